@@ -1,0 +1,1 @@
+//! The verbs of the ringfence command; speaks the control API only.

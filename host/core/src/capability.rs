@@ -1,0 +1,218 @@
+//! What the host can provide, what a component needs, and what a tenant granted; pure comparison of the three.
+//!
+//! Must never decide from anything but its arguments. The registry reads needs from the component's bytes, the tenant
+//! changes grants through the control plane, and the capabilities room asks here on every host call.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::WordError;
+
+/// An interface the host can provide to a guest, in the words of grants, manifests and errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// Key-value buckets of the plugin (`wasi:keyvalue`). Scope: bucket names.
+    Keyvalue,
+    /// Configuration of the plugin (`wasi:config`). No scope.
+    Config,
+    /// Guest log (`wasi:logging`, and what the guest prints). No scope.
+    Logging,
+    /// Secrets of the tenant (`ringfence:plugin/secrets`). Scope: secret names.
+    Secrets,
+    /// Outgoing HTTP (`wasi:http/outgoing-handler` and `client`). Scope: origins such as `https://api.example.com`.
+    Http,
+}
+
+impl Capability {
+    /// All of them, in the order they are printed.
+    pub const ALL: [Self; 5] = [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http];
+
+    /// The word used in grants, manifests, the API and errors.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keyvalue => "keyvalue",
+            Self::Config => "config",
+            Self::Logging => "logging",
+            Self::Secrets => "secrets",
+            Self::Http => "http",
+        }
+    }
+
+    /// Whether a grant of it names what it covers. An unscoped capability is granted whole.
+    pub const fn is_scoped(self) -> bool {
+        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http)
+    }
+
+    /// The capability an import of the component model stands for, by interface name without its version
+    /// (`wasi:keyvalue/store`). `None` for what every guest may have (clocks, random, io, inert cli) or nobody offers.
+    pub fn of_import(interface: &str) -> Option<Self> {
+        let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
+        match (package, interface) {
+            ("wasi:keyvalue", _) => Some(Self::Keyvalue),
+            ("wasi:config", _) => Some(Self::Config),
+            ("wasi:logging", _) => Some(Self::Logging),
+            (_, "ringfence:plugin/secrets") => Some(Self::Secrets),
+            (_, "wasi:http/outgoing-handler" | "wasi:http/client") => Some(Self::Http),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Capability {
+    type Err = WordError;
+    /// Accepts the short words people type, `kv` and `log`, beside the full ones.
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        let word = match text {
+            "kv" => "keyvalue",
+            "log" => "logging",
+            "secret" => "secrets",
+            other => other,
+        };
+        Self::ALL.into_iter().find(|c| c.as_str() == word).ok_or_else(|| {
+            WordError::capability(text)
+        })
+    }
+}
+
+/// One capability a component imports, with the scope its manifest asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Need {
+    /// What is needed.
+    pub capability: Capability,
+    /// The named things asked for; empty for an unscoped capability or a manifest that does not say.
+    #[serde(default)]
+    pub scope: Vec<String>,
+}
+
+/// All needs of one version, one entry a capability.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Needs(pub Vec<Need>);
+
+/// A tenant's decision that a plugin may use a capability, so scoped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// What is granted.
+    pub capability: Capability,
+    /// The named things covered; `*` covers all of a scoped capability except for `http`, which always names origins.
+    #[serde(default)]
+    pub scope: Vec<String>,
+}
+
+/// All grants of one plugin.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Grants(BTreeMap<Capability, Vec<String>>);
+
+impl Grants {
+    /// Adds a grant; a scope is joined to what was granted before.
+    pub fn insert(&mut self, grant: Grant) {
+        let scope = self.0.entry(grant.capability).or_default();
+        for item in grant.scope {
+            if !scope.contains(&item) {
+                scope.push(item);
+            }
+        }
+    }
+    /// Takes a capability away whole; says whether it was there.
+    pub fn remove(&mut self, capability: Capability) -> Option<Grant> {
+        self.0.remove(&capability).map(|scope| Grant { capability, scope })
+    }
+    /// The grant of a capability, if there is one.
+    pub fn get(&self, capability: Capability) -> Option<&[String]> {
+        self.0.get(&capability).map(Vec::as_slice)
+    }
+    /// Whether `name` of `capability` is covered. For `http` use origins in their ASCII form, port only when not the default.
+    pub fn covers(&self, capability: Capability, name: &str) -> bool {
+        self.get(capability).is_some_and(|scope| {
+            !capability.is_scoped()
+                || scope.iter().any(|item| item == name || (item == "*" && capability != Capability::Http))
+        })
+    }
+    /// The grants in order.
+    pub fn iter(&self) -> impl Iterator<Item = Grant> + '_ {
+        self.0.iter().map(|(capability, scope)| Grant { capability: *capability, scope: scope.clone() })
+    }
+    /// The needs that these grants do not cover; empty when a version may be deployed.
+    pub fn missing(&self, needs: &Needs) -> Vec<Need> {
+        needs
+            .0
+            .iter()
+            .filter_map(|need| match self.get(need.capability) {
+                None => Some(need.clone()),
+                Some(_) => {
+                    let scope: Vec<String> =
+                        need.scope.iter().filter(|name| !self.covers(need.capability, name)).cloned().collect();
+                    (!scope.is_empty()).then_some(Need { capability: need.capability, scope })
+                }
+            })
+            .collect()
+    }
+}
+
+impl Needs {
+    /// What `self` needs that `before` did not; the capability diff shown at every upload.
+    pub fn added_since(&self, before: &Self) -> Vec<Need> {
+        let mut known = Grants::default();
+        for need in &before.0 {
+            known.insert(Grant { capability: need.capability, scope: need.scope.clone() });
+        }
+        known.missing(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn need(capability: Capability, scope: &[&str]) -> Need {
+        Need { capability, scope: scope.iter().map(ToString::to_string).collect() }
+    }
+
+    #[test]
+    fn nothing_is_covered_without_a_grant() {
+        let grants = Grants::default();
+        for capability in Capability::ALL {
+            assert!(!grants.covers(capability, "default"));
+            assert!(!grants.covers(capability, "*"));
+        }
+    }
+
+    #[test]
+    fn a_star_never_opens_all_hosts() {
+        let mut grants = Grants::default();
+        grants.insert(Grant { capability: Capability::Http, scope: vec!["*".into()] });
+        assert!(!grants.covers(Capability::Http, "https://api.example.com"));
+    }
+
+    #[test]
+    fn missing_names_exactly_what_is_not_covered() {
+        let mut grants = Grants::default();
+        grants.insert(Grant { capability: Capability::Http, scope: vec!["https://a.example".into()] });
+        let needs = Needs(vec![
+            need(Capability::Keyvalue, &["default"]),
+            need(Capability::Http, &["https://a.example", "https://b.example"]),
+        ]);
+        let missing = grants.missing(&needs);
+        assert_eq!(missing, vec![need(Capability::Keyvalue, &["default"]), need(Capability::Http, &["https://b.example"])]);
+        assert_eq!(needs.added_since(&Needs(vec![need(Capability::Keyvalue, &["default"])])).len(), 1);
+    }
+
+    #[test]
+    fn every_capability_survives_its_word() {
+        for capability in Capability::ALL {
+            assert_eq!(capability.as_str().parse::<Capability>().unwrap(), capability);
+        }
+        assert_eq!("kv".parse::<Capability>().unwrap(), Capability::Keyvalue);
+    }
+}

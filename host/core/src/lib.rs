@@ -1,0 +1,22 @@
+//! The words of Ringfence and its pure rules: ids, capabilities, grants, budgets, proofs, blame, the plugin manifest.
+//!
+//! Must never do I/O, read a clock, or roll dice: time and entropy come in through [`Clock`] and [`Entropy`].
+//! Every other room depends on this one, and this one on none of them.
+#![forbid(unsafe_code)]
+
+pub mod ambient;
+pub mod blame;
+pub mod budget;
+pub mod capability;
+pub mod ids;
+pub mod limits;
+pub mod manifest;
+pub mod proof;
+
+pub use ambient::{Clock, Entropy};
+pub use blame::Blame;
+pub use budget::{Budget, Usage};
+pub use capability::{Capability, Grant, Grants, Need, Needs};
+pub use ids::{DecisionId, Digest, InvocationId, PluginName, PrincipalId, RequestId, ResourceName, SessionId, TenantId, WordError};
+pub use manifest::{Manifest, ManifestError};
+pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};

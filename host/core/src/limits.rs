@@ -1,0 +1,54 @@
+//! Every hard cap of the host, named, with its unit last. Budgets and quotas may be lower, never higher.
+
+/// Most bytes of one uploaded component (64 MiB).
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes of a `plugin.toml`.
+pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
+/// Most bytes of a JSON body on the control plane.
+pub const CONTROL_BODY_BYTES_MAX: usize = 256 << 10;
+/// Most bytes of a request body on the data plane.
+pub const REQUEST_BODY_BYTES_MAX: u64 = 32 << 20;
+/// Most bytes of a request head on either port.
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Most header fields of a request on either port.
+pub const HEADERS_COUNT_MAX: usize = 100;
+/// Longest wait for a complete request head, in milliseconds.
+pub const HEAD_TIME_MS_MAX: u64 = 10_000;
+/// Longest silence while a body is being received, in milliseconds.
+pub const BODY_IDLE_MS_MAX: u64 = 15_000;
+/// Most connections open on one port.
+pub const CONNECTIONS_COUNT_MAX: usize = 4_096;
+/// Most connections from one peer address on one port.
+pub const CONNECTIONS_PER_PEER_COUNT_MAX: usize = 1_024;
+/// Longest wait for open requests to finish after SIGTERM, in milliseconds.
+pub const DRAIN_MS_MAX: u64 = 10_000;
+/// Most invocations one tenant may have waiting for a slot.
+pub const TENANT_QUEUE_COUNT_MAX: usize = 64;
+/// Longest wait for a slot, in milliseconds.
+pub const SLOT_WAIT_MS_MAX: u64 = 5_000;
+/// Most bytes of one key of a guest's key-value bucket.
+pub const KV_KEY_BYTES_MAX: usize = 1_024;
+/// Most bytes of one value of a guest's key-value bucket.
+pub const KV_VALUE_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of a secret.
+pub const SECRET_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of one guest log line; longer ones are cut and say so.
+pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
+/// Most guest log lines kept for a plugin; older ones go first.
+pub const LOG_LINES_KEPT_MAX: usize = 2_000;
+/// Most address space of a compile child (bytes).
+pub const COMPILE_MEMORY_BYTES_MAX: u64 = 6 << 30;
+/// Most CPU time of a compile child (seconds).
+pub const COMPILE_CPU_SECONDS_MAX: u64 = 120;
+/// Longest wait for a compile child (milliseconds).
+pub const COMPILE_TIME_MS_MAX: u64 = 180_000;
+/// Most bytes of native code a compile child may answer with.
+pub const NATIVE_BYTES_MAX: u64 = 512 << 20;
+/// Deepest nesting of components inside components.
+pub const COMPONENT_DEPTH_MAX: usize = 12;
+/// Most parts (modules, components, instances) of one component, at all depths together.
+pub const COMPONENT_PARTS_COUNT_MAX: usize = 2_000;
+/// Lifetime of an access token, in seconds.
+pub const ACCESS_TOKEN_SECONDS: i64 = 300;
+/// Most entries one page of a list may hold.
+pub const PAGE_COUNT_MAX: usize = 1_000;

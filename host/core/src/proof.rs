@@ -1,0 +1,285 @@
+//! Types that are proofs: who someone is ([`Principal`]) and that one action was allowed ([`Permit`]).
+//!
+//! They live here so that every room can ask for them; only one room may make each. `clippy.toml` bans
+//! [`Principal::mint`] outside `identity` and [`Permit::mint`] outside `policy`.
+
+use std::marker::PhantomData;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{DecisionId, PluginName, PrincipalId, ResourceName, SessionId, TenantId};
+
+/// What a principal may do by default, before the tenant's own policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Runs the host for all tenants; sees no tenant data.
+    Operator,
+    /// Decides everything inside one tenant.
+    TenantAdmin,
+    /// Uploads, deploys and reads logs inside one tenant; grants nothing.
+    Developer,
+    /// Reads state and the audit log of one tenant.
+    Auditor,
+    /// Invokes plugins of one tenant.
+    Caller,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Operator, Self::TenantAdmin, Self::Developer, Self::Auditor, Self::Caller];
+    /// The word used in the API, policies and errors.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::TenantAdmin => "tenant-admin",
+            Self::Developer => "developer",
+            Self::Auditor => "auditor",
+            Self::Caller => "caller",
+        }
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What sort of thing a principal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrincipalKind {
+    /// A person.
+    Person,
+    /// A machine with an API key.
+    Service,
+    /// A caller who showed nothing.
+    Anonymous,
+}
+
+/// How an identity was proved, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strength {
+    /// Not at all.
+    None,
+    /// By a secret that was sent.
+    Secret,
+}
+
+/// An authenticated caller. Made only by `identity`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    id: PrincipalId,
+    kind: PrincipalKind,
+    role: Option<Role>,
+    tenant: Option<TenantId>,
+    strength: Strength,
+    session: Option<SessionId>,
+    authenticated_at: Timestamp,
+}
+
+impl Principal {
+    /// Makes a principal. SECURITY: for `identity` alone, after it has proved who calls.
+    pub fn mint(
+        id: PrincipalId,
+        kind: PrincipalKind,
+        role: Option<Role>,
+        tenant: Option<TenantId>,
+        strength: Strength,
+        session: Option<SessionId>,
+        authenticated_at: Timestamp,
+    ) -> Self {
+        Self { id, kind, role, tenant, strength, session, authenticated_at }
+    }
+    /// Who.
+    pub fn id(&self) -> &PrincipalId {
+        &self.id
+    }
+    /// What sort.
+    pub fn kind(&self) -> PrincipalKind {
+        self.kind
+    }
+    /// Its role; none for anonymous.
+    pub fn role(&self) -> Option<Role> {
+        self.role
+    }
+    /// The tenant it belongs to; none for operators and anonymous callers.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
+    }
+    /// How it was proved.
+    pub fn strength(&self) -> Strength {
+        self.strength
+    }
+    /// The session it acts in; none for anonymous.
+    pub fn session(&self) -> Option<&SessionId> {
+        self.session.as_ref()
+    }
+    /// When it was proved.
+    pub fn authenticated_at(&self) -> Timestamp {
+        self.authenticated_at
+    }
+}
+
+/// What an action is done to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Resource {
+    /// The host as a whole.
+    Host,
+    /// A tenant.
+    Tenant {
+        /// Which.
+        tenant: TenantId,
+    },
+    /// A plugin of a tenant.
+    Plugin {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        plugin: PluginName,
+    },
+    /// A secret of a tenant.
+    Secret {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        name: ResourceName,
+    },
+}
+
+impl Resource {
+    /// The tenant it belongs to; none for the host.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Host => None,
+            Self::Tenant { tenant } | Self::Plugin { tenant, .. } | Self::Secret { tenant, .. } => Some(tenant),
+        }
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Tenant { tenant } => write!(f, "tenant/{tenant}"),
+            Self::Plugin { tenant, plugin } => write!(f, "tenant/{tenant}/plugin/{plugin}"),
+            Self::Secret { tenant, name } => write!(f, "tenant/{tenant}/secret/{name}"),
+        }
+    }
+}
+
+/// A kind of act that policy decides about. The implementors are the unit types below.
+pub trait Action: Send + Sync + 'static {
+    /// The word in policies, decisions and the audit log.
+    const NAME: &'static str;
+    /// Whether it changes state, and so is bracketed by an intent and an outcome in the audit log.
+    const MUTATES: bool;
+}
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident = $word:literal $mutates:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy)]
+            pub struct $name;
+            impl Action for $name {
+                const NAME: &'static str = $word;
+                const MUTATES: bool = $mutates;
+            }
+        )*
+        /// Every action's word, for the policy schema and the role matrix.
+        pub const ACTIONS: &[&str] = &[$($word),*];
+    };
+}
+
+/// The actions, one type each, so that a permit for one cannot be spent on another.
+pub mod act {
+    use super::Action;
+    actions! {
+        /// Call a plugin over HTTP.
+        Invoke = "invoke" true;
+        /// List all tenants.
+        ListTenants = "list-tenants" false;
+        /// Make a tenant.
+        CreateTenant = "create-tenant" true;
+        /// Read a tenant's description.
+        ReadTenant = "read-tenant" false;
+        /// Suspend or resume a tenant.
+        SuspendTenant = "suspend-tenant" true;
+        /// Delete a tenant and destroy its key.
+        DeleteTenant = "delete-tenant" true;
+        /// Read plugins, versions, routes, needs and grants.
+        ReadPlugin = "read-plugin" false;
+        /// Upload a version.
+        PushVersion = "push-version" true;
+        /// Move a route, or move it back.
+        DeployVersion = "deploy-version" true;
+        /// Grant or revoke a capability.
+        GrantCapability = "grant-capability" true;
+        /// Read guest logs and invocation records.
+        ReadLogs = "read-logs" false;
+        /// Read a plugin's configuration.
+        ReadConfig = "read-config" false;
+        /// Change a plugin's configuration.
+        WriteConfig = "write-config" true;
+        /// List the names of secrets.
+        ListSecrets = "list-secrets" false;
+        /// Set or delete a secret.
+        WriteSecret = "write-secret" true;
+        /// List API keys (never their secrets).
+        ListTokens = "list-tokens" false;
+        /// Make an API key.
+        CreateToken = "create-token" true;
+        /// Revoke an API key and its sessions.
+        RevokeToken = "revoke-token" true;
+        /// Read the tenant's policy.
+        ReadPolicy = "read-policy" false;
+        /// Change the tenant's policy.
+        WritePolicy = "write-policy" true;
+        /// Read the audit log and its proofs.
+        ReadAudit = "read-audit" false;
+        /// Read why a decision was taken.
+        ReadDecision = "read-decision" false;
+        /// Read metering.
+        ReadUsage = "read-usage" false;
+        /// Read the host's state and metrics.
+        ReadHost = "read-host" false;
+    }
+}
+
+/// Proof that policy allowed action `A` on a resource for a principal, once. Made only by `policy`; consumed by value.
+#[derive(Debug)]
+#[must_use = "a permit that is not spent means that nothing was done with the decision"]
+pub struct Permit<A> {
+    decision: DecisionId,
+    principal: PrincipalId,
+    resource: Resource,
+    action: PhantomData<A>,
+}
+
+impl<A: Action> Permit<A> {
+    /// Makes a permit. SECURITY: for `policy` alone, after its authoriser said yes without an error.
+    pub fn mint(decision: DecisionId, principal: PrincipalId, resource: Resource) -> Self {
+        Self { decision, principal, resource, action: PhantomData }
+    }
+    /// The decision behind it.
+    pub fn decision(&self) -> &DecisionId {
+        &self.decision
+    }
+    /// Who may act.
+    pub fn principal(&self) -> &PrincipalId {
+        &self.principal
+    }
+    /// On what.
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+    /// The action's word.
+    pub fn action(&self) -> &'static str {
+        A::NAME
+    }
+}

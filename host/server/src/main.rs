@@ -1,0 +1,2 @@
+//! The ringfence binary: configuration, wiring, start and drain.
+fn main() {}
