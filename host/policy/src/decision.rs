@@ -1,0 +1,135 @@
+//! What a decision leaves behind: the denial the caller gets and the record `ringfence why` prints.
+//!
+//! Must never show one tenant's policies to another: a hidden denial looks like a thing that does not exist.
+
+use ringfence_core::{DecisionId, Principal, Resource, TenantId};
+use serde::{Deserialize, Serialize};
+
+/// How much the caller may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Visibility {
+    /// That it was denied, with the decision id.
+    Explained,
+    /// Nothing: the answer must be the one for a thing that does not exist.
+    Hidden,
+}
+
+/// A no. The decision is on record; the caller may be told about it as far as `visible` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Names the record.
+    pub decision: DecisionId,
+    /// How much the caller may be told.
+    pub visible: Visibility,
+    /// Everything that is known about it; for the audit log and `ringfence why`.
+    pub record: Box<DecisionRecord>,
+}
+
+impl std::fmt::Display for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "denied by decision {}", self.decision)
+    }
+}
+
+impl std::error::Error for Denial {}
+
+/// What was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Yes.
+    Allow,
+    /// No.
+    Deny,
+}
+
+/// What a policy does when it applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// Allows, unless something forbids.
+    Permit,
+    /// Forbids, whatever allows.
+    Forbid,
+}
+
+/// One policy that decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyReason {
+    /// Its `@id`, or its place in the tenant's text (`tenant/3` is the third).
+    pub id: String,
+    /// Its `@description`; its own text when it has none.
+    pub description: String,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// Everything about one decision. Has no time: the caller, who has a clock, adds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// Its name.
+    pub decision: DecisionId,
+    /// The action's word.
+    pub action: String,
+    /// Who asked.
+    pub principal: String,
+    /// With which role, if any.
+    pub role: Option<String>,
+    /// For what.
+    pub resource: String,
+    /// Whose it is; none for the host and for tenants that do not exist. Only this tenant may read the record.
+    pub tenant: Option<TenantId>,
+    /// What was answered.
+    pub outcome: Outcome,
+    /// The policies that decided; empty when no policy allowed it.
+    pub determining: Vec<PolicyReason>,
+    /// What failed to evaluate; each failure alone is a denial.
+    pub errors: Vec<String>,
+    /// The weakest role that would have been allowed.
+    pub closest: Option<String>,
+    /// What to do about it.
+    pub help: String,
+    /// Which state of the policies answered.
+    pub policy_version: u64,
+}
+
+/// One policy of a checked text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySummary {
+    /// Its `@id`, or its place in the text.
+    pub id: String,
+    /// What it does.
+    pub effect: Effect,
+}
+
+/// What a check of a policy text found; it would be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Analysis {
+    /// Its policies, in order.
+    pub policies: Vec<PolicySummary>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<String>,
+}
+
+pub(crate) fn stub(entropy: &dyn ringfence_core::Entropy, principal: &Principal, action: &str, resource: &Resource) -> Denial {
+    let decision = DecisionId::random(entropy);
+    Denial {
+        decision: decision.clone(),
+        visible: Visibility::Hidden,
+        record: Box::new(DecisionRecord {
+            decision,
+            action: action.to_owned(),
+            principal: principal.id().to_string(),
+            role: None,
+            resource: resource.to_string(),
+            tenant: None,
+            outcome: Outcome::Deny,
+            determining: Vec::new(),
+            errors: Vec::new(),
+            closest: None,
+            help: String::new(),
+            policy_version: 0,
+        }),
+    }
+}
