@@ -1,0 +1,50 @@
+//! Write Ringfence plugins. A plugin is one function; **its parameters are its needs**: what the function does not name,
+//! the component does not import, and nobody has to grant it.
+//!
+//! ```ignore
+//! use ringfence_sdk::{Kv, Request, Result, plugin};
+//!
+//! #[plugin]
+//! fn visits(request: Request, kv: Kv) -> Result<String> {
+//!     Ok(format!("{} visits", kv.add(request.path(), 1)?))
+//! }
+//! ```
+//!
+//! The result is a standard `wasi:http` component. Must never touch a host interface that no parameter stands for:
+//! that would make it a need of every plugin. `cargo xtask guests` prints the needs of every component it builds.
+#![deny(unsafe_code)]
+
+mod body;
+mod config;
+mod error;
+mod http;
+mod kv;
+mod log;
+mod request;
+mod response;
+mod secrets;
+
+pub mod rt;
+pub mod time;
+
+pub use anyhow::{Context, Error, anyhow, bail, ensure};
+pub use body::Body;
+pub use bytes::Bytes;
+pub use config::Config;
+pub use error::{HostError, Result};
+pub use http::{Http, HttpRequest, HttpResponse};
+pub use kv::{Keys, Kv};
+pub use log::Log;
+pub use request::{Call, FromHost, Request};
+pub use response::{IntoResponse, Response};
+#[cfg(feature = "json")]
+pub use response::Json;
+pub use ringfence_sdk_macros::plugin;
+pub use secrets::Secrets;
+pub use wstd::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+/// Bindings to the interfaces in `wit/`, private so that a plugin reaches them through its parameters only.
+#[allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
+mod bindings {
+    wit_bindgen::generate!({ path: "../wit", world: "capabilities", generate_all });
+}
