@@ -1,0 +1,603 @@
+//! The command line as types: every verb, every flag, its help and its examples. Parsed at the edge, so that verbs get
+//! names and versions that cannot be wrong.
+//!
+//! Must never take a secret as a flag or argument: those come from a prompt, standard input, or a file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringfence_core::{Capability, DecisionId, PluginName, ResourceName, TenantId};
+
+use crate::words::{Lifetime, PluginVersion, VersionRef};
+
+pub use self::groups::command;
+
+mod groups;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringfence",
+    version,
+    about = "Run other people's code safely: WebAssembly plugins, many tenants, one host.",
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global")]
+pub struct Global {
+    /// Print exactly what the API answers, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// The tenant to act in
+    #[arg(long, short = 't', global = true, value_name = "TENANT", env = "RINGFENCE_TENANT", hide_env_values = true)]
+    pub tenant: Option<TenantId>,
+    /// Control plane of the host, `http://127.0.0.1:7000`
+    #[arg(long, global = true, value_name = "URL", env = "RINGFENCE_HOST", hide_env_values = true)]
+    pub host: Option<String>,
+    /// Answer yes to every question
+    #[arg(long, global = true)]
+    pub yes: bool,
+    /// Never ask; fail and name the missing flag
+    #[arg(long, global = true)]
+    pub no_input: bool,
+    /// Print results and errors only
+    #[arg(long, short = 'q', global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print each request and its time
+    #[arg(long, short = 'v', global = true)]
+    pub verbose: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a folder with a plugin that builds
+    New(NewArgs),
+    /// Build the plugin and write its needs into plugin.toml
+    Build(BuildArgs),
+    /// Show what a component needs, exports and weighs
+    Inspect(InspectArgs),
+    /// Call a deployed plugin once
+    Call(CallArgs),
+
+    /// Upload a version; it is immutable and not yet live
+    Push(PushArgs),
+    /// Make a version live, or a canary beside the live one
+    Deploy(DeployArgs),
+    /// Go back to the version that was live before
+    Rollback(PluginArgs),
+    /// Compare two versions: needs and size
+    Diff(DiffArgs),
+
+    /// Follow what a plugin prints
+    Logs(LogsArgs),
+    /// Show how the host, or one plugin, is doing
+    Status(StatusArgs),
+    /// Show what the tenant's plugins used
+    Usage(UsageArgs),
+    /// Explain a denial
+    Why(WhyArgs),
+
+    /// Allow a plugin a capability
+    Grant(GrantArgs),
+    /// Take a capability away; the next host call is refused
+    Revoke(RevokeArgs),
+    /// List what a plugin may use
+    Grants(PluginArgs),
+    /// Secrets of the tenant; write-only
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Configuration of a plugin, and of the host
+    #[command(subcommand)]
+    Config(ConfigCommand),
+
+    /// Tenants of the host
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// API keys
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The tenant's policy
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The audit log: read it, verify it, take it away
+    #[command(subcommand)]
+    Audit(AuditCommand),
+
+    /// Run the host
+    Serve(ServeArgs),
+    /// Check that this machine can run the host
+    Doctor(DoctorArgs),
+
+    /// Sign in to a host and keep the key
+    Login(LoginArgs),
+    /// Show who you are signed in as
+    Whoami,
+    /// Choose the tenant that verbs act in
+    Use(UseArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print the version
+    Version,
+
+    /// Compile one component from standard input to standard output; the host calls this for itself
+    #[command(hide = true)]
+    CompileChild,
+}
+
+/// `new`.
+#[derive(Debug, Clone, Args)]
+pub struct NewArgs {
+    /// Name of the plugin and of the folder
+    pub name: PluginName,
+    /// Folder to make; the name when absent
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Folder of the Ringfence SDK for Rust
+    #[arg(long, value_name = "DIR")]
+    pub sdk: Option<PathBuf>,
+}
+
+/// `build`.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArgs {
+    /// Folder of the plugin
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Build without optimising, faster
+    #[arg(long)]
+    pub debug: bool,
+}
+
+/// `inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// The component, `visits.wasm`
+    pub file: PathBuf,
+}
+
+/// `call`.
+#[derive(Debug, Clone, Args)]
+pub struct CallArgs {
+    /// The plugin
+    pub plugin: PluginName,
+    /// Path and query the plugin sees
+    #[arg(default_value = "/")]
+    pub path: String,
+    /// HTTP method; GET, or POST with `--data`
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+    /// Body: text, `@FILE`, or `-` for standard input
+    #[arg(long, value_name = "DATA")]
+    pub data: Option<String>,
+    /// Header, `name: value`; may be given again
+    #[arg(long, value_name = "HEADER")]
+    pub header: Vec<String>,
+    /// Data plane; the one the host names when absent
+    #[arg(long, value_name = "URL")]
+    pub plugins_host: Option<String>,
+    /// Call without signing in
+    #[arg(long)]
+    pub anonymous: bool,
+}
+
+/// `push`.
+#[derive(Debug, Clone, Args)]
+pub struct PushArgs {
+    /// Folder of the plugin
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// The component, instead of the one plugin.toml names
+    #[arg(long, value_name = "FILE")]
+    pub component: Option<PathBuf>,
+}
+
+/// `deploy`.
+#[derive(Debug, Clone, Args)]
+pub struct DeployArgs {
+    /// The version, `visits@0.1.0`
+    pub version: PluginVersion,
+    /// Share of the calls, 1 to 99 for a canary
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub percent: Option<u8>,
+}
+
+/// Verbs with a plugin and nothing else.
+#[derive(Debug, Clone, Args)]
+pub struct PluginArgs {
+    /// The plugin
+    pub plugin: PluginName,
+}
+
+/// `diff`.
+#[derive(Debug, Clone, Args)]
+pub struct DiffArgs {
+    /// The older version, `visits@0.1.0`
+    pub from: PluginVersion,
+    /// The newer version, `visits@0.2.0` or `0.2.0`
+    pub to: VersionRef,
+}
+
+/// `logs`.
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// The plugin
+    pub plugin: PluginName,
+    /// Start after this line
+    #[arg(long, value_name = "SEQ")]
+    pub since: Option<u64>,
+    /// Most lines to print before following
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: Option<u32>,
+    /// Wait for new lines, also without a terminal
+    #[arg(long, conflicts_with = "no_follow")]
+    pub follow: bool,
+    /// Print what is there and stop
+    #[arg(long)]
+    pub no_follow: bool,
+}
+
+/// `status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// A plugin; the host when absent
+    pub plugin: Option<PluginName>,
+}
+
+/// `usage`.
+#[derive(Debug, Clone, Args)]
+pub struct UsageArgs {
+    /// From this time, `2026-11-01T00:00:00Z`
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<jiff::Timestamp>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<jiff::Timestamp>,
+}
+
+/// `why`.
+#[derive(Debug, Clone, Args)]
+pub struct WhyArgs {
+    /// The decision, `d_...`, as the denial names it
+    pub decision: DecisionId,
+}
+
+/// `grant`.
+#[derive(Debug, Clone, Args)]
+pub struct GrantArgs {
+    /// The plugin
+    pub plugin: PluginName,
+    /// keyvalue, config, logging, secrets or http
+    pub capability: Capability,
+    /// What it covers: buckets, secret names, or origins
+    pub scope: Vec<String>,
+}
+
+/// `revoke`.
+#[derive(Debug, Clone, Args)]
+pub struct RevokeArgs {
+    /// The plugin
+    pub plugin: PluginName,
+    /// keyvalue, config, logging, secrets or http
+    pub capability: Capability,
+}
+
+/// `secret ...`.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Set a secret from a prompt, standard input, or a file
+    Set(SecretSetArgs),
+    /// List the names of the secrets
+    List,
+    /// Delete a secret
+    Delete(SecretNameArgs),
+}
+
+/// `secret set`.
+#[derive(Debug, Clone, Args)]
+pub struct SecretSetArgs {
+    /// Name of the secret
+    pub name: ResourceName,
+    /// Read the value from standard input; one newline at its end is dropped
+    #[arg(long, conflicts_with = "file")]
+    pub stdin: bool,
+    /// Read the value from a file, byte for byte
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// `secret delete`.
+#[derive(Debug, Clone, Args)]
+pub struct SecretNameArgs {
+    /// Name of the secret
+    pub name: ResourceName,
+}
+
+/// `config ...`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Set a configuration value of a plugin
+    Set(ConfigSetArgs),
+    /// List the configuration of a plugin
+    List(PluginArgs),
+    /// Delete a configuration value of a plugin
+    Delete(ConfigNameArgs),
+    /// Show the configuration the host would start with
+    Show(ConfigShowArgs),
+}
+
+/// `config set`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigSetArgs {
+    /// The plugin
+    pub plugin: PluginName,
+    /// Name of the value
+    pub name: ResourceName,
+    /// The value; not for secrets
+    #[arg(allow_hyphen_values = true)]
+    pub value: String,
+}
+
+/// `config delete`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigNameArgs {
+    /// The plugin
+    pub plugin: PluginName,
+    /// Name of the value
+    pub name: ResourceName,
+}
+
+/// `config show`; answered by the host's side of the binary.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigShowArgs {
+    /// Where each value comes from
+    #[arg(long)]
+    pub origin: bool,
+    /// What `serve` takes, so that the answer is what it would run with
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// `tenant ...`.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Make a tenant
+    Create(TenantCreateArgs),
+    /// List the tenants
+    List,
+    /// Show a tenant
+    Show(TenantOptionalArgs),
+    /// Stop all of a tenant's plugins; nothing is lost
+    Suspend(TenantNameArgs),
+    /// Let a suspended tenant run again
+    Resume(TenantNameArgs),
+    /// Delete a tenant and destroy its keys, for good
+    Delete(TenantNameArgs),
+}
+
+/// `tenant create`.
+#[derive(Debug, Clone, Args)]
+pub struct TenantCreateArgs {
+    /// Name of the tenant, for good
+    pub name: TenantId,
+    /// Name for people
+    #[arg(long, value_name = "TEXT")]
+    pub display_name: Option<String>,
+}
+
+/// `tenant show`.
+#[derive(Debug, Clone, Args)]
+pub struct TenantOptionalArgs {
+    /// The tenant; the chosen one when absent
+    pub name: Option<TenantId>,
+}
+
+/// `tenant suspend`, `resume`, `delete`.
+#[derive(Debug, Clone, Args)]
+pub struct TenantNameArgs {
+    /// The tenant
+    pub name: TenantId,
+}
+
+/// `token ...`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make an API key; it is shown once
+    Create(TokenCreateArgs),
+    /// List the API keys
+    List(OperatorArgs),
+    /// Revoke an API key; its sessions end at once
+    Revoke(TokenRevokeArgs),
+}
+
+/// What an API key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Runs the host for all tenants
+    Operator,
+    /// Everything in one tenant
+    TenantAdmin,
+    /// Pushes and deploys
+    Developer,
+    /// Reads, and verifies the audit log
+    Auditor,
+    /// Calls plugins
+    Caller,
+}
+
+/// `token create`.
+#[derive(Debug, Clone, Args)]
+pub struct TokenCreateArgs {
+    /// Name of the key
+    pub name: ResourceName,
+    /// What it may do; `operator` is not bound to a tenant
+    #[arg(long, value_enum)]
+    pub role: RoleArg,
+    /// How long it lives: `30d`, `12h`, `90m`; for good when absent
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<Lifetime>,
+    /// Write the key into a new file (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Verbs that act on a tenant, or on the host's own with `--operator`.
+#[derive(Debug, Clone, Args)]
+pub struct OperatorArgs {
+    /// The host's own instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `token revoke`.
+#[derive(Debug, Clone, Args)]
+pub struct TokenRevokeArgs {
+    /// Id of the key, as `token list` shows it
+    pub id: String,
+    /// The host's own instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `policy ...`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Show the tenant's policy
+    Show,
+    /// Replace the tenant's policy
+    Apply(PolicyApplyArgs),
+}
+
+/// `policy apply`.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyApplyArgs {
+    /// Cedar text; `-` for standard input
+    pub file: PathBuf,
+    /// Only when the policy still has this version
+    #[arg(long, value_name = "VERSION")]
+    pub if_version: Option<u64>,
+}
+
+/// `audit ...`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List what the host did
+    List(AuditListArgs),
+    /// Check that nothing was changed, removed or put in
+    Verify(AuditVerifyArgs),
+    /// Write the log, its head and its key, to verify elsewhere
+    Export(AuditExportArgs),
+}
+
+/// `audit list`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditListArgs {
+    /// First entry
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub from: u64,
+    /// Most entries
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u64,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit verify`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditVerifyArgs {
+    /// An export to verify, without asking the host
+    #[arg(long, value_name = "FILE", requires = "checkpoint", requires = "vkey")]
+    pub file: Option<PathBuf>,
+    /// The signed head beside the export
+    #[arg(long, value_name = "FILE", requires = "file")]
+    pub checkpoint: Option<PathBuf>,
+    /// The key to check against: the vkey, or a file with it
+    #[arg(long, value_name = "KEY")]
+    pub vkey: Option<String>,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit export`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditExportArgs {
+    /// Folder for entries.ndjson, checkpoint and vkey
+    pub dir: PathBuf,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `serve`; answered by the host's side of the binary. Absent flags leave the value to environment and file.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Configuration, `ringfence.toml`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// For trying things out: a root key is made when there is none
+    #[arg(long)]
+    pub dev: bool,
+    /// Address for calls of plugins
+    #[arg(long, value_name = "ADDRESS")]
+    pub plugins: Option<SocketAddr>,
+    /// Address of the control plane
+    #[arg(long, value_name = "ADDRESS")]
+    pub control: Option<SocketAddr>,
+    /// Folder of the store
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Root key, `file:/etc/ringfence/root.key`
+    #[arg(long, value_name = "URI")]
+    pub root_key: Option<String>,
+}
+
+/// `doctor`; answered by the host's side of the binary.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// What `serve` takes
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// `login`.
+#[derive(Debug, Clone, Args)]
+pub struct LoginArgs {
+    /// Read the key or the enrolment token from standard input
+    #[arg(long, conflicts_with = "token_file")]
+    pub token_stdin: bool,
+    /// Read the key or the enrolment token from a file
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Your name, when enrolling as the first operator
+    #[arg(long, value_name = "NAME", default_value = "operator")]
+    pub name: ResourceName,
+}
+
+/// `use`.
+#[derive(Debug, Clone, Args)]
+pub struct UseArgs {
+    /// The tenant
+    pub name: TenantId,
+}
+
+/// `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}

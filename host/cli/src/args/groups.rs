@@ -1,0 +1,122 @@
+//! The command tree with what derive cannot say: groups of verbs, examples first, 80 columns.
+//!
+//! Must name every verb that is not hidden; a test walks the tree.
+
+use std::fmt::Write as _;
+
+use clap::{Command, CommandFactory};
+
+use super::Cli;
+
+/// Widest line of any help text, in columns.
+const HELP_COLUMNS_MAX: usize = 80;
+
+const ROOT_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{before-help}{options}{after-help}\n";
+const GROUP_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\nCommands:\n{subcommands}\n\n{options}\n";
+const LEAF_TEMPLATE: &str = "{about}\n{after-help}\n\n{usage-heading} {usage}\n\n{all-args}\n";
+
+/// Groups of the root's help, in order.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Make", &["new", "build", "inspect", "call"]),
+    ("Ship", &["push", "deploy", "rollback", "diff"]),
+    ("See", &["logs", "status", "usage", "why"]),
+    ("Give", &["grant", "revoke", "grants", "secret", "config"]),
+    ("Govern", &["tenant", "token", "policy", "audit"]),
+    ("Operate", &["serve", "doctor"]),
+    ("Self", &["login", "whoami", "use", "completions", "version"]),
+];
+
+/// Examples of each leaf, by its words.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("new", "ringfence new visits"),
+    ("build", "ringfence build\nringfence build plugins/visits"),
+    ("inspect", "ringfence inspect visits.wasm"),
+    ("call", "ringfence call visits /ada\nringfence call redact / --data @letter.txt"),
+    ("push", "ringfence push\nringfence push plugins/visits"),
+    ("deploy", "ringfence deploy visits@0.1.0\nringfence deploy visits@0.2.0 --percent 10"),
+    ("rollback", "ringfence rollback visits"),
+    ("diff", "ringfence diff visits@0.1.0 0.2.0"),
+    ("logs", "ringfence logs visits\nringfence logs visits --no-follow --limit 20"),
+    ("status", "ringfence status\nringfence status visits"),
+    ("usage", "ringfence usage\nringfence usage --from 2026-11-01T00:00:00Z"),
+    ("why", "ringfence why d_u5ikx6nyz2ehd2sylqkcbxm7sa"),
+    ("grant", "ringfence grant visits keyvalue default\nringfence grant visits http https://api.example.com"),
+    ("revoke", "ringfence revoke visits http"),
+    ("grants", "ringfence grants visits"),
+    ("secret set", "ringfence secret set webhook-key\nringfence secret set webhook-key --file key.bin"),
+    ("secret list", "ringfence secret list"),
+    ("secret delete", "ringfence secret delete webhook-key"),
+    ("config set", "ringfence config set webhook forward-url https://api.example.com"),
+    ("config list", "ringfence config list webhook"),
+    ("config delete", "ringfence config delete webhook forward-url"),
+    ("config show", "ringfence config show --origin --config ringfence.toml"),
+    ("tenant create", "ringfence tenant create acme --display-name \"Acme Ltd\""),
+    ("tenant list", "ringfence tenant list"),
+    ("tenant show", "ringfence tenant show acme"),
+    ("tenant suspend", "ringfence tenant suspend acme"),
+    ("tenant resume", "ringfence tenant resume acme"),
+    ("tenant delete", "ringfence tenant delete acme"),
+    (
+        "token create",
+        "ringfence token create ada --tenant acme --role tenant-admin\n\
+         ringfence token create ci --role developer --expires 30d --out ci.key",
+    ),
+    ("token list", "ringfence token list\nringfence token list --operator"),
+    ("token revoke", "ringfence token revoke k7m2q4"),
+    ("policy show", "ringfence policy show"),
+    ("policy apply", "ringfence policy apply acme.cedar"),
+    ("audit list", "ringfence audit list --from 40\nringfence audit list --operator"),
+    (
+        "audit verify",
+        "ringfence audit verify\n\
+         ringfence audit verify --file log/entries.ndjson \\\n    --checkpoint log/checkpoint --vkey log/vkey",
+    ),
+    ("audit export", "ringfence audit export log"),
+    ("serve", "ringfence serve --dev --data data\nringfence serve --config ringfence.toml"),
+    ("doctor", "ringfence doctor --config ringfence.toml"),
+    (
+        "login",
+        "ringfence login --host http://127.0.0.1:7000 --token-file data/operator.token\n\
+         ringfence login --tenant acme",
+    ),
+    ("whoami", "ringfence whoami"),
+    ("use", "ringfence use acme"),
+    ("completions", "ringfence completions bash > ~/.bash_completion"),
+    ("version", "ringfence version"),
+];
+
+/// The command tree, ready to parse.
+pub fn command() -> Command {
+    let root = Cli::command();
+    let groups = groups_text(&root);
+    decorate(root, "")
+        .help_template(ROOT_TEMPLATE)
+        .before_help(groups)
+        .after_help("`ringfence <command> --help` shows examples and flags of one command.")
+}
+
+fn decorate(command: Command, path: &str) -> Command {
+    let template = if command.has_subcommands() { GROUP_TEMPLATE } else { LEAF_TEMPLATE };
+    let mut command = command.term_width(HELP_COLUMNS_MAX).help_template(template).disable_help_subcommand(true);
+    if let Some((_, examples)) = EXAMPLES.iter().find(|(words, _)| *words == path) {
+        let lines: Vec<String> = examples.lines().map(|line| format!("  {line}")).collect();
+        command = command.after_help(format!("Examples:\n{}", lines.join("\n")));
+    }
+    command.mut_subcommands(|sub| {
+        let words = if path.is_empty() { sub.get_name().to_owned() } else { format!("{path} {}", sub.get_name()) };
+        decorate(sub, &words)
+    })
+}
+
+fn groups_text(root: &Command) -> String {
+    let mut text = String::new();
+    for (title, names) in GROUPS {
+        let _ = writeln!(text, "{title}:");
+        for name in *names {
+            let about = root.find_subcommand(name).and_then(Command::get_about).map(ToString::to_string);
+            let _ = writeln!(text, "  {name:<12} {}", about.unwrap_or_default());
+        }
+        text.push('\n');
+    }
+    text
+}
