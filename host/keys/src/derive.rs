@@ -1,0 +1,76 @@
+//! HKDF-SHA-256 and HMAC-SHA-256, the two ways one key becomes another here (RFC 5869, RFC 2104).
+//!
+//! Must never be given a low-entropy secret: every input key is 32 random bytes or was derived from such, which is why the
+//! extract step is left out (RFC 5869, section 3.3).
+
+use ring::{hkdf, hmac};
+use zeroize::Zeroizing;
+
+use crate::KeysError;
+
+/// Length of every symmetric key here, in bytes.
+pub(crate) const KEY_BYTES: usize = 32;
+
+/// Key bytes that are zeroed on drop.
+pub(crate) type KeyBytes<const N: usize = KEY_BYTES> = Zeroizing<[u8; N]>;
+
+/// Asks HKDF for this many bytes.
+struct Length(usize);
+
+impl hkdf::KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// HKDF-Expand of `key` over the concatenation of `info`. The caller makes that concatenation unambiguous.
+///
+/// LIMIT: the library keeps its own copy of a key while it works and does not zero it.
+pub(crate) fn expand<const N: usize>(key: &[u8], info: &[&[u8]]) -> Result<KeyBytes<N>, KeysError> {
+    let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, key);
+    let mut out = Zeroizing::new([0_u8; N]);
+    prk.expand(info, Length(N))
+        .and_then(|okm| okm.fill(out.as_mut_slice()))
+        .map_err(|ring::error::Unspecified| KeysError::Cipher)?;
+    Ok(out)
+}
+
+/// The common case: a key of 32 bytes.
+pub(crate) fn expand_key(key: &[u8], info: &[&[u8]]) -> Result<KeyBytes, KeysError> {
+    expand::<KEY_BYTES>(key, info)
+}
+
+/// HMAC-SHA-256 of `data`.
+pub(crate) fn mac(key: &[u8], data: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data);
+    let mut out = [0_u8; 32];
+    for (to, from) in out.iter_mut().zip(tag.as_ref()) {
+        *to = *from;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::HEXLOWER;
+
+    #[test]
+    fn expand_agrees_with_rfc_5869_case_1() {
+        let prk = HEXLOWER.decode(b"077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5").unwrap();
+        let info = HEXLOWER.decode(b"f0f1f2f3f4f5f6f7f8f9").unwrap();
+        let okm = expand::<42>(&prk, &[&info]).unwrap();
+        assert_eq!(
+            HEXLOWER.encode(okm.as_slice()),
+            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
+        );
+    }
+
+    #[test]
+    fn mac_agrees_with_rfc_4231_case_2() {
+        assert_eq!(
+            HEXLOWER.encode(&mac(b"Jefe", b"what do ya want for nothing?")),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+    }
+}

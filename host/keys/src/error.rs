@@ -1,0 +1,86 @@
+//! What can go wrong with keys, in words that say nothing about the keys.
+//!
+//! Must never carry key bytes, plaintext, or the part of a root key address that may hold a PIN.
+
+use std::io;
+use std::path::PathBuf;
+
+use ringfence_core::Blame;
+
+/// A failure of the keys room.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// Sealed bytes were altered, cut, or belong to another tenant, store, key or revision.
+    #[error("sealed data is altered or belongs elsewhere")]
+    NotAuthentic,
+    /// The address of a root key names a provider that is not there.
+    #[error("`{scheme}:` is not a root key provider of this host: use `file:/path/to/root.key`")]
+    UnknownProvider {
+        /// The part before the first colon, cut to a few characters.
+        scheme: String,
+    },
+    /// The address of a file root key is not an absolute path.
+    #[error("the address of a root key file must be absolute, such as `file:/etc/ringfence/root.key`")]
+    RelativePath,
+    /// There is no root key file.
+    #[error("there is no root key at `{}`", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The root key file can be read by others.
+    #[error("the root key at `{}` has mode {mode:04o}: others must not read it, run `chmod 600 {}`", path.display(), path.display())]
+    TooOpen {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The root key file belongs to another account, or is not a plain file.
+    #[error("the root key at `{}` must be a plain file of the account that runs the host", path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The root key file holds something else than a key.
+    #[error("the root key at `{}` must be 32 bytes, raw or as 64 hex digits", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The root key file could not be read or written.
+    #[error("the root key at `{}` is out of reach: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A tenant key was wrapped by another root key than the one at hand.
+    #[error("wrapped by root key {wrapped_by}, but the root key at hand is {at_hand}")]
+    OtherRootKey {
+        /// Identifier of the root key that wrapped it.
+        wrapped_by: String,
+        /// Identifier of the root key that was asked to unwrap it.
+        at_hand: String,
+    },
+    /// A signature does not fit message and public key.
+    #[error("the signature does not fit")]
+    BadSignature,
+    /// Bytes that should be an Ed25519 key are something else.
+    #[error("not an Ed25519 signing key")]
+    BadSigningKey,
+    /// A record or stream is over the hard limit of the cipher.
+    #[error("too long to seal")]
+    TooLong,
+    /// The cipher library refused, which correct lengths cannot cause.
+    #[error("the cipher library refused")]
+    Cipher,
+}
+
+impl KeysError {
+    /// Whose fault it is. Always the host's: no caller reaches a key.
+    pub fn blame(&self) -> Blame {
+        Blame::Host
+    }
+}

@@ -1,0 +1,26 @@
+//! Root key providers, tenant keys, envelope seal and open, signing. The only room that sees key bytes.
+//!
+//! A root key (a file, later a vault or a hardware module) wraps one key a tenant; from a tenant key come purpose keys,
+//! and from a purpose key a fresh key for every record, name and stream. Must never print, log or return key bytes,
+//! except for the two doors that say `SECURITY:`. Sits under `store`: whatever a tenant gave us passes here before disk.
+#![forbid(unsafe_code)]
+
+mod context;
+mod derive;
+mod error;
+mod record;
+mod root;
+mod secret;
+mod sign;
+mod stream;
+mod tenant;
+
+pub use context::{Context, Purpose};
+pub use error::KeysError;
+pub use record::OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES;
+pub use root::{Assurance, RootKey, RootKeyUri, WrappedKey};
+pub use secret::{Secret, SecretBytes, constant_time_eq};
+pub use sign::{SigningKey, verify_ed25519};
+pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, sealed_stream_bytes};
+pub use tenant::TenantKeys;
+pub use zeroize::Zeroizing;

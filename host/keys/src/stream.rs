@@ -1,0 +1,370 @@
+//! Sealed streams: contents of any length in chunks, with order, length and end authenticated.
+//!
+//! The STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its Nonce-Reuse
+//! Misuse-Resistance, 2015) over AES-256-GCM. Format: magic `S` (1 byte), version 1 (1 byte), salt (32 bytes), then chunks
+//! of 64 KiB of ciphertext and a 16-byte tag each; only the last may be shorter. An empty stream is one empty chunk, and a
+//! stream that is not empty never ends in one, so that each content has one form.
+//! Key: HKDF-Expand(purpose key, "ringfence/stream/v1" || salt || encoded context), fresh for each stream. Nonce: 7 zero
+//! bytes, the chunk's number as 4 bytes big-endian, 1 for the last chunk and 0 before. Associated data: as for records.
+//!
+//! Must never hand out a byte of a chunk that did not authenticate. What came before a missing end is authentic but
+//! incomplete: a reader acts on it only after [`StreamOpener::finish`] said yes.
+
+use std::fmt;
+
+use ring::aead::{Aad, LessSafeKey, Nonce};
+use ringfence_core::Entropy;
+use zeroize::Zeroizing;
+
+use crate::context::Context;
+use crate::derive::{KeyBytes, expand_key};
+use crate::error::KeysError;
+use crate::record::{SALT_BYTES, TAG_BYTES, cipher};
+
+/// Plaintext bytes of every chunk but the last.
+pub const CHUNK_BYTES: usize = 64 << 10;
+
+const HEADER: [u8; 2] = [b'S', 1];
+const HEADER_BYTES: usize = HEADER.len() + SALT_BYTES;
+const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
+const LABEL: &[u8] = b"ringfence/stream/v1";
+
+/// How long a sealed stream of `plaintext_bytes` is.
+pub const fn sealed_stream_bytes(plaintext_bytes: u64) -> u64 {
+    let chunks = if plaintext_bytes == 0 { 1 } else { plaintext_bytes.div_ceil(CHUNK_BYTES as u64) };
+    HEADER_BYTES as u64 + plaintext_bytes + chunks * TAG_BYTES as u64
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Inner,
+    Last,
+}
+
+/// The key of one stream and how far it has come.
+struct Chunks {
+    key: LessSafeKey,
+    associated: Vec<u8>,
+    next: u32,
+}
+
+impl Chunks {
+    fn new(purpose_key: &[u8], salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
+        let key = cipher(expand_key(purpose_key, &[LABEL, salt, context])?.as_slice())?;
+        Ok(Self { key, associated: [HEADER.as_slice(), context].concat(), next: 0 })
+    }
+
+    /// INVARIANT: each number is used once, and the last flag parts the last chunk's nonce from an inner one's.
+    fn nonce(&mut self, place: Place) -> Result<Nonce, KeysError> {
+        let [a, b, c, d] = self.next.to_be_bytes();
+        // LIMIT: 2^32 - 1 chunks, 256 TiB.
+        self.next = self.next.checked_add(1).ok_or(KeysError::TooLong)?;
+        Ok(Nonce::assume_unique_for_key([0, 0, 0, 0, 0, 0, 0, a, b, c, d, u8::from(place == Place::Last)]))
+    }
+
+    fn seal(&mut self, plaintext: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
+        let nonce = self.nonce(place)?;
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(&self.associated), plaintext)
+            .map_err(|ring::error::Unspecified| KeysError::Cipher)?;
+        out.extend_from_slice(plaintext);
+        out.extend_from_slice(tag.as_ref());
+        Ok(())
+    }
+
+    fn open(&mut self, sealed: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
+        let nonce = self.nonce(place)?;
+        let plaintext = self
+            .key
+            .open_in_place(nonce, Aad::from(&self.associated), sealed)
+            .map_err(|ring::error::Unspecified| KeysError::NotAuthentic)?;
+        out.extend_from_slice(plaintext);
+        Ok(())
+    }
+}
+
+/// Seals a stream as it comes. Holds at most one chunk.
+pub struct StreamSealer {
+    chunks: Chunks,
+    salt: Option<[u8; SALT_BYTES]>,
+    held: Zeroizing<Vec<u8>>,
+}
+
+// === impl StreamSealer ===
+
+impl StreamSealer {
+    pub(crate) fn new(purpose_key: &[u8], context: &Context<'_>, entropy: &dyn Entropy) -> Result<Self, KeysError> {
+        let mut salt = [0_u8; SALT_BYTES];
+        entropy.fill(&mut salt);
+        let chunks = Chunks::new(purpose_key, &salt, &context.encode())?;
+        Ok(Self { chunks, salt: Some(salt), held: Zeroizing::new(Vec::with_capacity(CHUNK_BYTES)) })
+    }
+
+    /// Takes the next bytes of the content and appends what is ready of the sealed stream to `out`.
+    pub fn push(&mut self, mut data: &[u8], out: &mut Vec<u8>) -> Result<(), KeysError> {
+        self.head(out);
+        while !data.is_empty() {
+            // A full chunk waits for one more byte before it goes: only then is it known not to be the last.
+            if self.held.len() == CHUNK_BYTES {
+                self.chunks.seal(&mut self.held, Place::Inner, out)?;
+                self.held.clear();
+            }
+            let (now, later) = data.split_at_checked(CHUNK_BYTES - self.held.len()).unwrap_or((data, &[]));
+            self.held.extend_from_slice(now);
+            data = later;
+        }
+        Ok(())
+    }
+
+    /// Ends the stream and appends the rest of it to `out`.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), KeysError> {
+        self.head(out);
+        self.chunks.seal(&mut self.held, Place::Last, out)
+    }
+
+    fn head(&mut self, out: &mut Vec<u8>) {
+        if let Some(salt) = self.salt.take() {
+            out.extend_from_slice(&HEADER);
+            out.extend_from_slice(&salt);
+        }
+    }
+}
+
+impl fmt::Debug for StreamSealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<stream sealer>")
+    }
+}
+
+/// Opens a stream as it comes. Holds at most one chunk.
+pub struct StreamOpener {
+    state: State,
+    held: Vec<u8>,
+}
+
+enum State {
+    /// The header is not complete yet.
+    Head { purpose_key: KeyBytes, context: Vec<u8> },
+    /// Chunks are being opened.
+    Body(Chunks),
+    /// Something did not authenticate; nothing after it counts.
+    Broken,
+}
+
+// === impl StreamOpener ===
+
+impl StreamOpener {
+    pub(crate) fn new(purpose_key: KeyBytes, context: &Context<'_>) -> Self {
+        Self { state: State::Head { purpose_key, context: context.encode() }, held: Vec::new() }
+    }
+
+    /// Takes the next bytes of the sealed stream and appends the content that is authentic so far to `out`.
+    pub fn push(&mut self, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), KeysError> {
+        let result = self.take(sealed, out);
+        if result.is_err() {
+            self.state = State::Broken;
+        }
+        result
+    }
+
+    /// Ends the stream: opens the last chunk into `out`, or fails when the stream was cut, extended or altered.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), KeysError> {
+        match &mut self.state {
+            State::Body(chunks) => {
+                // One form only: an empty chunk ends nothing but an empty stream.
+                if self.held.len() == TAG_BYTES && chunks.next > 0 {
+                    return Err(KeysError::NotAuthentic);
+                }
+                chunks.open(&mut self.held, Place::Last, out)
+            }
+            State::Head { .. } | State::Broken => Err(KeysError::NotAuthentic),
+        }
+    }
+
+    fn take(&mut self, mut sealed: &[u8], out: &mut Vec<u8>) -> Result<(), KeysError> {
+        if let State::Head { purpose_key, context } = &self.state {
+            let (now, later) = sealed.split_at_checked(HEADER_BYTES - self.held.len()).unwrap_or((sealed, &[]));
+            self.held.extend_from_slice(now);
+            sealed = later;
+            if self.held.len() < HEADER_BYTES {
+                return Ok(());
+            }
+            let salt = self.held.strip_prefix(&HEADER).ok_or(KeysError::NotAuthentic)?;
+            self.state = State::Body(Chunks::new(purpose_key.as_slice(), salt, context)?);
+            self.held.clear();
+        }
+        let State::Body(chunks) = &mut self.state else {
+            return Err(KeysError::NotAuthentic);
+        };
+        while !sealed.is_empty() {
+            if self.held.len() == SEALED_CHUNK_BYTES {
+                chunks.open(&mut self.held, Place::Inner, out)?;
+                self.held.clear();
+            }
+            let (now, later) = sealed.split_at_checked(SEALED_CHUNK_BYTES - self.held.len()).unwrap_or((sealed, &[]));
+            self.held.extend_from_slice(now);
+            sealed = later;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for StreamOpener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<stream opener>")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Purpose;
+    use crate::tenant::tests::{Fixed, keys};
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+
+    const HERE: Context<'_> = Context { tenant: "acme", store: "blob", key: b"b1", revision: 0 };
+
+    fn seal(content: &[u8], step: usize, salt: u8) -> Vec<u8> {
+        let mut sealer = keys("acme", 1).stream_sealer(Purpose::Blob, &HERE, &Fixed(salt)).unwrap();
+        let mut out = Vec::new();
+        for part in content.chunks(step) {
+            sealer.push(part, &mut out).unwrap();
+        }
+        sealer.finish(&mut out).unwrap();
+        out
+    }
+
+    fn open_in(context: &Context<'_>, sealed: &[u8], step: usize) -> Result<Vec<u8>, KeysError> {
+        let mut opener = keys("acme", 1).stream_opener(Purpose::Blob, context);
+        let mut out = Vec::new();
+        for part in sealed.chunks(step) {
+            opener.push(part, &mut out)?;
+        }
+        opener.finish(&mut out)?;
+        Ok(out)
+    }
+
+    fn open(sealed: &[u8]) -> Result<Vec<u8>, KeysError> {
+        open_in(&HERE, sealed, 10_007)
+    }
+
+    fn content(length: usize) -> Vec<u8> {
+        (0..length).map(|i| (i * 31 % 251) as u8).collect()
+    }
+
+    /// The sealed chunks after the header.
+    fn parts(sealed: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let (head, body) = sealed.split_at(HEADER_BYTES);
+        (head.to_vec(), body.chunks(SEALED_CHUNK_BYTES).map(<[u8]>::to_vec).collect())
+    }
+
+    fn join(head: &[u8], chunks: &[&[u8]]) -> Vec<u8> {
+        [head, &chunks.concat()].concat()
+    }
+
+    #[test]
+    fn the_format_is_golden() {
+        assert_eq!(HEXLOWER.encode(&seal(b"forty-two", 3, 0xA5)), GOLDEN);
+    }
+    const GOLDEN: &str = "";
+
+    #[test]
+    fn lengths_around_the_chunk_border_survive() {
+        for length in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, 2 * CHUNK_BYTES + 5] {
+            let plain = content(length);
+            let sealed = seal(&plain, 4_099, 7);
+            assert_eq!(sealed.len() as u64, sealed_stream_bytes(length as u64), "{length}");
+            assert_eq!(open(&sealed).unwrap(), plain, "{length}");
+            assert_eq!(sealed, seal(&plain, 1 << 20, 7), "the cut of the input must not show");
+        }
+    }
+
+    #[test]
+    fn a_cut_stream_is_refused_wherever_it_is_cut() {
+        let sealed = seal(&content(2 * CHUNK_BYTES + 5), 1 << 20, 7);
+        let borders = [0, 1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1];
+        let chunk_borders = [1, 2].map(|n| HEADER_BYTES + n * SEALED_CHUNK_BYTES);
+        for length in borders.into_iter().chain(chunk_borders).chain(chunk_borders.map(|n| n - 1)).chain([sealed.len() - 1]) {
+            assert!(open(&sealed[..length]).is_err(), "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn an_extended_reordered_repeated_or_thinned_stream_is_refused() {
+        let sealed = seal(&content(3 * CHUNK_BYTES + 5), 1 << 20, 7);
+        let (head, chunks) = parts(&sealed);
+        let [a, b, c, d] = [&chunks[0][..], &chunks[1], &chunks[2], &chunks[3]];
+        assert!(open(&join(&head, &[a, b, c, d])).is_ok());
+        for wrong in [&[b, a, c, d][..], &[a, c, b, d], &[a, a, b, c, d], &[a, c, d], &[d], &[a, b, c, d, d], &[a, b, c, d, &[0]], &[a, b, c]] {
+            assert!(open(&join(&head, wrong)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_spliced_stream_is_refused() {
+        let (head, one) = parts(&seal(&content(2 * CHUNK_BYTES), 1 << 20, 7));
+        let (_, two) = parts(&seal(&content(2 * CHUNK_BYTES), 1 << 20, 8));
+        assert!(open(&join(&head, &[&one[0], &two[1]])).is_err());
+        assert!(open(&join(&head, &[&two[0], &two[1]])).is_err());
+    }
+
+    #[test]
+    fn a_full_last_chunk_cannot_be_followed_by_an_empty_one() {
+        // What a sealer with the right key but another habit would make: content, then an empty last chunk.
+        let keys = keys("acme", 1);
+        let mut sealer = keys.stream_sealer(Purpose::Blob, &HERE, &Fixed(7)).unwrap();
+        let mut out = Vec::new();
+        sealer.push(&content(CHUNK_BYTES), &mut out).unwrap();
+        let mut held = std::mem::take(&mut *sealer.held);
+        sealer.chunks.seal(&mut held, Place::Inner, &mut out).unwrap();
+        sealer.finish(&mut out).unwrap();
+        assert!(open(&out).is_err());
+    }
+
+    #[test]
+    fn a_stream_moved_elsewhere_is_refused() {
+        let sealed = seal(b"x", 1, 7);
+        for elsewhere in [Context { tenant: "evil", ..HERE }, Context { key: b"b2", ..HERE }, Context { revision: 1, ..HERE }] {
+            assert!(open_in(&elsewhere, &sealed, 99).is_err());
+        }
+        assert!(keys("acme", 1).open(Purpose::Blob, &HERE, &sealed).is_err(), "a stream is no record");
+    }
+
+    #[test]
+    fn every_single_flipped_bit_is_refused() {
+        let sealed = seal(b"forty-two", 4, 7);
+        for bit in 0..sealed.len() * 8 {
+            let mut altered = sealed.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&altered).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_broken_opener_stays_broken() {
+        let mut sealed = seal(&content(2 * CHUNK_BYTES), 1 << 20, 7);
+        sealed[HEADER_BYTES] ^= 1;
+        let mut opener = keys("acme", 1).stream_opener(Purpose::Blob, &HERE);
+        let mut out = Vec::new();
+        assert!(opener.push(&sealed, &mut out).is_err());
+        assert!(out.is_empty());
+        assert!(opener.push(&[], &mut out).is_err());
+        assert!(opener.finish(&mut out).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn contents_survive_any_cut_of_input_and_output(length in 0_usize..200_000, one in 1_usize..70_000, two in 1_usize..70_000) {
+            let plain = content(length);
+            let sealed = seal(&plain, one, 3);
+            prop_assert_eq!(open_in(&HERE, &sealed, two).unwrap(), plain);
+        }
+        #[test]
+        fn garbage_is_refused_without_a_panic(garbage in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(open(&garbage).is_err());
+        }
+    }
+}
