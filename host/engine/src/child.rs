@@ -1,0 +1,106 @@
+//! Compiling a component, seen from the child: lower the own limits, read the order and the bytes, compile, answer.
+//!
+//! Must never do anything before its limits are set, open a file, or answer in any other form than one verdict byte
+//! and its content. A child that is taken over by the bytes it compiles can say only wrong code for those same bytes.
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+use ringfence_core::limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::{self, CompileLimits};
+use crate::error::bounded;
+
+/// Open files a child may have: its three pipes and what the runtime needs for a moment.
+const FILES_COUNT_MAX: u64 = 16;
+/// How far a child steps back behind everyone else.
+const NICE: i32 = 10;
+/// Bytes of an order: address space and CPU seconds.
+const ORDER_BYTES: usize = 16;
+
+/// The first byte of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Native code follows.
+    Compiled = 0,
+    /// A message follows that says why the bytes are no component.
+    Invalid = 1,
+}
+
+impl Verdict {
+    pub(crate) fn of(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Compiled),
+            1 => Some(Self::Invalid),
+            _ => None,
+        }
+    }
+}
+
+/// What the host sends before the component.
+pub(crate) fn order(limits: &CompileLimits) -> [u8; ORDER_BYTES] {
+    let mut order = [0_u8; ORDER_BYTES];
+    let (memory, cpu) = order.split_at_mut(ORDER_BYTES / 2);
+    memory.copy_from_slice(&limits.memory_bytes.to_be_bytes());
+    cpu.copy_from_slice(&limits.cpu_seconds.to_be_bytes());
+    order
+}
+
+/// The whole life of a child.
+pub(crate) fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> std::io::Result<()> {
+    // The host's caps hold before the first byte is read; the order can only lower them.
+    lower(&CompileLimits::HOST)?;
+    rustix::process::nice(NICE)?;
+    let mut stdin = std::io::stdin().lock();
+    let mut order = [0_u8; ORDER_BYTES];
+    stdin.read_exact(&mut order)?;
+    lower(&read_order(&order))?;
+    let mut component = Vec::new();
+    stdin.take(limits::COMPONENT_BYTES_MAX.saturating_add(1)).read_to_end(&mut component)?;
+    if component.len() as u64 > limits::COMPONENT_BYTES_MAX {
+        return answer(Verdict::Invalid, b"it is too large");
+    }
+    let engine = wasmtime::Engine::new(&config::code_generation()).map_err(|error| std::io::Error::other(format!("{error:#}")))?;
+    match engine.precompile_component(&component) {
+        Ok(native) => answer(Verdict::Compiled, &native),
+        Err(error) => answer(Verdict::Invalid, bounded(&format!("{error:#}")).as_bytes()),
+    }
+}
+
+fn answer(verdict: Verdict, content: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(&[verdict as u8])?;
+    stdout.write_all(content)?;
+    stdout.flush()
+}
+
+fn read_order(order: &[u8; ORDER_BYTES]) -> CompileLimits {
+    let number = |half: &[u8]| u64::from_be_bytes(half.try_into().unwrap_or([0; 8]));
+    let (memory, cpu) = order.split_at(ORDER_BYTES / 2);
+    CompileLimits { memory_bytes: number(memory), cpu_seconds: number(cpu), ..CompileLimits::HOST }
+}
+
+fn lower(to: &CompileLimits) -> std::io::Result<()> {
+    for (resource, most) in [
+        (Resource::As, to.memory_bytes),
+        (Resource::Cpu, to.cpu_seconds),
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+        (Resource::Nofile, FILES_COUNT_MAX),
+    ] {
+        let most = getrlimit(resource).maximum.map_or(most, |own| own.min(most));
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+    }
+    Ok(())
+}

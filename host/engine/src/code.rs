@@ -1,0 +1,220 @@
+//! Native code: how it is kept between runs of the host, and how it becomes something that can be run.
+//!
+//! Deserialising native code is executing it. Bytes come from exactly two places: our own compile child of this
+//! process, and a cache entry that was opened with the tenant's key for this digest and this engine. Must never load
+//! anything else; a torn, foreign or tampered entry is deleted and compiled again.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use data_encoding::HEXLOWER;
+use ringfence_core::{Digest, Entropy, limits};
+use ringfence_keys::{Context, Purpose, RECORD_OVERHEAD_BYTES, TenantKeys};
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime_wasi_http::{p2, p3};
+
+use crate::error::{EngineError, RunError, bounded};
+use crate::guest::Guest;
+use crate::imports;
+
+/// Native code from our own compile child, not yet loaded.
+pub struct NativeCode(Vec<u8>);
+
+impl NativeCode {
+    /// SECURITY: for the compile child's answer alone.
+    pub(crate) fn from_child(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A component that is loaded and, when it fits this host, ready to be instantiated. Cheap to clone.
+#[derive(Clone)]
+pub struct Code(Arc<Loaded>);
+
+struct Loaded {
+    component: Component,
+    ready: Result<ProxyPre<Guest>, Misfit>,
+}
+
+/// Why a component cannot be linked.
+#[derive(Debug, Clone)]
+enum Misfit {
+    Imports(Vec<String>),
+    Other(String),
+}
+
+// === impl Code ===
+
+impl Code {
+    /// Whether every import is offered and a handler of `wasi:http` is exported; the error names what is not.
+    pub(crate) fn check_linkable(&self) -> Result<(), EngineError> {
+        match &self.0.ready {
+            Ok(_) => Ok(()),
+            Err(Misfit::Imports(imports)) => Err(EngineError::UnknownImports { imports: imports.clone() }),
+            Err(Misfit::Other(message)) => Err(EngineError::Unfit(message.clone())),
+        }
+    }
+
+    /// The imports that the host does not offer, by name with version.
+    pub(crate) fn unknown_imports(&self) -> Vec<String> {
+        match &self.0.ready {
+            Err(Misfit::Imports(imports)) => imports.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The names of all imports with their versions, sorted.
+    pub fn imports(&self) -> Vec<String> {
+        imports::names(&self.0.component)
+    }
+
+    pub(crate) fn ready(&self) -> Result<&ProxyPre<Guest>, RunError> {
+        self.0.ready.as_ref().map_err(|_| RunError::Host("the component was never checked to be linkable".to_owned()))
+    }
+}
+
+/// Loads code that our own compile child made.
+pub(crate) fn from_child(engine: &wasmtime::Engine, linker: &Linker<Guest>, native: &NativeCode) -> Result<Code, EngineError> {
+    let component = deserialize(engine, Trusted(&native.0)).map_err(|error| unfit(&error))?;
+    Ok(link(linker, component))
+}
+
+/// The sealed entries of one directory.
+pub(crate) struct Cache<'a> {
+    pub(crate) dir: &'a Dir,
+    pub(crate) engine: &'a wasmtime::Engine,
+    pub(crate) entropy: &'a dyn Entropy,
+}
+
+// === impl Cache ===
+
+impl Cache<'_> {
+    /// Seals native code for the tenant, the digest and this engine, and puts it in place of what was there.
+    pub(crate) fn store(&self, keys: &TenantKeys, digest: &Digest, native: &NativeCode) -> Result<(), EngineError> {
+        let place = self.place(digest);
+        let context = context(keys, &place);
+        let sealed = keys
+            .seal(Purpose::Cache, &context, &native.0, self.entropy)
+            .map_err(|error| EngineError::Cache(error.to_string()))?;
+        let name = file_name(keys, digest);
+        let mut random = [0_u8; 8];
+        self.entropy.fill(&mut random);
+        let part = format!("{name}.{}.part", HEXLOWER.encode(&random));
+        let written = self.write(&part, &sealed).and_then(|()| self.dir.rename(&part, self.dir, &name));
+        if let Err(error) = written {
+            let _ = self.dir.remove_file(&part);
+            return Err(unavailable(&error));
+        }
+        Ok(())
+    }
+
+    /// The code kept for the tenant and the digest; none when there is none that can be trusted.
+    pub(crate) fn load(
+        &self,
+        linker: &Linker<Guest>,
+        keys: &TenantKeys,
+        digest: &Digest,
+    ) -> Result<Option<Code>, EngineError> {
+        let name = file_name(keys, digest);
+        let Some(sealed) = self.read(&name)? else { return Ok(None) };
+        let place = self.place(digest);
+        // SECURITY: nothing of the entry is looked at before it is authenticated for this tenant, digest and engine.
+        let Ok(native) = keys.open(Purpose::Cache, &context(keys, &place), &sealed) else {
+            return self.discard(&name, "it is not authentic for this tenant, component and engine");
+        };
+        match deserialize(self.engine, Trusted(native.as_slice())) {
+            Ok(component) => Ok(Some(link(linker, component))),
+            Err(_) => self.discard(&name, "the engine does not accept it"),
+        }
+    }
+
+    fn discard(&self, name: &str, why: &str) -> Result<Option<Code>, EngineError> {
+        tracing::warn!(entry = name, why, "native-code cache entry deleted; the component will be compiled again");
+        self.dir.remove_file(name).map_err(|error| unavailable(&error))?;
+        Ok(None)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let mut file = self.dir.create(name)?;
+        file.write_all(bytes)?;
+        file.sync_data()
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        let file = match self.dir.open(name) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unavailable(&error)),
+        };
+        let most = limits::NATIVE_BYTES_MAX.saturating_add(RECORD_OVERHEAD_BYTES as u64);
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes).map_err(|error| unavailable(&error))?;
+        Ok(Some(bytes))
+    }
+
+    /// What an entry belongs to: the component's digest and the engine's compatibility hash.
+    fn place(&self, digest: &Digest) -> Vec<u8> {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        let mut place = digest.as_bytes().to_vec();
+        place.extend_from_slice(&hasher.finish().to_be_bytes());
+        place
+    }
+}
+
+fn context<'a>(keys: &'a TenantKeys, place: &'a [u8]) -> Context<'a> {
+    Context { tenant: keys.tenant(), store: "native-code", key: place, revision: 0 }
+}
+
+fn file_name(keys: &TenantKeys, digest: &Digest) -> String {
+    HEXLOWER.encode(&keys.mac(Purpose::Cache, digest.as_bytes()))
+}
+
+/// Bytes that may be executed. INVARIANT: made only in this file, from a child's answer or an authenticated entry.
+struct Trusted<'a>(&'a [u8]);
+
+#[expect(unsafe_code, reason = "native code cannot be loaded otherwise; `Trusted` says where it comes from")]
+fn deserialize(engine: &wasmtime::Engine, native: Trusted<'_>) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes were made by `Engine::precompile_component`, in a child process of this host or, for a cache
+    // entry, in one whose answer was sealed with the tenant's key under this digest and this engine's compatibility
+    // hash, and that seal was just verified.
+    unsafe { Component::deserialize(engine, native.0) }
+}
+
+fn link(linker: &Linker<Guest>, component: Component) -> Code {
+    let ready = ready(linker, &component);
+    Code(Arc::new(Loaded { component, ready }))
+}
+
+fn ready(linker: &Linker<Guest>, component: &Component) -> Result<ProxyPre<Guest>, Misfit> {
+    let pre = linker.instantiate_pre(component).map_err(|error| {
+        let unknown = imports::unknown(component, &error);
+        if unknown.is_empty() { Misfit::Other(bounded(&format!("{error:#}"))) } else { Misfit::Imports(unknown) }
+    })?;
+    // A component that exports both is run by the newer one.
+    if let Ok(service) = p3::bindings::ServicePre::new(pre.clone()) {
+        return Ok(ProxyPre::P3(service));
+    }
+    p2::bindings::ProxyPre::new(pre).map(ProxyPre::P2).map_err(|_| {
+        Misfit::Other("it exports neither `wasi:http/handler` (0.3) nor `wasi:http/incoming-handler` (0.2)".to_owned())
+    })
+}
+
+fn unfit(error: &wasmtime::Error) -> EngineError {
+    EngineError::Unfit(bounded(&format!("{error:#}")))
+}
+
+fn unavailable(error: &std::io::Error) -> EngineError {
+    EngineError::Cache(error.kind().to_string())
+}

@@ -1,0 +1,119 @@
+//! How the sandbox is set up: the host's choices (`EngineConfig`) and the one wasmtime configuration made from them.
+//!
+//! Must give the compile child and the host the same code generation, or the host refuses what the child made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use ringfence_core::{Entropy, limits};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+
+use crate::guest::{INSTANCES_COUNT_MAX, MEMORIES_COUNT_MAX, TABLES_COUNT_MAX};
+
+/// Bytes of a linear memory kept resident between invocations: cheaper to clear than to fault in again.
+const MEMORY_RESIDENT_BYTES: usize = 2 << 20;
+/// The same for a table.
+const TABLE_RESIDENT_BYTES: usize = 64 << 10;
+/// LIMIT: most elements of one table.
+const TABLE_ELEMENTS_COUNT_MAX: usize = 100_000;
+/// LIMIT: fibers one slot may use: tasks of a component that wait at the same time.
+const STACKS_PER_SLOT_COUNT: u32 = 16;
+/// LIMIT: rehearsals at the same time; the pool has instances for them beside the slots.
+pub(crate) const REHEARSALS_COUNT_MAX: u32 = 2;
+/// Address space reserved for a linear memory: with 4 GiB no access needs a bounds check.
+const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
+/// Unmapped bytes after a linear memory.
+const MEMORY_GUARD_BYTES: u64 = 32 << 20;
+
+/// The host's choices.
+pub struct EngineConfig {
+    /// Threads that run guests and nothing else. About one a core.
+    pub worker_threads: usize,
+    /// Invocations that may run at once.
+    pub slots: u32,
+    /// Most bytes of one linear memory, for any plugin.
+    pub memory_bytes_max: u64,
+    /// How compile children are started.
+    pub compile: CompileConfig,
+    /// Where sealed native code is kept.
+    pub cache: Dir,
+    /// The runtime that does I/O and timers for guests; never runs one.
+    pub io: tokio::runtime::Handle,
+    /// Where random bytes come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// How compile children are started.
+#[derive(Debug, Clone)]
+pub struct CompileConfig {
+    /// The program; normally our own binary.
+    pub program: PathBuf,
+    /// Its arguments; must lead it to [`Engine::compile_child_main`](crate::Engine::compile_child_main).
+    pub args: Vec<String>,
+    /// What a child may use.
+    pub limits: CompileLimits,
+}
+
+/// What one compile child may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// Address space, bytes.
+    pub memory_bytes: u64,
+    /// CPU time, seconds.
+    pub cpu_seconds: u64,
+    /// Wall time, milliseconds.
+    pub time_ms: u64,
+    /// Native code, bytes.
+    pub native_bytes: u64,
+}
+
+impl CompileLimits {
+    /// The host's hard caps.
+    pub const HOST: Self = Self {
+        memory_bytes: limits::COMPILE_MEMORY_BYTES_MAX,
+        cpu_seconds: limits::COMPILE_CPU_SECONDS_MAX,
+        time_ms: limits::COMPILE_TIME_MS_MAX,
+        native_bytes: limits::NATIVE_BYTES_MAX,
+    };
+}
+
+/// What decides about the generated code; the same in the host and in the compile child.
+pub(crate) fn code_generation() -> Config {
+    let mut config = Config::new();
+    config.cranelift_opt_level(OptLevel::Speed);
+    config.epoch_interruption(true);
+    config.memory_reservation(MEMORY_RESERVATION_BYTES);
+    config.memory_guard_size(MEMORY_GUARD_BYTES);
+    config.memory_init_cow(true);
+    config.wasm_component_model(true);
+    config.wasm_component_model_async(true);
+    // SECURITY: proposals nobody needs are attack surface.
+    config.shared_memory(false);
+    config.wasm_memory64(false);
+    config
+}
+
+/// The host's configuration: the same code, run from a pool.
+pub(crate) fn host(slots: u32, memory_bytes_max: u64) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    let each = |count: u32| slots.saturating_add(REHEARSALS_COUNT_MAX).saturating_mul(count);
+    pool.total_component_instances(each(1))
+        .total_core_instances(each(INSTANCES_COUNT_MAX))
+        .total_memories(each(MEMORIES_COUNT_MAX))
+        .total_tables(each(TABLES_COUNT_MAX))
+        .total_stacks(each(STACKS_PER_SLOT_COUNT))
+        .max_core_instances_per_component(INSTANCES_COUNT_MAX)
+        .max_memories_per_component(MEMORIES_COUNT_MAX)
+        .max_tables_per_component(TABLES_COUNT_MAX)
+        .max_memories_per_module(MEMORIES_COUNT_MAX)
+        .max_tables_per_module(TABLES_COUNT_MAX)
+        .max_memory_size(usize::try_from(memory_bytes_max).unwrap_or(usize::MAX))
+        .table_elements(TABLE_ELEMENTS_COUNT_MAX)
+        .linear_memory_keep_resident(MEMORY_RESIDENT_BYTES)
+        .table_keep_resident(TABLE_RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = code_generation();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}

@@ -1,0 +1,162 @@
+//! The sandbox as the other rooms see it: compile, keep and load code, rehearse, run.
+//!
+//! Must never run code that was not compiled by this host, and never without a slot. Knows no tenant data, no HTTP
+//! server and no disk but its cache.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cap_std::fs::Dir;
+use ringfence_core::{Digest, Entropy};
+use ringfence_keys::TenantKeys;
+use tokio::sync::Semaphore;
+use wasmtime::component::Linker;
+
+use crate::body::Body;
+use crate::child;
+use crate::code::{self, Cache, Code, NativeCode};
+use crate::compile::Compiler;
+use crate::config::{self, EngineConfig};
+use crate::error::{CompileError, EngineError, RunError, RunFailure};
+use crate::guest::{Guest, GuestSetup};
+use crate::run::{self, Reply};
+use crate::scheduler::{Scheduler, Slot};
+
+/// Time between two epochs: how finely a running guest can be stopped or made to share.
+const EPOCH: Duration = Duration::from_millis(1);
+
+/// The sandbox. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    compiler: Arc<Compiler>,
+    cache: Arc<Dir>,
+    entropy: Arc<dyn Entropy>,
+    linker: Arc<Linker<Guest>>,
+}
+
+/// What running guests need of it.
+pub(crate) struct Shared {
+    pub(crate) engine: wasmtime::Engine,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) io: tokio::runtime::Handle,
+    pub(crate) rehearsals: Arc<Semaphore>,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Sets up the pool, starts the epoch ticker and the worker threads, and offers guests WASI 0.2 and 0.3, their HTTP,
+    /// and whatever `link` adds.
+    pub fn new(
+        config: EngineConfig,
+        link: impl FnOnce(&mut Linker<Guest>) -> wasmtime::Result<()>,
+    ) -> Result<Self, EngineError> {
+        let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
+        let engine = wasmtime::Engine::new(&config::host(config.slots, config.memory_bytes_max)).map_err(start)?;
+        let linker = offer(&engine, link).map_err(start)?;
+        tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
+        let scheduler = Scheduler::start(config.slots, config.worker_threads, config.io.clone())
+            .map_err(|error| EngineError::Start(error.to_string()))?;
+        let rehearsals = Arc::new(Semaphore::new(config::REHEARSALS_COUNT_MAX as usize));
+        Ok(Self {
+            shared: Arc::new(Shared { engine, scheduler, io: config.io, rehearsals }),
+            compiler: Arc::new(Compiler::new(config.compile)),
+            cache: Arc::new(config.cache),
+            entropy: config.entropy,
+            linker: Arc::new(linker),
+        })
+    }
+
+    /// Compiles a component in a child process with limits and a deadline; at most two at a time.
+    /// Call it inside a tokio runtime with I/O and timers.
+    pub async fn compile(&self, component: Vec<u8>) -> Result<NativeCode, CompileError> {
+        self.compiler.compile(component).await
+    }
+
+    /// What a compile child does instead of everything else. Call it first thing in `main`, before any thread starts.
+    pub fn compile_child_main() -> ExitCode {
+        child::main()
+    }
+
+    /// Keeps native code for later starts, sealed for the tenant, the component and this engine. Blocks on the disk.
+    pub fn store_native(&self, keys: &TenantKeys, digest: &Digest, native: &NativeCode) -> Result<(), EngineError> {
+        self.entries().store(keys, digest, native)
+    }
+
+    /// Loads code that was kept. None when there is none; also when an entry is torn, foreign or tampered with, which is
+    /// logged and deleted: compile again. Blocks on the disk.
+    pub fn load(&self, keys: &TenantKeys, digest: &Digest) -> Result<Option<Code>, EngineError> {
+        self.entries().load(&self.linker, keys, digest)
+    }
+
+    /// Loads code fresh from our own compile child. Blocks for as long as copying it takes.
+    pub fn code(&self, native: NativeCode) -> Result<Code, EngineError> {
+        code::from_child(&self.shared.engine, &self.linker, &native)
+    }
+
+    /// Whether all imports are offered and a handler is exported; the error names the imports that are not.
+    pub fn check_linkable(&self, code: &Code) -> Result<(), EngineError> {
+        code.check_linkable()
+    }
+
+    /// The imports of a component that this host does not offer, by name with version.
+    pub fn unknown_imports(&self, code: &Code) -> Vec<String> {
+        code.unknown_imports()
+    }
+
+    /// Instantiates a component once, to see that it starts; nothing of it is called.
+    /// A guest made with `Budget::REHEARSAL` is meant; at most two rehearse at a time, beside the slots.
+    pub async fn rehearse(&self, code: &Code, guest: GuestSetup) -> Result<(), RunError> {
+        run::rehearse(&self.shared, code, guest).await
+    }
+
+    /// Who runs when.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.shared.scheduler
+    }
+
+    /// Runs the component's handler on a request in a fresh instance. Returns when the head of the answer is there.
+    /// Dropping the future or the answer's body stops the guest.
+    pub async fn run(
+        &self,
+        slot: Slot,
+        code: &Code,
+        guest: GuestSetup,
+        request: http::Request<Body>,
+    ) -> Result<Reply, RunFailure> {
+        run::run(&self.shared, slot, code, guest, request).await
+    }
+
+    fn entries(&self) -> Cache<'_> {
+        Cache { dir: &self.cache, engine: &self.shared.engine, entropy: &*self.entropy }
+    }
+}
+
+/// Everything a guest may import. The context behind it is empty; what needs a grant asks for it at every call.
+fn offer(
+    engine: &wasmtime::Engine,
+    link: impl FnOnce(&mut Linker<Guest>) -> wasmtime::Result<()>,
+) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    link(&mut linker)?;
+    Ok(linker)
+}
+
+/// Counts epochs on a thread of its own for as long as the engine lives.
+fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
+    let weak = engine.weak();
+    std::thread::Builder::new().name("epochs".to_owned()).spawn(move || {
+        while let Some(engine) = weak.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(EPOCH);
+        }
+    })?;
+    Ok(())
+}

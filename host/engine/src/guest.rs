@@ -1,0 +1,188 @@
+//! The state of one running guest: what WASI, HTTP and the capabilities find when it calls the host.
+//!
+//! Must never hold more than was bound: the WASI context is empty (no directories, variables, arguments or sockets).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use ringfence_core::Budget;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
+
+use crate::meter::Meter;
+use crate::output::{GuestOutput, NoOutput, Sink};
+
+/// LIMIT: most handles to host resources a guest may have at once.
+const RESOURCES_COUNT_MAX: usize = 10_000;
+/// LIMIT: most random bytes of one call.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
+/// LIMIT: most bytes of one set of header fields.
+const FIELDS_BYTES_MAX: usize = 64 << 10;
+/// LIMIT: most memories, tables and core instances of one component (the pool is sized by them).
+pub(crate) const MEMORIES_COUNT_MAX: u32 = 8;
+pub(crate) const TABLES_COUNT_MAX: u32 = 32;
+pub(crate) const INSTANCES_COUNT_MAX: u32 = 64;
+/// Bytes one table element takes in the host.
+const TABLE_ELEMENT_BYTES: u64 = 8;
+
+/// What the capabilities bind for one invocation.
+pub struct GuestSetup {
+    /// State of the capabilities; they find it again with [`Guest::host`].
+    pub host: Box<dyn Any + Send>,
+    /// The egress gate for outgoing HTTP.
+    pub hooks: Box<dyn WasiHttpHooks + Send>,
+    /// Where standard output goes.
+    pub stdout: Arc<dyn GuestOutput>,
+    /// Where standard error goes.
+    pub stderr: Arc<dyn GuestOutput>,
+    /// The counters, with the budget.
+    pub meter: Arc<Meter>,
+}
+
+impl GuestSetup {
+    /// A guest with no capabilities at all, for a rehearsal or a test: every outgoing request is denied.
+    pub fn bare(budget: Budget) -> Self {
+        Self {
+            host: Box::new(()),
+            hooks: Box::new(NoEgress),
+            stdout: Arc::new(NoOutput),
+            stderr: Arc::new(NoOutput),
+            meter: Meter::new(budget),
+        }
+    }
+}
+
+/// The data of a guest's store.
+pub struct Guest {
+    host: Box<dyn Any + Send>,
+    hooks: Box<dyn WasiHttpHooks + Send>,
+    meter: Arc<Meter>,
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    /// Bytes of the growth that was allowed last, to take back when the allocator refuses it.
+    growth_bytes: u64,
+    /// Bytes of all memories and tables.
+    grown_bytes: u64,
+}
+
+// === impl Guest ===
+
+impl Guest {
+    pub(crate) fn new(setup: GuestSetup) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_COUNT_MAX);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES_MAX);
+        let wasi = WasiCtx::builder()
+            .stdout(Sink(setup.stdout))
+            .stderr(Sink(setup.stderr))
+            .max_random_size(RANDOM_BYTES_MAX)
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .build();
+        Self { host: setup.host, hooks: setup.hooks, meter: setup.meter, table, wasi, http, growth_bytes: 0, grown_bytes: 0 }
+    }
+
+    /// The counters.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// The state the capabilities bound, when it is a `T`.
+    pub fn host<T: Any>(&mut self) -> Option<&mut T> {
+        self.host.downcast_mut()
+    }
+
+    /// The state the capabilities bound, when it is a `T`, with the table of resources.
+    pub fn host_and_table<T: Any>(&mut self) -> Option<(&mut T, &mut ResourceTable)> {
+        self.host.downcast_mut().map(|host| (host, &mut self.table))
+    }
+
+    /// The table of resources.
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    fn growing(&mut self, bytes: u64) -> bool {
+        let allowed = self.meter.reserve(bytes).is_ok();
+        self.growth_bytes = if allowed { bytes } else { 0 };
+        self.grown_bytes = self.grown_bytes.saturating_add(self.growth_bytes);
+        allowed
+    }
+
+    fn growth_failed(&mut self) {
+        self.meter.note_refused_growth();
+        self.meter.release(self.growth_bytes);
+        self.grown_bytes = self.grown_bytes.saturating_sub(self.growth_bytes);
+        self.growth_bytes = 0;
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.meter.release(self.grown_bytes);
+    }
+}
+
+impl wasmtime::ResourceLimiter for Guest {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.growing(desired.saturating_sub(current) as u64))
+    }
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.growth_failed();
+        Ok(())
+    }
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(self.growing((desired.saturating_sub(current) as u64).saturating_mul(TABLE_ELEMENT_BYTES)))
+    }
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.growth_failed();
+        Ok(())
+    }
+    fn instances(&self) -> usize {
+        INSTANCES_COUNT_MAX as usize
+    }
+    fn tables(&self) -> usize {
+        TABLES_COUNT_MAX as usize
+    }
+    fn memories(&self) -> usize {
+        MEMORIES_COUNT_MAX as usize
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut *self.hooks }
+    }
+}
+
+// === impl NoEgress ===
+
+/// What [`WasiHttpHooks::send_request`] answers with.
+pub type SendAnswer = Box<
+    dyn Future<Output = Result<(http::Response<wasmtime_wasi_http::WasiBody>, SendEnd), wasmtime_wasi_http::Error>> + Send,
+>;
+/// The end of an outgoing request's connection.
+pub type SendEnd = Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>;
+
+struct NoEgress;
+
+impl WasiHttpHooks for NoEgress {
+    fn send_request(
+        &mut self,
+        _: http::Request<wasmtime_wasi_http::WasiBody>,
+        _: Option<wasmtime_wasi_http::RequestOptions>,
+        _: SendEnd,
+    ) -> SendAnswer {
+        Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
+    }
+}

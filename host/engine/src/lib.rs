@@ -1,0 +1,33 @@
+//! The sandbox: compile in a child, authenticated code cache, instances, meters, the scheduler. The only room with unsafe code.
+//!
+//! A component goes `compile` -> `code` (or later `load`) -> `check_linkable` -> `rehearse`; an invocation goes
+//! `scheduler().admit` -> `run`. Must never know who calls, what a tenant stores, or what a capability may do: the
+//! capabilities room binds those into a [`GuestSetup`].
+#![deny(unsafe_code)]
+
+mod body;
+mod child;
+mod code;
+mod compile;
+mod config;
+mod ending;
+mod engine;
+mod error;
+mod guest;
+mod imports;
+mod meter;
+mod output;
+mod run;
+pub mod scheduler;
+
+pub use body::{Body, full};
+pub use code::{Code, NativeCode};
+pub use config::{CompileConfig, CompileLimits, EngineConfig};
+pub use ending::Outcome;
+pub use engine::Engine;
+pub use error::{AdmitError, BodyError, CompileError, CompileLimit, EngineError, RunError, RunFailure};
+pub use guest::{Guest, GuestSetup, SendAnswer, SendEnd};
+pub use meter::{BudgetError, Held, Meter};
+pub use output::{GuestOutput, NoOutput};
+pub use run::Reply;
+pub use scheduler::{Scheduler, Slot};

@@ -1,0 +1,356 @@
+//! What one invocation spends, counted where it is spent; shared by the engine, the capabilities and the gateway.
+//!
+//! Must never allow a count to pass its budget unseen. The first reason to end an invocation wins and stays; the
+//! worker that runs the guest, and the guest parked in a host call, both learn of it at once.
+
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures::task::AtomicWaker;
+use ringfence_core::{Budget, Usage};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::error::RunError;
+
+/// LIMIT: CPU time a component may take to start, before its own budget is armed (microseconds).
+const START_CPU_US_MAX: u64 = 2_000_000;
+
+/// A budget that is used up. Which one is in the meter; hand it to wasmtime as the trap that ends the invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the budget of {0} is used up")]
+pub struct BudgetError(pub(crate) &'static str);
+
+/// Why an invocation has to end. Set once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum End {
+    Cpu = 1,
+    Time = 2,
+    Memory = 3,
+    Response = 4,
+    HostCalls = 5,
+    Killed = 6,
+}
+
+impl End {
+    fn of(code: u8) -> Option<Self> {
+        [Self::Cpu, Self::Time, Self::Memory, Self::Response, Self::HostCalls, Self::Killed]
+            .into_iter()
+            .find(|end| *end as u8 == code)
+    }
+
+    pub(crate) fn error(self) -> RunError {
+        match self {
+            Self::Cpu => RunError::CpuBudget,
+            Self::Time => RunError::TimeBudget,
+            Self::Memory => RunError::MemoryBudget,
+            Self::Response => RunError::ResponseTooLarge,
+            Self::HostCalls => RunError::HostCallBudget,
+            Self::Killed => RunError::Killed,
+        }
+    }
+}
+
+/// The counters of one invocation.
+#[derive(Debug)]
+pub struct Meter {
+    budget: Budget,
+    /// When the wall clock started: when the slot was given.
+    started: OnceLock<Instant>,
+    /// Wall time is frozen here when the invocation is over (microseconds, 0 while it runs).
+    wall_us: AtomicU64,
+    /// CPU time of finished polls (nanoseconds).
+    cpu_ns: AtomicU64,
+    /// Thread CPU clock at the start of the poll that is running (nanoseconds).
+    poll_started_ns: AtomicU64,
+    /// CPU time at which the guest is stopped (nanoseconds).
+    cpu_stop_ns: AtomicU64,
+    memory_bytes: AtomicU64,
+    memory_bytes_peak: AtomicU64,
+    growth_refused: AtomicU8,
+    response_bytes: AtomicU64,
+    log_bytes: AtomicU64,
+    host_calls_count: AtomicU64,
+    outgoing_count: AtomicU64,
+    end: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Meter {
+    /// A meter with nothing spent. The wall clock starts when the engine gets it with a slot.
+    pub fn new(budget: Budget) -> Arc<Self> {
+        Arc::new(Self {
+            budget,
+            started: OnceLock::new(),
+            wall_us: AtomicU64::new(0),
+            cpu_ns: AtomicU64::new(0),
+            poll_started_ns: AtomicU64::new(0),
+            cpu_stop_ns: AtomicU64::new(START_CPU_US_MAX.saturating_mul(1_000)),
+            memory_bytes: AtomicU64::new(0),
+            memory_bytes_peak: AtomicU64::new(0),
+            growth_refused: AtomicU8::new(0),
+            response_bytes: AtomicU64::new(0),
+            log_bytes: AtomicU64::new(0),
+            host_calls_count: AtomicU64::new(0),
+            outgoing_count: AtomicU64::new(0),
+            end: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+        })
+    }
+
+    /// What the invocation may spend.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Counts a call to a capability. Over budget the invocation ends: return the error as a trap.
+    pub fn host_call(&self) -> Result<(), BudgetError> {
+        if self.host_calls_count.fetch_add(1, Ordering::Relaxed) >= self.budget.host_calls_count {
+            self.end(End::HostCalls);
+            return Err(BudgetError("host calls"));
+        }
+        self.alive()
+    }
+
+    /// Counts an outgoing request. Over budget only the request is refused.
+    pub fn outgoing(&self) -> Result<(), BudgetError> {
+        add_within(&self.outgoing_count, 1, self.budget.outgoing_count)
+            .map(|_| ())
+            .map_err(|()| BudgetError("outgoing requests"))
+    }
+
+    /// Counts bytes of guest log. Over budget only the line is refused, and nothing is counted.
+    pub fn log_bytes(&self, bytes: u64) -> Result<(), BudgetError> {
+        add_within(&self.log_bytes, bytes, self.budget.log_bytes).map(|_| ()).map_err(|()| BudgetError("guest log"))
+    }
+
+    /// Counts bytes of the answer's body. Over budget the invocation ends.
+    pub fn response_bytes(&self, bytes: u64) -> Result<(), BudgetError> {
+        let before = self.response_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.budget.response_bytes {
+            self.end(End::Response);
+            return Err(BudgetError("answer bytes"));
+        }
+        Ok(())
+    }
+
+    /// Counts bytes the host holds for the guest, together with its memories and tables, until the value is dropped.
+    pub fn hold(self: &Arc<Self>, bytes: u64) -> Result<Held, BudgetError> {
+        self.reserve(bytes)?;
+        Ok(Held { meter: Arc::clone(self), bytes })
+    }
+
+    /// Ends the invocation with [`RunError::Killed`], wherever it is.
+    pub fn kill(&self) {
+        self.end(End::Killed);
+    }
+
+    /// What was spent until now.
+    pub fn usage(&self) -> Usage {
+        let wall_us = match self.wall_us.load(Ordering::Relaxed) {
+            0 => self.started.get().map_or(0, |started| micros(*started)),
+            frozen => frozen,
+        };
+        Usage {
+            cpu_us: self.cpu_ns.load(Ordering::Relaxed) / 1_000,
+            wall_us,
+            memory_bytes_peak: self.memory_bytes_peak.load(Ordering::Relaxed),
+            response_bytes: self.response_bytes.load(Ordering::Relaxed),
+            log_bytes: self.log_bytes.load(Ordering::Relaxed),
+            host_calls_count: self.host_calls_count.load(Ordering::Relaxed).min(self.budget.host_calls_count),
+            outgoing_count: self.outgoing_count.load(Ordering::Relaxed),
+        }
+    }
+
+    /// An error when the invocation has to end: for host calls that loop or wait.
+    pub fn alive(&self) -> Result<(), BudgetError> {
+        match self.ended() {
+            None => Ok(()),
+            Some(_) => Err(BudgetError("this invocation")),
+        }
+    }
+
+    /// Starts the wall clock and answers the deadline.
+    pub(crate) fn start(&self, at: Instant) -> Instant {
+        let started = *self.started.get_or_init(|| at);
+        started.checked_add(Duration::from_millis(self.budget.time_ms)).unwrap_or(started)
+    }
+
+    pub(crate) fn ended(&self) -> Option<End> {
+        End::of(self.end.load(Ordering::Acquire))
+    }
+
+    /// Notes why the invocation has to end, unless there is a reason already, and wakes the guest to learn of it.
+    pub(crate) fn end(&self, end: End) {
+        let _ = self.end.compare_exchange(0, end as u8, Ordering::AcqRel, Ordering::Acquire);
+        self.waker.wake();
+    }
+
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Stops the wall clock: the last byte is out.
+    pub(crate) fn freeze(&self) {
+        let now = self.started.get().map_or(1, |started| micros(*started).max(1));
+        let _ = self.wall_us.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The guest has started: from here on its own CPU budget counts.
+    pub(crate) fn arm_cpu(&self) {
+        let stop = self.cpu_now_ns().saturating_add(self.budget.cpu_us.saturating_mul(1_000));
+        self.cpu_stop_ns.store(stop, Ordering::Relaxed);
+    }
+
+    pub(crate) fn poll_starts(&self) {
+        self.poll_started_ns.store(thread_cpu_ns(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn poll_ends(&self) {
+        let spent = thread_cpu_ns().saturating_sub(self.poll_started_ns.load(Ordering::Relaxed));
+        self.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+        self.check_cpu(0);
+    }
+
+    /// Brings the CPU time up to date in the middle of a poll.
+    pub(crate) fn settle(&self) {
+        let now = thread_cpu_ns();
+        let spent = now.saturating_sub(self.poll_started_ns.swap(now, Ordering::Relaxed));
+        self.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+    }
+
+    /// Lets go of the guest's task, which holds this meter.
+    pub(crate) fn forget_waker(&self) {
+        drop(self.waker.take());
+    }
+
+    /// Called on the guest's thread in the middle of a poll: whether it may go on.
+    pub(crate) fn tick(&self) -> Result<(), BudgetError> {
+        let running = thread_cpu_ns().saturating_sub(self.poll_started_ns.load(Ordering::Relaxed));
+        self.check_cpu(running);
+        self.alive()
+    }
+
+    /// Counts memory; refuses what would pass the budget and remembers that it did.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<(), BudgetError> {
+        match add_within(&self.memory_bytes, bytes, self.budget.memory_bytes) {
+            Ok(now) => {
+                self.memory_bytes_peak.fetch_max(now, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(()) => {
+                self.growth_refused.store(1, Ordering::Relaxed);
+                Err(BudgetError("memory"))
+            }
+        }
+    }
+
+    pub(crate) fn release(&self, bytes: u64) {
+        let _ = self.memory_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(bytes)));
+    }
+
+    pub(crate) fn note_refused_growth(&self) {
+        self.growth_refused.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the guest asked for memory it did not get.
+    pub(crate) fn was_refused_memory(&self) -> bool {
+        self.growth_refused.load(Ordering::Relaxed) != 0
+    }
+
+    fn cpu_now_ns(&self) -> u64 {
+        let running = thread_cpu_ns().saturating_sub(self.poll_started_ns.load(Ordering::Relaxed));
+        self.cpu_ns.load(Ordering::Relaxed).saturating_add(running)
+    }
+
+    fn check_cpu(&self, running_ns: u64) {
+        if self.cpu_ns.load(Ordering::Relaxed).saturating_add(running_ns) > self.cpu_stop_ns.load(Ordering::Relaxed) {
+            self.end(End::Cpu);
+        }
+    }
+}
+
+/// Host-side bytes that count as the guest's memory while this lives.
+#[derive(Debug)]
+pub struct Held {
+    meter: Arc<Meter>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.meter.release(self.bytes);
+    }
+}
+
+/// Adds without passing `max`; the sum, or nothing added.
+fn add_within(counter: &AtomicU64, add: u64, max: u64) -> Result<u64, ()> {
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_add(add).filter(|sum| *sum <= max))
+        .map(|before| before.saturating_add(add))
+        .map_err(|_| ())
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// CPU time of the calling thread (nanoseconds).
+fn thread_cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget() -> Budget {
+        Budget { memory_bytes: 100, log_bytes: 10, host_calls_count: 2, outgoing_count: 1, response_bytes: 5, ..Budget::DEFAULT }
+    }
+
+    #[test]
+    fn host_calls_over_budget_end_the_invocation() {
+        let meter = Meter::new(budget());
+        assert!(meter.host_call().is_ok());
+        assert!(meter.host_call().is_ok());
+        assert!(meter.host_call().is_err());
+        assert_eq!(meter.ended(), Some(End::HostCalls));
+        assert_eq!(meter.usage().host_calls_count, 2);
+    }
+
+    #[test]
+    fn log_and_outgoing_over_budget_are_refused_but_end_nothing() {
+        let meter = Meter::new(budget());
+        assert!(meter.log_bytes(10).is_ok());
+        assert!(meter.log_bytes(1).is_err());
+        assert!(meter.outgoing().is_ok());
+        assert!(meter.outgoing().is_err());
+        assert_eq!(meter.ended(), None);
+        assert_eq!(meter.usage().log_bytes, 10);
+    }
+
+    #[test]
+    fn memory_is_a_sum_and_comes_back() {
+        let meter = Meter::new(budget());
+        assert!(meter.reserve(60).is_ok());
+        let held = meter.hold(40).unwrap();
+        assert!(meter.reserve(1).is_err());
+        assert!(meter.was_refused_memory());
+        drop(held);
+        assert!(meter.reserve(40).is_ok());
+        assert_eq!(meter.usage().memory_bytes_peak, 100);
+    }
+
+    #[test]
+    fn the_first_reason_to_end_stays() {
+        let meter = Meter::new(budget());
+        assert!(meter.response_bytes(6).is_err());
+        meter.kill();
+        assert_eq!(meter.ended(), Some(End::Response));
+    }
+}

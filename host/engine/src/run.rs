@@ -1,0 +1,340 @@
+//! One invocation: a fresh store, the guest's handler, its answer. The end of the walk of a request.
+//!
+//! Must never poll the guest itself: it is handed to the worker threads, and only the head of the answer is awaited
+//! here. Whatever happens, the slot is given back after the store is gone, and exactly one outcome is sent.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use wasmtime::component::Accessor;
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::{WasiHttpView, p2, p3};
+
+use crate::body::{Body, Expects, GuestBody, Outgoing, incoming};
+use crate::code::Code;
+use crate::ending::{Ending, Outcome};
+use crate::engine::Shared;
+use crate::error::{RunError, RunFailure, bounded};
+use crate::guest::{Guest, GuestSetup};
+use crate::meter::{End, Meter};
+use crate::scheduler::{Lane, Slot, Workers};
+
+/// LIMIT: most bytes a guest may hand to the host in one call.
+const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+/// LIMIT: most handles inside one component instance.
+const HANDLES_COUNT_MAX: usize = 10_000;
+/// Epochs (milliseconds) between two looks at the meter.
+const SLICE_EPOCHS: u64 = 1;
+
+/// An answer whose head is there and whose body streams. Dropping the body stops the guest.
+pub struct Reply {
+    /// The answer.
+    pub response: http::Response<Body>,
+    /// Sent exactly once, when the guest is done and the last byte is out.
+    pub finished: oneshot::Receiver<Outcome>,
+}
+
+type Head = Result<http::Response<GuestBody>, RunError>;
+
+/// Runs the guest's handler on the request.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    slot: Slot,
+    code: &Code,
+    guest: GuestSetup,
+    request: http::Request<Body>,
+) -> Result<Reply, RunFailure> {
+    let meter = Arc::clone(&guest.meter);
+    code.ready().map_err(|error| RunFailure { error, usage: meter.usage() })?;
+    let expects = if request.method() == http::Method::HEAD { Expects::HeadOnly } else { Expects::Body };
+    let (ending, finished) = Ending::new(Arc::clone(&meter));
+    let (head_sender, head) = oneshot::channel();
+    let work = {
+        let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
+        async move {
+            let mut store = new_store(&shared, guest);
+            let result = match code.ready() {
+                Ok(pre) => call(&mut store, pre, &meter, request, head_sender).await,
+                Err(error) => Err(error.into()),
+            };
+            // INVARIANT: the result is known before the store's streams close, so that no cut answer looks complete.
+            (store, result)
+        }
+    };
+    let stop = StopGuest(&ending);
+    start(shared, Place::Slot(slot), &ending, Box::pin(work));
+    let head = head.await.unwrap_or(Err(RunError::NoResponse));
+    std::mem::forget(stop);
+    match head {
+        Ok(response) => Ok(Reply { response: Outgoing::wrap(response, expects, ending), finished }),
+        Err(error) => Err(failure(&ending, finished, error).await),
+    }
+}
+
+/// Instantiates the component and does nothing with it.
+pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetup) -> Result<(), RunError> {
+    let turn = Arc::clone(&shared.rehearsals).acquire_owned().await;
+    let turn = turn.map_err(|_| RunError::Host("the host is stopping".to_owned()))?;
+    code.ready()?;
+    let meter = Arc::clone(&guest.meter);
+    let (ending, finished) = Ending::new(Arc::clone(&meter));
+    ending.body_is_out();
+    let work = {
+        let (shared, code) = (Arc::clone(shared), code.clone());
+        async move {
+            let mut store = new_store(&shared, guest);
+            let result = match code.ready() {
+                Ok(pre) => pre.instantiate_async(&mut store).await.map(drop),
+                Err(error) => Err(error.into()),
+            };
+            (store, result)
+        }
+    };
+    let stop = StopGuest(&ending);
+    start(shared, Place::Rehearsal { _turn: turn, started_at: Instant::now() }, &ending, Box::pin(work));
+    let outcome = finished.await;
+    std::mem::forget(stop);
+    outcome.map_or_else(|_| Err(RunError::Host("the worker was stopped".to_owned())), |outcome| outcome.result)
+}
+
+/// Stops the guest when whoever waits for its head goes away.
+struct StopGuest<'a>(&'a Ending);
+
+impl Drop for StopGuest<'_> {
+    fn drop(&mut self) {
+        self.0.meter().kill();
+        self.0.body_is_out();
+    }
+}
+
+/// Waits for what the guest's end has to say, which is nearer to the cause than the missing head.
+async fn failure(ending: &Ending, finished: oneshot::Receiver<Outcome>, head: RunError) -> RunFailure {
+    ending.body_is_out();
+    match finished.await {
+        Ok(Outcome { usage, result }) => RunFailure { error: result.err().unwrap_or(head), usage },
+        Err(_) => RunFailure { error: RunError::Host("the worker was stopped".to_owned()), usage: ending.meter().usage() },
+    }
+}
+
+/// What an invocation holds while it runs.
+enum Place {
+    Slot(Slot),
+    Rehearsal { _turn: OwnedSemaphorePermit, started_at: Instant },
+}
+
+impl Place {
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Slot(slot) => Some(slot.tenant().clone()),
+            Self::Rehearsal { .. } => None,
+        }
+    }
+    fn since(&self) -> Instant {
+        match self {
+            Self::Slot(slot) => slot.granted_at(),
+            Self::Rehearsal { started_at, .. } => *started_at,
+        }
+    }
+}
+
+type Guarded = Pin<Box<dyn Future<Output = (Store<Guest>, wasmtime::Result<()>)> + Send>>;
+
+/// Hands the guest to the workers, with its deadline.
+fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded) {
+    let meter = Arc::clone(ending.meter());
+    let deadline = meter.start(place.since());
+    let timer = {
+        let meter = Arc::clone(&meter);
+        shared.io.spawn(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            meter.end(End::Time);
+        })
+    };
+    ending.guard_with(timer.abort_handle());
+    let lane = place.lane();
+    let turn = Turn { work: Some(work), ending: Arc::clone(ending), place: Some(place) };
+    shared.scheduler.workers().spawn(lane, meter, Box::pin(turn));
+}
+
+/// The guest's future with its ending: stops when the meter says so, reports on every path, and only then gives the
+/// slot back.
+struct Turn {
+    work: Option<Guarded>,
+    ending: Arc<Ending>,
+    place: Option<Place>,
+}
+
+// === impl Turn ===
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let meter = Arc::clone(self.ending.meter());
+        meter.register(cx.waker());
+        if meter.ended().is_some() {
+            self.finish(None);
+            return Poll::Ready(());
+        }
+        let Some(work) = self.work.as_mut() else { return Poll::Ready(()) };
+        match work.as_mut().poll(cx) {
+            Poll::Ready((store, result)) => {
+                self.finish(Some((store, result)));
+                Poll::Ready(())
+            }
+            // A budget may have run out in a host call that did not trap.
+            Poll::Pending if meter.ended().is_some() => {
+                self.finish(None);
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Turn {
+    fn finish(&mut self, done: Option<(Store<Guest>, wasmtime::Result<()>)>) {
+        let meter = Arc::clone(self.ending.meter());
+        let (store, result) = match done {
+            Some((store, result)) => (Some(store), result.map_err(|error| classify(&meter, &error))),
+            None => (None, Err(meter.ended().map_or(RunError::Killed, End::error))),
+        };
+        if let Err(error) = &result {
+            self.ending.note_failure(error.clone());
+        }
+        drop(store);
+        self.work = None;
+        meter.settle();
+        meter.forget_waker();
+        self.ending.guest_is_done(result);
+        self.place = None;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            // Dropped by a stopping host or by a panic under it.
+            self.ending.note_failure(RunError::Host("the worker was stopped".to_owned()));
+            self.work = None;
+            self.ending.meter().forget_waker();
+            self.ending.guest_is_done(Err(RunError::Host("the worker was stopped".to_owned())));
+        }
+    }
+}
+
+fn new_store(shared: &Shared, guest: GuestSetup) -> Store<Guest> {
+    let meter = Arc::clone(&guest.meter);
+    let workers = Arc::clone(shared.scheduler.workers());
+    let mut store = Store::new(&shared.engine, Guest::new(guest));
+    store.limiter(|guest| guest);
+    store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+    store.set_max_component_handles(HANDLES_COUNT_MAX);
+    store.set_epoch_deadline(SLICE_EPOCHS);
+    store.epoch_deadline_callback(move |_| next_slice(&meter, &workers));
+    store
+}
+
+/// What a guest does at the end of its slice: end, make room, or go on.
+fn next_slice(meter: &Meter, workers: &Workers) -> wasmtime::Result<UpdateDeadline> {
+    meter.tick()?;
+    Ok(if workers.is_contended() { UpdateDeadline::Yield(SLICE_EPOCHS) } else { UpdateDeadline::Continue(SLICE_EPOCHS) })
+}
+
+async fn call(
+    store: &mut Store<Guest>,
+    pre: &ProxyPre<Guest>,
+    meter: &Meter,
+    request: http::Request<Body>,
+    head: oneshot::Sender<Head>,
+) -> wasmtime::Result<()> {
+    let proxy = pre.instantiate_async(&mut *store).await?;
+    meter.arm_cpu();
+    let result = match &proxy {
+        Proxy::P2(guest) => call_p2(store, guest, request, head).await,
+        Proxy::P3(guest) => store.run_concurrent(async |accessor| call_p3(accessor, guest, request, head).await).await?,
+    };
+    match result {
+        // A guest may end with `exit(0)` after its answer.
+        Err(error) if error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(()),
+        other => other,
+    }
+}
+
+async fn call_p2(
+    store: &mut Store<Guest>,
+    guest: &p2::bindings::Proxy,
+    request: http::Request<Body>,
+    head: oneshot::Sender<Head>,
+) -> wasmtime::Result<()> {
+    let request = named(request).map(incoming);
+    let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+    let mut head = Some(head);
+    let answer = move |result: Result<http::Response<GuestBody>, ErrorCode>| {
+        if let Some(head) = head.take() {
+            let _ = head.send(result.map_err(|code| refused(&code)));
+        }
+    };
+    let answer = std::sync::Mutex::new(answer);
+    let out = store.data_mut().http().new_response_outparam_from_callback(move |result| {
+        let mut answer = answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        answer(result);
+    })?;
+    guest.wasi_http_incoming_handler().call_handle(&mut *store, request, out).await
+}
+
+async fn call_p3(
+    accessor: &Accessor<Guest>,
+    guest: &p3::bindings::Service,
+    request: http::Request<Body>,
+    head: oneshot::Sender<Head>,
+) -> wasmtime::Result<()> {
+    let request = named(request).map(incoming);
+    let (request, io) = accessor.with(|mut store| {
+        let (request, io) = p3::Request::from_http(store.data_mut().http().hooks, request);
+        let io: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(io);
+        (request, io)
+    });
+    let answer = match guest.handle(accessor, request).await? {
+        Ok(response) => Ok(accessor.with(|store| response.into_http(store, io))?),
+        Err(code) => Err(refused(&code)),
+    };
+    let _ = head.send(answer);
+    // The guest may go on after its answer: stream the body, write a log, count.
+    poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+    Ok(())
+}
+
+/// The handler answered with an error instead of a response.
+fn refused(code: &impl std::fmt::Debug) -> RunError {
+    RunError::Trap { message: bounded(&format!("the handler answered with the error {code:?}")) }
+}
+
+/// WASI wants every request to name a host.
+fn named(mut request: http::Request<Body>) -> http::Request<Body> {
+    if request.uri().authority().is_none() && !request.headers().contains_key(http::header::HOST) {
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
+    }
+    request
+}
+
+/// What a failed call means.
+fn classify(meter: &Meter, error: &wasmtime::Error) -> RunError {
+    if let Some(end) = meter.ended() {
+        return end.error();
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return RunError::Host("no free instance in the pool".to_owned());
+    }
+    if meter.was_refused_memory() {
+        return RunError::MemoryBudget;
+    }
+    RunError::Trap { message: bounded(&format!("{error:#}")) }
+}

@@ -1,0 +1,356 @@
+//! The queue before the sandbox: who gets a slot, who waits, who is sent away.
+//!
+//! Today: a bounded FIFO for each tenant and a round over the tenants that have someone waiting. A tenant holds at most
+//! a quarter of the slots, and about a tenth of them is kept for tenants that hold none, so that nobody is locked out.
+//! Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringfence_core::{Budget, TenantId, limits};
+use tokio::sync::oneshot;
+
+use crate::error::AdmitError;
+
+/// What a tenant that is full is told to wait (milliseconds).
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// A turn to run one invocation. Gives its place back when dropped.
+#[must_use = "a slot that is dropped is a turn not taken"]
+pub struct Slot {
+    room: Arc<Room>,
+    tenant: TenantId,
+    budget: Budget,
+    granted_at: Instant,
+}
+
+impl Slot {
+    /// Whose turn it is.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+    /// What the invocation may spend.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+    pub(crate) fn granted_at(&self) -> Instant {
+        self.granted_at
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        Room::give_back(&self.room, &self.tenant);
+    }
+}
+
+/// All slots and everyone who waits for one.
+pub(crate) struct Room {
+    slots: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used: u32,
+    tenants: HashMap<TenantId, TenantState>,
+    /// Tenants with someone waiting, next first.
+    round: VecDeque<TenantId>,
+    next_waiter: u64,
+}
+
+#[derive(Default)]
+struct TenantState {
+    running: u32,
+    waiting: VecDeque<Waiter>,
+}
+
+struct Waiter {
+    number: u64,
+    turn: oneshot::Sender<()>,
+}
+
+// === impl Room ===
+
+impl Room {
+    pub(crate) fn new(slots: u32) -> Arc<Self> {
+        Arc::new(Self { slots: slots.max(1), state: Mutex::new(State::default()) })
+    }
+
+    /// Waits for a turn, at most [`limits::SLOT_WAIT_MS_MAX`].
+    pub(crate) async fn admit(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
+        let (number, turn) = match self.ask(tenant)? {
+            Asked::Granted => return Ok(self.slot(tenant, budget)),
+            Asked::Waits { number, turn } => (number, turn),
+        };
+        let mut leave = LeaveQueue { room: self, tenant, number, turn };
+        let wait = Duration::from_millis(limits::SLOT_WAIT_MS_MAX);
+        match tokio::time::timeout(wait, &mut leave.turn).await {
+            Ok(Ok(())) => {
+                // The turn is taken: the guard finds nothing to give back.
+                leave.turn.close();
+                Ok(self.slot(tenant, budget))
+            }
+            Ok(Err(_)) | Err(_) => Err(self.refusal(tenant)),
+        }
+    }
+
+    /// Slots in use.
+    pub(crate) fn used(&self) -> u32 {
+        self.lock().used
+    }
+
+    fn slot(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Slot {
+        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget, granted_at: Instant::now() }
+    }
+
+    fn ask(&self, tenant: &TenantId) -> Result<Asked, AdmitError> {
+        let mut state = self.lock();
+        let nobody_before = state.tenants.get(tenant).is_none_or(|own| own.waiting.is_empty());
+        if nobody_before && state.may_run(tenant, self.slots) {
+            state.start(tenant);
+            return Ok(Asked::Granted);
+        }
+        let number = state.next_waiter;
+        state.next_waiter = number.wrapping_add(1);
+        let own = state.tenants.entry(tenant.clone()).or_default();
+        if own.waiting.len() >= limits::TENANT_QUEUE_COUNT_MAX {
+            return Err(AdmitError::TenantBusy { retry_after_ms: RETRY_AFTER_MS });
+        }
+        let (sender, turn) = oneshot::channel();
+        own.waiting.push_back(Waiter { number, turn: sender });
+        if nobody_before {
+            state.round.push_back(tenant.clone());
+        }
+        Ok(Asked::Waits { number, turn })
+    }
+
+    /// Who is to blame when nobody gave up a slot in time: the tenant that fills its own share, or the host.
+    fn refusal(&self, tenant: &TenantId) -> AdmitError {
+        let state = self.lock();
+        if state.running(tenant) >= tenant_cap(self.slots) {
+            AdmitError::TenantBusy { retry_after_ms: RETRY_AFTER_MS }
+        } else {
+            AdmitError::Overloaded
+        }
+    }
+
+    fn give_back(room: &Arc<Self>, tenant: &TenantId) {
+        let mut state = room.lock();
+        state.stop(tenant);
+        state.pass_on(room.slots);
+    }
+
+    fn leave(&self, tenant: &TenantId, number: u64) {
+        let mut state = self.lock();
+        if let Some(own) = state.tenants.get_mut(tenant) {
+            own.waiting.retain(|waiter| waiter.number != number);
+        }
+        state.tidy(tenant);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn running(&self, tenant: &TenantId) -> u32 {
+        self.tenants.get(tenant).map_or(0, |own| own.running)
+    }
+
+    fn may_run(&self, tenant: &TenantId, slots: u32) -> bool {
+        let free = slots.saturating_sub(self.used);
+        match self.running(tenant) {
+            0 => free > 0,
+            running => running < tenant_cap(slots) && free > slots / 10,
+        }
+    }
+
+    fn start(&mut self, tenant: &TenantId) {
+        self.used = self.used.saturating_add(1);
+        let own = self.tenants.entry(tenant.clone()).or_default();
+        own.running = own.running.saturating_add(1);
+    }
+
+    fn stop(&mut self, tenant: &TenantId) {
+        self.used = self.used.saturating_sub(1);
+        if let Some(own) = self.tenants.get_mut(tenant) {
+            own.running = own.running.saturating_sub(1);
+        }
+        self.tidy(tenant);
+    }
+
+    /// Gives free slots to those who wait, one tenant after the other.
+    fn pass_on(&mut self, slots: u32) {
+        // INVARIANT: each turn of the loop either starts someone, forgets someone, or skips a tenant for good in this call.
+        let mut skipped = 0;
+        while skipped < self.round.len() {
+            let Some(tenant) = self.round.pop_front() else { return };
+            if !self.may_run(&tenant, slots) {
+                self.round.push_back(tenant);
+                skipped = skipped.saturating_add(1);
+                continue;
+            }
+            let next = self.tenants.get_mut(&tenant).and_then(|own| own.waiting.pop_front());
+            if let Some(waiter) = next
+                && waiter.turn.send(()).is_ok()
+            {
+                self.start(&tenant);
+            }
+            if self.tenants.get(&tenant).is_some_and(|own| !own.waiting.is_empty()) {
+                self.round.push_back(tenant);
+            }
+            skipped = 0;
+        }
+    }
+
+    fn tidy(&mut self, tenant: &TenantId) {
+        let Some(own) = self.tenants.get(tenant) else { return };
+        if own.waiting.is_empty() {
+            self.round.retain(|other| other != tenant);
+            if own.running == 0 {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+}
+
+enum Asked {
+    Granted,
+    Waits { number: u64, turn: oneshot::Receiver<()> },
+}
+
+/// Takes a waiter out of the queue when it gives up, and passes its turn on when that came too late.
+struct LeaveQueue<'a> {
+    room: &'a Arc<Room>,
+    tenant: &'a TenantId,
+    number: u64,
+    turn: oneshot::Receiver<()>,
+}
+
+impl Drop for LeaveQueue<'_> {
+    fn drop(&mut self) {
+        self.room.leave(self.tenant, self.number);
+        self.turn.close();
+        if self.turn.try_recv().is_ok() {
+            Room::give_back(self.room, self.tenant);
+        }
+    }
+}
+
+/// Most slots one tenant may hold.
+fn tenant_cap(slots: u32) -> u32 {
+    (slots / 4).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    async fn admit(room: &Arc<Room>, name: &str) -> Result<Slot, AdmitError> {
+        room.admit(&tenant(name), Budget::DEFAULT).await
+    }
+
+    #[tokio::test]
+    async fn a_tenant_holds_at_most_a_quarter() {
+        let room = Room::new(8);
+        let held = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
+        let third = tokio::time::timeout(Duration::from_millis(20), admit(&room, "a")).await;
+        assert!(third.is_err(), "the third has to wait");
+        assert!(admit(&room, "b").await.is_ok());
+        drop(held.0);
+        assert!(admit(&room, "a").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_none_finds_a_slot_when_hogs_fill_the_rest() {
+        let room = Room::new(20);
+        let mut held = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            for _ in 0..5 {
+                if let Ok(Ok(slot)) = tokio::time::timeout(Duration::from_millis(5), admit(&room, name)).await {
+                    held.push(slot);
+                }
+            }
+        }
+        assert_eq!(held.len(), 18);
+        assert!(admit(&room, "e").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn freed_slots_go_round_the_tenants_in_order() {
+        let room = Room::new(1);
+        let held = admit(&room, "a").await.unwrap();
+        let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let mut waiting = Vec::new();
+        for name in ["b", "b", "c"] {
+            let (room, order) = (Arc::clone(&room), order.clone());
+            waiting.push(tokio::spawn(async move {
+                let slot = admit(&room, name).await.unwrap();
+                order.send(name).unwrap();
+                drop(slot);
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        for wait in waiting {
+            wait.await.unwrap();
+        }
+        let got = [seen.recv().await.unwrap(), seen.recv().await.unwrap(), seen.recv().await.unwrap()];
+        assert_eq!(got, ["b", "c", "b"]);
+        assert_eq!(room.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_turns_its_own_tenant_away_and_nobody_else() {
+        let room = Room::new(4);
+        let _held = admit(&room, "a").await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..limits::TENANT_QUEUE_COUNT_MAX {
+            let room = Arc::clone(&room);
+            waiting.push(tokio::spawn(async move { admit(&room, "a").await.map(drop) }));
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(admit(&room, "a").await, Err(AdmitError::TenantBusy { .. })));
+        assert!(admit(&room, "b").await.is_ok());
+        for wait in waiting {
+            wait.abort();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_has_a_deadline_and_says_who_is_full() {
+        let room = Room::new(4);
+        let _own = admit(&room, "a").await.unwrap();
+        assert!(matches!(admit(&room, "a").await, Err(AdmitError::TenantBusy { .. })));
+        let mut others = Vec::new();
+        for name in ["b", "c", "d"] {
+            others.push(admit(&room, name).await.unwrap());
+        }
+        assert_eq!(admit(&room, "e").await.err(), Some(AdmitError::Overloaded));
+        assert_eq!(room.used(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_turn_granted_to_someone_who_left_is_passed_on() {
+        let room = Room::new(1);
+        let held = admit(&room, "a").await.unwrap();
+        {
+            let asking = admit(&room, "b");
+            tokio::pin!(asking);
+            assert!(futures::poll!(&mut asking).is_pending());
+            drop(held);
+            // Granted now, and dropped without being taken.
+        }
+        assert_eq!(room.used(), 0);
+        assert!(admit(&room, "c").await.is_ok());
+    }
+}
