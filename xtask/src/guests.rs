@@ -1,0 +1,315 @@
+//! `cargo xtask guests`: builds the example plugins and every guest of the tests into `target/guests/NAME.wasm`.
+//!
+//! Must never leave a half-written component there: others read them while this runs. A second run with nothing changed
+//! only looks at file times.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Instant, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use ringfence_core::Capability;
+use ringfence_guest_build::{Install, Lock, Profile, build_all, ensure_toolchain};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+
+use crate::hostile;
+
+/// Everything the guests are made from.
+const SOURCES: [&str; 7] =
+    ["plugins", "sdk/Cargo.toml", "sdk/macros", "sdk/src", "tests/guests", "wit", "xtask/src/hostile.rs"];
+const NOT_SOURCES: [&str; 3] = ["target", "node_modules", ".git"];
+const JS_PACKAGES: [&str; 2] = ["@bytecodealliance/jco@1.35.0", "@bytecodealliance/componentize-js@0.23.0"];
+
+/// Arguments of `cargo xtask guests`.
+#[derive(clap::Args)]
+pub struct GuestsArgs {
+    /// Build the JavaScript guest too, with npm packages kept in target/npm
+    #[arg(long)]
+    pub js: bool,
+    /// Build even when nothing changed
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Where things lie in the repository.
+struct Places {
+    root: PathBuf,
+    out: PathBuf,
+}
+
+/// Builds the guests, unless they are newer than their sources. One line a finished phase on standard output.
+pub fn run(arguments: &GuestsArgs) -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository around xtask")?.to_path_buf();
+    let places = Places { out: root.join("target/guests"), root };
+    fs::create_dir_all(&places.out)?;
+    let lock = File::create(places.out.join(".lock"))?;
+    lock.lock().context("cannot wait for another build of the guests")?;
+
+    let started = Instant::now();
+    let stamp = places.out.join(".stamp");
+    let fingerprint = fingerprint(&places.root)?;
+    if !arguments.force && fs::read_to_string(&stamp).is_ok_and(|built| is_current(&built, &fingerprint, &places.out)) {
+        phase("guests are up to date", started);
+    } else {
+        let names = build(&places)?;
+        fs::write(&stamp, format!("{fingerprint}\n{}", names.join("\n")))?;
+    }
+    if arguments.js {
+        build_js(&places, arguments)?;
+    }
+    Ok(())
+}
+
+fn build(places: &Places) -> Result<Vec<String>> {
+    let started = Instant::now();
+    let workspace = places.root.join("plugins");
+    let toolchain = ensure_toolchain(&workspace, Install::Allowed)?;
+    phase(&format!("toolchain: {}", toolchain.describe()), started);
+
+    let started = Instant::now();
+    let target_dir = places.root.join("target/guests-build");
+    let artifacts = build_all(&toolchain, &workspace, &target_dir, Profile::Release, Lock::Locked)?;
+    phase(&format!("built {} components", artifacts.len()), started);
+
+    let started = Instant::now();
+    let mut names = Vec::new();
+    for artifact in artifacts {
+        let bytes = fs::read(&artifact.file)?;
+        report(&artifact.name, &bytes)?;
+        publish(places, &artifact.name, &bytes)?;
+        names.push(artifact.name);
+    }
+    for (name, bytes) in written_by_hand(places)?.into_iter().chain(hostile::all()?.into_iter().map(owned)) {
+        println!("  {name:<18} {:>9}  hostile", size(bytes.len()));
+        publish(places, &name, &bytes)?;
+        names.push(name);
+    }
+    phase(&format!("{} guests in {}", names.len(), places.out.display()), started);
+    Ok(names)
+}
+
+/// The guests written as text, in `tests/guests/wat`.
+fn written_by_hand(places: &Places) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    for path in files_under(&places.root.join("tests/guests/wat"))? {
+        if path.extension().is_some_and(|extension| extension == "wat") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            found.push((name, wat::parse_file(&path)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Builds `tests/guests/js/hello.js` with npm packages under `target/npm`.
+fn build_js(places: &Places, arguments: &GuestsArgs) -> Result<()> {
+    let source = places.root.join("tests/guests/js/hello.js");
+    let out = places.out.join("hello-js.wasm");
+    let started = Instant::now();
+    let is_newer = modified(&out).ok().zip(modified(&source).ok()).is_some_and(|(out, source)| out > source);
+    if is_newer && !arguments.force {
+        phase("hello-js is up to date", started);
+        return Ok(());
+    }
+    let npm = places.root.join("target/npm");
+    let jco = npm.join("node_modules/.bin/jco");
+    if !jco.exists() {
+        fs::create_dir_all(&npm)?;
+        let mut install = Command::new("npm");
+        install.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&npm).args(JS_PACKAGES);
+        succeed(&mut install).context("npm and node 20 or newer are needed for the JavaScript guest")?;
+        phase("npm packages", started);
+    }
+    let started = Instant::now();
+    let unchecked = places.out.join(".hello-js.wasm");
+    let mut componentize = Command::new(&jco);
+    componentize.arg("componentize").arg(&source).arg("--wit").arg(places.root.join("wit"));
+    componentize.args(["--world-name", "http-handler", "--disable", "random", "-o"]).arg(&unchecked);
+    succeed(&mut componentize)?;
+    let bytes = fs::read(&unchecked)?;
+    report("hello-js", &bytes)?;
+    fs::rename(&unchecked, &out)?;
+    phase("JavaScript guest", started);
+    Ok(())
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot start `{program}`"))?;
+    if !status.success() {
+        bail!("`{program}` failed with {status}");
+    }
+    Ok(())
+}
+
+/// Prints a component's size and needs; one that does not validate is an error.
+fn report(name: &str, bytes: &[u8]) -> Result<()> {
+    let needs: Vec<&str> = needs(bytes).with_context(|| format!("`{name}`"))?.into_iter().map(Capability::as_str).collect();
+    let needs = if needs.is_empty() { "none".to_owned() } else { needs.join(", ") };
+    println!("  {name:<18} {:>9}  needs: {needs}", size(bytes.len()));
+    Ok(())
+}
+
+/// What a valid component needs to be granted.
+fn needs(bytes: &[u8]) -> Result<BTreeSet<Capability>> {
+    Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).context("is no valid component")?;
+    let interfaces = imports(bytes)?;
+    Ok(interfaces.iter().filter_map(|name| Capability::of_import(name.split('@').next().unwrap_or(name))).collect())
+}
+
+/// The interfaces a component imports itself, those of components inside it left out.
+fn imports(bytes: &[u8]) -> Result<Vec<String>> {
+    let (mut depth, mut names) = (0_u32, Vec::new());
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    names.push(import?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(names)
+}
+
+/// Puts a component in its place in one step.
+fn publish(places: &Places, name: &str, bytes: &[u8]) -> Result<()> {
+    let unfinished = places.out.join(format!(".{name}.new"));
+    fs::write(&unfinished, bytes)?;
+    fs::rename(&unfinished, places.out.join(format!("{name}.wasm"))).with_context(|| format!("cannot publish `{name}`"))
+}
+
+/// Whether a stamp was written for these sources and all it lists is still there.
+fn is_current(stamp: &str, fingerprint: &str, out: &Path) -> bool {
+    let mut lines = stamp.lines();
+    lines.next() == Some(fingerprint) && lines.all(|name| out.join(format!("{name}.wasm")).exists())
+}
+
+/// One word for the state of all sources: their paths, sizes and times.
+fn fingerprint(root: &Path) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for source in SOURCES {
+        for file in files_under(&root.join(source))? {
+            file.strip_prefix(root)?.hash(&mut hasher);
+            fs::metadata(&file)?.len().hash(&mut hasher);
+            modified(&file)?.hash(&mut hasher);
+        }
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// All files below a directory in a fixed order, or the file itself.
+fn files_under(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut children: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    children.sort();
+    let mut files = Vec::new();
+    for child in children {
+        let is_source = child.file_name().is_some_and(|name| !NOT_SOURCES.iter().any(|skipped| name == *skipped));
+        if is_source {
+            files.extend(files_under(&child)?);
+        }
+    }
+    Ok(files)
+}
+
+fn modified(path: &Path) -> Result<u128> {
+    Ok(fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH)?.as_nanos())
+}
+
+fn owned((name, bytes): (&str, Vec<u8>)) -> (String, Vec<u8>) {
+    (name.to_owned(), bytes)
+}
+
+fn size(bytes: usize) -> String {
+    format!("{:.1} KiB", bytes as f64 / 1024.0)
+}
+
+fn phase(what: &str, started: Instant) {
+    println!("{what} ({:.1} s)", started.elapsed().as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn built(name: &str) -> Vec<u8> {
+        run(&GuestsArgs { js: false, force: false }).unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(format!("target/guests/{name}.wasm"));
+        fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn a_plugin_needs_exactly_what_its_function_names() {
+        use Capability::{Config, Http, Keyvalue, Logging, Secrets};
+        let expected: [(&str, &[Capability]); 7] = [
+            ("hello", &[]),
+            ("redact", &[]),
+            ("visits", &[Keyvalue]),
+            ("webhook", &[Config, Secrets, Http]),
+            ("hostile", &[Keyvalue, Logging, Http]),
+            ("wstd-http-server", &[]),
+            ("hello-p3", &[]),
+        ];
+        for (name, capabilities) in expected {
+            let found = needs(&built(name)).unwrap();
+            assert_eq!(found, capabilities.iter().copied().collect(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_asks_for_what_its_component_imports() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for name in ["hello", "redact", "visits", "webhook"] {
+            let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
+            let manifest = ringfence_core::Manifest::parse(&text).unwrap();
+            let asked = [
+                (Capability::Keyvalue, manifest.needs.keyvalue.is_some()),
+                (Capability::Config, manifest.needs.config.is_some()),
+                (Capability::Logging, manifest.needs.logging.is_some()),
+                (Capability::Secrets, manifest.needs.secrets.is_some()),
+                (Capability::Http, manifest.needs.http.is_some()),
+            ];
+            let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
+            assert_eq!(asked, needs(&built(name)).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn guests_import_nothing_that_reaches_outside_but_their_needs() {
+        let inert = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/types", "wasi:io/", "wasi:random/"];
+        for name in ["hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3"] {
+            for import in imports(&built(name)).unwrap() {
+                let interface = import.split('@').next().unwrap();
+                let known = Capability::of_import(interface).is_some() || inert.iter().any(|it| interface.starts_with(it));
+                assert!(known, "{name} imports {import}");
+            }
+        }
+    }
+
+    #[test]
+    fn example_plugins_stay_short() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for (name, lines_max) in [("hello", 5), ("redact", 60), ("visits", 60), ("webhook", 60)] {
+            let text = fs::read_to_string(root.join("plugins").join(name).join("src/lib.rs")).unwrap();
+            assert!(text.lines().count() <= lines_max, "{name} has {} lines", text.lines().count());
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_current_only_for_its_sources_and_files() {
+        let out = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(is_current("abc", "abc", out));
+        assert!(!is_current("abc", "abd", out));
+        assert!(!is_current("abc\nno-such-guest", "abc", out));
+    }
+}

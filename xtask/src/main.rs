@@ -1,0 +1,38 @@
+//! Automation for Ringfence: one file a verb, no shell scripts. `cargo xtask VERB`.
+//!
+//! Must never hold logic of its own: it parses the verb, hands over, and prints the error.
+#![forbid(unsafe_code)]
+
+mod guests;
+mod hostile;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Automation for Ringfence.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build the example plugins and the guests of the tests into target/guests
+    Guests(guests::GuestsArgs),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Guests(arguments) => guests::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Runs other programs for the verbs: prints a line a finished phase with its time, and the output only on failure.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// The root of the checkout.
+pub fn root() -> Result<PathBuf> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository around xtask")?.to_owned())
+}
+
+/// Runs cargo in the root, its output shown as it comes; says how long it took.
+pub fn cargo(phase: &str, arguments: &[&str]) -> Result<()> {
+    let start = Instant::now();
+    println!("== {phase}: cargo {}", arguments.join(" "));
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let status = Command::new(cargo).args(arguments).current_dir(root()?).status().context("cargo does not start")?;
+    if !status.success() {
+        bail!("{phase} failed: cargo {}", arguments.join(" "));
+    }
+    println!("== {phase}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Runs cargo in the root with its output kept back unless it fails.
+pub fn quiet_cargo(arguments: &[&str]) -> Result<()> {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let output = Command::new(cargo).args(arguments).current_dir(root()?).output().context("cargo does not start")?;
+    if !output.status.success() {
+        bail!("cargo {} failed:\n{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
