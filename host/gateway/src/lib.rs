@@ -1,1 +1,13 @@
-//! The data plane: listen, route, invoke, reply.
+//! The data plane: listen, route, invoke, reply. Walk 1 of ARCHITECTURE.md is `invoke.rs`, top to bottom.
+//!
+//! Must never decide for itself who a caller is or what he may do: it asks `identity` and `policy`, in that order.
+#![forbid(unsafe_code)]
+
+pub mod invoke;
+pub mod listen;
+mod record;
+mod refuse;
+mod request;
+
+pub use invoke::{Gateway, GatewayParts};
+pub use listen::{Listening, Peer, serve};

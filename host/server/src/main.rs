@@ -1,2 +1,61 @@
-//! The ringfence binary: configuration, wiring, start and drain.
-fn main() {}
+//! The `ringfence` binary: hands the command line to `cli`, and is the host when the verb is `serve`.
+//!
+//! Must hold no rule of its own: it reads configuration, puts the rooms together (`wiring.rs`), and lets them run.
+#![forbid(unsafe_code)]
+
+mod ambient;
+mod config;
+mod doctor;
+mod serve;
+mod wiring;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs};
+use ringfence_core::Clock;
+
+/// The host's side of the one binary.
+struct Host;
+
+impl Hosted for Host {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(ambient::SystemClock::new())
+    }
+    fn serve(&self, args: &ServeArgs, format: Format) -> ExitCode {
+        report(serve::serve(args, format))
+    }
+    fn doctor(&self, args: &DoctorArgs, format: Format) -> ExitCode {
+        doctor::doctor(args, format)
+    }
+    fn config_show(&self, args: &ConfigShowArgs, format: Format) -> ExitCode {
+        report(config::show(&args.serve, None).and_then(|shown| {
+            if format == Format::Json {
+                println!("{}", serde_json::to_string(&shown)?);
+                return Ok(());
+            }
+            for value in shown {
+                let origin = if args.origin { format!("  # {}", value.origin) } else { String::new() };
+                println!("{} = {}{origin}", value.key, value.value);
+            }
+            Ok(())
+        }))
+    }
+    fn compile_child(&self) -> ExitCode {
+        ringfence_engine::compile_child_main()
+    }
+}
+
+fn main() -> ExitCode {
+    ringfence_cli::run(std::env::args_os(), &Host)
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error[host]: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The audit log as its owner reads it: entries with their exact envelopes, and the signed head to verify them against.
+//!
+//! Must never show a log to anyone outside its tenant; the host's log is the operators'.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use ringfence_audit::{Entry, Log};
+use ringfence_core::limits;
+use ringfence_core::proof::act;
+use serde::Deserialize;
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::Asked;
+use crate::problem::ApiError;
+use crate::wire::{AuditEntryView, CheckpointView, Page, Problem};
+
+/// Where to read from.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Range {
+    /// First entry, from 0.
+    from: Option<u64>,
+    /// The last page's cursor; the same as `from`.
+    cursor: Option<u64>,
+    /// Most entries to answer; 100 when absent, 1000 at most.
+    limit: Option<usize>,
+}
+
+/// Reads entries of a tenant's log, oldest first.
+#[utoipa::path(get, path = "/tenants/{tenant}/audit", tag = "audit", params(Range),
+    responses((status = 200, body = Page<AuditEntryView>), (status = "default", body = Problem)))]
+pub async fn list(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    Asked(range): Asked<Range>,
+) -> Result<Json<Page<AuditEntryView>>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadAudit>(&call, &tenant).await?;
+    control.entries(&Log::Tenant(reached.store), &range).await
+}
+
+/// Signs and answers the head of a tenant's log.
+#[utoipa::path(get, path = "/tenants/{tenant}/audit/checkpoint", tag = "audit",
+    responses((status = 200, body = CheckpointView), (status = "default", body = Problem)))]
+pub async fn checkpoint(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<CheckpointView>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadAudit>(&call, &tenant).await?;
+    control.head(&Log::Tenant(reached.store)).await
+}
+
+/// Reads entries of the host's log.
+#[utoipa::path(get, path = "/audit", tag = "audit", params(Range),
+    responses((status = 200, body = Page<AuditEntryView>), (status = "default", body = Problem)))]
+pub async fn list_host(
+    State(control): State<Control>,
+    call: Call,
+    Asked(range): Asked<Range>,
+) -> Result<Json<Page<AuditEntryView>>, ApiError> {
+    let _permit = control.reach_host::<act::ReadAudit>(&call).await?;
+    control.entries(&Log::Host, &range).await
+}
+
+/// Signs and answers the head of the host's log.
+#[utoipa::path(get, path = "/audit/checkpoint", tag = "audit",
+    responses((status = 200, body = CheckpointView), (status = "default", body = Problem)))]
+pub async fn checkpoint_host(State(control): State<Control>, call: Call) -> Result<Json<CheckpointView>, ApiError> {
+    let _permit = control.reach_host::<act::ReadAudit>(&call).await?;
+    control.head(&Log::Host).await
+}
+
+impl Control {
+    async fn entries(&self, log: &Log, range: &Range) -> Result<Json<Page<AuditEntryView>>, ApiError> {
+        let from = range.cursor.or(range.from).unwrap_or(0);
+        let limit = range.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX);
+        let entries = self.parts.audit.list(log, from, limit).await?;
+        let cursor = (entries.len() == limit).then(|| (from + limit as u64).to_string());
+        let items = (from..).zip(entries).map(|(seq, entry)| view(seq, entry)).collect();
+        Ok(Json(Page { items, cursor }))
+    }
+
+    async fn head(&self, log: &Log) -> Result<Json<CheckpointView>, ApiError> {
+        let checkpoint = self.parts.audit.checkpoint(log).await?;
+        Ok(Json(CheckpointView {
+            origin: checkpoint.origin,
+            vkey: self.parts.audit.vkey(log),
+            checkpoint: checkpoint.text,
+            size: checkpoint.size,
+        }))
+    }
+}
+
+fn view(seq: u64, entry: Entry) -> AuditEntryView {
+    AuditEntryView { seq, envelope: entry.envelope, body: entry.body.unwrap_or_default(), salt: entry.salt }
+}

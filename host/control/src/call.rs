@@ -1,0 +1,187 @@
+//! What every endpoint does first and last: who calls, may he, and is it on the record.
+//!
+//! Must never hand out a tenant's store without a permit for that tenant, nor run an effect without an intent.
+
+use std::net::IpAddr;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use ringfence_audit::{Event, Log, Outcome, codes, decisions};
+use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
+use ringfence_policy::{Denial, Visibility};
+use ringfence_store::TenantStore;
+use serde_json::Value;
+
+use crate::Control;
+use crate::problem::ApiError;
+
+/// The peer's address, put into the request's extensions by the listener's wrapper.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub IpAddr);
+
+/// One authenticated request.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who calls.
+    pub principal: Principal,
+    /// The request's id.
+    pub request: RequestId,
+    /// From where.
+    pub peer: Option<IpAddr>,
+}
+
+impl FromRequestParts<Control> for Call {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
+        let request = request_id(parts, control);
+        let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+        let mut values = parts.headers.get_all(http::header::AUTHORIZATION).iter();
+        let token = match (values.next(), values.next()) {
+            (Some(value), None) => value.to_str().ok().and_then(|text| {
+                let (scheme, token) = text.split_once(' ')?;
+                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+            }),
+            _ => None,
+        };
+        let principal = token
+            .and_then(|token| control.parts.identity.verify(token).ok())
+            .ok_or_else(|| ApiError::new("unauthenticated", "a valid access token is needed here").help("ringfence login"))?;
+        Ok(Self { principal, request, peer })
+    }
+}
+
+/// The id given to this request by the outermost layer.
+pub fn request_id(parts: &Parts, control: &Control) -> RequestId {
+    parts.extensions.get::<RequestId>().cloned().unwrap_or_else(|| RequestId::random(&*control.parts.entropy))
+}
+
+/// A tenant's store that policy let this call reach, and the permit for what it asked.
+pub struct Reached<A> {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Its store.
+    pub store: TenantStore,
+    /// What was allowed.
+    pub permit: Permit<A>,
+}
+
+impl Control {
+    /// Asks policy about the host as a whole.
+    pub async fn reach_host<A: Action>(&self, call: &Call) -> Result<Permit<A>, ApiError> {
+        self.permit(call, Resource::Host).await
+    }
+
+    /// Asks policy about a tenant. A malformed name, an unknown tenant and another's are one answer.
+    pub async fn reach_tenant<A: Action>(&self, call: &Call, tenant: &str) -> Result<Reached<A>, ApiError> {
+        let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
+        self.reach(call, Resource::Tenant { tenant }).await
+    }
+
+    /// Asks policy about a plugin.
+    pub async fn reach_plugin<A: Action>(
+        &self,
+        call: &Call,
+        tenant: &str,
+        plugin: &str,
+    ) -> Result<(Reached<A>, PluginName), ApiError> {
+        let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
+        let plugin: PluginName = match plugin.parse() {
+            Ok(plugin) => plugin,
+            Err(error) => {
+                // The tenant's boundary comes before any word about the name.
+                self.reach::<A>(call, Resource::Tenant { tenant }).await?;
+                return Err(ApiError::from(error));
+            }
+        };
+        let resource = Resource::Plugin { tenant, plugin: plugin.clone() };
+        Ok((self.reach(call, resource).await?, plugin))
+    }
+
+    /// Asks policy about any resource of a tenant.
+    pub async fn reach<A: Action>(&self, call: &Call, resource: Resource) -> Result<Reached<A>, ApiError> {
+        let tenant = resource.tenant().cloned().ok_or_else(ApiError::not_found)?;
+        let permit = self.permit(call, resource).await?;
+        let store = self.parts.tenants.open_tenant(&tenant).ok_or_else(ApiError::not_found)?;
+        Ok(Reached { tenant, store, permit })
+    }
+
+    async fn permit<A: Action>(&self, call: &Call, resource: Resource) -> Result<Permit<A>, ApiError> {
+        match self.parts.policy.permit::<A>(&call.principal, &resource) {
+            Ok(permit) => Ok(permit),
+            Err(denial) => Err(self.denied(call, &resource, denial).await),
+        }
+    }
+
+    /// Puts a denial on the record and says it: with its decision to a member, as "not found" to a stranger.
+    async fn denied(&self, call: &Call, resource: &Resource, denial: Denial) -> ApiError {
+        let concerned = resource.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
+        let hidden = matches!(denial.visible, Visibility::Hidden);
+        let event = Event {
+            code: if hidden { codes::TENANT_ISOLATION } else { codes::ACTION_DENIED },
+            actor: call.principal.id().clone(),
+            resource: resource.to_string(),
+            action: codes::DENIED_ACTION,
+            request: Some(call.request.clone()),
+            decision: Some(denial.decision.clone()),
+            source_ip: call.peer,
+            details: serde_json::json!({ "action": denial.record.action }),
+        };
+        let mut logs: Vec<Log> = concerned.clone().map(Log::Tenant).into_iter().collect();
+        if hidden || logs.is_empty() {
+            logs.push(Log::Host);
+        }
+        for log in logs {
+            if self.parts.audit.record(&log, event.clone()).await.is_err() {
+                return ApiError::new("audit-unavailable", "the audit log cannot be written, so nothing was done");
+            }
+        }
+        if hidden {
+            return ApiError::not_found();
+        }
+        let home = concerned.unwrap_or_else(|| self.parts.tenants.platform().clone());
+        let kept = crate::decisions::Kept { at: self.parts.clock.now(), record: denial.record.clone() };
+        if let Err(error) = decisions::keep(&home, &denial.decision, &kept).await {
+            tracing::warn!(%error, "a denial could not be kept for explaining");
+        }
+        let mut answer = ApiError::new(
+            "denied",
+            format!("`{}` may not {} {}", call.principal.id(), denial.record.action, denial.record.resource),
+        );
+        answer.decision = Some(denial.decision);
+        answer
+    }
+
+    /// Runs an effect between an intent and an outcome in a log. When the intent cannot be written, nothing is run.
+    pub async fn bracket<A: Action, T>(
+        &self,
+        call: &Call,
+        log: &Log,
+        permit: Permit<A>,
+        code: &'static str,
+        details: Value,
+        effect: impl AsyncFnOnce(Permit<A>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let event = Event {
+            code,
+            actor: call.principal.id().clone(),
+            resource: permit.resource().to_string(),
+            action: permit.action(),
+            request: Some(call.request.clone()),
+            decision: Some(permit.decision().clone()),
+            source_ip: call.peer,
+            details,
+        };
+        let intent = self.parts.audit.intent(log, event).await.map_err(ApiError::from)?;
+        let result = effect(permit).await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Success,
+            Err(error) => Outcome::Failure(error.code.to_owned()),
+        };
+        // The effect stands: when its outcome cannot be written, the log shows the intent as open, and says so.
+        if let Err(error) = intent.outcome(outcome, Value::Null).await {
+            tracing::error!(%error, request = %call.request, "an outcome could not be written to the audit log");
+        }
+        result
+    }
+}

@@ -1,0 +1,120 @@
+//! Errors of the control plane: every inner error becomes a code here, and every code a status, in [`status_of`] alone.
+//!
+//! Must never carry inner context of the host to a caller: what is not his to mend is logged and named by request id.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use ringfence_audit::AuditError;
+use ringfence_core::{DecisionId, WordError};
+use ringfence_identity::IdentityError;
+use ringfence_policy::PolicyError;
+use ringfence_registry::RegistryError;
+use ringfence_store::StoreError;
+
+use crate::wire::{NeedState, Problem};
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub struct ApiError {
+    /// Stable slug.
+    pub code: &'static str,
+    /// What is wrong, in the caller's words.
+    pub detail: String,
+    /// What mends it.
+    pub help: Option<String>,
+    /// The decision behind a denial.
+    pub decision: Option<DecisionId>,
+    /// For `need-not-granted`.
+    pub needs: Vec<NeedState>,
+    /// Seconds to wait, on 429 and 503.
+    pub retry_after_seconds: Option<u64>,
+}
+
+impl ApiError {
+    /// A refusal with a code and a text.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), help: None, decision: None, needs: Vec::new(), retry_after_seconds: None }
+    }
+
+    /// Adds what mends it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// What does not exist and what is another tenant's: the same words, to the byte.
+    pub fn not_found() -> Self {
+        Self::new("not-found", "there is no such thing here")
+    }
+
+    /// A failure of the host. The cause is logged, never shown.
+    pub fn host(cause: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%cause, "the host failed a request");
+        Self::new("host-error", "the host could not do this; its operator finds the cause by the request id")
+    }
+
+    /// The status this refusal is answered with.
+    pub fn status(&self) -> StatusCode {
+        status_of(self.code)
+    }
+}
+
+/// The one place where a code becomes a status.
+pub fn status_of(code: &str) -> StatusCode {
+    match code {
+        "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
+        "unauthenticated" | "sign-in-refused" => StatusCode::UNAUTHORIZED,
+        "denied" => StatusCode::FORBIDDEN,
+        "not-found" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
+        "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        "body-timeout" => StatusCode::REQUEST_TIMEOUT,
+        "exists" | "version-exists" | "need-not-granted" | "nothing-to-roll-back" | "conflict" | "idempotency-conflict" => {
+            StatusCode::CONFLICT
+        }
+        "precondition-failed" => StatusCode::PRECONDITION_FAILED,
+        "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
+        "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "throttled" => StatusCode::TOO_MANY_REQUESTS,
+        "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
+        "store-full" => StatusCode::INSUFFICIENT_STORAGE,
+        // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
+        _ => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let problem = Problem {
+            kind: format!("/docs/errors/{}", self.code),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail,
+            help: self.help.or_else(|| self.decision.as_ref().map(|id| format!("ringfence why {id}"))),
+            request_id: None,
+            decision_id: self.decision.map(Into::into),
+            needs: self.needs,
+        };
+        let mut response = (status, Json(&problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds.unwrap_or(1)));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(problem);
+        response
+    }
+}
+
+impl From<WordError> for ApiError {
+    fn from(error: WordError) -> Self {
+        Self::new("bad-word", error.to_string())
+    }
+}

@@ -1,0 +1,137 @@
+//! The table of endpoints. A handler's path is written once, at the handler, and read here for routing and OpenAPI alike.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use ringfence_core::RequestId;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::problem::ApiError;
+use crate::wire::Problem;
+use crate::{Control, audit_log, config, decisions, host, logs, plugins, policy, secrets, sign_in, tenants, tokens, usage};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Ringfence control plane",
+        description = "Tenants upload WebAssembly components; Ringfence runs them, each able to do only what it was granted."
+    ),
+    tags(
+        (name = "zero-trust", description = "Who calls, and why a call was denied"),
+        (name = "tenants", description = "Tenants and what they use"),
+        (name = "plugins", description = "Plugins: versions, grants, routes, logs, configuration"),
+        (name = "secrets", description = "Secrets, write-only"),
+        (name = "tokens", description = "API keys"),
+        (name = "policy", description = "The tenant's own policy"),
+        (name = "audit", description = "Audit logs and their signed heads"),
+        (name = "host", description = "The host about itself")
+    )
+)]
+struct Api;
+
+/// The service of the control plane's port.
+pub fn router(control: Control) -> Router {
+    let (api, document) = table().split_for_parts();
+    let text = document.to_pretty_json().unwrap_or_default();
+    let open = axum::routing::get(move || async move { ([(header::CONTENT_TYPE, "application/json")], text) });
+    api.route("/api/v1/openapi.json", open.clone())
+        .route("/openapi.json", open)
+        .fallback(no_endpoint)
+        .method_not_allowed_fallback(no_method)
+        // Each extractor has its own cap; uploads are capped by the registry as they stream.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(control.clone(), around))
+        .with_state(control)
+}
+
+/// The OpenAPI document, as committed in docs/reference/openapi.json.
+pub fn openapi() -> String {
+    table().to_openapi().to_pretty_json().unwrap_or_default()
+}
+
+fn table() -> OpenApiRouter<Control> {
+    let api = OpenApiRouter::new()
+        .routes(routes!(sign_in::authenticate))
+        .routes(routes!(sign_in::whoami))
+        .routes(routes!(decisions::read))
+        .routes(routes!(host::read))
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::read, tenants::delete))
+        .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::resume))
+        .routes(routes!(usage::read))
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::read))
+        .routes(routes!(plugins::push))
+        .routes(routes!(plugins::diff))
+        .routes(routes!(plugins::grants))
+        .routes(routes!(plugins::grant, plugins::revoke))
+        .routes(routes!(plugins::deploy))
+        .routes(routes!(plugins::rollback))
+        .routes(routes!(logs::read))
+        .routes(routes!(logs::invocations))
+        .routes(routes!(logs::invocation))
+        .routes(routes!(config::list))
+        .routes(routes!(config::put, config::delete))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::put, secrets::delete))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::list_host, tokens::create_host))
+        .routes(routes!(tokens::revoke_host))
+        .routes(routes!(policy::read, policy::write))
+        .routes(routes!(audit_log::list))
+        .routes(routes!(audit_log::checkpoint))
+        .routes(routes!(audit_log::list_host))
+        .routes(routes!(audit_log::checkpoint_host));
+    let probes = OpenApiRouter::new()
+        .routes(routes!(host::healthz))
+        .routes(routes!(host::readyz))
+        .routes(routes!(host::metrics));
+    OpenApiRouter::with_openapi(Api::openapi()).nest("/api/v1", api).merge(probes)
+}
+
+async fn no_endpoint() -> ApiError {
+    ApiError::new("no-endpoint", "there is no such endpoint; see /openapi.json")
+}
+
+async fn no_method() -> ApiError {
+    ApiError::new("method-not-allowed", "this endpoint does not take that method; see /openapi.json")
+}
+
+/// Around every request: its id, checks of the head, and the id put into the answer and the problem.
+async fn around(State(control): State<Control>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::random(&*control.parts.entropy);
+    request.extensions_mut().insert(id.clone());
+    let headers = request.headers();
+    let ambiguous = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
+        || headers.get_all(header::CONTENT_LENGTH).iter().count() > 1
+        || headers.get_all(header::HOST).iter().count() > 1;
+    let mut response = if ambiguous {
+        ApiError::new("bad-request", "the head can be read in two ways").into_response()
+    } else {
+        next.run(request).await
+    };
+    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        // The body was made before the id was at hand; it is small, so it is made again with it.
+        problem.request_id = Some(id.to_string());
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut headers = std::mem::take(response.headers_mut());
+        headers.remove(header::CONTENT_LENGTH);
+        response = (status, serde_json::to_vec(&problem).unwrap_or_default()).into_response();
+        *response.headers_mut() = headers;
+    }
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(HeaderName::from_static("ringfence-request-id"), value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}

@@ -1,0 +1,105 @@
+//! `POST /zero-trust/authenticate` and `GET /whoami`: the one door without a token, and the mirror behind it.
+//!
+//! Must never tell an unknown name from a wrong secret, nor leave a sign-in off the record.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
+use ringfence_audit::{Event, Log, codes};
+use ringfence_core::{Principal, PrincipalId, RequestId};
+use ringfence_identity::Proof;
+use serde_json::json;
+
+use crate::Control;
+use crate::call::{Call, PeerAddress, request_id};
+use crate::extract::JsonBody;
+use crate::problem::ApiError;
+use crate::wire::{Authenticate, PrincipalView, Problem, TokenResponse, Trust};
+use axum::extract::FromRequest;
+
+/// Signs in: proves who calls and answers a five-minute access token.
+#[utoipa::path(post, path = "/zero-trust/authenticate", tag = "zero-trust", request_body = Authenticate,
+    responses((status = 200, body = TokenResponse), (status = "default", body = Problem)))]
+pub async fn authenticate(State(control): State<Control>, request: Request) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let id = request_id(&parts, &control);
+    let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+    let JsonBody(asked) = JsonBody::<Authenticate>::from_request(Request::from_parts(parts, body), &control).await?;
+    let bootstrap = matches!(asked, Authenticate::Bootstrap { .. });
+    let proof = match asked {
+        Authenticate::Bootstrap { token, name } => Proof::Bootstrap { token: token.into(), name },
+        Authenticate::ApiKey { key } => Proof::ApiKey { key: key.into() },
+    };
+    let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    match control.parts.identity.authenticate(proof, source).await {
+        Ok(issued) => {
+            let code = if bootstrap { codes::OPERATOR_ENROLLED } else { codes::SIGNED_IN };
+            control.record_sign_in(code, &id, Some(&issued.principal), peer).await?;
+            if bootstrap && let Some(file) = &control.parts.facts.operator_token_file {
+                // The token is spent whether or not its file can be removed.
+                let _ = tokio::fs::remove_file(file).await;
+            }
+            let answer = TokenResponse {
+                access_token: issued.access_token.expose().to_owned(),
+                token_type: "Bearer".to_owned(),
+                expires_in: issued.expires_in,
+                session_id: issued.session_id.to_string(),
+                principal: view(&issued.principal),
+                trust: Trust { strength: "secret".to_owned() },
+            };
+            Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(answer)).into_response())
+        }
+        Err(error) => {
+            control.record_sign_in(codes::SIGN_IN_REFUSED, &id, None, peer).await?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Says who the token speaks for.
+#[utoipa::path(get, path = "/whoami", tag = "zero-trust",
+    responses((status = 200, body = PrincipalView), (status = "default", body = Problem)))]
+pub async fn whoami(call: Call) -> Json<PrincipalView> {
+    Json(view(&call.principal))
+}
+
+/// A principal as the API shows it.
+pub fn view(principal: &Principal) -> PrincipalView {
+    PrincipalView {
+        id: principal.id().to_string(),
+        kind: crate::host::word(&principal.kind()),
+        role: principal.role().map(|role| role.to_string()),
+        tenant: principal.tenant().map(ToString::to_string),
+    }
+}
+
+impl Control {
+    async fn record_sign_in(
+        &self,
+        code: &'static str,
+        request: &RequestId,
+        principal: Option<&Principal>,
+        peer: Option<std::net::IpAddr>,
+    ) -> Result<(), ApiError> {
+        let log = principal
+            .and_then(Principal::tenant)
+            .and_then(|tenant| self.parts.tenants.open_tenant(tenant))
+            .map_or(Log::Host, Log::Tenant);
+        let actor = match principal {
+            Some(principal) => principal.id().clone(),
+            None => "anonymous".parse::<PrincipalId>()?,
+        };
+        let event = Event {
+            code,
+            actor,
+            resource: "host".to_owned(),
+            action: "authenticate",
+            request: Some(request.clone()),
+            decision: None,
+            source_ip: peer,
+            details: json!({}),
+        };
+        self.parts.audit.record(&log, event).await.map(|_| ()).map_err(ApiError::from)
+    }
+}

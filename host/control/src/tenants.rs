@@ -1,0 +1,183 @@
+//! Tenants: list, create, read, suspend, resume, delete. Deleting destroys the tenant's key first.
+//!
+//! Must never leave half a tenant: what a failed creation made is taken away again.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use ringfence_audit::{Log, codes};
+use ringfence_core::TenantId;
+use ringfence_core::proof::act;
+use ringfence_policy::TenantFacts;
+use ringfence_store::{TenantRecord, TenantState};
+use serde_json::json;
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::{Asked, JsonBody, Paging};
+use crate::problem::ApiError;
+use crate::wire::{NewTenant, Page, Problem, TenantView};
+
+/// Lists the tenants: all for an operator, his own for anybody else.
+#[utoipa::path(get, path = "/tenants", tag = "tenants", params(Paging),
+    responses((status = 200, body = Page<TenantView>), (status = "default", body = Problem)))]
+pub async fn list(
+    State(control): State<Control>,
+    call: Call,
+    Asked(paging): Asked<Paging>,
+) -> Result<Json<Page<TenantView>>, ApiError> {
+    let mut records = match call.principal.tenant() {
+        Some(own) => {
+            let reached = control.reach_tenant::<act::ReadTenant>(&call, own.as_str()).await?;
+            control.parts.tenants.record(&reached.tenant).await?.into_iter().collect()
+        }
+        None => {
+            let _permit = control.reach_host::<act::ListTenants>(&call).await?;
+            control.parts.tenants.list().await?
+        }
+    };
+    records.sort_by(|a, b| a.id.cmp(&b.id));
+    let after = paging.cursor.clone().unwrap_or_default();
+    let mut rest = records.into_iter().filter(|record| record.id.as_str() > after.as_str());
+    let items: Vec<TenantView> = rest.by_ref().take(paging.limit()).map(|record| control.tenant_view(&record)).collect();
+    let cursor = rest.next().and_then(|_| items.last().map(|last| last.name.clone()));
+    Ok(Json(Page { items, cursor }))
+}
+
+/// Makes a tenant: its key, its audit log, its default-deny policy.
+#[utoipa::path(post, path = "/tenants", tag = "tenants", request_body = NewTenant,
+    responses((status = 201, body = TenantView), (status = "default", body = Problem)))]
+pub async fn create(
+    State(control): State<Control>,
+    call: Call,
+    JsonBody(new): JsonBody<NewTenant>,
+) -> Result<(StatusCode, Json<TenantView>), ApiError> {
+    let permit = control.reach_host::<act::CreateTenant>(&call).await?;
+    let id: TenantId = new.name.parse()?;
+    let shown = new.display_name.unwrap_or_else(|| id.to_string());
+    if shown.chars().count() > 120 || shown.chars().any(char::is_control) {
+        return Err(ApiError::new("bad-word", "`display_name` is 1 to 120 characters of one line"));
+    }
+    let details = json!({ "tenant": id.as_str() });
+    let record = control
+        .bracket(&call, &Log::Host, permit, codes::TENANT_CREATED, details, async |_permit| {
+            let record = control.parts.tenants.create(&id, &shown).await?;
+            match control.open_new_tenant(&id).await {
+                Ok(()) => Ok(record),
+                Err(error) => {
+                    control.parts.policy.remove_tenant(&id);
+                    if let Err(error) = control.parts.tenants.delete(&id).await {
+                        tracing::error!(tenant = %id, %error, "a half-made tenant could not be taken away");
+                    }
+                    Err(error)
+                }
+            }
+        })
+        .await?;
+    Ok((StatusCode::CREATED, Json(control.tenant_view(&record))))
+}
+
+/// Reads a tenant.
+#[utoipa::path(get, path = "/tenants/{tenant}", tag = "tenants",
+    responses((status = 200, body = TenantView), (status = "default", body = Problem)))]
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantView>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadTenant>(&call, &tenant).await?;
+    control.tenant_now(&reached.tenant).await
+}
+
+/// Stops everything of a tenant; nothing is lost.
+#[utoipa::path(post, path = "/tenants/{tenant}/suspend", tag = "tenants",
+    responses((status = 200, body = TenantView), (status = "default", body = Problem)))]
+pub async fn suspend(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantView>, ApiError> {
+    control.set_state(&call, &tenant, TenantState::Suspended, codes::TENANT_SUSPENDED).await
+}
+
+/// Lets a suspended tenant work again.
+#[utoipa::path(post, path = "/tenants/{tenant}/resume", tag = "tenants",
+    responses((status = 200, body = TenantView), (status = "default", body = Problem)))]
+pub async fn resume(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantView>, ApiError> {
+    control.set_state(&call, &tenant, TenantState::Active, codes::TENANT_RESUMED).await
+}
+
+/// Deletes a tenant: its key first, so that nothing it left can be opened, then its data.
+#[utoipa::path(delete, path = "/tenants/{tenant}", tag = "tenants",
+    responses((status = 204), (status = "default", body = Problem)))]
+pub async fn delete(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let reached = control.reach_tenant::<act::DeleteTenant>(&call, &tenant).await?;
+    let id = reached.tenant;
+    let details = json!({ "tenant": id.as_str() });
+    control
+        .bracket(&call, &Log::Host, reached.permit, codes::TENANT_DELETED, details, async |_permit| {
+            control.parts.policy.remove_tenant(&id);
+            control.parts.registry.forget(&id).await;
+            control.parts.identity.forget_tenant(&id).await?;
+            control.parts.audit.forget(&id).await;
+            control.parts.tenants.delete(&id).await?;
+            Ok(())
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Control {
+    async fn open_new_tenant(&self, id: &TenantId) -> Result<(), ApiError> {
+        self.parts.policy.upsert_tenant(id, TenantFacts::of(TenantState::Active == TenantState::Suspended), None)?;
+        Ok(())
+    }
+
+    async fn set_state(
+        &self,
+        call: &Call,
+        tenant: &str,
+        state: TenantState,
+        code: &'static str,
+    ) -> Result<Json<TenantView>, ApiError> {
+        let reached = self.reach_tenant::<act::SuspendTenant>(call, tenant).await?;
+        let id = reached.tenant;
+        let log = Log::Tenant(reached.store);
+        self.bracket(call, &log, reached.permit, code, json!({}), async |_permit| {
+            self.parts.tenants.set_state(&id, state).await?;
+            self.parts.policy.set_standing(&id, state)?;
+            Ok(())
+        })
+        .await?;
+        self.tenant_now(&id).await
+    }
+
+    async fn tenant_now(&self, id: &TenantId) -> Result<Json<TenantView>, ApiError> {
+        let record = self.parts.tenants.record(id).await?.ok_or_else(ApiError::not_found)?;
+        Ok(Json(self.tenant_view(&record)))
+    }
+
+    fn tenant_view(&self, record: &TenantRecord) -> TenantView {
+        let vkey = self
+            .parts
+            .tenants
+            .open_tenant(&record.id)
+            .map(|store| self.parts.audit.vkey(&Log::Tenant(store)))
+            .unwrap_or_default();
+        TenantView {
+            name: record.id.to_string(),
+            display_name: record.display_name.clone(),
+            state: crate::host::word(&record.state),
+            created_at: record.created_at.to_string(),
+            audit_vkey: vkey,
+        }
+    }
+}

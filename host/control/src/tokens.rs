@@ -1,0 +1,145 @@
+//! API keys: list, make, revoke; of a tenant under `/tenants/{t}/tokens`, of the host under `/tokens`.
+//!
+//! Must never show a key twice.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use ringfence_audit::{Log, codes};
+use ringfence_core::proof::act;
+use ringfence_core::{Permit, Role, TenantId};
+use ringfence_identity::{KeyRecord, NewKey};
+use serde_json::json;
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::JsonBody;
+use crate::problem::ApiError;
+use crate::wire::{CreatedToken, NewToken, Page, Problem, TokenView};
+
+/// Lists a tenant's API keys.
+#[utoipa::path(get, path = "/tenants/{tenant}/tokens", tag = "tokens",
+    responses((status = 200, body = Page<TokenView>), (status = "default", body = Problem)))]
+pub async fn list(State(control): State<Control>, call: Call, Path(tenant): Path<String>) -> Result<Json<Page<TokenView>>, ApiError> {
+    let reached = control.reach_tenant::<act::ListTokens>(&call, &tenant).await?;
+    control.list_tokens(reached.permit, Some(&reached.tenant)).await
+}
+
+/// Makes an API key of a tenant. The answer is the only time it is shown.
+#[utoipa::path(post, path = "/tenants/{tenant}/tokens", tag = "tokens", request_body = NewToken,
+    responses((status = 201, body = CreatedToken), (status = "default", body = Problem)))]
+pub async fn create(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    JsonBody(new): JsonBody<NewToken>,
+) -> Result<Response, ApiError> {
+    let reached = control.reach_tenant::<act::CreateToken>(&call, &tenant).await?;
+    control.create_token(&call, reached.permit, Log::Tenant(reached.store), Some(reached.tenant), new).await
+}
+
+/// Revokes an API key of a tenant and every session made with it.
+#[utoipa::path(delete, path = "/tenants/{tenant}/tokens/{id}", tag = "tokens",
+    responses((status = 204), (status = "default", body = Problem)))]
+pub async fn revoke(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, id)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reached = control.reach_tenant::<act::RevokeToken>(&call, &tenant).await?;
+    control.revoke_token(&call, reached.permit, Log::Tenant(reached.store), Some(&reached.tenant), &id).await
+}
+
+/// Lists the operators' API keys.
+#[utoipa::path(get, path = "/tokens", tag = "tokens",
+    responses((status = 200, body = Page<TokenView>), (status = "default", body = Problem)))]
+pub async fn list_host(State(control): State<Control>, call: Call) -> Result<Json<Page<TokenView>>, ApiError> {
+    let permit = control.reach_host::<act::ListTokens>(&call).await?;
+    control.list_tokens(permit, None).await
+}
+
+/// Makes an operator's API key.
+#[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = NewToken,
+    responses((status = 201, body = CreatedToken), (status = "default", body = Problem)))]
+pub async fn create_host(
+    State(control): State<Control>,
+    call: Call,
+    JsonBody(new): JsonBody<NewToken>,
+) -> Result<Response, ApiError> {
+    let permit = control.reach_host::<act::CreateToken>(&call).await?;
+    control.create_token(&call, permit, Log::Host, None, new).await
+}
+
+/// Revokes an operator's API key and every session made with it.
+#[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens",
+    responses((status = 204), (status = "default", body = Problem)))]
+pub async fn revoke_host(State(control): State<Control>, call: Call, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+    let permit = control.reach_host::<act::RevokeToken>(&call).await?;
+    control.revoke_token(&call, permit, Log::Host, None, &id).await
+}
+
+impl Control {
+    async fn list_tokens(&self, permit: Permit<act::ListTokens>, tenant: Option<&TenantId>) -> Result<Json<Page<TokenView>>, ApiError> {
+        let keys = self.parts.identity.list_keys(permit, tenant).await?;
+        Ok(Json(Page { items: keys.into_iter().map(view).collect(), cursor: None }))
+    }
+
+    async fn create_token(
+        &self,
+        call: &Call,
+        permit: Permit<act::CreateToken>,
+        log: Log,
+        tenant: Option<TenantId>,
+        new: NewToken,
+    ) -> Result<Response, ApiError> {
+        let role = parse_role(&new.role, tenant.is_some())?;
+        let details = json!({ "name": new.name, "role": role.as_str() });
+        let (record, key) = self
+            .bracket(call, &log, permit, codes::TOKEN_CREATED, details, async |permit| {
+                let new = NewKey { tenant, name: new.name, role, expires_in_seconds: new.expires_in };
+                Ok(self.parts.identity.create_key(permit, new).await?)
+            })
+            .await?;
+        let answer = CreatedToken { token: view(record), key: key.expose().to_owned() };
+        let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+        Ok((StatusCode::CREATED, headers, Json(answer)).into_response())
+    }
+
+    async fn revoke_token(
+        &self,
+        call: &Call,
+        permit: Permit<act::RevokeToken>,
+        log: Log,
+        tenant: Option<&TenantId>,
+        id: &str,
+    ) -> Result<StatusCode, ApiError> {
+        let details = json!({ "id": id.chars().take(80).collect::<String>() });
+        self.bracket(call, &log, permit, codes::TOKEN_REVOKED, details, async |permit| {
+            Ok(self.parts.identity.revoke_key(permit, tenant, id).await?)
+        })
+        .await?;
+        Ok(StatusCode::NO_CONTENT)
+    }
+}
+
+fn parse_role(text: &str, of_a_tenant: bool) -> Result<Role, ApiError> {
+    let role = Role::ALL.into_iter().find(|role| role.as_str() == text);
+    match (role, of_a_tenant) {
+        (Some(Role::Operator), false) => Ok(Role::Operator),
+        (Some(role), true) if role != Role::Operator => Ok(role),
+        (_, true) => Err(ApiError::new("bad-role", "`role` is tenant-admin, developer, auditor or caller")),
+        (_, false) => Err(ApiError::new("bad-role", "`role` is operator; other roles belong to a tenant")),
+    }
+}
+
+fn view(record: KeyRecord) -> TokenView {
+    TokenView {
+        id: record.id.to_string(),
+        name: record.name,
+        role: record.role.to_string(),
+        principal: record.principal.to_string(),
+        created_at: record.created_at.to_string(),
+        expires_at: record.expires_at.map(|at| at.to_string()),
+    }
+}

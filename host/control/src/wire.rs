@@ -1,0 +1,547 @@
+//! The control plane's wire types: what the API answers and accepts, and so what the command line prints with `--json`.
+//!
+//! Must never hold a secret in a type that is logged; [`TokenResponse`] and [`NewToken`] answers are written once and dropped.
+
+use ringfence_core::{Need, Usage};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Where the code is explained: `/docs/errors/<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Stable slug.
+    pub code: String,
+    /// What is wrong, in the caller's words.
+    pub detail: String,
+    /// A command or an act that mends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// The request's id, to quote in a question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The policy decision behind a denial; `ringfence why <id>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision_id: Option<String>,
+    /// For `need-not-granted`: what is needed and what of it is granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<NeedState>,
+}
+
+/// One need beside what is granted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NeedState {
+    /// `keyvalue`, `config`, `logging`, `secrets` or `http`.
+    pub capability: String,
+    /// One named thing of a scoped capability; absent when the whole capability is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Whether the tenant's grants cover it.
+    pub granted: bool,
+    /// Whether the version before did not need it.
+    #[serde(rename = "new")]
+    pub is_new: bool,
+}
+
+/// `POST /zero-trust/authenticate`.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Authenticate {
+    /// The one-time operator enrolment token of a first start.
+    Bootstrap {
+        /// The token.
+        token: String,
+        /// The operator's name; `operator` when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
+    /// An API key of a service or a person.
+    ApiKey {
+        /// The key.
+        key: String,
+    },
+}
+
+/// Answer of `authenticate`.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenResponse {
+    /// EdDSA `at+jwt`; send it as `Authorization: Bearer`.
+    pub access_token: String,
+    /// Always `Bearer`.
+    pub token_type: String,
+    /// Seconds until it expires.
+    pub expires_in: i64,
+    /// The session it belongs to.
+    pub session_id: String,
+    /// Who it speaks for.
+    pub principal: PrincipalView,
+    /// How far it is trusted.
+    pub trust: Trust,
+}
+
+/// A principal as the API shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PrincipalView {
+    /// `operator/ada`, `acme/ci`.
+    pub id: String,
+    /// `person`, `service` or `anonymous`.
+    pub kind: String,
+    /// `operator`, `tenant-admin`, `developer`, `auditor` or `caller`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The tenant; absent for operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+}
+
+/// What the trust in a session rests on.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Trust {
+    /// How the identity was proved: `secret`.
+    pub strength: String,
+}
+
+/// `GET /host`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct HostStatus {
+    /// Ringfence's version.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Storage engine.
+    pub store: String,
+    /// Bytes the store takes on disk.
+    pub store_bytes: u64,
+    /// Root key provider, and whether it is for development only.
+    pub root_key: String,
+    /// Tenants.
+    pub tenants_count: u64,
+    /// Deployed plugins.
+    pub routes_count: u64,
+    /// Invocations running now.
+    pub running_count: u64,
+    /// Invocations waiting for a slot now.
+    pub waiting_count: u64,
+    /// Slots in all.
+    pub slots_count: u64,
+    /// Where the data plane listens.
+    pub plugins_address: String,
+}
+
+/// `POST /tenants`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTenant {
+    /// The name, for good: 1 to 63 of a-z, 0-9 and `-`.
+    pub name: String,
+    /// For people; the name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TenantView {
+    /// The name.
+    pub name: String,
+    /// For people.
+    pub display_name: String,
+    /// `active` or `suspended`.
+    pub state: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// Key of the audit log's signatures (C2SP vkey): keep it, `ringfence audit verify` checks against it.
+    pub audit_vkey: String,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Give it as `cursor` to read on; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// A plugin in a list.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PluginView {
+    /// The name.
+    pub name: String,
+    /// Versions published.
+    pub versions_count: usize,
+    /// The live version; absent when nothing is deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<String>,
+    /// Where it answers on the data plane; absent when nothing is deployed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// A plugin with everything about it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PluginDetail {
+    /// The name.
+    pub name: String,
+    /// Newest first.
+    pub versions: Vec<VersionView>,
+    /// Where the route stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteView>,
+    /// What is granted.
+    pub grants: Vec<GrantView>,
+    /// Needs of the live version, or of the newest, beside the grants.
+    pub needs: Vec<NeedState>,
+}
+
+/// A published version.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VersionView {
+    /// The label, `0.1.0`.
+    pub version: String,
+    /// `sha256:...` of the component.
+    pub digest: String,
+    /// Size of the component.
+    pub bytes: u64,
+    /// `p2` or `p3`.
+    pub world: String,
+    /// What it needs.
+    #[schema(value_type = Vec<Object>)]
+    pub needs: Vec<Need>,
+    /// RFC 3339, UTC.
+    pub pushed_at: String,
+    /// Who uploaded it.
+    pub pushed_by: String,
+}
+
+/// Answer to an upload.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Published {
+    /// The plugin.
+    pub plugin: String,
+    /// The label.
+    pub version: String,
+    /// `sha256:...` of the component.
+    pub digest: String,
+    /// Size of the component.
+    pub bytes: u64,
+    /// False when the same bytes were published under this label before.
+    pub created: bool,
+    /// Needs beside the grants.
+    pub needs: Vec<NeedState>,
+    /// The version it was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// Milliseconds the compile child took.
+    pub compile_ms: u64,
+}
+
+/// A grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GrantView {
+    /// The capability.
+    pub capability: String,
+    /// The named things covered; empty for an unscoped capability.
+    #[serde(default)]
+    pub scope: Vec<String>,
+}
+
+/// `PUT .../grants/{capability}`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantScope {
+    /// The named things to cover; joined to what is granted already.
+    #[serde(default)]
+    pub scope: Vec<String>,
+}
+
+/// `POST .../deploy`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Deploy {
+    /// The version's label.
+    pub version: String,
+    /// Share of the invocations, 1 to 100; 100 when absent. Below 100 the version runs beside the live one (canary).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+}
+
+/// Where a route stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RouteView {
+    /// Path on the data plane, `/acme/visits/`.
+    pub path: String,
+    /// The live version.
+    pub version: String,
+    /// The canary beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryView>,
+    /// What `rollback` goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+}
+
+/// A canary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CanaryView {
+    /// Its version.
+    pub version: String,
+    /// Its share, 1 to 99.
+    pub percent: u8,
+}
+
+/// `GET .../diff`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VersionDiff {
+    /// The older version.
+    pub from: String,
+    /// The newer version.
+    pub to: String,
+    /// Needs that came.
+    pub added: Vec<NeedState>,
+    /// Needs that went.
+    pub removed: Vec<NeedState>,
+    /// Needs that stayed.
+    pub kept: Vec<NeedState>,
+    /// Size of the older component.
+    pub from_bytes: u64,
+    /// Size of the newer component.
+    pub to_bytes: u64,
+    /// Whether both are the same bytes.
+    pub same_digest: bool,
+}
+
+/// A line of a guest log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogLineView {
+    /// Position; give it as `since` to read on.
+    pub seq: u64,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// `trace`, `debug`, `info`, `warn`, `error`, `critical`, `stdout`, `stderr`, `host`.
+    pub level: String,
+    /// The guest's own context word.
+    pub context: String,
+    /// The text, cut at 4 KiB.
+    pub message: String,
+    /// The invocation that wrote it.
+    pub invocation: String,
+}
+
+/// One invocation.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct InvocationView {
+    /// `i_...`, as in the header `x-ringfence-invocation`.
+    pub id: String,
+    /// The plugin.
+    pub plugin: String,
+    /// The version that ran.
+    pub version: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// Who called.
+    pub principal: String,
+    /// Status of the answer.
+    pub status: u16,
+    /// Why it failed; absent for the guest's own answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// What went wrong, for the plugin's owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What it spent.
+    #[schema(value_type = Object)]
+    pub usage: Usage,
+}
+
+/// What a tenant's plugins used in a time.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    /// RFC 3339, UTC.
+    pub from: String,
+    /// RFC 3339, UTC.
+    pub to: String,
+    /// All plugins together.
+    pub total: UsageRow,
+    /// A row a plugin.
+    pub plugins: Vec<UsageRow>,
+}
+
+/// One row of metering.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct UsageRow {
+    /// The plugin; `*` for the total.
+    pub plugin: String,
+    /// Invocations.
+    pub invocations_count: u64,
+    /// Of these, answers that were not the guest's own.
+    pub failures_count: u64,
+    /// CPU time, microseconds.
+    pub cpu_us: u64,
+    /// Wall time, microseconds.
+    pub wall_us: u64,
+    /// Highest memory of one invocation, bytes.
+    pub memory_bytes_peak: u64,
+    /// Bytes answered.
+    pub response_bytes: u64,
+    /// Host calls.
+    pub host_calls_count: u64,
+    /// Outgoing requests.
+    pub outgoing_count: u64,
+}
+
+/// The name of a secret; values are never read back.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SecretView {
+    /// The name.
+    pub name: String,
+    /// RFC 3339, UTC; the last time it was set.
+    pub set_at: String,
+}
+
+/// A configuration value of a plugin.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ConfigView {
+    /// The key.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}
+
+/// `PUT .../config/{name}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigValue {
+    /// The value.
+    pub value: String,
+}
+
+/// `POST .../tokens`: a new API key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// For people; part of the principal's id.
+    pub name: String,
+    /// `operator` (host keys only), `tenant-admin`, `developer`, `auditor` or `caller`.
+    pub role: String,
+    /// Seconds until it expires; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<i64>,
+}
+
+/// An API key, without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// The key's id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// Its principal.
+    pub principal: String,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    /// RFC 3339, UTC; absent when it does not expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// A new API key, shown once.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct CreatedToken {
+    /// The key without its secret.
+    #[serde(flatten)]
+    pub token: TokenView,
+    /// The key itself. It cannot be shown again.
+    pub key: String,
+}
+
+/// The tenant's policy.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PolicyView {
+    /// Cedar text.
+    pub text: String,
+    /// Counts up with every change; the `ETag`.
+    pub version: u64,
+}
+
+/// `PUT /tenants/{t}/policy`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyText {
+    /// Cedar text.
+    pub text: String,
+}
+
+/// Why a decision was taken.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DecisionView {
+    /// `d_...`.
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// `deny`.
+    pub outcome: String,
+    /// Who asked.
+    pub principal: String,
+    /// The role it had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// What it wanted to do.
+    pub action: String,
+    /// To what.
+    pub resource: String,
+    /// The policies that decided.
+    pub reasons: Vec<ReasonView>,
+    /// What would have allowed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closest: Option<String>,
+    /// What to do.
+    pub help: String,
+}
+
+/// A policy that decided.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReasonView {
+    /// The policy's id.
+    pub policy: String,
+    /// `permit` or `forbid`.
+    pub effect: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// An entry of an audit log, as it is verified.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AuditEntryView {
+    /// Position, from 0.
+    pub seq: u64,
+    /// The envelope: canonical JSON, exactly the bytes that are hashed.
+    pub envelope: String,
+    /// The event.
+    #[schema(value_type = Object)]
+    pub body: serde_json::Value,
+    /// Salt of the body's commitment, hexadecimal.
+    pub salt: String,
+}
+
+/// The signed head of an audit log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointView {
+    /// Origin of the log.
+    pub origin: String,
+    /// Key to check with (C2SP vkey).
+    pub vkey: String,
+    /// The signed note (C2SP tlog-checkpoint).
+    pub checkpoint: String,
+    /// Entries.
+    pub size: u64,
+}

@@ -1,0 +1,167 @@
+//! Walk 1: one invocation, as one straight function. The order of its lines is the security argument.
+//!
+//! Must never run a guest before the tenant is decided by the route, the caller proved, the act allowed, and the turn
+//! taken; and must never answer without recording what was done, once, on every path.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use ringfence_audit::{Audit, Metering};
+use ringfence_capabilities::{Binding, Capabilities, GuestLogs};
+use ringfence_core::proof::act;
+use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
+use ringfence_engine::{Body, Engine};
+use ringfence_identity::Identity;
+use ringfence_policy::{Policy, Visibility};
+use ringfence_registry::{Registry, Route};
+
+use crate::listen::Peer;
+use crate::record::Seen;
+use crate::refuse::Refusal;
+use crate::request::{bearer, checked_host, for_guest, strip};
+
+/// The rooms that an invocation walks through.
+#[derive(Clone)]
+pub struct GatewayParts {
+    /// Host and path to plugin version.
+    pub registry: Registry,
+    /// Who calls.
+    pub identity: Identity,
+    /// Whether he may.
+    pub policy: Policy,
+    /// Runs the guest.
+    pub engine: Engine,
+    /// What the guest may import.
+    pub capabilities: Capabilities,
+    /// What guests print.
+    pub logs: GuestLogs,
+    /// What the host swears to.
+    pub audit: Audit,
+    /// What was spent.
+    pub metering: Metering,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Dice: invocation ids and the canary's draw.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// The data plane's service. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) parts: Arc<GatewayParts>,
+}
+
+impl Gateway {
+    /// A gateway over its rooms.
+    pub fn new(parts: GatewayParts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Answers one request, whatever it is.
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let mut seen = Seen::new(InvocationId::random(&*self.parts.entropy), peer);
+        let mut response = match self.invoke(&mut seen, request).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                let refusal = self.record_refusal(&seen, refusal).await;
+                refusal.response().map(|text| Full::new(text).map_err(|never: Infallible| match never {}).boxed_unsync())
+            }
+        };
+        if let Ok(id) = HeaderValue::from_str(seen.invocation.as_str()) {
+            response.headers_mut().insert("x-ringfence-invocation", id);
+        }
+        response
+    }
+
+    async fn invoke(&self, seen: &mut Seen, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let parts = &*self.parts;
+        let host = checked_host(&request)?;
+        // The tenant is decided here, once.
+        let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let route = parts.registry.find(host.as_deref(), path).ok_or(Refusal::NoRoute)?;
+        seen.route = Some(route.clone());
+        let principal = self.authenticate(request.headers(), seen.peer)?;
+        seen.principal = Some(principal.clone());
+        let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
+        let permit = match parts.policy.permit::<act::Invoke>(&principal, &resource) {
+            Ok(permit) => permit,
+            Err(denial) => return Err(self.denied(seen, &principal, denial).await),
+        };
+        if !parts.audit.is_writable() {
+            return Err(Refusal::AuditUnavailable);
+        }
+        let version = route.choose(self.draw());
+        seen.version = Some(version.clone());
+        let (guest_request, watch) = for_guest(request, host.as_deref(), &route.rest)?;
+        let slot = parts.engine.scheduler().admit(&route.tenant, version.budget).await?;
+        let code = parts.registry.compiled(&version).await.map_err(|error| {
+            tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
+            Refusal::Host
+        })?;
+        let guest = parts.capabilities.bind(self.binding(&route, seen, version.budget));
+        seen.decision = Some(permit.decision().clone());
+        let reply = match parts.engine.run(slot, &code, guest, guest_request).await {
+            Ok(reply) => reply,
+            Err(failure) => {
+                seen.usage = failure.usage;
+                return Err(watch.refusal().unwrap_or(Refusal::Run(failure.error)));
+            }
+        };
+        let mut response = reply.response;
+        strip(response.headers_mut());
+        self.record_when_finished(seen, response.status().as_u16(), reply.finished);
+        Ok(response)
+    }
+
+    fn authenticate(&self, headers: &http::HeaderMap, _peer: Option<IpAddr>) -> Result<Principal, Refusal> {
+        match bearer(headers)? {
+            Some(token) => self.parts.identity.verify(token).map_err(|_| Refusal::Unauthenticated),
+            None => Ok(self.parts.identity.anonymous()),
+        }
+    }
+
+    async fn denied(&self, seen: &mut Seen, principal: &Principal, denial: ringfence_policy::Denial) -> Refusal {
+        let refusal = match denial.visible {
+            Visibility::Hidden => Refusal::NoRoute,
+            Visibility::Explained if principal.session().is_none() => Refusal::Unauthenticated,
+            Visibility::Explained => Refusal::Denied(denial.decision.clone()),
+        };
+        seen.denial = Some(denial);
+        refusal
+    }
+
+    fn binding(&self, route: &Route, seen: &Seen, budget: ringfence_core::Budget) -> Binding {
+        Binding {
+            store: route.store.clone(),
+            plugin: route.plugin.clone(),
+            grants: route.grants.clone().into(),
+            logs: self.parts.logs.of(&route.store, &route.plugin),
+            invocation: seen.invocation.clone(),
+            budget,
+        }
+    }
+
+    /// A number under 100 for the canary's share.
+    fn draw(&self) -> u8 {
+        let mut byte = [0_u8; 2];
+        self.parts.entropy.fill(&mut byte);
+        // The bias of 65536 over 100 is under 0.1 percent of a percent.
+        u8::try_from(u16::from_le_bytes(byte) % 100).unwrap_or(0)
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Gateway {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let gateway = self.clone();
+        Box::pin(async move { Ok(gateway.answer(request).await) })
+    }
+}

@@ -1,0 +1,193 @@
+//! Accepts connections for either port and hands requests to a service, with every wait and count bounded.
+//!
+//! Must never let one peer, or a peer that sends nothing, keep others out: idle heads are cut after
+//! `HEAD_TIME_MS_MAX`, and connections are counted in all and by peer address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use ringfence_core::limits;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// The peer's address, put into every request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// A listener that is bound and not yet served.
+#[derive(Debug)]
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Listening {
+    /// Binds an address. Port 0 takes a free one.
+    pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Serves until `stop` turns true, then lets open requests finish for at most `DRAIN_MS_MAX`.
+///
+/// `service` is cloned for every connection; requests carry a [`Peer`] extension.
+pub async fn serve<S, B>(listening: Listening, service: S, mut stop: watch::Receiver<bool>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let graceful = GracefulShutdown::new();
+    let seats = Seats::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listening.listener.accept() => accepted,
+            _ = stop.wait_for(|stopping| *stopping) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: wait for some to come free, instead of spinning.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Some(seat) = seats.take(peer.ip()) else {
+            drop(stream);
+            continue;
+        };
+        let connection = graceful.watch(connection(stream, peer, service.clone()));
+        tokio::spawn(async move {
+            let _seat = seat;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+    drop(listening);
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = tokio::time::sleep(Duration::from_millis(limits::DRAIN_MS_MAX)) => {
+            tracing::warn!("requests still open at the end of the drain are cut");
+        }
+    }
+}
+
+fn connection<S, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+) -> http1::Connection<TokioIo<TcpStream>, WithPeer<S>>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let _ = stream.set_nodelay(true);
+    // HTTP/1.1 only on plain TCP: telling the versions apart by their first bytes has no deadline in the library, and
+    // HTTP/2 without TLS is not what callers use.
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits::HEAD_TIME_MS_MAX))
+        .max_headers(limits::HEADERS_COUNT_MAX)
+        .max_buf_size(limits::HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), WithPeer { service, peer })
+}
+
+/// Puts the peer's address into each request.
+#[derive(Clone)]
+struct WithPeer<S> {
+    service: S,
+    peer: SocketAddr,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Peer(self.peer));
+        self.service.call(request)
+    }
+}
+
+/// Counts open connections, in all and by peer.
+#[derive(Clone, Default)]
+struct Seats(Arc<Mutex<Taken>>);
+
+#[derive(Default)]
+struct Taken {
+    total: usize,
+    by_peer: HashMap<IpAddr, usize>,
+}
+
+struct Seat {
+    seats: Seats,
+    peer: IpAddr,
+}
+
+impl Seats {
+    fn take(&self, peer: IpAddr) -> Option<Seat> {
+        let mut taken = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let here = taken.by_peer.get(&peer).copied().unwrap_or(0);
+        if taken.total >= limits::CONNECTIONS_COUNT_MAX || here >= limits::CONNECTIONS_PER_PEER_COUNT_MAX {
+            return None;
+        }
+        taken.total += 1;
+        taken.by_peer.insert(peer, here + 1);
+        Some(Seat { seats: self.clone(), peer })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        taken.total = taken.total.saturating_sub(1);
+        if let Some(here) = taken.by_peer.get_mut(&self.peer) {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                taken.by_peer.remove(&self.peer);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_cannot_take_every_seat() {
+        let seats = Seats::default();
+        let greedy: IpAddr = [192, 0, 2, 1].into();
+        let held: Vec<Seat> = std::iter::from_fn(|| seats.take(greedy)).collect();
+        assert_eq!(held.len(), limits::CONNECTIONS_PER_PEER_COUNT_MAX);
+        assert!(seats.take([192, 0, 2, 2].into()).is_some());
+        drop(held);
+        assert!(seats.take(greedy).is_some());
+        assert!(seats.0.lock().unwrap().by_peer.is_empty());
+    }
+}

@@ -1,0 +1,147 @@
+//! Every answer of the data plane that is not the guest's own: a code, a status, a problem body. Statuses are chosen here alone.
+//!
+//! Must never tell a caller what only the plugin's owner may know; the owner finds it by the invocation's id.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use ringfence_core::DecisionId;
+use ringfence_engine::{AdmitError, RunError};
+use serde::Serialize;
+
+/// Why a request is not answered by a guest.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// The head is not one that we accept.
+    BadRequest(&'static str),
+    /// No such route, or one of another tenant: the same answer, to the byte.
+    NoRoute,
+    /// A credential is missing, expired or wrong.
+    Unauthenticated,
+    /// The caller's own tenant does not allow it.
+    Denied(DecisionId),
+    /// The body is over the limit.
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The tenant's own queue is full.
+    TenantBusy {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// The host is full.
+    Overloaded,
+    /// The audit log cannot be written, so nothing is run.
+    AuditUnavailable,
+    /// The host is shutting down or broken.
+    Host,
+    /// The guest failed.
+    Run(RunError),
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision_id: Option<&'a str>,
+}
+
+impl Refusal {
+    /// Status, code and text for the caller.
+    pub fn describe(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad-request", why),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no-route", "nothing is deployed here"),
+            Self::Unauthenticated => {
+                (StatusCode::UNAUTHORIZED, "unauthenticated", "a valid access token is needed here")
+            }
+            Self::Denied(_) => (StatusCode::FORBIDDEN, "denied", "the tenant's policy does not allow this call"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "the body is over the limit"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not arrive in time"),
+            Self::TenantBusy { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "tenant-busy",
+                "this tenant has as many calls running and waiting as it may have",
+            ),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the host is full"),
+            Self::AuditUnavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "audit-unavailable",
+                "the audit log cannot be written, so nothing is run",
+            ),
+            Self::Host => (StatusCode::SERVICE_UNAVAILABLE, "host-error", "the host could not run the plugin"),
+            Self::Run(error) => describe_run(error),
+        }
+    }
+
+    /// The answer.
+    pub fn response(&self) -> Response<Bytes> {
+        let (status, code, detail) = self.describe();
+        let decision = match self {
+            Self::Denied(decision) => Some(decision.as_str()),
+            _ => None,
+        };
+        let problem = Problem {
+            kind: format!("/docs/errors/{code}"),
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            code,
+            detail,
+            help: decision.map(|id| format!("ringfence why {id}")),
+            decision_id: decision,
+        };
+        let mut response = Response::new(Bytes::from(serde_json::to_vec(&problem).unwrap_or_default()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self {
+            Self::TenantBusy { retry_after_ms } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
+            }
+            Self::Overloaded | Self::AuditUnavailable | Self::Host => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
+            }
+            Self::Unauthenticated => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // What is left of a refused body is not read, so the connection cannot be used again.
+            Self::BodyTooLarge | Self::BodyTimeout | Self::BadRequest(_) => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<AdmitError> for Refusal {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::TenantBusy { retry_after_ms } => Self::TenantBusy { retry_after_ms },
+            AdmitError::Overloaded => Self::Overloaded,
+        }
+    }
+}
+
+/// The code is the engine's own word; the status says whose fault it is.
+fn describe_run(error: &RunError) -> (StatusCode, &'static str, &'static str) {
+    let (status, detail) = match error {
+        RunError::CpuBudget => (StatusCode::GATEWAY_TIMEOUT, "the plugin used up its CPU time and was stopped"),
+        RunError::TimeBudget => (StatusCode::GATEWAY_TIMEOUT, "the plugin used up its time and was stopped"),
+        RunError::MemoryBudget => (StatusCode::INSUFFICIENT_STORAGE, "the plugin used up its memory and was stopped"),
+        RunError::ResponseTooLarge => (StatusCode::BAD_GATEWAY, "the plugin's answer is over its limit"),
+        RunError::HostCallBudget => (StatusCode::BAD_GATEWAY, "the plugin made more host calls than it may"),
+        RunError::NoResponse => (StatusCode::BAD_GATEWAY, "the plugin ended without an answer"),
+        RunError::Trap { .. } => (StatusCode::BAD_GATEWAY, "the plugin failed"),
+        RunError::Killed => (StatusCode::SERVICE_UNAVAILABLE, "the plugin was stopped"),
+        RunError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "the host could not run the plugin"),
+    };
+    (status, error.code(), detail)
+}

@@ -1,0 +1,271 @@
+//! From a caller's request to the one a guest sees: strict head checks, credentials taken out, body capped.
+//!
+//! Must never pass on a credential, a hop-by-hop header, or a head that two parsers could read in two ways.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName};
+use http::{Request, Uri, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use ringfence_core::limits;
+use ringfence_engine::{Body, BodyError};
+use tokio::time::{Instant, Sleep};
+
+use crate::refuse::Refusal;
+
+/// Headers that belong to one connection (RFC 9110, section 7.6.1) or to the caller's credentials.
+const STRIPPED: [HeaderName; 11] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+    header::CONNECTION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Checks what the HTTP library lets through but two parsers could disagree about; gives the host asked for.
+pub fn checked_host<B>(request: &Request<B>) -> Result<Option<String>, Refusal> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Refusal::BadRequest("more than one Host header")),
+        (None, None) if request.version() == Version::HTTP_11 => {
+            return Err(Refusal::BadRequest("a Host header is needed"));
+        }
+        (host, None) => host
+            .map(|value| value.to_str().map_err(|_| Refusal::BadRequest("the Host header is not ASCII")))
+            .transpose()?,
+    };
+    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(Refusal::BadRequest("both Transfer-Encoding and Content-Length"));
+    }
+    if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err(Refusal::BadRequest("more than one Content-Length"));
+    }
+    if headers.get_all(header::AUTHORIZATION).iter().count() > 1 {
+        return Err(Refusal::BadRequest("more than one Authorization"));
+    }
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    match (authority, host) {
+        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+            Err(Refusal::BadRequest("the request line and the Host header name different hosts"))
+        }
+        (Some(text), _) | (None, Some(text)) => {
+            text.parse::<http::uri::Authority>().map_err(|_| Refusal::BadRequest("the Host header is malformed"))?;
+            Ok(Some(text.to_ascii_lowercase()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// The bearer token, if one was sent. A credential of another scheme is a wrong one, not a missing one.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let text = value.to_str().map_err(|_| Refusal::Unauthenticated)?;
+    let (scheme, token) = text.split_once(' ').ok_or(Refusal::Unauthenticated)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(token.trim())) } else { Err(Refusal::Unauthenticated) }
+}
+
+/// What became of a request body that was cut.
+#[derive(Debug, Clone, Default)]
+pub struct BodyWatch(Arc<AtomicU8>);
+
+impl BodyWatch {
+    const TOO_LARGE: u8 = 1;
+    const TOO_SLOW: u8 = 2;
+
+    /// The refusal that a cut body stands for, if it was cut.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self.0.load(Ordering::Acquire) {
+            Self::TOO_LARGE => Some(Refusal::BodyTooLarge),
+            Self::TOO_SLOW => Some(Refusal::BodyTimeout),
+            _ => None,
+        }
+    }
+}
+
+/// Makes the request that the guest sees: path `rest`, own headers only, body capped in bytes and in silence.
+///
+/// Cookies are dropped on path routes, where all tenants share one origin in a browser.
+pub fn for_guest(
+    request: Request<Incoming>,
+    host: Option<&str>,
+    rest: &str,
+) -> Result<(Request<Body>, BodyWatch), Refusal> {
+    if request.body().size_hint().lower() > limits::REQUEST_BODY_BYTES_MAX {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let (head, body) = request.into_parts();
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(host.unwrap_or("localhost"))
+        .path_and_query(rest)
+        .build()
+        .map_err(|_| Refusal::BadRequest("the path is malformed"))?;
+    let watch = BodyWatch::default();
+    let body = Capped {
+        inner: body,
+        left: limits::REQUEST_BODY_BYTES_MAX,
+        idle: Box::pin(tokio::time::sleep(IDLE)),
+        watch: watch.clone(),
+    };
+    let mut out = Request::new(BodyExt::boxed_unsync(body));
+    *out.method_mut() = head.method;
+    *out.uri_mut() = uri;
+    *out.headers_mut() = head.headers;
+    strip(out.headers_mut());
+    Ok((out, watch))
+}
+
+/// Takes connection headers, credentials, cookies and our own names out of a head, in either direction.
+pub fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(STRIPPED.iter()) {
+        headers.remove(name);
+    }
+    headers.remove(header::COOKIE);
+    headers.remove(header::SET_COOKIE);
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-ringfence-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+const IDLE: Duration = Duration::from_millis(limits::BODY_IDLE_MS_MAX);
+
+/// A request body that ends with an error past its byte cap or after too long a silence.
+struct Capped {
+    inner: Incoming,
+    left: u64,
+    idle: Pin<Box<Sleep>>,
+    watch: BodyWatch,
+}
+
+impl Capped {
+    fn cut(&self, why: u8, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.watch.0.store(why, Ordering::Release);
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl HttpBody for Capped {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if bytes > self.left {
+                    return self.cut(BodyWatch::TOO_LARGE, BodyError::TooLarge);
+                }
+                self.left -= bytes;
+                self.idle.as_mut().reset(Instant::now() + IDLE);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(BodyError::Closed))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                if self.idle.as_mut().poll(context).is_ready() {
+                    return self.cut(BodyWatch::TOO_SLOW, BodyError::TimedOut);
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(version: Version, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        *request.version_mut() = version;
+        *request.uri_mut() = uri.parse().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn heads_that_two_parsers_could_read_in_two_ways_are_refused() {
+        for headers in [
+            &[("host", "a"), ("host", "b")][..],
+            &[("host", "a"), ("host", "a")],
+            &[],
+            &[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "3")],
+            &[("host", "a"), ("content-length", "3"), ("content-length", "3")],
+            &[("host", "a b")],
+            &[("host", "a"), ("authorization", "Bearer x"), ("authorization", "Bearer y")],
+        ] {
+            assert!(checked_host(&request(Version::HTTP_11, "/x", headers)).is_err(), "{headers:?}");
+        }
+        assert!(checked_host(&request(Version::HTTP_11, "http://evil/x", &[("host", "a")])).is_err());
+        assert!(checked_host(&request(Version::HTTP_11, "http://A/x", &[("host", "a")])).is_ok());
+        assert!(checked_host(&request(Version::HTTP_10, "/x", &[])).is_ok());
+    }
+
+    #[test]
+    fn the_guest_sees_no_credential_and_no_connection_header() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer x"),
+            ("proxy-authorization", "y"),
+            ("connection", "close, x-secret-hop"),
+            ("x-secret-hop", "1"),
+            ("cookie", "a=b"),
+            ("te", "trailers"),
+            ("x-ringfence-invocation", "i_forged"),
+            ("x-kept", "yes"),
+        ] {
+            headers.insert(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        strip(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert!(headers.contains_key("x-kept"));
+    }
+
+    #[test]
+    fn a_credential_of_another_scheme_is_wrong_not_missing() {
+        let mut headers = HeaderMap::new();
+        assert!(matches!(bearer(&headers), Ok(None)));
+        headers.insert(header::AUTHORIZATION, "Basic abc".parse().unwrap());
+        assert!(matches!(bearer(&headers), Err(Refusal::Unauthenticated)));
+        headers.insert(header::AUTHORIZATION, "bEARER abc".parse().unwrap());
+        assert!(matches!(bearer(&headers), Ok(Some("abc"))));
+    }
+}

@@ -1,0 +1,291 @@
+//! What the operator decides: `ringfence.toml`, `RINGFENCE_*`, flags. The only place that reads any of them.
+//!
+//! Precedence: defaults, then the file, then the environment, then flags. Unknown keys are errors with a hint. Must
+//! never hold a secret: the root key is named by a URI, not given.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use ringfence_cli::ServeArgs;
+use ringfence_core::ManifestError;
+use serde::{Deserialize, Serialize};
+
+/// Everything the operator decides.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where data lies.
+    pub store: StoreSection,
+    /// Where the root key is.
+    pub keys: Keys,
+    /// How much may run.
+    pub engine: EngineSection,
+    /// Where guests may connect to beyond the public internet.
+    pub egress: Egress,
+}
+
+/// `[listen]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Calls of plugins.
+    pub plugins: SocketAddr,
+    /// Control plane.
+    pub control: SocketAddr,
+    /// Domain under which `{plugin}.{tenant}.{domain}` routes by host name; empty for none.
+    pub domain: String,
+    /// Whether to serve plain HTTP on an address that is not loopback.
+    pub plain_http: PlainHttp,
+}
+
+/// Where plain HTTP may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlainHttp {
+    /// On loopback addresses.
+    Loopback,
+    /// On any: something in front of this host must be doing TLS.
+    Anywhere,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSection {
+    /// The storage engine.
+    pub backend: Backend,
+    /// The data directory.
+    pub path: PathBuf,
+}
+
+/// A storage engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// The embedded store.
+    Sled,
+}
+
+/// `[keys]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// Root key, `file:/etc/ringfence/root.key`.
+    pub root: String,
+}
+
+/// `[engine]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineSection {
+    /// Threads that run guests; 0 for one a core.
+    pub workers: usize,
+    /// Invocations that may run at once.
+    pub slots: u32,
+    /// Most MiB of one guest's memory.
+    pub memory_mib_max: u64,
+}
+
+/// `[egress]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// Private addresses with port that guests may reach although they are private, `10.0.0.5:8080`. A tenant's grant
+    /// is still needed.
+    pub allow_private: Vec<SocketAddr>,
+}
+
+/// The file alone: every key optional, none unknown.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct File {
+    listen: Option<FileListen>,
+    store: Option<FileStore>,
+    keys: Option<FileKeys>,
+    engine: Option<FileEngine>,
+    egress: Option<Egress>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileListen {
+    plugins: Option<SocketAddr>,
+    control: Option<SocketAddr>,
+    domain: Option<String>,
+    plain_http: Option<PlainHttp>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileStore {
+    backend: Option<Backend>,
+    path: Option<PathBuf>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileKeys {
+    root: Option<String>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileEngine {
+    workers: Option<usize>,
+    slots: Option<u32>,
+    memory_mib_max: Option<u64>,
+}
+
+/// The environment's names and the keys they set.
+const ENVIRONMENT: [(&str, &str); 9] = [
+    ("LISTEN_PLUGINS", "listen.plugins"),
+    ("LISTEN_CONTROL", "listen.control"),
+    ("LISTEN_DOMAIN", "listen.domain"),
+    ("LISTEN_PLAIN_HTTP", "listen.plain_http"),
+    ("STORE_PATH", "store.path"),
+    ("KEYS_ROOT", "keys.root"),
+    ("ENGINE_WORKERS", "engine.workers"),
+    ("ENGINE_SLOTS", "engine.slots"),
+    ("ENGINE_MEMORY_MIB_MAX", "engine.memory_mib_max"),
+];
+
+/// Where a value came from, for `config show --origin`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shown {
+    /// `listen.plugins`.
+    pub key: String,
+    /// The value as JSON.
+    pub value: serde_json::Value,
+    /// `default`, `file ringfence.toml`, `environment`, `flag`.
+    pub origin: String,
+}
+
+fn defaults() -> Config {
+    Config {
+        listen: Listen {
+            plugins: SocketAddr::from(([127, 0, 0, 1], 7001)),
+            control: SocketAddr::from(([127, 0, 0, 1], 7000)),
+            domain: String::new(),
+            plain_http: PlainHttp::Loopback,
+        },
+        store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
+        keys: Keys { root: "file:/etc/ringfence/root.key".to_owned() },
+        engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256 },
+        egress: Egress { allow_private: Vec::new() },
+    }
+}
+
+/// Reads the configuration of a `serve`. `dev_dir` is the directory of a `--dev` host, when there is one.
+pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
+    let config: Config = figment(args, dev_dir)?.extract().map_err(|error| anyhow::anyhow!("{error}")).context("the configuration is not valid")?;
+    if config.engine.slots < 4 || config.engine.slots > 1_000 {
+        bail!("`engine.slots` is 4 to 1000");
+    }
+    if !(16..=1_024).contains(&config.engine.memory_mib_max) {
+        bail!("`engine.memory_mib_max` is 16 to 1024");
+    }
+    if config.listen.plain_http == PlainHttp::Loopback {
+        for (key, address) in [("listen.plugins", config.listen.plugins), ("listen.control", config.listen.control)] {
+            if !address.ip().is_loopback() {
+                bail!(
+                    "`{key}` = {address} is not a loopback address, and this host speaks plain HTTP: put a TLS proxy in \
+                     front of it and set `listen.plain_http = \"anywhere\"`"
+                );
+            }
+        }
+    }
+    Ok(config)
+}
+
+/// Every value with its source.
+pub fn show(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Vec<Shown>> {
+    let figment = figment(args, dev_dir)?;
+    let config: Config = figment.extract().map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut shown = Vec::new();
+    if let serde_json::Value::Object(sections) = serde_json::to_value(&config)? {
+        for (section, values) in sections {
+            for (key, value) in values.as_object().into_iter().flatten() {
+                let path = format!("{section}.{key}");
+                let origin = figment.find_metadata(&path).map_or("default".to_owned(), |metadata| match &metadata.source {
+                    Some(source) => format!("file {source}"),
+                    None => metadata.name.to_string(),
+                });
+                shown.push(Shown { key: path, value: value.clone(), origin });
+            }
+        }
+    }
+    Ok(shown)
+}
+
+fn figment(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Figment> {
+    let mut figment = Figment::from(NamedValues { name: "default", values: serde_json::to_value(defaults())? });
+    if let Some(dir) = dev_dir {
+        let values = serde_json::json!({
+            "store": { "path": dir },
+            "keys": { "root": format!("file:{}", dir.join("root.key").display()) },
+        });
+        figment = figment.merge(NamedValues { name: "--dev", values });
+    }
+    if let Some(file) = &args.config {
+        check_file(file)?;
+        figment = figment.merge(Toml::file_exact(file));
+    }
+    let environment = Env::prefixed("RINGFENCE_").filter_map(|name| {
+        let name = name.as_str().to_ascii_uppercase();
+        ENVIRONMENT.iter().find(|(known, _)| *known == name).map(|(_, key)| (*key).into())
+    });
+    figment = figment.merge(environment);
+    Ok(figment.merge(NamedValues { name: "flag", values: flags(args) }))
+}
+
+fn flags(args: &ServeArgs) -> serde_json::Value {
+    let mut values = serde_json::json!({ "listen": {}, "store": {}, "keys": {} });
+    let mut set = |section: &str, key: &str, value: Option<serde_json::Value>| {
+        if let (Some(value), Some(section)) = (value, values.get_mut(section).and_then(|section| section.as_object_mut())) {
+            section.insert(key.to_owned(), value);
+        }
+    };
+    set("listen", "plugins", args.plugins.map(|address| address.to_string().into()));
+    set("listen", "control", args.control.map(|address| address.to_string().into()));
+    set("store", "path", args.data.as_ref().map(|path| path.display().to_string().into()));
+    set("keys", "root", args.root_key.clone().map(Into::into));
+    values
+}
+
+/// Finds mistakes in the file with their line, which the merge cannot.
+fn check_file(path: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    if let Err(error) = toml::from_str::<File>(&text) {
+        let error = ManifestError::from_toml(&text, &error);
+        bail!(
+            "{}\n   --> {}:{}:{}\n    | {}",
+            error.message,
+            path.display(),
+            error.line,
+            error.column,
+            error.source_line
+        );
+    }
+    Ok(())
+}
+
+/// JSON values as a figment provider with a name for `--origin`.
+struct NamedValues {
+    name: &'static str,
+    values: serde_json::Value,
+}
+
+impl figment::Provider for NamedValues {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named(self.name)
+    }
+    fn data(&self) -> Result<figment::value::Map<figment::Profile, figment::value::Dict>, figment::Error> {
+        Serialized::defaults(&self.values).data()
+    }
+}

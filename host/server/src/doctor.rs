@@ -1,0 +1,172 @@
+//! `ringfence doctor`: can this machine and this configuration run a host, and what is only good enough for trying out.
+//!
+//! Must never change anything: it looks, and names the command that mends what it finds.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
+
+use ringfence_cli::{DoctorArgs, Format};
+use ringfence_keys::{RootKey, RootKeyUri};
+use serde::Serialize;
+
+use crate::config;
+
+/// Least free bytes where data lies.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+/// Least open files a busy host needs.
+const FILES_COUNT_MIN: u64 = 8_192;
+/// Least mappings: each loaded component takes a few.
+const MAPPINGS_COUNT_MIN: u64 = 65_530;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+}
+
+/// Runs the checks; fails when one does.
+pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
+    let checks = match config::load(&args.serve, None) {
+        Ok(config) => {
+            let mut checks = vec![check("configuration", Verdict::Ok, "valid", None)];
+            checks.push(root_key(&config.keys.root));
+            checks.push(data_directory(&config.store.path));
+            checks.push(port("plugins port", config.listen.plugins));
+            checks.push(port("control port", config.listen.control));
+            checks.push(tls(&config));
+            checks.extend([files(), mappings(), core_pattern(), isolation()]);
+            checks
+        }
+        Err(error) => vec![check("configuration", Verdict::Fail, &format!("{error:#}"), None)],
+    };
+    let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+    if format == Format::Json {
+        println!("{}", serde_json::to_string(&checks).unwrap_or_default());
+    } else {
+        for check in &checks {
+            let mark = match check.verdict {
+                Verdict::Ok => "√",
+                Verdict::Warn => "!",
+                Verdict::Fail => "×",
+            };
+            println!("{mark} {:<16} {}", check.check, check.detail);
+            if let Some(help) = &check.help {
+                println!("  help: {help}");
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn check(name: &'static str, verdict: Verdict, detail: &str, help: Option<&str>) -> Check {
+    Check { check: name, verdict, detail: detail.to_owned(), help: help.map(str::to_owned) }
+}
+
+fn root_key(uri: &str) -> Check {
+    let name = "root key";
+    let opened = uri.parse::<RootKeyUri>().and_then(|uri| RootKey::open(&uri));
+    match opened {
+        Ok(root) => check(
+            name,
+            Verdict::Warn,
+            &format!("{} is a {}", root.id(), crate::wiring::assurance(&root)),
+            Some("good for trying out; whoever reads the file can open every tenant's key"),
+        ),
+        Err(ringfence_keys::KeysError::Missing { .. }) => {
+            check(name, Verdict::Warn, "there is none yet; the first start on an empty data directory makes one", None)
+        }
+        Err(error) => check(name, Verdict::Fail, &error.to_string(), None),
+    }
+}
+
+fn data_directory(path: &Path) -> Check {
+    let name = "data directory";
+    let shown = path.display();
+    let place = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    if path.exists() {
+        use std::os::unix::fs::MetadataExt;
+        match std::fs::metadata(path) {
+            Ok(data) if data.mode() & 0o077 != 0 => {
+                return check(name, Verdict::Fail, &format!("`{shown}` can be entered by others"), Some(&format!("chmod 700 {shown}")));
+            }
+            Ok(_) => {}
+            Err(error) => return check(name, Verdict::Fail, &format!("`{shown}`: {error}"), None),
+        }
+    }
+    match rustix::fs::statvfs(place) {
+        Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < FREE_BYTES_MIN => check(
+            name,
+            Verdict::Fail,
+            &format!("`{shown}` has {} MiB free", (stat.f_bavail * stat.f_frsize) >> 20),
+            Some("free at least 1 GiB"),
+        ),
+        Ok(stat) => check(name, Verdict::Ok, &format!("`{shown}`, {} GiB free", (stat.f_bavail * stat.f_frsize) >> 30), None),
+        Err(error) => check(name, Verdict::Fail, &format!("`{shown}`: {error}"), None),
+    }
+}
+
+fn port(name: &'static str, address: std::net::SocketAddr) -> Check {
+    match TcpListener::bind(address) {
+        Ok(_) => check(name, Verdict::Ok, &format!("{address} is free"), None),
+        Err(error) => check(
+            name,
+            Verdict::Warn,
+            &format!("{address}: {error}"),
+            Some("if that is not a running Ringfence, choose another with --plugins or --control"),
+        ),
+    }
+}
+
+fn tls(config: &config::Config) -> Check {
+    let open = [config.listen.plugins, config.listen.control].iter().any(|address| !address.ip().is_loopback());
+    if open {
+        check("transport", Verdict::Warn, "plain HTTP on an address that is not loopback", Some("keep a TLS proxy in front of both ports"))
+    } else {
+        check("transport", Verdict::Ok, "plain HTTP on loopback only", None)
+    }
+}
+
+fn files() -> Check {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    if most < FILES_COUNT_MIN {
+        check("open files", Verdict::Warn, &format!("at most {most}"), Some("raise the hard limit: ulimit -Hn 65536"))
+    } else {
+        check("open files", Verdict::Ok, &format!("at most {most}"), None)
+    }
+}
+
+fn mappings() -> Check {
+    let count = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match count {
+        Some(count) if count < MAPPINGS_COUNT_MIN => {
+            check("memory maps", Verdict::Warn, &format!("at most {count}"), Some("sysctl vm.max_map_count=262144"))
+        }
+        Some(count) => check("memory maps", Verdict::Ok, &format!("at most {count}"), None),
+        None => check("memory maps", Verdict::Warn, "cannot be read", None),
+    }
+}
+
+fn core_pattern() -> Check {
+    check("core dumps", Verdict::Ok, "off while serving", None)
+}
+
+fn isolation() -> Check {
+    check(
+        "neighbours",
+        Verdict::Warn,
+        "turns go round robin between tenants; a guest's slice is 1 ms",
+        Some("latency under a hostile neighbour is not promised by this version"),
+    )
+}

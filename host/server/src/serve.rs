@@ -1,0 +1,198 @@
+//! `ringfence serve`: prepare the process, open the rooms, listen, and drain on SIGTERM or SIGINT.
+//!
+//! Must never print a secret: the enrolment token of a first start goes into a file that only this account can read.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper_util::service::TowerToHyperService;
+use ringfence_cli::{Format, ServeArgs};
+use ringfence_control::PeerAddress;
+use ringfence_gateway::{Listening, Peer, serve as serve_port};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use crate::config::{self, Config};
+use crate::wiring::{MissingRootKey, Place, Wired, wire};
+
+/// Number of SIGXFSZ on Linux: a file grew over a limit. Handled, so that it is an error of the write and not our end.
+const SIGXFSZ: i32 = 25;
+/// Longest wait for logs and records to be written at the end.
+const FLUSH_MS_MAX: u64 = 5_000;
+
+/// Runs the host until it is told to stop.
+pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
+    prepare_process()?;
+    start_tracing(format);
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // A `--dev` host without a place of its own lives in a directory that goes when it goes.
+    let passing = match (args.dev, &args.data) {
+        (true, None) => Some(tempfile::tempdir().context("a temporary directory")?),
+        _ => None,
+    };
+    let dev_dir: Option<PathBuf> = match (&passing, args.dev, &args.data) {
+        (Some(passing), ..) => Some(passing.path().to_owned()),
+        (None, true, Some(data)) => Some(std::path::absolute(data)?),
+        _ => None,
+    };
+    let config = config::load(args, dev_dir.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("threads for I/O")?;
+    let result = runtime.block_on(run(&config, args, format));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
+    let data = std::path::absolute(&config.store.path)?;
+    private_dir(&data)?;
+    let missing_root_key = if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
+    let plugins = Listening::bind(config.listen.plugins)
+        .await
+        .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
+    let control = Listening::bind(config.listen.control)
+        .await
+        .with_context(|| format!("cannot listen on {} for the control plane", config.listen.control))?;
+    let place = Place { data: &data, plugins_address: plugins.address(), missing_root_key };
+    let wired = wire(config, place).await?;
+    let token_file = write_operator_token(&wired, &data).await?;
+
+    let (stop, stopping) = watch::channel(false);
+    let metering = tokio::spawn(wired.metering.clone().run(stopping.clone()));
+    let router = ringfence_control::router(wired.control.clone()).map_request(|mut request: http::Request<hyper::body::Incoming>| {
+        if let Some(peer) = request.extensions().get::<Peer>().copied() {
+            request.extensions_mut().insert(PeerAddress(peer.0.ip()));
+        }
+        request
+    });
+    announce(format, plugins.address(), control.address(), &data, token_file.as_deref())?;
+    let data_plane = tokio::spawn(serve_port(plugins, wired.gateway.clone(), stopping.clone()));
+    let control_plane = tokio::spawn(serve_port(control, TowerToHyperService::new(router), stopping));
+
+    wait_for_stop().await?;
+    tracing::info!("draining");
+    let _ = stop.send(true);
+    let _ = tokio::join!(data_plane, control_plane);
+    let _ = metering.await;
+    drain(&wired).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Writes everything that is still in memory, and closes the store.
+async fn drain(wired: &Wired) {
+    let all = async {
+        wired.logs.flush().await;
+        if let Err(error) = wired.audit.flush().await {
+            tracing::error!(%error, "the audit log is not complete");
+        }
+        wired.metering.flush().await;
+        if let Err(error) = wired.store.clone().close().await {
+            tracing::error!(%error, "the store did not close in order; it mends itself at the next start");
+        }
+    };
+    if tokio::time::timeout(Duration::from_millis(FLUSH_MS_MAX), all).await.is_err() {
+        tracing::error!("the drain took too long and was cut");
+    }
+}
+
+async fn wait_for_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut file_limit = signal(SignalKind::from_raw(SIGXFSZ))?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = file_limit.recv() => tracing::error!("a file reached the process's size limit; writes fail"),
+        }
+    }
+}
+
+/// No core dumps (they would hold keys), files for this account only, as many descriptors as we may have.
+fn prepare_process() -> Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("core dumps off")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    Ok(())
+}
+
+fn start_tracing(format: Format) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RINGFENCE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,ringfence=info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match format {
+        Format::Json => builder.json().try_init(),
+        Format::Text => builder.compact().with_target(false).try_init(),
+    };
+}
+
+/// Makes a directory that only this account can enter.
+pub fn private_dir(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make `{}`", path.display()))
+}
+
+async fn write_operator_token(wired: &Wired, data: &Path) -> Result<Option<PathBuf>> {
+    let path = data.join("operator.token");
+    let Some(token) = wired.identity.bootstrap_token().await? else {
+        let _ = std::fs::remove_file(&path);
+        return Ok(None);
+    };
+    let _ = std::fs::remove_file(&path);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    file.write_all(token.expose().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    Ok(Some(path))
+}
+
+fn announce(
+    format: Format,
+    plugins: std::net::SocketAddr,
+    control: std::net::SocketAddr,
+    data: &Path,
+    token_file: Option<&Path>,
+) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => {
+            let line = serde_json::json!({
+                "event": "ready",
+                "plugins": format!("http://{plugins}"),
+                "control": format!("http://{control}"),
+                "data": data,
+                "operator_token_file": token_file,
+            });
+            writeln!(out, "{line}")?;
+        }
+        Format::Text => {
+            writeln!(out, "  plugins  http://{plugins}")?;
+            writeln!(out, "  control  http://{control}")?;
+            writeln!(out, "  data     {}", data.display())?;
+            if let Some(file) = token_file {
+                writeln!(out, "  sign in  ringfence login --host http://{control} --token-file {}", file.display())?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(())
+}

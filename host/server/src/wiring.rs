@@ -1,0 +1,186 @@
+//! Puts the rooms together, bottom up. Reads like the table of ARCHITECTURE.md: keys, store, audit, identity, policy,
+//! engine, capabilities, registry, then the two planes.
+//!
+//! Must never start to serve before every room is open: a host that comes up half is worse than one that says why not.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use ringfence_audit::{Audit, Metering};
+use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs};
+use ringfence_control::{Control, ControlParts, HostFacts, stored_policy};
+use ringfence_core::{Clock, Entropy};
+use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
+use ringfence_gateway::{Gateway, GatewayParts};
+use ringfence_identity::Identity;
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_policy::{Policy, Standing, TenantFacts};
+use ringfence_registry::Registry;
+use ringfence_store::{SledOptions, Store, TenantState, Tenants};
+
+use crate::ambient::{SystemClock, SystemEntropy};
+use crate::config::Config;
+
+/// Name of this host in tokens and audit logs.
+const HOST_NAME: &str = "ringfence";
+
+/// The rooms, open, and the two planes over them.
+pub struct Wired {
+    /// The data plane.
+    pub gateway: Gateway,
+    /// The control plane.
+    pub control: Control,
+    /// For the enrolment token.
+    pub identity: Identity,
+    /// For the drain.
+    pub audit: Audit,
+    /// For the drain.
+    pub metering: Metering,
+    /// For the drain.
+    pub logs: GuestLogs,
+    /// For the drain.
+    pub store: Store,
+}
+
+/// What only the start knows.
+pub struct Place<'a> {
+    /// The data directory.
+    pub data: &'a Path,
+    /// Where the data plane listens.
+    pub plugins_address: std::net::SocketAddr,
+    /// Whether a missing root key may be made.
+    pub missing_root_key: MissingRootKey,
+}
+
+/// What to do without a root key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingRootKey {
+    /// Make one: the data directory is new, or it is a `--dev` host.
+    Create,
+    /// Refuse: there is data that another key opens.
+    Refuse,
+}
+
+/// Opens every room.
+pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+
+    let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
+    let root = Arc::new(match place.missing_root_key {
+        MissingRootKey::Create => RootKey::open_or_create(&uri, &*entropy)?,
+        MissingRootKey::Refuse => RootKey::open(&uri).context("the root key of this data directory is needed")?,
+    });
+    let root_key = format!("{} ({})", root.id(), assurance(&root));
+    let store = Store::open_sled(&place.data.join("store"), SledOptions::HOST).context("the store does not open")?;
+    let tenants = Tenants::open(store.clone(), root, entropy.clone(), clock.clone()).await?;
+
+    let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
+    let identity = Identity::open(
+        tenants.platform().clone(),
+        tenants.clone(),
+        clock.clone(),
+        entropy.clone(),
+        HOST_NAME.to_owned(),
+    )
+    .await?;
+    let policy = open_policy(&tenants, &entropy).await?;
+
+    let engine = open_engine(config, place.data, &entropy)?;
+    let capabilities = Capabilities::new(CapabilitiesConfig {
+        egress: EgressConfig { allow_private: config.egress.allow_private.clone(), ..EgressConfig::HOST },
+        io: tokio::runtime::Handle::current(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    })?;
+    let logs = GuestLogs::new(clock.clone());
+    let rehearsal: Arc<dyn Fn() -> GuestSetup + Send + Sync> = Arc::new({
+        let capabilities = capabilities.clone();
+        move || capabilities.bind_rehearsal()
+    });
+    let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), entropy.clone()).await?;
+    let metering = Metering::new(clock.clone());
+
+    let gateway = Gateway::new(GatewayParts {
+        registry: registry.clone(),
+        identity: identity.clone(),
+        policy: policy.clone(),
+        engine: engine.clone(),
+        capabilities,
+        logs: logs.clone(),
+        audit: audit.clone(),
+        metering: metering.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    });
+    let control = Control::new(ControlParts {
+        store: store.clone(),
+        tenants,
+        identity: identity.clone(),
+        policy,
+        registry,
+        engine,
+        logs: logs.clone(),
+        audit: audit.clone(),
+        metering: metering.clone(),
+        clock,
+        entropy,
+        facts: HostFacts {
+            plugins_address: place.plugins_address,
+            store_backend: "sled",
+            root_key,
+            operator_token_file: Some(place.data.join("operator.token")),
+        },
+    });
+    Ok(Wired { gateway, control, identity, audit, metering, logs, store })
+}
+
+/// How well the root key is kept, in a word.
+pub fn assurance(root: &RootKey) -> &'static str {
+    match root.assurance() {
+        ringfence_keys::Assurance::Development => "file, for development",
+    }
+}
+
+async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>) -> Result<Policy> {
+    let policy = Policy::new(entropy.clone())?;
+    for record in tenants.list().await? {
+        let Some(store) = tenants.open_tenant(&record.id) else { continue };
+        let standing = match record.state {
+            TenantState::Active => Standing::Active,
+            TenantState::Suspended => Standing::Suspended,
+        };
+        let text = stored_policy(&store).await?;
+        policy
+            .upsert_tenant(&record.id, TenantFacts { suspended: standing }, text.as_deref())
+            .with_context(|| format!("the policy of tenant `{}`", record.id))?;
+    }
+    Ok(policy)
+}
+
+fn open_engine(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>) -> Result<Engine> {
+    let path = data.join("native");
+    crate::serve::private_dir(&path)?;
+    let cache = Dir::open_ambient_dir(&path, ambient_authority()).context("the native-code cache does not open")?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let engine = Engine::new(
+        EngineConfig {
+            worker_threads: if config.engine.workers == 0 { cores } else { config.engine.workers },
+            slots: config.engine.slots,
+            memory_bytes_max: config.engine.memory_mib_max << 20,
+            compile: CompileConfig {
+                program: std::env::current_exe().context("this program's own path")?,
+                args: vec!["compile-child".to_owned()],
+                limits: CompileLimits::HOST,
+            },
+            cache,
+            io: tokio::runtime::Handle::current(),
+            entropy: entropy.clone(),
+        },
+        ringfence_capabilities::link,
+    )?;
+    Ok(engine)
+}

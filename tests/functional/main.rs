@@ -1,0 +1,17 @@
+//! The main job as its users do it: upload, grant, deploy, call, look; through the binary and its two ports.
+
+mod capabilities;
+mod deploys;
+mod foreign;
+mod invocations;
+mod looking;
+mod uploads;
+
+/// One host for all tests of this program would be faster, but a test that breaks it would break the others: each has
+/// its own, on free ports, in a directory of its own.
+async fn started() -> anyhow::Result<(ringfence_tests::Place, ringfence_tests::Host, ringfence_tests::Session)> {
+    let place = ringfence_tests::Place::new()?;
+    let host = ringfence_tests::Host::start(&place)?;
+    let operator = host.operator().await?;
+    Ok((place, host, operator))
+}
