@@ -3,25 +3,20 @@
 //! Must never leave a half-written component there: others read them while this runs. A second run with nothing changed
 //! only looks at file times.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Instant, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
-use ringfence_core::Capability;
+use anyhow::{Context, Result};
 use ringfence_guest_build::{Install, Lock, Profile, build_all, ensure_toolchain};
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-use crate::hostile;
+use crate::{hostile, inspect, js};
 
 /// Everything the guests are made from.
 const SOURCES: [&str; 7] =
     ["plugins", "sdk/Cargo.toml", "sdk/macros", "sdk/src", "tests/guests", "wit", "xtask/src/hostile.rs"];
 const NOT_SOURCES: [&str; 3] = ["target", "node_modules", ".git"];
-const JS_PACKAGES: [&str; 2] = ["@bytecodealliance/jco@1.35.0", "@bytecodealliance/componentize-js@0.23.0"];
 
 /// Arguments of `cargo xtask guests`.
 #[derive(clap::Args)]
@@ -78,12 +73,12 @@ fn build(places: &Places) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for artifact in artifacts {
         let bytes = fs::read(&artifact.file)?;
-        report(&artifact.name, &bytes)?;
+        println!("{}", inspect::describe(&artifact.name, &bytes)?);
         publish(places, &artifact.name, &bytes)?;
         names.push(artifact.name);
     }
     for (name, bytes) in written_by_hand(places)?.into_iter().chain(hostile::all()?.into_iter().map(owned)) {
-        println!("  {name:<18} {:>9}  hostile", size(bytes.len()));
+        println!("  {name:<18} {:>12}  hostile", inspect::size(bytes.len()));
         publish(places, &name, &bytes)?;
         names.push(name);
     }
@@ -103,78 +98,29 @@ fn written_by_hand(places: &Places) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Builds `tests/guests/js/hello.js` with npm packages under `target/npm`.
+/// Builds the JavaScript guest, unless it is newer than its source.
 fn build_js(places: &Places, arguments: &GuestsArgs) -> Result<()> {
     let source = places.root.join("tests/guests/js/hello.js");
     let out = places.out.join("hello-js.wasm");
+    let npm = places.root.join("target/npm");
     let started = Instant::now();
     let is_newer = modified(&out).ok().zip(modified(&source).ok()).is_some_and(|(out, source)| out > source);
     if is_newer && !arguments.force {
         phase("hello-js is up to date", started);
         return Ok(());
     }
-    let npm = places.root.join("target/npm");
-    let jco = npm.join("node_modules/.bin/jco");
-    if !jco.exists() {
-        fs::create_dir_all(&npm)?;
-        let mut install = Command::new("npm");
-        install.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(&npm).args(JS_PACKAGES);
-        succeed(&mut install).context("npm and node 20 or newer are needed for the JavaScript guest")?;
+    if js::is_missing(&npm) {
+        js::install(&npm)?;
         phase("npm packages", started);
     }
     let started = Instant::now();
-    let unchecked = places.out.join(".hello-js.wasm");
-    let mut componentize = Command::new(&jco);
-    componentize.arg("componentize").arg(&source).arg("--wit").arg(places.root.join("wit"));
-    componentize.args(["--world-name", "http-handler", "--disable", "random", "-o"]).arg(&unchecked);
-    succeed(&mut componentize)?;
-    let bytes = fs::read(&unchecked)?;
-    report("hello-js", &bytes)?;
-    fs::rename(&unchecked, &out)?;
-    phase("JavaScript guest", started);
+    let unfinished = npm.join("hello-js.wasm");
+    js::build(&places.root, &npm, &source, &unfinished)?;
+    let bytes = fs::read(&unfinished)?;
+    println!("{}", inspect::describe("hello-js", &bytes)?);
+    publish(places, "hello-js", &bytes)?;
+    phase("built the JavaScript guest", started);
     Ok(())
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("cannot start `{program}`"))?;
-    if !status.success() {
-        bail!("`{program}` failed with {status}");
-    }
-    Ok(())
-}
-
-/// Prints a component's size and needs; one that does not validate is an error.
-fn report(name: &str, bytes: &[u8]) -> Result<()> {
-    let needs: Vec<&str> = needs(bytes).with_context(|| format!("`{name}`"))?.into_iter().map(Capability::as_str).collect();
-    let needs = if needs.is_empty() { "none".to_owned() } else { needs.join(", ") };
-    println!("  {name:<18} {:>9}  needs: {needs}", size(bytes.len()));
-    Ok(())
-}
-
-/// What a valid component needs to be granted.
-fn needs(bytes: &[u8]) -> Result<BTreeSet<Capability>> {
-    Validator::new_with_features(WasmFeatures::all()).validate_all(bytes).context("is no valid component")?;
-    let interfaces = imports(bytes)?;
-    Ok(interfaces.iter().filter_map(|name| Capability::of_import(name.split('@').next().unwrap_or(name))).collect())
-}
-
-/// The interfaces a component imports itself, those of components inside it left out.
-fn imports(bytes: &[u8]) -> Result<Vec<String>> {
-    let (mut depth, mut names) = (0_u32, Vec::new());
-    for payload in Parser::new(0).parse_all(bytes) {
-        match payload? {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::ComponentImportSection(section) if depth == 0 => {
-                for import in section {
-                    names.push(import?.name.name.to_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    Ok(names)
 }
 
 /// Puts a component in its place in one step.
@@ -229,18 +175,18 @@ fn owned((name, bytes): (&str, Vec<u8>)) -> (String, Vec<u8>) {
     (name.to_owned(), bytes)
 }
 
-fn size(bytes: usize) -> String {
-    format!("{:.1} KiB", bytes as f64 / 1024.0)
-}
-
 fn phase(what: &str, started: Instant) {
     println!("{what} ({:.1} s)", started.elapsed().as_secs_f64());
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::collections::BTreeSet;
+
+    use ringfence_core::Capability;
+
     use super::*;
+    use crate::inspect::{imports, interface, needs};
 
     fn built(name: &str) -> Vec<u8> {
         run(&GuestsArgs { js: false, force: false }).unwrap();
@@ -289,7 +235,7 @@ mod tests {
         let inert = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/types", "wasi:io/", "wasi:random/"];
         for name in ["hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3"] {
             for import in imports(&built(name)).unwrap() {
-                let interface = import.split('@').next().unwrap();
+                let interface = interface(&import);
                 let known = Capability::of_import(interface).is_some() || inert.iter().any(|it| interface.starts_with(it));
                 assert!(known, "{name} imports {import}");
             }

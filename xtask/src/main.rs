@@ -5,6 +5,8 @@
 
 mod guests;
 mod hostile;
+mod inspect;
+mod js;
 
 use std::process::ExitCode;
 

@@ -155,7 +155,6 @@ fn artifact(line: &str) -> Option<Artifact> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

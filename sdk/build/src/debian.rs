@@ -168,7 +168,6 @@ fn backports_entry(text: &str) -> Option<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const STANZAS: &str = "Types: deb\nURIs: http://one.invalid/debian-security\nSuites: bookworm-security\n\n\

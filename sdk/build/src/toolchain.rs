@@ -75,11 +75,14 @@ pub fn ensure_toolchain(dir: &Path, install: Install) -> Result<Toolchain> {
     if install == Install::Forbidden {
         bail!("no toolchain for {TARGET} here\n  help: {}", advice());
     }
+    // Said on standard error, because an installer may be silent for minutes.
+    eprintln!("no toolchain for {TARGET} yet: asking rustup for it");
     let rustup = match add_rustup_target(dir) {
         Ok(()) if rustup_target_is_here(dir) => return Ok(Toolchain { route: Route::Rustup }),
         Ok(()) => "rustup target add: ended well and yet the target is not here".to_owned(),
         Err(error) => format!("rustup target add: {error:#}"),
     };
+    eprintln!("rustup has none: trying Debian's packages");
     match debian::install() {
         Ok(parts) => Ok(Toolchain { route: Route::Debian(parts) }),
         Err(error) => bail!(
@@ -113,7 +116,6 @@ fn add_rustup_target(dir: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -1,0 +1,4 @@
+;; A component that answers no requests: nothing is exported that a host could call.
+(component
+  (core module $empty)
+  (core instance (instantiate $empty)))
