@@ -52,3 +52,37 @@ pub const COMPONENT_PARTS_COUNT_MAX: usize = 2_000;
 pub const ACCESS_TOKEN_SECONDS: i64 = 300;
 /// Most entries one page of a list may hold.
 pub const PAGE_COUNT_MAX: usize = 1_000;
+/// Most bytes of a tenant's policy text.
+pub const POLICY_BYTES_MAX: usize = 64 << 10;
+/// Most statements of a tenant's policy.
+pub const POLICY_STATEMENTS_COUNT_MAX: usize = 256;
+/// Deepest nesting of brackets in a policy statement.
+pub const POLICY_DEPTH_MAX: usize = 32;
+/// Most operators of one policy statement.
+pub const POLICY_OPERATORS_COUNT_MAX: usize = 256;
+/// Most decisions kept for questions that come again.
+pub const POLICY_CACHED_COUNT_MAX: usize = 16_384;
+/// Most live API keys of one tenant, and of the host's operators.
+pub const KEYS_LIVE_COUNT_MAX: usize = 256;
+/// Most API keys of one tenant that are remembered, revoked and expired ones included; the oldest dead ones go first.
+pub const KEYS_KEPT_COUNT_MAX: usize = 512;
+/// Most live sessions of one API key; the oldest end first.
+pub const SESSIONS_PER_KEY_COUNT_MAX: usize = 256;
+/// Most verified access tokens remembered.
+pub const TOKENS_CACHED_COUNT_MAX: usize = 16_384;
+/// Most bytes of an access token or another credential.
+pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
+/// Most sign-ins whose secret is being hashed at the same time (19 MiB each).
+pub const SIGN_IN_PARALLEL_COUNT_MAX: usize = 2;
+/// Most sign-ins waiting for their turn.
+pub const SIGN_IN_WAITING_COUNT_MAX: usize = 256;
+/// Most sign-ins from one source at the same time, waiting ones included.
+pub const SIGN_IN_PER_SOURCE_COUNT_MAX: usize = 64;
+/// Longest wait of a sign-in for its turn, in milliseconds.
+pub const SIGN_IN_WAIT_MS_MAX: u64 = 10_000;
+/// Most failed sign-ins from one source, or with one key id, before it is slowed down.
+pub const SIGN_IN_FAILURES_COUNT_MAX: u32 = 20;
+/// How long until one failed sign-in is forgiven, in milliseconds.
+pub const SIGN_IN_FORGIVEN_MS: u64 = 3_000;
+/// Most sources and key ids whose failed sign-ins are remembered.
+pub const SIGN_IN_REMEMBERED_COUNT_MAX: usize = 16_384;

@@ -2,8 +2,10 @@
 //!
 //! Must never show one tenant's policies to another: a hidden denial looks like a thing that does not exist.
 
-use ringfence_core::{DecisionId, Principal, Resource, TenantId};
+use ringfence_core::{DecisionId, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
+
+use crate::question::Question;
 
 /// How much the caller may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -78,7 +80,8 @@ pub struct DecisionRecord {
     pub role: Option<String>,
     /// For what.
     pub resource: String,
-    /// Whose it is; none for the host and for tenants that do not exist. Only this tenant may read the record.
+    /// Whose it is; none for the host and for tenants that do not exist.
+    /// Who may read the record: [`DecisionRecord::readable_under`].
     pub tenant: Option<TenantId>,
     /// What was answered.
     pub outcome: Outcome,
@@ -112,24 +115,46 @@ pub struct Analysis {
     pub warnings: Vec<String>,
 }
 
-pub(crate) fn stub(entropy: &dyn ringfence_core::Entropy, principal: &Principal, action: &str, resource: &Resource) -> Denial {
-    let decision = DecisionId::random(entropy);
-    Denial {
-        decision: decision.clone(),
-        visible: Visibility::Hidden,
-        record: Box::new(DecisionRecord {
+impl DecisionRecord {
+    /// What one must be allowed to `read-decision` on to be shown this record: the host for an operator's decision and
+    /// for tenants that do not exist, else the tenant.
+    pub fn readable_under(&self) -> Resource {
+        match &self.tenant {
+            Some(tenant) if self.role.as_deref() != Some(Role::Operator.as_str()) => Resource::Tenant { tenant: tenant.clone() },
+            _ => Resource::Host,
+        }
+    }
+}
+
+/// The answer to a question, without the id that each asking gets.
+#[derive(Debug, Clone)]
+pub(crate) struct Ruling {
+    pub(crate) outcome: Outcome,
+    pub(crate) visible: Visibility,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) determining: Vec<PolicyReason>,
+    pub(crate) errors: Vec<String>,
+    pub(crate) closest: Option<String>,
+    pub(crate) help: String,
+    pub(crate) version: u64,
+}
+
+impl Ruling {
+    /// The record of one asking.
+    pub(crate) fn record(&self, decision: DecisionId, question: &Question) -> DecisionRecord {
+        DecisionRecord {
             decision,
-            action: action.to_owned(),
-            principal: principal.id().to_string(),
-            role: None,
-            resource: resource.to_string(),
-            tenant: None,
-            outcome: Outcome::Deny,
-            determining: Vec::new(),
-            errors: Vec::new(),
-            closest: None,
-            help: String::new(),
-            policy_version: 0,
-        }),
+            action: question.action.to_owned(),
+            principal: question.who.id.to_string(),
+            role: question.who.role.map(|role| role.as_str().to_owned()),
+            resource: question.resource.to_string(),
+            tenant: self.tenant.clone(),
+            outcome: self.outcome,
+            determining: self.determining.clone(),
+            errors: self.errors.clone(),
+            closest: self.closest.clone(),
+            help: self.help.clone(),
+            policy_version: self.version,
+        }
     }
 }

@@ -1,0 +1,126 @@
+//! The keys and sessions of everyone, in memory: what every call of `verify` looks at.
+//!
+//! Must never answer for a session whose key, tenant or time has ended. Pure: time is passed in, the store is elsewhere.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, SESSIONS_PER_KEY_COUNT_MAX};
+use ringfence_core::{Principal, SessionId, TenantId};
+
+use crate::IdentityError;
+use crate::record::{KeyRecord, StoredKey, StoredSession};
+use crate::token::{Claims, EXPIRY_LEEWAY_SECONDS};
+
+/// What time it is, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) wall: Timestamp,
+    pub(crate) monotonic: Duration,
+}
+
+/// A session that is open.
+pub(crate) struct Session {
+    stored: StoredSession,
+    principal: Principal,
+    /// On the monotonic clock, so that setting the wall clock back revives nothing.
+    ends: Duration,
+}
+
+/// Everything that can be signed in with, and everyone who is.
+#[derive(Default)]
+pub(crate) struct Tables {
+    pub(crate) keys: HashMap<String, StoredKey>,
+    sessions: HashMap<SessionId, Session>,
+}
+
+impl Tables {
+    /// Who a token stands for, now.
+    pub(crate) fn holder(&self, claims: &Claims, now: Now) -> Result<Principal, IdentityError> {
+        let session = self.sessions.get(&claims.sid).ok_or(IdentityError::Unauthenticated)?;
+        if session.principal.id().as_str() != claims.sub || session.stored.issued_at.as_second() != claims.iat {
+            return Err(IdentityError::Unauthenticated);
+        }
+        if session.has_ended(now) {
+            return Err(IdentityError::Expired);
+        }
+        if session.stored.key.as_ref().is_some_and(|key| self.live_key(key, now.wall).is_none()) {
+            return Err(IdentityError::Unauthenticated);
+        }
+        Ok(session.principal.clone())
+    }
+
+    /// A key that can sign in, now.
+    pub(crate) fn live_key(&self, id: &str, now: Timestamp) -> Option<&StoredKey> {
+        self.keys.get(id).filter(|key| key.record.is_live(now))
+    }
+
+    /// The keys of a tenant, or of the platform.
+    pub(crate) fn keys_of<'a>(&'a self, tenant: Option<&'a TenantId>) -> impl Iterator<Item = &'a KeyRecord> {
+        self.keys.values().map(|key| &key.record).filter(move |record| record.tenant.as_ref() == tenant)
+    }
+
+    /// Opens a session that the store has.
+    pub(crate) fn open_session(&mut self, stored: StoredSession, now: Now) {
+        let left = stored.expires_at.as_second().saturating_sub(now.wall.as_second()).clamp(0, ACCESS_TOKEN_SECONDS);
+        let left = u64::try_from(left.saturating_add(EXPIRY_LEEWAY_SECONDS)).unwrap_or(0);
+        let session = Session { principal: stored.principal(), ends: now.monotonic + Duration::from_secs(left), stored };
+        self.sessions.insert(session.stored.id.clone(), session);
+    }
+
+    /// Sessions to end before `key` opens another one there: those that are over, and its oldest beyond the cap.
+    pub(crate) fn to_end(&self, tenant: Option<&TenantId>, key: Option<&str>, now: Now) -> Vec<SessionId> {
+        let here = self.sessions.values().filter(|session| session.stored.tenant.as_ref() == tenant);
+        let (over, open): (Vec<&Session>, Vec<&Session>) = here.partition(|session| session.has_ended(now));
+        let mut ending: Vec<SessionId> = over.into_iter().map(|session| session.stored.id.clone()).collect();
+        let mut same: Vec<&StoredSession> =
+            open.into_iter().map(|session| &session.stored).filter(|stored| stored.key.as_deref() == key).collect();
+        same.sort_by_key(|stored| stored.issued_at);
+        let beyond = (same.len() + 1).saturating_sub(SESSIONS_PER_KEY_COUNT_MAX);
+        ending.extend(same.into_iter().take(beyond).map(|stored| stored.id.clone()));
+        ending
+    }
+
+    /// Ends sessions.
+    pub(crate) fn end(&mut self, sessions: &[SessionId]) {
+        for session in sessions {
+            self.sessions.remove(session);
+        }
+    }
+
+    /// Ends a session of this tenant (or of the platform); whether it was there.
+    pub(crate) fn end_one(&mut self, tenant: Option<&TenantId>, id: &SessionId) -> bool {
+        let there = self.sessions.get(id).is_some_and(|session| session.stored.tenant.as_ref() == tenant);
+        if there {
+            self.sessions.remove(id);
+        }
+        there
+    }
+
+    /// Ends all sessions of a key; which ones they were.
+    pub(crate) fn end_all_of(&mut self, key: &str) -> Vec<SessionId> {
+        let of_key = self.sessions.values().filter(|session| session.stored.key.as_deref() == Some(key));
+        let ending: Vec<SessionId> = of_key.map(|session| session.stored.id.clone()).collect();
+        self.end(&ending);
+        ending
+    }
+
+    /// Forgets everything of a tenant.
+    pub(crate) fn forget(&mut self, tenant: &TenantId) {
+        self.keys.retain(|_, key| key.record.tenant.as_ref() != Some(tenant));
+        self.sessions.retain(|_, session| session.stored.tenant.as_ref() != Some(tenant));
+    }
+
+    /// How many sessions are remembered.
+    #[cfg(test)]
+    pub(crate) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+}
+
+impl Session {
+    fn has_ended(&self, now: Now) -> bool {
+        now.monotonic >= self.ends || self.stored.expires_at.as_second().saturating_add(EXPIRY_LEEWAY_SECONDS) <= now.wall.as_second()
+    }
+}

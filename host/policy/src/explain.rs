@@ -1,0 +1,59 @@
+//! Why it was no, and what to do about it: the words of `ringfence why`.
+//!
+//! Must never change a decision; it reads one that was taken.
+
+use ringfence_core::{PrincipalId, PrincipalKind, Resource, Role};
+
+use crate::decision::{Effect, PolicyReason};
+use crate::question::{Question, Who, in_cedar};
+use crate::tenant::is_tenants;
+
+/// Roles from the weakest to the strongest inside a tenant, then the operator.
+const WEAKEST_FIRST: [Role; 5] = [Role::Caller, Role::Auditor, Role::Developer, Role::TenantAdmin, Role::Operator];
+
+/// The same question by someone of each other role, weakest first.
+pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
+    let ask = |role: Role| {
+        let tenant = match role {
+            Role::Operator => None,
+            _ => Some(question.resource.tenant()?.clone()),
+        };
+        // The same name, so that what a policy says about this very principal still holds; anonymous callers have none.
+        let id = match (question.who.kind, &tenant) {
+            (PrincipalKind::Anonymous, Some(tenant)) => format!("{tenant}/someone").parse::<PrincipalId>().ok()?,
+            (PrincipalKind::Anonymous, None) => "operator/someone".parse::<PrincipalId>().ok()?,
+            _ => question.who.id.clone(),
+        };
+        let who = Who { id, kind: PrincipalKind::Service, role: Some(role), tenant };
+        Some((role, Question { who, action: question.action, resource: question.resource.clone() }))
+    };
+    WEAKEST_FIRST.into_iter().filter(|role| Some(*role) != question.who.role).filter_map(ask).collect()
+}
+
+/// What to do about a denial.
+pub(crate) fn help(question: &Question, determining: &[PolicyReason], errors: &[String], closest: Option<Role>) -> String {
+    let tenant = question.resource.tenant().map(ToString::to_string).unwrap_or_default();
+    if !errors.is_empty() {
+        return "it could not be evaluated, which is always a no; the errors say where".to_owned();
+    }
+    if determining.iter().any(|reason| reason.id == "boundary.suspended") {
+        return format!("tenant `{tenant}` is suspended; an operator can run `ringfence tenant resume {tenant}`");
+    }
+    if let Some(own) = determining.iter().find(|reason| reason.effect == Effect::Forbid && is_tenants(&reason.id)) {
+        return format!("policy `{}` of tenant `{tenant}` forbids it; a tenant-admin can change it", own.id);
+    }
+    match (question.who.kind, question.who.role, closest) {
+        (PrincipalKind::Anonymous, _, _) if question.action == "invoke" => format!(
+            "sign in with a key of tenant `{tenant}`, or a tenant-admin can open it to everyone: permit (principal, action == Ringfence::Action::\"invoke\", resource == {});",
+            in_cedar(&question.resource)
+        ),
+        (PrincipalKind::Anonymous, _, _) => "sign in first: `ringfence login`".to_owned(),
+        (_, Some(Role::Operator), Some(role)) => format!("operators see no tenant's data; sign in with a `{role}` key of tenant `{tenant}`"),
+        (_, _, Some(Role::Operator)) => "only an operator of this host can do it".to_owned(),
+        (_, _, Some(role)) => {
+            format!("sign in with a `{role}` key of tenant `{tenant}`, or a tenant-admin can permit it in the tenant's policy")
+        }
+        (_, _, None) if matches!(question.resource, Resource::Host) => "nobody may do this on the host".to_owned(),
+        (_, _, None) => "no role may do this here; check the name of the thing".to_owned(),
+    }
+}

@@ -1,0 +1,26 @@
+//! The boundary once more, in Rust: what may never be allowed, whatever Cedar answered.
+//!
+//! Must never look at a policy text. It is asked after every yes, so a mistake in `boundary.cedar`, in the schema or in
+//! the evaluator alone cannot open a way between tenants. INVARIANT: pure, total, and no wider than `boundary.cedar`.
+
+use ringfence_core::{PrincipalKind, Resource, Role};
+
+use crate::question::Who;
+
+/// What an operator may do to a tenant.
+const OPERATOR_ON_TENANT: [&str; 5] = ["read-tenant", "suspend-tenant", "delete-tenant", "create-token", "read-usage"];
+/// What only an operator may do.
+const OPERATOR_ALONE: [&str; 5] = ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "delete-tenant"];
+
+/// Whether the boundary leaves `who` any way to do this.
+pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {
+    match (who.kind, who.role, &who.tenant, resource.tenant()) {
+        (PrincipalKind::Anonymous, None, None, Some(_)) => action == "invoke",
+        (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), None, None) => true,
+        (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), None, Some(_)) => OPERATOR_ON_TENANT.contains(&action),
+        (PrincipalKind::Person | PrincipalKind::Service, Some(role), Some(own), Some(other)) => {
+            role != Role::Operator && own == other && !OPERATOR_ALONE.contains(&action)
+        }
+        _ => false,
+    }
+}

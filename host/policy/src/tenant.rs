@@ -1,0 +1,155 @@
+//! A tenant's own policies: parsed, held to the schema and to the tenant, and joined with the platform's.
+//!
+//! Must never take a text that names another tenant, the host or its operators, nor one that leaves no tenant-admin
+//! able to change it. Runs on the control plane only; the walks use what it made.
+
+use cedar_policy::{Authorizer, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use miette::Diagnostic;
+use ringfence_core::TenantId;
+
+use crate::decision::{Analysis, Effect, PolicySummary};
+use crate::text::{invalid, statements};
+use crate::PolicyError;
+
+/// Prefix of the ids of tenants' policies in decisions.
+const TENANT_PREFIX: &str = "tenant/";
+/// Most characters of an id or a text that a decision repeats.
+const QUOTE_CHARS_MAX: usize = 400;
+
+/// What every text is checked with.
+pub(crate) struct Checker {
+    pub(crate) schema: Schema,
+    pub(crate) validator: Validator,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) platform: PolicySet,
+}
+
+/// A text that passed, joined with the platform's policies.
+pub(crate) struct Checked {
+    pub(crate) joined: PolicySet,
+    pub(crate) analysis: Analysis,
+}
+
+impl Checker {
+    /// Parses `text`, validates it strictly, keeps it inside `tenant`, and joins it with the platform's policies.
+    pub(crate) fn check(&self, tenant: &TenantId, text: &str) -> Result<Checked, PolicyError> {
+        let starts = statements(text)?;
+        let parsed: PolicySet = text.parse().map_err(|error| located(text, &error, 0))?;
+        if parsed.templates().next().is_some() {
+            return Err(invalid(text, 0, "`?principal` and `?resource` are not supported", Some("name the principal or resource itself".to_owned())));
+        }
+        let mut own: Vec<(usize, &CedarPolicy)> = parsed.policies().map(|policy| (ordinal(policy.id()), policy)).collect();
+        own.sort_by_key(|(ordinal, _)| *ordinal);
+        let start_of = |policy: &PolicyId| starts.get(ordinal(policy)).copied().unwrap_or(0);
+
+        let verdict = self.validator.validate(&parsed, ValidationMode::Strict);
+        if let Some(error) = verdict.validation_errors().next() {
+            return Err(located(text, error, start_of(error.policy_id())));
+        }
+        for (place, policy) in &own {
+            if let Some(foreign) = policy.entity_literals().iter().find(|literal| !belongs(literal, tenant)) {
+                return Err(foreign_error(text, starts.get(*place).copied().unwrap_or(0), foreign, tenant));
+            }
+        }
+        let mut analysis = Analysis { policies: Vec::new(), warnings: Vec::new() };
+        let mut joined = self.platform.clone();
+        for (place, policy) in own {
+            let renamed = policy.new_id(PolicyId::new(format!("{TENANT_PREFIX}{}", place + 1)));
+            let (id, effect) = (display_id(&renamed), effect_of(&renamed));
+            if self.opens_to_anonymous(&renamed) {
+                analysis.warnings.push(format!("`{id}` can let callers who show no credentials invoke plugins"));
+            }
+            analysis.policies.push(PolicySummary { id, effect });
+            joined.add(renamed).map_err(|error| invalid(text, 0, error.to_string(), None))?;
+        }
+        for warning in verdict.validation_warnings() {
+            analysis.warnings.push(quote(&warning.to_string()));
+        }
+        Ok(Checked { joined, analysis })
+    }
+
+    fn opens_to_anonymous(&self, policy: &CedarPolicy) -> bool {
+        policy.effect() == CedarEffect::Permit
+            && policy
+                .get_valid_request_envs(&self.schema)
+                .any(|env| env.principal().basename() == "Anonymous" && env.action().id().unescaped() == "invoke")
+    }
+}
+
+/// The id people see: `boundary.tenant` and `role.caller` are the platform's, `tenant/<@id or place>` a tenant's.
+pub(crate) fn display_id(policy: &CedarPolicy) -> String {
+    let id = policy.id().to_string();
+    match policy.annotation("id") {
+        Some(annotation) if id.starts_with(TENANT_PREFIX) && !annotation.is_empty() => format!("{TENANT_PREFIX}{}", quote(annotation)),
+        _ => id,
+    }
+}
+
+/// What a policy says of itself: its `@description`, or else its text.
+pub(crate) fn describe(policy: &CedarPolicy) -> String {
+    policy.annotation("description").map_or_else(|| quote(&policy.to_string()), quote)
+}
+
+/// What a policy does when it applies.
+pub(crate) fn effect_of(policy: &CedarPolicy) -> Effect {
+    match policy.effect() {
+        CedarEffect::Permit => Effect::Permit,
+        CedarEffect::Forbid => Effect::Forbid,
+    }
+}
+
+/// Whether a policy is the tenant's own.
+pub(crate) fn is_tenants(id: &str) -> bool {
+    id.starts_with(TENANT_PREFIX)
+}
+
+/// Whether a tenant's policy may name this entity.
+fn belongs(literal: &EntityUid, tenant: &TenantId) -> bool {
+    let id = literal.id().unescaped();
+    match literal.type_name().to_string().as_str() {
+        "Ringfence::Action" | "Ringfence::Role" => true,
+        "Ringfence::Anonymous" => id == "anonymous",
+        "Ringfence::Tenant" => id == tenant.as_str(),
+        "Ringfence::Person" | "Ringfence::Service" | "Ringfence::Plugin" | "Ringfence::Secret" => {
+            id.strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.is_empty())
+        }
+        _ => false,
+    }
+}
+
+fn foreign_error(text: &str, start: usize, foreign: &EntityUid, tenant: &TenantId) -> PolicyError {
+    let written = foreign.to_string();
+    let at = text.get(start..).and_then(|rest| rest.find(&written)).map_or(start, |found| start + found);
+    let help = match foreign.type_name().basename() {
+        "Operator" | "Host" => "operators and the host are the platform's to decide about".to_owned(),
+        "Tenant" => format!("write Ringfence::Tenant::\"{tenant}\""),
+        "Anonymous" => "write Ringfence::Anonymous::\"anonymous\"".to_owned(),
+        kind => format!("ids start with the tenant: Ringfence::{kind}::\"{tenant}/...\""),
+    };
+    invalid(text, at, format!("`{}` is not of tenant `{tenant}`", quote(&written)), Some(help))
+}
+
+/// The place of a policy in its text, from 0: Cedar numbers them `policy0`, `policy1`, ...
+fn ordinal(id: &PolicyId) -> usize {
+    id.to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
+}
+
+fn located(text: &str, error: &dyn Diagnostic, fallback: usize) -> PolicyError {
+    let label = error.labels().and_then(|mut labels| labels.next());
+    let offset = label.as_ref().map_or(fallback, miette::LabeledSpan::offset);
+    let help = error.help().map(|help| quote(&help.to_string()));
+    let mut message = error.to_string();
+    // What the place is called ("expected `)`") says more than the error's headline alone.
+    if let Some(detail) = label.as_ref().and_then(|label| label.label()) {
+        message = format!("{message}: {detail}");
+    }
+    invalid(text, offset, quote(&message), help)
+}
+
+fn quote(text: &str) -> String {
+    let mut out: String = text.chars().take(QUOTE_CHARS_MAX).collect();
+    if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
+        out.push_str("...");
+    }
+    out
+}
