@@ -24,18 +24,18 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// The directory of built programs that this test was built into.
+/// The directory of built programs that this test or benchmark was built into.
 pub fn programs() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let deps = own.parent().context("a test has a directory")?;
-    Ok(deps.parent().context("the directory of tests has a parent")?.to_owned())
+    // Tests lie in `deps` under it, benchmarks in it.
+    let dirs = own.ancestors().skip(1).take(2);
+    let found = dirs.map(Path::to_owned).find(|dir| dir.join("ringfence").is_file());
+    found.context("`ringfence` is not built; run: cargo xtask test")
 }
 
 /// The `ringfence` binary under test.
 pub fn ringfence() -> Result<PathBuf> {
-    let path = programs()?.join("ringfence");
-    ensure!(path.exists(), "`{}` is not built; run: cargo xtask test", path.display());
-    Ok(path)
+    Ok(programs()?.join("ringfence"))
 }
 
 /// The bytes of a built guest.

@@ -55,7 +55,7 @@ pub fn run(arguments: &DemoArgs) -> Result<()> {
         stage = Some(started);
         Ok(text)
     })?;
-    let stage = stage.context("the host is up")?;
+    let mut stage = stage.context("the host is up")?;
     walk(&mut show, &stage)?;
     if !show.failed.is_empty() {
         bail!("failed: {}", show.failed.join(", "));
@@ -63,8 +63,7 @@ pub fn run(arguments: &DemoArgs) -> Result<()> {
     if !arguments.once {
         println!("\nserving until Ctrl-C\n  control  {}\n  plugins  {}\n  try      curl {}/acme/hello/", stage.control, stage.plugins, stage.plugins);
         println!("  act as   RINGFENCE_HOME={} target/debug/ringfence --tenant acme status", stage.home("acme").display());
-        let mut child = stage.child;
-        child.wait()?;
+        stage.child.wait()?;
     }
     drop(cleanup);
     Ok(())

@@ -3,8 +3,12 @@
 //! Must never hold logic of its own: it parses the verb, hands over, and prints the error.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod demo;
 mod guests;
 mod hostile;
+mod run;
+mod test;
 mod inspect;
 mod js;
 
@@ -24,11 +28,20 @@ struct Arguments {
 enum Verb {
     /// Build the example plugins and the guests of the tests into target/guests
     Guests(guests::GuestsArgs),
+    /// Show the main job on the embedded store, with checks
+    Demo(demo::DemoArgs),
+    /// Run everything CI runs: format, guests, tests, lints
+    Test(test::TestArgs),
+    /// Run a benchmark, or list them
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Guests(arguments) => guests::run(&arguments),
+        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

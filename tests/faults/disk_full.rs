@@ -1,0 +1,70 @@
+//! A full disk: writes are refused with a code and without an effect, reads and calls go on where they can, and space
+//! that comes back is enough. The disk is a small tmpfs of the test's own; mounting it needs root,
+//! as CI is.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use reqwest::StatusCode;
+use ringfence_tests::{Host, Place, answer, problem, string};
+use serde_json::json;
+
+/// A mounted tmpfs that is unmounted when dropped.
+struct Small(PathBuf, tempfile::TempDir);
+
+impl Small {
+    fn mount(mib: u32) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let status =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "ringfence-test"]).arg(dir.path()).status()?;
+        ensure!(status.success(), "mounting a tmpfs needs root");
+        Ok(Self(dir.path().to_owned(), dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_heals() -> Result<()> {
+    let disk = Small::mount(160)?;
+    let place = Place::inside(&disk.0)?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let secret = acme.path("/secrets/one");
+    answer(acme.admin.put(&secret).body("before").send().await?).await?;
+
+    let ballast = disk.0.join("ballast");
+    let free = rustix::fs::statvfs(&disk.0)?;
+    std::fs::write(&ballast, vec![1_u8; usize::try_from(free.f_bavail * free.f_frsize)?])?;
+
+    let (status, refused) = problem(acme.admin.put(&acme.path("/secrets/two")).body("during").send().await?).await?;
+    assert!(matches!(status, 503 | 507), "{refused}");
+    assert!(matches!(string(&refused, "code")?.as_str(), "audit-unavailable" | "store-full" | "store-unavailable"), "{refused}");
+    let names = answer(acme.admin.get(&acme.path("/secrets")).send().await?).await?;
+    assert_eq!(names["items"].as_array().map(Vec::len), Some(1), "a refused write has no effect");
+    let ready = reqwest::get(format!("{}/readyz", host.control)).await?;
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let call = acme.fetch("hello", "/").await?.0;
+    assert!(matches!(call, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE), "{call}");
+
+    std::fs::remove_file(&ballast)?;
+    ringfence_tests::eventually("writes are taken again", async || {
+        Ok(acme.admin.put(&acme.path("/secrets/two")).body("after").send().await?.status().is_success())
+    })
+    .await?;
+    assert_eq!(acme.fetch("hello", "/").await?.0, StatusCode::OK);
+    let key = acme.admin.key.clone();
+    host.stop()?;
+    let host = Host::start(&place)?;
+    let admin = host.sign_in(&key).await?;
+    let names = answer(admin.get("/tenants/acme/secrets").send().await?).await?;
+    assert_eq!(names["items"].as_array().map(Vec::len), Some(2), "{}", json!(names));
+    Ok(())
+}

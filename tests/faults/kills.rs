@@ -1,0 +1,185 @@
+//! kill -9 at random points, torn files, and the drain.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::{Method, StatusCode};
+use ringfence_tests::{Host, Place, Session, Tenant, answer, files_under, guest, string};
+use serde_json::json;
+
+/// Cycles of upload, deploy, key-value and kill.
+const CYCLES: u32 = 50;
+
+/// A small generator with a fixed seed, so that a failure can be had again (xorshift, Marsaglia 2003).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
+    let place = Place::new()?;
+    let mut dice = Dice(0x5eed_0001);
+    let mut host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("visits", "visits", "[budget]\ntime_ms = 20000\n", &[("keyvalue", &["default"])]).await?;
+    let key = acme.admin.key.clone();
+    let (mut counted, mut versions) = (0_u64, Vec::new());
+    for cycle in 0..CYCLES {
+        let admin = host.sign_in(&key).await?;
+        let tenant = Tenant { name: "acme".to_owned(), admin };
+        let work = tokio::spawn(one_cycle(tenant, cycle, counted));
+        tokio::time::sleep(Duration::from_millis(dice.below(400))).await;
+        host.kill()?;
+        let done = work.await?;
+        // One call may have been counted and its answer lost with the host.
+        let (least, most) = (done.counted, done.counted + 1);
+        versions.extend(done.versions);
+        host = Host::start(&place).with_context(|| format!("cycle {cycle}: the host must open again"))?;
+        let admin = host.sign_in(&key).await?;
+        let (status, text) = admin.fetch("/acme/visits/n").await?;
+        assert_eq!(status, StatusCode::OK, "cycle {cycle}: {text}");
+        counted = text.split(' ').next().and_then(|number| number.parse().ok()).context("a count")?;
+        assert!((least + 1..=most + 1).contains(&counted), "cycle {cycle}: {counted} counted, {least} acknowledged");
+        let detail = answer(admin.get("/tenants/acme/plugins/visits").send().await?).await?;
+        for version in &versions {
+            let known = detail["versions"].as_array().is_some_and(|list| list.iter().any(|v| v["version"] == **version));
+            assert!(known, "cycle {cycle}: acknowledged version {version} is lost");
+        }
+    }
+    let admin = host.sign_in(&key).await?;
+    let head = answer(admin.get("/tenants/acme/audit/checkpoint").send().await?).await?;
+    assert!(head["size"].as_u64() > Some(u64::from(CYCLES)));
+    Ok(())
+}
+
+struct Done {
+    counted: u64,
+    versions: Vec<String>,
+}
+
+/// Works until the host is gone; gives what was acknowledged.
+async fn one_cycle(tenant: Tenant, cycle: u32, counted: u64) -> Done {
+    let mut done = Done { counted, versions: Vec::new() };
+    for round in 0.. {
+        match tenant.fetch("visits", "/n").await {
+            Ok((StatusCode::OK, _)) => done.counted += 1,
+            _ => return done,
+        }
+        let version = format!("1.{cycle}.{round}");
+        let Ok(bytes) = guest("visits") else { return done };
+        let manifest = format!("[plugin]\nname = \"visits\"\nversion = \"{version}\"\n");
+        match tenant.push_raw(&manifest, "visits", &version, bytes).await {
+            Ok(response) if response.status().is_success() => done.versions.push(version.clone()),
+            _ => return done,
+        }
+        if tenant.deploy("visits", &version).await.is_err() {
+            return done;
+        }
+    }
+    done
+}
+
+#[tokio::test]
+async fn a_torn_snapshot_file_does_not_keep_the_host_down() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let key = operator.key.clone();
+    host.kill()?;
+    let snapshots: Vec<_> = files_under(&place.data().join("store"))?
+        .into_iter()
+        .filter(|(path, _)| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap.")))
+        .collect();
+    let dir = files_under(&place.data())?
+        .into_iter()
+        .find(|(path, _)| path.file_name().is_some_and(|name| name == "db"))
+        .and_then(|(path, _)| path.parent().map(std::path::Path::to_owned))
+        .context("the store's own directory")?;
+    let text = snapshots.first().map_or_else(|| vec![7; 100], |(_, bytes)| bytes[..bytes.len() / 2].to_vec());
+    std::fs::write(dir.join("snap.00000000FFFFFFFF.generating"), text)?;
+    let host = Host::start(&place)?;
+    host.sign_in(&key).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broken_store_is_set_aside_and_said_not_overwritten() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    host.operator().await?;
+    host.stop()?;
+    let (path, mut bytes) = files_under(&place.data())?
+        .into_iter()
+        .find(|(path, _)| path.file_name().is_some_and(|name| name == "db"))
+        .context("the store's file")?;
+    for byte in bytes.iter_mut().step_by(7) {
+        *byte ^= 0x55;
+    }
+    std::fs::write(&path, &bytes)?;
+    for (snap, _) in files_under(&place.data())? {
+        if snap.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap.")) {
+            std::fs::write(snap, b"broken")?;
+        }
+    }
+    let Err(error) = Host::start(&place).map(drop) else {
+        anyhow::bail!("a host over a broken store came up as if it were new");
+    };
+    let text = format!("{error:#}");
+    assert!(!text.contains("panicked"), "{text}");
+    let kept = files_under(&place.data())?.into_iter().any(|(_, kept)| kept == bytes);
+    assert!(kept, "the broken file is kept for whoever restores it: {text}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sigterm_lets_an_open_call_finish_and_takes_no_new_one() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.push("hostile", "hostile", "0.1.0", "[budget]\ntime_ms = 8000\n").await?;
+    for (capability, scope) in [("keyvalue", &["*"][..]), ("logging", &[]), ("http", &["https://example.com"])] {
+        acme.grant("hostile", capability, scope).await?;
+    }
+    acme.deploy("hostile", "0.1.0").await?;
+    let open = tokio::spawn(acme.admin.call(Method::GET, "/acme/hostile/sleep?ms=2000").send());
+    ringfence_tests::eventually("the call runs", async || {
+        Ok(answer(operator.get("/host").send().await?).await?["running_count"] == 1)
+    })
+    .await?;
+    let admin: Session = acme.admin.clone();
+    let stopping = tokio::task::spawn_blocking(move || host.stop());
+    assert_eq!(open.await??.status(), StatusCode::OK);
+    let took = stopping.await??;
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(admin.fetch("/acme/hostile/ok").await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_and_revocations_survive_a_kill() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let made = acme.admin.post(&acme.path("/tokens")).json(&json!({ "name": "gone", "role": "caller" })).send().await?;
+    let made = answer(made).await?;
+    let (id, key) = (string(&made, "id")?, string(&made, "key")?);
+    let gone = host.sign_in(&key).await?;
+    acme.admin.delete(&acme.path(&format!("/tokens/{id}"))).send().await?.error_for_status()?;
+    let token = gone.token.clone().unwrap_or_default();
+    host.kill()?;
+    let host = Host::start(&place)?;
+    assert_eq!(host.session(token).get("/whoami").send().await?.status(), StatusCode::UNAUTHORIZED);
+    assert!(host.sign_in(&key).await.is_err());
+    assert!(host.sign_in(&acme.admin.key).await.is_ok());
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Peers that send nothing, send slowly, or go away.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use reqwest::{Method, StatusCode};
+use ringfence_tests::{Host, Place, answer, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn two_hundred_silent_connections_keep_nobody_out_and_are_closed() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let mut silent = Vec::new();
+    for port in [&host.plugins, &host.control] {
+        for n in 0..100 {
+            let mut stream = TcpStream::connect(port.trim_start_matches("http://")).await?;
+            if n % 2 == 0 {
+                stream.write_all(b"GET /acme/hello/ HTTP/1.1\r\nho").await?;
+            }
+            silent.push(stream);
+        }
+    }
+    assert_eq!(acme.fetch("hello", "/").await?.0, StatusCode::OK);
+    assert_eq!(operator.get("/whoami").send().await?.status(), StatusCode::OK);
+    let ends = silent.into_iter().map(|mut stream| async move {
+        let mut buffer = Vec::new();
+        tokio::time::timeout(Duration::from_secs(25), stream.read_to_end(&mut buffer)).await.is_ok()
+    });
+    assert!(futures::future::join_all(ends).await.into_iter().all(|closed| closed), "a silent connection was kept");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_stops_arriving_is_ended() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("redact", "redact", "[budget]\ntime_ms = 60000\n", &[]).await?;
+    for (port, path) in [(&host.plugins, "/acme/redact/"), (&host.control, "/api/v1/tenants/acme/plugins/x/versions/0.1.0")] {
+        let method = if path.starts_with("/api") { "PUT" } else { "POST" };
+        let token = acme.admin.token.clone().unwrap_or_default();
+        let mut stream = TcpStream::connect(port.trim_start_matches("http://")).await?;
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: 1000\r\n\r\nabc");
+        stream.write_all(head.as_bytes()).await?;
+        let mut got = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(40), stream.read_buf(&mut got)).await?;
+        let text = String::from_utf8_lossy(&got);
+        assert!(text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5") || got.is_empty(), "{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_frees_the_slot() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.push("hostile", "hostile", "0.1.0", "[budget]\ntime_ms = 60000\n").await?;
+    for (capability, scope) in [("keyvalue", &["*"][..]), ("logging", &[]), ("http", &["https://example.com"])] {
+        acme.grant("hostile", capability, scope).await?;
+    }
+    acme.deploy("hostile", "0.1.0").await?;
+    let running = async || -> Result<u64> {
+        Ok(answer(operator.get("/host").send().await?).await?["running_count"].as_u64().unwrap_or(99))
+    };
+    for path in ["/drip", "/sleep?ms=50000"] {
+        let call = tokio::spawn(acme.admin.call(Method::GET, &format!("/acme/hostile{path}")).send());
+        eventually("the call runs", async || Ok(running().await? == 1)).await?;
+        if path == "/drip" {
+            drop(call.await??);
+        } else {
+            call.abort();
+        }
+        eventually("the slot is free", async || Ok(running().await? == 0)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The tenant boundary, over every endpoint of the description: a stranger, a member of another tenant, each role.
+
+use anyhow::{Context, Result};
+use reqwest::Method;
+use ringfence_tests::{Session, root, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+/// Every operation of the control plane, its path filled in for a tenant.
+fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
+    let text: Value = serde_json::from_str(&ringfence_control::openapi())?;
+    let mut found = Vec::new();
+    for (path, methods) in text["paths"].as_object().context("paths")? {
+        for method in methods.as_object().context("methods")?.keys().filter(|key| key.len() <= 6) {
+            let filled = path
+                .replace("{tenant}", tenant)
+                .replace("{plugin}", "hello")
+                .replace("{version}", "9.9.9")
+                .replace("{capability}", "keyvalue")
+                .replace("{name}", "n")
+                .replace("{invocation}", "i_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+                .replace("{id}", "nothing");
+            if let Some(rest) = filled.strip_prefix("/api/v1") {
+                let label = format!("{} {path}", method.to_uppercase());
+                found.push((Method::from_bytes(method.to_uppercase().as_bytes())?, rest.to_owned(), label));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A body that the endpoint could act on, so that a refusal is the policy's and not the parser's.
+fn body_for(path: &str) -> Value {
+    match path.rsplit('/').next() {
+        Some("tenants") => json!({ "name": "made" }),
+        Some("tokens") => json!({ "name": "k", "role": if path.contains("/tenants/") { "caller" } else { "operator" } }),
+        Some("deploy") => json!({ "version": "0.1.0" }),
+        Some("policy") => json!({ "text": "" }),
+        Some("keyvalue") => json!({ "scope": ["default"] }),
+        Some("n") => json!({ "value": "v" }),
+        _ => json!({}),
+    }
+}
+
+async fn send(who: &Session, method: &Method, path: &str) -> Result<(u16, Value)> {
+    let mut request = who.request(method.clone(), path);
+    if matches!(*method, Method::POST | Method::PUT) {
+        request = request.json(&body_for(path));
+    }
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    Ok((status, serde_json::from_str(&response.text().await?).unwrap_or(Value::Null)))
+}
+
+#[tokio::test]
+async fn no_endpoint_answers_a_stranger() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    host.tenant(&operator, "acme").await?;
+    for (method, path, label) in operations("acme")? {
+        if path == "/zero-trust/authenticate" {
+            continue;
+        }
+        let (status, answer) = send(&host.anonymous(), &method, &path).await?;
+        assert_eq!((status, answer["code"].as_str()), (401, Some("unauthenticated")), "{label}");
+        let (status, _) = send(&host.session("eyJ.not.atoken".to_owned()), &method, &path).await?;
+        assert_eq!(status, 401, "{label}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_tenants_things_are_the_same_404_as_nothing() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let mut count = 0;
+    for ((method, theirs, label), (_, nobodys, _)) in operations("acme")?.into_iter().zip(operations("nobody")?) {
+        if !theirs.starts_with("/tenants/acme") {
+            continue;
+        }
+        let (status, mut real) = send(&globex.admin, &method, &theirs).await?;
+        let (absent_status, mut absent) = send(&globex.admin, &method, &nobodys).await?;
+        for answer in [&mut real, &mut absent] {
+            if let Some(fields) = answer.as_object_mut() {
+                assert!(fields.remove("request_id").is_some(), "{label}");
+            }
+        }
+        assert_eq!((status, absent_status), (404, 404), "{label}: {real} {absent}");
+        assert_eq!(real, absent, "{label}");
+        count += 1;
+    }
+    assert!(count >= 20, "{count} endpoints of a tenant");
+    // What was tried is on the victim's log.
+    let mut codes = String::new();
+    let page = ringfence_tests::answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?;
+    for item in page["items"].as_array().into_iter().flatten() {
+        codes.push_str(&string(item, "envelope")?);
+    }
+    assert!(codes.contains("TEN-900"), "{codes}");
+    Ok(())
+}
+
+/// What each role may do at each endpoint, as one table that a person can read: tests/golden/roles.txt. Change it with
+/// `RINGFENCE_GOLDEN=write`.
+#[tokio::test]
+async fn the_role_by_endpoint_matrix_is_the_golden_one() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let mut people: Vec<(&str, Session)> = vec![("operator", operator.clone()), ("tenant-admin", acme.admin.clone())];
+    for role in ["developer", "auditor", "caller"] {
+        people.push((role, acme.member(&host, role, role).await?));
+    }
+    let mut lines = vec![format!("{:<62} {}", "endpoint", people.iter().map(|(role, _)| *role).collect::<Vec<_>>().join(" "))];
+    for (method, path, label) in operations("acme")? {
+        // These would take away what the rest of the table is about; each has a test of its own.
+        if label == "DELETE /api/v1/tenants/{tenant}" || label.ends_with("/suspend") || path == "/zero-trust/authenticate" {
+            continue;
+        }
+        let mut row = Vec::new();
+        for (role, who) in &people {
+            let (status, answer) = send(who, &method, &path).await?;
+            let verdict = match (status, answer["code"].as_str()) {
+                (403, Some("denied")) => "no",
+                (404, Some("not-found")) if answer["detail"] == "there is no such thing here" && *role == "operator" => "hidden",
+                (401, _) => "401",
+                _ => "yes",
+            };
+            row.push(format!("{verdict:<w$}", w = role.len()));
+        }
+        lines.push(format!("{label:<62} {}", row.join(" ").trim_end()));
+    }
+    golden("roles.txt", &(lines.join("\n") + "\n"))
+}
+
+fn golden(name: &str, text: &str) -> Result<()> {
+    let path = root().join("tests/golden").join(name);
+    if std::env::var_os("RINGFENCE_GOLDEN").is_some_and(|mode| mode == "write") {
+        std::fs::create_dir_all(path.parent().context("a golden file has a directory")?)?;
+        std::fs::write(&path, text)?;
+    }
+    let kept = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+    assert_eq!(kept, text, "tests/golden/{name} differs; if that is meant, write it anew");
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! A reader of the disk: nothing a tenant gave us is found in the data directory, by any of its words.
+
+use std::os::unix::fs::PermissionsExt;
+
+use anyhow::Result;
+use ringfence_tests::{answer, eventually, files_under, guest};
+use serde_json::json;
+
+use crate::{ship_hostile, started};
+
+#[tokio::test]
+async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "zanzibar").await?;
+    acme.ship("visits", "quokka-visits", "", &[("keyvalue", &["default"])]).await?;
+    acme.fetch("quokka-visits", "/kea-bird-key").await?;
+    ship_hostile(&acme, "time_ms = 5000").await?;
+    acme.fetch("hostile", "/kv?key=platypus-key&value=wombat-value").await?;
+    acme.fetch("hostile", "/log-flood?n=5").await?;
+    answer(acme.admin.put(&acme.path("/secrets/numbat-name")).body("echidna-secret").send().await?).await?;
+    let config = json!({ "value": "dingo-value" });
+    answer(acme.admin.put(&acme.path("/plugins/hostile/config/cassowary-config")).json(&config).send().await?).await?;
+    acme.member(&host, "bilby-member", "caller").await?;
+    let policy = json!({ "text": "@id(\"bandicoot-policy\")\npermit(principal, action == Ringfence::Action::\"invoke\", resource) when { false };" });
+    answer(acme.admin.put(&acme.path("/policy")).json(&policy).send().await?).await?;
+    eventually("the guest log is stored", async || {
+        let page = answer(acme.admin.get(&acme.path("/plugins/hostile/logs")).send().await?).await?;
+        Ok(page["items"].as_array().is_some_and(|lines| !lines.is_empty()))
+    })
+    .await?;
+    let component = guest("visits")?;
+    let (data, key) = (host.data.clone(), acme.admin.key.clone());
+    host.stop()?;
+
+    let mut words: Vec<Vec<u8>> = [
+        "quokka-visits", "kea-bird-key", "platypus-key", "wombat-value", "numbat-name", "echidna-secret",
+        "cassowary-config", "dingo-value", "bilby-member", "bandicoot-policy",
+    ]
+    .iter()
+    .map(|word| word.as_bytes().to_vec())
+    .collect();
+    words.push(key.into_bytes());
+    // Any piece of a component: its names are in its bytes and in the native code made from it.
+    words.push(b"wasi:keyvalue".to_vec());
+    words.push(component[..64].to_vec());
+    for (path, bytes) in files_under(&data)? {
+        let name = path.display().to_string();
+        for word in &words {
+            assert!(!bytes.windows(word.len()).any(|window| window == word), "{} is in {name}", String::from_utf8_lossy(word));
+            assert!(!name.contains(&*String::from_utf8_lossy(word)), "{name}");
+        }
+        assert!(!name.contains("zanzibar"), "{name}");
+        let mode = std::fs::metadata(&path)?.permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name} can be read by others: {mode:o}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tampered_native_code_entry_is_never_loaded() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let key = acme.admin.key.clone();
+    host.stop()?;
+    let native = place.data().join("native");
+    let entries = files_under(&native)?;
+    assert!(!entries.is_empty());
+    for (path, mut bytes) in entries {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(path, bytes)?;
+    }
+    let host = ringfence_tests::Host::start(&place)?;
+    let admin = host.sign_in(&key).await?;
+    let (status, text) = admin.fetch("/acme/hello/").await?;
+    assert!(status.is_success() && text.starts_with("hello"), "{status} {text}");
+    assert!(host.stderr().contains("cache"), "the tampering is reported: {}", host.stderr());
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Forged, altered and misplaced credentials.
+
+use anyhow::Result;
+use data_encoding::BASE64URL_NOPAD;
+use reqwest::StatusCode;
+use ringfence_tests::{answer, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+#[tokio::test]
+async fn an_altered_token_is_refused_wherever_it_was_altered() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let token = acme.admin.token.clone().unwrap_or_default();
+    let parts: Vec<&str> = token.split('.').collect();
+    assert_eq!(parts.len(), 3);
+    let mut forged = Vec::new();
+    for part in 0..3 {
+        for at in [0, parts[part].len() / 2, parts[part].len() - 2] {
+            let mut pieces: Vec<String> = parts.iter().map(ToString::to_string).collect();
+            let old = pieces[part].as_bytes()[at];
+            let new = if old == b'A' { 'B' } else { 'A' };
+            pieces[part].replace_range(at..=at, &new.to_string());
+            forged.push(pieces.join("."));
+        }
+    }
+    let none = BASE64URL_NOPAD.encode(br#"{"typ":"at+jwt","alg":"none"}"#);
+    forged.push(format!("{none}.{}.", parts[1]));
+    forged.push(format!("{none}.{}.{}", parts[1], parts[2]));
+    let symmetric = BASE64URL_NOPAD.encode(br#"{"typ":"at+jwt","alg":"HS256"}"#);
+    forged.push(format!("{symmetric}.{}.{}", parts[1], parts[2]));
+    let mut claims: Value = serde_json::from_slice(&BASE64URL_NOPAD.decode(parts[1].as_bytes())?)?;
+    claims["exp"] = json!(4_000_000_000_u64);
+    forged.push(format!("{}.{}.{}", parts[0], BASE64URL_NOPAD.encode(claims.to_string().as_bytes()), parts[2]));
+    forged.push(String::new());
+    forged.push("a".repeat(20_000));
+    for token in forged {
+        let who = host.session(token.clone());
+        for response in [who.get("/whoami").send().await?, who.call(reqwest::Method::GET, "/acme/hello/").send().await?] {
+            let status = response.status();
+            assert!(
+                matches!(status, StatusCode::UNAUTHORIZED | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+                "{status} for {token:.80}"
+            );
+        }
+    }
+    assert_eq!(acme.admin.get("/whoami").send().await?.status(), StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_token_of_another_host_or_tenant_opens_nothing_here() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let (_other_place, other, other_operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let same_name = other.tenant(&other_operator, "acme").await?;
+    let foreign = host.session(same_name.admin.token.clone().unwrap_or_default());
+    assert_eq!(foreign.get(&acme.path("/plugins")).send().await?.status(), StatusCode::UNAUTHORIZED);
+    let body = json!({ "method": "api_key", "key": same_name.admin.key });
+    assert_eq!(host.anonymous().post("/zero-trust/authenticate").json(&body).send().await?.status(), StatusCode::UNAUTHORIZED);
+    Ok(())
+}
+
+#[tokio::test]
+async fn unknown_and_known_keys_get_the_same_answer() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let mut wrong = acme.admin.key.clone();
+    let last = wrong.pop();
+    wrong.push(if last == Some('a') { 'b' } else { 'a' });
+    let mut answers = Vec::new();
+    for key in [wrong, "rfk_aaaaaaaaaaaaaaaa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned(), "x".to_owned()] {
+        let body = json!({ "method": "api_key", "key": key });
+        let response = host.anonymous().post("/zero-trust/authenticate").json(&body).send().await?;
+        let status = response.status();
+        let mut answer: Value = response.json().await?;
+        answer.as_object_mut().map(|fields| fields.remove("request_id"));
+        answers.push((status, answer));
+    }
+    assert_eq!(answers[0].0, StatusCode::UNAUTHORIZED);
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[1], answers[2]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_member_cannot_make_himself_more() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let developer = acme.member(&host, "dev", "developer").await?;
+    let asked = json!({ "name": "me", "role": "tenant-admin" });
+    assert_eq!(developer.post(&acme.path("/tokens")).json(&asked).send().await?.status(), StatusCode::FORBIDDEN);
+    let operator_role = json!({ "name": "me", "role": "operator" });
+    assert_eq!(acme.admin.post(&acme.path("/tokens")).json(&operator_role).send().await?.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_ne!(acme.admin.post("/tokens").json(&operator_role).send().await?.status(), StatusCode::CREATED);
+    let grant = developer.put(&acme.path("/plugins/p/grants/keyvalue")).json(&json!({})).send().await?;
+    assert_eq!(grant.status(), StatusCode::FORBIDDEN);
+    let denied: Value = grant.json().await?;
+    let why = answer(developer.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?).await?;
+    assert!(string(&why, "closest")?.contains("tenant-admin"), "{why}");
+    Ok(())
+}
