@@ -296,8 +296,10 @@ mod tests {
         let sealed = seal(&content(3 * CHUNK_BYTES + 5), 1 << 20, 7);
         let (head, chunks) = parts(&sealed);
         let [a, b, c, d] = [&chunks[0][..], &chunks[1], &chunks[2], &chunks[3]];
+        let wrongs: [&[&[u8]]; 8] =
+            [&[b, a, c, d], &[a, c, b, d], &[a, a, b, c, d], &[a, c, d], &[d], &[a, b, c, d, d], &[a, b, c, d, &[0]], &[a, b, c]];
         assert!(open(&join(&head, &[a, b, c, d])).is_ok());
-        for wrong in [&[b, a, c, d][..], &[a, c, b, d], &[a, a, b, c, d], &[a, c, d], &[d], &[a, b, c, d, d], &[a, b, c, d, &[0]], &[a, b, c]] {
+        for wrong in wrongs {
             assert!(open(&join(&head, wrong)).is_err());
         }
     }

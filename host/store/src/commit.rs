@@ -1,0 +1,409 @@
+//! The commit thread: the one writer. Checks preconditions against the state it changes, gives revisions, seals, applies,
+//! and makes everything that waited durable with one flush before it acknowledges any of it.
+//!
+//! Must never acknowledge what is not durable, and never let a write of a deleted tenant through. A read may see a batch a
+//! moment before it is durable; nothing that depends on it can become durable earlier, because there is one log.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ringfence_keys::Zeroizing;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::engine::{Engine, EngineError, Order, Span, Write};
+use crate::error::StoreError;
+use crate::files::Files;
+use crate::key::{AREA_FILES, AREA_RECORDS, Uid, area, successor};
+use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
+use crate::store::{REVISION_KEY, check_free};
+use crate::tenant_store::{Tenant, value_path};
+
+/// LIMIT: batches that may wait for the commit thread.
+const QUEUE_COUNT_MAX: usize = 1_024;
+/// LIMIT: longest wait for a place in that queue.
+const QUEUE_WAIT: Duration = Duration::from_secs(5);
+/// LIMIT: longest wait for an answer after that; a disk that hangs for longer counts as failed.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// LIMIT: batches made durable by one flush.
+const GROUP_COUNT_MAX: usize = 256;
+/// LIMIT: bytes of values made durable by one flush, reached by the batch that goes over.
+const GROUP_BYTES_MAX: usize = 16 << 20;
+/// Revisions given away between two writes of the ceiling. A restart skips what is left of them.
+const REVISIONS_AHEAD: u64 = 4_096;
+/// Records erased by one write.
+const ERASE_COUNT: usize = 500;
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) revision: AtomicU64,
+}
+
+/// What a batch writes under one stored key.
+pub(crate) enum Payload {
+    Inside(Zeroizing<Vec<u8>>),
+    InFile(FileRef),
+}
+
+/// What must hold, over stored keys.
+pub(crate) enum Check {
+    Absent(Vec<u8>),
+    Present(Vec<u8>),
+    Revision(Vec<u8>, u64),
+}
+
+/// A batch with its names sealed and its large values in files.
+pub(crate) struct Batch {
+    pub(crate) tenant: Arc<Tenant>,
+    /// INVARIANT: one change a key, so that a value file is either referred to or in `files`.
+    pub(crate) writes: BTreeMap<Vec<u8>, Option<Payload>>,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) files: PendingFiles,
+}
+
+/// Value files whose record is not written yet; removes them when dropped before that.
+pub(crate) struct PendingFiles {
+    pub(crate) files: Files,
+    pub(crate) uid: Uid,
+    pub(crate) ids: Vec<[u8; 16]>,
+}
+
+enum Job {
+    Batch(Batch, oneshot::Sender<Result<Commit, StoreError>>),
+    Erase(Uid, oneshot::Sender<Result<(), StoreError>>),
+    Close,
+}
+
+/// The way to the commit thread.
+pub(crate) struct Committer {
+    queue: mpsc::Sender<Job>,
+    thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
+}
+
+impl Drop for PendingFiles {
+    fn drop(&mut self) {
+        for id in &self.ids {
+            if let Err(error) = self.files.remove(&value_path(&self.uid, id)) {
+                tracing::warn!(%error, "a value file could not be removed; the next start removes it");
+            }
+        }
+    }
+}
+
+// === impl Committer ===
+
+impl Committer {
+    pub(crate) fn start(
+        engine: Arc<dyn Engine>,
+        files: Files,
+        counters: Arc<Counters>,
+        free_bytes_min: u64,
+        lock: Option<Arc<File>>,
+    ) -> Result<Self, StoreError> {
+        let revision = match engine.get(REVISION_KEY)? {
+            None => 0,
+            Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| StoreError::Damaged)?),
+        };
+        counters.revision.store(revision, Ordering::Relaxed);
+        let (queue, jobs) = mpsc::channel(QUEUE_COUNT_MAX);
+        let writer = Writer { engine, files, counters, free_bytes_min, revision, ceiling: revision, _lock: lock };
+        let thread = std::thread::Builder::new()
+            .name("store-commit".to_owned())
+            .spawn(move || writer.run(jobs))
+            .map_err(StoreError::unavailable)?;
+        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// One that refuses everything.
+    pub(crate) fn closed() -> Self {
+        Self { queue: mpsc::channel(1).0, thread: Mutex::new(None) }
+    }
+
+    /// Resolves once the batch is durable.
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Batch(batch, reply), answer).await
+    }
+
+    /// Resolves once nothing of the tenant is left in the database, durably.
+    pub(crate) async fn erase(&self, uid: Uid) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Erase(uid, reply), answer).await
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        QUEUE_COUNT_MAX.saturating_sub(self.queue.capacity())
+    }
+
+    /// Ends the thread after what is queued; blocks until it has. Fine to call twice.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else { return Ok(()) };
+        // A closed queue means that the thread has ended already.
+        let _ = self.queue.blocking_send(Job::Close);
+        thread.join().unwrap_or_else(|_panic| Err(StoreError::unavailable("the commit thread stopped")))
+    }
+
+    async fn send<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+        match timeout(QUEUE_WAIT, self.queue.send(job)).await {
+            Err(_elapsed) => return Err(StoreError::Busy),
+            Ok(Err(_closed)) => return Err(StoreError::Closed),
+            Ok(Ok(())) => {}
+        }
+        match timeout(ANSWER_WAIT, answer).await {
+            Err(_elapsed) => Err(StoreError::unavailable("the disk did not answer in time")),
+            Ok(Err(_gone)) => Err(StoreError::Closed),
+            Ok(Ok(result)) => result,
+        }
+    }
+}
+
+/// The thread's state.
+struct Writer {
+    engine: Arc<dyn Engine>,
+    files: Files,
+    counters: Arc<Counters>,
+    free_bytes_min: u64,
+    /// The newest revision given away.
+    revision: u64,
+    /// The revision up to which the database lets us give away.
+    ceiling: u64,
+    /// The directory is ours until the last write is through.
+    _lock: Option<Arc<File>>,
+}
+
+/// An applied batch that waits for the flush.
+struct Applied {
+    commit: Commit,
+    reply: oneshot::Sender<Result<Commit, StoreError>>,
+    /// Value files that nothing refers to once this is durable.
+    replaced: Vec<String>,
+}
+
+/// What became of one batch before the flush.
+struct Prepared {
+    commit: Commit,
+    writes: Vec<Write>,
+    replaced: Vec<String>,
+}
+
+impl Writer {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<(), StoreError> {
+        while let Some(first) = jobs.blocking_recv() {
+            // INVARIANT: never in the middle of a group: what was applied before a failure is in doubt, and a sync after
+            // it must fail too.
+            if let Err(error) = self.engine.recover() {
+                tracing::debug!(?error, "the database is still out of service");
+            }
+            let mut next = Some(first);
+            let mut applied = Vec::new();
+            let mut others = None;
+            let mut bytes = 0_usize;
+            while let Some(job) = next.take() {
+                match job {
+                    Job::Batch(batch, reply) => {
+                        bytes = bytes.saturating_add(batch.bytes());
+                        self.take(batch, reply, &mut applied);
+                    }
+                    other => others = Some(other),
+                }
+                if others.is_none() && applied.len() < GROUP_COUNT_MAX && bytes < GROUP_BYTES_MAX {
+                    next = jobs.try_recv().ok();
+                }
+            }
+            self.flush(applied);
+            match others {
+                Some(Job::Erase(uid, reply)) => {
+                    let _ = reply.send(self.erase(&uid));
+                }
+                Some(Job::Close) => {
+                    jobs.close();
+                    break;
+                }
+                _ => {}
+            }
+        }
+        // What was queued behind the close finds its answer dropped and reports the store closed.
+        self.engine.sync().map_err(StoreError::from)
+    }
+
+    /// Checks and applies one batch, or answers it with the reason why not.
+    fn take(&mut self, batch: Batch, reply: oneshot::Sender<Result<Commit, StoreError>>, applied: &mut Vec<Applied>) {
+        // A panic here must cost one batch, not every later write of the host.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let Prepared { commit, writes, replaced } = self.prepare(&batch)?;
+            let Batch { mut files, .. } = batch;
+            // From here on the outcome may be in doubt: a file too many is swept at the next start, one too few is a loss.
+            files.ids.clear();
+            self.engine.apply(writes)?;
+            Ok((commit, replaced))
+        }));
+        match result {
+            Ok(Ok((commit, replaced))) => applied.push(Applied { commit, reply, replaced }),
+            Ok(Err(error)) => self.refuse(reply, error),
+            Err(_panic) => self.refuse(reply, StoreError::unavailable("the write stopped in the middle")),
+        }
+    }
+
+    fn refuse(&mut self, reply: oneshot::Sender<Result<Commit, StoreError>>, error: StoreError) {
+        // The batch may have carried a raised ceiling; the next one carries it again.
+        self.ceiling = self.revision;
+        let _ = reply.send(Err(error));
+    }
+
+    fn prepare(&mut self, batch: &Batch) -> Result<Prepared, StoreError> {
+        batch.tenant.check_alive()?;
+        for (precondition, check) in batch.checks.iter().enumerate() {
+            if !self.holds(&batch.tenant, check)? {
+                return Err(StoreError::Conflict { precondition });
+            }
+        }
+        if batch.writes.values().any(Option::is_some) {
+            check_free(&self.files, self.free_bytes_min)?;
+        }
+        let mut writes = Vec::with_capacity(batch.writes.len() + 2);
+        let revision = self.next_revision(&mut writes);
+        let mut replaced = Vec::new();
+        let Tenant { uid, keys, entropy, .. } = &*batch.tenant;
+        for (key, payload) in &batch.writes {
+            if let Some(old) = self.old_file(&batch.tenant, key)? {
+                replaced.push(value_path(uid, &old.id));
+                writes.push(Write { key: index_key(uid, &old.id), value: None });
+            }
+            let value = match payload {
+                None => None,
+                Some(Payload::Inside(value)) => Some(seal_inside(keys, key, revision, value, entropy.as_ref())?),
+                Some(Payload::InFile(file)) => {
+                    writes.push(Write { key: index_key(uid, &file.id), value: Some(Vec::new()) });
+                    Some(seal_file_ref(keys, key, revision, *file, entropy.as_ref())?)
+                }
+            };
+            writes.push(Write { key: key.clone(), value });
+        }
+        Ok(Prepared { commit: Commit { revision }, writes, replaced })
+    }
+
+    fn holds(&self, tenant: &Tenant, check: &Check) -> Result<bool, StoreError> {
+        match check {
+            Check::Absent(key) => Ok(self.engine.get(key)?.is_none()),
+            Check::Present(key) => Ok(self.engine.get(key)?.is_some()),
+            Check::Revision(key, revision) => {
+                let Some(bytes) = self.engine.get(key)? else { return Ok(false) };
+                let stored = Stored::parse(&bytes)?;
+                // The revision in clear counts only once the seal over it was checked.
+                stored.open(&tenant.keys, key)?;
+                Ok(stored.revision == *revision)
+            }
+        }
+    }
+
+    /// The value file that a write to this key makes superfluous.
+    fn old_file(&self, tenant: &Tenant, key: &[u8]) -> Result<Option<FileRef>, StoreError> {
+        let Some(bytes) = self.engine.get(key)? else { return Ok(None) };
+        // A damaged record can be written over and deleted; its file, if it had one, stays until the tenant goes.
+        let Ok(stored) = Stored::parse(&bytes) else { return Ok(None) };
+        if !stored.is_in_file() {
+            return Ok(None);
+        }
+        match stored.open(&tenant.keys, key) {
+            Ok(Content::InFile(file)) => Ok(Some(file)),
+            _ => Ok(None),
+        }
+    }
+
+    fn next_revision(&mut self, writes: &mut Vec<Write>) -> u64 {
+        // LIMIT: 2^64 batches.
+        self.revision = self.revision.saturating_add(1);
+        if self.revision > self.ceiling {
+            self.ceiling = self.revision.saturating_add(REVISIONS_AHEAD);
+            writes.push(Write { key: REVISION_KEY.to_vec(), value: Some(self.ceiling.to_be_bytes().to_vec()) });
+        }
+        self.counters.revision.store(self.revision, Ordering::Relaxed);
+        self.revision
+    }
+
+    /// Makes everything applied durable, and only then says so to those who wait.
+    fn flush(&mut self, applied: Vec<Applied>) {
+        if applied.is_empty() {
+            return;
+        }
+        let synced = self.sync();
+        if synced.is_err() {
+            // The raised ceiling may be lost with the rest; write it again.
+            self.ceiling = self.revision;
+        }
+        for Applied { commit, reply, replaced } in applied {
+            let answer = match &synced {
+                Ok(()) => {
+                    self.counters.commits.fetch_add(1, Ordering::Relaxed);
+                    for path in replaced {
+                        if let Err(error) = self.files.remove(&path) {
+                            tracing::warn!(%error, "a value file could not be removed; the next start removes it");
+                        }
+                    }
+                    Ok(commit)
+                }
+                Err(error) => Err(error.clone().into()),
+            };
+            // Whoever asked may have stopped waiting; the batch is written all the same.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        catch_unwind(AssertUnwindSafe(|| self.engine.sync()))
+            .unwrap_or_else(|_panic| Err(EngineError::Failed("the flush stopped in the middle".to_owned())))
+    }
+
+    /// Removes every record of a tenant that is gone. Needs no space on the disk beyond the floor.
+    fn erase(&self, uid: &Uid) -> Result<(), StoreError> {
+        for kind in [AREA_RECORDS, AREA_FILES] {
+            let prefix = area(kind, uid);
+            let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+            loop {
+                let span = Span {
+                    from: Bound::Included(prefix.clone()),
+                    to: to.clone(),
+                    order: Order::Forward,
+                    count_max: ERASE_COUNT,
+                    bytes_max: GROUP_BYTES_MAX,
+                };
+                let rows = self.engine.range(&span)?;
+                self.engine.apply(rows.pairs.into_iter().map(|(key, _)| Write { key, value: None }).collect())?;
+                if !rows.more {
+                    break;
+                }
+            }
+        }
+        self.sync().map_err(StoreError::from)
+    }
+}
+
+impl Batch {
+    /// Bytes of values inside, for the group's limit.
+    fn bytes(&self) -> usize {
+        self.writes
+            .values()
+            .map(|payload| match payload {
+                Some(Payload::Inside(value)) => value.len(),
+                _ => 0,
+            })
+            .sum()
+    }
+}
+
+/// Where the index says that a value file is referred to.
+pub(crate) fn index_key(uid: &Uid, id: &[u8; 16]) -> Vec<u8> {
+    let mut key = area(AREA_FILES, uid);
+    key.extend_from_slice(id);
+    key
+}

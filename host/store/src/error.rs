@@ -1,0 +1,120 @@
+//! What can go wrong in the store, and whose fault it is.
+//!
+//! Must never carry a value, a key name or a tenant's name: errors reach logs.
+
+use std::path::PathBuf;
+
+use ringfence_core::Blame;
+use ringfence_keys::KeysError;
+
+/// A failure of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A precondition did not hold; nothing of the batch was written.
+    #[error("changed by someone else in the meantime")]
+    Conflict {
+        /// Which precondition, counted from 0.
+        precondition: usize,
+    },
+    /// The tenant was deleted; its handles are of no use any more.
+    #[error("the tenant is gone")]
+    Gone,
+    /// There is already a tenant of that name.
+    #[error("there is already a tenant of that name")]
+    Exists,
+    /// There is no tenant of that name.
+    #[error("there is no tenant of that name")]
+    UnknownTenant,
+    /// There is no such file.
+    #[error("there is no such file")]
+    Missing,
+    /// Too much is waiting to be written; nothing was. Try again later.
+    #[error("too many writes are waiting")]
+    Busy,
+    /// The disk is below its floor of free space; nothing was written. Deleting still works.
+    #[error("the disk is full: {free_bytes} bytes are free and {floor_bytes} are kept back")]
+    Full {
+        /// What is free.
+        free_bytes: u64,
+        /// What is kept free.
+        floor_bytes: u64,
+    },
+    /// The disk failed. A write that got this answer may or may not be there later; it was not acknowledged.
+    #[error("the store is unavailable: {reason}")]
+    Unavailable {
+        /// What the disk or the engine said.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// Another process has the store open.
+    #[error("the store at `{}` is in use by another process", path.display())]
+    InUse {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// The files are damaged. They were moved aside whole; restore a backup, or start again to begin empty.
+    #[error("the store is damaged ({reason}) and was moved to `{}`: restore a backup, or start again to begin empty", quarantined_to.display())]
+    Corrupt {
+        /// What was found.
+        reason: String,
+        /// Where the files are now.
+        quarantined_to: PathBuf,
+    },
+    /// A record or file was altered, moved or cut on disk.
+    #[error("stored data is damaged")]
+    Damaged,
+    /// A key of the key chain is not where it belongs.
+    #[error("the wrapped key of {what} is missing from the store")]
+    KeyMissing {
+        /// Whose key, without naming a tenant.
+        what: &'static str,
+    },
+    /// A value, batch, name or file is over its limit.
+    #[error("{what} is over its limit of {max}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// The limit, in bytes or in count as `what` says.
+        max: u64,
+    },
+    /// A page token that this store did not make.
+    #[error("not a page token")]
+    BadToken,
+    /// A name of a stored file that this store did not make.
+    #[error("not a file id")]
+    BadBlobId,
+    /// The keys room refused.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A value does not have the expected form.
+    #[error("a stored value does not have the expected form")]
+    Form(#[source] serde_json::Error),
+}
+
+impl StoreError {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Conflict { .. }
+            | Self::Gone
+            | Self::Exists
+            | Self::UnknownTenant
+            | Self::Missing
+            | Self::TooLarge { .. }
+            | Self::BadToken
+            | Self::BadBlobId => Blame::Caller,
+            _ => Blame::Host,
+        }
+    }
+
+    /// Whether the same call may work later without anybody mending anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy | Self::Full { .. } | Self::Unavailable { .. })
+    }
+
+    pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
+        Self::Unavailable { reason: reason.to_string() }
+    }
+}

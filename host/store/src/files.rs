@@ -1,0 +1,359 @@
+//! Small file work under the store's directory, through one directory handle, and its twin in memory for tests.
+//!
+//! A file appears whole under its name or not at all: it is written as `<name>.part`, made durable, then renamed. Must never
+//! reach outside the directory, and never be given a name that came from a caller unparsed.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
+
+/// What a file is called until it is whole.
+const PART: &str = ".part";
+const FILE_MODE: u32 = 0o600;
+
+/// A directory on disk, or a map in memory.
+#[derive(Clone)]
+pub(crate) enum Files {
+    Disk(Arc<Dir>),
+    Memory(Arc<Memory>),
+}
+
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<BTreeMap<String, Arc<Vec<u8>>>>);
+
+impl Memory {
+    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Vec<u8>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    /// Makes a directory and those above it, durably.
+    pub(crate) fn make_directory(&self, path: &str) -> io::Result<()> {
+        let Self::Disk(dir) = self else { return Ok(()) };
+        dir.create_dir_all(path)?;
+        let mut above = path;
+        sync_directory(dir, above)?;
+        while let Some((parent, _)) = above.rsplit_once('/') {
+            sync_directory(dir, parent)?;
+            above = parent;
+        }
+        sync_directory(dir, ".")
+    }
+
+    /// Starts a new file; its directory must be there.
+    pub(crate) fn create(&self, path: &str) -> io::Result<FileWriter> {
+        let to = match self {
+            Self::Disk(dir) => {
+                let mut options = OpenOptions::new();
+                options.write(true).create_new(true).mode(FILE_MODE);
+                To::Disk(Arc::clone(dir), dir.open_with(format!("{path}{PART}"), &options)?)
+            }
+            Self::Memory(memory) => To::Memory(Arc::clone(memory), Vec::new()),
+        };
+        Ok(FileWriter { path: path.to_owned(), to: Some(to) })
+    }
+
+    /// Writes a small file whole and durably. Fails when there is one of that name.
+    pub(crate) fn write(&self, path: &str, content: &[u8]) -> io::Result<()> {
+        let mut file = self.create(path)?;
+        file.write(content)?;
+        file.finish()
+    }
+
+    pub(crate) fn open(&self, path: &str) -> io::Result<FileReader> {
+        match self {
+            Self::Disk(dir) => Ok(FileReader::Disk(dir.open(path)?)),
+            Self::Memory(memory) => {
+                let content = memory.map().get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+                Ok(FileReader::Memory { content, at: 0 })
+            }
+        }
+    }
+
+    /// Reads a small file whole; none when there is no such.
+    pub(crate) fn read(&self, path: &str, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+        let reader = match self.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut content = Vec::new();
+        reader.take(bytes_max).read_to_end(&mut content)?;
+        Ok(Some(content))
+    }
+
+    /// Removes a file; fine when there is none. Not durable by itself.
+    pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
+        match self {
+            Self::Disk(dir) => match dir.remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                result => result,
+            },
+            Self::Memory(memory) => {
+                memory.map().remove(path);
+                Ok(())
+            }
+        }
+    }
+
+    /// Overwrites a file in place, then removes it, durably.
+    /// LIMIT: a copy-on-write file system or a wear-levelling disk may keep the old blocks for a while.
+    pub(crate) fn shred(&self, path: &str, noise: &[u8]) -> io::Result<()> {
+        if let Self::Disk(dir) = self {
+            let mut options = OpenOptions::new();
+            options.write(true);
+            match dir.open_with(path, &options) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => {
+                    let mut file = opened?;
+                    let length = usize::try_from(file.metadata()?.len()).unwrap_or(noise.len());
+                    let noise: Vec<u8> = noise.iter().copied().cycle().take(length.min(1 << 20)).collect();
+                    file.write_all(&noise)?;
+                    file.sync_all()?;
+                }
+            }
+        }
+        self.remove(path)?;
+        self.sync_above(path)
+    }
+
+    /// Removes a directory and everything in it; fine when there is none.
+    pub(crate) fn remove_directory(&self, path: &str) -> io::Result<()> {
+        match self {
+            Self::Disk(dir) => match dir.remove_dir_all(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+                Ok(()) => self.sync_above(path),
+            },
+            Self::Memory(memory) => {
+                memory.map().retain(|name, _| !name.starts_with(&format!("{path}/")));
+                Ok(())
+            }
+        }
+    }
+
+    /// The whole files in a directory, without those that were never finished; nothing when there is no directory.
+    pub(crate) fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        Ok(self.names(path)?.into_iter().filter(|name| !name.ends_with(PART)).collect())
+    }
+
+    /// Removes files that were never finished; says how many. Only before anyone writes.
+    pub(crate) fn sweep_unfinished(&self, path: &str) -> io::Result<usize> {
+        let unfinished: Vec<String> = self.names(path)?.into_iter().filter(|name| name.ends_with(PART)).collect();
+        for name in &unfinished {
+            self.remove(&format!("{path}/{name}"))?;
+        }
+        Ok(unfinished.len())
+    }
+
+    /// Bytes free for an unprivileged writer; none in memory.
+    pub(crate) fn free_bytes(&self) -> Option<u64> {
+        let Self::Disk(dir) = self else { return None };
+        let about = rustix::fs::fstatvfs(dir.as_ref()).ok()?;
+        Some(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+
+    /// Bytes of all files below a directory.
+    pub(crate) fn bytes_below(&self, path: &str) -> io::Result<u64> {
+        match self {
+            Self::Memory(memory) => {
+                let below = format!("{path}/");
+                Ok(memory.map().iter().filter(|(name, _)| name.starts_with(&below)).map(|(_, file)| file.len() as u64).sum())
+            }
+            Self::Disk(dir) => {
+                let mut waiting = vec![path.to_owned()];
+                let mut bytes = 0_u64;
+                while let Some(path) = waiting.pop() {
+                    let entries = match dir.read_dir(&path) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        entries => entries?,
+                    };
+                    for entry in entries {
+                        let entry = entry?;
+                        // A file may go while we look; it counts as nothing then.
+                        let Ok(about) = entry.metadata() else { continue };
+                        if about.is_dir() {
+                            waiting.push(format!("{path}/{}", entry.file_name().to_string_lossy()));
+                        } else {
+                            bytes = bytes.saturating_add(about.len());
+                        }
+                    }
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn names(&self, path: &str) -> io::Result<Vec<String>> {
+        match self {
+            Self::Disk(dir) => match dir.read_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+                Err(error) => Err(error),
+                Ok(entries) => {
+                    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+                }
+            },
+            Self::Memory(memory) => {
+                let below = format!("{path}/");
+                let map = memory.map();
+                Ok(map.keys().filter_map(|name| name.strip_prefix(&below)).map(str::to_owned).collect())
+            }
+        }
+    }
+
+    fn sync_above(&self, path: &str) -> io::Result<()> {
+        match self {
+            Self::Disk(dir) => sync_directory(dir, path.rsplit_once('/').map_or(".", |(above, _)| above)),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+}
+
+fn sync_directory(dir: &Dir, path: &str) -> io::Result<()> {
+    dir.open(path)?.sync_all()
+}
+
+/// A file on its way. Dropped before [`FileWriter::finish`], it leaves nothing.
+pub(crate) struct FileWriter {
+    path: String,
+    to: Option<To>,
+}
+
+enum To {
+    Disk(Arc<Dir>, File),
+    Memory(Arc<Memory>, Vec<u8>),
+}
+
+// === impl FileWriter ===
+
+impl FileWriter {
+    pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        match &mut self.to {
+            Some(To::Disk(_, file)) => file.write_all(data),
+            Some(To::Memory(_, content)) => {
+                content.extend_from_slice(data);
+                Ok(())
+            }
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Makes the file durable and gives it its name, durably.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        match &self.to {
+            Some(To::Disk(dir, file)) => {
+                file.sync_all()?;
+                dir.rename(format!("{}{PART}", self.path), dir, &self.path)?;
+                sync_directory(dir, self.path.rsplit_once('/').map_or(".", |(above, _)| above))?;
+            }
+            Some(To::Memory(memory, content)) => {
+                memory.map().insert(self.path.clone(), Arc::new(content.clone()));
+            }
+            None => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+        self.to = None;
+        Ok(())
+    }
+}
+
+impl Drop for FileWriter {
+    fn drop(&mut self) {
+        if let Some(To::Disk(dir, _)) = &self.to
+            && let Err(error) = dir.remove_file(format!("{}{PART}", self.path))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "an unfinished file could not be removed; the next start removes it");
+        }
+    }
+}
+
+pub(crate) enum FileReader {
+    Disk(File),
+    Memory { content: Arc<Vec<u8>>, at: usize },
+}
+
+impl Read for FileReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Disk(file) => file.read(into),
+            Self::Memory { content, at } => {
+                let count = content.get(*at..).unwrap_or_default().read(into)?;
+                *at += count;
+                Ok(count)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both() -> (tempfile::TempDir, [Files; 2]) {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient_dir(directory.path(), cap_std::ambient_authority()).unwrap();
+        (directory, [Files::Disk(Arc::new(dir)), Files::Memory(Arc::default())])
+    }
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let (_directory, both) = both();
+        for files in both {
+            files.make_directory("a/b").unwrap();
+            let mut file = files.create("a/b/f").unwrap();
+            file.write(b"one").unwrap();
+            assert!(files.read("a/b/f", 100).unwrap().is_none());
+            file.write(b"two").unwrap();
+            file.finish().unwrap();
+            assert_eq!(files.read("a/b/f", 100).unwrap().unwrap(), b"onetwo");
+            drop(files.create("a/b/g").unwrap());
+            assert_eq!(files.list("a/b").unwrap(), vec!["f"]);
+            assert_eq!(files.sweep_unfinished("a/b").unwrap(), 0, "dropping left nothing");
+            assert_eq!(files.bytes_below("a").unwrap(), 6);
+        }
+    }
+
+    #[test]
+    fn a_shredded_file_is_overwritten_before_it_goes() {
+        let (directory, [disk, memory]) = both();
+        for files in [disk, memory] {
+            files.write("key", b"canary").unwrap();
+            // A second name of the same file shows what became of its bytes.
+            let other = directory.path().join("other");
+            let _ = std::fs::hard_link(directory.path().join("key"), &other);
+            files.shred("key", &[7; 3]).unwrap();
+            assert!(files.read("key", 100).unwrap().is_none());
+            assert_eq!(std::fs::read(&other).unwrap(), [7; 6]);
+            files.shred("key", &[7]).unwrap();
+        }
+    }
+
+    #[test]
+    fn removing_a_directory_takes_all_of_it_and_nothing_else() {
+        let (_directory, both) = both();
+        for files in both {
+            for path in ["a/x", "ab"] {
+                files.make_directory(path).unwrap();
+                files.write(&format!("{path}/f"), b"1").unwrap();
+            }
+            files.remove_directory("a").unwrap();
+            files.remove_directory("a").unwrap();
+            assert_eq!(files.list("a/x").unwrap(), Vec::<String>::new());
+            assert_eq!(files.list("ab").unwrap(), vec!["f"]);
+        }
+    }
+
+    #[test]
+    fn nothing_outside_the_directory_can_be_named() {
+        let (directory, [disk, _]) = both();
+        std::fs::create_dir(directory.path().join("sub")).unwrap();
+        let Files::Disk(dir) = &disk else { panic!("the first is on disk") };
+        let inner = Files::Disk(Arc::new(dir.open_dir("sub").unwrap()));
+        assert!(inner.write("../escaped", b"x").is_err());
+        assert!(!directory.path().join("escaped").exists());
+    }
+}

@@ -1,0 +1,262 @@
+//! Names of records: paths of segments, sealed segment by segment.
+//!
+//! Stored form: 1 byte 0x01, the tenant's uid (16 bytes), then for a name segment 0x01, its sealed length (2 bytes
+//! big-endian) and AES-SIV of the name with everything before it as associated data; for a number segment 0x02 and 8 bytes
+//! big-endian, in clear, so that numbers keep their order on disk. Every segment says where it ends, so a stored path that
+//! starts with another is always below it.
+//!
+//! Must never let two paths share a stored form, nor a name reach the disk in clear.
+
+use std::fmt;
+
+use ringfence_keys::TenantKeys;
+
+use crate::error::StoreError;
+
+/// LIMIT: most bytes of a name segment.
+pub const KEY_NAME_BYTES_MAX: usize = 2_048;
+/// LIMIT: most segments of a key.
+pub const KEY_SEGMENTS_COUNT_MAX: usize = 16;
+
+/// First byte of every tenant's record on disk.
+pub(crate) const AREA_RECORDS: u8 = 1;
+/// First byte of the index of value files on disk.
+pub(crate) const AREA_FILES: u8 = 2;
+/// Length of a tenant's uid.
+pub(crate) const UID_BYTES: usize = 16;
+
+const NAME: u8 = 1;
+const NUMBER: u8 = 2;
+
+/// A tenant's unique id, which names its area on disk and says nothing about its name.
+pub(crate) type Uid = [u8; UID_BYTES];
+
+/// One segment of a key.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Segment {
+    /// A name, sealed on disk. Names below one parent have a stable but arbitrary order.
+    Name(String),
+    /// A number, in clear on disk and in numeric order.
+    Number(u64),
+}
+
+/// The name of a record: a path of segments, such as `Key::new(["kv", plugin, bucket, key])`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Key(Vec<Segment>);
+
+// === impl Segment ===
+
+impl From<&str> for Segment {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+impl From<String> for Segment {
+    fn from(name: String) -> Self {
+        Self::Name(name)
+    }
+}
+impl From<&String> for Segment {
+    fn from(name: &String) -> Self {
+        Self::Name(name.clone())
+    }
+}
+impl From<u64> for Segment {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+/// SECURITY: names are tenant data; Debug shows the shape only.
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "<name of {} bytes>", name.len()),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    /// A key of these segments. An empty one is the root: not a record's name, but a prefix of all.
+    pub fn new<I>(segments: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Segment>,
+    {
+        Self(segments.into_iter().map(Into::into).collect())
+    }
+    /// This key with one more segment.
+    #[must_use]
+    pub fn push(mut self, segment: impl Into<Segment>) -> Self {
+        self.0.push(segment.into());
+        self
+    }
+    /// This key with one more number.
+    #[must_use]
+    pub fn number(self, number: u64) -> Self {
+        self.push(number)
+    }
+    /// Its segments.
+    pub fn segments(&self) -> &[Segment] {
+        &self.0
+    }
+    /// The last segment, when it is a name.
+    pub fn last_name(&self) -> Option<&str> {
+        match self.0.last() {
+            Some(Segment::Name(name)) => Some(name),
+            _ => None,
+        }
+    }
+    /// The last segment, when it is a number.
+    pub fn last_number(&self) -> Option<u64> {
+        match self.0.last() {
+            Some(Segment::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+    /// The stored form.
+    pub(crate) fn seal(&self, keys: &TenantKeys, uid: &Uid) -> Result<Vec<u8>, StoreError> {
+        if self.0.len() > KEY_SEGMENTS_COUNT_MAX {
+            return Err(StoreError::TooLarge { what: "the number of segments of a key", max: KEY_SEGMENTS_COUNT_MAX as u64 });
+        }
+        let mut out = area(AREA_RECORDS, uid);
+        for segment in &self.0 {
+            match segment {
+                Segment::Name(name) if name.len() > KEY_NAME_BYTES_MAX => {
+                    return Err(StoreError::TooLarge { what: "a name", max: KEY_NAME_BYTES_MAX as u64 });
+                }
+                Segment::Name(name) => {
+                    let sealed = keys.seal_name(&out, name.as_bytes())?;
+                    out.push(NAME);
+                    // The check above keeps the sealed length far below 2^16.
+                    out.extend_from_slice(&u16::try_from(sealed.len()).unwrap_or(u16::MAX).to_be_bytes());
+                    out.extend_from_slice(&sealed);
+                }
+                Segment::Number(number) => {
+                    out.push(NUMBER);
+                    out.extend_from_slice(&number.to_be_bytes());
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Reads a stored form below a prefix that is known in both forms.
+    pub(crate) fn open_below(keys: &TenantKeys, prefix: &Self, stored_prefix: &[u8], stored: &[u8]) -> Result<Self, StoreError> {
+        let mut key = prefix.clone();
+        let mut rest = stored.strip_prefix(stored_prefix).ok_or(StoreError::Damaged)?;
+        while let Some((kind, after)) = rest.split_first() {
+            let parent = stored.get(..stored.len() - rest.len()).ok_or(StoreError::Damaged)?;
+            match *kind {
+                NAME => {
+                    let (length, after) = after.split_first_chunk().ok_or(StoreError::Damaged)?;
+                    let (sealed, after) =
+                        after.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(StoreError::Damaged)?;
+                    let name = keys.open_name(parent, sealed).map_err(|_| StoreError::Damaged)?;
+                    key.0.push(Segment::Name(String::from_utf8(name).map_err(|_| StoreError::Damaged)?));
+                    rest = after;
+                }
+                NUMBER => {
+                    let (number, after) = after.split_first_chunk().ok_or(StoreError::Damaged)?;
+                    key.0.push(Segment::Number(u64::from_be_bytes(*number)));
+                    rest = after;
+                }
+                _ => return Err(StoreError::Damaged),
+            }
+        }
+        Ok(key)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.0).finish()
+    }
+}
+
+/// The stored form of everything of one kind that a tenant has.
+pub(crate) fn area(kind: u8, uid: &Uid) -> Vec<u8> {
+    let mut out = Vec::with_capacity(96);
+    out.push(kind);
+    out.extend_from_slice(uid);
+    out
+}
+
+/// The first stored form after all that start with `prefix`; none when there is no such.
+pub(crate) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut out = prefix.to_vec();
+    while let Some(last) = out.pop() {
+        if let Some(next) = last.checked_add(1) {
+            out.push(next);
+            return Some(out);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant_store::tests::test_keys;
+    use proptest::prelude::*;
+
+    fn segment() -> impl Strategy<Value = Segment> {
+        prop_oneof!["[ab]{0,3}".prop_map(Segment::Name), (0_u64..4).prop_map(Segment::Number), any::<u64>().prop_map(Segment::Number)]
+    }
+    fn key() -> impl Strategy<Value = Key> {
+        prop::collection::vec(segment(), 0..5).prop_map(Key)
+    }
+
+    #[test]
+    fn debug_shows_the_shape_and_no_name() {
+        assert_eq!(format!("{:?}", Key::new(["kv", "canary"]).number(7)), "[<name of 2 bytes>, <name of 6 bytes>, 7]");
+    }
+
+    #[test]
+    fn limits_are_refused_with_their_number() {
+        let keys = test_keys(1);
+        assert!(Key::new(["x".repeat(KEY_NAME_BYTES_MAX)]).seal(&keys, &[0; 16]).is_ok());
+        let error = Key::new(["x".repeat(KEY_NAME_BYTES_MAX + 1)]).seal(&keys, &[0; 16]).unwrap_err();
+        assert_eq!(error.to_string(), "a name is over its limit of 2048");
+        assert!(Key::new(vec!["x"; KEY_SEGMENTS_COUNT_MAX + 1]).seal(&keys, &[0; 16]).is_err());
+    }
+
+    #[test]
+    fn the_successor_follows_all_that_start_with_the_prefix() {
+        assert_eq!(successor(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(successor(&[1, 255]), Some(vec![2]));
+        assert_eq!(successor(&[255, 255]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_survives_its_stored_form(prefix in key(), below in key()) {
+            let (keys, uid) = (test_keys(1), [7; 16]);
+            let whole = Key(prefix.0.iter().chain(&below.0).cloned().collect());
+            let (stored_prefix, stored) = (prefix.seal(&keys, &uid).unwrap(), whole.seal(&keys, &uid).unwrap());
+            prop_assert!(stored.starts_with(&stored_prefix));
+            prop_assert_eq!(Key::open_below(&keys, &prefix, &stored_prefix, &stored).unwrap(), whole);
+        }
+        #[test]
+        fn only_what_is_below_starts_with_a_stored_prefix(a in key(), b in key()) {
+            let (keys, uid) = (test_keys(1), [7; 16]);
+            let (stored_a, stored_b) = (a.seal(&keys, &uid).unwrap(), b.seal(&keys, &uid).unwrap());
+            prop_assert_eq!(b.0.starts_with(&a.0), stored_b.starts_with(&stored_a));
+        }
+        #[test]
+        fn numbers_keep_their_order(a in any::<u64>(), b in any::<u64>()) {
+            let (keys, uid) = (test_keys(1), [7; 16]);
+            let seal = |n| Key::new(["log"]).number(n).seal(&keys, &uid).unwrap();
+            prop_assert_eq!(a.cmp(&b), seal(a).cmp(&seal(b)));
+        }
+        #[test]
+        fn garbage_is_refused_without_a_panic(garbage in prop::collection::vec(any::<u8>(), 0..80)) {
+            let keys = test_keys(1);
+            let stored = [area(AREA_RECORDS, &[7; 16]), garbage].concat();
+            let _ = Key::open_below(&keys, &Key::default(), &area(AREA_RECORDS, &[7; 16]), &stored);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The store: sealed views with the tenant fixed, over sled behind a durability wrapper or over memory for tests.
+//!
+//! Whoever holds a [`TenantStore`] can reach that tenant's records and files and no others; what reaches the disk is
+//! ciphertext, names included. A write is acknowledged once it would survive a power cut, never before. Must never decide
+//! what a record means. Sits under audit, identity, registry and the capabilities; over `keys`.
+#![forbid(unsafe_code)]
+
+mod blobs;
+mod commit;
+mod engine;
+mod error;
+mod files;
+mod key;
+mod record;
+mod store;
+mod tenant_store;
+mod tenants;
+
+pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
+pub use error::StoreError;
+pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
+pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
+pub use store::{SledOptions, Stats, Store};
+pub use tenant_store::TenantStore;
+pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};

@@ -1,0 +1,236 @@
+//! Records, pages of them, and what a batch is made of; the stored form of a record.
+//!
+//! Stored form: kind (1 byte: 1 the value is inside, 2 the value is in a file), revision (8 bytes big-endian), a sealed
+//! record of the keys room. Context: the tenant, `record` or `file` by kind, the stored key, the revision. Kind and revision
+//! stand in clear because opening needs them; altering either makes opening fail.
+//! Plaintext of kind 2: the file's id (16 bytes), the value's length (8 bytes big-endian).
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE64URL_NOPAD;
+use ringfence_core::Entropy;
+use ringfence_keys::{Context, Purpose, TenantKeys, Zeroizing};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::StoreError;
+use crate::key::Key;
+
+/// LIMIT: values up to this many bytes lie in the database itself, longer ones in a file each.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
+/// LIMIT: most bytes of one value. Larger things are blobs.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+
+const INSIDE: u8 = 1;
+const IN_FILE: u8 = 2;
+/// LIMIT: longest stored key there can be, in base64 with room to spare; keeps a forged token small.
+const TOKEN_CHARS_MAX: usize = 64 << 10;
+
+/// A value and the revision of the batch that wrote it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The value; zeroed on drop.
+    pub value: Zeroizing<Vec<u8>>,
+    /// The revision of the batch that wrote it: higher than that of any batch before, in any tenant.
+    pub revision: u64,
+}
+
+impl Record {
+    /// Reads the value as JSON.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, StoreError> {
+        serde_json::from_slice(&self.value).map_err(StoreError::Form)
+    }
+}
+
+/// SECURITY: values are tenant data; Debug shows their length only.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{} bytes at revision {}>", self.value.len(), self.revision)
+    }
+}
+
+/// Some records in order, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The records with their full keys.
+    pub records: Vec<(Key, Record)>,
+    /// Where the next page starts; none after the last.
+    pub next: Option<PageToken>,
+}
+
+/// A place in a listing, as text for cursors. Shows sealed names only; good for the listing it came from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PageToken(pub(crate) Vec<u8>);
+
+impl fmt::Display for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64URL_NOPAD.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for PageToken {
+    type Err = StoreError;
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        if text.is_empty() || text.len() > TOKEN_CHARS_MAX {
+            return Err(StoreError::BadToken);
+        }
+        BASE64URL_NOPAD.decode(text.as_bytes()).map(Self).map_err(|_| StoreError::BadToken)
+    }
+}
+
+/// One change of a batch. Of several changes to one key in a batch the last counts.
+pub enum Op {
+    /// Writes a value, new or over an old one.
+    Put {
+        /// Under which name.
+        key: Key,
+        /// What; at most [`VALUE_BYTES_MAX`] bytes.
+        value: Vec<u8>,
+    },
+    /// Removes a value; fine when there is none.
+    Delete {
+        /// Under which name.
+        key: Key,
+    },
+}
+
+impl Op {
+    /// Writes a value.
+    pub fn put(key: Key, value: impl Into<Vec<u8>>) -> Self {
+        Self::Put { key, value: value.into() }
+    }
+    /// Writes a value as JSON.
+    pub fn put_json<T: Serialize + ?Sized>(key: Key, value: &T) -> Result<Self, StoreError> {
+        Ok(Self::Put { key, value: serde_json::to_vec(value).map_err(StoreError::Form)? })
+    }
+    /// Removes a value.
+    pub fn delete(key: Key) -> Self {
+        Self::Delete { key }
+    }
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { key, value } => write!(f, "put {key:?} ({} bytes)", value.len()),
+            Self::Delete { key } => write!(f, "delete {key:?}"),
+        }
+    }
+}
+
+/// What must hold for a batch to be written. Checked against the state that the batch changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// There is no such record.
+    Absent(Key),
+    /// There is such a record.
+    Present(Key),
+    /// There is such a record, at exactly this revision.
+    Revision(Key, u64),
+}
+
+/// A batch that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// The revision of every record it wrote.
+    pub revision: u64,
+}
+
+/// What is under a stored key, sealed still.
+#[derive(Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    kind: u8,
+    pub(crate) revision: u64,
+    sealed: &'a [u8],
+}
+
+/// What is under a stored key, opened.
+pub(crate) enum Content {
+    Inside(Zeroizing<Vec<u8>>),
+    InFile(FileRef),
+}
+
+/// Where a value in a file is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileRef {
+    pub(crate) id: [u8; 16],
+    pub(crate) bytes: u64,
+}
+
+impl<'a> Stored<'a> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, StoreError> {
+        let (kind, rest) = bytes.split_first().ok_or(StoreError::Damaged)?;
+        let (revision, sealed) = rest.split_first_chunk().ok_or(StoreError::Damaged)?;
+        Ok(Self { kind: *kind, revision: u64::from_be_bytes(*revision), sealed })
+    }
+
+    pub(crate) fn is_in_file(&self) -> bool {
+        self.kind == IN_FILE
+    }
+
+    pub(crate) fn open(&self, keys: &TenantKeys, stored_key: &[u8]) -> Result<Content, StoreError> {
+        let context = context(keys, self.kind, stored_key, self.revision)?;
+        let value = keys.open(Purpose::Record, &context, self.sealed).map_err(|_| StoreError::Damaged)?;
+        if !self.is_in_file() {
+            return Ok(Content::Inside(value));
+        }
+        let (id, length) = value.split_first_chunk().ok_or(StoreError::Damaged)?;
+        let bytes = u64::from_be_bytes(length.try_into().map_err(|_| StoreError::Damaged)?);
+        Ok(Content::InFile(FileRef { id: *id, bytes }))
+    }
+}
+
+/// The stored form of a value inside.
+pub(crate) fn seal_inside(
+    keys: &TenantKeys,
+    stored_key: &[u8],
+    revision: u64,
+    value: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>, StoreError> {
+    seal(keys, INSIDE, stored_key, revision, value, entropy)
+}
+
+/// The stored form of a value in a file.
+pub(crate) fn seal_file_ref(
+    keys: &TenantKeys,
+    stored_key: &[u8],
+    revision: u64,
+    file: FileRef,
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>, StoreError> {
+    let plain = [file.id.as_slice(), &file.bytes.to_be_bytes()].concat();
+    seal(keys, IN_FILE, stored_key, revision, &plain, entropy)
+}
+
+fn seal(
+    keys: &TenantKeys,
+    kind: u8,
+    stored_key: &[u8],
+    revision: u64,
+    value: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>, StoreError> {
+    let sealed = keys.seal(Purpose::Record, &context(keys, kind, stored_key, revision)?, value, entropy)?;
+    let mut out = Vec::with_capacity(sealed.len() + 9);
+    out.push(kind);
+    out.extend_from_slice(&revision.to_be_bytes());
+    out.extend_from_slice(&sealed);
+    Ok(out)
+}
+
+fn context<'a>(keys: &'a TenantKeys, kind: u8, stored_key: &'a [u8], revision: u64) -> Result<Context<'a>, StoreError> {
+    let store = match kind {
+        INSIDE => "record",
+        IN_FILE => "file",
+        _ => return Err(StoreError::Damaged),
+    };
+    Ok(Context { tenant: keys.tenant(), store, key: stored_key, revision })
+}

@@ -1,0 +1,354 @@
+//! The view of one tenant: its records and files, by name in clear here and sealed below. Another tenant cannot be named.
+//!
+//! Must never hand out a value whose seal does not fit the name, the tenant and the revision it was found under.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use data_encoding::HEXLOWER;
+use ringfence_core::limits::PAGE_COUNT_MAX;
+use ringfence_core::{Entropy, TenantId};
+use ringfence_keys::{Context, Purpose, TenantKeys, Zeroizing};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::spawn_blocking;
+
+use crate::blobs::{Blobs, READ_BYTES};
+use crate::commit::{Batch, Check, Payload, PendingFiles};
+use crate::engine::{Order, Span};
+use crate::error::StoreError;
+use crate::key::{Key, Uid, successor};
+use crate::record::{
+    Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
+};
+use crate::store::Store;
+use crate::tenants::TenantState;
+
+/// LIMIT: most changes and most preconditions of one batch.
+const BATCH_COUNT_MAX: usize = 1_000;
+/// LIMIT: most bytes of all values of one batch together.
+const BATCH_BYTES_MAX: usize = 128 << 20;
+/// LIMIT: a page ends after the record that reaches this many bytes.
+const PAGE_BYTES_MAX: usize = 16 << 20;
+/// LIMIT: how often a read starts over because a large value was replaced under it.
+const READ_ATTEMPTS_MAX: usize = 8;
+
+const GONE: u8 = 255;
+
+/// One tenant's view of the store. Cheap to clone.
+#[derive(Clone)]
+pub struct TenantStore {
+    store: Store,
+    tenant: Arc<Tenant>,
+}
+
+/// What the views of one tenant share.
+pub(crate) struct Tenant {
+    pub(crate) id: Option<TenantId>,
+    pub(crate) uid: Uid,
+    pub(crate) keys: TenantKeys,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    state: AtomicU8,
+}
+
+impl Tenant {
+    pub(crate) fn new(id: Option<TenantId>, uid: Uid, keys: TenantKeys, entropy: Arc<dyn Entropy>, state: TenantState) -> Self {
+        Self { id, uid, keys, entropy, state: AtomicU8::new(state as u8) }
+    }
+    pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
+        if self.state.load(Ordering::Acquire) == GONE { Err(StoreError::Gone) } else { Ok(()) }
+    }
+    pub(crate) fn set_state(&self, state: TenantState) {
+        // A tenant that is gone stays gone, whoever comes late.
+        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != GONE).then_some(state as u8));
+    }
+    pub(crate) fn set_gone(&self) {
+        self.state.store(GONE, Ordering::Release);
+    }
+}
+
+// === impl TenantStore ===
+
+impl TenantStore {
+    pub(crate) fn new(store: Store, tenant: Tenant) -> Self {
+        Self { store, tenant: Arc::new(tenant) }
+    }
+    pub(crate) fn shared(&self) -> &Arc<Tenant> {
+        &self.tenant
+    }
+
+    /// The tenant; none for the platform's own area.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.id.as_ref()
+    }
+    /// The tenant's name, or [`crate::PLATFORM`].
+    pub fn label(&self) -> &str {
+        self.tenant.keys.tenant()
+    }
+    /// The tenant's unique id, 32 hex digits: another one when a deleted name is used again.
+    pub fn uid(&self) -> String {
+        HEXLOWER.encode(&self.tenant.uid)
+    }
+    /// Whether the tenant is active, read without waiting. A deleted tenant counts as suspended.
+    pub fn state(&self) -> TenantState {
+        if self.tenant.state.load(Ordering::Acquire) == TenantState::Active as u8 {
+            TenantState::Active
+        } else {
+            TenantState::Suspended
+        }
+    }
+    /// The tenant's keys.
+    pub fn keys(&self) -> &TenantKeys {
+        &self.tenant.keys
+    }
+    /// The tenant's files, for contents too large for records.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::new(self.store.clone(), Arc::clone(&self.tenant))
+    }
+
+    /// Reads a record.
+    pub async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        let stored_key = self.seal(key)?;
+        for _ in 0..READ_ATTEMPTS_MAX {
+            self.tenant.check_alive()?;
+            let Some(bytes) = self.store.0.engine.get(&stored_key)? else { return Ok(None) };
+            let stored = Stored::parse(&bytes)?;
+            let value = match stored.open(&self.tenant.keys, &stored_key)? {
+                Content::Inside(value) => Some(value),
+                Content::InFile(file) => {
+                    let this = self.clone();
+                    spawn_blocking(move || this.read_file(file)).await.map_err(StoreError::unavailable)??
+                }
+            };
+            if let Some(value) = value {
+                return Ok(Some(Record { value, revision: stored.revision }));
+            }
+        }
+        Err(StoreError::Damaged)
+    }
+
+    /// Lists the records below `prefix` (not `prefix` itself), after the token of the page before. Numbers ascend; names
+    /// have a stable but arbitrary order. A page holds at most `limit` records, 1000 at most, and may hold fewer.
+    pub async fn scan(&self, prefix: &Key, after: Option<&PageToken>, limit: usize) -> Result<Page, StoreError> {
+        self.page(prefix, after, limit, Order::Forward).await
+    }
+
+    /// As [`TenantStore::scan`], from the end: the newest first below a prefix whose children are numbers.
+    pub async fn scan_back(&self, prefix: &Key, before: Option<&PageToken>, limit: usize) -> Result<Page, StoreError> {
+        self.page(prefix, before, limit, Order::Backward).await
+    }
+
+    /// Writes all of `ops` or nothing, if all of `preconditions` hold; resolves once it is durable. Dropping the future
+    /// does not undo it. After [`StoreError::Unavailable`] the batch may or may not be there.
+    pub async fn batch(&self, ops: Vec<Op>, preconditions: Vec<Precondition>) -> Result<Commit, StoreError> {
+        self.tenant.check_alive()?;
+        check_size(&ops, &preconditions)?;
+        let checks = preconditions.into_iter().map(|precondition| self.check(&precondition)).collect::<Result<_, _>>()?;
+        let mut values = BTreeMap::new();
+        for op in ops {
+            match op {
+                Op::Put { key, value } => values.insert(self.seal(&key)?, Some(Zeroizing::new(value))),
+                Op::Delete { key } => values.insert(self.seal(&key)?, None),
+            };
+        }
+        let files = PendingFiles { files: self.store.0.files.clone(), uid: self.tenant.uid, ids: Vec::new() };
+        let mut batch = Batch { tenant: Arc::clone(&self.tenant), writes: BTreeMap::new(), checks, files };
+        for (key, value) in values {
+            let payload = match value {
+                Some(value) if value.len() > INLINE_BYTES_MAX => {
+                    let file = FileRef { id: self.random_id(), bytes: value.len() as u64 };
+                    // Before the write: when it stops half way, dropping the batch removes what there is.
+                    batch.files.ids.push(file.id);
+                    let this = self.clone();
+                    spawn_blocking(move || this.write_file(file, &value)).await.map_err(StoreError::unavailable)??;
+                    Some(Payload::InFile(file))
+                }
+                value => value.map(Payload::Inside),
+            };
+            batch.writes.insert(key, payload);
+        }
+        self.store.0.committer.commit(batch).await
+    }
+
+    /// Writes one record.
+    pub async fn put(&self, key: &Key, value: impl Into<Vec<u8>>) -> Result<Commit, StoreError> {
+        self.batch(vec![Op::put(key.clone(), value)], Vec::new()).await
+    }
+    /// Removes one record; fine when there is none.
+    pub async fn delete(&self, key: &Key) -> Result<Commit, StoreError> {
+        self.batch(vec![Op::delete(key.clone())], Vec::new()).await
+    }
+    /// Reads a record as JSON.
+    pub async fn get_json<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, StoreError> {
+        self.get(key).await?.map(|record| record.json()).transpose()
+    }
+    /// Writes one record as JSON.
+    pub async fn put_json<T: Serialize + ?Sized>(&self, key: &Key, value: &T) -> Result<Commit, StoreError> {
+        self.batch(vec![Op::put_json(key.clone(), value)?], Vec::new()).await
+    }
+
+    fn seal(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
+        key.seal(&self.tenant.keys, &self.tenant.uid)
+    }
+
+    fn check(&self, precondition: &Precondition) -> Result<Check, StoreError> {
+        Ok(match precondition {
+            Precondition::Absent(key) => Check::Absent(self.seal(key)?),
+            Precondition::Present(key) => Check::Present(self.seal(key)?),
+            Precondition::Revision(key, revision) => Check::Revision(self.seal(key)?, *revision),
+        })
+    }
+
+    fn random_id(&self) -> [u8; 16] {
+        let mut id = [0; 16];
+        self.tenant.entropy.fill(&mut id);
+        id
+    }
+
+    async fn page(&self, prefix: &Key, token: Option<&PageToken>, limit: usize, order: Order) -> Result<Page, StoreError> {
+        self.tenant.check_alive()?;
+        let stored_prefix = self.seal(prefix)?;
+        let start = Bound::Excluded(stored_prefix.clone());
+        let end = successor(&stored_prefix).map_or(Bound::Unbounded, Bound::Excluded);
+        // A token says where below the prefix to go on, and so cannot lead out of it.
+        let token = token.map(|token| Bound::Excluded([stored_prefix.as_slice(), &token.0].concat()));
+        let (from, to) = match order {
+            Order::Forward => (token.unwrap_or(start), end),
+            Order::Backward => (start, token.unwrap_or(end)),
+        };
+        let span = Span { from, to, order, count_max: limit.clamp(1, PAGE_COUNT_MAX), bytes_max: PAGE_BYTES_MAX };
+        let (this, prefix) = (self.clone(), prefix.clone());
+        spawn_blocking(move || this.read_page(&prefix, &stored_prefix, &span)).await.map_err(StoreError::unavailable)?
+    }
+
+    fn read_page(&self, prefix: &Key, stored_prefix: &[u8], span: &Span) -> Result<Page, StoreError> {
+        let keys = &self.tenant.keys;
+        let rows = self.store.0.engine.range(span)?;
+        let (mut more, mut bytes, mut last) = (rows.more, 0_usize, None);
+        let mut records = Vec::with_capacity(rows.pairs.len());
+        for (stored_key, value) in rows.pairs {
+            if bytes >= PAGE_BYTES_MAX {
+                more = true;
+                break;
+            }
+            let stored = Stored::parse(&value)?;
+            let value = match stored.open(keys, &stored_key)? {
+                Content::Inside(value) => Some(value),
+                Content::InFile(file) => self.read_file(file)?,
+            };
+            // A large value that was replaced or deleted since the span was read: as if we had come a moment later.
+            if let Some(value) = value {
+                bytes = bytes.saturating_add(value.len());
+                let key = Key::open_below(keys, prefix, stored_prefix, &stored_key)?;
+                records.push((key, Record { value, revision: stored.revision }));
+            }
+            last = Some(stored_key);
+        }
+        self.tenant.check_alive()?;
+        let next = last.filter(|_| more).and_then(|last| last.get(stored_prefix.len()..).map(|rest| PageToken(rest.to_vec())));
+        Ok(Page { records, next })
+    }
+
+    // === values in files ===
+
+    fn write_file(&self, file: FileRef, value: &[u8]) -> Result<(), StoreError> {
+        self.store.0.check_free()?;
+        let Tenant { uid, keys, entropy, .. } = &*self.tenant;
+        let mut sealer = keys.stream_sealer(Purpose::Blob, &value_context(keys, &file.id), entropy.as_ref())?;
+        let mut sealed = Vec::new();
+        sealer.push(value, &mut sealed)?;
+        sealer.finish(&mut sealed)?;
+        self.store.0.files.write(&value_path(uid, &file.id), &sealed).map_err(StoreError::unavailable)
+    }
+
+    /// The value in a file; none when the file is gone, which happens when the value is replaced in that moment.
+    fn read_file(&self, file: FileRef) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let Tenant { uid, keys, .. } = &*self.tenant;
+        let mut reader = match self.store.0.files.open(&value_path(uid, &file.id)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(StoreError::unavailable)?,
+        };
+        let length = usize::try_from(file.bytes).ok().filter(|n| *n <= VALUE_BYTES_MAX).ok_or(StoreError::Damaged)?;
+        let mut value = Zeroizing::new(Vec::with_capacity(length));
+        let mut opener = keys.stream_opener(Purpose::Blob, &value_context(keys, &file.id));
+        let mut buffer = vec![0_u8; READ_BYTES];
+        loop {
+            let count = reader.read(&mut buffer).map_err(StoreError::unavailable)?;
+            if count == 0 {
+                break;
+            }
+            opener.push(buffer.get(..count).unwrap_or_default(), &mut value).map_err(|_| StoreError::Damaged)?;
+            if value.len() > length {
+                return Err(StoreError::Damaged);
+            }
+        }
+        opener.finish(&mut value).map_err(|_| StoreError::Damaged)?;
+        if value.len() == length { Ok(Some(value)) } else { Err(StoreError::Damaged) }
+    }
+}
+
+impl fmt::Debug for TenantStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<store of {}>", self.label())
+    }
+}
+
+/// The directory of a tenant's value files.
+pub(crate) fn value_directory(uid: &Uid) -> String {
+    format!("blobs/{}/values", HEXLOWER.encode(uid))
+}
+
+/// The file of a large value.
+pub(crate) fn value_path(uid: &Uid, id: &[u8; 16]) -> String {
+    format!("{}/{}", value_directory(uid), HEXLOWER.encode(id))
+}
+
+fn value_context<'a>(keys: &'a TenantKeys, id: &'a [u8; 16]) -> Context<'a> {
+    Context { tenant: keys.tenant(), store: "value", key: id, revision: 0 }
+}
+
+fn check_size(ops: &[Op], preconditions: &[Precondition]) -> Result<(), StoreError> {
+    let too_large = |what, max: usize| Err(StoreError::TooLarge { what, max: max as u64 });
+    if ops.len() > BATCH_COUNT_MAX || preconditions.len() > BATCH_COUNT_MAX {
+        return too_large("the number of changes of a batch", BATCH_COUNT_MAX);
+    }
+    let mut bytes = 0_usize;
+    for op in ops {
+        if let Op::Put { value, .. } = op {
+            if value.len() > VALUE_BYTES_MAX {
+                return too_large("a value", VALUE_BYTES_MAX);
+            }
+            bytes = bytes.saturating_add(value.len());
+        }
+    }
+    if bytes > BATCH_BYTES_MAX {
+        return too_large("the size of a batch", BATCH_BYTES_MAX);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use ringfence_keys::{RootKey, RootKeyUri};
+
+    /// Counts; good enough where nothing secret is made, and every test is the same each time.
+    pub(crate) struct Counting(pub AtomicU8);
+    impl Entropy for Counting {
+        fn fill(&self, into: &mut [u8]) {
+            into.fill(self.0.fetch_add(1, Ordering::Relaxed));
+        }
+    }
+
+    pub(crate) fn test_keys(seed: u8) -> TenantKeys {
+        let directory = tempfile::tempdir().unwrap();
+        let uri = RootKeyUri::File(directory.path().join("root.key"));
+        let entropy = Counting(AtomicU8::new(seed));
+        let root = RootKey::open_or_create(&uri, &entropy).unwrap();
+        root.new_tenant_key("acme", &entropy).unwrap().0
+    }
+}

@@ -1,0 +1,368 @@
+//! Who the tenants are, and their keys: made, opened, suspended, destroyed.
+//!
+//! The platform's own area keeps one sealed record a tenant; the wrapped key of each lies in a file of its own, because a
+//! file can be overwritten and a log-structured database cannot forget. Must never serve a tenant whose deletion has begun.
+//!
+//! Deleting: handles refuse at once; the intent is made durable; the key is destroyed, and with it everything the tenant
+//! stored; then records, files and at last the tenant's own record go. A crash in between is carried on at the next start.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use ringfence_core::{Clock, Entropy, TenantId};
+use ringfence_keys::{RootKey, TenantKeys, WrappedKey};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use crate::blobs;
+use crate::engine::{Order, Span};
+use crate::error::StoreError;
+use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid, area, successor};
+use crate::record::{Op, Precondition};
+use crate::store::Store;
+use crate::tenant_store::{Tenant, TenantStore, value_directory};
+
+/// What the platform's own area is called where a tenant's name would stand. No tenant can have this name.
+pub const PLATFORM: &str = "_platform";
+
+const PLATFORM_UID: Uid = [0; UID_BYTES];
+/// LIMIT: longest display name, in bytes.
+const DISPLAY_NAME_BYTES_MAX: usize = 200;
+/// LIMIT: no wrapped key is longer.
+const KEY_FILE_BYTES_MAX: u64 = 4 << 10;
+/// LIMIT: value files checked at a time.
+const SWEEP_COUNT: usize = 10_000;
+
+/// Whether a tenant's plugins run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum TenantState {
+    /// They do.
+    Active = 0,
+    /// They do not; nothing is lost.
+    Suspended = 1,
+}
+
+/// What is known about a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantRecord {
+    /// Its name.
+    pub id: TenantId,
+    /// Its unique id, 32 hex digits: another one when a deleted name is used again.
+    pub uid: String,
+    /// What people call it.
+    pub display_name: String,
+    /// Whether its plugins run.
+    pub state: TenantState,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// All tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Tenants(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    root: Arc<RootKey>,
+    entropy: Arc<dyn Entropy>,
+    clock: Arc<dyn Clock>,
+    platform: TenantStore,
+    known: RwLock<BTreeMap<TenantId, Known>>,
+    /// One change of the tenants at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    stored: StoredTenant,
+    /// None when the tenant's key is missing or its deletion was begun by an earlier run.
+    view: Option<TenantStore>,
+}
+
+/// A tenant's record as it lies in the platform's area.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct StoredTenant {
+    #[serde(flatten)]
+    record: TenantRecord,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Phase {
+    Live,
+    /// The key is destroyed or about to be; there is no way back.
+    Deleting,
+}
+
+// === impl Tenants ===
+
+impl Tenants {
+    /// Reads all tenants and unwraps their keys; carries on deletions that were interrupted and removes files that a crash
+    /// left behind. Makes the platform's key when the store is new.
+    pub async fn open(
+        store: Store,
+        root: Arc<RootKey>,
+        entropy: Arc<dyn Entropy>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let keys = platform_keys(&store, &root, entropy.as_ref())?;
+        let platform = Tenant::new(None, PLATFORM_UID, keys, Arc::clone(&entropy), TenantState::Active);
+        let platform = TenantStore::new(store.clone(), platform);
+        prepare_files(&store, &PLATFORM_UID)?;
+        let changing = tokio::sync::Mutex::default();
+        let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known: RwLock::default(), changing }));
+        let mut after = None;
+        loop {
+            let page = this.0.platform.scan(&Key::new(["tenant"]), after.as_ref(), usize::MAX).await?;
+            for (_, record) in page.records {
+                this.load(record.json()?).await?;
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(this),
+            }
+        }
+    }
+
+    /// The platform's own area.
+    pub fn platform(&self) -> &TenantStore {
+        &self.0.platform
+    }
+
+    /// Makes a tenant with a key of its own; [`StoreError::Exists`] when the name is taken, by one being deleted too.
+    pub async fn create(&self, id: &TenantId, display_name: &str) -> Result<TenantRecord, StoreError> {
+        if display_name.len() > DISPLAY_NAME_BYTES_MAX {
+            return Err(StoreError::TooLarge { what: "a display name", max: DISPLAY_NAME_BYTES_MAX as u64 });
+        }
+        let _one = self.0.changing.lock().await;
+        if self.known(id).is_some() {
+            return Err(StoreError::Exists);
+        }
+        let mut uid = [0; UID_BYTES];
+        self.0.entropy.fill(&mut uid);
+        self.0.store.0.check_free()?;
+        let (keys, wrapped) = self.0.root.new_tenant_key(id.as_str(), self.0.entropy.as_ref())?;
+        let record = TenantRecord {
+            id: id.clone(),
+            uid: HEXLOWER.encode(&uid),
+            display_name: display_name.to_owned(),
+            state: TenantState::Active,
+            created_at: self.0.clock.now(),
+        };
+        let stored = StoredTenant { record: record.clone(), phase: Phase::Live };
+        // The key first: a tenant without its key would be lost, a key without its tenant is a small useless file.
+        write_key(&self.0.store, &uid, &wrapped)?;
+        prepare_files(&self.0.store, &uid)?;
+        let name = tenant_key(id);
+        let written = self.0.platform.batch(vec![Op::put_json(name.clone(), &stored)?], vec![Precondition::Absent(name)]).await;
+        if let Err(error) = written {
+            // In doubt, the record may be there after all: then its key must be too.
+            if !matches!(error, StoreError::Unavailable { .. }) {
+                self.destroy_key(&uid)?;
+            }
+            return Err(error);
+        }
+        self.remember(stored, Some(keys));
+        Ok(record)
+    }
+
+    /// All tenants by name, those being deleted left out.
+    pub async fn list(&self) -> Result<Vec<TenantRecord>, StoreError> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(known.values().filter(|known| known.stored.phase == Phase::Live).map(|known| known.stored.record.clone()).collect())
+    }
+
+    /// One tenant; none when there is none of that name.
+    pub async fn record(&self, id: &TenantId) -> Result<Option<TenantRecord>, StoreError> {
+        Ok(self.known(id).filter(|known| known.stored.phase == Phase::Live).map(|known| known.stored.record))
+    }
+
+    /// Suspends or resumes a tenant; [`TenantStore::state`] of every handle says so from then on.
+    pub async fn set_state(&self, id: &TenantId, state: TenantState) -> Result<TenantRecord, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let mut known = self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        known.stored.record.state = state;
+        self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
+        if let Some(view) = &known.view {
+            view.shared().set_state(state);
+        }
+        let record = known.stored.record.clone();
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
+        Ok(record)
+    }
+
+    /// The view of a tenant; none when there is none of that name, it is being deleted, or its key is missing. Answers from
+    /// memory.
+    pub fn open_tenant(&self, id: &TenantId) -> Option<TenantStore> {
+        self.known(id).filter(|known| known.stored.phase == Phase::Live).and_then(|known| known.view)
+    }
+
+    /// Destroys a tenant: its key first, then its data. Handles answer [`StoreError::Gone`] from the start. When it fails
+    /// half way, call it again, or leave it to the next start.
+    pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
+        let _one = self.0.changing.lock().await;
+        let mut known = self.known(id).ok_or(StoreError::UnknownTenant)?;
+        known.stored.phase = Phase::Deleting;
+        self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
+        if let Some(view) = &known.view {
+            view.shared().set_gone();
+        }
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known.clone());
+        self.finish_deletion(&known.stored).await
+    }
+
+    async fn finish_deletion(&self, stored: &StoredTenant) -> Result<(), StoreError> {
+        let uid = parse_uid(&stored.record.uid)?;
+        self.destroy_key(&uid)?;
+        self.0.store.0.committer.erase(uid).await?;
+        let store = self.0.store.clone();
+        spawn_blocking(move || store.0.files.remove_directory(&format!("blobs/{}", HEXLOWER.encode(&uid))))
+            .await
+            .map_err(StoreError::unavailable)?
+            .map_err(StoreError::unavailable)?;
+        self.0.platform.delete(&tenant_key(&stored.record.id)).await?;
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(&stored.record.id);
+        Ok(())
+    }
+
+    async fn load(&self, stored: StoredTenant) -> Result<(), StoreError> {
+        let uid = parse_uid(&stored.record.uid)?;
+        if stored.phase == Phase::Deleting {
+            tracing::info!(tenant = %stored.record.id, "carrying on with the deletion of a tenant");
+            self.remember(stored.clone(), None);
+            return self.finish_deletion(&stored).await;
+        }
+        let Some(wrapped) = read_key(&self.0.store, &uid)? else {
+            // Not fatal for the others, and not a deletion either: a backup may bring the key back.
+            tracing::error!(tenant = %stored.record.id, "the wrapped key of a tenant is missing; its data cannot be opened");
+            self.remember(stored, None);
+            return Ok(());
+        };
+        let keys = self.0.root.unwrap_tenant_key(stored.record.id.as_str(), &wrapped)?;
+        let store = self.0.store.clone();
+        spawn_blocking(move || {
+            prepare_files(&store, &uid)?;
+            sweep_values(&store, &uid)
+        })
+        .await
+        .map_err(StoreError::unavailable)??;
+        self.remember(stored, Some(keys));
+        Ok(())
+    }
+
+    fn remember(&self, stored: StoredTenant, keys: Option<TenantKeys>) {
+        let id = stored.record.id.clone();
+        let view = keys.zip(parse_uid(&stored.record.uid).ok()).map(|(keys, uid)| {
+            let tenant = Tenant::new(Some(id.clone()), uid, keys, Arc::clone(&self.0.entropy), stored.record.state);
+            TenantStore::new(self.0.store.clone(), tenant)
+        });
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, Known { stored, view });
+    }
+
+    fn known(&self, id: &TenantId) -> Option<Known> {
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    fn destroy_key(&self, uid: &Uid) -> Result<(), StoreError> {
+        let mut noise = [0; 64];
+        self.0.entropy.fill(&mut noise);
+        self.0.store.0.files.shred(&key_path(uid), &noise).map_err(StoreError::unavailable)
+    }
+}
+
+impl fmt::Debug for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<tenants>")
+    }
+}
+
+fn tenant_key(id: &TenantId) -> Key {
+    Key::new(["tenant", id.as_str()])
+}
+
+fn parse_uid(text: &str) -> Result<Uid, StoreError> {
+    HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(StoreError::Damaged)
+}
+
+// === keys ===
+
+/// The platform's keys, made when the store is new. A store with records but without this key is not new.
+fn platform_keys(store: &Store, root: &RootKey, entropy: &dyn Entropy) -> Result<TenantKeys, StoreError> {
+    if let Some(wrapped) = read_key(store, &PLATFORM_UID)? {
+        return Ok(root.unwrap_tenant_key(PLATFORM, &wrapped)?);
+    }
+    let any = Span {
+        from: Bound::Included(vec![AREA_RECORDS]),
+        to: Bound::Unbounded,
+        order: Order::Forward,
+        count_max: 1,
+        bytes_max: 1,
+    };
+    if !store.0.engine.range(&any)?.pairs.is_empty() {
+        return Err(StoreError::KeyMissing { what: "the platform" });
+    }
+    let (keys, wrapped) = root.new_tenant_key(PLATFORM, entropy)?;
+    write_key(store, &PLATFORM_UID, &wrapped)?;
+    Ok(keys)
+}
+
+fn key_path(uid: &Uid) -> String {
+    format!("keys/{}", HEXLOWER.encode(uid))
+}
+
+fn read_key(store: &Store, uid: &Uid) -> Result<Option<WrappedKey>, StoreError> {
+    let content = store.0.files.read(&key_path(uid), KEY_FILE_BYTES_MAX).map_err(StoreError::unavailable)?;
+    content.map(|content| serde_json::from_slice(&content).map_err(|_| StoreError::Damaged)).transpose()
+}
+
+fn write_key(store: &Store, uid: &Uid, wrapped: &WrappedKey) -> Result<(), StoreError> {
+    let content = serde_json::to_vec(wrapped).map_err(StoreError::Form)?;
+    store.0.files.write(&key_path(uid), &content).map_err(StoreError::unavailable)
+}
+
+// === files ===
+
+/// Makes a tenant's directories and removes what a crash left half written in them.
+fn prepare_files(store: &Store, uid: &Uid) -> Result<(), StoreError> {
+    let files = &store.0.files;
+    for directory in [value_directory(uid), blobs::directory(uid)] {
+        files.make_directory(&directory).map_err(StoreError::unavailable)?;
+        let unfinished = files.sweep_unfinished(&directory).map_err(StoreError::unavailable)?;
+        if unfinished > 0 {
+            tracing::info!(unfinished, "removed files that a crash left half written");
+        }
+    }
+    Ok(())
+}
+
+/// Removes value files that no record refers to: a crash between the file and its record leaves such.
+fn sweep_values(store: &Store, uid: &Uid) -> Result<(), StoreError> {
+    let prefix = area(AREA_FILES, uid);
+    let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+    let mut from = Bound::Included(prefix.clone());
+    let mut referred = HashSet::new();
+    loop {
+        let span = Span { from, to: to.clone(), order: Order::Forward, count_max: SWEEP_COUNT, bytes_max: usize::MAX };
+        let rows = store.0.engine.range(&span)?;
+        let last = rows.pairs.last().map(|(key, _)| key.clone());
+        referred.extend(rows.pairs.into_iter().filter_map(|(key, _)| key.strip_prefix(prefix.as_slice()).map(|id| HEXLOWER.encode(id))));
+        match last {
+            Some(last) if rows.more => from = Bound::Excluded(last),
+            _ => break,
+        }
+    }
+    let directory = value_directory(uid);
+    for name in store.0.files.list(&directory).map_err(StoreError::unavailable)? {
+        if !referred.contains(&name) {
+            store.0.files.remove(&format!("{directory}/{name}")).map_err(StoreError::unavailable)?;
+        }
+    }
+    Ok(())
+}
