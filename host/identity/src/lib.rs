@@ -199,23 +199,12 @@ impl Identity {
 
     async fn enrol(&self, token: &SecretString, name: &ResourceName) -> Result<Issued, IdentityError> {
         let id = format!("{OPERATOR}/{name}").parse().map_err(|_| IdentityError::Host("a name is too long"))?;
-        let expected = {
-            let mut waiting = self.shared.bootstrap();
-            match waiting.take() {
-                Some(expected) if expected == *token => expected,
-                other => {
-                    *waiting = other;
-                    return Err(IdentityError::Unauthenticated);
-                }
-            }
-        };
+        // Taken before anything is awaited, so that it works once even when used twice at the same time.
+        let mut taken = Taken { shared: &self.shared, token: self.shared.take_bootstrap(token)? };
         let holder = Holder { id, kind: PrincipalKind::Person, role: Role::Operator, tenant: None, key: None };
-        let issued = self.open_session(holder).await;
-        if issued.is_err() {
-            // Nobody was enrolled, so the token is still good.
-            *self.shared.bootstrap() = Some(expected);
-        }
-        issued
+        let issued = self.open_session(holder).await?;
+        taken.token = None;
+        Ok(issued)
     }
 
     async fn sign_in(&self, key: &SecretString) -> Result<Issued, IdentityError> {
@@ -304,6 +293,12 @@ impl Shared {
         self.bootstrap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The enrolment token, when it is this one; it is gone then.
+    fn take_bootstrap(&self, token: &SecretString) -> Result<Option<SecretString>, IdentityError> {
+        let mut waiting = self.bootstrap();
+        if waiting.as_ref() == Some(token) { Ok(waiting.take()) } else { Err(IdentityError::Unauthenticated) }
+    }
+
     /// What a token of ours says. The same text was signed by us whenever it was once.
     fn claims(&self, bearer: &str, now: Timestamp) -> Result<Arc<Claims>, IdentityError> {
         let hash: [u8; 32] = Sha256::digest(bearer.as_bytes()).into();
@@ -331,6 +326,20 @@ impl Shared {
         throttle.check(source, key, now).map_err(refused)?;
         throttle.enter(source).map_err(refused)?;
         Ok(UnderWay { shared: self, source })
+    }
+}
+
+/// The enrolment token in use. Goes back when nobody was enrolled with it, be it for a failure or a caller who hung up.
+struct Taken<'a> {
+    shared: &'a Shared,
+    token: Option<SecretString>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(token) = self.token.take() {
+            *self.shared.bootstrap() = Some(token);
+        }
     }
 }
 

@@ -71,8 +71,7 @@ impl Identity {
         };
         let mut ops = vec![Op::put_json(key_at(id), &stored)?];
         ops.extend(ending(&sessions));
-        store.batch(ops, Vec::new()).await?;
-        Ok(())
+        finish(store, ops).await
     }
 
     /// Ends one session at once.
@@ -82,8 +81,7 @@ impl Identity {
         if !self.shared.write().end_one(tenant, session) {
             return Err(not_found(session.as_str()));
         }
-        store.batch(vec![Op::delete(session_at(session))], Vec::new()).await?;
-        Ok(())
+        finish(store, vec![Op::delete(session_at(session))]).await
     }
 
     /// The keys there, oldest first, ended ones too.
@@ -102,6 +100,13 @@ impl Identity {
     fn store_of(&self, tenant: Option<&TenantId>) -> Result<TenantStore, IdentityError> {
         self.shared.shelf.of(tenant).ok_or_else(|| not_found(tenant.map_or("", TenantId::as_str)))
     }
+}
+
+/// Writes what ends something, even when the caller hangs up meanwhile.
+async fn finish(store: TenantStore, ops: Vec<Op>) -> Result<(), IdentityError> {
+    let write = tokio::spawn(async move { store.batch(ops, Vec::new()).await });
+    write.await.map_err(|_| IdentityError::Host("a write was stopped"))??;
+    Ok(())
 }
 
 /// A permit is for one tenant, or for the host; it says nothing about any other place.

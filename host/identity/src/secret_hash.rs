@@ -77,6 +77,9 @@ impl Hashed {
 pub(crate) struct Hasher {
     turns: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    /// How many hashes were computed, so that a test can see that guesses cost the same.
+    #[cfg(test)]
+    count: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Hasher {
@@ -84,7 +87,14 @@ impl Hasher {
         Self {
             turns: Arc::new(Semaphore::new(SIGN_IN_PARALLEL_COUNT_MAX)),
             places: Arc::new(Semaphore::new(SIGN_IN_PARALLEL_COUNT_MAX + SIGN_IN_WAITING_COUNT_MAX)),
+            #[cfg(test)]
+            count: Arc::default(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// The hash of a new key's secret, with a new salt.
@@ -111,6 +121,8 @@ impl Hasher {
         let _place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
         let wait = Duration::from_millis(SIGN_IN_WAIT_MS_MAX);
         let turn = tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+        #[cfg(test)]
+        self.count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let secret = Zeroizing::new(secret.to_owned());
         let work = move || {
             // The turn ends with the work, even when nobody waits for its result any more.
@@ -155,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_waiting_than_the_cap_are_told_to_come_back() {
-        let hasher = Hasher { turns: Arc::new(Semaphore::new(1)), places: Arc::new(Semaphore::new(1)) };
+        let hasher = Hasher { places: Arc::new(Semaphore::new(1)), ..Hasher::new() };
         let held = hasher.places.clone().try_acquire_owned().unwrap();
         assert!(matches!(hasher.matches("x", None).await, Err(IdentityError::Busy { .. })));
         drop(held);

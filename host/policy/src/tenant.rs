@@ -43,7 +43,9 @@ impl Checker {
         let start_of = |policy: &PolicyId| starts.get(ordinal(policy)).copied().unwrap_or(0);
 
         let verdict = self.validator.validate(&parsed, ValidationMode::Strict);
-        if let Some(error) = verdict.validation_errors().next() {
+        // The validator reports in no order; the first place in the text is where its author reads first.
+        let mistakes = verdict.validation_errors().map(|error| (offset(error).unwrap_or(start_of(error.policy_id())), error));
+        if let Some((_, error)) = mistakes.min_by_key(|(at, error)| (*at, error.to_string())) {
             return Err(located(text, error, start_of(error.policy_id())));
         }
         for (place, policy) in &own {
@@ -134,16 +136,25 @@ fn ordinal(id: &PolicyId) -> usize {
     id.to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
 }
 
+fn offset(error: &dyn Diagnostic) -> Option<usize> {
+    error.labels().and_then(|mut labels| labels.next()).map(|label| label.offset())
+}
+
 fn located(text: &str, error: &dyn Diagnostic, fallback: usize) -> PolicyError {
-    let label = error.labels().and_then(|mut labels| labels.next());
-    let offset = label.as_ref().map_or(fallback, miette::LabeledSpan::offset);
-    let help = error.help().map(|help| quote(&help.to_string()));
     let mut message = error.to_string();
-    // What the place is called ("expected `)`") says more than the error's headline alone.
-    if let Some(detail) = label.as_ref().and_then(|label| label.label()) {
+    // Cedar's number of the statement says less than line and column do.
+    if let Some((_, rest)) = message.strip_prefix("for policy `").and_then(|rest| rest.split_once('`')) {
+        message = rest.trim_start_matches([',', ':', ' ']).to_owned();
+    }
+    // What the place is called ("expected `;`") says more than the headline alone.
+    if let Some(detail) = error.labels().and_then(|mut labels| labels.next()).as_ref().and_then(|label| label.label()) {
         message = format!("{message}: {detail}");
     }
-    invalid(text, offset, quote(&message), help)
+    let mut help = error.help().map(|help| quote(&help.to_string()));
+    if help.is_none() && message.starts_with("attribute") {
+        help = Some("not everything has it: ask first, as in `principal has role && principal.role == ...`".to_owned());
+    }
+    invalid(text, offset(error).unwrap_or(fallback), quote(&message), help)
 }
 
 fn quote(text: &str) -> String {

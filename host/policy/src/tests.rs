@@ -406,15 +406,21 @@ fn a_policy_that_names_what_is_not_the_tenants_is_refused_with_its_place() {
 #[test]
 fn mistakes_are_named_with_line_and_column() {
     let policy = active();
-    let error = |text: &str| policy.check_tenant_policy(&tenant("acme"), text).unwrap_err().to_string();
-    assert_eq!(error("permit (principal, action, resource)\n  wen { true };"), include_str!("../tests/golden/error-syntax.txt").trim_end());
-    assert_eq!(error("\npermit (principal, action == Ringfence::Action::\"invok\", resource);"), include_str!("../tests/golden/error-action.txt").trim_end());
-    assert_eq!(
-        error("permit (principal, action, resource) when { principal has role && principal.role == Ringfence::Role::\"admin\" };"),
-        include_str!("../tests/golden/error-role.txt").trim_end()
-    );
-    assert_eq!(error("permit (principal, action, resource) when { principal.role == Ringfence::Role::\"caller\" };"), include_str!("../tests/golden/error-attribute.txt").trim_end());
-    assert!(error("permit (principal == ?principal, action, resource);").contains("not supported"));
+    let mut all = String::new();
+    for text in [
+        "permit (principal, action, resource)\n  wen { true };",
+        "permit (principal, action, resource)",
+        "\npermit (principal, action == Ringfence::Action::\"invok\", resource);",
+        "permit (principal is Ringfence::Sevice, action, resource);",
+        "permit (principal, action, resource) when { principal has role && principal.role == Ringfence::Role::\"admin\" };",
+        "permit (principal, action, resource);\nforbid (principal, action == Ringfence::Action::\"invoke\", resource)\nwhen { principal.role == Ringfence::Role::\"caller\" };",
+        "permit (principal == ?principal, action, resource);",
+    ] {
+        let error = policy.check_tenant_policy(&tenant("acme"), text).unwrap_err();
+        let PolicyError::Invalid { help, .. } = &error else { panic!("{error:?}") };
+        all.push_str(&format!("{text}\n  -> {error}\n     help: {}\n\n", help.as_deref().unwrap_or("-")));
+    }
+    assert_eq!(all.trim_end(), include_str!("../tests/golden/mistakes.txt").trim_end(), "they are now:\n{all}");
 }
 
 #[test]

@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn statements_are_found_past_strings_and_comments() {
         let text = "// permit;\npermit(a \"x;\\\";\" );\n@id(\"y\") forbid;  ";
-        assert_eq!(statements(text).unwrap(), vec![11, 32]);
+        assert_eq!(statements(text).unwrap(), vec![11, 31]);
     }
 
     #[test]
