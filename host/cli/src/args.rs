@@ -47,6 +47,9 @@ pub struct Global {
     /// Control plane of the host, `http://127.0.0.1:7000`
     #[arg(long, global = true, value_name = "URL", env = "RINGFENCE_HOST", hide_env_values = true)]
     pub host: Option<String>,
+    /// Speak plain HTTP to a host that is not this machine
+    #[arg(long, global = true)]
+    pub plain_http: bool,
     /// Answer yes to every question
     #[arg(long, global = true)]
     pub yes: bool,
@@ -451,7 +454,7 @@ pub struct TokenCreateArgs {
     pub expires: Option<Lifetime>,
     /// Write the key into a new file (mode 0600) instead of printing it
     #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
 }
 
 /// Verbs that act on a tenant, or on the host's own with `--operator`.

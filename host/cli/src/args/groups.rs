@@ -59,7 +59,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     (
         "token create",
         "ringfence token create ada --tenant acme --role tenant-admin\n\
-         ringfence token create ci --role developer --expires 30d --out ci.key",
+         ringfence token create ci --role developer --expires 30d --key-file ci.key",
     ),
     ("token list", "ringfence token list\nringfence token list --operator"),
     ("token revoke", "ringfence token revoke k7m2q4"),

@@ -1,0 +1,320 @@
+//! `audit`: read the log of what the host did, take it away, and check that nothing was changed, removed or put in.
+//!
+//! Must never trust the host about its own log more than once: the log's key and the last checkpoint are kept on this
+//! side, and a log that goes back behind them is a fault.
+
+use std::fs;
+use std::path::Path;
+
+use data_encoding::HEXLOWER;
+use ringfence_audit::verify::{Fault, Verified, verify as verify_log};
+use ringfence_audit::{Entry, envelope, tree};
+use ringfence_control::wire::{AuditEntryView, CheckpointView, Page};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::Format;
+use crate::args::{AuditExportArgs, AuditListArgs, AuditVerifyArgs};
+use crate::client::{Api, Request};
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::table::table;
+use crate::ui::{Stopwatch, read_capped};
+
+/// Entries fetched at once.
+const PAGE_COUNT: u64 = 500;
+/// LIMIT: largest export that is read, in bytes.
+const EXPORT_BYTES_MAX: usize = 1 << 30;
+/// LIMIT: largest checkpoint or key file, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// What this side remembers of a log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    origin: String,
+    vkey: String,
+    checkpoint: String,
+}
+
+/// `ringfence audit list`.
+pub async fn list(cx: &mut Context<'_>, args: &AuditListArgs) -> Result<Exit, CliError> {
+    let (api, path, name) = log_of(cx, args.operator).await?;
+    let mut from = args.from;
+    let mut left = args.limit;
+    let mut rows: Vec<[String; 5]> = Vec::new();
+    while left > 0 {
+        let page = fetch(&api, &path, from, left.min(PAGE_COUNT)).await?;
+        for view in &page.items {
+            match cx.ui.format {
+                Format::Json => cx.ui.json(view)?,
+                Format::Text => rows.push(row(view)),
+            }
+        }
+        left = left.saturating_sub(page.items.len() as u64);
+        match next_of(&page, from) {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    if cx.ui.format == Format::Text {
+        if rows.is_empty() {
+            cx.ui.note(&format!("no entries of {name} from {} on", args.from));
+        } else {
+            cx.ui.text(&table(["seq", "time", "event", "who", "what"], &rows))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// `ringfence audit verify`.
+pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit, CliError> {
+    if let (Some(file), Some(checkpoint), Some(vkey)) = (&args.file, &args.checkpoint, &args.vkey) {
+        let checkpoint = read_text(checkpoint, HEAD_BYTES_MAX)?;
+        let vkey = key_text(vkey)?;
+        let entries = parse_export(file)?;
+        let origin = origin_of(&checkpoint);
+        let verified = verify_log(&origin, &vkey, entries, &checkpoint, None).map_err(|fault| fault_error(&fault))?;
+        return report(cx, &origin, &verified, &checkpoint);
+    }
+    let (api, path, name) = log_of(cx, args.operator).await?;
+    let home = cx.home()?;
+    let file = kept_file(&api.host.to_string(), &name);
+    let kept = read_kept(&home.file(&file))?;
+    let head = api.send::<CheckpointView>(&Request::get(format!("{path}/checkpoint"))).await?.value;
+    let vkey = trusted_key(args.vkey.as_deref(), kept.as_ref(), &head)?;
+    if kept.is_none() && args.vkey.is_none() {
+        cx.ui.note(&format!("first check of {name}: keeping its key for the next\n  {vkey}"));
+    }
+    let watch = Stopwatch::start();
+    let entries = fetch_all(&api, &path, head.size).await?;
+    cx.ui.phase("fetched", &format!("{} entries of {name}", entries.len()), watch.took());
+    let previous = kept.as_ref().map(|kept| kept.checkpoint.as_str());
+    let verified = verify_log(&head.origin, &vkey, entries, &head.checkpoint, previous).map_err(|fault| fault_error(&fault))?;
+    let keep = Kept { origin: head.origin, vkey, checkpoint: head.checkpoint.clone() };
+    home.write(&file, &serde_json::to_vec_pretty(&keep).unwrap_or_default())?;
+    report(cx, &name, &verified, &head.checkpoint)
+}
+
+/// `ringfence audit export`.
+pub async fn export(cx: &mut Context<'_>, args: &AuditExportArgs) -> Result<Exit, CliError> {
+    let (api, path, name) = log_of(cx, args.operator).await?;
+    let head = api.send::<CheckpointView>(&Request::get(format!("{path}/checkpoint"))).await?.value;
+    let entries = fetch_all(&api, &path, head.size).await?;
+    let failed = |error: std::io::Error| CliError::file("write", &args.dir, &error);
+    fs::create_dir_all(&args.dir).map_err(failed)?;
+    let mut lines = String::new();
+    for entry in &entries {
+        lines.push_str(&serde_json::to_string(&view_of(entry)).unwrap_or_default());
+        lines.push('\n');
+    }
+    fs::write(args.dir.join("entries.ndjson"), lines).map_err(failed)?;
+    fs::write(args.dir.join("checkpoint"), &head.checkpoint).map_err(failed)?;
+    fs::write(args.dir.join("vkey"), format!("{}\n", head.vkey)).map_err(failed)?;
+    let dir = args.dir.display();
+    match cx.ui.format {
+        Format::Json => cx.ui.json(&json!({
+            "log": name, "entries_count": entries.len(), "dir": dir.to_string(), "vkey": head.vkey,
+        }))?,
+        Format::Text => cx.ui.text(&format!(
+            "wrote {} entries of {name} to {dir}\n  verify with:  ringfence audit verify --file {dir}/entries.ndjson \\\n                  --checkpoint {dir}/checkpoint --vkey {dir}/vkey\n",
+            entries.len()
+        ))?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn log_of(cx: &Context<'_>, operator: bool) -> Result<(Api, String, String), CliError> {
+    if operator {
+        return Ok((cx.operator()?, "/audit".to_owned(), "the host".to_owned()));
+    }
+    let (api, tenant) = cx.tenant().await?;
+    Ok((api, format!("/tenants/{tenant}/audit"), tenant.to_string()))
+}
+
+async fn fetch(api: &Api, path: &str, from: u64, limit: u64) -> Result<Page<AuditEntryView>, CliError> {
+    let request = Request::get(path).query("from", Some(from)).query("limit", Some(limit));
+    api.send::<Page<AuditEntryView>>(&request).await.map(|answer| answer.value)
+}
+
+/// The position after a page, when there is more.
+fn next_of(page: &Page<AuditEntryView>, from: u64) -> Option<u64> {
+    let next: u64 = page.cursor.as_deref()?.parse().ok()?;
+    (next > from && !page.items.is_empty()).then_some(next)
+}
+
+/// The first `size` entries: those the checkpoint covers. The log may grow while it is read.
+async fn fetch_all(api: &Api, path: &str, size: u64) -> Result<Vec<Entry>, CliError> {
+    let mut entries = Vec::new();
+    let mut from = 0;
+    while from < size {
+        let page = fetch(api, path, from, PAGE_COUNT.min(size - from)).await?;
+        let next = next_of(&page, from);
+        entries.extend(page.items.into_iter().filter(|view| view.seq < size).map(entry_of));
+        match next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    Ok(entries)
+}
+
+fn entry_of(view: AuditEntryView) -> Entry {
+    Entry {
+        leaf_hash: envelope::hex(&tree::leaf_hash(view.envelope.as_bytes())),
+        body: (!view.body.is_null()).then_some(view.body),
+        envelope: view.envelope,
+        salt: view.salt,
+    }
+}
+
+fn view_of(entry: &Entry) -> Value {
+    json!({ "envelope": entry.envelope, "body": entry.body, "salt": entry.salt })
+}
+
+/// A line of an export. The hash of a leaf is computed here, never read.
+#[derive(Deserialize)]
+struct ExportLine {
+    envelope: String,
+    #[serde(default)]
+    body: Option<Value>,
+    #[serde(default)]
+    salt: String,
+}
+
+fn parse_export(path: &Path) -> Result<Vec<Entry>, CliError> {
+    let text = read_text(path, EXPORT_BYTES_MAX)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let line: ExportLine = serde_json::from_str(line).map_err(|_| {
+                let detail = format!("`{}` line {} is not an entry of an audit log", path.display(), index + 1);
+                CliError::failed("bad-export", detail, None)
+            })?;
+            Ok(Entry {
+                leaf_hash: envelope::hex(&tree::leaf_hash(line.envelope.as_bytes())),
+                envelope: line.envelope,
+                body: line.body,
+                salt: line.salt,
+            })
+        })
+        .collect()
+}
+
+/// The key to check with: given, else kept, else (once) the host's word. A key that changed is a fault.
+fn trusted_key(given: Option<&str>, kept: Option<&Kept>, head: &CheckpointView) -> Result<String, CliError> {
+    let trusted = match (given, kept) {
+        (Some(given), _) => key_text(given)?,
+        (None, Some(kept)) => kept.vkey.clone(),
+        (None, None) => head.vkey.clone(),
+    };
+    let moved = kept.is_some_and(|kept| kept.origin != head.origin);
+    if trusted != head.vkey || moved {
+        return Err(CliError::Failed {
+            code: "audit-key-changed",
+            detail: format!("the host signs `{}` with another key than the one kept", head.origin),
+            help: Some("ask the operator why before you trust this log".to_owned()),
+        });
+    }
+    Ok(trusted)
+}
+
+fn read_kept(path: &Path) -> Result<Option<Kept>, CliError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = read_text(path, HEAD_BYTES_MAX)?;
+    serde_json::from_str(&text).map(Some).map_err(|_| CliError::Failed {
+        code: "bad-checkpoint",
+        detail: format!("`{}` holds the checkpoint kept last and cannot be read", path.display()),
+        help: Some(format!("remove it only if you know why it is broken:  rm {}", path.display())),
+    })
+}
+
+/// File of a log's last checkpoint under the folder of profiles.
+fn kept_file(host: &str, log: &str) -> String {
+    let name = HEXLOWER.encode(&Sha256::digest(format!("{host}\n{log}")));
+    format!("checkpoints/{}.json", name.get(..32).unwrap_or(&name))
+}
+
+/// A verifier key, or the first line of the file that holds it.
+fn key_text(given: &str) -> Result<String, CliError> {
+    let path = Path::new(given);
+    if !path.exists() {
+        return Ok(given.trim().to_owned());
+    }
+    read_text(path, HEAD_BYTES_MAX).map(|text| text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+fn origin_of(checkpoint: &str) -> String {
+    checkpoint.lines().next().unwrap_or_default().to_owned()
+}
+
+fn read_text(path: &Path, bytes_max: usize) -> Result<String, CliError> {
+    let mut file = fs::File::open(path).map_err(|error| CliError::file("read", path, &error))?;
+    let bytes = read_capped(&mut file, bytes_max, &format!("`{}`", path.display()))?;
+    String::from_utf8(bytes)
+        .map_err(|_| CliError::failed("file", format!("`{}` is not UTF-8 text", path.display()), None))
+}
+
+fn report(cx: &mut Context<'_>, name: &str, verified: &Verified, checkpoint: &str) -> Result<Exit, CliError> {
+    let root = HEXLOWER.encode(&verified.head.root);
+    match cx.ui.format {
+        Format::Json => cx.ui.json(&json!({
+            "verified": true, "log": name, "origin": verified.head.origin, "entries_count": verified.entries,
+            "bodies_withheld_count": verified.bodies_withheld, "root": root, "checkpoint": checkpoint,
+        }))?,
+        Format::Text => {
+            let withheld = match verified.bodies_withheld {
+                0 => String::new(),
+                count => format!("\n  {count} bodies are withheld; only their commitments were checked"),
+            };
+            cx.ui.text(&format!(
+                "verified {} entries of {name} up to checkpoint {}{withheld}",
+                verified.entries,
+                root.get(..16).unwrap_or(&root)
+            ))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn fault_error(fault: &Fault) -> CliError {
+    let code = match fault {
+        Fault::Altered { .. } => "audit-altered",
+        Fault::Missing { .. } => "audit-missing",
+        Fault::Reordered { .. } => "audit-reordered",
+        Fault::Spliced { .. } => "audit-spliced",
+        Fault::Truncated { .. } => "audit-truncated",
+        Fault::Unsigned { .. } => "audit-unsigned",
+        Fault::BadSignature => "audit-bad-signature",
+        Fault::RolledBack => "audit-rolled-back",
+        Fault::BodyAltered { .. } => "audit-body-altered",
+    };
+    CliError::Failed {
+        code,
+        detail: fault.to_string(),
+        help: Some("keep this log and the last checkpoint, and ask the operator".to_owned()),
+    }
+}
+
+fn row(view: &AuditEntryView) -> [String; 5] {
+    let envelope: Value = serde_json::from_str(&view.envelope).unwrap_or_default();
+    let word = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let of_body = |name: &str| view.body.get(name).map(word).unwrap_or_default();
+    let time = envelope.get("time").and_then(Value::as_i64).and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let code = envelope.get("code").map(word).unwrap_or_default();
+    let status = envelope.get("status").map(word).filter(|status| !status.is_empty());
+    let event = status.map(|status| format!("{code} {status}")).unwrap_or(code);
+    [
+        view.seq.to_string(),
+        time.map(|time| time.to_string()).unwrap_or_default(),
+        event,
+        of_body("actor"),
+        format!("{} {}", of_body("action"), of_body("resource")).trim().to_owned(),
+    ]
+}

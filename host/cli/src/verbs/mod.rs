@@ -1,0 +1,74 @@
+//! From a parsed command line to the verb that does it.
+
+use crate::args::{
+    AuditCommand, Command, ConfigCommand, PolicyCommand, SecretCommand, TenantCommand, TokenCommand, command,
+};
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+
+pub mod audit;
+pub mod call;
+pub mod data;
+pub mod grants;
+pub mod local;
+pub mod logs;
+pub mod policies;
+pub mod session;
+pub mod ship;
+pub mod tenants;
+pub mod tokens;
+pub mod watch;
+
+/// Runs a verb that speaks to a host, or needs none. Those of the host's own side are handed out before.
+pub async fn run(cx: &mut Context<'_>, verb: &Command) -> Result<Exit, CliError> {
+    match verb {
+        Command::New(args) => local::new(cx, args),
+        Command::Build(args) => local::build(cx, args),
+        Command::Inspect(args) => local::inspect(cx, args),
+        Command::Completions(args) => local::completions(cx, args, command()),
+        Command::Version => local::version(cx),
+        Command::Call(args) => call::call(cx, args).await,
+        Command::Push(args) => ship::push(cx, args).await,
+        Command::Deploy(args) => ship::deploy(cx, args).await,
+        Command::Rollback(args) => ship::rollback(cx, args).await,
+        Command::Diff(args) => ship::diff(cx, args).await,
+        Command::Logs(args) => logs::logs(cx, args).await,
+        Command::Status(args) => watch::status(cx, args).await,
+        Command::Usage(args) => watch::usage(cx, args).await,
+        Command::Why(args) => policies::why(cx, args).await,
+        Command::Grant(args) => grants::grant(cx, args).await,
+        Command::Revoke(args) => grants::revoke(cx, args).await,
+        Command::Grants(args) => grants::grants(cx, args).await,
+        Command::Login(args) => session::login(cx, args).await,
+        Command::Whoami => session::whoami(cx).await,
+        Command::Use(args) => session::choose(cx, args).await,
+        nouns => run_noun(cx, nouns).await,
+    }
+}
+
+async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError> {
+    match noun {
+        Command::Secret(SecretCommand::Set(args)) => data::secret_set(cx, args).await,
+        Command::Secret(SecretCommand::List) => data::secret_list(cx).await,
+        Command::Secret(SecretCommand::Delete(args)) => data::secret_delete(cx, args).await,
+        Command::Config(ConfigCommand::Set(args)) => data::config_set(cx, args).await,
+        Command::Config(ConfigCommand::List(args)) => data::config_list(cx, args).await,
+        Command::Config(ConfigCommand::Delete(args)) => data::config_delete(cx, args).await,
+        Command::Tenant(TenantCommand::Create(args)) => tenants::create(cx, args).await,
+        Command::Tenant(TenantCommand::List) => tenants::list(cx).await,
+        Command::Tenant(TenantCommand::Show(args)) => tenants::show(cx, args).await,
+        Command::Tenant(TenantCommand::Suspend(args)) => tenants::suspend(cx, args).await,
+        Command::Tenant(TenantCommand::Resume(args)) => tenants::resume(cx, args).await,
+        Command::Tenant(TenantCommand::Delete(args)) => tenants::delete(cx, args).await,
+        Command::Token(TokenCommand::Create(args)) => tokens::create(cx, args).await,
+        Command::Token(TokenCommand::List(args)) => tokens::list(cx, args).await,
+        Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
+        Command::Policy(PolicyCommand::Show) => policies::show(cx).await,
+        Command::Policy(PolicyCommand::Apply(args)) => policies::apply(cx, args).await,
+        Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,
+        Command::Audit(AuditCommand::Verify(args)) => audit::verify(cx, args).await,
+        Command::Audit(AuditCommand::Export(args)) => audit::export(cx, args).await,
+        // The host's own side has been handed out by the caller.
+        _ => Ok(Exit::Failed),
+    }
+}

@@ -1,0 +1,159 @@
+//! `login`, `whoami`, `use`: who speaks, to which host, in which tenant.
+//!
+//! Must never take a key from the command line, print one, or keep an enrolment token.
+
+use std::fs::File;
+
+use ringfence_control::wire::{Authenticate, CreatedToken, NewToken, PrincipalView, TenantView, TokenResponse};
+use ringfence_core::TenantId;
+use serde_json::json;
+
+use crate::Format;
+use crate::address::Address;
+use crate::args::{LoginArgs, UseArgs};
+use crate::client::{Api, Credential, Request, cached};
+use crate::context::Context;
+use crate::environment::Secret;
+use crate::error::{CliError, Exit};
+use crate::profiles::{Current, Profile};
+use crate::ui::read_capped;
+
+/// What API keys start with; anything else is an enrolment token.
+const KEY_PREFIX: &str = "rfk_";
+/// LIMIT: longest key or enrolment token, in bytes.
+const KEY_BYTES_MAX: usize = 1024;
+
+/// `ringfence login`.
+pub async fn login(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Exit, CliError> {
+    let home = cx.home()?;
+    let profiles = home.load()?;
+    let host = cx.address(&profiles)?;
+    let given = read_key(cx, args)?;
+    let (key, answer) = if given.reveal().starts_with(KEY_PREFIX) {
+        let api = cx.with_key(host.clone(), Credential::Key(given.clone()))?;
+        let answer = api.sign_in().await?;
+        (given, answer)
+    } else {
+        enrol(cx, host.clone(), &given, args).await?
+    };
+    let tenant = tenant_of(&answer.principal)?;
+    if let (Some(wanted), Some(tenant)) = (&cx.flags.tenant, &tenant)
+        && wanted != tenant
+    {
+        return Err(CliError::Usage {
+            code: "other-tenant",
+            detail: format!("this key belongs to tenant `{tenant}`, not to `{wanted}`"),
+            help: Some(format!("ringfence login --host {host} --tenant {tenant}")),
+        });
+    }
+    let chosen = tenant.clone().or_else(|| cx.flags.tenant.clone());
+    let profile = Profile {
+        host: host.to_string(),
+        tenant,
+        principal: answer.principal.id.clone(),
+        key,
+        token: Some(cached(&answer, cx.clock.as_ref())),
+    };
+    home.update(|profiles| {
+        let same_host = profiles.current.as_ref().filter(|current| current.host == profile.host);
+        let kept = same_host.and_then(|current| current.tenant.clone());
+        profiles.current = Some(Current { host: profile.host.clone(), tenant: chosen.or(kept) });
+        profiles.put(profile);
+    })?;
+    print_principal(cx, &host, &answer.principal, "signed in")?;
+    Ok(Exit::Ok)
+}
+
+/// `ringfence whoami`.
+pub async fn whoami(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let api = cx.current()?;
+    let answer = api.send::<PrincipalView>(&Request::get("/whoami")).await?;
+    let host = api.host.to_string();
+    cx.print(&answer, |principal| format!("{}\nat {host}", principal_words(principal)))?;
+    Ok(Exit::Ok)
+}
+
+/// `ringfence use`.
+pub async fn choose(cx: &mut Context<'_>, args: &UseArgs) -> Result<Exit, CliError> {
+    let home = cx.home()?;
+    let profiles = home.load()?;
+    let host = cx.address(&profiles)?;
+    let name = host.to_string();
+    let profile = profiles.find(&name, Some(&args.name)).or_else(|| profiles.find(&name, None));
+    let Some(profile) = profile else {
+        return Err(CliError::NotSignedIn { host: name, tenant: Some(args.name.to_string()) });
+    };
+    let credential =
+        Credential::Profile { key: profile.key.clone(), home: home.clone(), token: profile.token.clone() };
+    let api = cx.with_key(host, credential)?;
+    let tenant = api.send::<TenantView>(&Request::get(format!("/tenants/{}", args.name))).await?;
+    home.update(|profiles| {
+        profiles.current = Some(Current { host: name.clone(), tenant: Some(args.name.clone()) });
+    })?;
+    cx.print(&tenant, |tenant| format!("verbs now act in tenant {} ({})", tenant.name, tenant.state))?;
+    Ok(Exit::Ok)
+}
+
+/// Trades the one-time enrolment token for an operator's key.
+async fn enrol(
+    cx: &Context<'_>,
+    host: Address,
+    token: &Secret,
+    args: &LoginArgs,
+) -> Result<(Secret, TokenResponse), CliError> {
+    let anonymous = cx.anonymous(host.clone())?;
+    let proof =
+        Authenticate::Bootstrap { token: token.reveal().to_owned(), name: Some(args.name.to_string()) };
+    let first = anonymous.authenticate(&proof).await?;
+    let key = create_key(&anonymous, &first, args).await?;
+    let api = cx.with_key(host, Credential::Key(key.clone()))?;
+    let answer = api.sign_in().await?;
+    Ok((key, answer))
+}
+
+async fn create_key(api: &Api, first: &TokenResponse, args: &LoginArgs) -> Result<Secret, CliError> {
+    let new = NewToken { name: args.name.to_string(), role: "operator".to_owned(), expires_in: None };
+    let body = serde_json::to_value(&new).unwrap_or_default();
+    let request = Request::post("/tokens", body);
+    let created = api.send_as::<CreatedToken>(&request, &Secret::new(first.access_token.clone())).await?;
+    Ok(Secret::new(created.value.key))
+}
+
+fn read_key(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Secret, CliError> {
+    let text = if let Some(path) = &args.token_file {
+        let mut file = File::open(path).map_err(|error| CliError::file("read", path, &error))?;
+        String::from_utf8(read_capped(&mut file, KEY_BYTES_MAX, "the file of the key")?).ok()
+    } else if args.token_stdin {
+        String::from_utf8(cx.ui.read_input(KEY_BYTES_MAX)?).ok()
+    } else {
+        let secret = cx.ui.ask_secret("API key or enrolment token", "`--token-file FILE` or `--token-stdin`")?;
+        Some(secret.reveal().to_owned())
+    };
+    let key = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    key.map(Secret::new).ok_or_else(|| CliError::Usage {
+        code: "bad-key",
+        detail: "what was given is neither an API key nor an enrolment token".to_owned(),
+        help: Some("the host writes the first one to  operator.token  in its data folder".to_owned()),
+    })
+}
+
+fn tenant_of(principal: &PrincipalView) -> Result<Option<TenantId>, CliError> {
+    principal.tenant.as_deref().map(str::parse).transpose().map_err(|error| {
+        CliError::failed("unexpected-answer", format!("the host named a tenant wrongly: {error}"), None)
+    })
+}
+
+fn print_principal(cx: &mut Context<'_>, host: &Address, principal: &PrincipalView, act: &str) -> Result<(), CliError> {
+    match cx.ui.format {
+        Format::Json => cx.ui.json(&json!({ "host": host.to_string(), "principal": principal })),
+        Format::Text => cx.ui.text(&format!("{act} at {host} as {}", principal_words(principal))),
+    }
+}
+
+fn principal_words(principal: &PrincipalView) -> String {
+    let role = principal.role.as_deref().unwrap_or(&principal.kind);
+    match &principal.tenant {
+        Some(tenant) => format!("{} ({role} of tenant {tenant})", principal.id),
+        None => format!("{} ({role})", principal.id),
+    }
+}
