@@ -15,7 +15,7 @@ const TRIES_COUNT_MAX: usize = 8;
 
 /// Keeps a denial.
 pub async fn keep<T: Serialize>(store: &TenantStore, id: &DecisionId, record: &T) -> Result<(), StoreError> {
-    let value = serde_json::to_vec(record).map_err(StoreError::json)?;
+    let value = serde_json::to_vec(record).map_err(StoreError::Form)?;
     let next_key = Key::new(["decision", "next"]);
     let mut result = Ok(());
     for _ in 0..TRIES_COUNT_MAX {

@@ -287,7 +287,7 @@ async fn write(pending: &Pending) -> Result<(), StoreError> {
 }
 
 fn put<T: Serialize>(key: Key, value: &T) -> Result<Op, StoreError> {
-    Ok(Op::Put { key, value: serde_json::to_vec(value).map_err(StoreError::json)? })
+    Ok(Op::Put { key, value: serde_json::to_vec(value).map_err(StoreError::Form)? })
 }
 
 async fn next_number(store: &TenantStore, plugin: &PluginName) -> Result<u64, StoreError> {

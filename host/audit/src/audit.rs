@@ -1,0 +1,283 @@
+//! The audit log of the host and of each tenant: record, bracket, count, list, sign.
+//!
+//! INVARIANT: no entry, no effect. [`Audit::record`] and [`Audit::intent`] resolve only when the entry is durable; when
+//! they fail, what they were about must not happen. Must never hand out a body to another tenant: a log is reached
+//! through the tenant's own store view only.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringfence_core::{Clock, Entropy, TenantId};
+use ringfence_keys::SigningKey;
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore, Tenants};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::batch::Batch;
+use crate::envelope::hex;
+use crate::note::{SignedHead, Verifier, checkpoint_text, seal_note};
+use crate::tree::leaf_hash;
+use crate::writer::{self, Command, Draft, Phase, QUEUE_COUNT_MAX, Shared, State, WRITE_TIME_MAX, Writer};
+use crate::{AuditError, Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
+
+/// LIMIT: most entries one call of [`Audit::list`] gives.
+const LIST_COUNT_MAX: usize = ringfence_core::limits::PAGE_COUNT_MAX;
+
+/// The audit logs. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Audit {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    tenants: Tenants,
+    origin_host: String,
+    runtime: tokio::runtime::Handle,
+    writers: Mutex<HashMap<String, Handle>>,
+}
+
+#[derive(Clone)]
+struct Handle {
+    commands: mpsc::Sender<Command>,
+    batch: Arc<Batch>,
+}
+
+/// An act that was announced. Say how it ended with [`Intent::outcome`]; when dropped without, the log says that nobody
+/// knows.
+#[must_use = "an announced act needs its outcome"]
+pub struct Intent {
+    audit: Audit,
+    log: Log,
+    event: Event,
+    receipt: Receipt,
+    open: bool,
+}
+
+impl Audit {
+    /// Opens the logs of the host and of every tenant, and checks the end of each against its stored head. Must be called
+    /// inside a runtime, where the writers then live.
+    ///
+    /// `origin_host` names this host in every log's name, `<origin_host>/audit/tenant/<tenant>`; it must stay the same for
+    /// good. A broken host log is an error here; a tenant's broken log is reported and refuses entries until it is mended.
+    pub async fn open(
+        tenants: Tenants,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        origin_host: String,
+    ) -> Result<Self, AuditError> {
+        let signing = signing_key(tenants.platform(), &*entropy).await?;
+        let shared = Arc::new(Shared { clock, entropy, signing, writable: AtomicBool::new(true) });
+        let runtime = tokio::runtime::Handle::current();
+        let inner = Inner { shared, tenants, origin_host, runtime, writers: Mutex::new(HashMap::new()) };
+        let audit = Self { inner: Arc::new(inner) };
+        audit.state(&Log::Host).await?;
+        let records = audit.inner.tenants.list().await.map_err(|error| writer::unavailable("tenants", &error))?;
+        for record in records {
+            let Some(store) = audit.inner.tenants.open_tenant(&record.id) else { continue };
+            if let Err(error) = audit.state(&Log::Tenant(store)).await {
+                tracing::error!(tenant = %record.id, %error, "a tenant's audit log does not open");
+            }
+        }
+        Ok(audit)
+    }
+
+    /// Records something that is over. A refusal (by its code) is recorded as denied, a failed invocation as failed,
+    /// everything else as a success; see [`Audit::record_outcome`] to say it yourself.
+    pub async fn record(&self, log: &Log, event: Event) -> Result<Receipt, AuditError> {
+        let outcome = match event.code {
+            code if crate::codes::is_refusal(code) => Outcome::Denied,
+            code if crate::codes::is_failure(code) => Outcome::Failure("invocation-failed".to_owned()),
+            _ => Outcome::Success,
+        };
+        self.record_outcome(log, event, outcome).await
+    }
+
+    /// Records something that is over, and how it ended.
+    pub async fn record_outcome(&self, log: &Log, event: Event, outcome: Outcome) -> Result<Receipt, AuditError> {
+        self.append(log, Draft { event, phase: Phase::Single, outcome }).await
+    }
+
+    /// Announces an act before it is done.
+    pub async fn intent(&self, log: &Log, event: Event) -> Result<Intent, AuditError> {
+        let draft = Draft { event: event.clone(), phase: Phase::Intent, outcome: Outcome::Success };
+        let receipt = self.append(log, draft).await?;
+        Ok(Intent { audit: self.clone(), log: log.clone(), event, receipt, open: true })
+    }
+
+    /// Counts an invocation that needs no entry of its own. Never waits; the counts are recorded within about a second,
+    /// and at the latest by [`Audit::flush`].
+    pub fn invocation(&self, log: &Log, summary: InvocationSummary) {
+        self.handle(log).batch.add(&summary);
+    }
+
+    /// Records all invocations counted so far, of all logs; for the end of a drain. The first failure is returned after
+    /// all logs were tried.
+    pub async fn flush(&self) -> Result<(), AuditError> {
+        let handles: Vec<Handle> = self.writers().values().cloned().collect();
+        let mut result = Ok(());
+        for handle in handles {
+            let flushed = ask(&handle, Command::Flush).await;
+            result = result.and(flushed);
+        }
+        result
+    }
+
+    /// Whether the last write of any log succeeded. A hint for refusing early: only an entry that was written is proof.
+    pub fn is_writable(&self) -> bool {
+        self.inner.shared.writable.load(Ordering::Relaxed)
+    }
+
+    /// Up to `limit` entries from place `from` on, with their bodies.
+    pub async fn list(&self, log: &Log, from: u64, limit: usize) -> Result<Vec<Entry>, AuditError> {
+        let (store, origin) = (self.store(log), self.origin(log));
+        let size = self.state(log).await?.frontier.size();
+        let end = from.saturating_add(limit.min(LIST_COUNT_MAX) as u64).min(size);
+        let mut entries = Vec::new();
+        for seq in from..end {
+            let broken = |what| AuditError::Broken { log: origin.clone(), seq, what };
+            let stored = writer::read(&store, &origin, seq).await?.ok_or_else(|| broken("it is missing"))?;
+            let body = serde_json::from_str(&stored.body).map_err(|_| broken("its body cannot be read"))?;
+            let leaf_hash = hex(&leaf_hash(stored.envelope.as_bytes()));
+            entries.push(Entry { envelope: stored.envelope, leaf_hash, body: Some(body), salt: stored.salt });
+        }
+        Ok(entries)
+    }
+
+    /// How many entries a log has.
+    pub async fn size(&self, log: &Log) -> Result<u64, AuditError> {
+        Ok(self.state(log).await?.frontier.size())
+    }
+
+    /// Signs the log's present head, which covers everything acknowledged so far.
+    pub async fn checkpoint(&self, log: &Log) -> Result<Checkpoint, AuditError> {
+        let state = self.state(log).await?;
+        let verifier = self.verifier(log);
+        let head = SignedHead { origin: self.origin(log), size: state.frontier.size(), root: state.frontier.root() };
+        let text = checkpoint_text(&head);
+        let signature = self.inner.shared.signing.sign(text.as_bytes());
+        Ok(Checkpoint {
+            text: seal_note(&text, &verifier, &signature),
+            size: head.size,
+            root: hex(&head.root),
+            chain_head: hex(&state.chain_head),
+            origin: head.origin,
+        })
+    }
+
+    /// The log's verifier key, `name+hash+key` (C2SP). Public; who verifies should learn it once and keep it.
+    pub fn vkey(&self, log: &Log) -> String {
+        self.verifier(log).vkey()
+    }
+
+    /// The log's name.
+    pub fn origin(&self, log: &Log) -> String {
+        match log {
+            Log::Host => format!("{}/audit/host", self.inner.origin_host),
+            Log::Tenant(store) => format!("{}/audit/tenant/{}", self.inner.origin_host, store.label()),
+        }
+    }
+
+    /// Lets go of a deleted tenant's log.
+    pub async fn forget(&self, tenant: &TenantId) {
+        self.writers().remove(tenant.as_str());
+    }
+
+    async fn append(&self, log: &Log, draft: Draft) -> Result<Receipt, AuditError> {
+        ask(&self.handle(log), |answer| Command::Append(Box::new(draft), answer)).await
+    }
+
+    async fn state(&self, log: &Log) -> Result<State, AuditError> {
+        ask(&self.handle(log), Command::State).await
+    }
+
+    fn verifier(&self, log: &Log) -> Verifier {
+        Verifier::new(&self.origin(log), self.inner.shared.signing.public_key())
+    }
+
+    fn store(&self, log: &Log) -> TenantStore {
+        match log {
+            Log::Host => self.inner.tenants.platform().clone(),
+            Log::Tenant(store) => store.clone(),
+        }
+    }
+
+    /// The log's writer, started when there is none.
+    fn handle(&self, log: &Log) -> Handle {
+        let store = self.store(log);
+        let mut writers = self.writers();
+        if let Some(handle) = writers.get(store.label()) {
+            return handle.clone();
+        }
+        let (commands, receiver) = mpsc::channel(QUEUE_COUNT_MAX);
+        let handle = Handle { commands, batch: Arc::new(Batch::default()) };
+        writers.insert(store.label().to_owned(), handle.clone());
+        let writer = Writer::new(Arc::clone(&self.inner.shared), store, self.origin(log), Arc::clone(&handle.batch));
+        self.inner.runtime.spawn(writer.run(receiver));
+        handle
+    }
+
+    fn writers(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        // The map is whole between any two statements that hold it, so a panic elsewhere cannot leave it half changed.
+        self.inner.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Intent ===
+
+impl Intent {
+    /// The announcing entry.
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// Records how the act ended. `details` replace those of the announcement; `Null` keeps them.
+    pub async fn outcome(mut self, outcome: Outcome, details: Value) -> Result<Receipt, AuditError> {
+        let mut event = self.event.clone();
+        if !details.is_null() {
+            event.details = details;
+        }
+        let draft = Draft { event, phase: Phase::Outcome(self.receipt.seq), outcome };
+        let receipt = self.audit.append(&self.log, draft).await?;
+        self.open = false;
+        Ok(receipt)
+    }
+}
+
+impl Drop for Intent {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        // Best effort: when this cannot be written either, the next start finds the intent open and says so.
+        let (audit, log) = (self.audit.clone(), self.log.clone());
+        let draft = writer::unknown(self.receipt.seq, &self.receipt.log);
+        let runtime = audit.inner.runtime.clone();
+        runtime.spawn(async move { audit.append(&log, draft).await });
+    }
+}
+
+/// Sends a command to a writer and waits for its answer, both within [`WRITE_TIME_MAX`] each.
+async fn ask<T>(handle: &Handle, command: impl FnOnce(writer::Answer<T>) -> Command) -> Result<T, AuditError> {
+    let (answer, answered) = oneshot::channel();
+    let sent = handle.commands.send_timeout(command(answer), WRITE_TIME_MAX).await;
+    sent.map_err(|_| AuditError::Unavailable)?;
+    match tokio::time::timeout(WRITE_TIME_MAX * 2, answered).await {
+        Ok(Ok(result)) => result,
+        _ => Err(AuditError::Unavailable),
+    }
+}
+
+/// The host's signing key for logs: read from the platform's store, made when there is none. It signs nothing else.
+async fn signing_key(platform: &TenantStore, entropy: &dyn Entropy) -> Result<SigningKey, AuditError> {
+    let key = Key::new(["audit-signing-key"]);
+    let reached = |error: &StoreError| writer::unavailable("signing key", error);
+    if let Some(record) = platform.get(&key).await.map_err(|error| reached(&error))? {
+        return SigningKey::from_pkcs8(&record.value).map_err(|_| AuditError::Unavailable);
+    }
+    let signing = SigningKey::generate(entropy).map_err(|_| AuditError::Unavailable)?;
+    let put = Op::Put { key: key.clone(), value: signing.to_pkcs8().to_vec() };
+    platform.batch(vec![put], vec![Precondition::Absent(key)]).await.map_err(|error| reached(&error))?;
+    Ok(signing)
+}

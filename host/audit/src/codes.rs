@@ -1,0 +1,144 @@
+//! The small stable codes of audit events, for people and rules. A code is never reused for another meaning.
+//!
+//! Must never depend on anything: these are words. The letters name the area, the number the event, the words after it
+//! say it to a person. [`class_of`] and [`activity_of`] give the matching OCSF 1.8 class and activity.
+
+/// A tenant was made.
+pub const TENANT_CREATED: &str = "TEN-001 tenant-created";
+/// A tenant was suspended.
+pub const TENANT_SUSPENDED: &str = "TEN-002 tenant-suspended";
+/// A tenant was resumed.
+pub const TENANT_RESUMED: &str = "TEN-003 tenant-resumed";
+/// A tenant was deleted and its key destroyed.
+pub const TENANT_DELETED: &str = "TEN-004 tenant-deleted";
+/// Someone reached for a thing of another tenant.
+pub const TENANT_ISOLATION: &str = "TEN-900 tenant-isolation";
+
+/// The first operator enrolled.
+pub const OPERATOR_ENROLLED: &str = "AUT-001 operator-enrolled";
+/// Someone signed in.
+pub const SIGNED_IN: &str = "AUT-002 signed-in";
+/// A sign-in was refused.
+pub const SIGN_IN_REFUSED: &str = "AUT-003 sign-in-refused";
+/// A token was refused.
+pub const TOKEN_REFUSED: &str = "AUT-004 token-refused";
+/// An API key was made.
+pub const TOKEN_CREATED: &str = "AUT-005 api-key-created";
+/// An API key was revoked.
+pub const TOKEN_REVOKED: &str = "AUT-006 api-key-revoked";
+
+/// A version was published.
+pub const VERSION_PUSHED: &str = "PLG-001 version-pushed";
+/// A route was moved.
+pub const VERSION_DEPLOYED: &str = "PLG-002 version-deployed";
+/// A route was moved back.
+pub const VERSION_ROLLED_BACK: &str = "PLG-003 version-rolled-back";
+/// A capability was granted.
+pub const CAPABILITY_GRANTED: &str = "PLG-004 capability-granted";
+/// A capability was revoked.
+pub const CAPABILITY_REVOKED: &str = "PLG-005 capability-revoked";
+/// A plugin's configuration was changed.
+pub const CONFIG_WRITTEN: &str = "PLG-006 config-written";
+
+/// A secret was set.
+pub const SECRET_WRITTEN: &str = "SEC-001 secret-written";
+/// A secret was deleted.
+pub const SECRET_DELETED: &str = "SEC-002 secret-deleted";
+
+/// A tenant's policy was changed.
+pub const POLICY_WRITTEN: &str = "POL-001 policy-written";
+/// Policy refused an action.
+pub const ACTION_DENIED: &str = "POL-002 action-denied";
+
+/// Invocations of the last second or so, counted.
+pub const INVOCATIONS: &str = "INV-001 invocations";
+/// An invocation was refused before the guest ran.
+pub const INVOCATION_REFUSED: &str = "INV-002 invocation-refused";
+/// An invocation ended by its own fault or at its budget.
+pub const INVOCATION_FAILED: &str = "INV-003 invocation-failed";
+/// A guest's outgoing request was refused.
+pub const EGRESS_REFUSED: &str = "INV-004 egress-refused";
+
+/// The host started.
+pub const HOST_STARTED: &str = "HST-001 host-started";
+/// The host stopped in order.
+pub const HOST_STOPPED: &str = "HST-002 host-stopped";
+/// Data was read that is worth a record, such as the audit log itself.
+pub const DATA_READ: &str = "HST-003 data-read";
+/// An intent whose outcome nobody wrote: the host stopped, or the request was cut, in between.
+pub const OUTCOME_UNKNOWN: &str = "AUD-001 outcome-unknown";
+
+/// The action's word in an entry about a refused action; which one was refused is in the details.
+pub const DENIED_ACTION: &str = "denied-action";
+
+/// OCSF class uids.
+pub mod class {
+    /// Authentication.
+    pub const AUTHENTICATION: u32 = 3002;
+    /// Entity Management.
+    pub const ENTITY_MANAGEMENT: u32 = 3004;
+    /// User Access Management.
+    pub const USER_ACCESS: u32 = 3005;
+    /// Application Lifecycle.
+    pub const APPLICATION_LIFECYCLE: u32 = 6002;
+    /// API Activity.
+    pub const API_ACTIVITY: u32 = 6003;
+    /// Module Activity.
+    pub const MODULE_ACTIVITY: u32 = 1005;
+    /// HTTP Activity.
+    pub const HTTP_ACTIVITY: u32 = 4002;
+    /// Detection Finding.
+    pub const DETECTION: u32 = 2004;
+}
+
+/// The OCSF class a code belongs to; API Activity for a code this file does not know.
+pub fn class_of(code: &str) -> u32 {
+    match code {
+        TENANT_CREATED | TENANT_SUSPENDED | TENANT_RESUMED | TENANT_DELETED | POLICY_WRITTEN | CONFIG_WRITTEN => {
+            class::ENTITY_MANAGEMENT
+        }
+        TENANT_ISOLATION => class::DETECTION,
+        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
+        TOKEN_CREATED | TOKEN_REVOKED | CAPABILITY_GRANTED | CAPABILITY_REVOKED => class::USER_ACCESS,
+        VERSION_PUSHED | VERSION_DEPLOYED | VERSION_ROLLED_BACK | HOST_STARTED | HOST_STOPPED => {
+            class::APPLICATION_LIFECYCLE
+        }
+        INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED => class::MODULE_ACTIVITY,
+        EGRESS_REFUSED => class::HTTP_ACTIVITY,
+        _ => class::API_ACTIVITY,
+    }
+}
+
+/// The OCSF activity of a code within its class; 99 (other) where the class has no nearer word.
+pub fn activity_of(code: &str) -> u8 {
+    match code {
+        // create, log on, assign, install
+        TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
+        | TOKEN_CREATED | CAPABILITY_GRANTED | VERSION_PUSHED => 1,
+        // read, revoke
+        TOKEN_REVOKED | CAPABILITY_REVOKED | DATA_READ => 2,
+        // update, start, invoke
+        POLICY_WRITTEN | CONFIG_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED
+        | INVOCATION_FAILED => 3,
+        // delete, stop
+        TENANT_DELETED | SECRET_DELETED | HOST_STOPPED => 4,
+        // enable, update
+        TENANT_RESUMED | VERSION_DEPLOYED | VERSION_ROLLED_BACK => 8,
+        // disable
+        TENANT_SUSPENDED => 9,
+        _ => 99,
+    }
+}
+
+/// Whether a code says that something was refused, so that a single entry of it is recorded as denied.
+pub fn is_refusal(code: &str) -> bool {
+    matches!(
+        code,
+        TENANT_ISOLATION | SIGN_IN_REFUSED | TOKEN_REFUSED | ACTION_DENIED | INVOCATION_REFUSED | EGRESS_REFUSED
+    )
+}
+
+/// Whether a code says that something was allowed and then failed.
+pub fn is_failure(code: &str) -> bool {
+    code == INVOCATION_FAILED
+}

@@ -1,0 +1,25 @@
+//! Append-only, hash-chained, signed audit log per tenant: write, list, sign, verify.
+//!
+//! Must never acknowledge an entry that is not durable, and never show one tenant's log to another. In both walks it is
+//! what stands around every effect: an intent before it and an outcome after it. Layout: [`Audit`] is the outside,
+//! `writer` the one appender of each log, [`envelope`] and [`tree`] and [`note`] the pure format, [`verify`] the check
+//! that anyone can run offline.
+#![forbid(unsafe_code)]
+
+mod audit;
+mod batch;
+pub mod codes;
+pub mod decisions;
+pub mod envelope;
+mod error;
+mod event;
+mod metering;
+pub mod note;
+pub mod tree;
+pub mod verify;
+mod writer;
+
+pub use audit::{Audit, Intent};
+pub use error::AuditError;
+pub use metering::{InvocationRecord, Metering, UsageSum};
+pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};

@@ -1,0 +1,490 @@
+//! One writer for each log: the only one that appends, so that the order of entries is the order of the chain.
+//!
+//! Must never acknowledge what is not durable, and never go on from a state that the store does not hold: after any
+//! failed write the state is read back. Entries that wait together are written together (group commit): all of them and
+//! the new head in one batch of the store, whose precondition is the head this writer knows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ringfence_core::{Clock, Entropy};
+use ringfence_keys::{Purpose, SigningKey};
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::batch::{Batch, Counts};
+use crate::envelope::{Envelope, canonical_body, commitment, cut, fit_details, genesis, hex, link};
+use crate::tree::{Frontier, Hash, leaf_hash};
+use crate::{AuditError, Event, Outcome, Receipt, codes};
+
+/// LIMIT: longest wait for an entry to become durable.
+pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
+/// LIMIT: entries that may wait for one log's writer.
+pub(crate) const QUEUE_COUNT_MAX: usize = 1_024;
+/// LIMIT: entries written in one batch.
+const GROUP_COUNT_MAX: usize = 256;
+/// LIMIT: intents of one log without an outcome yet.
+const OPEN_INTENTS_COUNT_MAX: usize = 4_096;
+/// Entries checked against the stored head whenever the state is read.
+const TAIL_COUNT: u64 = 32;
+/// LIMIT: longest resource or failure code kept in a body, in bytes.
+const WORD_BYTES_MAX: usize = 512;
+/// LIMIT: longest code kept in an envelope, in bytes.
+const CODE_BYTES_MAX: usize = 96;
+/// Who writes the entries that nobody asked for.
+pub(crate) const HOST_ACTOR: &str = "ringfence";
+
+/// What all writers share.
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) signing: SigningKey,
+    /// Whether the last write of any log succeeded.
+    pub(crate) writable: AtomicBool,
+}
+
+/// What an entry is in the life of an act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Single,
+    Intent,
+    /// Ends the intent at this place.
+    Outcome(u64),
+    /// Nobody told how the intent at this place ended.
+    Unknown(u64),
+}
+
+/// An entry to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) event: Event,
+    pub(crate) phase: Phase,
+    pub(crate) outcome: Outcome,
+}
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, AuditError>>;
+
+pub(crate) enum Command {
+    Append(Box<Draft>, Answer<Receipt>),
+    State(Answer<State>),
+    Flush(Answer<()>),
+}
+
+/// Where a log stands.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) frontier: Frontier,
+    pub(crate) chain_head: Hash,
+    time: i64,
+    open: BTreeSet<u64>,
+    /// Revision of the stored head; none before the first entry.
+    revision: Option<u64>,
+}
+
+/// The head as it is stored beside the entries.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredHead {
+    v: u8,
+    pub(crate) size: u64,
+    chain_head: String,
+    peaks: Vec<String>,
+    time: i64,
+    open: BTreeSet<u64>,
+}
+
+/// An entry as it is stored; the store seals it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct StoredEntry {
+    pub(crate) envelope: String,
+    pub(crate) body: String,
+    pub(crate) salt: String,
+}
+
+/// Key of entry `seq`.
+pub(crate) fn entry_key(seq: u64) -> Key {
+    Key::new(["audit"]).number(seq)
+}
+
+/// Key of the head.
+pub(crate) fn head_key() -> Key {
+    Key::new(["audit-head"])
+}
+
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: TenantStore,
+    pub(crate) origin: String,
+    pub(crate) batch: Arc<Batch>,
+    state: Option<State>,
+    /// Whether intents of an earlier run have been closed.
+    recovered: bool,
+    /// A batch that could not be written yet.
+    pending: Option<Counts>,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, store: TenantStore, origin: String, batch: Arc<Batch>) -> Self {
+        Self { shared, store, origin, batch, state: None, recovered: false, pending: None }
+    }
+
+    /// Serves until everyone who could ask is gone.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            let batch = Arc::clone(&self.batch);
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.serve(command, &mut commands).await,
+                    None => break,
+                },
+                () = batch.due(), if self.pending.is_none() => self.write_batch().await,
+                () = tokio::time::sleep(crate::batch::BATCH_TIME_MAX), if self.pending.is_some() => self.write_batch().await,
+            }
+        }
+        self.write_batch().await;
+    }
+
+    async fn serve(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) {
+        let (mut group, mut others) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Append(draft, answer) => group.push((*draft, answer)),
+                other => others.push(other),
+            }
+            next = if group.len() < GROUP_COUNT_MAX { commands.try_recv().ok() } else { None };
+        }
+        if !group.is_empty() {
+            self.append(group).await;
+        }
+        for other in others {
+            match other {
+                Command::State(answer) => drop(answer.send(self.state().await.cloned())),
+                Command::Flush(answer) => {
+                    self.write_batch().await;
+                    let written = if self.pending.is_none() { Ok(()) } else { Err(AuditError::Unavailable) };
+                    drop(answer.send(written));
+                }
+                Command::Append(_, answer) => drop(answer.send(Err(AuditError::Unavailable))),
+            }
+        }
+    }
+
+    /// Writes a group; everyone in it is answered, with a receipt only when the whole group is durable.
+    async fn append(&mut self, group: Vec<(Draft, Answer<Receipt>)>) {
+        let mut state = match self.state().await {
+            Ok(state) => state.clone(),
+            Err(error) => return group.into_iter().for_each(|(_, answer)| drop(answer.send(Err(error.clone())))),
+        };
+        let (mut ops, mut written) = (Vec::new(), Vec::new());
+        for (draft, answer) in group {
+            match self.entry(&mut state, draft) {
+                Ok((receipt, op)) => {
+                    ops.extend(op);
+                    written.push((receipt, answer));
+                }
+                Err(error) => drop(answer.send(Err(error))),
+            }
+        }
+        let result = self.commit(state, ops).await;
+        for (receipt, answer) in written {
+            // Who stopped waiting has had no answer, and so has done nothing.
+            drop(answer.send(result.clone().map(|()| receipt)));
+        }
+    }
+
+    async fn commit(&mut self, mut state: State, mut ops: Vec<Op>) -> Result<(), AuditError> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let head = serde_json::to_vec(&state.stored()).map_err(|_| AuditError::Unrepresentable)?;
+        ops.push(Op::Put { key: head_key(), value: head });
+        let expected = match state.revision {
+            Some(revision) => Precondition::Revision(head_key(), revision),
+            None => Precondition::Absent(head_key()),
+        };
+        // Until the store has said yes, what it holds is not known: the next command reads it back.
+        self.state = None;
+        match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(ops, vec![expected])).await {
+            Ok(Ok(commit)) => {
+                self.shared.writable.store(true, Ordering::Relaxed);
+                state.revision = Some(commit.revision);
+                self.state = Some(state);
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                // A deleted tenant says nothing about the other logs, and a lost race is settled by reading back.
+                let alone = matches!(error, StoreError::Gone | StoreError::Conflict { .. });
+                self.shared.writable.fetch_and(alone, Ordering::Relaxed);
+                Err(unavailable(&self.origin, &error))
+            }
+            Err(_) => {
+                self.shared.writable.store(false, Ordering::Relaxed);
+                tracing::warn!(log = %self.origin, "the audit log was not written in time");
+                Err(AuditError::Unavailable)
+            }
+        }
+    }
+
+    /// Builds the next entry on `state`; no operation when the entry is not needed any more.
+    fn entry(&self, state: &mut State, draft: Draft) -> Result<(Receipt, Option<Op>), AuditError> {
+        let seq = state.frontier.size();
+        let receipt = Receipt { log: self.origin.clone(), seq };
+        match draft.phase {
+            Phase::Unknown(intent) if !state.open.contains(&intent) => return Ok((receipt, None)),
+            Phase::Intent if state.open.len() >= OPEN_INTENTS_COUNT_MAX => return Err(AuditError::Unavailable),
+            _ => {}
+        }
+        let now = self.shared.clock.now().as_millisecond();
+        let label = self.store.label().to_owned();
+        let (status, action_id) = status_of(&draft);
+        let body = canonical_body(&body_of(&draft, seq, now, &label, now < state.time))?;
+        let mut salt = [0_u8; 32];
+        self.shared.entropy.fill(&mut salt);
+        let mac = |kind: &str, value: &str| hex(&self.store.keys().mac(Purpose::Audit, format!("{kind}\n{value}").as_bytes()));
+        let envelope = Envelope {
+            v: 1,
+            seq,
+            prev: hex(&state.chain_head),
+            tenant_uid: label,
+            time: now,
+            class_uid: codes::class_of(draft.event.code),
+            activity_id: codes::activity_of(draft.event.code),
+            status: status.to_owned(),
+            action_id,
+            actor_hmac: mac("actor", draft.event.actor.as_str()),
+            resource_hmac: mac("resource", &draft.event.resource),
+            body_sha256: hex(&commitment(&salt, &body)),
+            code: cut(draft.event.code, CODE_BYTES_MAX),
+        }
+        .canonical()?;
+        state.chain_head = link(&envelope);
+        state.frontier.push(leaf_hash(envelope.as_bytes()));
+        state.time = state.time.max(now);
+        match draft.phase {
+            Phase::Single => {}
+            Phase::Intent => drop(state.open.insert(seq)),
+            Phase::Outcome(intent) | Phase::Unknown(intent) => drop(state.open.remove(&intent)),
+        }
+        let stored = StoredEntry { envelope, body, salt: hex(&salt) };
+        let value = serde_json::to_vec(&stored).map_err(|_| AuditError::Unrepresentable)?;
+        Ok((receipt, Some(Op::Put { key: entry_key(seq), value })))
+    }
+
+    /// The state, read from the store when it is not known.
+    async fn state(&mut self) -> Result<&State, AuditError> {
+        if self.state.is_none() {
+            let state = load(&self.store, &self.origin).await?;
+            self.state = Some(state);
+            self.recover().await?;
+        }
+        self.state.as_ref().ok_or(AuditError::Unavailable)
+    }
+
+    /// Closes the intents that an earlier run of the host left open.
+    async fn recover(&mut self) -> Result<(), AuditError> {
+        let Some(mut state) = self.state.clone().filter(|_| !self.recovered) else { return Ok(()) };
+        let mut ops = Vec::new();
+        for intent in state.open.clone() {
+            let (_, op) = self.entry(&mut state, unknown(intent, &self.origin))?;
+            ops.extend(op);
+        }
+        self.commit_recovery(state, ops).await
+    }
+
+    async fn commit_recovery(&mut self, state: State, ops: Vec<Op>) -> Result<(), AuditError> {
+        if !ops.is_empty() {
+            tracing::warn!(log = %self.origin, count = ops.len(), "acts of an earlier run have no known outcome");
+        }
+        self.commit(state, ops).await?;
+        self.recovered = true;
+        Ok(())
+    }
+
+    /// Records the invocations counted so far. What cannot be written now is kept and tried again.
+    async fn write_batch(&mut self) {
+        let Some(counts) = self.pending.take().or_else(|| self.batch.take()) else { return };
+        let mut event = Event::new(codes::INVOCATIONS, "invoke", host_actor(), self.origin.clone());
+        event.details = counts.details();
+        let draft = Draft { event, phase: Phase::Single, outcome: Outcome::Success };
+        let (answer, written) = oneshot::channel();
+        self.append(vec![(draft, answer)]).await;
+        match written.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(AuditError::Gone)) => {}
+            _ => self.pending = Some(counts),
+        }
+    }
+}
+
+/// An entry that says that nobody told how an intent ended.
+pub(crate) fn unknown(intent: u64, origin: &str) -> Draft {
+    let event = Event::new(codes::OUTCOME_UNKNOWN, "outcome-unknown", host_actor(), origin);
+    Draft { event, phase: Phase::Unknown(intent), outcome: Outcome::Failure("outcome-unknown".to_owned()) }
+}
+
+/// Reads a log's head and checks the last entries against it.
+pub(crate) async fn load(store: &TenantStore, origin: &str) -> Result<State, AuditError> {
+    let broken = |seq, what| AuditError::Broken { log: origin.to_owned(), seq, what };
+    let head = store.get(&head_key()).await.map_err(|error| unavailable(origin, &error))?;
+    let state = match head {
+        None => State {
+            frontier: Frontier::new(),
+            chain_head: genesis(origin),
+            time: i64::MIN,
+            open: BTreeSet::new(),
+            revision: None,
+        },
+        Some(record) => {
+            let stored: StoredHead =
+                serde_json::from_slice(&record.value).map_err(|_| broken(0, "its head cannot be read"))?;
+            let size = stored.size;
+            State::from_stored(stored, record.revision).ok_or_else(|| broken(size, "its head does not fit its size"))?
+        }
+    };
+    check_tail(store, origin, &state).await?;
+    Ok(state)
+}
+
+/// INVARIANT: entries `0..size` exist and nothing after; each links to the one before and the last to the head.
+async fn check_tail(store: &TenantStore, origin: &str, state: &State) -> Result<(), AuditError> {
+    let size = state.frontier.size();
+    let broken = |seq, what| AuditError::Broken { log: origin.to_owned(), seq, what };
+    if read(store, origin, size).await?.is_some() {
+        return Err(broken(size, "it stands after the end"));
+    }
+    let from = size.saturating_sub(TAIL_COUNT);
+    let mut before: Option<Hash> = (from == 0).then(|| genesis(origin));
+    for seq in from..size {
+        let stored = read(store, origin, seq).await?.ok_or_else(|| broken(seq, "it is missing"))?;
+        let envelope: Envelope =
+            serde_json::from_str(&stored.envelope).map_err(|_| broken(seq, "it cannot be read"))?;
+        if envelope.seq != seq || before.is_some_and(|before| envelope.prev != hex(&before)) {
+            return Err(broken(seq, "it does not follow the one before"));
+        }
+        before = Some(link(&stored.envelope));
+    }
+    match before {
+        Some(head) if head != state.chain_head => Err(broken(size.saturating_sub(1), "the head does not follow it")),
+        _ => Ok(()),
+    }
+}
+
+/// Reads one stored entry.
+pub(crate) async fn read(store: &TenantStore, origin: &str, seq: u64) -> Result<Option<StoredEntry>, AuditError> {
+    let record = store.get(&entry_key(seq)).await.map_err(|error| unavailable(origin, &error))?;
+    record
+        .map(|record| {
+            serde_json::from_slice(&record.value)
+                .map_err(|_| AuditError::Broken { log: origin.to_owned(), seq, what: "it cannot be read" })
+        })
+        .transpose()
+}
+
+/// The store's error in the log's words; the reason goes to the host's log only.
+pub(crate) fn unavailable(origin: &str, error: &StoreError) -> AuditError {
+    match error {
+        StoreError::Gone => AuditError::Gone,
+        other => {
+            tracing::warn!(log = %origin, reason = %other, "the audit log could not be reached");
+            AuditError::Unavailable
+        }
+    }
+}
+
+/// The host as an actor.
+pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
+    #[expect(clippy::expect_used, reason = "a constant word that a test parses")]
+    HOST_ACTOR.parse().expect("a principal")
+}
+
+fn status_of(draft: &Draft) -> (&'static str, u8) {
+    match (draft.phase, &draft.outcome) {
+        (Phase::Intent, _) => ("Intended", 1),
+        (Phase::Unknown(_), _) => ("Unknown", 1),
+        (_, Outcome::Success) => ("Success", 1),
+        (_, Outcome::Failure(_)) => ("Failure", 1),
+        (_, Outcome::Denied) => ("Failure", 2),
+    }
+}
+
+/// The full event as OCSF JSON; what OCSF has no field for is under `unmapped`.
+fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: bool) -> Value {
+    let event = &draft.event;
+    let (status, action_id) = status_of(draft);
+    let (class, activity) = (codes::class_of(event.code), codes::activity_of(event.code));
+    let (details, trimmed) = fit_details(event.details.clone());
+    let mut unmapped = json!({"code": event.code, "details": details});
+    let mut note = |name: &str, value: Value| {
+        if let Some(members) = unmapped.as_object_mut() {
+            members.insert(name.to_owned(), value);
+        }
+    };
+    if trimmed {
+        note("trimmed", Value::Bool(true));
+    }
+    if stepped {
+        note("clock_stepped", Value::Bool(true));
+    }
+    if let Phase::Outcome(intent) | Phase::Unknown(intent) = draft.phase {
+        note("intent", json!(intent));
+    }
+    if let (Phase::Single | Phase::Outcome(_), Outcome::Failure(code)) = (draft.phase, &draft.outcome) {
+        note("failure", Value::String(cut(code, WORD_BYTES_MAX)));
+    }
+    if let Some(decision) = &event.decision {
+        note("decision", Value::String(decision.to_string()));
+    }
+    let mut body = json!({
+        "metadata": {"version": "1.8.0", "sequence": seq, "tenant_uid": tenant},
+        "time": now,
+        "class_uid": class,
+        "activity_id": activity,
+        "type_uid": u64::from(class) * 100 + u64::from(activity),
+        "status": status,
+        "action_id": action_id,
+        "actor": {"user": {"uid": event.actor}},
+        "api": {"operation": event.action},
+        "resources": [{"uid": cut(&event.resource, WORD_BYTES_MAX)}],
+        "unmapped": unmapped,
+    });
+    if let (Some(request), Some(metadata)) = (&event.request, body.get_mut("metadata").and_then(Value::as_object_mut)) {
+        metadata.insert("correlation_uid".to_owned(), Value::String(request.to_string()));
+    }
+    if let (Some(ip), Some(members)) = (event.source_ip, body.as_object_mut()) {
+        members.insert("src_endpoint".to_owned(), json!({"ip": ip.to_string()}));
+    }
+    body
+}
+
+// === impl State ===
+
+impl State {
+    fn stored(&self) -> StoredHead {
+        StoredHead {
+            v: 1,
+            size: self.frontier.size(),
+            chain_head: hex(&self.chain_head),
+            peaks: self.frontier.peaks().iter().map(|peak| hex(peak)).collect(),
+            time: self.time,
+            open: self.open.clone(),
+        }
+    }
+
+    fn from_stored(stored: StoredHead, revision: u64) -> Option<Self> {
+        let hash = |text: &str| -> Option<Hash> {
+            data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
+        };
+        let peaks: Option<Vec<Hash>> = stored.peaks.iter().map(|peak| hash(peak)).collect();
+        Some(Self {
+            frontier: Frontier::from_parts(stored.size, peaks?)?,
+            chain_head: hash(&stored.chain_head)?,
+            time: stored.time,
+            open: stored.open,
+            revision: Some(revision),
+        })
+    }
+}

@@ -1,0 +1,361 @@
+//! The log as rooms use it: durable before acknowledged, chained across restarts, intents bracketed, invocations counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ringfence_audit::verify::verify;
+use ringfence_audit::{Audit, AuditError, Entry, Event, InvocationSummary, Log, Outcome, codes};
+use ringfence_core::{Clock, Entropy, InvocationId, PrincipalId, TenantId, Usage};
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::{Key, Op, Store, TenantStore, Tenants};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+struct TestClock(AtomicI64);
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.0.fetch_add(1, Ordering::Relaxed)).unwrap()
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+struct TestEntropy(AtomicU64);
+impl Entropy for TestEntropy {
+    fn fill(&self, into: &mut [u8]) {
+        for chunk in into.chunks_mut(32) {
+            let block = Sha256::digest(self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            chunk.copy_from_slice(&block[..chunk.len()]);
+        }
+    }
+}
+
+struct World {
+    store: Store,
+    tenants: Tenants,
+    clock: Arc<TestClock>,
+    entropy: Arc<TestEntropy>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (clock, entropy) = (Arc::new(TestClock(AtomicI64::new(1_790_000_000_000))), Arc::new(TestEntropy(AtomicU64::new(1))));
+        let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
+        let store = Store::memory();
+        let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
+        Self { store, tenants, clock, entropy }
+    }
+    async fn open(&self) -> Audit {
+        self.try_open().await.unwrap()
+    }
+    async fn try_open(&self) -> Result<Audit, AuditError> {
+        Audit::open(self.tenants.clone(), self.clock.clone(), self.entropy.clone(), "host.example".to_owned()).await
+    }
+    async fn tenant(&self, name: &str) -> TenantStore {
+        let id: TenantId = name.parse().unwrap();
+        self.tenants.create(&id, name).await.unwrap();
+        self.tenants.open_tenant(&id).unwrap()
+    }
+}
+
+fn event(code: &'static str, details: Value) -> Event {
+    let actor: PrincipalId = "acme/canary-ada".parse().unwrap();
+    Event { details, ..Event::new(code, "push-version", actor, "tenant/acme/plugin/canary-visits") }
+}
+
+fn pushed() -> Event {
+    event(codes::VERSION_PUSHED, json!({"version": "0.1.0"}))
+}
+
+async fn all(audit: &Audit, log: &Log) -> Vec<Entry> {
+    audit.list(log, 0, 1_000).await.unwrap()
+}
+
+async fn check(audit: &Audit, log: &Log) -> u64 {
+    let (entries, checkpoint) = (all(audit, log).await, audit.checkpoint(log).await.unwrap());
+    verify(&audit.origin(log), &audit.vkey(log), entries, &checkpoint.text, None).unwrap().entries
+}
+
+fn envelope(entry: &Entry) -> Value {
+    serde_json::from_str(&entry.envelope).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_recorded_is_listed_signed_and_verifies() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    for expected in 0..20 {
+        let receipt = audit.record(&log, pushed()).await.unwrap();
+        assert_eq!((receipt.seq, receipt.log.as_str()), (expected, "host.example/audit/tenant/acme"));
+    }
+    assert_eq!(check(&audit, &log).await, 20);
+    assert_eq!(audit.list(&log, 18, 1_000).await.unwrap().len(), 2);
+    assert_eq!(audit.list(&log, 20, 1_000).await.unwrap().len(), 0);
+    assert_eq!(audit.size(&Log::Host).await.unwrap(), 0);
+    let first = &all(&audit, &log).await[0];
+    assert_eq!(envelope(first)["status"], "Success");
+    assert_eq!(first.body.as_ref().unwrap()["actor"]["user"]["uid"], "acme/canary-ada");
+}
+
+#[tokio::test]
+async fn many_at_once_are_all_written_in_one_order() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    let tasks: Vec<_> = (0..500)
+        .map(|_| {
+            let (audit, log) = (audit.clone(), log.clone());
+            tokio::spawn(async move { audit.record(&log, pushed()).await.unwrap().seq })
+        })
+        .collect();
+    let mut seqs = Vec::new();
+    for task in tasks {
+        seqs.push(task.await.unwrap());
+    }
+    seqs.sort_unstable();
+    assert_eq!(seqs, (0..500).collect::<Vec<_>>());
+    assert_eq!(check(&audit, &log).await, 500);
+}
+
+#[tokio::test]
+async fn the_envelope_names_nobody() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    let mut event = event(codes::ACTION_DENIED, json!({"note": "canary-note"}));
+    event.source_ip = Some("192.0.2.77".parse().unwrap());
+    audit.record(&log, event).await.unwrap();
+    let entry = &all(&audit, &log).await[0];
+    for canary in ["canary", "ada", "visits", "192.0.2"] {
+        assert!(!entry.envelope.contains(canary), "{canary} in {}", entry.envelope);
+    }
+    assert_eq!((envelope(entry)["status"].as_str(), envelope(entry)["action_id"].as_u64()), (Some("Failure"), Some(2)));
+    assert_eq!(entry.body.as_ref().unwrap()["src_endpoint"]["ip"], "192.0.2.77");
+    assert!(entry.envelope.len() <= ringfence_audit::envelope::ENVELOPE_BYTES_MAX);
+}
+
+#[tokio::test]
+async fn reopening_continues_the_chain_under_the_same_key() {
+    let world = World::new().await;
+    let log = Log::Tenant(world.tenant("acme").await);
+    let audit = world.open().await;
+    for _ in 0..40 {
+        audit.record(&log, pushed()).await.unwrap();
+    }
+    let (vkey, older) = (audit.vkey(&log), audit.checkpoint(&log).await.unwrap());
+    drop(audit);
+    let audit = world.open().await;
+    assert_eq!(audit.vkey(&log), vkey);
+    assert_eq!(audit.record(&log, pushed()).await.unwrap().seq, 40);
+    let newer = audit.checkpoint(&log).await.unwrap();
+    let entries = all(&audit, &log).await;
+    assert_eq!(verify(&audit.origin(&log), &vkey, entries, &newer.text, Some(&older.text)).unwrap().entries, 41);
+}
+
+#[tokio::test]
+async fn an_intent_and_its_outcome_bracket_an_act() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    let intent = audit.intent(&log, pushed()).await.unwrap();
+    let seq = intent.receipt().seq;
+    intent.outcome(Outcome::Failure("version-exists".to_owned()), json!({"digest": "x"})).await.unwrap();
+    let entries = all(&audit, &log).await;
+    assert_eq!(entries.len(), 2);
+    assert_eq!(envelope(&entries[0])["status"], "Intended");
+    assert_eq!(envelope(&entries[1])["status"], "Failure");
+    let unmapped = &entries[1].body.as_ref().unwrap()["unmapped"];
+    assert_eq!(unmapped, &json!({"code": codes::VERSION_PUSHED, "details": {"digest": "x"}, "failure": "version-exists", "intent": seq}));
+}
+
+#[tokio::test]
+async fn a_dropped_intent_leaves_an_unknown_outcome() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    drop(audit.intent(&log, pushed()).await.unwrap());
+    // The writer takes commands in order, and the drop's came first.
+    tokio::task::yield_now().await;
+    audit.record(&log, pushed()).await.unwrap();
+    let entries = all(&audit, &log).await;
+    assert_eq!(entries.len(), 3);
+    let unknown = entries.iter().find(|entry| envelope(entry)["status"] == "Unknown").unwrap();
+    assert_eq!(unknown.body.as_ref().unwrap()["unmapped"]["intent"], 0);
+    check(&audit, &log).await;
+}
+
+#[tokio::test]
+async fn an_intent_that_a_crash_cut_off_is_reported_at_the_next_start_once() {
+    let world = World::new().await;
+    let log = Log::Tenant(world.tenant("acme").await);
+    let audit = world.open().await;
+    // Neither an outcome nor a drop: as when the process is killed.
+    std::mem::forget(audit.intent(&log, pushed()).await.unwrap());
+    for _ in 0..2 {
+        let audit = world.open().await;
+        let entries = all(&audit, &log).await;
+        assert_eq!(entries.len(), 2);
+        assert_eq!(envelope(&entries[1])["status"], "Unknown");
+        assert_eq!(entries[1].body.as_ref().unwrap()["unmapped"]["intent"], 0);
+        check(&audit, &log).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_write_acknowledges_nothing() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    audit.record(&log, pushed()).await.unwrap();
+    assert!(audit.is_writable());
+    world.store.clone().close().await.unwrap();
+    assert_eq!(audit.record(&log, pushed()).await, Err(AuditError::Unavailable));
+    assert_eq!(audit.intent(&log, pushed()).await.err(), Some(AuditError::Unavailable));
+    assert_eq!(AuditError::Unavailable.code(), "audit-unavailable");
+    assert!(!audit.is_writable());
+}
+
+#[tokio::test]
+async fn invocations_are_counted_and_the_counts_add_up() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    for n in 0..1_234_u64 {
+        audit.invocation(&log, summary(&world, if n % 3 == 0 { 500 } else { 200 }, n));
+    }
+    audit.flush().await.unwrap();
+    let (mut invocations, mut ok, mut failed, mut cpu, mut peak) = (0, 0, 0, 0, 0);
+    for entry in all(&audit, &log).await {
+        let details = entry.body.unwrap()["unmapped"]["details"].clone();
+        invocations += details["invocations"].as_u64().unwrap();
+        cpu += details["usage"]["cpu_us"].as_u64().unwrap();
+        peak = peak.max(details["usage"]["memory_bytes_peak"].as_u64().unwrap());
+        for row in details["counts"].as_array().unwrap() {
+            let count = row["count"].as_u64().unwrap();
+            if row["status"] == 200 { ok += count } else { failed += count }
+        }
+    }
+    assert_eq!((invocations, ok, failed), (1_234, 822, 412));
+    assert_eq!((cpu, peak), ((0..1_234).sum::<u64>(), 1_233));
+    check(&audit, &log).await;
+    let before = audit.size(&log).await.unwrap();
+    audit.flush().await.unwrap();
+    assert_eq!(audit.size(&log).await.unwrap(), before, "nothing new, no entry");
+}
+
+#[tokio::test]
+async fn a_flood_of_kinds_stays_one_entry_of_bounded_size() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    for n in 0..400 {
+        audit.invocation(&log, InvocationSummary { version: format!("0.0.{n}"), ..summary(&world, 200, 1) });
+    }
+    audit.flush().await.unwrap();
+    let entries = all(&audit, &log).await;
+    let details = &entries[0].body.as_ref().unwrap()["unmapped"]["details"];
+    assert_eq!(details["invocations"], 400);
+    let counts = details["counts"].as_array().unwrap();
+    assert!(counts.len() <= 129);
+    assert_eq!(counts.iter().map(|row| row["count"].as_u64().unwrap()).sum::<u64>(), 400);
+}
+
+fn summary(world: &World, status: u16, n: u64) -> InvocationSummary {
+    InvocationSummary {
+        plugin: "visits".parse().unwrap(),
+        version: "0.1.0".to_owned(),
+        invocation: InvocationId::random(&*world.entropy),
+        status,
+        code: None,
+        usage: Usage { cpu_us: n, memory_bytes_peak: n, ..Usage::default() },
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn counted_invocations_are_recorded_within_about_a_second_without_a_flush() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    audit.invocation(&log, summary(&world, 200, 1));
+    // Time is paused: this advances it past the batch's limit, it does not wait.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for _ in 0..1_000 {
+        if audit.size(&log).await.unwrap() == 1 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("nothing was recorded");
+}
+
+#[tokio::test]
+async fn a_clock_that_steps_back_is_noted_and_order_is_kept() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    audit.record(&log, pushed()).await.unwrap();
+    world.clock.0.fetch_sub(3_600_000, Ordering::Relaxed);
+    audit.record(&log, pushed()).await.unwrap();
+    let entries = all(&audit, &log).await;
+    let stepped = |entry: &Entry| entry.body.as_ref().unwrap()["unmapped"]["clock_stepped"].clone();
+    assert_eq!((stepped(&entries[0]), stepped(&entries[1])), (Value::Null, json!(true)));
+    assert!(envelope(&entries[1])["time"].as_i64() < envelope(&entries[0])["time"].as_i64());
+    check(&audit, &log).await;
+}
+
+#[tokio::test]
+async fn oversized_details_are_trimmed_with_a_flag() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    audit.record(&log, event(codes::VERSION_PUSHED, json!({"note": "x".repeat(100_000), "n": u64::MAX}))).await.unwrap();
+    let body = all(&audit, &log).await.remove(0).body.unwrap();
+    assert_eq!(body["unmapped"]["trimmed"], true);
+    assert_eq!(body["unmapped"]["details"]["note"].as_str().unwrap().len(), 256);
+    check(&audit, &log).await;
+}
+
+#[tokio::test]
+async fn a_broken_log_refuses_entries_and_a_broken_host_log_the_start() {
+    let world = World::new().await;
+    let (acme, evil) = (world.tenant("acme").await, world.tenant("evil").await);
+    let (log, other) = (Log::Tenant(acme.clone()), Log::Tenant(evil));
+    let audit = world.open().await;
+    for log in [&log, &other, &Log::Host] {
+        for _ in 0..5 {
+            audit.record(log, pushed()).await.unwrap();
+        }
+    }
+    drop(audit);
+    // A gap, made with the tenant's own key, as a careless repair would.
+    acme.batch(vec![Op::delete(Key::new(["audit"]).number(3))], Vec::new()).await.unwrap();
+    let audit = world.open().await;
+    let refused = audit.record(&log, pushed()).await;
+    assert!(matches!(refused, Err(AuditError::Broken { seq: 3, .. })), "{refused:?}");
+    assert!(audit.record(&other, pushed()).await.is_ok(), "other logs go on");
+    drop(audit);
+    world.tenants.platform().batch(vec![Op::delete(Key::new(["audit"]).number(4))], Vec::new()).await.unwrap();
+    assert!(matches!(world.try_open().await.err(), Some(AuditError::Broken { seq: 4, .. })));
+}
+
+#[tokio::test]
+async fn tenants_logs_are_apart_and_end_with_the_tenant() {
+    let world = World::new().await;
+    let (acme, evil) = (world.tenant("acme").await, world.tenant("evil").await);
+    let audit = world.open().await;
+    let (log, other) = (Log::Tenant(acme), Log::Tenant(evil));
+    audit.record(&log, pushed()).await.unwrap();
+    audit.record(&other, pushed()).await.unwrap();
+    let hmac = |entry: &Entry| envelope(entry)["actor_hmac"].clone();
+    assert_ne!(hmac(&all(&audit, &log).await[0]), hmac(&all(&audit, &other).await[0]), "pseudonyms do not join across tenants");
+    let id: TenantId = "acme".parse().unwrap();
+    world.tenants.delete(&id).await.unwrap();
+    audit.forget(&id).await;
+    assert_eq!(audit.record(&log, pushed()).await, Err(AuditError::Gone));
+    assert_eq!(check(&audit, &other).await, 1);
+}

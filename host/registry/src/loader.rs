@@ -1,0 +1,131 @@
+//! Loaded code, kept by tenant and digest; loaded from the authenticated cache, or compiled again from the sealed component.
+//!
+//! Must never load for one tenant what another's cache entry holds: the tenant is part of the key, here and in the cache.
+//! A version that many calls ask for at once is loaded once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ringfence_core::limits::COMPONENT_BYTES_MAX;
+use ringfence_core::{Digest, TenantId};
+use ringfence_engine::{Code, Engine};
+use ringfence_store::TenantStore;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::OnceCell;
+
+use crate::{RegistryError, VersionRef};
+
+/// LIMIT: versions kept loaded. Each holds a few memory mappings, of which a process has about 65,000.
+const CODE_COUNT_MAX: usize = 1_000;
+
+type Slot = Arc<OnceCell<Code>>;
+
+/// The loaded code.
+pub(crate) struct Loader {
+    engine: Engine,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    slots: HashMap<(Box<str>, Digest), (Slot, u64)>,
+    /// Counts uses, to know which was used last.
+    uses: u64,
+}
+
+impl Loader {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine, kept: Mutex::new(Kept::default()) }
+    }
+
+    /// The code of a version.
+    pub(crate) async fn get(&self, version: &VersionRef) -> Result<Code, RegistryError> {
+        let slot = self.slot(&version.store, &version.digest);
+        if let Some(code) = slot.get() {
+            return Ok(code.clone());
+        }
+        slot.get_or_try_init(|| self.load(version)).await.cloned()
+    }
+
+    /// Keeps code that was just compiled.
+    pub(crate) fn keep(&self, store: &TenantStore, digest: &Digest, code: Code) {
+        // Someone else may have loaded the same just now; either will do.
+        let _ = self.slot(store, digest).set(code);
+    }
+
+    /// Lets go of a tenant's code.
+    pub(crate) fn forget(&self, tenant: &TenantId) {
+        self.kept().slots.retain(|(label, _), _| **label != *tenant.as_str());
+    }
+
+    async fn load(&self, version: &VersionRef) -> Result<Code, RegistryError> {
+        let cached = self.cached(&version.store, version.digest).await;
+        if let Some(code) = cached {
+            return Ok(code);
+        }
+        let component = version.store.blobs().read_all(&version.blob, COMPONENT_BYTES_MAX).await?;
+        if <[u8; 32]>::from(Sha256::digest(&component)) != *version.digest.as_bytes() {
+            return Err(RegistryError::Host(format!("the component of `{}@{}` is not the one published", version.plugin, version.label)));
+        }
+        let (code, _) = compile(&self.engine, &version.store, version.digest, component).await?;
+        Ok(code)
+    }
+
+    /// The code in the cache, if there is any that can be trusted.
+    pub(crate) async fn cached(&self, store: &TenantStore, digest: Digest) -> Option<Code> {
+        let (engine, keys) = (self.engine.clone(), store.keys().clone());
+        let loaded = blocking(move || engine.load(&keys, &digest)).await;
+        loaded.and_then(|loaded| Ok(loaded?)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the native-code cache could not be read");
+            None
+        })
+    }
+
+    fn slot(&self, store: &TenantStore, digest: &Digest) -> Slot {
+        let mut kept = self.kept();
+        kept.uses += 1;
+        let now = kept.uses;
+        if let Some((slot, used)) = kept.slots.get_mut(&(Box::from(store.label()), *digest)) {
+            *used = now;
+            return Arc::clone(slot);
+        }
+        if kept.slots.len() >= CODE_COUNT_MAX {
+            let oldest = kept.slots.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            oldest.map(|key| kept.slots.remove(&key));
+        }
+        let slot = Slot::default();
+        kept.slots.insert((Box::from(store.label()), *digest), (Arc::clone(&slot), now));
+        slot
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Compiles a component in the child, keeps the native code sealed for the tenant, and loads it. Also says how many bytes
+/// of native code there are.
+pub(crate) async fn compile(
+    engine: &Engine,
+    store: &TenantStore,
+    digest: Digest,
+    component: Vec<u8>,
+) -> Result<(Code, usize), RegistryError> {
+    let native = engine.compile(component).await?;
+    let bytes = native.len();
+    let (engine, keys) = (engine.clone(), store.keys().clone());
+    let code = blocking(move || {
+        if let Err(error) = engine.store_native(&keys, &digest, &native) {
+            // Only costs a compilation after the next start.
+            tracing::warn!(%error, "native code could not be kept");
+        }
+        engine.code(native)
+    })
+    .await??;
+    Ok((code, bytes))
+}
+
+/// Runs what blocks away from the runtime's own threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RegistryError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| RegistryError::Host("a task of the registry failed".to_owned()))
+}
