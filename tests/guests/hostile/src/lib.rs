@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ringfence_sdk::{Body, Bytes, Http, IntoResponse, Kv, Log, Request, Response, Result, plugin, time};
 
 const PAGE: usize = 64 * 1024;
+const MEBIBYTE: usize = 1024 * 1024;
 const DRIP_INTERVAL: Duration = Duration::from_millis(100);
 
 #[plugin]
@@ -23,6 +24,7 @@ async fn hostile(mut request: Request, http: Http, log: Log) -> Result<Response>
         "/early" => early(),
         // memory
         "/memory" => memory(number(&request, "mib", u64::MAX)),
+        "/memory-polite" => memory_polite(number(&request, "mib", u64::MAX)),
         "/allocations" => allocations(number(&request, "n", u64::MAX)),
         // ends
         "/trap" => core::arch::wasm32::unreachable(),
@@ -33,7 +35,7 @@ async fn hostile(mut request: Request, http: Http, log: Log) -> Result<Response>
         "/drip" => Response::new(drip()),
         "/echo" => Response::new(request.body()),
         "/swallow" => format!("{} bytes\n", request.body().bytes().await?.len()).into_response(),
-        "/bad-headers" => Response::new("x").header("connection", "keep-alive").header("transfer-encoding", "chunked"),
+        "/forbidden-header" => Response::new("x").header("connection", "keep-alive"),
         // wall time
         "/sleep" => {
             let milliseconds = number(&request, "ms", 3_600_000);
@@ -44,7 +46,7 @@ async fn hostile(mut request: Request, http: Http, log: Log) -> Result<Response>
         "/log-flood" => log_flood(&log, &request),
         "/stderr-flood" => stderr_flood(&request),
         "/kv-flood" => kv_flood(&request)?,
-        "/kv" => kv(&request)?,
+        "/kv" => kv(&request),
         // where it may not go
         "/egress" => egress(&http, &request).await,
         "/egress-flood" => egress_flood(&http, &request).await,
@@ -87,15 +89,21 @@ fn early() -> Response {
     "answered early\n".into_response()
 }
 
-/// Takes memory a MiB at a time and touches every page, until it is refused.
+/// Takes memory a MiB at a time and touches every page; aborts when it is refused, as programs do.
 fn memory(mebibytes: u64) -> Response {
+    let held: Vec<Vec<u8>> = (0..mebibytes).map(|_| black_box(vec![1_u8; MEBIBYTE])).collect();
+    format!("took {} MiB\n", held.len()).into_response()
+}
+
+/// The same, and says how far it got.
+fn memory_polite(mebibytes: u64) -> Response {
     let mut held: Vec<Vec<u8>> = Vec::new();
     for taken in 0..mebibytes {
         let mut block = Vec::new();
-        if block.try_reserve_exact(16 * PAGE).is_err() {
-            return (507, format!("refused after {taken} MiB\n")).into_response();
+        if block.try_reserve_exact(MEBIBYTE).is_err() {
+            return format!("refused after {taken} MiB\n").into_response();
         }
-        block.resize(16 * PAGE, 1_u8);
+        block.resize(MEBIBYTE, 1_u8);
         held.push(black_box(block));
     }
     format!("took {mebibytes} MiB\n").into_response()
@@ -148,18 +156,19 @@ fn kv_flood(request: &Request) -> Result<Response> {
     Ok(format!("{count} values\n").into_response())
 }
 
-/// `?set=KEY&value=TEXT`, `?get=KEY` in bucket `?bucket=` (default `default`); errors are answered, not hidden.
-fn kv(request: &Request) -> Result<Response> {
+/// `?key=K&value=V` writes, `?key=K` reads, neither lists; in bucket `?bucket=`, `default` otherwise. What the host
+/// refuses is answered with 403 and its words.
+fn kv(request: &Request) -> Response {
     let bucket = request.query("bucket").unwrap_or_else(|| "default".to_owned());
-    let outcome = Kv::bucket(&bucket).and_then(|kv| match (request.query("set"), request.query("get")) {
-        (Some(key), _) => kv.set(&key, request.query("value").unwrap_or_default()).map(|()| "written".to_owned()),
-        (None, Some(key)) => kv.text(&key).map(|value| value.unwrap_or_else(|| "nothing there".to_owned())),
-        (None, None) => kv.list_keys().map(|keys| keys.join(",")),
+    let outcome = Kv::bucket(&bucket).and_then(|kv| match (request.query("key"), request.query("value")) {
+        (Some(key), Some(value)) => kv.set(&key, value).map(|()| "written".to_owned()),
+        (Some(key), None) => kv.text(&key).map(|value| value.unwrap_or_else(|| "nothing there".to_owned())),
+        (None, _) => kv.list_keys().map(|keys| keys.join(",")),
     });
-    Ok(match outcome {
+    match outcome {
         Ok(text) => format!("{text}\n").into_response(),
         Err(error) => (403, format!("{error}\n")).into_response(),
-    })
+    }
 }
 
 /// Fetches `?url=` and answers with the status it got, or 502 and the error.
