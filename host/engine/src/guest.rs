@@ -97,8 +97,8 @@ impl Guest {
     }
 
     /// The state the capabilities bound, when it is a `T`, with the table of resources.
-    pub fn host_and_table<T: Any>(&mut self) -> Option<(&mut T, &mut ResourceTable)> {
-        self.host.downcast_mut().map(|host| (host, &mut self.table))
+    pub fn host_and_table<T: Any>(&mut self) -> (Option<&mut T>, &mut ResourceTable) {
+        (self.host.downcast_mut(), &mut self.table)
     }
 
     /// The table of resources.

@@ -48,6 +48,7 @@ impl Drop for Slot {
 /// All slots and everyone who waits for one.
 pub(crate) struct Room {
     slots: u32,
+    wait: Duration,
     state: Mutex<State>,
 }
 
@@ -74,19 +75,19 @@ struct Waiter {
 // === impl Room ===
 
 impl Room {
-    pub(crate) fn new(slots: u32) -> Arc<Self> {
-        Arc::new(Self { slots: slots.max(1), state: Mutex::new(State::default()) })
+    /// A room of `slots` in which nobody waits longer than `wait`.
+    pub(crate) fn new(slots: u32, wait: Duration) -> Arc<Self> {
+        Arc::new(Self { slots: slots.max(1), wait, state: Mutex::new(State::default()) })
     }
 
-    /// Waits for a turn, at most [`limits::SLOT_WAIT_MS_MAX`].
+    /// Waits for a turn.
     pub(crate) async fn admit(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
         let (number, turn) = match self.ask(tenant)? {
             Asked::Granted => return Ok(self.slot(tenant, budget)),
             Asked::Waits { number, turn } => (number, turn),
         };
         let mut leave = LeaveQueue { room: self, tenant, number, turn };
-        let wait = Duration::from_millis(limits::SLOT_WAIT_MS_MAX);
-        match tokio::time::timeout(wait, &mut leave.turn).await {
+        match tokio::time::timeout(self.wait, &mut leave.turn).await {
             Ok(Ok(())) => {
                 // The turn is taken: the guard finds nothing to give back.
                 leave.turn.close();
@@ -99,6 +100,16 @@ impl Room {
     /// Slots in use.
     pub(crate) fn used(&self) -> u32 {
         self.lock().used
+    }
+
+    /// Invocations in the queues of all tenants.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().tenants.values().map(|own| own.waiting.len()).sum()
+    }
+
+    /// Slots in all.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
     }
 
     fn slot(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Slot {
@@ -255,13 +266,17 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn room(slots: u32) -> Arc<Room> {
+        Room::new(slots, Duration::from_secs(60))
+    }
+
     async fn admit(room: &Arc<Room>, name: &str) -> Result<Slot, AdmitError> {
         room.admit(&tenant(name), Budget::DEFAULT).await
     }
 
     #[tokio::test]
     async fn a_tenant_holds_at_most_a_quarter() {
-        let room = Room::new(8);
+        let room = room(8);
         let held = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
         let third = tokio::time::timeout(Duration::from_millis(20), admit(&room, "a")).await;
         assert!(third.is_err(), "the third has to wait");
@@ -272,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_holds_none_finds_a_slot_when_hogs_fill_the_rest() {
-        let room = Room::new(20);
+        let room = room(20);
         let mut held = Vec::new();
         for name in ["a", "b", "c", "d"] {
             for _ in 0..5 {
@@ -287,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn freed_slots_go_round_the_tenants_in_order() {
-        let room = Room::new(1);
+        let room = room(1);
         let held = admit(&room, "a").await.unwrap();
         let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let mut waiting = Vec::new();
@@ -311,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_turns_its_own_tenant_away_and_nobody_else() {
-        let room = Room::new(4);
+        let room = room(4);
         let _held = admit(&room, "a").await.unwrap();
         let mut waiting = Vec::new();
         for _ in 0..limits::TENANT_QUEUE_COUNT_MAX {
@@ -326,9 +341,9 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_wait_has_a_deadline_and_says_who_is_full() {
-        let room = Room::new(4);
+        let room = Room::new(4, Duration::from_millis(20));
         let _own = admit(&room, "a").await.unwrap();
         assert!(matches!(admit(&room, "a").await, Err(AdmitError::TenantBusy { .. })));
         let mut others = Vec::new();
@@ -341,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_granted_to_someone_who_left_is_passed_on() {
-        let room = Room::new(1);
+        let room = room(1);
         let held = admit(&room, "a").await.unwrap();
         {
             let asking = admit(&room, "b");

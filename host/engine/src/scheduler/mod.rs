@@ -8,8 +8,9 @@ mod admission;
 mod workers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use ringfence_core::{Budget, TenantId};
+use ringfence_core::{Budget, TenantId, limits};
 
 use crate::error::AdmitError;
 use admission::Room;
@@ -24,7 +25,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     pub(crate) fn start(slots: u32, worker_threads: usize, io: tokio::runtime::Handle) -> std::io::Result<Self> {
-        Ok(Self { room: Room::new(slots), workers: Workers::start(worker_threads, io)? })
+        Ok(Self { room: Room::new(slots, Duration::from_millis(limits::SLOT_WAIT_MS_MAX)), workers: Workers::start(worker_threads, io)? })
     }
 
     /// Waits for a turn in the tenant's own bounded queue, at most `limits::SLOT_WAIT_MS_MAX`.
@@ -36,6 +37,16 @@ impl Scheduler {
     /// Invocations that hold a slot now.
     pub fn running(&self) -> u32 {
         self.room.used()
+    }
+
+    /// Invocations that wait for a slot now.
+    pub fn waiting(&self) -> usize {
+        self.room.waiting()
+    }
+
+    /// Slots in all.
+    pub fn slots(&self) -> u32 {
+        self.room.slots()
     }
 
     pub(crate) fn workers(&self) -> &Arc<Workers> {

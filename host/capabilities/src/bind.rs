@@ -1,0 +1,119 @@
+//! Binding: what one invocation gets of the capabilities - its tenant's store, its plugin's grants, its log, its gate.
+//!
+//! Must never bind more than the caller handed in. Sits between the fetched code and the engine in the walk of a request.
+
+use std::sync::Arc;
+
+use ringfence_core::{Capability, Clock, Entropy, InvocationId, PluginName};
+use ringfence_engine::{Guest, GuestSetup, Meter};
+use ringfence_store::TenantStore;
+use wasmtime::component::{HasData, ResourceTable};
+
+use crate::error::CapabilitiesError;
+use crate::grants::LiveGrants;
+use crate::http::{EgressConfig, Gate, Outbound};
+use crate::logging::{Notebook, Printed, Stream};
+use crate::logs::GuestLog;
+
+/// The host's choices.
+pub struct CapabilitiesConfig {
+    /// Limits and exceptions of outgoing HTTP.
+    pub egress: EgressConfig,
+    /// The runtime that does the I/O of outgoing requests.
+    pub io: tokio::runtime::Handle,
+    /// Where the time of log lines comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where random bytes come from.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// What all invocations share.
+pub struct Capabilities {
+    outbound: Arc<Outbound>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What one invocation gets.
+pub struct Binding {
+    /// The store of its tenant.
+    pub store: TenantStore,
+    /// The plugin that is called.
+    pub plugin: PluginName,
+    /// What it was granted, as it changes.
+    pub grants: LiveGrants,
+    /// Where its log lines go.
+    pub logs: Arc<dyn GuestLog>,
+    /// Which invocation it is.
+    pub invocation: InvocationId,
+    /// Its counters, with its budget.
+    pub meter: Arc<Meter>,
+}
+
+// === impl Capabilities ===
+
+impl Capabilities {
+    /// Sets up what all invocations share.
+    pub fn new(config: CapabilitiesConfig) -> Result<Self, CapabilitiesError> {
+        Ok(Self { outbound: Outbound::new(config.egress, config.io)?, clock: config.clock })
+    }
+
+    /// Binds one invocation.
+    pub fn bind(&self, binding: Binding) -> GuestSetup {
+        let Binding { store, plugin, grants, logs, invocation, meter } = binding;
+        let notebook =
+            Arc::new(Notebook::new(logs, invocation, Arc::clone(&meter), Arc::clone(&self.clock), grants.clone()));
+        let gate = Gate::new(Arc::clone(&self.outbound), plugin.clone(), grants.clone(), Arc::clone(&meter), Arc::clone(&notebook));
+        let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
+        let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
+        let host = Bound { store, plugin, grants, notebook, meter: Arc::clone(&meter), cursors: Vec::new() };
+        GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter }
+    }
+}
+
+/// The state behind the imports of one guest.
+pub(crate) struct Bound {
+    pub(crate) store: TenantStore,
+    pub(crate) plugin: PluginName,
+    pub(crate) grants: LiveGrants,
+    pub(crate) notebook: Arc<Notebook>,
+    pub(crate) meter: Arc<Meter>,
+    /// Page tokens that were given to the guest as numbers.
+    pub(crate) cursors: Vec<ringfence_store::PageToken>,
+}
+
+impl Bound {
+    /// Counts a host call; the error is the trap that ends the invocation.
+    pub(crate) fn call(&self) -> wasmtime::Result<()> {
+        Ok(self.meter.host_call()?)
+    }
+
+    /// Whether `name` of the capability is granted now.
+    pub(crate) fn may(&self, capability: Capability, name: &str) -> bool {
+        self.grants.covers(capability, name)
+    }
+}
+
+/// What an import finds: the bound state and the guest's table of resources.
+pub(crate) struct View<'a> {
+    bound: Option<&'a mut Bound>,
+    pub(crate) table: &'a mut ResourceTable,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn of(guest: &'a mut Guest) -> Self {
+        let (bound, table) = guest.host_and_table::<Bound>();
+        View { bound, table }
+    }
+
+    /// The bound state; a guest without one (in a rehearsal) may call nothing.
+    pub(crate) fn bound(&mut self) -> wasmtime::Result<&mut Bound> {
+        self.bound.as_deref_mut().ok_or_else(|| wasmtime::format_err!("no capability is bound"))
+    }
+}
+
+/// Tells wasmtime what a [`View`] is.
+pub(crate) struct Bindings;
+
+impl HasData for Bindings {
+    type Data<'a> = View<'a>;
+}

@@ -1,0 +1,76 @@
+//! Rust types and traits made from `wit/`, one module for each spelling of an interface.
+//!
+//! Must hold nothing written by hand but short names for the versioned modules. Every function may trap, so that a budget can end the invocation.
+
+/// `wasi:keyvalue@0.2.0-draft`.
+pub mod keyvalue_draft {
+    pub use wasi::keyvalue0_2_0_draft as keyvalue;
+
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/keyvalue-draft",
+        imports: { default: async | trappable },
+        with: { "wasi:keyvalue/store.bucket": crate::keyvalue::Bucket },
+        require_store_data_send: true,
+    });
+}
+
+/// `wasi:keyvalue@0.2.0-draft2`.
+pub mod keyvalue_draft2 {
+    pub use wasi::keyvalue0_2_0_draft2 as keyvalue;
+
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/keyvalue-draft2",
+        imports: { default: async | trappable },
+        with: {
+            "wasi:keyvalue/store.bucket": crate::keyvalue::Bucket,
+            "wasi:keyvalue/atomics.cas": crate::keyvalue::Cas,
+        },
+        require_store_data_send: true,
+    });
+}
+
+/// `wasi:config@0.2.0-rc.1`.
+pub mod config_rc1 {
+    pub use wasi::config0_2_0_rc_1 as config;
+
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/config-rc1",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}
+
+/// `wasi:config@0.2.0-draft-2024-09-27`.
+pub mod config_draft {
+    pub use wasi::config0_2_0_draft_2024_09_27 as config;
+
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/config-draft",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}
+
+/// `wasi:logging@0.1.0-draft`.
+pub mod logging {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/logging",
+        imports: { default: trappable },
+        require_store_data_send: true,
+    });
+}
+
+/// `ringfence:plugin/secrets@0.1.0`.
+pub mod secrets {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/secrets-import",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}

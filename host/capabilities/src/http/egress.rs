@@ -1,0 +1,327 @@
+//! The egress gate: every outgoing request of every guest, of either version of `wasi:http`, comes through here.
+//!
+//! In this order: is it counted, is `http` granted for exactly this origin now, does the name resolve only to public
+//! addresses, connect to one of those addresses and no other. Redirects are not followed: the guest sees them, and
+//! following one is a new request that comes through here again. Must never add a credential, and never trust a name
+//! twice: what was checked is what is dialled.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use http_body_util::BodyExt;
+use ringfence_core::{Capability, PluginName};
+use ringfence_engine::{Meter, SendAnswer, SendEnd};
+use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::address::{self, AddressRange};
+use super::body::{Answer, AnswerLimits};
+use super::connect::{self, Resolver};
+use crate::error::CapabilitiesError;
+use crate::grants::LiveGrants;
+use crate::logging::Notebook;
+use crate::logs::LogLevel;
+
+/// Bytes a guest may hand over in one write of a body.
+const CHUNK_BYTES_MAX: usize = 256 << 10;
+
+/// Limits and exceptions of outgoing HTTP.
+pub struct EgressConfig {
+    /// Networks that may be reached although they are not public; the operator's explicit choice, normally empty.
+    pub allow_private: Vec<AddressRange>,
+    /// Turns names into addresses; normally [`super::SystemResolver`].
+    pub resolver: Arc<dyn Resolver>,
+    /// Root certificates trusted beside the public ones.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Longest wait for a connection with its TLS, milliseconds.
+    pub connect_ms: u64,
+    /// Longest wait for an answer's head, milliseconds.
+    pub first_byte_ms: u64,
+    /// Longest silence inside an answer's body, milliseconds.
+    pub idle_ms: u64,
+    /// Longest time of a whole exchange, milliseconds.
+    pub total_ms: u64,
+    /// Most bytes of an answer's body.
+    pub response_bytes_max: u64,
+}
+
+impl EgressConfig {
+    /// No exceptions, the system's resolver, and limits that suit an API call.
+    pub fn strict() -> Self {
+        Self {
+            allow_private: Vec::new(),
+            resolver: Arc::new(super::SystemResolver),
+            extra_roots: Vec::new(),
+            connect_ms: 5_000,
+            first_byte_ms: 15_000,
+            idle_ms: 15_000,
+            total_ms: 60_000,
+            response_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// What all gates share.
+pub(crate) struct Outbound {
+    config: EgressConfig,
+    tls: TlsConnector,
+    io: tokio::runtime::Handle,
+}
+
+impl Outbound {
+    pub(crate) fn new(mut config: EgressConfig, io: tokio::runtime::Handle) -> Result<Arc<Self>, CapabilitiesError> {
+        let tls = connect::tls(std::mem::take(&mut config.extra_roots))?;
+        Ok(Arc::new(Self { config, tls, io }))
+    }
+}
+
+/// The gate of one invocation.
+pub(crate) struct Gate {
+    outbound: Arc<Outbound>,
+    plugin: PluginName,
+    grants: LiveGrants,
+    meter: Arc<Meter>,
+    notebook: Arc<Notebook>,
+}
+
+/// Where a request goes, parsed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    scheme: Scheme,
+    /// Without brackets.
+    host: String,
+    port: u16,
+}
+
+// === impl Origin ===
+
+impl Origin {
+    fn of(uri: &http::Uri) -> Result<Self, HttpError> {
+        let scheme = uri.scheme().cloned().ok_or(HttpError::HttpRequestUriInvalid)?;
+        let authority = uri.authority().ok_or(HttpError::HttpRequestUriInvalid)?;
+        Self::parse(scheme, authority)
+    }
+
+    fn parse(scheme: Scheme, authority: &Authority) -> Result<Self, HttpError> {
+        let default_port = if scheme == Scheme::HTTPS {
+            443
+        } else if scheme == Scheme::HTTP {
+            80
+        } else {
+            return Err(HttpError::HttpProtocolError);
+        };
+        // SECURITY: `user@host` reads as one host and is another.
+        if authority.as_str().contains('@') {
+            return Err(HttpError::HttpRequestUriInvalid);
+        }
+        let port = match authority.port_u16() {
+            Some(0) => return Err(HttpError::HttpRequestUriInvalid),
+            Some(port) => port,
+            None if authority.as_str().ends_with(':') => return Err(HttpError::HttpRequestUriInvalid),
+            None => default_port,
+        };
+        let host = authority.host().to_ascii_lowercase();
+        let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&host).to_owned();
+        if host.is_empty() || host.contains('%') {
+            return Err(HttpError::HttpRequestUriInvalid);
+        }
+        Ok(Self { scheme, host, port })
+    }
+
+    fn is_secure(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    /// The words of a grant: scheme, host, and the port when it is not the usual one.
+    fn text(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.is_secure(), self.port) {
+            (true, 443) | (false, 80) => format!("{}://{host}", self.scheme),
+            _ => format!("{}://{host}:{}", self.scheme, self.port),
+        }
+    }
+}
+
+// === impl Gate ===
+
+impl Gate {
+    pub(crate) fn new(
+        outbound: Arc<Outbound>,
+        plugin: PluginName,
+        grants: LiveGrants,
+        meter: Arc<Meter>,
+        notebook: Arc<Notebook>,
+    ) -> Self {
+        Self { outbound, plugin, grants, meter, notebook }
+    }
+
+    /// Whether the request may go out, before anything is resolved.
+    fn admit(&self, uri: &http::Uri) -> Result<Origin, HttpError> {
+        self.meter.host_call().map_err(|_| HttpError::HttpRequestDenied)?;
+        if self.meter.outgoing().is_err() {
+            return Err(HttpError::ConnectionLimitReached);
+        }
+        let origin = Origin::of(uri)?;
+        let text = origin.text();
+        if !self.grants.covers(Capability::Http, &text) {
+            self.notebook.own(
+                LogLevel::Warn,
+                &format!(
+                    "outgoing request to `{text}` was refused: this origin is not granted; to allow it: \
+                     ringfence grant {} http {text}",
+                    self.plugin
+                ),
+            );
+            return Err(HttpError::HttpRequestDenied);
+        }
+        Ok(origin)
+    }
+}
+
+impl WasiHttpHooks for Gate {
+    fn send_request(&mut self, request: http::Request<WasiBody>, options: Option<RequestOptions>, _: SendEnd) -> SendAnswer {
+        let origin = match self.admit(request.uri()) {
+            Ok(origin) => origin,
+            Err(error) => return Box::new(async move { Err(error) }),
+        };
+        let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
+        // Names, handshakes and sockets are the I/O runtime's work, also when the guest's own worker polls for the answer.
+        let task = self.outbound.io.spawn(async move { outbound.send(&origin, request, options, &notebook).await });
+        let task = AbortOnDrop(task);
+        Box::new(async move {
+            let answer = task.wait().await?;
+            let end: SendEnd = Box::new(async { Ok(()) });
+            Ok((answer, end))
+        })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES_MAX
+    }
+}
+
+// === impl Outbound ===
+
+impl Outbound {
+    async fn send(
+        &self,
+        origin: &Origin,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        notebook: &Notebook,
+    ) -> Result<http::Response<WasiBody>, HttpError> {
+        let options = options.unwrap_or_default();
+        let limit = |asked: Option<Duration>, ms: u64| asked.map_or(Duration::from_millis(ms), |asked| asked.min(Duration::from_millis(ms)));
+        let connect_limit = limit(options.connect_timeout, self.config.connect_ms);
+        let first_byte = limit(options.first_byte_timeout, self.config.first_byte_ms);
+        let idle = limit(options.between_bytes_timeout, self.config.idle_ms);
+        let now = Instant::now();
+        let deadline = now.checked_add(Duration::from_millis(self.config.total_ms)).unwrap_or(now);
+        let exchange = async {
+            let addresses = self.addresses(origin, connect_limit, notebook).await?;
+            let stream = connect::dial(&addresses, connect_limit).await?;
+            if origin.is_secure() {
+                let stream = connect::secure(&self.tls, &origin.host, stream, connect_limit).await?;
+                connect::exchange(stream, request, first_byte).await
+            } else {
+                connect::exchange(stream, request, first_byte).await
+            }
+        };
+        let exchanged = tokio::time::timeout_at(deadline, exchange).await;
+        let (answer, driver) = exchanged.map_err(|_| HttpError::HttpResponseTimeout)??;
+        let limits = AnswerLimits { bytes_max: self.config.response_bytes_max, idle, deadline };
+        Ok(answer.map(|body| Answer::new(body, driver, limits).boxed_unsync()))
+    }
+
+    /// The addresses of the origin, all of them checked.
+    async fn addresses(&self, origin: &Origin, wait: Duration, notebook: &Notebook) -> Result<Vec<SocketAddr>, HttpError> {
+        let resolved = match origin.host.parse::<IpAddr>() {
+            Ok(literal) => vec![SocketAddr::new(literal, origin.port)],
+            Err(_) => {
+                let names = self.config.resolver.resolve(&origin.host, origin.port);
+                let names = tokio::time::timeout(wait, names).await.map_err(|_| HttpError::DnsTimeout)?;
+                names.map_err(|_| HttpError::DnsError { rcode: None, info_code: None })?
+            }
+        };
+        if resolved.is_empty() {
+            return Err(HttpError::DnsError { rcode: None, info_code: None });
+        }
+        // SECURITY: one bad address spoils all: a name that mixes public and private ones is up to something.
+        let bad = resolved.iter().find_map(|address| self.prohibited(*address).map(|why| (address, why)));
+        if let Some((address, why)) = bad {
+            notebook.own(
+                LogLevel::Warn,
+                &format!(
+                    "outgoing request to `{}` was refused: its address {} is not public ({why}); only the operator can \
+                     allow such addresses",
+                    origin.text(),
+                    address.ip()
+                ),
+            );
+            return Err(HttpError::DestinationIpProhibited);
+        }
+        Ok(resolved)
+    }
+
+    fn prohibited(&self, address: SocketAddr) -> Option<&'static str> {
+        if self.config.allow_private.iter().any(|range| range.contains(address)) {
+            return None;
+        }
+        address::prohibited(address.ip())
+    }
+}
+
+/// A task that ends when nobody waits for it any more.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<Result<T, HttpError>>);
+
+impl<T> AbortOnDrop<T> {
+    async fn wait(mut self) -> Result<T, HttpError> {
+        (&mut self.0).await.unwrap_or_else(|_| Err(HttpError::InternalError(None)))
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(uri: &str) -> Result<String, HttpError> {
+        Origin::of(&uri.parse().unwrap()).map(|origin| origin.text())
+    }
+
+    #[test]
+    fn origins_are_written_as_grants_are() {
+        for (uri, text) in [
+            ("https://api.example.com/a?b", "https://api.example.com"),
+            ("https://API.Example.COM:443/", "https://api.example.com"),
+            ("http://api.example.com:80/", "http://api.example.com"),
+            ("https://api.example.com:8443/", "https://api.example.com:8443"),
+            ("https://[2001:DB8::1]:8443/", "https://[2001:db8::1]:8443"),
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+        ] {
+            assert_eq!(origin(uri).unwrap(), text);
+            assert!(ringfence_core::manifest::check_origin(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tricks_in_an_authority_are_refused() {
+        for uri in ["https://api.example.com@evil.example/", "https://user:pass@api.example.com/", "https://h:0/"] {
+            assert!(origin(uri).is_err(), "{uri}");
+        }
+        assert!(Origin::of(&"/path".parse().unwrap()).is_err());
+    }
+}

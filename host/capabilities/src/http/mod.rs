@@ -1,0 +1,14 @@
+//! Outgoing HTTP: one gate for both versions of `wasi:http`, and what is behind it.
+//!
+//! `egress` decides (is the origin granted, are all its addresses public), `connect` dials what was decided, `body`
+//! bounds what comes back, `address` is the pure table of networks nobody may reach.
+
+pub mod address;
+mod body;
+mod connect;
+mod egress;
+
+pub use address::AddressRange;
+pub use connect::{Resolver, SystemResolver};
+pub(crate) use egress::{Gate, Outbound};
+pub use egress::EgressConfig;

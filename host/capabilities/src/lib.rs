@@ -1,0 +1,36 @@
+//! What a guest may import: key-value, config, logging, secrets and outgoing HTTP, each checked against a live grant.
+//!
+//! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
+//! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
+//! a store with the tenant fixed. The only room that opens a socket for a guest.
+#![forbid(unsafe_code)]
+
+mod bind;
+mod bindings;
+mod config;
+mod error;
+mod grants;
+mod guest_logs;
+pub mod http;
+mod keyvalue;
+mod logging;
+mod logs;
+mod secrets;
+
+pub use bind::{Binding, Capabilities, CapabilitiesConfig};
+pub use error::CapabilitiesError;
+pub use grants::LiveGrants;
+pub use guest_logs::GuestLogs;
+pub use http::{AddressRange, EgressConfig, Resolver};
+pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
+
+use ringfence_engine::Guest;
+use wasmtime::component::Linker;
+
+/// Offers guests every capability, in every spelling of its interface that is in use.
+pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    keyvalue::link(linker)?;
+    config::link(linker)?;
+    logging::link(linker)?;
+    secrets::link(linker)
+}

@@ -1,0 +1,168 @@
+//! `wasi:logging` and what a guest prints: both become lines of its plugin's log, within its log budget.
+//!
+//! Must never keep a guest waiting, and never write for a guest without a grant; the host's own words to the plugin's
+//! owner (why a request was refused, that a budget is used up) are written all the same.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringfence_core::{Capability, Clock, InvocationId, limits};
+use ringfence_engine::{Guest, GuestOutput, Meter};
+use wasmtime::component::Linker;
+
+use crate::bind::{Bindings, View};
+use crate::bindings::logging::wasi::logging::logging::{self, Level};
+use crate::grants::LiveGrants;
+use crate::logs::{GuestLog, LogLevel, LogLine};
+
+/// What the host's own lines name as their origin.
+const OWN_CONTEXT: &str = "ringfence";
+/// LIMIT: most bytes of a line's context.
+const CONTEXT_BYTES_MAX: usize = 128;
+
+/// Offers `wasi:logging`.
+pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    logging::add_to_linker::<_, Bindings>(linker, |guest| View::of(guest))
+}
+
+impl logging::Host for View<'_> {
+    fn log(&mut self, level: Level, context: String, message: String) -> wasmtime::Result<()> {
+        let bound = self.bound()?;
+        bound.call()?;
+        let level = match level {
+            Level::Trace => LogLevel::Trace,
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+            Level::Critical => LogLevel::Critical,
+        };
+        bound.notebook.write(level, &context, &message);
+        Ok(())
+    }
+}
+
+/// The log of one invocation.
+pub(crate) struct Notebook {
+    log: Arc<dyn GuestLog>,
+    invocation: InvocationId,
+    meter: Arc<Meter>,
+    clock: Arc<dyn Clock>,
+    grants: LiveGrants,
+    said_full: AtomicBool,
+}
+
+// === impl Notebook ===
+
+impl Notebook {
+    pub(crate) fn new(
+        log: Arc<dyn GuestLog>,
+        invocation: InvocationId,
+        meter: Arc<Meter>,
+        clock: Arc<dyn Clock>,
+        grants: LiveGrants,
+    ) -> Self {
+        Self { log, invocation, meter, clock, grants, said_full: AtomicBool::new(false) }
+    }
+
+    /// A line of the guest's: written when logging is granted and the budget allows.
+    pub(crate) fn write(&self, level: LogLevel, context: &str, message: &str) {
+        if !self.grants.has(Capability::Logging) {
+            return;
+        }
+        let (context, message) = (cut(context, CONTEXT_BYTES_MAX), cut(message, limits::LOG_LINE_BYTES_MAX));
+        let bytes = context.len().saturating_add(message.len()).saturating_add(1);
+        if self.meter.log_bytes(bytes as u64).is_ok() {
+            self.put(level, context, message);
+        } else if !self.said_full.swap(true, Ordering::Relaxed) {
+            self.own(LogLevel::Warn, "the log budget of this invocation is used up; its further lines are dropped");
+        }
+    }
+
+    /// A line of the host's to the plugin's owner. LIMIT: callers bound how many an invocation can cause.
+    pub(crate) fn own(&self, level: LogLevel, message: &str) {
+        self.put(level, OWN_CONTEXT.to_owned(), cut(message, limits::LOG_LINE_BYTES_MAX));
+    }
+
+    fn put(&self, level: LogLevel, context: String, message: String) {
+        let invocation = Some(self.invocation.clone());
+        self.log.line(LogLine { at: self.clock.now(), level, context, message, invocation });
+    }
+}
+
+/// Which of its streams a guest prints to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Output,
+    Error,
+}
+
+/// Turns what a guest prints into lines.
+pub(crate) struct Printed {
+    notebook: Arc<Notebook>,
+    stream: Stream,
+    /// The beginning of a line whose end has not come. LIMIT: never longer than one line may be.
+    open: Mutex<Vec<u8>>,
+}
+
+// === impl Printed ===
+
+impl Printed {
+    pub(crate) fn new(notebook: Arc<Notebook>, stream: Stream) -> Self {
+        Self { notebook, stream, open: Mutex::new(Vec::new()) }
+    }
+
+    fn line(&self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text.trim_end_matches('\r');
+        let (level, context) = match self.stream {
+            Stream::Output => (LogLevel::Info, "stdout"),
+            Stream::Error => (LogLevel::Warn, "stderr"),
+        };
+        self.notebook.write(level, context, text);
+    }
+}
+
+impl GuestOutput for Printed {
+    fn write(&self, bytes: &[u8]) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (content, ends) = match piece.split_last() {
+                Some((b'\n', content)) => (content, true),
+                _ => (piece, false),
+            };
+            for part in content.chunks(limits::LOG_LINE_BYTES_MAX) {
+                if open.len().saturating_add(part.len()) > limits::LOG_LINE_BYTES_MAX {
+                    self.line(&open);
+                    open.clear();
+                }
+                open.extend_from_slice(part);
+            }
+            if ends {
+                self.line(&open);
+                open.clear();
+            }
+        }
+    }
+}
+
+impl Drop for Printed {
+    fn drop(&mut self) {
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        if !open.is_empty() {
+            self.line(&open);
+        }
+    }
+}
+
+/// The text, cut at a character when it is too long, and saying so.
+fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let mut end = bytes_max;
+    while !text.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    format!("{} (cut)", text.get(..end).unwrap_or_default())
+}

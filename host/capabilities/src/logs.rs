@@ -1,0 +1,263 @@
+//! Where guest log lines end up: sealed in the tenant's store, the newest few thousand of each plugin.
+//!
+//! Must never slow a guest down or grow without bound: lines wait in a bounded queue, a full queue drops and says how
+//! many, and the oldest lines go when there are too many.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ringfence_core::{Clock, InvocationId, PluginName, limits};
+use ringfence_store::{Key, Op, Segment, TenantStore};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::error::CapabilitiesError;
+
+/// LIMIT: lines of one plugin that wait to be written.
+const QUEUE_COUNT_MAX: usize = 2_048;
+/// LIMIT: lines written together.
+const BATCH_COUNT_MAX: usize = 256;
+/// How long lines gather before they are written together.
+const GATHER: Duration = Duration::from_millis(20);
+/// LIMIT: lines a slow follower may lag behind before it misses some.
+const FOLLOW_COUNT_MAX: usize = 1_024;
+
+/// How much a line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// Step by step.
+    Trace,
+    /// For finding mistakes.
+    Debug,
+    /// Worth knowing.
+    Info,
+    /// Worth a look.
+    Warn,
+    /// Something failed.
+    Error,
+    /// Something failed for good.
+    Critical,
+}
+
+/// One line of a guest's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was written.
+    pub at: Timestamp,
+    /// How much it matters.
+    pub level: LogLevel,
+    /// Where it comes from: what the guest says, `stdout`, `stderr`, or `ringfence` for the host's own words.
+    pub context: String,
+    /// What it says.
+    pub message: String,
+    /// By which invocation; none for the host's own words about the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<InvocationId>,
+}
+
+/// Takes log lines. Called on a guest's worker: must not block.
+pub trait GuestLog: Send + Sync + 'static {
+    /// Takes one line.
+    fn line(&self, line: LogLine);
+}
+
+/// A line with its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLine {
+    /// Counts up from 0 over the plugin's life; what a reader gives to read on.
+    pub seq: u64,
+    /// The line.
+    pub line: LogLine,
+}
+
+/// The log of one plugin, kept in its tenant's store under `log/<plugin>/<number>`.
+pub struct StoredLog {
+    queue: mpsc::Sender<Order>,
+    dropped: Arc<AtomicU64>,
+    follow: broadcast::Sender<StoredLine>,
+    store: TenantStore,
+    plugin: PluginName,
+}
+
+enum Order {
+    Line(LogLine),
+    Flush(oneshot::Sender<()>),
+}
+
+// === impl StoredLog ===
+
+impl StoredLog {
+    /// Opens the log of a plugin. One for each plugin: two would write over each other.
+    pub fn open(store: TenantStore, plugin: PluginName, clock: Arc<dyn Clock>, io: &tokio::runtime::Handle) -> Arc<Self> {
+        let (queue, orders) = mpsc::channel(QUEUE_COUNT_MAX);
+        let (follow, _) = broadcast::channel(FOLLOW_COUNT_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = Writer {
+            store: store.clone(),
+            plugin: plugin.clone(),
+            orders,
+            dropped: Arc::clone(&dropped),
+            follow: follow.clone(),
+            clock,
+            next: None,
+        };
+        io.spawn(writer.run());
+        Arc::new(Self { queue, dropped, follow, store, plugin })
+    }
+
+    /// At most `limit` lines, oldest first: the first ones after `since`, or the newest ones without it.
+    pub async fn tail(&self, since: Option<u64>, limit: usize) -> Result<Vec<StoredLine>, CapabilitiesError> {
+        let limit = limit.min(limits::LOG_LINES_KEPT_MAX);
+        let broken = |error: ringfence_store::StoreError| CapabilitiesError::Log(error.to_string());
+        let Some(since) = since else {
+            let mut lines = stored(self.store.scan_back(&prefix(&self.plugin), None, limit).await.map_err(broken)?);
+            lines.reverse();
+            return Ok(lines);
+        };
+        let (mut lines, mut after) = (Vec::new(), None);
+        loop {
+            let mut page = self.store.scan(&prefix(&self.plugin), after.as_ref(), limit).await.map_err(broken)?;
+            after = page.next.take();
+            lines.extend(stored(page).into_iter().filter(|line| line.seq > since));
+            if lines.len() >= limit || after.is_none() {
+                lines.truncate(limit);
+                return Ok(lines);
+            }
+        }
+    }
+
+    /// Lines as they are written from now on; a reader who lags misses some and is told.
+    pub fn subscribe(&self) -> broadcast::Receiver<StoredLine> {
+        self.follow.subscribe()
+    }
+
+    /// Whose plugin it is.
+    pub fn tenant(&self) -> Option<&ringfence_core::TenantId> {
+        self.store.tenant()
+    }
+
+    /// Waits until the lines taken so far are written.
+    pub async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.queue.send(Order::Flush(done)).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+}
+
+impl GuestLog for StoredLog {
+    fn line(&self, line: LogLine) {
+        if self.queue.try_send(Order::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Writes lines in batches, off the guest's path.
+struct Writer {
+    store: TenantStore,
+    plugin: PluginName,
+    orders: mpsc::Receiver<Order>,
+    dropped: Arc<AtomicU64>,
+    follow: broadcast::Sender<StoredLine>,
+    clock: Arc<dyn Clock>,
+    /// Number of the next line, once it is known.
+    next: Option<u64>,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    async fn run(mut self) {
+        let mut orders = Vec::with_capacity(BATCH_COUNT_MAX);
+        while self.orders.recv_many(&mut orders, BATCH_COUNT_MAX).await > 0 {
+            let flushes = orders.iter().any(|order| matches!(order, Order::Flush(_)));
+            if orders.len() < BATCH_COUNT_MAX && !flushes {
+                tokio::time::sleep(GATHER).await;
+                while orders.len() < BATCH_COUNT_MAX
+                    && let Ok(order) = self.orders.try_recv()
+                {
+                    orders.push(order);
+                }
+            }
+            let (mut lines, mut waiting) = (Vec::new(), Vec::new());
+            for order in orders.drain(..) {
+                match order {
+                    Order::Line(line) => lines.push(line),
+                    Order::Flush(done) => waiting.push(done),
+                }
+            }
+            self.confess_dropped(&mut lines);
+            if !lines.is_empty()
+                && let Err(error) = self.write(&lines).await
+            {
+                self.next = None;
+                self.dropped.fetch_add(lines.len() as u64, Ordering::Relaxed);
+                tracing::warn!(%error, lines = lines.len(), "guest log lines were not written");
+            }
+            for done in waiting {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn confess_dropped(&self, lines: &mut Vec<LogLine>) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let message = format!("{dropped} lines were dropped: they came faster than they could be written");
+            let context = "ringfence".to_owned();
+            lines.push(LogLine { at: self.clock.now(), level: LogLevel::Warn, context, message, invocation: None });
+        }
+    }
+
+    async fn write(&mut self, lines: &[LogLine]) -> Result<(), ringfence_store::StoreError> {
+        let first = match self.next {
+            Some(next) => next,
+            None => self.find_next().await?,
+        };
+        let mut number = first;
+        let mut ops = Vec::with_capacity(lines.len().saturating_mul(2));
+        for line in lines {
+            // A line is made of strings, a time and an id: writing it as JSON cannot fail.
+            let Ok(value) = serde_json::to_vec(line) else { continue };
+            ops.push(Op::Put { key: prefix(&self.plugin).number(number), value });
+            if let Some(old) = number.checked_sub(limits::LOG_LINES_KEPT_MAX as u64) {
+                ops.push(Op::Delete { key: prefix(&self.plugin).number(old) });
+            }
+            number = number.saturating_add(1);
+        }
+        self.store.batch(ops, Vec::new()).await?;
+        self.next = Some(number);
+        for (seq, line) in (first..).zip(lines) {
+            let _ = self.follow.send(StoredLine { seq, line: line.clone() });
+        }
+        Ok(())
+    }
+
+    async fn find_next(&self) -> Result<u64, ringfence_store::StoreError> {
+        let newest = self.store.scan_back(&prefix(&self.plugin), None, 1).await?;
+        let number = newest.records.first().and_then(|(key, _)| number_of(key));
+        Ok(number.map_or(0, |number| number.saturating_add(1)))
+    }
+}
+
+fn prefix(plugin: &PluginName) -> Key {
+    Key::new(["log", plugin.as_str()])
+}
+
+fn stored(page: ringfence_store::Page) -> Vec<StoredLine> {
+    let line = |(key, record): &(Key, ringfence_store::Record)| {
+        Some(StoredLine { seq: number_of(key)?, line: serde_json::from_slice(&record.value).ok()? })
+    };
+    page.records.iter().filter_map(line).collect()
+}
+
+fn number_of(key: &Key) -> Option<u64> {
+    match key.segments().last() {
+        Some(Segment::Number(number)) => Some(*number),
+        _ => None,
+    }
+}

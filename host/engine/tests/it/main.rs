@@ -1,0 +1,5 @@
+//! The engine from outside: real children, real guests, real budgets.
+
+mod code;
+mod run;
+mod support;
