@@ -32,7 +32,7 @@ impl Vector {
     }
     /// The signing key of the vector, from its seed (PKCS#8, RFC 8410).
     fn signing(&self) -> SigningKey {
-        let vkey = self.text("vkey").rsplit('+').next().unwrap();
+        let vkey = self.text("vkey").splitn(3, '+').nth(2).unwrap();
         let public = &data_encoding::BASE64.decode(vkey.as_bytes()).unwrap()[1..];
         let head = [0x30, 0x51, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
         let seed = HEXLOWER.decode(self.text("seed_hex").as_bytes()).unwrap();
