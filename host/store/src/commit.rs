@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Bound;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_keys::Zeroizing;
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +23,7 @@ use crate::error::StoreError;
 use crate::files::Files;
 use crate::key::{AREA_FILES, AREA_RECORDS, Uid, area, successor};
 use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
-use crate::store::{REVISION_KEY, check_free};
+use crate::store::{REVISION_KEY, check_free, mark};
 use crate::tenant_store::{Tenant, value_path};
 
 /// LIMIT: batches that may wait for the commit thread.
@@ -35,8 +36,11 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 const GROUP_COUNT_MAX: usize = 256;
 /// LIMIT: bytes of values made durable by one flush, reached by the batch that goes over.
 const GROUP_BYTES_MAX: usize = 16 << 20;
-/// Revisions given away between two writes of the ceiling. A restart skips what is left of them.
-const REVISIONS_AHEAD: u64 = 4_096;
+/// Revisions skipped at a start. INVARIANT: more than can be in flight, so that a number that was seen and lost in a crash
+/// is never given to something else.
+const REVISIONS_SKIPPED: u64 = 4_096;
+/// How often the watermark is written while there are writes; at closing it is exact.
+const WATERMARK_PAUSE: Duration = Duration::from_secs(1);
 /// Records erased by one write.
 const ERASE_COUNT: usize = 500;
 
@@ -106,15 +110,16 @@ impl Committer {
         files: Files,
         counters: Arc<Counters>,
         free_bytes_min: u64,
+        watermark: Option<Watermark>,
         lock: Option<Arc<File>>,
     ) -> Result<Self, StoreError> {
         let revision = match engine.get(REVISION_KEY)? {
             None => 0,
-            Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| StoreError::Damaged)?),
+            Some(bytes) => parse_revision(&bytes)?.saturating_add(REVISIONS_SKIPPED),
         };
         counters.revision.store(revision, Ordering::Relaxed);
         let (queue, jobs) = mpsc::channel(QUEUE_COUNT_MAX);
-        let writer = Writer { engine, files, counters, free_bytes_min, revision, ceiling: revision, _lock: lock };
+        let writer = Writer { engine, files, counters, free_bytes_min, revision, watermark, _lock: lock };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
             .spawn(move || writer.run(jobs))
@@ -174,8 +179,8 @@ struct Writer {
     free_bytes_min: u64,
     /// The newest revision given away.
     revision: u64,
-    /// The revision up to which the database lets us give away.
-    ceiling: u64,
+    /// None in memory.
+    watermark: Option<Watermark>,
     /// The directory is ours until the last write is through.
     _lock: Option<Arc<File>>,
 }
@@ -232,7 +237,11 @@ impl Writer {
             }
         }
         // What was queued behind the close finds its answer dropped and reports the store closed.
-        self.engine.sync().map_err(StoreError::from)
+        self.engine.sync()?;
+        if let Some(watermark) = &mut self.watermark {
+            watermark.write();
+        }
+        Ok(())
     }
 
     /// Checks and applies one batch, or answers it with the reason why not.
@@ -248,15 +257,9 @@ impl Writer {
         }));
         match result {
             Ok(Ok((commit, replaced))) => applied.push(Applied { commit, reply, replaced }),
-            Ok(Err(error)) => self.refuse(reply, error),
-            Err(_panic) => self.refuse(reply, StoreError::unavailable("the write stopped in the middle")),
+            Ok(Err(error)) => drop(reply.send(Err(error))),
+            Err(_panic) => drop(reply.send(Err(StoreError::unavailable("the write stopped in the middle")))),
         }
-    }
-
-    fn refuse(&mut self, reply: oneshot::Sender<Result<Commit, StoreError>>, error: StoreError) {
-        // The batch may have carried a raised ceiling; the next one carries it again.
-        self.ceiling = self.revision;
-        let _ = reply.send(Err(error));
     }
 
     fn prepare(&mut self, batch: &Batch) -> Result<Prepared, StoreError> {
@@ -270,7 +273,11 @@ impl Writer {
             check_free(&self.files, self.free_bytes_min)?;
         }
         let mut writes = Vec::with_capacity(batch.writes.len() + 2);
-        let revision = self.next_revision(&mut writes);
+        // LIMIT: 2^64 batches.
+        self.revision = self.revision.saturating_add(1);
+        let revision = self.revision;
+        self.counters.revision.store(revision, Ordering::Relaxed);
+        writes.push(Write { key: REVISION_KEY.to_vec(), value: Some(revision.to_be_bytes().to_vec()) });
         let mut replaced = Vec::new();
         let Tenant { uid, keys, entropy, .. } = &*batch.tenant;
         for (key, payload) in &batch.writes {
@@ -319,27 +326,13 @@ impl Writer {
         }
     }
 
-    fn next_revision(&mut self, writes: &mut Vec<Write>) -> u64 {
-        // LIMIT: 2^64 batches.
-        self.revision = self.revision.saturating_add(1);
-        if self.revision > self.ceiling {
-            self.ceiling = self.revision.saturating_add(REVISIONS_AHEAD);
-            writes.push(Write { key: REVISION_KEY.to_vec(), value: Some(self.ceiling.to_be_bytes().to_vec()) });
-        }
-        self.counters.revision.store(self.revision, Ordering::Relaxed);
-        self.revision
-    }
-
     /// Makes everything applied durable, and only then says so to those who wait.
     fn flush(&mut self, applied: Vec<Applied>) {
         if applied.is_empty() {
             return;
         }
         let synced = self.sync();
-        if synced.is_err() {
-            // The raised ceiling may be lost with the rest; write it again.
-            self.ceiling = self.revision;
-        }
+        let newest = applied.last().map(|applied| applied.commit.revision);
         for Applied { commit, reply, replaced } in applied {
             let answer = match &synced {
                 Ok(()) => {
@@ -355,6 +348,12 @@ impl Writer {
             };
             // Whoever asked may have stopped waiting; the batch is written all the same.
             let _ = reply.send(answer);
+        }
+        if let (Ok(()), Some(newest), Some(watermark)) = (&synced, newest, &mut self.watermark) {
+            watermark.durable = newest;
+            if watermark.written_at.elapsed() >= WATERMARK_PAUSE {
+                watermark.write();
+            }
         }
     }
 
@@ -399,6 +398,32 @@ impl Batch {
             })
             .sum()
     }
+}
+
+/// The revision that is known to be durable, kept beside the database: a database that comes back with less has lost
+/// something, which damage in the middle of its log causes without any error.
+pub(crate) struct Watermark {
+    file: File,
+    durable: u64,
+    written_at: Instant,
+}
+
+impl Watermark {
+    pub(crate) fn new(file: File, durable: u64) -> Self {
+        Self { file, durable, written_at: Instant::now() }
+    }
+
+    /// In place: it is shorter than a sector, and a start without it only knows less.
+    fn write(&mut self) {
+        self.written_at = Instant::now();
+        if let Err(error) = self.file.write_all_at(mark(self.durable).as_bytes(), 0).and_then(|()| self.file.sync_data()) {
+            tracing::warn!(%error, "the newest revision could not be noted beside the database");
+        }
+    }
+}
+
+pub(crate) fn parse_revision(bytes: &[u8]) -> Result<u64, StoreError> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Damaged)
 }
 
 /// Where the index says that a value file is referred to.

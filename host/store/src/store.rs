@@ -1,11 +1,12 @@
 //! The store itself: opens the directory, owns engine, files and the commit thread, and closes them in order.
 //!
-//! Layout of the directory: `lock` (held while open), `mark` (this directory holds a store), `db/` (sled), `keys/` (wrapped
+//! Layout of the directory: `lock` (held while open), `mark` (this directory holds a store, up to
+//! this revision), `db/` (sled), `keys/` (wrapped
 //! keys, one file a tenant, so that destroying one overwrites it), `blobs/` (sealed files), `quarantine-<n>/` (damaged
 //! files, moved aside whole with the keys that open them). Must never delete what it cannot read.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -16,16 +17,18 @@ use cap_std::fs::Dir;
 use rustix::fs::FlockOperation;
 use tokio::task::spawn_blocking;
 
-use crate::commit::{Committer, Counters};
+use crate::commit::{Committer, Counters, Watermark, parse_revision};
 use crate::engine::{Engine, MemoryEngine, OpenFailure, SledEngine, Write};
 use crate::error::StoreError;
 use crate::files::Files;
 
-/// The revision up to which numbers are given away; the next start goes on above it.
+/// The revision of the newest batch; written with each.
 pub(crate) const REVISION_KEY: &[u8] = b"\0revision";
 /// Says that the database was written by this program, and in which form.
 const MARK_KEY: &[u8] = b"\0mark";
 const MARK: &[u8] = b"ringfence store 1\n";
+/// LIMIT: the file `mark` is not longer.
+const MARK_BYTES_MAX: u64 = 200;
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -92,7 +95,7 @@ impl Store {
     pub fn open_sled(dir: &Path, options: SledOptions) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(StoreError::unavailable)?;
         let lock = lock(dir)?;
-        let marked = dir.join("mark").try_exists().map_err(StoreError::unavailable)?;
+        let marked = read_mark(dir).map_err(StoreError::unavailable)?;
         let database = dir.join("db");
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&database).map_err(StoreError::unavailable)?;
         let engine = match SledEngine::open(&database, options.cache_bytes) {
@@ -100,25 +103,24 @@ impl Store {
             Err(OpenFailure::Io(error)) => return Err(StoreError::unavailable(error)),
             Err(OpenFailure::Corrupt(reason)) => return Err(quarantine(dir, reason)),
         };
-        let mark = engine.get(MARK_KEY)?;
-        match mark.as_deref() {
-            Some(MARK) => {}
-            None if !marked => {
+        let inside = engine.get(MARK_KEY)?;
+        let revision = engine.get(REVISION_KEY)?.map_or(Ok(0), |bytes| parse_revision(&bytes))?;
+        match inside.as_deref() {
+            Some(MARK) if revision >= marked.unwrap_or(0) => {}
+            None if marked.is_none() => {
                 engine.apply(vec![Write { key: MARK_KEY.to_vec(), value: Some(MARK.to_vec()) }])?;
                 engine.sync()?;
             }
             // Damage at the right place makes the database look new; the mark beside it knows better.
-            None => {
+            Some(MARK) | None => {
                 drop(engine);
-                return Err(quarantine(dir, "its records are not there any more".to_owned()));
+                return Err(quarantine(dir, "records that were durable are not there any more".to_owned()));
             }
             Some(_) => return Err(StoreError::unavailable("it was written by another version of this program")),
         }
-        if !marked {
-            write_mark(dir).map_err(StoreError::unavailable)?;
-        }
+        let watermark = open_mark(dir, revision).map_err(StoreError::unavailable)?;
         let directory = Dir::open_ambient_dir(dir, cap_std::ambient_authority()).map_err(StoreError::unavailable)?;
-        Self::start(Arc::new(engine), Files::Disk(Arc::new(directory)), options.free_bytes_min, Some(lock))
+        Self::start(Arc::new(engine), Files::Disk(Arc::new(directory)), options.free_bytes_min, Some((watermark, lock)))
     }
 
     /// A store in memory, for tests: the same behaviour, gone with its last handle.
@@ -170,7 +172,12 @@ impl Store {
         .map_err(StoreError::unavailable)?
     }
 
-    fn start(engine: Arc<dyn Engine>, files: Files, free_bytes_min: u64, lock: Option<File>) -> Result<Self, StoreError> {
+    fn start(
+        engine: Arc<dyn Engine>,
+        files: Files,
+        free_bytes_min: u64,
+        on_disk: Option<(Watermark, File)>,
+    ) -> Result<Self, StoreError> {
         for directory in ["keys", "blobs"] {
             files.make_directory(directory).map_err(StoreError::unavailable)?;
         }
@@ -179,9 +186,9 @@ impl Store {
             tracing::warn!(unfinished, "removed key files that a crash left half written");
         }
         let counters = Arc::new(Counters::default());
-        let lock = lock.map(Arc::new);
-        let committer =
-            Committer::start(Arc::clone(&engine), files.clone(), Arc::clone(&counters), free_bytes_min, lock.clone())?;
+        let (watermark, lock) = on_disk.map(|(watermark, lock)| (watermark, Arc::new(lock))).unzip();
+        let (writer, counted) = (Arc::clone(&engine), Arc::clone(&counters));
+        let committer = Committer::start(writer, files.clone(), counted, free_bytes_min, watermark, lock.clone())?;
         Ok(Self(Arc::new(Shared { engine, files, committer, counters, free_bytes_min, lock: Mutex::new(lock) })))
     }
 }
@@ -228,11 +235,29 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn write_mark(dir: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(dir.join("mark"))?;
-    file.write_all(MARK)?;
+/// What the file `mark` says: always of the same length, so that it can be written in place.
+pub(crate) fn mark(revision: u64) -> String {
+    format!("{}revision {revision:020}\n", String::from_utf8_lossy(MARK))
+}
+
+/// The revision that was durable for certain; 0 when the mark is there and cannot be read, none when it is not there.
+fn read_mark(dir: &Path) -> io::Result<Option<u64>> {
+    let file = match File::open(dir.join("mark")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut content = Vec::new();
+    file.take(MARK_BYTES_MAX).read_to_end(&mut content)?;
+    let text = String::from_utf8_lossy(&content);
+    Ok(Some(text.lines().nth(1).and_then(|line| line.strip_prefix("revision ")?.parse().ok()).unwrap_or(0)))
+}
+
+fn open_mark(dir: &Path, revision: u64) -> io::Result<Watermark> {
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(dir.join("mark"))?;
+    file.write_all(mark(revision).as_bytes())?;
     file.sync_all()?;
-    File::open(dir)?.sync_all()
+    File::open(dir)?.sync_all()?;
+    Ok(Watermark::new(file, revision))
 }
 
 /// Moves database, keys and files aside together, so that what can be read of them still can, and names the place.

@@ -1,0 +1,104 @@
+//! What the store's tests share: entropy, a clock that stands still, and a short way to an open store.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringfence_core::{Clock, Entropy, TenantId};
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::{SledOptions, Store, StoreError, TenantStore, Tenants};
+
+pub const OPTIONS: SledOptions = SledOptions { cache_bytes: 4 << 20, free_bytes_min: 1 << 20 };
+
+pub struct SystemEntropy;
+impl Entropy for SystemEntropy {
+    fn fill(&self, into: &mut [u8]) {
+        File::open("/dev/urandom").and_then(|mut file| file.read_exact(into)).expect("the system has entropy");
+    }
+}
+
+pub struct StoppedClock;
+impl Clock for StoppedClock {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A data directory and the root key beside it.
+pub struct Place {
+    pub directory: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+    pub async fn open(&self) -> (Store, Tenants) {
+        open(self.directory.path()).await.unwrap()
+    }
+}
+
+pub fn root(directory: &Path) -> Arc<RootKey> {
+    let uri = RootKeyUri::File(directory.join("root.key"));
+    Arc::new(RootKey::open_or_create(&uri, &SystemEntropy).unwrap())
+}
+
+pub async fn open(directory: &Path) -> Result<(Store, Tenants), StoreError> {
+    let store = Store::open_sled(&directory.join("data"), OPTIONS)?;
+    let tenants = tenants(&store, root(directory)).await?;
+    Ok((store, tenants))
+}
+
+pub async fn tenants(store: &Store, root: Arc<RootKey>) -> Result<Tenants, StoreError> {
+    Tenants::open(store.clone(), root, Arc::new(SystemEntropy), Arc::new(StoppedClock)).await
+}
+
+pub async fn memory() -> (tempfile::TempDir, Store, Tenants) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::memory();
+    let tenants = tenants(&store, root(directory.path())).await.unwrap();
+    (directory, store, tenants)
+}
+
+pub fn id(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+/// The view of a tenant, made when it is not there.
+pub async fn view(tenants: &Tenants, name: &str) -> TenantStore {
+    if tenants.open_tenant(&id(name)).is_none() {
+        tenants.create(&id(name), name).await.unwrap();
+    }
+    tenants.open_tenant(&id(name)).unwrap()
+}
+
+/// All files below a directory with their contents.
+pub fn files_below(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else {
+                let content = std::fs::read(&path).unwrap();
+                files.push((path, content));
+            }
+        }
+    }
+    files
+}
+
+pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
