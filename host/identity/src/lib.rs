@@ -181,11 +181,14 @@ impl Identity {
         let claims = shared.claims(bearer, now.wall)?;
         token::fresh(&claims, now.wall)?;
         let principal = shared.read().holder(&claims, now)?;
-        // A deleted tenant has nobody, even before `forget_tenant` is told.
-        if principal.tenant().is_some_and(|tenant| shared.shelf.tenants.open_tenant(tenant).is_none()) {
-            return Err(IdentityError::Unauthenticated);
-        }
-        Ok(principal)
+        if shared.has_tenant_of(&principal) { Ok(principal) } else { Err(IdentityError::Unauthenticated) }
+    }
+
+    /// Whether a session still stands: not over, not revoked, nor its key or tenant gone. For streams that were allowed
+    /// once and go on; they end with the session.
+    pub fn is_alive(&self, session: &SessionId) -> bool {
+        let principal = self.shared.read().holder_of(session, self.shared.now());
+        principal.is_ok_and(|principal| self.shared.has_tenant_of(&principal))
     }
 
     /// A caller who showed nothing.
@@ -291,6 +294,11 @@ impl Shared {
 
     fn bootstrap(&self) -> MutexGuard<'_, Option<SecretString>> {
         self.bootstrap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A deleted tenant has nobody, even before `forget_tenant` is told.
+    fn has_tenant_of(&self, principal: &Principal) -> bool {
+        principal.tenant().is_none_or(|tenant| self.shelf.tenants.open_tenant(tenant).is_some())
     }
 
     /// The enrolment token, when it is this one; it is gone then.

@@ -42,6 +42,12 @@ impl Tables {
         if session.principal.id().as_str() != claims.sub || session.stored.issued_at.as_second() != claims.iat {
             return Err(IdentityError::Unauthenticated);
         }
+        self.holder_of(&claims.sid, now)
+    }
+
+    /// Who a session stands for, now.
+    pub(crate) fn holder_of(&self, session: &SessionId, now: Now) -> Result<Principal, IdentityError> {
+        let session = self.sessions.get(session).ok_or(IdentityError::Unauthenticated)?;
         if session.has_ended(now) {
             return Err(IdentityError::Expired);
         }

@@ -196,6 +196,9 @@ async fn a_revoked_session_ends_alone() {
     host.identity.revoke_session(permit(Some("acme")), Some(&tenant("acme")), &one.session_id).await.unwrap();
     unauthenticated(host.verify(&one));
     assert!(host.verify(&two).is_ok());
+    assert!(!host.identity.is_alive(&one.session_id) && host.identity.is_alive(&two.session_id));
+    host.clock.pass(305);
+    assert!(!host.identity.is_alive(&two.session_id));
 }
 
 #[tokio::test]

@@ -125,6 +125,15 @@ impl Policy {
         Ok(version)
     }
 
+    /// Suspends or resumes a known tenant; its policies stay as they are.
+    pub fn set_standing(&self, tenant: &TenantId, standing: Standing) -> Result<PolicyVersion, PolicyError> {
+        let mut tenants = self.shared.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        let before = tenants.get(tenant).ok_or_else(|| PolicyError::UnknownTenant { tenant: tenant.to_string() })?;
+        let (text, policies, version) = (before.text.clone(), before.policies.clone(), self.next_version());
+        tenants.insert(tenant.clone(), Arc::new(TenantState { facts: TenantFacts { suspended: standing }, text, policies, version }));
+        Ok(version)
+    }
+
     /// Replaces a known tenant's policies; the next decision uses them. An empty text removes them all.
     pub fn set_tenant_policy(&self, tenant: &TenantId, text: &str) -> Result<PolicyVersion, PolicyError> {
         let (text, policies, _) = self.compile(tenant, text)?;

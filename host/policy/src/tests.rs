@@ -369,8 +369,11 @@ fn a_suspended_tenant_is_read_by_its_admins_and_auditors_only() {
     let denial = denied(policy.permit::<act::PushVersion>(&admin, &plugin("acme", "hello")));
     assert_eq!(denial.record.help, "tenant `acme` is suspended; an operator can run `ringfence tenant resume acme`");
     assert!(policy.permit::<act::SuspendTenant>(&operator(), &Resource::Tenant { tenant: tenant("acme") }).is_ok());
-    policy.upsert_tenant(&tenant("acme"), TenantFacts { suspended: Standing::Active }, None).unwrap();
+    policy.set_standing(&tenant("acme"), Standing::Active).unwrap();
     assert!(policy.permit::<act::PushVersion>(&admin, &plugin("acme", "hello")).is_ok());
+    policy.set_standing(&tenant("acme"), Standing::Suspended).unwrap();
+    denied(policy.permit::<act::PushVersion>(&admin, &plugin("acme", "hello")));
+    assert!(policy.set_standing(&tenant("nobody"), Standing::Active).is_err());
 }
 
 // === texts ===
