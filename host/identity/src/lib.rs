@@ -22,7 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, CREDENTIAL_BYTES_MAX, TOKENS_CACHED_COUNT_MAX};
-use ringfence_core::{Clock, Entropy, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId};
+use ringfence_core::{
+    Clock, Entropy, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId,
+};
 use ringfence_store::{Op, StoreError, TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
 
@@ -195,7 +197,15 @@ impl Identity {
     #[expect(clippy::disallowed_methods, reason = "this room says who calls, and here nobody said")]
     pub fn anonymous(&self) -> Principal {
         let shared = &self.shared;
-        Principal::mint(shared.anonymous.clone(), PrincipalKind::Anonymous, None, None, Strength::None, None, shared.clock.now())
+        Principal::mint(
+            shared.anonymous.clone(),
+            PrincipalKind::Anonymous,
+            None,
+            None,
+            Strength::None,
+            None,
+            shared.clock.now(),
+        )
     }
 
     // === signing in ===
@@ -271,7 +281,14 @@ impl Identity {
             store.batch(ending(&[session_id]).collect(), Vec::new()).await?;
             return Err(IdentityError::Unauthenticated);
         }
-        Ok(Issued { access_token, token_type: "Bearer", expires_in: ACCESS_TOKEN_SECONDS, session_id, principal, strength: Strength::Secret })
+        Ok(Issued {
+            access_token,
+            token_type: "Bearer",
+            expires_in: ACCESS_TOKEN_SECONDS,
+            session_id,
+            principal,
+            strength: Strength::Secret,
+        })
     }
 }
 
@@ -330,7 +347,9 @@ impl Shared {
     fn admit(&self, source: Source, key: Option<&str>) -> Result<UnderWay<'_>, IdentityError> {
         let mut throttle = self.throttle();
         let now = self.clock.monotonic();
-        let refused = |wait: std::time::Duration| IdentityError::Throttled { retry_after_seconds: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) };
+        let refused = |wait: std::time::Duration| IdentityError::Throttled {
+            retry_after_seconds: wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
+        };
         throttle.check(source, key, now).map_err(refused)?;
         throttle.enter(source).map_err(refused)?;
         Ok(UnderWay { shared: self, source })

@@ -16,7 +16,11 @@ use crate::{Identity, IdentityError, OPERATOR, SecretString, secret_hash};
 impl Identity {
     /// Makes a key; the secret is in the answer and nowhere else. The permit must be for the tenant (or for the host, for
     /// an operator's key). An operator can make the first tenant-admin key of a tenant, and no other key of it.
-    pub async fn create_key(&self, permit: Permit<act::CreateToken>, new: NewKey) -> Result<(KeyRecord, SecretString), IdentityError> {
+    pub async fn create_key(
+        &self,
+        permit: Permit<act::CreateToken>,
+        new: NewKey,
+    ) -> Result<(KeyRecord, SecretString), IdentityError> {
         let shared = &self.shared;
         covers(permit.resource(), new.tenant.as_ref())?;
         let store = self.store_of(new.tenant.as_ref())?;
@@ -29,7 +33,8 @@ impl Identity {
         let by_operator = permit.principal().as_str().starts_with(&format!("{OPERATOR}/"));
         let oldest_dead = check_room(&shared.read(), &new, by_operator, now)?;
         let holder = new.tenant.as_ref().map_or(OPERATOR, TenantId::as_str);
-        let principal: PrincipalId = format!("{holder}/{}", new.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
+        let principal: PrincipalId =
+            format!("{holder}/{}", new.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
         let record = KeyRecord {
             id: id.clone(),
             tenant: new.tenant,
@@ -58,13 +63,22 @@ impl Identity {
 
     /// Ends a key and its sessions at once. Revoking twice is no error. When the store fails the key is ended until the
     /// host restarts, and the error says that this is not durable.
-    pub async fn revoke_key(&self, permit: Permit<act::RevokeToken>, tenant: Option<&TenantId>, id: &str) -> Result<(), IdentityError> {
+    pub async fn revoke_key(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        id: &str,
+    ) -> Result<(), IdentityError> {
         covers(permit.resource(), tenant)?;
         let store = self.store_of(tenant)?;
         let now = self.shared.clock.now();
         let (stored, sessions) = {
             let mut tables = self.shared.write();
-            let key = tables.keys.get_mut(id).filter(|key| key.record.tenant.as_ref() == tenant).ok_or_else(|| not_found(id))?;
+            let key = tables
+                .keys
+                .get_mut(id)
+                .filter(|key| key.record.tenant.as_ref() == tenant)
+                .ok_or_else(|| not_found(id))?;
             key.record.revoked_at.get_or_insert(now);
             let stored = key.clone();
             (stored, tables.end_all_of(id))
@@ -75,7 +89,12 @@ impl Identity {
     }
 
     /// Ends one session at once.
-    pub async fn revoke_session(&self, permit: Permit<act::RevokeToken>, tenant: Option<&TenantId>, session: &SessionId) -> Result<(), IdentityError> {
+    pub async fn revoke_session(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        session: &SessionId,
+    ) -> Result<(), IdentityError> {
         covers(permit.resource(), tenant)?;
         let store = self.store_of(tenant)?;
         if !self.shared.write().end_one(tenant, session) {
@@ -85,7 +104,11 @@ impl Identity {
     }
 
     /// The keys there, oldest first, ended ones too.
-    pub async fn list_keys(&self, permit: Permit<act::ListTokens>, tenant: Option<&TenantId>) -> Result<Vec<KeyRecord>, IdentityError> {
+    pub async fn list_keys(
+        &self,
+        permit: Permit<act::ListTokens>,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<KeyRecord>, IdentityError> {
         covers(permit.resource(), tenant)?;
         let mut keys: Vec<KeyRecord> = self.shared.read().keys_of(tenant).cloned().collect();
         keys.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
@@ -125,7 +148,9 @@ fn admissible(new: &NewKey, now: Timestamp) -> Result<Option<Timestamp>, Identit
         (None, Role::Operator) => {}
         (Some(_), Role::Operator) => return misplaced("belongs to the host, not to a tenant"),
         (None, _) => return misplaced("needs a tenant"),
-        (Some(tenant), _) if tenant.as_str() == OPERATOR => return Err(IdentityError::Reserved { tenant: tenant.to_string() }),
+        (Some(tenant), _) if tenant.as_str() == OPERATOR => {
+            return Err(IdentityError::Reserved { tenant: tenant.to_string() });
+        }
         (Some(_), _) => {}
     }
     let lifetime = IdentityError::Lifetime { seconds_max: u32::MAX };
@@ -138,7 +163,8 @@ fn admissible(new: &NewKey, now: Timestamp) -> Result<Option<Timestamp>, Identit
 
 /// Checks what was asked for against the keys there are; which ended ones must go to make room.
 fn check_room(tables: &Tables, new: &NewKey, by_operator: bool, now: Timestamp) -> Result<Vec<String>, IdentityError> {
-    let (live, mut dead): (Vec<&KeyRecord>, Vec<&KeyRecord>) = tables.keys_of(new.tenant.as_ref()).partition(|key| key.is_live(now));
+    let (live, mut dead): (Vec<&KeyRecord>, Vec<&KeyRecord>) =
+        tables.keys_of(new.tenant.as_ref()).partition(|key| key.is_live(now));
     if let Some(tenant) = new.tenant.as_ref().filter(|_| by_operator) {
         // SECURITY: an operator with a tenant's key would see the tenant's data; he may only start it off.
         if new.role != Role::TenantAdmin || live.iter().any(|key| key.role == Role::TenantAdmin) {

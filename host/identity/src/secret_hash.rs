@@ -32,7 +32,9 @@ pub(crate) struct Shown<'a> {
 /// Takes a key apart; none when it does not look like `rfk_<16>_<52>` in lower-case base32.
 pub(crate) fn parse(key: &str) -> Option<Shown<'_>> {
     let (id, secret) = key.strip_prefix(PREFIX)?.split_once('_')?;
-    let fits = |text: &str, chars: usize| text.len() == chars && text.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b));
+    let fits = |text: &str, chars: usize| {
+        text.len() == chars && text.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
+    };
     (fits(id, ID_CHARS) && fits(secret, SECRET_CHARS)).then_some(Shown { id, secret })
 }
 
@@ -103,7 +105,12 @@ impl Hasher {
         let mut salt = [0_u8; 16];
         entropy.fill(&mut salt);
         let hash = self.run(shown.secret, salt.to_vec(), MEMORY_KIB, PASSES).await?;
-        Ok(Hashed { salt: BASE64.encode(&salt), hash: BASE64.encode(hash.as_slice()), memory_kib: MEMORY_KIB, passes: PASSES })
+        Ok(Hashed {
+            salt: BASE64.encode(&salt),
+            hash: BASE64.encode(hash.as_slice()),
+            memory_kib: MEMORY_KIB,
+            passes: PASSES,
+        })
     }
 
     /// Whether `secret` is the one that was hashed. SECURITY: takes as long when there is none.
@@ -116,11 +123,20 @@ impl Hasher {
         Ok(constant_time_eq(hash.as_slice(), &expected))
     }
 
-    async fn run(&self, secret: &str, salt: Vec<u8>, memory_kib: u32, passes: u32) -> Result<Zeroizing<[u8; 32]>, IdentityError> {
+    async fn run(
+        &self,
+        secret: &str,
+        salt: Vec<u8>,
+        memory_kib: u32,
+        passes: u32,
+    ) -> Result<Zeroizing<[u8; 32]>, IdentityError> {
         let busy = || IdentityError::Busy { retry_after_seconds: 1 };
         let _place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
         let wait = Duration::from_millis(SIGN_IN_WAIT_MS_MAX);
-        let turn = tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let turn = tokio::time::timeout(wait, self.turns.clone().acquire_owned())
+            .await
+            .map_err(|_| busy())?
+            .map_err(|_| busy())?;
         #[cfg(test)]
         self.count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let secret = Zeroizing::new(secret.to_owned());
@@ -129,7 +145,9 @@ impl Hasher {
             let _turn = turn;
             let mut out = Zeroizing::new([0_u8; 32]);
             let params = Params::new(memory_kib, passes, LANES, Some(32)).ok()?;
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(secret.as_bytes(), &salt, out.as_mut_slice()).ok()?;
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+                .hash_password_into(secret.as_bytes(), &salt, out.as_mut_slice())
+                .ok()?;
             Some(out)
         };
         let done = tokio::task::spawn_blocking(work).await.map_err(|_| IdentityError::Host("hashing stopped"))?;
@@ -160,7 +178,16 @@ mod tests {
         let (_, key) = generate(&Dice::new());
         let key = key.expose();
         assert!(parse(key).is_some());
-        for bad in [&key[1..], &key[..key.len() - 1], &format!("{key}a"), &key.to_uppercase(), &key.replace("rfk_", "rfb_"), "", "rfk_", "rfk__"] {
+        for bad in [
+            &key[1..],
+            &key[..key.len() - 1],
+            &format!("{key}a"),
+            &key.to_uppercase(),
+            &key.replace("rfk_", "rfb_"),
+            "",
+            "rfk_",
+            "rfk__",
+        ] {
             assert!(parse(bad).is_none(), "{bad}");
         }
     }

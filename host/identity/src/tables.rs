@@ -71,7 +71,8 @@ impl Tables {
     pub(crate) fn open_session(&mut self, stored: StoredSession, now: Now) {
         let left = stored.expires_at.as_second().saturating_sub(now.wall.as_second()).clamp(0, ACCESS_TOKEN_SECONDS);
         let left = u64::try_from(left.saturating_add(EXPIRY_LEEWAY_SECONDS)).unwrap_or(0);
-        let session = Session { principal: stored.principal(), ends: now.monotonic + Duration::from_secs(left), stored };
+        let session =
+            Session { principal: stored.principal(), ends: now.monotonic + Duration::from_secs(left), stored };
         self.sessions.insert(session.stored.id.clone(), session);
     }
 
@@ -127,6 +128,7 @@ impl Tables {
 
 impl Session {
     fn has_ended(&self, now: Now) -> bool {
-        now.monotonic >= self.ends || self.stored.expires_at.as_second().saturating_add(EXPIRY_LEEWAY_SECONDS) <= now.wall.as_second()
+        now.monotonic >= self.ends
+            || self.stored.expires_at.as_second().saturating_add(EXPIRY_LEEWAY_SECONDS) <= now.wall.as_second()
     }
 }

@@ -87,12 +87,18 @@ impl Host {
         Self::start(|_| Store::memory()).await
     }
 
-    async fn up(directory: &tempfile::TempDir, store: &Store, clock: &Arc<Hands>, dice: &Arc<Dice>) -> (Tenants, Identity) {
+    async fn up(
+        directory: &tempfile::TempDir,
+        store: &Store,
+        clock: &Arc<Hands>,
+        dice: &Arc<Dice>,
+    ) -> (Tenants, Identity) {
         let uri = RootKeyUri::File(directory.path().join("root.key"));
         let root = Arc::new(RootKey::open_or_create(&uri, dice.as_ref()).unwrap());
         let tenants = Tenants::open(store.clone(), root, dice.clone(), clock.clone()).await.unwrap();
         let platform = tenants.platform().clone();
-        let identity = Identity::open(platform, tenants.clone(), clock.clone(), dice.clone(), ISSUER.to_owned()).await.unwrap();
+        let identity =
+            Identity::open(platform, tenants.clone(), clock.clone(), dice.clone(), ISSUER.to_owned()).await.unwrap();
         (tenants, identity)
     }
 
@@ -155,7 +161,10 @@ async fn a_key_signs_its_principal_in() {
     let principal = host.verify(&issued).unwrap();
     assert_eq!(principal, issued.principal);
     assert_eq!(principal.id().as_str(), "acme/ci");
-    assert_eq!((principal.kind(), principal.role(), principal.tenant()), (PrincipalKind::Service, Some(Role::Developer), Some(&tenant("acme"))));
+    assert_eq!(
+        (principal.kind(), principal.role(), principal.tenant()),
+        (PrincipalKind::Service, Some(Role::Developer), Some(&tenant("acme")))
+    );
     assert_eq!(principal.session(), Some(&issued.session_id));
     assert_eq!(principal.id(), &record.principal);
 }
@@ -166,7 +175,12 @@ async fn wrong_unknown_and_malformed_keys_get_the_same_answer() {
     let (record, key) = host.key(Some("acme"), "ci", Role::Developer).await;
     let secret = key.expose().rsplit_once('_').unwrap().1;
     let wrong = if secret.starts_with('a') { secret.replacen('a', "b", 1) } else { format!("a{}", &secret[1..]) };
-    for text in [format!("rfk_{}_{wrong}", record.id), format!("rfk_aaaaaaaaaaaaaaaa_{secret}"), "rfk_x_y".to_owned(), String::new()] {
+    for text in [
+        format!("rfk_{}_{wrong}", record.id),
+        format!("rfk_aaaaaaaaaaaaaaaa_{secret}"),
+        "rfk_x_y".to_owned(),
+        String::new(),
+    ] {
         let error = host.sign_in(&SecretString::new(text)).await.unwrap_err();
         assert_eq!(error.to_string(), "the credentials are not valid");
     }
@@ -204,7 +218,12 @@ async fn a_revoked_session_ends_alone() {
 #[tokio::test]
 async fn an_expired_key_ends_its_sessions_too() {
     let host = Host::new().await;
-    let new = NewKey { tenant: Some(tenant("acme")), name: "brief".parse().unwrap(), role: Role::Caller, expires_in_seconds: Some(60) };
+    let new = NewKey {
+        tenant: Some(tenant("acme")),
+        name: "brief".parse().unwrap(),
+        role: Role::Caller,
+        expires_in_seconds: Some(60),
+    };
     let (_, key) = host.identity.create_key(permit(Some("acme")), new).await.unwrap();
     let issued = host.sign_in(&key).await.unwrap();
     host.clock.pass(59);
@@ -231,7 +250,8 @@ async fn keys_revocations_and_sessions_survive_a_restart() {
     unauthenticated(host.sign_in(&bad).await);
     assert!(host.sign_in(&good).await.is_ok());
     let listed = host.identity.list_keys(permit(Some("acme")), Some(&tenant("acme"))).await.unwrap();
-    let mut listed: Vec<(&str, bool)> = listed.iter().map(|key| (key.name.as_str(), key.revoked_at.is_some())).collect();
+    let mut listed: Vec<(&str, bool)> =
+        listed.iter().map(|key| (key.name.as_str(), key.revoked_at.is_some())).collect();
     listed.sort_unstable();
     assert_eq!(listed, [("bad", true), ("good", false)]);
 }
@@ -261,7 +281,13 @@ async fn sessions_of_a_key_are_bounded_and_those_over_are_swept() {
     let (_, key) = host.key(Some("acme"), "ci", Role::Developer).await;
     let holder = || {
         let record = host.identity.shared.read().keys.values().next().unwrap().record.clone();
-        Holder { id: record.principal, kind: PrincipalKind::Service, role: record.role, tenant: record.tenant, key: Some(record.id) }
+        Holder {
+            id: record.principal,
+            kind: PrincipalKind::Service,
+            role: record.role,
+            tenant: record.tenant,
+            key: Some(record.id),
+        }
     };
     let first = host.sign_in(&key).await.unwrap();
     host.clock.pass(1);
@@ -284,12 +310,30 @@ async fn sessions_of_a_key_are_bounded_and_those_over_are_swept() {
 async fn a_permit_for_one_place_makes_revokes_and_lists_nothing_elsewhere() {
     let host = Host::new().await;
     let (record, key) = host.key(Some("acme"), "ci", Role::Developer).await;
-    let new = |of: Option<&str>, role| NewKey { tenant: of.map(tenant), name: "x".parse().unwrap(), role, expires_in_seconds: None };
-    for (permitted, asked, role) in [(Some("acme"), Some("beta"), Role::Caller), (None, Some("acme"), Role::Caller), (Some("acme"), None, Role::Operator)] {
-        assert!(matches!(host.identity.create_key(permit(permitted), new(asked, role)).await, Err(IdentityError::WrongPermit)));
+    let new = |of: Option<&str>, role| NewKey {
+        tenant: of.map(tenant),
+        name: "x".parse().unwrap(),
+        role,
+        expires_in_seconds: None,
+    };
+    for (permitted, asked, role) in [
+        (Some("acme"), Some("beta"), Role::Caller),
+        (None, Some("acme"), Role::Caller),
+        (Some("acme"), None, Role::Operator),
+    ] {
+        assert!(matches!(
+            host.identity.create_key(permit(permitted), new(asked, role)).await,
+            Err(IdentityError::WrongPermit)
+        ));
         let asked = asked.map(tenant);
-        assert!(matches!(host.identity.list_keys(permit(permitted), asked.as_ref()).await, Err(IdentityError::WrongPermit)));
-        assert!(matches!(host.identity.revoke_key(permit(permitted), asked.as_ref(), &record.id).await, Err(IdentityError::WrongPermit)));
+        assert!(matches!(
+            host.identity.list_keys(permit(permitted), asked.as_ref()).await,
+            Err(IdentityError::WrongPermit)
+        ));
+        assert!(matches!(
+            host.identity.revoke_key(permit(permitted), asked.as_ref(), &record.id).await,
+            Err(IdentityError::WrongPermit)
+        ));
     }
     // A key of another tenant does not exist.
     let elsewhere = host.identity.revoke_key(permit(Some("beta")), Some(&tenant("beta")), &record.id).await;
@@ -342,7 +386,12 @@ async fn a_name_means_one_role_while_a_key_of_it_lives() {
 #[tokio::test]
 async fn a_lifetime_of_nothing_is_refused() {
     let host = Host::new().await;
-    let new = NewKey { tenant: Some(tenant("acme")), name: "x".parse().unwrap(), role: Role::Caller, expires_in_seconds: Some(0) };
+    let new = NewKey {
+        tenant: Some(tenant("acme")),
+        name: "x".parse().unwrap(),
+        role: Role::Caller,
+        expires_in_seconds: Some(0),
+    };
     assert!(matches!(host.identity.create_key(permit(Some("acme")), new).await, Err(IdentityError::Lifetime { .. })));
 }
 
@@ -355,7 +404,10 @@ async fn the_enrolment_token_works_once() {
     let proof = || Proof::Bootstrap { token: token.clone(), name: "ada".parse().unwrap() };
     let issued = host.identity.authenticate(proof(), HERE).await.unwrap();
     let principal = host.verify(&issued).unwrap();
-    assert_eq!((principal.id().as_str(), principal.role(), principal.tenant()), ("operator/ada", Some(Role::Operator), None));
+    assert_eq!(
+        (principal.id().as_str(), principal.role(), principal.tenant()),
+        ("operator/ada", Some(Role::Operator), None)
+    );
     unauthenticated(host.identity.authenticate(proof(), HERE).await);
     assert!(host.identity.bootstrap_token().await.unwrap().is_none());
 }
@@ -374,7 +426,9 @@ async fn enrolment_is_over_with_the_first_operator_key_and_open_again_without_an
     let old = host.identity.bootstrap_token().await.unwrap().unwrap();
     let (record, key) = host.key(None, "ada", Role::Operator).await;
     assert!(host.identity.bootstrap_token().await.unwrap().is_none());
-    unauthenticated(host.identity.authenticate(Proof::Bootstrap { token: old.clone(), name: "eve".parse().unwrap() }, HERE).await);
+    unauthenticated(
+        host.identity.authenticate(Proof::Bootstrap { token: old.clone(), name: "eve".parse().unwrap() }, HERE).await,
+    );
     assert_eq!(host.sign_in(&key).await.unwrap().principal.id().as_str(), "operator/ada");
     host.restart().await;
     assert!(host.identity.bootstrap_token().await.unwrap().is_none());
@@ -382,7 +436,9 @@ async fn enrolment_is_over_with_the_first_operator_key_and_open_again_without_an
     host.restart().await;
     let new = host.identity.bootstrap_token().await.unwrap().unwrap();
     assert_ne!(new, old);
-    unauthenticated(host.identity.authenticate(Proof::Bootstrap { token: old, name: "eve".parse().unwrap() }, HERE).await);
+    unauthenticated(
+        host.identity.authenticate(Proof::Bootstrap { token: old, name: "eve".parse().unwrap() }, HERE).await,
+    );
 }
 
 // === tokens ===
@@ -422,7 +478,18 @@ async fn no_part_of_a_token_can_be_altered() {
         altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
         unauthenticated(host.identity.verify(std::str::from_utf8(&altered).unwrap()));
     }
-    for text in ["", ".", "..", "a.b.c", &token[..token.len() - 1], &format!("{token}A"), &format!("{token}="), &format!("{token}.x"), &format!(" {token}"), &"a".repeat(1 << 20)] {
+    for text in [
+        "",
+        ".",
+        "..",
+        "a.b.c",
+        &token[..token.len() - 1],
+        &format!("{token}A"),
+        &format!("{token}="),
+        &format!("{token}.x"),
+        &format!(" {token}"),
+        &"a".repeat(1 << 20),
+    ] {
         unauthenticated(host.identity.verify(text));
     }
 }
@@ -447,7 +514,12 @@ async fn the_token_is_an_at_jwt_with_the_agreed_claims() {
 }
 
 /// The token with another header and claims, signed by `key` with `algorithm`.
-fn forged(issued: &Issued, key: &EncodingKey, algorithm: Algorithm, change: impl FnOnce(&mut Header, &mut Value)) -> String {
+fn forged(
+    issued: &Issued,
+    key: &EncodingKey,
+    algorithm: Algorithm,
+    change: impl FnOnce(&mut Header, &mut Value),
+) -> String {
     let (old, mut claims) = parts(issued.access_token.expose());
     let mut header = Header::new(algorithm);
     header.typ = old["typ"].as_str().map(str::to_owned);
@@ -465,7 +537,10 @@ async fn no_other_algorithm_or_key_signs_a_token() {
         let mut header = header.clone();
         header["alg"] = json!(alg);
         let encode = |part: &Value| BASE64URL_NOPAD.encode(&serde_json::to_vec(part).unwrap());
-        let (message, signature) = (format!("{}.{}", encode(&header), encode(&claims)), issued.access_token.expose().rsplit_once('.').unwrap().1);
+        let (message, signature) = (
+            format!("{}.{}", encode(&header), encode(&claims)),
+            issued.access_token.expose().rsplit_once('.').unwrap().1,
+        );
         unauthenticated(host.identity.verify(&format!("{message}.")));
         unauthenticated(host.identity.verify(&message));
         unauthenticated(host.identity.verify(&format!("{message}.{signature}")));
@@ -510,7 +585,13 @@ async fn even_our_own_key_signs_nothing_but_our_own_tokens() {
 async fn another_issuers_tokens_are_refused() {
     let mut host = Host::new().await;
     let (_, issued) = host.developer().await;
-    let elsewhere = Identity::open(host.tenants.platform().clone(), host.tenants.clone(), host.clock.clone(), host.dice.clone(), "https://elsewhere.test".to_owned());
+    let elsewhere = Identity::open(
+        host.tenants.platform().clone(),
+        host.tenants.clone(),
+        host.clock.clone(),
+        host.dice.clone(),
+        "https://elsewhere.test".to_owned(),
+    );
     unauthenticated(elsewhere.await.unwrap().verify(issued.access_token.expose()));
     host.restart().await;
     assert!(host.verify(&issued).is_ok());
@@ -543,7 +624,10 @@ async fn a_guessing_source_is_slowed_and_others_are_not() {
         unauthenticated(host.identity.authenticate(guess(), HERE).await);
     }
     let before = host.identity.shared.hasher.count();
-    let IdentityError::Throttled { retry_after_seconds } = host.identity.authenticate(guess(), HERE).await.unwrap_err() else { panic!("not slowed") };
+    let IdentityError::Throttled { retry_after_seconds } = host.identity.authenticate(guess(), HERE).await.unwrap_err()
+    else {
+        panic!("not slowed")
+    };
     assert!(matches!(host.sign_in(&key).await, Err(IdentityError::Throttled { .. })));
     assert_eq!(host.identity.shared.hasher.count(), before, "a refused try costs nothing");
     // The holder of the very key that is guessed at, from elsewhere.
@@ -557,7 +641,10 @@ async fn a_guessing_source_is_slowed_and_others_are_not() {
 async fn an_anonymous_caller_has_no_authority() {
     let host = Host::new().await;
     let nobody = host.identity.anonymous();
-    assert_eq!((nobody.id().as_str(), nobody.kind(), nobody.role(), nobody.tenant()), ("anonymous", PrincipalKind::Anonymous, None, None));
+    assert_eq!(
+        (nobody.id().as_str(), nobody.kind(), nobody.role(), nobody.tenant()),
+        ("anonymous", PrincipalKind::Anonymous, None, None)
+    );
     assert_eq!((nobody.strength(), nobody.session()), (Strength::None, None));
 }
 
@@ -574,16 +661,30 @@ fn files_below(directory: &Path) -> Vec<Vec<u8>> {
 
 #[tokio::test]
 async fn no_secret_reaches_the_disk_or_a_debug_text() {
-    let host = Host::start(|directory| Store::open_sled(&directory.join("data"), SledOptions { cache_bytes: 1 << 20, free_bytes_min: 0 }).unwrap()).await;
+    let host = Host::start(|directory| {
+        Store::open_sled(&directory.join("data"), SledOptions { cache_bytes: 1 << 20, free_bytes_min: 0 }).unwrap()
+    })
+    .await;
     let (record, key) = host.key(Some("acme"), "canary-name", Role::Developer).await;
     let bootstrap = host.identity.bootstrap_token().await.unwrap().unwrap();
     let issued = host.sign_in(&key).await.unwrap();
     let secret = key.expose().rsplit_once('_').unwrap().1;
-    let canaries = [secret, key.expose(), bootstrap.expose(), issued.access_token.expose(), issued.session_id.as_str(), "canary-name", record.id.as_str()];
+    let canaries = [
+        secret,
+        key.expose(),
+        bootstrap.expose(),
+        issued.access_token.expose(),
+        issued.session_id.as_str(),
+        "canary-name",
+        record.id.as_str(),
+    ];
     let files = files_below(&host.directory.path().join("data"));
     assert!(files.iter().map(Vec::len).sum::<usize>() > 500, "nothing was written");
     for canary in canaries {
-        assert!(!files.iter().any(|file| file.windows(canary.len()).any(|window| window == canary.as_bytes())), "{canary}");
+        assert!(
+            !files.iter().any(|file| file.windows(canary.len()).any(|window| window == canary.as_bytes())),
+            "{canary}"
+        );
     }
     let shown = format!("{issued:?} {:?}", Proof::ApiKey { key: key.clone() });
     assert!(!shown.contains(secret) && !shown.contains(issued.access_token.expose()), "{shown}");

@@ -8,7 +8,9 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use ringfence_core::limits::{SIGN_IN_FAILURES_COUNT_MAX, SIGN_IN_FORGIVEN_MS, SIGN_IN_PER_SOURCE_COUNT_MAX, SIGN_IN_REMEMBERED_COUNT_MAX};
+use ringfence_core::limits::{
+    SIGN_IN_FAILURES_COUNT_MAX, SIGN_IN_FORGIVEN_MS, SIGN_IN_PER_SOURCE_COUNT_MAX, SIGN_IN_REMEMBERED_COUNT_MAX,
+};
 
 /// One failure's debt.
 const DEBT: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS);
@@ -61,7 +63,8 @@ impl Throttle {
     /// Whether a sign-in may be tried; else how long to wait, at least a second.
     pub(crate) fn check(&self, source: Source, key: Option<&str>, now: Duration) -> Result<(), Duration> {
         let source_debt = debt(&self.sources, &source, now);
-        let key_debt = key.map_or(Duration::ZERO, |key| self.keys.get(key).map_or(Duration::ZERO, |paid| paid.saturating_sub(now)));
+        let key_debt = key
+            .map_or(Duration::ZERO, |key| self.keys.get(key).map_or(Duration::ZERO, |paid| paid.saturating_sub(now)));
         let wait = if source_debt > DEBT_MAX.saturating_sub(DEBT) {
             (source_debt + DEBT).saturating_sub(DEBT_MAX)
         } else if key_debt > DEBT_MAX.saturating_sub(DEBT) && !source_debt.is_zero() {
@@ -173,8 +176,15 @@ mod tests {
     fn memory_is_bounded() {
         let mut throttle = Throttle::default();
         for number in 0..SIGN_IN_REMEMBERED_COUNT_MAX + 100 {
-            throttle.failed(Source(IpAddr::V4(u32::try_from(number).unwrap().into())), Some(&number.to_string()), START);
+            throttle.failed(
+                Source(IpAddr::V4(u32::try_from(number).unwrap().into())),
+                Some(&number.to_string()),
+                START,
+            );
         }
-        assert!(throttle.sources.len() <= SIGN_IN_REMEMBERED_COUNT_MAX && throttle.keys.len() <= SIGN_IN_REMEMBERED_COUNT_MAX);
+        assert!(
+            throttle.sources.len() <= SIGN_IN_REMEMBERED_COUNT_MAX
+                && throttle.keys.len() <= SIGN_IN_REMEMBERED_COUNT_MAX
+        );
     }
 }

@@ -63,14 +63,20 @@ impl Tokens {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&issuer]);
         validation.set_audience(&[AUDIENCE]);
-        validation.required_spec_claims = ["exp", "iss", "aud", "sub"].map(str::to_owned).into_iter().collect::<HashSet<_>>();
+        validation.required_spec_claims =
+            ["exp", "iss", "aud", "sub"].map(str::to_owned).into_iter().collect::<HashSet<_>>();
         // Times are checked by `fresh` against the host's own clock, which tests can step; the library reads the system's.
         validation.validate_exp = false;
         Ok(Self { verifying: DecodingKey::from_ed_der(&public), key, validation, header, issuer })
     }
 
     /// A token for a session.
-    pub(crate) fn issue(&self, principal: &Principal, session: &SessionId, issued_at: Timestamp) -> Result<SecretString, IdentityError> {
+    pub(crate) fn issue(
+        &self,
+        principal: &Principal,
+        session: &SessionId,
+        issued_at: Timestamp,
+    ) -> Result<SecretString, IdentityError> {
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: AUDIENCE.to_owned(),

@@ -120,7 +120,9 @@ impl DecisionRecord {
     /// for tenants that do not exist, else the tenant.
     pub fn readable_under(&self) -> Resource {
         match &self.tenant {
-            Some(tenant) if self.role.as_deref() != Some(Role::Operator.as_str()) => Resource::Tenant { tenant: tenant.clone() },
+            Some(tenant) if self.role.as_deref() != Some(Role::Operator.as_str()) => {
+                Resource::Tenant { tenant: tenant.clone() }
+            }
             _ => Resource::Host,
         }
     }

@@ -31,7 +31,12 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
 }
 
 /// What to do about a denial.
-pub(crate) fn help(question: &Question, determining: &[PolicyReason], errors: &[String], closest: Option<Role>) -> String {
+pub(crate) fn help(
+    question: &Question,
+    determining: &[PolicyReason],
+    errors: &[String],
+    closest: Option<Role>,
+) -> String {
     let tenant = question.resource.tenant().map(ToString::to_string).unwrap_or_default();
     if !errors.is_empty() {
         return "it could not be evaluated, which is always a no; the errors say where".to_owned();
@@ -48,10 +53,14 @@ pub(crate) fn help(question: &Question, determining: &[PolicyReason], errors: &[
             in_cedar(&question.resource)
         ),
         (PrincipalKind::Anonymous, _, _) => "sign in first: `ringfence login`".to_owned(),
-        (_, Some(Role::Operator), Some(role)) => format!("operators see no tenant's data; sign in with a `{role}` key of tenant `{tenant}`"),
+        (_, Some(Role::Operator), Some(role)) => {
+            format!("operators see no tenant's data; sign in with a `{role}` key of tenant `{tenant}`")
+        }
         (_, _, Some(Role::Operator)) => "only an operator of this host can do it".to_owned(),
         (_, _, Some(role)) => {
-            format!("sign in with a `{role}` key of tenant `{tenant}`, or a tenant-admin can permit it in the tenant's policy")
+            format!(
+                "sign in with a `{role}` key of tenant `{tenant}`, or a tenant-admin can permit it in the tenant's policy"
+            )
         }
         (_, _, None) if matches!(question.resource, Resource::Host) => "nobody may do this on the host".to_owned(),
         (_, _, None) => "no role may do this here; check the name of the thing".to_owned(),

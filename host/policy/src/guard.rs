@@ -17,7 +17,9 @@ pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {
     match (who.kind, who.role, &who.tenant, resource.tenant()) {
         (PrincipalKind::Anonymous, None, None, Some(_)) => action == "invoke",
         (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), None, None) => true,
-        (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), None, Some(_)) => OPERATOR_ON_TENANT.contains(&action),
+        (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), None, Some(_)) => {
+            OPERATOR_ON_TENANT.contains(&action)
+        }
         (PrincipalKind::Person | PrincipalKind::Service, Some(role), Some(own), Some(other)) => {
             role != Role::Operator && own == other && !OPERATOR_ALONE.contains(&action)
         }

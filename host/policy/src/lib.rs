@@ -109,7 +109,12 @@ impl Policy {
 
     /// Makes a tenant known, or changes what is known of it. Without a `policy_text` its policies stay as they are
     /// (none for a new tenant). Fails like [`Policy::set_tenant_policy`], and for reserved names.
-    pub fn upsert_tenant(&self, tenant: &TenantId, facts: TenantFacts, policy_text: Option<&str>) -> Result<PolicyVersion, PolicyError> {
+    pub fn upsert_tenant(
+        &self,
+        tenant: &TenantId,
+        facts: TenantFacts,
+        policy_text: Option<&str>,
+    ) -> Result<PolicyVersion, PolicyError> {
         if RESERVED_TENANTS.contains(&tenant.as_str()) {
             return Err(PolicyError::Reserved { tenant: tenant.to_string() });
         }
@@ -130,7 +135,10 @@ impl Policy {
         let mut tenants = self.shared.tenants.write().unwrap_or_else(PoisonError::into_inner);
         let before = tenants.get(tenant).ok_or_else(|| PolicyError::UnknownTenant { tenant: tenant.to_string() })?;
         let (text, policies, version) = (before.text.clone(), before.policies.clone(), self.next_version());
-        tenants.insert(tenant.clone(), Arc::new(TenantState { facts: TenantFacts { suspended: standing }, text, policies, version }));
+        tenants.insert(
+            tenant.clone(),
+            Arc::new(TenantState { facts: TenantFacts { suspended: standing }, text, policies, version }),
+        );
         Ok(version)
     }
 
@@ -190,12 +198,15 @@ impl Policy {
         let Checked { joined, analysis } = self.shared.checker.check(tenant, text)?;
         let policies = if analysis.policies.is_empty() { self.shared.platform.clone() } else { Arc::new(joined) };
         let admin = Who {
-            id: format!("{tenant}/someone").parse().map_err(|_| PolicyError::Platform { message: "the tenant's name is too long".to_owned() })?,
+            id: format!("{tenant}/someone")
+                .parse()
+                .map_err(|_| PolicyError::Platform { message: "the tenant's name is too long".to_owned() })?,
             kind: PrincipalKind::Service,
             role: Some(Role::TenantAdmin),
             tenant: Some(tenant.clone()),
         };
-        let question = Question { who: admin, action: NEVER_LOCKED, resource: Resource::Tenant { tenant: tenant.clone() } };
+        let question =
+            Question { who: admin, action: NEVER_LOCKED, resource: Resource::Tenant { tenant: tenant.clone() } };
         let answer = self.shared.ask(&question, &policies, Standing::Active);
         if answer.outcome == Outcome::Deny {
             return Err(PolicyError::LocksOut { action: NEVER_LOCKED });
@@ -258,7 +269,9 @@ impl Shared {
             _ => self.platform.as_ref(),
         };
         let mut answer = self.ask(question, policies_for(question.who.role), standing);
-        if answer.outcome == Outcome::Allow && (hidden || !guard::may_ever(&question.who, question.action, &question.resource)) {
+        if answer.outcome == Outcome::Allow
+            && (hidden || !guard::may_ever(&question.who, question.action, &question.resource))
+        {
             // Cedar said yes where there is no way to: the second wall holds, and the record shows that the first did not.
             if !hidden {
                 answer.errors.push("the platform's boundary forbids what a policy allowed".to_owned());
@@ -302,7 +315,11 @@ impl Shared {
             .diagnostics()
             .reason()
             .filter_map(|id| policies.policy(id))
-            .map(|policy| PolicyReason { id: tenant::display_id(policy), description: tenant::describe(policy), effect: tenant::effect_of(policy) })
+            .map(|policy| PolicyReason {
+                id: tenant::display_id(policy),
+                description: tenant::describe(policy),
+                effect: tenant::effect_of(policy),
+            })
             .collect();
         determining.sort_by(|a, b| a.id.cmp(&b.id));
         let allowed = response.decision() == Decision::Allow && errors.is_empty();

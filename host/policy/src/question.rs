@@ -18,7 +18,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
+use cedar_policy::{
+    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
+};
 use ringfence_core::{Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 
 use crate::Standing;
@@ -70,7 +72,11 @@ impl Question {
     }
 
     /// The request and everything it speaks of, checked against the schema. The error is for the decision's record.
-    pub(crate) fn translate(&self, schema: &Schema, standing: impl Fn(&TenantId) -> Standing) -> Result<(Request, Entities), String> {
+    pub(crate) fn translate(
+        &self,
+        schema: &Schema,
+        standing: impl Fn(&TenantId) -> Standing,
+    ) -> Result<(Request, Entities), String> {
         let principal_type = self.who.cedar_type().ok_or("the principal has a role its kind cannot have")?;
         let principal = uid(principal_type, self.who.id.as_str())?;
         let action = uid("Action", self.action)?;
@@ -90,7 +96,8 @@ impl Question {
             Resource::Tenant { .. } => {}
             Resource::Plugin { tenant, .. } | Resource::Secret { tenant, .. } => {
                 let owner = uid("Tenant", tenant.as_str())?;
-                let attributes = HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(owner.clone()))]);
+                let attributes =
+                    HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(owner.clone()))]);
                 entities.push(Entity::new(resource.clone(), attributes, HashSet::from([owner])).map_err(text)?);
             }
         }

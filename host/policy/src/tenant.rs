@@ -3,13 +3,16 @@
 //! Must never take a text that names another tenant, the host or its operators, nor one that leaves no tenant-admin
 //! able to change it. Runs on the control plane only; the walks use what it made.
 
-use cedar_policy::{Authorizer, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{
+    Authorizer, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode,
+    Validator,
+};
 use miette::Diagnostic;
 use ringfence_core::TenantId;
 
+use crate::PolicyError;
 use crate::decision::{Analysis, Effect, PolicySummary};
 use crate::text::{invalid, statements};
-use crate::PolicyError;
 
 /// Prefix of the ids of tenants' policies in decisions.
 const TENANT_PREFIX: &str = "tenant/";
@@ -36,15 +39,22 @@ impl Checker {
         let starts = statements(text)?;
         let parsed: PolicySet = text.parse().map_err(|error| located(text, &error, 0))?;
         if parsed.templates().next().is_some() {
-            return Err(invalid(text, 0, "`?principal` and `?resource` are not supported", Some("name the principal or resource itself".to_owned())));
+            return Err(invalid(
+                text,
+                0,
+                "`?principal` and `?resource` are not supported",
+                Some("name the principal or resource itself".to_owned()),
+            ));
         }
-        let mut own: Vec<(usize, &CedarPolicy)> = parsed.policies().map(|policy| (ordinal(policy.id()), policy)).collect();
+        let mut own: Vec<(usize, &CedarPolicy)> =
+            parsed.policies().map(|policy| (ordinal(policy.id()), policy)).collect();
         own.sort_by_key(|(ordinal, _)| *ordinal);
         let start_of = |policy: &PolicyId| starts.get(ordinal(policy)).copied().unwrap_or(0);
 
         let verdict = self.validator.validate(&parsed, ValidationMode::Strict);
         // The validator reports in no order; the first place in the text is where its author reads first.
-        let mistakes = verdict.validation_errors().map(|error| (offset(error).unwrap_or(start_of(error.policy_id())), error));
+        let mistakes =
+            verdict.validation_errors().map(|error| (offset(error).unwrap_or(start_of(error.policy_id())), error));
         if let Some((_, error)) = mistakes.min_by_key(|(at, error)| (*at, error.to_string())) {
             return Err(located(text, error, start_of(error.policy_id())));
         }
@@ -82,7 +92,9 @@ impl Checker {
 pub(crate) fn display_id(policy: &CedarPolicy) -> String {
     let id = policy.id().to_string();
     match policy.annotation("id") {
-        Some(annotation) if id.starts_with(TENANT_PREFIX) && !annotation.is_empty() => format!("{TENANT_PREFIX}{}", quote(annotation)),
+        Some(annotation) if id.starts_with(TENANT_PREFIX) && !annotation.is_empty() => {
+            format!("{TENANT_PREFIX}{}", quote(annotation))
+        }
         _ => id,
     }
 }
@@ -112,9 +124,10 @@ fn belongs(literal: &EntityUid, tenant: &TenantId) -> bool {
         "Ringfence::Action" | "Ringfence::Role" => true,
         "Ringfence::Anonymous" => id == "anonymous",
         "Ringfence::Tenant" => id == tenant.as_str(),
-        "Ringfence::Person" | "Ringfence::Service" | "Ringfence::Plugin" | "Ringfence::Secret" => {
-            id.strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.is_empty())
-        }
+        "Ringfence::Person" | "Ringfence::Service" | "Ringfence::Plugin" | "Ringfence::Secret" => id
+            .strip_prefix(tenant.as_str())
+            .and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|name| !name.is_empty()),
         _ => false,
     }
 }

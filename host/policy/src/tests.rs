@@ -112,12 +112,15 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         None => question.action == "invoke" && !suspended,
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
-            _ => ["read-tenant", "suspend-tenant", "delete-tenant", "create-token", "read-usage"].contains(&question.action),
+            _ => ["read-tenant", "suspend-tenant", "delete-tenant", "create-token", "read-usage"]
+                .contains(&question.action),
         },
         Some(role) => {
             let keeps_tenants = ["list-tenants", "create-tenant", "suspend-tenant", "delete-tenant", "read-host"];
             let reader = [Role::TenantAdmin, Role::Auditor].contains(&role) && reads().contains(&question.action);
-            question.resource.tenant() == question.who.tenant.as_ref() && !keeps_tenants.contains(&question.action) && (!suspended || reader)
+            question.resource.tenant() == question.who.tenant.as_ref()
+                && !keeps_tenants.contains(&question.action)
+                && (!suspended || reader)
         }
     }
 }
@@ -163,7 +166,11 @@ fn permit_all_opens_everything_within_the_border() {
     // Without this the test above would pass for policies that never allow anything.
     let policy = with(Standing::Active, PERMIT_ALL);
     for name in ["acme", "beta"] {
-        assert!(policy.permit::<act::WriteSecret>(&service(name, Role::Caller), &Resource::Tenant { tenant: tenant(name) }).is_ok());
+        assert!(
+            policy
+                .permit::<act::WriteSecret>(&service(name, Role::Caller), &Resource::Tenant { tenant: tenant(name) })
+                .is_ok()
+        );
         assert!(policy.permit::<act::Invoke>(&anonymous(), &plugin(name, "hello")).is_ok());
     }
 }
@@ -220,7 +227,9 @@ fn a_tenant_cannot_forbid_operators_their_work() {
 #[test]
 fn a_forbid_that_fails_to_evaluate_denies_although_all_is_permitted() {
     let policy = active();
-    let text = format!("{PERMIT_ALL}\n@id(\"overflow\")\nforbid (principal, action == Ringfence::Action::\"invoke\", resource) when {{ 9223372036854775807 + 1 > 0 }};");
+    let text = format!(
+        "{PERMIT_ALL}\n@id(\"overflow\")\nforbid (principal, action == Ringfence::Action::\"invoke\", resource) when {{ 9223372036854775807 + 1 > 0 }};"
+    );
     policy.set_tenant_policy(&tenant("acme"), &text).unwrap();
     let denial = denied(policy.permit::<act::Invoke>(&service("acme", Role::TenantAdmin), &plugin("acme", "hello")));
     assert_eq!(denial.record.errors.len(), 1, "{:?}", denial.record);
@@ -269,7 +278,9 @@ fn principals_that_identity_never_makes_are_denied() {
 fn an_action_on_the_wrong_kind_of_thing_is_denied() {
     let policy = with(Standing::Active, PERMIT_ALL);
     denied(policy.permit::<act::ListTenants>(&operator(), &Resource::Tenant { tenant: tenant("acme") }));
-    denied(policy.permit::<act::Invoke>(&service("acme", Role::TenantAdmin), &Resource::Tenant { tenant: tenant("acme") }));
+    denied(
+        policy.permit::<act::Invoke>(&service("acme", Role::TenantAdmin), &Resource::Tenant { tenant: tenant("acme") }),
+    );
 }
 
 // === roles ===
@@ -277,7 +288,8 @@ fn an_action_on_the_wrong_kind_of_thing_is_denied() {
 #[test]
 fn the_schema_knows_exactly_the_actions_of_core() {
     let policy = active();
-    let mut ours: Vec<String> = policy.shared.checker.schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
+    let mut ours: Vec<String> =
+        policy.shared.checker.schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
     let mut cores: Vec<String> = act::ACTIONS.iter().map(ToString::to_string).collect();
     ours.sort();
     cores.sort();
@@ -301,7 +313,9 @@ fn the_role_matrix_is_the_one_on_record() {
         table = format!("{}\n{action:18}", table.trim_end());
         for (_, principal) in &columns {
             let mut on: Vec<&str> = Vec::new();
-            for resource in everything().into_iter().filter(|resource| resource.tenant().is_none_or(|of| of.as_str() == "acme")) {
+            for resource in
+                everything().into_iter().filter(|resource| resource.tenant().is_none_or(|of| of.as_str() == "acme"))
+            {
                 let word = match resource {
                     Resource::Host => "host",
                     Resource::Tenant { .. } | Resource::Plugin { .. } | Resource::Secret { .. } => "tenant",
@@ -329,7 +343,8 @@ fn nothing_is_open_to_anonymous_callers_by_default() {
 #[test]
 fn a_tenant_can_open_one_plugin_to_everyone() {
     let policy = active();
-    let text = "permit (principal, action == Ringfence::Action::\"invoke\", resource == Ringfence::Plugin::\"acme/hello\");";
+    let text =
+        "permit (principal, action == Ringfence::Action::\"invoke\", resource == Ringfence::Plugin::\"acme/hello\");";
     policy.set_tenant_policy(&tenant("acme"), text).unwrap();
     assert!(policy.permit::<act::Invoke>(&anonymous(), &plugin("acme", "hello")).is_ok());
     denied(policy.permit::<act::Invoke>(&anonymous(), &plugin("acme", "other")));
@@ -363,7 +378,11 @@ fn a_suspended_tenant_is_read_by_its_admins_and_auditors_only() {
     assert!(policy.permit::<act::PushVersion>(&admin, &plugin("acme", "hello")).is_ok());
     policy.upsert_tenant(&tenant("acme"), TenantFacts { suspended: Standing::Suspended }, None).unwrap();
     assert!(policy.permit::<act::ReadLogs>(&admin, &plugin("acme", "hello")).is_ok());
-    assert!(policy.permit::<act::ReadAudit>(&service("acme", Role::Auditor), &Resource::Tenant { tenant: tenant("acme") }).is_ok());
+    assert!(
+        policy
+            .permit::<act::ReadAudit>(&service("acme", Role::Auditor), &Resource::Tenant { tenant: tenant("acme") })
+            .is_ok()
+    );
     denied(policy.permit::<act::Invoke>(&service("acme", Role::Caller), &plugin("acme", "hello")));
     denied(policy.permit::<act::ReadPlugin>(&service("acme", Role::Developer), &plugin("acme", "hello")));
     let denial = denied(policy.permit::<act::PushVersion>(&admin, &plugin("acme", "hello")));
@@ -464,7 +483,10 @@ fn the_deepest_text_that_is_taken_fits_a_small_stack() {
             taken.err().map(|error| error.to_string())
         });
         let error = small.unwrap().join().unwrap();
-        assert!(!error.is_some_and(|error| error.contains("nested") || error.contains("operators")), "the shape must reach Cedar: {shape}");
+        assert!(
+            !error.is_some_and(|error| error.contains("nested") || error.contains("operators")),
+            "the shape must reach Cedar: {shape}"
+        );
     }
 }
 
@@ -473,7 +495,14 @@ fn a_policy_that_locks_every_admin_out_is_refused() {
     let policy = active();
     let error = policy.set_tenant_policy(&tenant("acme"), "forbid (principal, action, resource);").unwrap_err();
     assert_eq!(error, PolicyError::LocksOut { action: "write-policy" });
-    assert!(policy.permit::<act::WritePolicy>(&service("acme", Role::TenantAdmin), &Resource::Tenant { tenant: tenant("acme") }).is_ok());
+    assert!(
+        policy
+            .permit::<act::WritePolicy>(
+                &service("acme", Role::TenantAdmin),
+                &Resource::Tenant { tenant: tenant("acme") }
+            )
+            .is_ok()
+    );
 }
 
 #[test]
@@ -503,7 +532,8 @@ fn the_next_decision_follows_the_new_policy() {
 #[test]
 fn a_denial_names_its_policy_the_closest_role_and_what_to_do() {
     let policy = active();
-    let denial = denied(policy.permit::<act::GrantCapability>(&service("acme", Role::Developer), &plugin("acme", "hello")));
+    let denial =
+        denied(policy.permit::<act::GrantCapability>(&service("acme", Role::Developer), &plugin("acme", "hello")));
     assert_eq!(denial.visible, Visibility::Explained);
     let mut record = serde_json::to_value(&denial.record).unwrap();
     assert_eq!(record["decision"], denial.decision.as_str());
@@ -525,9 +555,15 @@ fn help_fits_who_was_denied() {
         help(denied(policy.permit::<act::ReadLogs>(&operator(), &plugin("acme", "hello")))),
         "operators see no tenant's data; sign in with a `developer` key of tenant `acme`"
     );
-    assert_eq!(help(denied(policy.permit::<act::ListTenants>(&service("acme", Role::TenantAdmin), &Resource::Host))), "only an operator of this host can do it");
     assert_eq!(
-        help(denied(policy.permit::<act::ReadTenant>(&service("beta", Role::TenantAdmin), &Resource::Tenant { tenant: tenant("acme") }))),
+        help(denied(policy.permit::<act::ListTenants>(&service("acme", Role::TenantAdmin), &Resource::Host))),
+        "only an operator of this host can do it"
+    );
+    assert_eq!(
+        help(denied(policy.permit::<act::ReadTenant>(
+            &service("beta", Role::TenantAdmin),
+            &Resource::Tenant { tenant: tenant("acme") }
+        ))),
         "for this principal the thing does not exist; check the name and the tenant"
     );
 }
@@ -540,7 +576,10 @@ fn another_tenants_things_are_hidden_and_ones_own_and_the_hosts_are_not() {
     assert_eq!(seen(denied(policy.permit::<act::Invoke>(&caller, &plugin("beta", "hello")))), Visibility::Hidden);
     assert_eq!(seen(denied(policy.permit::<act::ReadLogs>(&caller, &plugin("acme", "hello")))), Visibility::Explained);
     assert_eq!(seen(denied(policy.permit::<act::ReadHost>(&caller, &Resource::Host))), Visibility::Explained);
-    assert_eq!(seen(denied(policy.permit::<act::ReadLogs>(&operator(), &plugin("acme", "hello")))), Visibility::Explained);
+    assert_eq!(
+        seen(denied(policy.permit::<act::ReadLogs>(&operator(), &plugin("acme", "hello")))),
+        Visibility::Explained
+    );
 }
 
 #[test]
@@ -558,7 +597,10 @@ fn a_hidden_denial_is_on_record_with_the_tenant_that_was_tried() {
 fn each_asking_has_its_own_decision_id() {
     let policy = active();
     let (caller, hello) = (service("acme", Role::Caller), plugin("acme", "hello"));
-    let (first, second) = (policy.permit::<act::Invoke>(&caller, &hello).unwrap(), policy.permit::<act::Invoke>(&caller, &hello).unwrap());
+    let (first, second) = (
+        policy.permit::<act::Invoke>(&caller, &hello).unwrap(),
+        policy.permit::<act::Invoke>(&caller, &hello).unwrap(),
+    );
     assert_ne!(first.decision(), second.decision());
     assert_eq!((first.principal(), first.resource(), first.action()), (caller.id(), &hello, "invoke"));
 }
@@ -576,7 +618,12 @@ fn a_remembered_answer_is_the_one_the_policies_give() {
 fn what_is_remembered_is_bounded() {
     let policy = active();
     for number in 0..POLICY_CACHED_COUNT_MAX + 10 {
-        let who = Who { id: format!("acme/p{number}").parse().unwrap(), kind: PrincipalKind::Service, role: Some(Role::Caller), tenant: Some(tenant("acme")) };
+        let who = Who {
+            id: format!("acme/p{number}").parse().unwrap(),
+            kind: PrincipalKind::Service,
+            role: Some(Role::Caller),
+            tenant: Some(tenant("acme")),
+        };
         policy.rule(&Question { who, action: "invoke", resource: plugin("acme", "hello") });
     }
     assert!(policy.shared.cache.read().unwrap().len() <= POLICY_CACHED_COUNT_MAX);

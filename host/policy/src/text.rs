@@ -3,7 +3,9 @@
 //! Must never accept what could exhaust the stack of the parser or the validator, which recurse over the text's
 //! structure: nesting and operators are counted here, without recursion, before Cedar sees a byte.
 
-use ringfence_core::limits::{POLICY_BYTES_MAX, POLICY_DEPTH_MAX, POLICY_OPERATORS_COUNT_MAX, POLICY_STATEMENTS_COUNT_MAX};
+use ringfence_core::limits::{
+    POLICY_BYTES_MAX, POLICY_DEPTH_MAX, POLICY_OPERATORS_COUNT_MAX, POLICY_STATEMENTS_COUNT_MAX,
+};
 
 use crate::PolicyError;
 
@@ -40,7 +42,8 @@ pub(crate) fn statements(text: &str) -> Result<Vec<usize>, PolicyError> {
             _ if c.is_ascii_alphanumeric() || c == '_' => {
                 scan.begin(at);
                 let mut end = at + c.len_utf8();
-                while let Some((next_at, next)) = rest.next_if(|(_, next)| next.is_ascii_alphanumeric() || *next == '_') {
+                while let Some((next_at, next)) = rest.next_if(|(_, next)| next.is_ascii_alphanumeric() || *next == '_')
+                {
                     end = next_at + next.len_utf8();
                 }
                 if text.get(at..end).is_some_and(|word| OPERATOR_WORDS.contains(&word)) {
@@ -100,7 +103,12 @@ impl Scan<'_> {
             '(' | '[' | '{' => {
                 self.depth += 1;
                 if self.depth > POLICY_DEPTH_MAX {
-                    return Err(invalid(self.text, at, format!("brackets are nested deeper than {POLICY_DEPTH_MAX}"), None));
+                    return Err(invalid(
+                        self.text,
+                        at,
+                        format!("brackets are nested deeper than {POLICY_DEPTH_MAX}"),
+                        None,
+                    ));
                 }
                 self.operator(at)?;
             }
@@ -114,8 +122,14 @@ impl Scan<'_> {
     fn operator(&mut self, at: usize) -> Result<(), PolicyError> {
         self.operators += 1;
         if self.operators > POLICY_OPERATORS_COUNT_MAX {
-            let help = Some("split the statement, or list things in `[...]` instead of joining them with `||`".to_owned());
-            return Err(invalid(self.text, at, format!("the statement has more than {POLICY_OPERATORS_COUNT_MAX} operators"), help));
+            let help =
+                Some("split the statement, or list things in `[...]` instead of joining them with `||`".to_owned());
+            return Err(invalid(
+                self.text,
+                at,
+                format!("the statement has more than {POLICY_OPERATORS_COUNT_MAX} operators"),
+                help,
+            ));
         }
         Ok(())
     }
@@ -136,13 +150,19 @@ mod tests {
     fn deep_nesting_and_long_chains_are_refused_with_their_place() {
         let deep = format!("permit(principal, action, resource) when {{ {} }};", "(".repeat(POLICY_DEPTH_MAX));
         assert!(statements(&deep).unwrap_err().to_string().contains("line 1, column"));
-        let long = format!("permit(principal, action, resource) when {{ true {} }};", "&& true ".repeat(POLICY_OPERATORS_COUNT_MAX));
+        let long = format!(
+            "permit(principal, action, resource) when {{ true {} }};",
+            "&& true ".repeat(POLICY_OPERATORS_COUNT_MAX)
+        );
         assert!(statements(&long).unwrap_err().to_string().contains("operators"));
     }
 
     #[test]
     fn counts_start_anew_with_each_statement() {
-        let one = format!("permit(principal, action, resource) when {{ {} true }};\n", "!".repeat(POLICY_OPERATORS_COUNT_MAX - 10));
+        let one = format!(
+            "permit(principal, action, resource) when {{ {} true }};\n",
+            "!".repeat(POLICY_OPERATORS_COUNT_MAX - 10)
+        );
         assert_eq!(statements(&one.repeat(5)).unwrap().len(), 5);
     }
 
