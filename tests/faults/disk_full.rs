@@ -31,7 +31,7 @@ impl Drop for Small {
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_heals() -> Result<()> {
-    let disk = Small::mount(160)?;
+    let disk = Small::mount(400)?;
     let place = Place::inside(&disk.0)?;
     let host = Host::start(&place)?;
     let operator = host.operator().await?;

@@ -105,6 +105,11 @@ impl<'a> View<'a> {
         View { bound, table }
     }
 
+    #[cfg(test)]
+    pub(crate) fn over(bound: &'a mut Bound, table: &'a mut ResourceTable) -> Self {
+        View { bound: Some(bound), table }
+    }
+
     /// The bound state; a guest without one (in a rehearsal) may call nothing.
     pub(crate) fn bound(&mut self) -> wasmtime::Result<&mut Bound> {
         self.bound.as_deref_mut().ok_or_else(|| wasmtime::format_err!("no capability is bound"))

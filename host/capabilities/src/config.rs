@@ -82,3 +82,29 @@ fn denied() -> Refusal {
 fn unavailable() -> Refusal {
     "the configuration is unavailable".to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use ringfence_core::Budget;
+
+    use super::*;
+    use crate::testing::Rig;
+    use config_draft::config::store::Host as Draft;
+    use config_rc1::config::store::Host as Rc1;
+
+    #[tokio::test]
+    async fn both_spellings_read_the_plugins_own_values() {
+        let rig = Rig::new(&[(Capability::Config, &[])]).await;
+        for (plugin, value) in [("visits", "mine"), ("other", "theirs")] {
+            rig.store.put(&Key::new(["config", plugin, "colour"]), value.as_bytes().to_vec()).await.unwrap();
+        }
+        let mut guest = rig.guest(Budget::DEFAULT);
+        let mut view = guest.view();
+        assert_eq!(Rc1::get(&mut view, "colour".into()).await.unwrap().unwrap(), Some("mine".to_owned()));
+        assert_eq!(Draft::get(&mut view, "none".into()).await.unwrap().unwrap(), None);
+        assert_eq!(Draft::get_all(&mut view).await.unwrap().unwrap(), [("colour".to_owned(), "mine".to_owned())]);
+        rig.grant(&[]);
+        assert!(Rc1::get(&mut guest.view(), "colour".into()).await.unwrap().is_err());
+        assert!(Rc1::get_all(&mut guest.view()).await.unwrap().is_err());
+    }
+}

@@ -16,6 +16,8 @@ mod keyvalue;
 mod logging;
 mod logs;
 mod secrets;
+#[cfg(test)]
+mod testing;
 
 pub use bind::{Binding, Capabilities, CapabilitiesConfig};
 pub use error::CapabilitiesError;

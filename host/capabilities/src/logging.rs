@@ -166,3 +166,68 @@ fn cut(text: &str, bytes_max: usize) -> String {
     }
     format!("{} (cut)", text.get(..end).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use ringfence_core::Budget;
+
+    use super::*;
+    use crate::testing::Rig;
+
+    const LOGGING: &[(Capability, &[&str])] = &[(Capability::Logging, &[])];
+
+    #[tokio::test]
+    async fn a_flood_ends_at_the_budget_with_one_word_about_it() {
+        let rig = Rig::new(LOGGING).await;
+        let mut guest = rig.guest(Budget { log_bytes: 1_000, ..Budget::DEFAULT });
+        for _ in 0..1_000 {
+            logging::Host::log(&mut guest.view(), Level::Info, "app".into(), "ninety-six bytes or so".into()).unwrap();
+        }
+        let messages = rig.lines.messages();
+        assert_eq!(messages.len(), 1_000 / 26 + 1);
+        assert!(messages.last().unwrap().contains("log budget"));
+        assert!(guest.bound.meter.usage().log_bytes <= 1_000);
+    }
+
+    #[tokio::test]
+    async fn a_long_line_is_cut_and_says_so() {
+        let rig = Rig::new(LOGGING).await;
+        let mut guest = rig.guest(Budget::DEFAULT);
+        logging::Host::log(&mut guest.view(), Level::Info, "app".into(), "ä".repeat(limits::LOG_LINE_BYTES_MAX)).unwrap();
+        let line = rig.lines.messages().remove(0);
+        assert!(line.ends_with("(cut)") && line.len() <= limits::LOG_LINE_BYTES_MAX + 6);
+    }
+
+    #[tokio::test]
+    async fn without_a_grant_nothing_of_the_guests_is_written() {
+        let rig = Rig::new(&[]).await;
+        let mut guest = rig.guest(Budget::DEFAULT);
+        logging::Host::log(&mut guest.view(), Level::Info, "app".into(), "quiet".into()).unwrap();
+        Printed::new(Arc::clone(&guest.bound.notebook), Stream::Error).write(b"quiet\n");
+        guest.bound.notebook.own(LogLevel::Warn, "the host may always speak to the owner");
+        assert_eq!(rig.lines.messages(), ["the host may always speak to the owner"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_printed_becomes_lines_wherever_it_is_split() {
+        let rig = Rig::new(LOGGING).await;
+        let guest = rig.guest(Budget::DEFAULT);
+        let printed = Printed::new(Arc::clone(&guest.bound.notebook), Stream::Output);
+        for piece in ["one\ntw", "o\r\n\nthr", "ee"] {
+            printed.write(piece.as_bytes());
+        }
+        assert_eq!(rig.lines.messages(), ["one", "two", ""]);
+        drop(printed);
+        assert_eq!(rig.lines.messages().last().unwrap(), "three");
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_written_in_bounded_parts() {
+        let rig = Rig::new(LOGGING).await;
+        let guest = rig.guest(Budget::DEFAULT);
+        let printed = Printed::new(Arc::clone(&guest.bound.notebook), Stream::Output);
+        printed.write(&vec![b'x'; 3 * limits::LOG_LINE_BYTES_MAX]);
+        assert_eq!(rig.lines.messages().len(), 2);
+        assert!(rig.lines.messages().iter().all(|line| line.len() == limits::LOG_LINE_BYTES_MAX));
+    }
+}

@@ -261,3 +261,62 @@ fn number_of(key: &Key) -> Option<u64> {
         _ => None,
     }
 }
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Rig, Still};
+
+    fn line(number: usize) -> LogLine {
+        let message = format!("line {number}");
+        LogLine { at: Still.now(), level: LogLevel::Info, context: "app".to_owned(), message, invocation: None }
+    }
+
+    async fn log(rig: &Rig) -> Arc<StoredLog> {
+        let io = tokio::runtime::Handle::current();
+        StoredLog::open(rig.store.clone(), "visits".parse().unwrap(), Arc::new(Still), &io)
+    }
+
+    #[tokio::test]
+    async fn lines_are_read_back_in_order_also_after_a_restart() {
+        let rig = Rig::new(&[]).await;
+        let first = log(&rig).await;
+        (0..3).for_each(|number| first.line(line(number)));
+        first.flush().await;
+        let second = log(&rig).await;
+        second.line(line(3));
+        second.flush().await;
+        let lines = second.tail(None, 10).await.unwrap();
+        let messages: Vec<_> = lines.iter().map(|stored| stored.line.message.as_str()).collect();
+        assert_eq!(messages, ["line 0", "line 1", "line 2", "line 3"]);
+        assert_eq!(second.tail(None, 2).await.unwrap(), lines[2..]);
+        assert_eq!(second.tail(Some(lines[1].seq), 10).await.unwrap(), lines[2..]);
+    }
+
+    #[tokio::test]
+    async fn followers_see_lines_as_they_are_written() {
+        let rig = Rig::new(&[]).await;
+        let log = log(&rig).await;
+        let mut follow = log.subscribe();
+        log.line(line(0));
+        assert_eq!(follow.recv().await.unwrap().line, line(0));
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_dropped_counted_and_bounded() {
+        let rig = Rig::new(&[]).await;
+        let log = log(&rig).await;
+        let many = QUEUE_COUNT_MAX + 1_000;
+        // The writer cannot run meanwhile: this test has one thread and does not wait.
+        (0..many).for_each(|number| log.line(line(number)));
+        log.flush().await;
+        log.line(line(0));
+        log.flush().await;
+        let lines = log.tail(None, limits::LOG_LINES_KEPT_MAX).await.unwrap();
+        assert!(lines.len() <= limits::LOG_LINES_KEPT_MAX);
+        assert!(lines.iter().any(|stored| stored.line.message.starts_with("1000 lines were dropped")), "{:?}", lines.last());
+        let stored = rig.store.scan(&prefix(&"visits".parse().unwrap()), None, limits::PAGE_COUNT_MAX).await.unwrap();
+        assert!(stored.records.first().and_then(|(key, _)| number_of(key)).unwrap() > 0, "the oldest lines are gone");
+    }
+}

@@ -31,3 +31,29 @@ impl secrets::Host for View<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ringfence_core::Budget;
+
+    use super::*;
+    use crate::testing::Rig;
+
+    #[tokio::test]
+    async fn a_granted_secret_is_given_and_any_other_is_denied_alike() {
+        let rig = Rig::new(&[(Capability::Secrets, &["webhook-key", "unset"])]).await;
+        for name in ["webhook-key", "other"] {
+            rig.store.put(&Key::new(["secret", name]), b"value".to_vec()).await.unwrap();
+        }
+        let mut guest = rig.guest(Budget::DEFAULT);
+        let mut view = guest.view();
+        assert_eq!(secrets::Host::get(&mut view, "webhook-key".into()).await.unwrap().unwrap(), Some(b"value".to_vec()));
+        assert_eq!(secrets::Host::get(&mut view, "unset".into()).await.unwrap().unwrap(), None);
+        let existing = format!("{:?}", secrets::Host::get(&mut view, "other".into()).await.unwrap());
+        let missing = format!("{:?}", secrets::Host::get(&mut view, "nothing".into()).await.unwrap());
+        let odd = format!("{:?}", secrets::Host::get(&mut view, "../x".into()).await.unwrap());
+        assert!(existing.contains("Denied") && existing == missing && missing == odd);
+        rig.grant(&[]);
+        assert!(secrets::Host::get(&mut guest.view(), "webhook-key".into()).await.unwrap().is_err());
+    }
+}

@@ -7,7 +7,6 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ringfence_core::limits::SECRET_BYTES_MAX;
 use serde::Serialize;
 
 use crate::args::Global;
@@ -151,11 +150,6 @@ impl Ui {
         }
     }
 
-    /// A warning on standard error, always.
-    pub fn warn(&self, text: &str) {
-        self.err.always(&format!("warning: {text}"));
-    }
-
     /// A failure, on standard error: for people, or with `--json` the API's problem.
     pub fn error(&self, error: &CliError) {
         if matches!(error, CliError::OutputClosed) {
@@ -232,11 +226,6 @@ impl Ui {
     /// All of standard input, at most `bytes_max`.
     pub fn read_input(&mut self, bytes_max: usize) -> Result<Vec<u8>, CliError> {
         read_capped(self.input.as_mut(), bytes_max, "standard input")
-    }
-
-    /// A secret from standard input.
-    pub fn read_secret_input(&mut self) -> Result<Vec<u8>, CliError> {
-        self.read_input(SECRET_BYTES_MAX)
     }
 }
 

@@ -28,7 +28,7 @@ pub struct VersionRef {
 
 /// How long a key lives, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lifetime(pub i64);
+pub struct Lifetime(pub u32);
 
 /// A word that does not parse; says what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,14 +69,14 @@ impl FromStr for Lifetime {
     fn from_str(text: &str) -> Result<Self, WordsError> {
         let wrong = || WordsError("write a number and `d`, `h`, `m` or `s`, as in `30d`".to_owned());
         let unit = text.chars().next_back().ok_or_else(wrong)?;
-        let seconds: i64 = match unit {
+        let seconds: u32 = match unit {
             'd' => 86_400,
             'h' => 3_600,
             'm' => 60,
             's' => 1,
             _ => return Err(wrong()),
         };
-        let number: i64 = text.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| wrong())?;
+        let number: u32 = text.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| wrong())?;
         match number.checked_mul(seconds) {
             Some(total) if total > 0 => Ok(Self(total)),
             _ => Err(wrong()),

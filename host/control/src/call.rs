@@ -109,24 +109,19 @@ impl Control {
     async fn permit<A: Action>(&self, call: &Call, resource: Resource) -> Result<Permit<A>, ApiError> {
         match self.parts.policy.permit::<A>(&call.principal, &resource) {
             Ok(permit) => Ok(permit),
-            Err(denial) => Err(self.denied(call, &resource, denial).await),
+            Err(denial) => Err(self.denied::<A>(call, &resource, denial).await),
         }
     }
 
     /// Puts a denial on the record and says it: with its decision to a member, as "not found" to a stranger.
-    async fn denied(&self, call: &Call, resource: &Resource, denial: Denial) -> ApiError {
+    async fn denied<A: Action>(&self, call: &Call, resource: &Resource, denial: Denial) -> ApiError {
         let concerned = resource.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
         let hidden = matches!(denial.visible, Visibility::Hidden);
-        let event = Event {
-            code: if hidden { codes::TENANT_ISOLATION } else { codes::ACTION_DENIED },
-            actor: call.principal.id().clone(),
-            resource: resource.to_string(),
-            action: codes::DENIED_ACTION,
-            request: Some(call.request.clone()),
-            decision: Some(denial.decision.clone()),
-            source_ip: call.peer,
-            details: serde_json::json!({ "action": denial.record.action }),
-        };
+        let code = if hidden { codes::TENANT_ISOLATION } else { codes::ACTION_DENIED };
+        let mut event = Event::new(code, A::NAME, call.principal.id().clone(), resource.to_string());
+        event.request = Some(call.request.clone());
+        event.decision = Some(denial.decision.clone());
+        event.source_ip = call.peer;
         let mut logs: Vec<Log> = concerned.clone().map(Log::Tenant).into_iter().collect();
         if hidden || logs.is_empty() {
             logs.push(Log::Host);
@@ -162,16 +157,11 @@ impl Control {
         details: Value,
         effect: impl AsyncFnOnce(Permit<A>) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        let event = Event {
-            code,
-            actor: call.principal.id().clone(),
-            resource: permit.resource().to_string(),
-            action: permit.action(),
-            request: Some(call.request.clone()),
-            decision: Some(permit.decision().clone()),
-            source_ip: call.peer,
-            details,
-        };
+        let mut event = Event::new(code, A::NAME, call.principal.id().clone(), permit.resource().to_string());
+        event.request = Some(call.request.clone());
+        event.decision = Some(permit.decision().clone());
+        event.source_ip = call.peer;
+        event.details = details;
         let intent = self.parts.audit.intent(log, event).await.map_err(ApiError::from)?;
         let result = effect(permit).await;
         let outcome = match &result {

@@ -63,7 +63,7 @@ pub async fn put(
     control
         .bracket(&call, &log, reached.permit, codes::CONFIG_WRITTEN, details, async |_permit| {
             let key = Key::new(["config", plugin.as_str(), name.as_str()]);
-            let op = Op::Put { key, value: body.value.clone().into_bytes() };
+            let op = Op::put(key, body.value.clone().into_bytes());
             store.batch(vec![op], Vec::new()).await?;
             Ok(())
         })
@@ -90,7 +90,7 @@ pub async fn delete(
     let details = json!({ "name": name.as_str(), "deleted": true });
     control
         .bracket(&call, &log, reached.permit, codes::CONFIG_WRITTEN, details, async |_permit| {
-            store.batch(vec![Op::Delete { key }], Vec::new()).await?;
+            store.batch(vec![Op::delete(key)], Vec::new()).await?;
             Ok(())
         })
         .await?;

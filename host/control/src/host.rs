@@ -75,18 +75,18 @@ impl Control {
     async fn status(&self, all: bool) -> Result<HostStatus, ApiError> {
         let parts = &*self.parts;
         let figure = |value: u64| if all { value } else { 0 };
-        let scheduler = parts.engine.scheduler().stats();
+        let scheduler = parts.engine.scheduler();
         Ok(HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: parts.clock.monotonic().as_secs(),
             store: parts.facts.store_backend.to_owned(),
-            store_bytes: figure(parts.store.stats().disk_bytes),
+            store_bytes: figure(parts.store.stats().await?.bytes_on_disk),
             root_key: parts.facts.root_key.clone(),
             tenants_count: figure(parts.tenants.list().await?.len() as u64),
             routes_count: figure(parts.registry.routes_count() as u64),
-            running_count: figure(scheduler.running as u64),
-            waiting_count: figure(scheduler.waiting as u64),
-            slots_count: figure(scheduler.slots as u64),
+            running_count: figure(u64::from(scheduler.running())),
+            waiting_count: figure(scheduler.waiting() as u64),
+            slots_count: figure(u64::from(scheduler.slots())),
             plugins_address: parts.facts.plugins_address.to_string(),
         })
     }

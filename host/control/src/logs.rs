@@ -97,11 +97,11 @@ fn line_event(line: &StoredLine) -> Event {
 fn line_view(line: &StoredLine) -> LogLineView {
     LogLineView {
         seq: line.seq,
-        at: line.at.to_string(),
-        level: line.level.clone(),
-        context: line.context.clone(),
-        message: line.message.clone(),
-        invocation: line.invocation.to_string(),
+        at: line.line.at.to_string(),
+        level: crate::host::word(&line.line.level),
+        context: line.line.context.clone(),
+        message: line.line.message.clone(),
+        invocation: line.line.invocation.as_ref().map(ToString::to_string),
     }
 }
 

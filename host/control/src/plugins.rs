@@ -191,7 +191,7 @@ pub async fn grant(
 ) -> Result<Json<Page<GrantView>>, ApiError> {
     let (reached, plugin) = control.reach_plugin::<act::GrantCapability>(&call, &tenant, &plugin).await?;
     let capability: Capability = capability.parse()?;
-    let grant = Grant { capability, scope: checked_scope(capability, asked.scope)? };
+    let grant = Grant { capability, scope: asked.scope };
     let store = reached.store;
     let log = Log::Tenant(store.clone());
     let details = json!({ "capability": capability.as_str(), "scope": grant.scope });
@@ -364,34 +364,6 @@ fn manifest_of(headers: &HeaderMap, plugin: &str, label: &Version) -> Result<Man
 fn manifest_error(error: &ManifestError) -> ApiError {
     let place = if error.line == 0 { String::new() } else { format!("plugin.toml:{}:{}: ", error.line, error.column) };
     ApiError::new("bad-manifest", format!("{place}{}", error.message))
-}
-
-fn checked_scope(capability: Capability, scope: Vec<String>) -> Result<Vec<String>, ApiError> {
-    let wrong = |why: String| ApiError::new("bad-scope", why);
-    match capability {
-        Capability::Config | Capability::Logging if !scope.is_empty() => {
-            Err(wrong(format!("`{capability}` takes no scope")))
-        }
-        Capability::Http if scope.is_empty() => Err(wrong("name the origins, such as `https://api.example.com`".to_owned())),
-        Capability::Http => {
-            for origin in &scope {
-                ringfence_core::manifest::check_origin(origin).map_err(wrong)?;
-            }
-            Ok(scope)
-        }
-        Capability::Keyvalue | Capability::Secrets => {
-            for name in scope.iter().filter(|name| *name != "*") {
-                name.parse::<ringfence_core::ResourceName>()?;
-            }
-            // Without names, a bucket is the default one; secrets must be named, or all of them with `*`.
-            match (capability, scope.is_empty()) {
-                (Capability::Keyvalue, true) => Ok(vec!["default".to_owned()]),
-                (Capability::Secrets, true) => Err(wrong("name the secrets, or `*` for all".to_owned())),
-                _ => Ok(scope),
-            }
-        }
-        Capability::Config | Capability::Logging => Ok(scope),
-    }
 }
 
 /// Ends an upload that stops arriving.

@@ -50,7 +50,7 @@ pub async fn write(
     let (before, condition) = match &current {
         None => (Stored::default(), Precondition::Absent(key())),
         Some(record) => (
-            serde_json::from_slice::<Stored>(&record.value).map_err(|error| ApiError::host(&error))?,
+            record.json::<Stored>()?,
             Precondition::Revision(key(), record.revision),
         ),
     };
@@ -62,8 +62,7 @@ pub async fn write(
     let log = Log::Tenant(store.clone());
     control
         .bracket(&call, &log, reached.permit, codes::POLICY_WRITTEN, json!({ "version": next.version }), async |_permit| {
-            let value = serde_json::to_vec(&next).map_err(|error| ApiError::host(&error))?;
-            match store.batch(vec![Op::Put { key: key(), value }], vec![condition]).await {
+            match store.batch(vec![Op::put_json(key(), &next)?], vec![condition]).await {
                 Err(StoreError::Conflict { .. }) => {
                     return Err(ApiError::new("precondition-failed", "the policy was changed at the same moment"));
                 }

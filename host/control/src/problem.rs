@@ -6,6 +6,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ringfence_audit::AuditError;
+use ringfence_capabilities::CapabilitiesError;
 use ringfence_core::{DecisionId, WordError};
 use ringfence_identity::IdentityError;
 use ringfence_policy::PolicyError;
@@ -116,5 +117,107 @@ impl IntoResponse for ApiError {
 impl From<WordError> for ApiError {
     fn from(error: WordError) -> Self {
         Self::new("bad-word", error.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Exists => Self::new("exists", "there is already a tenant of that name"),
+            StoreError::Gone | StoreError::UnknownTenant | StoreError::Missing => Self::not_found(),
+            StoreError::Conflict { .. } => Self::new("conflict", "it was changed at the same moment; try again"),
+            StoreError::BadToken => Self::new("bad-cursor", "the cursor is not one of ours"),
+            StoreError::TooLarge { .. } => Self::new("body-too-large", error.to_string()),
+            StoreError::Full { .. } => Self::new("store-full", "the host's disk is full; nothing was changed"),
+            StoreError::Busy | StoreError::Unavailable { .. } | StoreError::Closed => {
+                tracing::warn!(%error, "the store refused a request");
+                Self::new("store-unavailable", "the store cannot be written now; try again")
+            }
+            other => Self::host(&other),
+        }
+    }
+}
+
+impl From<AuditError> for ApiError {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Gone => Self::not_found(),
+            other => {
+                tracing::error!(error = %other, "the audit log refused an entry");
+                Self::new("audit-unavailable", "the audit log cannot be written, so nothing was done")
+            }
+        }
+    }
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
+        let text = error.to_string();
+        match error {
+            IdentityError::Unauthenticated | IdentityError::Expired => Self::new("sign-in-refused", text).help("ringfence login"),
+            IdentityError::Throttled { retry_after_seconds } => {
+                Self { retry_after_seconds: Some(retry_after_seconds), ..Self::new("throttled", text) }
+            }
+            IdentityError::Busy { retry_after_seconds } => {
+                Self { retry_after_seconds: Some(retry_after_seconds), ..Self::new("overloaded", text) }
+            }
+            IdentityError::NotFound { .. } => Self::not_found(),
+            IdentityError::RoleMisplaced { .. } => Self::new("bad-role", text),
+            IdentityError::OperatorLimited { .. } => Self::new("conflict", text),
+            IdentityError::NameTaken { .. } | IdentityError::TooManyKeys { .. } => Self::new("conflict", text),
+            IdentityError::Lifetime { .. } => Self::new("bad-lifetime", text),
+            IdentityError::Reserved { .. } => Self::new("bad-word", text),
+            IdentityError::Store(error) => error.into(),
+            IdentityError::WrongPermit | IdentityError::Host(_) | IdentityError::Keys(_) => Self::host(&text),
+        }
+    }
+}
+
+impl From<PolicyError> for ApiError {
+    fn from(error: PolicyError) -> Self {
+        let text = error.to_string();
+        match error {
+            PolicyError::Platform { .. } => Self::host(&text),
+            PolicyError::UnknownTenant { .. } => Self::not_found(),
+            PolicyError::Invalid { help: Some(help), .. } => Self::new("bad-policy", text).help(help),
+            PolicyError::Reserved { .. } => Self::new("bad-word", text),
+            _ => Self::new("bad-policy", text),
+        }
+    }
+}
+
+impl From<CapabilitiesError> for ApiError {
+    fn from(error: CapabilitiesError) -> Self {
+        tracing::warn!(%error, "guest logs cannot be read");
+        Self::new("store-unavailable", "the guest log cannot be read now; try again")
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Host(cause) => Self::host(&cause),
+            other => Self::new(other.code(), other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_failure_never_shows_its_cause() {
+        let error = ApiError::host(&"root key at /secret/place");
+        assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(!error.detail.contains("secret"));
+    }
+
+    #[test]
+    fn denied_and_hidden_are_told_apart_by_status_alone() {
+        assert_eq!(status_of("denied"), StatusCode::FORBIDDEN);
+        assert_eq!(ApiError::not_found().status(), StatusCode::NOT_FOUND);
+        assert_eq!(status_of("need-not-granted"), StatusCode::CONFLICT);
+        assert_eq!(status_of("not-a-component"), StatusCode::UNPROCESSABLE_ENTITY);
     }
 }

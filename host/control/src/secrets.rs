@@ -67,8 +67,8 @@ pub async fn put(
     control
         .bracket(&call, &log, reached.permit, codes::SECRET_WRITTEN, details, async |_permit| {
             let ops = vec![
-                Op::Put { key: Key::new(["secret", name.as_str()]), value: value.to_vec() },
-                Op::Put { key: about_key(&name), value: serde_json::to_vec(&about).map_err(|e| ApiError::host(&e))? },
+                Op::put(Key::new(["secret", name.as_str()]), value.to_vec()),
+                Op::put_json(about_key(&name), &about)?,
             ];
             store.batch(ops, Vec::new()).await?;
             Ok(())
@@ -96,7 +96,7 @@ pub async fn delete(
     control
         .bracket(&call, &log, reached.permit, codes::SECRET_DELETED, details, async |_permit| {
             let key = Key::new(["secret", name.as_str()]);
-            let ops = vec![Op::Delete { key: key.clone() }, Op::Delete { key: about_key(&name) }];
+            let ops = vec![Op::delete(key.clone()), Op::delete(about_key(&name))];
             store.batch(ops, vec![Precondition::Present(key)]).await?;
             Ok(())
         })

@@ -8,8 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use ringfence_audit::{Event, Log, codes};
 use ringfence_core::{Principal, PrincipalId, RequestId};
-use ringfence_identity::Proof;
-use serde_json::json;
+use ringfence_identity::{Proof, SecretString};
 
 use crate::Control;
 use crate::call::{Call, PeerAddress, request_id};
@@ -28,8 +27,11 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     let JsonBody(asked) = JsonBody::<Authenticate>::from_request(Request::from_parts(parts, body), &control).await?;
     let bootstrap = matches!(asked, Authenticate::Bootstrap { .. });
     let proof = match asked {
-        Authenticate::Bootstrap { token, name } => Proof::Bootstrap { token: token.into(), name },
-        Authenticate::ApiKey { key } => Proof::ApiKey { key: key.into() },
+        Authenticate::Bootstrap { token, name } => Proof::Bootstrap {
+            token: SecretString::new(token),
+            name: name.as_deref().unwrap_or("operator").parse()?,
+        },
+        Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };
     let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
     match control.parts.identity.authenticate(proof, source).await {
@@ -90,16 +92,9 @@ impl Control {
             Some(principal) => principal.id().clone(),
             None => "anonymous".parse::<PrincipalId>()?,
         };
-        let event = Event {
-            code,
-            actor,
-            resource: "host".to_owned(),
-            action: "authenticate",
-            request: Some(request.clone()),
-            decision: None,
-            source_ip: peer,
-            details: json!({}),
-        };
+        let mut event = Event::new(code, "authenticate", actor, "host");
+        event.request = Some(request.clone());
+        event.source_ip = peer;
         self.parts.audit.record(&log, event).await.map(|_| ()).map_err(ApiError::from)
     }
 }

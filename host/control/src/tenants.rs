@@ -8,7 +8,7 @@ use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::TenantId;
 use ringfence_core::proof::act;
-use ringfence_policy::TenantFacts;
+use ringfence_policy::{Standing, TenantFacts};
 use ringfence_store::{TenantRecord, TenantState};
 use serde_json::json;
 
@@ -62,14 +62,14 @@ pub async fn create(
     let record = control
         .bracket(&call, &Log::Host, permit, codes::TENANT_CREATED, details, async |_permit| {
             let record = control.parts.tenants.create(&id, &shown).await?;
-            match control.open_new_tenant(&id).await {
-                Ok(()) => Ok(record),
+            match control.parts.policy.upsert_tenant(&id, TenantFacts { suspended: Standing::Active }, None) {
+                Ok(_) => Ok(record),
                 Err(error) => {
                     control.parts.policy.remove_tenant(&id);
                     if let Err(error) = control.parts.tenants.delete(&id).await {
                         tracing::error!(tenant = %id, %error, "a half-made tenant could not be taken away");
                     }
-                    Err(error)
+                    Err(error.into())
                 }
             }
         })
@@ -124,11 +124,13 @@ pub async fn delete(
     let details = json!({ "tenant": id.as_str() });
     control
         .bracket(&call, &Log::Host, reached.permit, codes::TENANT_DELETED, details, async |_permit| {
+            // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
+            control.parts.tenants.delete(&id).await?;
             control.parts.policy.remove_tenant(&id);
             control.parts.registry.forget(&id).await;
-            control.parts.identity.forget_tenant(&id).await?;
+            control.parts.identity.forget_tenant(&id).await;
+            control.parts.logs.forget(&id);
             control.parts.audit.forget(&id).await;
-            control.parts.tenants.delete(&id).await?;
             Ok(())
         })
         .await?;
@@ -136,11 +138,6 @@ pub async fn delete(
 }
 
 impl Control {
-    async fn open_new_tenant(&self, id: &TenantId) -> Result<(), ApiError> {
-        self.parts.policy.upsert_tenant(id, TenantFacts::of(TenantState::Active == TenantState::Suspended), None)?;
-        Ok(())
-    }
-
     async fn set_state(
         &self,
         call: &Call,
@@ -153,7 +150,11 @@ impl Control {
         let log = Log::Tenant(reached.store);
         self.bracket(call, &log, reached.permit, code, json!({}), async |_permit| {
             self.parts.tenants.set_state(&id, state).await?;
-            self.parts.policy.set_standing(&id, state)?;
+            let standing = match state {
+                TenantState::Active => Standing::Active,
+                TenantState::Suspended => Standing::Suspended,
+            };
+            self.parts.policy.set_standing(&id, standing)?;
             Ok(())
         })
         .await?;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, Role, TenantId};
+use ringfence_core::{Permit, ResourceName, Role, TenantId};
 use ringfence_identity::{KeyRecord, NewKey};
 use serde_json::json;
 
@@ -94,10 +94,11 @@ impl Control {
         new: NewToken,
     ) -> Result<Response, ApiError> {
         let role = parse_role(&new.role, tenant.is_some())?;
-        let details = json!({ "name": new.name, "role": role.as_str() });
+        let name: ResourceName = new.name.parse()?;
+        let details = json!({ "name": name.as_str(), "role": role.as_str() });
         let (record, key) = self
             .bracket(call, &log, permit, codes::TOKEN_CREATED, details, async |permit| {
-                let new = NewKey { tenant, name: new.name, role, expires_in_seconds: new.expires_in };
+                let new = NewKey { tenant, name, role, expires_in_seconds: new.expires_in };
                 Ok(self.parts.identity.create_key(permit, new).await?)
             })
             .await?;
@@ -136,10 +137,11 @@ fn parse_role(text: &str, of_a_tenant: bool) -> Result<Role, ApiError> {
 fn view(record: KeyRecord) -> TokenView {
     TokenView {
         id: record.id.to_string(),
-        name: record.name,
+        name: record.name.to_string(),
         role: record.role.to_string(),
         principal: record.principal.to_string(),
         created_at: record.created_at.to_string(),
         expires_at: record.expires_at.map(|at| at.to_string()),
+        revoked_at: record.revoked_at.map(|at| at.to_string()),
     }
 }

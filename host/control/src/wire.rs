@@ -325,14 +325,15 @@ pub struct LogLineView {
     pub seq: u64,
     /// RFC 3339, UTC.
     pub at: String,
-    /// `trace`, `debug`, `info`, `warn`, `error`, `critical`, `stdout`, `stderr`, `host`.
+    /// `trace`, `debug`, `info`, `warn`, `error` or `critical`.
     pub level: String,
-    /// The guest's own context word.
+    /// The guest's own context word, `stdout`, `stderr`, or `ringfence` for the host's own words.
     pub context: String,
     /// The text, cut at 4 KiB.
     pub message: String,
-    /// The invocation that wrote it.
-    pub invocation: String,
+    /// The invocation that wrote it; absent for the host's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<String>,
 }
 
 /// One invocation.
@@ -433,7 +434,7 @@ pub struct NewToken {
     pub role: String,
     /// Seconds until it expires; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_in: Option<i64>,
+    pub expires_in: Option<u32>,
 }
 
 /// An API key, without its secret.
@@ -452,6 +453,9 @@ pub struct TokenView {
     /// RFC 3339, UTC; absent when it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+    /// RFC 3339, UTC; absent while it can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<String>,
 }
 
 /// A new API key, shown once.

@@ -11,10 +11,10 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Binding, Capabilities, GuestLogs};
+use ringfence_capabilities::{Binding, Capabilities, GuestLogs, LiveGrants};
 use ringfence_core::proof::act;
 use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
-use ringfence_engine::{Body, Engine};
+use ringfence_engine::{Body, Engine, Meter};
 use ringfence_identity::Identity;
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route};
@@ -36,7 +36,7 @@ pub struct GatewayParts {
     /// Runs the guest.
     pub engine: Engine,
     /// What the guest may import.
-    pub capabilities: Capabilities,
+    pub capabilities: Arc<Capabilities>,
     /// What guests print.
     pub logs: GuestLogs,
     /// What the host swears to.
@@ -139,10 +139,10 @@ impl Gateway {
         Binding {
             store: route.store.clone(),
             plugin: route.plugin.clone(),
-            grants: route.grants.clone().into(),
+            grants: LiveGrants::new(route.grants.clone()),
             logs: self.parts.logs.of(&route.store, &route.plugin),
             invocation: seen.invocation.clone(),
-            budget,
+            meter: Meter::new(budget),
         }
     }
 

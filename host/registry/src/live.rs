@@ -115,6 +115,11 @@ impl Live {
         })
     }
 
+    /// How many plugins have a route.
+    pub(crate) fn routes_count(&self) -> usize {
+        self.plugins.load().values().filter(|plugin| plugin.choice.load().is_some()).count()
+    }
+
     /// A plugin, if it is live.
     pub(crate) fn get(&self, store: &TenantStore, plugin: &PluginName) -> Option<Arc<Plugin>> {
         self.plugins.load().get(name(store.label(), plugin).as_str()).map(Arc::clone)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use ringfence_core::{
-    Action, Capability, Clock, Entropy, Grant, Grants, Manifest, Permit, PluginName, Resource, TenantId,
+    Action, Capability, Clock, Grant, Grants, Manifest, Permit, PluginName, Resource, TenantId,
     proof::act,
 };
 use ringfence_engine::{Code, Engine, GuestSetup};
@@ -62,18 +62,8 @@ struct Inner {
 
 impl Registry {
     /// Opens the registry: removes what interrupted uploads left behind, and loads routes and grants of all tenants.
+    /// With a `domain`, routes are found by host name below it too: `{plugin}.{tenant}.{domain}`.
     pub async fn open(
-        tenants: Tenants,
-        engine: Engine,
-        rehearsal: Rehearsal,
-        clock: Arc<dyn Clock>,
-        _entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, RegistryError> {
-        Self::open_with_domain(tenants, engine, rehearsal, clock, None).await
-    }
-
-    /// The same, and finds routes by host name below `domain` too: `{plugin}.{tenant}.{domain}`.
-    pub async fn open_with_domain(
         tenants: Tenants,
         engine: Engine,
         rehearsal: Rehearsal,
@@ -270,6 +260,11 @@ impl Registry {
     /// In memory; never waits.
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<Route> {
         self.inner.live.find(address::parse(self.inner.domain.as_deref(), host, path)?)
+    }
+
+    /// How many plugins have a route.
+    pub fn routes_count(&self) -> usize {
+        self.inner.live.routes_count()
     }
 
     /// The loaded code of a version; from the authenticated cache, or compiled again.

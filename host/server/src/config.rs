@@ -95,9 +95,9 @@ pub struct EngineSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Egress {
-    /// Private addresses with port that guests may reach although they are private, `10.0.0.5:8080`. A tenant's grant
-    /// is still needed.
-    pub allow_private: Vec<SocketAddr>,
+    /// Private networks or addresses that guests may reach although they are private: `10.0.0.5:8080`, `10.1.0.0/16`.
+    /// A tenant's grant is still needed.
+    pub allow_private: Vec<String>,
 }
 
 /// The file alone: every key optional, none unknown.

@@ -42,7 +42,7 @@ impl Hosted for Host {
         }))
     }
     fn compile_child(&self) -> ExitCode {
-        ringfence_engine::compile_child_main()
+        ringfence_engine::Engine::compile_child_main()
     }
 }
 

@@ -12,13 +12,13 @@ use cap_std::fs::Dir;
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs};
 use ringfence_control::{Control, ControlParts, HostFacts, stored_policy};
-use ringfence_core::{Clock, Entropy};
+use ringfence_core::{Budget, Clock, Entropy};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::Identity;
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_policy::{Policy, Standing, TenantFacts};
-use ringfence_registry::Registry;
+use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::{SledOptions, Store, TenantState, Tenants};
 
 use crate::ambient::{SystemClock, SystemEntropy};
@@ -75,7 +75,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         MissingRootKey::Refuse => RootKey::open(&uri).context("the root key of this data directory is needed")?,
     });
     let root_key = format!("{} ({})", root.id(), assurance(&root));
-    let store = Store::open_sled(&place.data.join("store"), SledOptions::HOST).context("the store does not open")?;
+    let store = Store::open_sled(&place.data.join("store"), SledOptions::RECOMMENDED).context("the store does not open")?;
     let tenants = Tenants::open(store.clone(), root, entropy.clone(), clock.clone()).await?;
 
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
@@ -90,18 +90,18 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let policy = open_policy(&tenants, &entropy).await?;
 
     let engine = open_engine(config, place.data, &entropy)?;
+    let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
+    let allow_private = allow_private.context("`egress.allow_private`")?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
-        egress: EgressConfig { allow_private: config.egress.allow_private.clone(), ..EgressConfig::HOST },
+        egress: EgressConfig { allow_private, ..EgressConfig::strict() },
         io: tokio::runtime::Handle::current(),
         clock: clock.clone(),
         entropy: entropy.clone(),
     })?;
-    let logs = GuestLogs::new(clock.clone());
-    let rehearsal: Arc<dyn Fn() -> GuestSetup + Send + Sync> = Arc::new({
-        let capabilities = capabilities.clone();
-        move || capabilities.bind_rehearsal()
-    });
-    let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), entropy.clone()).await?;
+    let logs = GuestLogs::new(clock.clone(), tokio::runtime::Handle::current());
+    let rehearsal: Rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
+    let domain = Some(config.listen.domain.clone()).filter(|domain| !domain.is_empty());
+    let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
     let metering = Metering::new(clock.clone());
 
     let gateway = Gateway::new(GatewayParts {
@@ -109,7 +109,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         identity: identity.clone(),
         policy: policy.clone(),
         engine: engine.clone(),
-        capabilities,
+        capabilities: Arc::new(capabilities),
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),

@@ -7,6 +7,8 @@ pub mod address;
 mod body;
 mod connect;
 mod egress;
+#[cfg(test)]
+mod tests;
 
 pub use address::AddressRange;
 pub use connect::{Resolver, SystemResolver};

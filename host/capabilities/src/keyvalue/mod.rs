@@ -4,6 +4,8 @@
 
 mod draft;
 mod draft2;
+#[cfg(test)]
+mod tests;
 
 use ringfence_core::{Capability, ResourceName, limits};
 use ringfence_engine::Guest;

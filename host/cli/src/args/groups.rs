@@ -4,16 +4,16 @@
 
 use std::fmt::Write as _;
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::Cli;
 
 /// Widest line of any help text, in columns.
 const HELP_COLUMNS_MAX: usize = 80;
 
-const ROOT_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{before-help}{options}{after-help}\n";
-const GROUP_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\nCommands:\n{subcommands}\n\n{options}\n";
-const LEAF_TEMPLATE: &str = "{about}\n{after-help}\n\n{usage-heading} {usage}\n\n{all-args}\n";
+const ROOT_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{before-help}Global:\n{options}{after-help}\n";
+const GROUP_TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\nCommands:\n{subcommands}\n\nGlobal:\n{options}\n";
+const LEAF_TEMPLATE: &str = "{about}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}\n";
 
 /// Groups of the root's help, in order.
 const GROUPS: &[(&str, &[&str])] = &[
@@ -97,7 +97,14 @@ pub fn command() -> Command {
 
 fn decorate(command: Command, path: &str) -> Command {
     let template = if command.has_subcommands() { GROUP_TEMPLATE } else { LEAF_TEMPLATE };
-    let mut command = command.term_width(HELP_COLUMNS_MAX).help_template(template).disable_help_subcommand(true);
+    // One kind of help: the short one, which lists what a flag may be beside it.
+    let help = Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print help");
+    let mut command = command
+        .term_width(HELP_COLUMNS_MAX)
+        .help_template(template)
+        .disable_help_subcommand(true)
+        .disable_help_flag(true)
+        .arg(help);
     if let Some((_, examples)) = EXAMPLES.iter().find(|(words, _)| *words == path) {
         let lines: Vec<String> = examples.lines().map(|line| format!("  {line}")).collect();
         command = command.after_help(format!("Examples:\n{}", lines.join("\n")));

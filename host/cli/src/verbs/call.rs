@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(url("/ada?x=1").unwrap(), "http://127.0.0.1:7001/acme/visits/ada?x=1");
         assert_eq!(url("ada").unwrap(), "http://127.0.0.1:7001/acme/visits/ada");
         assert_eq!(url("/a/../b").unwrap(), "http://127.0.0.1:7001/acme/visits/b");
-        for bad in ["/../other/", "/..", "/%2e%2e/other", "../../globex/x/", "/x#y", "\\..\\other\\"] {
+        for bad in ["/../other/", "/..", "/%2e%2e/other", "../../globex/x/", "/x#y", "\\..\\..\\other\\"] {
             assert_eq!(url(bad).unwrap_err().code(), "bad-path", "{bad}");
         }
     }
