@@ -88,7 +88,10 @@ mod tests {
         let sealed = seal(&[3; 32], &HERE, b"forty-two", &Fixed(0xA5)).unwrap();
         assert_eq!(sealed.len(), b"forty-two".len() + OVERHEAD_BYTES);
         assert_eq!(HEXLOWER.encode(&sealed), GOLDEN);
-        assert_eq!(open(&[3; 32], &HERE, &HEXLOWER.decode(GOLDEN.as_bytes()).unwrap()).unwrap().as_slice(), b"forty-two");
+        assert_eq!(
+            open(&[3; 32], &HERE, &HEXLOWER.decode(GOLDEN.as_bytes()).unwrap()).unwrap().as_slice(),
+            b"forty-two"
+        );
     }
     /// Made by another implementation (HKDF and AES-GCM of the Python package `cryptography`) from the words of the header.
     const GOLDEN: &str = "5201a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5b84119202705922112700c7cd897523f364d049140ff6069c6";

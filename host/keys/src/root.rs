@@ -281,14 +281,20 @@ mod tests {
             assert_eq!(RootKey::open(&write(&path, same.as_bytes(), 0o600)).unwrap().id(), raw.id());
         }
         for wrong in [&b""[..], b"\n", &[7; 31], &[7; 33], &[b'g'; 64], &[b'0'; 63], &[b'0'; 66], &[b'0'; 5000]] {
-            assert!(matches!(RootKey::open(&write(&path, wrong, 0o600)), Err(KeysError::Malformed { .. })), "{wrong:?}");
+            assert!(
+                matches!(RootKey::open(&write(&path, wrong, 0o600)), Err(KeysError::Malformed { .. })),
+                "{wrong:?}"
+            );
         }
     }
 
     #[test]
     fn a_directory_or_a_pipe_is_not_a_key() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(RootKey::open(&RootKeyUri::File(directory.path().to_owned())), Err(KeysError::NotOurs { .. })));
+        assert!(matches!(
+            RootKey::open(&RootKeyUri::File(directory.path().to_owned())),
+            Err(KeysError::NotOurs { .. })
+        ));
     }
 
     #[test]

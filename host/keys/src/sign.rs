@@ -105,7 +105,10 @@ mod tests {
     fn signing_agrees_with_rfc_8032_test_2() {
         let seed = HEXLOWER.decode(b"4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb").unwrap();
         let key = SigningKey::from_seed(Zeroizing::new(seed.try_into().unwrap())).unwrap();
-        assert_eq!(HEXLOWER.encode(&key.public_key()), "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c");
+        assert_eq!(
+            HEXLOWER.encode(&key.public_key()),
+            "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
+        );
         assert_eq!(
             HEXLOWER.encode(&key.sign(&[0x72])),
             "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"

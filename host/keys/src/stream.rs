@@ -287,7 +287,9 @@ mod tests {
         let sealed = seal(&content(2 * CHUNK_BYTES + 5), 1 << 20, 7);
         let borders = [0, 1, HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1];
         let chunk_borders = [1, 2].map(|n| HEADER_BYTES + n * SEALED_CHUNK_BYTES);
-        for length in borders.into_iter().chain(chunk_borders).chain(chunk_borders.map(|n| n - 1)).chain([sealed.len() - 1]) {
+        for length in
+            borders.into_iter().chain(chunk_borders).chain(chunk_borders.map(|n| n - 1)).chain([sealed.len() - 1])
+        {
             assert!(open(&sealed[..length]).is_err(), "cut at {length}");
         }
     }
@@ -297,8 +299,16 @@ mod tests {
         let sealed = seal(&content(3 * CHUNK_BYTES + 5), 1 << 20, 7);
         let (head, chunks) = parts(&sealed);
         let [a, b, c, d] = [&chunks[0][..], &chunks[1], &chunks[2], &chunks[3]];
-        let wrongs: [&[&[u8]]; 8] =
-            [&[b, a, c, d], &[a, c, b, d], &[a, a, b, c, d], &[a, c, d], &[d], &[a, b, c, d, d], &[a, b, c, d, &[0]], &[a, b, c]];
+        let wrongs: [&[&[u8]]; 8] = [
+            &[b, a, c, d],
+            &[a, c, b, d],
+            &[a, a, b, c, d],
+            &[a, c, d],
+            &[d],
+            &[a, b, c, d, d],
+            &[a, b, c, d, &[0]],
+            &[a, b, c],
+        ];
         assert!(open(&join(&head, &[a, b, c, d])).is_ok());
         for wrong in wrongs {
             assert!(open(&join(&head, wrong)).is_err());
@@ -329,7 +339,9 @@ mod tests {
     #[test]
     fn a_stream_moved_elsewhere_is_refused() {
         let sealed = seal(b"x", 1, 7);
-        for elsewhere in [Context { tenant: "evil", ..HERE }, Context { key: b"b2", ..HERE }, Context { revision: 1, ..HERE }] {
+        for elsewhere in
+            [Context { tenant: "evil", ..HERE }, Context { key: b"b2", ..HERE }, Context { revision: 1, ..HERE }]
+        {
             assert!(open_in(&elsewhere, &sealed, 99).is_err());
         }
         assert!(keys("acme", 1).open(Purpose::Blob, &HERE, &sealed).is_err(), "a stream is no record");

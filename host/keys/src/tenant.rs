@@ -82,7 +82,12 @@ impl TenantKeys {
     }
 
     /// Opens what [`TenantKeys::seal`] made for the same purpose and context, or fails with [`KeysError::NotAuthentic`].
-    pub fn open(&self, purpose: Purpose, context: &Context<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    pub fn open(
+        &self,
+        purpose: Purpose,
+        context: &Context<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeysError> {
         record::open(self.purpose(purpose).seal.as_slice(), context, sealed)
     }
 

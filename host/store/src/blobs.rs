@@ -143,7 +143,8 @@ impl Blobs {
     pub async fn delete(&self, id: &BlobId) -> Result<(), StoreError> {
         self.tenant.check_alive()?;
         let (blobs, id) = (self.clone(), *id);
-        blocking(move || blobs.store.0.files.remove(&path(&blobs.tenant.uid, &id)).map_err(StoreError::unavailable)).await
+        blocking(move || blobs.store.0.files.remove(&path(&blobs.tenant.uid, &id)).map_err(StoreError::unavailable))
+            .await
     }
 
     /// The ids of all blobs.
@@ -223,7 +224,8 @@ impl BlobWriter {
     }
 
     async fn seal(&mut self, data: Vec<u8>) -> Result<(StreamSealer, FileWriter), StoreError> {
-        let (mut sealer, mut file) = self.out.take().ok_or_else(|| StoreError::unavailable("an earlier write failed"))?;
+        let (mut sealer, mut file) =
+            self.out.take().ok_or_else(|| StoreError::unavailable("an earlier write failed"))?;
         let blobs = self.blobs.clone();
         blocking(move || {
             blobs.tenant.check_alive()?;
@@ -295,6 +297,8 @@ fn not_found(error: io::Error) -> StoreError {
     if error.kind() == io::ErrorKind::NotFound { StoreError::Missing } else { StoreError::unavailable(error) }
 }
 
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
     spawn_blocking(act).await.map_err(StoreError::unavailable)?
 }

@@ -416,7 +416,9 @@ impl Watermark {
     /// In place: it is shorter than a sector, and a start without it only knows less.
     fn write(&mut self) {
         self.written_at = Instant::now();
-        if let Err(error) = self.file.write_all_at(mark(self.durable).as_bytes(), 0).and_then(|()| self.file.sync_data()) {
+        if let Err(error) =
+            self.file.write_all_at(mark(self.durable).as_bytes(), 0).and_then(|()| self.file.sync_data())
+        {
             tracing::warn!(%error, "the newest revision could not be noted beside the database");
         }
     }

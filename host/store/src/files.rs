@@ -162,7 +162,12 @@ impl Files {
         match self {
             Self::Memory(memory) => {
                 let below = format!("{path}/");
-                Ok(memory.map().iter().filter(|(name, _)| name.starts_with(&below)).map(|(_, file)| file.len() as u64).sum())
+                Ok(memory
+                    .map()
+                    .iter()
+                    .filter(|(name, _)| name.starts_with(&below))
+                    .map(|(_, file)| file.len() as u64)
+                    .sum())
             }
             Self::Disk(dir) => {
                 let mut waiting = vec![path.to_owned()];
@@ -193,9 +198,7 @@ impl Files {
             Self::Disk(dir) => match dir.read_dir(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
                 Err(error) => Err(error),
-                Ok(entries) => {
-                    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-                }
+                Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
             },
             Self::Memory(memory) => {
                 let below = format!("{path}/");

@@ -120,7 +120,10 @@ impl Key {
     /// The stored form.
     pub(crate) fn seal(&self, keys: &TenantKeys, uid: &Uid) -> Result<Vec<u8>, StoreError> {
         if self.0.len() > KEY_SEGMENTS_COUNT_MAX {
-            return Err(StoreError::TooLarge { what: "the number of segments of a key", max: KEY_SEGMENTS_COUNT_MAX as u64 });
+            return Err(StoreError::TooLarge {
+                what: "the number of segments of a key",
+                max: KEY_SEGMENTS_COUNT_MAX as u64,
+            });
         }
         let mut out = area(AREA_RECORDS, uid);
         for segment in &self.0 {
@@ -145,7 +148,12 @@ impl Key {
     }
 
     /// Reads a stored form below a prefix that is known in both forms.
-    pub(crate) fn open_below(keys: &TenantKeys, prefix: &Self, stored_prefix: &[u8], stored: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn open_below(
+        keys: &TenantKeys,
+        prefix: &Self,
+        stored_prefix: &[u8],
+        stored: &[u8],
+    ) -> Result<Self, StoreError> {
         let mut key = prefix.clone();
         let mut rest = stored.strip_prefix(stored_prefix).ok_or(StoreError::Damaged)?;
         while let Some((kind, after)) = rest.split_first() {
@@ -204,7 +212,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn segment() -> impl Strategy<Value = Segment> {
-        prop_oneof!["[ab]{0,3}".prop_map(Segment::Name), (0_u64..4).prop_map(Segment::Number), any::<u64>().prop_map(Segment::Number)]
+        prop_oneof![
+            "[ab]{0,3}".prop_map(Segment::Name),
+            (0_u64..4).prop_map(Segment::Number),
+            any::<u64>().prop_map(Segment::Number)
+        ]
     }
     fn key() -> impl Strategy<Value = Key> {
         prop::collection::vec(segment(), 0..5).prop_map(Key)

@@ -128,15 +128,16 @@ impl Store {
         let files = Files::Memory(Arc::default());
         // INVARIANT: a fresh map has no revision that could be damaged, so starting on it cannot fail; were it to, the
         // store would be closed from the start instead of the process ending.
-        Self::start(Arc::new(MemoryEngine::new()), files.clone(), 0, None)
-            .unwrap_or_else(|_| Self(Arc::new(Shared {
+        Self::start(Arc::new(MemoryEngine::new()), files.clone(), 0, None).unwrap_or_else(|_| {
+            Self(Arc::new(Shared {
                 engine: Arc::new(MemoryEngine::default()),
                 files,
                 committer: Committer::closed(),
                 counters: Arc::default(),
                 free_bytes_min: 0,
                 lock: Mutex::new(None),
-            })))
+            }))
+        })
     }
 
     /// Stops taking writes, makes the ones taken durable, and lets go of the files. Other handles answer
@@ -253,7 +254,8 @@ fn read_mark(dir: &Path) -> io::Result<Option<u64>> {
 }
 
 fn open_mark(dir: &Path, revision: u64) -> io::Result<Watermark> {
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(dir.join("mark"))?;
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(dir.join("mark"))?;
     file.write_all(mark(revision).as_bytes())?;
     file.sync_all()?;
     File::open(dir)?.sync_all()?;
@@ -267,7 +269,9 @@ fn quarantine(dir: &Path, reason: String) -> StoreError {
             tracing::error!(reason, to = %quarantined_to.display(), "the store is damaged and was moved aside");
             StoreError::Corrupt { reason, quarantined_to }
         }
-        Err(error) => StoreError::unavailable(format!("it is damaged ({reason}) and could not be moved aside: {error}")),
+        Err(error) => {
+            StoreError::unavailable(format!("it is damaged ({reason}) and could not be moved aside: {error}"))
+        }
     }
 }
 

@@ -56,7 +56,13 @@ pub(crate) struct Tenant {
 }
 
 impl Tenant {
-    pub(crate) fn new(id: Option<TenantId>, uid: Uid, keys: TenantKeys, entropy: Arc<dyn Entropy>, state: TenantState) -> Self {
+    pub(crate) fn new(
+        id: Option<TenantId>,
+        uid: Uid,
+        keys: TenantKeys,
+        entropy: Arc<dyn Entropy>,
+        state: TenantState,
+    ) -> Self {
         Self { id, uid, keys, entropy, state: AtomicU8::new(state as u8) }
     }
     pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
@@ -64,7 +70,8 @@ impl Tenant {
     }
     pub(crate) fn set_state(&self, state: TenantState) {
         // A tenant that is gone stays gone, whoever comes late.
-        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != GONE).then_some(state as u8));
+        let _ =
+            self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != GONE).then_some(state as u8));
     }
     pub(crate) fn set_gone(&self) {
         self.state.store(GONE, Ordering::Release);
@@ -147,7 +154,8 @@ impl TenantStore {
     pub async fn batch(&self, ops: Vec<Op>, preconditions: Vec<Precondition>) -> Result<Commit, StoreError> {
         self.tenant.check_alive()?;
         check_size(&ops, &preconditions)?;
-        let checks = preconditions.into_iter().map(|precondition| self.check(&precondition)).collect::<Result<_, _>>()?;
+        let checks =
+            preconditions.into_iter().map(|precondition| self.check(&precondition)).collect::<Result<_, _>>()?;
         let mut values = BTreeMap::new();
         for op in ops {
             match op {
@@ -209,7 +217,13 @@ impl TenantStore {
         id
     }
 
-    async fn page(&self, prefix: &Key, token: Option<&PageToken>, limit: usize, order: Order) -> Result<Page, StoreError> {
+    async fn page(
+        &self,
+        prefix: &Key,
+        token: Option<&PageToken>,
+        limit: usize,
+        order: Order,
+    ) -> Result<Page, StoreError> {
         self.tenant.check_alive()?;
         let stored_prefix = self.seal(prefix)?;
         let start = Bound::Excluded(stored_prefix.clone());
@@ -249,7 +263,8 @@ impl TenantStore {
             last = Some(stored_key);
         }
         self.tenant.check_alive()?;
-        let next = last.filter(|_| more).and_then(|last| last.get(stored_prefix.len()..).map(|rest| PageToken(rest.to_vec())));
+        let next =
+            last.filter(|_| more).and_then(|last| last.get(stored_prefix.len()..).map(|rest| PageToken(rest.to_vec())));
         Ok(Page { records, next })
     }
 

@@ -161,7 +161,8 @@ impl Tenants {
         write_key(&self.0.store, &uid, &wrapped)?;
         prepare_files(&self.0.store, &uid)?;
         let name = tenant_key(id);
-        let written = self.0.platform.batch(vec![Op::put_json(name.clone(), &stored)?], vec![Precondition::Absent(name)]).await;
+        let written =
+            self.0.platform.batch(vec![Op::put_json(name.clone(), &stored)?], vec![Precondition::Absent(name)]).await;
         if let Err(error) = written {
             // In doubt, the record may be there after all: then its key must be too.
             if !matches!(error, StoreError::Unavailable { .. }) {
@@ -176,7 +177,11 @@ impl Tenants {
     /// All tenants by name, those being deleted left out.
     pub async fn list(&self) -> Result<Vec<TenantRecord>, StoreError> {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(known.values().filter(|known| known.stored.phase == Phase::Live).map(|known| known.stored.record.clone()).collect())
+        Ok(known
+            .values()
+            .filter(|known| known.stored.phase == Phase::Live)
+            .map(|known| known.stored.record.clone())
+            .collect())
     }
 
     /// One tenant; none when there is none of that name.
@@ -187,7 +192,8 @@ impl Tenants {
     /// Suspends or resumes a tenant; [`TenantStore::state`] of every handle says so from then on.
     pub async fn set_state(&self, id: &TenantId, state: TenantState) -> Result<TenantRecord, StoreError> {
         let _one = self.0.changing.lock().await;
-        let mut known = self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        let mut known =
+            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
         known.stored.record.state = state;
         self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
         if let Some(view) = &known.view {
@@ -352,7 +358,11 @@ fn sweep_values(store: &Store, uid: &Uid) -> Result<(), StoreError> {
         let span = Span { from, to: to.clone(), order: Order::Forward, count_max: SWEEP_COUNT, bytes_max: usize::MAX };
         let rows = store.0.engine.range(&span)?;
         let last = rows.pairs.last().map(|(key, _)| key.clone());
-        referred.extend(rows.pairs.into_iter().filter_map(|(key, _)| key.strip_prefix(prefix.as_slice()).map(|id| HEXLOWER.encode(id))));
+        referred.extend(
+            rows.pairs
+                .into_iter()
+                .filter_map(|(key, _)| key.strip_prefix(prefix.as_slice()).map(|id| HEXLOWER.encode(id))),
+        );
         match last {
             Some(last) if rows.more => from = Bound::Excluded(last),
             _ => break,

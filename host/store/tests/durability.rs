@@ -92,7 +92,9 @@ fn damage(file: &Path, from: u64, length: usize) {
 
 #[tokio::test]
 async fn garbage_in_the_database_is_an_error_and_the_files_are_moved_aside_whole() {
-    for (round, (from, length)) in [(0_u64, 4_096_usize), (0, 512 << 10), (20, 2_000), (4_096, 100_000)].into_iter().enumerate() {
+    for (round, (from, length)) in
+        [(0_u64, 4_096_usize), (0, 512 << 10), (20, 2_000), (4_096, 100_000)].into_iter().enumerate()
+    {
         let place = Place::new();
         fill(&place, 200).await;
         let keys = std::fs::read_dir(place.data().join("keys")).unwrap().count();
@@ -102,12 +104,19 @@ async fn garbage_in_the_database_is_an_error_and_the_files_are_moved_aside_whole
         assert_eq!(*quarantined_to, place.data().join("quarantine-1"), "round {round}");
         assert!(error.to_string().contains("restore a backup"), "{error}");
         assert!(quarantined_to.join("db").join("db").exists());
-        assert_eq!(std::fs::read_dir(quarantined_to.join("keys")).unwrap().count(), keys, "the keys stay with the data");
+        assert_eq!(
+            std::fs::read_dir(quarantined_to.join("keys")).unwrap().count(),
+            keys,
+            "the keys stay with the data"
+        );
         // The next start begins empty, and a second damage gets a place of its own.
         assert_eq!(reopen(&place).await.unwrap(), 0, "round {round}");
         damage(&place.data().join("db").join("db"), 0, 4_096);
         let error = reopen(&place).await.unwrap_err();
-        assert!(matches!(&error, StoreError::Corrupt { quarantined_to, .. } if quarantined_to.ends_with("quarantine-2")), "{error}");
+        assert!(
+            matches!(&error, StoreError::Corrupt { quarantined_to, .. } if quarantined_to.ends_with("quarantine-2")),
+            "{error}"
+        );
     }
 }
 
@@ -239,7 +248,11 @@ async fn files_that_a_crash_left_behind_are_swept_at_the_next_start() {
     store.close().await.unwrap();
     let orphan = directory.join("values").join("0".repeat(32));
     std::fs::write(&orphan, b"never referred to").unwrap();
-    let unfinished = [directory.join("values").join("a.part"), directory.join("contents").join("b.part"), place.data().join("keys").join("c.part")];
+    let unfinished = [
+        directory.join("values").join("a.part"),
+        directory.join("contents").join("b.part"),
+        place.data().join("keys").join("c.part"),
+    ];
     for path in &unfinished {
         std::fs::write(path, b"half").unwrap();
     }

@@ -261,7 +261,8 @@ async fn debug_shows_neither_keys_nor_names_nor_values() {
     view.put(&Key::new([CANARY]), CANARY).await.unwrap();
     let page = view.scan(&Key::default(), None, 10).await.unwrap();
     let op = Op::put(Key::new([CANARY]), CANARY);
-    let printed = format!("{store:?} {tenants:?} {view:?} {page:?} {op:?} {:?} {:?}", view.keys(), root(directory.path()));
+    let printed =
+        format!("{store:?} {tenants:?} {view:?} {page:?} {op:?} {:?} {:?}", view.keys(), root(directory.path()));
     assert!(!printed.contains("canary"), "{printed}");
     assert!(printed.contains("13 bytes"), "{printed}");
 }
@@ -277,7 +278,10 @@ async fn blobs_come_back_whole_and_only_whole() {
         for part in content.chunks(70_001) {
             writer.write(Bytes::copy_from_slice(part)).await.unwrap();
         }
-        assert!(matches!(blobs.read_stream(&writer.id()).await, Err(StoreError::Missing)), "not there before it is whole");
+        assert!(
+            matches!(blobs.read_stream(&writer.id()).await, Err(StoreError::Missing)),
+            "not there before it is whole"
+        );
         let id = writer.finish().await.unwrap();
         assert_eq!(blobs.read_all(&id, length as u64).await.unwrap(), content);
         if length > 0 {

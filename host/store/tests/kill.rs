@@ -150,7 +150,10 @@ async fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     }
     let there = fates.values().filter(|fate| matches!(fate, Fate::There(_))).count();
     assert!(there > 50, "the victim got to write something: {there}");
-    println!("test nothing_acknowledged_is_lost_when_the_process_is_killed ... ok ({} pairs, {KILLS} kills)", fates.len());
+    println!(
+        "test nothing_acknowledged_is_lost_when_the_process_is_killed ... ok ({} pairs, {KILLS} kills)",
+        fates.len()
+    );
 }
 
 async fn check(directory: &Path, fates: &mut Fates, round: usize) {
@@ -172,7 +175,8 @@ async fn check(directory: &Path, fates: &mut Fates, round: usize) {
     // What was written and not acknowledged may be there; from now on it is.
     for writer in 0..WRITERS {
         if let Some(number) = last_number(&acme, writer).await {
-            let records = [acme.get(&pair(writer, number)[0]).await.unwrap(), acme.get(&pair(writer, number)[1]).await.unwrap()];
+            let records =
+                [acme.get(&pair(writer, number)[0]).await.unwrap(), acme.get(&pair(writer, number)[1]).await.unwrap()];
             assert_eq!(records[0], records[1], "round {round}: the last batch is there whole or not at all");
             fates.entry((writer, number)).or_insert(Fate::There(records[0].as_ref().unwrap().revision));
         }
@@ -236,5 +240,8 @@ fn a_write_that_the_system_refuses_is_not_acknowledged_and_the_store_recovers() 
     child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(output.contains("recovered"), "{output}");
-    println!("test a_write_that_the_system_refuses_is_not_acknowledged_and_the_store_recovers ... ok ({})", output.trim());
+    println!(
+        "test a_write_that_the_system_refuses_is_not_acknowledged_and_the_store_recovers ... ok ({})",
+        output.trim()
+    );
 }

@@ -35,7 +35,8 @@ type Model = BTreeMap<Key, (Vec<u8>, u64)>;
 
 fn key() -> impl Strategy<Value = Key> {
     let segment = prop_oneof!["[abc]".prop_map(Segment::Name), (0_u64..4).prop_map(Segment::Number)];
-    ("[xy]", prop::collection::vec(segment, 0..3)).prop_map(|(first, rest)| rest.into_iter().fold(Key::new([first]), Key::push))
+    ("[xy]", prop::collection::vec(segment, 0..3))
+        .prop_map(|(first, rest)| rest.into_iter().fold(Key::new([first]), Key::push))
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -134,8 +135,10 @@ async fn compare(store: &TenantStore, model: &Model, limit: usize) {
             .collect();
         assert!(numbers.is_sorted(), "numbers come in order");
         let found: Model = forward.into_iter().collect();
-        let below = |key: &Key| key.segments().len() > prefix.segments().len() && key.segments().starts_with(prefix.segments());
-        let expected: Model = model.iter().filter(|(key, _)| below(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let below =
+            |key: &Key| key.segments().len() > prefix.segments().len() && key.segments().starts_with(prefix.segments());
+        let expected: Model =
+            model.iter().filter(|(key, _)| below(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
         assert_eq!(found, expected);
     }
 }
@@ -165,7 +168,8 @@ fn run(steps: &[Step], limit: usize) {
         }
         compare(&memory, &model_memory, limit).await;
         compare(&disk, &model_disk, limit).await;
-        let values = |model: &Model| model.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect::<Vec<_>>();
+        let values =
+            |model: &Model| model.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect::<Vec<_>>();
         assert_eq!(values(&model_memory), values(&model_disk));
         store.close().await.unwrap();
         let large = model_disk.values().filter(|(value, _)| value.len() > ringfence_store::INLINE_BYTES_MAX).count();

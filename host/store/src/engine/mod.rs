@@ -71,10 +71,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
 }
 
 /// Collects pairs until a limit of the span; what both engines do with their iterators.
-pub(crate) fn collect<E>(
-    span: &Span,
-    pairs: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), E>>,
-) -> Result<Rows, E> {
+pub(crate) fn collect<E>(span: &Span, pairs: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), E>>) -> Result<Rows, E> {
     let mut rows = Rows::default();
     let mut bytes = 0_usize;
     for pair in pairs {

@@ -99,7 +99,8 @@ impl Engine for SledEngine {
     fn range(&self, span: &Span) -> Result<Rows, EngineError> {
         self.act(|db, _| {
             let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (borrow(&span.from), borrow(&span.to));
-            let own = |pair: sled::Result<(sled::IVec, sled::IVec)>| pair.map(|(key, value)| (key.to_vec(), value.to_vec()));
+            let own =
+                |pair: sled::Result<(sled::IVec, sled::IVec)>| pair.map(|(key, value)| (key.to_vec(), value.to_vec()));
             let pairs = db.range::<&[u8], _>(bounds).map(own);
             match span.order {
                 Order::Forward => collect(span, pairs),
