@@ -112,11 +112,7 @@ impl StoredLog {
     pub async fn tail(&self, since: Option<u64>, limit: usize) -> Result<Vec<StoredLine>, CapabilitiesError> {
         let limit = limit.min(limits::LOG_LINES_KEPT_MAX);
         let broken = |error: ringfence_store::StoreError| CapabilitiesError::Log(error.to_string());
-        let Some(since) = since else {
-            let mut lines = stored(self.store.scan_back(&prefix(&self.plugin), None, limit).await.map_err(broken)?);
-            lines.reverse();
-            return Ok(lines);
-        };
+        let Some(since) = since else { return self.newest(limit).await.map_err(broken) };
         let (mut lines, mut after) = (Vec::new(), None);
         loop {
             let mut page = self.store.scan(&prefix(&self.plugin), after.as_ref(), limit).await.map_err(broken)?;
@@ -127,6 +123,20 @@ impl StoredLog {
                 return Ok(lines);
             }
         }
+    }
+
+    async fn newest(&self, limit: usize) -> Result<Vec<StoredLine>, ringfence_store::StoreError> {
+        let (mut lines, mut before) = (Vec::new(), None);
+        while lines.len() < limit {
+            let mut page = self.store.scan_back(&prefix(&self.plugin), before.as_ref(), limit.saturating_sub(lines.len())).await?;
+            before = page.next.take();
+            lines.extend(stored(page));
+            if before.is_none() {
+                break;
+            }
+        }
+        lines.reverse();
+        Ok(lines)
     }
 
     /// Lines as they are written from now on; a reader who lags misses some and is told.
@@ -261,7 +271,6 @@ fn number_of(key: &Key) -> Option<u64> {
         _ => None,
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,130 @@
+//! A tenant, a plugin and a log for the tests of this room.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use ringfence_core::{Budget, Capability, Clock, Entropy, Grant, Grants, InvocationId};
+use ringfence_engine::Meter;
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::{Store, TenantStore, Tenants};
+use wasmtime::component::ResourceTable;
+
+use crate::bind::{Bound, View};
+use crate::grants::LiveGrants;
+use crate::logging::Notebook;
+use crate::logs::{GuestLog, LogLine};
+
+/// Random bytes that are not: a counter, good enough to tell records apart.
+pub(crate) struct Counter(AtomicI64);
+
+impl Entropy for Counter {
+    fn fill(&self, into: &mut [u8]) {
+        for chunk in into.chunks_mut(8) {
+            let number = self.0.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+            chunk.copy_from_slice(&number[..chunk.len()]);
+        }
+    }
+}
+
+/// A clock that stands at one minute past the epoch.
+pub(crate) struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + Duration::from_secs(60)
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+}
+
+/// A log that can be read at once.
+#[derive(Default)]
+pub(crate) struct Lines(Mutex<Vec<LogLine>>);
+
+impl Lines {
+    pub(crate) fn messages(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|line| line.message.clone()).collect()
+    }
+}
+
+impl GuestLog for Lines {
+    fn line(&self, line: LogLine) {
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+/// One tenant with one plugin.
+pub(crate) struct Rig {
+    pub(crate) store: TenantStore,
+    pub(crate) grants: Arc<ArcSwap<Grants>>,
+    pub(crate) lines: Arc<Lines>,
+    pub(crate) entropy: Arc<Counter>,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    pub(crate) async fn new(grants: &[(Capability, &[&str])]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let entropy = Arc::new(Counter(AtomicI64::new(1)));
+        let root = RootKey::open_or_create(&RootKeyUri::File(dir.path().join("root.key")), &*entropy).unwrap();
+        let tenants = Tenants::open(Store::memory(), Arc::new(root), Arc::clone(&entropy) as _, Arc::new(Still)).await.unwrap();
+        let acme = "acme".parse().unwrap();
+        tenants.create(&acme, "Acme").await.unwrap();
+        let store = tenants.open_tenant(&acme).unwrap();
+        let rig = Self { store, grants: Arc::default(), lines: Arc::default(), entropy, _dir: dir };
+        rig.grant(grants);
+        rig
+    }
+
+    /// Replaces all grants.
+    pub(crate) fn grant(&self, grants: &[(Capability, &[&str])]) {
+        let mut all = Grants::default();
+        for (capability, scope) in grants {
+            all.insert(Grant { capability: *capability, scope: scope.iter().map(ToString::to_string).collect() });
+        }
+        self.grants.store(Arc::new(all));
+    }
+
+    pub(crate) fn live(&self) -> LiveGrants {
+        LiveGrants::new(Arc::clone(&self.grants))
+    }
+
+    pub(crate) fn notebook(&self, meter: &Arc<Meter>) -> Arc<Notebook> {
+        let invocation = InvocationId::random(&*self.entropy);
+        Arc::new(Notebook::new(Arc::clone(&self.lines) as _, invocation, Arc::clone(meter), Arc::new(Still), self.live()))
+    }
+
+    /// A guest of the plugin `visits`.
+    pub(crate) fn guest(&self, budget: Budget) -> TestGuest {
+        self.guest_of("visits", budget)
+    }
+
+    pub(crate) fn guest_of(&self, plugin: &str, budget: Budget) -> TestGuest {
+        let meter = Meter::new(budget);
+        let bound = Bound {
+            store: self.store.clone(),
+            plugin: plugin.parse().unwrap(),
+            grants: self.live(),
+            notebook: self.notebook(&meter),
+            meter,
+            cursors: Vec::new(),
+        };
+        TestGuest { bound, table: ResourceTable::new() }
+    }
+}
+
+/// What a guest's imports find.
+pub(crate) struct TestGuest {
+    pub(crate) bound: Bound,
+    pub(crate) table: ResourceTable,
+}
+
+impl TestGuest {
+    pub(crate) fn view(&mut self) -> View<'_> {
+        View::over(&mut self.bound, &mut self.table)
+    }
+}
