@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn keys_do_not_leave_the_machine_in_clear() {
-        for text in ["http://10.0.0.1:7000", "http://example.com", "http://127.0.0.1.example.com:7000", "http://0.0.0.0:7000"] {
+        for text in
+            ["http://10.0.0.1:7000", "http://example.com", "http://127.0.0.1.example.com:7000", "http://0.0.0.0:7000"]
+        {
             assert_eq!(loopback(text).unwrap_err(), "plain-http", "{text}");
         }
         assert!(Address::parse("http://10.0.0.1:7000", PlainHttp::Anywhere).is_ok());
@@ -115,7 +117,14 @@ mod tests {
 
     #[test]
     fn an_address_is_an_address_and_nothing_more() {
-        for text in ["", "https://127.0.0.1:7000", "ftp://127.0.0.1", "http://a:b@127.0.0.1", "http://127.0.0.1/x", "http://127.0.0.1?x"] {
+        for text in [
+            "",
+            "https://127.0.0.1:7000",
+            "ftp://127.0.0.1",
+            "http://a:b@127.0.0.1",
+            "http://127.0.0.1/x",
+            "http://127.0.0.1?x",
+        ] {
             assert_eq!(loopback(text).unwrap_err(), "bad-host", "{text}");
         }
     }

@@ -223,7 +223,11 @@ impl Api {
     }
 
     /// Sends a request with a token given, for the one moment of enrolment when no key exists yet.
-    pub async fn send_as<T: DeserializeOwned>(&self, request: &Request<'_>, token: &Secret) -> Result<Answer<T>, CliError> {
+    pub async fn send_as<T: DeserializeOwned>(
+        &self,
+        request: &Request<'_>,
+        token: &Secret,
+    ) -> Result<Answer<T>, CliError> {
         read_answer(&self.host, self.attempt(request, Some(token)).await?).await
     }
 
@@ -283,7 +287,8 @@ impl Api {
         if freshness == Freshness::Kept {
             let session = self.session.borrow();
             let now = self.clock.now();
-            let live = session.as_ref().filter(|token| now < token.expires_at.saturating_sub(TOKEN_MARGIN).unwrap_or(now));
+            let live =
+                session.as_ref().filter(|token| now < token.expires_at.saturating_sub(TOKEN_MARGIN).unwrap_or(now));
             if let Some(token) = live {
                 return Ok(token.access_token.clone());
             }
@@ -445,4 +450,3 @@ fn root_io(error: &reqwest::Error) -> Option<&std::io::Error> {
     }
     found
 }
-

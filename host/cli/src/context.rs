@@ -8,7 +8,7 @@ use ringfence_core::{Clock, TenantId};
 
 use crate::address::{Address, DEFAULT_HOST, PlainHttp};
 use crate::args::Global;
-use crate::client::{Api, Answer, Credential};
+use crate::client::{Answer, Api, Credential};
 use crate::environment::Environment;
 use crate::error::CliError;
 use crate::profiles::{Home, Profile, Profiles};

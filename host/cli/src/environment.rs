@@ -61,8 +61,7 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_show_in_debug() {
-        let environment =
-            Environment { home: None, api_key: Some(Secret::new("rfk_canary_canary".into())), sdk: None };
+        let environment = Environment { home: None, api_key: Some(Secret::new("rfk_canary_canary".into())), sdk: None };
         assert!(!format!("{environment:?}").contains("canary"));
     }
 }

@@ -326,8 +326,20 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_contract() {
-        let expected =
-            [(200, 0), (401, 3), (403, 4), (404, 5), (409, 6), (412, 6), (428, 6), (413, 7), (429, 7), (507, 7), (422, 1), (503, 1)];
+        let expected = [
+            (200, 0),
+            (401, 3),
+            (403, 4),
+            (404, 5),
+            (409, 6),
+            (412, 6),
+            (428, 6),
+            (413, 7),
+            (429, 7),
+            (507, 7),
+            (422, 1),
+            (503, 1),
+        ];
         for (status, exit) in expected {
             assert_eq!(Exit::of_status(status).number(), exit, "{status}");
         }

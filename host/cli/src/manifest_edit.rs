@@ -13,12 +13,8 @@ pub fn write_needs(
     imported: &[Capability],
     component: &str,
 ) -> Result<Option<String>, ManifestError> {
-    let unreadable = |_| ManifestError {
-        message: "cannot be edited".to_owned(),
-        line: 0,
-        column: 0,
-        source_line: String::new(),
-    };
+    let unreadable =
+        |_| ManifestError { message: "cannot be edited".to_owned(), line: 0, column: 0, source_line: String::new() };
     let mut document: DocumentMut = text.parse().map_err(unreadable)?;
     if manifest.plugin.component.is_none()
         && let Some(plugin) = document.get_mut("plugin").and_then(Item::as_table_like_mut)
@@ -47,10 +43,7 @@ pub fn write_needs(
 }
 
 fn is_stated(document: &DocumentMut, capability: Capability) -> bool {
-    document
-        .get("needs")
-        .and_then(Item::as_table_like)
-        .is_some_and(|needs| needs.contains_key(capability.as_str()))
+    document.get("needs").and_then(Item::as_table_like).is_some_and(|needs| needs.contains_key(capability.as_str()))
 }
 
 /// What a need is scoped to until the author says more.

@@ -103,8 +103,7 @@ mod tests {
 
     #[test]
     fn the_needs_table_is_the_contract_to_the_column() {
-        let needs =
-            [need("keyvalue", None, true, false), need("http", Some("https://api.example.com"), false, true)];
+        let needs = [need("keyvalue", None, true, false), need("http", Some("https://api.example.com"), false, true)];
         assert_eq!(
             needs_table(&needs, Some("0.2.0")),
             "    needs                              granted\n\

@@ -33,7 +33,10 @@ pub fn files(name: &PluginName, sdk: &Path) -> [(&'static str, String); 4] {
         ),
         (
             "src/lib.rs",
-            format!("#[ringfence_sdk::plugin]\nfn {}() -> &'static str {{\n    \"hello from {name}\\n\"\n}}\n", ident(&file)),
+            format!(
+                "#[ringfence_sdk::plugin]\nfn {}() -> &'static str {{\n    \"hello from {name}\\n\"\n}}\n",
+                ident(&file)
+            ),
         ),
         (".gitignore", "/target\n".to_owned()),
     ]
@@ -42,10 +45,10 @@ pub fn files(name: &PluginName, sdk: &Path) -> [(&'static str, String); 4] {
 /// The function's name; names of plugins may be words of the language.
 fn ident(file: &str) -> String {
     const WORDS: &[&str] = &[
-        "as", "async", "await", "break", "const", "continue", "dyn", "else", "enum", "extern", "false", "fn", "for", "gen",
-        "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "static", "struct",
-        "super", "trait", "true", "try", "type", "unsafe", "use", "where", "while", "yield", "abstract", "become", "box",
-        "do", "final", "macro", "override", "priv", "typeof", "unsized", "virtual", "crate", "self",
+        "as", "async", "await", "break", "const", "continue", "dyn", "else", "enum", "extern", "false", "fn", "for",
+        "gen", "if", "impl", "in", "let", "loop", "match", "mod", "move", "mut", "pub", "ref", "return", "static",
+        "struct", "super", "trait", "true", "try", "type", "unsafe", "use", "where", "while", "yield", "abstract",
+        "become", "box", "do", "final", "macro", "override", "priv", "typeof", "unsized", "virtual", "crate", "self",
     ];
     if WORDS.contains(&file) { format!("{file}_plugin") } else { file.to_owned() }
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::Format;
 use crate::args::Global;
 use crate::environment::Secret;
 use crate::error::{CliError, Detail};
-use crate::Format;
 
 /// Longest answer to a question, in bytes.
 const ANSWER_BYTES_MAX: u64 = 4096;
@@ -124,7 +124,9 @@ impl Ui {
     pub fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(|error| match error.kind() {
             std::io::ErrorKind::BrokenPipe => CliError::OutputClosed,
-            _ => CliError::failed("output", format!("cannot write the output: {}", crate::error::io_words(&error)), None),
+            _ => {
+                CliError::failed("output", format!("cannot write the output: {}", crate::error::io_words(&error)), None)
+            }
         })
     }
 
@@ -175,7 +177,9 @@ impl Ui {
         let answer = self.ask(verb, &format!("{question} [y/N] "))?;
         match answer.as_str() {
             "y" | "Y" | "yes" => Ok(()),
-            _ => Err(CliError::failed("not-confirmed", format!("`{verb}` was not confirmed; nothing was changed"), None)),
+            _ => {
+                Err(CliError::failed("not-confirmed", format!("`{verb}` was not confirmed; nothing was changed"), None))
+            }
         }
     }
 
@@ -246,9 +250,9 @@ impl Stopwatch {
 /// Reads all, and refuses more than `bytes_max`.
 pub fn read_capped(from: &mut dyn Read, bytes_max: usize, what: &str) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
-    from.take(bytes_max as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| CliError::failed("input", format!("cannot read {what}: {}", crate::error::io_words(&error)), None))?;
+    from.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(|error| {
+        CliError::failed("input", format!("cannot read {what}: {}", crate::error::io_words(&error)), None)
+    })?;
     if bytes.len() > bytes_max {
         return Err(CliError::failed("too-large", format!("{what} holds more than {bytes_max} bytes"), None));
     }
@@ -258,7 +262,11 @@ pub fn read_capped(from: &mut dyn Read, bytes_max: usize, what: &str) -> Result<
 /// Text with control characters shown instead of sent; line ends and tabs stay.
 /// SECURITY: guest logs and names could otherwise rewrite the screen or the window title.
 pub fn harmless(text: &str) -> String {
-    let harmful = |c: char| (c.is_control() && c != '\n' && c != '\t') || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+    let harmful = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || ('\u{202a}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c)
+    };
     if !text.contains(harmful) {
         return text.to_owned();
     }

@@ -90,7 +90,8 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
     let entries = fetch_all(&api, &path, head.size).await?;
     cx.ui.phase("fetched", &format!("{} entries of {name}", entries.len()), watch.took());
     let previous = kept.as_ref().map(|kept| kept.checkpoint.as_str());
-    let verified = verify_log(&head.origin, &vkey, entries, &head.checkpoint, previous).map_err(|fault| fault_error(&fault))?;
+    let verified =
+        verify_log(&head.origin, &vkey, entries, &head.checkpoint, previous).map_err(|fault| fault_error(&fault))?;
     let keep = Kept { origin: head.origin, vkey, checkpoint: head.checkpoint.clone() };
     home.write(&file, &serde_json::to_vec_pretty(&keep).unwrap_or_default())?;
     report(cx, &name, &verified, &head.checkpoint)

@@ -56,15 +56,15 @@ pub async fn call(cx: &mut Context<'_>, args: &CallArgs) -> Result<Exit, CliErro
 async fn answer(cx: &mut Context<'_>, plugins: &Address, response: Response) -> Result<Exit, CliError> {
     let status = response.status();
     // Every answer that is not the plugin's own is a problem.
-    if response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json")) {
+    if response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"))
+    {
         return Err(refusal(response).await);
     }
     let headers = header_map(&response);
     let invocation = headers.get(INVOCATION).cloned();
-    let body = read_body(response, ANSWER_BYTES_MAX).await.ok_or_else(|| CliError::Unreachable {
-        host: plugins.to_string(),
-        why: "the answer broke off".to_owned(),
-    })?;
+    let body = read_body(response, ANSWER_BYTES_MAX)
+        .await
+        .ok_or_else(|| CliError::Unreachable { host: plugins.to_string(), why: "the answer broke off".to_owned() })?;
     match cx.ui.format {
         Format::Json => {
             let text = String::from_utf8_lossy(&body);

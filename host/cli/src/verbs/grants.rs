@@ -51,7 +51,10 @@ fn check_scope(args: &GrantArgs) -> Result<(), CliError> {
     let GrantArgs { plugin, capability, scope } = args;
     let usage = |detail: String, help: String| CliError::Usage { code: "bad-scope", detail, help: Some(help) };
     if !capability.is_scoped() && !scope.is_empty() {
-        return Err(usage(format!("`{capability}` is granted whole"), format!("ringfence grant {plugin} {capability}")));
+        return Err(usage(
+            format!("`{capability}` is granted whole"),
+            format!("ringfence grant {plugin} {capability}"),
+        ));
     }
     if *capability == Capability::Http {
         if scope.is_empty() {

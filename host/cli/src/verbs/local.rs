@@ -47,9 +47,8 @@ pub fn build(cx: &mut Context<'_>, args: &BuildArgs) -> Result<Exit, CliError> {
     let (text, manifest) = read_manifest(&args.dir)?;
     let watch = Stopwatch::start();
     let profile = if args.debug { Profile::Dev } else { Profile::Release };
-    let built = ringfence_guest_build::build(&args.dir, &args.dir.join("target"), profile).map_err(|error| {
-        CliError::Failed { code: "build-failed", detail: format!("{error:#}"), help: None }
-    })?;
+    let built = ringfence_guest_build::build(&args.dir, &args.dir.join("target"), profile)
+        .map_err(|error| CliError::Failed { code: "build-failed", detail: format!("{error:#}"), help: None })?;
     cx.ui.phase("built", &format!("{} {}", manifest.plugin.name, manifest.plugin.version), watch.took());
     let bytes = read_component(&built)?;
     let inspection = inspect_bytes(&bytes).map_err(|error| inspect_error(&error))?;
@@ -60,8 +59,8 @@ pub fn build(cx: &mut Context<'_>, args: &BuildArgs) -> Result<Exit, CliError> {
     if let Some(changed) = &changed {
         fs::write(&path, changed).map_err(|error| CliError::file("write", &path, &error))?;
     }
-    let manifest = Manifest::parse(changed.as_deref().unwrap_or(&text))
-        .map_err(|error| CliError::Manifest { path, error })?;
+    let manifest =
+        Manifest::parse(changed.as_deref().unwrap_or(&text)).map_err(|error| CliError::Manifest { path, error })?;
     let file = args.dir.join(&component);
     print_built(cx, &manifest, &inspection, &file)?;
     Ok(Exit::Ok)
@@ -156,7 +155,12 @@ fn inspect_error(error: &InspectError) -> CliError {
     CliError::failed(error.code(), error.to_string(), None)
 }
 
-fn print_built(cx: &mut Context<'_>, manifest: &Manifest, inspection: &Inspection, file: &Path) -> Result<(), CliError> {
+fn print_built(
+    cx: &mut Context<'_>,
+    manifest: &Manifest,
+    inspection: &Inspection,
+    file: &Path,
+) -> Result<(), CliError> {
     let needs = manifest.needs(inspection.capabilities.iter().copied());
     if cx.ui.format == Format::Json {
         return cx.ui.json(&json!({

@@ -109,14 +109,17 @@ fn show(cx: &mut Context<'_>, event: &Event, cursor: &mut Cursor) -> Result<(), 
         let count = serde_json::from_str::<Dropped>(&event.data).map(|dropped| dropped.count).unwrap_or_default();
         return match cx.ui.format {
             Format::Json => cx.ui.json(&json!({ "dropped": count })),
-            Format::Text => cx.ui.text(&format!("-- {count} lines dropped: they came faster than they could be sent --")),
+            Format::Text => {
+                cx.ui.text(&format!("-- {count} lines dropped: they came faster than they could be sent --"))
+            }
         };
     }
     if event.kind != "message" && event.kind != "line" {
         return Ok(());
     }
-    let line: LogLineView = serde_json::from_str(&event.data)
-        .map_err(|_| CliError::failed("unexpected-answer", "the log stream broke: a line cannot be read".to_owned(), None))?;
+    let line: LogLineView = serde_json::from_str(&event.data).map_err(|_| {
+        CliError::failed("unexpected-answer", "the log stream broke: a line cannot be read".to_owned(), None)
+    })?;
     if cursor.take(line.seq) { print(cx, &line) } else { Ok(()) }
 }
 

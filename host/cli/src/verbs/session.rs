@@ -83,8 +83,7 @@ pub async fn choose(cx: &mut Context<'_>, args: &UseArgs) -> Result<Exit, CliErr
     let Some(profile) = profile else {
         return Err(CliError::NotSignedIn { host: name, tenant: Some(args.name.to_string()) });
     };
-    let credential =
-        Credential::Profile { key: profile.key.clone(), home: home.clone(), token: profile.token.clone() };
+    let credential = Credential::Profile { key: profile.key.clone(), home: home.clone(), token: profile.token.clone() };
     let api = cx.with_key(host, credential)?;
     let tenant = api.send::<TenantView>(&Request::get(format!("/tenants/{}", args.name))).await?;
     home.update(|profiles| {
@@ -102,8 +101,7 @@ async fn enrol(
     args: &LoginArgs,
 ) -> Result<(Secret, TokenResponse), CliError> {
     let anonymous = cx.anonymous(host.clone())?;
-    let proof =
-        Authenticate::Bootstrap { token: token.reveal().to_owned(), name: Some(args.name.to_string()) };
+    let proof = Authenticate::Bootstrap { token: token.reveal().to_owned(), name: Some(args.name.to_string()) };
     let first = anonymous.authenticate(&proof).await?;
     let key = create_key(&anonymous, &first, args).await?;
     let api = cx.with_key(host, Credential::Key(key.clone()))?;

@@ -239,7 +239,10 @@ mod tests {
             digest: "sha256:00".into(),
             bytes: 1,
             created: true,
-            needs: vec![need("keyvalue", Some("default"), true, false), need("http", Some("https://a.example"), false, true)],
+            needs: vec![
+                need("keyvalue", Some("default"), true, false),
+                need("http", Some("https://a.example"), false, true),
+            ],
             previous: Some("0.1.0".into()),
             compile_ms: 10,
         };

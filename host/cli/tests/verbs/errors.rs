@@ -56,7 +56,8 @@ fn what_does_not_exist_is_not_found() {
 #[test]
 fn too_much_says_when_to_try_again() {
     let host = StandIn::start();
-    let reply = Reply::problem(429, "throttled", "too many sign-ins from this address", None).header("retry-after", "5");
+    let reply =
+        Reply::problem(429, "throttled", "too many sign-ins from this address", None).header("retry-after", "5");
     host.tell("GET /tenants/acme/secrets", reply);
     let outcome = Person::with_key().run(&acme(&host, &["secret", "list"]));
     ended(&outcome, 7);

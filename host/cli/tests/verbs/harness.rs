@@ -15,7 +15,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
-use ringfence_cli::{ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, Terminal, run_with};
+use ringfence_cli::{
+    ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, Terminal, run_with,
+};
 use ringfence_core::Clock;
 use serde_json::{Value, json};
 
@@ -239,7 +241,10 @@ impl StandIn {
     /// Tells it to answer the next `line` (`GET /whoami`, under `/api/v1` unless it starts with `//`) so.
     pub fn tell(&self, line: &str, reply: Reply) -> &Self {
         let (method, path) = line.split_once(' ').unwrap();
-        let path = path.strip_prefix('/').filter(|rest| rest.starts_with('/')).map_or_else(|| format!("/api/v1{path}"), str::to_owned);
+        let path = path
+            .strip_prefix('/')
+            .filter(|rest| rest.starts_with('/'))
+            .map_or_else(|| format!("/api/v1{path}"), str::to_owned);
         self.answers.lock().unwrap().push_back((format!("{method} {path}"), reply));
         self
     }

@@ -23,7 +23,10 @@ fn tree() -> Vec<(Vec<String>, Command)> {
 }
 
 fn leaves() -> Vec<(Vec<String>, Command)> {
-    tree().into_iter().filter(|(words, command)| !command.has_subcommands() && !words.is_empty() && !command.is_hide_set()).collect()
+    tree()
+        .into_iter()
+        .filter(|(words, command)| !command.has_subcommands() && !words.is_empty() && !command.is_hide_set())
+        .collect()
 }
 
 fn help_of(words: &[String]) -> String {
@@ -72,7 +75,10 @@ fn every_verb_takes_the_global_flags_and_no_secret() {
             assert!(names.contains(&flag), "{words:?} lacks --{flag}");
         }
         for name in names {
-            assert!(!["token", "key", "secret", "password", "api-key", "value"].contains(&name), "{words:?} has --{name}");
+            assert!(
+                !["token", "key", "secret", "password", "api-key", "value"].contains(&name),
+                "{words:?} has --{name}"
+            );
         }
     }
 }

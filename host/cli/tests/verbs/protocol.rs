@@ -152,7 +152,9 @@ fn a_push_sends_the_manifest_and_the_bytes_and_shows_what_is_new() {
     );
     let outcome = Person::with_key().run(&["--host", &host.address, "push", folder.path().to_str().unwrap()]);
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
-    assert!(outcome.out.contains("new in 0.2.0") && outcome.out.contains("ringfence grant visits http https://a.example"));
+    assert!(
+        outcome.out.contains("new in 0.2.0") && outcome.out.contains("ringfence grant visits http https://a.example")
+    );
     assert!(outcome.err.contains("uploaded"), "{}", outcome.err);
     let sent = host.seen().remove(0);
     assert_eq!(sent.body, bytes);
@@ -193,7 +195,19 @@ fn a_new_key_goes_into_a_file_of_its_own() {
     let person = Person::with_key();
     let file = person.home.path().join("ci.key");
     let name = file.to_str().unwrap();
-    let args = ["--host", &host.address, "token", "create", "ci", "--role", "developer", "--expires", "1h", "--key-file", name];
+    let args = [
+        "--host",
+        &host.address,
+        "token",
+        "create",
+        "ci",
+        "--role",
+        "developer",
+        "--expires",
+        "1h",
+        "--key-file",
+        name,
+    ];
     let outcome = person.run(&args);
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
     assert!(!format!("{}{}", outcome.out, outcome.err).contains("canary"));
@@ -224,7 +238,8 @@ fn a_call_goes_through_the_data_plane_and_answers_with_the_body() {
         "POST //acme/visits/ada?x=1",
         Reply::text(500, "text/plain", "oh\n").header("x-ringfence-invocation", "i_1"),
     );
-    let args = ["--host", &host.address, "call", "visits", "/ada?x=1", "--data", "hi", "--plugins-host", &plugins.address];
+    let args =
+        ["--host", &host.address, "call", "visits", "/ada?x=1", "--data", "hi", "--plugins-host", &plugins.address];
     let person = Person::with_key();
     let outcome = person.run(&[&["--json"], args.as_slice()].concat());
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");

@@ -29,7 +29,8 @@ fn a_tail_survives_a_restart_without_gap_or_repeat() {
     let shown: Vec<&str> = outcome.out.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
     assert_eq!(shown, ["a", "b", "c"]);
     assert!(outcome.err.contains("connecting again after line 5"), "{}", outcome.err);
-    let asked: Vec<String> = host.seen().iter().map(|seen| seen.line.split('?').nth(1).unwrap_or("").to_owned()).collect();
+    let asked: Vec<String> =
+        host.seen().iter().map(|seen| seen.line.split('?').nth(1).unwrap_or("").to_owned()).collect();
     assert_eq!(asked, ["follow=true&since=3", "follow=true&since=5", "follow=true&since=5", "follow=true&since=6"]);
 }
 
