@@ -62,7 +62,13 @@ impl Capabilities {
         let Binding { store, plugin, grants, logs, invocation, meter } = binding;
         let notebook =
             Arc::new(Notebook::new(logs, invocation, Arc::clone(&meter), Arc::clone(&self.clock), grants.clone()));
-        let gate = Gate::new(Arc::clone(&self.outbound), plugin.clone(), grants.clone(), Arc::clone(&meter), Arc::clone(&notebook));
+        let gate = Gate::new(
+            Arc::clone(&self.outbound),
+            plugin.clone(),
+            grants.clone(),
+            Arc::clone(&meter),
+            Arc::clone(&notebook),
+        );
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
         let host = Bound { store, plugin, grants, notebook, meter: Arc::clone(&meter), cursors: Vec::new() };

@@ -48,7 +48,8 @@ impl View<'_> {
         let Ok(page) = bound.store.scan(&prefix, None, limits::PAGE_COUNT_MAX).await else {
             return Ok(Err(unavailable()));
         };
-        let values = page.records.iter().filter_map(|(key, record)| Some((key.last_name()?.to_owned(), text(&record.value))));
+        let values =
+            page.records.iter().filter_map(|(key, record)| Some((key.last_name()?.to_owned(), text(&record.value))));
         Ok(Ok(values.collect()))
     }
 }
@@ -63,7 +64,10 @@ impl config_rc1::config::store::Host for View<'_> {
 }
 
 impl config_draft::config::store::Host for View<'_> {
-    async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, config_draft::config::store::Error>> {
+    async fn get(
+        &mut self,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<String>, config_draft::config::store::Error>> {
         Ok(self.config_get(&key).await?.map_err(config_draft::config::store::Error::Upstream))
     }
     async fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, config_draft::config::store::Error>> {

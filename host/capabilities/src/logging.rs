@@ -193,7 +193,8 @@ mod tests {
     async fn a_long_line_is_cut_and_says_so() {
         let rig = Rig::new(LOGGING).await;
         let mut guest = rig.guest(Budget::DEFAULT);
-        logging::Host::log(&mut guest.view(), Level::Info, "app".into(), "ä".repeat(limits::LOG_LINE_BYTES_MAX)).unwrap();
+        logging::Host::log(&mut guest.view(), Level::Info, "app".into(), "ä".repeat(limits::LOG_LINE_BYTES_MAX))
+            .unwrap();
         let line = rig.lines.messages().remove(0);
         assert!(line.ends_with("(cut)") && line.len() <= limits::LOG_LINE_BYTES_MAX + 6);
     }

@@ -91,7 +91,12 @@ enum Order {
 
 impl StoredLog {
     /// Opens the log of a plugin. One for each plugin: two would write over each other.
-    pub fn open(store: TenantStore, plugin: PluginName, clock: Arc<dyn Clock>, io: &tokio::runtime::Handle) -> Arc<Self> {
+    pub fn open(
+        store: TenantStore,
+        plugin: PluginName,
+        clock: Arc<dyn Clock>,
+        io: &tokio::runtime::Handle,
+    ) -> Arc<Self> {
         let (queue, orders) = mpsc::channel(QUEUE_COUNT_MAX);
         let (follow, _) = broadcast::channel(FOLLOW_COUNT_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -128,7 +133,8 @@ impl StoredLog {
     async fn newest(&self, limit: usize) -> Result<Vec<StoredLine>, ringfence_store::StoreError> {
         let (mut lines, mut before) = (Vec::new(), None);
         while lines.len() < limit {
-            let mut page = self.store.scan_back(&prefix(&self.plugin), before.as_ref(), limit.saturating_sub(lines.len())).await?;
+            let mut page =
+                self.store.scan_back(&prefix(&self.plugin), before.as_ref(), limit.saturating_sub(lines.len())).await?;
             before = page.next.take();
             lines.extend(stored(page));
             if before.is_none() {
@@ -324,7 +330,11 @@ mod tests {
         log.flush().await;
         let lines = log.tail(None, limits::LOG_LINES_KEPT_MAX).await.unwrap();
         assert!(lines.len() <= limits::LOG_LINES_KEPT_MAX);
-        assert!(lines.iter().any(|stored| stored.line.message.starts_with("1000 lines were dropped")), "{:?}", lines.last());
+        assert!(
+            lines.iter().any(|stored| stored.line.message.starts_with("1000 lines were dropped")),
+            "{:?}",
+            lines.last()
+        );
         let stored = rig.store.scan(&prefix(&"visits".parse().unwrap()), None, limits::PAGE_COUNT_MAX).await.unwrap();
         assert!(stored.records.first().and_then(|(key, _)| number_of(key)).unwrap() > 0, "the oldest lines are gone");
     }

@@ -47,7 +47,10 @@ mod tests {
         }
         let mut guest = rig.guest(Budget::DEFAULT);
         let mut view = guest.view();
-        assert_eq!(secrets::Host::get(&mut view, "webhook-key".into()).await.unwrap().unwrap(), Some(b"value".to_vec()));
+        assert_eq!(
+            secrets::Host::get(&mut view, "webhook-key".into()).await.unwrap().unwrap(),
+            Some(b"value".to_vec())
+        );
         assert_eq!(secrets::Host::get(&mut view, "unset".into()).await.unwrap().unwrap(), None);
         let existing = format!("{:?}", secrets::Host::get(&mut view, "other".into()).await.unwrap());
         let missing = format!("{:?}", secrets::Host::get(&mut view, "nothing".into()).await.unwrap());

@@ -71,7 +71,8 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let entropy = Arc::new(Counter(AtomicI64::new(1)));
         let root = RootKey::open_or_create(&RootKeyUri::File(dir.path().join("root.key")), &*entropy).unwrap();
-        let tenants = Tenants::open(Store::memory(), Arc::new(root), Arc::clone(&entropy) as _, Arc::new(Still)).await.unwrap();
+        let tenants =
+            Tenants::open(Store::memory(), Arc::new(root), Arc::clone(&entropy) as _, Arc::new(Still)).await.unwrap();
         let acme = "acme".parse().unwrap();
         tenants.create(&acme, "Acme").await.unwrap();
         let store = tenants.open_tenant(&acme).unwrap();
@@ -95,7 +96,13 @@ impl Rig {
 
     pub(crate) fn notebook(&self, meter: &Arc<Meter>) -> Arc<Notebook> {
         let invocation = InvocationId::random(&*self.entropy);
-        Arc::new(Notebook::new(Arc::clone(&self.lines) as _, invocation, Arc::clone(meter), Arc::new(Still), self.live()))
+        Arc::new(Notebook::new(
+            Arc::clone(&self.lines) as _,
+            invocation,
+            Arc::clone(meter),
+            Arc::new(Still),
+            self.live(),
+        ))
     }
 
     /// A guest of the plugin `visits`.

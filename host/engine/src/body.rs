@@ -63,7 +63,11 @@ pub(crate) enum Expects {
 // === impl Outgoing ===
 
 impl Outgoing {
-    pub(crate) fn wrap(response: http::Response<GuestBody>, expects: Expects, ending: Arc<Ending>) -> http::Response<Body> {
+    pub(crate) fn wrap(
+        response: http::Response<GuestBody>,
+        expects: Expects,
+        ending: Arc<Ending>,
+    ) -> http::Response<Body> {
         let head_only = expects == Expects::HeadOnly
             || response.status().is_informational()
             || matches!(response.status(), http::StatusCode::NO_CONTENT | http::StatusCode::NOT_MODIFIED);

@@ -71,7 +71,8 @@ fn serve() -> std::io::Result<()> {
     if component.len() as u64 > limits::COMPONENT_BYTES_MAX {
         return answer(Verdict::Invalid, b"it is too large");
     }
-    let engine = wasmtime::Engine::new(&config::code_generation()).map_err(|error| std::io::Error::other(format!("{error:#}")))?;
+    let engine = wasmtime::Engine::new(&config::code_generation())
+        .map_err(|error| std::io::Error::other(format!("{error:#}")))?;
     match engine.precompile_component(&component) {
         Ok(native) => answer(Verdict::Compiled, &native),
         Err(error) => answer(Verdict::Invalid, bounded(&format!("{error:#}")).as_bytes()),

@@ -85,7 +85,11 @@ impl Code {
 }
 
 /// Loads code that our own compile child made.
-pub(crate) fn from_child(engine: &wasmtime::Engine, linker: &Linker<Guest>, native: &NativeCode) -> Result<Code, EngineError> {
+pub(crate) fn from_child(
+    engine: &wasmtime::Engine,
+    linker: &Linker<Guest>,
+    native: &NativeCode,
+) -> Result<Code, EngineError> {
     let component = deserialize(engine, Trusted(&native.0)).map_err(|error| unfit(&error))?;
     Ok(link(linker, component))
 }
@@ -217,4 +221,50 @@ fn unfit(error: &wasmtime::Error) -> EngineError {
 
 fn unavailable(error: &std::io::Error) -> EngineError {
     EngineError::Cache(error.kind().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_keys::{RootKey, RootKeyUri};
+
+    use super::*;
+    use crate::config::code_generation;
+
+    struct Counter(std::sync::atomic::AtomicU8);
+
+    impl Entropy for Counter {
+        fn fill(&self, into: &mut [u8]) {
+            into.fill_with(|| self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn an_entry_of_an_engine_that_generates_other_code_is_deleted_and_not_loaded() {
+        let entropy = Counter(1.into());
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::open_or_create(&RootKeyUri::File(dir.path().join("root.key")), &entropy).unwrap();
+        let keys = root.new_tenant_key("acme", &entropy).unwrap().0;
+        let entries = tempfile::tempdir().unwrap();
+        let cache_dir = Dir::open_ambient_dir(entries.path(), cap_std::ambient_authority()).unwrap();
+        let (ours, mut config) = (wasmtime::Engine::new(&code_generation()).unwrap(), code_generation());
+        let theirs = wasmtime::Engine::new(config.epoch_interruption(false)).unwrap();
+        let digest = Digest::from_sha256([7; 32]);
+        let component = wat::parse_str("(component)").unwrap();
+        let native = NativeCode::from_child(theirs.precompile_component(&component).unwrap());
+        let cache = |engine| Cache { dir: &cache_dir, engine, entropy: &entropy };
+        cache(&theirs).store(&keys, &digest, &native).unwrap();
+        assert!(cache(&theirs).load(&Linker::new(&theirs), &keys, &digest).unwrap().is_some());
+        assert!(cache(&ours).load(&Linker::new(&ours), &keys, &digest).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(entries.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_host_and_the_compile_child_generate_the_same_code() {
+        let hash = |config: &wasmtime::Config| {
+            let mut hasher = DefaultHasher::new();
+            wasmtime::Engine::new(config).unwrap().precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        };
+        assert_eq!(hash(&code_generation()), hash(&crate::config::host(1, 64 << 20)));
+    }
 }

@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use ringfence_core::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
@@ -18,6 +19,8 @@ use crate::error::{CompileError, CompileLimit, bounded};
 
 /// LIMIT: compile children at the same time.
 const CHILDREN_COUNT_MAX: usize = 2;
+/// LIMIT: wait for another compilation to end.
+const TURN_WAIT: Duration = Duration::from_millis(limits::COMPILE_TIME_MS_MAX);
 /// LIMIT: bytes of the child's error output that are kept.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
 
@@ -44,7 +47,10 @@ impl Compiler {
     /// Compiles a component in a child process. Call it inside a tokio runtime with I/O and timers.
     pub(crate) async fn compile(&self, component: Vec<u8>) -> Result<NativeCode, CompileError> {
         let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
-        let _turn = self.turns.acquire().await.map_err(|_| CompileError::Failed("the host is stopping".to_owned()))?;
+        let deadline = Duration::from_millis(self.config.limits.time_ms);
+        let turn = tokio::time::timeout(TURN_WAIT, self.turns.acquire()).await;
+        let turn = turn.map_err(|_| CompileError::Failed("too many components are being compiled".to_owned()))?;
+        let _turn = turn.map_err(|_| CompileError::Failed("the host is stopping".to_owned()))?;
         let mut child = Command::new(&self.config.program)
             .args(&self.config.args)
             .env_clear()
@@ -54,7 +60,6 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
-        let deadline = Duration::from_millis(self.config.limits.time_ms);
         match tokio::time::timeout(deadline, self.converse(&mut child, component)).await {
             Ok(Ok(ended)) => self.judge(ended),
             Ok(Err(error)) => Err(failed(error)),
@@ -68,7 +73,8 @@ impl Compiler {
     async fn converse(&self, child: &mut Child, component: Vec<u8>) -> std::io::Result<Ended> {
         let missing = || std::io::Error::other("a pipe to the compile child is missing");
         let mut stdin = child.stdin.take().ok_or_else(missing)?;
-        let mut stdout = child.stdout.take().ok_or_else(missing)?.take(self.config.limits.native_bytes.saturating_add(2));
+        let mut stdout =
+            child.stdout.take().ok_or_else(missing)?.take(self.config.limits.native_bytes.saturating_add(2));
         let mut stderr = child.stderr.take().ok_or_else(missing)?.take(STDERR_BYTES_MAX);
         let order = child::order(&self.config.limits);
         let (mut answer, mut errors) = (Vec::new(), Vec::new());

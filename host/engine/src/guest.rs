@@ -83,7 +83,16 @@ impl Guest {
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .build();
-        Self { host: setup.host, hooks: setup.hooks, meter: setup.meter, table, wasi, http, growth_bytes: 0, grown_bytes: 0 }
+        Self {
+            host: setup.host,
+            hooks: setup.hooks,
+            meter: setup.meter,
+            table,
+            wasi,
+            http,
+            growth_bytes: 0,
+            grown_bytes: 0,
+        }
     }
 
     /// The counters.
@@ -169,7 +178,8 @@ impl WasiHttpView for Guest {
 
 /// What [`WasiHttpHooks::send_request`] answers with.
 pub type SendAnswer = Box<
-    dyn Future<Output = Result<(http::Response<wasmtime_wasi_http::WasiBody>, SendEnd), wasmtime_wasi_http::Error>> + Send,
+    dyn Future<Output = Result<(http::Response<wasmtime_wasi_http::WasiBody>, SendEnd), wasmtime_wasi_http::Error>>
+        + Send,
 >;
 /// The end of an outgoing request's connection.
 pub type SendEnd = Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>;

@@ -3,8 +3,8 @@
 //! Must never allow a count to pass its budget unseen. The first reason to end an invocation wins and stays; the
 //! worker that runs the guest, and the guest parked in a host call, both learn of it at once.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ impl End {
 #[derive(Debug)]
 pub struct Meter {
     budget: Budget,
-    /// When the wall clock started: when the slot was given.
+    /// When the wall clock started: when the engine handed the guest to the workers.
     started: OnceLock<Instant>,
     /// Wall time is frozen here when the invocation is over (microseconds, 0 while it runs).
     wall_us: AtomicU64,
@@ -79,7 +79,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter with nothing spent. The wall clock starts when the engine gets it with a slot.
+    /// A meter with nothing spent. The wall clock starts when the engine hands the guest to the workers.
     pub fn new(budget: Budget) -> Arc<Self> {
         Arc::new(Self {
             budget,
@@ -248,7 +248,8 @@ impl Meter {
     }
 
     pub(crate) fn release(&self, bytes: u64) {
-        let _ = self.memory_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(bytes)));
+        let _ =
+            self.memory_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(bytes)));
     }
 
     pub(crate) fn note_refused_growth(&self) {
@@ -310,7 +311,14 @@ mod tests {
     use super::*;
 
     fn budget() -> Budget {
-        Budget { memory_bytes: 100, log_bytes: 10, host_calls_count: 2, outgoing_count: 1, response_bytes: 5, ..Budget::DEFAULT }
+        Budget {
+            memory_bytes: 100,
+            log_bytes: 10,
+            host_calls_count: 2,
+            outgoing_count: 1,
+            response_bytes: 5,
+            ..Budget::DEFAULT
+        }
     }
 
     #[test]

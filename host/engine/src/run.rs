@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::component::Accessor;
@@ -30,6 +30,8 @@ use crate::scheduler::{Lane, Slot, Workers};
 const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 /// LIMIT: most handles inside one component instance.
 const HANDLES_COUNT_MAX: usize = 10_000;
+/// LIMIT: wait for another rehearsal to end.
+const REHEARSAL_WAIT: Duration = Duration::from_secs(30);
 /// Epochs (milliseconds) between two looks at the meter.
 const SLICE_EPOCHS: u64 = 1;
 
@@ -80,7 +82,8 @@ pub(crate) async fn run(
 
 /// Instantiates the component and does nothing with it.
 pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetup) -> Result<(), RunError> {
-    let turn = Arc::clone(&shared.rehearsals).acquire_owned().await;
+    let turn = tokio::time::timeout(REHEARSAL_WAIT, Arc::clone(&shared.rehearsals).acquire_owned()).await;
+    let turn = turn.map_err(|_| RunError::Host("too many rehearsals at once".to_owned()))?;
     let turn = turn.map_err(|_| RunError::Host("the host is stopping".to_owned()))?;
     code.ready()?;
     let meter = Arc::clone(&guest.meter);
@@ -98,7 +101,7 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
         }
     };
     let stop = StopGuest(&ending);
-    start(shared, Place::Rehearsal { _turn: turn, started_at: Instant::now() }, &ending, Box::pin(work));
+    start(shared, Place::Rehearsal { _turn: turn }, &ending, Box::pin(work));
     let outcome = finished.await;
     std::mem::forget(stop);
     outcome.map_or_else(|_| Err(RunError::Host("the worker was stopped".to_owned())), |outcome| outcome.result)
@@ -119,14 +122,16 @@ async fn failure(ending: &Ending, finished: oneshot::Receiver<Outcome>, head: Ru
     ending.body_is_out();
     match finished.await {
         Ok(Outcome { usage, result }) => RunFailure { error: result.err().unwrap_or(head), usage },
-        Err(_) => RunFailure { error: RunError::Host("the worker was stopped".to_owned()), usage: ending.meter().usage() },
+        Err(_) => {
+            RunFailure { error: RunError::Host("the worker was stopped".to_owned()), usage: ending.meter().usage() }
+        }
     }
 }
 
 /// What an invocation holds while it runs.
 enum Place {
     Slot(Slot),
-    Rehearsal { _turn: OwnedSemaphorePermit, started_at: Instant },
+    Rehearsal { _turn: OwnedSemaphorePermit },
 }
 
 impl Place {
@@ -136,12 +141,6 @@ impl Place {
             Self::Rehearsal { .. } => None,
         }
     }
-    fn since(&self) -> Instant {
-        match self {
-            Self::Slot(slot) => slot.granted_at(),
-            Self::Rehearsal { started_at, .. } => *started_at,
-        }
-    }
 }
 
 type Guarded = Pin<Box<dyn Future<Output = (Store<Guest>, wasmtime::Result<()>)> + Send>>;
@@ -149,7 +148,8 @@ type Guarded = Pin<Box<dyn Future<Output = (Store<Guest>, wasmtime::Result<()>)>
 /// Hands the guest to the workers, with its deadline.
 fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded) {
     let meter = Arc::clone(ending.meter());
-    let deadline = meter.start(place.since());
+    // The time counts from here: what the host took to bring the code is not the plugin's.
+    let deadline = meter.start(Instant::now());
     let timer = {
         let meter = Arc::clone(&meter);
         shared.io.spawn(async move {
@@ -245,7 +245,11 @@ fn new_store(shared: &Shared, guest: GuestSetup) -> Store<Guest> {
 /// What a guest does at the end of its slice: end, make room, or go on.
 fn next_slice(meter: &Meter, workers: &Workers) -> wasmtime::Result<UpdateDeadline> {
     meter.tick()?;
-    Ok(if workers.is_contended() { UpdateDeadline::Yield(SLICE_EPOCHS) } else { UpdateDeadline::Continue(SLICE_EPOCHS) })
+    Ok(if workers.is_contended() {
+        UpdateDeadline::Yield(SLICE_EPOCHS)
+    } else {
+        UpdateDeadline::Continue(SLICE_EPOCHS)
+    })
 }
 
 async fn call(
@@ -259,7 +263,9 @@ async fn call(
     meter.arm_cpu();
     let result = match &proxy {
         Proxy::P2(guest) => call_p2(store, guest, request, head).await,
-        Proxy::P3(guest) => store.run_concurrent(async |accessor| call_p3(accessor, guest, request, head).await).await?,
+        Proxy::P3(guest) => {
+            store.run_concurrent(async |accessor| call_p3(accessor, guest, request, head).await).await?
+        }
     };
     match result {
         // A guest may end with `exit(0)` after its answer.

@@ -103,7 +103,8 @@ pub(crate) async fn secure(
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
             let of_certificate = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            let of_certificate = of_certificate.is_some_and(|inner| matches!(inner, rustls::Error::InvalidCertificate(_)));
+            let of_certificate =
+                of_certificate.is_some_and(|inner| matches!(inner, rustls::Error::InvalidCertificate(_)));
             Err(if of_certificate { HttpError::TlsCertificateError } else { HttpError::Tls(error) })
         }
     }
@@ -118,7 +119,10 @@ pub(crate) async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let handshake = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_COUNT_MAX).handshake(TokioIo::new(stream));
+    let handshake = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_COUNT_MAX)
+        .handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await?;
     let driver = Driver(tokio::spawn(async move {
         // How the connection ends shows in the answer's body; the task has nobody else to tell.

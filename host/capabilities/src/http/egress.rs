@@ -183,7 +183,12 @@ impl Gate {
 }
 
 impl WasiHttpHooks for Gate {
-    fn send_request(&mut self, request: http::Request<WasiBody>, options: Option<RequestOptions>, _: SendEnd) -> SendAnswer {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: SendEnd,
+    ) -> SendAnswer {
         let origin = match self.admit(request.uri()) {
             Ok(origin) => origin,
             Err(error) => return Box::new(async move { Err(error) }),
@@ -219,7 +224,9 @@ impl Outbound {
         notebook: &Notebook,
     ) -> Result<http::Response<WasiBody>, HttpError> {
         let options = options.unwrap_or_default();
-        let limit = |asked: Option<Duration>, ms: u64| asked.map_or(Duration::from_millis(ms), |asked| asked.min(Duration::from_millis(ms)));
+        let limit = |asked: Option<Duration>, ms: u64| {
+            asked.map_or(Duration::from_millis(ms), |asked| asked.min(Duration::from_millis(ms)))
+        };
         let connect_limit = limit(options.connect_timeout, self.config.connect_ms);
         let first_byte = limit(options.first_byte_timeout, self.config.first_byte_ms);
         let idle = limit(options.between_bytes_timeout, self.config.idle_ms);
@@ -242,7 +249,12 @@ impl Outbound {
     }
 
     /// The addresses of the origin, all of them checked.
-    async fn addresses(&self, origin: &Origin, wait: Duration, notebook: &Notebook) -> Result<Vec<SocketAddr>, HttpError> {
+    async fn addresses(
+        &self,
+        origin: &Origin,
+        wait: Duration,
+        notebook: &Notebook,
+    ) -> Result<Vec<SocketAddr>, HttpError> {
         let resolved = match origin.host.parse::<IpAddr>() {
             Ok(literal) => vec![SocketAddr::new(literal, origin.port)],
             Err(_) => {

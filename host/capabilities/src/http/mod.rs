@@ -12,5 +12,5 @@ mod tests;
 
 pub use address::AddressRange;
 pub use connect::{Resolver, SystemResolver};
-pub(crate) use egress::{Gate, Outbound};
 pub use egress::EgressConfig;
+pub(crate) use egress::{Gate, Outbound};

@@ -28,7 +28,9 @@ struct Script {
 impl Resolver for Script {
     fn resolve(&self, _: &str, port: u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
         let asked = self.asked.fetch_add(1, Ordering::SeqCst).min(self.answers.len() - 1);
-        let answer = self.answers[asked].iter().map(|address| if address.port() == 0 { SocketAddr::new(address.ip(), port) } else { *address });
+        let answer = self.answers[asked]
+            .iter()
+            .map(|address| if address.port() == 0 { SocketAddr::new(address.ip(), port) } else { *address });
         let answer = answer.collect();
         Box::pin(async move { Ok(answer) })
     }
@@ -112,7 +114,12 @@ async fn a_granted_origin_is_reached_in_origin_form_with_its_host() {
 #[tokio::test]
 async fn an_origin_that_is_not_granted_is_denied_and_the_owner_told_how_to_allow_it() {
     let mut setup = setup(&["https://api.example.com"], EgressConfig::strict(), Budget::DEFAULT).await;
-    for uri in ["https://evil.example.com/", "http://api.example.com/", "https://api.example.com:8443/", "https://api.example.com.evil.example/"] {
+    for uri in [
+        "https://evil.example.com/",
+        "http://api.example.com/",
+        "https://api.example.com:8443/",
+        "https://api.example.com.evil.example/",
+    ] {
         assert!(matches!(get(&mut setup.gate, uri).await, Err(Error::HttpRequestDenied)), "{uri}");
     }
     let told = setup.rig.lines.messages();
@@ -158,7 +165,8 @@ async fn a_name_that_turns_private_is_refused_when_it_does() {
 
 #[tokio::test]
 async fn a_redirect_is_the_guests_to_follow_and_checked_again() {
-    let (address, _asked) = server(b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n").await;
+    let (address, _asked) =
+        server(b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n").await;
     let origin = format!("http://{address}");
     let mut setup = setup(&[&origin], allowing(address), Budget::DEFAULT).await;
     let answer = get(&mut setup.gate, &origin).await.unwrap();

@@ -58,7 +58,9 @@ impl store::HostBucket for View<'_> {
     async fn list_keys(&mut self, bucket: Resource<Bucket>, cursor: Option<String>) -> Told<KeyResponse> {
         let answer = async {
             let after = match cursor.filter(|text| !text.is_empty()) {
-                Some(text) => Some(text.parse::<PageToken>().map_err(|_| KvError::Other("the cursor is unknown".to_owned()))?),
+                Some(text) => {
+                    Some(text.parse::<PageToken>().map_err(|_| KvError::Other("the cursor is unknown".to_owned()))?)
+                }
                 None => None,
             };
             let (keys, next) = self.kv_list(&bucket, after.as_ref()).await?;

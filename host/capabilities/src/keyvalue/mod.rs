@@ -132,7 +132,11 @@ impl View<'_> {
         Ok(bound.store.get(&bound.key(&name, key)?).await?.is_some())
     }
 
-    async fn kv_list(&mut self, bucket: &Resource<Bucket>, after: Option<&PageToken>) -> Answer<(Vec<String>, Option<PageToken>)> {
+    async fn kv_list(
+        &mut self,
+        bucket: &Resource<Bucket>,
+        after: Option<&PageToken>,
+    ) -> Answer<(Vec<String>, Option<PageToken>)> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
         let page = bound.store.scan(&bound.prefix(&name), after, PAGE_COUNT_MAX).await?;
@@ -140,7 +144,11 @@ impl View<'_> {
         Ok((keys, page.next))
     }
 
-    async fn kv_get_many(&mut self, bucket: &Resource<Bucket>, keys: Vec<String>) -> Answer<Vec<(String, Option<Vec<u8>>)>> {
+    async fn kv_get_many(
+        &mut self,
+        bucket: &Resource<Bucket>,
+        keys: Vec<String>,
+    ) -> Answer<Vec<(String, Option<Vec<u8>>)>> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
         few(keys.len())?;
@@ -184,7 +192,12 @@ impl View<'_> {
     }
 
     /// Adds to a number kept as decimal text, as the reference host does; an absent key counts as zero.
-    async fn kv_increment(&mut self, bucket: &Resource<Bucket>, key: &str, add: impl Fn(i128) -> Option<i128>) -> Answer<i128> {
+    async fn kv_increment(
+        &mut self,
+        bucket: &Resource<Bucket>,
+        key: &str,
+        add: impl Fn(i128) -> Option<i128>,
+    ) -> Answer<i128> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
         let key = bound.key(&name, key)?;
@@ -287,11 +300,19 @@ fn checked(value: Vec<u8>) -> Answer<Vec<u8>> {
 }
 
 fn few(count: usize) -> Answer<()> {
-    if count <= BATCH_COUNT_MAX { Ok(()) } else { Err(KvError::Other(format!("a batch has at most {BATCH_COUNT_MAX} keys"))) }
+    if count <= BATCH_COUNT_MAX {
+        Ok(())
+    } else {
+        Err(KvError::Other(format!("a batch has at most {BATCH_COUNT_MAX} keys")))
+    }
 }
 
 fn little(bytes: usize) -> Answer<()> {
-    if bytes <= BATCH_BYTES_MAX { Ok(()) } else { Err(KvError::Other(format!("a batch has at most {BATCH_BYTES_MAX} bytes"))) }
+    if bytes <= BATCH_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(KvError::Other(format!("a batch has at most {BATCH_BYTES_MAX} bytes")))
+    }
 }
 
 fn number(value: &[u8]) -> Answer<i128> {

@@ -33,7 +33,10 @@ async fn a_value_is_set_read_listed_and_deleted() {
     let mut view = guest.view();
     assert_eq!(draft::HostBucket::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap(), None);
     draft::HostBucket::set(&mut view, same(&bucket), "k".into(), b"v".to_vec()).await.unwrap().unwrap();
-    assert_eq!(draft::HostBucket::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap(), Some(b"v".to_vec()));
+    assert_eq!(
+        draft::HostBucket::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap(),
+        Some(b"v".to_vec())
+    );
     assert!(draft::HostBucket::exists(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap());
     let listed = draft::HostBucket::list_keys(&mut view, same(&bucket), None).await.unwrap().unwrap();
     assert_eq!((listed.keys, listed.cursor), (vec!["k".to_owned()], None));
@@ -106,7 +109,10 @@ async fn batches_answer_key_by_key() {
     let mut guest = rig.guest(Budget::DEFAULT);
     let bucket = open(&mut guest, "").await;
     let mut view = guest.view();
-    Batch2::set_many(&mut view, same(&bucket), vec![("a".into(), vec![1]), ("b".into(), vec![2])]).await.unwrap().unwrap();
+    Batch2::set_many(&mut view, same(&bucket), vec![("a".into(), vec![1]), ("b".into(), vec![2])])
+        .await
+        .unwrap()
+        .unwrap();
     let asked = vec!["a".to_owned(), "none".to_owned(), "b".to_owned()];
     let found = Batch::get_many(&mut view, same(&bucket), asked.clone()).await.unwrap().unwrap();
     assert_eq!(found, vec![Some(("a".to_owned(), vec![1])), None, Some(("b".to_owned(), vec![2]))]);
@@ -128,10 +134,18 @@ async fn of_two_swaps_from_one_value_one_wins_and_the_other_gets_the_newer_value
     let second = HostCas::new(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap();
     assert_eq!(HostCas::current(&mut view, Resource::new_borrow(first.rep())).await.unwrap().unwrap(), None);
     Atomics2::swap(&mut view, first, b"one".to_vec()).await.unwrap().unwrap();
-    let Err(CasError::CasFailed(newer)) = Atomics2::swap(&mut view, second, b"two".to_vec()).await.unwrap() else { panic!("both won") };
-    assert_eq!(HostCas::current(&mut view, Resource::new_borrow(newer.rep())).await.unwrap().unwrap(), Some(b"one".to_vec()));
+    let Err(CasError::CasFailed(newer)) = Atomics2::swap(&mut view, second, b"two".to_vec()).await.unwrap() else {
+        panic!("both won")
+    };
+    assert_eq!(
+        HostCas::current(&mut view, Resource::new_borrow(newer.rep())).await.unwrap().unwrap(),
+        Some(b"one".to_vec())
+    );
     Atomics2::swap(&mut view, newer, b"two".to_vec()).await.unwrap().unwrap();
-    assert_eq!(draft::HostBucket::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap(), Some(b"two".to_vec()));
+    assert_eq!(
+        draft::HostBucket::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap(),
+        Some(b"two".to_vec())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence_core::{Budget, TenantId, limits};
 use tokio::sync::oneshot;
@@ -22,7 +22,6 @@ pub struct Slot {
     room: Arc<Room>,
     tenant: TenantId,
     budget: Budget,
-    granted_at: Instant,
 }
 
 impl Slot {
@@ -33,9 +32,6 @@ impl Slot {
     /// What the invocation may spend.
     pub fn budget(&self) -> &Budget {
         &self.budget
-    }
-    pub(crate) fn granted_at(&self) -> Instant {
-        self.granted_at
     }
 }
 
@@ -113,7 +109,7 @@ impl Room {
     }
 
     fn slot(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Slot {
-        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget, granted_at: Instant::now() }
+        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget }
     }
 
     fn ask(&self, tenant: &TenantId) -> Result<Asked, AdmitError> {

@@ -25,7 +25,10 @@ pub struct Scheduler {
 
 impl Scheduler {
     pub(crate) fn start(slots: u32, worker_threads: usize, io: tokio::runtime::Handle) -> std::io::Result<Self> {
-        Ok(Self { room: Room::new(slots, Duration::from_millis(limits::SLOT_WAIT_MS_MAX)), workers: Workers::start(worker_threads, io)? })
+        Ok(Self {
+            room: Room::new(slots, Duration::from_millis(limits::SLOT_WAIT_MS_MAX)),
+            workers: Workers::start(worker_threads, io)?,
+        })
     }
 
     /// Waits for a turn in the tenant's own bounded queue, at most `limits::SLOT_WAIT_MS_MAX`.

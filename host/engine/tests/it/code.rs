@@ -3,10 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::support::{Dice, ENGINE, component, component_of, engine, tempdir};
 use ringfence_core::Digest;
 use ringfence_engine::{CompileError, CompileLimit, CompileLimits, EngineError};
 use ringfence_keys::{RootKey, RootKeyUri, TenantKeys};
-use crate::support::{Dice, ENGINE, component, component_of, engine, tempdir};
 
 const HELLO: &str = "(call $hello (local.get $out))";
 

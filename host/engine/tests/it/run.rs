@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::{ENGINE, call, code, component, start};
 use http_body_util::BodyExt;
 use ringfence_core::{Blame, Budget};
 use ringfence_engine::{BodyError, GuestSetup, Outcome, RunError, RunFailure};
-use crate::support::{ENGINE, call, code, component, start};
 
 const HELLO: &str = "(call $hello (local.get $out))";
 const SPIN: &str = "(loop $again (br $again))";

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use ringfence_core::{Budget, Entropy, TenantId};
 use ringfence_engine::{
-    Body, Code, CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, NativeCode, Outcome, Reply, RunFailure, full,
+    Body, Code, CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, NativeCode, Outcome, Reply, RunFailure,
+    full,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -135,7 +136,11 @@ pub async fn start(name: &str, code: &Code, budget: Budget) -> Result<Reply, Run
 }
 
 /// Runs the guest, reads its whole answer, and waits for its outcome.
-pub async fn call(name: &str, code: &Code, budget: Budget) -> Result<(Result<Bytes, ringfence_engine::BodyError>, Outcome), RunFailure> {
+pub async fn call(
+    name: &str,
+    code: &Code,
+    budget: Budget,
+) -> Result<(Result<Bytes, ringfence_engine::BodyError>, Outcome), RunFailure> {
     let reply = start(name, code, budget).await?;
     let body = reply.response.into_body().collect().await.map(|collected| collected.to_bytes());
     Ok((body, reply.finished.await.unwrap()))
