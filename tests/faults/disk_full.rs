@@ -11,7 +11,7 @@ use ringfence_tests::{Host, Place, answer, problem, string};
 use serde_json::json;
 
 /// A mounted tmpfs that is unmounted when dropped.
-struct Small(PathBuf, tempfile::TempDir);
+struct Small(PathBuf, #[expect(dead_code, reason = "the mount point goes when it goes")] tempfile::TempDir);
 
 impl Small {
     fn mount(mib: u32) -> Result<Self> {

@@ -6,7 +6,7 @@ use ringfence_tests::{answer, problem, string};
 
 use crate::{ship_hostile, started};
 
-const BUDGET: &str = "cpu_ms = 500\ntime_ms = 3000\nmemory_mib = 64";
+const BUDGET: &str = "cpu_ms = 2000\ntime_ms = 8000\nmemory_mib = 64";
 
 #[tokio::test]
 async fn every_misbehaviour_ends_at_its_budget_and_the_host_goes_on() -> Result<()> {
@@ -65,7 +65,7 @@ async fn loops_of_one_tenant_do_not_stop_another() -> Result<()> {
     let bad = host.tenant(&operator, "bad").await?;
     let good = host.tenant(&operator, "good").await?;
     good.ship("hello", "hello", "", &[]).await?;
-    ship_hostile(&bad, "cpu_ms = 2000\ntime_ms = 10000").await?;
+    ship_hostile(&bad, "cpu_ms = 500\ntime_ms = 60000").await?;
     let loops: Vec<_> =
         (0..6).map(|_| tokio::spawn(bad.admin.call(Method::GET, "/bad/hostile/spin").send())).collect();
     let mut answered = 0;

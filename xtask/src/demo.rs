@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::guests::{self, GuestsArgs};
-use crate::run::{quiet_cargo, root};
+use crate::run::{quiet_cargo, root, target};
 
 /// A word that must not be found on disk.
 const CANARY: &str = "canary-4f1d-the-quick-brown-plugin";
@@ -237,7 +237,7 @@ struct Stage {
 
 impl Stage {
     fn start(dir: &Path) -> Result<Self> {
-        let binary = root()?.join("target/debug/ringfence");
+        let binary = target()?.join("debug/ringfence");
         let mut child = Command::new(&binary)
             .args(["serve", "--dev", "--json", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"])
             .arg(dir.join("data"))

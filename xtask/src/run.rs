@@ -11,6 +11,11 @@ pub fn root() -> Result<PathBuf> {
     Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository around xtask")?.to_owned())
 }
 
+/// Where cargo puts what it builds.
+pub fn target() -> Result<PathBuf> {
+    Ok(std::env::var_os("CARGO_TARGET_DIR").map_or(root()?.join("target"), PathBuf::from))
+}
+
 /// Runs cargo in the root, its output shown as it comes; says how long it took.
 pub fn cargo(phase: &str, arguments: &[&str]) -> Result<()> {
     let start = Instant::now();

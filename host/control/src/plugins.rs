@@ -28,6 +28,11 @@ use crate::wire::{
     VersionDiff, VersionView,
 };
 
+/// LIMIT: bytes of a refused upload that are read and thrown away.
+const DRAIN_BYTES_MAX: usize = 8 << 20;
+/// LIMIT: how long that may take.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Lists a tenant's plugins.
 #[utoipa::path(get, path = "/tenants/{tenant}/plugins", tag = "plugins", params(Paging),
     responses((status = 200, body = Page<PluginView>), (status = "default", body = Problem)))]
@@ -100,13 +105,20 @@ pub async fn push(
     let store = reached.store;
     let log = Log::Tenant(store.clone());
     let details = json!({ "version": label.to_string() });
-    let body = idle_capped(request.into_body().into_data_stream());
+    let mut body = idle_capped(request.into_body().into_data_stream());
     let published = control
         .bracket(&call, &log, reached.permit, codes::VERSION_PUSHED, details, async |permit| {
-            let pushed = control.parts.registry.push(permit, &store, &plugin, &label, manifest, body).await?;
+            let pushed = control.parts.registry.push(permit, &store, &plugin, &label, manifest, &mut body).await?;
             Ok(pushed)
         })
-        .await?;
+        .await;
+    let published = match published {
+        Ok(published) => published,
+        Err(error) => {
+            drain(&mut body).await;
+            return Err(error);
+        }
+    };
     let grants = control.parts.registry.grants(&store, &plugin).await?;
     let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((
@@ -141,9 +153,11 @@ pub async fn diff(
     State(control): State<Control>,
     call: Call,
     Path((tenant, plugin)): Path<(String, String)>,
-    Asked(between): Asked<Between>,
+    between: Result<Asked<Between>, ApiError>,
 ) -> Result<Json<VersionDiff>, ApiError> {
     let (reached, plugin) = control.reach_plugin::<act::ReadPlugin>(&call, &tenant, &plugin).await?;
+    // The boundary comes before any word about the query.
+    let Asked(between) = between?;
     let (from, to) = (parse_version(&between.from)?, parse_version(&between.to)?);
     let detail = control.parts.registry.plugin(reached.permit, &reached.store, &plugin).await?;
     let find = |label: &Version| {
@@ -364,6 +378,21 @@ fn manifest_of(headers: &HeaderMap, plugin: &str, label: &Version) -> Result<Man
 fn manifest_error(error: &ManifestError) -> ApiError {
     let place = if error.line == 0 { String::new() } else { format!("plugin.toml:{}:{}: ", error.line, error.column) };
     ApiError::new("bad-manifest", format!("{place}{}", error.message))
+}
+
+/// Reads on a little after a refusal: a client that is still sending would otherwise meet a closed connection before it
+/// reads why.
+async fn drain(body: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin)) {
+    let mut left = DRAIN_BYTES_MAX;
+    let reading = async {
+        while let Some(Ok(bytes)) = body.next().await {
+            match left.checked_sub(bytes.len()) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_TIME_MAX, reading).await;
 }
 
 /// Ends an upload that stops arriving.

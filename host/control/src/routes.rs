@@ -108,8 +108,7 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
     let id = RequestId::random(&*control.parts.entropy);
     request.extensions_mut().insert(id.clone());
     let headers = request.headers();
-    let ambiguous = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
-        || headers.get_all(header::CONTENT_LENGTH).iter().count() > 1
+    let ambiguous = headers.get_all(header::CONTENT_LENGTH).iter().count() > 1
         || headers.get_all(header::HOST).iter().count() > 1;
     let mut response = if ambiguous {
         ApiError::new("bad-request", "the head can be read in two ways").into_response()

@@ -18,6 +18,7 @@ mod push;
 mod record;
 mod registry;
 mod start;
+mod turns;
 
 pub use error::RegistryError;
 pub use inspect::{Import, InspectError, Inspection, inspect};

@@ -20,6 +20,8 @@ use crate::loader::{Loader, blocking, compile};
 use crate::record::{PluginRecord, StoredVersion, VersionRecord, plugin_key, quarantine_key, version_key};
 use crate::RegistryError;
 
+/// LIMIT: longest time that an upload may take to arrive, however steadily it trickles.
+const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(15 * 60);
 /// LIMIT: most bytes of a version's description.
 const DESCRIPTION_BYTES_MAX: usize = 512;
 
@@ -90,12 +92,17 @@ impl Upload<'_> {
         let mut writer = self.store.blobs().create().await?;
         let (mut hasher, mut bytes) = (Sha256::new(), 0_u64);
         let idle = Duration::from_millis(BODY_IDLE_MS_MAX);
+        let end = tokio::time::Instant::now() + ARRIVAL_TIME_MAX;
         // Dropping the unfinished writer on any of these errors removes its file.
         loop {
-            let chunk = match tokio::time::timeout(idle, body.next()).await {
+            let wait = end.min(tokio::time::Instant::now() + idle);
+            let chunk = match tokio::time::timeout_at(wait, body.next()).await {
                 Ok(None) => break,
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(_))) => return Err(RegistryError::Truncated { why: "the connection broke".to_owned() }),
+                Err(_) if wait == end => {
+                    return Err(RegistryError::Truncated { why: format!("it took more than {} s", ARRIVAL_TIME_MAX.as_secs()) });
+                }
                 Err(_) => return Err(RegistryError::Truncated { why: format!("nothing arrived for {} s", idle.as_secs()) }),
             };
             bytes = bytes.saturating_add(chunk.len() as u64);

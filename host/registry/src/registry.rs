@@ -4,9 +4,7 @@
 //! never let a version answer calls whose needs are not granted. Publishing and going live are two acts: a version is
 //! immutable, a route moves.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -17,7 +15,6 @@ use ringfence_core::{
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{TenantStore, Tenants};
 use semver::Version;
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::live::{Choice, Live, Route, VersionRef};
 use crate::loader::Loader;
@@ -26,14 +23,9 @@ use crate::record::{
     Canary, PluginDetail, PluginRecord, PluginSummary, Published, RouteState, StoredVersion, VersionDiff, VersionRecord,
     grants_key, plugin_key, plugins_key, route_key, version_key, versions_key,
 };
+use crate::turns::Turns;
 use crate::{RegistryError, address, diff, grants, start};
 
-/// LIMIT: uploads that are inspected and compiled at the same time; each holds its component in memory.
-const UPLOADS_COUNT_MAX: usize = 2;
-/// LIMIT: longest wait for one's turn to be inspected.
-const UPLOAD_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Locks that changes of plugins are spread over.
-const LOCKS_COUNT: usize = 64;
 /// LIMIT: versions a route remembers for rolling back.
 const HISTORY_COUNT_MAX: usize = 16;
 /// LIMIT: records of one kind read for one answer.
@@ -55,9 +47,7 @@ struct Inner {
     domain: Option<String>,
     live: Live,
     loader: Loader,
-    uploads: Semaphore,
-    /// One change of a plugin at a time, so that what is live follows what is durable in the same order.
-    locks: Vec<Mutex<()>>,
+    turns: Turns,
 }
 
 impl Registry {
@@ -83,8 +73,7 @@ impl Registry {
             clock,
             domain,
             live,
-            uploads: Semaphore::new(UPLOADS_COUNT_MAX),
-            locks: (0..LOCKS_COUNT).map(|_| Mutex::new(())).collect(),
+            turns: Turns::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -103,6 +92,7 @@ impl Registry {
         let by = spend(&permit, store, Some(plugin))?.clone();
         let upload = Upload { store, plugin, label, manifest: &manifest, by: &by };
         upload.check_manifest()?;
+        let _place = self.inner.turns.arrive(store)?;
         let quarantined = upload.quarantine(body).await?;
         let digest = quarantined.digest;
         if let Some(existing) = version(store, plugin, label).await? {
@@ -110,10 +100,10 @@ impl Registry {
             return self.published_before(&upload, digest, existing).await;
         }
         match self.publish(&upload, quarantined).await {
-            // Someone published the same label while this upload was being compiled.
-            Err(error) => match version(store, plugin, label).await {
-                Ok(Some(existing)) => self.published_before(&upload, digest, existing).await,
-                _ => Err(error),
+            // Someone published the same label while this upload was being compiled, or the store lost its voice just then.
+            Err(RegistryError::Unavailable) => match version(store, plugin, label).await? {
+                Some(existing) => self.published_before(&upload, digest, existing).await,
+                None => Err(RegistryError::Unavailable),
             },
             published => published,
         }
@@ -211,7 +201,7 @@ impl Registry {
         percent: Option<u8>,
     ) -> Result<RouteState, RegistryError> {
         let by = spend(&permit, store, Some(plugin))?.clone();
-        let _turn = self.turn(store, plugin).await;
+        let _turn = self.inner.turns.change(store, plugin).await;
         let stored = self.deployable(store, plugin, label).await?;
         let before: Option<RouteState> = store.get_json(&route_key(plugin)).await?;
         let now = self.inner.clock.now();
@@ -242,7 +232,7 @@ impl Registry {
         plugin: &PluginName,
     ) -> Result<RouteState, RegistryError> {
         let by = spend(&permit, store, Some(plugin))?.clone();
-        let _turn = self.turn(store, plugin).await;
+        let _turn = self.inner.turns.change(store, plugin).await;
         existing(store, plugin).await?;
         let nothing = || RegistryError::NothingToRollBack { plugin: plugin.clone() };
         let mut state: RouteState = store.get_json(&route_key(plugin)).await?.ok_or_else(nothing)?;
@@ -297,7 +287,7 @@ impl Registry {
     async fn publish(&self, upload: &Upload<'_>, quarantined: Quarantined) -> Result<Published, RegistryError> {
         let Inner { engine, loader, clock, rehearsal, .. } = &*self.inner;
         let compiled = async {
-            let _turn = self.upload_turn().await?;
+            let _turn = self.inner.turns.compile().await?;
             let verified = quarantined.inspect().await?.verify(upload);
             verified.compile(upload, engine, loader, rehearsal(), &**clock).await
         };
@@ -308,7 +298,7 @@ impl Registry {
                 return Err(error);
             }
         };
-        let _turn = self.turn(upload.store, upload.plugin).await;
+        let _turn = self.inner.turns.change(upload.store, upload.plugin).await;
         let before: Option<PluginRecord> = match upload.store.get_json(&plugin_key(upload.plugin)).await {
             Ok(before) => before,
             Err(error) => {
@@ -407,31 +397,13 @@ impl Registry {
         plugin: &PluginName,
         change: impl FnOnce(&mut Grants) -> Result<(), RegistryError>,
     ) -> Result<Grants, RegistryError> {
-        let _turn = self.turn(store, plugin).await;
+        let _turn = self.inner.turns.change(store, plugin).await;
         existing(store, plugin).await?;
         let mut granted: Grants = store.get_json(&grants_key(plugin)).await?.unwrap_or_default();
         change(&mut granted)?;
         store.put_json(&grants_key(plugin), &granted).await?;
         self.inner.live.ensure(store, plugin).grants.store(Arc::new(granted.clone()));
         Ok(granted)
-    }
-
-    /// One's turn to change a plugin. Holders wait for the store only, and the store's waits have deadlines.
-    async fn turn(&self, store: &TenantStore, plugin: &PluginName) -> Option<MutexGuard<'_, ()>> {
-        let mut hasher = DefaultHasher::new();
-        (store.label(), plugin).hash(&mut hasher);
-        let index = hasher.finish() as usize % LOCKS_COUNT;
-        match self.inner.locks.get(index) {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        }
-    }
-
-    async fn upload_turn(&self) -> Result<SemaphorePermit<'_>, RegistryError> {
-        match tokio::time::timeout(UPLOAD_WAIT_MAX, self.inner.uploads.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(RegistryError::Busy),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ringfence_core::{Budget, Capability, Grant, proof::act};
+use ringfence_core::{Budget, Capability, Grant};
 use ringfence_registry::{Change, Registry, RegistryError, RouteState};
 use ringfence_store::TenantStore;
 use support::{World, body, component, component_with, label, manifest, name, permit, push};
@@ -130,11 +130,35 @@ async fn an_upload_over_the_limit_is_stopped_while_it_arrives() {
     let piece = Bytes::from(vec![0_u8; 1 << 20]);
     // Endless: whoever waited for its end would never answer.
     let endless = futures::stream::repeat_with(move || Ok::<_, std::io::Error>(piece.clone()));
-    let pushed = registry.push(
-        permit(&acme, Some("visits")), &acme, &name("visits"), &label("0.1.0"), manifest("visits", "0.1.0", ""), endless,
-    );
-    assert_eq!(code(pushed.await), "too-large");
+    let (visits, version, said) = (name("visits"), label("0.1.0"), manifest("visits", "0.1.0", ""));
+    let pushed = registry.push(permit(&acme, Some("visits")), &acme, &visits, &version, said, endless).await;
+    assert_eq!(code(pushed), "too-large");
     assert_eq!(world.files(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_cannot_take_all_places_for_uploads() {
+    let world = World::new().await;
+    let (acme, evil, registry) = (world.tenant("acme").await, world.tenant("evil").await, world.open().await);
+    let (target, tenant) = (&registry, &evil);
+    let stuck = (0..4).map(|_| {
+        let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let (allowed, said) = (permit(tenant, Some("visits")), manifest("visits", "0.1.0", ""));
+        Box::pin(async move { target.push(allowed, tenant, &name("visits"), &label("0.1.0"), said, never).await })
+    });
+    let stuck = futures::future::join_all(stuck);
+    let others = async {
+        // The four are polled first and hold their places from then on.
+        tokio::task::yield_now().await;
+        assert_eq!(code(push(&registry, &evil, "visits", "0.2.0", "", component("x", &[])).await), "overloaded");
+        assert_eq!(code(push(&registry, &acme, "visits", "0.2.0", "", component("x", &[])).await), "ok");
+    };
+    tokio::select! {
+        biased;
+        _ = stuck => panic!("they never end"),
+        () = others => {}
+    }
+    assert_eq!(code(push(&registry, &evil, "visits", "0.2.0", "", component("x", &[])).await), "ok", "places are given back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

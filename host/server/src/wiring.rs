@@ -75,6 +75,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         MissingRootKey::Refuse => RootKey::open(&uri).context("the root key of this data directory is needed")?,
     });
     let root_key = format!("{} ({})", root.id(), assurance(&root));
+    refuse_after_damage(&place.data.join("store"))?;
     let store = Store::open_sled(&place.data.join("store"), SledOptions::RECOMMENDED).context("the store does not open")?;
     let tenants = Tenants::open(store.clone(), root, entropy.clone(), clock.clone()).await?;
 
@@ -136,6 +137,21 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         },
     });
     Ok(Wired { gateway, control, identity, audit, metering, logs, store })
+}
+
+/// A damaged store was set aside at an earlier start. Coming up empty then would look like every tenant had gone, and a
+/// service manager that restarts us would do just that.
+fn refuse_after_damage(dir: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("quarantine-") {
+            anyhow::bail!(
+                "a damaged store lies in `{}`: restore a backup, or move that directory elsewhere to begin empty",
+                entry.path().display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// How well the root key is kept, in a word.

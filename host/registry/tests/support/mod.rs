@@ -65,7 +65,7 @@ impl World {
     pub async fn open_with_domain(&self, domain: Option<&str>) -> Registry {
         let rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
         let domain = domain.map(str::to_owned);
-        Registry::open_with_domain(self.tenants.clone(), self.engine.clone(), rehearsal, self.clock.clone(), domain).await.unwrap()
+        Registry::open(self.tenants.clone(), self.engine.clone(), rehearsal, self.clock.clone(), domain).await.unwrap()
     }
 
     pub async fn tenant(&self, name: &str) -> TenantStore {

@@ -91,7 +91,11 @@ fn early() -> Response {
 
 /// Takes memory a MiB at a time and touches every page; aborts when it is refused, as programs do.
 fn memory(mebibytes: u64) -> Response {
-    let held: Vec<Vec<u8>> = (0..mebibytes).map(|_| black_box(vec![1_u8; MEBIBYTE])).collect();
+    // Pushed one by one: collecting would ask for all of it at once, and panic instead of taking.
+    let mut held = Vec::new();
+    for _ in 0..mebibytes {
+        held.push(black_box(vec![1_u8; MEBIBYTE]));
+    }
     format!("took {} MiB\n", held.len()).into_response()
 }
 
@@ -111,7 +115,10 @@ fn memory_polite(mebibytes: u64) -> Response {
 
 /// Many small allocations that never end; the allocator aborts when it is refused.
 fn allocations(count: u64) -> Response {
-    let held: Vec<Box<u64>> = (0..count).map(Box::new).collect();
+    let mut held = Vec::new();
+    for number in 0..count {
+        held.push(black_box(Box::new(number)));
+    }
     format!("{} allocations\n", black_box(held).len()).into_response()
 }
 
