@@ -16,8 +16,10 @@ struct Small(PathBuf, #[expect(dead_code, reason = "the mount point goes when it
 impl Small {
     fn mount(mib: u32) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "ringfence-test"]).arg(dir.path()).status()?;
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "ringfence-test"])
+            .arg(dir.path())
+            .status()?;
         ensure!(status.success(), "mounting a tmpfs needs root");
         Ok(Self(dir.path().to_owned(), dir))
     }
@@ -46,7 +48,10 @@ async fn a_full_disk_refuses_writes_and_heals() -> Result<()> {
 
     let (status, refused) = problem(acme.admin.put(&acme.path("/secrets/two")).body("during").send().await?).await?;
     assert!(matches!(status, 503 | 507), "{refused}");
-    assert!(matches!(string(&refused, "code")?.as_str(), "audit-unavailable" | "store-full" | "store-unavailable"), "{refused}");
+    assert!(
+        matches!(string(&refused, "code")?.as_str(), "audit-unavailable" | "store-full" | "store-unavailable"),
+        "{refused}"
+    );
     let names = answer(acme.admin.get(&acme.path("/secrets")).send().await?).await?;
     assert_eq!(names["items"].as_array().map(Vec::len), Some(1), "a refused write has no effect");
     let ready = reqwest::get(format!("{}/readyz", host.control)).await?;

@@ -50,7 +50,8 @@ async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
         assert!((least + 1..=most + 1).contains(&counted), "cycle {cycle}: {counted} counted, {least} acknowledged");
         let detail = answer(admin.get("/tenants/acme/plugins/visits").send().await?).await?;
         for version in &versions {
-            let known = detail["versions"].as_array().is_some_and(|list| list.iter().any(|v| v["version"] == **version));
+            let known =
+                detail["versions"].as_array().is_some_and(|list| list.iter().any(|v| v["version"] == **version));
             assert!(known, "cycle {cycle}: acknowledged version {version} is lost");
         }
     }
@@ -134,8 +135,12 @@ async fn a_broken_store_is_set_aside_and_said_not_overwritten() -> Result<()> {
     };
     let text = format!("{error:#}");
     assert!(!text.contains("panicked"), "{text}");
-    let aside = |path: &std::path::Path| path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("quarantine"));
-    let kept = files_under(&place.data())?.into_iter().any(|(path, kept)| aside(&path) && path.ends_with("db/db") && !kept.is_empty());
+    let aside = |path: &std::path::Path| {
+        path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("quarantine"))
+    };
+    let kept = files_under(&place.data())?
+        .into_iter()
+        .any(|(path, kept)| aside(&path) && path.ends_with("db/db") && !kept.is_empty());
     assert!(kept, "the broken database is kept for whoever restores it: {text}");
     let Err(again) = Host::start(&place).map(drop) else {
         anyhow::bail!("the second start came up empty");

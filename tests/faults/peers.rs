@@ -42,11 +42,15 @@ async fn a_body_that_stops_arriving_is_ended() -> Result<()> {
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("redact", "redact", "[budget]\ntime_ms = 60000\n", &[]).await?;
-    for (port, path) in [(&host.plugins, "/acme/redact/"), (&host.control, "/api/v1/tenants/acme/plugins/x/versions/0.1.0")] {
+    for (port, path) in
+        [(&host.plugins, "/acme/redact/"), (&host.control, "/api/v1/tenants/acme/plugins/x/versions/0.1.0")]
+    {
         let method = if path.starts_with("/api") { "PUT" } else { "POST" };
         let token = acme.admin.token.clone().unwrap_or_default();
         let mut stream = TcpStream::connect(port.trim_start_matches("http://")).await?;
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: 1000\r\n\r\nabc");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: 1000\r\n\r\nabc"
+        );
         stream.write_all(head.as_bytes()).await?;
         let mut got = Vec::new();
         let _ = tokio::time::timeout(Duration::from_secs(40), stream.read_buf(&mut got)).await?;

@@ -90,9 +90,14 @@ async fn a_webhook_verifies_with_a_secret_and_calls_the_allowed_host() -> Result
     });
     let body = "{\"paid\":true}";
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"shared");
-    let signature: String = ring::hmac::sign(&key, body.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let signature: String =
+        ring::hmac::sign(&key, body.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect();
     let call = |signature: String| {
-        acme.admin.call(Method::POST, "/acme/webhook/").header("x-signature", format!("sha256={signature}")).body(body).send()
+        acme.admin
+            .call(Method::POST, "/acme/webhook/")
+            .header("x-signature", format!("sha256={signature}"))
+            .body(body)
+            .send()
     };
     assert_eq!(call("00".repeat(32)).await?.status(), StatusCode::UNAUTHORIZED);
     let forwarded = call(signature).await?;

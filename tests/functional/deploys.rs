@@ -12,7 +12,8 @@ async fn a_need_that_is_not_granted_stops_a_deploy_and_the_help_mends_it() -> Re
     let acme = host.tenant(&operator, "acme").await?;
     acme.push("visits", "visits", "0.1.0", "[needs]\nkeyvalue = [\"default\"]\n").await?;
     let deploy = acme.path("/plugins/visits/deploy");
-    let (status, refused) = problem(acme.admin.post(&deploy).json(&json!({ "version": "0.1.0" })).send().await?).await?;
+    let (status, refused) =
+        problem(acme.admin.post(&deploy).json(&json!({ "version": "0.1.0" })).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (409, Some("need-not-granted")));
     assert_eq!(refused["detail"], "`visits@0.1.0` needs `keyvalue`, which tenant `acme` has not granted");
     assert_eq!(refused["help"], "ringfence grant visits keyvalue default");
@@ -49,7 +50,8 @@ async fn a_canary_takes_its_share() -> Result<()> {
     acme.push("redact", "p", "2.0.0", "").await?;
     acme.deploy("p", "1.0.0").await?;
     let path = acme.path("/plugins/p/deploy");
-    let canary = answer(acme.admin.post(&path).json(&json!({ "version": "2.0.0", "percent": 40 })).send().await?).await?;
+    let canary =
+        answer(acme.admin.post(&path).json(&json!({ "version": "2.0.0", "percent": 40 })).send().await?).await?;
     assert_eq!(canary["version"], "1.0.0");
     assert_eq!(canary["canary"], json!({ "version": "2.0.0", "percent": 40 }));
     let mut old = 0;
@@ -74,7 +76,8 @@ async fn two_versions_can_be_compared() -> Result<()> {
     let diff = answer(acme.admin.get(&acme.path("/plugins/p/diff?from=1.0.0&to=2.0.0")).send().await?).await?;
     assert_eq!(diff["added"][0]["capability"], "keyvalue");
     assert_eq!(diff["same_digest"], false);
-    let (status, missing) = problem(acme.admin.get(&acme.path("/plugins/p/diff?from=1.0.0&to=9.0.0")).send().await?).await?;
+    let (status, missing) =
+        problem(acme.admin.get(&acme.path("/plugins/p/diff?from=1.0.0&to=9.0.0")).send().await?).await?;
     assert_eq!((status, string(&missing, "code")?.as_str()), (404, "version-not-found"));
     Ok(())
 }

@@ -84,13 +84,16 @@ async fn a_tenants_policy_can_open_a_plugin_to_everyone() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
-    let text = "permit(principal, action == Ringfence::Action::\"invoke\", resource == Ringfence::Plugin::\"acme/hello\");";
+    let text =
+        "permit(principal, action == Ringfence::Action::\"invoke\", resource == Ringfence::Plugin::\"acme/hello\");";
     let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?;
     assert_eq!(answer(put).await?["version"], 1);
     assert_eq!(host.anonymous().fetch("/acme/hello/").await?.0, StatusCode::OK);
-    let stale = acme.admin.put(&acme.path("/policy")).header("if-match", "\"0\"").json(&json!({ "text": "" })).send().await?;
+    let stale =
+        acme.admin.put(&acme.path("/policy")).header("if-match", "\"0\"").json(&json!({ "text": "" })).send().await?;
     assert_eq!(stale.status(), StatusCode::PRECONDITION_FAILED);
-    let closed = acme.admin.put(&acme.path("/policy")).header("if-match", "\"1\"").json(&json!({ "text": "" })).send().await?;
+    let closed =
+        acme.admin.put(&acme.path("/policy")).header("if-match", "\"1\"").json(&json!({ "text": "" })).send().await?;
     assert_eq!(closed.status(), StatusCode::OK);
     assert_eq!(host.anonymous().fetch("/acme/hello/").await?.0, StatusCode::UNAUTHORIZED);
     let wrong = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": "permit(everything);" })).send().await?;

@@ -85,7 +85,8 @@ async fn log_of(tenant: &Tenant) -> Result<(Vec<(String, Value, String)>, Value)
     let mut entries = Vec::new();
     let mut cursor = String::from("0");
     loop {
-        let page = answer(tenant.admin.get(&tenant.path(&format!("/audit?from={cursor}&limit=50"))).send().await?).await?;
+        let page =
+            answer(tenant.admin.get(&tenant.path(&format!("/audit?from={cursor}&limit=50"))).send().await?).await?;
         for item in page["items"].as_array().into_iter().flatten() {
             entries.push((string(item, "envelope")?, item["body"].clone(), string(item, "salt")?));
         }

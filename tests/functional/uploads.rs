@@ -78,12 +78,8 @@ async fn an_upload_over_the_cap_is_cut_off() -> Result<()> {
     let before = blob_count(&host.data)?;
     let chunk = bytes::Bytes::from(vec![0_u8; 1 << 20]);
     let endless = futures::stream::iter((0..70).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
-    let sent = acme
-        .admin
-        .put(&acme.path("/plugins/x/versions/0.1.0"))
-        .body(reqwest::Body::wrap_stream(endless))
-        .send()
-        .await;
+    let sent =
+        acme.admin.put(&acme.path("/plugins/x/versions/0.1.0")).body(reqwest::Body::wrap_stream(endless)).send().await;
     // The host may answer and close while bytes are still on their way.
     if let Ok(response) = sent {
         let (status, answer) = problem(response).await?;
@@ -104,7 +100,8 @@ async fn an_upload_that_breaks_off_leaves_nothing() -> Result<()> {
     let sent =
         acme.admin.put(&acme.path("/plugins/x/versions/0.1.0")).body(reqwest::Body::wrap_stream(broken)).send().await;
     assert!(sent.is_err());
-    ringfence_tests::eventually("the half upload is taken away", async || Ok(blob_count(&host.data)? == before)).await?;
+    ringfence_tests::eventually("the half upload is taken away", async || Ok(blob_count(&host.data)? == before))
+        .await?;
     assert_eq!(acme.push_raw(MANIFEST, "x", "0.1.0", guest("hello")?).await?.status(), 201);
     Ok(())
 }

@@ -34,7 +34,9 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
 fn body_for(path: &str) -> Value {
     match path.rsplit('/').next() {
         Some("tenants") => json!({ "name": "made" }),
-        Some("tokens") => json!({ "name": "k", "role": if path.contains("/tenants/") { "caller" } else { "operator" } }),
+        Some("tokens") => {
+            json!({ "name": "k", "role": if path.contains("/tenants/") { "caller" } else { "operator" } })
+        }
         Some("deploy") => json!({ "version": "0.1.0" }),
         Some("policy") => json!({ "text": "" }),
         Some("keyvalue") => json!({ "scope": ["default"] }),
@@ -113,10 +115,14 @@ async fn the_role_by_endpoint_matrix_is_the_golden_one() -> Result<()> {
     for role in ["developer", "auditor", "caller"] {
         people.push((role, acme.member(&host, role, role).await?));
     }
-    let mut lines = vec![format!("{:<62} {}", "endpoint", people.iter().map(|(role, _)| *role).collect::<Vec<_>>().join(" "))];
+    let mut lines =
+        vec![format!("{:<62} {}", "endpoint", people.iter().map(|(role, _)| *role).collect::<Vec<_>>().join(" "))];
     for (method, path, label) in operations("acme")? {
         // These would take away what the rest of the table is about; each has a test of its own.
-        if label == "DELETE /api/v1/tenants/{tenant}" || label.ends_with("/suspend") || path == "/zero-trust/authenticate" {
+        if label == "DELETE /api/v1/tenants/{tenant}"
+            || label.ends_with("/suspend")
+            || path == "/zero-trust/authenticate"
+        {
             continue;
         }
         let mut row = Vec::new();
@@ -124,7 +130,11 @@ async fn the_role_by_endpoint_matrix_is_the_golden_one() -> Result<()> {
             let (status, answer) = send(who, &method, &path).await?;
             let verdict = match (status, answer["code"].as_str()) {
                 (403, Some("denied")) => "no",
-                (404, Some("not-found")) if answer["detail"] == "there is no such thing here" && *role == "operator" => "hidden",
+                (404, Some("not-found"))
+                    if answer["detail"] == "there is no such thing here" && *role == "operator" =>
+                {
+                    "hidden"
+                }
                 (401, _) => "401",
                 _ => "yes",
             };

@@ -33,8 +33,16 @@ async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
     host.stop()?;
 
     let mut words: Vec<Vec<u8>> = [
-        "quokka-visits", "kea-bird-key", "platypus-key", "wombat-value", "numbat-name", "echidna-secret",
-        "cassowary-config", "dingo-value", "bilby-member", "bandicoot-policy",
+        "quokka-visits",
+        "kea-bird-key",
+        "platypus-key",
+        "wombat-value",
+        "numbat-name",
+        "echidna-secret",
+        "cassowary-config",
+        "dingo-value",
+        "bilby-member",
+        "bandicoot-policy",
     ]
     .iter()
     .map(|word| word.as_bytes().to_vec())
@@ -46,7 +54,11 @@ async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
     for (path, bytes) in files_under(&data)? {
         let name = path.display().to_string();
         for word in &words {
-            assert!(!bytes.windows(word.len()).any(|window| window == word), "{} is in {name}", String::from_utf8_lossy(word));
+            assert!(
+                !bytes.windows(word.len()).any(|window| window == word),
+                "{} is in {name}",
+                String::from_utf8_lossy(word)
+            );
             assert!(!name.contains(&*String::from_utf8_lossy(word)), "{name}");
         }
         assert!(!name.contains("zanzibar"), "{name}");

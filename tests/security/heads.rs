@@ -25,10 +25,7 @@ async fn raw(host: &Host, bytes: &[u8]) -> Result<String> {
 }
 
 fn statuses(answer: &str) -> Vec<u16> {
-    answer
-        .lines()
-        .filter_map(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok())
-        .collect()
+    answer.lines().filter_map(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()).collect()
 }
 
 async fn hello(host: &Host, operator: &ringfence_tests::Session) -> Result<(Tenant, String)> {
@@ -65,8 +62,14 @@ async fn what_follows_an_ambiguous_head_is_never_read_as_a_request() -> Result<(
     let (_acme, auth) = hello(&host, &operator).await?;
     let inner = format!("GET /acme/hello/ HTTP/1.1\r\nhost: a\r\n{auth}\r\n");
     for head in [
-        format!("POST /acme/hello/ HTTP/1.1\r\nhost: a\r\n{auth}content-length: {}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{inner}", inner.len() + 5),
-        format!("POST /acme/hello/ HTTP/1.1\r\nhost: a\r\n{auth}content-length: 0\r\ncontent-length: {}\r\n\r\n{inner}", inner.len()),
+        format!(
+            "POST /acme/hello/ HTTP/1.1\r\nhost: a\r\n{auth}content-length: {}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{inner}",
+            inner.len() + 5
+        ),
+        format!(
+            "POST /acme/hello/ HTTP/1.1\r\nhost: a\r\n{auth}content-length: 0\r\ncontent-length: {}\r\n\r\n{inner}",
+            inner.len()
+        ),
         format!("POST /acme/hello/ HTTP/1.1\r\nhost: a\r\n{auth}transfer-encoding: xchunked\r\n\r\n{inner}"),
         format!("POST /acme/hello/ HTTP/1.1\r\nhost: a\r\n{auth}transfer-encoding: chunked, identity\r\n\r\n{inner}"),
     ] {

@@ -54,7 +54,8 @@ async fn an_endless_answer_is_cut_and_not_silently() -> Result<()> {
     ship_hostile(&bad, "cpu_ms = 4000\ntime_ms = 20000").await?;
     let response = bad.admin.call(Method::GET, "/bad/hostile/huge-response").send().await?;
     assert!(response.bytes().await.is_err(), "a cut answer must not look complete");
-    let response = bad.admin.call(Method::GET, "/bad/hostile/drip").timeout(std::time::Duration::from_secs(60)).send().await?;
+    let response =
+        bad.admin.call(Method::GET, "/bad/hostile/drip").timeout(std::time::Duration::from_secs(60)).send().await?;
     assert!(response.bytes().await.is_err(), "a drip is cut by the clock");
     Ok(())
 }
@@ -66,8 +67,7 @@ async fn loops_of_one_tenant_do_not_stop_another() -> Result<()> {
     let good = host.tenant(&operator, "good").await?;
     good.ship("hello", "hello", "", &[]).await?;
     ship_hostile(&bad, "cpu_ms = 500\ntime_ms = 60000").await?;
-    let loops: Vec<_> =
-        (0..6).map(|_| tokio::spawn(bad.admin.call(Method::GET, "/bad/hostile/spin").send())).collect();
+    let loops: Vec<_> = (0..6).map(|_| tokio::spawn(bad.admin.call(Method::GET, "/bad/hostile/spin").send())).collect();
     let mut answered = 0;
     while loops.iter().any(|spinning| !spinning.is_finished()) {
         assert_eq!(good.fetch("hello", "/").await?.0, StatusCode::OK);
@@ -90,7 +90,12 @@ async fn floods_are_bounded() -> Result<()> {
         let _ = bad.admin.call(Method::GET, &format!("/bad/hostile{path}")).send().await?.bytes().await;
     }
     let page = answer(bad.admin.get(&bad.path("/plugins/hostile/logs?limit=1000")).send().await?).await?;
-    let bytes: usize = page["items"].as_array().into_iter().flatten().map(|line| line["message"].as_str().unwrap_or_default().len()).sum();
+    let bytes: usize = page["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|line| line["message"].as_str().unwrap_or_default().len())
+        .sum();
     assert!(bytes <= 4 * (64 << 10), "{bytes} bytes of guest log kept after two floods");
     assert_eq!(bad.fetch("hostile", "/ok").await?.0, StatusCode::OK);
     Ok(())

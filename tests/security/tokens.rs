@@ -38,7 +38,8 @@ async fn an_altered_token_is_refused_wherever_it_was_altered() -> Result<()> {
     forged.push("a".repeat(20_000));
     for token in forged {
         let who = host.session(token.clone());
-        for response in [who.get("/whoami").send().await?, who.call(reqwest::Method::GET, "/acme/hello/").send().await?] {
+        for response in [who.get("/whoami").send().await?, who.call(reqwest::Method::GET, "/acme/hello/").send().await?]
+        {
             let status = response.status();
             assert!(
                 matches!(status, StatusCode::UNAUTHORIZED | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -59,7 +60,10 @@ async fn a_token_of_another_host_or_tenant_opens_nothing_here() -> Result<()> {
     let foreign = host.session(same_name.admin.token.clone().unwrap_or_default());
     assert_eq!(foreign.get(&acme.path("/plugins")).send().await?.status(), StatusCode::UNAUTHORIZED);
     let body = json!({ "method": "api_key", "key": same_name.admin.key });
-    assert_eq!(host.anonymous().post("/zero-trust/authenticate").json(&body).send().await?.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        host.anonymous().post("/zero-trust/authenticate").json(&body).send().await?.status(),
+        StatusCode::UNAUTHORIZED
+    );
     Ok(())
 }
 
@@ -71,7 +75,9 @@ async fn unknown_and_known_keys_get_the_same_answer() -> Result<()> {
     let last = wrong.pop();
     wrong.push(if last == Some('a') { 'b' } else { 'a' });
     let mut answers = Vec::new();
-    for key in [wrong, "rfk_aaaaaaaaaaaaaaaa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned(), "x".to_owned()] {
+    for key in
+        [wrong, "rfk_aaaaaaaaaaaaaaaa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned(), "x".to_owned()]
+    {
         let body = json!({ "method": "api_key", "key": key });
         let response = host.anonymous().post("/zero-trust/authenticate").json(&body).send().await?;
         let status = response.status();
@@ -93,7 +99,10 @@ async fn a_member_cannot_make_himself_more() -> Result<()> {
     let asked = json!({ "name": "me", "role": "tenant-admin" });
     assert_eq!(developer.post(&acme.path("/tokens")).json(&asked).send().await?.status(), StatusCode::FORBIDDEN);
     let operator_role = json!({ "name": "me", "role": "operator" });
-    assert_eq!(acme.admin.post(&acme.path("/tokens")).json(&operator_role).send().await?.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        acme.admin.post(&acme.path("/tokens")).json(&operator_role).send().await?.status(),
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
     assert_ne!(acme.admin.post("/tokens").json(&operator_role).send().await?.status(), StatusCode::CREATED);
     let grant = developer.put(&acme.path("/plugins/p/grants/keyvalue")).json(&json!({})).send().await?;
     assert_eq!(grant.status(), StatusCode::FORBIDDEN);

@@ -12,7 +12,12 @@ const LINES_COUNT_MAX: usize = 800;
 fn tracked(ending: &str) -> Result<Vec<PathBuf>> {
     let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().context("git")?;
     let names = String::from_utf8(output.stdout)?;
-    Ok(names.split('\0').filter(|name| name.ends_with(ending)).map(|name| root().join(name)).filter(|path| path.is_file()).collect())
+    Ok(names
+        .split('\0')
+        .filter(|name| name.ends_with(ending))
+        .map(|name| root().join(name))
+        .filter(|path| path.is_file())
+        .collect())
 }
 
 #[test]
@@ -48,7 +53,12 @@ fn every_example_plugin_is_short() -> Result<()> {
 #[test]
 fn nothing_names_a_machine_or_a_registry_host() -> Result<()> {
     // Written in two parts, so that this file is not a hit itself.
-    let words = [concat!("/work/", "main"), concat!("/root/", "."), concat!("deb.", "debian.org"), concat!("static.", "crates.io")];
+    let words = [
+        concat!("/work/", "main"),
+        concat!("/root/", "."),
+        concat!("deb.", "debian.org"),
+        concat!("static.", "crates.io"),
+    ];
     for path in tracked("")? {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
         for word in words {

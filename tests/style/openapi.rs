@@ -12,6 +12,9 @@ fn the_committed_openapi_document_is_current() -> Result<()> {
         std::fs::write(&path, &made)?;
     }
     let kept = std::fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
-    assert!(kept == made, "docs/reference/openapi.json differs from the code; write it anew with RINGFENCE_GOLDEN=write");
+    assert!(
+        kept == made,
+        "docs/reference/openapi.json differs from the code; write it anew with RINGFENCE_GOLDEN=write"
+    );
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ringfence_tests::{programs, root};
+use ringfence_tests::{programs, ringfence, root};
 
 struct Fence {
     language: String,
@@ -117,7 +117,10 @@ fn the_readme_runs_as_written() -> Result<()> {
 }
 
 fn run_in(dir: &Path, line: &str) -> Result<()> {
-    let output = Command::new("sh").args(["-c", line]).current_dir(dir).stdin(Stdio::null()).output()?;
+    let mut command = Command::new("sh");
+    // The demo shows the binary that these tests test, instead of building another.
+    command.args(["-c", line]).current_dir(dir).env("RINGFENCE_BINARY", ringfence()?).stdin(Stdio::null());
+    let output = command.output()?;
     ensure!(
         output.status.success(),
         "`{line}`\n{}{}",
@@ -136,7 +139,10 @@ fn the_readmes_other_fences_are_what_they_say() -> Result<()> {
             "console" => {}
             // The test command is this very run; what can be checked is that CI calls the same.
             "sh" => assert!(ci.contains(fence.text.trim()), "{} is not what .ci/run calls", fence.text),
-            "rust" => assert_eq!(plain(&fence.text), plain(&std::fs::read_to_string(root().join("plugins/visits/src/lib.rs"))?)),
+            "rust" => assert_eq!(
+                plain(&fence.text),
+                plain(&std::fs::read_to_string(root().join("plugins/visits/src/lib.rs"))?)
+            ),
             other => panic!("a fence in `{other}` that nothing checks"),
         }
     }
@@ -145,5 +151,8 @@ fn the_readmes_other_fences_are_what_they_say() -> Result<()> {
 
 /// Code without comments and blank lines.
 fn plain(code: &str) -> String {
-    code.lines().filter(|line| !line.starts_with("//!") && !line.trim().is_empty()).map(|line| format!("{line}\n")).collect()
+    code.lines()
+        .filter(|line| !line.starts_with("//!") && !line.trim().is_empty())
+        .map(|line| format!("{line}\n"))
+        .collect()
 }

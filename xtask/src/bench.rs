@@ -38,7 +38,10 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         }
         return Ok(());
     };
-    ensure!(BENCHES.iter().any(|(known, _)| known == name), "there is no benchmark `{name}`; cargo xtask bench lists them");
+    ensure!(
+        BENCHES.iter().any(|(known, _)| known == name),
+        "there is no benchmark `{name}`; cargo xtask bench lists them"
+    );
     quiet_cargo(&["xtask", "guests"])?;
     quiet_cargo(&["build", "--release", "--locked", "-p", "ringfence-server", "-p", "ringfence-bench"])?;
     let peer = peer()?;

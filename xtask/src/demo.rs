@@ -46,7 +46,9 @@ pub fn run(arguments: &DemoArgs) -> Result<()> {
         Ok("plugins are components now".to_owned())
     })?;
     show.step("build host", || {
-        quiet_cargo(&["build", "--locked", "-p", "ringfence-server"])?;
+        if binary_given().is_none() {
+            quiet_cargo(&["build", "--locked", "-p", "ringfence-server"])?;
+        }
         Ok("the `ringfence` binary".to_owned())
     })?;
     show.step("start host", || {
@@ -61,8 +63,14 @@ pub fn run(arguments: &DemoArgs) -> Result<()> {
         bail!("failed: {}", show.failed.join(", "));
     }
     if !arguments.once {
-        println!("\nserving until Ctrl-C\n  control  {}\n  plugins  {}\n  try      curl {}/acme/hello/", stage.control, stage.plugins, stage.plugins);
-        println!("  act as   RINGFENCE_HOME={} target/debug/ringfence --tenant acme status", stage.home("acme").display());
+        println!(
+            "\nserving until Ctrl-C\n  control  {}\n  plugins  {}\n  try      curl {}/acme/hello/",
+            stage.control, stage.plugins, stage.plugins
+        );
+        println!(
+            "  act as   RINGFENCE_HOME={} target/debug/ringfence --tenant acme status",
+            stage.home("acme").display()
+        );
         stage.child.wait()?;
     }
     drop(cleanup);
@@ -81,7 +89,8 @@ fn walk(show: &mut Show, stage: &Stage) -> Result<()> {
     show.step("two tenants", || {
         for tenant in ["acme", "globex"] {
             stage.ok("operator", &["tenant", "create", tenant])?;
-            let key = stage.ok("operator", &["--tenant", tenant, "token", "create", "admin", "--role", "tenant-admin"])?;
+            let key =
+                stage.ok("operator", &["--tenant", tenant, "token", "create", "admin", "--role", "tenant-admin"])?;
             let file = stage.dir.join(format!("{tenant}.key"));
             std::fs::write(&file, text(&key, "key"))?;
             let file = file.display().to_string();
@@ -188,8 +197,16 @@ fn runaway(stage: &Stage, hello: &str) -> Result<String> {
             ensure!(status == 504 && body.contains("budget-cpu"), "{status} {body}");
         }
         ensure!(count > 0, "the loops ended before the neighbour was called");
-        Ok(format!("4 loops ended with 504 budget-cpu; meanwhile the neighbour answered {count} calls, the slowest in {} ms", slowest.as_millis()))
+        Ok(format!(
+            "4 loops ended with 504 budget-cpu; meanwhile the neighbour answered {count} calls, the slowest in {} ms",
+            slowest.as_millis()
+        ))
     })
+}
+
+/// `RINGFENCE_BINARY`: shows this binary instead of building one; the tests show the one that they test.
+fn binary_given() -> Option<PathBuf> {
+    std::env::var_os("RINGFENCE_BINARY").map(PathBuf::from)
 }
 
 /// Prints steps and remembers which failed.
@@ -209,15 +226,21 @@ impl Show {
             Err(error) => (false, format!("{error:#}")),
         };
         if self.json {
-            println!("{}", json!({ "step": name, "ok": ok, "ms": u64::try_from(ms).unwrap_or(u64::MAX), "detail": detail }));
+            println!(
+                "{}",
+                json!({ "step": name, "ok": ok, "ms": u64::try_from(ms).unwrap_or(u64::MAX), "detail": detail })
+            );
         } else {
             let mut line = String::new();
-            let _ = write!(line, "  {} {name:<52} {:>7.1} s", if ok { "√" } else { "×" }, start.elapsed().as_secs_f64());
+            let _ =
+                write!(line, "  {} {name:<52} {:>7.1} s", if ok { "√" } else { "×" }, start.elapsed().as_secs_f64());
             println!("{line}\n      {detail}");
         }
         if !ok {
             self.failed.push(name);
-            if self.failed.len() == 1 && matches!(name, "build guests" | "build host" | "start host" | "operator signs in" | "two tenants") {
+            if self.failed.len() == 1
+                && matches!(name, "build guests" | "build host" | "start host" | "operator signs in" | "two tenants")
+            {
                 bail!("{name}: {detail}");
             }
         }
@@ -237,7 +260,10 @@ struct Stage {
 
 impl Stage {
     fn start(dir: &Path) -> Result<Self> {
-        let binary = target()?.join("debug/ringfence");
+        let binary = match binary_given() {
+            Some(given) => given,
+            None => target()?.join("debug/ringfence"),
+        };
         let mut child = Command::new(&binary)
             .args(["serve", "--dev", "--json", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"])
             .arg(dir.join("data"))
@@ -249,14 +275,22 @@ impl Stage {
         let out = child.stdout.take().context("stdout is piped")?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line)?;
-        let ready: Value = serde_json::from_str(&line)
-            .with_context(|| format!("the host did not come up: {}", std::fs::read_to_string(dir.join("host.log")).unwrap_or_default()))?;
+        let ready: Value = serde_json::from_str(&line).with_context(|| {
+            format!("the host did not come up: {}", std::fs::read_to_string(dir.join("host.log")).unwrap_or_default())
+        })?;
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .into();
-        Ok(Self { dir: dir.to_owned(), child, control: text(&ready, "control"), plugins: text(&ready, "plugins"), binary, agent })
+        Ok(Self {
+            dir: dir.to_owned(),
+            child,
+            control: text(&ready, "control"),
+            plugins: text(&ready, "plugins"),
+            binary,
+            agent,
+        })
     }
 
     fn home(&self, who: &str) -> PathBuf {
@@ -266,7 +300,11 @@ impl Stage {
     /// A `ringfence` command as someone; `tenant` is chosen by the profile.
     fn command(&self, who: &str, arguments: &[&str]) -> Result<std::process::Output> {
         let mut command = Command::new(&self.binary);
-        command.env("RINGFENCE_HOME", self.home(who)).stdin(Stdio::null()).args(["--json", "--no-input"]).args(arguments);
+        command
+            .env("RINGFENCE_HOME", self.home(who))
+            .stdin(Stdio::null())
+            .args(["--json", "--no-input"])
+            .args(arguments);
         command.output().context("`ringfence` does not start")
     }
 

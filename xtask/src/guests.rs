@@ -236,7 +236,8 @@ mod tests {
         for name in ["hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3"] {
             for import in imports(&built(name)).unwrap() {
                 let interface = interface(&import);
-                let known = Capability::of_import(interface).is_some() || inert.iter().any(|it| interface.starts_with(it));
+                let known =
+                    Capability::of_import(interface).is_some() || inert.iter().any(|it| interface.starts_with(it));
                 assert!(known, "{name} imports {import}");
             }
         }

@@ -7,10 +7,10 @@ mod bench;
 mod demo;
 mod guests;
 mod hostile;
-mod run;
-mod test;
 mod inspect;
 mod js;
+mod run;
+mod test;
 
 use std::process::ExitCode;
 

@@ -71,7 +71,8 @@ impl Counts {
             .kinds
             .iter()
             .map(|(kind, count)| {
-                let mut row = json!({"plugin": kind.plugin, "version": kind.version, "status": kind.status, "count": count});
+                let mut row =
+                    json!({"plugin": kind.plugin, "version": kind.version, "status": kind.status, "count": count});
                 if let (Some(code), Some(row)) = (&kind.code, row.as_object_mut()) {
                     row.insert("code".to_owned(), Value::String(code.clone()));
                 }

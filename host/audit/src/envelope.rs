@@ -100,11 +100,7 @@ pub fn fit_details(details: Value) -> (Value, bool) {
         return (details, false);
     }
     let trimmed = trim(details, 0);
-    if size_of(&trimmed) <= DETAILS_BYTES_MAX {
-        (trimmed, true)
-    } else {
-        (Value::Object(Map::new()), true)
-    }
+    if size_of(&trimmed) <= DETAILS_BYTES_MAX { (trimmed, true) } else { (Value::Object(Map::new()), true) }
 }
 
 fn size_of(value: &Value) -> usize {
@@ -177,7 +173,10 @@ mod tests {
     #[test]
     fn numbers_that_json_would_round_become_text() {
         let (details, _) = fit_details(json!({"big": u64::MAX, "small": 5, "negative": i64::MIN, "real": 1.5}));
-        assert_eq!(details, json!({"big": "18446744073709551615", "small": 5, "negative": "-9223372036854775808", "real": 1.5}));
+        assert_eq!(
+            details,
+            json!({"big": "18446744073709551615", "small": 5, "negative": "-9223372036854775808", "real": 1.5})
+        );
     }
 
     proptest! {

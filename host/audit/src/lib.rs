@@ -21,5 +21,5 @@ mod writer;
 
 pub use audit::{Audit, Intent};
 pub use error::AuditError;
-pub use metering::{InvocationRecord, Metering, UsageSum};
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
+pub use metering::{InvocationRecord, Metering, UsageSum};

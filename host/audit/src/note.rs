@@ -98,7 +98,8 @@ pub fn seal_note(text: &str, verifier: &Verifier, signature: &[u8; 64]) -> Strin
 
 /// First 4 bytes of `SHA-256(name || 0x0A || 0x01 || public key)`.
 fn key_id(name: &str, public: &[u8; 32]) -> [u8; 4] {
-    let hash: Hash = Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(public).finalize().into();
+    let hash: Hash =
+        Sha256::new().chain_update(name).chain_update([b'\n', ED25519]).chain_update(public).finalize().into();
     let [a, b, c, d, ..] = hash;
     [a, b, c, d]
 }
@@ -108,5 +109,9 @@ fn parse_text(text: &str) -> Option<SignedHead> {
     let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
     let canonical = size == "0" || (!size.starts_with('0') && size.bytes().all(|b| b.is_ascii_digit()));
     let root = BASE64.decode(root.as_bytes()).ok()?.try_into().ok()?;
-    (canonical && !origin.is_empty()).then_some(SignedHead { origin: origin.to_owned(), size: size.parse().ok()?, root })
+    (canonical && !origin.is_empty()).then_some(SignedHead {
+        origin: origin.to_owned(),
+        size: size.parse().ok()?,
+        root,
+    })
 }

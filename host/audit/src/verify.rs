@@ -262,6 +262,11 @@ impl Walk<'_> {
         if self.frontier.root() != self.head.root {
             return Err(Fault::Altered { seq: have.saturating_sub(1) });
         }
-        Ok(Verified { entries: have, bodies_withheld: self.bodies_withheld, head: self.head, chain_head: self.chain_head })
+        Ok(Verified {
+            entries: have,
+            bodies_withheld: self.bodies_withheld,
+            head: self.head,
+            chain_head: self.chain_head,
+        })
     }
 }

@@ -244,7 +244,9 @@ impl Writer {
         let body = canonical_body(&body_of(&draft, seq, now, &label, now < state.time))?;
         let mut salt = [0_u8; 32];
         self.shared.entropy.fill(&mut salt);
-        let mac = |kind: &str, value: &str| hex(&self.store.keys().mac(Purpose::Audit, format!("{kind}\n{value}").as_bytes()));
+        let mac = |kind: &str, value: &str| {
+            hex(&self.store.keys().mac(Purpose::Audit, format!("{kind}\n{value}").as_bytes()))
+        };
         let envelope = Envelope {
             v: 1,
             seq,
@@ -378,8 +380,11 @@ pub(crate) async fn read(store: &TenantStore, origin: &str, seq: u64) -> Result<
     let record = store.get(&entry_key(seq)).await.map_err(|error| unavailable(origin, &error))?;
     record
         .map(|record| {
-            serde_json::from_slice(&record.value)
-                .map_err(|_| AuditError::Broken { log: origin.to_owned(), seq, what: "it cannot be read" })
+            serde_json::from_slice(&record.value).map_err(|_| AuditError::Broken {
+                log: origin.to_owned(),
+                seq,
+                what: "it cannot be read",
+            })
         })
         .transpose()
 }
@@ -475,9 +480,8 @@ impl State {
     }
 
     fn from_stored(stored: StoredHead, revision: u64) -> Option<Self> {
-        let hash = |text: &str| -> Option<Hash> {
-            data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
-        };
+        let hash =
+            |text: &str| -> Option<Hash> { data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok() };
         let peaks: Option<Vec<Hash>> = stored.peaks.iter().map(|peak| hash(peak)).collect();
         Some(Self {
             frontier: Frontier::from_parts(stored.size, peaks?)?,

@@ -1,11 +1,11 @@
 //! The format's golden vector: other people's verifiers read the same bytes, so these may never change.
 
 use data_encoding::HEXLOWER;
+use ringfence_audit::Entry;
 use ringfence_audit::envelope::{genesis, hex, link};
 use ringfence_audit::note::{SignedHead, Verifier, checkpoint_text, seal_note};
 use ringfence_audit::tree::{self, Frontier, Hash, leaf_hash};
 use ringfence_audit::verify::{Fault, verify};
-use ringfence_audit::Entry;
 use ringfence_keys::SigningKey;
 use serde_json::Value;
 
@@ -27,7 +27,8 @@ impl Vector {
         self.texts(name).into_iter().map(|text| HEXLOWER.decode(text.as_bytes()).unwrap().try_into().unwrap()).collect()
     }
     fn entries(&self) -> Vec<Entry> {
-        let entry = |text: &str| Entry { envelope: text.to_owned(), leaf_hash: String::new(), body: None, salt: String::new() };
+        let entry =
+            |text: &str| Entry { envelope: text.to_owned(), leaf_hash: String::new(), body: None, salt: String::new() };
         self.texts("entries").into_iter().map(entry).collect()
     }
     /// The signing key of the vector, from its seed (PKCS#8, RFC 8410).

@@ -43,7 +43,8 @@ struct World {
 impl World {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (clock, entropy) = (Arc::new(TestClock(AtomicI64::new(1_790_000_000_000))), Arc::new(TestEntropy(AtomicU64::new(1))));
+        let (clock, entropy) =
+            (Arc::new(TestClock(AtomicI64::new(1_790_000_000_000))), Arc::new(TestEntropy(AtomicU64::new(1))));
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
         let store = Store::memory();
         let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
@@ -170,7 +171,10 @@ async fn an_intent_and_its_outcome_bracket_an_act() {
     assert_eq!(envelope(&entries[0])["status"], "Intended");
     assert_eq!(envelope(&entries[1])["status"], "Failure");
     let unmapped = &entries[1].body.as_ref().unwrap()["unmapped"];
-    assert_eq!(unmapped, &json!({"code": codes::VERSION_PUSHED, "details": {"digest": "x"}, "failure": "version-exists", "intent": seq}));
+    assert_eq!(
+        unmapped,
+        &json!({"code": codes::VERSION_PUSHED, "details": {"digest": "x"}, "failure": "version-exists", "intent": seq})
+    );
 }
 
 #[tokio::test]
@@ -313,7 +317,10 @@ async fn oversized_details_are_trimmed_with_a_flag() {
     let world = World::new().await;
     let (acme, audit) = (world.tenant("acme").await, world.open().await);
     let log = Log::Tenant(acme);
-    audit.record(&log, event(codes::VERSION_PUSHED, json!({"note": "x".repeat(100_000), "n": u64::MAX}))).await.unwrap();
+    audit
+        .record(&log, event(codes::VERSION_PUSHED, json!({"note": "x".repeat(100_000), "n": u64::MAX})))
+        .await
+        .unwrap();
     let body = all(&audit, &log).await.remove(0).body.unwrap();
     assert_eq!(body["unmapped"]["trimmed"], true);
     assert_eq!(body["unmapped"]["details"]["note"].as_str().unwrap().len(), 256);
@@ -352,7 +359,11 @@ async fn tenants_logs_are_apart_and_end_with_the_tenant() {
     audit.record(&log, pushed()).await.unwrap();
     audit.record(&other, pushed()).await.unwrap();
     let hmac = |entry: &Entry| envelope(entry)["actor_hmac"].clone();
-    assert_ne!(hmac(&all(&audit, &log).await[0]), hmac(&all(&audit, &other).await[0]), "pseudonyms do not join across tenants");
+    assert_ne!(
+        hmac(&all(&audit, &log).await[0]),
+        hmac(&all(&audit, &other).await[0]),
+        "pseudonyms do not join across tenants"
+    );
     let id: TenantId = "acme".parse().unwrap();
     world.tenants.delete(&id).await.unwrap();
     audit.forget(&id).await;

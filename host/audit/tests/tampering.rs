@@ -1,11 +1,11 @@
 //! Whatever is done to a log after it was signed is found, and the place is named.
 
 use proptest::prelude::*;
+use ringfence_audit::Entry;
 use ringfence_audit::envelope::{canonical_body, commitment, genesis, hex, link};
 use ringfence_audit::note::{SignedHead, Verifier, checkpoint_text, seal_note};
 use ringfence_audit::tree::{Hash, leaf_hash, root};
 use ringfence_audit::verify::{Fault, verify};
-use ringfence_audit::Entry;
 use ringfence_core::Entropy;
 use ringfence_keys::SigningKey;
 use serde_json::json;
@@ -68,7 +68,8 @@ impl Kept {
 fn an_untouched_log_verifies() {
     for count in [0, 1, 2, 7, 64] {
         let log = Kept::new("acme", count);
-        let verified = verify(&log.origin, &log.vkey(), log.entries.clone(), &log.checkpoint(count as usize), None).unwrap();
+        let verified =
+            verify(&log.origin, &log.vkey(), log.entries.clone(), &log.checkpoint(count as usize), None).unwrap();
         assert_eq!((verified.entries, verified.bodies_withheld), (count, 0));
     }
 }
@@ -76,7 +77,9 @@ fn an_untouched_log_verifies() {
 #[test]
 fn an_altered_entry_is_named() {
     let log = Kept::new("acme", 6);
-    for (from, to) in [("Success", "Failure"), ("6003", "6002"), ("\"v\":1", "\"v\":2"), ("acme", "evil"), ("1790", "1690")] {
+    for (from, to) in
+        [("Success", "Failure"), ("6003", "6002"), ("\"v\":1", "\"v\":2"), ("acme", "evil"), ("1790", "1690")]
+    {
         for seq in 0..6 {
             let shown = log.with(|entries| {
                 entries[seq].envelope = entries[seq].envelope.replacen(from, to, 1);
@@ -115,7 +118,10 @@ fn a_removed_entry_is_named() {
 fn a_cut_log_is_found() {
     let log = Kept::new("acme", 6);
     for have in 0..6 {
-        assert_eq!(log.fault(log.with(|entries| entries.truncate(have))), Some(Fault::Truncated { have: have as u64, signed: 6 }));
+        assert_eq!(
+            log.fault(log.with(|entries| entries.truncate(have))),
+            Some(Fault::Truncated { have: have as u64, signed: 6 })
+        );
     }
 }
 
@@ -123,7 +129,10 @@ fn a_cut_log_is_found() {
 fn swapped_and_repeated_entries_are_found() {
     let log = Kept::new("acme", 6);
     for seq in 0..5 {
-        assert_eq!(log.fault(log.with(|entries| entries.swap(seq, seq + 1))), Some(Fault::Reordered { seq: seq as u64 }));
+        assert_eq!(
+            log.fault(log.with(|entries| entries.swap(seq, seq + 1))),
+            Some(Fault::Reordered { seq: seq as u64 })
+        );
         let twice = log.with(|entries| entries.insert(seq, log.entries[seq].clone()));
         assert_eq!(log.fault(twice), Some(Fault::Reordered { seq: seq as u64 + 1 }));
     }
@@ -170,14 +179,16 @@ fn a_rewritten_tail_is_found_by_its_root() {
     // The holder of the key can sign a rewritten log; who kept the older checkpoint sees it.
     let rewritten = verify(&forged.origin, &forged.vkey(), forged.entries.clone(), &forged.checkpoint(6), None);
     assert!(rewritten.is_ok());
-    let caught = verify(&forged.origin, &forged.vkey(), forged.entries.clone(), &forged.checkpoint(6), Some(&log.checkpoint(5)));
+    let caught =
+        verify(&forged.origin, &forged.vkey(), forged.entries.clone(), &forged.checkpoint(6), Some(&log.checkpoint(5)));
     assert_eq!(caught, Err(Fault::RolledBack));
 }
 
 #[test]
 fn a_rolled_back_log_is_found_by_who_kept_a_checkpoint() {
     let log = Kept::new("acme", 6);
-    let rolled = verify(&log.origin, &log.vkey(), log.entries[..4].to_vec(), &log.checkpoint(4), Some(&log.checkpoint(6)));
+    let rolled =
+        verify(&log.origin, &log.vkey(), log.entries[..4].to_vec(), &log.checkpoint(4), Some(&log.checkpoint(6)));
     assert_eq!(rolled, Err(Fault::RolledBack));
 }
 

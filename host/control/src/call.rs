@@ -44,9 +44,9 @@ impl FromRequestParts<Control> for Call {
             }),
             _ => None,
         };
-        let principal = token
-            .and_then(|token| control.parts.identity.verify(token).ok())
-            .ok_or_else(|| ApiError::new("unauthenticated", "a valid access token is needed here").help("ringfence login"))?;
+        let principal = token.and_then(|token| control.parts.identity.verify(token).ok()).ok_or_else(|| {
+            ApiError::new("unauthenticated", "a valid access token is needed here").help("ringfence login")
+        })?;
         Ok(Self { principal, request, peer })
     }
 }

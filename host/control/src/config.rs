@@ -33,10 +33,9 @@ pub async fn list(
         .records
         .iter()
         .filter_map(|(key, record)| match key.segments().last() {
-            Some(Segment::Name(name)) => Some(ConfigView {
-                name: name.clone(),
-                value: String::from_utf8_lossy(&record.value).into_owned(),
-            }),
+            Some(Segment::Name(name)) => {
+                Some(ConfigView { name: name.clone(), value: String::from_utf8_lossy(&record.value).into_owned() })
+            }
             _ => None,
         })
         .collect();

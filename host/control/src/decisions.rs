@@ -28,7 +28,11 @@ pub struct Kept {
 /// Explains a denial.
 #[utoipa::path(get, path = "/decisions/{id}", tag = "zero-trust",
     responses((status = 200, body = DecisionView), (status = "default", body = Problem)))]
-pub async fn read(State(control): State<Control>, call: Call, Path(id): Path<String>) -> Result<Json<DecisionView>, ApiError> {
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Result<Json<DecisionView>, ApiError> {
     let id: DecisionId = id.parse().map_err(|_| ApiError::not_found())?;
     let own = match call.principal.tenant() {
         Some(tenant) => control.parts.tenants.open_tenant(tenant).ok_or_else(ApiError::not_found)?,
@@ -78,7 +82,11 @@ fn view(kept: Kept) -> DecisionView {
         reasons: record
             .determining
             .into_iter()
-            .map(|reason| ReasonView { policy: reason.id, effect: crate::host::word(&reason.effect), text: reason.description })
+            .map(|reason| ReasonView {
+                policy: reason.id,
+                effect: crate::host::word(&reason.effect),
+                text: reason.description,
+            })
             .collect(),
         closest: record.closest,
         help: record.help,

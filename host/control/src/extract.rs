@@ -23,7 +23,11 @@ impl<T: DeserializeOwned> FromRequest<Control> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _control: &Control) -> Result<Self, ApiError> {
-        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+        let kind = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("application/json");
         let essence = kind.split(';').next().unwrap_or_default().trim();
         if essence != "application/json" {
             return Err(ApiError::new("unsupported-media-type", format!("send `application/json`, not `{essence}`")));
@@ -75,9 +79,9 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Control> for Asked<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _control: &Control) -> Result<Self, ApiError> {
-        Query::<T>::try_from_uri(&parts.uri)
-            .map(|Query(asked)| Self(asked))
-            .map_err(|error| ApiError::new("bad-request", format!("the query is not what this endpoint takes: {}", error.body_text())))
+        Query::<T>::try_from_uri(&parts.uri).map(|Query(asked)| Self(asked)).map_err(|error| {
+            ApiError::new("bad-request", format!("the query is not what this endpoint takes: {}", error.body_text()))
+        })
     }
 }
 

@@ -4,8 +4,8 @@
 //! Open `call.rs` first: it is what every endpoint does; then `plugins.rs`.
 #![forbid(unsafe_code)]
 
-pub mod call;
 mod audit_log;
+pub mod call;
 mod config;
 mod decisions;
 mod extract;

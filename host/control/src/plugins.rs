@@ -24,8 +24,8 @@ use crate::call::Call;
 use crate::extract::{Asked, JsonBody, Paging};
 use crate::problem::ApiError;
 use crate::wire::{
-    CanaryView, Deploy, GrantScope, GrantView, NeedState, Page, PluginDetail, PluginView, Problem, Published, RouteView,
-    VersionDiff, VersionView,
+    CanaryView, Deploy, GrantScope, GrantView, NeedState, Page, PluginDetail, PluginView, Problem, Published,
+    RouteView, VersionDiff, VersionView,
 };
 
 /// LIMIT: bytes of a refused upload that are read and thrown away.
@@ -96,44 +96,60 @@ pub async fn push(
     Path((tenant, plugin, version)): Path<(String, String, String)>,
     request: Request,
 ) -> Result<(StatusCode, Json<Published>), ApiError> {
-    let (reached, plugin) = control.reach_plugin::<act::PushVersion>(&call, &tenant, &plugin).await?;
-    let label = parse_version(&version)?;
-    let manifest = manifest_of(request.headers(), plugin.as_str(), &label)?;
-    if request.headers().contains_key("ringfence-signature") {
-        return Err(ApiError::new("signature-unsupported", "this host does not check signatures yet, so it does not take them"));
+    let (head, body) = request.into_parts();
+    let mut body = idle_capped(body.into_data_stream());
+    let pushed = control.push(&call, &tenant, &plugin, &version, &head.headers, &mut body).await;
+    if pushed.is_err() {
+        drain(&mut body).await;
     }
-    let store = reached.store;
-    let log = Log::Tenant(store.clone());
-    let details = json!({ "version": label.to_string() });
-    let mut body = idle_capped(request.into_body().into_data_stream());
-    let published = control
-        .bracket(&call, &log, reached.permit, codes::VERSION_PUSHED, details, async |permit| {
-            let pushed = control.parts.registry.push(permit, &store, &plugin, &label, manifest, &mut body).await?;
-            Ok(pushed)
-        })
-        .await;
-    let published = match published {
-        Ok(published) => published,
-        Err(error) => {
-            drain(&mut body).await;
-            return Err(error);
+    pushed
+}
+
+impl Control {
+    async fn push(
+        &self,
+        call: &Call,
+        tenant: &str,
+        plugin: &str,
+        version: &str,
+        headers: &HeaderMap,
+        body: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin + Send),
+    ) -> Result<(StatusCode, Json<Published>), ApiError> {
+        let control = self;
+        let (reached, plugin) = control.reach_plugin::<act::PushVersion>(call, tenant, plugin).await?;
+        let label = parse_version(version)?;
+        let manifest = manifest_of(headers, plugin.as_str(), &label)?;
+        if headers.contains_key("ringfence-signature") {
+            return Err(ApiError::new(
+                "signature-unsupported",
+                "this host does not check signatures yet, so it does not take them",
+            ));
         }
-    };
-    let grants = control.parts.registry.grants(&store, &plugin).await?;
-    let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((
-        status,
-        Json(Published {
-            plugin: plugin.to_string(),
-            version: label.to_string(),
-            digest: published.digest.to_string(),
-            bytes: published.bytes,
-            created: published.created,
-            needs: need_states(&published.needs, &grants, &published.added),
-            previous: published.previous.map(|version| version.to_string()),
-            compile_ms: published.compile_ms,
-        }),
-    ))
+        let store = reached.store;
+        let log = Log::Tenant(store.clone());
+        let details = json!({ "version": label.to_string() });
+        let published = control
+            .bracket(call, &log, reached.permit, codes::VERSION_PUSHED, details, async |permit| {
+                let pushed = control.parts.registry.push(permit, &store, &plugin, &label, manifest, body).await?;
+                Ok(pushed)
+            })
+            .await?;
+        let grants = control.parts.registry.grants(&store, &plugin).await?;
+        let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
+        Ok((
+            status,
+            Json(Published {
+                plugin: plugin.to_string(),
+                version: label.to_string(),
+                digest: published.digest.to_string(),
+                bytes: published.bytes,
+                created: published.created,
+                needs: need_states(&published.needs, &grants, &published.added),
+                previous: published.previous.map(|version| version.to_string()),
+                compile_ms: published.compile_ms,
+            }),
+        ))
+    }
 }
 
 /// The two versions of a comparison.
@@ -161,14 +177,17 @@ pub async fn diff(
     let (from, to) = (parse_version(&between.from)?, parse_version(&between.to)?);
     let detail = control.parts.registry.plugin(reached.permit, &reached.store, &plugin).await?;
     let find = |label: &Version| {
-        detail.versions.iter().find(|version| version.label == *label).ok_or_else(|| {
-            ApiError::new("version-not-found", format!("`{plugin}@{label}` does not exist"))
-        })
+        detail
+            .versions
+            .iter()
+            .find(|version| version.label == *label)
+            .ok_or_else(|| ApiError::new("version-not-found", format!("`{plugin}@{label}` does not exist")))
     };
     let (older, newer) = (find(&from)?, find(&to)?);
     let added = Needs(newer.needs.added_since(&older.needs));
     let removed = Needs(older.needs.added_since(&newer.needs));
-    let kept: Vec<NeedState> = need_states(&newer.needs, &detail.grants, &added.0).into_iter().filter(|need| !need.is_new).collect();
+    let kept: Vec<NeedState> =
+        need_states(&newer.needs, &detail.grants, &added.0).into_iter().filter(|need| !need.is_new).collect();
     Ok(Json(VersionDiff {
         from: from.to_string(),
         to: to.to_string(),
@@ -293,7 +312,8 @@ pub async fn rollback(
 fn need_states(needs: &Needs, grants: &Grants, added: &[Need]) -> Vec<NeedState> {
     let is_new = |need: &Need, name: Option<&String>| {
         added.iter().any(|new| {
-            new.capability == need.capability && name.is_none_or(|name| new.scope.contains(name) || new.scope.is_empty())
+            new.capability == need.capability
+                && name.is_none_or(|name| new.scope.contains(name) || new.scope.is_empty())
         })
     };
     needs
@@ -351,7 +371,10 @@ fn route_view(tenant: &str, plugin: &str, state: &RouteState) -> RouteView {
     RouteView {
         path: format!("/{tenant}/{plugin}/"),
         version: state.stable.to_string(),
-        canary: state.canary.as_ref().map(|canary| CanaryView { version: canary.label.to_string(), percent: canary.percent }),
+        canary: state
+            .canary
+            .as_ref()
+            .map(|canary| CanaryView { version: canary.label.to_string(), percent: canary.percent }),
         previous: state.previous.as_ref().map(ToString::to_string),
     }
 }
@@ -411,4 +434,6 @@ where
             Err(_) => Some((Err("the upload stopped arriving".to_owned()), None)),
         }
     }))
+    // Fused: it is asked once more after its end when what is left of a refused upload is read away.
+    .fuse()
 }

@@ -27,7 +27,11 @@ struct Stored {
 /// Reads the tenant's policy.
 #[utoipa::path(get, path = "/tenants/{tenant}/policy", tag = "policy",
     responses((status = 200, body = PolicyView), (status = "default", body = Problem)))]
-pub async fn read(State(control): State<Control>, call: Call, Path(tenant): Path<String>) -> Result<Response, ApiError> {
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Response, ApiError> {
     let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
     let stored: Stored = reached.store.get_json(&key()).await?.unwrap_or_default();
     Ok(answer(stored))
@@ -49,10 +53,7 @@ pub async fn write(
     let current = store.get(&key()).await?;
     let (before, condition) = match &current {
         None => (Stored::default(), Precondition::Absent(key())),
-        Some(record) => (
-            record.json::<Stored>()?,
-            Precondition::Revision(key(), record.revision),
-        ),
+        Some(record) => (record.json::<Stored>()?, Precondition::Revision(key(), record.revision)),
     };
     let wanted = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok());
     if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(before.version)) {
@@ -61,16 +62,23 @@ pub async fn write(
     let next = Stored { text: asked.text, version: before.version + 1 };
     let log = Log::Tenant(store.clone());
     control
-        .bracket(&call, &log, reached.permit, codes::POLICY_WRITTEN, json!({ "version": next.version }), async |_permit| {
-            match store.batch(vec![Op::put_json(key(), &next)?], vec![condition]).await {
-                Err(StoreError::Conflict { .. }) => {
-                    return Err(ApiError::new("precondition-failed", "the policy was changed at the same moment"));
-                }
-                other => other?,
-            };
-            control.parts.policy.set_tenant_policy(&id, &next.text)?;
-            Ok(())
-        })
+        .bracket(
+            &call,
+            &log,
+            reached.permit,
+            codes::POLICY_WRITTEN,
+            json!({ "version": next.version }),
+            async |_permit| {
+                match store.batch(vec![Op::put_json(key(), &next)?], vec![condition]).await {
+                    Err(StoreError::Conflict { .. }) => {
+                        return Err(ApiError::new("precondition-failed", "the policy was changed at the same moment"));
+                    }
+                    other => other?,
+                };
+                control.parts.policy.set_tenant_policy(&id, &next.text)?;
+                Ok(())
+            },
+        )
         .await?;
     Ok(answer(next))
 }

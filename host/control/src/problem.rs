@@ -71,9 +71,12 @@ pub fn status_of(code: &str) -> StatusCode {
         "not-found" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,
-        "exists" | "version-exists" | "need-not-granted" | "nothing-to-roll-back" | "conflict" | "idempotency-conflict" => {
-            StatusCode::CONFLICT
-        }
+        "exists"
+        | "version-exists"
+        | "need-not-granted"
+        | "nothing-to-roll-back"
+        | "conflict"
+        | "idempotency-conflict" => StatusCode::CONFLICT,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -154,7 +157,9 @@ impl From<IdentityError> for ApiError {
     fn from(error: IdentityError) -> Self {
         let text = error.to_string();
         match error {
-            IdentityError::Unauthenticated | IdentityError::Expired => Self::new("sign-in-refused", text).help("ringfence login"),
+            IdentityError::Unauthenticated | IdentityError::Expired => {
+                Self::new("sign-in-refused", text).help("ringfence login")
+            }
             IdentityError::Throttled { retry_after_seconds } => {
                 Self { retry_after_seconds: Some(retry_after_seconds), ..Self::new("throttled", text) }
             }

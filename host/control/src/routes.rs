@@ -12,7 +12,9 @@ use utoipa_axum::routes;
 
 use crate::problem::ApiError;
 use crate::wire::Problem;
-use crate::{Control, audit_log, config, decisions, host, logs, plugins, policy, secrets, sign_in, tenants, tokens, usage};
+use crate::{
+    Control, audit_log, config, decisions, host, logs, plugins, policy, secrets, sign_in, tenants, tokens, usage,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -108,8 +110,8 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
     let id = RequestId::random(&*control.parts.entropy);
     request.extensions_mut().insert(id.clone());
     let headers = request.headers();
-    let ambiguous = headers.get_all(header::CONTENT_LENGTH).iter().count() > 1
-        || headers.get_all(header::HOST).iter().count() > 1;
+    let ambiguous =
+        headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 || headers.get_all(header::HOST).iter().count() > 1;
     let mut response = if ambiguous {
         ApiError::new("bad-request", "the head can be read in two ways").into_response()
     } else {

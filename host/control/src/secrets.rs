@@ -8,7 +8,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{ResourceName, Resource, TenantId, limits};
+use ringfence_core::{Resource, ResourceName, TenantId, limits};
 use ringfence_store::{Key, Op, Precondition};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -27,10 +27,9 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     let JsonBody(asked) = JsonBody::<Authenticate>::from_request(Request::from_parts(parts, body), &control).await?;
     let bootstrap = matches!(asked, Authenticate::Bootstrap { .. });
     let proof = match asked {
-        Authenticate::Bootstrap { token, name } => Proof::Bootstrap {
-            token: SecretString::new(token),
-            name: name.as_deref().unwrap_or("operator").parse()?,
-        },
+        Authenticate::Bootstrap { token, name } => {
+            Proof::Bootstrap { token: SecretString::new(token), name: name.as_deref().unwrap_or("operator").parse()? }
+        }
         Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };
     let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));

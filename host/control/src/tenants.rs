@@ -39,7 +39,8 @@ pub async fn list(
     records.sort_by(|a, b| a.id.cmp(&b.id));
     let after = paging.cursor.clone().unwrap_or_default();
     let mut rest = records.into_iter().filter(|record| record.id.as_str() > after.as_str());
-    let items: Vec<TenantView> = rest.by_ref().take(paging.limit()).map(|record| control.tenant_view(&record)).collect();
+    let items: Vec<TenantView> =
+        rest.by_ref().take(paging.limit()).map(|record| control.tenant_view(&record)).collect();
     let cursor = rest.next().and_then(|_| items.last().map(|last| last.name.clone()));
     Ok(Json(Page { items, cursor }))
 }

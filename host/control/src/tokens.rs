@@ -21,7 +21,11 @@ use crate::wire::{CreatedToken, NewToken, Page, Problem, TokenView};
 /// Lists a tenant's API keys.
 #[utoipa::path(get, path = "/tenants/{tenant}/tokens", tag = "tokens",
     responses((status = 200, body = Page<TokenView>), (status = "default", body = Problem)))]
-pub async fn list(State(control): State<Control>, call: Call, Path(tenant): Path<String>) -> Result<Json<Page<TokenView>>, ApiError> {
+pub async fn list(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<Page<TokenView>>, ApiError> {
     let reached = control.reach_tenant::<act::ListTokens>(&call, &tenant).await?;
     control.list_tokens(reached.permit, Some(&reached.tenant)).await
 }
@@ -74,13 +78,21 @@ pub async fn create_host(
 /// Revokes an operator's API key and every session made with it.
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "tokens",
     responses((status = 204), (status = "default", body = Problem)))]
-pub async fn revoke_host(State(control): State<Control>, call: Call, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+pub async fn revoke_host(
+    State(control): State<Control>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
     let permit = control.reach_host::<act::RevokeToken>(&call).await?;
     control.revoke_token(&call, permit, Log::Host, None, &id).await
 }
 
 impl Control {
-    async fn list_tokens(&self, permit: Permit<act::ListTokens>, tenant: Option<&TenantId>) -> Result<Json<Page<TokenView>>, ApiError> {
+    async fn list_tokens(
+        &self,
+        permit: Permit<act::ListTokens>,
+        tenant: Option<&TenantId>,
+    ) -> Result<Json<Page<TokenView>>, ApiError> {
         let keys = self.parts.identity.list_keys(permit, tenant).await?;
         Ok(Json(Page { items: keys.into_iter().map(view).collect(), cursor: None }))
     }

@@ -78,9 +78,7 @@ impl FromStr for Capability {
             "secret" => "secrets",
             other => other,
         };
-        Self::ALL.into_iter().find(|c| c.as_str() == word).ok_or_else(|| {
-            WordError::capability(text)
-        })
+        Self::ALL.into_iter().find(|c| c.as_str() == word).ok_or_else(|| WordError::capability(text))
     }
 }
 
@@ -204,7 +202,10 @@ mod tests {
             need(Capability::Http, &["https://a.example", "https://b.example"]),
         ]);
         let missing = grants.missing(&needs);
-        assert_eq!(missing, vec![need(Capability::Keyvalue, &["default"]), need(Capability::Http, &["https://b.example"])]);
+        assert_eq!(
+            missing,
+            vec![need(Capability::Keyvalue, &["default"]), need(Capability::Http, &["https://b.example"])]
+        );
         assert_eq!(needs.added_since(&Needs(vec![need(Capability::Keyvalue, &["default"])])).len(), 1);
     }
 

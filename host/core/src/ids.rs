@@ -224,7 +224,10 @@ mod tests {
     #[test]
     fn an_error_quotes_the_word_and_the_rule() {
         let error = "Acme".parse::<TenantId>().unwrap_err().to_string();
-        assert_eq!(error, "`Acme` is not a tenant name: 1 to 63 of a-z, 0-9 and `-`, starting with a letter and not ending with `-`");
+        assert_eq!(
+            error,
+            "`Acme` is not a tenant name: 1 to 63 of a-z, 0-9 and `-`, starting with a letter and not ending with `-`"
+        );
     }
 
     proptest! {

@@ -17,6 +17,8 @@ pub use ambient::{Clock, Entropy};
 pub use blame::Blame;
 pub use budget::{Budget, Usage};
 pub use capability::{Capability, Grant, Grants, Need, Needs};
-pub use ids::{DecisionId, Digest, InvocationId, PluginName, PrincipalId, RequestId, ResourceName, SessionId, TenantId, WordError};
+pub use ids::{
+    DecisionId, Digest, InvocationId, PluginName, PrincipalId, RequestId, ResourceName, SessionId, TenantId, WordError,
+};
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};

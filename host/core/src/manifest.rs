@@ -249,11 +249,26 @@ cpu_ms = 50
 
     #[test]
     fn origins_are_strict() {
-        for good in ["https://api.example.com", "http://127.0.0.1:8080", "https://[2001:db8::1]:8443", "http://localhost:1"] {
+        for good in
+            ["https://api.example.com", "http://127.0.0.1:8080", "https://[2001:db8::1]:8443", "http://localhost:1"]
+        {
             assert!(check_origin(good).is_ok(), "{good}: {:?}", check_origin(good));
         }
-        for bad in ["api.example.com", "ftp://x", "https://", "https://a/b", "https://u@h", "https://*", "https://A.example",
-            "https://h:443", "http://h:80", "https://h:0", "https://h:99999", "https://h:x", "https://bücher.example"] {
+        for bad in [
+            "api.example.com",
+            "ftp://x",
+            "https://",
+            "https://a/b",
+            "https://u@h",
+            "https://*",
+            "https://A.example",
+            "https://h:443",
+            "http://h:80",
+            "https://h:0",
+            "https://h:99999",
+            "https://h:x",
+            "https://bücher.example",
+        ] {
             assert!(check_origin(bad).is_err(), "{bad}");
         }
     }

@@ -69,7 +69,9 @@ impl Gateway {
             Ok(response) => response,
             Err(refusal) => {
                 let refusal = self.record_refusal(&seen, refusal).await;
-                refusal.response().map(|text| Full::new(text).map_err(|never: Infallible| match never {}).boxed_unsync())
+                refusal
+                    .response()
+                    .map(|text| Full::new(text).map_err(|never: Infallible| match never {}).boxed_unsync())
             }
         };
         if let Ok(id) = HeaderValue::from_str(seen.invocation.as_str()) {

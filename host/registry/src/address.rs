@@ -81,11 +81,40 @@ mod tests {
     #[test]
     fn tricks_match_nothing() {
         for path in [
-            "", "/", "//", "/acme", "/acme/", "//acme/visits", "/acme//visits", "acme/visits", "/acme%2Fvisits", "/acme/visits%2F..",
-            "/acme/vis%69ts", "/%61cme/visits", "/ACME/visits", "/acme/Visits", "/./acme/visits", "/acme/../evil/visits",
-            "/acme/visits/../other", "/acme/visits/%2e%2E/other", "/acme/visits/.%2e", "/acme/visits/..;x=1/other", "/acme/visits/.",
-            "/acme\\visits", "/acme/visits\\..\\x", "/acme/visits/\0", "/acme/visits/ x", "/acme/visits#a/b", "/acme/visits/\u{fe0f}",
-            "/acme;x/visits", "/acme/visits;x", "/_platform/visits", "http://h/acme/visits", "*", "/acme?/visits", "/acme./visits",
+            "",
+            "/",
+            "//",
+            "/acme",
+            "/acme/",
+            "//acme/visits",
+            "/acme//visits",
+            "acme/visits",
+            "/acme%2Fvisits",
+            "/acme/visits%2F..",
+            "/acme/vis%69ts",
+            "/%61cme/visits",
+            "/ACME/visits",
+            "/acme/Visits",
+            "/./acme/visits",
+            "/acme/../evil/visits",
+            "/acme/visits/../other",
+            "/acme/visits/%2e%2E/other",
+            "/acme/visits/.%2e",
+            "/acme/visits/..;x=1/other",
+            "/acme/visits/.",
+            "/acme\\visits",
+            "/acme/visits\\..\\x",
+            "/acme/visits/\0",
+            "/acme/visits/ x",
+            "/acme/visits#a/b",
+            "/acme/visits/\u{fe0f}",
+            "/acme;x/visits",
+            "/acme/visits;x",
+            "/_platform/visits",
+            "http://h/acme/visits",
+            "*",
+            "/acme?/visits",
+            "/acme./visits",
         ] {
             assert_eq!(by_path(path), None, "{path:?}");
         }
@@ -93,7 +122,10 @@ mod tests {
 
     #[test]
     fn a_host_below_the_domain_names_plugin_and_tenant_and_nothing_else_does() {
-        let at = |host, path| parse(Some("ringfence.example"), Some(host), path).map(|a| (a.tenant.to_string(), a.plugin.to_string(), a.rest));
+        let at = |host, path| {
+            parse(Some("ringfence.example"), Some(host), path)
+                .map(|a| (a.tenant.to_string(), a.plugin.to_string(), a.rest))
+        };
         assert_eq!(at("visits.acme.ringfence.example", "/a?b"), found("acme", "visits", "/a?b"));
         assert_eq!(at("Visits.ACME.Ringfence.Example:7001", "/"), found("acme", "visits", "/"));
         assert_eq!(at("visits.acme.ringfence.example.", "/"), found("acme", "visits", "/"));

@@ -24,14 +24,16 @@ fn needs(from: &Needs, to: &Needs, grants: &Grants) -> Vec<NeedChange> {
     let added = to.added_since(from);
     let removed = from.added_since(to);
     let same = Needs(to.0.clone()).0.into_iter().filter_map(|need| without(need, &added));
-    let changes = |needs: Vec<Need>, change| {
-        needs.into_iter().map(move |need| (need, change)).collect::<Vec<_>>()
-    };
+    let changes = |needs: Vec<Need>, change| needs.into_iter().map(move |need| (need, change)).collect::<Vec<_>>();
     let mut rows: Vec<NeedChange> = changes(same.collect(), Change::Same)
         .into_iter()
         .chain(changes(added, Change::Added))
         .chain(changes(removed, Change::Removed))
-        .map(|(need, change)| NeedChange { granted: grants.missing(&Needs(vec![need.clone()])).is_empty(), need, change })
+        .map(|(need, change)| NeedChange {
+            granted: grants.missing(&Needs(vec![need.clone()])).is_empty(),
+            need,
+            change,
+        })
         .collect();
     rows.sort_by_key(|row| row.need.capability);
     rows

@@ -4,8 +4,8 @@ use ringfence_core::manifest::check_origin;
 use ringfence_core::{Capability, Grant, Grants, Need, Needs, PluginName, ResourceName};
 use ringfence_store::TenantStore;
 
-use crate::record::VersionRecord;
 use crate::RegistryError;
+use crate::record::VersionRecord;
 
 /// LIMIT: most names that the grants of one plugin hold together.
 const SCOPE_COUNT_MAX: usize = 256;
@@ -17,11 +17,17 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
     let capability = grant.capability;
     let bad = |why: String| RegistryError::BadGrant { capability, why };
     if !capability.is_scoped() {
-        return if grant.scope.is_empty() { Ok(grant) } else { Err(bad("it is granted whole and takes no names".to_owned())) };
+        return if grant.scope.is_empty() {
+            Ok(grant)
+        } else {
+            Err(bad("it is granted whole and takes no names".to_owned()))
+        };
     }
     match (capability, grant.scope.is_empty()) {
         (Capability::Keyvalue, true) => grant.scope.push(DEFAULT_BUCKET.to_owned()),
-        (Capability::Http, true) => return Err(bad("name the origins it covers, such as `https://api.example.com`".to_owned())),
+        (Capability::Http, true) => {
+            return Err(bad("name the origins it covers, such as `https://api.example.com`".to_owned()));
+        }
         (_, true) => return Err(bad("name what it covers".to_owned())),
         (_, false) => {}
     }

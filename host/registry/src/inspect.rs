@@ -8,8 +8,8 @@ use ringfence_core::Capability;
 use ringfence_core::limits::{COMPONENT_BYTES_MAX, COMPONENT_DEPTH_MAX, COMPONENT_PARTS_COUNT_MAX};
 use serde::{Deserialize, Serialize};
 use wasmparser::{
-    BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader, ComponentTypeRef, CustomSectionReader,
-    Encoding, KnownCustom, Parser, Payload,
+    BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader, ComponentTypeRef,
+    CustomSectionReader, Encoding, KnownCustom, Parser, Payload,
 };
 
 use crate::interfaces::{ImportKind, World, handler_world, import_hint, import_kind};
@@ -85,7 +85,10 @@ pub enum InspectError {
         hint: Option<String>,
     },
     /// Nothing to call.
-    #[error("the component exports no HTTP handler: `wasi:http/incoming-handler@0.2.x` or `wasi:http/handler@0.3.x`{}", listed(exports))]
+    #[error(
+        "the component exports no HTTP handler: `wasi:http/incoming-handler@0.2.x` or `wasi:http/handler@0.3.x`{}",
+        listed(exports)
+    )]
     NoHandler {
         /// What it exports instead.
         exports: Vec<String>,
@@ -160,7 +163,9 @@ impl Walk {
         self.inside.push(encoding);
         self.depth = self.depth.max(self.inside.len());
         if self.depth > COMPONENT_DEPTH_MAX {
-            return Err(InspectError::TooComplex { what: format!("components nested more than {COMPONENT_DEPTH_MAX} deep") });
+            return Err(InspectError::TooComplex {
+                what: format!("components nested more than {COMPONENT_DEPTH_MAX} deep"),
+            });
         }
         self.count(1)
     }
@@ -276,6 +281,9 @@ fn shorten(text: &str) -> String {
 fn listed(exports: &[String]) -> String {
     match exports {
         [] => String::new(),
-        some => format!("; it exports {}", some.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+        some => format!(
+            "; it exports {}",
+            some.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
     }
 }

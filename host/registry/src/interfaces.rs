@@ -140,7 +140,8 @@ fn offered(interface: &str) -> Option<Offered> {
 impl Offered {
     fn has(self, version: &str) -> bool {
         let track = |minor| {
-            Version::parse(version).is_ok_and(|v| v.major == 0 && v.minor == minor && v.pre.is_empty() && v.build.is_empty())
+            Version::parse(version)
+                .is_ok_and(|v| v.major == 0 && v.minor == minor && v.pre.is_empty() && v.build.is_empty())
         };
         match self {
             P2 => track(2),
@@ -167,8 +168,18 @@ mod tests {
     fn versions_of_a_track_are_taken_and_others_are_not() {
         assert_eq!(import_kind("wasi:io/streams@0.2.0"), Some(ImportKind::Inert));
         assert_eq!(import_kind("wasi:io/streams@0.2.99"), Some(ImportKind::Inert));
-        for refused in ["wasi:io/streams@0.3.0", "wasi:io/streams@0.2.0-rc-2023-11-10", "wasi:io/streams", "wasi:io/nothing@0.2.0",
-            "wasi:http/handler@0.3.0", "wasi:keyvalue/store@0.2.0", "wasi:keyvalue/watch@0.2.0-draft", "", "@", "wasi:io/streams@"] {
+        for refused in [
+            "wasi:io/streams@0.3.0",
+            "wasi:io/streams@0.2.0-rc-2023-11-10",
+            "wasi:io/streams",
+            "wasi:io/nothing@0.2.0",
+            "wasi:http/handler@0.3.0",
+            "wasi:keyvalue/store@0.2.0",
+            "wasi:keyvalue/watch@0.2.0-draft",
+            "",
+            "@",
+            "wasi:io/streams@",
+        ] {
             assert_eq!(import_kind(refused), None, "{refused}");
         }
     }

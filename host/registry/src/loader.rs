@@ -65,7 +65,10 @@ impl Loader {
         }
         let component = version.store.blobs().read_all(&version.blob, COMPONENT_BYTES_MAX).await?;
         if <[u8; 32]>::from(Sha256::digest(&component)) != *version.digest.as_bytes() {
-            return Err(RegistryError::Host(format!("the component of `{}@{}` is not the one published", version.plugin, version.label)));
+            return Err(RegistryError::Host(format!(
+                "the component of `{}@{}` is not the one published",
+                version.plugin, version.label
+            )));
         }
         let (code, _) = compile(&self.engine, &version.store, version.digest, component).await?;
         Ok(code)

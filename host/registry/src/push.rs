@@ -15,10 +15,10 @@ use ringfence_store::{BlobId, Op, Precondition, StoreError, TenantStore};
 use semver::Version;
 use sha2::{Digest as _, Sha256};
 
+use crate::RegistryError;
 use crate::inspect::{InspectError, Inspection, inspect};
 use crate::loader::{Loader, blocking, compile};
 use crate::record::{PluginRecord, StoredVersion, VersionRecord, plugin_key, quarantine_key, version_key};
-use crate::RegistryError;
 
 /// LIMIT: longest time that an upload may take to arrive, however steadily it trickles.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(15 * 60);
@@ -79,7 +79,10 @@ impl Upload<'_> {
             return Err(RegistryError::NameMismatch { what: "version", manifest, path });
         }
         if self.label.to_string().len() > ringfence_core::ids::NAME_BYTES_MAX {
-            return Err(RegistryError::BadManifest(format!("version is longer than {} bytes", ringfence_core::ids::NAME_BYTES_MAX)));
+            return Err(RegistryError::BadManifest(format!(
+                "version is longer than {} bytes",
+                ringfence_core::ids::NAME_BYTES_MAX
+            )));
         }
         Ok(())
     }
@@ -101,9 +104,13 @@ impl Upload<'_> {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(_))) => return Err(RegistryError::Truncated { why: "the connection broke".to_owned() }),
                 Err(_) if wait == end => {
-                    return Err(RegistryError::Truncated { why: format!("it took more than {} s", ARRIVAL_TIME_MAX.as_secs()) });
+                    return Err(RegistryError::Truncated {
+                        why: format!("it took more than {} s", ARRIVAL_TIME_MAX.as_secs()),
+                    });
                 }
-                Err(_) => return Err(RegistryError::Truncated { why: format!("nothing arrived for {} s", idle.as_secs()) }),
+                Err(_) => {
+                    return Err(RegistryError::Truncated { why: format!("nothing arrived for {} s", idle.as_secs()) });
+                }
             };
             bytes = bytes.saturating_add(chunk.len() as u64);
             if bytes > COMPONENT_BYTES_MAX {

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::Stream;
 use ringfence_core::{
-    Action, Capability, Clock, Grant, Grants, Manifest, Permit, PluginName, Resource, TenantId,
-    proof::act,
+    Action, Capability, Clock, Grant, Grants, Manifest, Permit, PluginName, Resource, TenantId, proof::act,
 };
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{TenantStore, Tenants};
@@ -20,8 +19,8 @@ use crate::live::{Choice, Live, Route, VersionRef};
 use crate::loader::Loader;
 use crate::push::{Quarantined, Upload, added};
 use crate::record::{
-    Canary, PluginDetail, PluginRecord, PluginSummary, Published, RouteState, StoredVersion, VersionDiff, VersionRecord,
-    grants_key, plugin_key, plugins_key, route_key, version_key, versions_key,
+    Canary, PluginDetail, PluginRecord, PluginSummary, Published, RouteState, StoredVersion, VersionDiff,
+    VersionRecord, grants_key, plugin_key, plugins_key, route_key, version_key, versions_key,
 };
 use crate::turns::Turns;
 use crate::{RegistryError, address, diff, grants, start};
@@ -66,15 +65,8 @@ impl Registry {
             start::sweep(&store).await?;
             live.extend(start::load(&store).await?);
         }
-        let inner = Inner {
-            loader: Loader::new(engine.clone()),
-            engine,
-            rehearsal,
-            clock,
-            domain,
-            live,
-            turns: Turns::new(),
-        };
+        let inner =
+            Inner { loader: Loader::new(engine.clone()), engine, rehearsal, clock, domain, live, turns: Turns::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -110,7 +102,11 @@ impl Registry {
     }
 
     /// The tenant's plugins, by name.
-    pub async fn plugins(&self, permit: Permit<act::ReadPlugin>, store: &TenantStore) -> Result<Vec<PluginSummary>, RegistryError> {
+    pub async fn plugins(
+        &self,
+        permit: Permit<act::ReadPlugin>,
+        store: &TenantStore,
+    ) -> Result<Vec<PluginSummary>, RegistryError> {
         spend(&permit, store, None)?;
         let mut summaries = Vec::new();
         for record in start::scan::<PluginRecord>(store, &plugins_key(), RECORDS_COUNT_MAX).await? {
@@ -138,16 +134,21 @@ impl Registry {
     ) -> Result<PluginDetail, RegistryError> {
         spend(&permit, store, Some(plugin))?;
         let record = existing(store, plugin).await?;
-        let mut versions: Vec<VersionRecord> = start::scan::<StoredVersion>(store, &versions_key(plugin), RECORDS_COUNT_MAX)
-            .await?
-            .into_iter()
-            .map(|stored| stored.record)
-            .collect();
+        let mut versions: Vec<VersionRecord> =
+            start::scan::<StoredVersion>(store, &versions_key(plugin), RECORDS_COUNT_MAX)
+                .await?
+                .into_iter()
+                .map(|stored| stored.record)
+                .collect();
         versions.sort_by(|a, b| b.label.cmp(&a.label));
         let route: Option<RouteState> = store.get_json(&route_key(plugin)).await?;
         let grants: Grants = store.get_json(&grants_key(plugin)).await?.unwrap_or_default();
         let shown = route.as_ref().map_or(&record.latest, |route| &route.stable);
-        let needs = versions.iter().find(|version| version.label == *shown).map(|version| version.needs.clone()).unwrap_or_default();
+        let needs = versions
+            .iter()
+            .find(|version| version.label == *shown)
+            .map(|version| version.needs.clone())
+            .unwrap_or_default();
         Ok(PluginDetail { name: record.name, missing: grants.missing(&needs), versions, route, grants, needs })
     }
 
@@ -205,10 +206,13 @@ impl Registry {
         let stored = self.deployable(store, plugin, label).await?;
         let before: Option<RouteState> = store.get_json(&route_key(plugin)).await?;
         let now = self.inner.clock.now();
-        let bad = |percent, why| RegistryError::BadPercent { plugin: plugin.clone(), version: label.clone(), percent, why };
+        let bad =
+            |percent, why| RegistryError::BadPercent { plugin: plugin.clone(), version: label.clone(), percent, why };
         let state = match (percent, before) {
             (Some(percent @ (0 | 101..)), _) => return Err(bad(percent, "a share is 1 to 100")),
-            (Some(percent @ ..=99), None) => return Err(bad(percent, "no version answers the rest; deploy one for all calls first")),
+            (Some(percent @ ..=99), None) => {
+                return Err(bad(percent, "no version answers the rest; deploy one for all calls first"));
+            }
             (Some(percent @ ..=99), Some(before)) if before.stable == *label => {
                 return Err(bad(percent, "it already answers the rest"));
             }
@@ -357,7 +361,12 @@ impl Registry {
     }
 
     /// A version that exists and whose needs are granted.
-    async fn deployable(&self, store: &TenantStore, plugin: &PluginName, label: &Version) -> Result<StoredVersion, RegistryError> {
+    async fn deployable(
+        &self,
+        store: &TenantStore,
+        plugin: &PluginName,
+        label: &Version,
+    ) -> Result<StoredVersion, RegistryError> {
         let stored = self.version(store, plugin, label).await?;
         let granted: Grants = store.get_json(&grants_key(plugin)).await?.unwrap_or_default();
         let missing = granted.missing(&stored.record.needs);
@@ -371,7 +380,12 @@ impl Registry {
         Err(grants::not_granted(store, plugin, stored.record, missing, answering))
     }
 
-    async fn version(&self, store: &TenantStore, plugin: &PluginName, label: &Version) -> Result<StoredVersion, RegistryError> {
+    async fn version(
+        &self,
+        store: &TenantStore,
+        plugin: &PluginName,
+        label: &Version,
+    ) -> Result<StoredVersion, RegistryError> {
         existing(store, plugin).await?;
         let missing = || RegistryError::VersionNotFound { plugin: plugin.clone(), version: label.clone() };
         version(store, plugin, label).await?.ok_or_else(missing)
@@ -415,7 +429,9 @@ fn spend<'a, A: Action>(
 ) -> Result<&'a ringfence_core::PrincipalId, RegistryError> {
     let fits = match (permit.resource(), plugin) {
         (Resource::Tenant { tenant }, _) => Some(tenant) == store.tenant(),
-        (Resource::Plugin { tenant, plugin: allowed }, Some(plugin)) => Some(tenant) == store.tenant() && allowed == plugin,
+        (Resource::Plugin { tenant, plugin: allowed }, Some(plugin)) => {
+            Some(tenant) == store.tenant() && allowed == plugin
+        }
         _ => false,
     };
     // SECURITY: a permit for something else here means a mistake in the caller; doing nothing is the safe answer.
@@ -427,7 +443,11 @@ async fn existing(store: &TenantStore, plugin: &PluginName) -> Result<PluginReco
     store.get_json(&plugin_key(plugin)).await?.ok_or_else(missing)
 }
 
-async fn version(store: &TenantStore, plugin: &PluginName, label: &Version) -> Result<Option<StoredVersion>, RegistryError> {
+async fn version(
+    store: &TenantStore,
+    plugin: &PluginName,
+    label: &Version,
+) -> Result<Option<StoredVersion>, RegistryError> {
     Ok(store.get_json(&version_key(plugin, label)).await?)
 }
 

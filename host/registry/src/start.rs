@@ -85,7 +85,11 @@ pub(crate) async fn sweep(store: &TenantStore) -> Result<(), RegistryError> {
 }
 
 /// Reads all JSON records below a prefix, at most `count_max`.
-pub(crate) async fn scan<T: DeserializeOwned>(store: &TenantStore, prefix: &Key, count_max: usize) -> Result<Vec<T>, RegistryError> {
+pub(crate) async fn scan<T: DeserializeOwned>(
+    store: &TenantStore,
+    prefix: &Key,
+    count_max: usize,
+) -> Result<Vec<T>, RegistryError> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
         let page = store.scan(prefix, after.as_ref(), PAGE_COUNT).await?;

@@ -183,7 +183,10 @@ fn defaults() -> Config {
 
 /// Reads the configuration of a `serve`. `dev_dir` is the directory of a `--dev` host, when there is one.
 pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
-    let config: Config = figment(args, dev_dir)?.extract().map_err(|error| anyhow::anyhow!("{error}")).context("the configuration is not valid")?;
+    let config: Config = figment(args, dev_dir)?
+        .extract()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .context("the configuration is not valid")?;
     if config.engine.slots < 4 || config.engine.slots > 1_000 {
         bail!("`engine.slots` is 4 to 1000");
     }
@@ -212,10 +215,11 @@ pub fn show(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Vec<Shown>> {
         for (section, values) in sections {
             for (key, value) in values.as_object().into_iter().flatten() {
                 let path = format!("{section}.{key}");
-                let origin = figment.find_metadata(&path).map_or("default".to_owned(), |metadata| match &metadata.source {
-                    Some(source) => format!("file {source}"),
-                    None => metadata.name.to_string(),
-                });
+                let origin =
+                    figment.find_metadata(&path).map_or("default".to_owned(), |metadata| match &metadata.source {
+                        Some(source) => format!("file {source}"),
+                        None => metadata.name.to_string(),
+                    });
                 shown.push(Shown { key: path, value: value.clone(), origin });
             }
         }
@@ -247,7 +251,9 @@ fn figment(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Figment> {
 fn flags(args: &ServeArgs) -> serde_json::Value {
     let mut values = serde_json::json!({ "listen": {}, "store": {}, "keys": {} });
     let mut set = |section: &str, key: &str, value: Option<serde_json::Value>| {
-        if let (Some(value), Some(section)) = (value, values.get_mut(section).and_then(|section| section.as_object_mut())) {
+        if let (Some(value), Some(section)) =
+            (value, values.get_mut(section).and_then(|section| section.as_object_mut()))
+        {
             section.insert(key.to_owned(), value);
         }
     };

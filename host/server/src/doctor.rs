@@ -99,7 +99,12 @@ fn data_directory(path: &Path) -> Check {
         use std::os::unix::fs::MetadataExt;
         match std::fs::metadata(path) {
             Ok(data) if data.mode() & 0o077 != 0 => {
-                return check(name, Verdict::Fail, &format!("`{shown}` can be entered by others"), Some(&format!("chmod 700 {shown}")));
+                return check(
+                    name,
+                    Verdict::Fail,
+                    &format!("`{shown}` can be entered by others"),
+                    Some(&format!("chmod 700 {shown}")),
+                );
             }
             Ok(_) => {}
             Err(error) => return check(name, Verdict::Fail, &format!("`{shown}`: {error}"), None),
@@ -112,7 +117,9 @@ fn data_directory(path: &Path) -> Check {
             &format!("`{shown}` has {} MiB free", (stat.f_bavail * stat.f_frsize) >> 20),
             Some("free at least 1 GiB"),
         ),
-        Ok(stat) => check(name, Verdict::Ok, &format!("`{shown}`, {} GiB free", (stat.f_bavail * stat.f_frsize) >> 30), None),
+        Ok(stat) => {
+            check(name, Verdict::Ok, &format!("`{shown}`, {} GiB free", (stat.f_bavail * stat.f_frsize) >> 30), None)
+        }
         Err(error) => check(name, Verdict::Fail, &format!("`{shown}`: {error}"), None),
     }
 }
@@ -132,7 +139,12 @@ fn port(name: &'static str, address: std::net::SocketAddr) -> Check {
 fn tls(config: &config::Config) -> Check {
     let open = [config.listen.plugins, config.listen.control].iter().any(|address| !address.ip().is_loopback());
     if open {
-        check("transport", Verdict::Warn, "plain HTTP on an address that is not loopback", Some("keep a TLS proxy in front of both ports"))
+        check(
+            "transport",
+            Verdict::Warn,
+            "plain HTTP on an address that is not loopback",
+            Some("keep a TLS proxy in front of both ports"),
+        )
     } else {
         check("transport", Verdict::Ok, "plain HTTP on loopback only", None)
     }
@@ -148,7 +160,8 @@ fn files() -> Check {
 }
 
 fn mappings() -> Check {
-    let count = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let count =
+        std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse::<u64>().ok());
     match count {
         Some(count) if count < MAPPINGS_COUNT_MIN => {
             check("memory maps", Verdict::Warn, &format!("at most {count}"), Some("sysctl vm.max_map_count=262144"))

@@ -55,7 +55,8 @@ pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
 async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let data = std::path::absolute(&config.store.path)?;
     private_dir(&data)?;
-    let missing_root_key = if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
+    let missing_root_key =
+        if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
     let plugins = Listening::bind(config.listen.plugins)
         .await
         .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
@@ -68,12 +69,14 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let metering = tokio::spawn(wired.metering.clone().run(stopping.clone()));
-    let router = ringfence_control::router(wired.control.clone()).map_request(|mut request: http::Request<hyper::body::Incoming>| {
-        if let Some(peer) = request.extensions().get::<Peer>().copied() {
-            request.extensions_mut().insert(PeerAddress(peer.0.ip()));
-        }
-        request
-    });
+    let router = ringfence_control::router(wired.control.clone()).map_request(
+        |mut request: http::Request<hyper::body::Incoming>| {
+            if let Some(peer) = request.extensions().get::<Peer>().copied() {
+                request.extensions_mut().insert(PeerAddress(peer.0.ip()));
+            }
+            request
+        },
+    );
     announce(format, plugins.address(), control.address(), &data, token_file.as_deref())?;
     let data_plane = tokio::spawn(serve_port(plugins, wired.gateway.clone(), stopping.clone()));
     let control_plane = tokio::spawn(serve_port(control, TowerToHyperService::new(router), stopping));

@@ -76,7 +76,8 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     });
     let root_key = format!("{} ({})", root.id(), assurance(&root));
     refuse_after_damage(&place.data.join("store"))?;
-    let store = Store::open_sled(&place.data.join("store"), SledOptions::RECOMMENDED).context("the store does not open")?;
+    let store =
+        Store::open_sled(&place.data.join("store"), SledOptions::RECOMMENDED).context("the store does not open")?;
     let tenants = Tenants::open(store.clone(), root, entropy.clone(), clock.clone()).await?;
 
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;

@@ -162,12 +162,16 @@ mod tests {
         let line = r#"{"reason":"compiler-artifact","target":{"kind":["cdylib"],"name":"hello_p3"},
             "filenames":["/t/wasm32-wasip2/release/hello_p3.wasm"]}"#;
         let found = artifact(line).unwrap();
-        assert_eq!((found.name.as_str(), found.file.to_str().unwrap()), ("hello-p3", "/t/wasm32-wasip2/release/hello_p3.wasm"));
+        assert_eq!(
+            (found.name.as_str(), found.file.to_str().unwrap()),
+            ("hello-p3", "/t/wasm32-wasip2/release/hello_p3.wasm")
+        );
     }
 
     #[test]
     fn libraries_and_other_messages_are_no_components() {
-        let library = r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"a"},"filenames":["/t/liba.rlib"]}"#;
+        let library =
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"a"},"filenames":["/t/liba.rlib"]}"#;
         for line in [library, r#"{"reason":"build-finished","success":true}"#, "not json", ""] {
             assert_eq!(artifact(line), None, "{line}");
         }

@@ -155,9 +155,10 @@ fn backports_entry(text: &str) -> Option<(&'static str, String)> {
     let live = |line: &&str| !line.trim_start().starts_with('#');
     for stanza in text.split("\n\n") {
         if names_suite(stanza, CODENAME) && stanza.lines().any(|line| line.starts_with("Suites:")) {
-            let lines = stanza.lines().filter(live).map(|line| {
-                if line.starts_with("Suites:") { format!("Suites: {SUITE}") } else { line.to_owned() }
-            });
+            let lines = stanza
+                .lines()
+                .filter(live)
+                .map(|line| if line.starts_with("Suites:") { format!("Suites: {SUITE}") } else { line.to_owned() });
             return Some(("sources", lines.collect::<Vec<_>>().join("\n") + "\n"));
         }
     }
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn one_line_sources_work_too() {
-        let text = "# deb http://x.invalid/debian bookworm main\ndeb [arch=amd64] http://x.invalid/debian bookworm main\n";
+        let text =
+            "# deb http://x.invalid/debian bookworm main\ndeb [arch=amd64] http://x.invalid/debian bookworm main\n";
         let (extension, entry) = backports_entry(text).unwrap();
         assert_eq!(extension, "list");
         assert_eq!(entry, "deb [arch=amd64] http://x.invalid/debian bookworm-backports main\n");
