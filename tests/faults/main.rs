@@ -1,5 +1,12 @@
 //! Faults: kills, torn files, full disks, silent peers, the end of the process. What was acknowledged stays; what
 //! cannot be done is refused; the host opens again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
 
 mod disk_full;
 mod kills;

@@ -1,4 +1,11 @@
 //! The main job as its users do it: upload, grant, deploy, call, look; through the binary and its two ports.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
 
 mod capabilities;
 mod deploys;

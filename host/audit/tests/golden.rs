@@ -1,4 +1,11 @@
 //! The format's golden vector: other people's verifiers read the same bytes, so these may never change.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
 
 use data_encoding::HEXLOWER;
 use ringfence_audit::Entry;

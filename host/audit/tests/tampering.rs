@@ -1,4 +1,11 @@
 //! Whatever is done to a log after it was signed is found, and the place is named.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
 
 use proptest::prelude::*;
 use ringfence_audit::Entry;

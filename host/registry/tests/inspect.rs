@@ -1,4 +1,11 @@
 //! Reading uploads: what is taken, what is refused, and in which words.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
 
 use proptest::prelude::*;
 use ringfence_core::Capability;

@@ -1,4 +1,11 @@
 //! Walk 2 from the outside, over a real store and a real compile child: publish, refuse, deploy, roll back, grant, revoke.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
 
 mod support;
 

@@ -1,4 +1,11 @@
 //! The command line from the outside: what it prints, what it sends, how it ends. One program, so that it links once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
 
 mod audit;
 mod errors;
