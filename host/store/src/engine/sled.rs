@@ -22,6 +22,12 @@ use super::{Engine, EngineError, Order, Rows, Span, Write, collect};
 
 /// How long to wait between two attempts to come back.
 const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for the database's own lock at opening.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long to wait between two looks at it.
+const LOCK_LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How the library says that the lock is held.
+const LOCK_WORDS: &str = "could not acquire lock";
 
 pub(crate) struct SledEngine {
     directory: PathBuf,
@@ -181,11 +187,26 @@ impl std::fmt::Display for OpenFailure {
 
 // === opening ===
 
+/// Opens the database, waiting a little for its own lock: the directory's lock is ours by now, so whoever still holds
+/// this one is a handle of this very process whose threads have not ended yet.
+fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
+    let deadline = Instant::now() + LOCK_WAIT_MAX;
+    loop {
+        match config.open() {
+            // The library gives this error no kind of its own.
+            Err(sled::Error::Io(error)) if error.to_string().contains(LOCK_WORDS) && Instant::now() < deadline => {
+                std::thread::sleep(LOCK_LOOK_AGAIN);
+            }
+            other => return other,
+        }
+    }
+}
+
 fn open(directory: &Path, cache_bytes: u64) -> Result<(sled::Db, File), OpenFailure> {
     remove_stale_snapshots(directory)?;
     let config = sled::Config::new().path(directory).cache_capacity(cache_bytes).flush_every_ms(None);
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let db = config.open()?;
+        let db = open_when_free(&config)?;
         read_all(&db)?;
         Ok(db)
     }));
