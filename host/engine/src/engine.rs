@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::child;
 use crate::code::{self, Cache, Code, NativeCode};
 use crate::compile::Compiler;
-use crate::config::{self, EngineConfig};
+use crate::config::{self, CompileConfig, EngineConfig};
 use crate::error::{CompileError, EngineError, RunError, RunFailure};
 use crate::guest::{Guest, GuestSetup};
 use crate::run::{self, Reply};
@@ -67,6 +67,11 @@ impl Engine {
             entropy: config.entropy,
             linker: Arc::new(linker),
         })
+    }
+
+    /// Compiles a component as [`Engine::compile`] does, without an engine: shows that children can start on this machine.
+    pub async fn compile_once(config: CompileConfig, component: Vec<u8>) -> Result<NativeCode, CompileError> {
+        Compiler::new(config).compile(component).await
     }
 
     /// Compiles a component in a child process with limits and a deadline; at most two at a time.

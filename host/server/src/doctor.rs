@@ -7,11 +7,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ringfence_cli::{DoctorArgs, Format};
+use ringfence_engine::Engine;
 use ringfence_keys::{RootKey, RootKeyUri};
 use serde::Serialize;
 
 use crate::config;
 
+/// An empty component (component-model `Binary.md`: magic, version 13, layer 1).
+const SMALLEST_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 /// Least free bytes where data lies.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 /// Least open files a busy host needs.
@@ -46,7 +49,7 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
             checks.push(port("plugins port", config.listen.plugins));
             checks.push(port("control port", config.listen.control));
             checks.push(tls(&config));
-            checks.extend([files(), mappings(), core_pattern(), isolation()]);
+            checks.extend([files(), mappings(), compiler()]);
             checks
         }
         Err(error) => vec![check("configuration", Verdict::Fail, &format!("{error:#}"), None)],
@@ -171,15 +174,21 @@ fn mappings() -> Check {
     }
 }
 
-fn core_pattern() -> Check {
-    check("core dumps", Verdict::Ok, "off while serving", None)
+/// Starts the compile child on the smallest component there is.
+fn compiler() -> Check {
+    let name = "compiler";
+    let help = "the compile child must be able to start; look at limits of memory and processes";
+    match compile_smallest() {
+        Ok(bytes) => {
+            check(name, Verdict::Ok, &format!("the compile child answers, {bytes} bytes of native code"), None)
+        }
+        Err(error) => check(name, Verdict::Fail, &format!("the compile child failed: {error:#}"), Some(help)),
+    }
 }
 
-fn isolation() -> Check {
-    check(
-        "neighbours",
-        Verdict::Warn,
-        "turns go round robin between tenants; a guest's slice is 1 ms",
-        Some("latency under a hostile neighbour is not promised by this version"),
-    )
+fn compile_smallest() -> anyhow::Result<usize> {
+    let config = crate::wiring::compile_config()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let native = runtime.block_on(Engine::compile_once(config, SMALLEST_COMPONENT.to_vec()))?;
+    Ok(native.len())
 }

@@ -178,6 +178,15 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>) -> Result<Po
     Ok(policy)
 }
 
+/// The compile child is this very program, under another verb.
+pub fn compile_config() -> Result<CompileConfig> {
+    Ok(CompileConfig {
+        program: std::env::current_exe().context("this program's own path")?,
+        args: vec!["compile-child".to_owned()],
+        limits: CompileLimits::HOST,
+    })
+}
+
 fn open_engine(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>) -> Result<Engine> {
     let path = data.join("native");
     crate::serve::private_dir(&path)?;
@@ -188,11 +197,7 @@ fn open_engine(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>) -> Resu
             worker_threads: if config.engine.workers == 0 { cores } else { config.engine.workers },
             slots: config.engine.slots,
             memory_bytes_max: config.engine.memory_mib_max << 20,
-            compile: CompileConfig {
-                program: std::env::current_exe().context("this program's own path")?,
-                args: vec!["compile-child".to_owned()],
-                limits: CompileLimits::HOST,
-            },
+            compile: compile_config()?,
             cache,
             io: tokio::runtime::Handle::current(),
             entropy: entropy.clone(),
