@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ringfence_core::{Clock, Entropy, TenantId};
+use ringfence_core::{Clock, Entropy};
 use ringfence_keys::SigningKey;
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore, Tenants};
 use serde_json::Value;
@@ -180,8 +180,9 @@ impl Audit {
     }
 
     /// Lets go of a deleted tenant's log.
-    pub async fn forget(&self, tenant: &TenantId) {
-        self.writers().remove(tenant.as_str());
+    pub async fn forget(&self, store: &TenantStore) {
+        // By unique id: a name can be used again, and its new log must not meet the old one's writer.
+        self.writers().remove(&store.uid());
     }
 
     async fn append(&self, log: &Log, draft: Draft) -> Result<Receipt, AuditError> {
@@ -207,12 +208,12 @@ impl Audit {
     fn handle(&self, log: &Log) -> Handle {
         let store = self.store(log);
         let mut writers = self.writers();
-        if let Some(handle) = writers.get(store.label()) {
+        if let Some(handle) = writers.get(&store.uid()) {
             return handle.clone();
         }
         let (commands, receiver) = mpsc::channel(QUEUE_COUNT_MAX);
         let handle = Handle { commands, batch: Arc::new(Batch::default()) };
-        writers.insert(store.label().to_owned(), handle.clone());
+        writers.insert(store.uid(), handle.clone());
         let writer = Writer::new(Arc::clone(&self.inner.shared), store, self.origin(log), Arc::clone(&handle.batch));
         self.inner.runtime.spawn(writer.run(receiver));
         handle

@@ -18,6 +18,10 @@ use tokio::sync::watch;
 pub const INVOCATIONS_KEPT_MAX: u64 = 2_000;
 /// Most records collected between two writes, for one tenant; more are counted in metering and not kept one by one.
 const PENDING_COUNT_MAX: usize = 5_000;
+/// LIMIT: records written in one batch; each takes up to four operations, and the store takes 1,000.
+const RECORDS_PER_WRITE: usize = 150;
+/// LIMIT: sums written in one batch.
+const SUMS_PER_WRITE: usize = 100;
 /// How often collected records are written.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
@@ -148,8 +152,8 @@ impl Metering {
     pub async fn flush(&self) {
         let _one_at_a_time = self.0.writing.lock().await;
         let taken = std::mem::take(&mut *self.0.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        for (tenant, pending) in taken {
-            match write(&pending).await {
+        for (tenant, mut pending) in taken {
+            match write(&mut pending).await {
                 Ok(()) | Err(StoreError::Gone) => {}
                 Err(error) => {
                     tracing::warn!(%tenant, %error, "invocation records are not written yet");
@@ -252,11 +256,30 @@ struct StoredSum {
     sum: UsageSum,
 }
 
-async fn write(pending: &Pending) -> Result<(), StoreError> {
+/// Writes everything, a piece at a time: what is durable is taken out, so that a later failure puts back only the rest.
+async fn write(pending: &mut Pending) -> Result<(), StoreError> {
+    loop {
+        let count = pending.records.len().min(RECORDS_PER_WRITE);
+        let sums: BTreeMap<(PluginName, i64), UsageSum> =
+            pending.sums.iter().take(SUMS_PER_WRITE).map(|(key, sum)| (key.clone(), sum.clone())).collect();
+        write_some(&pending.store, &sums, pending.records.get(..count).unwrap_or_default()).await?;
+        pending.sums.retain(|key, _| !sums.contains_key(key));
+        pending.records.drain(..count);
+        if pending.records.is_empty() && pending.sums.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+async fn write_some(
+    store: &TenantStore,
+    sums: &BTreeMap<(PluginName, i64), UsageSum>,
+    records: &[InvocationRecord],
+) -> Result<(), StoreError> {
     let mut ops = Vec::new();
-    for ((plugin, day), added) in &pending.sums {
+    for ((plugin, day), added) in sums {
         let key = Key::new(["usage", plugin.as_str()]).number(u64::try_from(*day).unwrap_or(0));
-        let mut row = match pending.store.get_json::<StoredSum>(&key).await? {
+        let mut row = match store.get_json::<StoredSum>(&key).await? {
             Some(row) => row,
             None => StoredSum { plugin: plugin.clone(), day: *day, sum: UsageSum::default() },
         };
@@ -264,17 +287,17 @@ async fn write(pending: &Pending) -> Result<(), StoreError> {
         ops.push(put(key, &row)?);
     }
     let mut numbers: HashMap<&PluginName, u64> = HashMap::new();
-    for record in &pending.records {
+    for record in records {
         let plugin = &record.plugin;
         let number = match numbers.get(plugin) {
             Some(number) => *number,
-            None => next_number(&pending.store, plugin).await?,
+            None => next_number(store, plugin).await?,
         };
         numbers.insert(plugin, number + 1);
         ops.push(put(record_key(plugin, number), record)?);
         ops.push(put(id_key(plugin, &record.id), &number)?);
         if let Some(old) = number.checked_sub(INVOCATIONS_KEPT_MAX) {
-            if let Some(old_record) = pending.store.get_json::<InvocationRecord>(&record_key(plugin, old)).await? {
+            if let Some(old_record) = store.get_json::<InvocationRecord>(&record_key(plugin, old)).await? {
                 ops.push(Op::Delete { key: id_key(plugin, &old_record.id) });
             }
             ops.push(Op::Delete { key: record_key(plugin, old) });
@@ -283,7 +306,7 @@ async fn write(pending: &Pending) -> Result<(), StoreError> {
     for (plugin, number) in numbers {
         ops.push(put(next_key(plugin), &number)?);
     }
-    pending.store.batch(ops, Vec::new()).await.map(|_| ())
+    store.batch(ops, Vec::new()).await.map(|_| ())
 }
 
 fn put<T: Serialize>(key: Key, value: &T) -> Result<Op, StoreError> {

@@ -372,8 +372,9 @@ async fn tenants_logs_are_apart_and_end_with_the_tenant() {
         "pseudonyms do not join across tenants"
     );
     let id: TenantId = "acme".parse().unwrap();
+    let store = world.tenants.open_tenant(&id).unwrap();
     world.tenants.delete(&id).await.unwrap();
-    audit.forget(&id).await;
+    audit.forget(&store).await;
     assert_eq!(audit.record(&log, pushed()).await, Err(AuditError::Gone));
     assert_eq!(check(&audit, &other).await, 1);
 }

@@ -77,8 +77,8 @@ impl Control {
         let from = range.cursor.or(range.from).unwrap_or(0);
         let limit = range.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX);
         let entries = self.parts.audit.list(log, from, limit).await?;
-        let cursor = (entries.len() == limit).then(|| (from + limit as u64).to_string());
-        let items = (from..).zip(entries).map(|(seq, entry)| view(seq, entry)).collect();
+        let cursor = (entries.len() == limit).then(|| from.saturating_add(limit as u64).to_string());
+        let items = entries.into_iter().zip(0_u64..).map(|(entry, at)| view(from.saturating_add(at), entry)).collect();
         Ok(Json(Page { items, cursor }))
     }
 

@@ -86,11 +86,13 @@ pub struct HostFacts {
 #[derive(Clone)]
 pub struct Control {
     pub(crate) parts: Arc<ControlParts>,
+    /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Control {
     /// A control plane over its rooms.
     pub fn new(parts: ControlParts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), changing: Arc::default() }
     }
 }

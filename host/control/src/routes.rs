@@ -115,7 +115,8 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
     let mut response = if ambiguous {
         ApiError::new("bad-request", "the head can be read in two ways").into_response()
     } else {
-        next.run(request).await
+        // In a task of its own: a caller who hangs up must not cut an effect in half, and a fault must not cut a connection.
+        tokio::spawn(next.run(request)).await.unwrap_or_else(|error| ApiError::host(&error).into_response())
     };
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         // The body was made before the id was at hand; it is small, so it is made again with it.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use ringfence_audit::{Event, Log, codes};
 use ringfence_core::{Principal, PrincipalId, RequestId};
-use ringfence_identity::{Proof, SecretString};
+use ringfence_identity::{IdentityError, Proof, SecretString};
 
 use crate::Control;
 use crate::call::{Call, PeerAddress, request_id};
@@ -33,6 +33,10 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
         Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };
     let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    // A sign-in that cannot be put on the record must not happen: it would spend the enrolment token.
+    if !control.parts.audit.is_writable() {
+        return Err(ApiError::new("audit-unavailable", "the audit log cannot be written, so nobody can sign in"));
+    }
     match control.parts.identity.authenticate(proof, source).await {
         Ok(issued) => {
             let code = if bootstrap { codes::OPERATOR_ENROLLED } else { codes::SIGNED_IN };
@@ -52,7 +56,10 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
             Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(answer)).into_response())
         }
         Err(error) => {
-            control.record_sign_in(codes::SIGN_IN_REFUSED, &id, None, peer).await?;
+            // LIMIT: what the throttle turned away is not written, or it would not protect the disk.
+            if !matches!(error, IdentityError::Throttled { .. } | IdentityError::Busy { .. }) {
+                control.record_sign_in(codes::SIGN_IN_REFUSED, &id, None, peer).await?;
+            }
             Err(error.into())
         }
     }

@@ -62,6 +62,7 @@ pub async fn create(
     let details = json!({ "tenant": id.as_str() });
     let record = control
         .bracket(&call, &Log::Host, permit, codes::TENANT_CREATED, details, async |_permit| {
+            let _one = control.changing.lock().await;
             let record = control.parts.tenants.create(&id, &shown).await?;
             match control.parts.policy.upsert_tenant(&id, TenantFacts { suspended: Standing::Active }, None) {
                 Ok(_) => Ok(record),
@@ -121,17 +122,18 @@ pub async fn delete(
     Path(tenant): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let reached = control.reach_tenant::<act::DeleteTenant>(&call, &tenant).await?;
-    let id = reached.tenant;
+    let (id, store) = (reached.tenant, reached.store);
     let details = json!({ "tenant": id.as_str() });
     control
         .bracket(&call, &Log::Host, reached.permit, codes::TENANT_DELETED, details, async |_permit| {
+            let _one = control.changing.lock().await;
             // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
             control.parts.tenants.delete(&id).await?;
             control.parts.policy.remove_tenant(&id);
             control.parts.registry.forget(&id).await;
             control.parts.identity.forget_tenant(&id).await;
             control.parts.logs.forget(&id);
-            control.parts.audit.forget(&id).await;
+            control.parts.audit.forget(&store).await;
             Ok(())
         })
         .await?;
@@ -150,6 +152,7 @@ impl Control {
         let id = reached.tenant;
         let log = Log::Tenant(reached.store);
         self.bracket(call, &log, reached.permit, code, json!({}), async |_permit| {
+            let _one = self.changing.lock().await;
             self.parts.tenants.set_state(&id, state).await?;
             let standing = match state {
                 TenantState::Active => Standing::Active,

@@ -13,12 +13,13 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpVi
 use crate::meter::Meter;
 use crate::output::{GuestOutput, NoOutput, Sink};
 
-/// LIMIT: most handles to host resources a guest may have at once.
-const RESOURCES_COUNT_MAX: usize = 10_000;
+/// LIMIT: most handles to host resources a guest may have at once. With the two below it bounds what a guest can make the
+/// host hold outside the memory budget: headers and the buffers of bodies, some 32 MiB at worst.
+const RESOURCES_COUNT_MAX: usize = 1_000;
 /// LIMIT: most random bytes of one call.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// LIMIT: most bytes of one set of header fields.
-const FIELDS_BYTES_MAX: usize = 64 << 10;
+const FIELDS_BYTES_MAX: usize = 32 << 10;
 /// LIMIT: most memories, tables and core instances of one component (the pool is sized by them).
 pub(crate) const MEMORIES_COUNT_MAX: u32 = 8;
 pub(crate) const TABLES_COUNT_MAX: u32 = 32;

@@ -16,6 +16,8 @@ use crate::error::RunError;
 
 /// LIMIT: CPU time a component may take to start, before its own budget is armed (microseconds).
 const START_CPU_US_MAX: u64 = 2_000_000;
+/// CPU time of starting that does not count against the budget (microseconds).
+const START_CPU_US_FREE: u64 = 100_000;
 
 /// A budget that is used up. Which one is in the meter; hand it to wasmtime as the trap that ends the invocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +89,9 @@ impl Meter {
             wall_us: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
             poll_started_ns: AtomicU64::new(0),
-            cpu_stop_ns: AtomicU64::new(START_CPU_US_MAX.saturating_mul(1_000)),
+            cpu_stop_ns: AtomicU64::new(
+                budget.cpu_us.saturating_add(START_CPU_US_FREE).min(START_CPU_US_MAX).saturating_mul(1_000),
+            ),
             memory_bytes: AtomicU64::new(0),
             memory_bytes_peak: AtomicU64::new(0),
             growth_refused: AtomicU8::new(0),
@@ -200,7 +204,8 @@ impl Meter {
 
     /// The guest has started: from here on its own CPU budget counts.
     pub(crate) fn arm_cpu(&self) {
-        let stop = self.cpu_now_ns().saturating_add(self.budget.cpu_us.saturating_mul(1_000));
+        let free = self.cpu_now_ns().min(START_CPU_US_FREE.saturating_mul(1_000));
+        let stop = self.budget.cpu_us.saturating_mul(1_000).saturating_add(free);
         self.cpu_stop_ns.store(stop, Ordering::Relaxed);
     }
 

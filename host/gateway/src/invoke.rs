@@ -20,7 +20,7 @@ use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route};
 
 use crate::listen::Peer;
-use crate::record::Seen;
+use crate::record::{Seen, Unheard};
 use crate::refuse::Refusal;
 use crate::request::{bearer, checked_host, for_guest, strip};
 
@@ -85,10 +85,12 @@ impl Gateway {
         let host = checked_host(&request)?;
         // The tenant is decided here, once.
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let route = parts.registry.find(host.as_deref(), path).ok_or(Refusal::NoRoute)?;
-        seen.route = Some(route.clone());
+        let found = parts.registry.find(host.as_deref(), path);
+        seen.route = found.clone();
+        // A wrong credential is the same refusal whether or not there is a route.
         let principal = self.authenticate(request.headers(), seen.peer)?;
         seen.principal = Some(principal.clone());
+        let route = found.ok_or(Refusal::NoRoute)?;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
         let permit = match parts.policy.permit::<act::Invoke>(&principal, &resource) {
             Ok(permit) => permit,
@@ -107,7 +109,10 @@ impl Gateway {
         })?;
         let guest = parts.capabilities.bind(self.binding(&route, seen, version.budget));
         seen.decision = Some(permit.decision().clone());
-        let reply = match parts.engine.run(slot, &code, guest, guest_request).await {
+        let unheard = Unheard::watch(self, seen, &guest.meter);
+        let result = parts.engine.run(slot, &code, guest, guest_request).await;
+        unheard.was_heard();
+        let reply = match result {
             Ok(reply) => reply,
             Err(failure) => {
                 seen.usage = failure.usage;

@@ -4,11 +4,12 @@
 //! its last byte is sent, and batched into the audit log. Must never record twice or not at all.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ringfence_audit::{Event, InvocationRecord, InvocationSummary, Log, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, DecisionId, InvocationId, Principal, PrincipalId, Usage};
-use ringfence_engine::{Outcome, RunError};
+use ringfence_engine::{Meter, Outcome, RunError};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_registry::{Route, VersionRef};
 use serde_json::json;
@@ -16,6 +17,9 @@ use tokio::sync::oneshot;
 
 use crate::invoke::Gateway;
 use crate::refuse::Refusal;
+
+/// Status recorded for a call that nobody waited for; the one that proxies use, no client ever sees it.
+const CLIENT_CLOSED: u16 = 499;
 
 /// What has been learned about a call so far.
 #[derive(Clone)]
@@ -61,6 +65,33 @@ impl Seen {
     }
 }
 
+/// Records an invocation whose caller hung up before the answer's head: the future that would have recorded it is dropped
+/// in the middle of the run, and so this is.
+pub(crate) struct Unheard {
+    waiting: Option<(Gateway, Seen, Arc<Meter>)>,
+}
+
+impl Unheard {
+    /// Watches one run.
+    pub(crate) fn watch(gateway: &Gateway, seen: &Seen, meter: &Arc<Meter>) -> Self {
+        Self { waiting: Some((gateway.clone(), seen.clone(), Arc::clone(meter))) }
+    }
+
+    /// The run came to an answer or a refusal, which is recorded where it goes out.
+    pub(crate) fn was_heard(mut self) {
+        self.waiting = None;
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        if let Some((gateway, seen, meter)) = self.waiting.take() {
+            let detail = "the caller went away before the answer".to_owned();
+            gateway.meter(&seen, CLIENT_CLOSED, Some("caller-gone".to_owned()), Some(detail), meter.usage());
+        }
+    }
+}
+
 impl Gateway {
     /// Puts a refusal on the record and gives the one to answer with: the same, or "audit unavailable".
     pub(crate) async fn record_refusal(&self, seen: &Seen, refusal: Refusal) -> Refusal {
@@ -69,6 +100,13 @@ impl Gateway {
             return refusal;
         };
         let (status, code, _) = refusal.describe();
+        if seen.version.is_some() {
+            let detail = match &refusal {
+                Refusal::Run(error) => Some(error.to_string()),
+                _ => None,
+            };
+            self.meter(seen, status.as_u16(), Some(code.to_owned()), detail, seen.usage);
+        }
         let store = &route.store;
         let mut details = json!({ "invocation": seen.invocation.as_str(), "code": code, "status": status.as_u16() });
         if let Refusal::Run(error) = &refusal
@@ -95,13 +133,6 @@ impl Gateway {
                 tracing::warn!(%error, "a denial could not be kept for explaining");
             }
         }
-        if seen.version.is_some() {
-            let detail = match &refusal {
-                Refusal::Run(error) => Some(error.to_string()),
-                _ => None,
-            };
-            self.meter(seen, status.as_u16(), Some(code.to_owned()), detail, seen.usage);
-        }
         refusal
     }
 
@@ -113,7 +144,7 @@ impl Gateway {
             let log = Log::Tenant(route.store.clone());
             let (usage, failure) = match finished.await {
                 Ok(Outcome { usage, result }) => (usage, result.err()),
-                Err(_) => (Usage::default(), Some(RunError::Killed)),
+                Err(_) => (Usage::default(), Some(RunError::Host("the worker was stopped".to_owned()))),
             };
             // A caller who went away is not the guest's failure.
             let failure = failure.filter(|error| *error != RunError::Killed);

@@ -144,6 +144,12 @@ pub fn strip(headers: &mut HeaderMap) {
     }
     headers.remove(header::COOKIE);
     headers.remove(header::SET_COOKIE);
+    // SECURITY: path routes share one origin in a browser; these headers would let one tenant's answer act on the others.
+    for name in
+        ["service-worker-allowed", "clear-site-data", "alt-svc", "strict-transport-security", "nel", "report-to"]
+    {
+        headers.remove(name);
+    }
     let ours: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("x-ringfence-")).cloned().collect();
     for name in ours {
@@ -248,6 +254,8 @@ mod tests {
             ("cookie", "a=b"),
             ("te", "trailers"),
             ("x-ringfence-invocation", "i_forged"),
+            ("service-worker-allowed", "/"),
+            ("clear-site-data", "*"),
             ("x-kept", "yes"),
         ] {
             headers.insert(HeaderName::from_static(name), value.parse().unwrap());

@@ -54,6 +54,13 @@ impl Identity {
         oldest_dead.iter().for_each(|id| drop(tables.keys.remove(id)));
         tables.keys.insert(id, stored);
         drop(tables);
+        // SECURITY: the tenant may have been deleted meanwhile; its name can be used again, and this key must not open that.
+        if let Some(tenant) = &record.tenant
+            && shared.shelf.tenants.open_tenant(tenant).is_none()
+        {
+            shared.write().forget(tenant);
+            return Err(IdentityError::NotFound { what: tenant.to_string() });
+        }
         if record.role == Role::Operator {
             // Someone can sign in as operator from now on; the enrolment token has done its work.
             *shared.bootstrap() = None;

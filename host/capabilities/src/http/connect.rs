@@ -3,9 +3,9 @@
 //! Must never dial an address that the gate did not check: it takes socket addresses, not names. TLS verifies the name.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::Error as HttpError;
@@ -28,6 +29,11 @@ use crate::error::CapabilitiesError;
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// LIMIT: header fields of an answer.
 const HEADERS_COUNT_MAX: usize = 200;
+
+/// Lookups of names that may be under way at once.
+const LOOKUPS_COUNT_MAX: usize = 32;
+
+static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(LOOKUPS_COUNT_MAX)));
 
 /// Turns names into addresses.
 pub trait Resolver: Send + Sync + 'static {
@@ -42,7 +48,16 @@ pub struct SystemResolver;
 impl Resolver for SystemResolver {
     fn resolve(&self, host: &str, port: u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
         let host = host.to_owned();
-        Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) })
+        Box::pin(async move {
+            // LIMIT: a lookup cannot be cancelled and outlives whoever gave up on it; without a bound of its own, names of
+            // dead servers would take every thread that storage needs.
+            let turn = Arc::clone(&LOOKUPS).acquire_owned().await.map_err(io::Error::other)?;
+            let look = move || {
+                let _turn = turn;
+                (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+            };
+            tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?
+        })
     }
 }
 

@@ -27,7 +27,7 @@ use crate::logging::Notebook;
 use crate::logs::LogLevel;
 
 /// Bytes a guest may hand over in one write of a body.
-const CHUNK_BYTES_MAX: usize = 256 << 10;
+const CHUNK_BYTES_MAX: usize = 32 << 10;
 
 /// Limits and exceptions of outgoing HTTP.
 pub struct EgressConfig {

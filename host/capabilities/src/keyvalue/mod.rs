@@ -8,7 +8,7 @@ mod draft2;
 mod tests;
 
 use ringfence_core::{Capability, ResourceName, limits};
-use ringfence_engine::Guest;
+use ringfence_engine::{Guest, Held};
 use ringfence_store::{Key, Op, PageToken, Precondition, StoreError};
 use wasmtime::component::{Linker, Resource};
 
@@ -36,6 +36,8 @@ pub struct Cas {
     key: String,
     value: Option<Vec<u8>>,
     revision: Option<u64>,
+    /// The value's bytes, counted with the guest's memory while its handle lives.
+    _held: Held,
 }
 
 /// Why a call fails: for the guest, or as a trap.
@@ -280,7 +282,9 @@ impl Bound {
             Some(record) => (Some(record.value.to_vec()), Some(record.revision)),
             None => (None, None),
         };
-        Ok(Cas { bucket, key, value, revision })
+        let bytes = value.as_ref().map_or(0, Vec::len).saturating_add(key.len());
+        let held = self.meter.hold(bytes as u64).map_err(wasmtime::Error::from)?;
+        Ok(Cas { bucket, key, value, revision, _held: held })
     }
 }
 

@@ -136,6 +136,10 @@ impl Engine for SledEngine {
     }
 
     fn recover(&self) -> Result<(), EngineError> {
+        // The common case must not keep readers out.
+        if matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Open { .. }) {
+            return Ok(());
+        }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match &*state {
             State::Open { .. } => return Ok(()),
