@@ -115,8 +115,7 @@ impl Control {
         headers: &HeaderMap,
         body: &mut (impl Stream<Item = Result<Bytes, String>> + Unpin + Send),
     ) -> Result<(StatusCode, Json<Published>), ApiError> {
-        let control = self;
-        let (reached, plugin) = control.reach_plugin::<act::PushVersion>(call, tenant, plugin).await?;
+        let (reached, plugin) = self.reach_plugin::<act::PushVersion>(call, tenant, plugin).await?;
         let label = parse_version(version)?;
         let manifest = manifest_of(headers, plugin.as_str(), &label)?;
         if headers.contains_key("ringfence-signature") {
@@ -128,13 +127,13 @@ impl Control {
         let store = reached.store;
         let log = Log::Tenant(store.clone());
         let details = json!({ "version": label.to_string() });
-        let published = control
+        let published = self
             .bracket(call, &log, reached.permit, codes::VERSION_PUSHED, details, async |permit| {
-                let pushed = control.parts.registry.push(permit, &store, &plugin, &label, manifest, body).await?;
+                let pushed = self.parts.registry.push(permit, &store, &plugin, &label, manifest, body).await?;
                 Ok(pushed)
             })
             .await?;
-        let grants = control.parts.registry.grants(&store, &plugin).await?;
+        let grants = self.parts.registry.grants(&store, &plugin).await?;
         let status = if published.created { StatusCode::CREATED } else { StatusCode::OK };
         Ok((
             status,

@@ -4,7 +4,6 @@
 //! taken; and must never answer without recording what was done, once, on every path.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response};
@@ -88,7 +87,7 @@ impl Gateway {
         let found = parts.registry.find(host.as_deref(), path);
         seen.route = found.clone();
         // A wrong credential is the same refusal whether or not there is a route.
-        let principal = self.authenticate(request.headers(), seen.peer)?;
+        let principal = self.authenticate(request.headers())?;
         seen.principal = Some(principal.clone());
         let route = found.ok_or(Refusal::NoRoute)?;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
@@ -125,7 +124,7 @@ impl Gateway {
         Ok(response)
     }
 
-    fn authenticate(&self, headers: &http::HeaderMap, _peer: Option<IpAddr>) -> Result<Principal, Refusal> {
+    fn authenticate(&self, headers: &http::HeaderMap) -> Result<Principal, Refusal> {
         match bearer(headers)? {
             Some(token) => self.parts.identity.verify(token).map_err(|_| Refusal::Unauthenticated),
             None => Ok(self.parts.identity.anonymous()),
