@@ -46,10 +46,12 @@ pub enum Serve {
 impl Serve {
     /// Its options.
     pub fn options(self) -> Vec<&'static str> {
-        let mut options = match self {
-            Self::Default => Vec::new(),
-            Self::Tuned | Self::Reuse | Self::Yielding => TUNED.to_vec(),
-        };
+        // Rust's standard library imports the environment, which `serve` gives only when it is asked to.
+        let mut options = vec!["-Scli"];
+        match self {
+            Self::Default => {}
+            Self::Tuned | Self::Reuse | Self::Yielding => options.extend(TUNED),
+        }
         match self {
             Self::Default | Self::Tuned => {}
             Self::Reuse => options.push("--max-instance-reuse-count=1000000"),
