@@ -5,6 +5,7 @@
 //! Must never let the neighbour's or the victim's own load generator be what slows the victim: the neighbour runs at
 //! nice 10, the victim's caller in the best class the machine allows, and what it got is in the figures.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -81,8 +82,10 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     for kind in &kinds {
         eprintln!("{} on ringfence", kind.name());
         let target = ours.victim(&format!("/compute?n={turns}")).await?;
-        let rounds = rounds(&mut caller, &target, seconds, plan.rounds, |number| ours.noise(*kind, number)).await?;
-        write(&mut report, *kind, &rounds)?;
+        match rounds(&mut caller, &target, seconds, plan.rounds, |number| ours.noise(*kind, number)).await {
+            Ok(rounds) => write(&mut report, *kind, &rounds)?,
+            Err(error) => report.missing(&format!("{}.p99_ratio", kind.name()), &format!("{error:#}"))?,
+        }
     }
     drop(ours);
     peer(&mut report, "serve", plan, &kinds, &mut caller, Some(turns)).await?;
@@ -129,7 +132,8 @@ async fn peer(
                 report.median(&key("p99_ratio"), &rounds.ratios(0.99))?;
                 report.median(&key("p99_us"), &rounds.each(&rounds.noise, 0.99))?;
                 report.median(&key("alone_p99_us"), &rounds.each(&rounds.alone, 0.99))?;
-                report.put(&key("victim_errors_count"), rounds.errors())?;
+                report.put(&key("victim_errors_count"), rounds.errors_count())?;
+                report.put(&key("victim_errors"), rounds.errors())?;
                 report.put(&key("neighbour"), &rounds.noisiness)?;
             }
             Err(error) => report.missing(&key("p99_ratio"), &format!("{error:#}"))?,
@@ -193,8 +197,16 @@ impl Rounds {
         Some(all(&self.noise)? as f64 / all(&self.alone)? as f64)
     }
 
-    fn errors(&self) -> u64 {
+    fn errors_count(&self) -> u64 {
         self.noise.iter().chain(&self.alone).map(|outcome| outcome.errors_count).sum()
+    }
+
+    fn errors(&self) -> BTreeMap<&str, u64> {
+        let mut errors = BTreeMap::new();
+        for (what, count) in self.noise.iter().chain(&self.alone).flat_map(|outcome| &outcome.errors) {
+            *errors.entry(what.as_str()).or_default() += count;
+        }
+        errors
     }
 }
 
@@ -213,7 +225,8 @@ fn write(report: &mut Report, kind: Kind, rounds: &Rounds) -> Result<()> {
             outcomes.iter().filter_map(|outcome| quantile(&outcome.late_us, 0.99)).map(|us| us as f64).collect();
         report.put(&key(&format!("{name}_caller_late_p99_us")), median(&late))?;
     }
-    report.put(&key("victim_errors_count"), rounds.errors())?;
+    report.put(&key("victim_errors_count"), rounds.errors_count())?;
+    report.put(&key("victim_errors"), rounds.errors())?;
     report.put(&key("neighbour"), &rounds.noisiness)
 }
 
@@ -253,6 +266,6 @@ mod tests {
         assert_eq!(rounds.added(0.99), [500.0, 0.0]);
         assert_eq!(rounds.control(0.5), [1.5, 500.0 / 600.0]);
         assert_eq!(rounds.pooled_ratio(0.5), Some(2.0 * 0.5 * 1.1));
-        assert_eq!(rounds.errors(), 0);
+        assert_eq!(rounds.errors_count(), 0);
     }
 }
