@@ -303,9 +303,9 @@ impl Collected {
 
     /// Whether something of a tenant's days up to `closed` may not be written yet.
     pub(crate) fn is_unwritten(&self, store: &TenantStore, closed: Day) -> bool {
-        self.pending.get(&store.uid()).is_some_and(|pending| {
-            !pending.unsure.is_empty() || pending.sums.keys().any(|(_, day)| *day <= closed)
-        })
+        self.pending
+            .get(&store.uid())
+            .is_some_and(|pending| !pending.unsure.is_empty() || pending.sums.keys().any(|(_, day)| *day <= closed))
     }
 
     /// Forgets the totals of tenants that are gone.

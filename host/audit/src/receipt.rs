@@ -89,7 +89,12 @@ pub enum ReceiptFault {
 
 impl UsageReceipt {
     /// The receipt over a day's sums.
-    pub(crate) fn new(whose: Whose, when: When, previous: Option<String>, sums: &BTreeMap<PluginName, UsageSum>) -> Self {
+    pub(crate) fn new(
+        whose: Whose,
+        when: When,
+        previous: Option<String>,
+        sums: &BTreeMap<PluginName, UsageSum>,
+    ) -> Self {
         let (day, partial, until) = match when {
             When::Over(day) => (day, false, day.next().start()),
             When::SoFar(day, now) => (day, true, now),

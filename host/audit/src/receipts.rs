@@ -54,7 +54,9 @@ impl Metering {
         self.flush().await;
         match self.make_receipts(closed).await {
             Ok(Unmade(0)) => *made = Some(closed),
-            Ok(Unmade(count)) => tracing::warn!(count, day = %closed, "usage receipts of some tenants are not made yet"),
+            Ok(Unmade(count)) => {
+                tracing::warn!(count, day = %closed, "usage receipts of some tenants are not made yet")
+            }
             Err(error) => tracing::warn!(%error, day = %closed, "a day cannot be closed now"),
         }
     }
@@ -159,8 +161,7 @@ fn new(
     head: Option<ReceiptRef>,
     sums: &BTreeMap<PluginName, UsageSum>,
 ) -> UsageReceipt {
-    let whose =
-        Whose { host: audit.host_name().to_owned(), tenant: store.label().to_owned(), tenant_uid: store.uid() };
+    let whose = Whose { host: audit.host_name().to_owned(), tenant: store.label().to_owned(), tenant_uid: store.uid() };
     UsageReceipt::new(whose, when, head.map(|head| head.hash), sums)
 }
 

@@ -187,8 +187,11 @@ impl Gateway {
                     },
                 );
             }
-            let failure =
-                failure.zip(code).map(|(error, code)| Failure { code, blame: error.blame(), detail: Some(error.to_string()) });
+            let failure = failure.zip(code).map(|(error, code)| Failure {
+                code,
+                blame: error.blame(),
+                detail: Some(error.to_string()),
+            });
             gateway.meter(&seen, status, failure, usage);
         });
     }

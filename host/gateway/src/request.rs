@@ -127,12 +127,8 @@ pub fn for_guest(
         .path_and_query(rest)
         .build()
         .map_err(|_| Refusal::BadRequest("the path is malformed"))?;
-    let body = Capped {
-        inner: body,
-        left: limits::REQUEST_BODY_BYTES_MAX,
-        idle: Box::pin(tokio::time::sleep(IDLE)),
-        watch,
-    };
+    let body =
+        Capped { inner: body, left: limits::REQUEST_BODY_BYTES_MAX, idle: Box::pin(tokio::time::sleep(IDLE)), watch };
     let mut out = Request::new(BodyExt::boxed_unsync(body));
     *out.method_mut() = head.method;
     *out.uri_mut() = uri;

@@ -196,7 +196,8 @@ impl WasiHttpHooks for Gate {
         let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
         let meter = Arc::clone(&self.meter);
         // Names, handshakes and sockets are the I/O runtime's work, also when the guest's own worker polls for the answer.
-        let task = self.outbound.io.spawn(async move { outbound.send(&origin, request, options, &notebook, meter).await });
+        let task =
+            self.outbound.io.spawn(async move { outbound.send(&origin, request, options, &notebook, meter).await });
         let task = AbortOnDrop(task);
         Box::new(async move {
             let answer = task.wait().await?;
