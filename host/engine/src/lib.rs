@@ -31,4 +31,5 @@ pub use guest::{Guest, GuestSetup, SendAnswer, SendEnd};
 pub use meter::{BudgetError, Held, Meter};
 pub use output::{GuestOutput, NoOutput};
 pub use run::Reply;
-pub use scheduler::{Scheduler, Slot};
+pub use scheduler::class::IoClass;
+pub use scheduler::{Scheduler, Slot, TenantLoad, TenantShare};

@@ -28,6 +28,8 @@ pub enum Refusal {
         /// When to try again.
         retry_after_ms: u64,
     },
+    /// The tenant is suspended, and the caller may know it.
+    Suspended,
     /// The host is full.
     Overloaded,
     /// The audit log cannot be written, so nothing is run.
@@ -69,6 +71,7 @@ impl Refusal {
                 "tenant-busy",
                 "this tenant has as many calls running and waiting as it may have",
             ),
+            Self::Suspended => (StatusCode::LOCKED, "tenant-suspended", "this tenant is suspended"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the host is full"),
             Self::AuditUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -135,6 +138,7 @@ impl From<AdmitError> for Refusal {
         match error {
             AdmitError::TenantBusy { retry_after_ms } => Self::TenantBusy { retry_after_ms },
             AdmitError::Overloaded => Self::Overloaded,
+            AdmitError::Suspended => Self::Suspended,
         }
     }
 }
