@@ -108,7 +108,9 @@ pub async fn receipt(
 ) -> Result<Response, ApiError> {
     let reached = control.reach_tenant::<act::ReadUsage>(&call, &tenant).await?;
     let day: Day = day.parse().map_err(|error| ApiError::new("bad-request", format!("{error}")))?;
-    let note = control.parts.metering.receipt(&reached.store, day).await?.ok_or_else(ApiError::not_found)?;
+    let note = control.parts.metering.receipt(&reached.store, day).await?;
+    let note =
+        note.ok_or_else(|| ApiError::new("not-found", format!("there is no receipt of {day}: nothing was used then")))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], note).into_response())
 }
 
