@@ -359,6 +359,7 @@ async fn a_clock_that_steps_back_neither_makes_a_second_receipt_nor_changes_a_cl
     world.call("visits", cpu(50));
     world.metering.close().await;
     assert_eq!(world.note("2026-11-20").await.as_ref(), Some(&note));
+    world.metering.flush().await;
     world.restart().await;
     world.call("visits", cpu(50));
     world.metering.close().await;
