@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use ringfence_audit::UsageSum;
+use ringfence_audit::{TENANTS_TOLD_MAX, UsageSum};
 use ringfence_core::proof::act;
 
 use crate::Control;
@@ -133,7 +133,13 @@ impl Control {
             totals.tenants.iter().map(|(tenant, sum)| (tenant.to_string(), Known::of(tenant.as_str(), *sum))).collect();
         let mut other = Known::of(OTHER, totals.other);
         for load in self.parts.engine.scheduler().loads() {
-            known.get_mut(load.tenant.as_str()).unwrap_or(&mut other).take(&load);
+            let tenant = load.tenant.as_str();
+            let room = known.len() < TENANTS_TOLD_MAX && self.parts.tenants.open_tenant(&load.tenant).is_some();
+            if room && !known.contains_key(tenant) {
+                // Its first invocation has not ended yet.
+                known.insert(tenant.to_owned(), Known::of(tenant, UsageSum::default()));
+            }
+            known.get_mut(tenant).unwrap_or(&mut other).take(&load);
         }
         let mut all: Vec<Known> = known.into_values().collect();
         if other.load != (LoadView { tenant: OTHER.to_owned(), memory_byte_us: "0".to_owned(), ..LoadView::default() })

@@ -100,7 +100,7 @@ impl Gateway {
         }
         let version = route.choose(self.draw());
         seen.version = Some(version.clone());
-        let guest_request = for_guest(request, host.as_deref(), &route.rest, seen.body.clone())?;
+        let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
         let slot = parts.engine.scheduler().admit(&route.tenant, version.budget).await?;
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
