@@ -11,12 +11,14 @@ mod engine;
 mod error;
 mod files;
 mod key;
+mod measure;
 mod record;
 mod store;
 mod tenant_store;
 mod tenants;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
+pub use engine::{Fault, Faults};
 pub use error::StoreError;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};

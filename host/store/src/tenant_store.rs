@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 
 use crate::blobs::{Blobs, READ_BYTES};
 use crate::commit::{Batch, Check, Payload, PendingFiles};
-use crate::engine::{Order, Span};
+use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
 use crate::key::{Key, Uid, successor};
 use crate::record::{
@@ -86,6 +86,9 @@ impl TenantStore {
     }
     pub(crate) fn shared(&self) -> &Arc<Tenant> {
         &self.tenant
+    }
+    pub(crate) fn engine(&self) -> &dyn Engine {
+        &*self.store.0.engine
     }
 
     /// The tenant; none for the platform's own area.
