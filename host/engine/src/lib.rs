@@ -17,6 +17,7 @@ mod guest;
 mod imports;
 mod meter;
 mod output;
+mod pool;
 mod run;
 pub mod scheduler;
 
@@ -29,5 +30,6 @@ pub use error::{AdmitError, BodyError, CompileError, CompileLimit, EngineError, 
 pub use guest::{Guest, GuestSetup, SendAnswer, SendEnd};
 pub use meter::{BudgetError, Held, Meter};
 pub use output::{GuestOutput, NoOutput};
+pub use pool::MemoryPool;
 pub use run::Reply;
 pub use scheduler::{Scheduler, Slot};

@@ -10,6 +10,7 @@ mod commit;
 mod engine;
 mod error;
 mod files;
+mod held;
 mod key;
 mod record;
 mod store;
@@ -18,6 +19,7 @@ mod tenants;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
 pub use error::StoreError;
+pub use held::HeldBytes;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
 pub use store::{SledOptions, Stats, Store};
