@@ -6,15 +6,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ringfence_core::quota::{DayUse, TokenBucket, add_within};
 use ringfence_core::{Clock, Exhausted, Plans, Quota, QuotaChoice, QuotaError, TenantId};
+use ringfence_engine::scheduler::TenantShare;
 use ringfence_engine::{Engine, MemoryPool};
 use ringfence_store::{Key, StoreError, TenantStore};
 use tokio::sync::watch;
+
+use crate::error::CapabilitiesError;
 
 /// How often what was used of a day is written.
 const KEEP_EVERY: Duration = Duration::from_secs(3);
@@ -29,10 +32,7 @@ struct Inner {
     plans: Plans,
     clock: Arc<dyn Clock>,
     engine: Engine,
-    /// Read for every call, changed seldom.
-    ledgers: ArcSwap<HashMap<TenantId, Arc<Ledger>>>,
-    /// Held by whoever changes the map, never by a reader.
-    changing: Mutex<()>,
+    ledgers: RwLock<HashMap<TenantId, Arc<Ledger>>>,
 }
 
 /// One tenant's quota and what it uses of it.
@@ -97,7 +97,7 @@ pub struct LedgerUse {
 impl Quotas {
     /// No tenant yet.
     pub fn new(plans: Plans, engine: Engine, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Inner { plans, clock, engine, ledgers: ArcSwap::default(), changing: Mutex::default() }))
+        Self(Arc::new(Inner { plans, clock, engine, ledgers: RwLock::default() }))
     }
 
     /// What a choice comes to, if it can be made; changes nothing.
@@ -106,12 +106,12 @@ impl Quotas {
     }
 
     /// Opens a tenant's ledger, with what it used of this day before a restart, and puts its quota into force.
-    pub async fn open(&self, store: &TenantStore, choice: &QuotaChoice) -> Result<(), OpenError> {
+    pub async fn open(&self, store: &TenantStore, choice: &QuotaChoice) -> Result<(), CapabilitiesError> {
         let Some(tenant) = store.tenant() else { return Ok(()) };
         let quota = self.0.plans.effective(choice)?;
         let used = store.get_json::<DayUse>(&day_key()).await?.unwrap_or_default();
         let ledger = Arc::new(Ledger::new(store.clone(), quota, used, Arc::clone(&self.0.clock)));
-        self.change_map(|ledgers| ledgers.insert(tenant.clone(), ledger));
+        self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), ledger);
         self.enforce(tenant, &quota);
         Ok(())
     }
@@ -128,12 +128,12 @@ impl Quotas {
 
     /// A tenant's ledger; none for a tenant that is not open.
     pub fn of(&self, tenant: &TenantId) -> Option<Arc<Ledger>> {
-        self.0.ledgers.load().get(tenant).cloned()
+        self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
     }
 
     /// Lets go of a deleted tenant.
     pub fn forget(&self, tenant: &TenantId) {
-        self.change_map(|ledgers| ledgers.remove(tenant));
+        self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 
     /// Writes what was used of the day every few seconds until `stop` turns true, and once more then.
@@ -152,10 +152,12 @@ impl Quotas {
 
     /// Writes what was used of the day. What cannot be written now is written the next time.
     pub async fn flush(&self) {
-        let ledgers = self.0.ledgers.load_full();
-        for (tenant, ledger) in ledgers.iter() {
+        let ledgers: Vec<Arc<Ledger>> =
+            self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for ledger in ledgers {
             if let Err(error) = ledger.keep().await {
-                tracing::warn!(%tenant, %error, "what a tenant used today is not written yet");
+                let tenant = ledger.store.label();
+                tracing::warn!(tenant, %error, "what a tenant used today is not written yet");
             }
         }
     }
@@ -168,13 +170,6 @@ impl Quotas {
             concurrency_count: quota.concurrency_count,
         };
         self.0.engine.scheduler().set_share(tenant, share);
-    }
-
-    fn change_map<T>(&self, change: impl FnOnce(&mut HashMap<TenantId, Arc<Ledger>>) -> T) {
-        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ledgers = HashMap::clone(&self.0.ledgers.load());
-        change(&mut ledgers);
-        self.0.ledgers.store(Arc::new(ledgers));
     }
 }
 
@@ -327,17 +322,6 @@ impl Ledger {
     fn day(&self) -> MutexGuard<'_, Day> {
         self.day.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Why a tenant's ledger does not open.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Its plan is not in the configuration.
-    #[error(transparent)]
-    Quota(#[from] QuotaError),
-    /// What it used today cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 fn refuse(counter: &AtomicU64, what: &'static str, max: u64, retry_after_ms: Option<u64>) -> Exhausted {

@@ -14,6 +14,7 @@ mod logs;
 mod plugins;
 mod policy;
 mod problem;
+mod quota;
 mod routes;
 mod secrets;
 mod sign_in;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::GuestLogs;
+use ringfence_capabilities::{GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
@@ -55,6 +56,8 @@ pub struct ControlParts {
     pub registry: Registry,
     /// The sandbox, for its figures.
     pub engine: Engine,
+    /// Quotas, in force.
+    pub quotas: Quotas,
     /// Guest logs.
     pub logs: GuestLogs,
     /// Audit logs.

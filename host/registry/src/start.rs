@@ -71,7 +71,7 @@ pub(crate) async fn choice(
 
 /// Has the store count what a tenant from before there was a count holds; the bytes of components are known here.
 pub(crate) async fn count(store: &TenantStore) -> Result<(), RegistryError> {
-    if store.held()?.is_some() {
+    if store.is_counted()? {
         return Ok(());
     }
     let mut bytes = 0_u64;

@@ -52,12 +52,16 @@ impl TenantStore {
         self.shared().held_bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
-    /// What the tenant holds; none when nothing was ever counted. Reads one small record.
-    pub fn held(&self) -> Result<Option<HeldBytes>, StoreError> {
+    /// What the tenant holds. Reads one small record.
+    pub fn held(&self) -> Result<HeldBytes, StoreError> {
         let tenant = self.shared();
-        let bytes = read(&*self.store().0.engine, &tenant.uid)?;
-        let refused_count = tenant.held_refused_count.load(Ordering::Relaxed);
-        Ok(bytes.map(|bytes| HeldBytes { bytes, refused_count }))
+        let bytes = read(&*self.store().0.engine, &tenant.uid)?.unwrap_or(0);
+        Ok(HeldBytes { bytes, refused_count: tenant.held_refused_count.load(Ordering::Relaxed) })
+    }
+
+    /// Whether what the tenant holds was ever counted; see [`TenantStore::count_held`].
+    pub fn is_counted(&self) -> Result<bool, StoreError> {
+        Ok(read(&*self.store().0.engine, &self.shared().uid)?.is_some())
     }
 
     /// Whether so many bytes more would be too much, in the words of the write that would try it.
@@ -69,7 +73,7 @@ impl TenantStore {
     /// Counts a tenant that was never counted, with `other_bytes` in files that its records name; for the start, before
     /// anyone writes. Does nothing for a tenant that holds nothing or is counted already.
     pub async fn count_held(&self, other_bytes: u64) -> Result<(), StoreError> {
-        if self.held()?.is_some() {
+        if self.is_counted()? {
             return Ok(());
         }
         let this = self.clone();
@@ -227,15 +231,15 @@ mod tests {
     }
 
     fn held(store: &TenantStore) -> u64 {
-        store.held().unwrap().map_or(0, |held| held.bytes)
+        store.held().unwrap().bytes
     }
 
     #[tokio::test]
     async fn what_is_held_follows_every_write_and_is_what_a_fresh_count_says() {
         let store = tenant_in(&Store::memory());
-        assert_eq!(store.held().unwrap(), None);
+        assert!(!store.is_counted().unwrap());
         store.put(&Key::new(["log", "visits"]), vec![0; 5_000]).await.unwrap();
-        assert_eq!(store.held().unwrap(), None, "what the host writes about a tenant is not held by it");
+        assert!(!store.is_counted().unwrap(), "what the host writes about a tenant is not held by it");
         store.put(&key("a"), vec![1; 100]).await.unwrap();
         store.put(&key("b"), vec![1; 2 * INLINE_BYTES_MAX]).await.unwrap();
         store.put(&Key::new(["secret", "s"]), vec![1; 10]).await.unwrap();
@@ -269,7 +273,7 @@ mod tests {
         assert!(store.batch(both, Vec::new()).await.is_err());
         assert!(store.get(&key("small")).await.unwrap().is_none());
         assert!(store.batch(vec![Op::Hold { bytes: 5_001 }], Vec::new()).await.is_err());
-        assert_eq!(store.held().unwrap().unwrap().refused_count, 4);
+        assert_eq!(store.held().unwrap().refused_count, 4);
         // Over its quota after it was lowered: less is fine, as much is fine, more is not.
         store.set_held_bytes_max(10);
         assert!(store.put(&key("a"), vec![2; 10_000]).await.is_ok());
@@ -284,7 +288,7 @@ mod tests {
     async fn a_tenant_from_before_there_was_a_count_is_counted_once() {
         let store = tenant_in(&Store::memory());
         store.count_held(0).await.unwrap();
-        assert_eq!(store.held().unwrap(), None, "nothing held, nothing written");
+        assert!(!store.is_counted().unwrap(), "nothing held, nothing written");
         store.put(&key("a"), vec![1; 100]).await.unwrap();
         let followed = held(&store);
         store.store().0.engine.apply(vec![Write { key: area(AREA_HELD, &store.shared().uid), value: None }]).unwrap();
