@@ -234,7 +234,11 @@ impl Ledger {
     pub(crate) fn egress_bytes(&self, bytes: u64) -> Result<(), Exhausted> {
         let max = self.quota.load().egress_bytes_per_day;
         let fits = self.today(|used| add_within(&mut used.egress_bytes, bytes, max));
-        if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.egress, "bytes of outgoing traffic a day", max)) }
+        if fits {
+            Ok(())
+        } else {
+            Err(self.refuse_of_day(&self.refused.egress, "bytes of outgoing traffic a day", max))
+        }
     }
 
     /// Counts bytes of guest log.

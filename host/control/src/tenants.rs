@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
-use ringfence_core::{QuotaChoice, TenantId};
 use ringfence_core::proof::act;
+use ringfence_core::{QuotaChoice, TenantId};
 use ringfence_policy::{Standing, TenantFacts};
 use ringfence_store::{TenantRecord, TenantState};
 use serde_json::json;
@@ -133,7 +133,6 @@ pub async fn delete(
             // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
             control.parts.tenants.delete(&id).await?;
             control.parts.policy.remove_tenant(&id);
-            control.parts.engine.scheduler().suspend(&id);
             control.forget_quota(&id);
             control.parts.registry.forget(&id).await;
             control.parts.identity.forget_tenant(&id).await;

@@ -34,7 +34,7 @@ pub struct Quota {
     pub cpu_permille: Option<u32>,
     /// CPU time that may be spent faster than the cap after a rest, microseconds.
     pub cpu_burst_us: u64,
-    /// Most invocations at once; none for the host's usual share of its slots.
+    /// Most invocations at once; none for as many as one tenant can have on this host.
     pub concurrency_count: Option<u32>,
     /// Most calls a second, with a burst of one second's worth.
     pub requests_per_second: u64,
@@ -124,7 +124,7 @@ impl Default for QuotaChoice {
 pub struct Ceiling {
     /// Cores that guests can use.
     pub cores_count: u32,
-    /// Invocations that may run at once.
+    /// Slots that one tenant can have.
     pub slots_count: u32,
 }
 
@@ -260,7 +260,13 @@ impl Quota {
         }
         within("cpu_burst_us", self.cpu_burst_us, BURST_US.0, BURST_US.1, "")?;
         if let Some(count) = self.concurrency_count {
-            within("concurrency_count", count.into(), 1, ceiling.slots_count.into(), ", all the slots of this host")?;
+            within(
+                "concurrency_count",
+                count.into(),
+                1,
+                ceiling.slots_count.into(),
+                ", the most one tenant can have here",
+            )?;
         }
         // Nothing of these at all is what suspending a tenant is for.
         figure("requests_per_second", self.requests_per_second, 1)?;
@@ -349,8 +355,7 @@ impl TokenBucket {
     fn refill(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.at).as_nanos();
         self.at = self.at.max(now);
-        self.left =
-            self.left.saturating_add(passed.saturating_mul(u128::from(self.per_second))).min(self.capacity());
+        self.left = self.left.saturating_add(passed.saturating_mul(u128::from(self.per_second))).min(self.capacity());
     }
 }
 
@@ -405,17 +410,14 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said_with_its_range() {
         for (overrides, text) in [
-            (
-                QuotaOverrides { weight: Some(0), ..Default::default() },
-                "`weight` = 0 is not possible: 1 to 1000",
-            ),
+            (QuotaOverrides { weight: Some(0), ..Default::default() }, "`weight` = 0 is not possible: 1 to 1000"),
             (
                 QuotaOverrides { cpu_permille: Some(2_001), ..Default::default() },
                 "`cpu_permille` = 2001 is not possible: 1 to 2000, all the cores of this host",
             ),
             (
                 QuotaOverrides { concurrency_count: Some(129), ..Default::default() },
-                "`concurrency_count` = 129 is not possible: 1 to 128, all the slots of this host",
+                "`concurrency_count` = 129 is not possible: 1 to 128, the most one tenant can have here",
             ),
             (
                 QuotaOverrides { component_bytes: Some(COMPONENT_BYTES_MAX + 1), ..Default::default() },

@@ -10,6 +10,7 @@ use ringfence_core::{Entropy, limits};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::guest::{INSTANCES_COUNT_MAX, MEMORIES_COUNT_MAX, TABLES_COUNT_MAX};
+use crate::scheduler::class::IoClass;
 
 /// Bytes of a linear memory kept resident between invocations: cheaper to clear than to fault in again.
 const MEMORY_RESIDENT_BYTES: usize = 2 << 20;
@@ -40,6 +41,8 @@ pub struct EngineConfig {
     pub cache: Dir,
     /// The runtime that does I/O and timers for guests; never runs one.
     pub io: tokio::runtime::Handle,
+    /// What the kernel is asked for the threads of that runtime and for the pulse.
+    pub io_class: IoClass,
     /// Where random bytes come from.
     pub entropy: Arc<dyn Entropy>,
 }

@@ -5,7 +5,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cap_std::fs::Dir;
 use ringfence_core::{Digest, Entropy};
@@ -22,9 +21,6 @@ use crate::error::{CompileError, EngineError, RunError, RunFailure};
 use crate::guest::{Guest, GuestSetup};
 use crate::run::{self, Reply};
 use crate::scheduler::{Scheduler, Slot};
-
-/// Time between two epochs: how finely a running guest can be stopped or made to share.
-const EPOCH: Duration = Duration::from_millis(1);
 
 /// The sandbox. Cheap to clone.
 #[derive(Clone)]
@@ -47,7 +43,7 @@ pub(crate) struct Shared {
 // === impl Engine ===
 
 impl Engine {
-    /// Sets up the pool, starts the epoch ticker and the worker threads, and offers guests WASI 0.2 and 0.3, their HTTP,
+    /// Sets up the pool, starts the worker threads and their pulse, and offers guests WASI 0.2 and 0.3, their HTTP,
     /// and whatever `link` adds.
     pub fn new(
         config: EngineConfig,
@@ -56,9 +52,9 @@ impl Engine {
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
         let engine = wasmtime::Engine::new(&config::host(config.slots, config.memory_bytes_max)).map_err(start)?;
         let linker = offer(&engine, link).map_err(start)?;
-        tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
-        let scheduler = Scheduler::start(config.slots, config.worker_threads, config.io.clone())
-            .map_err(|error| EngineError::Start(error.to_string()))?;
+        let scheduler =
+            Scheduler::start(config.slots, config.worker_threads, engine.clone(), config.io_class, &config.io)
+                .map_err(|error| EngineError::Start(error.to_string()))?;
         let rehearsals = Arc::new(Semaphore::new(config::REHEARSALS_COUNT_MAX as usize));
         Ok(Self {
             shared: Arc::new(Shared { engine, scheduler, io: config.io, rehearsals }),
@@ -151,17 +147,4 @@ fn offer(
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     link(&mut linker)?;
     Ok(linker)
-}
-
-/// Counts epochs on a thread of its own for as long as the engine lives.
-fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
-    let weak = engine.weak();
-    std::thread::Builder::new().name("epochs".to_owned()).spawn(move || {
-        while let Some(engine) = weak.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(EPOCH);
-        }
-    })?;
-    Ok(())
 }

@@ -171,13 +171,16 @@ pub enum AdmitError {
     /// The whole host is full.
     #[error("the host is full")]
     Overloaded,
+    /// The tenant is suspended.
+    #[error("the tenant is suspended")]
+    Suspended,
 }
 
 impl AdmitError {
     /// Who can mend it.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::TenantBusy { .. } => Blame::Caller,
+            Self::TenantBusy { .. } | Self::Suspended => Blame::Caller,
             Self::Overloaded => Blame::Host,
         }
     }

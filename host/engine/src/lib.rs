@@ -32,4 +32,5 @@ pub use meter::{BudgetError, Held, Meter};
 pub use output::{GuestOutput, NoOutput};
 pub use pool::MemoryPool;
 pub use run::Reply;
-pub use scheduler::{Scheduler, Slot};
+pub use scheduler::class::IoClass;
+pub use scheduler::{Scheduler, Slot, TenantLoad, TenantShare};

@@ -222,6 +222,11 @@ impl Meter {
         self.cpu_stop_ns.store(stop, Ordering::Relaxed);
     }
 
+    /// CPU time of finished polls (nanoseconds).
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        self.cpu_ns.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn poll_starts(&self) {
         self.poll_started_ns.store(thread_cpu_ns(), Ordering::Relaxed);
     }

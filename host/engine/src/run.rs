@@ -32,7 +32,7 @@ const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 const HANDLES_COUNT_MAX: usize = 10_000;
 /// LIMIT: wait for another rehearsal to end.
 const REHEARSAL_WAIT: Duration = Duration::from_secs(30);
-/// Epochs (milliseconds) between two looks at the meter.
+/// Epochs between two looks at the meter and at what the scheduler asks.
 const SLICE_EPOCHS: u64 = 1;
 
 /// An answer whose head is there and whose body streams. Dropping the body stops the guest.
@@ -242,14 +242,10 @@ fn new_store(shared: &Shared, guest: GuestSetup) -> Store<Guest> {
     store
 }
 
-/// What a guest does at the end of its slice: end, make room, or go on.
+/// What a guest does when the epoch moved: end, make room for whoever the scheduler puts before it, or go on.
 fn next_slice(meter: &Meter, workers: &Workers) -> wasmtime::Result<UpdateDeadline> {
     meter.tick()?;
-    Ok(if workers.is_contended() {
-        UpdateDeadline::Yield(SLICE_EPOCHS)
-    } else {
-        UpdateDeadline::Continue(SLICE_EPOCHS)
-    })
+    Ok(if workers.is_asked() { UpdateDeadline::Yield(SLICE_EPOCHS) } else { UpdateDeadline::Continue(SLICE_EPOCHS) })
 }
 
 async fn call(

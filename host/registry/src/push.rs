@@ -18,9 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::RegistryError;
 use crate::inspect::{InspectError, Inspection, inspect};
 use crate::loader::{Loader, blocking, compile};
-use crate::record::{
-    PluginRecord, StoredVersion, VersionRecord, plugin_key, plugins_key, quarantine_key, version_key,
-};
+use crate::record::{PluginRecord, StoredVersion, VersionRecord, plugin_key, plugins_key, quarantine_key, version_key};
 use crate::start::count_below;
 
 /// LIMIT: longest time that an upload may take to arrive, however steadily it trickles.

@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
-use ringfence_core::{
-    Action, Capability, Clock, Grant, Grants, Permit, PluginName, Resource, TenantId, proof::act,
-};
+use ringfence_core::{Action, Capability, Clock, Grant, Grants, Permit, PluginName, Resource, TenantId, proof::act};
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{TenantStore, Tenants};
 use semver::Version;

@@ -12,6 +12,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use ringfence_cli::ServeArgs;
 use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides};
+use ringfence_engine::IoClass;
 use serde::{Deserialize, Serialize};
 
 /// Everything the operator decides.
@@ -92,6 +93,8 @@ pub struct EngineSection {
     pub slots: u32,
     /// Most MiB of one guest's memory.
     pub memory_mib_max: u64,
+    /// The most that I/O threads ask of the kernel's scheduler: `fifo`, `short-slice`, `nice` or `usual`.
+    pub io_class: IoClass,
 }
 
 /// `[egress]`.
@@ -141,13 +144,14 @@ struct FileKeys {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
 struct FileEngine {
+    io_class: Option<IoClass>,
     workers: Option<usize>,
     slots: Option<u32>,
     memory_mib_max: Option<u64>,
 }
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 9] = [
+const ENVIRONMENT: [(&str, &str); 10] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
@@ -157,6 +161,7 @@ const ENVIRONMENT: [(&str, &str); 9] = [
     ("ENGINE_WORKERS", "engine.workers"),
     ("ENGINE_SLOTS", "engine.slots"),
     ("ENGINE_MEMORY_MIB_MAX", "engine.memory_mib_max"),
+    ("ENGINE_IO_CLASS", "engine.io_class"),
 ];
 
 /// Where a value came from, for `config show --origin`.
@@ -180,7 +185,7 @@ fn defaults() -> Config {
         },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned() },
-        engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256 },
+        engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
         egress: Egress { allow_private: Vec::new() },
         plans: BTreeMap::new(),
     }
@@ -216,7 +221,7 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
 pub fn plans(config: &Config) -> Result<Plans> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cores_count = u32::try_from(cores).unwrap_or(u32::MAX);
-    Ok(Plans::new(&config.plans, Ceiling { cores_count, slots_count: config.engine.slots })?)
+    Ok(Plans::new(&config.plans, Ceiling { cores_count, slots_count: (config.engine.slots / 4).max(1) })?)
 }
 
 /// Every value with its source.

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ringfence_cli::{DoctorArgs, Format};
-use ringfence_engine::Engine;
+use ringfence_engine::scheduler::class;
+use ringfence_engine::{Engine, IoClass};
 use ringfence_keys::{RootKey, RootKeyUri};
 use serde::Serialize;
 
@@ -49,6 +50,7 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
             checks.push(port("plugins port", config.listen.plugins));
             checks.push(port("control port", config.listen.control));
             checks.push(tls(&config));
+            checks.push(io_threads(config.engine.io_class));
             checks.extend([files(), mappings(), compiler()]);
             checks
         }
@@ -172,6 +174,23 @@ fn mappings() -> Check {
         Some(count) => check("memory maps", Verdict::Ok, &format!("at most {count}"), None),
         None => check("memory maps", Verdict::Warn, "cannot be read", None),
     }
+}
+
+/// What the kernel grants the I/O threads, tried on a thread of its own.
+fn io_threads(best: IoClass) -> Check {
+    let name = "I/O threads";
+    let got = std::thread::spawn(move || class::raise_thread(best)).join().unwrap_or(IoClass::Usual);
+    let cost = match got {
+        IoClass::Fifo => "they run before every guest; a flood of requests takes the processors from the guests",
+        IoClass::ShortSlice => {
+            "a slice of 100 us: a request is picked up soon after it came, and guests keep their part"
+        }
+        IoClass::Nice => "a better nice value: a request may wait a few milliseconds behind guests",
+        IoClass::Usual => "as everything else: a request may wait some milliseconds behind guests",
+    };
+    let verdict = if got == best || got >= IoClass::ShortSlice { Verdict::Ok } else { Verdict::Warn };
+    let help = "Linux 6.12 gives every thread a short slice; before that, CAP_SYS_NICE gives a better nice value";
+    check(name, verdict, &format!("{}: {cost}", got.word()), Some(help).filter(|_| verdict != Verdict::Ok))
 }
 
 /// Starts the compile child on the smallest component there is.

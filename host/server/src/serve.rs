@@ -5,12 +5,14 @@
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::service::TowerToHyperService;
 use ringfence_cli::{Format, ServeArgs};
 use ringfence_control::PeerAddress;
+use ringfence_engine::IoClass;
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +24,8 @@ use crate::wiring::{MissingRootKey, Place, Wired, wire};
 
 /// Number of SIGXFSZ on Linux: a file grew over a limit. Handled, so that it is an error of the write and not our end.
 const SIGXFSZ: i32 = 25;
+/// Threads that accept, read, write and wait for guests' I/O.
+const IO_THREADS_COUNT: usize = 2;
 /// Longest wait for logs and records to be written at the end.
 const FLUSH_MS_MAX: u64 = 5_000;
 
@@ -41,15 +45,27 @@ pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
         _ => None,
     };
     let config = config::load(args, dev_dir.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("io")
-        .enable_all()
-        .build()
-        .context("threads for I/O")?;
+    let runtime = io_runtime(config.engine.io_class).context("threads for I/O")?;
     let result = runtime.block_on(run(&config, args, format));
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
+}
+
+/// The threads that do I/O, as high in the kernel's scheduler as they may be.
+fn io_runtime(best: IoClass) -> std::io::Result<tokio::runtime::Runtime> {
+    // The runtime starts its I/O threads first and threads for blocking work later, in the same way; only the first are raised.
+    let started = AtomicUsize::new(0);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS_COUNT)
+        .thread_name("io")
+        .on_thread_start(move || {
+            if started.fetch_add(1, Ordering::Relaxed) < IO_THREADS_COUNT {
+                let got = ringfence_engine::scheduler::class::raise_thread(best);
+                tracing::debug!(class = got.word(), "I/O thread");
+            }
+        })
+        .enable_all()
+        .build()
 }
 
 async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {

@@ -218,6 +218,7 @@ fn open_engine(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>) -> Resu
             compile: compile_config()?,
             cache,
             io: tokio::runtime::Handle::current(),
+            io_class: config.engine.io_class,
             entropy: entropy.clone(),
         },
         ringfence_capabilities::link,

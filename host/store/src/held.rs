@@ -95,11 +95,7 @@ impl TenantStore {
 }
 
 /// The bytes that lie under a stored key, and the value file among them.
-pub(crate) fn under(
-    engine: &dyn Engine,
-    keys: &TenantKeys,
-    key: &[u8],
-) -> Result<(u64, Option<FileRef>), StoreError> {
+pub(crate) fn under(engine: &dyn Engine, keys: &TenantKeys, key: &[u8]) -> Result<(u64, Option<FileRef>), StoreError> {
     let Some(bytes) = engine.get(key)? else { return Ok((0, None)) };
     let file = file_of(keys, key, &bytes);
     Ok((size(key.len(), bytes.len(), file.as_ref()), file))

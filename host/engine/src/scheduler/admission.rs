@@ -1,8 +1,9 @@
 //! The queue before the sandbox: who gets a slot, who waits, who is sent away.
 //!
-//! Today: a bounded FIFO for each tenant and a round over the tenants that have someone waiting. A tenant holds at most
-//! a quarter of the slots, and about a tenth of them is kept for tenants that hold none, so that nobody is locked out.
-//! Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
+//! A bounded FIFO for each tenant and deficit round robin over the tenants that have someone waiting (Shreedhar and
+//! Varghese 1995): each round a tenant earns its weight, and a slot costs `SLOT_COST`. A tenant holds at most a quarter of
+//! the slots, or fewer by its own share, and about a tenth of them is kept for tenants that hold none, so that nobody is
+//! locked out. Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +12,13 @@ use std::time::Duration;
 use ringfence_core::{Budget, TenantId, limits};
 use tokio::sync::oneshot;
 
+use super::TenantShare;
 use crate::error::AdmitError;
 
 /// What a tenant that is full is told to wait (milliseconds).
 const RETRY_AFTER_MS: u64 = 1_000;
+/// What a slot costs a waiting tenant; a usual weight earns it in one round.
+const SLOT_COST: u32 = TenantShare::USUAL.weight;
 
 /// A turn to run one invocation. Gives its place back when dropped.
 #[must_use = "a slot that is dropped is a turn not taken"]
@@ -55,12 +59,29 @@ struct State {
     /// Tenants with someone waiting, next first.
     round: VecDeque<TenantId>,
     next_waiter: u64,
+    /// Tenants of whom something else than the usual was said.
+    terms: HashMap<TenantId, Terms>,
+}
+
+#[derive(Clone, Copy)]
+struct Terms {
+    weight: u32,
+    concurrency_count: u32,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Welcome,
+    Suspended,
 }
 
 #[derive(Default)]
 struct TenantState {
     running: u32,
     waiting: VecDeque<Waiter>,
+    /// What it has earned of its next slot.
+    earned: u32,
 }
 
 struct Waiter {
@@ -93,6 +114,41 @@ impl Room {
         }
     }
 
+    /// Changes what a tenant may have, from now on.
+    pub(crate) fn set_share(&self, tenant: &TenantId, share: TenantShare) {
+        let mut state = self.lock();
+        let terms = state.terms_mut(tenant);
+        terms.weight = share.weight.max(1);
+        terms.concurrency_count = share.concurrency_count.unwrap_or(u32::MAX);
+        state.pass_on(self.slots);
+    }
+
+    /// Lets nobody of a tenant in, and sends away those who wait.
+    pub(crate) fn suspend(&self, tenant: &TenantId) {
+        let mut state = self.lock();
+        state.terms_mut(tenant).standing = Standing::Suspended;
+        // The waiters' ends close, which tells them to ask why.
+        let left = state.tenants.get_mut(tenant).map(|own| std::mem::take(&mut own.waiting));
+        state.tidy(tenant);
+        drop(state);
+        drop(left);
+    }
+
+    pub(crate) fn resume(&self, tenant: &TenantId) {
+        self.lock().terms_mut(tenant).standing = Standing::Welcome;
+    }
+
+    pub(crate) fn forget(&self, tenant: &TenantId) {
+        self.lock().terms.remove(tenant);
+    }
+
+    /// Running and waiting invocations of a tenant.
+    pub(crate) fn counts(&self, tenant: &TenantId) -> (u32, u32) {
+        let state = self.lock();
+        let waiting = state.tenants.get(tenant).map_or(0, |own| own.waiting.len());
+        (state.running(tenant), u32::try_from(waiting).unwrap_or(u32::MAX))
+    }
+
     /// Slots in use.
     pub(crate) fn used(&self) -> u32 {
         self.lock().used
@@ -114,6 +170,9 @@ impl Room {
 
     fn ask(&self, tenant: &TenantId) -> Result<Asked, AdmitError> {
         let mut state = self.lock();
+        if state.terms(tenant).standing == Standing::Suspended {
+            return Err(AdmitError::Suspended);
+        }
         let nobody_before = state.tenants.get(tenant).is_none_or(|own| own.waiting.is_empty());
         if nobody_before && state.may_run(tenant, self.slots) {
             state.start(tenant);
@@ -136,7 +195,9 @@ impl Room {
     /// Who is to blame when nobody gave up a slot in time: the tenant that fills its own share, or the host.
     fn refusal(&self, tenant: &TenantId) -> AdmitError {
         let state = self.lock();
-        if state.running(tenant) >= tenant_cap(self.slots) {
+        if state.terms(tenant).standing == Standing::Suspended {
+            AdmitError::Suspended
+        } else if state.running(tenant) >= state.cap(tenant, self.slots) {
             AdmitError::TenantBusy { retry_after_ms: RETRY_AFTER_MS }
         } else {
             AdmitError::Overloaded
@@ -165,6 +226,19 @@ impl Room {
 // === impl State ===
 
 impl State {
+    fn terms(&self, tenant: &TenantId) -> Terms {
+        self.terms.get(tenant).copied().unwrap_or(Terms::USUAL)
+    }
+
+    fn terms_mut(&mut self, tenant: &TenantId) -> &mut Terms {
+        self.terms.entry(tenant.clone()).or_insert(Terms::USUAL)
+    }
+
+    /// Most slots a tenant may hold: a quarter of all, or fewer by its own share.
+    fn cap(&self, tenant: &TenantId, slots: u32) -> u32 {
+        (slots / 4).max(1).min(self.terms(tenant).concurrency_count)
+    }
+
     fn running(&self, tenant: &TenantId) -> u32 {
         self.tenants.get(tenant).map_or(0, |own| own.running)
     }
@@ -172,8 +246,8 @@ impl State {
     fn may_run(&self, tenant: &TenantId, slots: u32) -> bool {
         let free = slots.saturating_sub(self.used);
         match self.running(tenant) {
-            0 => free > 0,
-            running => running < tenant_cap(slots) && free > slots / 10,
+            0 => free > 0 && self.cap(tenant, slots) > 0,
+            running => running < self.cap(tenant, slots) && free > slots / 10,
         }
     }
 
@@ -191,9 +265,10 @@ impl State {
         self.tidy(tenant);
     }
 
-    /// Gives free slots to those who wait, one tenant after the other.
+    /// Gives free slots to those who wait, a round after the other.
     fn pass_on(&mut self, slots: u32) {
-        // INVARIANT: each turn of the loop either starts someone, forgets someone, or skips a tenant for good in this call.
+        // INVARIANT: each turn of the loop starts or forgets someone, lets a tenant earn towards a slot that it may have, or
+        // skips one that may not run, which only someone's start or end can change.
         let mut skipped = 0;
         while skipped < self.round.len() {
             let Some(tenant) = self.round.pop_front() else { return };
@@ -202,16 +277,31 @@ impl State {
                 skipped = skipped.saturating_add(1);
                 continue;
             }
-            let next = self.tenants.get_mut(&tenant).and_then(|own| own.waiting.pop_front());
+            skipped = 0;
+            let weight = self.terms(&tenant).weight;
+            let Some(own) = self.tenants.get_mut(&tenant) else { continue };
+            if own.earned < SLOT_COST {
+                own.earned = own.earned.saturating_add(weight);
+            }
+            if own.earned < SLOT_COST {
+                self.round.push_back(tenant);
+                continue;
+            }
+            own.earned = own.earned.saturating_sub(SLOT_COST);
+            let (next, earned) = (own.waiting.pop_front(), own.earned);
+            if own.waiting.is_empty() {
+                // Nothing is saved up for later.
+                own.earned = 0;
+            } else if earned >= SLOT_COST {
+                self.round.push_front(tenant.clone());
+            } else {
+                self.round.push_back(tenant.clone());
+            }
             if let Some(waiter) = next
                 && waiter.turn.send(()).is_ok()
             {
                 self.start(&tenant);
             }
-            if self.tenants.get(&tenant).is_some_and(|own| !own.waiting.is_empty()) {
-                self.round.push_back(tenant);
-            }
-            skipped = 0;
         }
     }
 
@@ -249,9 +339,9 @@ impl Drop for LeaveQueue<'_> {
     }
 }
 
-/// Most slots one tenant may hold.
-fn tenant_cap(slots: u32) -> u32 {
-    (slots / 4).max(1)
+impl Terms {
+    const USUAL: Self =
+        Self { weight: TenantShare::USUAL.weight, concurrency_count: u32::MAX, standing: Standing::Welcome };
 }
 
 #[cfg(test)]
@@ -318,6 +408,67 @@ mod tests {
         let got = [seen.recv().await.unwrap(), seen.recv().await.unwrap(), seen.recv().await.unwrap()];
         assert_eq!(got, ["b", "c", "b"]);
         assert_eq!(room.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_weight_of_three_gets_three_slots_a_round() {
+        let room = room(1);
+        room.set_share(&tenant("heavy"), TenantShare { weight: 300, ..TenantShare::USUAL });
+        let held = admit(&room, "a").await.unwrap();
+        let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let mut waiting = Vec::new();
+        for name in ["light", "light", "heavy", "heavy", "heavy", "heavy"] {
+            let (room, order) = (Arc::clone(&room), order.clone());
+            waiting.push(tokio::spawn(async move {
+                let slot = admit(&room, name).await.unwrap();
+                order.send(name).unwrap();
+                drop(slot);
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        for wait in waiting {
+            wait.await.unwrap();
+        }
+        let mut got = Vec::new();
+        while let Ok(name) = seen.try_recv() {
+            got.push(name);
+        }
+        assert_eq!(got, ["light", "heavy", "heavy", "heavy", "light", "heavy"]);
+    }
+
+    #[tokio::test]
+    async fn a_tenants_own_cap_holds_and_raising_it_lets_the_next_in_at_once() {
+        let room = room(40);
+        let one = TenantShare { concurrency_count: Some(1), ..TenantShare::USUAL };
+        room.set_share(&tenant("a"), one);
+        let held = admit(&room, "a").await.unwrap();
+        let second = admit(&room, "a");
+        tokio::pin!(second);
+        assert!(futures::poll!(&mut second).is_pending());
+        room.set_share(&tenant("a"), TenantShare { concurrency_count: Some(2), ..one });
+        let second = second.await.unwrap();
+        room.set_share(&tenant("b"), TenantShare { concurrency_count: Some(0), ..one });
+        let never = admit(&room, "b");
+        tokio::pin!(never);
+        assert!(futures::poll!(&mut never).is_pending());
+        drop((held, second));
+        assert!(futures::poll!(&mut never).is_pending());
+    }
+
+    #[tokio::test]
+    async fn a_suspended_tenant_is_sent_away_waiting_or_not() {
+        let room = room(4);
+        let held = admit(&room, "a").await.unwrap();
+        let waiting = admit(&room, "a");
+        tokio::pin!(waiting);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        room.suspend(&tenant("a"));
+        assert_eq!(waiting.await.err(), Some(AdmitError::Suspended));
+        assert_eq!(admit(&room, "a").await.err(), Some(AdmitError::Suspended));
+        drop(held);
+        room.resume(&tenant("a"));
+        assert!(admit(&room, "a").await.is_ok());
     }
 
     #[tokio::test]

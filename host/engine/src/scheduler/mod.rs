@@ -1,10 +1,14 @@
 //! Who runs when. Two halves: admission (a bounded queue before the sandbox) and workers (threads that run guests).
 //!
-//! Today both go round the tenants: admission gives freed slots to the tenants in turn, and a worker takes the next
-//! runnable guest of the next tenant, which yields after one millisecond when someone waits. Its place is after the
-//! permit and before the code is fetched; a `Slot` proves that the turn came. Must never poll a guest on an I/O thread.
+//! `fair` is the arithmetic of the workers' queue, `handover` its lock and sleepers, `workers` the threads, `class` what
+//! the kernel is told about them. Its place is after the permit and before the code is fetched; a `Slot` proves that the
+//! turn came. Must never poll a guest on an I/O thread.
 
 mod admission;
+pub mod class;
+mod fair;
+mod handover;
+mod sync;
 mod workers;
 
 use std::sync::Arc;
@@ -15,7 +19,45 @@ use ringfence_core::{Budget, TenantId, limits};
 use crate::error::AdmitError;
 use admission::Room;
 pub use admission::Slot;
-pub(crate) use workers::{Lane, Workers};
+pub(crate) use workers::Workers;
+
+/// Whose turn it is: a tenant's, or that of all rehearsals together.
+pub(crate) type Lane = Option<TenantId>;
+
+/// What a tenant may take of the processors and of the slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantShare {
+    /// Its part when processors or slots are short, against the others'; 100 is usual, 1 the least.
+    pub weight: u32,
+    /// Most CPU time in the long run, thousandths of one core; no cap when absent.
+    pub cpu_permille: Option<u32>,
+    /// CPU time it may save up under its cap, microseconds; at least 5,000 count.
+    pub cpu_burst_us: u64,
+    /// Most invocations at once, below the host's own cap; none of its own when absent.
+    pub concurrency_count: Option<u32>,
+}
+
+impl TenantShare {
+    /// The share of a tenant of whom nothing else was said.
+    pub const USUAL: Self = Self { weight: 100, cpu_permille: None, cpu_burst_us: 100_000, concurrency_count: None };
+}
+
+/// What a tenant has and had, since the host started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantLoad {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Invocations that hold a slot.
+    pub running_count: u32,
+    /// Invocations that wait for one.
+    pub waiting_count: u32,
+    /// CPU time of its guests, microseconds.
+    pub cpu_us: u64,
+    /// Time it was kept from running by its own cap, microseconds.
+    pub throttled_us: u64,
+    /// Times a guest of it made room for another tenant's.
+    pub preempted_count: u64,
+}
 
 /// Who runs when.
 pub struct Scheduler {
@@ -24,10 +66,16 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn start(slots: u32, worker_threads: usize, io: tokio::runtime::Handle) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        slots: u32,
+        worker_threads: usize,
+        epochs: wasmtime::Engine,
+        pulse_class: class::IoClass,
+        io: &tokio::runtime::Handle,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             room: Room::new(slots, Duration::from_millis(limits::SLOT_WAIT_MS_MAX)),
-            workers: Workers::start(worker_threads, io)?,
+            workers: Workers::start(worker_threads, epochs, pulse_class, io)?,
         })
     }
 
@@ -37,9 +85,55 @@ impl Scheduler {
         self.room.admit(tenant, budget).await
     }
 
+    /// Changes what a tenant may take; at once, for what runs too.
+    pub fn set_share(&self, tenant: &TenantId, share: TenantShare) {
+        self.room.set_share(tenant, share);
+        self.workers.set_share(tenant, share);
+    }
+
+    /// Ends every invocation of a tenant within a tick and lets none in until [`Scheduler::resume`]; how many ran.
+    pub fn suspend(&self, tenant: &TenantId) -> usize {
+        self.room.suspend(tenant);
+        self.workers.kill(tenant)
+    }
+
+    /// Lets a suspended tenant in again.
+    pub fn resume(&self, tenant: &TenantId) {
+        self.room.resume(tenant);
+    }
+
+    /// Ends every invocation of a deleted tenant and forgets its share.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.workers.kill(tenant);
+        self.workers.forget(tenant);
+        self.room.forget(tenant);
+    }
+
+    /// What each tenant has and had; those that never ran are absent.
+    pub fn loads(&self) -> Vec<TenantLoad> {
+        let totals = self.workers.totals();
+        let load = |(tenant, totals): (TenantId, fair::LaneTotals)| {
+            let (running_count, waiting_count) = self.room.counts(&tenant);
+            TenantLoad {
+                tenant,
+                running_count,
+                waiting_count,
+                cpu_us: totals.cpu_ns / 1_000,
+                throttled_us: totals.throttled_ns / 1_000,
+                preempted_count: totals.preempted_count,
+            }
+        };
+        totals.into_iter().map(load).collect()
+    }
+
     /// Invocations that hold a slot now.
     pub fn running(&self) -> u32 {
         self.room.used()
+    }
+
+    /// Guests that were handed to the workers and are not finished; rehearsals are among them.
+    pub fn live(&self) -> usize {
+        self.workers.live_count()
     }
 
     /// Invocations that wait for a slot now.

@@ -1,50 +1,64 @@
-//! Threads that run guests and nothing else: a run queue for each tenant (and one for rehearsals), served in turn.
+//! Threads that run guests and nothing else: the thin shell around `handover`.
 //!
 //! A guest is a future that is polled here inside the I/O runtime's context, so that timers and sockets it waits for
-//! live there; whoever wakes it only puts it back in the queue. Must never do I/O and never wait for anything but work.
+//! live there; whoever wakes it only puts it back in the queue. One more thread, the pulse, moves the epoch, ends slices
+//! and lends out workers that do not answer. Must never do I/O and never wait for anything but work.
 
-use std::collections::{HashMap, VecDeque};
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use ringfence_core::TenantId;
+use rustix::time::{ClockId, clock_gettime};
 
+use super::class::{self, IoClass};
+use super::fair::{Arrival, LaneId, LaneTotals};
+use super::handover::{Asked, Handover};
+use super::{Lane, TenantShare};
 use crate::meter::Meter;
+
+/// Time between two epochs while guests run: how finely a guest can be stopped or made to share.
+const PULSE: Duration = Duration::from_millis(1);
+/// The same while someone waits for a worker.
+const PULSE_CROWDED: Duration = Duration::from_micros(250);
+/// How long a worker may take to yield when it is asked.
+const PATIENCE_NS: u64 = 300_000;
+/// Spare workers for each worker.
+const SPARES_EACH_COUNT: usize = 2;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Whose turn it is: a tenant's, or that of all rehearsals together.
-pub(crate) type Lane = Option<TenantId>;
+thread_local! {
+    /// The number of the worker that this thread is.
+    static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
+}
 
-/// The worker threads and their queue.
+/// The worker threads, their queue and who has a lane in it.
 pub(crate) struct Workers {
-    queue: Mutex<Queue>,
-    work: Condvar,
-    /// Guests in the queue; read by the epoch callback without the lock.
-    waiting: AtomicUsize,
+    queue: Handover<Arc<Task>>,
+    epochs: wasmtime::Engine,
+    /// The kernel's thread ids, for lending.
+    threads: Vec<AtomicI32>,
+    lanes: Mutex<HashMap<Lane, LaneEntry>>,
+    tasks_count: AtomicU64,
 }
 
-#[derive(Default)]
-struct Queue {
-    lanes: HashMap<Lane, VecDeque<Arc<Task>>>,
-    /// Lanes with someone runnable, next first.
-    round: VecDeque<Lane>,
-    stopped: Stopped,
-}
-
-#[derive(Default, PartialEq, Eq)]
-enum Stopped {
-    #[default]
-    No,
-    Yes,
+struct LaneEntry {
+    id: LaneId,
+    /// What runs, waits or sleeps in it, to be killed.
+    live: HashMap<u64, Arc<Meter>>,
 }
 
 /// One guest.
-struct Task {
+pub(crate) struct Task {
+    number: u64,
     lane: Lane,
+    lane_id: LaneId,
     meter: Arc<Meter>,
     workers: Arc<Workers>,
     state: Mutex<TaskState>,
@@ -72,118 +86,192 @@ enum Stage {
 // === impl Workers ===
 
 impl Workers {
-    pub(crate) fn start(threads: usize, io: tokio::runtime::Handle) -> std::io::Result<Arc<Self>> {
-        let workers =
-            Arc::new(Self { queue: Mutex::new(Queue::default()), work: Condvar::new(), waiting: AtomicUsize::new(0) });
-        for number in 0..threads.max(1) {
+    pub(crate) fn start(
+        threads: usize,
+        epochs: wasmtime::Engine,
+        pulse_class: IoClass,
+        io: &tokio::runtime::Handle,
+    ) -> std::io::Result<Arc<Self>> {
+        let threads = threads.max(1);
+        let queue = Handover::new(threads, threads.saturating_mul(SPARES_EACH_COUNT));
+        let workers = Arc::new(Self {
+            threads: (0..queue.workers_count()).map(|_| AtomicI32::new(0)).collect(),
+            queue,
+            epochs,
+            lanes: Mutex::new(HashMap::new()),
+            tasks_count: AtomicU64::new(0),
+        });
+        for number in 0..workers.queue.workers_count() {
             let (own, io) = (Arc::clone(&workers), io.clone());
-            std::thread::Builder::new().name(format!("guest-{number}")).spawn(move || own.serve(&io))?;
+            std::thread::Builder::new().name(format!("guest-{number}")).spawn(move || own.serve(number, &io))?;
         }
+        let weak = Arc::downgrade(&workers);
+        std::thread::Builder::new().name("pulse".to_owned()).spawn(move || {
+            class::raise_thread(pulse_class);
+            while let Some(workers) = weak.upgrade() {
+                let pause = workers.pulse();
+                drop(workers);
+                std::thread::sleep(pause);
+            }
+        })?;
         Ok(workers)
     }
 
     /// Puts a guest in the queue of its lane.
     pub(crate) fn spawn(self: &Arc<Self>, lane: Lane, meter: Arc<Meter>, work: Work) {
+        let number = self.tasks_count.fetch_add(1, Ordering::Relaxed);
+        let lane_id = {
+            let mut lanes = self.lock_lanes();
+            let entry = self.entry(&mut lanes, &lane);
+            entry.live.insert(number, Arc::clone(&meter));
+            entry.id
+        };
         let state = Mutex::new(TaskState { stage: Stage::Queued, work: Some(work) });
-        self.push(Arc::new(Task { lane, meter, workers: Arc::clone(self), state }));
+        let task = Task { number, lane, lane_id, meter, workers: Arc::clone(self), state };
+        self.push(Arc::new(task));
     }
 
-    /// Whether someone waits for a worker: then a guest yields at the end of its slice.
-    pub(crate) fn is_contended(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+    /// Whether the guest on this thread was asked to make room.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.queue.is_asked(WORKER.get())
+    }
+
+    /// Changes what a lane may take, from now on.
+    pub(crate) fn set_share(&self, tenant: &TenantId, share: TenantShare) {
+        let mut lanes = self.lock_lanes();
+        let id = self.entry(&mut lanes, &Some(tenant.clone())).id;
+        self.queue.set_share(id, share, now_ns());
+    }
+
+    /// Ends everything of a tenant; how many there were.
+    pub(crate) fn kill(&self, tenant: &TenantId) -> usize {
+        let live: Vec<Arc<Meter>> = {
+            let lanes = self.lock_lanes();
+            lanes.get(&Some(tenant.clone())).map(|entry| entry.live.values().cloned().collect()).unwrap_or_default()
+        };
+        for meter in &live {
+            meter.kill();
+        }
+        self.epochs.increment_epoch();
+        live.len()
+    }
+
+    /// Lets go of a tenant's lane if nothing runs in it.
+    pub(crate) fn forget(&self, tenant: &TenantId) {
+        let mut lanes = self.lock_lanes();
+        let lane = Some(tenant.clone());
+        if lanes.get(&lane).is_some_and(|entry| entry.live.is_empty() && self.queue.remove_lane(entry.id)) {
+            lanes.remove(&lane);
+        }
+    }
+
+    /// What each tenant's lane has had since it was made.
+    pub(crate) fn totals(&self) -> Vec<(TenantId, LaneTotals)> {
+        let now = now_ns();
+        let ids: Vec<(TenantId, LaneId)> = {
+            let lanes = self.lock_lanes();
+            lanes.iter().filter_map(|(lane, entry)| Some((lane.clone()?, entry.id))).collect()
+        };
+        ids.into_iter().map(|(tenant, id)| (tenant, self.queue.totals(id, now))).collect()
+    }
+
+    /// Guests that were spawned and are not finished.
+    pub(crate) fn live_count(&self) -> usize {
+        self.lock_lanes().values().map(|entry| entry.live.len()).sum()
     }
 
     /// Lets the threads end when they have finished their poll. What is queued is dropped.
     pub(crate) fn stop(&self) {
-        let left = {
-            let mut queue = self.lock();
-            queue.stopped = Stopped::Yes;
-            std::mem::take(&mut queue.lanes)
-        };
-        self.work.notify_all();
-        drop(left);
+        self.queue.stop();
     }
 
-    fn serve(&self, io: &tokio::runtime::Handle) {
+    fn serve(&self, number: usize, io: &tokio::runtime::Handle) {
         let _inside = io.enter();
-        while let Some(task) = self.next() {
-            task.run();
+        WORKER.set(number);
+        if let Some(place) = self.threads.get(number) {
+            place.store(rustix::thread::gettid().as_raw_pid(), Ordering::Relaxed);
         }
-    }
-
-    fn next(&self) -> Option<Arc<Task>> {
-        let mut queue = self.lock();
-        loop {
-            if queue.stopped == Stopped::Yes {
-                return None;
-            }
-            if let Some(task) = queue.pop() {
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                return Some(task);
-            }
-            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        while let Some(task) = self.queue.next(number, now_ns) {
+            task.run(number);
         }
     }
 
     fn push(&self, task: Arc<Task>) {
-        {
-            let mut queue = self.lock();
-            if queue.stopped == Stopped::Yes {
-                drop(queue);
-                return;
+        if self.queue.push(task.lane_id, task, Arrival::Woken, now_ns()) == Asked::Someone {
+            self.epochs.increment_epoch();
+        }
+    }
+
+    /// One beat: the epoch moves, slices end, workers that do not answer are lent out. How long until the next.
+    fn pulse(&self) -> Duration {
+        if self.queue.is_quiet() {
+            return PULSE;
+        }
+        let now = now_ns();
+        let asked = self.queue.tick(now);
+        self.epochs.increment_epoch();
+        self.queue.lend_late(now, PATIENCE_NS, |worker| {
+            if let Some(thread) = self.threads.get(worker) {
+                class::lower_thread(thread.load(Ordering::Relaxed));
             }
-            queue.push(task);
-            self.waiting.fetch_add(1, Ordering::Relaxed);
+        });
+        match asked {
+            Asked::Someone => PULSE_CROWDED,
+            Asked::Nobody => PULSE,
         }
-        self.work.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Queue ===
-
-impl Queue {
-    fn push(&mut self, task: Arc<Task>) {
-        let own = self.lanes.entry(task.lane.clone()).or_default();
-        if own.is_empty() {
-            self.round.push_back(task.lane.clone());
-        }
-        own.push_back(task);
+    fn entry<'a>(&self, lanes: &'a mut HashMap<Lane, LaneEntry>, lane: &Lane) -> &'a mut LaneEntry {
+        lanes.entry(lane.clone()).or_insert_with(|| LaneEntry {
+            id: self.queue.add_lane(TenantShare::USUAL, now_ns()),
+            live: HashMap::new(),
+        })
     }
 
-    fn pop(&mut self) -> Option<Arc<Task>> {
-        let lane = self.round.pop_front()?;
-        let own = self.lanes.get_mut(&lane)?;
-        let task = own.pop_front();
-        if own.is_empty() {
-            self.lanes.remove(&lane);
-        } else {
-            self.round.push_back(lane);
+    fn finished(&self, task: &Task) {
+        if let Some(entry) = self.lock_lanes().get_mut(&task.lane) {
+            entry.live.remove(&task.number);
         }
-        task
+    }
+
+    fn lock_lanes(&self) -> MutexGuard<'_, HashMap<Lane, LaneEntry>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Task ===
 
 impl Task {
-    fn run(self: Arc<Self>) {
+    fn run(self: Arc<Self>, worker: usize) {
         let Some(mut work) = self.take() else { return };
         let waker = Waker::from(Arc::clone(&self));
+        let before_ns = self.meter.cpu_ns();
         self.meter.poll_starts();
         let poll = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut Context::from_waker(&waker))));
         self.meter.poll_ends();
+        let spent_ns = self.meter.cpu_ns().saturating_sub(before_ns);
+        if self.workers.queue.take_lent(worker) {
+            // Before any lock is taken: a thread behind everyone must not hold one.
+            class::restore_thread();
+        }
         match poll {
-            Ok(Poll::Pending) => self.park(work),
-            Ok(Poll::Ready(())) => self.lock().stage = Stage::Done,
+            Ok(Poll::Pending) => self.park(work, worker, spent_ns),
+            Ok(Poll::Ready(())) => {
+                self.give_back(worker, spent_ns, None);
+                self.end();
+            }
             // A worker outlives a mistake of the host's: the invocation ends, and its end is reported when it is dropped.
             Err(_) => {
-                self.lock().stage = Stage::Done;
+                self.give_back(worker, spent_ns, None);
+                self.end();
                 let _ = catch_unwind(AssertUnwindSafe(move || drop(work)));
             }
+        }
+    }
+
+    fn give_back(&self, worker: usize, spent_ns: u64, again: Option<(LaneId, Arc<Self>)>) {
+        if self.workers.queue.done(worker, spent_ns, now_ns(), again) {
+            class::restore_thread();
         }
     }
 
@@ -193,17 +281,20 @@ impl Task {
         state.work.take()
     }
 
-    fn park(self: Arc<Self>, work: Work) {
+    fn park(self: Arc<Self>, work: Work, worker: usize, spent_ns: u64) {
         let mut state = self.lock();
         state.work = Some(work);
-        if state.stage == Stage::RunningWoken {
-            state.stage = Stage::Queued;
-            drop(state);
-            let workers = Arc::clone(&self.workers);
-            workers.push(self);
-        } else {
-            state.stage = Stage::Parked;
-        }
+        let again = state.stage == Stage::RunningWoken;
+        state.stage = if again { Stage::Queued } else { Stage::Parked };
+        drop(state);
+        // A wake from here on queues it, perhaps before its worker is given back: the lane then runs it on another.
+        let again = again.then(|| (self.lane_id, Arc::clone(&self)));
+        self.give_back(worker, spent_ns, again);
+    }
+
+    fn end(&self) {
+        self.lock().stage = Stage::Done;
+        self.workers.finished(self);
     }
 
     fn lock(&self) -> MutexGuard<'_, TaskState> {
@@ -225,4 +316,11 @@ impl Wake for Task {
             Stage::Queued | Stage::RunningWoken | Stage::Done => {}
         }
     }
+}
+
+/// The monotonic clock (nanoseconds).
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -88,6 +88,7 @@ pub fn engine(dir: &Path, limits: CompileLimits) -> Engine {
         memory_bytes_max: 256 << 20,
         compile,
         cache,
+        io_class: ringfence_engine::IoClass::Usual,
         io: IO.handle().clone(),
         entropy: Arc::new(Dice),
     };

@@ -95,6 +95,7 @@ fn engine(cache: &Path, entropy: Arc<dyn Entropy>) -> Engine {
         memory_bytes_max: Budget::CEILING.memory_bytes,
         compile,
         cache,
+        io_class: ringfence_engine::IoClass::Usual,
         io: tokio::runtime::Handle::current(),
         entropy,
     };

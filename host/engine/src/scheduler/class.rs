@@ -1,0 +1,151 @@
+//! What the kernel is told about our threads: I/O before guests, lent-out guests behind everyone.
+//!
+//! The wake-up of the I/O threads bounds every tail, so they climb a ladder and stay on the first rung they may have:
+//! `SCHED_FIFO` (needs a privilege), a short slice of the fair class (Linux 6.12 and later, `sched_setattr(2)`: the slice
+//! asked for decides the deadline, so a short one is served soon), a better nice value, or nothing. Must never be fatal: a
+//! kernel that says no leaves the thread as it was. Every rung is reset in children.
+
+/// The slice that I/O threads ask for (nanoseconds).
+const IO_SLICE_NS: u64 = 100_000;
+/// Above every fair thread, below the kernel's own.
+const IO_FIFO_PRIORITY: u32 = 10;
+const IO_NICE: i32 = -10;
+/// How much later than asked a sleeper of ours may be woken (nanoseconds).
+const TIMER_SLACK_NS: u64 = 1_000;
+/// Policies of `sched(7)`.
+const SCHED_OTHER: u32 = 0;
+const SCHED_FIFO: u32 = 1;
+const SCHED_IDLE: u32 = 5;
+/// Bytes of the first form of `sched_attr`, which every kernel knows.
+const SIZE: u32 = 48;
+
+/// The rung that the host's I/O threads stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum IoClass {
+    /// Nothing was granted: I/O waits its turn behind guests.
+    Usual = 0,
+    /// A better nice value.
+    Nice = 1,
+    /// A slice of 100 us in the fair class.
+    ShortSlice = 2,
+    /// Before every fair thread.
+    Fifo = 3,
+}
+
+impl IoClass {
+    /// All, best first.
+    pub const LADDER: [Self; 4] = [Self::Fifo, Self::ShortSlice, Self::Nice, Self::Usual];
+
+    /// In a word, for people and machines.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fifo => "fifo",
+            Self::ShortSlice => "short-slice",
+            Self::Nice => "nice",
+            Self::Usual => "usual",
+        }
+    }
+}
+
+/// Raises the calling thread as far as it is wanted and granted; where it stands then.
+pub fn raise_thread(best: IoClass) -> IoClass {
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(TIMER_SLACK_NS));
+    let wanted = IoClass::LADDER.into_iter().filter(|class| *class as u8 <= best as u8);
+    wanted.into_iter().find(|class| take(*class)).unwrap_or(IoClass::Usual)
+}
+
+fn take(class: IoClass) -> bool {
+    match class {
+        IoClass::Fifo => set(0, &Attributes { policy: SCHED_FIFO, priority: IO_FIFO_PRIORITY, ..Attributes::USUAL }),
+        IoClass::ShortSlice => {
+            set(0, &Attributes { slice_ns: IO_SLICE_NS, ..Attributes::USUAL })
+                && slice_of_this_thread() == Some(IO_SLICE_NS)
+        }
+        IoClass::Nice => set(0, &Attributes { nice: IO_NICE, ..Attributes::USUAL }),
+        IoClass::Usual => true,
+    }
+}
+
+/// Puts another thread of ours behind everyone.
+pub(crate) fn lower_thread(thread: i32) {
+    if thread > 0 {
+        set(thread, &Attributes { policy: SCHED_IDLE, ..Attributes::USUAL });
+    }
+}
+
+/// Puts the calling thread back where threads usually are.
+pub(crate) fn restore_thread() {
+    set(0, &Attributes::USUAL);
+}
+
+/// What `sched_setattr(2)` is told.
+struct Attributes {
+    policy: u32,
+    nice: i32,
+    priority: u32,
+    slice_ns: u64,
+}
+
+impl Attributes {
+    const USUAL: Self = Self { policy: SCHED_OTHER, nice: 0, priority: 0, slice_ns: 0 };
+}
+
+/// Sets a thread's attributes (0: the calling one); whether the kernel agreed.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no library wraps sched_setattr with a slice for the fair class")]
+fn set(thread: i32, to: &Attributes) -> bool {
+    let attributes = libc::sched_attr {
+        size: SIZE,
+        sched_policy: to.policy,
+        sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+        sched_nice: to.nice,
+        sched_priority: to.priority,
+        sched_runtime: to.slice_ns,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the call reads `size` bytes of a plain structure that lives until it returns, and writes nothing.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, thread, &raw const attributes, 0) };
+    answer == 0
+}
+
+/// The slice of the calling thread, as far as the kernel tells.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no library wraps sched_getattr")]
+fn slice_of_this_thread() -> Option<u64> {
+    let mut attributes = libc::sched_attr {
+        size: SIZE,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the call writes at most `SIZE` bytes, the size of the structure that it is given.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, SIZE, 0) };
+    (answer == 0).then_some(attributes.sched_runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_stands_where_the_kernel_let_it_and_comes_back() {
+        std::thread::spawn(|| {
+            let class = raise_thread(IoClass::ShortSlice);
+            assert!(IoClass::LADDER.contains(&class));
+            if class == IoClass::ShortSlice {
+                assert_eq!(slice_of_this_thread(), Some(IO_SLICE_NS));
+            }
+            restore_thread();
+            assert_ne!(slice_of_this_thread(), Some(IO_SLICE_NS));
+        })
+        .join()
+        .unwrap();
+    }
+}

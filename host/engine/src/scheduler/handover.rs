@@ -1,0 +1,225 @@
+//! The queue between those who have work and the worker threads: `fair` under one lock, and threads that sleep when it has
+//! nothing for them.
+//!
+//! Must never lose a wake-up: whoever makes an item ready either finds a sleeping worker and calls it, or every worker that
+//! may run is running and will ask for the next item when it is done. `tests/handover.rs` lets a model checker try all orders.
+
+use super::TenantShare;
+use super::fair::{Arrival, Call, Fair, LaneId, LaneTotals};
+use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The queue, the sleepers and the requests to yield.
+pub(crate) struct Handover<T> {
+    state: Mutex<State<T>>,
+    seats: Vec<Seat>,
+}
+
+struct State<T> {
+    fair: Fair<T>,
+    /// Workers that sleep, the warmest last.
+    asleep: Vec<usize>,
+    stopped: Stopped,
+}
+
+#[derive(PartialEq, Eq)]
+enum Stopped {
+    No,
+    Yes,
+}
+
+/// One worker's place.
+struct Seat {
+    call: Condvar,
+    /// When it was asked to yield (nanoseconds of the caller's clock, 0: it was not).
+    asked_at_ns: AtomicU64,
+    /// Whether it is lent out.
+    lent: AtomicBool,
+}
+
+/// Whether the guests on the workers have to look at what is asked of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "an asked worker learns of it at the next epoch"]
+pub(crate) enum Asked {
+    Nobody,
+    Someone,
+}
+
+// === impl Handover ===
+
+impl<T> Handover<T> {
+    /// For `limit` workers at once, and `spares` that stand in.
+    pub(crate) fn new(limit: usize, spares: usize) -> Self {
+        let fair = Fair::new(limit, spares);
+        let seat = || Seat { call: Condvar::new(), asked_at_ns: AtomicU64::new(0), lent: AtomicBool::new(false) };
+        let seats = (0..fair.workers_count()).map(|_| seat());
+        Self { seats: seats.collect(), state: Mutex::new(State { fair, asleep: Vec::new(), stopped: Stopped::No }) }
+    }
+
+    /// Workers to start.
+    pub(crate) fn workers_count(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub(crate) fn add_lane(&self, share: TenantShare, now_ns: u64) -> LaneId {
+        self.lock().fair.add_lane(share, now_ns)
+    }
+
+    pub(crate) fn remove_lane(&self, id: LaneId) -> bool {
+        self.lock().fair.remove_lane(id)
+    }
+
+    pub(crate) fn set_share(&self, id: LaneId, share: TenantShare, now_ns: u64) {
+        let mut state = self.lock();
+        state.fair.set_share(id, share, now_ns);
+        self.call_sleeper(state);
+    }
+
+    pub(crate) fn totals(&self, id: LaneId, now_ns: u64) -> LaneTotals {
+        self.lock().fair.totals(id, now_ns)
+    }
+
+    /// Whether there is nothing to pay, release or interrupt.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        state.fair.running_count() == 0 && state.fair.waiting_count() == 0
+    }
+
+    /// Puts an item into the queue. After [`Handover::stop`] the item is dropped.
+    pub(crate) fn push(&self, id: LaneId, item: T, arrival: Arrival, now_ns: u64) -> Asked {
+        let mut state = self.lock();
+        if state.stopped == Stopped::Yes {
+            drop(state);
+            return Asked::Nobody;
+        }
+        match state.fair.push(id, item, arrival, now_ns) {
+            Call::Nobody => Asked::Nobody,
+            Call::Idle => {
+                self.call_sleeper(state);
+                Asked::Nobody
+            }
+            Call::Yield(workers) => {
+                self.ask(workers, now_ns);
+                Asked::Someone
+            }
+        }
+    }
+
+    /// The next item for this worker; sleeps until there is one. None when the host stops.
+    pub(crate) fn next(&self, worker: usize, now_ns: impl Fn() -> u64) -> Option<T> {
+        let seat = self.seats.get(worker)?;
+        let mut state = self.lock();
+        loop {
+            if state.stopped == Stopped::Yes {
+                return None;
+            }
+            if let Some(item) = state.fair.pick(worker, now_ns()) {
+                seat.asked_at_ns.store(0, Ordering::Relaxed);
+                // The one that called us may have called us for more than one item.
+                self.call_sleeper(state);
+                return Some(item);
+            }
+            state.asleep.push(worker);
+            // INVARIANT: whoever takes a worker off this list calls it; a worker that wakes for no reason takes itself off.
+            state = seat.call.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.asleep.retain(|other| *other != worker);
+        }
+    }
+
+    /// The worker's poll is over and took this much CPU time; `again` wants to go on. Whether the worker was lent out since
+    /// it was last asked with [`Handover::take_lent`].
+    pub(crate) fn done(&self, worker: usize, cpu_ns: u64, now_ns: u64, again: Option<(LaneId, T)>) -> bool {
+        let mut state = self.lock();
+        state.fair.done(worker, cpu_ns, now_ns);
+        if let Some(seat) = self.seats.get(worker) {
+            seat.asked_at_ns.store(0, Ordering::Relaxed);
+        }
+        let was_lent = self.take_lent(worker);
+        match again {
+            Some((id, item)) if state.stopped == Stopped::No => {
+                // This very worker asks next, so nobody has to be called.
+                let _ = state.fair.push(id, item, Arrival::Yielded, now_ns);
+            }
+            other => {
+                drop(state);
+                drop(other);
+            }
+        }
+        was_lent
+    }
+
+    /// Whether this worker was lent out; asked once.
+    pub(crate) fn take_lent(&self, worker: usize) -> bool {
+        self.seats.get(worker).is_some_and(|seat| seat.lent.swap(false, Ordering::AcqRel))
+    }
+
+    /// Whether this worker was asked to yield.
+    pub(crate) fn is_asked(&self, worker: usize) -> bool {
+        self.seats.get(worker).is_some_and(|seat| seat.asked_at_ns.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Pays for running polls, ends slices, frees lanes from their debt.
+    pub(crate) fn tick(&self, now_ns: u64) -> Asked {
+        let mut state = self.lock();
+        let tick = state.fair.tick(now_ns);
+        if tick.yielding != 0 {
+            self.ask(tick.yielding, now_ns);
+        }
+        self.call_sleeper(state);
+        if tick.yielding == 0 { Asked::Nobody } else { Asked::Someone }
+    }
+
+    /// Lends out the workers that were asked longer than `patience_ns` ago and did not yield. `lower` is told of each under
+    /// the lock, so that it cannot come after the worker is back.
+    pub(crate) fn lend_late(&self, now_ns: u64, patience_ns: u64, lower: impl Fn(usize)) {
+        let late = |seat: &Seat| {
+            let at = seat.asked_at_ns.load(Ordering::Relaxed);
+            at != 0 && now_ns.saturating_sub(at) > patience_ns
+        };
+        if !self.seats.iter().any(late) {
+            return;
+        }
+        let mut state = self.lock();
+        for (worker, seat) in self.seats.iter().enumerate().filter(|(_, seat)| late(seat)) {
+            if state.fair.lend(worker, now_ns) {
+                seat.lent.store(true, Ordering::Release);
+                lower(worker);
+            }
+        }
+        self.call_sleeper(state);
+    }
+
+    /// Lets the workers go when they have finished their poll. What is queued is dropped.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = Stopped::Yes;
+        let left = std::mem::replace(&mut state.fair, Fair::new(1, 0));
+        state.asleep.clear();
+        drop(state);
+        for seat in &self.seats {
+            seat.call.notify_one();
+        }
+        drop(left);
+    }
+
+    /// Wakes a sleeping worker if there is something that it may run; called with the lock, which it gives back first.
+    fn call_sleeper(&self, mut state: MutexGuard<'_, State<T>>) {
+        let called = if state.fair.wants_worker() { state.asleep.pop() } else { None };
+        drop(state);
+        if let Some(seat) = called.and_then(|worker| self.seats.get(worker)) {
+            seat.call.notify_one();
+        }
+    }
+
+    fn ask(&self, workers: u64, now_ns: u64) {
+        for (worker, seat) in self.seats.iter().enumerate() {
+            if workers.checked_shr(u32::try_from(worker).unwrap_or(64)).unwrap_or(0) & 1 == 1 {
+                let _ = seat.asked_at_ns.compare_exchange(0, now_ns.max(1), Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
