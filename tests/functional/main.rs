@@ -12,6 +12,7 @@ mod deploys;
 mod foreign;
 mod invocations;
 mod looking;
+mod quotas;
 mod uploads;
 
 /// One host for all tests of this program would be faster, but a test that breaks it would break the others: each has

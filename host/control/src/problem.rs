@@ -155,7 +155,7 @@ impl From<QuotaError> for ApiError {
 impl From<Exhausted> for ApiError {
     fn from(exhausted: Exhausted) -> Self {
         let retry_after_seconds = exhausted.retry_after_ms.map(|ms| ms.div_ceil(1_000));
-        let help = "ringfence quota show TENANT\nan operator can raise it with  ringfence quota set";
+        let help = "an operator can raise it with `ringfence quota set`";
         Self { retry_after_seconds, ..Self::new("quota-exhausted", exhausted.to_string()).help(help) }
     }
 }

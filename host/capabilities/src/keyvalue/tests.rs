@@ -243,8 +243,8 @@ async fn operations_and_bytes_over_the_tenants_quota_are_refused_in_words_until_
     let mut guest = rig.guest(Budget::DEFAULT);
     let bucket = open(&mut guest, "").await;
     let mut set = async |bytes: usize| {
-        let set = draft::HostBucket::set(&mut guest.view(), same(&bucket), "k".into(), vec![0; bytes]);
-        match set.await.unwrap() {
+        let mut view = guest.view();
+        match draft::HostBucket::set(&mut view, same(&bucket), "k".into(), vec![0; bytes]).await.unwrap() {
             Ok(()) => "set".to_owned(),
             Err(draft::Error::Other(why)) => why,
             Err(other) => panic!("{other:?}"),
