@@ -74,7 +74,7 @@ impl Peer {
     fn start(program: &Path) -> Result<Self> {
         let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut child = Command::new(program)
-            .args(["serve", "--addr", &free.to_string()])
+            .args(["serve", "-S", "cli", "--addr", &free.to_string()])
             .arg(root().join("target/guests/hello.wasm"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

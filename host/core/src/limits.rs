@@ -8,6 +8,10 @@ pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
 pub const CONTROL_BODY_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of a request body on the data plane.
 pub const REQUEST_BODY_BYTES_MAX: u64 = 32 << 20;
+/// Most bytes of a request body that is waited for before the call gets its turn; a larger one streams.
+pub const REQUEST_GATHERED_BYTES_MAX: u64 = 16 << 10;
+/// Longest wait for such a body, in milliseconds.
+pub const REQUEST_GATHER_MS_MAX: u64 = 30_000;
 /// Most bytes of a request head on either port.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Most header fields of a request on either port.

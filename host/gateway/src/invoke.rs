@@ -107,7 +107,7 @@ impl Gateway {
         }
         let version = route.choose(self.draw());
         seen.version = Some(version.clone());
-        let (guest_request, watch) = for_guest(request, host.as_deref(), &route.rest)?;
+        let (guest_request, watch) = for_guest(request, host.as_deref(), &route.rest).await?;
         let slot = parts.engine.scheduler().admit(&route.tenant, version.budget).await?;
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");

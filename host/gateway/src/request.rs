@@ -99,8 +99,9 @@ impl BodyWatch {
 
 /// Makes the request that the guest sees: path `rest`, own headers only, body capped in bytes and in silence.
 ///
-/// Cookies are dropped on path routes, where all tenants share one origin in a browser.
-pub fn for_guest(
+/// Cookies are dropped on path routes, where all tenants share one origin in a browser. A small body is waited for here,
+/// before the guest's turn: a slow caller holds no slot.
+pub async fn for_guest(
     request: Request<Incoming>,
     host: Option<&str>,
     rest: &str,
@@ -116,18 +117,30 @@ pub fn for_guest(
         .build()
         .map_err(|_| Refusal::BadRequest("the path is malformed"))?;
     let watch = BodyWatch::default();
-    let body = Capped {
-        inner: body,
-        left: limits::REQUEST_BODY_BYTES_MAX,
-        idle: Box::pin(tokio::time::sleep(IDLE)),
-        watch: watch.clone(),
-    };
-    let mut out = Request::new(BodyExt::boxed_unsync(body));
+    let mut out = Request::new(arrived(body, &watch).await?);
     *out.method_mut() = head.method;
     *out.uri_mut() = uri;
     *out.headers_mut() = head.headers;
     strip(out.headers_mut());
     Ok((out, watch))
+}
+
+/// The body as the guest will read it: there already when its length is known and small, else streaming.
+async fn arrived(body: Incoming, watch: &BodyWatch) -> Result<Body, Refusal> {
+    let length = body.size_hint().exact();
+    if length == Some(0) {
+        return Ok(ringfence_engine::full(Bytes::new()));
+    }
+    let left = limits::REQUEST_BODY_BYTES_MAX;
+    let capped = Capped { inner: body, left, idle: Box::pin(tokio::time::sleep(IDLE)), watch: watch.clone() };
+    if length.is_none_or(|length| length > limits::REQUEST_GATHERED_BYTES_MAX) {
+        return Ok(capped.boxed_unsync());
+    }
+    match tokio::time::timeout(GATHER, capped.collect()).await {
+        Err(_) => Err(Refusal::BodyTimeout),
+        Ok(Ok(whole)) => Ok(ringfence_engine::full(whole.to_bytes())),
+        Ok(Err(_)) => Err(watch.refusal().unwrap_or(Refusal::BadRequest("the body broke off"))),
+    }
 }
 
 /// Takes connection headers, credentials, cookies and our own names out of a head, in either direction.
@@ -157,6 +170,7 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
+const GATHER: Duration = Duration::from_millis(limits::REQUEST_GATHER_MS_MAX);
 const IDLE: Duration = Duration::from_millis(limits::BODY_IDLE_MS_MAX);
 
 /// A request body that ends with an error past its byte cap or after too long a silence.

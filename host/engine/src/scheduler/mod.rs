@@ -11,6 +11,9 @@ mod handover;
 mod sync;
 mod workers;
 
+#[cfg(test)]
+mod model;
+
 use std::sync::Arc;
 use std::time::Duration;
 
