@@ -119,8 +119,8 @@ pub fn activity_of(code: &str) -> u8 {
         // read, revoke
         TOKEN_REVOKED | CAPABILITY_REVOKED | DATA_READ => 2,
         // update, start, invoke
-        TENANT_QUOTA_SET | POLICY_WRITTEN | CONFIG_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED
-        | INVOCATION_FAILED => 3,
+        TENANT_QUOTA_SET | POLICY_WRITTEN | CONFIG_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
+        | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
         // delete, stop
         TENANT_DELETED | SECRET_DELETED | HOST_STOPPED => 4,
         // enable, update

@@ -116,7 +116,8 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
                 .contains(&question.action),
         },
         Some(role) => {
-            let keeps_tenants = ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "delete-tenant", "read-host"];
+            let keeps_tenants =
+                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "delete-tenant", "read-host"];
             let reader = [Role::TenantAdmin, Role::Auditor].contains(&role) && reads().contains(&question.action);
             question.resource.tenant() == question.who.tenant.as_ref()
                 && !keeps_tenants.contains(&question.action)

@@ -1,7 +1,8 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    AuditCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand, command,
+    AuditCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
+    command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};
