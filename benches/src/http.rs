@@ -1,101 +1,152 @@
-//! `http`: the same hello component on Ringfence (authentication, policy, metering and audit on, a fresh instance a
-//! request) and on `wasmtime serve`, in turn, with ours against ours as the control.
+//! `http`: hello over HTTP on Ringfence (authentication, policy, metering and audit on, a fresh instance a request), on
+//! `wasmtime serve` as it comes, with a tuned pool and with reuse, and on workerd; in turn, with ours twice a round as
+//! the control.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use ringfence_tests::{Host, Place, root};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde_json::Value;
 
-use crate::load::{Round, Target, round, spread};
+use crate::load::{Round, Target, round};
+use crate::machine::process_cpu_us;
+use crate::peers::{Peer, Serve};
+use crate::report::Report;
+use crate::stage::Stage;
 
-/// How much to measure.
+/// How much to measure, and where the peers are.
+#[derive(clap::Args)]
 pub struct Plan {
-    /// Rounds of each side.
+    /// Rounds of each side
+    #[arg(long, default_value_t = 7)]
     pub rounds: usize,
-    /// Length of a round.
-    pub time: Duration,
-    /// Open connections.
+    /// Seconds a round of one side
+    #[arg(long, default_value_t = 3)]
+    pub seconds: u64,
+    /// Open connections
+    #[arg(long, default_value_t = 16)]
     pub connections: usize,
+    /// The `wasmtime` program
+    #[arg(long)]
+    pub wasmtime: Option<PathBuf>,
+    /// The `workerd` program
+    #[arg(long)]
+    pub workerd: Option<PathBuf>,
+}
+
+/// One side of the comparison.
+struct Side {
+    key: &'static str,
+    target: Target,
+    pid: u32,
+    rounds: Vec<Round>,
+    server_us: Vec<f64>,
+    client_us: Vec<f64>,
 }
 
 /// Runs the benchmark and gives its figures.
-pub async fn run(peer: &Path, plan: &Plan) -> Result<Value> {
-    let place = Place::new()?;
-    let host = Host::start(&place)?;
-    let operator = host.operator().await?;
-    let acme = host.tenant(&operator, "acme").await?;
-    acme.ship("hello", "hello", "", &[]).await?;
-    let token = acme.admin.token.clone();
-    let address: SocketAddr = host.plugins.trim_start_matches("http://").parse()?;
-    let ours = Target { address, path: "/acme/hello/".to_owned(), token };
-    let serving = Peer::start(peer)?;
-    let theirs = Target { address: serving.address, path: "/".to_owned(), token: None };
-    for target in [&ours, &theirs] {
-        round(target, plan.connections, Duration::from_secs(1)).await.context("warm-up")?;
+pub async fn run(plan: &Plan) -> Result<Value> {
+    let mut report = Report::start("http")?;
+    let stage = Stage::new().await?;
+    let ours = stage.guest("acme", "hello", "", &[]).await?;
+    let (peers, absent) = peers(plan)?;
+    let mut sides = vec![Side::new("fresh", ours.target(&stage, "/").await?, stage.host.pid())];
+    for (key, peer) in &peers {
+        sides.push(Side::new(key, Target { address: peer.address()?, path: "/".to_owned(), token: None }, peer.pid()));
     }
-    let (mut first, mut second, mut peers) = (Vec::new(), Vec::new(), Vec::new());
-    // The access token lasts five minutes, so the plan must end before it does.
-    ensure!(plan.time * 3 * u32::try_from(plan.rounds)? < Duration::from_secs(240), "too long for one access token");
+    sides.push(Side::new("fresh_again", ours.target(&stage, "/").await?, stage.host.pid()));
+    for side in &sides {
+        round(&side.target, plan.connections, Duration::from_secs(1)).await.with_context(|| side.key)?;
+    }
+    let time = Duration::from_secs(plan.seconds);
     for _ in 0..plan.rounds {
-        first.push(round(&ours, plan.connections, plan.time).await?);
-        peers.push(round(&theirs, plan.connections, plan.time).await?);
-        second.push(round(&ours, plan.connections, plan.time).await?);
-    }
-    let ratio = |a: &[Round], b: &[Round]| spread(a.iter().zip(b).map(|(a, b)| a.rate / b.rate).collect());
-    let figures = |rounds: &[Round]| {
-        json!({
-            "requests_per_second": spread(rounds.iter().map(|round| round.rate).collect()),
-            "p50_us": spread(rounds.iter().map(|round| round.p50_us as f64).collect()),
-            "p99_us": spread(rounds.iter().map(|round| round.p99_us as f64).collect()),
-        })
-    };
-    Ok(json!({
-        "bench": "http",
-        "rounds": plan.rounds,
-        "seconds_a_round": plan.time.as_secs_f64(),
-        "connections": plan.connections,
-        "ringfence": figures(&first),
-        "wasmtime_serve": figures(&peers),
-        "ratio_ringfence_to_wasmtime_serve": ratio(&first, &peers),
-        "control_ringfence_to_ringfence": ratio(&first, &second),
-    }))
-}
-
-struct Peer {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Peer {
-    fn start(program: &Path) -> Result<Self> {
-        let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut child = Command::new(program)
-            .args(["serve", "-S", "cli", "--addr", &free.to_string()])
-            .arg(root().join("target/guests/hello.wasm"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("`{}` does not start", program.display()))?;
-        let start = Instant::now();
-        while std::net::TcpStream::connect(free).is_err() {
-            if start.elapsed() > Duration::from_secs(20) {
-                let _ = child.kill();
-                bail!("`wasmtime serve` does not listen");
+        let token = ours.target(&stage, "/").await?.token;
+        for side in &mut sides {
+            if side.target.token.is_some() {
+                side.target.token.clone_from(&token);
             }
-            std::thread::yield_now();
+            side.measure(plan.connections, time).await.with_context(|| side.key)?;
         }
-        Ok(Self { child, address: free })
+    }
+    report.fact("rounds", plan.rounds)?;
+    report.fact("seconds_a_round", plan.seconds)?;
+    report.fact("connections", plan.connections)?;
+    report.put("serve_tuned_options", Serve::Tuned.options())?;
+    report.put("serve_reuse_options", Serve::Reuse.options())?;
+    write(&mut report, &sides, &absent)?;
+    report.finish()
+}
+
+/// The peers that are there, and the keys of those that are not.
+fn peers(plan: &Plan) -> Result<(Vec<(&'static str, Peer)>, Vec<&'static str>)> {
+    let (mut peers, mut absent) = (Vec::new(), Vec::new());
+    let serves = [("serve_default", Serve::Default), ("serve_tuned", Serve::Tuned), ("serve_reuse", Serve::Reuse)];
+    for (key, serve) in serves {
+        match &plan.wasmtime {
+            Some(program) => peers.push((key, Peer::serve(program, "hello", serve)?)),
+            None => absent.push(key),
+        }
+    }
+    match &plan.workerd {
+        Some(program) => peers.push(("workerd", Peer::workerd(program)?)),
+        None => absent.push("workerd"),
+    }
+    peers.push(("client_ceiling", Peer::plain()?));
+    Ok((peers, absent))
+}
+
+impl Side {
+    fn new(key: &'static str, target: Target, pid: u32) -> Self {
+        Self { key, target, pid, rounds: Vec::new(), server_us: Vec::new(), client_us: Vec::new() }
+    }
+
+    async fn measure(&mut self, connections: usize, time: Duration) -> Result<()> {
+        let pid = self.pid.to_string();
+        let before = (process_cpu_us(&pid)?, process_cpu_us("self")?);
+        let round = round(&self.target, connections, time).await?;
+        let count = round.latencies_us.len() as f64;
+        self.server_us.push((process_cpu_us(&pid)? - before.0) as f64 / count);
+        self.client_us.push((process_cpu_us("self")? - before.1) as f64 / count);
+        self.rounds.push(round);
+        Ok(())
+    }
+
+    fn each(&self, figure: impl Fn(&Round) -> f64) -> Vec<f64> {
+        self.rounds.iter().map(figure).collect()
     }
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+fn write(report: &mut Report, sides: &[Side], absent: &[&str]) -> Result<()> {
+    for side in sides {
+        report.median(&format!("{}_rps", side.key), &side.each(|round| round.rate))?;
+        report.median(&format!("{}_p50_us", side.key), &side.each(|round| round.quantile_us(0.5)))?;
+        report.median(&format!("{}_p99_us", side.key), &side.each(|round| round.quantile_us(0.99)))?;
+        report.median(&format!("{}_server_cpu_us", side.key), &side.server_us)?;
+        report.median(&format!("{}_client_cpu_us", side.key), &side.client_us)?;
     }
+    let ratios = [
+        ("ratio_fresh_vs_default", "fresh", "serve_default"),
+        ("ratio_fresh_vs_tuned", "fresh", "serve_tuned"),
+        ("ratio_fresh_vs_reuse", "fresh", "serve_reuse"),
+        ("ratio_fresh_vs_workerd", "fresh", "workerd"),
+        ("ratio_control", "fresh_again", "fresh"),
+        ("ratio_client_ceiling_vs_fresh", "client_ceiling", "fresh"),
+    ];
+    for (key, one, other) in ratios {
+        let rates = |key: &str| sides.iter().find(|side| side.key == key).map(|side| side.each(|round| round.rate));
+        match (rates(one), rates(other)) {
+            (Some(one), Some(other)) => {
+                let ratio: Vec<f64> = one.iter().zip(&other).map(|(one, other)| one / other).collect();
+                report.median_with_interval(key, &ratio)?;
+            }
+            _ => report.missing(key, "the peer's program was not given")?,
+        }
+    }
+    for key in absent {
+        report.missing(&format!("{key}_rps"), "the peer's program was not given")?;
+    }
+    for key in ["warm_rps", "ratio_warm_vs_reuse"] {
+        report.missing(key, "the host starts a fresh instance for every request: it has no warm pool")?;
+    }
+    report.fact("note", "server_cpu_us and client_cpu_us are CPU time a request; both run on the same cores")
 }

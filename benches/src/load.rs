@@ -1,93 +1,170 @@
-//! A closed-loop HTTP load: some connections, each sending its next request when the last was answered.
+//! A closed-loop HTTP load on plain sockets: some connections, each sending its next request when the last was answered.
 //!
-//! Must never count an answer that is not 200, nor wait for ever for one.
+//! One prepared request, one write, one parse: the client shares the cores with the server, so what it costs is measured
+//! too. Must never count an answer that is not 200 as work done, nor wait for ever for one.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use hdrhistogram::Histogram;
-use http_body_util::{BodyExt, Empty};
-use hyper::Request;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What to send.
-#[derive(Debug, Clone)]
+use crate::answer::{self, Answer, Then};
+use crate::stats::quantile;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 << 10;
+/// Longest wait for the last answers of a round, beyond its length.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Turns of `/compute` between which [`turns_for`] measures.
+const CALIBRATION_TURNS: [u64; 2] = [200_000, 4_200_000];
+
+/// What to send, and where.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Target {
     /// Where.
     pub address: SocketAddr,
-    /// Path.
+    /// Path and query.
     pub path: String,
     /// Access token.
     pub token: Option<String>,
 }
 
 /// What one round measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Round {
-    /// Requests a second.
+    /// Requests answered with 200, a second.
     pub rate: f64,
-    /// Median, microseconds.
-    pub p50_us: u64,
-    /// 99th percentile, microseconds.
-    pub p99_us: u64,
+    /// Latencies of these, microseconds, in no order.
+    pub latencies_us: Vec<u64>,
+    /// Answers by status.
+    pub statuses: BTreeMap<u16, u64>,
 }
 
-/// Runs one round.
-pub async fn round(target: &Target, connections: usize, time: Duration) -> Result<Round> {
-    let start = Instant::now();
-    let tasks: Vec<_> = (0..connections).map(|_| tokio::spawn(one(target.clone(), start + time))).collect();
-    let mut all = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
-    for task in tasks {
-        all.add(task.await??)?;
+impl Round {
+    /// A quantile of the latencies, microseconds.
+    pub fn quantile_us(&self, share: f64) -> f64 {
+        quantile(&self.latencies_us, share).unwrap_or_default() as f64
     }
-    let rate = all.len() as f64 / start.elapsed().as_secs_f64();
-    Ok(Round { rate, p50_us: all.value_at_quantile(0.5), p99_us: all.value_at_quantile(0.99) })
 }
 
-async fn one(target: Target, end: Instant) -> Result<Histogram<u64>> {
-    let stream = TcpStream::connect(target.address).await?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut histogram = Histogram::new_with_bounds(1, 60_000_000, 3)?;
-    while Instant::now() < end {
-        let mut request = Request::get(&target.path).header("host", target.address.to_string());
-        if let Some(token) = &target.token {
-            request = request.header("authorization", format!("Bearer {token}"));
+impl Target {
+    /// The request, head and no body.
+    pub fn request(&self) -> Vec<u8> {
+        head("GET", self, "").into_bytes()
+    }
+}
+
+/// A request's head; `fields` are further lines, each with its end.
+pub fn head(method: &str, target: &Target, fields: &str) -> String {
+    let bearer = target.token.as_ref().map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
+    format!("{method} {} HTTP/1.1\r\nhost: {}\r\n{bearer}{fields}\r\n", target.path, target.address)
+}
+
+/// One connection.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Opens one.
+    pub async fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(READ_BYTES) })
+    }
+
+    /// Writes bytes.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
+    /// Reads the next answer to its end.
+    pub async fn read(&mut self) -> Result<Answer> {
+        loop {
+            if !self.buffer.is_empty()
+                && let Some(found) = answer::read(&self.buffer)?
+            {
+                self.buffer.drain(..found.bytes);
+                return Ok(found);
+            }
+            self.buffer.reserve(READ_BYTES);
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the connection was closed");
         }
-        let sent = Instant::now();
-        let answered = tokio::time::timeout(Duration::from_secs(30), async {
-            let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-            let status = response.status();
-            response.into_body().collect().await?;
-            anyhow::Ok(status)
-        });
-        let status = answered.await.context("no answer within 30 s")??;
-        ensure!(status == 200, "answered {status}");
-        histogram.record(u64::try_from(sent.elapsed().as_micros())?.max(1))?;
     }
-    Ok(histogram)
+
+    /// Sends a request and reads its answer.
+    pub async fn exchange(&mut self, request: &[u8]) -> Result<Answer> {
+        self.write(request).await?;
+        self.read().await
+    }
 }
 
-/// Median, lowest and highest of some figures.
-#[derive(Debug, Clone, Serialize)]
-pub struct Spread {
-    /// Middle.
-    pub median: f64,
-    /// Lowest.
-    pub min: f64,
-    /// Highest.
-    pub max: f64,
+/// Runs one round; every answer must be 200.
+pub async fn round(target: &Target, connections: usize, time: Duration) -> Result<Round> {
+    let round = any_round(target, connections, time).await?;
+    let refused = round.statuses.keys().find(|status| **status != 200);
+    ensure!(refused.is_none(), "`{}` answered {:?}", target.path, round.statuses);
+    Ok(round)
 }
 
-/// The spread of figures; of none, zeros.
-pub fn spread(mut figures: Vec<f64>) -> Spread {
-    figures.sort_by(f64::total_cmp);
-    let at = |index: usize| figures.get(index).copied().unwrap_or_default();
-    Spread { median: at(figures.len() / 2), min: at(0), max: at(figures.len().saturating_sub(1)) }
+/// Runs one round, whatever the answers are.
+pub async fn any_round(target: &Target, connections: usize, time: Duration) -> Result<Round> {
+    let request: Arc<[u8]> = target.request().into();
+    let start = Instant::now();
+    let end = start + time;
+    let tasks: Vec<_> = (0..connections).map(|_| tokio::spawn(one(target.address, request.clone(), end))).collect();
+    let (mut latencies_us, mut statuses) = (Vec::new(), BTreeMap::new());
+    for task in tasks {
+        let outcome = tokio::time::timeout_at((end + LINGER).into(), task).await.context("an answer did not come")?;
+        for (status, latency_us) in outcome?? {
+            *statuses.entry(status).or_default() += 1;
+            if status == 200 {
+                latencies_us.push(latency_us);
+            }
+        }
+    }
+    Ok(Round { rate: latencies_us.len() as f64 / start.elapsed().as_secs_f64(), latencies_us, statuses })
+}
+
+/// Turns of `/compute` that take so long on a server that does nothing else: the fastest of some tries, so that what
+/// is not computing drops out of the difference.
+pub async fn turns_for(target: &Target, time_us: f64) -> Result<u64> {
+    let mut connection = Connection::open(target.address).await?;
+    let mut fastest_us = [f64::MAX; 2];
+    for _ in 0..10 {
+        for (turns, fastest_us) in CALIBRATION_TURNS.iter().zip(&mut fastest_us) {
+            let path = format!("{}?n={turns}", target.path);
+            let request = Target { path, ..target.clone() }.request();
+            let start = Instant::now();
+            let answer = connection.exchange(&request).await?;
+            ensure!(answer.status == 200, "`{}` answered {}", target.path, answer.status);
+            *fastest_us = fastest_us.min(start.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    let ([few, many], [few_us, many_us]) = (CALIBRATION_TURNS, fastest_us);
+    ensure!(many_us > few_us, "computing more took less time");
+    Ok((time_us * (many - few) as f64 / (many_us - few_us)) as u64)
+}
+
+async fn one(address: SocketAddr, request: Arc<[u8]>, end: Instant) -> Result<Vec<(u16, u64)>> {
+    let mut connection = Connection::open(address).await?;
+    let mut seen = Vec::new();
+    let mut sent = Instant::now();
+    while sent < end {
+        let answer = connection.exchange(&request).await?;
+        let answered = Instant::now();
+        seen.push((answer.status, u64::try_from((answered - sent).as_micros())?));
+        if answer.then == Then::Close {
+            connection = Connection::open(address).await?;
+        }
+        sent = Instant::now();
+    }
+    Ok(seen)
 }

@@ -3,11 +3,23 @@
 //! Must never assert a time: they print, and SPECIFICATION.md says what is promised.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod cold;
+mod components;
+mod density;
 mod http;
+mod kinds;
 mod load;
-
-use std::path::PathBuf;
-use std::time::Duration;
+mod machine;
+mod metering;
+mod neighbour;
+mod noisy;
+mod open_loop;
+mod peers;
+mod report;
+mod shares;
+mod stage;
+mod stats;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -21,29 +33,49 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// The same component on Ringfence and on `wasmtime serve`
-    Http {
-        /// The `wasmtime` program
-        #[arg(long)]
-        peer: PathBuf,
-        /// Rounds of each side
-        #[arg(long, default_value_t = 7)]
-        rounds: usize,
-        /// Seconds a round
-        #[arg(long, default_value_t = 5)]
-        seconds: u64,
-        /// Open connections
-        #[arg(long, default_value_t = 16)]
-        connections: usize,
-    },
+    /// Hello over HTTP: Ringfence, `wasmtime serve` in three settings, workerd
+    Http(http::Plan),
+    /// A tenant's latency beside each kind of hostile neighbour
+    Noisy(noisy::Plan),
+    /// CPU time of two tenants of weight 1:3
+    Shares(shares::Plan),
+    /// First answers after a restart
+    Cold(cold::Plan),
+    /// Many tenants: start, memory, a Zipf load
+    Density(density::Plan),
+    /// Metered CPU time against the kernel's
+    Metering(metering::Plan),
+    /// The victim's caller, in a process of its own
+    #[command(hide = true)]
+    OpenLoop,
+    /// The noisy neighbour, in a process of its own
+    #[command(hide = true)]
+    Neighbour,
+    /// A plain server that shows what the load generator can do
+    #[command(hide = true)]
+    Plain,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let figures = match Arguments::parse().bench {
-        Bench::Http { peer, rounds, seconds, connections } => {
-            http::run(&peer, &http::Plan { rounds, time: Duration::from_secs(seconds), connections }).await?
-        }
+fn main() -> Result<()> {
+    let bench = Arguments::parse().bench;
+    // It blocks in the thread of each connection.
+    if let Bench::OpenLoop = bench {
+        return open_loop::main();
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(bench))
+}
+
+async fn run(bench: Bench) -> Result<()> {
+    let figures = match bench {
+        Bench::Http(plan) => http::run(&plan).await?,
+        Bench::Noisy(plan) => noisy::run(&plan).await?,
+        Bench::Shares(plan) => shares::run(&plan).await?,
+        Bench::Cold(plan) => cold::run(&plan).await?,
+        Bench::Density(plan) => density::run(&plan).await?,
+        Bench::Metering(plan) => metering::run(&plan).await?,
+        Bench::OpenLoop => return open_loop::main(),
+        Bench::Neighbour => return neighbour::main().await,
+        Bench::Plain => return peers::plain_main().await,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())

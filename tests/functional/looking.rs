@@ -1,4 +1,4 @@
-//! What people look at: whoami, host, lists, audit log, OpenAPI, metrics.
+//! What people look at: whoami, host, lists, audit log, OpenAPI.
 
 use anyhow::Result;
 use reqwest::{Method, StatusCode};
@@ -139,10 +139,10 @@ async fn the_audit_log_brackets_what_was_done_and_verifies() -> Result<()> {
 }
 
 #[tokio::test]
-async fn probes_metrics_and_the_description_need_no_token_and_name_no_tenant() -> Result<()> {
+async fn probes_and_the_description_need_no_token_and_name_no_tenant() -> Result<()> {
     let (_place, host, operator) = started().await?;
     host.tenant(&operator, "zanzibar").await?;
-    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
+    for path in ["/healthz", "/readyz", "/openapi.json"] {
         let response = reqwest::get(format!("{}{path}", host.control)).await?;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         assert!(!response.text().await?.contains("zanzibar"), "{path}");

@@ -12,6 +12,7 @@ mod deploys;
 mod foreign;
 mod invocations;
 mod looking;
+mod metering;
 mod quotas;
 mod uploads;
 

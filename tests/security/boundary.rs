@@ -20,6 +20,7 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{capability}", "keyvalue")
                 .replace("{name}", "n")
                 .replace("{invocation}", "i_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+                .replace("{day}", "2026-11-20")
                 .replace("{id}", "nothing");
             if let Some(rest) = filled.strip_prefix("/api/v1") {
                 let label = format!("{} {path}", method.to_uppercase());

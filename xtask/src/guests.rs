@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
         use Capability::{Config, Http, Keyvalue, Logging, Secrets};
-        let expected: [(&str, &[Capability]); 7] = [
+        let expected: [(&str, &[Capability]); 8] = [
             ("hello", &[]),
             ("redact", &[]),
             ("visits", &[Keyvalue]),
@@ -205,6 +205,7 @@ mod tests {
             ("hostile", &[Keyvalue, Logging, Http]),
             ("wstd-http-server", &[]),
             ("hello-p3", &[]),
+            ("work", &[]),
         ];
         for (name, capabilities) in expected {
             let found = needs(&built(name)).unwrap();
@@ -233,7 +234,7 @@ mod tests {
     #[test]
     fn guests_import_nothing_that_reaches_outside_but_their_needs() {
         let inert = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/types", "wasi:io/", "wasi:random/"];
-        for name in ["hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3"] {
+        for name in ["hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3", "work"] {
             for import in imports(&built(name)).unwrap() {
                 let interface = interface(&import);
                 let known =

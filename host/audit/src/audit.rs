@@ -153,12 +153,10 @@ impl Audit {
     /// Signs the log's present head, which covers everything acknowledged so far.
     pub async fn checkpoint(&self, log: &Log) -> Result<Checkpoint, AuditError> {
         let state = self.state(log).await?;
-        let verifier = self.verifier(log);
         let head = SignedHead { origin: self.origin(log), size: state.frontier.size(), root: state.frontier.root() };
         let text = checkpoint_text(&head);
-        let signature = self.inner.shared.signing.sign(text.as_bytes());
         Ok(Checkpoint {
-            text: seal_note(&text, &verifier, &signature),
+            text: self.sign_note(log, &text),
             size: head.size,
             root: hex(&head.root),
             chain_head: hex(&state.chain_head),
@@ -177,6 +175,17 @@ impl Audit {
             Log::Host => format!("{}/audit/host", self.inner.origin_host),
             Log::Tenant(store) => format!("{}/audit/tenant/{}", self.inner.origin_host, store.label()),
         }
+    }
+
+    /// Signs a text of the host's about a tenant with the key of its log, as a note. SECURITY: for texts that no
+    /// checkpoint can be taken for.
+    pub(crate) fn sign_note(&self, log: &Log, text: &str) -> String {
+        seal_note(text, &self.verifier(log), &self.inner.shared.signing.sign(text.as_bytes()))
+    }
+
+    /// This host's name in its logs.
+    pub(crate) fn host_name(&self) -> &str {
+        &self.inner.origin_host
     }
 
     /// Lets go of a deleted tenant's log.
@@ -270,7 +279,8 @@ async fn ask<T>(handle: &Handle, command: impl FnOnce(writer::Answer<T>) -> Comm
     }
 }
 
-/// The host's signing key for logs: read from the platform's store, made when there is none. It signs nothing else.
+/// The host's signing key for logs: read from the platform's store, made when there is none. It signs heads of logs and usage
+/// receipts, and nothing else.
 async fn signing_key(platform: &TenantStore, entropy: &dyn Entropy) -> Result<SigningKey, AuditError> {
     let key = Key::new(["audit-signing-key"]);
     let reached = |error: &StoreError| writer::unavailable("signing key", error);

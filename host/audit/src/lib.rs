@@ -15,11 +15,17 @@ mod error;
 mod event;
 mod metering;
 pub mod note;
+pub mod receipt;
+mod receipts;
+mod storage;
 pub mod tree;
+mod usage_sum;
 pub mod verify;
 mod writer;
 
 pub use audit::{Audit, Intent};
 pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
-pub use metering::{InvocationRecord, Metering, UsageSum};
+pub use metering::{InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
+pub use receipts::ReceiptRef;
+pub use usage_sum::{Day, DayError, UsageSum};

@@ -2,20 +2,30 @@
 //!
 //! Recording never waits for the disk: rows are collected in memory and written once a second and at the drain. A host
 //! that is killed loses at most that second of records (never an audit entry of a refusal, which is durable on its own).
+//! A write that fails is neither lost nor counted twice, also when nobody knows whether it happened. Beside it: what is
+//! held in storage (`storage.rs`) and the signed receipts of days that are over (`receipts.rs`).
 //! Must never take a name from a guest: plugins and versions come from the registry.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ringfence_core::{Clock, InvocationId, PluginName, TenantId, Usage};
-use ringfence_store::{Key, Op, StoreError, TenantStore};
+use ringfence_core::{Blame, Clock, InvocationId, PluginName, TenantId, Usage};
+use ringfence_store::{Key, Op, StoreError, TenantStore, Tenants};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::audit::Audit;
+use crate::storage::Sampler;
+use crate::usage_sum::{Day, UsageSum};
+
 /// Most records kept for a plugin; older ones go first.
 pub const INVOCATIONS_KEPT_MAX: u64 = 2_000;
+/// LIMIT: tenants whose totals are told apart; those that come later are summed together.
+pub const TENANTS_TOLD_MAX: usize = 1_000;
 /// Most records collected between two writes, for one tenant; more are counted in metering and not kept one by one.
 const PENDING_COUNT_MAX: usize = 5_000;
 /// LIMIT: records written in one batch; each takes up to four operations, and the store takes 1,000.
@@ -24,6 +34,8 @@ const RECORDS_PER_WRITE: usize = 150;
 const SUMS_PER_WRITE: usize = 100;
 /// How often collected records are written.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// Flushes between two looks at storage and at the calendar.
+const FLUSHES_PER_LOOK: u32 = 10;
 
 /// One invocation, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,142 +54,144 @@ pub struct InvocationRecord {
     pub status: u16,
     /// Why it failed; none for the guest's own answers.
     pub code: Option<String>,
+    /// Whose fault that was; none in records from before it was kept.
+    #[serde(default)]
+    pub blame: Option<Blame>,
     /// What went wrong, for the plugin's owner.
     pub detail: Option<String>,
     /// What it spent.
     pub usage: Usage,
 }
 
-/// Sums of one plugin over one UTC day.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct UsageSum {
-    /// Invocations.
-    pub invocations_count: u64,
-    /// Of these, answers that were not the guest's own.
-    pub failures_count: u64,
-    /// CPU time, microseconds.
-    pub cpu_us: u64,
-    /// Wall time, microseconds.
-    pub wall_us: u64,
-    /// Highest memory of one invocation, bytes.
-    pub memory_bytes_peak: u64,
-    /// Bytes answered.
-    pub response_bytes: u64,
-    /// Host calls.
-    pub host_calls_count: u64,
-    /// Outgoing requests.
-    pub outgoing_count: u64,
-}
-
-impl UsageSum {
-    fn add_record(&mut self, record: &InvocationRecord) {
-        self.add(&Self {
-            invocations_count: 1,
-            failures_count: u64::from(record.code.is_some()),
-            cpu_us: record.usage.cpu_us,
-            wall_us: record.usage.wall_us,
-            memory_bytes_peak: record.usage.memory_bytes_peak,
-            response_bytes: record.usage.response_bytes,
-            host_calls_count: record.usage.host_calls_count,
-            outgoing_count: record.usage.outgoing_count,
-        });
-    }
-
-    /// Adds another sum; peaks take the higher.
-    pub fn add(&mut self, other: &Self) {
-        self.invocations_count += other.invocations_count;
-        self.failures_count += other.failures_count;
-        self.cpu_us += other.cpu_us;
-        self.wall_us += other.wall_us;
-        self.memory_bytes_peak = self.memory_bytes_peak.max(other.memory_bytes_peak);
-        self.response_bytes += other.response_bytes;
-        self.host_calls_count += other.host_calls_count;
-        self.outgoing_count += other.outgoing_count;
-    }
+/// What tenants used since the host started.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    /// By tenant, by name: the first [`TENANTS_TOLD_MAX`] that used something and are still there.
+    pub tenants: Vec<(TenantId, UsageSum)>,
+    /// All others together.
+    pub other: UsageSum,
 }
 
 /// Collects invocation records and writes them. Cheap to clone.
 #[derive(Clone)]
-pub struct Metering(Arc<Inner>);
+pub struct Metering(pub(crate) Arc<Inner>);
 
-struct Inner {
-    clock: Arc<dyn Clock>,
-    pending: Mutex<HashMap<TenantId, Pending>>,
+pub(crate) struct Inner {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tenants: Tenants,
+    pub(crate) audit: Audit,
+    collected: Mutex<Collected>,
     writing: tokio::sync::Mutex<()>,
+    pub(crate) sampler: tokio::sync::Mutex<Sampler>,
+    /// The last day whose receipts are all made.
+    pub(crate) receipts_made: tokio::sync::Mutex<Option<Day>>,
+}
+
+/// What is known in memory only. Tenants go by unique id: a name can be used again.
+pub(crate) struct Collected {
+    /// The last day that is closed: whatever is still to come counts for the day after. INVARIANT: never goes back, so a
+    /// day with a receipt never changes, wherever the clock steps.
+    pub(crate) closed: Day,
+    pending: HashMap<String, Pending>,
+    /// Tenants whose plugins worked on stored values since storage was looked at.
+    pub(crate) touched: HashSet<String>,
+    totals: HashMap<String, (TenantId, UsageSum)>,
+    other: UsageSum,
 }
 
 struct Pending {
     store: TenantStore,
+    /// A batch that may be there or not. Its values are absolute and nobody else writes these records, so it is written
+    /// again as it is, before anything that builds on it.
+    unsure: Vec<Op>,
     records: Vec<InvocationRecord>,
-    sums: BTreeMap<(PluginName, i64), UsageSum>,
+    sums: BTreeMap<(PluginName, Day), UsageSum>,
 }
 
 impl Metering {
-    /// Nothing recorded yet.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Inner { clock, pending: Mutex::default(), writing: tokio::sync::Mutex::default() }))
+    /// Metering over the tenants' stores; receipts are signed with the keys of `audit`.
+    pub async fn open(tenants: Tenants, audit: Audit, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let closed = tenants.platform().get_json::<i64>(&closed_key()).await?;
+        let collected = Collected {
+            closed: closed.map_or(Day::from_number(i64::MIN), Day::from_number),
+            pending: HashMap::new(),
+            touched: HashSet::new(),
+            totals: HashMap::new(),
+            other: UsageSum::default(),
+        };
+        Ok(Self(Arc::new(Inner {
+            clock,
+            tenants,
+            audit,
+            collected: Mutex::new(collected),
+            writing: tokio::sync::Mutex::default(),
+            sampler: tokio::sync::Mutex::default(),
+            receipts_made: tokio::sync::Mutex::default(),
+        })))
     }
 
     /// Records one invocation. Does not wait.
     pub fn record(&self, store: &TenantStore, record: InvocationRecord) {
-        let Some(tenant) = store.tenant() else { return };
-        let day = day_of(record.at);
-        let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let pending = pending.entry(tenant.clone()).or_insert_with(|| Pending {
-            store: store.clone(),
-            records: Vec::new(),
-            sums: BTreeMap::new(),
-        });
-        pending.sums.entry((record.plugin.clone(), day)).or_default().add_record(&record);
+        let (day, sum) = (Day::of(record.at), UsageSum::of(&record));
+        let mut collected = self.0.collected();
+        if record.usage.storage_ops_count > 0 {
+            collected.touched.insert(store.uid());
+        }
+        let Some(pending) = collected.add(store, &record.plugin, day, &sum) else { return };
         if pending.records.len() < PENDING_COUNT_MAX {
             pending.records.push(record);
         }
     }
 
-    /// Writes collected records once a second until `stop` turns true, and once more then.
+    /// Writes collected records once a second until `stop` turns true, and once more then; looks at storage and at the
+    /// calendar at the start and from time to time.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut flushes = 0;
         loop {
+            if flushes == 0 {
+                self.sample().await;
+                self.close().await;
+            }
+            flushes = (flushes + 1) % FLUSHES_PER_LOOK;
             let stopping = tokio::select! {
                 () = tokio::time::sleep(FLUSH_EVERY) => false,
                 _ = stop.wait_for(|stopping| *stopping) => true,
             };
-            self.flush().await;
             if stopping {
+                self.sample().await;
+                self.flush().await;
                 return;
             }
+            self.flush().await;
         }
     }
 
     /// Writes everything collected so far. What cannot be written now stays collected for the next time.
     pub async fn flush(&self) {
         let _one_at_a_time = self.0.writing.lock().await;
-        let taken = std::mem::take(&mut *self.0.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        for (tenant, mut pending) in taken {
+        let taken = std::mem::take(&mut self.0.collected().pending);
+        for (uid, mut pending) in taken {
             match write(&mut pending).await {
                 Ok(()) | Err(StoreError::Gone) => {}
                 Err(error) => {
-                    tracing::warn!(%tenant, %error, "invocation records are not written yet");
-                    self.put_back(tenant, pending);
+                    tracing::warn!(tenant = pending.store.label(), %error, "invocation records are not written yet");
+                    self.0.collected().put_back(uid, pending);
                 }
             }
         }
     }
 
-    fn put_back(&self, tenant: TenantId, back: Pending) {
-        let mut pending = self.0.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        match pending.entry(tenant) {
-            std::collections::hash_map::Entry::Vacant(slot) => {
-                slot.insert(back);
-            }
-            std::collections::hash_map::Entry::Occupied(mut slot) => {
-                let newer = slot.get_mut();
-                for (key, sum) in back.sums {
-                    newer.sums.entry(key).or_default().add(&sum);
-                }
-                let room = PENDING_COUNT_MAX.saturating_sub(newer.records.len());
-                newer.records.splice(0..0, back.records.into_iter().take(room));
-            }
-        }
+    /// What tenants used since the host started, those that exist.
+    pub fn totals(&self) -> Totals {
+        let collected = self.0.collected();
+        let mut tenants: Vec<_> = collected.totals.values().cloned().collect();
+        tenants.sort_by(|a, b| a.0.cmp(&b.0));
+        Totals { tenants, other: collected.other }
+    }
+
+    /// What one tenant used since the host started, when it is told apart.
+    pub fn total_of(&self, store: &TenantStore) -> Option<UsageSum> {
+        self.0.collected().totals.get(&store.uid()).map(|(_, sum)| *sum)
     }
 
     /// The newest records of a plugin, newest first. `before` is the cursor of the last page.
@@ -224,28 +238,96 @@ impl Metering {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<BTreeMap<PluginName, UsageSum>, StoreError> {
-        self.flush().await;
-        let days = day_of(from)..=day_of(to);
         let mut sums: BTreeMap<PluginName, UsageSum> = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let page = store.scan(&Key::new(["usage"]), after.as_ref(), 500).await?;
-            for (_, record) in &page.records {
-                let Ok(row) = serde_json::from_slice::<StoredSum>(&record.value) else { continue };
-                if days.contains(&row.day) {
-                    sums.entry(row.plugin).or_default().add(&row.sum);
-                }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(sums),
-            }
+        for (plugin, sum) in self.usage_by_day(store, from, to).await?.into_values().flatten() {
+            sums.entry(plugin).or_default().add(&sum);
         }
+        Ok(sums)
+    }
+
+    /// The same, day by day; days without use are left out.
+    pub async fn usage_by_day(
+        &self,
+        store: &TenantStore,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<BTreeMap<Day, BTreeMap<PluginName, UsageSum>>, StoreError> {
+        self.flush().await;
+        days(store, Day::of(from)..=Day::of(to)).await
     }
 
     /// The clock records are stamped with.
     pub fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    pub(crate) fn collected(&self) -> MutexGuard<'_, Collected> {
+        // Counters and queues that are whole between any two statements: a panic elsewhere cannot leave them half changed.
+        self.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Collected ===
+
+impl Collected {
+    /// Adds to a plugin's day, or to the day after the last closed one when that is over. None for the platform's area.
+    fn add(&mut self, store: &TenantStore, plugin: &PluginName, day: Day, sum: &UsageSum) -> Option<&mut Pending> {
+        let tenant = store.tenant()?;
+        let uid = store.uid();
+        let room = self.totals.len() < TENANTS_TOLD_MAX;
+        match self.totals.entry(uid.clone()) {
+            Entry::Occupied(mut told) => told.get_mut().1.add(sum),
+            Entry::Vacant(free) if room => {
+                free.insert((tenant.clone(), *sum));
+            }
+            Entry::Vacant(_) => self.other.add(sum),
+        }
+        let pending = self.pending.entry(uid).or_insert_with(|| Pending {
+            store: store.clone(),
+            unsure: Vec::new(),
+            records: Vec::new(),
+            sums: BTreeMap::new(),
+        });
+        pending.sums.entry((plugin.clone(), day.max(self.closed.next()))).or_default().add(sum);
+        Some(pending)
+    }
+
+    /// Adds what is not an invocation.
+    pub(crate) fn credit(&mut self, store: &TenantStore, plugin: &PluginName, day: Day, sum: &UsageSum) {
+        let _ = self.add(store, plugin, day, sum);
+    }
+
+    /// Whether something of a tenant's days up to `closed` may not be written yet.
+    pub(crate) fn is_unwritten(&self, store: &TenantStore, closed: Day) -> bool {
+        self.pending
+            .get(&store.uid())
+            .is_some_and(|pending| !pending.unsure.is_empty() || pending.sums.keys().any(|(_, day)| *day <= closed))
+    }
+
+    /// Forgets the totals of tenants that are gone.
+    pub(crate) fn keep_totals(&mut self, there: &HashSet<String>) {
+        self.totals.retain(|uid, _| there.contains(uid));
+    }
+
+    fn put_back(&mut self, uid: String, back: Pending) {
+        match self.pending.entry(uid) {
+            Entry::Vacant(free) => {
+                free.insert(back);
+            }
+            Entry::Occupied(mut newer) => {
+                let newer = newer.get_mut();
+                newer.unsure = back.unsure;
+                for (key, sum) in back.sums {
+                    newer.sums.entry(key).or_default().add(&sum);
+                }
+                let room = PENDING_COUNT_MAX.saturating_sub(newer.records.len());
+                newer.records.splice(0..0, back.records.into_iter().take(room));
+            }
+        }
     }
 }
 
@@ -256,35 +338,70 @@ struct StoredSum {
     sum: UsageSum,
 }
 
-/// Writes everything, a piece at a time: what is durable is taken out, so that a later failure puts back only the rest.
-async fn write(pending: &mut Pending) -> Result<(), StoreError> {
+/// The stored sums of some days.
+pub(crate) async fn days(
+    store: &TenantStore,
+    range: RangeInclusive<Day>,
+) -> Result<BTreeMap<Day, BTreeMap<PluginName, UsageSum>>, StoreError> {
+    let mut days: BTreeMap<Day, BTreeMap<PluginName, UsageSum>> = BTreeMap::new();
+    let mut after = None;
     loop {
-        let count = pending.records.len().min(RECORDS_PER_WRITE);
-        let sums: BTreeMap<(PluginName, i64), UsageSum> =
-            pending.sums.iter().take(SUMS_PER_WRITE).map(|(key, sum)| (key.clone(), sum.clone())).collect();
-        write_some(&pending.store, &sums, pending.records.get(..count).unwrap_or_default()).await?;
-        pending.sums.retain(|key, _| !sums.contains_key(key));
-        pending.records.drain(..count);
-        if pending.records.is_empty() && pending.sums.is_empty() {
-            return Ok(());
+        let page = store.scan(&Key::new(["usage"]), after.as_ref(), 500).await?;
+        for (_, record) in &page.records {
+            let Ok(row) = serde_json::from_slice::<StoredSum>(&record.value) else { continue };
+            let day = Day::from_number(row.day);
+            if range.contains(&day) {
+                days.entry(day).or_default().entry(row.plugin).or_default().add(&row.sum);
+            }
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(days),
         }
     }
 }
 
-async fn write_some(
+/// Where the platform keeps the last closed day.
+pub(crate) fn closed_key() -> Key {
+    Key::new(["usage-closed"])
+}
+
+/// Writes everything, a piece at a time. A piece moves from what is collected to what is unsure before it is written: so
+/// whatever becomes of the write, the piece is in one place and written again as it is.
+async fn write(pending: &mut Pending) -> Result<(), StoreError> {
+    loop {
+        if !pending.unsure.is_empty() {
+            pending.store.batch(pending.unsure.clone(), Vec::new()).await?;
+            pending.unsure.clear();
+        }
+        if pending.records.is_empty() && pending.sums.is_empty() {
+            return Ok(());
+        }
+        let count = pending.records.len().min(RECORDS_PER_WRITE);
+        let sums: BTreeMap<(PluginName, Day), UsageSum> =
+            pending.sums.iter().take(SUMS_PER_WRITE).map(|(key, sum)| (key.clone(), *sum)).collect();
+        pending.unsure = prepare(&pending.store, &sums, pending.records.get(..count).unwrap_or_default()).await?;
+        pending.sums.retain(|key, _| !sums.contains_key(key));
+        pending.records.drain(..count);
+    }
+}
+
+/// What has to be written for some sums and records, on top of what the store holds.
+async fn prepare(
     store: &TenantStore,
-    sums: &BTreeMap<(PluginName, i64), UsageSum>,
+    sums: &BTreeMap<(PluginName, Day), UsageSum>,
     records: &[InvocationRecord],
-) -> Result<(), StoreError> {
+) -> Result<Vec<Op>, StoreError> {
     let mut ops = Vec::new();
     for ((plugin, day), added) in sums {
-        let key = Key::new(["usage", plugin.as_str()]).number(u64::try_from(*day).unwrap_or(0));
+        let day = day.number();
+        let key = Key::new(["usage", plugin.as_str()]).number(u64::try_from(day).unwrap_or(0));
         let mut row = match store.get_json::<StoredSum>(&key).await? {
             Some(row) => row,
-            None => StoredSum { plugin: plugin.clone(), day: *day, sum: UsageSum::default() },
+            None => StoredSum { plugin: plugin.clone(), day, sum: UsageSum::default() },
         };
         row.sum.add(added);
-        ops.push(put(key, &row)?);
+        ops.push(Op::put_json(key, &row)?);
     }
     let mut numbers: HashMap<&PluginName, u64> = HashMap::new();
     for record in records {
@@ -294,8 +411,8 @@ async fn write_some(
             None => next_number(store, plugin).await?,
         };
         numbers.insert(plugin, number + 1);
-        ops.push(put(record_key(plugin, number), record)?);
-        ops.push(put(id_key(plugin, &record.id), &number)?);
+        ops.push(Op::put_json(record_key(plugin, number), record)?);
+        ops.push(Op::put_json(id_key(plugin, &record.id), &number)?);
         if let Some(old) = number.checked_sub(INVOCATIONS_KEPT_MAX) {
             if let Some(old_record) = store.get_json::<InvocationRecord>(&record_key(plugin, old)).await? {
                 ops.push(Op::Delete { key: id_key(plugin, &old_record.id) });
@@ -304,13 +421,9 @@ async fn write_some(
         }
     }
     for (plugin, number) in numbers {
-        ops.push(put(next_key(plugin), &number)?);
+        ops.push(Op::put_json(next_key(plugin), &number)?);
     }
-    store.batch(ops, Vec::new()).await.map(|_| ())
-}
-
-fn put<T: Serialize>(key: Key, value: &T) -> Result<Op, StoreError> {
-    Ok(Op::Put { key, value: serde_json::to_vec(value).map_err(StoreError::Form)? })
+    Ok(ops)
 }
 
 async fn next_number(store: &TenantStore, plugin: &PluginName) -> Result<u64, StoreError> {
@@ -327,8 +440,4 @@ fn record_key(plugin: &PluginName, number: u64) -> Key {
 
 fn id_key(plugin: &PluginName, id: &InvocationId) -> Key {
     Key::new(["invocation", plugin.as_str(), "id", id.as_str()])
-}
-
-fn day_of(at: Timestamp) -> i64 {
-    at.as_second().div_euclid(86_400)
 }

@@ -1,4 +1,5 @@
-//! Checkpoints: the signed head of a log as a C2SP signed note (c2sp.org/tlog-checkpoint, c2sp.org/signed-note).
+//! Signed notes (c2sp.org/signed-note), and checkpoints, which are the signed head of a log as such a note
+//! (c2sp.org/tlog-checkpoint).
 //!
 //! Text in, text out; must never touch the store or hold a private key: [`seal_note`] is given the signature. The form is
 //! the one that `signed_note`, Go's `sumdb/note` and witnesses read, so that a tenant needs none of our code to check it.
@@ -60,14 +61,17 @@ impl Verifier {
     }
     /// Checks a checkpoint and gives what it says; `None` when it is not one of this log or not signed by its key.
     pub fn open(&self, checkpoint: &str) -> Option<SignedHead> {
-        if checkpoint.len() > CHECKPOINT_BYTES_MAX {
+        let head = parse_text(&self.open_text(checkpoint, CHECKPOINT_BYTES_MAX)?)?;
+        (head.origin == self.name).then_some(head)
+    }
+    /// The text of a note, when it is signed by this key and not longer than `bytes_max`.
+    pub fn open_text(&self, note: &str, bytes_max: usize) -> Option<String> {
+        if note.len() > bytes_max {
             return None;
         }
-        let (text, signatures) = checkpoint.rsplit_once("\n\n")?;
+        let (text, signatures) = note.rsplit_once("\n\n")?;
         let text = format!("{text}\n");
-        let signed = signatures.lines().any(|line| self.signs(line, &text));
-        let head = parse_text(&text)?;
-        (signed && head.origin == self.name).then_some(head)
+        signatures.lines().any(|line| self.signs(line, &text)).then_some(text)
     }
 
     fn signs(&self, line: &str, text: &str) -> bool {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringfence_audit::Day;
 use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName, TenantId};
 
 use crate::words::{Lifetime, PluginVersion, VersionRef};
@@ -93,6 +94,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show what the tenant's plugins used
     Usage(UsageArgs),
+    /// Watch what tenants are using now
+    Top(TopArgs),
     /// Explain a denial
     Why(WhyArgs),
 
@@ -267,13 +270,60 @@ pub struct StatusArgs {
 
 /// `usage`.
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct UsageArgs {
+    /// What else than showing it
+    #[command(subcommand)]
+    pub command: Option<UsageCommand>,
+    /// Day by day
+    #[arg(long)]
+    pub by_day: bool,
     /// From this time, `2026-11-01T00:00:00Z`
     #[arg(long, value_name = "TIME")]
     pub from: Option<jiff::Timestamp>,
     /// Up to this time
     #[arg(long, value_name = "TIME")]
     pub to: Option<jiff::Timestamp>,
+}
+
+/// `usage ...`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum UsageCommand {
+    /// List the signed receipts of days that are over
+    Receipts,
+    /// Print the signed receipt of a day; of today, what was used so far
+    Receipt(UsageReceiptArgs),
+    /// Check receipts without a host: signature, sums, and that none is missing
+    Verify(UsageVerifyArgs),
+}
+
+/// `usage receipt`.
+#[derive(Debug, Clone, Args)]
+pub struct UsageReceiptArgs {
+    /// The UTC day, `2026-11-21`
+    pub day: Day,
+}
+
+/// `usage verify`.
+#[derive(Debug, Clone, Args)]
+pub struct UsageVerifyArgs {
+    /// Receipts, each a file, oldest first
+    #[arg(required = true)]
+    pub file: Vec<PathBuf>,
+    /// The key to check against: the vkey of the tenant, or a file with it
+    #[arg(long, value_name = "KEY")]
+    pub vkey: String,
+}
+
+/// `top`.
+#[derive(Debug, Clone, Args)]
+pub struct TopArgs {
+    /// Show one reading and stop
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between two readings, 1 to 3600
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
 }
 
 /// `why`.

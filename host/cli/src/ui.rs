@@ -17,6 +17,9 @@ use crate::error::{CliError, Detail};
 /// Longest answer to a question, in bytes.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
+/// Moves to the top left and clears what is below (ECMA-48 CUP and ED), which every terminal understands.
+const HOME_AND_CLEAR: &[u8] = b"\x1b[H\x1b[J";
+
 /// Where input comes from and output goes; the process's own, or a test's buffers.
 pub struct Io {
     /// Standard input.
@@ -117,6 +120,16 @@ impl Ui {
     pub fn text(&mut self, text: &str) -> Result<(), CliError> {
         let text = harmless(text);
         self.raw(text.trim_end_matches('\n').as_bytes())?;
+        self.raw(b"\n")
+    }
+
+    /// Text of a result in place of the one shown before: on a terminal at its top, elsewhere below with a line between.
+    pub fn redraw(&mut self, text: &str) -> Result<(), CliError> {
+        if self.terminal.out {
+            self.raw(HOME_AND_CLEAR)?;
+            return self.text(text);
+        }
+        self.text(text)?;
         self.raw(b"\n")
     }
 

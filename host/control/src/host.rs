@@ -2,14 +2,10 @@
 //!
 //! Must never name a tenant in an answer that needs no token.
 
-use std::sync::atomic::AtomicU64;
-
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry as Metrics;
+use http::StatusCode;
 use ringfence_core::proof::act;
 use ringfence_store::{Key, Page as StorePage, PageToken, TenantStore};
 use serde::Serialize;
@@ -43,38 +39,23 @@ pub async fn readyz(State(control): State<Control>) -> Response {
 pub async fn read(State(control): State<Control>, call: Call) -> Result<Json<HostStatus>, ApiError> {
     // A tenant's people learn where the data plane is from here, so every signed-in caller may read; figures that span
     // tenants are for those who may read the host.
-    let all = control.parts.policy.permit::<act::ReadHost>(&call.principal, &ringfence_core::Resource::Host).is_ok();
-    control.status(all).await.map(Json)
+    let all = control.parts.policy.permit::<act::ReadHost>(&call.principal, &ringfence_core::Resource::Host);
+    control.status(if all.is_ok() { Figures::All } else { Figures::Own }).await.map(Json)
 }
 
-/// OpenMetrics text. Labels never carry a name a tenant chose.
-#[utoipa::path(get, path = "/metrics", tag = "host", responses((status = 200, body = String), (status = "default", body = Problem)))]
-pub async fn metrics(State(control): State<Control>) -> Result<Response, ApiError> {
-    let status = control.status(true).await?;
-    let mut metrics = Metrics::with_prefix("ringfence");
-    for (name, help, value) in [
-        ("tenants", "Tenants", status.tenants_count),
-        ("routes", "Deployed plugins", status.routes_count),
-        ("invocations_running", "Invocations running now", status.running_count),
-        ("invocations_waiting", "Invocations waiting for a slot", status.waiting_count),
-        ("slots", "Slots in all", status.slots_count),
-        ("store_bytes", "Bytes the store takes on disk", status.store_bytes),
-        ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
-    ] {
-        let gauge = Gauge::<u64, AtomicU64>::default();
-        gauge.set(value);
-        metrics.register(name, help, gauge);
-    }
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &metrics).map_err(|error| ApiError::host(&error))?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+/// Which figures a status shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Figures {
+    /// Those that span tenants too.
+    All,
+    /// Zeros in their place.
+    Own,
 }
 
 impl Control {
-    async fn status(&self, all: bool) -> Result<HostStatus, ApiError> {
+    pub(crate) async fn status(&self, figures: Figures) -> Result<HostStatus, ApiError> {
         let parts = &*self.parts;
-        let figure = |value: u64| if all { value } else { 0 };
+        let figure = |value: u64| if figures == Figures::All { value } else { 0 };
         let scheduler = parts.engine.scheduler();
         Ok(HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -11,6 +11,7 @@ mod decisions;
 mod extract;
 mod host;
 mod logs;
+mod metrics;
 mod plugins;
 mod policy;
 mod problem;

@@ -13,7 +13,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, logs, plugins, policy, quota, secrets, sign_in, tenants, tokens, usage,
+    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants, tokens,
+    usage,
 };
 
 #[derive(OpenApi)]
@@ -67,6 +68,10 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(tenants::resume))
         .routes(routes!(usage::read))
         .routes(routes!(quota::read, quota::write))
+        .routes(routes!(usage::receipts))
+        .routes(routes!(usage::receipt))
+        .routes(routes!(metrics::tenant))
+        .routes(routes!(metrics::loads))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::read))
         .routes(routes!(plugins::push))
@@ -94,7 +99,7 @@ fn table() -> OpenApiRouter<Control> {
     let probes = OpenApiRouter::new()
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
-        .routes(routes!(host::metrics));
+        .routes(routes!(metrics::host));
     OpenApiRouter::with_openapi(Api::openapi()).nest("/api/v1", api).merge(probes)
 }
 

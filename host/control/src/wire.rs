@@ -382,10 +382,25 @@ pub struct UsageView {
     pub total: UsageRow,
     /// A row a plugin.
     pub plugins: Vec<UsageRow>,
+    /// The same day by day, with `by=day`; days without use are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<Vec<UsageDay>>,
 }
 
-/// One row of metering.
+/// One UTC day of metering.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct UsageDay {
+    /// `2026-11-21`.
+    pub day: String,
+    /// All plugins together.
+    pub total: UsageRow,
+    /// A row a plugin.
+    pub plugins: Vec<UsageRow>,
+}
+
+/// One row of metering. A host from before a figure was counted leaves it out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct UsageRow {
     /// The plugin; `*` for the total.
     pub plugin: String,
@@ -393,18 +408,84 @@ pub struct UsageRow {
     pub invocations_count: u64,
     /// Of these, answers that were not the guest's own.
     pub failures_count: u64,
+    /// Of these, by the caller's fault.
+    pub failures_by_caller_count: u64,
+    /// By the plugin's.
+    pub failures_by_plugin_count: u64,
+    /// By the host's.
+    pub failures_by_host_count: u64,
     /// CPU time, microseconds.
     pub cpu_us: u64,
     /// Wall time, microseconds.
     pub wall_us: u64,
     /// Highest memory of one invocation, bytes.
     pub memory_bytes_peak: u64,
+    /// Memory held over time, byte-microseconds; text, since it outgrows what JSON readers hold exactly.
+    pub memory_byte_us: String,
+    /// The same in GiB-seconds, rounded.
+    pub memory_gib_seconds: f64,
+    /// Bytes of requests' bodies.
+    pub request_bytes: u64,
     /// Bytes answered.
     pub response_bytes: u64,
+    /// Bytes of guest log.
+    pub log_bytes: u64,
     /// Host calls.
     pub host_calls_count: u64,
     /// Outgoing requests.
     pub outgoing_count: u64,
+    /// Bytes of bodies sent with outgoing requests.
+    pub egress_out_bytes: u64,
+    /// Bytes of bodies received in answer to outgoing requests.
+    pub egress_in_bytes: u64,
+    /// Operations on stored values.
+    pub storage_ops_count: u64,
+    /// Stored key-value bytes held over time, byte-microseconds, as text.
+    pub storage_byte_us: String,
+    /// The same in byte-hours, rounded.
+    pub storage_byte_hours: f64,
+}
+
+/// A usage receipt in a list; the note itself is at `/tenants/{tenant}/receipts/{day}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReceiptView {
+    /// The UTC day, `2026-11-21`.
+    pub day: String,
+    /// SHA-256 of the receipt's signed text, hex; the next receipt names it.
+    pub hash: String,
+}
+
+/// What tenants have and had since the host started; two readings give rates.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoadsView {
+    /// When this was read, by a clock of the host's that only goes forward, microseconds.
+    pub read_at_us: u64,
+    /// A row a tenant: all for an operator, his own for anybody else.
+    pub tenants: Vec<LoadView>,
+}
+
+/// What one tenant has, and had since the host started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct LoadView {
+    /// The tenant; `_other` for all that are not told apart.
+    pub tenant: String,
+    /// Invocations that hold a slot now.
+    pub running_count: u64,
+    /// Invocations that wait for one now.
+    pub waiting_count: u64,
+    /// Invocations that ended.
+    pub invocations_count: u64,
+    /// Of these, answers that were not the guest's own.
+    pub failures_count: u64,
+    /// CPU time, microseconds.
+    pub cpu_us: u64,
+    /// Time its own cap kept it from running, microseconds.
+    pub throttled_us: u64,
+    /// Times a guest of it made room for another tenant's.
+    pub preempted_count: u64,
+    /// Memory held over time by invocations that ended, byte-microseconds, as text.
+    pub memory_byte_us: String,
 }
 
 /// The name of a secret; values are never read back.

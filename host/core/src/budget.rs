@@ -76,8 +76,9 @@ impl Budget {
     }
 }
 
-/// What one invocation spent.
+/// What one invocation spent. Fields that a record from before does not have read as zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// CPU time of the guest, microseconds.
     pub cpu_us: u64,
@@ -85,6 +86,11 @@ pub struct Usage {
     pub wall_us: u64,
     /// Highest sum of memories, tables and host-side bytes.
     pub memory_bytes_peak: u64,
+    /// That sum integrated over wall time, byte-microseconds: a byte held for a microsecond is 1.
+    #[serde(with = "decimal")]
+    pub memory_byte_us: u128,
+    /// Bytes of the request's body that were taken from the caller.
+    pub request_bytes: u64,
     /// Bytes of the answer's body.
     pub response_bytes: u64,
     /// Bytes of guest log written.
@@ -93,4 +99,27 @@ pub struct Usage {
     pub host_calls_count: u64,
     /// Outgoing requests.
     pub outgoing_count: u64,
+    /// Bytes of bodies sent with outgoing requests.
+    pub egress_out_bytes: u64,
+    /// Bytes of bodies received in answer to outgoing requests.
+    pub egress_in_bytes: u64,
+    /// Operations on stored values, one for each key that is read, written, deleted, asked for or swapped, and for each page.
+    pub storage_ops_count: u64,
+}
+
+/// Products of bytes and time as decimal text: readers of JSON may hold numbers as doubles, which are exact to 2^53 only.
+pub mod decimal {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes the digits.
+    pub fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    /// Reads the digits.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(|_| D::Error::custom("not a decimal number"))
+    }
 }

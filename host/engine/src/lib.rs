@@ -15,6 +15,7 @@ mod engine;
 mod error;
 mod guest;
 mod imports;
+mod integral;
 mod meter;
 mod output;
 mod pool;

@@ -4,7 +4,7 @@
 //! worker that runs the guest, and the guest parked in a host call, both learn of it at once.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use ringfence_core::{Budget, Usage};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::RunError;
+use crate::integral::Integral;
 use crate::pool::MemoryPool;
 
 /// LIMIT: CPU time a component may take to start, before its own budget is armed (microseconds).
@@ -74,11 +75,16 @@ pub struct Meter {
     cpu_stop_ns: AtomicU64,
     memory_bytes: AtomicU64,
     memory_bytes_peak: AtomicU64,
+    /// The same bytes over time. Behind a lock, since memory changes seldom and in large pieces.
+    memory_held: Mutex<Integral>,
     growth_refused: AtomicU8,
     response_bytes: AtomicU64,
     log_bytes: AtomicU64,
     host_calls_count: AtomicU64,
     outgoing_count: AtomicU64,
+    egress_out_bytes: AtomicU64,
+    egress_in_bytes: AtomicU64,
+    storage_ops_count: AtomicU64,
     end: AtomicU8,
     waker: AtomicWaker,
 }
@@ -107,11 +113,15 @@ impl Meter {
             ),
             memory_bytes: AtomicU64::new(0),
             memory_bytes_peak: AtomicU64::new(0),
+            memory_held: Mutex::default(),
             growth_refused: AtomicU8::new(0),
             response_bytes: AtomicU64::new(0),
             log_bytes: AtomicU64::new(0),
             host_calls_count: AtomicU64::new(0),
             outgoing_count: AtomicU64::new(0),
+            egress_out_bytes: AtomicU64::new(0),
+            egress_in_bytes: AtomicU64::new(0),
+            storage_ops_count: AtomicU64::new(0),
             end: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
@@ -136,6 +146,21 @@ impl Meter {
         add_within(&self.outgoing_count, 1, self.budget.outgoing_count)
             .map(|_| ())
             .map_err(|()| BudgetError("outgoing requests"))
+    }
+
+    /// Counts bytes of a body sent with an outgoing request.
+    pub fn egress_out(&self, bytes: u64) {
+        self.egress_out_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of a body received in answer to an outgoing request.
+    pub fn egress_in(&self, bytes: u64) {
+        self.egress_in_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts an operation on a stored value.
+    pub fn storage_op(&self) {
+        self.storage_ops_count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts bytes of guest log. Over budget only the line is refused, and nothing is counted.
@@ -174,10 +199,16 @@ impl Meter {
             cpu_us: self.cpu_ns.load(Ordering::Relaxed) / 1_000,
             wall_us,
             memory_bytes_peak: self.memory_bytes_peak.load(Ordering::Relaxed),
+            memory_byte_us: self.memory_held().byte_us(Instant::now()),
+            // The gateway's to count: it takes the body from the caller.
+            request_bytes: 0,
             response_bytes: self.response_bytes.load(Ordering::Relaxed),
             log_bytes: self.log_bytes.load(Ordering::Relaxed),
             host_calls_count: self.host_calls_count.load(Ordering::Relaxed).min(self.budget.host_calls_count),
             outgoing_count: self.outgoing_count.load(Ordering::Relaxed),
+            egress_out_bytes: self.egress_out_bytes.load(Ordering::Relaxed),
+            egress_in_bytes: self.egress_in_bytes.load(Ordering::Relaxed),
+            storage_ops_count: self.storage_ops_count.load(Ordering::Relaxed),
         }
     }
 
@@ -261,6 +292,7 @@ impl Meter {
         if let Ok(now) = add_within(&self.memory_bytes, bytes, self.budget.memory_bytes) {
             if self.pool.as_ref().is_none_or(|pool| pool.take(bytes)) {
                 self.memory_bytes_peak.fetch_max(now, Ordering::Relaxed);
+                self.memory_held().rise(bytes, Instant::now());
                 return Ok(());
             }
             subtract(&self.memory_bytes, bytes);
@@ -274,6 +306,7 @@ impl Meter {
         if let Some(pool) = &self.pool {
             pool.give_back(given);
         }
+        self.memory_held().fall(bytes, Instant::now());
     }
 
     pub(crate) fn note_refused_growth(&self) {
@@ -283,6 +316,10 @@ impl Meter {
     /// Whether the guest asked for memory it did not get.
     pub(crate) fn was_refused_memory(&self) -> bool {
         self.growth_refused.load(Ordering::Relaxed) != 0
+    }
+
+    fn memory_held(&self) -> MutexGuard<'_, Integral> {
+        self.memory_held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cpu_now_ns(&self) -> u64 {
@@ -411,6 +448,17 @@ mod tests {
         assert_eq!((pool.bytes(), pool.refused_count()), (111, 1));
         drop((one, two));
         assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn memory_is_metered_while_it_is_held_and_not_after() {
+        let meter = Meter::new(budget());
+        let held = meter.hold(100).unwrap();
+        while meter.usage().memory_byte_us == 0 {
+            std::hint::spin_loop();
+        }
+        drop(held);
+        assert_eq!(meter.usage().memory_byte_us, meter.usage().memory_byte_us);
     }
 
     #[test]

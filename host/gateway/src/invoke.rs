@@ -19,7 +19,7 @@ use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route};
 
 use crate::listen::Peer;
-use crate::record::{Seen, Unheard};
+use crate::record::Seen;
 use crate::refuse::Refusal;
 use crate::request::{bearer, checked_host, for_guest, strip};
 
@@ -107,7 +107,7 @@ impl Gateway {
         }
         let version = route.choose(self.draw());
         seen.version = Some(version.clone());
-        let (guest_request, watch) = for_guest(request, host.as_deref(), &route.rest).await?;
+        let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
         let slot = parts.engine.scheduler().admit(&route.tenant, version.budget).await?;
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
@@ -115,14 +115,14 @@ impl Gateway {
         })?;
         let guest = parts.capabilities.bind(self.binding(&route, seen, version.budget, ledger));
         seen.decision = Some(permit.decision().clone());
-        let unheard = Unheard::watch(self, seen, &guest.meter);
+        let unheard = self.unheard(seen, &guest.meter);
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
         unheard.was_heard();
         let reply = match result {
             Ok(reply) => reply,
             Err(failure) => {
                 seen.usage = failure.usage;
-                return Err(watch.refusal().unwrap_or(Refusal::Run(failure.error)));
+                return Err(seen.body.refusal().unwrap_or(Refusal::Run(failure.error)));
             }
         };
         let mut response = reply.response;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ringfence_audit::{Event, InvocationRecord, InvocationSummary, Log, codes, decisions};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, DecisionId, InvocationId, Principal, PrincipalId, Usage};
+use ringfence_core::{Action, Blame, DecisionId, InvocationId, Principal, PrincipalId, Usage};
 use ringfence_engine::{Meter, Outcome, RunError};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_registry::{Route, VersionRef};
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::invoke::Gateway;
 use crate::refuse::Refusal;
+use crate::request::BodyWatch;
 
 /// Status recorded for a call that nobody waited for; the one that proxies use, no client ever sees it.
 const CLIENT_CLOSED: u16 = 499;
@@ -32,6 +33,7 @@ pub struct Seen {
     pub decision: Option<DecisionId>,
     pub denial: Option<Denial>,
     pub usage: Usage,
+    pub body: BodyWatch,
 }
 
 impl Seen {
@@ -45,6 +47,7 @@ impl Seen {
             decision: None,
             denial: None,
             usage: Usage::default(),
+            body: BodyWatch::default(),
         }
     }
 
@@ -65,34 +68,47 @@ impl Seen {
     }
 }
 
-/// Records an invocation whose caller hung up before the answer's head: the future that would have recorded it is dropped
-/// in the middle of the run, and so this is.
-pub(crate) struct Unheard {
-    waiting: Option<(Gateway, Seen, Arc<Meter>)>,
+/// Why a call is not answered by its guest.
+struct Failure {
+    code: String,
+    blame: Blame,
+    detail: Option<String>,
 }
 
-impl Unheard {
-    /// Watches one run.
-    pub(crate) fn watch(gateway: &Gateway, seen: &Seen, meter: &Arc<Meter>) -> Self {
-        Self { waiting: Some((gateway.clone(), seen.clone(), Arc::clone(meter))) }
+/// Does something when it is dropped before the answer was heard: the future that would have recorded the invocation is
+/// dropped in the middle of the run when the caller hangs up, and so this is.
+pub(crate) struct Unheard<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Unheard<F> {
+    fn or(act: F) -> Self {
+        Self(Some(act))
     }
 
     /// The run came to an answer or a refusal, which is recorded where it goes out.
     pub(crate) fn was_heard(mut self) {
-        self.waiting = None;
+        self.0 = None;
     }
 }
 
-impl Drop for Unheard {
+impl<F: FnOnce()> Drop for Unheard<F> {
     fn drop(&mut self) {
-        if let Some((gateway, seen, meter)) = self.waiting.take() {
-            let detail = "the caller went away before the answer".to_owned();
-            gateway.meter(&seen, CLIENT_CLOSED, Some("caller-gone".to_owned()), Some(detail), meter.usage());
+        if let Some(act) = self.0.take() {
+            act();
         }
     }
 }
 
 impl Gateway {
+    /// Watches one run: meters it, once, when the caller goes away before the answer's head.
+    pub(crate) fn unheard(&self, seen: &Seen, meter: &Arc<Meter>) -> Unheard<impl FnOnce() + use<>> {
+        let (gateway, seen, meter) = (self.clone(), seen.clone(), Arc::clone(meter));
+        Unheard::or(move || {
+            let detail = Some("the caller went away before the answer".to_owned());
+            let failure = Failure { code: "caller-gone".to_owned(), blame: Blame::Caller, detail };
+            gateway.meter(&seen, CLIENT_CLOSED, Some(failure), meter.usage());
+        })
+    }
+
     /// Puts a refusal on the record and gives the one to answer with: the same, or "audit unavailable".
     pub(crate) async fn record_refusal(&self, seen: &Seen, refusal: Refusal) -> Refusal {
         let Some(route) = &seen.route else {
@@ -105,7 +121,8 @@ impl Gateway {
                 Refusal::Run(error) => Some(error.to_string()),
                 _ => None,
             };
-            self.meter(seen, status.as_u16(), Some(code.to_owned()), detail, seen.usage);
+            let failure = Failure { code: code.to_owned(), blame: refusal.blame(), detail };
+            self.meter(seen, status.as_u16(), Some(failure), seen.usage);
         }
         let store = &route.store;
         if let Refusal::QuotaExhausted { .. } = &refusal {
@@ -183,11 +200,16 @@ impl Gateway {
                     },
                 );
             }
-            gateway.meter(&seen, status, code, failure.map(|error| error.to_string()), usage);
+            let failure = failure.zip(code).map(|(error, code)| Failure {
+                code,
+                blame: error.blame(),
+                detail: Some(error.to_string()),
+            });
+            gateway.meter(&seen, status, failure, usage);
         });
     }
 
-    fn meter(&self, seen: &Seen, status: u16, code: Option<String>, detail: Option<String>, usage: Usage) {
+    fn meter(&self, seen: &Seen, status: u16, failure: Option<Failure>, usage: Usage) {
         let (Some(route), Some(version)) = (&seen.route, &seen.version) else { return };
         self.parts.metering.record(
             &route.store,
@@ -198,10 +220,43 @@ impl Gateway {
                 at: self.parts.clock.now(),
                 principal: seen.actor(self).to_string(),
                 status,
-                code,
-                detail,
-                usage,
+                blame: failure.as_ref().map(|failure| failure.blame),
+                code: failure.as_ref().map(|failure| failure.code.clone()),
+                detail: failure.and_then(|failure| failure.detail),
+                usage: Usage { request_bytes: seen.body.bytes(), ..usage },
             },
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_run_that_is_dropped_unheard_is_recorded_once_and_a_heard_one_is_not() {
+        let recorded = Cell::new(0);
+        drop(Unheard::or(|| recorded.set(recorded.get() + 1)));
+        assert_eq!(recorded.get(), 1);
+        Unheard::or(|| recorded.set(recorded.get() + 1)).was_heard();
+        assert_eq!(recorded.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_hangs_up_in_the_middle_of_the_run_is_recorded() {
+        let recorded = Cell::new(0);
+        let run = async {
+            let unheard = Unheard::or(|| recorded.set(recorded.get() + 1));
+            std::future::pending::<()>().await;
+            unheard.was_heard();
+        };
+        {
+            let mut run = std::pin::pin!(run);
+            assert!(futures::poll!(run.as_mut()).is_pending());
+            assert_eq!(recorded.get(), 0);
+        }
+        assert_eq!(recorded.get(), 1);
     }
 }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use ringfence_core::DecisionId;
+use ringfence_core::{Blame, DecisionId};
 use ringfence_engine::{AdmitError, RunError};
 use serde::Serialize;
 
@@ -90,6 +90,15 @@ impl Refusal {
             ),
             Self::Host => (StatusCode::SERVICE_UNAVAILABLE, "host-error", "the host could not run the plugin"),
             Self::Run(error) => describe_run(error),
+        }
+    }
+
+    /// Who can mend it.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Run(error) => error.blame(),
+            Self::Overloaded | Self::AuditUnavailable | Self::Host => Blame::Host,
+            _ => Blame::Caller,
         }
     }
 

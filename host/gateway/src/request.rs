@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -79,9 +79,15 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(Some(token.trim())) } else { Err(Refusal::Unauthenticated) }
 }
 
-/// What became of a request body that was cut.
+/// What became of a request body: how much of it came, and whether it was cut.
 #[derive(Debug, Clone, Default)]
-pub struct BodyWatch(Arc<AtomicU8>);
+pub struct BodyWatch(Arc<Watched>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    cut: AtomicU8,
+    bytes: AtomicU64,
+}
 
 impl BodyWatch {
     const TOO_LARGE: u8 = 1;
@@ -89,11 +95,16 @@ impl BodyWatch {
 
     /// The refusal that a cut body stands for, if it was cut.
     pub fn refusal(&self) -> Option<Refusal> {
-        match self.0.load(Ordering::Acquire) {
+        match self.0.cut.load(Ordering::Acquire) {
             Self::TOO_LARGE => Some(Refusal::BodyTooLarge),
             Self::TOO_SLOW => Some(Refusal::BodyTimeout),
             _ => None,
         }
+    }
+
+    /// Bytes of the body that were taken from the caller so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -105,7 +116,8 @@ pub async fn for_guest(
     request: Request<Incoming>,
     host: Option<&str>,
     rest: &str,
-) -> Result<(Request<Body>, BodyWatch), Refusal> {
+    watch: &BodyWatch,
+) -> Result<Request<Body>, Refusal> {
     if request.body().size_hint().lower() > limits::REQUEST_BODY_BYTES_MAX {
         return Err(Refusal::BodyTooLarge);
     }
@@ -116,13 +128,12 @@ pub async fn for_guest(
         .path_and_query(rest)
         .build()
         .map_err(|_| Refusal::BadRequest("the path is malformed"))?;
-    let watch = BodyWatch::default();
-    let mut out = Request::new(arrived(body, &watch).await?);
+    let mut out = Request::new(arrived(body, watch).await?);
     *out.method_mut() = head.method;
     *out.uri_mut() = uri;
     *out.headers_mut() = head.headers;
     strip(out.headers_mut());
-    Ok((out, watch))
+    Ok(out)
 }
 
 /// The body as the guest will read it: there already when its length is known and small, else streaming.
@@ -183,7 +194,7 @@ struct Capped {
 
 impl Capped {
     fn cut(&self, why: u8, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.watch.0.store(why, Ordering::Release);
+        self.watch.0.cut.store(why, Ordering::Release);
         Poll::Ready(Some(Err(error)))
     }
 }
@@ -199,6 +210,7 @@ impl HttpBody for Capped {
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.watch.0.bytes.fetch_add(bytes, Ordering::Relaxed);
                 if bytes > self.left {
                     return self.cut(BodyWatch::TOO_LARGE, BodyError::TooLarge);
                 }

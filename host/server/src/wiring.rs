@@ -107,7 +107,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let rehearsal: Rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
     let domain = Some(config.listen.domain.clone()).filter(|domain| !domain.is_empty());
     let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
-    let metering = Metering::new(clock.clone());
+    let metering = Metering::open(tenants.clone(), audit.clone(), clock.clone()).await?;
 
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),

@@ -55,18 +55,18 @@ impl TenantStore {
     /// What the tenant holds. Reads one small record.
     pub fn held(&self) -> Result<HeldBytes, StoreError> {
         let tenant = self.shared();
-        let bytes = read(&*self.store().0.engine, &tenant.uid)?.unwrap_or(0);
+        let bytes = read(self.engine(), &tenant.uid)?.unwrap_or(0);
         Ok(HeldBytes { bytes, refused_count: tenant.held_refused_count.load(Ordering::Relaxed) })
     }
 
     /// Whether what the tenant holds was ever counted; see [`TenantStore::count_held`].
     pub fn is_counted(&self) -> Result<bool, StoreError> {
-        Ok(read(&*self.store().0.engine, &self.shared().uid)?.is_some())
+        Ok(read(self.engine(), &self.shared().uid)?.is_some())
     }
 
     /// Whether so many bytes more would be too much, in the words of the write that would try it.
     pub fn check_held(&self, more_bytes: u64) -> Result<(), StoreError> {
-        let before = read(&*self.store().0.engine, &self.shared().uid)?.unwrap_or(0);
+        let before = read(self.engine(), &self.shared().uid)?.unwrap_or(0);
         check(self.shared(), before, before.saturating_add(more_bytes))
     }
 
@@ -77,7 +77,7 @@ impl TenantStore {
             return Ok(());
         }
         let this = self.clone();
-        let counted = spawn_blocking(move || scan(&*this.store().0.engine, this.shared())).await;
+        let counted = spawn_blocking(move || scan(this.engine(), this.shared())).await;
         if counted.map_err(StoreError::unavailable)??.saturating_add(other_bytes) == 0 {
             return Ok(());
         }
@@ -246,7 +246,7 @@ mod tests {
         store.delete(&key("never there")).await.unwrap();
         let followed = held(&store);
         assert!(followed > 3 * INLINE_BYTES_MAX as u64 + 60);
-        assert_eq!(followed, scan(&*store.store().0.engine, store.shared()).unwrap());
+        assert_eq!(followed, scan(store.engine(), store.shared()).unwrap());
         store.batch(vec![Op::Hold { bytes: 1_000 }], Vec::new()).await.unwrap();
         assert_eq!(held(&store), followed + 1_000);
         for name in ["a", "b"] {
@@ -287,7 +287,7 @@ mod tests {
         assert!(!store.is_counted().unwrap(), "nothing held, nothing written");
         store.put(&key("a"), vec![1; 100]).await.unwrap();
         let followed = held(&store);
-        store.store().0.engine.apply(vec![Write { key: area(AREA_HELD, &store.shared().uid), value: None }]).unwrap();
+        store.engine().apply(vec![Write { key: area(AREA_HELD, &store.shared().uid), value: None }]).unwrap();
         store.count_held(7).await.unwrap();
         assert_eq!(held(&store), followed + 7);
         store.count_held(7).await.unwrap();

@@ -12,12 +12,14 @@ mod error;
 mod files;
 mod held;
 mod key;
+mod measure;
 mod record;
 mod store;
 mod tenant_store;
 mod tenants;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
+pub use engine::{Fault, Faults};
 pub use error::StoreError;
 pub use held::HeldBytes;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};

@@ -86,6 +86,7 @@ impl FromStr for PageToken {
 }
 
 /// One change of a batch. Of several changes to one key in a batch the last counts.
+#[derive(Clone)]
 pub enum Op {
     /// Writes a value, new or over an old one.
     Put {

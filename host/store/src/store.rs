@@ -18,7 +18,7 @@ use rustix::fs::FlockOperation;
 use tokio::task::spawn_blocking;
 
 use crate::commit::{Committer, Counters, Watermark, parse_revision};
-use crate::engine::{Engine, MemoryEngine, OpenFailure, SledEngine, Write};
+use crate::engine::{Engine, Faults, MemoryEngine, OpenFailure, SledEngine, Write};
 use crate::error::StoreError;
 use crate::files::Files;
 
@@ -125,10 +125,15 @@ impl Store {
 
     /// A store in memory, for tests: the same behaviour, gone with its last handle.
     pub fn memory() -> Self {
+        Self::memory_with_faults(Faults::default())
+    }
+
+    /// A store in memory whose writes fail as planned.
+    pub fn memory_with_faults(faults: Faults) -> Self {
         let files = Files::Memory(Arc::default());
         // INVARIANT: a fresh map has no revision that could be damaged, so starting on it cannot fail; were it to, the
         // store would be closed from the start instead of the process ending.
-        Self::start(Arc::new(MemoryEngine::new()), files.clone(), 0, None).unwrap_or_else(|_| {
+        Self::start(Arc::new(MemoryEngine::new(faults)), files.clone(), 0, None).unwrap_or_else(|_| {
             Self(Arc::new(Shared {
                 engine: Arc::new(MemoryEngine::default()),
                 files,

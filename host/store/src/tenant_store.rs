@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 
 use crate::blobs::{Blobs, READ_BYTES};
 use crate::commit::{Batch, Check, Payload, PendingFiles};
-use crate::engine::{Order, Span};
+use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
 use crate::held::{self, Counting};
 use crate::key::{Key, Uid, successor};
@@ -101,6 +101,9 @@ impl TenantStore {
     }
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+    pub(crate) fn engine(&self) -> &dyn Engine {
+        &*self.store.0.engine
     }
 
     /// The tenant; none for the platform's own area.

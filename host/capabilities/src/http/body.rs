@@ -3,14 +3,17 @@
 //! Must never let a server decide how much of the host an invocation takes.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use ringfence_engine::Meter;
 use tokio::time::{Instant, Sleep};
-use wasmtime_wasi_http::Error as HttpError;
+use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
 use super::connect::Driver;
 
@@ -25,19 +28,29 @@ pub(crate) struct AnswerLimits {
     pub(crate) deadline: Instant,
 }
 
+/// A request's body on its way out, counted.
+pub(crate) fn counted(body: WasiBody, meter: Arc<Meter>) -> WasiBody {
+    let count = move |frame: Frame<Bytes>| {
+        meter.egress_out(frame.data_ref().map_or(0, Bytes::len) as u64);
+        frame
+    };
+    body.map_frame(count).boxed_unsync()
+}
+
 /// An answer's body within its limits. Dropping it closes the connection.
 pub(crate) struct Answer {
     body: Incoming,
     _driver: Driver,
     limits: AnswerLimits,
+    meter: Arc<Meter>,
     bytes: u64,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Answer {
-    pub(crate) fn new(body: Incoming, driver: Driver, limits: AnswerLimits) -> Self {
+    pub(crate) fn new(body: Incoming, driver: Driver, limits: AnswerLimits, meter: Arc<Meter>) -> Self {
         let timer = Box::pin(tokio::time::sleep_until(next_deadline(&limits)));
-        Self { body, _driver: driver, limits, bytes: 0, timer }
+        Self { body, _driver: driver, limits, meter, bytes: 0, timer }
     }
 }
 
@@ -56,6 +69,7 @@ impl http_body::Body for Answer {
             Poll::Ready(Some(Ok(frame))) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.bytes = self.bytes.saturating_add(bytes);
+                self.meter.egress_in(bytes);
                 if self.bytes > self.limits.bytes_max {
                     return Poll::Ready(Some(Err(HttpError::HttpResponseBodySize(Some(self.limits.bytes_max)))));
                 }

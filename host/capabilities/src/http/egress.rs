@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::address::{self, AddressRange};
-use super::body::{Answer, AnswerLimits};
+use super::body::{Answer, AnswerLimits, counted};
 use super::charge::Charged;
 use super::connect::{self, Resolver};
 use crate::error::CapabilitiesError;
@@ -204,8 +204,10 @@ impl WasiHttpHooks for Gate {
         let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
         let ledger = Arc::clone(&self.ledger);
         let request = request.map(|body| Charged::wrap(body, &ledger));
+        let meter = Arc::clone(&self.meter);
         // Names, handshakes and sockets are the I/O runtime's work, also when the guest's own worker polls for the answer.
-        let task = self.outbound.io.spawn(async move { outbound.send(&origin, request, options, &notebook).await });
+        let task =
+            self.outbound.io.spawn(async move { outbound.send(&origin, request, options, &notebook, meter).await });
         let task = AbortOnDrop(task);
         Box::new(async move {
             let answer = task.wait().await?.map(|body| Charged::wrap(body, &ledger));
@@ -232,7 +234,9 @@ impl Outbound {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         notebook: &Notebook,
+        meter: Arc<Meter>,
     ) -> Result<http::Response<WasiBody>, HttpError> {
+        let request = request.map(|body| counted(body, Arc::clone(&meter)));
         let options = options.unwrap_or_default();
         let limit = |asked: Option<Duration>, ms: u64| {
             asked.map_or(Duration::from_millis(ms), |asked| asked.min(Duration::from_millis(ms)))
@@ -255,7 +259,7 @@ impl Outbound {
         let exchanged = tokio::time::timeout_at(deadline, exchange).await;
         let (answer, driver) = exchanged.map_err(|_| HttpError::HttpResponseTimeout)??;
         let limits = AnswerLimits { bytes_max: self.config.response_bytes_max, idle, deadline };
-        Ok(answer.map(|body| Answer::new(body, driver, limits).boxed_unsync()))
+        Ok(answer.map(|body| Answer::new(body, driver, limits, meter).boxed_unsync()))
     }
 
     /// The addresses of the origin, all of them checked.

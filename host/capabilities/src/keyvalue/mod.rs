@@ -145,6 +145,7 @@ impl View<'_> {
     ) -> Answer<(Vec<String>, Option<PageToken>)> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
+        bound.meter.storage_op();
         let page = bound.store.scan(&bound.prefix(&name), after, PAGE_COUNT_MAX).await?;
         let keys = page.records.iter().filter_map(|(key, _)| key.last_name().map(str::to_owned)).collect();
         Ok((keys, page.next))
@@ -282,10 +283,12 @@ impl Bound {
         Key::new(["kv", self.plugin.as_str(), bucket.as_str()])
     }
 
+    /// The name of a value, which somebody is about to work on: this is where storage operations are counted.
     fn key(&self, bucket: &ResourceName, key: &str) -> Answer<Key> {
         if key.is_empty() || key.len() > limits::KV_KEY_BYTES_MAX {
             return Err(KvError::Other(format!("a key has 1 to {} bytes", limits::KV_KEY_BYTES_MAX)));
         }
+        self.meter.storage_op();
         Ok(self.prefix(bucket).push(key))
     }
 

@@ -19,7 +19,7 @@ const LEAF_TEMPLATE: &str = "{about}{after-help}\n\n{usage-heading} {usage}\n\n{
 const GROUPS: &[(&str, &[&str])] = &[
     ("Make", &["new", "build", "inspect", "call"]),
     ("Ship", &["push", "deploy", "rollback", "diff"]),
-    ("See", &["logs", "status", "usage", "why"]),
+    ("See", &["logs", "status", "usage", "top", "why"]),
     ("Give", &["grant", "revoke", "grants", "secret", "config"]),
     ("Govern", &["tenant", "quota", "token", "policy", "audit"]),
     ("Operate", &["serve", "doctor"]),
@@ -38,7 +38,15 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("diff", "ringfence diff visits@0.1.0 0.2.0"),
     ("logs", "ringfence logs visits\nringfence logs visits --no-follow --limit 20"),
     ("status", "ringfence status\nringfence status visits"),
-    ("usage", "ringfence usage\nringfence usage --from 2026-11-01T00:00:00Z"),
+    ("usage", "ringfence usage\nringfence usage --by-day --from 2026-11-01T00:00:00Z"),
+    ("usage receipts", "ringfence usage receipts"),
+    ("usage receipt", "ringfence usage receipt 2026-11-21 > 2026-11-21.receipt"),
+    (
+        "usage verify",
+        "ringfence usage verify 2026-11-21.receipt --vkey acme.vkey\n\
+         ringfence usage verify 2026-11-20.receipt 2026-11-21.receipt \\\n    --vkey acme.vkey",
+    ),
+    ("top", "ringfence top\nringfence top --once --json"),
     ("why", "ringfence why d_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("grant", "ringfence grant visits keyvalue default\nringfence grant visits http https://api.example.com"),
     ("revoke", "ringfence revoke visits http"),
@@ -98,7 +106,8 @@ pub fn command() -> Command {
 }
 
 fn decorate(command: Command, path: &str) -> Command {
-    let template = if command.has_subcommands() { GROUP_TEMPLATE } else { LEAF_TEMPLATE };
+    // A verb that does something by itself shows its flags and examples, also when it has verbs below it.
+    let template = if command.is_subcommand_required_set() { GROUP_TEMPLATE } else { LEAF_TEMPLATE };
     // One kind of help: the short one, which lists what a flag may be beside it.
     let help = Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print help");
     let mut command = command

@@ -239,7 +239,7 @@ fn kept_file(host: &str, log: &str) -> String {
 }
 
 /// A verifier key, or the first line of the file that holds it.
-fn key_text(given: &str) -> Result<String, CliError> {
+pub(super) fn key_text(given: &str) -> Result<String, CliError> {
     let path = Path::new(given);
     if !path.exists() {
         return Ok(given.trim().to_owned());
@@ -251,7 +251,7 @@ fn origin_of(checkpoint: &str) -> String {
     checkpoint.lines().next().unwrap_or_default().to_owned()
 }
 
-fn read_text(path: &Path, bytes_max: usize) -> Result<String, CliError> {
+pub(super) fn read_text(path: &Path, bytes_max: usize) -> Result<String, CliError> {
     let mut file = fs::File::open(path).map_err(|error| CliError::file("read", path, &error))?;
     let bytes = read_capped(&mut file, bytes_max, &format!("`{}`", path.display()))?;
     String::from_utf8(bytes)

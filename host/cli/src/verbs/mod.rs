@@ -2,7 +2,7 @@
 
 use crate::args::{
     AuditCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
-    command,
+    UsageCommand, command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};
@@ -19,6 +19,8 @@ pub mod session;
 pub mod ship;
 pub mod tenants;
 pub mod tokens;
+pub mod top;
+pub mod usage;
 pub mod watch;
 
 /// Runs a verb that speaks to a host, or needs none. Those of the host's own side are handed out before.
@@ -36,7 +38,7 @@ pub async fn run(cx: &mut Context<'_>, verb: &Command) -> Result<Exit, CliError>
         Command::Diff(args) => ship::diff(cx, args).await,
         Command::Logs(args) => logs::logs(cx, args).await,
         Command::Status(args) => watch::status(cx, args).await,
-        Command::Usage(args) => watch::usage(cx, args).await,
+        Command::Top(args) => top::top(cx, args).await,
         Command::Why(args) => policies::why(cx, args).await,
         Command::Grant(args) => grants::grant(cx, args).await,
         Command::Revoke(args) => grants::revoke(cx, args).await,
@@ -50,6 +52,12 @@ pub async fn run(cx: &mut Context<'_>, verb: &Command) -> Result<Exit, CliError>
 
 async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError> {
     match noun {
+        Command::Usage(args) => match &args.command {
+            None => usage::usage(cx, args).await,
+            Some(UsageCommand::Receipts) => usage::receipts(cx).await,
+            Some(UsageCommand::Receipt(args)) => usage::receipt(cx, args).await,
+            Some(UsageCommand::Verify(args)) => usage::verify(cx, args),
+        },
         Command::Secret(SecretCommand::Set(args)) => data::secret_set(cx, args).await,
         Command::Secret(SecretCommand::List) => data::secret_list(cx).await,
         Command::Secret(SecretCommand::Delete(args)) => data::secret_delete(cx, args).await,

@@ -1,9 +1,9 @@
-//! `status` and `usage`: how the host and its plugins are doing.
+//! `status`: how the host and its plugins are doing.
 
-use ringfence_control::wire::{HostStatus, PluginDetail, PluginView, UsageRow, UsageView};
+use ringfence_control::wire::{HostStatus, PluginDetail, PluginView};
 
 use crate::Format;
-use crate::args::{StatusArgs, UsageArgs};
+use crate::args::StatusArgs;
 use crate::client::Request;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
@@ -17,15 +17,6 @@ pub async fn status(cx: &mut Context<'_>, args: &StatusArgs) -> Result<Exit, Cli
     let (api, tenant) = cx.tenant().await?;
     let answer = api.send::<PluginDetail>(&Request::get(format!("/tenants/{tenant}/plugins/{plugin}"))).await?;
     cx.print(&answer, plugin_text)?;
-    Ok(Exit::Ok)
-}
-
-/// `ringfence usage`.
-pub async fn usage(cx: &mut Context<'_>, args: &UsageArgs) -> Result<Exit, CliError> {
-    let (api, tenant) = cx.tenant().await?;
-    let request = Request::get(format!("/tenants/{tenant}/usage")).query("from", args.from).query("to", args.to);
-    let answer = api.send::<UsageView>(&request).await?;
-    cx.print(&answer, usage_text)?;
     Ok(Exit::Ok)
 }
 
@@ -105,26 +96,4 @@ fn plugin_text(plugin: &PluginDetail) -> String {
         text.push_str(&format!("    {line}\n"));
     }
     text
-}
-
-fn usage_text(usage: &UsageView) -> String {
-    let row = |row: &UsageRow| {
-        [
-            row.plugin.clone(),
-            row.invocations_count.to_string(),
-            row.failures_count.to_string(),
-            micros_words(row.cpu_us),
-            micros_words(row.wall_us),
-            bytes_words(row.memory_bytes_peak),
-            bytes_words(row.response_bytes),
-            row.outgoing_count.to_string(),
-        ]
-    };
-    let rows: Vec<[String; 8]> = usage.plugins.iter().chain([&usage.total]).map(row).collect();
-    format!(
-        "from {} to {}\n{}",
-        usage.from,
-        usage.to,
-        table(["plugin", "calls", "failed", "cpu", "wall", "memory", "answered", "outgoing"], &rows)
-    )
 }

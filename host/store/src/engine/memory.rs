@@ -1,22 +1,63 @@
-//! The engine of tests: an ordered map. Nothing outlives it, and so everything is as durable as it will ever be.
+//! The engine of tests: an ordered map. Nothing outlives it, and so everything is as durable as it will ever be; and it
+//! fails when it is told to, in the two ways that a disk does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::{Engine, EngineError, Order, Rows, Span, Write, collect};
 
+/// How a write fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing of it is there.
+    Lost,
+    /// It is there, and whoever wrote it was told that nobody knows.
+    InDoubt,
+}
+
+/// Failures to come, for tests: one for each write, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Faults(Arc<Mutex<Planned>>);
+
+#[derive(Debug, Default)]
+struct Planned {
+    writes: VecDeque<Option<Fault>>,
+    sync: Option<Fault>,
+}
+
+impl Faults {
+    /// The next writes go as planned here, one after the other; those after them go well.
+    pub fn plan(&self, writes: impl IntoIterator<Item = Option<Fault>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).writes = writes.into_iter().collect();
+    }
+
+    /// The fate of a write. One that is in doubt fails when it is to be made durable.
+    fn next_write(&self) -> Option<Fault> {
+        let mut planned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        planned.sync = planned.writes.pop_front().flatten();
+        planned.sync
+    }
+
+    fn next_sync(&self) -> Option<Fault> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).sync.take()
+    }
+}
+
 #[derive(Default)]
-pub(crate) struct MemoryEngine(RwLock<Option<BTreeMap<Vec<u8>, Vec<u8>>>>);
+pub(crate) struct MemoryEngine {
+    map: RwLock<Option<BTreeMap<Vec<u8>, Vec<u8>>>>,
+    faults: Faults,
+}
 
 impl MemoryEngine {
-    pub(crate) fn new() -> Self {
-        Self(RwLock::new(Some(BTreeMap::new())))
+    pub(crate) fn new(faults: Faults) -> Self {
+        Self { map: RwLock::new(Some(BTreeMap::new())), faults }
     }
 
     fn read<T>(&self, act: impl FnOnce(&BTreeMap<Vec<u8>, Vec<u8>>) -> T) -> Result<T, EngineError> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(act).ok_or(EngineError::Closed)
+        self.map.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(act).ok_or(EngineError::Closed)
     }
 }
 
@@ -41,7 +82,10 @@ impl Engine for MemoryEngine {
     }
 
     fn apply(&self, writes: Vec<Write>) -> Result<(), EngineError> {
-        let mut guard = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if self.faults.next_write() == Some(Fault::Lost) {
+            return Err(EngineError::Failed("a planned failure".to_owned()));
+        }
+        let mut guard = self.map.write().unwrap_or_else(PoisonError::into_inner);
         let map = guard.as_mut().ok_or(EngineError::Closed)?;
         for Write { key, value } in writes {
             match value {
@@ -53,6 +97,9 @@ impl Engine for MemoryEngine {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
+        if self.faults.next_sync() == Some(Fault::InDoubt) {
+            return Err(EngineError::Failed("a planned failure".to_owned()));
+        }
         self.read(|_| ())
     }
 
@@ -65,7 +112,7 @@ impl Engine for MemoryEngine {
     }
 
     fn close(&self) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

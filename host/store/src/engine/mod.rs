@@ -8,6 +8,7 @@ mod sled;
 use std::ops::Bound;
 
 pub(crate) use self::memory::MemoryEngine;
+pub use self::memory::{Fault, Faults};
 pub(crate) use self::sled::{OpenFailure, SledEngine};
 
 /// The engine cannot serve: the disk failed, or it was closed.

@@ -1,0 +1,96 @@
+//! `cold`: a host that was just started answers the first call of each of many plugins, whose code lies in the sealed
+//! cache and is not loaded; and, for comparison, the second.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use ringfence_tests::{Host, guest};
+use serde_json::Value;
+
+use crate::components::distinct;
+use crate::load::{Connection, Target};
+use crate::report::Report;
+use crate::stage::Stage;
+use crate::stats::quantile;
+
+/// Plugins of one tenant.
+const PLUGINS_A_TENANT: usize = 20;
+
+/// How much to measure.
+#[derive(clap::Args)]
+pub struct Plan {
+    /// Deployed plugins, each of different bytes
+    #[arg(long, default_value_t = 200)]
+    pub plugins: usize,
+    /// Restarts of the host
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+}
+
+/// Runs the benchmark and gives its figures.
+pub async fn run(plan: &Plan) -> Result<Value> {
+    let mut report = Report::start("cold")?;
+    let mut stage = Stage::new().await?;
+    let hello = guest("hello")?;
+    let mut tenants = Vec::new();
+    for number in 0..plan.plugins {
+        if number % PLUGINS_A_TENANT == 0 {
+            let name = format!("t{}", number / PLUGINS_A_TENANT);
+            tenants.push(stage.host.tenant(&stage.operator, &name).await?);
+        }
+        let tenant = tenants.last().context("a tenant")?;
+        let name = format!("p{}", number % PLUGINS_A_TENANT);
+        let manifest = format!("[plugin]\nname = \"{name}\"\nversion = \"0.1.0\"\n");
+        let pushed = tenant.push_raw(&manifest, &name, "0.1.0", distinct(&hello, number as u64)).await?;
+        ringfence_tests::answer(pushed).await?;
+        tenant.deploy(&name, "0.1.0").await?;
+    }
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut starts_ms = Vec::new();
+    for _ in 0..plan.rounds {
+        let (restarted, start_ms) = restart(stage).await?;
+        stage = restarted;
+        starts_ms.push(start_ms);
+        for (number, tenant) in tenants.iter().enumerate() {
+            let tenant_plugins = PLUGINS_A_TENANT.min(plan.plugins - number * PLUGINS_A_TENANT);
+            let token = stage.host.sign_in(&tenant.admin.key).await?.token;
+            let address = stage.plugins()?;
+            let target = |path: String| Target { address, path, token: token.clone() };
+            let mut connection = Connection::open(address).await?;
+            // The connection and the token are known before the clock runs: what is cold is the plugin.
+            connection.exchange(&target(format!("/{}/nothing/", tenant.name)).request()).await?;
+            for times in [&mut first, &mut second] {
+                for plugin in 0..tenant_plugins {
+                    let request = target(format!("/{}/p{plugin}/", tenant.name)).request();
+                    let asked = Instant::now();
+                    let answer = connection.exchange(&request).await?;
+                    times.push(u64::try_from(asked.elapsed().as_micros())?);
+                    ensure!(answer.status == 200, "a cold plugin answered {}", answer.status);
+                }
+            }
+        }
+    }
+    report.fact("rounds", plan.rounds)?;
+    report.put("plugins_count", plan.plugins)?;
+    report.median("start_ms", &starts_ms)?;
+    let extra: Vec<u64> = first.iter().zip(&second).map(|(first, second)| first.saturating_sub(*second)).collect();
+    for (key, times) in [("first_answer", &first), ("second_answer", &second), ("first_over_second", &extra)] {
+        let figures: Vec<f64> = times.iter().map(|us| *us as f64).collect();
+        report.median(&format!("{key}_us"), &figures)?;
+        report.put(&format!("{key}_p99_us"), quantile(times, 0.99))?;
+    }
+    report.missing("inside_the_host_us", "the host's record of an invocation starts when its code is loaded")?;
+    report.finish()
+}
+
+/// Stops the host in order and starts it again; gives the time from start to ready, milliseconds.
+pub async fn restart(stage: Stage) -> Result<(Stage, f64)> {
+    let Stage { place, host, operator } = stage;
+    let key = operator.key;
+    host.stop()?;
+    let start = Instant::now();
+    let host = Host::start(&place)?;
+    let start_ms = start.elapsed().as_secs_f64() * 1e3;
+    let operator = host.sign_in(&key).await?;
+    Ok((Stage { place, host, operator }, start_ms))
+}

@@ -1,0 +1,279 @@
+//! What monitoring reads: OpenMetrics text for the host and for one tenant, and the loads that `ringfence top` shows.
+//!
+//! Must never carry a label that a guest or a caller chose: tenants are the only names, as many as metering tells apart,
+//! and a tenant's own people see no other tenant's.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::header;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use ringfence_audit::{TENANTS_TOLD_MAX, UsageSum};
+use ringfence_core::proof::act;
+
+use crate::Control;
+use crate::call::Call;
+use crate::problem::ApiError;
+use crate::wire::{LoadView, LoadsView, Problem};
+
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Stands for all tenants that are not told apart. No tenant can have this name.
+const OTHER: &str = "_other";
+
+type Count = Gauge<u64, AtomicU64>;
+type Sum = Counter<f64, AtomicU64>;
+/// SECURITY: keys are ours, and values are tenants' names and words of ours.
+type Labels = Vec<(&'static str, String)>;
+
+/// What a tenant has and had.
+struct Known {
+    load: LoadView,
+    sum: UsageSum,
+}
+
+/// Every counter of a tenant: name, help, and how much of it a sum holds.
+type TenantCounter = (&'static str, &'static str, fn(&UsageSum) -> f64);
+const TENANT_COUNTERS: [TenantCounter; 13] = [
+    ("tenant_invocations", "Invocations that ended", |sum| sum.invocations_count as f64),
+    ("tenant_cpu_seconds", "CPU time of ended invocations", |sum| sum.cpu_us as f64 / 1e6),
+    ("tenant_wall_seconds", "Wall time of ended invocations", |sum| sum.wall_us as f64 / 1e6),
+    ("tenant_memory_byte_seconds", "Memory held over time", |sum| sum.memory_byte_us as f64 / 1e6),
+    ("tenant_request_bytes", "Bytes of requests' bodies", |sum| sum.request_bytes as f64),
+    ("tenant_response_bytes", "Bytes of answers' bodies", |sum| sum.response_bytes as f64),
+    ("tenant_log_bytes", "Bytes of guest logs", |sum| sum.log_bytes as f64),
+    ("tenant_host_calls", "Calls of guests to the host", |sum| sum.host_calls_count as f64),
+    ("tenant_outgoing_requests", "Outgoing requests of guests", |sum| sum.outgoing_count as f64),
+    ("tenant_egress_out_bytes", "Bytes of bodies sent with them", |sum| sum.egress_out_bytes as f64),
+    ("tenant_egress_in_bytes", "Bytes of bodies answered to them", |sum| sum.egress_in_bytes as f64),
+    ("tenant_storage_operations", "Operations on stored values", |sum| sum.storage_ops_count as f64),
+    ("tenant_storage_byte_seconds", "Stored bytes held over time", |sum| sum.storage_byte_us as f64 / 1e6),
+];
+
+/// OpenMetrics text about the host and its tenants. For operators.
+#[utoipa::path(get, path = "/metrics", tag = "host",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = "default", body = Problem)))]
+pub async fn host(State(control): State<Control>, call: Call) -> Result<Response, ApiError> {
+    let _permit = control.reach_host::<act::ReadHost>(&call).await?;
+    let mut registry = Registry::with_prefix("ringfence");
+    control.register_host(&mut registry).await?;
+    register_tenants(&mut registry, &control.known());
+    answer(&registry)
+}
+
+/// OpenMetrics text about one tenant.
+#[utoipa::path(get, path = "/tenants/{tenant}/metrics", tag = "tenants",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = "default", body = Problem)))]
+pub async fn tenant(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Response, ApiError> {
+    let reached = control.reach_tenant::<act::ReadUsage>(&call, &tenant).await?;
+    let mut registry = Registry::with_prefix("ringfence");
+    register_tenants(&mut registry, &[control.known_of(&reached)]);
+    answer(&registry)
+}
+
+/// Reads what tenants have and had since the host started: all of them for an operator, his own for anybody else.
+#[utoipa::path(get, path = "/host/loads", tag = "host",
+    responses((status = 200, body = LoadsView), (status = "default", body = Problem)))]
+pub async fn loads(State(control): State<Control>, call: Call) -> Result<Json<LoadsView>, ApiError> {
+    let known = match call.principal.tenant() {
+        Some(own) => vec![control.known_of(&control.reach_tenant::<act::ReadUsage>(&call, own.as_str()).await?)],
+        None => {
+            let _permit = control.reach_host::<act::ReadHost>(&call).await?;
+            control.known()
+        }
+    };
+    let read_at_us = u64::try_from(control.parts.clock.monotonic().as_micros()).unwrap_or(u64::MAX);
+    Ok(Json(LoadsView { read_at_us, tenants: known.into_iter().map(|known| known.load).collect() }))
+}
+
+impl Control {
+    async fn register_host(&self, registry: &mut Registry) -> Result<(), ApiError> {
+        let status = self.status(crate::host::Figures::All).await?;
+        let store = self.parts.store.stats().await?;
+        for (name, help, value) in [
+            ("tenants", "Tenants", status.tenants_count),
+            ("routes", "Deployed plugins", status.routes_count),
+            ("invocations_running", "Invocations running now", status.running_count),
+            ("invocations_waiting", "Invocations waiting for a slot", status.waiting_count),
+            ("slots", "Slots in all", status.slots_count),
+            ("store_bytes", "Bytes the store takes on disk", store.bytes_on_disk),
+            ("store_batches_waiting", "Batches waiting to be written", store.waiting as u64),
+            ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
+        ] {
+            let gauge = Count::default();
+            gauge.set(value);
+            registry.register(name, help, gauge);
+        }
+        for (name, help, value) in [
+            ("store_batches", "Batches written", store.commits),
+            ("store_syncs", "Times the disk was asked to make them durable", store.syncs),
+        ] {
+            let counter = Sum::default();
+            counter.inc_by(value as f64);
+            registry.register(name, help, counter);
+        }
+        Ok(())
+    }
+
+    /// Every tenant that is told apart, by name, and the others as one.
+    fn known(&self) -> Vec<Known> {
+        let totals = self.parts.metering.totals();
+        let mut known: BTreeMap<String, Known> =
+            totals.tenants.iter().map(|(tenant, sum)| (tenant.to_string(), Known::of(tenant.as_str(), *sum))).collect();
+        let mut other = Known::of(OTHER, totals.other);
+        for load in self.parts.engine.scheduler().loads() {
+            let tenant = load.tenant.as_str();
+            let room = known.len() < TENANTS_TOLD_MAX && self.parts.tenants.open_tenant(&load.tenant).is_some();
+            if room && !known.contains_key(tenant) {
+                // Its first invocation has not ended yet.
+                known.insert(tenant.to_owned(), Known::of(tenant, UsageSum::default()));
+            }
+            known.get_mut(tenant).unwrap_or(&mut other).take(&load);
+        }
+        let mut all: Vec<Known> = known.into_values().collect();
+        if other.load != (LoadView { tenant: OTHER.to_owned(), memory_byte_us: "0".to_owned(), ..LoadView::default() })
+        {
+            all.push(other);
+        }
+        all
+    }
+
+    fn known_of<A>(&self, reached: &crate::call::Reached<A>) -> Known {
+        let sum = self.parts.metering.total_of(&reached.store).unwrap_or_default();
+        let mut known = Known::of(reached.tenant.as_str(), sum);
+        for load in self.parts.engine.scheduler().loads().iter().filter(|load| load.tenant == reached.tenant) {
+            known.take(load);
+        }
+        known
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn of(tenant: &str, sum: UsageSum) -> Self {
+        let load = LoadView {
+            tenant: tenant.to_owned(),
+            invocations_count: sum.invocations_count,
+            failures_count: sum.failures_count,
+            memory_byte_us: sum.memory_byte_us.to_string(),
+            ..LoadView::default()
+        };
+        Self { load, sum }
+    }
+
+    fn take(&mut self, load: &ringfence_engine::TenantLoad) {
+        let mine = &mut self.load;
+        mine.running_count = mine.running_count.saturating_add(load.running_count.into());
+        mine.waiting_count = mine.waiting_count.saturating_add(load.waiting_count.into());
+        mine.cpu_us = mine.cpu_us.saturating_add(load.cpu_us);
+        mine.throttled_us = mine.throttled_us.saturating_add(load.throttled_us);
+        mine.preempted_count = mine.preempted_count.saturating_add(load.preempted_count);
+    }
+
+    fn labels(&self) -> Labels {
+        vec![("tenant", self.load.tenant.clone())]
+    }
+}
+
+fn register_tenants(registry: &mut Registry, known: &[Known]) {
+    for (name, help, of) in TENANT_COUNTERS {
+        let family = Family::<Labels, Sum>::default();
+        for one in known {
+            family.get_or_create(&one.labels()).inc_by(of(&one.sum));
+        }
+        registry.register(name, help, family);
+    }
+    let failures = Family::<Labels, Sum>::default();
+    for one in known {
+        for (blame, count) in [
+            ("caller", one.sum.failures_by_caller_count),
+            ("plugin", one.sum.failures_by_plugin_count),
+            ("host", one.sum.failures_by_host_count),
+        ] {
+            let mut labels = one.labels();
+            labels.push(("blame", blame.to_owned()));
+            failures.get_or_create(&labels).inc_by(count as f64);
+        }
+    }
+    registry.register("tenant_failures", "Invocations without the guest's own answer, by whose fault it was", failures);
+    let scheduled: [(&str, &str, fn(&LoadView) -> f64); 2] = [
+        ("tenant_throttled_seconds", "Time a tenant's own cap kept it from running", |load| {
+            load.throttled_us as f64 / 1e6
+        }),
+        ("tenant_preemptions", "Times a guest made room for another tenant's", |load| load.preempted_count as f64),
+    ];
+    for (name, help, of) in scheduled {
+        let family = Family::<Labels, Sum>::default();
+        for one in known {
+            family.get_or_create(&one.labels()).inc_by(of(&one.load));
+        }
+        registry.register(name, help, family);
+    }
+    let now: [(&str, &str, fn(&LoadView) -> u64); 2] = [
+        ("tenant_invocations_running", "Invocations running now", |load| load.running_count),
+        ("tenant_invocations_waiting", "Invocations waiting for a slot", |load| load.waiting_count),
+    ];
+    for (name, help, of) in now {
+        let family = Family::<Labels, Count>::default();
+        for one in known {
+            family.get_or_create(&one.labels()).set(of(&one.load));
+        }
+        registry.register(name, help, family);
+    }
+}
+
+fn answer(registry: &Registry) -> Result<Response, ApiError> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry).map_err(|error| ApiError::host(&error))?;
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text_of(known: &[Known]) -> String {
+        let mut registry = Registry::with_prefix("ringfence");
+        register_tenants(&mut registry, known);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn tenants_are_the_only_names_and_every_series_has_a_kind() {
+        let sum =
+            UsageSum { invocations_count: 3, cpu_us: 1_500_000, failures_by_plugin_count: 2, ..UsageSum::default() };
+        let text = text_of(&[Known::of("acme", sum), Known::of(OTHER, UsageSum::default())]);
+        assert!(text.contains("ringfence_tenant_invocations_total{tenant=\"acme\"} 3.0"), "{text}");
+        assert!(text.contains("ringfence_tenant_cpu_seconds_total{tenant=\"acme\"} 1.5"), "{text}");
+        assert!(text.contains("ringfence_tenant_failures_total{tenant=\"acme\",blame=\"plugin\"} 2.0"), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let mut kinds = std::collections::HashSet::new();
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert!(kinds.insert(rest.split(' ').next().unwrap().to_owned()), "{line} twice");
+            } else if !line.starts_with('#') {
+                let name = line.split('{').next().unwrap();
+                assert!(kinds.contains(name.strip_suffix("_total").unwrap_or(name)), "{line}");
+                let labels = line.split_once('{').unwrap().1.split_once('}').unwrap().0;
+                for label in labels.split(',') {
+                    let (key, _) = label.split_once('=').unwrap();
+                    assert!(["tenant", "blame"].contains(&key), "{line}");
+                }
+            }
+        }
+    }
+}
