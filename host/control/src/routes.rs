@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants, tokens,
-    usage,
+    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
+    tokens, usage,
 };
 
 #[derive(OpenApi)]
