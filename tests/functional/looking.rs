@@ -56,7 +56,7 @@ async fn a_suspended_tenant_stops_and_resumes() -> Result<()> {
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     answer(operator.post("/tenants/acme/suspend").send().await?).await?;
-    assert_eq!(acme.fetch("hello", "/").await?.0, StatusCode::FORBIDDEN);
+    assert_eq!(acme.fetch("hello", "/").await?.0, StatusCode::LOCKED);
     answer(operator.post("/tenants/acme/resume").send().await?).await?;
     assert_eq!(acme.fetch("hello", "/").await?.0, StatusCode::OK);
     Ok(())

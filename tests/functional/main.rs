@@ -13,6 +13,7 @@ mod foreign;
 mod invocations;
 mod looking;
 mod metering;
+mod quotas;
 mod uploads;
 
 /// One host for all tests of this program would be faster, but a test that breaks it would break the others: each has

@@ -11,6 +11,8 @@ pub const TENANT_SUSPENDED: &str = "TEN-002 tenant-suspended";
 pub const TENANT_RESUMED: &str = "TEN-003 tenant-resumed";
 /// A tenant was deleted and its key destroyed.
 pub const TENANT_DELETED: &str = "TEN-004 tenant-deleted";
+/// A tenant's plan or quotas were chosen.
+pub const TENANT_QUOTA_SET: &str = "TEN-005 tenant-quota-set";
 /// Someone reached for a thing of another tenant.
 pub const TENANT_ISOLATION: &str = "TEN-900 tenant-isolation";
 
@@ -94,9 +96,8 @@ pub mod class {
 /// The OCSF class a code belongs to; API Activity for a code this file does not know.
 pub fn class_of(code: &str) -> u32 {
     match code {
-        TENANT_CREATED | TENANT_SUSPENDED | TENANT_RESUMED | TENANT_DELETED | POLICY_WRITTEN | CONFIG_WRITTEN => {
-            class::ENTITY_MANAGEMENT
-        }
+        TENANT_CREATED | TENANT_SUSPENDED | TENANT_RESUMED | TENANT_DELETED | TENANT_QUOTA_SET | POLICY_WRITTEN
+        | CONFIG_WRITTEN => class::ENTITY_MANAGEMENT,
         TENANT_ISOLATION => class::DETECTION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
         TOKEN_CREATED | TOKEN_REVOKED | CAPABILITY_GRANTED | CAPABILITY_REVOKED => class::USER_ACCESS,
@@ -118,8 +119,8 @@ pub fn activity_of(code: &str) -> u8 {
         // read, revoke
         TOKEN_REVOKED | CAPABILITY_REVOKED | DATA_READ => 2,
         // update, start, invoke
-        POLICY_WRITTEN | CONFIG_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED
-        | INVOCATION_FAILED => 3,
+        TENANT_QUOTA_SET | POLICY_WRITTEN | CONFIG_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
+        | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
         // delete, stop
         TENANT_DELETED | SECRET_DELETED | HOST_STOPPED => 4,
         // enable, update

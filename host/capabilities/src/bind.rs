@@ -14,6 +14,7 @@ use crate::grants::LiveGrants;
 use crate::http::{EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
+use crate::quota::Ledger;
 
 /// The host's choices.
 pub struct CapabilitiesConfig {
@@ -47,6 +48,8 @@ pub struct Binding {
     pub invocation: InvocationId,
     /// Its counters, with its budget.
     pub meter: Arc<Meter>,
+    /// Its tenant's quota.
+    pub ledger: Arc<Ledger>,
 }
 
 // === impl Capabilities ===
@@ -59,19 +62,26 @@ impl Capabilities {
 
     /// Binds one invocation.
     pub fn bind(&self, binding: Binding) -> GuestSetup {
-        let Binding { store, plugin, grants, logs, invocation, meter } = binding;
-        let notebook =
-            Arc::new(Notebook::new(logs, invocation, Arc::clone(&meter), Arc::clone(&self.clock), grants.clone()));
+        let Binding { store, plugin, grants, logs, invocation, meter, ledger } = binding;
+        let notebook = Arc::new(Notebook::new(
+            logs,
+            invocation,
+            Arc::clone(&meter),
+            Arc::clone(&ledger),
+            Arc::clone(&self.clock),
+            grants.clone(),
+        ));
         let gate = Gate::new(
             Arc::clone(&self.outbound),
             plugin.clone(),
             grants.clone(),
             Arc::clone(&meter),
             Arc::clone(&notebook),
+            Arc::clone(&ledger),
         );
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
-        let host = Bound { store, plugin, grants, notebook, meter: Arc::clone(&meter), cursors: Vec::new() };
+        let host = Bound { store, plugin, grants, notebook, meter: Arc::clone(&meter), ledger, cursors: Vec::new() };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter }
     }
 }
@@ -83,6 +93,7 @@ pub(crate) struct Bound {
     pub(crate) grants: LiveGrants,
     pub(crate) notebook: Arc<Notebook>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) ledger: Arc<Ledger>,
     /// Page tokens that were given to the guest as numbers.
     pub(crate) cursors: Vec<ringfence_store::PageToken>,
 }

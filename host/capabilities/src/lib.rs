@@ -15,6 +15,7 @@ pub mod http;
 mod keyvalue;
 mod logging;
 mod logs;
+mod quota;
 mod secrets;
 #[cfg(test)]
 mod testing;
@@ -25,6 +26,7 @@ pub use grants::LiveGrants;
 pub use guest_logs::GuestLogs;
 pub use http::{AddressRange, EgressConfig, Resolver};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
+pub use quota::{Ledger, LedgerUse, Quotas};
 
 use ringfence_engine::Guest;
 use wasmtime::component::Linker;

@@ -14,6 +14,7 @@ use crate::bind::{Bindings, View};
 use crate::bindings::logging::wasi::logging::logging::{self, Level};
 use crate::grants::LiveGrants;
 use crate::logs::{GuestLog, LogLevel, LogLine};
+use crate::quota::Ledger;
 
 /// What the host's own lines name as their origin.
 const OWN_CONTEXT: &str = "ringfence";
@@ -47,6 +48,7 @@ pub(crate) struct Notebook {
     log: Arc<dyn GuestLog>,
     invocation: InvocationId,
     meter: Arc<Meter>,
+    ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
     grants: LiveGrants,
     said_full: AtomicBool,
@@ -59,10 +61,11 @@ impl Notebook {
         log: Arc<dyn GuestLog>,
         invocation: InvocationId,
         meter: Arc<Meter>,
+        ledger: Arc<Ledger>,
         clock: Arc<dyn Clock>,
         grants: LiveGrants,
     ) -> Self {
-        Self { log, invocation, meter, clock, grants, said_full: AtomicBool::new(false) }
+        Self { log, invocation, meter, ledger, clock, grants, said_full: AtomicBool::new(false) }
     }
 
     /// A line of the guest's: written when logging is granted and the budget allows.
@@ -71,11 +74,17 @@ impl Notebook {
             return;
         }
         let (context, message) = (cut(context, CONTEXT_BYTES_MAX), cut(message, limits::LOG_LINE_BYTES_MAX));
-        let bytes = context.len().saturating_add(message.len()).saturating_add(1);
-        if self.meter.log_bytes(bytes as u64).is_ok() {
-            self.put(level, context, message);
-        } else if !self.said_full.swap(true, Ordering::Relaxed) {
-            self.own(LogLevel::Warn, "the log budget of this invocation is used up; its further lines are dropped");
+        let bytes = context.len().saturating_add(message.len()).saturating_add(1) as u64;
+        let why = match self.ledger.log_bytes(bytes) {
+            Ok(()) if self.meter.log_bytes(bytes).is_ok() => return self.put(level, context, message),
+            Ok(()) => {
+                self.ledger.unlog_bytes(bytes);
+                "the log budget of this invocation is used up".to_owned()
+            }
+            Err(exhausted) => exhausted.to_string(),
+        };
+        if !self.said_full.swap(true, Ordering::Relaxed) {
+            self.own(LogLevel::Warn, &format!("{why}; its further lines are dropped"));
         }
     }
 
@@ -169,7 +178,7 @@ fn cut(text: &str, bytes_max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringfence_core::Budget;
+    use ringfence_core::{Budget, Quota};
 
     use super::*;
     use crate::testing::Rig;
@@ -187,6 +196,26 @@ mod tests {
         assert_eq!(messages.len(), 1_000 / 26 + 1);
         assert!(messages.last().unwrap().contains("log budget"));
         assert!(guest.bound.meter.usage().log_bytes <= 1_000);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_wrote_enough_for_a_day_is_told_so_once() {
+        let rig = Rig::new(LOGGING).await;
+        rig.ledger.set(Quota { log_bytes_per_day: 60, ..Quota::STANDARD });
+        let mut guest = rig.guest(Budget::DEFAULT);
+        for _ in 0..5 {
+            logging::Host::log(&mut guest.view(), Level::Info, "app".into(), "ninety-six bytes or so".into()).unwrap();
+        }
+        let messages = rig.lines.messages();
+        assert_eq!(messages.len(), 3);
+        assert_eq!(
+            messages[2],
+            "the tenant's quota of 60 bytes of guest log a day is used up; its further lines are dropped"
+        );
+        assert_eq!(rig.ledger.usage().unwrap().log_refused_count, 3);
+        rig.ledger.set(Quota { log_bytes_per_day: 1_000, ..Quota::STANDARD });
+        logging::Host::log(&mut guest.view(), Level::Info, "app".into(), "more".into()).unwrap();
+        assert_eq!(rig.lines.messages()[3], "more", "raising it takes effect at once");
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use ringfence_core::{Budget, Capability, Clock, Entropy, Grant, Grants, InvocationId};
+use ringfence_core::quota::DayUse;
+use ringfence_core::{Budget, Capability, Clock, Entropy, Grant, Grants, InvocationId, Quota};
 use ringfence_engine::Meter;
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Store, TenantStore, Tenants};
@@ -16,6 +17,7 @@ use crate::bind::{Bound, View};
 use crate::grants::LiveGrants;
 use crate::logging::Notebook;
 use crate::logs::{GuestLog, LogLine};
+use crate::quota::Ledger;
 
 /// Random bytes that are not: a counter, good enough to tell records apart.
 pub(crate) struct Counter(AtomicI64);
@@ -41,6 +43,19 @@ impl Clock for Still {
     }
 }
 
+/// A clock that stands until it is moved on.
+#[derive(Default)]
+pub(crate) struct Moved(AtomicI64);
+
+impl Clock for Moved {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH + self.monotonic()
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(60 + self.0.load(Ordering::Relaxed).unsigned_abs())
+    }
+}
+
 /// A log that can be read at once.
 #[derive(Default)]
 pub(crate) struct Lines(Mutex<Vec<LogLine>>);
@@ -63,6 +78,8 @@ pub(crate) struct Rig {
     pub(crate) grants: Arc<ArcSwap<Grants>>,
     pub(crate) lines: Arc<Lines>,
     pub(crate) entropy: Arc<Counter>,
+    pub(crate) ledger: Arc<Ledger>,
+    clock: Arc<Moved>,
     _dir: tempfile::TempDir,
 }
 
@@ -76,9 +93,17 @@ impl Rig {
         let acme = "acme".parse().unwrap();
         tenants.create(&acme, "Acme").await.unwrap();
         let store = tenants.open_tenant(&acme).unwrap();
-        let rig = Self { store, grants: Arc::default(), lines: Arc::default(), entropy, _dir: dir };
+        let clock = Arc::new(Moved::default());
+        let ledger = Ledger::new(store.clone(), Quota::STANDARD, DayUse::default(), Arc::clone(&clock) as _);
+        let ledger = Arc::new(ledger);
+        let rig = Self { store, grants: Arc::default(), lines: Arc::default(), entropy, ledger, clock, _dir: dir };
         rig.grant(grants);
         rig
+    }
+
+    /// Moves the ledger's clock on.
+    pub(crate) fn pass(&self, seconds: i64) {
+        self.clock.0.fetch_add(seconds, Ordering::Relaxed);
     }
 
     /// Replaces all grants.
@@ -100,6 +125,7 @@ impl Rig {
             Arc::clone(&self.lines) as _,
             invocation,
             Arc::clone(meter),
+            Arc::clone(&self.ledger),
             Arc::new(Still),
             self.live(),
         ))
@@ -118,6 +144,7 @@ impl Rig {
             grants: self.live(),
             notebook: self.notebook(&meter),
             meter,
+            ledger: Arc::clone(&self.ledger),
             cursors: Vec::new(),
         };
         TestGuest { bound, table: ResourceTable::new() }

@@ -8,13 +8,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringfence_audit::Day;
-use ringfence_core::{Capability, DecisionId, PluginName, ResourceName, TenantId};
+use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName, TenantId};
 
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
 pub use self::groups::command;
+pub use self::quota::{QuotaCommand, QuotaSetArgs};
 
 mod groups;
+mod quota;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -116,6 +118,9 @@ pub enum Command {
     /// API keys
     #[command(subcommand)]
     Token(TokenCommand),
+    /// What a tenant may have, and what it uses of it
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// The tenant's policy
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -449,6 +454,9 @@ pub struct TenantCreateArgs {
     /// Name for people
     #[arg(long, value_name = "TEXT")]
     pub display_name: Option<String>,
+    /// Its plan; `standard` when absent
+    #[arg(long, value_name = "PLAN")]
+    pub plan: Option<PlanName>,
 }
 
 /// `tenant show`.

@@ -15,6 +15,7 @@ mod metrics;
 mod plugins;
 mod policy;
 mod problem;
+mod quota;
 mod routes;
 mod secrets;
 mod sign_in;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::GuestLogs;
+use ringfence_capabilities::{GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
@@ -56,6 +57,8 @@ pub struct ControlParts {
     pub registry: Registry,
     /// The sandbox, for its figures.
     pub engine: Engine,
+    /// Quotas, in force.
+    pub quotas: Quotas,
     /// Guest logs.
     pub logs: GuestLogs,
     /// Audit logs.

@@ -14,7 +14,7 @@ use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Capability, Grant, Grants, Manifest, ManifestError, Need, Needs, limits};
-use ringfence_registry::{RegistryError, RouteState, VersionRecord};
+use ringfence_registry::{Announced, RegistryError, Room, RouteState, VersionRecord};
 use semver::Version;
 use serde::Deserialize;
 use serde_json::json;
@@ -125,11 +125,15 @@ impl Control {
             ));
         }
         let store = reached.store;
+        let quota = self.parts.quotas.of(&reached.tenant).ok_or_else(ApiError::not_found)?.quota();
+        let room = Room { plugins_count: quota.plugins_count, component_bytes: quota.component_bytes };
+        let length = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let announced = Announced { manifest, bytes: length.and_then(|length| length.parse().ok()), room };
         let log = Log::Tenant(store.clone());
         let details = json!({ "version": label.to_string() });
         let published = self
             .bracket(call, &log, reached.permit, codes::VERSION_PUSHED, details, async |permit| {
-                let pushed = self.parts.registry.push(permit, &store, &plugin, &label, manifest, body).await?;
+                let pushed = self.parts.registry.push(permit, &store, &plugin, &label, announced, body).await?;
                 Ok(pushed)
             })
             .await?;

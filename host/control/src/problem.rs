@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ringfence_audit::AuditError;
 use ringfence_capabilities::CapabilitiesError;
-use ringfence_core::{DecisionId, WordError};
+use ringfence_core::{DecisionId, Exhausted, QuotaError, WordError};
 use ringfence_identity::IdentityError;
 use ringfence_policy::PolicyError;
 use ringfence_registry::RegistryError;
@@ -81,7 +81,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "throttled" => StatusCode::TOO_MANY_REQUESTS,
+        "throttled" | "quota-exhausted" => StatusCode::TOO_MANY_REQUESTS,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
         "store-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
@@ -106,7 +106,8 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(&problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+        let waiting_helps = self.code != "quota-exhausted" || self.retry_after_seconds.is_some();
+        if waiting_helps && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds.unwrap_or(1)));
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -131,6 +132,9 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict { .. } => Self::new("conflict", "it was changed at the same moment; try again"),
             StoreError::BadToken => Self::new("bad-cursor", "the cursor is not one of ours"),
             StoreError::TooLarge { .. } => Self::new("body-too-large", error.to_string()),
+            StoreError::Quota { bytes_max } => {
+                Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None }.into()
+            }
             StoreError::Full { .. } => Self::new("store-full", "the host's disk is full; nothing was changed"),
             StoreError::Busy | StoreError::Unavailable { .. } | StoreError::Closed => {
                 tracing::warn!(%error, "the store refused a request");
@@ -138,6 +142,21 @@ impl From<StoreError> for ApiError {
             }
             other => Self::host(&other),
         }
+    }
+}
+
+impl From<QuotaError> for ApiError {
+    fn from(error: QuotaError) -> Self {
+        let code = if matches!(error, QuotaError::UnknownPlan { .. }) { "unknown-plan" } else { "bad-quota" };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Exhausted> for ApiError {
+    fn from(exhausted: Exhausted) -> Self {
+        let retry_after_seconds = exhausted.retry_after_ms.map(|ms| ms.div_ceil(1_000));
+        let help = "an operator can raise it with `ringfence quota set`";
+        Self { retry_after_seconds, ..Self::new("quota-exhausted", exhausted.to_string()).help(help) }
     }
 }
 
@@ -193,8 +212,14 @@ impl From<PolicyError> for ApiError {
 
 impl From<CapabilitiesError> for ApiError {
     fn from(error: CapabilitiesError) -> Self {
-        tracing::warn!(%error, "guest logs cannot be read");
-        Self::new("store-unavailable", "the guest log cannot be read now; try again")
+        match error {
+            CapabilitiesError::Quota(error) => error.into(),
+            CapabilitiesError::Store(error) => error.into(),
+            CapabilitiesError::Tls(_) | CapabilitiesError::AddressRange(_) | CapabilitiesError::Log(_) => {
+                tracing::warn!(%error, "guest logs cannot be read");
+                Self::new("store-unavailable", "the guest log cannot be read now; try again")
+            }
+        }
     }
 }
 
@@ -202,6 +227,7 @@ impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::Host(cause) => Self::host(&cause),
+            RegistryError::Quota(exhausted) => exhausted.into(),
             other => Self::new(other.code(), other.to_string()),
         }
     }

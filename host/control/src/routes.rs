@@ -13,7 +13,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, secrets, sign_in, tenants, tokens, usage,
+    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
+    tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -66,6 +67,7 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(tenants::suspend))
         .routes(routes!(tenants::resume))
         .routes(routes!(usage::read))
+        .routes(routes!(quota::read, quota::write))
         .routes(routes!(usage::receipts))
         .routes(routes!(usage::receipt))
         .routes(routes!(metrics::tenant))

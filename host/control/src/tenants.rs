@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
-use ringfence_core::TenantId;
 use ringfence_core::proof::act;
+use ringfence_core::{QuotaChoice, TenantId};
 use ringfence_policy::{Standing, TenantFacts};
 use ringfence_store::{TenantRecord, TenantState};
 use serde_json::json;
@@ -59,19 +59,22 @@ pub async fn create(
     if shown.chars().count() > 120 || shown.chars().any(char::is_control) {
         return Err(ApiError::new("bad-word", "`display_name` is 1 to 120 characters of one line"));
     }
-    let details = json!({ "tenant": id.as_str() });
+    let quota = QuotaChoice { plan: crate::quota::plan(new.plan.as_deref())?, ..QuotaChoice::default() };
+    control.parts.quotas.check(&quota)?;
+    let details = json!({ "tenant": id.as_str(), "plan": quota.plan });
     let record = control
         .bracket(&call, &Log::Host, permit, codes::TENANT_CREATED, details, async |_permit| {
             let _one = control.changing.lock().await;
-            let record = control.parts.tenants.create(&id, &shown).await?;
-            match control.parts.policy.upsert_tenant(&id, TenantFacts { suspended: Standing::Active }, None) {
-                Ok(_) => Ok(record),
+            let record = control.parts.tenants.create_with(&id, &shown, quota).await?;
+            match control.open_tenant(&record).await {
+                Ok(()) => Ok(record),
                 Err(error) => {
                     control.parts.policy.remove_tenant(&id);
+                    control.forget_quota(&id);
                     if let Err(error) = control.parts.tenants.delete(&id).await {
                         tracing::error!(tenant = %id, %error, "a half-made tenant could not be taken away");
                     }
-                    Err(error.into())
+                    Err(error)
                 }
             }
         })
@@ -130,6 +133,7 @@ pub async fn delete(
             // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
             control.parts.tenants.delete(&id).await?;
             control.parts.policy.remove_tenant(&id);
+            control.forget_quota(&id);
             control.parts.registry.forget(&id).await;
             control.parts.identity.forget_tenant(&id).await;
             control.parts.logs.forget(&id);
@@ -159,10 +163,31 @@ impl Control {
                 TenantState::Suspended => Standing::Suspended,
             };
             self.parts.policy.set_standing(&id, standing)?;
+            let scheduler = self.parts.engine.scheduler();
+            match state {
+                TenantState::Active => scheduler.resume(&id),
+                TenantState::Suspended => {
+                    let killed_count = scheduler.suspend(&id);
+                    tracing::info!(tenant = %id, killed_count, "a tenant was suspended");
+                }
+            }
             Ok(())
         })
         .await?;
         self.tenant_now(&id).await
+    }
+
+    /// Puts a new tenant's quota and standing into force.
+    async fn open_tenant(&self, record: &TenantRecord) -> Result<(), ApiError> {
+        let store = self.parts.tenants.open_tenant(&record.id).ok_or_else(ApiError::not_found)?;
+        self.parts.quotas.open(&store, &record.quota).await?;
+        self.parts.policy.upsert_tenant(&record.id, TenantFacts { suspended: Standing::Active }, None)?;
+        Ok(())
+    }
+
+    fn forget_quota(&self, id: &TenantId) {
+        self.parts.quotas.forget(id);
+        self.parts.engine.scheduler().forget(id);
     }
 
     async fn tenant_now(&self, id: &TenantId) -> Result<Json<TenantView>, ApiError> {
@@ -182,6 +207,7 @@ impl Control {
             display_name: record.display_name.clone(),
             state: crate::host::word(&record.state),
             created_at: record.created_at.to_string(),
+            plan: record.quota.plan.to_string(),
             audit_vkey: vkey,
         }
     }

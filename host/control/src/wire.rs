@@ -6,6 +6,10 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod quota;
+
+pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
+
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -143,6 +147,9 @@ pub struct NewTenant {
     /// For people; the name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
+    /// Its plan; `standard` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
 }
 
 /// A tenant.
@@ -156,6 +163,8 @@ pub struct TenantView {
     pub state: String,
     /// RFC 3339, UTC.
     pub created_at: String,
+    /// Its plan.
+    pub plan: String,
     /// Key of the audit log's signatures (C2SP vkey): keep it, `ringfence audit verify` checks against it.
     pub audit_vkey: String,
 }

@@ -104,6 +104,16 @@ word!(
     PluginName, "plugin name", NAME_RULE, is_name
 );
 word!(
+    /// The name of a plan: a quota that tenants share.
+    PlanName, "plan name", NAME_RULE, is_name
+);
+impl PlanName {
+    /// The plan of a tenant for which nobody chose one.
+    pub fn standard() -> Self {
+        Self("standard".into())
+    }
+}
+word!(
     /// The name of a secret, a configuration key or a key-value bucket.
     ResourceName,
     "resource name",

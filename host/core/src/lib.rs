@@ -12,13 +12,16 @@ pub mod ids;
 pub mod limits;
 pub mod manifest;
 pub mod proof;
+pub mod quota;
 
 pub use ambient::{Clock, Entropy};
 pub use blame::Blame;
 pub use budget::{Budget, Usage};
 pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use ids::{
-    DecisionId, Digest, InvocationId, PluginName, PrincipalId, RequestId, ResourceName, SessionId, TenantId, WordError,
+    DecisionId, Digest, InvocationId, PlanName, PluginName, PrincipalId, RequestId, ResourceName, SessionId, TenantId,
+    WordError,
 };
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
+pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaOverrides};

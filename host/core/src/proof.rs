@@ -210,6 +210,8 @@ pub mod act {
         ReadTenant = "read-tenant" false;
         /// Suspend or resume a tenant.
         SuspendTenant = "suspend-tenant" true;
+        /// Choose a tenant's plan and quotas.
+        SetQuota = "set-quota" true;
         /// Delete a tenant and destroy its key.
         DeleteTenant = "delete-tenant" true;
         /// Read plugins, versions, routes, needs and grants.

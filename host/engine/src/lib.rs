@@ -18,6 +18,7 @@ mod imports;
 mod integral;
 mod meter;
 mod output;
+mod pool;
 mod run;
 pub mod scheduler;
 
@@ -30,6 +31,7 @@ pub use error::{AdmitError, BodyError, CompileError, CompileLimit, EngineError, 
 pub use guest::{Guest, GuestSetup, SendAnswer, SendEnd};
 pub use meter::{BudgetError, Held, Meter};
 pub use output::{GuestOutput, NoOutput};
+pub use pool::MemoryPool;
 pub use run::Reply;
 pub use scheduler::class::IoClass;
 pub use scheduler::{Scheduler, Slot, TenantLoad, TenantShare};

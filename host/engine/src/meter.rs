@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::RunError;
 use crate::integral::Integral;
+use crate::pool::MemoryPool;
 
 /// LIMIT: CPU time a component may take to start, before its own budget is armed (microseconds).
 const START_CPU_US_MAX: u64 = 2_000_000;
@@ -60,6 +61,8 @@ impl End {
 #[derive(Debug)]
 pub struct Meter {
     budget: Budget,
+    /// The memory of its tenant; none where no tenant is charged.
+    pool: Option<Arc<MemoryPool>>,
     /// When the wall clock started: when the engine handed the guest to the workers.
     started: OnceLock<Instant>,
     /// Wall time is frozen here when the invocation is over (microseconds, 0 while it runs).
@@ -89,8 +92,18 @@ pub struct Meter {
 impl Meter {
     /// A meter with nothing spent. The wall clock starts when the engine hands the guest to the workers.
     pub fn new(budget: Budget) -> Arc<Self> {
+        Self::over(budget, None)
+    }
+
+    /// The same, with its memory taken from a tenant's pool too.
+    pub fn in_pool(budget: Budget, pool: Arc<MemoryPool>) -> Arc<Self> {
+        Self::over(budget, Some(pool))
+    }
+
+    fn over(budget: Budget, pool: Option<Arc<MemoryPool>>) -> Arc<Self> {
         Arc::new(Self {
             budget,
+            pool,
             started: OnceLock::new(),
             wall_us: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
@@ -274,24 +287,25 @@ impl Meter {
         self.alive()
     }
 
-    /// Counts memory; refuses what would pass the budget and remembers that it did.
+    /// Counts memory; refuses what would pass the budget or the tenant's pool, and remembers that it did.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), BudgetError> {
-        match add_within(&self.memory_bytes, bytes, self.budget.memory_bytes) {
-            Ok(now) => {
+        if let Ok(now) = add_within(&self.memory_bytes, bytes, self.budget.memory_bytes) {
+            if self.pool.as_ref().is_none_or(|pool| pool.take(bytes)) {
                 self.memory_bytes_peak.fetch_max(now, Ordering::Relaxed);
                 self.memory_held().rise(bytes, Instant::now());
-                Ok(())
+                return Ok(());
             }
-            Err(()) => {
-                self.growth_refused.store(1, Ordering::Relaxed);
-                Err(BudgetError("memory"))
-            }
+            subtract(&self.memory_bytes, bytes);
         }
+        self.growth_refused.store(1, Ordering::Relaxed);
+        Err(BudgetError("memory"))
     }
 
     pub(crate) fn release(&self, bytes: u64) {
-        let _ =
-            self.memory_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(bytes)));
+        let given = subtract(&self.memory_bytes, bytes);
+        if let Some(pool) = &self.pool {
+            pool.give_back(given);
+        }
         self.memory_held().fall(bytes, Instant::now());
     }
 
@@ -320,6 +334,15 @@ impl Meter {
     }
 }
 
+impl Drop for Meter {
+    fn drop(&mut self) {
+        // Whatever was not released by itself must not stay charged to the tenant.
+        if let Some(pool) = &self.pool {
+            pool.give_back(self.memory_bytes.load(Ordering::Relaxed));
+        }
+    }
+}
+
 /// Host-side bytes that count as the guest's memory while this lives.
 #[derive(Debug)]
 pub struct Held {
@@ -339,6 +362,13 @@ fn add_within(counter: &AtomicU64, add: u64, max: u64) -> Result<u64, ()> {
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_add(add).filter(|sum| *sum <= max))
         .map(|before| before.saturating_add(add))
         .map_err(|_| ())
+}
+
+/// Subtracts, never below zero; says how much.
+fn subtract(counter: &AtomicU64, bytes: u64) -> u64 {
+    counter
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(bytes)))
+        .map_or(0, |before| before.min(bytes))
 }
 
 fn micros(since: Instant) -> u64 {
@@ -399,6 +429,25 @@ mod tests {
         drop(held);
         assert!(meter.reserve(40).is_ok());
         assert_eq!(meter.usage().memory_bytes_peak, 100);
+    }
+
+    #[test]
+    fn invocations_share_the_pool_of_their_tenant_and_give_it_back() {
+        let pool = MemoryPool::new(150);
+        let (one, two) = (Meter::in_pool(budget(), Arc::clone(&pool)), Meter::in_pool(budget(), Arc::clone(&pool)));
+        assert!(one.reserve(100).is_ok());
+        assert!(two.reserve(51).is_err());
+        assert!(two.was_refused_memory());
+        assert_eq!((two.usage().memory_bytes_peak, pool.refused_count()), (0, 1));
+        pool.resize(200);
+        assert!(two.reserve(51).is_ok(), "a larger pool is there at once");
+        one.release(40);
+        assert_eq!(pool.bytes(), 111);
+        // What the own budget refuses takes nothing from the others.
+        assert!(two.reserve(50).is_err());
+        assert_eq!((pool.bytes(), pool.refused_count()), (111, 1));
+        drop((one, two));
+        assert_eq!(pool.bytes(), 0);
     }
 
     #[test]

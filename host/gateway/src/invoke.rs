@@ -10,7 +10,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Binding, Capabilities, GuestLogs, LiveGrants};
+use ringfence_capabilities::{Binding, Capabilities, GuestLogs, Ledger, LiveGrants, Quotas};
 use ringfence_core::proof::act;
 use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
 use ringfence_engine::{Body, Engine, Meter};
@@ -36,6 +36,8 @@ pub struct GatewayParts {
     pub engine: Engine,
     /// What the guest may import.
     pub capabilities: Arc<Capabilities>,
+    /// What tenants may have.
+    pub quotas: Quotas,
     /// What guests print.
     pub logs: GuestLogs,
     /// What the host swears to.
@@ -95,6 +97,11 @@ impl Gateway {
             Ok(permit) => permit,
             Err(denial) => return Err(self.denied(seen, &principal, denial).await),
         };
+        // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
+        let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
+        ledger
+            .request()
+            .map_err(|over| Refusal::QuotaExhausted { retry_after_ms: over.retry_after_ms.unwrap_or(0) })?;
         if !parts.audit.is_writable() {
             return Err(Refusal::AuditUnavailable);
         }
@@ -106,7 +113,7 @@ impl Gateway {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
             Refusal::Host
         })?;
-        let guest = parts.capabilities.bind(self.binding(&route, seen, version.budget));
+        let guest = parts.capabilities.bind(self.binding(&route, seen, version.budget, ledger));
         seen.decision = Some(permit.decision().clone());
         let unheard = self.unheard(seen, &guest.meter);
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
@@ -135,20 +142,22 @@ impl Gateway {
         let refusal = match denial.visible {
             Visibility::Hidden => Refusal::NoRoute,
             Visibility::Explained if principal.session().is_none() => Refusal::Unauthenticated,
+            Visibility::Explained if denial.record.is_suspension() => Refusal::Suspended,
             Visibility::Explained => Refusal::Denied(denial.decision.clone()),
         };
         seen.denial = Some(denial);
         refusal
     }
 
-    fn binding(&self, route: &Route, seen: &Seen, budget: ringfence_core::Budget) -> Binding {
+    fn binding(&self, route: &Route, seen: &Seen, budget: ringfence_core::Budget, ledger: Arc<Ledger>) -> Binding {
         Binding {
             store: route.store.clone(),
             plugin: route.plugin.clone(),
             grants: LiveGrants::new(route.grants.clone()),
             logs: self.parts.logs.of(&route.store, &route.plugin),
             invocation: seen.invocation.clone(),
-            meter: Meter::new(budget),
+            meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
+            ledger,
         }
     }
 

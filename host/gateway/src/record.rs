@@ -125,6 +125,19 @@ impl Gateway {
             self.meter(seen, status.as_u16(), Some(failure), seen.usage);
         }
         let store = &route.store;
+        if let Refusal::QuotaExhausted { .. } = &refusal {
+            // An entry each, durable before the answer, would let a tenant's flood spend the host's disk: they are counted.
+            let summary = InvocationSummary {
+                plugin: route.plugin.clone(),
+                version: route.stable().label.to_string(),
+                invocation: seen.invocation.clone(),
+                status: status.as_u16(),
+                code: Some(code.to_owned()),
+                usage: seen.usage,
+            };
+            self.parts.audit.invocation(&Log::Tenant(store.clone()), summary);
+            return refusal;
+        }
         let mut details = json!({ "invocation": seen.invocation.as_str(), "code": code, "status": status.as_u16() });
         if let Refusal::Run(error) = &refusal
             && let Some(object) = details.as_object_mut()

@@ -28,6 +28,11 @@ pub enum Refusal {
         /// When to try again.
         retry_after_ms: u64,
     },
+    /// The tenant made as many calls as it may.
+    QuotaExhausted {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
     /// The tenant is suspended, and the caller may know it.
     Suspended,
     /// The host is full.
@@ -70,6 +75,11 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS,
                 "tenant-busy",
                 "this tenant has as many calls running and waiting as it may have",
+            ),
+            Self::QuotaExhausted { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "quota-exhausted",
+                "this tenant's quota of requests a second is used up",
             ),
             Self::Suspended => (StatusCode::LOCKED, "tenant-suspended", "this tenant is suspended"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the host is full"),
@@ -114,7 +124,7 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
-            Self::TenantBusy { retry_after_ms } => {
+            Self::TenantBusy { retry_after_ms } | Self::QuotaExhausted { retry_after_ms } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
             }
             Self::Overloaded | Self::AuditUnavailable | Self::Host => {

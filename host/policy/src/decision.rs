@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::question::Question;
 
+/// The policy of the boundary that holds for suspended tenants.
+pub(crate) const SUSPENDED: &str = "boundary.suspended";
+
 /// How much the caller may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -116,6 +119,11 @@ pub struct Analysis {
 }
 
 impl DecisionRecord {
+    /// Whether it was no because the tenant is suspended.
+    pub fn is_suspension(&self) -> bool {
+        self.determining.iter().any(|reason| reason.id == SUSPENDED)
+    }
+
     /// What one must be allowed to `read-decision` on to be shown this record: the host for an operator's decision and
     /// for tenants that do not exist, else the tenant.
     pub fn readable_under(&self) -> Resource {

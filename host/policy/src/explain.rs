@@ -4,7 +4,7 @@
 
 use ringfence_core::{PrincipalId, PrincipalKind, Resource, Role};
 
-use crate::decision::{Effect, PolicyReason};
+use crate::decision::{Effect, PolicyReason, SUSPENDED};
 use crate::question::{Question, Who, in_cedar};
 use crate::tenant::is_tenants;
 
@@ -41,7 +41,7 @@ pub(crate) fn help(
     if !errors.is_empty() {
         return "it could not be evaluated, which is always a no; the errors say where".to_owned();
     }
-    if determining.iter().any(|reason| reason.id == "boundary.suspended") {
+    if determining.iter().any(|reason| reason.id == SUSPENDED) {
         return format!("tenant `{tenant}` is suspended; an operator can run `ringfence tenant resume {tenant}`");
     }
     if let Some(own) = determining.iter().find(|reason| reason.effect == Effect::Forbid && is_tenants(&reason.id)) {

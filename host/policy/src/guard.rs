@@ -8,9 +8,11 @@ use ringfence_core::{PrincipalKind, Resource, Role};
 use crate::question::Who;
 
 /// What an operator may do to a tenant.
-const OPERATOR_ON_TENANT: [&str; 5] = ["read-tenant", "suspend-tenant", "delete-tenant", "create-token", "read-usage"];
+const OPERATOR_ON_TENANT: [&str; 6] =
+    ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"];
 /// What only an operator may do.
-const OPERATOR_ALONE: [&str; 5] = ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "delete-tenant"];
+const OPERATOR_ALONE: [&str; 6] =
+    ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "set-quota", "delete-tenant"];
 
 /// Whether the boundary leaves `who` any way to do this.
 pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {

@@ -98,8 +98,8 @@ fn reads() -> Vec<&'static str> {
         (A::NAME, A::MUTATES)
     }
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
-    let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant DeleteTenant ReadPlugin PushVersion DeployVersion
-        GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
+    let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadPlugin PushVersion
+        DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
         WritePolicy ReadAudit ReadDecision ReadUsage ReadHost];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()
@@ -112,11 +112,12 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         None => question.action == "invoke" && !suspended,
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
-            _ => ["read-tenant", "suspend-tenant", "delete-tenant", "create-token", "read-usage"]
+            _ => ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"]
                 .contains(&question.action),
         },
         Some(role) => {
-            let keeps_tenants = ["list-tenants", "create-tenant", "suspend-tenant", "delete-tenant", "read-host"];
+            let keeps_tenants =
+                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "delete-tenant", "read-host"];
             let reader = [Role::TenantAdmin, Role::Auditor].contains(&role) && reads().contains(&question.action);
             question.resource.tenant() == question.who.tenant.as_ref()
                 && !keeps_tenants.contains(&question.action)

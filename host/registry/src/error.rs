@@ -1,6 +1,6 @@
 //! What can go wrong with an upload, a route or a grant, in the words of whoever asked.
 
-use ringfence_core::{Blame, Capability, Digest, Need, Needs, PluginName, TenantId};
+use ringfence_core::{Blame, Capability, Digest, Exhausted, Need, Needs, PluginName, TenantId};
 use ringfence_engine::{CompileError, CompileLimit, EngineError, RunError};
 use ringfence_store::StoreError;
 use semver::Version;
@@ -112,6 +112,9 @@ pub enum RegistryError {
         /// In the user's words.
         why: String,
     },
+    /// The tenant has what it may have.
+    #[error(transparent)]
+    Quota(Exhausted),
     /// The host has too much to do.
     #[error("the host is busy with other uploads")]
     Busy,
@@ -148,6 +151,7 @@ impl RegistryError {
             Self::NothingToRollBack { .. } => "nothing-to-roll-back",
             Self::BadPercent { .. } => "bad-percent",
             Self::BadGrant { .. } => "bad-scope",
+            Self::Quota(_) => "quota-exhausted",
             Self::Busy => "overloaded",
             Self::Full => "store-full",
             Self::Gone => "not-found",
@@ -170,6 +174,9 @@ impl From<StoreError> for RegistryError {
         match error {
             StoreError::Gone => Self::Gone,
             StoreError::Full { .. } => Self::Full,
+            StoreError::Quota { bytes_max } => {
+                Self::Quota(Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None })
+            }
             StoreError::Busy => Self::Busy,
             other => {
                 tracing::warn!(reason = %other, "the registry could not reach the store");

@@ -24,6 +24,7 @@ pub use error::RegistryError;
 pub use inspect::{Import, InspectError, Inspection, inspect};
 pub use interfaces::{ImportKind, World};
 pub use live::{Route, VersionInfo, VersionRef};
+pub use push::{Announced, Room};
 pub use record::{
     Canary, Change, NeedChange, PluginDetail, PluginSummary, Published, RouteState, VersionDiff, VersionRecord,
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use ringfence_core::limits::{BODY_IDLE_MS_MAX, COMPONENT_BYTES_MAX};
-use ringfence_core::{Budget, Clock, Digest, Manifest, Need, Needs, PluginName, PrincipalId};
+use ringfence_core::{Budget, Clock, Digest, Exhausted, Manifest, Need, Needs, PluginName, PrincipalId};
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{BlobId, Op, Precondition, StoreError, TenantStore};
 use semver::Version;
@@ -18,7 +18,8 @@ use sha2::{Digest as _, Sha256};
 use crate::RegistryError;
 use crate::inspect::{InspectError, Inspection, inspect};
 use crate::loader::{Loader, blocking, compile};
-use crate::record::{PluginRecord, StoredVersion, VersionRecord, plugin_key, quarantine_key, version_key};
+use crate::record::{PluginRecord, StoredVersion, VersionRecord, plugin_key, plugins_key, quarantine_key, version_key};
+use crate::start::count_below;
 
 /// LIMIT: longest time that an upload may take to arrive, however steadily it trickles.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(15 * 60);
@@ -32,6 +33,33 @@ pub(crate) struct Upload<'a> {
     pub(crate) label: &'a Version,
     pub(crate) manifest: &'a Manifest,
     pub(crate) by: &'a PrincipalId,
+    pub(crate) room: &'a Room,
+}
+
+/// How much room the tenant has for what it uploads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Most plugins.
+    pub plugins_count: u64,
+    /// Most bytes of one component.
+    pub component_bytes: u64,
+}
+
+/// What is known of an upload before its first byte.
+pub struct Announced {
+    /// What it says it is.
+    pub manifest: Manifest,
+    /// How long it says it is; none when it does not say.
+    pub bytes: Option<u64>,
+    /// How much room there is for it.
+    pub room: Room,
+}
+
+impl From<Manifest> for Announced {
+    /// Of unknown length, with as much room as the host has.
+    fn from(manifest: Manifest) -> Self {
+        Self { manifest, bytes: None, room: Room::HOST }
+    }
 }
 
 /// Bytes at rest in a sealed file of their own, hashed, not looked at. Removes the file unless it is committed.
@@ -64,6 +92,40 @@ pub(crate) struct Compiled {
     budget: Budget,
     code: Code,
     pub(crate) compile_ms: u64,
+}
+
+impl Room {
+    /// As much as the host takes.
+    pub const HOST: Self = Self { plugins_count: u64::MAX, component_bytes: COMPONENT_BYTES_MAX };
+
+    fn check_component(&self, bytes: u64) -> Result<(), RegistryError> {
+        if bytes > COMPONENT_BYTES_MAX {
+            return Err(InspectError::TooLarge { max_bytes: COMPONENT_BYTES_MAX }.into());
+        }
+        if bytes > self.component_bytes {
+            return Err(exhausted("bytes for one component", self.component_bytes));
+        }
+        Ok(())
+    }
+
+    /// What can be refused before the first byte is read: a component too long by its own word, one that the storage has
+    /// no room for, and one plugin too many. `arriving_count` are new plugins on their way, this one included.
+    pub(crate) async fn check(
+        &self,
+        store: &TenantStore,
+        bytes: Option<u64>,
+        arriving_count: Option<u64>,
+    ) -> Result<(), RegistryError> {
+        let bytes = bytes.unwrap_or(1);
+        self.check_component(bytes)?;
+        store.check_held(bytes)?;
+        let Some(arriving_count) = arriving_count else { return Ok(()) };
+        let there = count_below(store, &plugins_key()).await?;
+        if there.saturating_add(arriving_count) > self.plugins_count {
+            return Err(exhausted("plugins", self.plugins_count));
+        }
+        Ok(())
+    }
 }
 
 impl Upload<'_> {
@@ -113,9 +175,7 @@ impl Upload<'_> {
                 }
             };
             bytes = bytes.saturating_add(chunk.len() as u64);
-            if bytes > COMPONENT_BYTES_MAX {
-                return Err(InspectError::TooLarge { max_bytes: COMPONENT_BYTES_MAX }.into());
-            }
+            self.room.check_component(bytes)?;
             hasher.update(&chunk);
             writer.write(chunk).await?;
         }
@@ -175,6 +235,7 @@ impl Quarantined {
             Op::Put { key: key.clone(), value: json(&stored)? },
             Op::Put { key: plugin_key(upload.plugin), value: json(&plugin)? },
             Op::Delete { key: quarantine_key(&blob) },
+            Op::Hold { bytes: compiled.inspection.bytes },
         ];
         match upload.store.batch(ops, vec![Precondition::Absent(key)]).await {
             Ok(_) => {
@@ -183,7 +244,10 @@ impl Quarantined {
             }
             Err(error) => {
                 // An error after the fact could mean that it was written: bytes that a version names must stay.
-                if matches!(error, StoreError::Conflict { .. } | StoreError::Full { .. } | StoreError::Busy) {
+                if matches!(
+                    error,
+                    StoreError::Conflict { .. } | StoreError::Full { .. } | StoreError::Busy | StoreError::Quota { .. }
+                ) {
                     self.file.discard().await;
                 } else {
                     self.file.blob = None;
@@ -263,6 +327,10 @@ impl Compiled {
             producers: self.inspection.producers.clone(),
         }
     }
+}
+
+fn exhausted(what: &'static str, max: u64) -> RegistryError {
+    RegistryError::Quota(Exhausted { what, max, retry_after_ms: None })
 }
 
 /// What of `needs` another version did not need; all of it when there is no other.

@@ -8,21 +8,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
-use ringfence_core::{
-    Action, Capability, Clock, Grant, Grants, Manifest, Permit, PluginName, Resource, TenantId, proof::act,
-};
+use ringfence_core::{Action, Capability, Clock, Grant, Grants, Permit, PluginName, Resource, TenantId, proof::act};
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{TenantStore, Tenants};
 use semver::Version;
 
 use crate::live::{Choice, Live, Route, VersionRef};
 use crate::loader::Loader;
-use crate::push::{Quarantined, Upload, added};
+use crate::push::{Announced, Quarantined, Upload, added};
 use crate::record::{
     Canary, PluginDetail, PluginRecord, PluginSummary, Published, RouteState, StoredVersion, VersionDiff,
     VersionRecord, grants_key, plugin_key, plugins_key, route_key, version_key, versions_key,
 };
-use crate::turns::Turns;
+use crate::turns::{Brings, Turns};
 use crate::{RegistryError, address, diff, grants, start};
 
 /// LIMIT: versions a route remembers for rolling back.
@@ -63,6 +61,7 @@ impl Registry {
         for tenant in tenants.list().await? {
             let Some(store) = tenants.open_tenant(&tenant.id) else { continue };
             start::sweep(&store).await?;
+            start::count(&store).await?;
             live.extend(start::load(&store).await?);
         }
         let inner =
@@ -70,7 +69,8 @@ impl Registry {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Publishes a version. Reads the whole body, at most [`ringfence_core::limits::COMPONENT_BYTES_MAX`]; nothing goes live. The same
+    /// Publishes a version. Reads the whole body, at most [`ringfence_core::limits::COMPONENT_BYTES_MAX`] and
+    /// what the tenant has room for; nothing goes live. The same
     /// bytes under the same label again change nothing and say so; any failure leaves nothing behind.
     pub async fn push<E>(
         &self,
@@ -78,13 +78,17 @@ impl Registry {
         store: &TenantStore,
         plugin: &PluginName,
         label: &Version,
-        manifest: Manifest,
+        announced: impl Into<Announced>,
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Published, RegistryError> {
         let by = spend(&permit, store, Some(plugin))?.clone();
-        let upload = Upload { store, plugin, label, manifest: &manifest, by: &by };
+        let Announced { manifest, bytes, room } = announced.into();
+        let upload = Upload { store, plugin, label, manifest: &manifest, by: &by, room: &room };
         upload.check_manifest()?;
-        let _place = self.inner.turns.arrive(store)?;
+        let is_new = store.get(&plugin_key(plugin)).await?.is_none();
+        // The place first, then the count: whoever comes at the same moment sees this one either here or there.
+        let place = self.inner.turns.arrive(store, if is_new { Brings::NewPlugin } else { Brings::Version })?;
+        room.check(store, bytes, is_new.then(|| place.new_count())).await?;
         let quarantined = upload.quarantine(body).await?;
         let digest = quarantined.digest;
         if let Some(existing) = version(store, plugin, label).await? {
@@ -254,6 +258,11 @@ impl Registry {
     /// In memory; never waits.
     pub fn find(&self, host: Option<&str>, path: &str) -> Option<Route> {
         self.inner.live.find(address::parse(self.inner.domain.as_deref(), host, path)?)
+    }
+
+    /// How many plugins a tenant has. For callers that hold a permit for more than counting.
+    pub async fn plugins_count(&self, store: &TenantStore) -> Result<u64, RegistryError> {
+        start::count_below(store, &plugins_key()).await
     }
 
     /// How many plugins have a route.

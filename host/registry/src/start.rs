@@ -16,12 +16,15 @@ use crate::live::{Choice, Plugin, VersionRef};
 use crate::push;
 use crate::record::{
     PluginRecord, RouteState, StoredVersion, grants_key, plugins_key, quarantines_key, route_key, version_key,
+    versions_key,
 };
 
 /// Records asked for at a time.
 const PAGE_COUNT: usize = 200;
 /// LIMIT: plugins of one tenant that are loaded.
 const PLUGINS_COUNT_MAX: usize = 10_000;
+/// LIMIT: versions of one plugin that are counted.
+const VERSIONS_COUNT_MAX: usize = 100_000;
 
 /// All plugins of a tenant with their grants and routes.
 pub(crate) async fn load(store: &TenantStore) -> Result<Vec<(PluginName, Arc<Plugin>)>, RegistryError> {
@@ -64,6 +67,32 @@ pub(crate) async fn choice(
         None => None,
     };
     Ok(Choice { state, stable, canary })
+}
+
+/// Has the store count what a tenant from before there was a count holds; the bytes of components are known here.
+pub(crate) async fn count(store: &TenantStore) -> Result<(), RegistryError> {
+    if store.is_counted()? {
+        return Ok(());
+    }
+    let mut bytes = 0_u64;
+    for PluginRecord { name, .. } in scan::<PluginRecord>(store, &plugins_key(), PLUGINS_COUNT_MAX).await? {
+        let versions = scan::<StoredVersion>(store, &versions_key(&name), VERSIONS_COUNT_MAX).await?;
+        bytes = versions.iter().fold(bytes, |sum, version| sum.saturating_add(version.record.bytes));
+    }
+    Ok(store.count_held(bytes).await?)
+}
+
+/// How many records there are below a prefix.
+pub(crate) async fn count_below(store: &TenantStore, prefix: &Key) -> Result<u64, RegistryError> {
+    let (mut count, mut after) = (0_u64, None);
+    loop {
+        let page = store.scan(prefix, after.as_ref(), PAGE_COUNT).await?;
+        count = count.saturating_add(page.records.len() as u64);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(count),
+        }
+    }
 }
 
 /// Removes what interrupted uploads left in quarantine.

@@ -25,7 +25,23 @@ const LOCKS_COUNT: usize = 64;
 pub(crate) struct Turns {
     locks: Vec<Lock<()>>,
     compiling: Semaphore,
-    arriving: Mutex<HashMap<Box<str>, usize>>,
+    arriving: Mutex<HashMap<Box<str>, Uploads>>,
+}
+
+/// A tenant's uploads on their way.
+#[derive(Default)]
+struct Uploads {
+    count: usize,
+    new_plugins_count: u64,
+}
+
+/// What an upload brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Brings {
+    /// The first version of a plugin.
+    NewPlugin,
+    /// A further version.
+    Version,
 }
 
 impl Turns {
@@ -55,17 +71,19 @@ impl Turns {
     }
 
     /// A place for an upload to arrive; refused at once when the tenant has none left.
-    pub(crate) fn arrive(&self, store: &TenantStore) -> Result<Arriving<'_>, RegistryError> {
+    pub(crate) fn arrive(&self, store: &TenantStore, brings: Brings) -> Result<Arriving<'_>, RegistryError> {
         let mut arriving = self.arriving();
-        let count = arriving.entry(store.label().into()).or_default();
-        if *count >= ARRIVING_COUNT_MAX {
+        let uploads = arriving.entry(store.label().into()).or_default();
+        if uploads.count >= ARRIVING_COUNT_MAX {
             return Err(RegistryError::Busy);
         }
-        *count += 1;
-        Ok(Arriving { turns: self, tenant: store.label().into() })
+        uploads.count += 1;
+        uploads.new_plugins_count += u64::from(brings == Brings::NewPlugin);
+        let new_count = uploads.new_plugins_count;
+        Ok(Arriving { turns: self, tenant: store.label().into(), brings, new_count })
     }
 
-    fn arriving(&self) -> MutexGuard<'_, HashMap<Box<str>, usize>> {
+    fn arriving(&self) -> MutexGuard<'_, HashMap<Box<str>, Uploads>> {
         self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,14 +93,25 @@ impl Turns {
 pub(crate) struct Arriving<'a> {
     turns: &'a Turns,
     tenant: Box<str>,
+    brings: Brings,
+    new_count: u64,
+}
+
+impl Arriving<'_> {
+    /// New plugins of the tenant that were on their way when this one came, itself included.
+    pub(crate) fn new_count(&self) -> u64 {
+        self.new_count
+    }
 }
 
 impl Drop for Arriving<'_> {
     fn drop(&mut self) {
         let mut arriving = self.turns.arriving();
-        if let Some(count) = arriving.get_mut(&self.tenant) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
+        if let Some(uploads) = arriving.get_mut(&self.tenant) {
+            uploads.count = uploads.count.saturating_sub(1);
+            uploads.new_plugins_count =
+                uploads.new_plugins_count.saturating_sub(u64::from(self.brings == Brings::NewPlugin));
+            if uploads.count == 0 {
                 arriving.remove(&self.tenant);
             }
         }

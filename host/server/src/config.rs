@@ -3,6 +3,7 @@
 //! Precedence: defaults, then the file, then the environment, then flags. Unknown keys are errors with a hint. Must
 //! never hold a secret: the root key is named by a URI, not given.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use ringfence_cli::ServeArgs;
-use ringfence_core::ManifestError;
+use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides};
 use ringfence_engine::IoClass;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub engine: EngineSection,
     /// Where guests may connect to beyond the public internet.
     pub egress: Egress,
+    /// Plans of tenants, each as it differs from the built-in plan `standard`.
+    pub plans: BTreeMap<PlanName, QuotaOverrides>,
 }
 
 /// `[listen]`.
@@ -113,6 +116,7 @@ struct File {
     keys: Option<FileKeys>,
     engine: Option<FileEngine>,
     egress: Option<Egress>,
+    plans: Option<BTreeMap<PlanName, QuotaOverrides>>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,6 +187,7 @@ fn defaults() -> Config {
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned() },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
         egress: Egress { allow_private: Vec::new() },
+        plans: BTreeMap::new(),
     }
 }
 
@@ -198,6 +203,7 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     if !(16..=1_024).contains(&config.engine.memory_mib_max) {
         bail!("`engine.memory_mib_max` is 16 to 1024");
     }
+    plans(&config).context("`plans`")?;
     if config.listen.plain_http == PlainHttp::Loopback {
         for (key, address) in [("listen.plugins", config.listen.plugins), ("listen.control", config.listen.control)] {
             if !address.ip().is_loopback() {
@@ -209,6 +215,13 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// The plans, checked against what this host has.
+pub fn plans(config: &Config) -> Result<Plans> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores_count = u32::try_from(cores).unwrap_or(u32::MAX);
+    Ok(Plans::new(&config.plans, Ceiling { cores_count, slots_count: (config.engine.slots / 4).max(1) })?)
 }
 
 /// Every value with its source.

@@ -85,6 +85,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let metering = tokio::spawn(wired.metering.clone().run(stopping.clone()));
+    let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -102,6 +103,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let _ = stop.send(true);
     let _ = tokio::join!(data_plane, control_plane);
     let _ = metering.await;
+    let _ = quotas.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())
@@ -115,6 +117,7 @@ async fn drain(wired: &Wired) {
             tracing::error!(%error, "the audit log is not complete");
         }
         wired.metering.flush().await;
+        wired.quotas.flush().await;
         if let Err(error) = wired.store.clone().close().await {
             tracing::error!(%error, "the store did not close in order; it mends itself at the next start");
         }

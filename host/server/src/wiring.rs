@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs};
+use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, stored_policy};
 use ringfence_core::{Budget, Clock, Entropy};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
@@ -39,6 +39,8 @@ pub struct Wired {
     pub audit: Audit,
     /// For the drain.
     pub metering: Metering,
+    /// Keeps what tenants use of a day, and for the drain.
+    pub quotas: Quotas,
     /// For the drain.
     pub logs: GuestLogs,
     /// For the drain.
@@ -100,6 +102,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         clock: clock.clone(),
         entropy: entropy.clone(),
     })?;
+    let quotas = open_quotas(config, &tenants, &engine, &clock).await?;
     let logs = GuestLogs::new(clock.clone(), tokio::runtime::Handle::current());
     let rehearsal: Rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
     let domain = Some(config.listen.domain.clone()).filter(|domain| !domain.is_empty());
@@ -112,6 +115,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         policy: policy.clone(),
         engine: engine.clone(),
         capabilities: Arc::new(capabilities),
+        quotas: quotas.clone(),
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
@@ -125,6 +129,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         policy,
         registry,
         engine,
+        quotas: quotas.clone(),
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
@@ -137,7 +142,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
             operator_token_file: Some(place.data.join("operator.token")),
         },
     });
-    Ok(Wired { gateway, control, identity, audit, metering, logs, store })
+    Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
 }
 
 /// A damaged store was set aside at an earlier start. Coming up empty then would look like every tenant had gone, and a
@@ -176,6 +181,19 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>) -> Result<Po
             .with_context(|| format!("the policy of tenant `{}`", record.id))?;
     }
     Ok(policy)
+}
+
+/// Every tenant's quota and standing, in force before the first call.
+async fn open_quotas(config: &Config, tenants: &Tenants, engine: &Engine, clock: &Arc<dyn Clock>) -> Result<Quotas> {
+    let quotas = Quotas::new(crate::config::plans(config)?, engine.clone(), clock.clone());
+    for record in tenants.list().await? {
+        let Some(store) = tenants.open_tenant(&record.id) else { continue };
+        quotas.open(&store, &record.quota).await.with_context(|| format!("the quota of tenant `{}`", record.id))?;
+        if record.state == TenantState::Suspended {
+            engine.scheduler().suspend(&record.id);
+        }
+    }
+    Ok(quotas)
 }
 
 /// The compile child is this very program, under another verb.

@@ -4,7 +4,7 @@
 //! Must never acknowledge what is not durable, and never let a write of a deleted tenant through. A read may see a batch a
 //! moment before it is durable; nothing that depends on it can become durable earlier, because there is one log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
@@ -21,8 +21,9 @@ use tokio::time::timeout;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
-use crate::key::{AREA_FILES, AREA_RECORDS, Uid, area, successor};
-use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
+use crate::held::{self, Counting};
+use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, Uid, area, successor};
+use crate::record::{Commit, FileRef, Stored, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_free, mark};
 use crate::tenant_store::{Tenant, value_path};
 
@@ -69,6 +70,9 @@ pub(crate) struct Batch {
     pub(crate) tenant: Arc<Tenant>,
     /// INVARIANT: one change a key, so that a value file is either referred to or in `files`.
     pub(crate) writes: BTreeMap<Vec<u8>, Option<Payload>>,
+    /// Which of them count as bytes that the tenant holds.
+    pub(crate) counted: BTreeSet<Vec<u8>>,
+    pub(crate) counting: Counting,
     pub(crate) checks: Vec<Check>,
     pub(crate) files: PendingFiles,
 }
@@ -279,9 +283,11 @@ impl Writer {
         self.counters.revision.store(revision, Ordering::Relaxed);
         writes.push(Write { key: REVISION_KEY.to_vec(), value: Some(revision.to_be_bytes().to_vec()) });
         let mut replaced = Vec::new();
+        let (mut gone, mut added) = (0_u64, 0_u64);
         let Tenant { uid, keys, entropy, .. } = &*batch.tenant;
         for (key, payload) in &batch.writes {
-            if let Some(old) = self.old_file(&batch.tenant, key)? {
+            let (old_bytes, old_file) = held::under(&*self.engine, keys, key)?;
+            if let Some(old) = old_file {
                 replaced.push(value_path(uid, &old.id));
                 writes.push(Write { key: index_key(uid, &old.id), value: None });
             }
@@ -293,8 +299,13 @@ impl Writer {
                     Some(seal_file_ref(keys, key, revision, *file, entropy.as_ref())?)
                 }
             };
+            if batch.counted.contains(key) {
+                gone = gone.saturating_add(old_bytes);
+                added = added.saturating_add(held::of(key, value.as_deref(), payload.as_ref()));
+            }
             writes.push(Write { key: key.clone(), value });
         }
+        writes.extend(held::count(&*self.engine, &batch.tenant, batch.counting, gone, added)?);
         Ok(Prepared { commit: Commit { revision }, writes, replaced })
     }
 
@@ -309,20 +320,6 @@ impl Writer {
                 stored.open(&tenant.keys, key)?;
                 Ok(stored.revision == *revision)
             }
-        }
-    }
-
-    /// The value file that a write to this key makes superfluous.
-    fn old_file(&self, tenant: &Tenant, key: &[u8]) -> Result<Option<FileRef>, StoreError> {
-        let Some(bytes) = self.engine.get(key)? else { return Ok(None) };
-        // A damaged record can be written over and deleted; its file, if it had one, stays until the tenant goes.
-        let Ok(stored) = Stored::parse(&bytes) else { return Ok(None) };
-        if !stored.is_in_file() {
-            return Ok(None);
-        }
-        match stored.open(&tenant.keys, key) {
-            Ok(Content::InFile(file)) => Ok(Some(file)),
-            _ => Ok(None),
         }
     }
 
@@ -365,7 +362,7 @@ impl Writer {
 
     /// Removes every record of a tenant that is gone. Needs no space on the disk beyond the floor.
     fn erase(&self, uid: &Uid) -> Result<(), StoreError> {
-        for kind in [AREA_RECORDS, AREA_FILES] {
+        for kind in [AREA_RECORDS, AREA_FILES, AREA_HELD] {
             let prefix = area(kind, uid);
             let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
             loop {

@@ -39,6 +39,12 @@ pub enum StoreError {
         /// What is kept free.
         floor_bytes: u64,
     },
+    /// The tenant holds as much as it may; nothing was written. Deleting still works.
+    #[error("the tenant's quota of {bytes_max} bytes of storage is used up")]
+    Quota {
+        /// What it may hold.
+        bytes_max: u64,
+    },
     /// The disk failed. A write that got this answer may or may not be there later; it was not acknowledged.
     #[error("the store is unavailable: {reason}")]
     Unavailable {
@@ -102,6 +108,7 @@ impl StoreError {
             | Self::Exists
             | Self::UnknownTenant
             | Self::Missing
+            | Self::Quota { .. }
             | Self::TooLarge { .. }
             | Self::BadToken
             | Self::BadBlobId => Blame::Caller,

@@ -22,6 +22,10 @@ pub const KEY_SEGMENTS_COUNT_MAX: usize = 16;
 pub(crate) const AREA_RECORDS: u8 = 1;
 /// First byte of the index of value files on disk.
 pub(crate) const AREA_FILES: u8 = 2;
+/// First byte of the counts of bytes held, one a tenant.
+pub(crate) const AREA_HELD: u8 = 3;
+/// First segments of the names whose records count as what a tenant keeps: what its guests and its people put there.
+pub(crate) const COUNTED: [&str; 3] = ["kv", "config", "secret"];
 /// Length of a tenant's uid.
 pub(crate) const UID_BYTES: usize = 16;
 
@@ -98,6 +102,10 @@ impl Key {
     #[must_use]
     pub fn number(self, number: u64) -> Self {
         self.push(number)
+    }
+    /// Whether the record counts as bytes that the tenant holds.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(self.0.first(), Some(Segment::Name(first)) if COUNTED.contains(&first.as_str()))
     }
     /// Its segments.
     pub fn segments(&self) -> &[Segment] {

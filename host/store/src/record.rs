@@ -100,6 +100,11 @@ pub enum Op {
         /// Under which name.
         key: Key,
     },
+    /// Counts bytes that lie in a file of their own as held by the tenant, with what the batch writes or not at all.
+    Hold {
+        /// How many.
+        bytes: u64,
+    },
 }
 
 impl Op {
@@ -122,6 +127,7 @@ impl fmt::Debug for Op {
         match self {
             Self::Put { key, value } => write!(f, "put {key:?} ({} bytes)", value.len()),
             Self::Delete { key } => write!(f, "delete {key:?}"),
+            Self::Hold { bytes } => write!(f, "hold {bytes} bytes"),
         }
     }
 }

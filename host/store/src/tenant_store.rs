@@ -2,12 +2,12 @@
 //!
 //! Must never hand out a value whose seal does not fit the name, the tenant and the revision it was found under.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use data_encoding::HEXLOWER;
 use ringfence_core::limits::PAGE_COUNT_MAX;
@@ -21,6 +21,7 @@ use crate::blobs::{Blobs, READ_BYTES};
 use crate::commit::{Batch, Check, Payload, PendingFiles};
 use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
+use crate::held::{self, Counting};
 use crate::key::{Key, Uid, successor};
 use crate::record::{
     Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
@@ -52,6 +53,9 @@ pub(crate) struct Tenant {
     pub(crate) uid: Uid,
     pub(crate) keys: TenantKeys,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// What the tenant may hold, and how often more was refused.
+    pub(crate) held_bytes_max: AtomicU64,
+    pub(crate) held_refused_count: AtomicU64,
     state: AtomicU8,
 }
 
@@ -63,7 +67,15 @@ impl Tenant {
         entropy: Arc<dyn Entropy>,
         state: TenantState,
     ) -> Self {
-        Self { id, uid, keys, entropy, state: AtomicU8::new(state as u8) }
+        Self {
+            id,
+            uid,
+            keys,
+            entropy,
+            held_bytes_max: AtomicU64::new(u64::MAX),
+            held_refused_count: AtomicU64::new(0),
+            state: AtomicU8::new(state as u8),
+        }
     }
     pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
         if self.state.load(Ordering::Acquire) == GONE { Err(StoreError::Gone) } else { Ok(()) }
@@ -86,6 +98,9 @@ impl TenantStore {
     }
     pub(crate) fn shared(&self) -> &Arc<Tenant> {
         &self.tenant
+    }
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
     pub(crate) fn engine(&self) -> &dyn Engine {
         &*self.store.0.engine
@@ -159,15 +174,33 @@ impl TenantStore {
         check_size(&ops, &preconditions)?;
         let checks =
             preconditions.into_iter().map(|precondition| self.check(&precondition)).collect::<Result<_, _>>()?;
-        let mut values = BTreeMap::new();
+        let (mut values, mut counted, mut hold) = (BTreeMap::new(), BTreeSet::new(), 0_u64);
         for op in ops {
-            match op {
-                Op::Put { key, value } => values.insert(self.seal(&key)?, Some(Zeroizing::new(value))),
-                Op::Delete { key } => values.insert(self.seal(&key)?, None),
+            let (key, value) = match op {
+                Op::Put { key, value } => (key, Some(Zeroizing::new(value))),
+                Op::Delete { key } => (key, None),
+                Op::Hold { bytes } => {
+                    hold = hold.saturating_add(bytes);
+                    continue;
+                }
             };
+            let stored_key = self.seal(&key)?;
+            if key.is_counted() {
+                counted.insert(stored_key.clone());
+            }
+            values.insert(stored_key, value);
         }
+        // Before any file is written: what is refused must not cost the disk anything. The commit thread counts again.
+        held::look_ahead(&*self.store.0.engine, &self.tenant, &values, &counted, hold)?;
         let files = PendingFiles { files: self.store.0.files.clone(), uid: self.tenant.uid, ids: Vec::new() };
-        let mut batch = Batch { tenant: Arc::clone(&self.tenant), writes: BTreeMap::new(), checks, files };
+        let mut batch = Batch {
+            tenant: Arc::clone(&self.tenant),
+            writes: BTreeMap::new(),
+            counted,
+            counting: Counting::Add(hold),
+            checks,
+            files,
+        };
         for (key, value) in values {
             let payload = match value {
                 Some(value) if value.len() > INLINE_BYTES_MAX => {
@@ -368,5 +401,15 @@ pub(crate) mod tests {
         let entropy = Counting(AtomicU8::new(seed));
         let root = RootKey::open_or_create(&uri, &entropy).unwrap();
         root.new_tenant_key("acme", &entropy).unwrap().0
+    }
+
+    /// A tenant made without the list of tenants.
+    pub(crate) fn tenant_in(store: &Store) -> TenantStore {
+        let (uid, entropy) = ([7; 16], Arc::new(Counting(AtomicU8::new(0))));
+        for directory in [value_directory(&uid), crate::blobs::directory(&uid)] {
+            store.0.files.make_directory(&directory).unwrap();
+        }
+        let tenant = Tenant::new("acme".parse().ok(), uid, test_keys(1), entropy, TenantState::Active);
+        TenantStore::new(store.clone(), tenant)
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
-use ringfence_core::{Clock, Entropy, TenantId};
+use ringfence_core::{Clock, Entropy, QuotaChoice, TenantId};
 use ringfence_keys::{RootKey, TenantKeys, WrappedKey};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -61,6 +61,9 @@ pub struct TenantRecord {
     pub state: TenantState,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Its plan, and what differs from it; the standard plan for a tenant from before there were plans.
+    #[serde(default)]
+    pub quota: QuotaChoice,
 }
 
 /// All tenants. Cheap to clone.
@@ -138,6 +141,16 @@ impl Tenants {
 
     /// Makes a tenant with a key of its own; [`StoreError::Exists`] when the name is taken, by one being deleted too.
     pub async fn create(&self, id: &TenantId, display_name: &str) -> Result<TenantRecord, StoreError> {
+        self.create_with(id, display_name, QuotaChoice::default()).await
+    }
+
+    /// As [`Tenants::create`], with a plan and what differs from it.
+    pub async fn create_with(
+        &self,
+        id: &TenantId,
+        display_name: &str,
+        quota: QuotaChoice,
+    ) -> Result<TenantRecord, StoreError> {
         if display_name.len() > DISPLAY_NAME_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "a display name", max: DISPLAY_NAME_BYTES_MAX as u64 });
         }
@@ -155,6 +168,7 @@ impl Tenants {
             display_name: display_name.to_owned(),
             state: TenantState::Active,
             created_at: self.0.clock.now(),
+            quota,
         };
         let stored = StoredTenant { record: record.clone(), phase: Phase::Live };
         // The key first: a tenant without its key would be lost, a key without its tenant is a small useless file.
@@ -191,17 +205,12 @@ impl Tenants {
 
     /// Suspends or resumes a tenant; [`TenantStore::state`] of every handle says so from then on.
     pub async fn set_state(&self, id: &TenantId, state: TenantState) -> Result<TenantRecord, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let mut known =
-            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
-        known.stored.record.state = state;
-        self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
-        if let Some(view) = &known.view {
-            view.shared().set_state(state);
-        }
-        let record = known.stored.record.clone();
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
-        Ok(record)
+        self.change(id, |record| record.state = state).await
+    }
+
+    /// Writes down what was chosen for a tenant; others put it into force.
+    pub async fn set_quota(&self, id: &TenantId, quota: QuotaChoice) -> Result<TenantRecord, StoreError> {
+        self.change(id, |record| record.quota = quota).await
     }
 
     /// The view of a tenant; none when there is none of that name, it is being deleted, or its key is missing. Answers from
@@ -222,6 +231,20 @@ impl Tenants {
         }
         self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known.clone());
         self.finish_deletion(&known.stored).await
+    }
+
+    async fn change(&self, id: &TenantId, act: impl FnOnce(&mut TenantRecord)) -> Result<TenantRecord, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let mut known =
+            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        act(&mut known.stored.record);
+        self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
+        if let Some(view) = &known.view {
+            view.shared().set_state(known.stored.record.state);
+        }
+        let record = known.stored.record.clone();
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
+        Ok(record)
     }
 
     async fn finish_deletion(&self, stored: &StoredTenant) -> Result<(), StoreError> {

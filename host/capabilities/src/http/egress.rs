@@ -20,11 +20,13 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpH
 
 use super::address::{self, AddressRange};
 use super::body::{Answer, AnswerLimits, counted};
+use super::charge::Charged;
 use super::connect::{self, Resolver};
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::logging::Notebook;
 use crate::logs::LogLevel;
+use crate::quota::Ledger;
 
 /// Bytes a guest may hand over in one write of a body.
 const CHUNK_BYTES_MAX: usize = 32 << 10;
@@ -86,6 +88,7 @@ pub(crate) struct Gate {
     grants: LiveGrants,
     meter: Arc<Meter>,
     notebook: Arc<Notebook>,
+    ledger: Arc<Ledger>,
 }
 
 /// Where a request goes, parsed once.
@@ -155,8 +158,9 @@ impl Gate {
         grants: LiveGrants,
         meter: Arc<Meter>,
         notebook: Arc<Notebook>,
+        ledger: Arc<Ledger>,
     ) -> Self {
-        Self { outbound, plugin, grants, meter, notebook }
+        Self { outbound, plugin, grants, meter, notebook, ledger }
     }
 
     /// Whether the request may go out, before anything is resolved.
@@ -178,6 +182,10 @@ impl Gate {
             );
             return Err(HttpError::HttpRequestDenied);
         }
+        self.ledger.egress_request().map_err(|exhausted| {
+            self.notebook.own(LogLevel::Warn, &format!("outgoing request to `{text}` was refused: {exhausted}"));
+            HttpError::InternalError(Some(exhausted.to_string()))
+        })?;
         Ok(origin)
     }
 }
@@ -194,13 +202,15 @@ impl WasiHttpHooks for Gate {
             Err(error) => return Box::new(async move { Err(error) }),
         };
         let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
+        let ledger = Arc::clone(&self.ledger);
+        let request = request.map(|body| Charged::wrap(body, &ledger));
         let meter = Arc::clone(&self.meter);
         // Names, handshakes and sockets are the I/O runtime's work, also when the guest's own worker polls for the answer.
         let task =
             self.outbound.io.spawn(async move { outbound.send(&origin, request, options, &notebook, meter).await });
         let task = AbortOnDrop(task);
         Box::new(async move {
-            let answer = task.wait().await?;
+            let answer = task.wait().await?.map(|body| Charged::wrap(body, &ledger));
             let end: SendEnd = Box::new(async { Ok(()) });
             Ok((answer, end))
         })

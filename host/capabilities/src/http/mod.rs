@@ -5,6 +5,7 @@
 
 pub mod address;
 mod body;
+mod charge;
 mod connect;
 mod egress;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use ringfence_core::{Budget, Capability};
+use ringfence_core::{Budget, Capability, Quota};
 use ringfence_engine::Meter;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -76,7 +76,8 @@ async fn setup(grants: &[&str], config: EgressConfig, budget: Budget) -> Setup {
     let rig = Rig::new(&[(Capability::Http, grants)]).await;
     let meter = Meter::new(budget);
     let outbound = Outbound::new(config, tokio::runtime::Handle::current()).unwrap();
-    let gate = Gate::new(outbound, "webhook".parse().unwrap(), rig.live(), Arc::clone(&meter), rig.notebook(&meter));
+    let (notebook, ledger) = (rig.notebook(&meter), Arc::clone(&rig.ledger));
+    let gate = Gate::new(outbound, "webhook".parse().unwrap(), rig.live(), Arc::clone(&meter), notebook, ledger);
     Setup { rig, gate }
 }
 
@@ -109,6 +110,27 @@ async fn a_granted_origin_is_reached_in_origin_form_with_its_host() {
     assert!(head.contains(&format!("host: {address}\r\n")), "{head}");
     assert!(!head.to_lowercase().contains("authorization"), "{head}");
     assert!(setup.rig.lines.messages().is_empty());
+}
+
+#[tokio::test]
+async fn a_tenant_that_sent_enough_for_a_day_is_refused_until_its_quota_is_raised() {
+    let (address, _asked) = server(OK).await;
+    let origin = format!("http://{address}");
+    let mut setup = setup(&[&origin], allowing(address), Budget::DEFAULT).await;
+    let quota = Quota { egress_requests_per_day: 2, egress_bytes_per_day: 8, ..Quota::STANDARD };
+    setup.rig.ledger.set(quota);
+    let answer = get(&mut setup.gate, &origin).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello");
+    let cut = get(&mut setup.gate, &origin).await.unwrap().into_body().collect().await.unwrap_err();
+    assert!(cut.to_string().contains("8 bytes of outgoing traffic a day is used up"), "{cut}");
+    let refused = get(&mut setup.gate, &origin).await.unwrap_err();
+    assert!(refused.to_string().contains("2 outgoing requests a day is used up"), "{refused}");
+    assert!(setup.rig.lines.messages()[0].contains("outgoing requests a day"), "the owner is told");
+    let used = setup.rig.ledger.usage().unwrap();
+    assert_eq!((used.day.egress_requests_count, used.day.egress_bytes, used.egress_refused_count), (2, 5, 2));
+    setup.rig.ledger.set(Quota::STANDARD);
+    let answer = get(&mut setup.gate, &origin).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello");
 }
 
 #[tokio::test]

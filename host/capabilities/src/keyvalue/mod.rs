@@ -80,7 +80,10 @@ impl From<StoreError> for KvError {
     fn from(error: StoreError) -> Self {
         // The guest learns that the store did not do it, not why: causes are the host's business.
         tracing::debug!(%error, "a key-value call failed");
-        Self::Other("the store is unavailable".to_owned())
+        match error {
+            StoreError::Quota { .. } => Self::Other(error.to_string()),
+            _ => Self::Other("the store is unavailable".to_owned()),
+        }
     }
 }
 
@@ -102,6 +105,7 @@ impl View<'_> {
         let bound = self.bound()?;
         bound.call()?;
         bound.check(&name)?;
+        bound.operate(1)?;
         Ok(name)
     }
 
@@ -155,6 +159,7 @@ impl View<'_> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
         few(keys.len())?;
+        bound.operate(keys.len() as u64)?;
         let mut found = Vec::with_capacity(keys.len());
         let mut bytes = 0_usize;
         for key in keys {
@@ -171,6 +176,7 @@ impl View<'_> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
         few(pairs.len())?;
+        bound.operate(pairs.len() as u64)?;
         little(pairs.iter().map(|(_, value)| value.len()).fold(0, usize::saturating_add))?;
         let mut ops = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
@@ -185,6 +191,7 @@ impl View<'_> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
         few(keys.len())?;
+        bound.operate(keys.len() as u64)?;
         let mut ops = Vec::with_capacity(keys.len());
         for key in keys {
             bound.call()?;
@@ -243,6 +250,7 @@ impl View<'_> {
         let bound = self.bound().map_err(KvError::from)?;
         bound.call().map_err(KvError::from)?;
         bound.check(&bucket)?;
+        bound.operate(1)?;
         let key = bound.key(&bucket, &name)?;
         let put = Op::Put { key: key.clone(), value: checked(value)? };
         match bound.store.batch(vec![put], vec![unchanged(&key, revision)]).await {
@@ -264,6 +272,11 @@ impl From<KvError> for SwapError {
 impl Bound {
     fn check(&self, bucket: &ResourceName) -> Answer<()> {
         if self.may(Capability::Keyvalue, bucket.as_str()) { Ok(()) } else { Err(KvError::AccessDenied) }
+    }
+
+    /// Counts operations against the tenant's rate; over it the call is refused, in words.
+    fn operate(&self, count: u64) -> Answer<()> {
+        self.ledger.storage_ops(count).map_err(|exhausted| KvError::Other(exhausted.to_string()))
     }
 
     fn prefix(&self, bucket: &ResourceName) -> Key {

@@ -1,6 +1,6 @@
 //! Both spellings of key-value, called as a guest's imports are.
 
-use ringfence_core::{Budget, Capability};
+use ringfence_core::{Budget, Capability, Quota};
 use wasmtime::component::Resource;
 
 use super::Bucket;
@@ -235,4 +235,29 @@ async fn keys_and_values_have_limits() {
     assert!(draft::HostBucket::set(&mut view, same(&bucket), "k".into(), large).await.unwrap().is_err());
     draft::HostBucket::set(&mut view, same(&bucket), "word".into(), b"word".to_vec()).await.unwrap().unwrap();
     assert!(Atomics::increment(&mut view, same(&bucket), "word".into(), 1).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn operations_and_bytes_over_the_tenants_quota_are_refused_in_words_until_it_is_raised() {
+    let rig = Rig::new(DEFAULT).await;
+    let mut guest = rig.guest(Budget::DEFAULT);
+    let bucket = open(&mut guest, "").await;
+    let mut set = async |bytes: usize| {
+        let mut view = guest.view();
+        match draft::HostBucket::set(&mut view, same(&bucket), "k".into(), vec![0; bytes]).await.unwrap() {
+            Ok(()) => "set".to_owned(),
+            Err(draft::Error::Other(why)) => why,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    rig.ledger.set(Quota { storage_ops_per_second: 2, storage_bytes: 2_000, ..Quota::STANDARD });
+    assert_eq!(set(100).await, "set");
+    assert_eq!(set(2_000).await, "the tenant's quota of 2000 bytes of storage is used up");
+    assert_eq!(set(100).await, "the tenant's quota of 2 storage operations a second is used up");
+    let used = rig.ledger.usage().unwrap();
+    assert_eq!((used.storage_refused_count, used.storage_ops_refused_count), (1, 1));
+    assert!((100..400).contains(&used.storage_bytes), "{used:?}");
+    rig.ledger.set(Quota { storage_bytes: 4_000, ..Quota::STANDARD });
+    rig.pass(1);
+    assert_eq!(set(2_000).await, "set");
 }

@@ -21,7 +21,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Ship", &["push", "deploy", "rollback", "diff"]),
     ("See", &["logs", "status", "usage", "top", "why"]),
     ("Give", &["grant", "revoke", "grants", "secret", "config"]),
-    ("Govern", &["tenant", "token", "policy", "audit"]),
+    ("Govern", &["tenant", "quota", "token", "policy", "audit"]),
     ("Operate", &["serve", "doctor"]),
     ("Self", &["login", "whoami", "use", "completions", "version"]),
 ];
@@ -71,6 +71,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("token list", "ringfence token list\nringfence token list --operator"),
     ("token revoke", "ringfence token revoke k7m2q4"),
+    ("quota show", "ringfence quota show acme"),
+    ("quota set", "ringfence quota set acme --plan free\nringfence quota set acme --cpu-permille 500 --plugins 20"),
     ("policy show", "ringfence policy show"),
     ("policy apply", "ringfence policy apply acme.cedar"),
     ("audit list", "ringfence audit list --from 40\nringfence audit list --operator"),

@@ -1,7 +1,8 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    AuditCommand, Command, ConfigCommand, PolicyCommand, SecretCommand, TenantCommand, TokenCommand, UsageCommand, command,
+    AuditCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
+    UsageCommand, command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};
@@ -13,6 +14,7 @@ pub mod grants;
 pub mod local;
 pub mod logs;
 pub mod policies;
+pub mod quota;
 pub mod session;
 pub mod ship;
 pub mod tenants;
@@ -71,6 +73,8 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Token(TokenCommand::Create(args)) => tokens::create(cx, args).await,
         Command::Token(TokenCommand::List(args)) => tokens::list(cx, args).await,
         Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
+        Command::Quota(QuotaCommand::Show(args)) => quota::show(cx, args).await,
+        Command::Quota(QuotaCommand::Set(args)) => quota::set(cx, args).await,
         Command::Policy(PolicyCommand::Show) => policies::show(cx).await,
         Command::Policy(PolicyCommand::Apply(args)) => policies::apply(cx, args).await,
         Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,

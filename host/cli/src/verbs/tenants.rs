@@ -12,7 +12,11 @@ use crate::table::table;
 /// `ringfence tenant create`.
 pub async fn create(cx: &mut Context<'_>, args: &TenantCreateArgs) -> Result<Exit, CliError> {
     let api = cx.operator()?;
-    let new = NewTenant { name: args.name.to_string(), display_name: args.display_name.clone() };
+    let new = NewTenant {
+        name: args.name.to_string(),
+        display_name: args.display_name.clone(),
+        plan: args.plan.as_ref().map(ToString::to_string),
+    };
     let request = Request::post("/tenants", serde_json::to_value(&new).unwrap_or_default());
     let answer = api.send::<TenantView>(&request).await?;
     cx.print(&answer, |tenant| {
@@ -84,7 +88,7 @@ async fn change(cx: &mut Context<'_>, args: &TenantNameArgs, act: &str, done: &s
 
 fn tenant_text(tenant: &TenantView) -> String {
     format!(
-        "tenant     {}\nname       {}\nstate      {}\ncreated    {}\naudit key  {}\n",
-        tenant.name, tenant.display_name, tenant.state, tenant.created_at, tenant.audit_vkey
+        "tenant     {}\nname       {}\nstate      {}\nplan       {}\ncreated    {}\naudit key  {}\n",
+        tenant.name, tenant.display_name, tenant.state, tenant.plan, tenant.created_at, tenant.audit_vkey
     )
 }

@@ -12,4 +12,5 @@ mod errors;
 mod harness;
 mod help;
 mod protocol;
+mod quota;
 mod streams;

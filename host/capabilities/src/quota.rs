@@ -1,0 +1,338 @@
+//! The quotas of all tenants, in force: one [`Ledger`] a tenant, asked by whoever spends.
+//!
+//! A change is in force for the next thing that asks. Rates live in memory alone; what was used of a day is kept in the
+//! tenant's store every few seconds and at the drain, so a host that is killed forgets at most those seconds of it. Must
+//! never make a ledger for a tenant that nobody opened, or a deleted one would come back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ringfence_core::quota::{DayUse, TokenBucket, add_within};
+use ringfence_core::{Clock, Exhausted, Plans, Quota, QuotaChoice, QuotaError, TenantId};
+use ringfence_engine::scheduler::TenantShare;
+use ringfence_engine::{Engine, MemoryPool};
+use ringfence_store::{Key, StoreError, TenantStore};
+use tokio::sync::watch;
+
+use crate::error::CapabilitiesError;
+
+/// How often what was used of a day is written.
+const KEEP_EVERY: Duration = Duration::from_secs(3);
+const SECONDS_PER_DAY: i64 = 86_400;
+const MS_PER_SECOND: u64 = 1_000;
+
+/// The quotas of all tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Quotas(Arc<Inner>);
+
+struct Inner {
+    plans: Plans,
+    clock: Arc<dyn Clock>,
+    engine: Engine,
+    ledgers: RwLock<HashMap<TenantId, Arc<Ledger>>>,
+}
+
+/// One tenant's quota and what it uses of it.
+pub struct Ledger {
+    clock: Arc<dyn Clock>,
+    store: TenantStore,
+    quota: ArcSwap<Quota>,
+    rates: Mutex<Rates>,
+    day: Mutex<Day>,
+    memory: Arc<MemoryPool>,
+    refused: Refused,
+}
+
+struct Rates {
+    requests: TokenBucket,
+    storage_ops: TokenBucket,
+}
+
+#[derive(Default)]
+struct Day {
+    used: DayUse,
+    kept: DayUse,
+}
+
+#[derive(Default)]
+struct Refused {
+    requests: AtomicU64,
+    storage_ops: AtomicU64,
+    egress: AtomicU64,
+    logs: AtomicU64,
+}
+
+/// What a tenant uses now, and what was refused it since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerUse {
+    /// Memory of running invocations, bytes.
+    pub memory_bytes: u64,
+    /// Bytes held in the store.
+    pub storage_bytes: u64,
+    /// Calls of about the last second.
+    pub requests_this_second: u64,
+    /// Key-value operations of about the last second.
+    pub storage_ops_this_second: u64,
+    /// What was used of the day.
+    pub day: DayUse,
+    /// Calls refused.
+    pub requests_refused_count: u64,
+    /// Growth of memory refused.
+    pub memory_refused_count: u64,
+    /// Writes refused for want of storage.
+    pub storage_refused_count: u64,
+    /// Key-value operations refused.
+    pub storage_ops_refused_count: u64,
+    /// Outgoing requests refused or cut.
+    pub egress_refused_count: u64,
+    /// Lines of guest log dropped.
+    pub log_refused_count: u64,
+}
+
+// === impl Quotas ===
+
+impl Quotas {
+    /// No tenant yet.
+    pub fn new(plans: Plans, engine: Engine, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner { plans, clock, engine, ledgers: RwLock::default() }))
+    }
+
+    /// What a choice comes to, if it can be made; changes nothing.
+    pub fn check(&self, choice: &QuotaChoice) -> Result<Quota, QuotaError> {
+        self.0.plans.check(choice)
+    }
+
+    /// Opens a tenant's ledger, with what it used of this day before a restart, and puts its quota into force.
+    pub async fn open(&self, store: &TenantStore, choice: &QuotaChoice) -> Result<(), CapabilitiesError> {
+        let Some(tenant) = store.tenant() else { return Ok(()) };
+        let quota = self.0.plans.effective(choice)?;
+        let used = store.get_json::<DayUse>(&day_key()).await?.unwrap_or_default();
+        let ledger = Arc::new(Ledger::new(store.clone(), quota, used, Arc::clone(&self.0.clock)));
+        self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), ledger);
+        self.enforce(tenant, &quota);
+        Ok(())
+    }
+
+    /// Puts another choice into force, for everything that asks from now on.
+    pub fn change(&self, tenant: &TenantId, choice: &QuotaChoice) -> Result<Quota, QuotaError> {
+        let quota = self.0.plans.effective(choice)?;
+        if let Some(ledger) = self.of(tenant) {
+            ledger.set(quota);
+            self.enforce(tenant, &quota);
+        }
+        Ok(quota)
+    }
+
+    /// A tenant's ledger; none for a tenant that is not open.
+    pub fn of(&self, tenant: &TenantId) -> Option<Arc<Ledger>> {
+        self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// Lets go of a deleted tenant.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    }
+
+    /// Writes what was used of the day every few seconds until `stop` turns true, and once more then.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let stopping = tokio::select! {
+                () = tokio::time::sleep(KEEP_EVERY) => false,
+                _ = stop.wait_for(|stopping| *stopping) => true,
+            };
+            self.flush().await;
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Writes what was used of the day. What cannot be written now is written the next time.
+    pub async fn flush(&self) {
+        let ledgers: Vec<Arc<Ledger>> =
+            self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for ledger in ledgers {
+            if let Err(error) = ledger.keep().await {
+                let tenant = ledger.store.label();
+                tracing::warn!(tenant, %error, "what a tenant used today is not written yet");
+            }
+        }
+    }
+
+    fn enforce(&self, tenant: &TenantId, quota: &Quota) {
+        let share = TenantShare {
+            weight: quota.weight,
+            cpu_permille: quota.cpu_permille,
+            cpu_burst_us: quota.cpu_burst_us,
+            concurrency_count: quota.concurrency_count,
+        };
+        self.0.engine.scheduler().set_share(tenant, share);
+    }
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    pub(crate) fn new(store: TenantStore, quota: Quota, used: DayUse, clock: Arc<dyn Clock>) -> Self {
+        let now = clock.monotonic();
+        store.set_held_bytes_max(quota.storage_bytes);
+        Self {
+            store,
+            rates: Mutex::new(Rates {
+                requests: TokenBucket::full(quota.requests_per_second, now),
+                storage_ops: TokenBucket::full(quota.storage_ops_per_second, now),
+            }),
+            day: Mutex::new(Day { used, kept: used }),
+            memory: MemoryPool::new(quota.memory_bytes),
+            refused: Refused::default(),
+            quota: ArcSwap::from_pointee(quota),
+            clock,
+        }
+    }
+
+    /// The quota in force.
+    pub fn quota(&self) -> Quota {
+        **self.quota.load()
+    }
+
+    /// The memory that the tenant's running invocations share.
+    pub fn memory(&self) -> &Arc<MemoryPool> {
+        &self.memory
+    }
+
+    /// Counts a call.
+    pub fn request(&self) -> Result<(), Exhausted> {
+        let now = self.clock.monotonic();
+        let taken = self.rates().requests.take(1, now);
+        taken.map_err(|wait_ms| {
+            let max = self.quota.load().requests_per_second;
+            refuse(&self.refused.requests, "requests a second", max, Some(wait_ms))
+        })
+    }
+
+    /// Counts key-value operations.
+    pub(crate) fn storage_ops(&self, count: u64) -> Result<(), Exhausted> {
+        let now = self.clock.monotonic();
+        let taken = self.rates().storage_ops.take(count, now);
+        taken.map_err(|wait_ms| {
+            let max = self.quota.load().storage_ops_per_second;
+            refuse(&self.refused.storage_ops, "storage operations a second", max, Some(wait_ms))
+        })
+    }
+
+    /// Counts an outgoing request.
+    pub(crate) fn egress_request(&self) -> Result<(), Exhausted> {
+        let max = self.quota.load().egress_requests_per_day;
+        let fits = self.today(|used| add_within(&mut used.egress_requests_count, 1, max));
+        if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.egress, "outgoing requests a day", max)) }
+    }
+
+    /// Counts bytes of a body that goes out or comes back.
+    pub(crate) fn egress_bytes(&self, bytes: u64) -> Result<(), Exhausted> {
+        let max = self.quota.load().egress_bytes_per_day;
+        let fits = self.today(|used| add_within(&mut used.egress_bytes, bytes, max));
+        if fits {
+            Ok(())
+        } else {
+            Err(self.refuse_of_day(&self.refused.egress, "bytes of outgoing traffic a day", max))
+        }
+    }
+
+    /// Counts bytes of guest log.
+    pub(crate) fn log_bytes(&self, bytes: u64) -> Result<(), Exhausted> {
+        let max = self.quota.load().log_bytes_per_day;
+        let fits = self.today(|used| add_within(&mut used.log_bytes, bytes, max));
+        if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.logs, "bytes of guest log a day", max)) }
+    }
+
+    /// Takes back bytes of guest log that were counted and then not written.
+    pub(crate) fn unlog_bytes(&self, bytes: u64) {
+        self.today(|used| used.log_bytes = used.log_bytes.saturating_sub(bytes));
+    }
+
+    /// What is used now.
+    pub fn usage(&self) -> Result<LedgerUse, StoreError> {
+        let held = self.store.held()?;
+        let now = self.clock.monotonic();
+        let (requests_this_second, storage_ops_this_second) = {
+            let mut rates = self.rates();
+            (rates.requests.taken(now), rates.storage_ops.taken(now))
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(LedgerUse {
+            memory_bytes: self.memory.bytes(),
+            storage_bytes: held.bytes,
+            requests_this_second,
+            storage_ops_this_second,
+            day: self.today(|used| *used),
+            requests_refused_count: count(&self.refused.requests),
+            memory_refused_count: self.memory.refused_count(),
+            storage_refused_count: held.refused_count,
+            storage_ops_refused_count: count(&self.refused.storage_ops),
+            egress_refused_count: count(&self.refused.egress),
+            log_refused_count: count(&self.refused.logs),
+        })
+    }
+
+    pub(crate) fn set(&self, quota: Quota) {
+        let now = self.clock.monotonic();
+        self.quota.store(Arc::new(quota));
+        {
+            let mut rates = self.rates();
+            rates.requests.set_rate(quota.requests_per_second, now);
+            rates.storage_ops.set_rate(quota.storage_ops_per_second, now);
+        }
+        self.memory.resize(quota.memory_bytes);
+        self.store.set_held_bytes_max(quota.storage_bytes);
+    }
+
+    /// Writes what was used of the day, if it changed.
+    async fn keep(&self) -> Result<(), StoreError> {
+        let used = {
+            let day = self.day();
+            if day.used == day.kept {
+                return Ok(());
+            }
+            day.used
+        };
+        match self.store.put_json(&day_key(), &used).await {
+            Ok(_) => self.day().kept = used,
+            Err(StoreError::Gone) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn today<T>(&self, act: impl FnOnce(&mut DayUse) -> T) -> T {
+        let today = self.clock.now().as_second().div_euclid(SECONDS_PER_DAY);
+        let mut day = self.day();
+        day.used.turn(today);
+        act(&mut day.used)
+    }
+
+    fn refuse_of_day(&self, counter: &AtomicU64, what: &'static str, max: u64) -> Exhausted {
+        let left = SECONDS_PER_DAY.saturating_sub(self.clock.now().as_second().rem_euclid(SECONDS_PER_DAY));
+        let wait_ms = u64::try_from(left).unwrap_or(0).saturating_mul(MS_PER_SECOND);
+        refuse(counter, what, max, Some(wait_ms))
+    }
+
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn day(&self) -> MutexGuard<'_, Day> {
+        self.day.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refuse(counter: &AtomicU64, what: &'static str, max: u64, retry_after_ms: Option<u64>) -> Exhausted {
+    counter.fetch_add(1, Ordering::Relaxed);
+    Exhausted { what, max, retry_after_ms }
+}
+
+fn day_key() -> Key {
+    Key::new(["quota", "day"])
+}
