@@ -105,7 +105,11 @@ async fn a_webhook_verifies_with_a_secret_and_calls_the_allowed_host() -> Result
     let got = received.await??;
     assert!(got.starts_with("POST /in HTTP/1.1"), "{got}");
     assert!(!got.to_lowercase().contains("authorization"), "{got}");
-    Ok(())
+    eventually("what went out is metered", async || {
+        let usage = answer(acme.admin.get(&acme.path("/usage")).send().await?).await?;
+        Ok(usage["total"]["outgoing_count"] == 1 && usage["total"]["egress_out_bytes"] == body.len())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use ringfence_audit::receipt::{ReceiptFault, UsageReceipt, verify, verify_chain};
-use ringfence_audit::{Audit, Day, InvocationRecord, Log, Metering, UsageSum};
+use ringfence_audit::{Audit, Day, InvocationRecord, Log, Metering, TENANTS_TOLD_MAX, UsageSum};
 use ringfence_core::{Blame, Clock, Entropy, InvocationId, PluginName, Usage};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Fault, Faults, Key, Store, TenantStore, Tenants};
@@ -93,6 +93,10 @@ impl World {
     }
 
     fn call(&self, plugin: &str, usage: Usage) {
+        self.call_of(&self.acme, plugin, usage);
+    }
+
+    fn call_of(&self, tenant: &TenantStore, plugin: &str, usage: Usage) {
         let record = InvocationRecord {
             id: InvocationId::random(&*self.entropy),
             plugin: plugin.parse().unwrap(),
@@ -105,7 +109,7 @@ impl World {
             detail: None,
             usage,
         };
-        self.metering.record(&self.acme, record);
+        self.metering.record(tenant, record);
     }
 
     async fn total(&self) -> UsageSum {
@@ -407,4 +411,18 @@ async fn totals_since_the_start_name_tenants_that_exist() {
     world.tenants.delete(&"acme".parse().unwrap()).await.unwrap();
     world.metering.sample().await;
     assert!(world.metering.totals().tenants.is_empty());
+}
+
+#[tokio::test]
+async fn tenants_beyond_those_told_apart_are_summed_together() {
+    let world = World::new().await;
+    world.call("visits", cpu(1));
+    for n in 0..TENANTS_TOLD_MAX {
+        let id = format!("tenant-{n}").parse().unwrap();
+        world.tenants.create(&id, "").await.unwrap();
+        world.call_of(&world.tenants.open_tenant(&id).unwrap(), "visits", cpu(1));
+    }
+    let totals = world.metering.totals();
+    assert_eq!((totals.tenants.len(), totals.other.invocations_count), (TENANTS_TOLD_MAX, 1));
+    assert!(totals.tenants.iter().any(|(id, _)| id.as_str() == "acme"));
 }
