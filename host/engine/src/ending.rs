@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringfence_core::Usage;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
 use crate::error::RunError;
 use crate::meter::Meter;
+use crate::scheduler::Deadline;
 
 /// What an invocation spent and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ struct State {
     failure: Option<RunError>,
     body: Body,
     outcome: Option<oneshot::Sender<Outcome>>,
-    deadline: Option<AbortHandle>,
+    deadline: Option<Deadline>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -53,8 +53,8 @@ impl Ending {
         &self.meter
     }
 
-    /// The timer to stop when all is over.
-    pub(crate) fn guard_with(&self, deadline: AbortHandle) {
+    /// What to let go of when all is over.
+    pub(crate) fn guard_with(&self, deadline: Deadline) {
         self.lock().deadline = Some(deadline);
     }
 
@@ -95,9 +95,7 @@ impl Ending {
             return;
         }
         let Some(result) = state.guest.clone() else { return };
-        if let Some(deadline) = state.deadline.take() {
-            deadline.abort();
-        }
+        state.deadline = None;
         self.meter.freeze();
         if let Some(outcome) = state.outcome.take() {
             // The receiver may be gone: then nobody asks for the outcome, and the meter still has the usage.

@@ -36,7 +36,6 @@ pub struct Engine {
 pub(crate) struct Shared {
     pub(crate) engine: wasmtime::Engine,
     pub(crate) scheduler: Scheduler,
-    pub(crate) io: tokio::runtime::Handle,
     pub(crate) rehearsals: Arc<Semaphore>,
 }
 
@@ -57,7 +56,7 @@ impl Engine {
                 .map_err(|error| EngineError::Start(error.to_string()))?;
         let rehearsals = Arc::new(Semaphore::new(config::REHEARSALS_COUNT_MAX as usize));
         Ok(Self {
-            shared: Arc::new(Shared { engine, scheduler, io: config.io, rehearsals }),
+            shared: Arc::new(Shared { engine, scheduler, rehearsals }),
             compiler: Arc::new(Compiler::new(config.compile)),
             cache: Arc::new(config.cache),
             entropy: config.entropy,

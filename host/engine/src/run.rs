@@ -1,7 +1,6 @@
 //! One invocation: a fresh store, the guest's handler, its answer. The end of the walk of a request.
 //!
-//! Must never poll the guest itself: it is handed to the worker threads, and only the head of the answer is awaited
-//! here. Whatever happens, the slot is given back after the store is gone, and exactly one outcome is sent.
+//! Must never wait for the guest itself: it is handed to the scheduler, and only the head of the answer is awaited here. Whatever happens, the slot is given back after the store is gone, and exactly one outcome is sent.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,7 +23,7 @@ use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
 use crate::guest::{Guest, GuestSetup};
 use crate::meter::{End, Meter};
-use crate::scheduler::{Lane, Slot, Workers};
+use crate::scheduler::{Dispatch, Slot, Workers};
 
 /// LIMIT: most bytes a guest may hand to the host in one call.
 const HOSTCALL_BYTES_MAX: usize = 16 << 20;
@@ -134,15 +133,6 @@ enum Place {
     Rehearsal { _turn: OwnedSemaphorePermit },
 }
 
-impl Place {
-    fn lane(&self) -> Lane {
-        match self {
-            Self::Slot(slot) => Some(slot.tenant().clone()),
-            Self::Rehearsal { .. } => None,
-        }
-    }
-}
-
 type Guarded = Pin<Box<dyn Future<Output = (Store<Guest>, wasmtime::Result<()>)> + Send>>;
 
 /// Hands the guest to the workers, with its deadline.
@@ -150,17 +140,14 @@ fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded
     let meter = Arc::clone(ending.meter());
     // The time counts from here: what the host took to bring the code is not the plugin's.
     let deadline = meter.start(Instant::now());
-    let timer = {
-        let meter = Arc::clone(&meter);
-        shared.io.spawn(async move {
-            tokio::time::sleep_until(deadline.into()).await;
-            meter.end(End::Time);
-        })
+    let workers = shared.scheduler.workers();
+    ending.guard_with(workers.end_at(deadline, &meter));
+    let (lane, dispatch) = match &place {
+        Place::Slot(slot) => (Some(slot.tenant().clone()), Dispatch::Inline),
+        Place::Rehearsal { .. } => (None, Dispatch::Queued),
     };
-    ending.guard_with(timer.abort_handle());
-    let lane = place.lane();
     let turn = Turn { work: Some(work), ending: Arc::clone(ending), place: Some(place) };
-    shared.scheduler.workers().spawn(lane, meter, Box::pin(turn));
+    workers.spawn(lane, dispatch, meter, Box::pin(turn));
 }
 
 /// The guest's future with its ending: stops when the meter says so, reports on every path, and only then gives the

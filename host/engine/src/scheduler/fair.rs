@@ -94,6 +94,8 @@ pub(crate) struct Fair<T> {
     throttled: BTreeSet<LaneId>,
     floor: u64,
     workers: Vec<Option<Running>>,
+    /// Places before this one are threads; the one at it is where an arrival may run at once.
+    threads_count: usize,
     /// Workers that may run at the same time, without those lent out.
     limit: usize,
     running_count: usize,
@@ -145,14 +147,15 @@ impl<T> Fair<T> {
     pub(crate) fn new(limit: usize, spares: usize) -> Self {
         let limit = limit.max(1);
         // A worker is a bit of a u64.
-        let workers = limit.saturating_add(spares).min(64);
+        let threads_count = limit.saturating_add(spares).min(63);
         Self {
             lanes: Vec::new(),
             ready: BTreeSet::new(),
             active: BTreeSet::new(),
             throttled: BTreeSet::new(),
             floor: 0,
-            workers: (0..workers).map(|_| None).collect(),
+            workers: (0..=threads_count).map(|_| None).collect(),
+            threads_count,
             limit,
             running_count: 0,
             lent_count: 0,
@@ -161,9 +164,14 @@ impl<T> Fair<T> {
         }
     }
 
-    /// Workers in all, spares included.
-    pub(crate) fn workers_count(&self) -> usize {
-        self.workers.len()
+    /// Worker threads in all, spares included.
+    pub(crate) fn threads_count(&self) -> usize {
+        self.threads_count
+    }
+
+    /// The place of an item that runs where it arrives, without a worker thread: one at a time.
+    pub(crate) fn inline_place(&self) -> usize {
+        self.threads_count
     }
 
     /// Items that wait.
@@ -244,10 +252,8 @@ impl<T> Fair<T> {
         self.arrivals = self.arrivals.wrapping_add(1);
         let arrived = self.arrivals;
         let Some(lane) = self.lane_mut(id) else { return Call::Nobody };
-        let rested = lane.queue.is_empty() && lane.running_count == 0 && arrival == Arrival::Woken;
-        if rested && lane.vruntime < credit_line {
-            lane.vruntime = credit_line;
-            lane.burst_ns = 0;
+        if arrival == Arrival::Woken {
+            lane.wake(credit_line);
         }
         if lane.queue.is_empty() {
             lane.arrived = arrived;
@@ -278,13 +284,40 @@ impl<T> Fair<T> {
         let id = self.next_lane(now_ns)?;
         let lane = self.lane_mut(id)?;
         let item = lane.queue.pop_front()?;
-        lane.running_count = lane.running_count.saturating_add(1);
-        let running = Running { lane: id, since_ns: now_ns, paid_until_ns: now_ns, paid_ns: 0, lent: Lent::No };
-        *self.workers.get_mut(worker)? = Some(running);
         self.waiting_count = self.waiting_count.saturating_sub(1);
+        self.seat(worker, id, now_ns);
+        Some(item)
+    }
+
+    /// Starts an item of a lane where it arrives, if nobody waits and there is room; whether it may run.
+    pub(crate) fn start_inline(&mut self, id: LaneId, now_ns: u64) -> bool {
+        let place = self.inline_place();
+        let taken = self.workers.get(place).is_none_or(Option::is_some);
+        if taken || self.waiting_count > 0 || !self.has_room() || self.throttled.contains(&id) {
+            return false;
+        }
+        if !self.may_run(id, now_ns) {
+            return false;
+        }
+        let credit_line = self.floor.saturating_sub(CREDIT_NS);
+        let Some(lane) = self.lane_mut(id) else { return false };
+        lane.refill(now_ns);
+        lane.wake(credit_line);
+        self.seat(place, id, now_ns);
+        true
+    }
+
+    /// Puts a lane on a place that is free.
+    fn seat(&mut self, place: usize, id: LaneId, now_ns: u64) {
+        let running = Running { lane: id, since_ns: now_ns, paid_until_ns: now_ns, paid_ns: 0, lent: Lent::No };
+        if let Some(free) = self.workers.get_mut(place) {
+            *free = Some(running);
+        }
+        if let Some(lane) = self.lane_mut(id) {
+            lane.running_count = lane.running_count.saturating_add(1);
+        }
         self.running_count = self.running_count.saturating_add(1);
         self.place(id);
-        Some(item)
     }
 
     /// A worker is back: its lane pays what the poll took.
@@ -331,7 +364,7 @@ impl<T> Fair<T> {
 
     /// A worker does not yield: lends it out, so that a spare takes its place. Whether it did.
     pub(crate) fn lend(&mut self, worker: usize, now_ns: u64) -> bool {
-        let spare = self.workers.iter().filter(|running| running.is_none()).count();
+        let spare = self.workers.iter().take(self.threads_count).filter(|running| running.is_none()).count();
         if spare == 0 || self.waiting_count == 0 {
             return false;
         }
@@ -481,6 +514,14 @@ impl<T> Fair<T> {
 impl<T> Lane<T> {
     fn weighed(&self, cpu_ns: u64) -> u64 {
         cpu_ns.saturating_mul(WEIGHT_USUAL) / u64::from(self.share.weight.max(1))
+    }
+
+    /// Something of it wants to run: after a rest, it is put behind the floor by its credit and no more.
+    fn wake(&mut self, credit_line: u64) {
+        if self.queue.is_empty() && self.running_count == 0 && self.vruntime < credit_line {
+            self.vruntime = credit_line;
+            self.burst_ns = 0;
+        }
     }
 
     fn pay(&mut self, cpu_ns: u64) {

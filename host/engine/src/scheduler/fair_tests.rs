@@ -323,6 +323,28 @@ proptest! {
     }
 }
 
+#[test]
+fn an_arrival_runs_where_it_is_only_when_nobody_waits_and_there_is_room() {
+    let mut fair: Fair<usize> = Fair::new(1, 1);
+    let (a, b) = (fair.add_lane(TenantShare::USUAL, 0), fair.add_lane(TenantShare::USUAL, 0));
+    let place = fair.inline_place();
+    assert!(fair.start_inline(a, 0));
+    assert!(!fair.start_inline(b, 0), "one at a time");
+    assert_eq!(fair.push(b, 1, Arrival::Woken, 0), Call::Nobody, "it has had nothing yet");
+    assert_eq!(fair.pick(0, 0), None, "the inline place took the only room");
+    assert_eq!(fair.tick(SLICE_NS).yielding, bit(place), "its slice ends like any other");
+    fair.done(place, SLICE_NS, SLICE_NS);
+    assert!(!fair.start_inline(a, SLICE_NS), "somebody waits");
+    assert_eq!(fair.pick(0, SLICE_NS), Some(1));
+    assert!(!fair.start_inline(a, SLICE_NS), "there is no room");
+    fair.done(0, MS, 2 * MS);
+    let _ = fair.add_lane(TenantShare::USUAL, 0);
+    fair.set_share(a, capped(100, 5_000), 2 * MS);
+    assert!(fair.start_inline(a, 2 * MS));
+    fair.done(place, 50 * MS, 3 * MS);
+    assert!(!fair.start_inline(a, 3 * MS), "a lane in debt does not run");
+}
+
 /// Every order of a few arrivals, yields and ends on one worker: counts agree after each.
 #[test]
 fn counts_agree_in_every_order_of_a_few_events() {

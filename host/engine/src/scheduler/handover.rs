@@ -52,13 +52,28 @@ impl<T> Handover<T> {
     pub(crate) fn new(limit: usize, spares: usize) -> Self {
         let fair = Fair::new(limit, spares);
         let seat = || Seat { call: Condvar::new(), asked_at_ns: AtomicU64::new(0), lent: AtomicBool::new(false) };
-        let seats = (0..fair.workers_count()).map(|_| seat());
+        let seats = (0..=fair.threads_count()).map(|_| seat());
         Self { seats: seats.collect(), state: Mutex::new(State { fair, asleep: Vec::new(), stopped: Stopped::No }) }
     }
 
-    /// Workers to start.
-    pub(crate) fn workers_count(&self) -> usize {
-        self.seats.len()
+    /// Worker threads to start.
+    pub(crate) fn threads_count(&self) -> usize {
+        self.inline_place()
+    }
+
+    /// The place of an item that runs where it arrives; after the threads'.
+    pub(crate) fn inline_place(&self) -> usize {
+        self.seats.len().saturating_sub(1)
+    }
+
+    /// Whether an item of this lane may run where it arrives: then it has the inline place until [`Handover::done`].
+    pub(crate) fn start_inline(&self, id: LaneId, now_ns: u64) -> bool {
+        let mut state = self.lock();
+        let may = state.stopped == Stopped::No && state.fair.start_inline(id, now_ns);
+        if may && let Some(seat) = self.seats.get(self.inline_place()) {
+            seat.asked_at_ns.store(0, Ordering::Relaxed);
+        }
+        may
     }
 
     pub(crate) fn add_lane(&self, share: TenantShare, now_ns: u64) -> LaneId {
@@ -135,16 +150,20 @@ impl<T> Handover<T> {
             seat.asked_at_ns.store(0, Ordering::Relaxed);
         }
         let was_lent = self.take_lent(worker);
-        match again {
+        let left = match again {
             Some((id, item)) if state.stopped == Stopped::No => {
-                // This very worker asks next, so nobody has to be called.
                 let _ = state.fair.push(id, item, Arrival::Yielded, now_ns);
+                None
             }
-            other => {
-                drop(state);
-                drop(other);
-            }
+            other => other,
+        };
+        // A worker thread asks next itself; nobody does for the inline place, which leaves its room behind.
+        if worker == self.inline_place() {
+            self.call_sleeper(state);
+        } else {
+            drop(state);
         }
+        drop(left);
         was_lent
     }
 

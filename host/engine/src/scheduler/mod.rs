@@ -2,7 +2,7 @@
 //!
 //! `fair` is the arithmetic of the workers' queue, `handover` its lock and sleepers, `workers` the threads, `class` what
 //! the kernel is told about them. Its place is after the permit and before the code is fetched; a `Slot` proves that the
-//! turn came. Must never poll a guest on an I/O thread.
+//! turn came. Must never let a guest hold an I/O thread: one at a time may be polled on one, once, under the same clock.
 
 mod admission;
 pub mod class;
@@ -22,7 +22,7 @@ use ringfence_core::{Budget, TenantId, limits};
 use crate::error::AdmitError;
 use admission::Room;
 pub use admission::Slot;
-pub(crate) use workers::Workers;
+pub(crate) use workers::{Deadline, Dispatch, Workers};
 
 /// Whose turn it is: a tenant's, or that of all rehearsals together.
 pub(crate) type Lane = Option<TenantId>;

@@ -2,16 +2,17 @@
 //!
 //! A guest is a future that is polled here inside the I/O runtime's context, so that timers and sockets it waits for
 //! live there; whoever wakes it only puts it back in the queue. One more thread, the pulse, moves the epoch, ends slices
-//! and lends out workers that do not answer. Must never do I/O and never wait for anything but work.
+//! and lends out workers that do not answer. A quick guest may be polled once where its request arrived, in one place
+//! that counts as a worker. Must never do I/O and never wait for anything but work.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_core::TenantId;
 use rustix::time::{ClockId, clock_gettime};
@@ -20,7 +21,7 @@ use super::class::{self, IoClass};
 use super::fair::{Arrival, LaneId, LaneTotals};
 use super::handover::{Asked, Handover};
 use super::{Lane, TenantShare};
-use crate::meter::Meter;
+use crate::meter::{End, Meter};
 
 /// Time between two epochs while guests run: how finely a guest can be stopped or made to share.
 const PULSE: Duration = Duration::from_millis(1);
@@ -28,6 +29,10 @@ const PULSE: Duration = Duration::from_millis(1);
 const PULSE_CROWDED: Duration = Duration::from_micros(250);
 /// How long a worker may take to yield when it is asked.
 const PATIENCE_NS: u64 = 300_000;
+/// CPU time after which a guest that ran where it arrived counts as slow.
+const INLINE_NS: u64 = 500_000;
+/// How long its tenant's guests then go to the worker threads first.
+const SLOW_NS: u64 = 1_000_000_000;
 /// Spare workers for each worker.
 const SPARES_EACH_COUNT: usize = 2;
 
@@ -45,13 +50,38 @@ pub(crate) struct Workers {
     /// The kernel's thread ids, for lending.
     threads: Vec<AtomicI32>,
     lanes: Mutex<HashMap<Lane, LaneEntry>>,
+    /// When running invocations have to be over.
+    deadlines: Mutex<BTreeMap<(Instant, u64), Arc<Meter>>>,
     tasks_count: AtomicU64,
 }
 
 struct LaneEntry {
     id: LaneId,
+    /// Until when its guests are not run where they arrive, because one of them took long (nanoseconds).
+    slow_until_ns: u64,
     /// What runs, waits or sleeps in it, to be killed.
     live: HashMap<u64, Arc<Meter>>,
+}
+
+/// Where a guest is polled first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dispatch {
+    /// On the calling thread, if it may; else on a worker.
+    Inline,
+    /// On a worker.
+    Queued,
+}
+
+/// Ends an invocation at its deadline, until it is dropped.
+pub(crate) struct Deadline {
+    key: (Instant, u64),
+    workers: Arc<Workers>,
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.workers.lock_deadlines().remove(&self.key);
+    }
 }
 
 /// One guest.
@@ -95,13 +125,14 @@ impl Workers {
         let threads = threads.max(1);
         let queue = Handover::new(threads, threads.saturating_mul(SPARES_EACH_COUNT));
         let workers = Arc::new(Self {
-            threads: (0..queue.workers_count()).map(|_| AtomicI32::new(0)).collect(),
+            threads: (0..queue.threads_count()).map(|_| AtomicI32::new(0)).collect(),
             queue,
             epochs,
             lanes: Mutex::new(HashMap::new()),
+            deadlines: Mutex::new(BTreeMap::new()),
             tasks_count: AtomicU64::new(0),
         });
-        for number in 0..workers.queue.workers_count() {
+        for number in 0..workers.queue.threads_count() {
             let (own, io) = (Arc::clone(&workers), io.clone());
             std::thread::Builder::new().name(format!("guest-{number}")).spawn(move || own.serve(number, &io))?;
         }
@@ -117,18 +148,44 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Puts a guest in the queue of its lane.
-    pub(crate) fn spawn(self: &Arc<Self>, lane: Lane, meter: Arc<Meter>, work: Work) {
+    /// Puts a guest in the queue of its lane; or polls it once on the calling thread, when that is allowed, nobody waits and
+    /// its tenant's guests are quick. Two wake-ups of other threads cost more than a quick guest.
+    pub(crate) fn spawn(self: &Arc<Self>, lane: Lane, dispatch: Dispatch, meter: Arc<Meter>, work: Work) {
         let number = self.tasks_count.fetch_add(1, Ordering::Relaxed);
-        let lane_id = {
+        let (lane_id, slow_until_ns) = {
             let mut lanes = self.lock_lanes();
             let entry = self.entry(&mut lanes, &lane);
             entry.live.insert(number, Arc::clone(&meter));
-            entry.id
+            (entry.id, entry.slow_until_ns)
         };
         let state = Mutex::new(TaskState { stage: Stage::Queued, work: Some(work) });
-        let task = Task { number, lane, lane_id, meter, workers: Arc::clone(self), state };
-        self.push(Arc::new(task));
+        let task = Arc::new(Task { number, lane, lane_id, meter, workers: Arc::clone(self), state });
+        let now = now_ns();
+        if dispatch == Dispatch::Inline && slow_until_ns <= now && self.queue.start_inline(lane_id, now) {
+            self.run_inline(task);
+        } else {
+            self.push(task);
+        }
+    }
+
+    fn run_inline(&self, task: Arc<Task>) {
+        let place = self.queue.inline_place();
+        let before = WORKER.replace(place);
+        let (lane, before_ns, meter) = (task.lane.clone(), task.meter.cpu_ns(), Arc::clone(&task.meter));
+        task.run(place);
+        WORKER.set(before);
+        if meter.cpu_ns().saturating_sub(before_ns) > INLINE_NS
+            && let Some(entry) = self.lock_lanes().get_mut(&lane)
+        {
+            entry.slow_until_ns = now_ns().saturating_add(SLOW_NS);
+        }
+    }
+
+    /// Ends the invocation when its time is over, unless the guard is dropped before.
+    pub(crate) fn end_at(self: &Arc<Self>, deadline: Instant, meter: &Arc<Meter>) -> Deadline {
+        let key = (deadline, self.tasks_count.fetch_add(1, Ordering::Relaxed));
+        self.lock_deadlines().insert(key, Arc::clone(meter));
+        Deadline { key, workers: Arc::clone(self) }
     }
 
     /// Whether the guest on this thread was asked to make room.
@@ -204,6 +261,7 @@ impl Workers {
 
     /// One beat: the epoch moves, slices end, workers that do not answer are lent out. How long until the next.
     fn pulse(&self) -> Duration {
+        self.end_late();
         if self.queue.is_quiet() {
             return PULSE;
         }
@@ -221,17 +279,40 @@ impl Workers {
         }
     }
 
+    fn end_late(&self) {
+        let mut deadlines = self.lock_deadlines();
+        if deadlines.is_empty() {
+            return;
+        }
+        let later = deadlines.split_off(&(Instant::now(), 0));
+        let late = std::mem::replace(&mut *deadlines, later);
+        drop(deadlines);
+        for meter in late.values() {
+            meter.end(End::Time);
+        }
+    }
+
     fn entry<'a>(&self, lanes: &'a mut HashMap<Lane, LaneEntry>, lane: &Lane) -> &'a mut LaneEntry {
         lanes.entry(lane.clone()).or_insert_with(|| LaneEntry {
             id: self.queue.add_lane(TenantShare::USUAL, now_ns()),
+            slow_until_ns: 0,
             live: HashMap::new(),
         })
+    }
+
+    /// Whether the worker is a thread of ours; else it is an I/O thread that runs a guest inline.
+    fn is_thread(&self, worker: usize) -> bool {
+        worker < self.threads.len()
     }
 
     fn finished(&self, task: &Task) {
         if let Some(entry) = self.lock_lanes().get_mut(&task.lane) {
             entry.live.remove(&task.number);
         }
+    }
+
+    fn lock_deadlines(&self) -> MutexGuard<'_, BTreeMap<(Instant, u64), Arc<Meter>>> {
+        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_lanes(&self) -> MutexGuard<'_, HashMap<Lane, LaneEntry>> {
@@ -250,7 +331,7 @@ impl Task {
         let poll = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut Context::from_waker(&waker))));
         self.meter.poll_ends();
         let spent_ns = self.meter.cpu_ns().saturating_sub(before_ns);
-        if self.workers.queue.take_lent(worker) {
+        if self.workers.queue.take_lent(worker) && self.workers.is_thread(worker) {
             // Before any lock is taken: a thread behind everyone must not hold one.
             class::restore_thread();
         }
@@ -270,7 +351,7 @@ impl Task {
     }
 
     fn give_back(&self, worker: usize, spent_ns: u64, again: Option<(LaneId, Arc<Self>)>) {
-        if self.workers.queue.done(worker, spent_ns, now_ns(), again) {
+        if self.workers.queue.done(worker, spent_ns, now_ns(), again) && self.workers.is_thread(worker) {
             class::restore_thread();
         }
     }
