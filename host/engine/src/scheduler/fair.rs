@@ -20,6 +20,8 @@ use super::TenantShare;
 
 /// How long a guest runs before it makes room for one that waits.
 pub(crate) const SLICE_NS: u64 = 1_000_000;
+/// The same where it arrived, on an I/O thread.
+const INLINE_SLICE_NS: u64 = 500_000;
 /// How far behind the floor a waking lane may be.
 pub(crate) const CREDIT_NS: u64 = 1_000_000;
 /// How much more a running lane must have got before a newcomer interrupts it.
@@ -354,8 +356,14 @@ impl<T> Fair<T> {
         for (worker, running) in self.workers.iter().enumerate() {
             let Some(running) = running else { continue };
             let throttled = self.throttled.contains(&running.lane);
-            let over = now_ns.saturating_sub(running.since_ns) >= SLICE_NS;
-            if throttled || (over && someone_waits && running.lent == Lent::No) {
+            let since_ns = now_ns.saturating_sub(running.since_ns);
+            // A guest that runs where it arrived keeps an I/O thread from its work, whether or not another guest waits.
+            let over = if worker == self.threads_count {
+                since_ns >= INLINE_SLICE_NS
+            } else {
+                since_ns >= SLICE_NS && someone_waits && running.lent == Lent::No
+            };
+            if throttled || over {
                 tick.yielding |= bit(worker);
             }
         }
@@ -412,7 +420,7 @@ impl<T> Fair<T> {
         let mut asked = 0;
         for (worker, running) in self.workers.iter().enumerate() {
             let Some(running) = running else { continue };
-            if running.lane == id || running.lent == Lent::Yes {
+            if running.lane == id {
                 continue;
             }
             if let Some(lane) = self.lane(running.lane)

@@ -329,6 +329,7 @@ fn an_arrival_runs_where_it_is_only_when_nobody_waits_and_there_is_room() {
     let (a, b) = (fair.add_lane(TenantShare::USUAL, 0), fair.add_lane(TenantShare::USUAL, 0));
     let place = fair.inline_place();
     assert!(fair.start_inline(a, 0));
+    assert_eq!(fair.tick(INLINE_SLICE_NS).yielding, bit(place), "also when nobody waits");
     assert!(!fair.start_inline(b, 0), "one at a time");
     assert_eq!(fair.push(b, 1, Arrival::Woken, 0), Call::Nobody, "it has had nothing yet");
     assert_eq!(fair.pick(0, 0), None, "the inline place took the only room");

@@ -9,6 +9,9 @@ use super::fair::{Arrival, Call, Fair, LaneId, LaneTotals};
 use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+/// How long the thread of a lent worker stays behind everyone before it may get on; a newcomer can lower it again.
+const LOWERED_NS: u64 = 3_000_000;
+
 /// The queue, the sleepers and the requests to yield.
 pub(crate) struct Handover<T> {
     state: Mutex<State<T>>,
@@ -35,6 +38,17 @@ struct Seat {
     asked_at_ns: AtomicU64,
     /// Whether it is lent out.
     lent: AtomicBool,
+    /// Since when its thread is behind everyone (0: it is not).
+    lowered_at_ns: AtomicU64,
+}
+
+/// What becomes of the thread of a worker that does not yield.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Behind everyone, so that whoever waits gets its core.
+    Lowered,
+    /// Where threads usually are, so that it gets on.
+    Usual,
 }
 
 /// Whether the guests on the workers have to look at what is asked of them.
@@ -51,7 +65,12 @@ impl<T> Handover<T> {
     /// For `limit` workers at once, and `spares` that stand in.
     pub(crate) fn new(limit: usize, spares: usize) -> Self {
         let fair = Fair::new(limit, spares);
-        let seat = || Seat { call: Condvar::new(), asked_at_ns: AtomicU64::new(0), lent: AtomicBool::new(false) };
+        let seat = || Seat {
+            call: Condvar::new(),
+            asked_at_ns: AtomicU64::new(0),
+            lent: AtomicBool::new(false),
+            lowered_at_ns: AtomicU64::new(0),
+        };
         let seats = (0..=fair.threads_count()).map(|_| seat());
         Self { seats: seats.collect(), state: Mutex::new(State { fair, asleep: Vec::new(), stopped: Stopped::No }) }
     }
@@ -169,12 +188,16 @@ impl<T> Handover<T> {
 
     /// Whether this worker was lent out; asked once.
     pub(crate) fn take_lent(&self, worker: usize) -> bool {
-        self.seats.get(worker).is_some_and(|seat| seat.lent.swap(false, Ordering::AcqRel))
+        self.seats.get(worker).is_some_and(|seat| {
+            seat.lowered_at_ns.store(0, Ordering::Relaxed);
+            seat.lent.swap(false, Ordering::AcqRel)
+        })
     }
 
-    /// Whether this worker was asked to yield.
+    /// Whether this worker was asked to yield, or is only lent its place.
     pub(crate) fn is_asked(&self, worker: usize) -> bool {
-        self.seats.get(worker).is_some_and(|seat| seat.asked_at_ns.load(Ordering::Relaxed) != 0)
+        let asked = |seat: &Seat| seat.asked_at_ns.load(Ordering::Relaxed) != 0 || seat.lent.load(Ordering::Relaxed);
+        self.seats.get(worker).is_some_and(asked)
     }
 
     /// Pays for running polls, ends slices, frees lanes from their debt.
@@ -188,24 +211,40 @@ impl<T> Handover<T> {
         if tick.yielding == 0 { Asked::Nobody } else { Asked::Someone }
     }
 
-    /// Lends out the workers that were asked longer than `patience_ns` ago and did not yield. `lower` is told of each under
-    /// the lock, so that it cannot come after the worker is back.
-    pub(crate) fn lend_late(&self, now_ns: u64, patience_ns: u64, lower: impl Fn(usize)) {
-        let late = |seat: &Seat| {
-            let at = seat.asked_at_ns.load(Ordering::Relaxed);
-            at != 0 && now_ns.saturating_sub(at) > patience_ns
-        };
-        if !self.seats.iter().any(late) {
+    /// When a worker was asked to yield, if it was.
+    pub(crate) fn asked_at_ns(&self, worker: usize) -> Option<u64> {
+        self.seats.get(worker).map(|seat| seat.asked_at_ns.load(Ordering::Relaxed)).filter(|at| *at != 0)
+    }
+
+    /// Lends out a worker that was asked and does not yield, and lowers its thread for `LOWERED_NS`. `put` is told under the
+    /// lock, so that it cannot come after the worker is back.
+    pub(crate) fn lend(&self, worker: usize, now_ns: u64, put: impl Fn(Place)) {
+        let Some(seat) = self.seats.get(worker) else { return };
+        let mut state = self.lock();
+        if seat.asked_at_ns.swap(0, Ordering::Relaxed) == 0 {
             return;
         }
-        let mut state = self.lock();
-        for (worker, seat) in self.seats.iter().enumerate().filter(|(_, seat)| late(seat)) {
-            if state.fair.lend(worker, now_ns) {
-                seat.lent.store(true, Ordering::Release);
-                lower(worker);
-            }
+        if state.fair.lend(worker, now_ns) {
+            seat.lent.store(true, Ordering::Release);
+        }
+        if seat.lent.load(Ordering::Acquire) {
+            seat.lowered_at_ns.store(now_ns.max(1), Ordering::Relaxed);
+            put(Place::Lowered);
         }
         self.call_sleeper(state);
+    }
+
+    /// Lets a lent worker's thread get on that was lowered long enough.
+    pub(crate) fn lift(&self, worker: usize, now_ns: u64, put: impl Fn(Place)) {
+        let Some(seat) = self.seats.get(worker) else { return };
+        let at = seat.lowered_at_ns.load(Ordering::Relaxed);
+        if at == 0 || now_ns.saturating_sub(at) < LOWERED_NS {
+            return;
+        }
+        let _state = self.lock();
+        if seat.lowered_at_ns.swap(0, Ordering::Relaxed) != 0 {
+            put(Place::Usual);
+        }
     }
 
     /// Lets the workers go when they have finished their poll. What is queued is dropped.

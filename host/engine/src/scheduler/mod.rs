@@ -97,17 +97,18 @@ impl Scheduler {
     /// Ends every invocation of a tenant within a tick and lets none in until [`Scheduler::resume`]; how many ran.
     pub fn suspend(&self, tenant: &TenantId) -> usize {
         self.room.suspend(tenant);
-        self.workers.kill(tenant)
+        self.workers.close(tenant)
     }
 
     /// Lets a suspended tenant in again.
     pub fn resume(&self, tenant: &TenantId) {
+        self.workers.open(tenant);
         self.room.resume(tenant);
     }
 
     /// Ends every invocation of a deleted tenant and forgets its share.
     pub fn forget(&self, tenant: &TenantId) {
-        self.workers.kill(tenant);
+        self.workers.close(tenant);
         self.workers.forget(tenant);
         self.room.forget(tenant);
     }

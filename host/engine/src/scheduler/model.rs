@@ -68,7 +68,8 @@ fn hand_over(limit: usize, spares: usize) {
         for _ in 0..3 {
             let at = now();
             let _ = pulse.tick(at);
-            pulse.lend_late(at, 1, |_| {});
+            pulse.lend(0, at, |_| {});
+            pulse.lift(0, now(), |_| {});
             thread::yield_now();
         }
     }));

@@ -19,7 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::class::{self, IoClass};
 use super::fair::{Arrival, LaneId, LaneTotals};
-use super::handover::{Asked, Handover};
+use super::handover::{Asked, Handover, Place};
 use super::{Lane, TenantShare};
 use crate::meter::{End, Meter};
 
@@ -27,7 +27,7 @@ use crate::meter::{End, Meter};
 const PULSE: Duration = Duration::from_millis(1);
 /// The same while someone waits for a worker.
 const PULSE_CROWDED: Duration = Duration::from_micros(250);
-/// How long a worker may take to yield when it is asked.
+/// How long a worker may run on after it was asked to yield.
 const PATIENCE_NS: u64 = 300_000;
 /// CPU time after which a guest that ran where it arrived counts as slow.
 const INLINE_NS: u64 = 500_000;
@@ -57,10 +57,25 @@ pub(crate) struct Workers {
 
 struct LaneEntry {
     id: LaneId,
+    entrance: Entrance,
     /// Until when its guests are not run where they arrive, because one of them took long (nanoseconds).
     slow_until_ns: u64,
     /// What runs, waits or sleeps in it, to be killed.
     live: HashMap<u64, Arc<Meter>>,
+}
+
+/// A worker that was asked to yield, as the pulse saw it first.
+#[derive(Default)]
+struct Seen {
+    asked_at_ns: u64,
+    cpu_ns: u64,
+}
+
+/// Whether a lane takes guests; those of a closed one end before their first instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    Open,
+    Closed,
 }
 
 /// Where a guest is polled first.
@@ -139,8 +154,9 @@ impl Workers {
         let weak = Arc::downgrade(&workers);
         std::thread::Builder::new().name("pulse".to_owned()).spawn(move || {
             class::raise_thread(pulse_class);
+            let mut seen = Vec::new();
             while let Some(workers) = weak.upgrade() {
-                let pause = workers.pulse();
+                let pause = workers.pulse(&mut seen);
                 drop(workers);
                 std::thread::sleep(pause);
             }
@@ -152,12 +168,16 @@ impl Workers {
     /// its tenant's guests are quick. Two wake-ups of other threads cost more than a quick guest.
     pub(crate) fn spawn(self: &Arc<Self>, lane: Lane, dispatch: Dispatch, meter: Arc<Meter>, work: Work) {
         let number = self.tasks_count.fetch_add(1, Ordering::Relaxed);
-        let (lane_id, slow_until_ns) = {
+        let (lane_id, entrance, slow_until_ns) = {
             let mut lanes = self.lock_lanes();
             let entry = self.entry(&mut lanes, &lane);
             entry.live.insert(number, Arc::clone(&meter));
-            (entry.id, entry.slow_until_ns)
+            (entry.id, entry.entrance, entry.slow_until_ns)
         };
+        if entrance == Entrance::Closed {
+            // It got its slot just before the lane was closed.
+            meter.kill();
+        }
         let state = Mutex::new(TaskState { stage: Stage::Queued, work: Some(work) });
         let task = Arc::new(Task { number, lane, lane_id, meter, workers: Arc::clone(self), state });
         let now = now_ns();
@@ -200,11 +220,13 @@ impl Workers {
         self.queue.set_share(id, share, now_ns());
     }
 
-    /// Ends everything of a tenant; how many there were.
-    pub(crate) fn kill(&self, tenant: &TenantId) -> usize {
+    /// Ends everything of a tenant and whatever comes until [`Workers::open`]; how many there were.
+    pub(crate) fn close(&self, tenant: &TenantId) -> usize {
         let live: Vec<Arc<Meter>> = {
-            let lanes = self.lock_lanes();
-            lanes.get(&Some(tenant.clone())).map(|entry| entry.live.values().cloned().collect()).unwrap_or_default()
+            let mut lanes = self.lock_lanes();
+            let entry = self.entry(&mut lanes, &Some(tenant.clone()));
+            entry.entrance = Entrance::Closed;
+            entry.live.values().cloned().collect()
         };
         for meter in &live {
             meter.kill();
@@ -213,12 +235,17 @@ impl Workers {
         live.len()
     }
 
-    /// Lets go of a tenant's lane if nothing runs in it.
+    /// Takes guests of a tenant again.
+    pub(crate) fn open(&self, tenant: &TenantId) {
+        if let Some(entry) = self.lock_lanes().get_mut(&Some(tenant.clone())) {
+            entry.entrance = Entrance::Open;
+        }
+    }
+
+    /// Lets go of a tenant's lane. What still runs in it was closed, and the last of it takes the lane along.
     pub(crate) fn forget(&self, tenant: &TenantId) {
-        let mut lanes = self.lock_lanes();
-        let lane = Some(tenant.clone());
-        if lanes.get(&lane).is_some_and(|entry| entry.live.is_empty() && self.queue.remove_lane(entry.id)) {
-            lanes.remove(&lane);
+        if let Some(entry) = self.lock_lanes().remove(&Some(tenant.clone())) {
+            self.queue.remove_lane(entry.id);
         }
     }
 
@@ -259,8 +286,9 @@ impl Workers {
         }
     }
 
-    /// One beat: the epoch moves, slices end, workers that do not answer are lent out. How long until the next.
-    fn pulse(&self) -> Duration {
+    /// One beat: the epoch moves, slices end, workers that do not answer are lent out. `seen` is what the beats before saw
+    /// of workers that were asked. How long until the next.
+    fn pulse(&self, seen: &mut Vec<Seen>) -> Duration {
         self.end_late();
         if self.queue.is_quiet() {
             return PULSE;
@@ -268,14 +296,31 @@ impl Workers {
         let now = now_ns();
         let asked = self.queue.tick(now);
         self.epochs.increment_epoch();
-        self.queue.lend_late(now, PATIENCE_NS, |worker| {
-            if let Some(thread) = self.threads.get(worker) {
-                class::lower_thread(thread.load(Ordering::Relaxed));
-            }
-        });
+        seen.resize_with(self.threads.len(), Seen::default);
+        for (worker, seen) in seen.iter_mut().enumerate() {
+            self.watch(worker, seen, now);
+        }
         match asked {
             Asked::Someone => PULSE_CROWDED,
             Asked::Nobody => PULSE,
+        }
+    }
+
+    /// Lends out a worker that was asked and has since run for longer than it may take. One that has not run had no core:
+    /// nobody would gain by its place.
+    fn watch(&self, worker: usize, seen: &mut Seen, now: u64) {
+        let Some(thread) = self.threads.get(worker).map(|thread| thread.load(Ordering::Relaxed)) else { return };
+        let put = |place| match place {
+            Place::Lowered => class::lower_thread(thread),
+            Place::Usual => class::restore_thread(thread),
+        };
+        self.queue.lift(worker, now, put);
+        let Some(asked_at_ns) = self.queue.asked_at_ns(worker) else { return };
+        let Some(cpu_ns) = class::cpu_ns_of(thread) else { return };
+        if seen.asked_at_ns != asked_at_ns {
+            *seen = Seen { asked_at_ns, cpu_ns };
+        } else if cpu_ns.saturating_sub(seen.cpu_ns) > PATIENCE_NS {
+            self.queue.lend(worker, now, put);
         }
     }
 
@@ -295,6 +340,7 @@ impl Workers {
     fn entry<'a>(&self, lanes: &'a mut HashMap<Lane, LaneEntry>, lane: &Lane) -> &'a mut LaneEntry {
         lanes.entry(lane.clone()).or_insert_with(|| LaneEntry {
             id: self.queue.add_lane(TenantShare::USUAL, now_ns()),
+            entrance: Entrance::Open,
             slow_until_ns: 0,
             live: HashMap::new(),
         })
@@ -306,8 +352,11 @@ impl Workers {
     }
 
     fn finished(&self, task: &Task) {
-        if let Some(entry) = self.lock_lanes().get_mut(&task.lane) {
-            entry.live.remove(&task.number);
+        let mut lanes = self.lock_lanes();
+        match lanes.get_mut(&task.lane).filter(|entry| entry.id == task.lane_id) {
+            Some(entry) => drop(entry.live.remove(&task.number)),
+            // Its tenant was forgotten.
+            None => drop(self.queue.remove_lane(task.lane_id)),
         }
     }
 
@@ -333,7 +382,7 @@ impl Task {
         let spent_ns = self.meter.cpu_ns().saturating_sub(before_ns);
         if self.workers.queue.take_lent(worker) && self.workers.is_thread(worker) {
             // Before any lock is taken: a thread behind everyone must not hold one.
-            class::restore_thread();
+            class::restore_thread(0);
         }
         match poll {
             Ok(Poll::Pending) => self.park(work, worker, spent_ns),
@@ -352,7 +401,7 @@ impl Task {
 
     fn give_back(&self, worker: usize, spent_ns: u64, again: Option<(LaneId, Arc<Self>)>) {
         if self.workers.queue.done(worker, spent_ns, now_ns(), again) && self.workers.is_thread(worker) {
-            class::restore_thread();
+            class::restore_thread(0);
         }
     }
 

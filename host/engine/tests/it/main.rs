@@ -8,5 +8,6 @@
 )]
 
 mod code;
+mod isolation;
 mod run;
 mod support;

@@ -80,11 +80,16 @@ pub fn tempdir() -> PathBuf {
 
 /// An engine with its cache in `dir`.
 pub fn engine(dir: &Path, limits: CompileLimits) -> Engine {
+    engine_of(dir, limits, 2, 8)
+}
+
+/// An engine with so many worker threads and slots.
+pub fn engine_of(dir: &Path, limits: CompileLimits, worker_threads: usize, slots: u32) -> Engine {
     let cache = cap_std::fs::Dir::open_ambient_dir(dir, cap_std::ambient_authority()).unwrap();
     let compile = CompileConfig { program: env!("CARGO_BIN_EXE_compile-child").into(), args: Vec::new(), limits };
     let config = EngineConfig {
-        worker_threads: 2,
-        slots: 8,
+        worker_threads,
+        slots,
         memory_bytes_max: 256 << 20,
         compile,
         cache,

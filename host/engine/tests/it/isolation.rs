@@ -1,0 +1,151 @@
+//! Hostile neighbours, kill switches and churn on engines of their own: who goes on, and that nothing is left behind.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{compile, component, engine_of, request, tempdir, tenant};
+use http_body_util::BodyExt;
+use ringfence_core::Budget;
+use ringfence_engine::{AdmitError, Code, CompileLimits, Engine, GuestSetup, RunError};
+use tokio::task::JoinHandle;
+
+const HELLO: &str = "(call $hello (local.get $out))";
+const SPIN: &str = "(loop $again (br $again))";
+/// One instruction over 60 MiB, again and again: nothing can interrupt it.
+const FILL: &str = "
+    (if (i32.eq (memory.grow (i32.const 960)) (i32.const -1)) (then unreachable))
+    (loop $again (memory.fill (i32.const 0) (i32.const 7) (i32.const 62914560)) (br $again))";
+/// Longest wait for something that should happen at once, on a machine that may be busy.
+const SOON: Duration = Duration::from_secs(20);
+
+fn engine(worker_threads: usize, slots: u32) -> Engine {
+    engine_of(&tempdir(), CompileLimits::HOST, worker_threads, slots)
+}
+
+async fn code(engine: &Engine, handler: &str) -> Code {
+    engine.code(compile(component(handler, "")).await).unwrap()
+}
+
+/// As much as any plugin can have.
+fn large() -> Budget {
+    Budget::CEILING
+}
+
+fn start(engine: &Engine, name: &str, code: &Code, budget: Budget) -> JoinHandle<Result<usize, RunError>> {
+    let (engine, name, code) = (engine.clone(), tenant(name), code.clone());
+    tokio::spawn(async move {
+        let slot = engine.scheduler().admit(&name, budget).await.map_err(|error| RunError::Host(error.to_string()))?;
+        let reply =
+            engine.run(slot, &code, GuestSetup::bare(budget), request()).await.map_err(|failed| failed.error)?;
+        let bytes = reply.response.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+        reply.finished.await.unwrap().result.map(|()| bytes)
+    })
+}
+
+/// Nothing lives, runs or waits.
+fn is_empty(engine: &Engine) -> bool {
+    let scheduler = engine.scheduler();
+    (scheduler.live(), scheduler.running(), scheduler.waiting()) == (0, 0, 0)
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < SOON, "{what} did not come to be");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn suspending_a_tenant_ends_a_hundred_running_guests_and_lets_none_in() {
+    let engine = engine(2, 400);
+    let (spin, hello) = (code(&engine, SPIN).await, code(&engine, HELLO).await);
+    let running: Vec<_> = (0..100).map(|_| start(&engine, "gone", &spin, large())).collect();
+    until("a hundred running guests", || engine.scheduler().live() == 100).await;
+    let waiting = start(&engine, "gone", &spin, large());
+    until("one that waits", || engine.scheduler().waiting() == 1).await;
+    assert_eq!(engine.scheduler().suspend(&tenant("gone")), 100);
+    for one in running {
+        assert_eq!(one.await.unwrap(), Err(RunError::Killed));
+    }
+    assert_eq!(waiting.await.unwrap(), Err(RunError::Host(AdmitError::Suspended.to_string())));
+    let refused = engine.scheduler().admit(&tenant("gone"), large()).await.err();
+    assert_eq!(refused, Some(AdmitError::Suspended));
+    assert_eq!(start(&engine, "other", &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
+    engine.scheduler().resume(&tenant("gone"));
+    assert_eq!(start(&engine, "gone", &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
+    until("an empty scheduler", || is_empty(&engine)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_cannot_be_interrupted_do_not_keep_a_neighbour_from_answering() {
+    let engine = engine(2, 40);
+    let (fill, hello) = (code(&engine, FILL).await, code(&engine, HELLO).await);
+    let hogs: Vec<_> = (0..4).map(|number| start(&engine, &format!("hog{number}"), &fill, large())).collect();
+    until("four hogs", || engine.scheduler().live() == 4).await;
+    for _ in 0..100 {
+        assert_eq!(start(&engine, "victim", &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
+    }
+    let hogs_left = hogs.iter().filter(|hog| !hog.is_finished()).count();
+    assert!(hogs_left > 0, "the neighbours were done before the victim was");
+    for number in 0..4 {
+        engine.scheduler().suspend(&tenant(&format!("hog{number}")));
+    }
+    for hog in hogs {
+        assert!(matches!(hog.await.unwrap(), Err(RunError::Killed | RunError::CpuBudget)));
+    }
+    until("an empty scheduler", || is_empty(&engine)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_core_and_more_workers_than_cores_both_serve_everyone_beside_endless_loops() {
+    for workers in [1, 16] {
+        let engine = engine(workers, 200);
+        let (spin, hello) = (code(&engine, SPIN).await, code(&engine, HELLO).await);
+        let hogs: Vec<_> = (0..32).map(|number| start(&engine, &format!("h{}", number % 8), &spin, large())).collect();
+        until("the hogs", || engine.scheduler().live() == 32).await;
+        for number in 0..50 {
+            assert_eq!(start(&engine, &format!("v{}", number % 3), &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
+        }
+        for number in 0..8 {
+            engine.scheduler().suspend(&tenant(&format!("h{number}")));
+        }
+        for hog in hogs {
+            assert!(hog.await.unwrap().is_err());
+        }
+        until("an empty scheduler", || is_empty(&engine)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn churn_of_every_kind_of_end_leaves_nothing_behind() {
+    let engine = engine(2, 16);
+    let codes = [
+        code(&engine, HELLO).await,
+        code(&engine, "unreachable").await,
+        code(&engine, SPIN).await,
+        code(&engine, "(drop (call $head (local.get $out))) (loop $again (br $again))").await,
+        code(&engine, "(drop (memory.grow (i32.const 200)))").await,
+    ];
+    let small = Budget { cpu_us: 3_000, time_ms: 2_000, ..Budget::DEFAULT };
+    for round in 0..40 {
+        let calls: Vec<_> = (0..20)
+            .map(|number| start(&engine, &format!("t{}", number % 6), &codes[(round + number) % codes.len()], small))
+            .collect();
+        for (number, call) in calls.into_iter().enumerate() {
+            if number % 4 == 0 {
+                // A caller who goes away, wherever the call is.
+                call.abort();
+            }
+            let _ = call.await;
+        }
+    }
+    until("an empty scheduler", || is_empty(&engine)).await;
+    // The pool has every instance back: as many guests at once as there are slots for a tenant.
+    let loads = engine.scheduler().loads();
+    assert_eq!(loads.iter().map(|load| load.running_count + load.waiting_count).sum::<u32>(), 0);
+    let hello = codes[0].clone();
+    let again: Vec<_> = (0..64).map(|number| start(&engine, &format!("t{}", number % 6), &hello, small)).collect();
+    for call in again {
+        assert_eq!(call.await.unwrap(), Ok(19));
+    }
+}
