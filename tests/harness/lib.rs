@@ -131,7 +131,10 @@ impl Host {
         };
         let ready: Value = serde_json::from_str(&line)?;
         let text = |key: &str| ready.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(120)).no_proxy().build()?;
+        // The host closes a silent connection after 10 s: one that lay longer is not used again.
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(120)).pool_idle_timeout(Duration::from_secs(5));
+        let http = http.no_proxy().build()?;
         Ok(Self { child, control: text("control"), plugins: text("plugins"), data, http, stderr })
     }
 
