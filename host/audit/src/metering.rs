@@ -27,7 +27,7 @@ pub const INVOCATIONS_KEPT_MAX: u64 = 2_000;
 /// LIMIT: tenants whose totals are told apart; those that come later are summed together.
 pub const TENANTS_TOLD_MAX: usize = 1_000;
 /// Most records collected between two writes, for one tenant; more are counted in metering and not kept one by one.
-const PENDING_COUNT_MAX: usize = 5_000;
+const PENDING_COUNT_MAX: usize = 1_000;
 /// LIMIT: records written in one batch; each takes up to four operations, and the store takes 1,000.
 const RECORDS_PER_WRITE: usize = 150;
 /// LIMIT: sums written in one batch.

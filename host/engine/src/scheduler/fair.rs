@@ -96,7 +96,7 @@ pub(crate) struct Fair<T> {
     throttled: BTreeSet<LaneId>,
     floor: u64,
     workers: Vec<Option<Running>>,
-    /// Places before this one are threads; the one at it is where an arrival may run at once.
+    /// Places before this one are threads; from it on they are where arrivals may run at once.
     threads_count: usize,
     /// Workers that may run at the same time, without those lent out.
     limit: usize,
@@ -145,18 +145,19 @@ enum Lent {
 // === impl Fair ===
 
 impl<T> Fair<T> {
-    /// `limit` workers run at once; `spares` more can stand in for workers that are lent out.
-    pub(crate) fn new(limit: usize, spares: usize) -> Self {
+    /// `limit` workers run at once, `inline` of them perhaps where their items arrive; `spares` more threads can stand in for
+    /// workers that are lent out.
+    pub(crate) fn new(limit: usize, spares: usize, inline: usize) -> Self {
         let limit = limit.max(1);
         // A worker is a bit of a u64.
-        let threads_count = limit.saturating_add(spares).min(63);
+        let threads_count = limit.saturating_add(spares).min(56);
         Self {
             lanes: Vec::new(),
             ready: BTreeSet::new(),
             active: BTreeSet::new(),
             throttled: BTreeSet::new(),
             floor: 0,
-            workers: (0..=threads_count).map(|_| None).collect(),
+            workers: (0..threads_count.saturating_add(inline.min(8))).map(|_| None).collect(),
             threads_count,
             limit,
             running_count: 0,
@@ -171,9 +172,9 @@ impl<T> Fair<T> {
         self.threads_count
     }
 
-    /// The place of an item that runs where it arrives, without a worker thread: one at a time.
-    pub(crate) fn inline_place(&self) -> usize {
-        self.threads_count
+    /// Places in all: the threads', then those of items that run where they arrive.
+    pub(crate) fn places_count(&self) -> usize {
+        self.workers.len()
     }
 
     /// Items that wait.
@@ -291,22 +292,19 @@ impl<T> Fair<T> {
         Some(item)
     }
 
-    /// Starts an item of a lane where it arrives, if nobody waits and there is room; whether it may run.
-    pub(crate) fn start_inline(&mut self, id: LaneId, now_ns: u64) -> bool {
-        let place = self.inline_place();
-        let taken = self.workers.get(place).is_none_or(Option::is_some);
-        if taken || self.waiting_count > 0 || !self.has_room() || self.throttled.contains(&id) {
-            return false;
-        }
-        if !self.may_run(id, now_ns) {
-            return false;
+    /// Starts an item of a lane where it arrives, if nobody waits and there is room; the place that it has then.
+    pub(crate) fn start_inline(&mut self, id: LaneId, now_ns: u64) -> Option<usize> {
+        let mut places = self.workers.iter().enumerate().skip(self.threads_count);
+        let place = places.find(|(_, running)| running.is_none()).map(|(place, _)| place)?;
+        if self.waiting_count > 0 || !self.has_room() || self.throttled.contains(&id) || !self.may_run(id, now_ns) {
+            return None;
         }
         let credit_line = self.floor.saturating_sub(CREDIT_NS);
-        let Some(lane) = self.lane_mut(id) else { return false };
+        let lane = self.lane_mut(id)?;
         lane.refill(now_ns);
         lane.wake(credit_line);
         self.seat(place, id, now_ns);
-        true
+        Some(place)
     }
 
     /// Puts a lane on a place that is free.
@@ -358,7 +356,7 @@ impl<T> Fair<T> {
             let throttled = self.throttled.contains(&running.lane);
             let since_ns = now_ns.saturating_sub(running.since_ns);
             // A guest that runs where it arrived keeps an I/O thread from its work, whether or not another guest waits.
-            let over = if worker == self.threads_count {
+            let over = if worker >= self.threads_count {
                 since_ns >= INLINE_SLICE_NS
             } else {
                 since_ns >= SLICE_NS && someone_waits && running.lent == Lent::No

@@ -31,7 +31,7 @@ const STEP_NS: u64 = 50 * US;
 
 impl Simulation {
     fn new(workers: usize, shares: &[TenantShare]) -> Self {
-        let mut fair = Fair::new(workers, 0);
+        let mut fair = Fair::new(workers, 0, 1);
         let lanes: Vec<LaneId> = shares.iter().map(|share| fair.add_lane(*share, 0)).collect();
         Self {
             fair,
@@ -136,7 +136,7 @@ fn a_wave_of_newcomers_that_want_much_delays_one_that_wants_little_by_a_grain_at
 #[test]
 fn yielding_all_the_time_saves_up_nothing() {
     // Lane 0 gives its worker back after every step and comes again at once; lane 1 only runs.
-    let mut fair: Fair<usize> = Fair::new(1, 0);
+    let mut fair: Fair<usize> = Fair::new(1, 0, 1);
     let lanes = [fair.add_lane(TenantShare::USUAL, 0), fair.add_lane(TenantShare::USUAL, 0)];
     let mut served = [0_u64; 2];
     let mut now = 0;
@@ -170,7 +170,7 @@ fn whoever_rested_long_is_ahead_by_its_credit_and_no_more() {
 
 #[test]
 fn a_hog_keeps_one_worker_and_never_the_last() {
-    let mut fair: Fair<usize> = Fair::new(2, 4);
+    let mut fair: Fair<usize> = Fair::new(2, 4, 1);
     let hog = fair.add_lane(TenantShare::USUAL, 0);
     let other = fair.add_lane(TenantShare::USUAL, 0);
     let mut now = 0;
@@ -201,7 +201,7 @@ fn a_hog_keeps_one_worker_and_never_the_last() {
 
 #[test]
 fn a_worker_is_not_lent_when_nobody_waits_or_no_spare_is_left() {
-    let mut fair: Fair<usize> = Fair::new(1, 1);
+    let mut fair: Fair<usize> = Fair::new(1, 1, 1);
     let a = fair.add_lane(TenantShare::USUAL, 0);
     let b = fair.add_lane(TenantShare::USUAL, 0);
     let _ = fair.push(a, 0, Arrival::Woken, 0);
@@ -233,7 +233,7 @@ fn lifting_a_cap_lets_a_stopped_lane_run_at_once() {
 
 #[test]
 fn a_clock_that_steps_back_neither_pays_nor_breaks_anything() {
-    let mut fair: Fair<usize> = Fair::new(1, 0);
+    let mut fair: Fair<usize> = Fair::new(1, 0, 1);
     let lane = fair.add_lane(capped(500, 1_000), 10 * MS);
     let _ = fair.push(lane, 0, Arrival::Woken, 10 * MS);
     assert_eq!(fair.pick(0, 5 * MS), Some(0));
@@ -325,25 +325,25 @@ proptest! {
 
 #[test]
 fn an_arrival_runs_where_it_is_only_when_nobody_waits_and_there_is_room() {
-    let mut fair: Fair<usize> = Fair::new(1, 1);
+    let mut fair: Fair<usize> = Fair::new(1, 1, 1);
     let (a, b) = (fair.add_lane(TenantShare::USUAL, 0), fair.add_lane(TenantShare::USUAL, 0));
-    let place = fair.inline_place();
-    assert!(fair.start_inline(a, 0));
+    let place = fair.start_inline(a, 0).unwrap();
+    assert!(place >= fair.threads_count());
     assert_eq!(fair.tick(INLINE_SLICE_NS).yielding, bit(place), "also when nobody waits");
-    assert!(!fair.start_inline(b, 0), "one at a time");
+    assert_eq!(fair.start_inline(b, 0), None, "one at a time");
     assert_eq!(fair.push(b, 1, Arrival::Woken, 0), Call::Nobody, "it has had nothing yet");
     assert_eq!(fair.pick(0, 0), None, "the inline place took the only room");
     assert_eq!(fair.tick(SLICE_NS).yielding, bit(place), "its slice ends like any other");
     fair.done(place, SLICE_NS, SLICE_NS);
-    assert!(!fair.start_inline(a, SLICE_NS), "somebody waits");
+    assert_eq!(fair.start_inline(a, SLICE_NS), None, "somebody waits");
     assert_eq!(fair.pick(0, SLICE_NS), Some(1));
-    assert!(!fair.start_inline(a, SLICE_NS), "there is no room");
+    assert_eq!(fair.start_inline(a, SLICE_NS), None, "there is no room");
     fair.done(0, MS, 2 * MS);
     let _ = fair.add_lane(TenantShare::USUAL, 0);
     fair.set_share(a, capped(100, 5_000), 2 * MS);
-    assert!(fair.start_inline(a, 2 * MS));
+    assert_eq!(fair.start_inline(a, 2 * MS), Some(place));
     fair.done(place, 50 * MS, 3 * MS);
-    assert!(!fair.start_inline(a, 3 * MS), "a lane in debt does not run");
+    assert_eq!(fair.start_inline(a, 3 * MS), None, "a lane in debt does not run");
 }
 
 /// Every order of a few arrivals, yields and ends on one worker: counts agree after each.
@@ -359,7 +359,7 @@ fn counts_agree_in_every_order_of_a_few_events() {
     }
     // Each digit of a number in base five is an event.
     for order in 0..5_u32.pow(7) {
-        let mut fair: Fair<u8> = Fair::new(1, 1);
+        let mut fair: Fair<u8> = Fair::new(1, 1, 1);
         let lanes = [fair.add_lane(TenantShare::USUAL, 0), fair.add_lane(weight(300), 0)];
         let (mut queued, mut on, mut now, mut rest) = (0, [None; 2], 0, order);
         for _ in 0..7 {

@@ -16,6 +16,8 @@ const LOWERED_NS: u64 = 3_000_000;
 pub(crate) struct Handover<T> {
     state: Mutex<State<T>>,
     seats: Vec<Seat>,
+    /// Seats before this one are worker threads'.
+    threads_count: usize,
 }
 
 struct State<T> {
@@ -62,37 +64,36 @@ pub(crate) enum Asked {
 // === impl Handover ===
 
 impl<T> Handover<T> {
-    /// For `limit` workers at once, and `spares` that stand in.
-    pub(crate) fn new(limit: usize, spares: usize) -> Self {
-        let fair = Fair::new(limit, spares);
+    /// For `limit` workers at once, `inline` of them perhaps where their items arrive, and `spares` that stand in.
+    pub(crate) fn new(limit: usize, spares: usize, inline: usize) -> Self {
+        let fair = Fair::new(limit, spares, inline);
         let seat = || Seat {
             call: Condvar::new(),
             asked_at_ns: AtomicU64::new(0),
             lent: AtomicBool::new(false),
             lowered_at_ns: AtomicU64::new(0),
         };
-        let seats = (0..=fair.threads_count()).map(|_| seat());
-        Self { seats: seats.collect(), state: Mutex::new(State { fair, asleep: Vec::new(), stopped: Stopped::No }) }
+        let seats = (0..fair.places_count()).map(|_| seat());
+        Self {
+            seats: seats.collect(),
+            threads_count: fair.threads_count(),
+            state: Mutex::new(State { fair, asleep: Vec::new(), stopped: Stopped::No }),
+        }
     }
 
     /// Worker threads to start.
     pub(crate) fn threads_count(&self) -> usize {
-        self.inline_place()
+        self.threads_count
     }
 
-    /// The place of an item that runs where it arrives; after the threads'.
-    pub(crate) fn inline_place(&self) -> usize {
-        self.seats.len().saturating_sub(1)
-    }
-
-    /// Whether an item of this lane may run where it arrives: then it has the inline place until [`Handover::done`].
-    pub(crate) fn start_inline(&self, id: LaneId, now_ns: u64) -> bool {
+    /// Whether an item of this lane may run where it arrives: the place that it then has until [`Handover::done`].
+    pub(crate) fn start_inline(&self, id: LaneId, now_ns: u64) -> Option<usize> {
         let mut state = self.lock();
-        let may = state.stopped == Stopped::No && state.fair.start_inline(id, now_ns);
-        if may && let Some(seat) = self.seats.get(self.inline_place()) {
+        let place = if state.stopped == Stopped::No { state.fair.start_inline(id, now_ns) } else { None };
+        if let Some(seat) = place.and_then(|place| self.seats.get(place)) {
             seat.asked_at_ns.store(0, Ordering::Relaxed);
         }
-        may
+        place
     }
 
     pub(crate) fn add_lane(&self, share: TenantShare, now_ns: u64) -> LaneId {
@@ -176,8 +177,8 @@ impl<T> Handover<T> {
             }
             other => other,
         };
-        // A worker thread asks next itself; nobody does for the inline place, which leaves its room behind.
-        if worker == self.inline_place() {
+        // A worker thread asks next itself; nobody does for an inline place, which leaves its room behind.
+        if worker >= self.threads_count {
             self.call_sleeper(state);
         } else {
             drop(state);
@@ -251,7 +252,7 @@ impl<T> Handover<T> {
     pub(crate) fn stop(&self) {
         let mut state = self.lock();
         state.stopped = Stopped::Yes;
-        let left = std::mem::replace(&mut state.fair, Fair::new(1, 0));
+        let left = std::mem::replace(&mut state.fair, Fair::new(1, 0, 0));
         state.asleep.clear();
         drop(state);
         for seat in &self.seats {

@@ -2,7 +2,7 @@
 //!
 //! `fair` is the arithmetic of the workers' queue, `handover` its lock and sleepers, `workers` the threads, `class` what
 //! the kernel is told about them. Its place is after the permit and before the code is fetched; a `Slot` proves that the
-//! turn came. Must never let a guest hold an I/O thread: one at a time may be polled on one, once, under the same clock.
+//! turn came. Must never let a guest hold an I/O thread: a quick one may be polled on one, once, under the same clock.
 
 mod admission;
 pub mod class;

@@ -26,7 +26,7 @@ const ITEMS: u64 = 4;
 
 /// Workers, two who push, and a pulse that ticks and lends; ends when every item was done, the odd ones twice.
 fn hand_over(limit: usize, spares: usize) {
-    let queue: Arc<Handover<u64>> = Arc::new(Handover::new(limit, spares));
+    let queue: Arc<Handover<u64>> = Arc::new(Handover::new(limit, spares, 1));
     let clock = Arc::new(AtomicU64::new(1));
     let done = Arc::new(AtomicUsize::new(0));
     let all = ITEMS as usize + ITEMS as usize / 2;
@@ -54,11 +54,12 @@ fn hand_over(limit: usize, spares: usize) {
         threads.push(thread::spawn(move || {
             for item in (0..ITEMS).filter(|item| *item as usize % 2 == own) {
                 // The first of each comes as a request does: it may run at once where it is, and goes on in the queue.
-                if item < 2 && queue.start_inline(lane, now()) {
-                    thread::yield_now();
-                    queue.done(queue.inline_place(), 100_000, now(), Some((lane, item)));
-                } else {
-                    let _ = queue.push(lane, item, Arrival::Woken, now());
+                match if item < 2 { queue.start_inline(lane, now()) } else { None } {
+                    Some(place) => {
+                        thread::yield_now();
+                        queue.done(place, 100_000, now(), Some((lane, item)));
+                    }
+                    None => drop(queue.push(lane, item, Arrival::Woken, now())),
                 }
             }
         }));

@@ -2,7 +2,7 @@
 //!
 //! A guest is a future that is polled here inside the I/O runtime's context, so that timers and sockets it waits for
 //! live there; whoever wakes it only puts it back in the queue. One more thread, the pulse, moves the epoch, ends slices
-//! and lends out workers that do not answer. A quick guest may be polled once where its request arrived, in one place
+//! and lends out workers that do not answer. A quick guest may be polled once where its request arrived, in a place
 //! that counts as a worker. Must never do I/O and never wait for anything but work.
 
 use std::cell::Cell;
@@ -33,6 +33,8 @@ const PATIENCE_NS: u64 = 300_000;
 const INLINE_NS: u64 = 500_000;
 /// How long its tenant's guests then go to the worker threads first.
 const SLOW_NS: u64 = 1_000_000_000;
+/// Guests that may run where they arrived at the same time.
+const INLINE_COUNT: usize = 2;
 /// Spare workers for each worker.
 const SPARES_EACH_COUNT: usize = 2;
 
@@ -138,7 +140,7 @@ impl Workers {
         io: &tokio::runtime::Handle,
     ) -> std::io::Result<Arc<Self>> {
         let threads = threads.max(1);
-        let queue = Handover::new(threads, threads.saturating_mul(SPARES_EACH_COUNT));
+        let queue = Handover::new(threads, threads.saturating_mul(SPARES_EACH_COUNT), INLINE_COUNT);
         let workers = Arc::new(Self {
             threads: (0..queue.threads_count()).map(|_| AtomicI32::new(0)).collect(),
             queue,
@@ -181,15 +183,14 @@ impl Workers {
         let state = Mutex::new(TaskState { stage: Stage::Queued, work: Some(work) });
         let task = Arc::new(Task { number, lane, lane_id, meter, workers: Arc::clone(self), state });
         let now = now_ns();
-        if dispatch == Dispatch::Inline && slow_until_ns <= now && self.queue.start_inline(lane_id, now) {
-            self.run_inline(task);
-        } else {
-            self.push(task);
+        let inline = dispatch == Dispatch::Inline && slow_until_ns <= now;
+        match if inline { self.queue.start_inline(lane_id, now) } else { None } {
+            Some(place) => self.run_inline(task, place),
+            None => self.push(task),
         }
     }
 
-    fn run_inline(&self, task: Arc<Task>) {
-        let place = self.queue.inline_place();
+    fn run_inline(&self, task: Arc<Task>, place: usize) {
         let before = WORKER.replace(place);
         let (lane, before_ns, meter) = (task.lane.clone(), task.meter.cpu_ns(), Arc::clone(&task.meter));
         task.run(place);
