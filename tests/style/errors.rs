@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
-const SOURCES: [(&str, &[&str]); 4] = [
+const SOURCES: [(&str, &[&str]); 5] = [
     ("host/control/src", &["ApiError::new(", "Self::new(", "code = if"]),
     ("host/gateway/src/refuse.rs", &["StatusCode::"]),
     ("host/registry/src/error.rs", &["=> "]),
+    ("host/registry/src/inspect.rs", &["} => ", "Module => "]),
     ("host/engine/src/error.rs", &["=> "]),
 ];
 

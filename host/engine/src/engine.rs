@@ -92,8 +92,8 @@ impl Engine {
     }
 
     /// Loads code fresh from our own compile child. Blocks for as long as copying it takes.
-    pub fn code(&self, native: NativeCode) -> Result<Code, EngineError> {
-        code::from_child(&self.shared.engine, &self.linker, &native)
+    pub fn code(&self, native: &NativeCode) -> Result<Code, EngineError> {
+        code::from_child(&self.shared.engine, &self.linker, native)
     }
 
     /// Whether all imports are offered and a handler is exported; the error names the imports that are not.

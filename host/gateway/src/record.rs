@@ -125,8 +125,9 @@ impl Gateway {
             self.meter(seen, status.as_u16(), Some(failure), seen.usage);
         }
         let store = &route.store;
-        if let Refusal::QuotaExhausted { .. } = &refusal {
-            // An entry each, durable before the answer, would let a tenant's flood spend the host's disk: they are counted.
+        if let Refusal::QuotaExhausted { .. } | Refusal::TenantBusy { .. } | Refusal::Overloaded = &refusal {
+            // An entry each, durable before the answer, would let a tenant's flood spend the host's disk and processors: they
+            // are counted.
             let summary = InvocationSummary {
                 plugin: route.plugin.clone(),
                 version: route.stable().label.to_string(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringfence_core::limits::COMPONENT_BYTES_MAX;
 use ringfence_core::{Digest, TenantId};
-use ringfence_engine::{Code, Engine};
+use ringfence_engine::{Code, Engine, NativeCode};
 use ringfence_store::TenantStore;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
@@ -70,7 +70,8 @@ impl Loader {
                 version.plugin, version.label
             )));
         }
-        let (code, _) = compile(&self.engine, &version.store, version.digest, component).await?;
+        let (code, native) = compile(&self.engine, component).await?;
+        keep_native(&self.engine, &version.store, version.digest, native).await?;
         Ok(code)
     }
 
@@ -106,26 +107,28 @@ impl Loader {
     }
 }
 
-/// Compiles a component in the child, keeps the native code sealed for the tenant, and loads it. Also says how many bytes
-/// of native code there are.
-pub(crate) async fn compile(
+/// Compiles a component in the child and loads it.
+pub(crate) async fn compile(engine: &Engine, component: Vec<u8>) -> Result<(Code, NativeCode), RegistryError> {
+    let native = engine.compile(component).await?;
+    let engine = engine.clone();
+    blocking(move || Ok((engine.code(&native)?, native))).await?
+}
+
+/// Keeps native code for later starts, sealed for the tenant. Only code that has shown that it starts.
+pub(crate) async fn keep_native(
     engine: &Engine,
     store: &TenantStore,
     digest: Digest,
-    component: Vec<u8>,
-) -> Result<(Code, usize), RegistryError> {
-    let native = engine.compile(component).await?;
-    let bytes = native.len();
+    native: NativeCode,
+) -> Result<(), RegistryError> {
     let (engine, keys) = (engine.clone(), store.keys().clone());
-    let code = blocking(move || {
+    blocking(move || {
         if let Err(error) = engine.store_native(&keys, &digest, &native) {
             // Only costs a compilation after the next start.
             tracing::warn!(%error, "native code could not be kept");
         }
-        engine.code(native)
     })
-    .await??;
-    Ok((code, bytes))
+    .await
 }
 
 /// Runs what blocks away from the runtime's own threads.

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::RegistryError;
 use crate::inspect::{InspectError, Inspection, inspect};
-use crate::loader::{Loader, blocking, compile};
+use crate::loader::{Loader, blocking, compile, keep_native};
 use crate::record::{PluginRecord, StoredVersion, VersionRecord, plugin_key, plugins_key, quarantine_key, version_key};
 use crate::start::count_below;
 
@@ -282,15 +282,19 @@ impl Verified {
         clock: &dyn Clock,
     ) -> Result<Compiled, RegistryError> {
         let started = clock.monotonic();
-        let (code, compile_ms) = match loader.cached(upload.store, self.digest).await {
-            Some(code) => (code, 0),
+        let (code, native, compile_ms) = match loader.cached(upload.store, self.digest).await {
+            Some(code) => (code, None, 0),
             None => {
-                let (code, _) = compile(engine, upload.store, self.digest, self.component).await?;
-                (code, u64::try_from(clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX).max(1))
+                let (code, native) = compile(engine, self.component).await?;
+                let took_ms = clock.monotonic().saturating_sub(started).as_millis();
+                (code, Some(native), u64::try_from(took_ms).unwrap_or(u64::MAX).max(1))
             }
         };
         engine.check_linkable(&code)?;
         engine.rehearse(&code, rehearsal).await?;
+        if let Some(native) = native {
+            keep_native(engine, upload.store, self.digest, native).await?;
+        }
         Ok(Compiled {
             digest: self.digest,
             inspection: self.inspection,

@@ -120,6 +120,8 @@ async fn whatever_is_refused_leaves_nothing_behind() {
     );
     assert_eq!(refused(component_with("x", &[], "(func $f unreachable) (start $f)")).await, "rehearsal-failed");
     assert_eq!(refused(component_with("x", &[], "(func $f (loop (br 0))) (start $f)")).await, "rehearsal-failed");
+    // Nor is code that does not start kept for later.
+    assert_eq!(std::fs::read_dir(world.directory.path().join("cache")).unwrap().count(), 0);
     // Sound on the outside, nonsense inside: only the compile child sees it.
     let mut broken = component_with("x", &[], "(func (export \"f\") (result i32) i32.const 77)");
     let at = broken.windows(2).position(|pair| pair == [0x41, 0xcd]).unwrap();

@@ -178,7 +178,7 @@ fn mappings() -> Check {
 
 /// What the kernel grants the I/O threads, tried on a thread of its own.
 fn io_threads(best: IoClass) -> Check {
-    let name = "I/O threads";
+    let name = "I/O scheduling";
     let got = std::thread::spawn(move || class::raise_thread(best)).join().unwrap_or(IoClass::Usual);
     let cost = match got {
         IoClass::Fifo => "they run before every guest; a flood of requests takes the processors from the guests",

@@ -156,7 +156,7 @@ async fn unknown_imports_are_named() {
             (import "wasi:http/types@0.2.0" (instance)))"#,
     )
     .unwrap();
-    let code = ENGINE.code(ENGINE.compile(component).await.unwrap()).unwrap();
+    let code = ENGINE.code(&ENGINE.compile(component).await.unwrap()).unwrap();
     let names = ENGINE.unknown_imports(&code);
     assert!(names.contains(&"evil:corp/backdoor@1.2.3".to_owned()), "{names:?}");
     let error = ENGINE.check_linkable(&code).unwrap_err();
@@ -168,7 +168,7 @@ async fn unknown_imports_are_named() {
 #[tokio::test]
 async fn a_component_without_a_handler_does_not_fit() {
     let component = wat::parse_str("(component)").unwrap();
-    let code = ENGINE.code(ENGINE.compile(component).await.unwrap()).unwrap();
+    let code = ENGINE.code(&ENGINE.compile(component).await.unwrap()).unwrap();
     let error = ENGINE.check_linkable(&code).unwrap_err();
     assert!(error.to_string().contains("wasi:http"), "{error}");
 }

@@ -22,7 +22,7 @@ fn engine(worker_threads: usize, slots: u32) -> Engine {
 }
 
 async fn code(engine: &Engine, handler: &str) -> Code {
-    engine.code(compile(component(handler, "")).await).unwrap()
+    engine.code(&compile(component(handler, "")).await).unwrap()
 }
 
 /// As much as any plugin can have.

@@ -85,7 +85,7 @@ async fn a_guest_that_starts_with_too_much_memory_reached_its_memory_budget() {
 #[tokio::test]
 async fn a_component_larger_than_any_slot_does_not_fit_the_host() {
     let native = crate::support::compile(component(HELLO, "(memory $second 8192)")).await;
-    let error = ENGINE.code(native).err().unwrap();
+    let error = ENGINE.code(&native).err().unwrap();
     assert_eq!(error.blame(), Blame::Plugin);
 }
 

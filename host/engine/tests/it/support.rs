@@ -122,7 +122,7 @@ pub async fn compile(component: Vec<u8>) -> NativeCode {
 }
 
 pub async fn code(handler: &str, items: &str) -> Code {
-    let code = ENGINE.code(compile(component(handler, items)).await).unwrap();
+    let code = ENGINE.code(&compile(component(handler, items)).await).unwrap();
     ENGINE.check_linkable(&code).unwrap();
     code
 }
