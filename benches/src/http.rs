@@ -77,8 +77,11 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     report.finish()
 }
 
+/// A peer by the name that its figures have.
+type NamedPeer = (&'static str, Peer);
+
 /// The peers that are there, and the keys of those that are not.
-fn peers(plan: &Plan) -> Result<(Vec<(&'static str, Peer)>, Vec<&'static str>)> {
+fn peers(plan: &Plan) -> Result<(Vec<NamedPeer>, Vec<&'static str>)> {
     let (mut peers, mut absent) = (Vec::new(), Vec::new());
     let serves = [("serve_default", Serve::Default), ("serve_tuned", Serve::Tuned), ("serve_reuse", Serve::Reuse)];
     for (key, serve) in serves {

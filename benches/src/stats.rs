@@ -149,7 +149,7 @@ fn sorted(figures: &[f64]) -> Vec<f64> {
 
 fn median_of_sorted(sorted: &[f64]) -> Option<f64> {
     let high = sorted.get(sorted.len() / 2)?;
-    let low = if sorted.len() % 2 == 0 { sorted.get(sorted.len() / 2 - 1)? } else { high };
+    let low = if sorted.len().is_multiple_of(2) { sorted.get(sorted.len() / 2 - 1)? } else { high };
     Some(f64::midpoint(*low, *high))
 }
 

@@ -208,7 +208,7 @@ fn register_tenants(registry: &mut Registry, known: &[Known]) {
         }
     }
     registry.register("tenant_failures", "Invocations without the guest's own answer, by whose fault it was", failures);
-    let scheduled: [(&str, &str, fn(&LoadView) -> f64); 2] = [
+    let scheduled: [Series<f64>; 2] = [
         ("tenant_throttled_seconds", "Time a tenant's own cap kept it from running", |load| {
             load.throttled_us as f64 / 1e6
         }),
@@ -221,7 +221,7 @@ fn register_tenants(registry: &mut Registry, known: &[Known]) {
         }
         registry.register(name, help, family);
     }
-    let now: [(&str, &str, fn(&LoadView) -> u64); 2] = [
+    let now: [Series<u64>; 2] = [
         ("tenant_invocations_running", "Invocations running now", |load| load.running_count),
         ("tenant_invocations_waiting", "Invocations waiting for a slot", |load| load.waiting_count),
     ];
@@ -233,6 +233,9 @@ fn register_tenants(registry: &mut Registry, known: &[Known]) {
         registry.register(name, help, family);
     }
 }
+
+/// Name, words and value of a series made from a tenant's load.
+type Series<T> = (&'static str, &'static str, fn(&LoadView) -> T);
 
 fn answer(registry: &Registry) -> Result<Response, ApiError> {
     let mut text = String::new();

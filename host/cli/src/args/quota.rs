@@ -11,7 +11,7 @@ pub enum QuotaCommand {
     /// Show what a tenant may have and uses
     Show(TenantNameArgs),
     /// Choose a tenant's plan and what differs from it
-    Set(QuotaSetArgs),
+    Set(Box<QuotaSetArgs>),
 }
 
 /// `quota set`.

@@ -54,7 +54,7 @@ impl Simulation {
 
     /// One step of the clock on all workers.
     fn step(&mut self) {
-        if self.now_ns % MS == 0 {
+        if self.now_ns.is_multiple_of(MS) {
             self.asked |= self.fair.tick(self.now_ns).yielding;
         }
         for worker in 0..self.workers.len() {
@@ -140,8 +140,8 @@ fn yielding_all_the_time_saves_up_nothing() {
     let lanes = [fair.add_lane(TenantShare::USUAL, 0), fair.add_lane(TenantShare::USUAL, 0)];
     let mut served = [0_u64; 2];
     let mut now = 0;
-    for lane in 0..2 {
-        let _ = fair.push(lanes[lane], lane, Arrival::Woken, now);
+    for (lane, id) in lanes.into_iter().enumerate() {
+        let _ = fair.push(id, lane, Arrival::Woken, now);
     }
     for _ in 0..200_000 {
         let Some(lane) = fair.pick(0, now) else { panic!("nothing to run") };
@@ -370,10 +370,10 @@ fn counts_agree_in_every_order_of_a_few_events() {
                     queued += 1;
                 }
                 2 => {
-                    for worker in 0..2 {
+                    for (worker, on) in on.iter_mut().enumerate() {
                         if let Some(item) = fair.pick(worker, now) {
-                            assert!(on[worker].is_none());
-                            on[worker] = Some(item);
+                            assert!(on.is_none());
+                            *on = Some(item);
                             queued -= 1;
                         }
                     }
@@ -383,8 +383,8 @@ fn counts_agree_in_every_order_of_a_few_events() {
                     let _ = fair.lend(0, now);
                 }
                 _ => {
-                    for worker in 0..2 {
-                        if let Some(item) = on[worker].take() {
+                    for (worker, on) in on.iter_mut().enumerate() {
+                        if let Some(item) = on.take() {
                             fair.done(worker, 300 * US, now);
                             if worker == 0 {
                                 let _ = fair.push(lanes[usize::from(item)], item, Arrival::Yielded, now);
