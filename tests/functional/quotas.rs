@@ -237,9 +237,13 @@ async fn a_days_log_and_outgoing_traffic_are_counted_capped_and_survive_a_restar
     let address = upstream.local_addr()?;
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = upstream.accept().await {
-            let mut buffer = [0_u8; 4096];
-            let _ = stream.read(&mut buffer).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            tokio::spawn(async move {
+                let mut buffer = [0_u8; 4096];
+                let _ = stream.read(&mut buffer).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+                // To the caller's end: closing with something unread would reset the connection under the answer.
+                while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+            });
         }
     });
     let place = Place::new()?;

@@ -43,8 +43,8 @@ fn named() -> Result<BTreeSet<String>> {
         } else {
             vec![path]
         };
-        for file in files {
-            let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        for file in files.iter().filter(|file| file.is_file()) {
+            let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
             let text = text.split("#[cfg(test)]").next().unwrap_or_default();
             for before in words {
                 codes_after(text, before, &mut codes);

@@ -331,7 +331,8 @@ fn an_arrival_runs_where_it_is_only_when_nobody_waits_and_there_is_room() {
     assert!(place >= fair.threads_count());
     assert_eq!(fair.tick(INLINE_SLICE_NS).yielding, bit(place), "also when nobody waits");
     assert_eq!(fair.start_inline(b, 0), None, "one at a time");
-    assert_eq!(fair.push(b, 1, Arrival::Woken, 0), Call::Nobody, "it has had nothing yet");
+    let late = INLINE_SLICE_NS;
+    assert_eq!(fair.push(b, 1, Arrival::Woken, late), Call::Yield(bit(place)), "it has had half a millisecond");
     assert_eq!(fair.pick(0, 0), None, "the inline place took the only room");
     assert_eq!(fair.tick(SLICE_NS).yielding, bit(place), "its slice ends like any other");
     fair.done(place, SLICE_NS, SLICE_NS);
