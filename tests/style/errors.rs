@@ -7,7 +7,7 @@ use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
 const SOURCES: [(&str, &[&str]); 5] = [
-    ("host/control/src", &["ApiError::new(", "Self::new(", "code = if"]),
+    ("host/control/src", &["ApiError::new(", "Self::new("]),
     ("host/gateway/src/refuse.rs", &["StatusCode::"]),
     ("host/registry/src/error.rs", &["=> "]),
     ("host/registry/src/inspect.rs", &["} => ", "Module => "]),
@@ -24,8 +24,7 @@ fn codes_after(text: &str, before: &str, into: &mut BTreeSet<String>) {
         let Some((gap, rest)) = piece.split_once('"') else { continue };
         let plain =
             |byte: u8| byte.is_ascii_whitespace() || byte.is_ascii_uppercase() || matches!(byte, b'_' | b',' | b'(');
-        let near = gap.bytes().all(plain) || before == "code = if";
-        if near
+        if gap.bytes().all(plain)
             && let Some((word, _)) = rest.split_once('"')
             && is_code(word)
         {

@@ -147,8 +147,10 @@ impl From<StoreError> for ApiError {
 
 impl From<QuotaError> for ApiError {
     fn from(error: QuotaError) -> Self {
-        let code = if matches!(error, QuotaError::UnknownPlan { .. }) { "unknown-plan" } else { "bad-quota" };
-        Self::new(code, error.to_string())
+        match &error {
+            QuotaError::UnknownPlan { .. } => Self::new("unknown-plan", error.to_string()),
+            _ => Self::new("bad-quota", error.to_string()),
+        }
     }
 }
 
