@@ -1,6 +1,7 @@
 //! What is written down about a call: one place for every path out of [`crate::invoke`].
 //!
-//! A refusal is an audit entry of its own, durable before the caller hears of it. A guest's own answer is metered when
+//! A refusal is an audit entry of its own, durable before the caller hears of it; one for want of room or quota is counted
+//! with the calls instead, or a flood would be paid for by everyone. A guest's own answer is metered when
 //! its last byte is sent, and batched into the audit log. Must never record twice or not at all.
 
 use std::net::IpAddr;

@@ -2,7 +2,7 @@
 //! nothing for them.
 //!
 //! Must never lose a wake-up: whoever makes an item ready either finds a sleeping worker and calls it, or every worker that
-//! may run is running and will ask for the next item when it is done. `tests/handover.rs` lets a model checker try all orders.
+//! may run is running and will ask for the next item when it is done. `model.rs` lets a model checker try their orders.
 
 use super::TenantShare;
 use super::fair::{Arrival, Call, Fair, LaneId, LaneTotals};
