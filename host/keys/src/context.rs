@@ -17,11 +17,27 @@ pub enum Purpose {
     Audit,
     /// Guest logs.
     Log,
+    /// Backup archives.
+    Backup,
+    /// Personal data in fields.
+    Personal,
+    /// Files of a plugin's own directory.
+    File,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Record, Self::Name, Self::Blob, Self::Cache, Self::Audit, Self::Log];
+    pub const ALL: [Self; 9] = [
+        Self::Record,
+        Self::Name,
+        Self::Blob,
+        Self::Cache,
+        Self::Audit,
+        Self::Log,
+        Self::Backup,
+        Self::Personal,
+        Self::File,
+    ];
 
     /// The word that goes into key derivation. Part of the format: never changes.
     pub(crate) const fn label(self) -> &'static [u8] {
@@ -32,6 +48,9 @@ impl Purpose {
             Self::Cache => b"cache",
             Self::Audit => b"audit",
             Self::Log => b"log",
+            Self::Backup => b"backup",
+            Self::Personal => b"personal",
+            Self::File => b"file",
         }
     }
 }

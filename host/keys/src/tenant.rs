@@ -37,6 +37,9 @@ struct Inner {
     cache: PurposeKeys,
     audit: PurposeKeys,
     log: PurposeKeys,
+    backup: PurposeKeys,
+    personal: PurposeKeys,
+    file: PurposeKeys,
     segment: KeyBytes<NAME_KEY_BYTES>,
 }
 
@@ -61,6 +64,9 @@ impl TenantKeys {
             cache: keys(Purpose::Cache)?,
             audit: keys(Purpose::Audit)?,
             log: keys(Purpose::Log)?,
+            backup: keys(Purpose::Backup)?,
+            personal: keys(Purpose::Personal)?,
+            file: keys(Purpose::File)?,
             segment: expand(tenant_key.as_slice(), &[NAME_LABEL])?,
         })))
     }
@@ -131,6 +137,9 @@ impl TenantKeys {
             Purpose::Cache => &self.0.cache,
             Purpose::Audit => &self.0.audit,
             Purpose::Log => &self.0.log,
+            Purpose::Backup => &self.0.backup,
+            Purpose::Personal => &self.0.personal,
+            Purpose::File => &self.0.file,
         }
     }
 
