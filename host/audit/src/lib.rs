@@ -26,6 +26,6 @@ mod writer;
 pub use audit::{Audit, Intent};
 pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
-pub use metering::{InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
+pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
 pub use receipts::ReceiptRef;
 pub use usage_sum::{Day, DayError, UsageSum};

@@ -22,14 +22,16 @@ use crate::audit::Audit;
 use crate::storage::Sampler;
 use crate::usage_sum::{Day, UsageSum};
 
-/// Most records kept for a plugin; older ones go first.
+/// Records kept for a plugin at least, once there were so many; older ones go first, a chunk at a time.
 pub const INVOCATIONS_KEPT_MAX: u64 = 2_000;
 /// LIMIT: tenants whose totals are told apart; those that come later are summed together.
 pub const TENANTS_TOLD_MAX: usize = 1_000;
 /// Most records collected between two writes, for one tenant; more are counted in metering and not kept one by one.
 const PENDING_COUNT_MAX: usize = 1_000;
-/// LIMIT: records written in one batch; each takes up to four operations, and the store takes 1,000.
-const RECORDS_PER_WRITE: usize = 150;
+/// LIMIT: records written in one batch, and so in one chunk. A page's cursor has eight bits for the place in a chunk.
+const RECORDS_PER_WRITE: usize = 64;
+/// Bits of a cursor that say where in a chunk.
+const PLACE_BITS: u32 = 8;
 /// LIMIT: sums written in one batch.
 const SUMS_PER_WRITE: usize = 100;
 /// How often collected records are written.
@@ -203,23 +205,24 @@ impl Metering {
         limit: usize,
     ) -> Result<(Vec<InvocationRecord>, Option<u64>), StoreError> {
         self.flush().await;
-        let end = match before {
+        let mut before = match before {
             Some(before) => before,
-            None => next_number(store, plugin).await?,
+            None => kept(store, plugin).await?.next << PLACE_BITS,
         };
         let mut records = Vec::new();
-        let mut at = end;
-        while at > 0 && records.len() < limit {
-            at -= 1;
-            match store.get_json::<InvocationRecord>(&record_key(plugin, at)).await? {
-                Some(record) => records.push(record),
-                None => return Ok((records, None)),
+        while let Some((number, chunk)) = chunk_before(store, plugin, before).await? {
+            for (place, record) in chunk.into_iter().rev() {
+                records.push(record);
+                before = number << PLACE_BITS | place;
+                if records.len() >= limit {
+                    return Ok((records, Some(before)));
+                }
             }
         }
-        Ok((records, (at > 0).then_some(at)))
+        Ok((records, None))
     }
 
-    /// One record, by id.
+    /// One record, by id. Looks through the plugin's kept records, newest first.
     pub async fn invocation(
         &self,
         store: &TenantStore,
@@ -227,8 +230,15 @@ impl Metering {
         id: &InvocationId,
     ) -> Result<Option<InvocationRecord>, StoreError> {
         self.flush().await;
-        let Some(number) = store.get_json::<u64>(&id_key(plugin, id)).await? else { return Ok(None) };
-        store.get_json(&record_key(plugin, number)).await
+        let mut before = kept(store, plugin).await?.next << PLACE_BITS;
+        while let Some((number, chunk)) = chunk_before(store, plugin, before).await? {
+            let found = chunk.into_iter().find(|(_, record)| record.id == *id);
+            if let Some((_, record)) = found {
+                return Ok(Some(record));
+            }
+            before = number << PLACE_BITS;
+        }
+        Ok(None)
     }
 
     /// Sums by plugin of the UTC days that `from..=to` touches.
@@ -403,41 +413,64 @@ async fn prepare(
         row.sum.add(added);
         ops.push(Op::put_json(key, &row)?);
     }
-    let mut numbers: HashMap<&PluginName, u64> = HashMap::new();
+    let mut chunks: BTreeMap<&PluginName, Vec<&InvocationRecord>> = BTreeMap::new();
     for record in records {
-        let plugin = &record.plugin;
-        let number = match numbers.get(plugin) {
-            Some(number) => *number,
-            None => next_number(store, plugin).await?,
-        };
-        numbers.insert(plugin, number + 1);
-        ops.push(Op::put_json(record_key(plugin, number), record)?);
-        ops.push(Op::put_json(id_key(plugin, &record.id), &number)?);
-        if let Some(old) = number.checked_sub(INVOCATIONS_KEPT_MAX) {
-            if let Some(old_record) = store.get_json::<InvocationRecord>(&record_key(plugin, old)).await? {
-                ops.push(Op::Delete { key: id_key(plugin, &old_record.id) });
-            }
-            ops.push(Op::Delete { key: record_key(plugin, old) });
-        }
+        chunks.entry(&record.plugin).or_default().push(record);
     }
-    for (plugin, number) in numbers {
-        ops.push(Op::put_json(next_key(plugin), &number)?);
+    for (plugin, chunk) in chunks {
+        let mut kept = kept(store, plugin).await?;
+        ops.push(Op::put_json(chunk_key(plugin, kept.next), &chunk)?);
+        kept.next += 1;
+        kept.count += chunk.len() as u64;
+        while kept.first < kept.next {
+            let key = chunk_key(plugin, kept.first);
+            let oldest = store.get_json::<Vec<InvocationRecord>>(&key).await?.map_or(0, |chunk| chunk.len() as u64);
+            if kept.count - oldest.min(kept.count) < INVOCATIONS_KEPT_MAX {
+                break;
+            }
+            ops.push(Op::Delete { key });
+            kept.first += 1;
+            kept.count -= oldest.min(kept.count);
+        }
+        ops.push(Op::put_json(kept_key(plugin), &kept)?);
     }
     Ok(ops)
 }
 
-async fn next_number(store: &TenantStore, plugin: &PluginName) -> Result<u64, StoreError> {
-    Ok(store.get_json::<u64>(&next_key(plugin)).await?.unwrap_or(0))
+/// Which chunks of a plugin's records there are.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Kept {
+    /// The oldest one's number.
+    first: u64,
+    /// The number of the one to be written next.
+    next: u64,
+    /// Records in all of them.
+    count: u64,
 }
 
-fn next_key(plugin: &PluginName) -> Key {
-    Key::new(["invocation", plugin.as_str(), "next"])
+async fn kept(store: &TenantStore, plugin: &PluginName) -> Result<Kept, StoreError> {
+    Ok(store.get_json(&kept_key(plugin)).await?.unwrap_or_default())
 }
 
-fn record_key(plugin: &PluginName, number: u64) -> Key {
-    Key::new(["invocation", plugin.as_str(), "record"]).number(number)
+/// The newest chunk with something before a cursor: its number, and its records with their places. None at the end.
+async fn chunk_before(
+    store: &TenantStore,
+    plugin: &PluginName,
+    before: u64,
+) -> Result<Option<(u64, Vec<(u64, InvocationRecord)>)>, StoreError> {
+    let (number, end) = match (before >> PLACE_BITS, before & ((1 << PLACE_BITS) - 1)) {
+        (0, 0) => return Ok(None),
+        (number, 0) => (number - 1, u64::MAX),
+        (number, end) => (number, end),
+    };
+    let chunk: Option<Vec<InvocationRecord>> = store.get_json(&chunk_key(plugin, number)).await?;
+    Ok(chunk.map(|chunk| (number, (0..end).zip(chunk).collect())))
 }
 
-fn id_key(plugin: &PluginName, id: &InvocationId) -> Key {
-    Key::new(["invocation", plugin.as_str(), "id", id.as_str()])
+fn kept_key(plugin: &PluginName) -> Key {
+    Key::new(["invocation", plugin.as_str(), "kept"])
+}
+
+fn chunk_key(plugin: &PluginName, number: u64) -> Key {
+    Key::new(["invocation", plugin.as_str(), "chunk"]).number(number)
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use ringfence_audit::receipt::{ReceiptFault, UsageReceipt, verify, verify_chain};
-use ringfence_audit::{Audit, Day, InvocationRecord, Log, Metering, TENANTS_TOLD_MAX, UsageSum};
+use ringfence_audit::{Audit, Day, INVOCATIONS_KEPT_MAX, InvocationRecord, Log, Metering, TENANTS_TOLD_MAX, UsageSum};
 use ringfence_core::{Blame, Clock, Entropy, InvocationId, PluginName, Usage};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Fault, Faults, Key, Store, TenantStore, Tenants};
@@ -189,6 +189,37 @@ async fn many_more_records_than_a_batch_takes_are_all_written() {
     let plugin: PluginName = "plugin-7".parse().unwrap();
     let (records, next) = world.metering.invocations(&world.acme, &plugin, None, 100).await.unwrap();
     assert_eq!((records.len(), next), (4, None));
+}
+
+#[tokio::test]
+async fn the_newest_records_are_kept_found_and_paged_and_older_ones_go() {
+    let world = World::new().await;
+    for n in 0..3_000_u64 {
+        world.call("visits", cpu(n));
+        if n % 7 == 0 {
+            world.metering.flush().await;
+        }
+    }
+    let visits: PluginName = "visits".parse().unwrap();
+    let (mut records, mut cursor) = (Vec::new(), None);
+    loop {
+        let (page, next) = world.metering.invocations(&world.acme, &visits, cursor, 11).await.unwrap();
+        records.extend(page);
+        match next {
+            Some(next) => cursor = Some(next),
+            None => break,
+        }
+    }
+    let kept = records.len() as u64;
+    assert!((INVOCATIONS_KEPT_MAX..INVOCATIONS_KEPT_MAX + 64).contains(&kept), "{kept}");
+    let cpu: Vec<u64> = records.iter().map(|record| record.usage.cpu_us).collect();
+    assert_eq!(cpu, (3_000 - kept..3_000).rev().collect::<Vec<_>>());
+    for record in [&records[0], &records[1_000], &records[records.len() - 1]] {
+        let found = world.metering.invocation(&world.acme, &visits, &record.id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(record));
+    }
+    let other = world.metering.invocation(&world.acme, &"other".parse().unwrap(), &records[0].id).await.unwrap();
+    assert_eq!(other, None);
 }
 
 fn fate() -> impl Strategy<Value = Option<Fault>> {
