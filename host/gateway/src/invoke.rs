@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -19,6 +20,7 @@ use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route};
 
 use crate::listen::Peer;
+use crate::pace::{Pace, Source};
 use crate::record::Seen;
 use crate::refuse::Refusal;
 use crate::request::{bearer, checked_host, for_guest, strip};
@@ -54,12 +56,13 @@ pub struct GatewayParts {
 #[derive(Clone)]
 pub struct Gateway {
     pub(crate) parts: Arc<GatewayParts>,
+    pace: Arc<Pace>,
 }
 
 impl Gateway {
     /// A gateway over its rooms.
     pub fn new(parts: GatewayParts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self { parts: Arc::new(parts), pace: Arc::default() }
     }
 
     /// Answers one request, whatever it is.
@@ -70,6 +73,11 @@ impl Gateway {
             Ok(response) => response,
             Err(refusal) => {
                 let refusal = self.record_refusal(&seen, refusal).await;
+                let now = self.parts.clock.monotonic();
+                let hold = source(&seen, &refusal).map_or(Duration::ZERO, |source| self.pace.hold(source, now));
+                if !hold.is_zero() {
+                    tokio::time::sleep(hold).await;
+                }
                 refusal
                     .response()
                     .map(|text| Full::new(text).map_err(|never: Infallible| match never {}).boxed_unsync())
@@ -167,6 +175,23 @@ impl Gateway {
         self.parts.entropy.fill(&mut byte);
         // The bias of 65536 over 100 is under 0.1 percent of a percent.
         u8::try_from(u16::from_le_bytes(byte) % 100).unwrap_or(0)
+    }
+}
+
+/// Whom a refusal is counted for; none for what is not the caller's doing.
+fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
+    match refusal {
+        Refusal::TenantBusy { .. } | Refusal::QuotaExhausted { .. } | Refusal::Overloaded => {
+            seen.route.as_ref().map(|route| Source::Tenant(route.tenant.clone()))
+        }
+        Refusal::AuditUnavailable | Refusal::Host | Refusal::Run(_) => None,
+        Refusal::BadRequest(_)
+        | Refusal::NoRoute
+        | Refusal::Unauthenticated
+        | Refusal::Denied(_)
+        | Refusal::BodyTooLarge
+        | Refusal::BodyTimeout
+        | Refusal::Suspended => seen.peer.map(Source::Peer),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod invoke;
 pub mod listen;
+mod pace;
 mod record;
 mod refuse;
 mod request;
