@@ -20,6 +20,13 @@ pub struct Outcome {
     pub result: Result<(), RunError>,
 }
 
+/// The end of an invocation, still to come.
+#[must_use]
+pub struct Finished(Arc<Ending>);
+
+/// What to do with the outcome.
+type Act = Box<dyn FnOnce(Outcome) + Send>;
+
 /// Brings the two ends of an invocation together.
 pub(crate) struct Ending {
     meter: Arc<Meter>,
@@ -30,7 +37,10 @@ struct State {
     guest: Option<Result<(), RunError>>,
     failure: Option<RunError>,
     body: Body,
-    outcome: Option<oneshot::Sender<Outcome>>,
+    act: Option<Act>,
+    /// Known and not asked for yet.
+    outcome: Option<Outcome>,
+    is_over: bool,
     deadline: Option<Deadline>,
 }
 
@@ -40,13 +50,55 @@ enum Body {
     Out,
 }
 
+// === impl Finished ===
+
+impl Finished {
+    pub(crate) fn new(ending: &Arc<Ending>) -> Self {
+        Self(Arc::clone(ending))
+    }
+
+    /// Does something with the outcome, exactly once, on the thread on which the invocation ends, or here and now when it
+    /// has ended. It must not block.
+    pub fn then(self, act: impl FnOnce(Outcome) + Send + 'static) {
+        let known = {
+            let mut state = self.0.lock();
+            match state.outcome.take() {
+                Some(outcome) => outcome,
+                None => {
+                    state.act = Some(Box::new(act));
+                    return;
+                }
+            }
+        };
+        act(known);
+    }
+
+    /// Waits for the outcome.
+    pub async fn outcome(self) -> Outcome {
+        let meter = Arc::clone(self.0.meter());
+        let (sender, receiver) = oneshot::channel();
+        self.then(|outcome| drop(sender.send(outcome)));
+        receiver.await.unwrap_or_else(|_| Outcome {
+            usage: meter.usage(),
+            result: Err(RunError::Host("the worker was stopped".to_owned())),
+        })
+    }
+}
+
 // === impl Ending ===
 
 impl Ending {
-    pub(crate) fn new(meter: Arc<Meter>) -> (Arc<Self>, oneshot::Receiver<Outcome>) {
-        let (sender, receiver) = oneshot::channel();
-        let state = State { guest: None, failure: None, body: Body::Awaited, outcome: Some(sender), deadline: None };
-        (Arc::new(Self { meter, state: Mutex::new(state) }), receiver)
+    pub(crate) fn new(meter: Arc<Meter>) -> Arc<Self> {
+        let state = State {
+            guest: None,
+            failure: None,
+            body: Body::Awaited,
+            act: None,
+            outcome: None,
+            is_over: false,
+            deadline: None,
+        };
+        Arc::new(Self { meter, state: Mutex::new(state) })
     }
 
     pub(crate) fn meter(&self) -> &Arc<Meter> {
@@ -72,14 +124,14 @@ impl Ending {
         if state.guest.is_none() {
             state.guest = Some(result);
         }
-        self.settle(&mut state);
+        self.settle(state);
     }
 
     /// The last byte of the answer is out, or nobody wants it any more, or there will be none.
     pub(crate) fn body_is_out(&self) {
         let mut state = self.lock();
         state.body = Body::Out;
-        self.settle(&mut state);
+        self.settle(state);
     }
 
     /// Why the answer must not look complete, if it must not.
@@ -90,20 +142,27 @@ impl Ending {
         self.lock().failure.clone()
     }
 
-    fn settle(&self, state: &mut State) {
-        if state.body != Body::Out {
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
+        if state.body != Body::Out || state.is_over {
             return;
         }
         let Some(result) = state.guest.clone() else { return };
-        state.deadline = None;
+        state.is_over = true;
+        let deadline = state.deadline.take();
         self.meter.freeze();
-        if let Some(outcome) = state.outcome.take() {
-            // The receiver may be gone: then nobody asks for the outcome, and the meter still has the usage.
-            let result = match self.meter.ended() {
-                Some(end) => Err(end.error()),
-                None => result,
-            };
-            let _ = outcome.send(Outcome { usage: self.meter.usage(), result });
+        let result = match self.meter.ended() {
+            Some(end) => Err(end.error()),
+            None => result,
+        };
+        let outcome = Outcome { usage: self.meter.usage(), result };
+        match state.act.take() {
+            Some(act) => {
+                // Not under the lock: it is somebody else's code, and it may look at this ending.
+                drop(state);
+                drop(deadline);
+                act(outcome);
+            }
+            None => state.outcome = Some(outcome),
         }
     }
 

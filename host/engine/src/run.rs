@@ -18,7 +18,7 @@ use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
 use crate::body::{Body, Expects, GuestBody, Outgoing, incoming};
 use crate::code::Code;
-use crate::ending::{Ending, Outcome};
+use crate::ending::{Ending, Finished};
 use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
 use crate::guest::{Guest, GuestSetup};
@@ -38,8 +38,8 @@ const SLICE_EPOCHS: u64 = 1;
 pub struct Reply {
     /// The answer.
     pub response: http::Response<Body>,
-    /// Sent exactly once, when the guest is done and the last byte is out.
-    pub finished: oneshot::Receiver<Outcome>,
+    /// Comes when the guest is done and the last byte is out.
+    pub finished: Finished,
 }
 
 type Head = Result<http::Response<GuestBody>, RunError>;
@@ -55,7 +55,7 @@ pub(crate) async fn run(
     let meter = Arc::clone(&guest.meter);
     code.ready().map_err(|error| RunFailure { error, usage: meter.usage() })?;
     let expects = if request.method() == http::Method::HEAD { Expects::HeadOnly } else { Expects::Body };
-    let (ending, finished) = Ending::new(Arc::clone(&meter));
+    let ending = Ending::new(Arc::clone(&meter));
     let (head_sender, head) = oneshot::channel();
     let work = {
         let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
@@ -74,8 +74,11 @@ pub(crate) async fn run(
     let head = head.await.unwrap_or(Err(RunError::NoResponse));
     std::mem::forget(stop);
     match head {
-        Ok(response) => Ok(Reply { response: Outgoing::wrap(response, expects, ending), finished }),
-        Err(error) => Err(failure(&ending, finished, error).await),
+        Ok(response) => {
+            let finished = Finished::new(&ending);
+            Ok(Reply { response: Outgoing::wrap(response, expects, ending), finished })
+        }
+        Err(error) => Err(failure(&ending, error).await),
     }
 }
 
@@ -86,7 +89,7 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
     let turn = turn.map_err(|_| RunError::Host("the host is stopping".to_owned()))?;
     code.ready()?;
     let meter = Arc::clone(&guest.meter);
-    let (ending, finished) = Ending::new(Arc::clone(&meter));
+    let ending = Ending::new(Arc::clone(&meter));
     ending.body_is_out();
     let work = {
         let (shared, code) = (Arc::clone(shared), code.clone());
@@ -101,9 +104,9 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
     };
     let stop = StopGuest(&ending);
     start(shared, Place::Rehearsal { _turn: turn }, &ending, Box::pin(work));
-    let outcome = finished.await;
+    let outcome = Finished::new(&ending).outcome().await;
     std::mem::forget(stop);
-    outcome.map_or_else(|_| Err(RunError::Host("the worker was stopped".to_owned())), |outcome| outcome.result)
+    outcome.result
 }
 
 /// Stops the guest when whoever waits for its head goes away.
@@ -117,14 +120,10 @@ impl Drop for StopGuest<'_> {
 }
 
 /// Waits for what the guest's end has to say, which is nearer to the cause than the missing head.
-async fn failure(ending: &Ending, finished: oneshot::Receiver<Outcome>, head: RunError) -> RunFailure {
+async fn failure(ending: &Arc<Ending>, head: RunError) -> RunFailure {
     ending.body_is_out();
-    match finished.await {
-        Ok(Outcome { usage, result }) => RunFailure { error: result.err().unwrap_or(head), usage },
-        Err(_) => {
-            RunFailure { error: RunError::Host("the worker was stopped".to_owned()), usage: ending.meter().usage() }
-        }
-    }
+    let outcome = Finished::new(ending).outcome().await;
+    RunFailure { error: outcome.result.err().unwrap_or(head), usage: outcome.usage }
 }
 
 /// What an invocation holds while it runs.

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use ringfence_audit::{Event, InvocationRecord, InvocationSummary, Log, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Blame, DecisionId, InvocationId, Principal, PrincipalId, Usage};
-use ringfence_engine::{Meter, Outcome, RunError};
+use ringfence_engine::{Finished, Meter, Outcome, RunError};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_registry::{Route, VersionRef};
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use crate::invoke::Gateway;
 use crate::refuse::Refusal;
@@ -101,12 +100,12 @@ impl<F: FnOnce()> Drop for Unheard<F> {
 
 impl Gateway {
     /// Watches one run: meters it, once, when the caller goes away before the answer's head.
-    pub(crate) fn unheard(&self, seen: &Seen, meter: &Arc<Meter>) -> Unheard<impl FnOnce() + use<>> {
-        let (gateway, seen, meter) = (self.clone(), seen.clone(), Arc::clone(meter));
+    pub(crate) fn unheard<'a>(&'a self, seen: &'a Seen, meter: &Arc<Meter>) -> Unheard<impl FnOnce() + use<'a>> {
+        let meter = Arc::clone(meter);
         Unheard::or(move || {
             let detail = Some("the caller went away before the answer".to_owned());
             let failure = Failure { code: "caller-gone".to_owned(), blame: Blame::Caller, detail };
-            gateway.meter(&seen, CLIENT_CLOSED, Some(failure), meter.usage());
+            self.meter(seen, CLIENT_CLOSED, Some(failure), meter.usage());
         })
     }
 
@@ -168,47 +167,52 @@ impl Gateway {
         refusal
     }
 
-    /// Waits, beside the answer, for the guest's last byte, and records the invocation then.
-    pub(crate) fn record_when_finished(&self, seen: &Seen, status: u16, finished: oneshot::Receiver<Outcome>) {
+    /// Records the invocation when the guest's last byte is out.
+    pub(crate) fn record_when_finished(&self, seen: &Seen, status: u16, finished: Finished) {
         let (gateway, seen) = (self.clone(), seen.clone());
-        tokio::spawn(async move {
-            let Some(route) = &seen.route else { return };
-            let log = Log::Tenant(route.store.clone());
-            let (usage, failure) = match finished.await {
-                Ok(Outcome { usage, result }) => (usage, result.err()),
-                Err(_) => (Usage::default(), Some(RunError::Host("the worker was stopped".to_owned()))),
-            };
+        // The runtime is named here: the end may come on a thread that is in none.
+        let runtime = tokio::runtime::Handle::current();
+        finished.then(move |outcome| {
             // A caller who went away is not the guest's failure.
-            let failure = failure.filter(|error| *error != RunError::Killed);
-            let code = failure.as_ref().map(|error| Refusal::Run(error.clone()).describe().1.to_owned());
-            if let Some(error) = &failure {
-                let details = json!({
-                    "invocation": seen.invocation.as_str(), "code": code, "status": status, "reason": error.to_string(),
-                });
-                let event = seen.event(&gateway, codes::INVOCATION_FAILED, details);
-                if let Err(error) = gateway.parts.audit.record(&log, event).await {
-                    tracing::error!(%error, invocation = %seen.invocation, "a failed invocation is not on the audit log");
+            match outcome.result.as_ref().err().filter(|error| **error != RunError::Killed) {
+                None => gateway.record_success(&seen, status, &outcome),
+                Some(error) => {
+                    let (error, usage) = (error.clone(), outcome.usage);
+                    runtime.spawn(async move { gateway.record_failure(&seen, status, error, usage).await });
                 }
-            } else if let Some(version) = &seen.version {
-                gateway.parts.audit.invocation(
-                    &log,
-                    InvocationSummary {
-                        plugin: route.plugin.clone(),
-                        version: version.label.to_string(),
-                        invocation: seen.invocation.clone(),
-                        status,
-                        code: None,
-                        usage,
-                    },
-                );
             }
-            let failure = failure.zip(code).map(|(error, code)| Failure {
-                code,
-                blame: error.blame(),
-                detail: Some(error.to_string()),
-            });
-            gateway.meter(&seen, status, failure, usage);
         });
+    }
+
+    fn record_success(&self, seen: &Seen, status: u16, outcome: &Outcome) {
+        let (Some(route), Some(version)) = (&seen.route, &seen.version) else { return };
+        self.parts.audit.invocation(
+            &Log::Tenant(route.store.clone()),
+            InvocationSummary {
+                plugin: route.plugin.clone(),
+                version: version.label.to_string(),
+                invocation: seen.invocation.clone(),
+                status,
+                code: None,
+                usage: outcome.usage,
+            },
+        );
+        self.meter(seen, status, None, outcome.usage);
+    }
+
+    /// The guest failed after its answer's head was out.
+    async fn record_failure(&self, seen: &Seen, status: u16, error: RunError, usage: Usage) {
+        let Some(route) = &seen.route else { return };
+        let (blame, detail) = (error.blame(), error.to_string());
+        let code = Refusal::Run(error).describe().1.to_owned();
+        let details = json!({
+            "invocation": seen.invocation.as_str(), "code": code, "status": status, "reason": detail,
+        });
+        let event = seen.event(self, codes::INVOCATION_FAILED, details);
+        if let Err(error) = self.parts.audit.record(&Log::Tenant(route.store.clone()), event).await {
+            tracing::error!(%error, invocation = %seen.invocation, "a failed invocation is not on the audit log");
+        }
+        self.meter(seen, status, Some(Failure { code, blame, detail: Some(detail) }), usage);
     }
 
     fn meter(&self, seen: &Seen, status: u16, failure: Option<Failure>, usage: Usage) {

@@ -37,7 +37,7 @@ fn start(engine: &Engine, name: &str, code: &Code, budget: Budget) -> JoinHandle
         let reply =
             engine.run(slot, &code, GuestSetup::bare(budget), request()).await.map_err(|failed| failed.error)?;
         let bytes = reply.response.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
-        reply.finished.await.unwrap().result.map(|()| bytes)
+        reply.finished.outcome().await.result.map(|()| bytes)
     })
 }
 

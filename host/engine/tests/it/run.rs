@@ -130,7 +130,7 @@ async fn the_head_comes_before_the_work_is_done() {
     let reply = start("early", &code, Budget::DEFAULT).await.unwrap();
     let head = began.elapsed();
     assert!(reply.response.into_body().collect().await.is_ok());
-    let outcome = reply.finished.await.unwrap();
+    let outcome = reply.finished.outcome().await;
     assert!(head < Duration::from_millis(300), "{head:?}");
     assert_eq!(outcome.result, Ok(()));
     assert!(outcome.usage.wall_us >= 300_000);
@@ -194,7 +194,7 @@ async fn a_caller_who_goes_away_stops_the_guest() {
     let began = Instant::now();
     let reply = start("gone", &code, budget).await.unwrap();
     drop(reply.response);
-    let outcome = reply.finished.await.unwrap();
+    let outcome = reply.finished.outcome().await;
     assert_eq!(outcome.result, Err(RunError::Killed));
     assert!(began.elapsed() < Duration::from_secs(3));
 }

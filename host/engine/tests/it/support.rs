@@ -149,5 +149,5 @@ pub async fn call(
 ) -> Result<(Result<Bytes, ringfence_engine::BodyError>, Outcome), RunFailure> {
     let reply = start(name, code, budget).await?;
     let body = reply.response.into_body().collect().await.map(|collected| collected.to_bytes());
-    Ok((body, reply.finished.await.unwrap()))
+    Ok((body, reply.finished.outcome().await))
 }
