@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
 use crate::ending::Ending;
 use crate::error::{BodyError, bounded};
+use crate::scheduler::Task;
 
 /// A body, streaming.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -42,6 +43,7 @@ pub(crate) type GuestBody = UnsyncBoxBody<Bytes, HttpError>;
 pub(crate) struct Outgoing {
     body: GuestBody,
     ending: Arc<Ending>,
+    task: Arc<Task>,
     /// Bytes that are still to come when the head says how many.
     left: Option<u64>,
     stage: Stage,
@@ -67,12 +69,13 @@ impl Outgoing {
         response: http::Response<GuestBody>,
         expects: Expects,
         ending: Arc<Ending>,
+        task: Arc<Task>,
     ) -> http::Response<Body> {
         let head_only = expects == Expects::HeadOnly
             || response.status().is_informational()
             || matches!(response.status(), http::StatusCode::NO_CONTENT | http::StatusCode::NOT_MODIFIED);
         let left = if head_only { Some(0) } else { content_length(response.headers()) };
-        response.map(|body| Self { body, ending, left, stage: Stage::Open }.boxed_unsync())
+        response.map(|body| Self { body, ending, task, left, stage: Stage::Open }.boxed_unsync())
     }
 
     fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), BodyError> {
@@ -99,7 +102,8 @@ impl http_body::Body for Outgoing {
         if self.stage == Stage::Over {
             return Poll::Ready(None);
         }
-        let next = match Pin::new(&mut self.body).poll_frame(cx) {
+        let this = &mut *self;
+        let next = match this.task.in_turn(|| Pin::new(&mut this.body).poll_frame(cx)) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(next) => next,
         };

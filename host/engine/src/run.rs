@@ -23,7 +23,7 @@ use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
 use crate::guest::{Guest, GuestSetup};
 use crate::meter::{End, Meter};
-use crate::scheduler::{Dispatch, Slot, Workers};
+use crate::scheduler::{Dispatch, Slot, Task, Workers};
 
 /// LIMIT: most bytes a guest may hand to the host in one call.
 const HOSTCALL_BYTES_MAX: usize = 16 << 20;
@@ -70,13 +70,13 @@ pub(crate) async fn run(
         }
     };
     let stop = StopGuest(&ending);
-    start(shared, Place::Slot(slot), &ending, Box::pin(work));
+    let task = start(shared, Place::Slot(slot), &ending, Box::pin(work));
     let head = head.await.unwrap_or(Err(RunError::NoResponse));
     std::mem::forget(stop);
     match head {
         Ok(response) => {
             let finished = Finished::new(&ending);
-            Ok(Reply { response: Outgoing::wrap(response, expects, ending), finished })
+            Ok(Reply { response: Outgoing::wrap(response, expects, ending, task), finished })
         }
         Err(error) => Err(failure(&ending, error).await),
     }
@@ -103,7 +103,7 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
         }
     };
     let stop = StopGuest(&ending);
-    start(shared, Place::Rehearsal { _turn: turn }, &ending, Box::pin(work));
+    let _ = start(shared, Place::Rehearsal { _turn: turn }, &ending, Box::pin(work));
     let outcome = Finished::new(&ending).outcome().await;
     std::mem::forget(stop);
     outcome.result
@@ -135,7 +135,7 @@ enum Place {
 type Guarded = Pin<Box<dyn Future<Output = (Store<Guest>, wasmtime::Result<()>)> + Send>>;
 
 /// Hands the guest to the workers, with its deadline.
-fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded) {
+fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded) -> Arc<Task> {
     let meter = Arc::clone(ending.meter());
     // The time counts from here: what the host took to bring the code is not the plugin's.
     let deadline = meter.start(Instant::now());
@@ -146,7 +146,7 @@ fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded
         Place::Rehearsal { .. } => (None, Dispatch::Queued),
     };
     let turn = Turn { work: Some(work), ending: Arc::clone(ending), place: Some(place) };
-    workers.spawn(lane, dispatch, meter, Box::pin(turn));
+    workers.spawn(lane, dispatch, meter, Box::pin(turn))
 }
 
 /// The guest's future with its ending: stops when the meter says so, reports on every path, and only then gives the

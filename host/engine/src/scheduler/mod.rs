@@ -22,7 +22,7 @@ use ringfence_core::{Budget, TenantId, limits};
 use crate::error::AdmitError;
 use admission::Room;
 pub use admission::Slot;
-pub(crate) use workers::{Deadline, Dispatch, Workers};
+pub(crate) use workers::{Deadline, Dispatch, Task, Workers};
 
 /// Whose turn it is: a tenant's, or that of all rehearsals together.
 pub(crate) type Lane = Option<TenantId>;

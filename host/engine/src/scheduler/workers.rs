@@ -43,6 +43,14 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 thread_local! {
     /// The number of the worker that this thread is.
     static WORKER: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// The guest whose answer this thread is moving on, and whether that woke it.
+    static TURN: Cell<Option<(u64, Woken)>> = const { Cell::new(None) };
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    No,
+    Yes,
 }
 
 /// The worker threads, their queue and who has a lane in it.
@@ -168,7 +176,7 @@ impl Workers {
 
     /// Puts a guest in the queue of its lane; or polls it once on the calling thread, when that is allowed, nobody waits and
     /// its tenant's guests are quick. Two wake-ups of other threads cost more than a quick guest.
-    pub(crate) fn spawn(self: &Arc<Self>, lane: Lane, dispatch: Dispatch, meter: Arc<Meter>, work: Work) {
+    pub(crate) fn spawn(self: &Arc<Self>, lane: Lane, dispatch: Dispatch, meter: Arc<Meter>, work: Work) -> Arc<Task> {
         let number = self.tasks_count.fetch_add(1, Ordering::Relaxed);
         let (lane_id, entrance, slow_until_ns) = {
             let mut lanes = self.lock_lanes();
@@ -182,9 +190,17 @@ impl Workers {
         }
         let state = Mutex::new(TaskState { stage: Stage::Queued, work: Some(work) });
         let task = Arc::new(Task { number, lane, lane_id, meter, workers: Arc::clone(self), state });
+        match dispatch {
+            Dispatch::Inline => self.run_here(Arc::clone(&task), slow_until_ns),
+            Dispatch::Queued => self.push(Arc::clone(&task)),
+        }
+        task
+    }
+
+    /// Polls a queued guest on the calling thread if its tenant's guests are quick and nobody waits; else a worker does.
+    fn run_here(&self, task: Arc<Task>, slow_until_ns: u64) {
         let now = now_ns();
-        let inline = dispatch == Dispatch::Inline && slow_until_ns <= now;
-        match if inline { self.queue.start_inline(lane_id, now) } else { None } {
+        match if slow_until_ns <= now { self.queue.start_inline(task.lane_id, now) } else { None } {
             Some(place) => self.run_inline(task, place),
             None => self.push(task),
         }
@@ -372,7 +388,34 @@ impl Workers {
 
 // === impl Task ===
 
+/// Ends a [`Task::in_turn`], also when it panics.
+struct TurnEnd<'a> {
+    task: &'a Arc<Task>,
+    outer: Option<(u64, Woken)>,
+}
+
+impl Drop for TurnEnd<'_> {
+    fn drop(&mut self) {
+        if let Some((_, Woken::Yes)) = TURN.replace(self.outer) {
+            let (task, workers) = (Arc::clone(self.task), &self.task.workers);
+            if std::thread::panicking() {
+                workers.push(task);
+                return;
+            }
+            let slow_until_ns = workers.lock_lanes().get(&task.lane).map_or(u64::MAX, |entry| entry.slow_until_ns);
+            workers.run_here(task, slow_until_ns);
+        }
+    }
+}
+
 impl Task {
+    /// Moves this guest's answer on. A guest that `act` wakes is polled here right after it, if it may be: it is about to say
+    /// its last words, and handing it to a worker and hearing from it would be two wake-ups of other threads.
+    pub(crate) fn in_turn<T>(self: &Arc<Self>, act: impl FnOnce() -> T) -> T {
+        let _end = TurnEnd { task: self, outer: TURN.replace(Some((self.number, Woken::No))) };
+        act()
+    }
+
     fn run(self: Arc<Self>, worker: usize) {
         let Some(mut work) = self.take() else { return };
         let waker = Waker::from(Arc::clone(&self));
@@ -440,8 +483,12 @@ impl Wake for Task {
             Stage::Parked => {
                 state.stage = Stage::Queued;
                 drop(state);
-                let workers = Arc::clone(&self.workers);
-                workers.push(self);
+                if TURN.get().is_some_and(|(number, _)| number == self.number) {
+                    TURN.set(Some((self.number, Woken::Yes)));
+                } else {
+                    let workers = Arc::clone(&self.workers);
+                    workers.push(self);
+                }
             }
             Stage::Running => state.stage = Stage::RunningWoken,
             Stage::Queued | Stage::RunningWoken | Stage::Done => {}
