@@ -13,7 +13,7 @@ mod support;
 use std::path::Path;
 
 use bytes::Bytes;
-use ringfence_store::{Key, SledOptions, Store, StoreError};
+use ringfence_store::{Key, DiskOptions, Store, StoreError};
 use support::{OPTIONS, Place, root, tenants, view};
 
 fn key(number: u64) -> Key {
@@ -132,13 +132,13 @@ async fn a_database_that_lost_its_files_is_not_taken_for_a_new_one() {
 async fn a_second_opener_is_refused_by_name_until_the_first_closes() {
     let place = Place::new();
     let (store, tenants) = place.open().await;
-    let second = Store::open_sled(&place.data(), OPTIONS);
+    let second = Store::open(&place.data(), OPTIONS);
     assert!(matches!(&second, Err(StoreError::InUse { path }) if *path == place.data()), "{second:?}");
     store.close().await.unwrap();
     store.close().await.unwrap();
     let acme = tenants.platform();
     assert!(matches!(acme.put(&key(1), *b"v").await, Err(StoreError::Closed)));
-    assert!(Store::open_sled(&place.data(), OPTIONS).is_ok());
+    assert!(Store::open(&place.data(), OPTIONS).is_ok());
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn below_the_floor_of_free_space_writes_are_refused_and_reads_and_deletes_
         store.close().await.unwrap();
         blob
     };
-    let store = Store::open_sled(&place.data(), SledOptions { free_bytes_min: u64::MAX, ..OPTIONS }).unwrap();
+    let store = Store::open(&place.data(), DiskOptions { free_bytes_min: u64::MAX, ..OPTIONS }).unwrap();
     let tenants = tenants(&store, root(place.directory.path())).await.unwrap();
     let acme = view(&tenants, "acme").await;
     for length in [1_usize, 100_000] {

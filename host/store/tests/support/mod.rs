@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ringfence_core::{Clock, Entropy, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
-use ringfence_store::{SledOptions, Store, StoreError, TenantStore, Tenants};
+use ringfence_store::{Backend, DiskOptions, Store, StoreError, TenantStore, Tenants};
 
-pub const OPTIONS: SledOptions = SledOptions { cache_bytes: 4 << 20, free_bytes_min: 1 << 20 };
+pub const OPTIONS: DiskOptions = DiskOptions { backend: Backend::Sled, cache_bytes: 4 << 20, free_bytes_min: 1 << 20 };
 
 pub struct SystemEntropy;
 impl Entropy for SystemEntropy {
@@ -53,7 +53,7 @@ pub fn root(directory: &Path) -> Arc<RootKey> {
 }
 
 pub async fn open(directory: &Path) -> Result<(Store, Tenants), StoreError> {
-    let store = Store::open_sled(&directory.join("data"), OPTIONS)?;
+    let store = Store::open(&directory.join("data"), OPTIONS)?;
     let tenants = tenants(&store, root(directory)).await?;
     Ok((store, tenants))
 }
