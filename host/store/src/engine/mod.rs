@@ -7,6 +7,11 @@ mod memory;
 mod redb;
 mod sled;
 
+#[cfg(test)]
+mod power;
+#[cfg(test)]
+mod suite;
+
 use std::fmt;
 use std::io;
 use std::ops::Bound;

@@ -5,6 +5,8 @@
 //! * A crash leaves `snap.*.generating`, which the next open takes for a snapshot and fails; they are removed before.
 //! * Damage makes sled open empty, fail, or panic. Panics are caught, and a mark in the database together with one beside
 //!   it tells an empty store from a lost one. Damaged files are moved aside by the caller, never deleted.
+//! * When the disk has no space at all, its threads can wait for each other for good. The floor of free space under every
+//!   write keeps it from there; without one, writes would end at the caller's deadline until the process starts again.
 //!
 //! Must never acknowledge before [`Engine::sync`] returned, and never serve after it failed without opening again: pages
 //! that failed to reach the disk are marked clean by the kernel, so a second fsync proves nothing.
