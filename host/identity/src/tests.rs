@@ -9,7 +9,7 @@ use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ringfence_core::{Action, DecisionId, Permit, Resource};
 use ringfence_keys::{RootKey, RootKeyUri, SigningKey};
-use ringfence_store::{SledOptions, Store};
+use ringfence_store::{Backend, DiskOptions, Store};
 use serde_json::{Value, json};
 
 use super::*;
@@ -662,7 +662,7 @@ fn files_below(directory: &Path) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn no_secret_reaches_the_disk_or_a_debug_text() {
     let host = Host::start(|directory| {
-        Store::open_sled(&directory.join("data"), SledOptions { cache_bytes: 1 << 20, free_bytes_min: 0 }).unwrap()
+        Store::open(&directory.join("data"), DiskOptions { backend: Backend::Sled, cache_bytes: 1 << 20, free_bytes_min: 0 }).unwrap()
     })
     .await;
     let (record, key) = host.key(Some("acme"), "canary-name", Role::Developer).await;

@@ -13,6 +13,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use ringfence_cli::ServeArgs;
 use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides};
 use ringfence_engine::IoClass;
+use ringfence_store::Backend;
 use serde::{Deserialize, Serialize};
 
 /// Everything the operator decides.
@@ -61,18 +62,10 @@ pub enum PlainHttp {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreSection {
-    /// The storage engine.
+    /// The database under the store: `sled` or `redb`.
     pub backend: Backend,
     /// The data directory.
     pub path: PathBuf,
-}
-
-/// A storage engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Backend {
-    /// The embedded store.
-    Sled,
 }
 
 /// `[keys]`.

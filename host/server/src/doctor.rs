@@ -47,6 +47,7 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
             let mut checks = vec![check("configuration", Verdict::Ok, "valid", None)];
             checks.push(root_key(&config.keys.root));
             checks.push(data_directory(&config.store.path));
+            checks.push(store(&config.store));
             checks.push(port("plugins port", config.listen.plugins));
             checks.push(port("control port", config.listen.control));
             checks.push(tls(&config));
@@ -126,6 +127,23 @@ fn data_directory(path: &Path) -> Check {
             check(name, Verdict::Ok, &format!("`{shown}`, {} GiB free", (stat.f_bavail * stat.f_frsize) >> 30), None)
         }
         Err(error) => check(name, Verdict::Fail, &format!("`{shown}`: {error}"), None),
+    }
+}
+
+/// Whether the store that is there is of the backend and version that will be asked for.
+fn store(section: &config::StoreSection) -> Check {
+    let name = "store";
+    let asked = section.backend;
+    match ringfence_store::backend_of(&section.path.join("store")) {
+        Ok(None) => check(name, Verdict::Ok, &format!("none yet; the first start makes one on {asked}"), None),
+        Ok(Some(found)) if found == asked => check(name, Verdict::Ok, &format!("made by {found}"), None),
+        Ok(Some(found)) => check(
+            name,
+            Verdict::Fail,
+            &format!("made by {found}, and the configuration asks for {asked}"),
+            Some(&format!("ringfence store migrate {found} {asked} --data {}", section.path.display())),
+        ),
+        Err(error) => check(name, Verdict::Fail, &error.to_string(), None),
     }
 }
 

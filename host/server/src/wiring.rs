@@ -19,7 +19,7 @@ use ringfence_identity::Identity;
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_policy::{Policy, Standing, TenantFacts};
 use ringfence_registry::{Registry, Rehearsal};
-use ringfence_store::{SledOptions, Store, TenantState, Tenants};
+use ringfence_store::{DiskOptions, Store, TenantState, Tenants};
 
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::Config;
@@ -78,8 +78,8 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     });
     let root_key = format!("{} ({})", root.id(), assurance(&root));
     refuse_after_damage(&place.data.join("store"))?;
-    let store =
-        Store::open_sled(&place.data.join("store"), SledOptions::RECOMMENDED).context("the store does not open")?;
+    let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
+    let store = Store::open(&place.data.join("store"), options).context("the store does not open")?;
     let tenants = Tenants::open(store.clone(), root, entropy.clone(), clock.clone()).await?;
 
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
@@ -137,7 +137,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         entropy,
         facts: HostFacts {
             plugins_address: place.plugins_address,
-            store_backend: "sled",
+            store_backend: config.store.backend.name(),
             root_key,
             operator_token_file: Some(place.data.join("operator.token")),
         },

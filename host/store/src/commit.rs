@@ -18,13 +18,14 @@ use ringfence_keys::Zeroizing;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::directory::mark;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
 use crate::held::{self, Counting};
 use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, Uid, area, successor};
 use crate::record::{Commit, FileRef, Stored, seal_file_ref, seal_inside};
-use crate::store::{REVISION_KEY, check_free, mark};
+use crate::store::{REVISION_KEY, check_free};
 use crate::tenant_store::{Tenant, value_path};
 
 /// LIMIT: batches that may wait for the commit thread.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use ringfence_core::Blame;
 use ringfence_keys::KeysError;
 
+use crate::engine::Backend;
+
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -59,6 +61,26 @@ pub enum StoreError {
     InUse {
         /// Its directory.
         path: PathBuf,
+    },
+    /// The directory was made by another backend than the one that is asked for. Nothing was touched.
+    #[error("the store at `{}` was made by {found}, not {asked}: ask for {found}, or move it with `ringfence store migrate {found} {asked}`", path.display())]
+    WrongBackend {
+        /// Its directory.
+        path: PathBuf,
+        /// Which made it.
+        found: Backend,
+        /// Which was asked for.
+        asked: Backend,
+    },
+    /// The directory was made by a later version of this program. Nothing was touched.
+    #[error("the store at `{}` is of version {found} and this program knows versions up to {known}: run the program that made it, or a later one", path.display())]
+    Newer {
+        /// Its directory.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The last version that is known here.
+        known: u64,
     },
     /// The files are damaged. They were moved aside whole; restore a backup, or start again to begin empty.
     #[error("the store is damaged ({reason}) and was moved to `{}`: restore a backup, or start again to begin empty", quarantined_to.display())]

@@ -1,4 +1,4 @@
-//! The store: sealed views with the tenant fixed, over sled behind a durability wrapper or over memory for tests.
+//! The store: sealed views with the tenant fixed, over sled behind a durability wrapper, over redb, or over memory for tests.
 //!
 //! Whoever holds a [`TenantStore`] can reach that tenant's records and files and no others; what reaches the disk is
 //! ciphertext, names included. A write is acknowledged once it would survive a power cut, never before. Must never decide
@@ -7,6 +7,7 @@
 
 mod blobs;
 mod commit;
+mod directory;
 mod engine;
 mod error;
 mod files;
@@ -19,11 +20,12 @@ mod tenant_store;
 mod tenants;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
-pub use engine::{Fault, Faults};
+pub use directory::made_by as backend_of;
+pub use engine::{Backend, Fault, Faults};
 pub use error::StoreError;
 pub use held::HeldBytes;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
-pub use store::{SledOptions, Stats, Store};
+pub use store::{DiskOptions, Stats, Store};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};

@@ -1,55 +1,43 @@
 //! The store itself: opens the directory, owns engine, files and the commit thread, and closes them in order.
 //!
-//! Layout of the directory: `lock` (held while open), `mark` (this directory holds a store, up to
-//! this revision), `db/` (sled), `keys/` (wrapped
-//! keys, one file a tenant, so that destroying one overwrites it), `blobs/` (sealed files), `quarantine-<n>/` (damaged
-//! files, moved aside whole with the keys that open them). Must never delete what it cannot read.
+//! Layout of the directory: see `directory.rs`. Must never delete what it cannot read.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
-use rustix::fs::FlockOperation;
 use tokio::task::spawn_blocking;
 
 use crate::commit::{Committer, Counters, Watermark, parse_revision};
-use crate::engine::{Engine, Faults, MemoryEngine, OpenFailure, SledEngine, Write};
+use crate::directory;
+use crate::engine::{Backend, Engine, Faults, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
 
 /// The revision of the newest batch; written with each.
 pub(crate) const REVISION_KEY: &[u8] = b"\0revision";
 /// Says that the database was written by this program, and in which form.
-const MARK_KEY: &[u8] = b"\0mark";
-const MARK: &[u8] = b"ringfence store 1\n";
-/// LIMIT: the file `mark` is not longer.
-const MARK_BYTES_MAX: u64 = 200;
-
-const DIRECTORY_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
-/// LIMIT: how long an opening waits for a process that is just closing the store.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// LIMIT: most quarantines of one directory.
-const QUARANTINES_COUNT_MAX: u32 = 1_000;
+pub(crate) const MARK_KEY: &[u8] = b"\0mark";
+pub(crate) const MARK: &[u8] = b"ringfence store 1\n";
+/// What is said of a database that came back with less than was durable.
+pub(crate) const LESS: &str = "records that were durable are not there any more";
 
 /// How to run the store on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SledOptions {
+pub struct DiskOptions {
+    /// The database under it.
+    pub backend: Backend,
     /// Most bytes of pages kept in memory.
     pub cache_bytes: u64,
     /// Bytes of the disk that writes leave free; deletes still work below.
     pub free_bytes_min: u64,
 }
 
-impl SledOptions {
-    /// What a host runs with unless told otherwise: 64 MiB of cache, 128 MiB of the disk kept free.
-    pub const RECOMMENDED: Self = Self { cache_bytes: 64 << 20, free_bytes_min: 128 << 20 };
+impl DiskOptions {
+    /// What a host runs with unless told otherwise: sled, 64 MiB of cache, 128 MiB of the disk kept free.
+    pub const RECOMMENDED: Self = Self { backend: Backend::Sled, cache_bytes: 64 << 20, free_bytes_min: 128 << 20 };
 }
 
 /// How the store is doing.
@@ -91,36 +79,35 @@ impl Store {
     /// Opens the store in `dir`, making it when there is none. Blocks for as long as it takes to read the database.
     ///
     /// Damaged files are moved to `quarantine-<n>` inside `dir` and [`StoreError::Corrupt`] says so; the next opening
-    /// begins empty unless a backup was put back. A second process gets [`StoreError::InUse`].
-    pub fn open_sled(dir: &Path, options: SledOptions) -> Result<Self, StoreError> {
-        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(StoreError::unavailable)?;
-        let lock = lock(dir)?;
-        let marked = read_mark(dir).map_err(StoreError::unavailable)?;
-        let database = dir.join("db");
-        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&database).map_err(StoreError::unavailable)?;
-        let engine = match SledEngine::open(&database, options.cache_bytes) {
+    /// begins empty unless a backup was put back. A second process gets [`StoreError::InUse`], another backend than the
+    /// one that made the directory [`StoreError::WrongBackend`], a directory of a later version [`StoreError::Newer`].
+    pub fn open(dir: &Path, options: DiskOptions) -> Result<Self, StoreError> {
+        directory::make(dir).map_err(StoreError::unavailable)?;
+        let lock = directory::lock(dir)?;
+        let marked = directory::read_mark(dir).map_err(StoreError::unavailable)?;
+        directory::claim(dir, options.backend)?;
+        let database = dir.join(options.backend.directory());
+        directory::make(&database).map_err(StoreError::unavailable)?;
+        let engine = match options.backend.open(&database, options.cache_bytes) {
             Ok(engine) => engine,
             Err(OpenFailure::Io(error)) => return Err(StoreError::unavailable(error)),
-            Err(OpenFailure::Corrupt(reason)) => return Err(quarantine(dir, reason)),
+            Err(OpenFailure::Corrupt(reason)) => return Err(directory::quarantine(dir, reason)),
         };
-        let inside = engine.get(MARK_KEY)?;
-        let revision = engine.get(REVISION_KEY)?.map_or(Ok(0), |bytes| parse_revision(&bytes))?;
-        match inside.as_deref() {
-            Some(MARK) if revision >= marked.unwrap_or(0) => {}
-            None if marked.is_none() => {
+        match state(&*engine, marked)? {
+            Found::Whole => {}
+            Found::New => {
                 engine.apply(vec![Write { key: MARK_KEY.to_vec(), value: Some(MARK.to_vec()) }])?;
                 engine.sync()?;
             }
-            // Damage at the right place makes the database look new; the mark beside it knows better.
-            Some(MARK) | None => {
+            Found::Less => {
                 drop(engine);
-                return Err(quarantine(dir, "records that were durable are not there any more".to_owned()));
+                return Err(directory::quarantine(dir, LESS.to_owned()));
             }
-            Some(_) => return Err(StoreError::unavailable("it was written by another version of this program")),
         }
-        let watermark = open_mark(dir, revision).map_err(StoreError::unavailable)?;
+        let revision = revision(&*engine)?;
+        let watermark = directory::open_mark(dir, revision).map_err(StoreError::unavailable)?;
         let directory = Dir::open_ambient_dir(dir, cap_std::ambient_authority()).map_err(StoreError::unavailable)?;
-        Self::start(Arc::new(engine), Files::Disk(Arc::new(directory)), options.free_bytes_min, Some((watermark, lock)))
+        Self::start(engine, Files::Disk(Arc::new(directory)), options.free_bytes_min, Some((watermark, lock)))
     }
 
     /// A store in memory, for tests: the same behaviour, gone with its last handle.
@@ -213,90 +200,33 @@ pub(crate) fn check_free(files: &Files, floor_bytes: u64) -> Result<(), StoreErr
     }
 }
 
+/// What an opened database turned out to be.
+pub(crate) enum Found {
+    /// All there, as far as the mark beside it knows.
+    Whole,
+    /// New.
+    New,
+    /// Less than there was: damage at the right place makes a database look new; the mark beside it knows better.
+    Less,
+}
+
+/// Compares a database with the mark beside it.
+pub(crate) fn state(engine: &dyn Engine, marked: Option<u64>) -> Result<Found, StoreError> {
+    match engine.get(MARK_KEY)?.as_deref() {
+        Some(MARK) if revision(engine)? >= marked.unwrap_or(0) => Ok(Found::Whole),
+        None if marked.is_none() => Ok(Found::New),
+        Some(MARK) | None => Ok(Found::Less),
+        Some(_) => Err(StoreError::unavailable("it was written by another version of this program")),
+    }
+}
+
+/// The revision of the newest batch in a database.
+pub(crate) fn revision(engine: &dyn Engine) -> Result<u64, StoreError> {
+    engine.get(REVISION_KEY)?.map_or(Ok(0), |bytes| parse_revision(&bytes))
+}
+
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("<store>")
     }
-}
-
-// === the directory ===
-
-/// Takes the directory for this process. The system lets go of the lock when the process ends, however it ends.
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(FILE_MODE)
-        .open(dir.join("lock"))
-        .map_err(StoreError::unavailable)?;
-    let started = Instant::now();
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if started.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::InUse { path: dir.to_owned() }),
-            Err(error) => return Err(StoreError::unavailable(error)),
-        }
-    }
-}
-
-/// What the file `mark` says: always of the same length, so that it can be written in place.
-pub(crate) fn mark(revision: u64) -> String {
-    format!("{}revision {revision:020}\n", String::from_utf8_lossy(MARK))
-}
-
-/// The revision that was durable for certain; 0 when the mark is there and cannot be read, none when it is not there.
-fn read_mark(dir: &Path) -> io::Result<Option<u64>> {
-    let file = match File::open(dir.join("mark")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let mut content = Vec::new();
-    file.take(MARK_BYTES_MAX).read_to_end(&mut content)?;
-    let text = String::from_utf8_lossy(&content);
-    Ok(Some(text.lines().nth(1).and_then(|line| line.strip_prefix("revision ")?.parse().ok()).unwrap_or(0)))
-}
-
-fn open_mark(dir: &Path, revision: u64) -> io::Result<Watermark> {
-    let mut file =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(dir.join("mark"))?;
-    file.write_all(mark(revision).as_bytes())?;
-    file.sync_all()?;
-    File::open(dir)?.sync_all()?;
-    Ok(Watermark::new(file, revision))
-}
-
-/// Moves database, keys and files aside together, so that what can be read of them still can, and names the place.
-fn quarantine(dir: &Path, reason: String) -> StoreError {
-    match move_aside(dir) {
-        Ok(quarantined_to) => {
-            tracing::error!(reason, to = %quarantined_to.display(), "the store is damaged and was moved aside");
-            StoreError::Corrupt { reason, quarantined_to }
-        }
-        Err(error) => {
-            StoreError::unavailable(format!("it is damaged ({reason}) and could not be moved aside: {error}"))
-        }
-    }
-}
-
-fn move_aside(dir: &Path) -> io::Result<PathBuf> {
-    for number in 1..=QUARANTINES_COUNT_MAX {
-        let to = dir.join(format!("quarantine-{number}"));
-        match DirBuilder::new().mode(DIRECTORY_MODE).create(&to) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-            created => created?,
-        }
-        // The mark goes last: until then the next opening finds the damage again instead of an empty store.
-        for part in ["blobs", "keys", "db", "mark"] {
-            match std::fs::rename(dir.join(part), to.join(part)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                renamed => renamed?,
-            }
-        }
-        File::open(&to)?.sync_all()?;
-        File::open(dir)?.sync_all()?;
-        return Ok(to);
-    }
-    Err(io::Error::other("there are too many quarantines already"))
 }

@@ -222,7 +222,7 @@ async fn another_root_key_opens_nothing() {
     let place = Place::new();
     fill(&place).await;
     std::fs::remove_file(place.directory.path().join("root.key")).unwrap();
-    let error = support::open(place.directory.path()).await.unwrap_err();
+    let error = support::open(place.directory.path(), place.backend).await.unwrap_err();
     assert!(matches!(error, StoreError::Keys(ringfence_keys::KeysError::OtherRootKey { .. })), "{error}");
 }
 
@@ -231,7 +231,7 @@ async fn a_store_without_the_platforms_key_is_not_taken_for_a_new_one() {
     let place = Place::new();
     fill(&place).await;
     std::fs::remove_file(place.data().join("keys").join("0".repeat(32))).unwrap();
-    let error = support::open(place.directory.path()).await.unwrap_err();
+    let error = support::open(place.directory.path(), place.backend).await.unwrap_err();
     assert!(matches!(error, StoreError::KeyMissing { .. }), "{error}");
 }
 

@@ -1,5 +1,5 @@
-//! The store against a model: whatever is done to an ordered map, to the memory engine and to sled, with closing and
-//! opening in between, all three hold the same afterwards.
+//! The store against a model: whatever is done to an ordered map and to the store in memory, on sled and on redb, with
+//! closing and opening in between, all hold the same afterwards.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use ringfence_store::{Key, Op, Precondition, Segment, StoreError, TenantStore};
+use ringfence_store::{Backend, Key, Op, Precondition, Segment, StoreError, TenantStore};
 use support::{Place, memory, view};
 
 #[derive(Debug, Clone)]
@@ -148,40 +148,50 @@ fn run(steps: &[Step], limit: usize) {
     runtime.block_on(async {
         let (_root, _store, memory_tenants) = memory().await;
         let memory = view(&memory_tenants, "acme").await;
-        let place = Place::new();
-        let (mut store, mut tenants) = place.open().await;
-        let mut disk = view(&tenants, "acme").await;
-        let (mut model_memory, mut model_disk) = (Model::new(), Model::new());
+        let mut model_memory = Model::new();
+        let mut disks = Vec::new();
+        for backend in Backend::ALL {
+            let place = Place::on(backend);
+            let (store, tenants) = place.open().await;
+            disks.push((view(&tenants, "acme").await, store, place, Model::new()));
+        }
         for step in steps {
             match step {
                 Step::Batch(changes, wish) => {
                     apply(&memory, &mut model_memory, changes, wish.as_ref()).await;
-                    apply(&disk, &mut model_disk, changes, wish.as_ref()).await;
+                    for (disk, _, _, model) in &mut disks {
+                        apply(disk, model, changes, wish.as_ref()).await;
+                    }
                 }
                 Step::Reopen => {
-                    store.close().await.unwrap();
-                    assert!(matches!(disk.get(&Key::new(["x"])).await, Err(StoreError::Closed)));
-                    (store, tenants) = place.open().await;
-                    disk = view(&tenants, "acme").await;
+                    for (disk, store, place, _) in &mut disks {
+                        store.close().await.unwrap();
+                        assert!(matches!(disk.get(&Key::new(["x"])).await, Err(StoreError::Closed)));
+                        let tenants;
+                        (*store, tenants) = place.open().await;
+                        *disk = view(&tenants, "acme").await;
+                    }
                 }
             }
         }
         compare(&memory, &model_memory, limit).await;
-        compare(&disk, &model_disk, limit).await;
         let values =
             |model: &Model| model.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect::<Vec<_>>();
-        assert_eq!(values(&model_memory), values(&model_disk));
-        store.close().await.unwrap();
-        let large = model_disk.values().filter(|(value, _)| value.len() > ringfence_store::INLINE_BYTES_MAX).count();
-        let directory = place.data().join("blobs").join(disk.uid()).join("values");
-        assert_eq!(std::fs::read_dir(directory).unwrap().count(), large, "one file a large value and none left over");
+        for (disk, store, place, model) in disks {
+            compare(&disk, &model, limit).await;
+            assert_eq!(values(&model_memory), values(&model));
+            store.close().await.unwrap();
+            let large = model.values().filter(|(value, _)| value.len() > ringfence_store::INLINE_BYTES_MAX).count();
+            let directory = place.data().join("blobs").join(disk.uid()).join("values");
+            assert_eq!(std::fs::read_dir(directory).unwrap().count(), large, "one file a large value, none left over");
+        }
     });
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: support::times(16) as u32, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn memory_and_sled_do_what_a_map_does(steps in prop::collection::vec(step(), 1..16), limit in 1_usize..6) {
+    fn memory_sled_and_redb_do_what_a_map_does(steps in prop::collection::vec(step(), 1..16), limit in 1_usize..6) {
         run(&steps, limit);
     }
 }

@@ -13,7 +13,7 @@ use ringfence_core::{Action, Budget, Clock, DecisionId, Entropy, Manifest, Permi
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_registry::{Published, Registry, RegistryError};
-use ringfence_store::{SledOptions, Store, TenantStore, Tenants};
+use ringfence_store::{DiskOptions, Store, TenantStore, Tenants};
 use sha2::{Digest, Sha256};
 
 pub struct TestClock(AtomicU64);
@@ -52,7 +52,7 @@ impl World {
         let clock = Arc::new(TestClock(AtomicU64::new(0)));
         let entropy = Arc::new(TestEntropy(AtomicU64::new(1)));
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
-        let store = Store::open_sled(&directory.path().join("store"), SledOptions::RECOMMENDED).unwrap();
+        let store = Store::open(&directory.path().join("store"), DiskOptions::RECOMMENDED).unwrap();
         let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
         let engine = engine(&directory.path().join("cache"), entropy.clone());
         Self { directory, tenants, store, engine, clock, entropy }

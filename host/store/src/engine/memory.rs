@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::{Engine, EngineError, Order, Rows, Span, Write, collect};
+use super::{Engine, EngineError, Order, Rows, Span, Write, collect, is_empty};
 
 /// How a write fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,14 +112,5 @@ impl Engine for MemoryEngine {
 
     fn close(&self) {
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-/// Whether a span cannot hold anything; the map's own range panics on such.
-fn is_empty(span: &Span) -> bool {
-    match (&span.from, &span.to) {
-        (Bound::Excluded(from), Bound::Excluded(to)) => from >= to,
-        (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => from > to,
-        _ => false,
     }
 }

@@ -5,6 +5,8 @@
 //! * A crash leaves `snap.*.generating`, which the next open takes for a snapshot and fails; they are removed before.
 //! * Damage makes sled open empty, fail, or panic. Panics are caught, and a mark in the database together with one beside
 //!   it tells an empty store from a lost one. Damaged files are moved aside by the caller, never deleted.
+//! * When the disk has no space at all, its threads can wait for each other for good. The floor of free space under every
+//!   write keeps it from there; without one, writes would end at the caller's deadline until the process starts again.
 //!
 //! Must never acknowledge before [`Engine::sync`] returned, and never serve after it failed without opening again: pages
 //! that failed to reach the disk are marked clean by the kernel, so a second fsync proves nothing.
@@ -15,13 +17,12 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Engine, EngineError, Order, Rows, Span, Write, collect};
+use super::guard::{Guard, forget_cached, is_damage};
+use super::{Engine, EngineError, OpenFailure, Order, Rows, Span, Write, borrow, collect};
 
-/// How long to wait between two attempts to come back.
-const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for the database's own lock at opening.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long to wait between two looks at it.
@@ -32,68 +33,24 @@ const LOCK_WORDS: &str = "could not acquire lock";
 pub(crate) struct SledEngine {
     directory: PathBuf,
     cache_bytes: u64,
-    state: RwLock<State>,
+    handle: Guard<Handle>,
     /// Page files that are durable already.
     synced: Mutex<BTreeSet<String>>,
 }
 
-enum State {
-    Open { db: sled::Db, file: File },
-    Failed { reason: String, since: Instant },
-    Closed,
-}
-
-/// Why the database did not open.
-#[derive(Debug)]
-pub(crate) enum OpenFailure {
-    /// The files are damaged.
-    Corrupt(String),
-    /// The disk or the system said no.
-    Io(io::Error),
-}
-
-impl From<io::Error> for OpenFailure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
+type Handle = (sled::Db, File);
 
 // === impl SledEngine ===
 
 impl SledEngine {
     /// Opens the database in `directory`, which must exist and belong to this process alone.
     pub(crate) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, OpenFailure> {
-        let (db, file) = open(directory, cache_bytes)?;
-        Ok(Self {
-            directory: directory.to_owned(),
-            cache_bytes,
-            state: RwLock::new(State::Open { db, file }),
-            synced: Mutex::default(),
-        })
+        let handle = Guard::new(open(directory, cache_bytes)?);
+        Ok(Self { directory: directory.to_owned(), cache_bytes, handle, synced: Mutex::default() })
     }
 
-    /// Runs `act` on the open database; an error or a panic in it takes the database out of service.
     fn act<T>(&self, act: impl FnOnce(&sled::Db, &File) -> Result<T, sled::Error>) -> Result<T, EngineError> {
-        let reason = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let (db, file) = match &*state {
-                State::Open { db, file } => (db, file),
-                State::Failed { reason, .. } => return Err(EngineError::Failed(reason.clone())),
-                State::Closed => return Err(EngineError::Closed),
-            };
-            match catch_unwind(AssertUnwindSafe(|| act(db, file))) {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => describe(&error),
-                Err(_panic) => "the database stopped in the middle of an operation".to_owned(),
-            }
-        };
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Open { .. }) {
-            tracing::error!(reason, "the database failed and is out of service until it opens again");
-            let old = std::mem::replace(&mut *state, State::Failed { reason: reason.clone(), since: Instant::now() });
-            discard(old);
-        }
-        Err(EngineError::Failed(reason))
+        self.handle.act(|(db, file)| act(db, file).map_err(|error| describe(&error)))
     }
 }
 
@@ -136,32 +93,11 @@ impl Engine for SledEngine {
     }
 
     fn recover(&self) -> Result<(), EngineError> {
-        // The common case must not keep readers out.
-        if matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Open { .. }) {
-            return Ok(());
-        }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        match &*state {
-            State::Open { .. } => return Ok(()),
-            State::Closed => return Err(EngineError::Closed),
-            State::Failed { reason, since } if since.elapsed() < RECOVERY_PAUSE => {
-                return Err(EngineError::Failed(reason.clone()));
-            }
-            State::Failed { .. } => {}
-        }
-        self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        match open(&self.directory, self.cache_bytes) {
-            Ok((db, file)) => {
-                tracing::info!("the database is back in service");
-                *state = State::Open { db, file };
-                Ok(())
-            }
-            Err(failure) => {
-                let reason = failure.to_string();
-                *state = State::Failed { reason: reason.clone(), since: Instant::now() };
-                Err(EngineError::Failed(reason))
-            }
-        }
+        self.handle.recover(|| {
+            self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            forget_cached(&self.directory.join("db"))?;
+            open(&self.directory, self.cache_bytes)
+        })
     }
 
     fn bytes_on_disk(&self) -> u64 {
@@ -169,23 +105,13 @@ impl Engine for SledEngine {
     }
 
     fn close(&self) {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        discard(std::mem::replace(&mut *state, State::Closed));
+        self.handle.close();
     }
 }
 
 impl Drop for SledEngine {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl std::fmt::Display for OpenFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Corrupt(reason) => f.write_str(reason),
-            Self::Io(error) => error.fmt(f),
-        }
     }
 }
 
@@ -254,11 +180,6 @@ fn remove_stale_snapshots(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether an I/O error speaks of the content of files and not of the disk.
-fn is_damage(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
-}
-
 /// Makes page files durable that sled wrote since the last time. There are few: only pages over 128 KiB get one.
 fn sync_page_files(directory: &Path, synced: &Mutex<BTreeSet<String>>) -> io::Result<()> {
     let directory = directory.join("blobs");
@@ -288,15 +209,4 @@ fn describe(error: &sled::Error) -> String {
         sled::Error::Unsupported(what) | sled::Error::ReportableBug(what) => what.chars().take(200).collect(),
         sled::Error::CollectionNotFound(_) => "a tree is missing".to_owned(),
     }
-}
-
-/// Lets go of a database that may panic while it does.
-fn discard(state: State) {
-    if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
-        tracing::warn!("the database stopped in the middle of closing");
-    }
-}
-
-fn borrow(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    bound.as_ref().map(Vec::as_slice)
 }

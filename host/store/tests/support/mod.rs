@@ -9,9 +9,25 @@ use std::time::Duration;
 
 use ringfence_core::{Clock, Entropy, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
-use ringfence_store::{SledOptions, Store, StoreError, TenantStore, Tenants};
+use ringfence_store::{Backend, DiskOptions, Store, StoreError, TenantStore, Tenants};
 
-pub const OPTIONS: SledOptions = SledOptions { cache_bytes: 4 << 20, free_bytes_min: 1 << 20 };
+pub const fn options(backend: Backend) -> DiskOptions {
+    DiskOptions { backend, cache_bytes: 4 << 20, free_bytes_min: 1 << 20 }
+}
+
+/// How many times to do something: more when `RINGFENCE_TORTURE` says how many times more.
+pub fn times(usual: usize) -> usize {
+    usual * std::env::var("RINGFENCE_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Makes one test a backend out of each of these.
+#[macro_export]
+macro_rules! on_every_backend {
+    ($($name:ident),* $(,)?) => {
+        mod sled { $(#[tokio::test] async fn $name() { super::$name(ringfence_store::Backend::Sled).await; })* }
+        mod redb { $(#[tokio::test] async fn $name() { super::$name(ringfence_store::Backend::Redb).await; })* }
+    };
+}
 
 pub struct SystemEntropy;
 impl Entropy for SystemEntropy {
@@ -33,17 +49,28 @@ impl Clock for StoppedClock {
 /// A data directory and the root key beside it.
 pub struct Place {
     pub directory: tempfile::TempDir,
+    pub backend: Backend,
 }
 
 impl Place {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self::on(Backend::Sled)
+    }
+    pub fn on(backend: Backend) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), backend }
     }
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
     pub async fn open(&self) -> (Store, Tenants) {
-        open(self.directory.path()).await.unwrap()
+        open(self.directory.path(), self.backend).await.unwrap()
+    }
+    pub fn options(&self) -> DiskOptions {
+        options(self.backend)
+    }
+    /// The database's one file that matters.
+    pub fn database(&self) -> PathBuf {
+        self.data().join(database(self.backend))
     }
 }
 
@@ -52,8 +79,16 @@ pub fn root(directory: &Path) -> Arc<RootKey> {
     Arc::new(RootKey::open_or_create(&uri, &SystemEntropy).unwrap())
 }
 
-pub async fn open(directory: &Path) -> Result<(Store, Tenants), StoreError> {
-    let store = Store::open_sled(&directory.join("data"), OPTIONS)?;
+/// The database's one file that matters, below the data directory.
+pub fn database(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Sled => "db/db",
+        Backend::Redb => "redb/data.redb",
+    }
+}
+
+pub async fn open(directory: &Path, backend: Backend) -> Result<(Store, Tenants), StoreError> {
+    let store = Store::open(&directory.join("data"), options(backend))?;
     let tenants = tenants(&store, root(directory)).await?;
     Ok((store, tenants))
 }
