@@ -50,6 +50,12 @@ impl ApiError {
         Self::new("not-found", "there is no such thing here")
     }
 
+    /// A tenant whose keys are disabled, or refused by its own key provider.
+    pub fn key_disabled() -> Self {
+        Self::new("key-disabled", "the keys of this tenant are disabled, so nothing of it can be read or changed")
+            .help("ringfence key status")
+    }
+
     /// A failure of the host. The cause is logged, never shown.
     pub fn host(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "the host failed a request");
@@ -83,6 +89,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "throttled" | "quota-exhausted" => StatusCode::TOO_MANY_REQUESTS,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
+        "key-disabled" => StatusCode::LOCKED,
         "store-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
         _ => StatusCode::UNPROCESSABLE_ENTITY,
@@ -129,6 +136,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Exists => Self::new("exists", "there is already a tenant of that name"),
             StoreError::Gone | StoreError::UnknownTenant | StoreError::Missing => Self::not_found(),
+            StoreError::KeyDisabled => Self::key_disabled(),
             StoreError::Conflict { .. } => Self::new("conflict", "it was changed at the same moment; try again"),
             StoreError::BadToken => Self::new("bad-cursor", "the cursor is not one of ours"),
             StoreError::TooLarge { .. } => Self::new("body-too-large", error.to_string()),
@@ -166,6 +174,7 @@ impl From<AuditError> for ApiError {
     fn from(error: AuditError) -> Self {
         match error {
             AuditError::Gone => Self::not_found(),
+            AuditError::KeyDisabled => Self::key_disabled(),
             other => {
                 tracing::error!(error = %other, "the audit log refused an entry");
                 Self::new("audit-unavailable", "the audit log cannot be written, so nothing was done")

@@ -35,6 +35,8 @@ pub enum Refusal {
     },
     /// The tenant is suspended, and the caller may know it.
     Suspended,
+    /// The tenant's keys are disabled, and the caller may know it.
+    KeyDisabled,
     /// The host is full.
     Overloaded,
     /// The audit log cannot be written, so nothing is run.
@@ -82,6 +84,7 @@ impl Refusal {
                 "this tenant's quota of requests a second is used up",
             ),
             Self::Suspended => (StatusCode::LOCKED, "tenant-suspended", "this tenant is suspended"),
+            Self::KeyDisabled => (StatusCode::LOCKED, "key-disabled", "the keys of this tenant are disabled"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the host is full"),
             Self::AuditUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use ringfence_core::Blame;
 
+use crate::tenant::Closed;
+
 /// A failure of the keys room.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -64,6 +66,9 @@ pub enum KeysError {
         /// Identifier of the root key that was asked to unwrap it.
         at_hand: String,
     },
+    /// The keys are disabled, refused by the tenant's own provider, or destroyed.
+    #[error("the keys of this tenant are {}", closed_word(*.0))]
+    Closed(Closed),
     /// A signature does not fit message and public key.
     #[error("the signature does not fit")]
     BadSignature,
@@ -82,5 +87,13 @@ impl KeysError {
     /// Whose fault it is. Always the host's: no caller reaches a key.
     pub fn blame(&self) -> Blame {
         Blame::Host
+    }
+}
+
+fn closed_word(why: Closed) -> &'static str {
+    match why {
+        Closed::Disabled => "disabled",
+        Closed::Refused => "not opened by the provider it chose",
+        Closed::Destroyed => "destroyed",
     }
 }

@@ -22,5 +22,5 @@ pub use root::{Assurance, RootKey, RootKeyUri, WrappedKey};
 pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};
 pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, sealed_stream_bytes};
-pub use tenant::TenantKeys;
+pub use tenant::{Closed, TenantKeys};
 pub use zeroize::Zeroizing;

@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::derive::{KEY_BYTES, KeyBytes, expand};
 use crate::error::KeysError;
 use crate::record;
-use crate::tenant::TenantKeys;
+use crate::tenant::{FIRST_VERSION, OpenVersion, TenantKeys};
 
 const WRAP_LABEL: &[u8] = b"ringfence/root/v1/wrap";
 const ID_LABEL: &[u8] = b"ringfence/root/v1/id";
@@ -124,9 +124,10 @@ impl RootKey {
     pub fn new_tenant_key(&self, tenant: &str, entropy: &dyn Entropy) -> Result<(TenantKeys, WrappedKey), KeysError> {
         let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
         entropy.fill(key.as_mut_slice());
-        let sealed = record::seal(self.wrap.as_slice(), &self.context(tenant), key.as_slice(), entropy)?;
+        let sealed = record::seal(self.wrap.as_slice(), 1, &self.context(tenant), key.as_slice(), entropy)?;
         let wrapped = WrappedKey { root: self.id.clone().into(), sealed: BASE64.encode(&sealed) };
-        Ok((TenantKeys::derive(tenant, &key)?, wrapped))
+        let first = OpenVersion { version: FIRST_VERSION, purpose: None, key };
+        Ok((TenantKeys::derive(tenant, &[first])?, wrapped))
     }
 
     /// Unwraps the key of this tenant; the wrapped key of another is refused.
@@ -140,7 +141,8 @@ impl RootKey {
         let sealed = BASE64.decode(wrapped.sealed.as_bytes()).map_err(|_| KeysError::NotAuthentic)?;
         let opened = record::open(self.wrap.as_slice(), &self.context(tenant), &sealed)?;
         let key = opened.as_slice().try_into().map_err(|_| KeysError::NotAuthentic)?;
-        TenantKeys::derive(tenant, &Zeroizing::new(key))
+        let first = OpenVersion { version: FIRST_VERSION, purpose: None, key: Zeroizing::new(key) };
+        TenantKeys::derive(tenant, &[first])
     }
 
     fn from_bytes(key: &KeyBytes, assurance: Assurance) -> Result<Self, KeysError> {

@@ -184,7 +184,7 @@ impl<'a> Stored<'a> {
 
     pub(crate) fn open(&self, keys: &TenantKeys, stored_key: &[u8]) -> Result<Content, StoreError> {
         let context = context(keys, self.kind, stored_key, self.revision)?;
-        let value = keys.open(Purpose::Record, &context, self.sealed).map_err(|_| StoreError::Damaged)?;
+        let value = keys.open(Purpose::Record, &context, self.sealed).map_err(StoreError::opening)?;
         if !self.is_in_file() {
             return Ok(Content::Inside(value));
         }
