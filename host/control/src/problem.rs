@@ -9,6 +9,7 @@ use ringfence_audit::AuditError;
 use ringfence_capabilities::CapabilitiesError;
 use ringfence_core::{DecisionId, Exhausted, QuotaError, WordError};
 use ringfence_identity::IdentityError;
+use ringfence_keys::KeysError;
 use ringfence_policy::PolicyError;
 use ringfence_registry::RegistryError;
 use ringfence_store::StoreError;
@@ -82,12 +83,15 @@ pub fn status_of(code: &str) -> StatusCode {
         | "need-not-granted"
         | "nothing-to-roll-back"
         | "conflict"
+        | "second-person-needed"
+        | "nothing-to-approve"
         | "idempotency-conflict" => StatusCode::CONFLICT,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "throttled" | "quota-exhausted" => StatusCode::TOO_MANY_REQUESTS,
+        "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
         "key-disabled" => StatusCode::LOCKED,
         "store-full" => StatusCode::INSUFFICIENT_STORAGE,
@@ -147,6 +151,13 @@ impl From<StoreError> for ApiError {
             StoreError::Busy | StoreError::Unavailable { .. } | StoreError::Closed => {
                 tracing::warn!(%error, "the store refused a request");
                 Self::new("store-unavailable", "the store cannot be written now; try again")
+            }
+            StoreError::Keys(error) if error.is_transient() => {
+                tracing::warn!(%error, "the root key provider refused a request");
+                Self::new("root-key-unavailable", "the root key provider does not answer now; nothing was changed")
+            }
+            StoreError::Keys(KeysError::TooManyVersions) => {
+                Self::new("too-many-key-versions", "this key has 255 versions, and no more can be told apart")
             }
             other => Self::host(&other),
         }

@@ -32,6 +32,14 @@ pub(crate) fn version(sealed: &[u8]) -> Result<u8, KeysError> {
     }
 }
 
+/// Which version of the tenant key a sealed record or stream says it is under; none for bytes that are neither.
+pub fn sealed_version(sealed: &[u8]) -> Option<u8> {
+    match sealed.first_chunk() {
+        Some([MAGIC | crate::stream::MAGIC, version]) => Some(*version),
+        _ => None,
+    }
+}
+
 /// Seals `plaintext` under a key derived from `purpose_key` and a fresh salt.
 pub(crate) fn seal(
     purpose_key: &[u8],

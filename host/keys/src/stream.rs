@@ -25,7 +25,7 @@ use crate::tenant::TenantKeys;
 /// Plaintext bytes of every chunk but the last.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
-const MAGIC: u8 = b'S';
+pub(crate) const MAGIC: u8 = b'S';
 const HEADER_BYTES: usize = 2 + SALT_BYTES;
 const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
 const LABEL: &[u8] = b"ringfence/stream/v1";

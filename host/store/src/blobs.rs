@@ -289,7 +289,7 @@ fn path(uid: &Uid, id: &BlobId) -> String {
     format!("{}/{id}", directory(uid))
 }
 
-fn context<'a>(keys: &'a TenantKeys, id: &'a BlobId) -> Context<'a> {
+pub(crate) fn context<'a>(keys: &'a TenantKeys, id: &'a BlobId) -> Context<'a> {
     Context { tenant: keys.tenant(), store: "blob", key: &id.0, revision: 0 }
 }
 

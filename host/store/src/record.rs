@@ -178,6 +178,10 @@ impl<'a> Stored<'a> {
         Ok(Self { kind: *kind, revision: u64::from_be_bytes(*revision), sealed })
     }
 
+    pub(crate) fn sealed_bytes(&self) -> &'a [u8] {
+        self.sealed
+    }
+
     pub(crate) fn is_in_file(&self) -> bool {
         self.kind == IN_FILE
     }

@@ -364,7 +364,7 @@ pub(crate) fn value_path(uid: &Uid, id: &[u8; 16]) -> String {
     format!("{}/{}", value_directory(uid), HEXLOWER.encode(id))
 }
 
-fn value_context<'a>(keys: &'a TenantKeys, id: &'a [u8; 16]) -> Context<'a> {
+pub(crate) fn value_context<'a>(keys: &'a TenantKeys, id: &'a [u8; 16]) -> Context<'a> {
     Context { tenant: keys.tenant(), store: "value", key: id, revision: 0 }
 }
 
