@@ -47,6 +47,21 @@ pub const SECRET_WRITTEN: &str = "SEC-001 secret-written";
 /// A secret was deleted.
 pub const SECRET_DELETED: &str = "SEC-002 secret-deleted";
 
+/// A tenant's key, or one purpose of it, got a new version.
+pub const KEY_ROTATED: &str = "KEY-001 key-rotated";
+/// A tenant's keys were disabled.
+pub const KEY_DISABLED: &str = "KEY-002 key-disabled";
+/// A tenant's keys were enabled.
+pub const KEY_ENABLED: &str = "KEY-003 key-enabled";
+/// Somebody asked for a tenant's keys to be destroyed.
+pub const KEY_DESTROY_ASKED: &str = "KEY-004 key-destroy-asked";
+/// Somebody else agreed.
+pub const KEY_DESTROY_APPROVED: &str = "KEY-005 key-destroy-approved";
+/// A tenant's keys were destroyed: the receipt.
+pub const KEY_DESTROYED: &str = "KEY-006 key-destroyed";
+/// The root key got a new version, and every key was wrapped anew.
+pub const ROOT_KEY_ROTATED: &str = "KEY-007 root-key-rotated";
+
 /// A tenant's policy was changed.
 pub const POLICY_WRITTEN: &str = "POL-001 policy-written";
 /// Policy refused an action.

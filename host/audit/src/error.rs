@@ -21,6 +21,9 @@ pub enum AuditError {
     /// The tenant, and its log with it, was deleted.
     #[error("the tenant of this audit log was deleted")]
     Gone,
+    /// The keys of this log's tenant are disabled.
+    #[error("the keys of this audit log's tenant are disabled")]
+    KeyDisabled,
     /// The event has no canonical form, or its fixed parts are too long.
     #[error("the event cannot be recorded: it is too long or has no canonical form")]
     Unrepresentable,
@@ -32,13 +35,14 @@ impl AuditError {
         match self {
             Self::Unavailable | Self::Broken { .. } => "audit-unavailable",
             Self::Gone => "not-found",
+            Self::KeyDisabled => "key-disabled",
             Self::Unrepresentable => "host-error",
         }
     }
     /// Whose fault it is.
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::Gone => Blame::Caller,
+            Self::Gone | Self::KeyDisabled => Blame::Caller,
             _ => Blame::Host,
         }
     }

@@ -91,7 +91,7 @@ impl Metering {
                 held.bytes = plugins.collect();
                 held.freshness = Freshness::Fresh;
             }
-            Err(StoreError::Gone) => {}
+            Err(StoreError::Gone | StoreError::KeyDisabled) => {}
             Err(error) => tracing::warn!(tenant = store.label(), %error, "storage cannot be weighed now"),
         }
         let ended = self.0.clock.monotonic();

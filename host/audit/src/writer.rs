@@ -217,7 +217,7 @@ impl Writer {
             }
             Ok(Err(error)) => {
                 // A deleted tenant says nothing about the other logs, and a lost race is settled by reading back.
-                let alone = matches!(error, StoreError::Gone | StoreError::Conflict { .. });
+                let alone = matches!(error, StoreError::Gone | StoreError::KeyDisabled | StoreError::Conflict { .. });
                 self.shared.writable.fetch_and(alone, Ordering::Relaxed);
                 Err(unavailable(&self.origin, &error))
             }
@@ -245,7 +245,8 @@ impl Writer {
         let mut salt = [0_u8; 32];
         self.shared.entropy.fill(&mut salt);
         let mac = |kind: &str, value: &str| {
-            hex(&self.store.keys().mac(Purpose::Audit, format!("{kind}\n{value}").as_bytes()))
+            let mac = self.store.keys().mac(Purpose::Audit, format!("{kind}\n{value}").as_bytes());
+            mac.map(|mac| hex(&mac)).map_err(|error| unavailable("pseudonym", &error.into()))
         };
         let envelope = Envelope {
             v: 1,
@@ -257,8 +258,8 @@ impl Writer {
             activity_id: codes::activity_of(draft.event.code),
             status: status.to_owned(),
             action_id,
-            actor_hmac: mac("actor", draft.event.actor.as_str()),
-            resource_hmac: mac("resource", &draft.event.resource),
+            actor_hmac: mac("actor", draft.event.actor.as_str())?,
+            resource_hmac: mac("resource", &draft.event.resource)?,
             body_sha256: hex(&commitment(&salt, &body)),
             code: cut(draft.event.code, CODE_BYTES_MAX),
         }
@@ -393,6 +394,7 @@ pub(crate) async fn read(store: &TenantStore, origin: &str, seq: u64) -> Result<
 pub(crate) fn unavailable(origin: &str, error: &StoreError) -> AuditError {
     match error {
         StoreError::Gone => AuditError::Gone,
+        StoreError::KeyDisabled => AuditError::KeyDisabled,
         other => {
             tracing::warn!(log = %origin, reason = %other, "the audit log could not be reached");
             AuditError::Unavailable

@@ -300,7 +300,7 @@ impl Ledger {
         };
         match self.store.put_json(&day_key(), &used).await {
             Ok(_) => self.day().kept = used,
-            Err(StoreError::Gone) => {}
+            Err(StoreError::Gone | StoreError::KeyDisabled) => {}
             Err(error) => return Err(error),
         }
         Ok(())

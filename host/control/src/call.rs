@@ -98,8 +98,15 @@ impl Control {
         Ok((self.reach(call, resource).await?, plugin))
     }
 
-    /// Asks policy about any resource of a tenant.
+    /// Asks policy about any resource of a tenant whose data will be needed: its keys must be at hand.
     pub async fn reach<A: Action>(&self, call: &Call, resource: Resource) -> Result<Reached<A>, ApiError> {
+        let reached = self.reach_closed(call, resource).await?;
+        reached.store.check_keys()?;
+        Ok(reached)
+    }
+
+    /// Asks policy about a tenant whose keys may be disabled: for acts on the keys and on the tenant's existence.
+    pub async fn reach_closed<A: Action>(&self, call: &Call, resource: Resource) -> Result<Reached<A>, ApiError> {
         let tenant = resource.tenant().cloned().ok_or_else(ApiError::not_found)?;
         let permit = self.permit(call, resource).await?;
         let store = self.parts.tenants.open_tenant(&tenant).ok_or_else(ApiError::not_found)?;
@@ -115,7 +122,11 @@ impl Control {
 
     /// Puts a denial on the record and says it: with its decision to a member, as "not found" to a stranger.
     async fn denied<A: Action>(&self, call: &Call, resource: &Resource, denial: Denial) -> ApiError {
-        let concerned = resource.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
+        // A log that cannot be sealed now must not show that there is a tenant.
+        let concerned = resource
+            .tenant()
+            .and_then(|tenant| self.parts.tenants.open_tenant(tenant))
+            .filter(|store| store.check_keys().is_ok());
         let hidden = matches!(denial.visible, Visibility::Hidden);
         let code = if hidden { codes::TENANT_ISOLATION } else { codes::ACTION_DENIED };
         let mut event = Event::new(code, A::NAME, call.principal.id().clone(), resource.to_string());

@@ -10,6 +10,8 @@ mod config;
 mod decisions;
 mod extract;
 mod host;
+mod keys;
+mod locked;
 mod logs;
 mod metrics;
 mod plugins;
@@ -38,6 +40,8 @@ use ringfence_registry::Registry;
 use ringfence_store::{Store, Tenants};
 
 pub use call::PeerAddress;
+pub use keys::KeyKeeper;
+pub use locked::locked_router;
 pub use policy::stored_text as stored_policy;
 pub use problem::{ApiError, status_of};
 pub use routes::{openapi, router};
@@ -82,6 +86,8 @@ pub struct HostFacts {
     pub store_backend: &'static str,
     /// Root key provider, in words.
     pub root_key: String,
+    /// Seconds between the second person's word and the destruction of keys.
+    pub destroy_delay_seconds: u32,
     /// Where the enrolment token of a first start lies; removed once it is used.
     pub operator_token_file: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ use ringfence_audit::AuditError;
 use ringfence_capabilities::CapabilitiesError;
 use ringfence_core::{DecisionId, Exhausted, QuotaError, WordError};
 use ringfence_identity::IdentityError;
+use ringfence_keys::KeysError;
 use ringfence_policy::PolicyError;
 use ringfence_registry::RegistryError;
 use ringfence_store::StoreError;
@@ -50,6 +51,12 @@ impl ApiError {
         Self::new("not-found", "there is no such thing here")
     }
 
+    /// A tenant whose keys are disabled, or refused by its own key provider.
+    pub fn key_disabled() -> Self {
+        Self::new("key-disabled", "the keys of this tenant are disabled, so nothing of it can be read or changed")
+            .help("ringfence key status")
+    }
+
     /// A failure of the host. The cause is logged, never shown.
     pub fn host(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "the host failed a request");
@@ -76,13 +83,17 @@ pub fn status_of(code: &str) -> StatusCode {
         | "need-not-granted"
         | "nothing-to-roll-back"
         | "conflict"
+        | "second-person-needed"
+        | "nothing-to-approve"
         | "idempotency-conflict" => StatusCode::CONFLICT,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "throttled" | "quota-exhausted" => StatusCode::TOO_MANY_REQUESTS,
+        "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
+        "key-disabled" => StatusCode::LOCKED,
         "store-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
         _ => StatusCode::UNPROCESSABLE_ENTITY,
@@ -129,6 +140,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Exists => Self::new("exists", "there is already a tenant of that name"),
             StoreError::Gone | StoreError::UnknownTenant | StoreError::Missing => Self::not_found(),
+            StoreError::KeyDisabled => Self::key_disabled(),
             StoreError::Conflict { .. } => Self::new("conflict", "it was changed at the same moment; try again"),
             StoreError::BadToken => Self::new("bad-cursor", "the cursor is not one of ours"),
             StoreError::TooLarge { .. } => Self::new("body-too-large", error.to_string()),
@@ -139,6 +151,13 @@ impl From<StoreError> for ApiError {
             StoreError::Busy | StoreError::Unavailable { .. } | StoreError::Closed => {
                 tracing::warn!(%error, "the store refused a request");
                 Self::new("store-unavailable", "the store cannot be written now; try again")
+            }
+            StoreError::Keys(error) if error.is_transient() => {
+                tracing::warn!(%error, "the root key provider refused a request");
+                Self::new("root-key-unavailable", "the root key provider does not answer now; nothing was changed")
+            }
+            StoreError::Keys(KeysError::TooManyVersions) => {
+                Self::new("too-many-key-versions", "this key has 255 versions, and no more can be told apart")
             }
             other => Self::host(&other),
         }
@@ -166,6 +185,7 @@ impl From<AuditError> for ApiError {
     fn from(error: AuditError) -> Self {
         match error {
             AuditError::Gone => Self::not_found(),
+            AuditError::KeyDisabled => Self::key_disabled(),
             other => {
                 tracing::error!(error = %other, "the audit log refused an entry");
                 Self::new("audit-unavailable", "the audit log cannot be written, so nothing was done")

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
+    Control, audit_log, config, decisions, host, keys, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
     tokens, usage,
 };
 
@@ -29,6 +29,7 @@ use crate::{
         (name = "plugins", description = "Plugins: versions, grants, routes, logs, configuration"),
         (name = "secrets", description = "Secrets, write-only"),
         (name = "tokens", description = "API keys"),
+        (name = "keys", description = "Keys: their versions and states, never their bytes"),
         (name = "policy", description = "The tenant's own policy"),
         (name = "audit", description = "Audit logs and their signed heads"),
         (name = "host", description = "The host about itself")
@@ -91,6 +92,14 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::list_host, tokens::create_host))
         .routes(routes!(tokens::revoke_host))
+        .routes(routes!(keys::list))
+        .routes(routes!(keys::rotate_root))
+        .routes(routes!(keys::read))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(keys::disable))
+        .routes(routes!(keys::enable))
+        .routes(routes!(keys::destroy))
+        .routes(routes!(keys::approve))
         .routes(routes!(policy::read, policy::write))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{QuotaChoice, TenantId};
+use ringfence_core::{QuotaChoice, Resource, TenantId};
 use ringfence_policy::{Standing, TenantFacts};
 use ringfence_store::{TenantRecord, TenantState};
 use serde_json::json;
@@ -124,21 +124,14 @@ pub async fn delete(
     call: Call,
     Path(tenant): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let reached = control.reach_tenant::<act::DeleteTenant>(&call, &tenant).await?;
+    let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
+    // Disabled keys are no reason to keep a tenant.
+    let reached = control.reach_closed::<act::DeleteTenant>(&call, Resource::Tenant { tenant }).await?;
     let (id, store) = (reached.tenant, reached.store);
     let details = json!({ "tenant": id.as_str() });
     control
         .bracket(&call, &Log::Host, reached.permit, codes::TENANT_DELETED, details, async |_permit| {
-            let _one = control.changing.lock().await;
-            // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
-            control.parts.tenants.delete(&id).await?;
-            control.parts.policy.remove_tenant(&id);
-            control.forget_quota(&id);
-            control.parts.registry.forget(&id).await;
-            control.parts.identity.forget_tenant(&id).await;
-            control.parts.logs.forget(&id);
-            control.parts.audit.forget(&store).await;
-            Ok(())
+            control.destroy_tenant(call.principal.id(), &id, &store).await
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -185,7 +178,7 @@ impl Control {
         Ok(())
     }
 
-    fn forget_quota(&self, id: &TenantId) {
+    pub(crate) fn forget_quota(&self, id: &TenantId) {
         self.parts.quotas.forget(id);
         self.parts.engine.scheduler().forget(id);
     }

@@ -214,6 +214,14 @@ pub mod act {
         SetQuota = "set-quota" true;
         /// Delete a tenant and destroy its key.
         DeleteTenant = "delete-tenant" true;
+        /// Read which keys there are and in which state.
+        ReadKeys = "read-keys" false;
+        /// Rotate a tenant's key, or the root key.
+        RotateKeys = "rotate-keys" true;
+        /// Disable or enable a tenant's keys.
+        DisableKeys = "disable-keys" true;
+        /// Ask for, or agree to, the destruction of a tenant's keys.
+        DestroyKeys = "destroy-keys" true;
         /// Read plugins, versions, routes, needs and grants.
         ReadPlugin = "read-plugin" false;
         /// Upload a version.

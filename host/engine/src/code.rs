@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cap_std::fs::Dir;
 use data_encoding::HEXLOWER;
 use ringfence_core::{Digest, Entropy, limits};
-use ringfence_keys::{Context, Purpose, RECORD_OVERHEAD_BYTES, TenantKeys};
+use ringfence_keys::{Context, KeysError, Purpose, RECORD_OVERHEAD_BYTES, TenantKeys};
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2, p3};
@@ -111,7 +111,7 @@ impl Cache<'_> {
         let sealed = keys
             .seal(Purpose::Cache, &context, &native.0, self.entropy)
             .map_err(|error| EngineError::Cache(error.to_string()))?;
-        let name = file_name(keys, digest);
+        let name = file_name(keys, digest)?;
         let mut random = [0_u8; 8];
         self.entropy.fill(&mut random);
         let part = format!("{name}.{}.part", HEXLOWER.encode(&random));
@@ -130,12 +130,15 @@ impl Cache<'_> {
         keys: &TenantKeys,
         digest: &Digest,
     ) -> Result<Option<Code>, EngineError> {
-        let name = file_name(keys, digest);
+        let name = file_name(keys, digest)?;
         let Some(sealed) = self.read(&name)? else { return Ok(None) };
         let place = self.place(digest);
         // SECURITY: nothing of the entry is looked at before it is authenticated for this tenant, digest and engine.
-        let Ok(native) = keys.open(Purpose::Cache, &context(keys, &place), &sealed) else {
-            return self.discard(&name, "it is not authentic for this tenant, component and engine");
+        let native = match keys.open(Purpose::Cache, &context(keys, &place), &sealed) {
+            Ok(native) => native,
+            // Closed keys say nothing about the entry.
+            Err(error @ KeysError::Closed(_)) => return Err(EngineError::Cache(error.to_string())),
+            Err(_) => return self.discard(&name, "it is not authentic for this tenant, component and engine"),
         };
         match deserialize(self.engine, Trusted(native.as_slice())) {
             Ok(component) => Ok(Some(link(linker, component))),
@@ -181,8 +184,9 @@ fn context<'a>(keys: &'a TenantKeys, place: &'a [u8]) -> Context<'a> {
     Context { tenant: keys.tenant(), store: "native-code", key: place, revision: 0 }
 }
 
-fn file_name(keys: &TenantKeys, digest: &Digest) -> String {
-    HEXLOWER.encode(&keys.mac(Purpose::Cache, digest.as_bytes()))
+fn file_name(keys: &TenantKeys, digest: &Digest) -> Result<String, EngineError> {
+    let name = keys.mac(Purpose::Cache, digest.as_bytes()).map_err(|error| EngineError::Cache(error.to_string()))?;
+    Ok(HEXLOWER.encode(&name))
 }
 
 /// Bytes that may be executed. INVARIANT: made only in this file, from a child's answer or an authenticated entry.

@@ -105,6 +105,7 @@ impl Gateway {
             Ok(permit) => permit,
             Err(denial) => return Err(self.denied(seen, &principal, denial).await),
         };
+        route.store.check_keys().map_err(|_| Refusal::KeyDisabled)?;
         // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
         let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
         ledger

@@ -6,9 +6,11 @@
 pub mod invoke;
 pub mod listen;
 mod pace;
+mod locked;
 mod record;
 mod refuse;
 mod request;
 
 pub use invoke::{Gateway, GatewayParts};
+pub use locked::Locked;
 pub use listen::{Listening, Peer, serve};

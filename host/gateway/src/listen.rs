@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ impl Listening {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
+    }
+
+    /// The same port once more: what is accepted through one is not seen by the other.
+    pub fn share(&self) -> std::io::Result<Self> {
+        let listener = std::net::TcpListener::from(self.listener.as_fd().try_clone_to_owned()?);
+        Ok(Self { listener: TcpListener::from_std(listener)?, address: self.address })
     }
 
     /// Where it listens.

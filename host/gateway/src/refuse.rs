@@ -35,6 +35,10 @@ pub enum Refusal {
     },
     /// The tenant is suspended, and the caller may know it.
     Suspended,
+    /// The tenant's keys are disabled, and the caller may know it.
+    KeyDisabled,
+    /// The host's own keys are not open yet.
+    HostLocked,
     /// The host is full.
     Overloaded,
     /// The audit log cannot be written, so nothing is run.
@@ -82,6 +86,8 @@ impl Refusal {
                 "this tenant's quota of requests a second is used up",
             ),
             Self::Suspended => (StatusCode::LOCKED, "tenant-suspended", "this tenant is suspended"),
+            Self::KeyDisabled => (StatusCode::LOCKED, "key-disabled", "the keys of this tenant are disabled"),
+            Self::HostLocked => (StatusCode::SERVICE_UNAVAILABLE, "host-locked", "the host is locked"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the host is full"),
             Self::AuditUnavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -97,7 +103,7 @@ impl Refusal {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Run(error) => error.blame(),
-            Self::Overloaded | Self::AuditUnavailable | Self::Host => Blame::Host,
+            Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host => Blame::Host,
             _ => Blame::Caller,
         }
     }
@@ -127,7 +133,7 @@ impl Refusal {
             Self::TenantBusy { retry_after_ms } | Self::QuotaExhausted { retry_after_ms } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
             }
-            Self::Overloaded | Self::AuditUnavailable | Self::Host => {
+            Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
             Self::Unauthenticated => {

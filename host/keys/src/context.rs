@@ -2,8 +2,15 @@
 //!
 //! Must never include the time or anything else that is not stored beside the ciphertext: opening rebuilds it.
 
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
 /// What a purpose key is used for. A thing sealed for one purpose cannot be opened for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
 pub enum Purpose {
     /// Values of the store.
     Record,
@@ -39,6 +46,11 @@ impl Purpose {
         Self::File,
     ];
 
+    /// Where it stands in [`Purpose::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The word that goes into key derivation. Part of the format: never changes.
     pub(crate) const fn label(self) -> &'static [u8] {
         match self {
@@ -52,6 +64,19 @@ impl Purpose {
             Self::Personal => b"personal",
             Self::File => b"file",
         }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(self.label()).unwrap_or_default())
+    }
+}
+
+impl FromStr for Purpose {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|purpose| purpose.label() == text.as_bytes()).ok_or(())
     }
 }
 
@@ -96,6 +121,15 @@ mod tests {
         let two = Context { tenant: "a", store: "bc", key: b"", revision: 0 };
         assert_ne!(one.encode(), two.encode());
         assert_eq!(one.encode().len(), 3 * 8 + 3 + 8);
+    }
+
+    #[test]
+    fn each_purpose_has_its_place_and_its_word() {
+        for (at, purpose) in Purpose::ALL.into_iter().enumerate() {
+            assert_eq!(purpose.index(), at);
+            assert_eq!(purpose.to_string().parse(), Ok(purpose));
+        }
+        assert_eq!("records".parse::<Purpose>(), Err(()));
     }
 
     proptest! {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use ringfence_core::Blame;
 
+use crate::tenant::Closed;
+
 /// A failure of the keys room.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -14,11 +16,41 @@ pub enum KeysError {
     #[error("sealed data is altered or belongs elsewhere")]
     NotAuthentic,
     /// The address of a root key names a provider that is not there.
-    #[error("`{scheme}:` is not a root key provider of this host: use `file:/path/to/root.key`")]
+    #[error("`{scheme}:` is not a root key provider of this host: use `file:`, `pkcs11:`, `vault:` or `awskms:`")]
     UnknownProvider {
         /// The part before the first colon, cut to a few characters.
         scheme: String,
     },
+    /// The address of a root key cannot be read.
+    #[error("not an address of a root key, `{scheme}:`: {why}")]
+    BadUri {
+        /// The part before the first colon.
+        scheme: &'static str,
+        /// What is wrong, without repeating any of it.
+        why: &'static str,
+    },
+    /// The root key provider does not answer; it may later.
+    #[error("the root key provider `{provider}:` cannot be reached: {reason}")]
+    Unreachable {
+        /// Its scheme.
+        provider: &'static str,
+        /// What was seen.
+        reason: String,
+    },
+    /// The root key provider answers no.
+    #[error("the root key provider `{provider}:` refuses: {reason}")]
+    Refused {
+        /// Its scheme.
+        provider: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The wrapping key of this tenant, kept by the root key provider, is not there: it was destroyed.
+    #[error("the wrapping key of this tenant is not with the root key provider")]
+    ShardGone,
+    /// A tenant key has as many versions as it can have.
+    #[error("this key has 255 versions, and no more can be told apart")]
+    TooManyVersions,
     /// The address of a file root key is not an absolute path.
     #[error("the address of a root key file must be absolute, such as `file:/etc/ringfence/root.key`")]
     RelativePath,
@@ -64,6 +96,9 @@ pub enum KeysError {
         /// Identifier of the root key that was asked to unwrap it.
         at_hand: String,
     },
+    /// The keys are disabled, refused by the tenant's own provider, or destroyed.
+    #[error("the keys of this tenant are {}", closed_word(*.0))]
+    Closed(Closed),
     /// A signature does not fit message and public key.
     #[error("the signature does not fit")]
     BadSignature,
@@ -79,8 +114,22 @@ pub enum KeysError {
 }
 
 impl KeysError {
+    /// Whether the provider may answer later without anybody changing anything here: a token that is being renewed and a
+    /// server that is being unsealed look alike.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Refused { .. } | Self::Io { .. })
+    }
+
     /// Whose fault it is. Always the host's: no caller reaches a key.
     pub fn blame(&self) -> Blame {
         Blame::Host
+    }
+}
+
+fn closed_word(why: Closed) -> &'static str {
+    match why {
+        Closed::Disabled => "disabled",
+        Closed::Refused => "not opened by the provider it chose",
+        Closed::Destroyed => "destroyed",
     }
 }

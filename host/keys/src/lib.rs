@@ -17,10 +17,13 @@ mod tenant;
 
 pub use context::{Context, Purpose};
 pub use error::KeysError;
-pub use record::OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES;
-pub use root::{Assurance, RootKey, RootKeyUri, WrappedKey};
+pub use record::{OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES, sealed_version};
+pub use root::{
+    Assurance, AwsCredentials, AwsKmsUri, KeyVersion, MissingRootKey, Outside, Pkcs11Uri, RootKey, RootKeyUri, Shredding,
+    VaultUri, WrappedKey,
+};
 pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};
 pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, sealed_stream_bytes};
-pub use tenant::TenantKeys;
+pub use tenant::{Closed, TenantKeys};
 pub use zeroize::Zeroizing;

@@ -1,8 +1,9 @@
 //! The sealed record: one value, one fresh key, bound to its place.
 //!
-//! Format: magic `R` (1 byte), version 1 (1 byte), salt (32 bytes), ciphertext (as long as the plaintext), tag (16 bytes).
+//! Format: magic `R` (1 byte), version of the tenant key (1 byte, from 1), salt (32 bytes), ciphertext (as long as the plaintext), tag (16 bytes).
 //! Key: HKDF-Expand(purpose key, "ringfence/record/v1" || salt || encoded context). Cipher: AES-256-GCM with a zero nonce,
 //! which is used once because the key is. Associated data: magic, version, encoded context.
+//! The key chain's own records, which have no tenant key above them, are of version 1.
 //! A fresh key a record takes away the 2^32 messages limit of random nonces (NIST SP 800-38D, section 8.3).
 //! LIMIT: the length of a value shows in the length of its record.
 
@@ -15,16 +16,34 @@ use crate::derive::expand_key;
 use crate::error::KeysError;
 
 /// How many bytes longer a record is than its value.
-pub const OVERHEAD_BYTES: usize = HEADER.len() + SALT_BYTES + TAG_BYTES;
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + SALT_BYTES + TAG_BYTES;
 
 pub(crate) const SALT_BYTES: usize = 32;
 pub(crate) const TAG_BYTES: usize = 16;
-const HEADER: [u8; 2] = [b'R', 1];
+const MAGIC: u8 = b'R';
+const HEADER_BYTES: usize = 2;
 const LABEL: &[u8] = b"ringfence/record/v1";
+
+/// Which version of the tenant key a record says it was sealed under.
+pub(crate) fn version(sealed: &[u8]) -> Result<u8, KeysError> {
+    match sealed.first_chunk() {
+        Some([MAGIC, version]) => Ok(*version),
+        _ => Err(KeysError::NotAuthentic),
+    }
+}
+
+/// Which version of the tenant key a sealed record or stream says it is under; none for bytes that are neither.
+pub fn sealed_version(sealed: &[u8]) -> Option<u8> {
+    match sealed.first_chunk() {
+        Some([MAGIC | crate::stream::MAGIC, version]) => Some(*version),
+        _ => None,
+    }
+}
 
 /// Seals `plaintext` under a key derived from `purpose_key` and a fresh salt.
 pub(crate) fn seal(
     purpose_key: &[u8],
+    version: u8,
     context: &Context<'_>,
     plaintext: &[u8],
     entropy: &dyn Entropy,
@@ -34,12 +53,12 @@ pub(crate) fn seal(
     let context = context.encode();
     let key = cipher(expand_key(purpose_key, &[LABEL, &salt, &context])?.as_slice())?;
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
-    out.extend_from_slice(&HEADER);
+    out.extend_from_slice(&[MAGIC, version]);
     out.extend_from_slice(&salt);
     out.extend_from_slice(plaintext);
-    let (_, body) = out.split_at_mut_checked(HEADER.len() + SALT_BYTES).ok_or(KeysError::Cipher)?;
+    let (_, body) = out.split_at_mut_checked(HEADER_BYTES + SALT_BYTES).ok_or(KeysError::Cipher)?;
     let tag = key
-        .seal_in_place_separate_tag(zero_nonce(), Aad::from(associated(&context)), body)
+        .seal_in_place_separate_tag(zero_nonce(), Aad::from(associated(version, &context)), body)
         .map_err(|ring::error::Unspecified| KeysError::TooLong)?;
     out.extend_from_slice(tag.as_ref());
     Ok(out)
@@ -47,13 +66,14 @@ pub(crate) fn seal(
 
 /// Opens what [`seal`] made, under the same key and context only.
 pub(crate) fn open(purpose_key: &[u8], context: &Context<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-    let rest = sealed.strip_prefix(&HEADER).ok_or(KeysError::NotAuthentic)?;
+    let version = version(sealed)?;
+    let (_, rest) = sealed.split_at_checked(HEADER_BYTES).ok_or(KeysError::NotAuthentic)?;
     let (salt, body) = rest.split_at_checked(SALT_BYTES).ok_or(KeysError::NotAuthentic)?;
     let context = context.encode();
     let key = cipher(expand_key(purpose_key, &[LABEL, salt, &context])?.as_slice())?;
     let mut buffer = Zeroizing::new(body.to_vec());
     let length = key
-        .open_in_place(zero_nonce(), Aad::from(associated(&context)), buffer.as_mut_slice())
+        .open_in_place(zero_nonce(), Aad::from(associated(version, &context)), buffer.as_mut_slice())
         .map_err(|ring::error::Unspecified| KeysError::NotAuthentic)?
         .len();
     buffer.truncate(length);
@@ -70,8 +90,8 @@ fn zero_nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
 }
 
-fn associated(context: &[u8]) -> Vec<u8> {
-    [HEADER.as_slice(), context].concat()
+fn associated(version: u8, context: &[u8]) -> Vec<u8> {
+    [&[MAGIC, version], context].concat()
 }
 
 #[cfg(test)]
@@ -85,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_format_is_golden() {
-        let sealed = seal(&[3; 32], &HERE, b"forty-two", &Fixed(0xA5)).unwrap();
+        let sealed = seal(&[3; 32], 1, &HERE, b"forty-two", &Fixed(0xA5)).unwrap();
         assert_eq!(sealed.len(), b"forty-two".len() + OVERHEAD_BYTES);
         assert_eq!(HEXLOWER.encode(&sealed), GOLDEN);
         assert_eq!(
@@ -98,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_moved_record_is_refused() {
-        let sealed = seal(&[3; 32], &HERE, b"forty-two", &Fixed(1)).unwrap();
+        let sealed = seal(&[3; 32], 1, &HERE, b"forty-two", &Fixed(1)).unwrap();
         for elsewhere in [
             Context { tenant: "evil", ..HERE },
             Context { store: "secret", ..HERE },
@@ -114,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_single_flipped_bit_is_refused() {
-        let sealed = seal(&[3; 32], &HERE, b"x", &Fixed(1)).unwrap();
+        let sealed = seal(&[3; 32], 1, &HERE, b"x", &Fixed(1)).unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut altered = sealed.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
@@ -124,7 +144,7 @@ mod tests {
 
     #[test]
     fn every_cut_and_every_added_byte_is_refused() {
-        let mut sealed = seal(&[3; 32], &HERE, b"forty-two", &Fixed(1)).unwrap();
+        let mut sealed = seal(&[3; 32], 1, &HERE, b"forty-two", &Fixed(1)).unwrap();
         for length in 0..sealed.len() {
             assert!(open(&[3; 32], &HERE, &sealed[..length]).is_err(), "length {length}");
         }
@@ -137,7 +157,7 @@ mod tests {
         fn a_value_survives_and_no_altered_record_does(
             value in prop::collection::vec(any::<u8>(), 0..600), salt in any::<u8>(), at in any::<prop::sample::Index>(), bit in 0_u8..8,
         ) {
-            let mut sealed = seal(&[9; 32], &HERE, &value, &Fixed(salt)).unwrap();
+            let mut sealed = seal(&[9; 32], 1, &HERE, &value, &Fixed(salt)).unwrap();
             let opened = open(&[9; 32], &HERE, &sealed).unwrap();
             prop_assert_eq!(opened.as_slice(), value.as_slice());
             let at = at.index(sealed.len());

@@ -1,7 +1,7 @@
 //! Sealed streams: contents of any length in chunks, with order, length and end authenticated.
 //!
 //! The STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its Nonce-Reuse
-//! Misuse-Resistance, 2015) over AES-256-GCM. Format: magic `S` (1 byte), version 1 (1 byte), salt (32 bytes), then chunks
+//! Misuse-Resistance, 2015) over AES-256-GCM. Format: magic `S` (1 byte), version of the tenant key (1 byte, from 1), salt (32 bytes), then chunks
 //! of 64 KiB of ciphertext and a 16-byte tag each; only the last may be shorter. An empty stream is one empty chunk, and a
 //! stream that is not empty never ends in one, so that each content has one form.
 //! Key: HKDF-Expand(purpose key, "ringfence/stream/v1" || salt || encoded context), fresh for each stream. Nonce: 7 zero
@@ -16,16 +16,17 @@ use ring::aead::{Aad, LessSafeKey, Nonce};
 use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
-use crate::context::Context;
-use crate::derive::{KeyBytes, expand_key};
+use crate::context::{Context, Purpose};
+use crate::derive::expand_key;
 use crate::error::KeysError;
 use crate::record::{SALT_BYTES, TAG_BYTES, cipher};
+use crate::tenant::TenantKeys;
 
 /// Plaintext bytes of every chunk but the last.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
-const HEADER: [u8; 2] = [b'S', 1];
-const HEADER_BYTES: usize = HEADER.len() + SALT_BYTES;
+pub(crate) const MAGIC: u8 = b'S';
+const HEADER_BYTES: usize = 2 + SALT_BYTES;
 const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
 const LABEL: &[u8] = b"ringfence/stream/v1";
 
@@ -49,9 +50,9 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn new(purpose_key: &[u8], salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
+    fn new(purpose_key: &[u8], version: u8, salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
         let key = cipher(expand_key(purpose_key, &[LABEL, salt, context])?.as_slice())?;
-        Ok(Self { key, associated: [HEADER.as_slice(), context].concat(), next: 0 })
+        Ok(Self { key, associated: [&[MAGIC, version], context].concat(), next: 0 })
     }
 
     /// INVARIANT: each number is used once, and the last flag parts the last chunk's nonce from an inner one's.
@@ -87,18 +88,24 @@ impl Chunks {
 /// Seals a stream as it comes. Holds at most one chunk.
 pub struct StreamSealer {
     chunks: Chunks,
-    salt: Option<[u8; SALT_BYTES]>,
+    /// What the stream begins with, until it is written.
+    head: Option<(u8, [u8; SALT_BYTES])>,
     held: Zeroizing<Vec<u8>>,
 }
 
 // === impl StreamSealer ===
 
 impl StreamSealer {
-    pub(crate) fn new(purpose_key: &[u8], context: &Context<'_>, entropy: &dyn Entropy) -> Result<Self, KeysError> {
+    pub(crate) fn new(
+        purpose_key: &[u8],
+        version: u8,
+        context: &Context<'_>,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, KeysError> {
         let mut salt = [0_u8; SALT_BYTES];
         entropy.fill(&mut salt);
-        let chunks = Chunks::new(purpose_key, &salt, &context.encode())?;
-        Ok(Self { chunks, salt: Some(salt), held: Zeroizing::new(Vec::with_capacity(CHUNK_BYTES)) })
+        let chunks = Chunks::new(purpose_key, version, &salt, &context.encode())?;
+        Ok(Self { chunks, head: Some((version, salt)), held: Zeroizing::new(Vec::with_capacity(CHUNK_BYTES)) })
     }
 
     /// Takes the next bytes of the content and appends what is ready of the sealed stream to `out`.
@@ -124,8 +131,8 @@ impl StreamSealer {
     }
 
     fn head(&mut self, out: &mut Vec<u8>) {
-        if let Some(salt) = self.salt.take() {
-            out.extend_from_slice(&HEADER);
+        if let Some((version, salt)) = self.head.take() {
+            out.extend_from_slice(&[MAGIC, version]);
             out.extend_from_slice(&salt);
         }
     }
@@ -145,7 +152,7 @@ pub struct StreamOpener {
 
 enum State {
     /// The header is not complete yet.
-    Head { purpose_key: KeyBytes, context: Vec<u8> },
+    Head { keys: TenantKeys, purpose: Purpose, context: Vec<u8> },
     /// Chunks are being opened.
     Body(Box<Chunks>),
     /// Something did not authenticate; nothing after it counts.
@@ -155,8 +162,8 @@ enum State {
 // === impl StreamOpener ===
 
 impl StreamOpener {
-    pub(crate) fn new(purpose_key: KeyBytes, context: &Context<'_>) -> Self {
-        Self { state: State::Head { purpose_key, context: context.encode() }, held: Vec::new() }
+    pub(crate) fn new(keys: TenantKeys, purpose: Purpose, context: &Context<'_>) -> Self {
+        Self { state: State::Head { keys, purpose, context: context.encode() }, held: Vec::new() }
     }
 
     /// Takes the next bytes of the sealed stream and appends the content that is authentic so far to `out`.
@@ -183,15 +190,18 @@ impl StreamOpener {
     }
 
     fn take(&mut self, mut sealed: &[u8], out: &mut Vec<u8>) -> Result<(), KeysError> {
-        if let State::Head { purpose_key, context } = &self.state {
+        if let State::Head { keys, purpose, context } = &self.state {
             let (now, later) = sealed.split_at_checked(HEADER_BYTES - self.held.len()).unwrap_or((sealed, &[]));
             self.held.extend_from_slice(now);
             sealed = later;
             if self.held.len() < HEADER_BYTES {
                 return Ok(());
             }
-            let salt = self.held.strip_prefix(&HEADER).ok_or(KeysError::NotAuthentic)?;
-            self.state = State::Body(Box::new(Chunks::new(purpose_key.as_slice(), salt, context)?));
+            let Some((&[MAGIC, version], salt)) = self.held.split_first_chunk() else {
+                return Err(KeysError::NotAuthentic);
+            };
+            let chunks = keys.with_key(*purpose, version, |key| Chunks::new(key, version, salt, context))?;
+            self.state = State::Body(Box::new(chunks));
             self.held.clear();
         }
         let State::Body(chunks) = &mut self.state else {

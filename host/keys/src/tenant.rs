@@ -1,16 +1,22 @@
-//! The keys of one tenant: purpose keys derived from one tenant key, and the acts that use them.
+//! The keys of one tenant: purpose keys derived from the versions of its tenant key, and the acts that use them.
 //!
-//! Must never give a key out: callers hand in plaintext and context, and get ciphertext, or the other way round.
+//! Must never give a key out: callers hand in plaintext and context, and get ciphertext, or the other way round. Must never
+//! seal or open once closed: closing takes effect for every clone, at the next call.
 //!
-//! Derivation, all HKDF-Expand-SHA-256 over the tenant key (32 random bytes): seal key of a purpose
-//! "ringfence/tenant/v1/seal/" || purpose (32 bytes), MAC key "ringfence/tenant/v1/mac/" || purpose (32 bytes),
-//! name key "ringfence/tenant/v1/siv/name" (64 bytes).
+//! A tenant key has versions, 1 to 255, each 32 random bytes; sealed things say in their second byte which one made them.
+//! New things are sealed under the newest version that covers their purpose, old ones stay readable. Derivation, all
+//! HKDF-Expand-SHA-256 over a version's bytes: seal key of a purpose "ringfence/tenant/v1/seal/" || purpose (32 bytes), MAC
+//! key "ringfence/tenant/v1/mac/" || purpose (32 bytes), name key "ringfence/tenant/v1/siv/name" (64 bytes).
+//!
+//! LIMIT: names and MACs are looked up by their bytes, so they stay under version 1 for the tenant's whole life; a copy
+//! into a new tenant is what changes them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes256Siv;
+use arc_swap::ArcSwap;
 use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
@@ -24,56 +30,150 @@ const SEAL_LABEL: &[u8] = b"ringfence/tenant/v1/seal/";
 const MAC_LABEL: &[u8] = b"ringfence/tenant/v1/mac/";
 const NAME_LABEL: &[u8] = b"ringfence/tenant/v1/siv/name";
 const NAME_KEY_BYTES: usize = 64;
+/// The version that names and MACs are under, and that every tenant has.
+pub(crate) const FIRST_VERSION: u8 = 1;
 
-/// The keys of one tenant. Cheap to clone; zeroed when the last clone goes.
+/// The keys of one tenant. Cheap to clone; all clones see a rotation, and a closing, at once. Zeroed when closed or when
+/// the last clone goes.
 #[derive(Clone)]
 pub struct TenantKeys(Arc<Inner>);
 
 struct Inner {
     tenant: Box<str>,
-    record: PurposeKeys,
-    name: PurposeKeys,
-    blob: PurposeKeys,
-    cache: PurposeKeys,
-    audit: PurposeKeys,
-    log: PurposeKeys,
-    backup: PurposeKeys,
-    personal: PurposeKeys,
-    file: PurposeKeys,
+    state: ArcSwap<State>,
+}
+
+enum State {
+    Open(Ring),
+    Closed(Closed),
+}
+
+/// Why keys are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// Someone disabled them; they can be enabled again.
+    Disabled,
+    /// The provider that the tenant chose for itself does not open them now.
+    Refused,
+    /// They are destroyed.
+    Destroyed,
+}
+
+/// One version of a tenant key, unwrapped.
+pub(crate) struct OpenVersion {
+    pub(crate) version: u8,
+    /// What it is for; everything when none.
+    pub(crate) purpose: Option<Purpose>,
+    pub(crate) key: KeyBytes,
+}
+
+/// The keys of all versions, derived.
+struct Ring {
+    /// Ascending by version.
+    versions: Vec<VersionKeys>,
+    macs: [KeyBytes; Purpose::ALL.len()],
     segment: KeyBytes<NAME_KEY_BYTES>,
 }
 
-struct PurposeKeys {
-    seal: KeyBytes,
-    mac: KeyBytes,
+struct VersionKeys {
+    version: u8,
+    purpose: Option<Purpose>,
+    seals: [KeyBytes; Purpose::ALL.len()],
 }
 
-impl TenantKeys {
-    pub(crate) fn derive(tenant: &str, tenant_key: &KeyBytes) -> Result<Self, KeysError> {
-        let keys = |purpose: Purpose| -> Result<PurposeKeys, KeysError> {
-            Ok(PurposeKeys {
-                seal: expand(tenant_key.as_slice(), &[SEAL_LABEL, purpose.label()])?,
-                mac: expand(tenant_key.as_slice(), &[MAC_LABEL, purpose.label()])?,
+// === impl Ring ===
+
+impl Ring {
+    fn derive(versions: &[OpenVersion]) -> Result<Self, KeysError> {
+        let first = versions.iter().find(|version| version.version == FIRST_VERSION).ok_or(KeysError::NotAuthentic)?;
+        let mut derived = versions
+            .iter()
+            .map(|open| {
+                Ok(VersionKeys {
+                    version: open.version,
+                    purpose: open.purpose,
+                    seals: of_each_purpose(&open.key, SEAL_LABEL)?,
+                })
             })
-        };
-        Ok(Self(Arc::new(Inner {
-            tenant: tenant.into(),
-            record: keys(Purpose::Record)?,
-            name: keys(Purpose::Name)?,
-            blob: keys(Purpose::Blob)?,
-            cache: keys(Purpose::Cache)?,
-            audit: keys(Purpose::Audit)?,
-            log: keys(Purpose::Log)?,
-            backup: keys(Purpose::Backup)?,
-            personal: keys(Purpose::Personal)?,
-            file: keys(Purpose::File)?,
-            segment: expand(tenant_key.as_slice(), &[NAME_LABEL])?,
-        })))
+            .collect::<Result<Vec<_>, KeysError>>()?;
+        derived.sort_by_key(|keys| keys.version);
+        Ok(Self {
+            versions: derived,
+            macs: of_each_purpose(&first.key, MAC_LABEL)?,
+            segment: expand(first.key.as_slice(), &[NAME_LABEL])?,
+        })
+    }
+
+    /// The newest version for a purpose and its key.
+    fn newest(&self, purpose: Purpose) -> Result<(u8, &KeyBytes), KeysError> {
+        let keys = self.versions.iter().rev().find(|keys| keys.covers(purpose)).ok_or(KeysError::Cipher)?;
+        Ok((keys.version, keys.seal(purpose)?))
+    }
+
+    /// The key that a thing of this version was sealed under.
+    fn of(&self, purpose: Purpose, version: u8) -> Result<&KeyBytes, KeysError> {
+        let keys = self.versions.iter().find(|keys| keys.version == version && keys.covers(purpose));
+        keys.ok_or(KeysError::NotAuthentic)?.seal(purpose)
+    }
+}
+
+impl VersionKeys {
+    fn covers(&self, purpose: Purpose) -> bool {
+        self.purpose.is_none_or(|only| only == purpose)
+    }
+    fn seal(&self, purpose: Purpose) -> Result<&KeyBytes, KeysError> {
+        self.seals.get(purpose.index()).ok_or(KeysError::Cipher)
+    }
+}
+
+fn of_each_purpose(key: &KeyBytes, label: &[u8]) -> Result<[KeyBytes; Purpose::ALL.len()], KeysError> {
+    let mut out = std::array::from_fn(|_| Zeroizing::new([0_u8; 32]));
+    for (to, purpose) in out.iter_mut().zip(Purpose::ALL) {
+        *to = expand(key.as_slice(), &[label, purpose.label()])?;
+    }
+    Ok(out)
+}
+
+// === impl TenantKeys ===
+
+impl TenantKeys {
+    pub(crate) fn derive(tenant: &str, versions: &[OpenVersion]) -> Result<Self, KeysError> {
+        let state = ArcSwap::from_pointee(State::Open(Ring::derive(versions)?));
+        Ok(Self(Arc::new(Inner { tenant: tenant.into(), state })))
+    }
+
+    /// Keys that are not at hand; [`crate::RootKey::reopen`] may change that.
+    pub fn closed(tenant: &str, why: Closed) -> Self {
+        Self(Arc::new(Inner { tenant: tenant.into(), state: ArcSwap::from_pointee(State::Closed(why)) }))
     }
 
     /// Whose keys these are; the word that goes into [`Context::tenant`].
     pub fn tenant(&self) -> &str {
         &self.0.tenant
+    }
+
+    /// Puts other versions into force, for all clones. Destroyed keys stay destroyed.
+    pub(crate) fn install(&self, versions: &[OpenVersion]) -> Result<(), KeysError> {
+        self.change(State::Open(Ring::derive(versions)?))
+    }
+
+    /// Forgets the key bytes, for all clones: sealing and opening fail with [`KeysError::Closed`] from now on.
+    pub fn close(&self, why: Closed) {
+        // What is destroyed already needs no other reason.
+        let _ = self.change(State::Closed(why));
+    }
+
+    /// Whether the keys can be used, and if not, why.
+    pub fn check(&self) -> Result<(), KeysError> {
+        match &**self.0.state.load() {
+            State::Open(_) => Ok(()),
+            State::Closed(why) => Err(KeysError::Closed(*why)),
+        }
+    }
+
+    /// The newest version for a purpose: what is sealed now is under it.
+    pub fn newest_version(&self, purpose: Purpose) -> Result<u8, KeysError> {
+        self.with(|ring| ring.newest(purpose).map(|(version, _)| version))
     }
 
     /// Seals a value for its place. 50 bytes longer than the value ([`crate::RECORD_OVERHEAD_BYTES`]); up to 64 GiB.
@@ -84,7 +184,10 @@ impl TenantKeys {
         plaintext: &[u8],
         entropy: &dyn Entropy,
     ) -> Result<Vec<u8>, KeysError> {
-        record::seal(self.purpose(purpose).seal.as_slice(), context, plaintext, entropy)
+        self.with(|ring| {
+            let (version, key) = ring.newest(purpose)?;
+            record::seal(key.as_slice(), version, context, plaintext, entropy)
+        })
     }
 
     /// Opens what [`TenantKeys::seal`] made for the same purpose and context, or fails with [`KeysError::NotAuthentic`].
@@ -94,24 +197,24 @@ impl TenantKeys {
         context: &Context<'_>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-        record::open(self.purpose(purpose).seal.as_slice(), context, sealed)
+        self.with(|ring| record::open(ring.of(purpose, record::version(sealed)?)?.as_slice(), context, sealed))
     }
 
     /// Seals one segment of a key name below `parent`: AES-256-SIV (RFC 5297) with the parent as associated data.
     /// The same segment below the same parent always gives the same bytes, 16 longer than the segment, so that a stored
     /// name can be looked up and listed without showing it. LIMIT: equal names below one parent, and lengths, can be seen.
     pub fn seal_name(&self, parent: &[u8], segment: &[u8]) -> Result<Vec<u8>, KeysError> {
-        self.siv()?.encrypt([parent], segment).map_err(|_| KeysError::TooLong)
+        self.with(|ring| siv(ring)?.encrypt([parent], segment).map_err(|_| KeysError::TooLong))
     }
 
     /// Opens what [`TenantKeys::seal_name`] made below the same parent.
     pub fn open_name(&self, parent: &[u8], sealed: &[u8]) -> Result<Vec<u8>, KeysError> {
-        self.siv()?.decrypt([parent], sealed).map_err(|_| KeysError::NotAuthentic)
+        self.with(|ring| siv(ring)?.decrypt([parent], sealed).map_err(|_| KeysError::NotAuthentic))
     }
 
     /// HMAC-SHA-256 of `data` under this tenant's MAC key of a purpose: file names, pseudonyms.
-    pub fn mac(&self, purpose: Purpose, data: &[u8]) -> [u8; 32] {
-        mac(self.purpose(purpose).mac.as_slice(), data)
+    pub fn mac(&self, purpose: Purpose, data: &[u8]) -> Result<[u8; 32], KeysError> {
+        self.with(|ring| Ok(mac(ring.macs.get(purpose.index()).ok_or(KeysError::Cipher)?.as_slice(), data)))
     }
 
     /// Starts sealing a stream of any length for its place.
@@ -121,31 +224,44 @@ impl TenantKeys {
         context: &Context<'_>,
         entropy: &dyn Entropy,
     ) -> Result<StreamSealer, KeysError> {
-        StreamSealer::new(self.purpose(purpose).seal.as_slice(), context, entropy)
+        self.with(|ring| {
+            let (version, key) = ring.newest(purpose)?;
+            StreamSealer::new(key.as_slice(), version, context, entropy)
+        })
     }
 
     /// Starts opening a stream that was sealed for this place.
     pub fn stream_opener(&self, purpose: Purpose, context: &Context<'_>) -> StreamOpener {
-        StreamOpener::new(self.purpose(purpose).seal.clone(), context)
+        StreamOpener::new(self.clone(), purpose, context)
     }
 
-    fn purpose(&self, purpose: Purpose) -> &PurposeKeys {
-        match purpose {
-            Purpose::Record => &self.0.record,
-            Purpose::Name => &self.0.name,
-            Purpose::Blob => &self.0.blob,
-            Purpose::Cache => &self.0.cache,
-            Purpose::Audit => &self.0.audit,
-            Purpose::Log => &self.0.log,
-            Purpose::Backup => &self.0.backup,
-            Purpose::Personal => &self.0.personal,
-            Purpose::File => &self.0.file,
+    /// The key of a stream of this version, for the time it takes to derive the stream's own.
+    pub(crate) fn with_key<T>(
+        &self,
+        purpose: Purpose,
+        version: u8,
+        act: impl FnOnce(&[u8]) -> Result<T, KeysError>,
+    ) -> Result<T, KeysError> {
+        self.with(|ring| act(ring.of(purpose, version)?.as_slice()))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Ring) -> Result<T, KeysError>) -> Result<T, KeysError> {
+        match &**self.0.state.load() {
+            State::Open(ring) => act(ring),
+            State::Closed(why) => Err(KeysError::Closed(*why)),
         }
     }
 
-    fn siv(&self) -> Result<Aes256Siv, KeysError> {
-        Aes256Siv::new_from_slice(self.0.segment.as_slice()).map_err(|_| KeysError::Cipher)
+    fn change(&self, to: State) -> Result<(), KeysError> {
+        let to = Arc::new(to);
+        let destroyed = |state: &State| matches!(state, State::Closed(Closed::Destroyed));
+        let before = self.0.state.rcu(|now| if destroyed(now) { Arc::clone(now) } else { Arc::clone(&to) });
+        if destroyed(&before) { Err(KeysError::Closed(Closed::Destroyed)) } else { Ok(()) }
     }
+}
+
+fn siv(ring: &Ring) -> Result<Aes256Siv, KeysError> {
+    Aes256Siv::new_from_slice(ring.segment.as_slice()).map_err(|_| KeysError::Cipher)
 }
 
 impl fmt::Debug for TenantKeys {
@@ -169,7 +285,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn keys(tenant: &str, seed: u8) -> TenantKeys {
-        TenantKeys::derive(tenant, &Zeroizing::new([seed; 32])).unwrap()
+        TenantKeys::derive(tenant, &[version(1, None, seed)]).unwrap()
+    }
+
+    fn version(version: u8, purpose: Option<Purpose>, seed: u8) -> OpenVersion {
+        OpenVersion { version, purpose, key: Zeroizing::new([seed; 32]) }
     }
 
     const HERE: Context<'_> = Context { tenant: "acme", store: "kv", key: b"visits", revision: 7 };
@@ -178,7 +298,7 @@ pub(crate) mod tests {
     fn names_and_macs_are_golden() {
         let keys = keys("acme", 1);
         assert_eq!(HEXLOWER.encode(&keys.seal_name(b"parent", b"visits").unwrap()), GOLDEN_NAME);
-        assert_eq!(HEXLOWER.encode(&keys.mac(Purpose::Blob, b"x")), GOLDEN_MAC);
+        assert_eq!(HEXLOWER.encode(&keys.mac(Purpose::Blob, b"x").unwrap()), GOLDEN_MAC);
     }
     /// Made by another implementation (the Python package `cryptography`) from the words of the header.
     const GOLDEN_NAME: &str = "3b58d0d43f0aeed3722b071a4d494d4b1bf089e59d25";
@@ -204,7 +324,7 @@ pub(crate) mod tests {
             for other in Purpose::ALL {
                 assert_eq!(keys.open(other, &HERE, &sealed).is_ok(), purpose == other, "{purpose:?} {other:?}");
             }
-            macs.push(keys.mac(purpose, b"v"));
+            macs.push(keys.mac(purpose, b"v").unwrap());
         }
         macs.sort_unstable();
         macs.dedup();
@@ -235,6 +355,88 @@ pub(crate) mod tests {
         for length in 0..sealed.len() {
             assert!(keys.open_name(b"kv/hello", &sealed[..length]).is_err());
         }
+    }
+
+    #[test]
+    fn after_a_rotation_every_clone_seals_under_the_new_version_and_opens_both() {
+        let keys = keys("acme", 1);
+        let clone = keys.clone();
+        let old = keys.seal(Purpose::Record, &HERE, b"old", &Fixed(9)).unwrap();
+        let name = keys.seal_name(b"p", b"visits").unwrap();
+        let mac = keys.mac(Purpose::Audit, b"x").unwrap();
+        keys.install(&[version(2, None, 2), version(1, None, 1)]).unwrap();
+        let new = clone.seal(Purpose::Record, &HERE, b"new", &Fixed(9)).unwrap();
+        assert_eq!((old[1], new[1]), (1, 2));
+        assert_eq!(clone.open(Purpose::Record, &HERE, &old).unwrap().as_slice(), b"old");
+        assert_eq!(keys.open(Purpose::Record, &HERE, &new).unwrap().as_slice(), b"new");
+        assert_eq!(clone.seal_name(b"p", b"visits").unwrap(), name, "names stay where they are");
+        assert_eq!(clone.mac(Purpose::Audit, b"x").unwrap(), mac);
+        assert!(TenantKeys::derive("acme", &[version(2, None, 2)]).is_err(), "the first version is never missing");
+    }
+
+    #[test]
+    fn a_version_for_one_purpose_changes_that_purpose_alone() {
+        let keys = keys("acme", 1);
+        keys.install(&[version(1, None, 1), version(2, Some(Purpose::Log), 2), version(3, Some(Purpose::Blob), 3)])
+            .unwrap();
+        for purpose in Purpose::ALL {
+            let expected = match purpose {
+                Purpose::Log => 2,
+                Purpose::Blob => 3,
+                _ => 1,
+            };
+            let sealed = keys.seal(purpose, &HERE, b"v", &Fixed(9)).unwrap();
+            assert_eq!(sealed[1], expected, "{purpose:?}");
+            assert!(keys.open(purpose, &HERE, &sealed).is_ok());
+            assert_eq!(keys.newest_version(purpose).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_record_that_claims_another_version_is_refused() {
+        let keys = keys("acme", 1);
+        keys.install(&[version(1, None, 1), version(2, None, 2), version(3, Some(Purpose::Log), 3)]).unwrap();
+        let sealed = keys.seal(Purpose::Record, &HERE, b"v", &Fixed(9)).unwrap();
+        for claimed in (0..=u8::MAX).filter(|claimed| *claimed != 2) {
+            let mut altered = sealed.clone();
+            altered[1] = claimed;
+            assert!(matches!(keys.open(Purpose::Record, &HERE, &altered), Err(KeysError::NotAuthentic)), "{claimed}");
+        }
+        // Two versions with the same bytes would still not open each other's: the version is authenticated too.
+        keys.install(&[version(1, None, 1), version(2, None, 2), version(4, None, 2)]).unwrap();
+        let mut altered = sealed.clone();
+        altered[1] = 4;
+        assert!(keys.open(Purpose::Record, &HERE, &sealed).is_ok());
+        assert!(keys.open(Purpose::Record, &HERE, &altered).is_err());
+        for bit in 0..sealed.len() * 8 {
+            let mut altered = sealed.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(keys.open(Purpose::Record, &HERE, &altered).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn closed_keys_do_nothing_in_any_clone_until_they_are_opened_again_and_destroyed_ones_never_are() {
+        let keys = keys("acme", 1);
+        let clone = keys.clone();
+        let sealed = keys.seal(Purpose::Record, &HERE, b"v", &Fixed(9)).unwrap();
+        keys.close(Closed::Disabled);
+        for error in [
+            clone.open(Purpose::Record, &HERE, &sealed).err(),
+            clone.seal(Purpose::Record, &HERE, b"v", &Fixed(9)).err(),
+            clone.seal_name(b"p", b"s").err(),
+            clone.mac(Purpose::Audit, b"s").err(),
+            clone.stream_sealer(Purpose::Blob, &HERE, &Fixed(1)).err(),
+            clone.check().err(),
+        ] {
+            assert!(matches!(error, Some(KeysError::Closed(Closed::Disabled))), "{error:?}");
+        }
+        keys.install(&[version(1, None, 1)]).unwrap();
+        assert_eq!(clone.open(Purpose::Record, &HERE, &sealed).unwrap().as_slice(), b"v");
+        keys.close(Closed::Destroyed);
+        assert!(matches!(keys.install(&[version(1, None, 1)]), Err(KeysError::Closed(Closed::Destroyed))));
+        keys.close(Closed::Disabled);
+        assert!(matches!(clone.check(), Err(KeysError::Closed(Closed::Destroyed))));
     }
 
     #[test]

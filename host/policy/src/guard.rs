@@ -8,11 +8,21 @@ use ringfence_core::{PrincipalKind, Resource, Role};
 use crate::question::Who;
 
 /// What an operator may do to a tenant.
-const OPERATOR_ON_TENANT: [&str; 6] =
-    ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"];
+const OPERATOR_ON_TENANT: [&str; 10] = [
+    "read-tenant",
+    "suspend-tenant",
+    "set-quota",
+    "delete-tenant",
+    "create-token",
+    "read-usage",
+    "read-keys",
+    "rotate-keys",
+    "disable-keys",
+    "destroy-keys",
+];
 /// What only an operator may do.
-const OPERATOR_ALONE: [&str; 6] =
-    ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "set-quota", "delete-tenant"];
+const OPERATOR_ALONE: [&str; 7] =
+    ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "set-quota", "delete-tenant", "destroy-keys"];
 
 /// Whether the boundary leaves `who` any way to do this.
 pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {

@@ -98,7 +98,7 @@ fn reads() -> Vec<&'static str> {
         (A::NAME, A::MUTATES)
     }
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
-    let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadPlugin PushVersion
+    let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadKeys RotateKeys DisableKeys DestroyKeys ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
         WritePolicy ReadAudit ReadDecision ReadUsage ReadHost];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
@@ -112,12 +112,13 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         None => question.action == "invoke" && !suspended,
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
-            _ => ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"]
+            _ => ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage", "read-keys",
+                "rotate-keys", "disable-keys", "destroy-keys"]
                 .contains(&question.action),
         },
         Some(role) => {
             let keeps_tenants =
-                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "delete-tenant", "read-host"];
+                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "delete-tenant", "read-host", "destroy-keys"];
             let reader = [Role::TenantAdmin, Role::Auditor].contains(&role) && reads().contains(&question.action);
             question.resource.tenant() == question.who.tenant.as_ref()
                 && !keeps_tenants.contains(&question.action)

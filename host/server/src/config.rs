@@ -72,8 +72,10 @@ pub struct StoreSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
-    /// Root key, `file:/etc/ringfence/root.key`.
+    /// Root key: `file:/etc/ringfence/root.key`, `pkcs11:`, `vault:` or `awskms:`.
     pub root: String,
+    /// Hours between the second person's word and the destruction of a tenant's keys; 0 for at once.
+    pub destroy_delay_hours: u32,
 }
 
 /// `[engine]`.
@@ -132,6 +134,7 @@ struct FileStore {
 #[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
 struct FileKeys {
     root: Option<String>,
+    destroy_delay_hours: Option<u32>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,14 +146,18 @@ struct FileEngine {
     memory_mib_max: Option<u64>,
 }
 
+/// LIMIT: longest wait before keys are destroyed, 90 days.
+const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
+
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 10] = [
+const ENVIRONMENT: [(&str, &str); 11] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
     ("LISTEN_PLAIN_HTTP", "listen.plain_http"),
     ("STORE_PATH", "store.path"),
     ("KEYS_ROOT", "keys.root"),
+    ("KEYS_DESTROY_DELAY_HOURS", "keys.destroy_delay_hours"),
     ("ENGINE_WORKERS", "engine.workers"),
     ("ENGINE_SLOTS", "engine.slots"),
     ("ENGINE_MEMORY_MIB_MAX", "engine.memory_mib_max"),
@@ -177,7 +184,7 @@ fn defaults() -> Config {
             plain_http: PlainHttp::Loopback,
         },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
-        keys: Keys { root: "file:/etc/ringfence/root.key".to_owned() },
+        keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24 },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
         egress: Egress { allow_private: Vec::new() },
         plans: BTreeMap::new(),
@@ -195,6 +202,9 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     }
     if !(16..=1_024).contains(&config.engine.memory_mib_max) {
         bail!("`engine.memory_mib_max` is 16 to 1024");
+    }
+    if config.keys.destroy_delay_hours > DESTROY_DELAY_HOURS_MAX {
+        bail!("`keys.destroy_delay_hours` is 0 to {DESTROY_DELAY_HOURS_MAX}");
     }
     plans(&config).context("`plans`")?;
     if config.listen.plain_http == PlainHttp::Loopback {

@@ -5,13 +5,15 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use ringfence_cli::{DoctorArgs, Format};
 use ringfence_engine::scheduler::class;
 use ringfence_engine::{Engine, IoClass};
-use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_keys::{Assurance, MissingRootKey, Outside, RootKey, RootKeyUri, Shredding};
 use serde::Serialize;
 
+use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config;
 
 /// An empty component (component-model `Binary.md`: magic, version 13, layer 1).
@@ -82,14 +84,27 @@ fn check(name: &'static str, verdict: Verdict, detail: &str, help: Option<&str>)
 
 fn root_key(uri: &str) -> Check {
     let name = "root key";
-    let opened = uri.parse::<RootKeyUri>().and_then(|uri| RootKey::open(&uri));
+    let outside = Outside {
+        entropy: Arc::new(SystemEntropy),
+        clock: Arc::new(SystemClock::new()),
+        aws: crate::unlock::aws_from_environment(),
+    };
+    let opened =
+        uri.parse::<RootKeyUri>().and_then(|uri| RootKey::connect(&uri, MissingRootKey::Refuse, &outside));
     match opened {
-        Ok(root) => check(
-            name,
-            Verdict::Warn,
-            &format!("{} is a {}", root.id(), crate::wiring::assurance(&root)),
-            Some("good for trying out; whoever reads the file can open every tenant's key"),
-        ),
+        Ok(root) => {
+            let said = format!("{} is {}", root.id(), crate::wiring::assurance(&root));
+            let help = match (root.assurance(), root.shredding()) {
+                (Assurance::Development, _) => {
+                    Some("good for trying out; whoever reads the file can open every tenant's key")
+                }
+                (_, Shredding::ThisCopyOnly) => {
+                    Some("this provider has no key for each tenant: older copies of a deleted tenant can still be opened")
+                }
+                _ => None,
+            };
+            check(name, if help.is_some() { Verdict::Warn } else { Verdict::Ok }, &said, help)
+        }
         Err(ringfence_keys::KeysError::Missing { .. }) => {
             check(name, Verdict::Warn, "there is none yet; the first start on an empty data directory makes one", None)
         }

@@ -7,6 +7,7 @@ mod ambient;
 mod config;
 mod doctor;
 mod serve;
+mod unlock;
 mod wiring;
 
 use std::process::ExitCode;

@@ -5,22 +5,28 @@
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::service::TowerToHyperService;
 use ringfence_cli::{Format, ServeArgs};
-use ringfence_control::PeerAddress;
+use ringfence_control::{KeyKeeper, PeerAddress};
+use ringfence_core::{Clock, Entropy};
 use ringfence_engine::IoClass;
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
+use ringfence_keys::MissingRootKey;
+use ringfence_store::{DiskOptions, Store};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::config::{self, Config};
-use crate::wiring::{MissingRootKey, Place, Wired, wire};
+use crate::ambient::{SystemClock, SystemEntropy};
+use crate::unlock::Lock;
+use crate::wiring::{Place, Wired, refuse_after_damage, wire};
 
 /// Number of SIGXFSZ on Linux: a file grew over a limit. Handled, so that it is an error of the write and not our end.
 const SIGXFSZ: i32 = 25;
@@ -71,21 +77,31 @@ fn io_runtime(best: IoClass) -> std::io::Result<tokio::runtime::Runtime> {
 async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let data = std::path::absolute(&config.store.path)?;
     private_dir(&data)?;
-    let missing_root_key =
-        if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
+    let missing = if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
     let plugins = Listening::bind(config.listen.plugins)
         .await
         .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
     let control = Listening::bind(config.listen.control)
         .await
         .with_context(|| format!("cannot listen on {} for the control plane", config.listen.control))?;
-    let place = Place { data: &data, plugins_address: plugins.address(), missing_root_key };
+    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    refuse_after_damage(&data.join("store"))?;
+    let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
+    let store = Store::open(&data.join("store"), options).context("the store does not open")?;
+    let uri = config.keys.root.parse().context("`keys.root`")?;
+    let lock = Lock { uri, missing, store: store.clone(), clock: clock.clone(), entropy: entropy.clone() };
+    let tenants = tokio::select! {
+        opened = lock.open(&plugins, &control, || announce_locked(format, plugins.address(), control.address())) => opened?,
+        stopped = wait_for_stop() => return stopped,
+    };
+    let place = Place { data: &data, plugins_address: plugins.address(), store, tenants, clock, entropy };
     let wired = wire(config, place).await?;
     let token_file = write_operator_token(&wired, &data).await?;
 
     let (stop, stopping) = watch::channel(false);
     let metering = tokio::spawn(wired.metering.clone().run(stopping.clone()));
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
+    let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -104,6 +120,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let _ = tokio::join!(data_plane, control_plane);
     let _ = metering.await;
     let _ = quotas.await;
+    let _ = keeper.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())
@@ -185,6 +202,20 @@ async fn write_operator_token(wired: &Wired, data: &Path) -> Result<Option<PathB
     file.write_all(b"\n")?;
     file.sync_all()?;
     Ok(Some(path))
+}
+
+/// Says that both ports answer, and that nothing is served until the root key provider does.
+fn announce_locked(format: Format, plugins: std::net::SocketAddr, control: std::net::SocketAddr) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => {
+            let (plugins, control) = (format!("http://{plugins}"), format!("http://{control}"));
+            writeln!(out, "{}", serde_json::json!({ "event": "locked", "plugins": plugins, "control": control }))?;
+        }
+        Format::Text => writeln!(out, "  locked   http://{control}/readyz says what is missing")?,
+    }
+    out.flush()?;
+    Ok(())
 }
 
 fn announce(

@@ -16,12 +16,11 @@ use ringfence_core::{Budget, Clock, Entropy};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::Identity;
-use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_keys::RootKey;
 use ringfence_policy::{Policy, Standing, TenantFacts};
 use ringfence_registry::{Registry, Rehearsal};
-use ringfence_store::{DiskOptions, Store, TenantState, Tenants};
+use ringfence_store::{Store, TenantState, Tenants};
 
-use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::Config;
 
 /// Name of this host in tokens and audit logs.
@@ -53,34 +52,21 @@ pub struct Place<'a> {
     pub data: &'a Path,
     /// Where the data plane listens.
     pub plugins_address: std::net::SocketAddr,
-    /// Whether a missing root key may be made.
-    pub missing_root_key: MissingRootKey,
-}
-
-/// What to do without a root key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingRootKey {
-    /// Make one: the data directory is new, or it is a `--dev` host.
-    Create,
-    /// Refuse: there is data that another key opens.
-    Refuse,
+    /// The open store.
+    pub store: Store,
+    /// The tenants with their keys.
+    pub tenants: Tenants,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Dice.
+    pub entropy: Arc<dyn Entropy>,
 }
 
 /// Opens every room.
 pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-
-    let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
-    let root = Arc::new(match place.missing_root_key {
-        MissingRootKey::Create => RootKey::open_or_create(&uri, &*entropy)?,
-        MissingRootKey::Refuse => RootKey::open(&uri).context("the root key of this data directory is needed")?,
-    });
-    let root_key = format!("{} ({})", root.id(), assurance(&root));
-    refuse_after_damage(&place.data.join("store"))?;
-    let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
-    let store = Store::open(&place.data.join("store"), options).context("the store does not open")?;
-    let tenants = Tenants::open(store.clone(), root, entropy.clone(), clock.clone()).await?;
+    let Place { data, plugins_address, store, tenants, clock, entropy } = place;
+    let root_key = format!("{} ({})", tenants.root().id(), assurance(tenants.root()));
+    let closing = tenants.clone();
 
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
     let identity = Identity::open(
@@ -93,7 +79,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     .await?;
     let policy = open_policy(&tenants, &entropy).await?;
 
-    let engine = open_engine(config, place.data, &entropy)?;
+    let engine = open_engine(config, data, &entropy)?;
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
     let allow_private = allow_private.context("`egress.allow_private`")?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
@@ -136,18 +122,21 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         clock,
         entropy,
         facts: HostFacts {
-            plugins_address: place.plugins_address,
+            plugins_address,
             store_backend: config.store.backend.name(),
             root_key,
-            operator_token_file: Some(place.data.join("operator.token")),
+            destroy_delay_seconds: config.keys.destroy_delay_hours.saturating_mul(3_600),
+            operator_token_file: Some(data.join("operator.token")),
         },
     });
+    // Until here the rooms read what they keep in memory; from here on disabled keys are not.
+    closing.close_disabled().await?;
     Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
 }
 
 /// A damaged store was set aside at an earlier start. Coming up empty then would look like every tenant had gone, and a
 /// service manager that restarts us would do just that.
-fn refuse_after_damage(dir: &Path) -> Result<()> {
+pub fn refuse_after_damage(dir: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("quarantine-") {
@@ -164,6 +153,8 @@ fn refuse_after_damage(dir: &Path) -> Result<()> {
 pub fn assurance(root: &RootKey) -> &'static str {
     match root.assurance() {
         ringfence_keys::Assurance::Development => "file, for development",
+        ringfence_keys::Assurance::Service => "kept by a service",
+        ringfence_keys::Assurance::Hardware => "kept by a token",
     }
 }
 

@@ -257,11 +257,11 @@ impl BlobReader {
                 let count = file.read(&mut buffer).map_err(StoreError::unavailable)?;
                 let mut content = Vec::with_capacity(count);
                 if count == 0 {
-                    opener.finish(&mut content).map_err(|_| StoreError::Damaged)?;
+                    opener.finish(&mut content).map_err(StoreError::opening)?;
                     return Ok((content, None));
                 }
                 let read = buffer.get(..count).unwrap_or_default();
-                opener.push(read, &mut content).map_err(|_| StoreError::Damaged)?;
+                opener.push(read, &mut content).map_err(StoreError::opening)?;
                 Ok((content, Some((opener, file))))
             })
             .await?;
@@ -289,7 +289,7 @@ fn path(uid: &Uid, id: &BlobId) -> String {
     format!("{}/{id}", directory(uid))
 }
 
-fn context<'a>(keys: &'a TenantKeys, id: &'a BlobId) -> Context<'a> {
+pub(crate) fn context<'a>(keys: &'a TenantKeys, id: &'a BlobId) -> Context<'a> {
     Context { tenant: keys.tenant(), store: "blob", key: &id.0, revision: 0 }
 }
 

@@ -24,7 +24,7 @@ use crate::error::StoreError;
 use crate::files::Files;
 use crate::held::{self, Counting};
 use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, Uid, area, successor};
-use crate::record::{Commit, FileRef, Stored, seal_file_ref, seal_inside};
+use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_free};
 use crate::tenant_store::{Tenant, value_path};
 
@@ -88,6 +88,8 @@ pub(crate) struct PendingFiles {
 enum Job {
     Batch(Batch, oneshot::Sender<Result<Commit, StoreError>>),
     Erase(Uid, oneshot::Sender<Result<(), StoreError>>),
+    /// Records to be sealed anew, by their stored keys.
+    Reseal(Arc<Tenant>, Vec<Vec<u8>>, oneshot::Sender<Result<(), StoreError>>),
     Close,
 }
 
@@ -147,6 +149,12 @@ impl Committer {
     pub(crate) async fn erase(&self, uid: Uid) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Erase(uid, reply), answer).await
+    }
+
+    /// Resolves once these records are durable under the newest version of their tenant's key.
+    pub(crate) async fn reseal(&self, tenant: Arc<Tenant>, stored_keys: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Reseal(tenant, stored_keys, reply), answer).await
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -233,6 +241,9 @@ impl Writer {
             match others {
                 Some(Job::Erase(uid, reply)) => {
                     let _ = reply.send(self.erase(&uid));
+                }
+                Some(Job::Reseal(tenant, stored_keys, reply)) => {
+                    let _ = reply.send(self.reseal(&tenant, &stored_keys));
                 }
                 Some(Job::Close) => {
                     jobs.close();
@@ -359,6 +370,25 @@ impl Writer {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         catch_unwind(AssertUnwindSafe(|| self.engine.sync()))
             .unwrap_or_else(|_panic| Err(EngineError::Failed("the flush stopped in the middle".to_owned())))
+    }
+
+    /// Seals records anew in their places: the same values under the same revisions. Those that are gone stay gone.
+    fn reseal(&self, tenant: &Tenant, stored_keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        tenant.check_alive()?;
+        check_free(&self.files, self.free_bytes_min)?;
+        let Tenant { keys, entropy, .. } = tenant;
+        let mut writes = Vec::with_capacity(stored_keys.len());
+        for key in stored_keys {
+            let Some(bytes) = self.engine.get(key)? else { continue };
+            let stored = Stored::parse(&bytes)?;
+            let value = match stored.open(keys, key)? {
+                Content::Inside(value) => seal_inside(keys, key, stored.revision, &value, entropy.as_ref())?,
+                Content::InFile(file) => seal_file_ref(keys, key, stored.revision, file, entropy.as_ref())?,
+            };
+            writes.push(Write { key: key.clone(), value: Some(value) });
+        }
+        self.engine.apply(writes)?;
+        self.sync().map_err(StoreError::from)
     }
 
     /// Removes every record of a tenant that is gone. Needs no space on the disk beyond the floor.

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use ringfence_core::Blame;
-use ringfence_keys::KeysError;
+use ringfence_keys::{Closed, KeysError};
 
 use crate::engine::Backend;
 
@@ -113,9 +113,12 @@ pub enum StoreError {
     /// A name of a stored file that this store did not make.
     #[error("not a file id")]
     BadBlobId,
+    /// The tenant's keys are disabled, or its own key provider refuses them. Nothing of it can be read or written now.
+    #[error("the tenant's keys are disabled")]
+    KeyDisabled,
     /// The keys room refused.
     #[error(transparent)]
-    Keys(#[from] KeysError),
+    Keys(KeysError),
     /// A value does not have the expected form.
     #[error("a stored value does not have the expected form")]
     Form(#[source] serde_json::Error),
@@ -130,6 +133,7 @@ impl StoreError {
             | Self::Exists
             | Self::UnknownTenant
             | Self::Missing
+            | Self::KeyDisabled
             | Self::Quota { .. }
             | Self::TooLarge { .. }
             | Self::BadToken
@@ -143,7 +147,25 @@ impl StoreError {
         matches!(self, Self::Busy | Self::Full { .. } | Self::Unavailable { .. })
     }
 
+    /// Opening failed: the bytes are damaged, or the keys are closed and the bytes may be fine.
+    pub(crate) fn opening(error: KeysError) -> Self {
+        match error {
+            KeysError::Closed(_) => error.into(),
+            _ => Self::Damaged,
+        }
+    }
+
     pub(crate) fn unavailable(reason: impl std::fmt::Display) -> Self {
         Self::Unavailable { reason: reason.to_string() }
+    }
+}
+
+impl From<KeysError> for StoreError {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::Closed(Closed::Destroyed) => Self::Gone,
+            KeysError::Closed(Closed::Disabled | Closed::Refused) => Self::KeyDisabled,
+            other => Self::Keys(other),
+        }
     }
 }

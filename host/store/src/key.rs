@@ -171,7 +171,7 @@ impl Key {
                     let (length, after) = after.split_first_chunk().ok_or(StoreError::Damaged)?;
                     let (sealed, after) =
                         after.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(StoreError::Damaged)?;
-                    let name = keys.open_name(parent, sealed).map_err(|_| StoreError::Damaged)?;
+                    let name = keys.open_name(parent, sealed).map_err(StoreError::opening)?;
                     key.0.push(Segment::Name(String::from_utf8(name).map_err(|_| StoreError::Damaged)?));
                     rest = after;
                 }

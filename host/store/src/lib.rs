@@ -15,7 +15,9 @@ mod held;
 mod key;
 mod measure;
 mod record;
+mod reseal;
 mod store;
+mod tenant_keys;
 mod tenant_store;
 mod tenants;
 
@@ -26,6 +28,8 @@ pub use error::StoreError;
 pub use held::HeldBytes;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
+pub use reseal::ResealStep;
 pub use store::{DiskOptions, Stats, Store};
+pub use tenant_keys::{DestroyRequest, KeyReceipt, KeyStatus, KeyUse, Reseal, TendedKeys};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};

@@ -178,13 +178,17 @@ impl<'a> Stored<'a> {
         Ok(Self { kind: *kind, revision: u64::from_be_bytes(*revision), sealed })
     }
 
+    pub(crate) fn sealed_bytes(&self) -> &'a [u8] {
+        self.sealed
+    }
+
     pub(crate) fn is_in_file(&self) -> bool {
         self.kind == IN_FILE
     }
 
     pub(crate) fn open(&self, keys: &TenantKeys, stored_key: &[u8]) -> Result<Content, StoreError> {
         let context = context(keys, self.kind, stored_key, self.revision)?;
-        let value = keys.open(Purpose::Record, &context, self.sealed).map_err(|_| StoreError::Damaged)?;
+        let value = keys.open(Purpose::Record, &context, self.sealed).map_err(StoreError::opening)?;
         if !self.is_in_file() {
             return Ok(Content::Inside(value));
         }

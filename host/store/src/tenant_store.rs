@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use data_encoding::HEXLOWER;
 use ringfence_core::limits::PAGE_COUNT_MAX;
 use ringfence_core::{Entropy, TenantId};
-use ringfence_keys::{Context, Purpose, TenantKeys, Zeroizing};
+use ringfence_keys::{Closed, Context, Purpose, TenantKeys, Zeroizing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::spawn_blocking;
@@ -78,7 +78,7 @@ impl Tenant {
         }
     }
     pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
-        if self.state.load(Ordering::Acquire) == GONE { Err(StoreError::Gone) } else { Ok(()) }
+        if self.state.load(Ordering::Acquire) == GONE { Err(StoreError::Gone) } else { Ok(self.keys.check()?) }
     }
     pub(crate) fn set_state(&self, state: TenantState) {
         // A tenant that is gone stays gone, whoever comes late.
@@ -87,6 +87,7 @@ impl Tenant {
     }
     pub(crate) fn set_gone(&self) {
         self.state.store(GONE, Ordering::Release);
+        self.keys.close(Closed::Destroyed);
     }
 }
 
@@ -125,6 +126,11 @@ impl TenantStore {
         } else {
             TenantState::Suspended
         }
+    }
+    /// Whether the tenant's keys can be used now: [`StoreError::KeyDisabled`] or [`StoreError::Gone`] when not. Answers from
+    /// memory.
+    pub fn check_keys(&self) -> Result<(), StoreError> {
+        self.tenant.check_alive()
     }
     /// The tenant's keys.
     pub fn keys(&self) -> &TenantKeys {
@@ -332,12 +338,12 @@ impl TenantStore {
             if count == 0 {
                 break;
             }
-            opener.push(buffer.get(..count).unwrap_or_default(), &mut value).map_err(|_| StoreError::Damaged)?;
+            opener.push(buffer.get(..count).unwrap_or_default(), &mut value).map_err(StoreError::opening)?;
             if value.len() > length {
                 return Err(StoreError::Damaged);
             }
         }
-        opener.finish(&mut value).map_err(|_| StoreError::Damaged)?;
+        opener.finish(&mut value).map_err(StoreError::opening)?;
         if value.len() == length { Ok(Some(value)) } else { Err(StoreError::Damaged) }
     }
 }
@@ -358,7 +364,7 @@ pub(crate) fn value_path(uid: &Uid, id: &[u8; 16]) -> String {
     format!("{}/{}", value_directory(uid), HEXLOWER.encode(id))
 }
 
-fn value_context<'a>(keys: &'a TenantKeys, id: &'a [u8; 16]) -> Context<'a> {
+pub(crate) fn value_context<'a>(keys: &'a TenantKeys, id: &'a [u8; 16]) -> Context<'a> {
     Context { tenant: keys.tenant(), store: "value", key: id, revision: 0 }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use ringfence_core::{Clock, Entropy, QuotaChoice, TenantId};
-use ringfence_keys::{RootKey, TenantKeys, WrappedKey};
+use ringfence_keys::{KeysError, RootKey, TenantKeys};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -24,16 +24,14 @@ use crate::error::StoreError;
 use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid, area, successor};
 use crate::record::{Op, Precondition};
 use crate::store::Store;
+use crate::tenant_keys::{KeyReceipt, PLATFORM_UID, read_key, write_key};
 use crate::tenant_store::{Tenant, TenantStore, value_directory};
 
 /// What the platform's own area is called where a tenant's name would stand. No tenant can have this name.
 pub const PLATFORM: &str = "_platform";
 
-const PLATFORM_UID: Uid = [0; UID_BYTES];
 /// LIMIT: longest display name, in bytes.
 const DISPLAY_NAME_BYTES_MAX: usize = 200;
-/// LIMIT: no wrapped key is longer.
-const KEY_FILE_BYTES_MAX: u64 = 4 << 10;
 /// LIMIT: value files checked at a time.
 const SWEEP_COUNT: usize = 10_000;
 
@@ -68,17 +66,17 @@ pub struct TenantRecord {
 
 /// All tenants. Cheap to clone.
 #[derive(Clone)]
-pub struct Tenants(Arc<Inner>);
+pub struct Tenants(pub(crate) Arc<Inner>);
 
-struct Inner {
-    store: Store,
-    root: Arc<RootKey>,
-    entropy: Arc<dyn Entropy>,
-    clock: Arc<dyn Clock>,
-    platform: TenantStore,
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) root: Arc<RootKey>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) platform: TenantStore,
     known: RwLock<BTreeMap<TenantId, Known>>,
     /// One change of the tenants at a time.
-    changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
@@ -129,9 +127,14 @@ impl Tenants {
             }
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(this),
+                None => break,
             }
         }
+        if this.is_rewrap_pending()? {
+            let rewrapped_count = this.rewrap_all().await?;
+            tracing::info!(rewrapped_count, "went on with a rotation of the root key");
+        }
+        Ok(this)
     }
 
     /// The platform's own area.
@@ -161,7 +164,7 @@ impl Tenants {
         let mut uid = [0; UID_BYTES];
         self.0.entropy.fill(&mut uid);
         self.0.store.0.check_free()?;
-        let (keys, wrapped) = self.0.root.new_tenant_key(id.as_str(), self.0.entropy.as_ref())?;
+        let (keys, wrapped) = self.make_key(id.as_str()).await?;
         let record = TenantRecord {
             id: id.clone(),
             uid: HEXLOWER.encode(&uid),
@@ -180,7 +183,7 @@ impl Tenants {
         if let Err(error) = written {
             // In doubt, the record may be there after all: then its key must be too.
             if !matches!(error, StoreError::Unavailable { .. }) {
-                self.destroy_key(&uid)?;
+                self.destroy_keys(uid).await?;
             }
             return Err(error);
         }
@@ -219,9 +222,9 @@ impl Tenants {
         self.known(id).filter(|known| known.stored.phase == Phase::Live).and_then(|known| known.view)
     }
 
-    /// Destroys a tenant: its key first, then its data. Handles answer [`StoreError::Gone`] from the start. When it fails
-    /// half way, call it again, or leave it to the next start.
-    pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
+    /// Destroys a tenant: its key first, then its data; says which keys. Handles answer [`StoreError::Gone`] from the start.
+    /// When it fails half way, call it again, or leave it to the next start.
+    pub async fn delete(&self, id: &TenantId) -> Result<KeyReceipt, StoreError> {
         let _one = self.0.changing.lock().await;
         let mut known = self.known(id).ok_or(StoreError::UnknownTenant)?;
         known.stored.phase = Phase::Deleting;
@@ -247,18 +250,19 @@ impl Tenants {
         Ok(record)
     }
 
-    async fn finish_deletion(&self, stored: &StoredTenant) -> Result<(), StoreError> {
+    async fn finish_deletion(&self, stored: &StoredTenant) -> Result<KeyReceipt, StoreError> {
         let uid = parse_uid(&stored.record.uid)?;
-        self.destroy_key(&uid)?;
+        let receipt = self.destroy_keys(uid).await?;
         self.0.store.0.committer.erase(uid).await?;
         let store = self.0.store.clone();
         spawn_blocking(move || store.0.files.remove_directory(&format!("blobs/{}", HEXLOWER.encode(&uid))))
             .await
             .map_err(StoreError::unavailable)?
             .map_err(StoreError::unavailable)?;
+        self.forget_key_state(&stored.record.id).await?;
         self.0.platform.delete(&tenant_key(&stored.record.id)).await?;
         self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(&stored.record.id);
-        Ok(())
+        Ok(receipt)
     }
 
     async fn load(&self, stored: StoredTenant) -> Result<(), StoreError> {
@@ -266,15 +270,12 @@ impl Tenants {
         if stored.phase == Phase::Deleting {
             tracing::info!(tenant = %stored.record.id, "carrying on with the deletion of a tenant");
             self.remember(stored.clone(), None);
-            return self.finish_deletion(&stored).await;
+            return self.finish_deletion(&stored).await.map(|_| ());
         }
-        let Some(wrapped) = read_key(&self.0.store, &uid)? else {
-            // Not fatal for the others, and not a deletion either: a backup may bring the key back.
-            tracing::error!(tenant = %stored.record.id, "the wrapped key of a tenant is missing; its data cannot be opened");
+        let Some(keys) = self.unwrap_stored(&stored.record.id, uid).await? else {
             self.remember(stored, None);
             return Ok(());
         };
-        let keys = self.0.root.unwrap_tenant_key(stored.record.id.as_str(), &wrapped)?;
         let store = self.0.store.clone();
         spawn_blocking(move || {
             prepare_files(&store, &uid)?;
@@ -284,6 +285,48 @@ impl Tenants {
         .map_err(StoreError::unavailable)??;
         self.remember(stored, Some(keys));
         Ok(())
+    }
+
+    /// The keys of a tenant; none when they are lost. Not fatal for the others, and not a deletion either: a backup may bring
+    /// the key back. A provider that is away is no loss: the start is tried again.
+    async fn unwrap_stored(&self, id: &TenantId, uid: Uid) -> Result<Option<TenantKeys>, StoreError> {
+        let (inner, tenant) = (Arc::clone(&self.0), id.clone());
+        let unwrapped = spawn_blocking(move || match read_key(&inner.store, &uid) {
+            Ok(Some(wrapped)) => Ok(inner.root.unwrap_tenant_key(tenant.as_str(), &wrapped)?),
+            Ok(None) => Err(StoreError::KeyMissing { what: "a tenant" }),
+            Err(error) => Err(error),
+        })
+        .await
+        .map_err(StoreError::unavailable)?;
+        match unwrapped {
+            Ok(keys) => Ok(Some(keys)),
+            Err(
+                error @ (StoreError::KeyMissing { .. }
+                | StoreError::Damaged
+                | StoreError::Keys(
+                    KeysError::ShardGone
+                    | KeysError::NotAuthentic
+                    | KeysError::OtherRootKey { .. }
+                    | KeysError::Malformed { .. },
+                )),
+            ) => {
+                tracing::error!(tenant = %id, %error, "the key of a tenant is lost; its data cannot be opened");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The uid of a tenant that is not being deleted.
+    pub(crate) fn live_uid(&self, id: &TenantId) -> Result<Uid, StoreError> {
+        let known = self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        parse_uid(&known.stored.record.uid)
+    }
+
+    /// Name and uid of every tenant, those that cannot be opened among them.
+    pub(crate) fn every_uid(&self) -> Vec<(String, String)> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(id, known)| (id.to_string(), known.stored.record.uid.clone())).collect()
     }
 
     fn remember(&self, stored: StoredTenant, keys: Option<TenantKeys>) {
@@ -298,12 +341,6 @@ impl Tenants {
     fn known(&self, id: &TenantId) -> Option<Known> {
         self.0.known.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
-
-    fn destroy_key(&self, uid: &Uid) -> Result<(), StoreError> {
-        let mut noise = [0; 64];
-        self.0.entropy.fill(&mut noise);
-        self.0.store.0.files.shred(&key_path(uid), &noise).map_err(StoreError::unavailable)
-    }
 }
 
 impl fmt::Debug for Tenants {
@@ -316,7 +353,7 @@ fn tenant_key(id: &TenantId) -> Key {
     Key::new(["tenant", id.as_str()])
 }
 
-fn parse_uid(text: &str) -> Result<Uid, StoreError> {
+pub(crate) fn parse_uid(text: &str) -> Result<Uid, StoreError> {
     HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(StoreError::Damaged)
 }
 
@@ -342,18 +379,8 @@ fn platform_keys(store: &Store, root: &RootKey, entropy: &dyn Entropy) -> Result
     Ok(keys)
 }
 
-fn key_path(uid: &Uid) -> String {
+pub(crate) fn key_path(uid: &Uid) -> String {
     format!("keys/{}", HEXLOWER.encode(uid))
-}
-
-fn read_key(store: &Store, uid: &Uid) -> Result<Option<WrappedKey>, StoreError> {
-    let content = store.0.files.read(&key_path(uid), KEY_FILE_BYTES_MAX).map_err(StoreError::unavailable)?;
-    content.map(|content| serde_json::from_slice(&content).map_err(|_| StoreError::Damaged)).transpose()
-}
-
-fn write_key(store: &Store, uid: &Uid, wrapped: &WrappedKey) -> Result<(), StoreError> {
-    let content = serde_json::to_vec(wrapped).map_err(StoreError::Form)?;
-    store.0.files.write(&key_path(uid), &content).map_err(StoreError::unavailable)
 }
 
 // === files ===

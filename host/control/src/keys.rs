@@ -1,0 +1,330 @@
+//! Keys: list, rotate, disable, enable, destroy. And the keeper, which seals anew after rotations and destroys what is due.
+//!
+//! Must never destroy a key that one person alone wants gone, and never show anything of a key but its number, its state and
+//! who wraps it. Acts on keys are on the operator's log: the tenant's own cannot be written while its keys are disabled.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use jiff::SignedDuration;
+use ringfence_audit::{Event, Log, Outcome, codes};
+use ringfence_core::proof::act;
+use ringfence_core::{Action, PrincipalId, Resource, TenantId};
+use ringfence_keys::{KeyVersion, Purpose};
+use ringfence_store::{KeyReceipt, KeyStatus, ResealStep, StoreError, TenantStore};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::Control;
+use crate::call::{Call, Reached};
+use crate::extract::JsonBody;
+use crate::host::word;
+use crate::problem::ApiError;
+use crate::wire::{
+    DestroyView, KeyVersionView, Problem, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
+};
+
+/// Between two looks for something to do.
+const REST: Duration = Duration::from_secs(1);
+/// Between two steps of sealing anew: at most 50 steps of 200 records a second, behind everything else that is written.
+const STEP_REST: Duration = Duration::from_millis(20);
+
+/// The root key and the keys of all tenants.
+#[utoipa::path(get, path = "/keys", tag = "keys",
+    responses((status = 200, body = RootKeyView), (status = "default", body = Problem)))]
+pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<RootKeyView>, ApiError> {
+    let _permit = control.reach_host::<act::ReadKeys>(&call).await?;
+    let root = control.parts.tenants.root();
+    let mut tenants = Vec::new();
+    for record in control.parts.tenants.list().await? {
+        match control.parts.tenants.key_status(&record.id).await {
+            Ok(status) => tenants.push(view(&record.id, status)),
+            // Deleted in this moment, or its key file is lost: the others are worth listing.
+            Err(error) => tracing::warn!(tenant = %record.id, %error, "the key of a tenant cannot be listed"),
+        }
+    }
+    Ok(Json(RootKeyView {
+        provider: root.scheme().to_owned(),
+        id: root.id(),
+        assurance: word(&root.assurance()),
+        shredding: word(&root.shredding()),
+        tenants,
+    }))
+}
+
+/// Gives the root key a new version and wraps every key anew with it. Nothing stops meanwhile.
+#[utoipa::path(post, path = "/keys/rotate", tag = "keys",
+    responses((status = 200, body = RootRotated), (status = "default", body = Problem)))]
+pub async fn rotate_root(State(control): State<Control>, call: Call) -> Result<Json<RootRotated>, ApiError> {
+    let permit = control.reach_host::<act::RotateKeys>(&call).await?;
+    let before = json!({ "before": control.parts.tenants.root().id() });
+    let rewrapped_count = control
+        .bracket(&call, &Log::Host, permit, codes::ROOT_KEY_ROTATED, before, async |_permit| {
+            Ok(control.parts.tenants.rotate_root().await?)
+        })
+        .await?;
+    Ok(Json(RootRotated { id: control.parts.tenants.root().id(), rewrapped_count: rewrapped_count as u64 }))
+}
+
+/// Reads the state of a tenant's key.
+#[utoipa::path(get, path = "/tenants/{tenant}/keys", tag = "keys",
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_keys::<act::ReadKeys>(&call, &tenant).await?;
+    let status = control.parts.tenants.key_status(&reached.tenant).await?;
+    Ok(Json(view(&reached.tenant, status)))
+}
+
+/// Gives a tenant's key a new version, for one purpose or all; what was stored is sealed anew in the background.
+#[utoipa::path(post, path = "/tenants/{tenant}/keys/rotate", tag = "keys", request_body = RotateKey,
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn rotate(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    JsonBody(asked): JsonBody<RotateKey>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_tenant::<act::RotateKeys>(&call, &tenant).await?;
+    let purpose = asked.purpose.as_deref().map(purpose).transpose()?;
+    let tenants = &control.parts.tenants;
+    let details = json!({ "tenant": reached.tenant.as_str(), "purpose": asked.purpose });
+    let id = reached.tenant;
+    let status = control
+        .bracket(&call, &Log::Host, reached.permit, codes::KEY_ROTATED, details, async |_permit| {
+            Ok(tenants.rotate_key(&id, purpose).await?)
+        })
+        .await?;
+    Ok(Json(view(&id, status)))
+}
+
+/// Disables a tenant's keys: everything that needs them is refused from the next request on. Nothing is lost.
+#[utoipa::path(post, path = "/tenants/{tenant}/keys/disable", tag = "keys",
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn disable(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
+    control.change(&call, reached, codes::KEY_DISABLED, async |id| control.parts.tenants.disable_key(id).await).await
+}
+
+/// Enables a tenant's keys again, and withdraws a request to destroy them.
+#[utoipa::path(post, path = "/tenants/{tenant}/keys/enable", tag = "keys",
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn enable(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
+    control.change(&call, reached, codes::KEY_ENABLED, async |id| control.parts.tenants.enable_key(id).await).await
+}
+
+/// Asks for a tenant's keys, and with them everything it stored, to be destroyed. Another operator must agree.
+#[utoipa::path(post, path = "/tenants/{tenant}/keys/destroy", tag = "keys",
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn destroy(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_keys::<act::DestroyKeys>(&call, &tenant).await?;
+    let who = call.principal.id().to_string();
+    let asked = async |id: &TenantId| control.parts.tenants.ask_destroy(id, &who).await;
+    control.change(&call, reached, codes::KEY_DESTROY_ASKED, asked).await.map_err(|error| match error.code {
+        "exists" => ApiError::new("conflict", "somebody has asked for that already; another operator can agree"),
+        _ => error,
+    })
+}
+
+/// Agrees to the destruction that somebody else asked for: the keys are disabled now, and destroyed after the delay.
+#[utoipa::path(post, path = "/tenants/{tenant}/keys/destroy/approve", tag = "keys",
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn approve(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_keys::<act::DestroyKeys>(&call, &tenant).await?;
+    let who = call.principal.id().to_string();
+    let delay = SignedDuration::from_secs(control.parts.facts.destroy_delay_seconds.into());
+    let due_at = control.parts.clock.now().checked_add(delay).map_err(|error| ApiError::host(&error))?;
+    let agreed = async |id: &TenantId| {
+        control.parts.tenants.approve_destroy(id, &who, due_at).await?.ok_or(StoreError::Missing)
+    };
+    control.change(&call, reached, codes::KEY_DESTROY_APPROVED, agreed).await.map_err(|error| match error.code {
+        "not-found" => ApiError::new("nothing-to-approve", "nobody has asked for the destruction of these keys")
+            .help(format!("ringfence key destroy {tenant}")),
+        "conflict" => ApiError::new("second-person-needed", "another operator than the one who asked must agree, once"),
+        _ => error,
+    })
+}
+
+impl Control {
+    async fn reach_keys<A: Action>(&self, call: &Call, tenant: &str) -> Result<Reached<A>, ApiError> {
+        let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
+        self.reach_closed(call, Resource::Tenant { tenant }).await
+    }
+
+    async fn change<A: Action>(
+        &self,
+        call: &Call,
+        reached: Reached<A>,
+        code: &'static str,
+        effect: impl AsyncFnOnce(&TenantId) -> Result<KeyStatus, StoreError>,
+    ) -> Result<Json<TenantKeyView>, ApiError> {
+        let id = reached.tenant;
+        let details = json!({ "tenant": id.as_str() });
+        let act = async |_permit| Ok(effect(&id).await?);
+        let status = self.bracket(call, &Log::Host, reached.permit, code, details, act).await?;
+        Ok(Json(view(&id, status)))
+    }
+
+    /// Destroys a tenant: its keys first, then everything that any room keeps of it. The receipt goes to the operator's log,
+    /// whose heads are signed.
+    pub(crate) async fn destroy_tenant(
+        &self,
+        actor: &PrincipalId,
+        id: &TenantId,
+        store: &TenantStore,
+    ) -> Result<(), ApiError> {
+        let _one = self.changing.lock().await;
+        // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
+        let receipt = self.parts.tenants.delete(id).await?;
+        let mut event = Event::new(codes::KEY_DESTROYED, act::DestroyKeys::NAME, actor.clone(), format!("tenant/{id}"));
+        event.details = receipt_details(&receipt);
+        if let Err(error) = self.parts.audit.record(&Log::Host, event).await {
+            tracing::error!(%error, tenant = %id, "keys were destroyed, and the receipt could not be written");
+        }
+        self.parts.policy.remove_tenant(id);
+        self.forget_quota(id);
+        self.parts.registry.forget(id).await;
+        self.parts.identity.forget_tenant(id).await;
+        self.parts.logs.forget(id);
+        self.parts.audit.forget(store).await;
+        Ok(())
+    }
+}
+
+fn receipt_details(receipt: &KeyReceipt) -> Value {
+    let keys: Vec<Value> = receipt
+        .versions
+        .iter()
+        .map(|key| json!({ "version": key.version, "purpose": purpose_word(key), "wrapped_by": key.root }))
+        .collect();
+    json!({ "tenant_uid": receipt.uid, "keys": keys, "reaches": word(&receipt.shredding) })
+}
+
+fn purpose(text: &str) -> Result<Purpose, ApiError> {
+    match text.parse() {
+        // Names are looked up by their bytes, so their key stays.
+        Ok(Purpose::Name) | Err(()) => {
+            let all: Vec<String> =
+                Purpose::ALL.iter().filter(|known| **known != Purpose::Name).map(ToString::to_string).collect();
+            Err(ApiError::new("bad-purpose", format!("`purpose` is one of {}", all.join(", "))))
+        }
+        Ok(purpose) => Ok(purpose),
+    }
+}
+
+fn purpose_word(key: &KeyVersion) -> String {
+    key.purpose.map_or_else(|| "all".to_owned(), |purpose| purpose.to_string())
+}
+
+fn view(id: &TenantId, status: KeyStatus) -> TenantKeyView {
+    TenantKeyView {
+        tenant: id.to_string(),
+        state: word(&status.state),
+        versions: status
+            .versions
+            .iter()
+            .map(|key| KeyVersionView { version: key.version, purpose: purpose_word(key), root: key.root.clone() })
+            .collect(),
+        shredding: word(&status.shredding),
+        destroy: status.destroy.map(|request| DestroyView {
+            asked_by: request.asked_by,
+            asked_at: request.asked_at.to_string(),
+            approved_by: request.approved_by,
+            due_at: request.due_at.map(|at| at.to_string()),
+        }),
+        reseal: status.reseal.map(|reseal| ResealView {
+            seen_count: reseal.seen_count,
+            resealed_count: reseal.resealed_count,
+        }),
+    }
+}
+
+// === the keeper ===
+
+/// Does what keys need done in the background.
+pub struct KeyKeeper(Control);
+
+impl KeyKeeper {
+    /// A keeper over the control plane's rooms.
+    pub fn new(control: Control) -> Self {
+        Self(control)
+    }
+
+    /// Runs until told to stop.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let rest = match self.turn().await {
+                Ok(rest) => rest,
+                Err(error) => {
+                    tracing::warn!(%error, "keys could not be tended; trying again");
+                    REST
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                _ = stop.wait_for(|stopping| *stopping) => return,
+            }
+        }
+    }
+
+    /// One look at everything; says how long to rest after it.
+    async fn turn(&self) -> Result<Duration, StoreError> {
+        let tenants = &self.0.parts.tenants;
+        let tended = tenants.tended_keys().await?;
+        for (id, approved_by) in tended.due {
+            self.destroy(&id, &approved_by).await;
+        }
+        let mut rest = REST;
+        for id in tended.resealing {
+            match tenants.reseal_step(&id).await {
+                Ok(ResealStep::More | ResealStep::PutOff) => rest = STEP_REST,
+                Ok(ResealStep::Done) => tracing::info!(tenant = %id, "everything is sealed under the newest key"),
+                Err(StoreError::KeyDisabled | StoreError::UnknownTenant | StoreError::Gone) => {}
+                Err(error) => tracing::warn!(tenant = %id, %error, "a tenant's data is not sealed anew yet"),
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Two people wanted it, and the delay is over.
+    async fn destroy(&self, id: &TenantId, approved_by: &str) {
+        let control = &self.0;
+        let Some(store) = control.parts.tenants.open_tenant(id) else { return };
+        let Ok(actor) = approved_by.parse::<PrincipalId>() else { return };
+        let mut event =
+            Event::new(codes::TENANT_DELETED, act::DestroyKeys::NAME, actor.clone(), format!("tenant/{id}"));
+        event.details = json!({ "tenant": id.as_str() });
+        let Ok(intent) = control.parts.audit.intent(&Log::Host, event).await else {
+            // No entry, no effect; the next turn tries again.
+            return;
+        };
+        let outcome = match control.destroy_tenant(&actor, id, &store).await {
+            Ok(()) => Outcome::Success,
+            Err(error) => Outcome::Failure(error.code.to_owned()),
+        };
+        if let Err(error) = intent.outcome(outcome, Value::Null).await {
+            tracing::error!(%error, tenant = %id, "an outcome could not be written to the audit log");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Wire types of keys: what exists, in which state, never anything of a key itself.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The root key, and what it wraps.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RootKeyView {
+    /// The provider's scheme: `file`, `pkcs11`, `vault`, `awskms`.
+    pub provider: String,
+    /// Identifier of the newest version; says nothing about the key.
+    pub id: String,
+    /// `development`, `service`, `hardware`.
+    pub assurance: String,
+    /// What deleting a tenant does to older copies of the data directory: `old-copies-too` or `this-copy-only`.
+    pub shredding: String,
+    /// The tenants' keys.
+    pub tenants: Vec<TenantKeyView>,
+}
+
+/// A tenant's key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TenantKeyView {
+    /// Whose.
+    pub tenant: String,
+    /// `enabled` or `disabled`.
+    pub state: String,
+    /// Its versions, the oldest first.
+    pub versions: Vec<KeyVersionView>,
+    /// What deleting the tenant does to older copies of the data directory.
+    pub shredding: String,
+    /// A request to destroy the keys, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destroy: Option<DestroyView>,
+    /// How far sealing anew has come after a rotation; absent when nothing is left to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reseal: Option<ResealView>,
+}
+
+/// One version of a tenant's key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct KeyVersionView {
+    /// Its number, from 1.
+    pub version: u8,
+    /// What it is for: a purpose, or `all`.
+    pub purpose: String,
+    /// Identifier of the root key version that wraps it.
+    pub root: String,
+}
+
+/// A request to destroy a tenant's keys, and with them everything it stored.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DestroyView {
+    /// Who asked.
+    pub asked_by: String,
+    /// When.
+    pub asked_at: String,
+    /// Who else agreed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// When it will be done; absent until somebody else agreed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<String>,
+}
+
+/// How far sealing anew has come.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ResealView {
+    /// Records looked at.
+    pub seen_count: u64,
+    /// Records sealed anew.
+    pub resealed_count: u64,
+}
+
+/// What to rotate.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// One purpose (`record`, `blob`, `log`, ...); all when absent.
+    pub purpose: Option<String>,
+}
+
+/// What a rotation of the root key did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RootRotated {
+    /// Identifier of the newest version.
+    pub id: String,
+    /// Keys wrapped anew, the host's own among them.
+    pub rewrapped_count: u64,
+}

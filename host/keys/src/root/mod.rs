@@ -1,0 +1,325 @@
+//! The root key: opens the host's own key chain, and wraps the versions of every tenant key.
+//!
+//! A tenant key is wrapped twice where the provider has keys to spare: by a wrapping key of the tenant's own, then by the
+//! root key. The first makes deletion reach every copy of the data directory (it was never in one), the second makes a
+//! rotation of the root key possible without touching anything of the tenants. Must never put key bytes anywhere.
+
+mod awskms;
+mod file;
+mod http;
+mod pkcs11;
+mod provider;
+mod sigv4;
+mod uri;
+mod vault;
+
+use std::fmt;
+
+use data_encoding::{BASE64, HEXLOWER};
+use ringfence_core::Entropy;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::context::Purpose;
+use crate::derive::KEY_BYTES;
+use crate::error::KeysError;
+use crate::tenant::{FIRST_VERSION, OpenVersion, TenantKeys};
+pub use file::MissingRootKey;
+pub use provider::{Assurance, AwsCredentials, Outside, Shredding};
+use provider::{Bound, RootKeyProvider, With};
+pub use uri::{AwsKmsUri, Pkcs11Uri, RootKeyUri, VaultUri};
+
+const SHARD_BYTES: usize = 16;
+
+/// The root key. Its calls may block for a round trip to where the key is.
+pub struct RootKey {
+    provider: Box<dyn RootKeyProvider>,
+    scheme: &'static str,
+}
+
+/// The versions of a tenant key that only its root key can unwrap, for its tenant alone.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
+pub struct WrappedKey {
+    /// The name of the tenant's own wrapping key; empty where there is none.
+    shard: String,
+    /// Ascending by number. INVARIANT: never empty, begins with 1.
+    versions: Vec<WrappedVersion>,
+}
+
+/// One version of a tenant key, wrapped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrappedVersion {
+    version: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    purpose: Option<Purpose>,
+    /// Which root key wrapped it.
+    root: String,
+    /// What came out of it, in base64.
+    sealed: String,
+}
+
+/// What lies on disk: the form of today, or the one from before there were versions.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Versions(StoredVersions),
+    First(StoredFirst),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredVersions {
+    shard: String,
+    versions: Vec<WrappedVersion>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredFirst {
+    root: String,
+    sealed: String,
+}
+
+/// What can be said about one version of a tenant key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyVersion {
+    /// Its number.
+    pub version: u8,
+    /// What it is for; everything when none.
+    pub purpose: Option<Purpose>,
+    /// Identifier of the root key that wraps it.
+    pub root: String,
+}
+
+// === impl WrappedKey ===
+
+impl WrappedKey {
+    /// Its versions, ascending.
+    pub fn versions(&self) -> Vec<KeyVersion> {
+        let about = |wrapped: &WrappedVersion| KeyVersion {
+            version: wrapped.version,
+            purpose: wrapped.purpose,
+            root: wrapped.root.clone(),
+        };
+        self.versions.iter().map(about).collect()
+    }
+
+    /// Whether the tenant has a wrapping key of its own, so that deleting reaches old copies.
+    pub fn shredding(&self) -> Shredding {
+        if self.shard.is_empty() { Shredding::ThisCopyOnly } else { Shredding::OldCopiesToo }
+    }
+}
+
+impl TryFrom<Stored> for WrappedKey {
+    type Error = &'static str;
+    fn try_from(stored: Stored) -> Result<Self, Self::Error> {
+        let (shard, versions) = match stored {
+            Stored::Versions(StoredVersions { shard, versions }) => (shard, versions),
+            Stored::First(StoredFirst { root, sealed }) => {
+                (String::new(), vec![WrappedVersion { version: FIRST_VERSION, purpose: None, root, sealed }])
+            }
+        };
+        let ascending = versions.windows(2).all(|pair| matches!(pair, [a, b] if a.version < b.version));
+        let named = shard.is_empty() || (shard.len() == 2 * SHARD_BYTES && shard.bytes().all(|b| b.is_ascii_hexdigit()));
+        if versions.first().is_some_and(|first| first.version == FIRST_VERSION) && ascending && named {
+            Ok(Self { shard, versions })
+        } else {
+            Err("not a wrapped key")
+        }
+    }
+}
+
+// === impl RootKey ===
+
+impl RootKey {
+    /// Opens the root key of any provider. Blocks; [`KeysError::is_transient`] says whether trying again may help.
+    pub fn connect(uri: &RootKeyUri, missing: MissingRootKey, outside: &Outside) -> Result<Self, KeysError> {
+        let provider: Box<dyn RootKeyProvider> = match uri {
+            RootKeyUri::File(path) => Box::new(file::FileProvider::open(path, missing, &*outside.entropy)?),
+            RootKeyUri::Pkcs11(uri) => Box::new(pkcs11::Pkcs11Provider::open(uri, missing)?),
+            RootKeyUri::Vault(uri) => Box::new(vault::VaultProvider::open(uri, missing)?),
+            RootKeyUri::AwsKms(uri) => Box::new(awskms::AwsKmsProvider::open(uri, outside)?),
+        };
+        Ok(Self { provider, scheme: uri.scheme() })
+    }
+
+    /// Opens the root key in a file, or makes one where there is none; other providers need [`RootKey::connect`].
+    pub fn open_or_create(uri: &RootKeyUri, entropy: &dyn Entropy) -> Result<Self, KeysError> {
+        let RootKeyUri::File(path) = uri else {
+            return Err(KeysError::UnknownProvider { scheme: uri.scheme().to_owned() });
+        };
+        let provider = Box::new(file::FileProvider::open(path, MissingRootKey::Create, entropy)?);
+        Ok(Self { provider, scheme: uri.scheme() })
+    }
+
+    /// Its identifier, which says nothing about the key.
+    pub fn id(&self) -> String {
+        self.provider.id()
+    }
+
+    /// The provider's scheme.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// How well it is kept.
+    pub fn assurance(&self) -> Assurance {
+        self.provider.assurance()
+    }
+
+    /// What deleting a tenant does to older copies of the data directory.
+    pub fn shredding(&self) -> Shredding {
+        self.provider.shredding()
+    }
+
+    /// Makes a new tenant key, with a wrapping key of its own where the provider has such. Keep the wrapped form: without
+    /// it, and without this root key, the tenant's data is gone.
+    pub fn new_tenant_key(&self, tenant: &str, entropy: &dyn Entropy) -> Result<(TenantKeys, WrappedKey), KeysError> {
+        let shard = match self.provider.shredding() {
+            Shredding::ThisCopyOnly => String::new(),
+            Shredding::OldCopiesToo => {
+                let mut name = [0_u8; SHARD_BYTES];
+                entropy.fill(&mut name);
+                let name = HEXLOWER.encode(&name);
+                self.provider.make_shard(&name, entropy)?;
+                name
+            }
+        };
+        let made = self.new_version(tenant, &shard, FIRST_VERSION, None, entropy).and_then(|(open, wrapped)| {
+            Ok((TenantKeys::derive(tenant, &[open])?, WrappedKey { shard: shard.clone(), versions: vec![wrapped] }))
+        });
+        if made.is_err() && !shard.is_empty() {
+            // The first failure is the one to tell.
+            let _ = self.provider.destroy_shard(&shard);
+        }
+        made
+    }
+
+    /// Unwraps the key of this tenant; the wrapped key of another is refused.
+    pub fn unwrap_tenant_key(&self, tenant: &str, wrapped: &WrappedKey) -> Result<TenantKeys, KeysError> {
+        TenantKeys::derive(tenant, &self.unwrap_all(tenant, wrapped)?)
+    }
+
+    /// Puts what is wrapped into force in keys that are at hand, for all their clones: opens closed ones too.
+    pub fn reopen(&self, keys: &TenantKeys, wrapped: &WrappedKey) -> Result<(), KeysError> {
+        keys.install(&self.unwrap_all(keys.tenant(), wrapped)?)
+    }
+
+    /// The same key with one more version, for one purpose or all. Keep it, then [`RootKey::reopen`].
+    pub fn add_version(
+        &self,
+        tenant: &str,
+        wrapped: &WrappedKey,
+        purpose: Option<Purpose>,
+        entropy: &dyn Entropy,
+    ) -> Result<WrappedKey, KeysError> {
+        let newest = wrapped.versions.last().map_or(0, |last| last.version);
+        let version = newest.checked_add(1).ok_or(KeysError::TooManyVersions)?;
+        let (_, added) = self.new_version(tenant, &wrapped.shard, version, purpose, entropy)?;
+        let mut versions = wrapped.versions.clone();
+        versions.push(added);
+        Ok(WrappedKey { shard: wrapped.shard.clone(), versions })
+    }
+
+    /// The same key wrapped by the newest version of the root key; none when it is already.
+    pub fn rewrap(
+        &self,
+        tenant: &str,
+        wrapped: &WrappedKey,
+        entropy: &dyn Entropy,
+    ) -> Result<Option<WrappedKey>, KeysError> {
+        let newest = self.provider.id();
+        if self.scheme != "awskms" && wrapped.versions.iter().all(|version| version.root == newest) {
+            return Ok(None);
+        }
+        let mut versions = Vec::with_capacity(wrapped.versions.len());
+        for old in &wrapped.versions {
+            let bound = Bound { tenant, version: old.version };
+            let inner = self.outer_layer(&bound, old)?;
+            let encrypted = self.provider.encrypt(With::Root, &bound, &inner, entropy)?;
+            versions.push(WrappedVersion {
+                root: encrypted.by,
+                sealed: BASE64.encode(&encrypted.bytes),
+                ..old.clone()
+            });
+        }
+        Ok(Some(WrappedKey { shard: wrapped.shard.clone(), versions }))
+    }
+
+    /// Destroys the tenant's own wrapping key: no copy of `wrapped` can be unwrapped from then on. Fine to call twice.
+    /// Says what that reaches.
+    pub fn destroy_tenant_key(&self, wrapped: &WrappedKey) -> Result<Shredding, KeysError> {
+        if !wrapped.shard.is_empty() {
+            self.provider.destroy_shard(&wrapped.shard)?;
+        }
+        Ok(wrapped.shredding())
+    }
+
+    /// Makes a new version of the root key, which wraps from now on; older ones still unwrap.
+    pub fn rotate(&self, entropy: &dyn Entropy) -> Result<String, KeysError> {
+        self.provider.rotate(entropy)?;
+        Ok(self.provider.id())
+    }
+
+    /// Everything is wrapped by the newest version: forgets the older ones where the provider lets us.
+    pub fn retire(&self) -> Result<(), KeysError> {
+        self.provider.retire()
+    }
+
+    fn new_version(
+        &self,
+        tenant: &str,
+        shard: &str,
+        version: u8,
+        purpose: Option<Purpose>,
+        entropy: &dyn Entropy,
+    ) -> Result<(OpenVersion, WrappedVersion), KeysError> {
+        let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
+        entropy.fill(key.as_mut_slice());
+        let bound = Bound { tenant, version };
+        let inner = match shard {
+            "" => Zeroizing::new(key.to_vec()),
+            shard => Zeroizing::new(self.provider.encrypt(With::Shard(shard), &bound, key.as_slice(), entropy)?.bytes),
+        };
+        let outer = self.provider.encrypt(With::Root, &bound, &inner, entropy)?;
+        let wrapped = WrappedVersion { version, purpose, root: outer.by, sealed: BASE64.encode(&outer.bytes) };
+        Ok((OpenVersion { version, purpose, key }, wrapped))
+    }
+
+    fn unwrap_all(&self, tenant: &str, wrapped: &WrappedKey) -> Result<Vec<OpenVersion>, KeysError> {
+        let open = |version: &WrappedVersion| {
+            let bound = Bound { tenant, version: version.version };
+            let inner = self.outer_layer(&bound, version)?;
+            let key = match wrapped.shard.as_str() {
+                "" => inner,
+                shard => self.provider.decrypt(With::Shard(shard), &bound, &version.root, &inner)?,
+            };
+            let key = key.as_slice().try_into().map_err(|_| KeysError::NotAuthentic)?;
+            Ok(OpenVersion { version: version.version, purpose: version.purpose, key: Zeroizing::new(key) })
+        };
+        wrapped.versions.iter().map(open).collect()
+    }
+
+    fn outer_layer(&self, bound: &Bound<'_>, version: &WrappedVersion) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+        let sealed = BASE64.decode(version.sealed.as_bytes()).map_err(|_| KeysError::NotAuthentic)?;
+        self.provider.decrypt(With::Root, bound, &version.root, &sealed)
+    }
+}
+
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<root key {}>", self.id())
+    }
+}
+
+impl fmt::Debug for WrappedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let root = self.versions.last().map(|last| last.root.as_str()).unwrap_or_default();
+        write!(f, "<key wrapped by {root}>")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! The way from a bound port to open keys. While the root key provider does not answer, the host is locked: it says that it is
+//! alive and what is missing, refuses everything else with `host-locked`, and tries again until the provider answers.
+//!
+//! Must never serve anything that needs a key before the keys are open, and never give up on a provider that is away. A root
+//! key in a file is not waited for: it is there or it is wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper_util::service::TowerToHyperService;
+use ringfence_core::{Clock, Entropy};
+use ringfence_gateway::{Listening, Locked, serve as serve_port};
+use ringfence_keys::{AwsCredentials, KeysError, MissingRootKey, Outside, RootKey, RootKeyUri, Secret};
+use ringfence_store::{Store, StoreError, Tenants};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// First pause between two tries; doubled after each, up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// LIMIT: longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// What is needed to open the keys.
+pub struct Lock {
+    /// Where the root key is.
+    pub uri: RootKeyUri,
+    /// Whether a missing one may be made.
+    pub missing: MissingRootKey,
+    /// The open store.
+    pub store: Store,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Dice.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Lock {
+    /// Opens the root key and every tenant's; waits for a provider that is away, and meanwhile answers on both ports.
+    /// `locked` is told once when there is a wait.
+    pub async fn open(&self, plugins: &Listening, control: &Listening, locked: impl Fn() -> Result<()>) -> Result<Tenants> {
+        let mut pause = PAUSE_FIRST;
+        let mut answering: Option<Answering> = None;
+        loop {
+            let error = match self.try_open().await {
+                Ok(tenants) => {
+                    if let Some(answering) = answering {
+                        answering.stop().await;
+                        tracing::info!("unlocked");
+                    }
+                    return Ok(tenants);
+                }
+                Err(error) => error,
+            };
+            if !self.may_pass(&error) {
+                return Err(error).context("the keys of this data directory do not open");
+            }
+            tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "locked: the root key provider does not let us in");
+            if answering.is_none() {
+                answering = Some(Answering::start(plugins, control, self.uri.scheme())?);
+                locked()?;
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn try_open(&self) -> Result<Tenants, StoreError> {
+        let outside =
+            Outside { entropy: self.entropy.clone(), clock: self.clock.clone(), aws: aws_from_environment() };
+        let (uri, missing) = (self.uri.clone(), self.missing);
+        let root = tokio::task::spawn_blocking(move || RootKey::connect(&uri, missing, &outside))
+            .await
+            .map_err(|_| StoreError::Closed)??;
+        Tenants::open(self.store.clone(), Arc::new(root), self.entropy.clone(), self.clock.clone()).await
+    }
+
+    fn may_pass(&self, error: &StoreError) -> bool {
+        let transient = matches!(error, StoreError::Keys(error) if KeysError::is_transient(error));
+        transient && !matches!(self.uri, RootKeyUri::File(_))
+    }
+}
+
+/// The two ports while the host is locked.
+struct Answering {
+    stop: watch::Sender<bool>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Answering {
+    fn start(plugins: &Listening, control: &Listening, scheme: &'static str) -> Result<Self> {
+        let (stop, stopping) = watch::channel(false);
+        let router = TowerToHyperService::new(ringfence_control::locked_router(scheme));
+        let tasks = [
+            tokio::spawn(serve_port(plugins.share()?, Locked, stopping.clone())),
+            tokio::spawn(serve_port(control.share()?, router, stopping)),
+        ];
+        Ok(Self { stop, tasks })
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+/// Credentials of AWS under the names that its own tools use.
+pub fn aws_from_environment() -> Option<AwsCredentials> {
+    Some(AwsCredentials {
+        access_key: std::env::var("AWS_ACCESS_KEY_ID").ok()?,
+        secret_key: Secret::new(std::env::var("AWS_SECRET_ACCESS_KEY").ok()?),
+        session_token: std::env::var("AWS_SESSION_TOKEN").ok().map(Secret::new),
+    })
+}

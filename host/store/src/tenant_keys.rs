@@ -1,0 +1,368 @@
+//! The keys of tenants as the store keeps them: wrapped in a file each, their state in the platform's area; rotated, disabled,
+//! enabled, and sealed anew in the background.
+//!
+//! The state of a key (disabled, to be destroyed, sealing anew) is a sealed record of the platform, because the file beside the
+//! data could be changed by whoever holds the disk. Must never put a key into force that is not durable, nor lose an old
+//! version while something is sealed under it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ringfence_core::TenantId;
+use ringfence_keys::{Closed, KeyVersion, Purpose, RootKey, Shredding, TenantKeys, WrappedKey};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use crate::error::StoreError;
+use crate::key::{Key, UID_BYTES, Uid};
+use crate::store::Store;
+use crate::tenants::{PLATFORM, Tenants, key_path, parse_uid};
+
+/// LIMIT: no wrapped key is longer: 255 versions of under 1 KiB.
+const KEY_FILE_BYTES_MAX: u64 = 256 << 10;
+pub(crate) const PLATFORM_UID: Uid = [0; UID_BYTES];
+
+/// Whether a tenant's keys are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyUse {
+    /// They are.
+    Enabled,
+    /// They are not, and the key bytes are not in memory; nothing is lost.
+    Disabled,
+}
+
+/// Someone wants a tenant's keys destroyed, and with them everything it stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestroyRequest {
+    /// Who asked.
+    pub asked_by: String,
+    /// When.
+    pub asked_at: Timestamp,
+    /// Who else agreed.
+    pub approved_by: Option<String>,
+    /// When it will be done; none until somebody else agreed.
+    pub due_at: Option<Timestamp>,
+}
+
+/// What is to be sealed anew after a rotation, and how far that has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reseal {
+    /// The stored key of the last record looked at, in hex; empty at the start.
+    pub(crate) after: String,
+    /// Records looked at.
+    pub seen_count: u64,
+    /// Records, contents of large values among them, sealed anew.
+    pub resealed_count: u64,
+}
+
+/// The state of a tenant's keys as it lies in the platform's area.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyState {
+    pub(crate) tenant: TenantId,
+    pub(crate) state: KeyUse,
+    pub(crate) destroy: Option<DestroyRequest>,
+    pub(crate) reseal: Option<Reseal>,
+}
+
+/// What the background has to do about keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TendedKeys {
+    /// Tenants whose keys are to be destroyed by now, and who agreed to it.
+    pub due: Vec<(TenantId, String)>,
+    /// Tenants whose data is to be sealed anew.
+    pub resealing: Vec<TenantId>,
+}
+
+/// What can be said about a tenant's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// Whether they are used.
+    pub state: KeyUse,
+    /// The versions, ascending.
+    pub versions: Vec<KeyVersion>,
+    /// What deleting the tenant does to older copies of the data directory.
+    pub shredding: Shredding,
+    /// Whether and by whom destruction was asked for.
+    pub destroy: Option<DestroyRequest>,
+    /// Whether things are being sealed anew.
+    pub reseal: Option<Reseal>,
+}
+
+/// What was destroyed with a tenant, for the receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyReceipt {
+    /// The tenant's unique id.
+    pub uid: String,
+    /// The versions that were destroyed.
+    pub versions: Vec<KeyVersion>,
+    /// What that reaches.
+    pub shredding: Shredding,
+}
+
+impl KeyState {
+    /// As it is when nothing is written down.
+    fn usual(tenant: &TenantId) -> Self {
+        Self { tenant: tenant.clone(), state: KeyUse::Enabled, destroy: None, reseal: None }
+    }
+}
+
+// === impl Tenants ===
+
+impl Tenants {
+    /// What can be said about a tenant's keys.
+    pub async fn key_status(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
+        let uid = self.live_uid(id)?;
+        let wrapped = self.wrapped(uid).await?;
+        let KeyState { state, destroy, reseal, .. } = self.key_state(id).await?;
+        Ok(KeyStatus { state, versions: wrapped.versions(), shredding: wrapped.shredding(), destroy, reseal })
+    }
+
+    /// Gives a tenant a new version of its key, for one purpose or all. New things are sealed under it from now on; old ones
+    /// stay readable and are sealed anew by [`Tenants::reseal_step`]. Fails while the keys are disabled.
+    pub async fn rotate_key(&self, id: &TenantId, purpose: Option<Purpose>) -> Result<KeyStatus, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let uid = self.live_uid(id)?;
+        let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
+        view.check_keys()?;
+        let wrapped = self.wrapped(uid).await?;
+        let (inner, keys, store) = (Arc::clone(&self.0), view.keys().clone(), self.0.store.clone());
+        spawn_blocking(move || {
+            let next = inner.root.add_version(keys.tenant(), &wrapped, purpose, inner.entropy.as_ref())?;
+            // Durable first: what is sealed under the new version must find it after a crash.
+            write_key(&store, &uid, &next)?;
+            inner.root.reopen(&keys, &next).map_err(StoreError::from)
+        })
+        .await
+        .map_err(StoreError::unavailable)??;
+        self.change_key_state(id, |state| state.reseal = Some(Reseal::default())).await?;
+        self.key_status(id).await
+    }
+
+    /// Disables a tenant's keys: whatever needs them is refused from the next call on, and they leave the memory.
+    pub async fn disable_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
+        let _one = self.0.changing.lock().await;
+        self.live_uid(id)?;
+        self.change_key_state(id, |state| state.state = KeyUse::Disabled).await?;
+        self.close_keys(id);
+        self.key_status(id).await
+    }
+
+    /// Enables a tenant's keys again; withdraws a request to destroy them.
+    pub async fn enable_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let uid = self.live_uid(id)?;
+        let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
+        let wrapped = self.wrapped(uid).await?;
+        let (inner, keys) = (Arc::clone(&self.0), view.keys().clone());
+        self.change_key_state(id, |state| (state.state, state.destroy) = (KeyUse::Enabled, None)).await?;
+        spawn_blocking(move || inner.root.reopen(&keys, &wrapped)).await.map_err(StoreError::unavailable)??;
+        self.key_status(id).await
+    }
+
+    /// Writes down that someone wants the keys destroyed. Nothing happens until somebody else agrees.
+    pub async fn ask_destroy(&self, id: &TenantId, who: &str) -> Result<KeyStatus, StoreError> {
+        let _one = self.0.changing.lock().await;
+        self.live_uid(id)?;
+        if self.key_state(id).await?.destroy.is_some() {
+            return Err(StoreError::Exists);
+        }
+        let request =
+            DestroyRequest { asked_by: who.to_owned(), asked_at: self.0.clock.now(), approved_by: None, due_at: None };
+        self.change_key_state(id, |state| state.destroy = Some(request)).await?;
+        self.key_status(id).await
+    }
+
+    /// Somebody else agrees: the keys are disabled now and destroyed at `due_at`. None when there is nothing to agree to;
+    /// [`StoreError::Conflict`] when it is the one who asked, or somebody agreed already.
+    pub async fn approve_destroy(
+        &self,
+        id: &TenantId,
+        who: &str,
+        due_at: Timestamp,
+    ) -> Result<Option<KeyStatus>, StoreError> {
+        let _one = self.0.changing.lock().await;
+        self.live_uid(id)?;
+        let Some(request) = self.key_state(id).await?.destroy else { return Ok(None) };
+        if request.asked_by == who || request.approved_by.is_some() {
+            return Err(StoreError::Conflict { precondition: 0 });
+        }
+        let agreed = DestroyRequest { approved_by: Some(who.to_owned()), due_at: Some(due_at), ..request };
+        self.change_key_state(id, |state| (state.state, state.destroy) = (KeyUse::Disabled, Some(agreed))).await?;
+        self.close_keys(id);
+        self.key_status(id).await.map(Some)
+    }
+
+    /// What needs doing in the background. Reads one small record for each tenant whose keys are not in their usual state.
+    pub async fn tended_keys(&self) -> Result<TendedKeys, StoreError> {
+        let now = self.0.clock.now();
+        let mut tended = TendedKeys { due: Vec::new(), resealing: Vec::new() };
+        let mut after = None;
+        loop {
+            let page = self.0.platform.scan(&Key::new(["key-state"]), after.as_ref(), usize::MAX).await?;
+            for (_, record) in page.records {
+                let state: KeyState = record.json()?;
+                if let Some((by, at)) = state.destroy.and_then(|request| request.approved_by.zip(request.due_at))
+                    && at <= now
+                {
+                    tended.due.push((state.tenant, by));
+                } else if state.reseal.is_some() {
+                    tended.resealing.push(state.tenant);
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(tended),
+            }
+        }
+    }
+
+    /// Closes the keys that are disabled. For the end of a start: until then the rooms read what they keep in memory.
+    pub async fn close_disabled(&self) -> Result<(), StoreError> {
+        for record in self.list().await? {
+            if self.key_state(&record.id).await?.state == KeyUse::Disabled {
+                self.close_keys(&record.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The root key.
+    pub fn root(&self) -> &Arc<RootKey> {
+        &self.0.root
+    }
+
+    /// Gives the root key a new version, wraps every key anew with it, and lets go of the old. Says how many keys were
+    /// wrapped anew. Stopped half way, it goes on where it was when called again, or at the next start.
+    pub async fn rotate_root(&self) -> Result<usize, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let inner = Arc::clone(&self.0);
+        spawn_blocking(move || inner.root.rotate(inner.entropy.as_ref()))
+            .await
+            .map_err(StoreError::unavailable)??;
+        self.rewrap_all().await
+    }
+
+    /// Wraps every key with the newest version of the root key. Needs no key of a tenant to be open.
+    pub(crate) async fn rewrap_all(&self) -> Result<usize, StoreError> {
+        let mut all = vec![(PLATFORM.to_owned(), PLATFORM_UID)];
+        for (name, uid) in self.every_uid() {
+            all.push((name, parse_uid(&uid)?));
+        }
+        let (inner, store) = (Arc::clone(&self.0), self.0.store.clone());
+        spawn_blocking(move || {
+            let mut rewrapped_count = 0;
+            for (name, uid) in all {
+                let Some(wrapped) = read_key(&store, &uid)? else { continue };
+                match inner.root.rewrap(&name, &wrapped, inner.entropy.as_ref()) {
+                    Ok(None) => {}
+                    Ok(Some(next)) => {
+                        write_key(&store, &uid, &next)?;
+                        rewrapped_count += 1;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            inner.root.retire()?;
+            Ok(rewrapped_count)
+        })
+        .await
+        .map_err(StoreError::unavailable)?
+    }
+
+    /// Whether some key is wrapped by an older version of the root key: a rotation was stopped half way.
+    pub(crate) fn is_rewrap_pending(&self) -> Result<bool, StoreError> {
+        let newest = self.0.root.id();
+        let old = |uid: &Uid| -> Result<bool, StoreError> {
+            let wrapped = read_key(&self.0.store, uid).unwrap_or_default();
+            Ok(wrapped.is_some_and(|wrapped| wrapped.versions().iter().any(|version| version.root != newest)))
+        };
+        if self.0.root.scheme() == "awskms" {
+            return Ok(false);
+        }
+        let mut pending = old(&PLATFORM_UID)?;
+        for (_, uid) in self.every_uid() {
+            pending |= old(&parse_uid(&uid)?)?;
+        }
+        Ok(pending)
+    }
+
+    pub(crate) async fn key_state(&self, id: &TenantId) -> Result<KeyState, StoreError> {
+        Ok(self.0.platform.get_json(&state_key(id)).await?.unwrap_or_else(|| KeyState::usual(id)))
+    }
+
+    pub(crate) async fn change_key_state(
+        &self,
+        id: &TenantId,
+        act: impl FnOnce(&mut KeyState),
+    ) -> Result<(), StoreError> {
+        let mut state = self.key_state(id).await?;
+        act(&mut state);
+        if state == KeyState::usual(id) {
+            return self.forget_key_state(id).await;
+        }
+        self.0.platform.put_json(&state_key(id), &state).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn forget_key_state(&self, id: &TenantId) -> Result<(), StoreError> {
+        self.0.platform.delete(&state_key(id)).await.map(|_| ())
+    }
+
+    /// Destroys what wraps a tenant's key, wherever it is, and then the wrapped key here. Fine to call again.
+    pub(crate) async fn destroy_keys(&self, uid: Uid) -> Result<KeyReceipt, StoreError> {
+        let (inner, store) = (Arc::clone(&self.0), self.0.store.clone());
+        spawn_blocking(move || {
+            // A damaged key file names no wrapping key; what is left of it goes all the same.
+            let wrapped = read_key(&store, &uid).unwrap_or_default();
+            let mut receipt = KeyReceipt {
+                uid: data_encoding::HEXLOWER.encode(&uid),
+                versions: Vec::new(),
+                shredding: Shredding::ThisCopyOnly,
+            };
+            if let Some(wrapped) = wrapped {
+                receipt.versions = wrapped.versions();
+                receipt.shredding = inner.root.destroy_tenant_key(&wrapped)?;
+            }
+            let mut noise = [0; 64];
+            inner.entropy.fill(&mut noise);
+            store.0.files.shred(&key_path(&uid), &noise).map_err(StoreError::unavailable)?;
+            Ok(receipt)
+        })
+        .await
+        .map_err(StoreError::unavailable)?
+    }
+
+    /// Makes a tenant key; blocks for the root key provider elsewhere than here.
+    pub(crate) async fn make_key(&self, tenant: &str) -> Result<(TenantKeys, WrappedKey), StoreError> {
+        let (inner, tenant) = (Arc::clone(&self.0), tenant.to_owned());
+        let made = spawn_blocking(move || inner.root.new_tenant_key(&tenant, inner.entropy.as_ref()));
+        Ok(made.await.map_err(StoreError::unavailable)??)
+    }
+
+    async fn wrapped(&self, uid: Uid) -> Result<WrappedKey, StoreError> {
+        let store = self.0.store.clone();
+        let read = spawn_blocking(move || read_key(&store, &uid)).await.map_err(StoreError::unavailable)??;
+        read.ok_or(StoreError::KeyMissing { what: "a tenant" })
+    }
+
+    fn close_keys(&self, id: &TenantId) {
+        if let Some(view) = self.open_tenant(id) {
+            view.keys().close(Closed::Disabled);
+        }
+    }
+}
+
+fn state_key(id: &TenantId) -> Key {
+    Key::new(["key-state", id.as_str()])
+}
+
+pub(crate) fn read_key(store: &Store, uid: &Uid) -> Result<Option<WrappedKey>, StoreError> {
+    let content = store.0.files.read(&key_path(uid), KEY_FILE_BYTES_MAX).map_err(StoreError::unavailable)?;
+    content.map(|content| serde_json::from_slice(&content).map_err(|_| StoreError::Damaged)).transpose()
+}
+
+pub(crate) fn write_key(store: &Store, uid: &Uid, wrapped: &WrappedKey) -> Result<(), StoreError> {
+    let content = serde_json::to_vec(wrapped).map_err(StoreError::Form)?;
+    store.0.files.write(&key_path(uid), &content).map_err(StoreError::unavailable)
+}
