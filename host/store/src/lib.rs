@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod blobs;
+mod check;
 mod commit;
 mod directory;
 mod engine;
@@ -18,8 +19,10 @@ mod record;
 mod store;
 mod tenant_store;
 mod tenants;
+mod transfer;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
+pub use check::{Checked, Damage, check};
 pub use directory::made_by as backend_of;
 pub use engine::{Backend, Fault, Faults};
 pub use error::StoreError;
@@ -29,3 +32,4 @@ pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Re
 pub use store::{DiskOptions, Stats, Store};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
+pub use transfer::{Moved, migrate};

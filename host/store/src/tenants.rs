@@ -29,7 +29,7 @@ use crate::tenant_store::{Tenant, TenantStore, value_directory};
 /// What the platform's own area is called where a tenant's name would stand. No tenant can have this name.
 pub const PLATFORM: &str = "_platform";
 
-const PLATFORM_UID: Uid = [0; UID_BYTES];
+pub(crate) const PLATFORM_UID: Uid = [0; UID_BYTES];
 /// LIMIT: longest display name, in bytes.
 const DISPLAY_NAME_BYTES_MAX: usize = 200;
 /// LIMIT: no wrapped key is longer.
@@ -90,15 +90,15 @@ struct Known {
 
 /// A tenant's record as it lies in the platform's area.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct StoredTenant {
+pub(crate) struct StoredTenant {
     #[serde(flatten)]
-    record: TenantRecord,
-    phase: Phase,
+    pub(crate) record: TenantRecord,
+    pub(crate) phase: Phase,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Phase {
+pub(crate) enum Phase {
     Live,
     /// The key is destroyed or about to be; there is no way back.
     Deleting,
@@ -316,7 +316,7 @@ fn tenant_key(id: &TenantId) -> Key {
     Key::new(["tenant", id.as_str()])
 }
 
-fn parse_uid(text: &str) -> Result<Uid, StoreError> {
+pub(crate) fn parse_uid(text: &str) -> Result<Uid, StoreError> {
     HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(StoreError::Damaged)
 }
 
@@ -346,7 +346,7 @@ fn key_path(uid: &Uid) -> String {
     format!("keys/{}", HEXLOWER.encode(uid))
 }
 
-fn read_key(store: &Store, uid: &Uid) -> Result<Option<WrappedKey>, StoreError> {
+pub(crate) fn read_key(store: &Store, uid: &Uid) -> Result<Option<WrappedKey>, StoreError> {
     let content = store.0.files.read(&key_path(uid), KEY_FILE_BYTES_MAX).map_err(StoreError::unavailable)?;
     content.map(|content| serde_json::from_slice(&content).map_err(|_| StoreError::Damaged)).transpose()
 }
