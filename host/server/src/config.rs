@@ -144,11 +144,12 @@ struct FileEngine {
 }
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 10] = [
+const ENVIRONMENT: [(&str, &str); 11] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
     ("LISTEN_PLAIN_HTTP", "listen.plain_http"),
+    ("STORE_BACKEND", "store.backend"),
     ("STORE_PATH", "store.path"),
     ("KEYS_ROOT", "keys.root"),
     ("ENGINE_WORKERS", "engine.workers"),

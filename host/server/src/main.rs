@@ -7,12 +7,13 @@ mod ambient;
 mod config;
 mod doctor;
 mod serve;
+mod store;
 mod wiring;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs};
+use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs, StoreCommand};
 use ringfence_core::Clock;
 
 /// The host's side of the one binary.
@@ -27,6 +28,9 @@ impl Hosted for Host {
     }
     fn doctor(&self, args: &DoctorArgs, format: Format) -> ExitCode {
         doctor::doctor(args, format)
+    }
+    fn store(&self, command: &StoreCommand, format: Format) -> ExitCode {
+        store::store(command, format).unwrap_or_else(|error| report(Err(error)))
     }
     fn config_show(&self, args: &ConfigShowArgs, format: Format) -> ExitCode {
         report(config::show(&args.serve, None).and_then(|shown| {

@@ -178,7 +178,9 @@ impl Check {
             let uid = parse_uid(&stored.record.uid)?;
             match stored.phase {
                 Phase::Deleting => self.leaving.push(uid),
-                Phase::Live => drop(self.unlock(root, uid, stored.record.id.as_str())?),
+                Phase::Live => {
+                    self.unlock(root, uid, stored.record.id.as_str())?;
+                }
             }
         }
         Ok(())
