@@ -20,6 +20,7 @@ mod report;
 mod shares;
 mod stage;
 mod stats;
+mod store;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -45,6 +46,8 @@ enum Bench {
     Density(density::Plan),
     /// Metered CPU time against the kernel's
     Metering(metering::Plan),
+    /// The store: durable writes, reads, sealing, tenants, opening
+    Store(store::Plan),
     /// The victim's caller, in a process of its own
     #[command(hide = true)]
     OpenLoop,
@@ -73,6 +76,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Cold(plan) => cold::run(&plan).await?,
         Bench::Density(plan) => density::run(&plan).await?,
         Bench::Metering(plan) => metering::run(&plan).await?,
+        Bench::Store(plan) => store::run(&plan).await?,
         Bench::OpenLoop => return open_loop::main(),
         Bench::Neighbour => return neighbour::main().await,
         Bench::Plain => return peers::plain_main().await,

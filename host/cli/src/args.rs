@@ -14,9 +14,11 @@ use crate::words::{Lifetime, PluginVersion, VersionRef};
 
 pub use self::groups::command;
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
+pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
 mod groups;
 mod quota;
+mod store;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -132,6 +134,9 @@ pub enum Command {
     Serve(ServeArgs),
     /// Check that this machine can run the host
     Doctor(DoctorArgs),
+    /// The data directory of a host that is stopped
+    #[command(subcommand)]
+    Store(StoreCommand),
 
     /// Sign in to a host and keep the key
     Login(LoginArgs),

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::ui::Ui;
 
+pub use crate::args::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 pub use crate::args::{Cli, Command, ConfigShowArgs, DoctorArgs, ServeArgs};
 pub use crate::environment::{Environment, Secret};
 pub use crate::ui::{Io, Terminal};
@@ -44,6 +45,8 @@ pub trait Hosted {
     fn serve(&self, args: &ServeArgs, format: Format) -> ExitCode;
     /// `ringfence doctor`.
     fn doctor(&self, args: &DoctorArgs, format: Format) -> ExitCode;
+    /// `ringfence store ...`.
+    fn store(&self, command: &StoreCommand, format: Format) -> ExitCode;
     /// `ringfence config show`.
     fn config_show(&self, args: &ConfigShowArgs, format: Format) -> ExitCode;
     /// `ringfence compile-child`: speaks the engine's child protocol on standard input and output.
@@ -82,6 +85,7 @@ pub fn run_with(
     match &cli.command {
         Command::Serve(args) => hosted.serve(args, format),
         Command::Doctor(args) => hosted.doctor(args, format),
+        Command::Store(command) => hosted.store(command, format),
         Command::Config(ConfigCommand::Show(args)) => hosted.config_show(args, format),
         Command::CompileChild => hosted.compile_child(),
         verb => {

@@ -155,6 +155,7 @@ const ENVIRONMENT: [(&str, &str); 11] = [
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
     ("LISTEN_PLAIN_HTTP", "listen.plain_http"),
+    ("STORE_BACKEND", "store.backend"),
     ("STORE_PATH", "store.path"),
     ("KEYS_ROOT", "keys.root"),
     ("KEYS_DESTROY_DELAY_HOURS", "keys.destroy_delay_hours"),

@@ -8,12 +8,13 @@ mod config;
 mod doctor;
 mod serve;
 mod unlock;
+mod store;
 mod wiring;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs};
+use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs, StoreCommand};
 use ringfence_core::Clock;
 
 /// A request takes some two hundred small allocations, and what one thread allocates another often frees: the system's
@@ -33,6 +34,9 @@ impl Hosted for Host {
     }
     fn doctor(&self, args: &DoctorArgs, format: Format) -> ExitCode {
         doctor::doctor(args, format)
+    }
+    fn store(&self, command: &StoreCommand, format: Format) -> ExitCode {
+        store::store(command, format).unwrap_or_else(|error| report(Err(error)))
     }
     fn config_show(&self, args: &ConfigShowArgs, format: Format) -> ExitCode {
         report(config::show(&args.serve, None).and_then(|shown| {

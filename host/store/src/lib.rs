@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod blobs;
+mod check;
 mod commit;
 mod directory;
 mod engine;
@@ -20,8 +21,10 @@ mod store;
 mod tenant_keys;
 mod tenant_store;
 mod tenants;
+mod transfer;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
+pub use check::{Checked, Damage, check};
 pub use directory::made_by as backend_of;
 pub use engine::{Backend, Fault, Faults};
 pub use error::StoreError;
@@ -33,3 +36,4 @@ pub use store::{DiskOptions, Stats, Store};
 pub use tenant_keys::{DestroyRequest, KeyReceipt, KeyStatus, KeyUse, Reseal, TendedKeys};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
+pub use transfer::{Moved, migrate};

@@ -120,16 +120,20 @@ impl Store {
         let files = Files::Memory(Arc::default());
         // INVARIANT: a fresh map has no revision that could be damaged, so starting on it cannot fail; were it to, the
         // store would be closed from the start instead of the process ending.
-        Self::start(Arc::new(MemoryEngine::new(faults)), files.clone(), 0, None).unwrap_or_else(|_| {
-            Self(Arc::new(Shared {
-                engine: Arc::new(MemoryEngine::default()),
-                files,
-                committer: Committer::closed(),
-                counters: Arc::default(),
-                free_bytes_min: 0,
-                lock: Mutex::new(None),
-            }))
-        })
+        Self::start(Arc::new(MemoryEngine::new(faults)), files.clone(), 0, None)
+            .unwrap_or_else(|_| Self::for_reading(Arc::new(MemoryEngine::default()), files))
+    }
+
+    /// A store that refuses every write.
+    pub(crate) fn for_reading(engine: Arc<dyn Engine>, files: Files) -> Self {
+        Self(Arc::new(Shared {
+            engine,
+            files,
+            committer: Committer::closed(),
+            counters: Arc::default(),
+            free_bytes_min: 0,
+            lock: Mutex::new(None),
+        }))
     }
 
     /// Stops taking writes, makes the ones taken durable, and lets go of the files. Other handles answer

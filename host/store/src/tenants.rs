@@ -88,15 +88,15 @@ struct Known {
 
 /// A tenant's record as it lies in the platform's area.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct StoredTenant {
+pub(crate) struct StoredTenant {
     #[serde(flatten)]
-    record: TenantRecord,
-    phase: Phase,
+    pub(crate) record: TenantRecord,
+    pub(crate) phase: Phase,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Phase {
+pub(crate) enum Phase {
     Live,
     /// The key is destroyed or about to be; there is no way back.
     Deleting,

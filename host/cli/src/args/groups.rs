@@ -22,7 +22,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("See", &["logs", "status", "usage", "top", "why"]),
     ("Give", &["grant", "revoke", "grants", "secret", "config"]),
     ("Govern", &["tenant", "quota", "token", "policy", "audit"]),
-    ("Operate", &["serve", "doctor"]),
+    ("Operate", &["serve", "doctor", "store"]),
     ("Self", &["login", "whoami", "use", "completions", "version"]),
 ];
 
@@ -84,6 +84,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("audit export", "ringfence audit export log"),
     ("serve", "ringfence serve --dev --data data\nringfence serve --config ringfence.toml"),
     ("doctor", "ringfence doctor --config ringfence.toml"),
+    ("store migrate", "ringfence store migrate sled redb --data /var/lib/ringfence"),
+    ("store check", "ringfence store check --config ringfence.toml"),
     (
         "login",
         "ringfence login --host http://127.0.0.1:7000 --token-file data/operator.token\n\

@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
 use ringfence_cli::{
-    ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, Terminal, run_with,
+    ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, StoreCommand, Terminal, run_with,
 };
 use ringfence_core::Clock;
 use serde_json::{Value, json};
@@ -52,6 +52,10 @@ impl Hosted for Side {
     }
     fn serve(&self, args: &ServeArgs, format: Format) -> ExitCode {
         self.called.lock().unwrap().push(format!("serve {args:?} {format:?}"));
+        ExitCode::SUCCESS
+    }
+    fn store(&self, _: &StoreCommand, format: Format) -> ExitCode {
+        self.called.lock().unwrap().push(format!("store {format:?}"));
         ExitCode::SUCCESS
     }
     fn doctor(&self, _: &DoctorArgs, format: Format) -> ExitCode {

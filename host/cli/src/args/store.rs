@@ -1,0 +1,43 @@
+//! `store`: what is done to a host's data directory while the host is stopped.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::ServeArgs;
+
+/// `store ...`; answered by the host's side of the binary.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Move the store to another backend; the old database is kept aside
+    Migrate(StoreMigrateArgs),
+    /// Open everything in the store and name what is damaged; changes nothing
+    Check(StoreCheckArgs),
+}
+
+/// A database under the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendArg {
+    /// Log-structured tree, the usual one
+    Sled,
+    /// Copy-on-write tree in one file
+    Redb,
+}
+
+/// `store migrate`.
+#[derive(Debug, Clone, Args)]
+pub struct StoreMigrateArgs {
+    /// What it is on
+    pub from: BackendArg,
+    /// What it shall be on
+    pub to: BackendArg,
+    /// What `serve` takes
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// `store check`.
+#[derive(Debug, Clone, Args)]
+pub struct StoreCheckArgs {
+    /// What `serve` takes
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}

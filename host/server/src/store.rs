@@ -1,0 +1,100 @@
+//! `ringfence store`: moves and checks the data directory of a host that is stopped.
+//!
+//! Must never change a store that a check only looks at, nor delete what a move leaves behind.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use ringfence_cli::{BackendArg, Format, ServeArgs, StoreCommand};
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::{Backend, Checked, DiskOptions, StoreError};
+
+use crate::ambient::SystemEntropy;
+use crate::config::{self, Config};
+
+/// How many rows between two words on how far it is.
+const ROWS_A_WORD: u64 = 100_000;
+
+/// Runs one of the verbs.
+pub fn store(command: &StoreCommand, format: Format) -> Result<ExitCode> {
+    match command {
+        StoreCommand::Migrate(args) => migrate(&load(&args.serve)?, backend(args.from), backend(args.to), format),
+        StoreCommand::Check(args) => check(&load(&args.serve)?, format),
+    }
+}
+
+fn migrate(config: &Config, from: Backend, to: Backend, format: Format) -> Result<ExitCode> {
+    if from == to {
+        bail!("`{from}` to `{to}` is no move");
+    }
+    let started = Instant::now();
+    let mut next = ROWS_A_WORD;
+    let mut progress = |rows_count: u64| {
+        if rows_count >= next {
+            next = rows_count.saturating_add(ROWS_A_WORD);
+            eprintln!("  {rows_count} rows copied after {} s", started.elapsed().as_secs());
+        }
+    };
+    let dir = config.store.path.join("store");
+    let moved = ringfence_store::migrate(&dir, from, to, DiskOptions::RECOMMENDED.cache_bytes, &mut progress)
+        .context("nothing was moved")?;
+    if format == Format::Json {
+        println!("{}", serde_json::to_string(&moved)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "moved {} rows, {} bytes, from {from} to {to} in {} ms",
+        moved.rows_count,
+        moved.bytes,
+        started.elapsed().as_millis()
+    );
+    println!("read back and compared: sha256 {}", moved.sha256);
+    println!("the old database is kept in `{}`; delete it when you no longer need it", moved.kept.display());
+    if config.store.backend != to {
+        println!("before the next start, write into ringfence.toml:\n    [store]\n    backend = \"{to}\"");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(config: &Config, format: Format) -> Result<ExitCode> {
+    let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
+    let root = RootKey::open(&uri).context("the root key is needed to open anything")?;
+    let dir = config.store.path.join("store");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cache_bytes = DiskOptions::RECOMMENDED.cache_bytes;
+    let result: Result<Checked, StoreError> =
+        runtime.block_on(ringfence_store::check(&dir, &root, Arc::new(SystemEntropy), cache_bytes));
+    let checked = result.context("nothing was checked")?;
+    if format == Format::Json {
+        println!("{}", serde_json::to_string(&checked)?);
+    } else {
+        let Checked { tenants_count, records_count, files_count, damage } = &checked;
+        println!("opened {records_count} records and {files_count} files of {tenants_count} tenants");
+        for found in damage {
+            let whose = found.tenant.as_ref().map_or("the store".to_owned(), |tenant| format!("tenant `{tenant}`"));
+            println!("× {whose}: {} ({})", found.what, found.count);
+        }
+        if damage.is_empty() {
+            println!("√ nothing is damaged");
+        }
+    }
+    Ok(if checked.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn load(args: &ServeArgs) -> Result<Config> {
+    // As `serve --dev --data` does: the root key of such a host lies in its data directory.
+    let dev_dir = match (args.dev, &args.data) {
+        (true, Some(data)) => Some(std::path::absolute(data)?),
+        _ => None,
+    };
+    config::load(args, dev_dir.as_deref())
+}
+
+fn backend(arg: BackendArg) -> Backend {
+    match arg {
+        BackendArg::Sled => Backend::Sled,
+        BackendArg::Redb => Backend::Redb,
+    }
+}
