@@ -24,9 +24,9 @@ use crate::record::{SALT_BYTES, TAG_BYTES, cipher};
 /// Plaintext bytes of every chunk but the last.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
-const HEADER: [u8; 2] = [b'S', 1];
-const HEADER_BYTES: usize = HEADER.len() + SALT_BYTES;
-const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
+pub(crate) const HEADER: [u8; 2] = [b'S', 1];
+pub(crate) const HEADER_BYTES: usize = HEADER.len() + SALT_BYTES;
+pub(crate) const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
 const LABEL: &[u8] = b"ringfence/stream/v1";
 
 /// How long a sealed stream of `plaintext_bytes` is.
@@ -36,20 +36,20 @@ pub const fn sealed_stream_bytes(plaintext_bytes: u64) -> u64 {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Inner,
     Last,
 }
 
 /// The key of one stream and how far it has come.
-struct Chunks {
+pub(crate) struct Chunks {
     key: LessSafeKey,
     associated: Vec<u8>,
-    next: u32,
+    pub(crate) next: u32,
 }
 
 impl Chunks {
-    fn new(purpose_key: &[u8], salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
+    pub(crate) fn new(purpose_key: &[u8], salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
         let key = cipher(expand_key(purpose_key, &[LABEL, salt, context])?.as_slice())?;
         Ok(Self { key, associated: [HEADER.as_slice(), context].concat(), next: 0 })
     }
@@ -73,7 +73,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn open(&mut self, sealed: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
+    pub(crate) fn open(&mut self, sealed: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
         let nonce = self.nonce(place)?;
         let plaintext = self
             .key

@@ -14,6 +14,7 @@ use aes_siv::siv::Aes256Siv;
 use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
+use crate::chunk::ChunkOpener;
 use crate::context::{Context, Purpose};
 use crate::derive::{KeyBytes, expand, mac};
 use crate::error::KeysError;
@@ -127,6 +128,18 @@ impl TenantKeys {
     /// Starts opening a stream that was sealed for this place.
     pub fn stream_opener(&self, purpose: Purpose, context: &Context<'_>) -> StreamOpener {
         StreamOpener::new(self.purpose(purpose).seal.clone(), context)
+    }
+
+    /// Starts opening single chunks of a stream that was sealed for this place: `head` is its first
+    /// [`crate::STREAM_HEAD_BYTES`] bytes, `content_bytes` the length of its content as an authentic record has it.
+    pub fn chunk_opener(
+        &self,
+        purpose: Purpose,
+        context: &Context<'_>,
+        head: &[u8],
+        content_bytes: u64,
+    ) -> Result<ChunkOpener, KeysError> {
+        ChunkOpener::new(self.purpose(purpose).seal.as_slice(), context, head, content_bytes)
     }
 
     fn purpose(&self, purpose: Purpose) -> &PurposeKeys {

@@ -17,6 +17,7 @@ mod record;
 mod store;
 mod tenant_store;
 mod tenants;
+mod values;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
 pub use engine::{Fault, Faults};
@@ -27,3 +28,4 @@ pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Re
 pub use store::{SledOptions, Stats, Store};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
+pub use values::{STREAMED_BYTES_MAX, StagedValue, ValueReader, ValueWriter};
