@@ -338,7 +338,7 @@ pub struct WhyArgs {
 pub struct GrantArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets or http
+    /// keyvalue, config, logging, secrets, http, blob or files
     pub capability: Capability,
     /// What it covers: buckets, secret names, or origins
     pub scope: Vec<String>,
@@ -349,7 +349,7 @@ pub struct GrantArgs {
 pub struct RevokeArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets or http
+    /// keyvalue, config, logging, secrets, http, blob or files
     pub capability: Capability,
 }
 

@@ -57,6 +57,12 @@ pub struct NeedsSection {
     /// Origins, `https://api.example.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Vec<String>>,
+    /// Container names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<Vec<String>>,
+    /// Always an empty list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -107,13 +113,16 @@ impl Manifest {
             Capability::Logging => &self.needs.logging,
             Capability::Secrets => &self.needs.secrets,
             Capability::Http => &self.needs.http,
+            Capability::Blob => &self.needs.blob,
+            Capability::Files => &self.needs.files,
         };
         list.as_deref().unwrap_or_default()
     }
 
-    /// Joins what the bytes import with the scopes the manifest asks for.
+    /// Joins what the bytes import with the scopes the manifest asks for, and with `files`, which bytes cannot say.
     pub fn needs(&self, imported: impl IntoIterator<Item = Capability>) -> Needs {
         let mut capabilities: Vec<Capability> = imported.into_iter().collect();
+        capabilities.extend(self.needs.files.is_some().then_some(Capability::Files));
         capabilities.sort_unstable();
         capabilities.dedup();
         Needs(
@@ -128,7 +137,7 @@ impl Manifest {
         for origin in self.asked_scope(Capability::Http) {
             check_origin(origin).map_err(ManifestError::whole)?;
         }
-        for capability in [Capability::Config, Capability::Logging] {
+        for capability in [Capability::Config, Capability::Logging, Capability::Files] {
             if !self.asked_scope(capability).is_empty() {
                 return Err(ManifestError::whole(format!("`{capability}` takes no scope; write `{capability} = []`")));
             }
