@@ -91,3 +91,19 @@ pub mod blobstore {
         require_store_data_send: true,
     });
 }
+
+/// `wasi:filesystem@0.2.x`.
+pub mod filesystem {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/filesystem",
+        imports: { default: async | trappable },
+        with: {
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:filesystem/types.descriptor": crate::files::Descriptor,
+            "wasi:filesystem/types.directory-entry-stream": crate::files::Listing,
+        },
+        require_store_data_send: true,
+    });
+}

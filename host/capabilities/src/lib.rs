@@ -10,6 +10,7 @@ mod bindings;
 mod blobstore;
 mod config;
 mod error;
+mod files;
 mod grants;
 mod guest_logs;
 pub mod http;
@@ -38,5 +39,6 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     config::link(linker)?;
     logging::link(linker)?;
     secrets::link(linker)?;
-    blobstore::link(linker)
+    blobstore::link(linker)?;
+    files::link(linker)
 }

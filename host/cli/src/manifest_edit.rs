@@ -49,7 +49,7 @@ fn is_stated(document: &DocumentMut, capability: Capability) -> bool {
 /// What a need is scoped to until the author says more.
 fn first_scope(capability: Capability) -> Array {
     match capability {
-        Capability::Keyvalue => Array::from_iter(["default"]),
+        Capability::Keyvalue | Capability::Blob => Array::from_iter(["default"]),
         _ => Array::new(),
     }
 }

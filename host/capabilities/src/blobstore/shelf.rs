@@ -98,8 +98,8 @@ impl Shelf<'_> {
     pub(crate) async fn delete(&self, name: &ResourceName, alive: &impl Fn() -> Alive) -> Result<(), BlobError> {
         let found = self.container(name).await?;
         let gone = self.key("gone").number(found.record.number);
-        let ops = vec![Op::delete(found.key), Op::put(gone, Vec::new())];
-        self.store.batch(ops, vec![found.unchanged]).await.map_err(|error| changed(error, name))?;
+        let ops = vec![Op::delete(found.key.clone()), Op::put(gone, Vec::new())];
+        self.store.batch(ops, vec![found.unchanged()]).await.map_err(|error| changed(error, name))?;
         self.remove_gone(alive).await
     }
 
@@ -107,9 +107,9 @@ impl Shelf<'_> {
     pub(crate) async fn clear(&self, name: &ResourceName, alive: &impl Fn() -> Alive) -> Result<(), BlobError> {
         let found = self.container(name).await?;
         let gone = self.key("gone").number(found.record.number);
-        let put = Op::put_json(found.key, &self.new_container(found.record.created_at_s))?;
+        let put = Op::put_json(found.key.clone(), &self.new_container(found.record.created_at_s))?;
         let ops = vec![put, Op::put(gone, Vec::new())];
-        self.store.batch(ops, vec![found.unchanged]).await.map_err(|error| changed(error, name))?;
+        self.store.batch(ops, vec![found.unchanged()]).await.map_err(|error| changed(error, name))?;
         self.remove_gone(alive).await
     }
 
@@ -131,7 +131,7 @@ impl Shelf<'_> {
     pub(crate) async fn put(&self, container: &ResourceName, name: &str, value: StagedValue) -> Result<(), BlobError> {
         let found = self.container(container).await?;
         let (put, content) = self.put_ops(&found, name, value)?;
-        let wrote = self.store.batch_with(vec![put], vec![content], vec![found.unchanged]).await;
+        let wrote = self.store.batch_with(vec![put], vec![content], vec![found.unchanged()]).await;
         wrote.map(drop).map_err(|error| changed(error, container))
     }
 
@@ -147,7 +147,7 @@ impl Shelf<'_> {
         let (put, content) = self.put_ops(&found, name, value)?;
         let (number, was) = (from.record.number, self.content_key(from.record.number, from_name));
         let ops = vec![Op::delete(self.object_key(number, from_name)), Op::delete(was.clone()), put];
-        let unchanged = vec![found.unchanged, from.unchanged, Precondition::Revision(was, revision)];
+        let unchanged = vec![found.unchanged(), from.unchanged(), Precondition::Revision(was, revision)];
         let wrote = self.store.batch_with(ops, vec![content], unchanged).await;
         wrote.map(drop).map_err(|error| changed(error, container))
     }
