@@ -26,12 +26,13 @@ enum Peers {
     None,
 }
 
-const BENCHES: [(&str, Peers, &str); 6] = [
+const BENCHES: [(&str, Peers, &str); 7] = [
     ("http", Peers::Wanted, "requests a second of hello: Ringfence, `wasmtime serve` in three settings, workerd"),
     ("noisy", Peers::Wanted, "a tenant's latency beside ten kinds of hostile neighbour, and on the peers; 12 minutes"),
     ("shares", Peers::None, "CPU time of two saturating tenants of weight 1:3"),
     ("cold", Peers::None, "first answers of 200 plugins after a restart"),
     ("density", Peers::None, "2,000 tenants: start, private memory each, a Zipf load"),
+    ("blob", Peers::None, "an object of 1 GiB through a guest, against cipher and disk"),
     ("metering", Peers::None, "metered CPU time against the kernel's"),
 ];
 

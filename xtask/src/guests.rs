@@ -197,8 +197,9 @@ mod tests {
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
         use Capability::{Blob, Config, Http, Keyvalue, Logging, Secrets};
-        let expected: [(&str, &[Capability]); 10] = [
+        let expected: [(&str, &[Capability]); 11] = [
             ("album", &[Blob]),
+            ("bulk", &[Blob]),
             ("files", &[]),
             ("hello", &[]),
             ("redact", &[]),
