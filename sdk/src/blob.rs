@@ -3,7 +3,7 @@
 //! Objects are streamed both ways: a plugin never holds a whole one unless it collects the body. Must never leave half an
 //! object: what is not finished is not there.
 
-use wstd::io::{AsyncInputStream, AsyncOutputStream, AsyncWrite};
+use wstd::io::{AsyncInputStream, AsyncOutputStream};
 
 use crate::bindings::wasi::blobstore::blobstore;
 use crate::bindings::wasi::blobstore::container::{Container, OutgoingValue};
@@ -54,7 +54,7 @@ impl Blobs {
             .outgoing_value_write_body()
             .map_err(|()| HostError::Failed("too many objects are open".to_owned()))?;
         self.container.write_data(name, &value).map_err(refused)?;
-        let mut out = AsyncOutputStream::new(stream);
+        let out = AsyncOutputStream::new(stream);
         let mut bytes = 0;
         let mut chunks = body.into().chunks();
         while let Some(chunk) = futures_lite::StreamExt::next(&mut chunks).await {

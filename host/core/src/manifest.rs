@@ -244,6 +244,15 @@ cpu_ms = 50
     }
 
     #[test]
+    fn files_are_needed_by_whoever_asks_for_them_and_take_no_names() {
+        let text = |needs: &str| format!("[plugin]\nname = \"a\"\nversion = \"0.1.0\"\n[needs]\n{needs}\n");
+        let manifest = Manifest::parse(&text("files = []")).unwrap();
+        assert_eq!(manifest.needs([]).0, [Need { capability: Capability::Files, scope: Vec::new() }]);
+        assert!(Manifest::parse(&text("")).unwrap().needs([]).0.is_empty());
+        assert!(Manifest::parse(&text("files = [\"/etc\"]")).is_err());
+    }
+
+    #[test]
     fn a_mistyped_key_is_pointed_at_and_mended() {
         let error = Manifest::parse(&VISITS.replace("cpu_ms", "cpu_mss")).unwrap_err();
         assert_eq!(error.message, "unknown key `cpu_mss`, did you mean `cpu_ms`?");

@@ -352,7 +352,10 @@ impl View<'_> {
     fn blob_body(&mut self, value: &Resource<Outgoing>) -> Answer<Resource<DynOutputStream>> {
         let bound = self.bound()?;
         bound.call()?;
-        // Where it goes is said before or after; until then it is counted, but no grant is asked.
+        // Where it goes is said before or after; until then any grant will do.
+        if !bound.grants.has(Capability::Blob) {
+            return Err(BlobError::Said("no container is granted".to_owned()));
+        }
         let nowhere = "unnamed".parse::<ResourceName>().map_err(|error| BlobError::Said(error.to_string()))?;
         let (writer, tied, meter) = (bound.store.value_writer()?, bound.tie(nowhere)?, Arc::clone(&bound.meter));
         let value = self.table.get_mut(value)?;

@@ -140,14 +140,14 @@ impl View<'_> {
     fn reader(&mut self, this: &Resource<Descriptor>, offset: u64) -> Answer<Resource<DynInputStream>> {
         let (tree, node, access) = self.files_file(this)?;
         access.read.check()?;
-        let stream: DynInputStream = Box::new(Reader::new(tree, node, offset, self.bound()?.counted()));
+        let stream: DynInputStream = Box::new(Reader::new(tree, node, offset, self.bound()?.counted()?));
         Ok(self.table.push(stream)?)
     }
 
     fn writer(&mut self, this: &Resource<Descriptor>, at: Option<u64>) -> Answer<Resource<DynOutputStream>> {
         let (tree, node, access) = self.files_file(this)?;
         access.change.check()?;
-        let stream: DynOutputStream = Box::new(Writer::new(tree, node, at, self.bound()?.counted()));
+        let stream: DynOutputStream = Box::new(Writer::new(tree, node, at, self.bound()?.counted()?));
         Ok(self.table.push(stream)?)
     }
 

@@ -131,8 +131,8 @@ impl Bound {
         Ok(self.tree())
     }
 
-    fn counted(&self) -> Counted {
-        Counted { grants: self.grants.clone(), meter: self.meter.clone(), ledger: self.ledger.clone() }
+    fn counted(&self) -> Answer<Counted> {
+        Ok(Counted::new(self.grants.clone(), self.meter.clone(), self.ledger.clone())?)
     }
 }
 

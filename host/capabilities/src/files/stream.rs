@@ -10,24 +10,27 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use ringfence_core::Capability;
-use ringfence_engine::Meter;
+use ringfence_engine::{Held, Meter};
 use tokio::task::JoinHandle;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use super::Failure;
-use super::tree::{Refused, TRANSFER_BYTES_MAX, Tree};
+use super::tree::{Refused, Tree};
 use crate::grants::LiveGrants;
 use crate::quota::Ledger;
 
-/// How much is read ahead.
-const READ_BYTES: usize = 256 << 10;
+/// How much is read ahead, and the most of one write.
+const PIECE_BYTES: usize = 256 << 10;
+/// LIMIT: what the host holds for one stream at most.
+const STREAM_BYTES: u64 = 2 * PIECE_BYTES as u64;
 
 /// What every call of a stream is counted with and may be stopped by.
-#[derive(Clone)]
 pub(crate) struct Counted {
-    pub(crate) grants: LiveGrants,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) ledger: Arc<Ledger>,
+    grants: LiveGrants,
+    meter: Arc<Meter>,
+    ledger: Arc<Ledger>,
+    /// Counted with the guest's memory while the stream lives.
+    _held: Held,
 }
 
 /// Reads a file from a place on.
@@ -66,6 +69,11 @@ enum Writing {
 // === impl Counted ===
 
 impl Counted {
+    pub(crate) fn new(grants: LiveGrants, meter: Arc<Meter>, ledger: Arc<Ledger>) -> wasmtime::Result<Self> {
+        let held = meter.hold(STREAM_BYTES)?;
+        Ok(Self { grants, meter, ledger, _held: held })
+    }
+
     fn enter(&self) -> StreamResult<()> {
         self.meter.host_call().map_err(|error| StreamError::Trap(error.into()))?;
         if !self.grants.has(Capability::Files) {
@@ -94,7 +102,7 @@ impl Reader {
         }
         if matches!(self.state, Reading::Idle) {
             let (tree, node, at) = (self.tree.clone(), self.node, self.at);
-            self.state = Reading::Busy(tokio::spawn(async move { tree.read(node, at, READ_BYTES).await }));
+            self.state = Reading::Busy(tokio::spawn(async move { tree.read(node, at, PIECE_BYTES).await }));
         }
         if let Reading::Busy(task) = &mut self.state {
             let read = std::task::ready!(Pin::new(task).poll(cx)).unwrap_or(Err(Refused::Broken));
@@ -166,7 +174,7 @@ impl Pollable for Writer {
 impl OutputStream for Writer {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.counted.enter()?;
-        if bytes.len() > TRANSFER_BYTES_MAX || !matches!(self.state, Writing::Idle) {
+        if bytes.len() > PIECE_BYTES || !matches!(self.state, Writing::Idle) {
             return Err(StreamError::trap("a write came before it was allowed"));
         }
         if !bytes.is_empty() {
@@ -186,7 +194,7 @@ impl OutputStream for Writer {
         match self.state {
             Writing::Failed(refused) => Err(failed(refused)),
             Writing::Busy(_) => Ok(0),
-            Writing::Idle => Ok(TRANSFER_BYTES_MAX),
+            Writing::Idle => Ok(PIECE_BYTES),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The directory of one plugin as records of its tenant's store: names, nodes and pieces of content, all sealed.
 //!
 //! Under `file/<plugin>`: `entry/<directory>/<name>` says which node a name stands for, `node/<node>` what it is,
-//! `above/<directory>` which directory a directory lies in, `piece/<node>/<number>` holds 64 KiB of a file's content (a piece that is missing or short reads as zeros), and
-//! `gone/<node>` says that the pieces of a node without a name are being removed. The root is node 0 and always there.
+//! `above/<directory>` which directory a directory lies in, `piece/<node>/<number>` holds 64 KiB of a file's content (a
+//! piece that is missing or short reads as zeros), and `gone/<node>` says that the pieces of a node without a name are
+//! being removed. The root is node 0 and always there.
 //! Every act is one batch that holds only while what it was decided on is unchanged, and is tried again when it is not:
 //! a crash leaves it done or not begun. There are no links of either kind, so that a path means one thing.
 //! Must never reach outside `file/<plugin>`: nothing here is a path of the host's.
