@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod blob;
 mod cold;
 mod components;
 mod density;
@@ -44,6 +45,8 @@ enum Bench {
     Cold(cold::Plan),
     /// Many tenants: start, memory, a Zipf load
     Density(density::Plan),
+    /// An object of 1 GiB through a guest, against cipher and disk
+    Blob(blob::Plan),
     /// Metered CPU time against the kernel's
     Metering(metering::Plan),
     /// The store: durable writes, reads, sealing, tenants, opening
@@ -75,6 +78,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Shares(plan) => shares::run(&plan).await?,
         Bench::Cold(plan) => cold::run(&plan).await?,
         Bench::Density(plan) => density::run(&plan).await?,
+        Bench::Blob(plan) => blob::run(&plan).await?,
         Bench::Metering(plan) => metering::run(&plan).await?,
         Bench::Store(plan) => store::run(&plan).await?,
         Bench::OpenLoop => return open_loop::main(),

@@ -14,9 +14,11 @@
 //! that would make it a need of every plugin. `cargo xtask guests` prints the needs of every component it builds.
 #![deny(unsafe_code)]
 
+mod blob;
 mod body;
 mod config;
 mod error;
+mod files;
 mod http;
 mod kv;
 mod log;
@@ -28,10 +30,12 @@ pub mod rt;
 pub mod time;
 
 pub use anyhow::{Context, Error, anyhow, bail, ensure};
+pub use blob::{BlobInfo, Blobs};
 pub use body::Body;
 pub use bytes::Bytes;
 pub use config::Config;
 pub use error::{HostError, Result};
+pub use files::Files;
 pub use http::{Http, HttpRequest, HttpResponse};
 pub use kv::{Keys, Kv};
 pub use log::Log;
@@ -46,5 +50,15 @@ pub use wstd::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 /// Bindings to the interfaces in `wit/`, private so that a plugin reaches them through its parameters only.
 #[allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
 mod bindings {
-    wit_bindgen::generate!({ path: "../wit", world: "capabilities", generate_all });
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "capabilities",
+        // Streams of objects are those of the HTTP bodies, so that the same runtime waits for both.
+        with: {
+            "wasi:io/error@0.2.12": ::wasip2::io::error,
+            "wasi:io/poll@0.2.12": ::wasip2::io::poll,
+            "wasi:io/streams@0.2.12": ::wasip2::io::streams,
+        },
+        generate_all,
+    });
 }

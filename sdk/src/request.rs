@@ -17,7 +17,7 @@ pub struct Call {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing the host can give to a plugin",
     label = "not a need",
-    note = "a plugin's parameters are any of Request, Kv, Http, Log, Config, Secrets"
+    note = "a plugin's parameters are any of Request, Kv, Blobs, Files, Http, Log, Config, Secrets"
 )]
 pub trait FromHost: Sized {
     /// Takes it from the host for this call.

@@ -10,4 +10,5 @@
 
 mod disk_full;
 mod kills;
+mod objects;
 mod peers;

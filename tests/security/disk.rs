@@ -29,6 +29,15 @@ async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
     })
     .await?;
     let component = guest("visits")?;
+    acme.ship("album", "album", "[budget]\ntime_ms = 9000\n", &[("blob", &["default"])]).await?;
+    acme.ship("files", "files", "[needs]\nfiles = []\n", &[("files", &[])]).await?;
+    // Short enough to lie in the database, and long enough for a file of its own.
+    for (plugin, rest) in [("album", "/potoroo-small"), ("album", "/bilby-large"), ("files", "/write?at=/quoll-file")] {
+        let body = "kookaburra-content ".repeat(if rest.contains("large") { 20_000 } else { 50 });
+        let path = format!("/zanzibar/{plugin}{rest}");
+        let stored = acme.admin.call(reqwest::Method::PUT, &path).body(body).send().await?;
+        assert!(stored.status().is_success(), "{path}: {}", stored.status());
+    }
     let (data, key) = (host.data.clone(), acme.admin.key.clone());
     host.stop()?;
 
@@ -43,6 +52,10 @@ async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
         "dingo-value",
         "bilby-member",
         "bandicoot-policy",
+        "potoroo-small",
+        "bilby-large",
+        "quoll-file",
+        "kookaburra-content",
     ]
     .iter()
     .map(|word| word.as_bytes().to_vec())

@@ -196,8 +196,11 @@ mod tests {
 
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
-        use Capability::{Config, Http, Keyvalue, Logging, Secrets};
-        let expected: [(&str, &[Capability]); 8] = [
+        use Capability::{Blob, Config, Http, Keyvalue, Logging, Secrets};
+        let expected: [(&str, &[Capability]); 11] = [
+            ("album", &[Blob]),
+            ("bulk", &[Blob]),
+            ("files", &[]),
             ("hello", &[]),
             ("redact", &[]),
             ("visits", &[Keyvalue]),
@@ -216,7 +219,7 @@ mod tests {
     #[test]
     fn a_manifest_asks_for_what_its_component_imports() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for name in ["hello", "redact", "visits", "webhook"] {
+        for name in ["album", "hello", "redact", "visits", "webhook"] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
             let manifest = ringfence_core::Manifest::parse(&text).unwrap();
             let asked = [
@@ -225,6 +228,7 @@ mod tests {
                 (Capability::Logging, manifest.needs.logging.is_some()),
                 (Capability::Secrets, manifest.needs.secrets.is_some()),
                 (Capability::Http, manifest.needs.http.is_some()),
+                (Capability::Blob, manifest.needs.blob.is_some()),
             ];
             let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
             assert_eq!(asked, needs(&built(name)).unwrap(), "{name}");
@@ -247,7 +251,7 @@ mod tests {
     #[test]
     fn example_plugins_stay_short() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for (name, lines_max) in [("hello", 5), ("redact", 60), ("visits", 60), ("webhook", 60)] {
+        for (name, lines_max) in [("album", 60), ("hello", 5), ("redact", 60), ("visits", 60), ("webhook", 60)] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("src/lib.rs")).unwrap();
             assert!(text.lines().count() <= lines_max, "{name} has {} lines", text.lines().count());
         }

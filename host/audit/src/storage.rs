@@ -1,4 +1,4 @@
-//! What tenants hold in storage, over time: bytes of key-value data times how long they lay there.
+//! What tenants hold in storage, over time: bytes of key-value data, objects and files times how long they lay there.
 //!
 //! Sampled, not counted at every write: what was held at the last look is credited for the time since. A tenant is
 //! weighed again only after its plugins worked on stored values, and so seldom that weighing takes at most a hundredth of
@@ -17,6 +17,8 @@ use crate::usage_sum::{Day, UsageSum};
 const GAP_MAX: Duration = Duration::from_secs(3_600);
 /// How much longer than a weighing took the next one has to wait.
 const REST_FACTOR: u32 = 100;
+/// Where plugins keep data: the capabilities room writes there and nobody else, and the next name is the plugin's.
+const AREAS: [&str; 3] = ["kv", "blob", "file"];
 
 /// What is known of the last look.
 #[derive(Default)]
@@ -84,11 +86,9 @@ impl Metering {
 
     async fn weigh(&self, store: &TenantStore, held: &mut Held) {
         let started = self.0.clock.monotonic();
-        match store.measure(&Key::new(["kv"])).await {
-            Ok(weights) => {
-                // Names below `kv` are plugins' names; the capabilities room writes there and nobody else.
-                let plugins = weights.into_iter().filter_map(|(name, bytes)| Some((name.parse().ok()?, bytes)));
-                held.bytes = plugins.collect();
+        match measure(store).await {
+            Ok(bytes) => {
+                held.bytes = bytes;
                 held.freshness = Freshness::Fresh;
             }
             Err(StoreError::Gone | StoreError::KeyDisabled) => {}
@@ -97,4 +97,17 @@ impl Metering {
         let ended = self.0.clock.monotonic();
         held.rested_at = ended.saturating_add(ended.saturating_sub(started).saturating_mul(REST_FACTOR));
     }
+}
+
+async fn measure(store: &TenantStore) -> Result<BTreeMap<PluginName, u64>, StoreError> {
+    let mut all = BTreeMap::new();
+    for area in AREAS {
+        for (name, bytes) in store.measure(&Key::new([area])).await? {
+            if let Ok(plugin) = name.parse() {
+                let sum: &mut u64 = all.entry(plugin).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+        }
+    }
+    Ok(all)
 }

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use ringfence_core::limits::BLOB_STREAMS_COUNT_MAX;
 use ringfence_core::{Capability, Clock, Entropy, InvocationId, PluginName};
 use ringfence_engine::{Guest, GuestSetup, Meter};
 use ringfence_store::TenantStore;
+use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, ResourceTable};
 
 use crate::error::CapabilitiesError;
@@ -32,6 +34,7 @@ pub struct CapabilitiesConfig {
 pub struct Capabilities {
     outbound: Arc<Outbound>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
 }
 
 /// What one invocation gets.
@@ -57,7 +60,8 @@ pub struct Binding {
 impl Capabilities {
     /// Sets up what all invocations share.
     pub fn new(config: CapabilitiesConfig) -> Result<Self, CapabilitiesError> {
-        Ok(Self { outbound: Outbound::new(config.egress, config.io)?, clock: config.clock })
+        let outbound = Outbound::new(config.egress, config.io)?;
+        Ok(Self { outbound, clock: config.clock, entropy: config.entropy })
     }
 
     /// Binds one invocation.
@@ -81,7 +85,18 @@ impl Capabilities {
         );
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
-        let host = Bound { store, plugin, grants, notebook, meter: Arc::clone(&meter), ledger, cursors: Vec::new() };
+        let host = Bound {
+            store,
+            plugin,
+            grants,
+            notebook,
+            meter: Arc::clone(&meter),
+            ledger,
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            cursors: Vec::new(),
+            blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
+        };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter }
     }
 }
@@ -94,8 +109,12 @@ pub(crate) struct Bound {
     pub(crate) notebook: Arc<Notebook>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
     /// Page tokens that were given to the guest as numbers.
     pub(crate) cursors: Vec<ringfence_store::PageToken>,
+    /// Places for objects that are being read and written.
+    pub(crate) blob_streams: Arc<Semaphore>,
 }
 
 impl Bound {

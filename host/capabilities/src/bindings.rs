@@ -74,3 +74,36 @@ pub mod secrets {
         require_store_data_send: true,
     });
 }
+
+/// `wasi:blobstore@0.2.0-draft`.
+pub mod blobstore {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/blobstore",
+        imports: { default: async | trappable },
+        with: {
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:blobstore/container.container": crate::blobstore::Container,
+            "wasi:blobstore/container.stream-object-names": crate::blobstore::Names,
+            "wasi:blobstore/types.outgoing-value": crate::blobstore::Outgoing,
+            "wasi:blobstore/types.incoming-value": crate::blobstore::Incoming,
+        },
+        require_store_data_send: true,
+    });
+}
+
+/// `wasi:filesystem@0.2.x`.
+pub mod filesystem {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/filesystem",
+        imports: { default: async | trappable },
+        with: {
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
+            "wasi:filesystem/types.descriptor": crate::files::Descriptor,
+            "wasi:filesystem/types.directory-entry-stream": crate::files::Listing,
+        },
+        require_store_data_send: true,
+    });
+}

@@ -1,4 +1,4 @@
-//! What a guest may import: key-value, config, logging, secrets and outgoing HTTP, each checked against a live grant.
+//! What a guest may import: key-value, objects, files, config, logging, secrets and outgoing HTTP, each checked against a live grant.
 //!
 //! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
 //! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
@@ -7,8 +7,10 @@
 
 mod bind;
 mod bindings;
+mod blobstore;
 mod config;
 mod error;
+mod files;
 mod grants;
 mod guest_logs;
 pub mod http;
@@ -36,5 +38,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     keyvalue::link(linker)?;
     config::link(linker)?;
     logging::link(linker)?;
-    secrets::link(linker)
+    secrets::link(linker)?;
+    blobstore::link(linker)?;
+    files::link(linker)
 }

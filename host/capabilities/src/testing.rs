@@ -145,7 +145,10 @@ impl Rig {
             notebook: self.notebook(&meter),
             meter,
             ledger: Arc::clone(&self.ledger),
+            clock: Arc::clone(&self.clock) as _,
+            entropy: Arc::clone(&self.entropy) as _,
             cursors: Vec::new(),
+            blob_streams: Arc::new(tokio::sync::Semaphore::new(ringfence_core::limits::BLOB_STREAMS_COUNT_MAX)),
         };
         TestGuest { bound, table: ResourceTable::new() }
     }

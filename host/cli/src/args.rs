@@ -343,7 +343,7 @@ pub struct WhyArgs {
 pub struct GrantArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets or http
+    /// keyvalue, config, logging, secrets, http, blob or files
     pub capability: Capability,
     /// What it covers: buckets, secret names, or origins
     pub scope: Vec<String>,
@@ -354,7 +354,7 @@ pub struct GrantArgs {
 pub struct RevokeArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets or http
+    /// keyvalue, config, logging, secrets, http, blob or files
     pub capability: Capability,
 }
 

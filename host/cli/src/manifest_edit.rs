@@ -5,7 +5,7 @@
 use ringfence_core::{Capability, Manifest, ManifestError};
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
-/// The manifest's text with `[needs]` naming exactly `imported`, and the component's path when there was none.
+/// The manifest's text with `[needs]` naming exactly `imported`, and `files` where the author asks for it, and the component's path when there was none.
 /// `None` when nothing changes.
 pub fn write_needs(
     text: &str,
@@ -25,7 +25,8 @@ pub fn write_needs(
     let missing: Vec<Capability> = imported.iter().copied().filter(|capability| !stated(*capability)).collect();
     let surplus: Vec<Capability> = Capability::ALL
         .into_iter()
-        .filter(|capability| stated(*capability) && !imported.contains(capability))
+        // Files are the author's to ask for: the bytes cannot say it.
+        .filter(|capability| *capability != Capability::Files && stated(*capability) && !imported.contains(capability))
         .collect();
     if !missing.is_empty() && document.get("needs").is_none() {
         document.insert("needs", Item::Table(Table::new()));
@@ -49,7 +50,7 @@ fn is_stated(document: &DocumentMut, capability: Capability) -> bool {
 /// What a need is scoped to until the author says more.
 fn first_scope(capability: Capability) -> Array {
     match capability {
-        Capability::Keyvalue => Array::from_iter(["default"]),
+        Capability::Keyvalue | Capability::Blob => Array::from_iter(["default"]),
         _ => Array::new(),
     }
 }
@@ -81,6 +82,13 @@ mod tests {
     fn a_manifest_that_is_right_is_not_touched() {
         let once = edit(TEXT, &[Capability::Config, Capability::Http]).unwrap();
         assert_eq!(edit(&once, &[Capability::Config, Capability::Http]), None);
+    }
+
+    #[test]
+    fn files_stay_though_no_byte_says_so() {
+        let text = "[plugin]\nname = \"a\"\nversion = \"0.1.0\"\ncomponent = \"a.wasm\"\n\n[needs]\nfiles = []\n";
+        assert_eq!(edit(text, &[]), None);
+        assert!(edit(text, &[Capability::Http]).unwrap().contains("files = []"));
     }
 
     #[test]

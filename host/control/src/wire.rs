@@ -45,7 +45,7 @@ pub struct Problem {
 /// One need beside what is granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NeedState {
-    /// `keyvalue`, `config`, `logging`, `secrets` or `http`.
+    /// `keyvalue`, `config`, `logging`, `secrets`, `http`, `blob` or `files`.
     pub capability: String,
     /// One named thing of a scoped capability; absent when the whole capability is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]

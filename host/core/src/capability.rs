@@ -25,11 +25,17 @@ pub enum Capability {
     Secrets,
     /// Outgoing HTTP (`wasi:http/outgoing-handler` and `client`). Scope: origins such as `https://api.example.com`.
     Http,
+    /// Large objects of the plugin (`wasi:blobstore`). Scope: container names.
+    Blob,
+    /// A directory of the plugin's own (`wasi:filesystem`). No scope. Every component that uses a standard library imports
+    /// the interface, so it is the manifest that asks for it; without a grant the directory is not there.
+    Files,
 }
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 5] = [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http];
+    pub const ALL: [Self; 7] =
+        [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http, Self::Blob, Self::Files];
 
     /// The word used in grants, manifests, the API and errors.
     pub const fn as_str(self) -> &'static str {
@@ -39,12 +45,14 @@ impl Capability {
             Self::Logging => "logging",
             Self::Secrets => "secrets",
             Self::Http => "http",
+            Self::Blob => "blob",
+            Self::Files => "files",
         }
     }
 
     /// Whether a grant of it names what it covers. An unscoped capability is granted whole.
     pub const fn is_scoped(self) -> bool {
-        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http)
+        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob)
     }
 
     /// The capability an import of the component model stands for, by interface name without its version
@@ -53,6 +61,7 @@ impl Capability {
         let (package, _) = interface.split_once('/').unwrap_or((interface, ""));
         match (package, interface) {
             ("wasi:keyvalue", _) => Some(Self::Keyvalue),
+            ("wasi:blobstore", _) => Some(Self::Blob),
             ("wasi:config", _) => Some(Self::Config),
             ("wasi:logging", _) => Some(Self::Logging),
             (_, "ringfence:plugin/secrets") => Some(Self::Secrets),
@@ -70,12 +79,14 @@ impl fmt::Display for Capability {
 
 impl FromStr for Capability {
     type Err = WordError;
-    /// Accepts the short words people type, `kv` and `log`, beside the full ones.
+    /// Accepts the words people type as well, such as `kv` and `log`, beside the full ones.
     fn from_str(text: &str) -> Result<Self, WordError> {
         let word = match text {
             "kv" => "keyvalue",
             "log" => "logging",
             "secret" => "secrets",
+            "blobs" | "blobstore" => "blob",
+            "file" | "filesystem" => "files",
             other => other,
         };
         Self::ALL.into_iter().find(|c| c.as_str() == word).ok_or_else(|| WordError::capability(text))

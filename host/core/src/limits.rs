@@ -34,6 +34,12 @@ pub const SLOT_WAIT_MS_MAX: u64 = 5_000;
 pub const KV_KEY_BYTES_MAX: usize = 1_024;
 /// Most bytes of one value of a guest's key-value bucket.
 pub const KV_VALUE_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of the name of a guest's object.
+pub const BLOB_NAME_BYTES_MAX: usize = 1_024;
+/// Most bytes of an object that a guest may ask for in one piece; longer ones are read as a stream.
+pub const BLOB_WHOLE_BYTES_MAX: u64 = 16 << 20;
+/// Most objects that one invocation may have open for reading and writing together.
+pub const BLOB_STREAMS_COUNT_MAX: usize = 16;
 /// Most bytes of a secret.
 pub const SECRET_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of one guest log line; longer ones are cut and say so.

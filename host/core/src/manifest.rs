@@ -57,6 +57,12 @@ pub struct NeedsSection {
     /// Origins, `https://api.example.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Vec<String>>,
+    /// Container names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob: Option<Vec<String>>,
+    /// Always an empty list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -107,13 +113,16 @@ impl Manifest {
             Capability::Logging => &self.needs.logging,
             Capability::Secrets => &self.needs.secrets,
             Capability::Http => &self.needs.http,
+            Capability::Blob => &self.needs.blob,
+            Capability::Files => &self.needs.files,
         };
         list.as_deref().unwrap_or_default()
     }
 
-    /// Joins what the bytes import with the scopes the manifest asks for.
+    /// Joins what the bytes import with the scopes the manifest asks for, and with `files`, which bytes cannot say.
     pub fn needs(&self, imported: impl IntoIterator<Item = Capability>) -> Needs {
         let mut capabilities: Vec<Capability> = imported.into_iter().collect();
+        capabilities.extend(self.needs.files.is_some().then_some(Capability::Files));
         capabilities.sort_unstable();
         capabilities.dedup();
         Needs(
@@ -128,7 +137,7 @@ impl Manifest {
         for origin in self.asked_scope(Capability::Http) {
             check_origin(origin).map_err(ManifestError::whole)?;
         }
-        for capability in [Capability::Config, Capability::Logging] {
+        for capability in [Capability::Config, Capability::Logging, Capability::Files] {
             if !self.asked_scope(capability).is_empty() {
                 return Err(ManifestError::whole(format!("`{capability}` takes no scope; write `{capability} = []`")));
             }
@@ -232,6 +241,15 @@ cpu_ms = 50
         let needs = manifest.needs([Capability::Logging, Capability::Keyvalue, Capability::Keyvalue]);
         assert_eq!(needs.0.len(), 2);
         assert_eq!(needs.0.first().unwrap().scope, vec!["default".to_owned()]);
+    }
+
+    #[test]
+    fn files_are_needed_by_whoever_asks_for_them_and_take_no_names() {
+        let text = |needs: &str| format!("[plugin]\nname = \"a\"\nversion = \"0.1.0\"\n[needs]\n{needs}\n");
+        let manifest = Manifest::parse(&text("files = []")).unwrap();
+        assert_eq!(manifest.needs([]).0, [Need { capability: Capability::Files, scope: Vec::new() }]);
+        assert!(Manifest::parse(&text("")).unwrap().needs([]).0.is_empty());
+        assert!(Manifest::parse(&text("files = [\"/etc\"]")).is_err());
     }
 
     #[test]

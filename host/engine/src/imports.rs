@@ -6,6 +6,9 @@ use wasmtime::component::Component;
 
 /// Interfaces the host offers, without their versions.
 const OFFERED: &[&str] = &[
+    "wasi:blobstore/blobstore",
+    "wasi:blobstore/container",
+    "wasi:blobstore/types",
     "wasi:cli/environment",
     "wasi:cli/exit",
     "wasi:cli/stderr",

@@ -26,8 +26,8 @@ use crate::tenant::TenantKeys;
 pub const CHUNK_BYTES: usize = 64 << 10;
 
 pub(crate) const MAGIC: u8 = b'S';
-const HEADER_BYTES: usize = 2 + SALT_BYTES;
-const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
+pub(crate) const HEADER_BYTES: usize = 2 + SALT_BYTES;
+pub(crate) const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
 const LABEL: &[u8] = b"ringfence/stream/v1";
 
 /// How long a sealed stream of `plaintext_bytes` is.
@@ -37,20 +37,20 @@ pub const fn sealed_stream_bytes(plaintext_bytes: u64) -> u64 {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Inner,
     Last,
 }
 
 /// The key of one stream and how far it has come.
-struct Chunks {
+pub(crate) struct Chunks {
     key: LessSafeKey,
     associated: Vec<u8>,
-    next: u32,
+    pub(crate) next: u32,
 }
 
 impl Chunks {
-    fn new(purpose_key: &[u8], version: u8, salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
+    pub(crate) fn new(purpose_key: &[u8], version: u8, salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
         let key = cipher(expand_key(purpose_key, &[LABEL, salt, context])?.as_slice())?;
         Ok(Self { key, associated: [&[MAGIC, version], context].concat(), next: 0 })
     }
@@ -74,7 +74,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn open(&mut self, sealed: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
+    pub(crate) fn open(&mut self, sealed: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
         let nonce = self.nonce(place)?;
         let plaintext = self
             .key

@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
+use crate::chunk::ChunkOpener;
 use crate::context::{Context, Purpose};
 use crate::derive::{KeyBytes, expand, mac};
 use crate::error::KeysError;
@@ -233,6 +234,18 @@ impl TenantKeys {
     /// Starts opening a stream that was sealed for this place.
     pub fn stream_opener(&self, purpose: Purpose, context: &Context<'_>) -> StreamOpener {
         StreamOpener::new(self.clone(), purpose, context)
+    }
+
+    /// Starts opening single chunks of a stream that was sealed for this place: `head` is its first
+    /// [`crate::STREAM_HEAD_BYTES`] bytes, `content_bytes` the length of its content as an authentic record has it.
+    pub fn chunk_opener(
+        &self,
+        purpose: Purpose,
+        context: &Context<'_>,
+        head: &[u8],
+        content_bytes: u64,
+    ) -> Result<ChunkOpener, KeysError> {
+        ChunkOpener::new(self, purpose, context, head, content_bytes)
     }
 
     /// The key of a stream of this version, for the time it takes to derive the stream's own.

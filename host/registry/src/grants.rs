@@ -9,10 +9,10 @@ use crate::record::VersionRecord;
 
 /// LIMIT: most names that the grants of one plugin hold together.
 const SCOPE_COUNT_MAX: usize = 256;
-/// The bucket that a key-value grant without a name covers.
+/// The bucket and the container that a grant without a name covers.
 const DEFAULT_BUCKET: &str = "default";
 
-/// Checks a grant as asked for. A key-value grant that names no bucket means `default`.
+/// Checks a grant as asked for. A grant of key-value or objects that names nothing means `default`.
 pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
     let capability = grant.capability;
     let bad = |why: String| RegistryError::BadGrant { capability, why };
@@ -24,7 +24,7 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
         };
     }
     match (capability, grant.scope.is_empty()) {
-        (Capability::Keyvalue, true) => grant.scope.push(DEFAULT_BUCKET.to_owned()),
+        (Capability::Keyvalue | Capability::Blob, true) => grant.scope.push(DEFAULT_BUCKET.to_owned()),
         (Capability::Http, true) => {
             return Err(bad("name the origins it covers, such as `https://api.example.com`".to_owned()));
         }

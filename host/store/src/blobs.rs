@@ -25,7 +25,7 @@ use crate::tenant_store::Tenant;
 pub const BLOB_BYTES_MAX: u64 = 1 << 30;
 
 /// How much is gathered before it is sealed and written.
-const WRITE_BYTES: usize = 256 << 10;
+pub(crate) const WRITE_BYTES: usize = 256 << 10;
 /// How much is read at a time.
 pub(crate) const READ_BYTES: usize = 256 << 10;
 
@@ -297,7 +297,7 @@ fn not_found(error: io::Error) -> StoreError {
     if error.kind() == io::ErrorKind::NotFound { StoreError::Missing } else { StoreError::unavailable(error) }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     spawn_blocking(act).await.map_err(StoreError::unavailable)?

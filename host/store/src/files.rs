@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, File, FileExt, OpenOptions, OpenOptionsExt};
 
 /// What a file is called until it is whole.
 const PART: &str = ".part";
@@ -277,6 +277,27 @@ impl Drop for FileWriter {
 pub(crate) enum FileReader {
     Disk(File),
     Memory { content: Arc<Vec<u8>>, at: usize },
+}
+
+impl FileReader {
+    /// Bytes of the whole file.
+    pub(crate) fn length(&self) -> io::Result<u64> {
+        match self {
+            Self::Disk(file) => Ok(file.metadata()?.len()),
+            Self::Memory { content, .. } => Ok(content.len() as u64),
+        }
+    }
+
+    /// Fills `into` from the byte `from` on, or fails where the file ends before.
+    pub(crate) fn read_exact_at(&self, into: &mut [u8], from: u64) -> io::Result<()> {
+        match self {
+            Self::Disk(file) => file.read_exact_at(into, from),
+            Self::Memory { content, .. } => {
+                let from = usize::try_from(from).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+                content.get(from..).unwrap_or_default().read_exact(into)
+            }
+        }
+    }
 }
 
 impl Read for FileReader {

@@ -160,6 +160,12 @@ pub(crate) fn look_ahead(
     check(tenant, before, before.saturating_sub(gone).saturating_add(added))
 }
 
+/// Whether a value that is on its way to a file may grow, with all others that are on theirs counted as held.
+pub(crate) fn check_staged(engine: &dyn Engine, tenant: &Tenant, staged_bytes: u64) -> Result<(), StoreError> {
+    let before = read(engine, &tenant.uid)?.unwrap_or(0);
+    check(tenant, before, before.saturating_add(staged_bytes))
+}
+
 fn check(tenant: &Tenant, before: u64, after: u64) -> Result<(), StoreError> {
     let bytes_max = tenant.held_bytes_max.load(Ordering::Relaxed);
     if after > before && after > bytes_max {

@@ -22,6 +22,7 @@ mod tenant_keys;
 mod tenant_store;
 mod tenants;
 mod transfer;
+mod values;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
 pub use check::{Checked, Damage, check};
@@ -37,3 +38,4 @@ pub use tenant_keys::{DestroyRequest, KeyReceipt, KeyStatus, KeyUse, Reseal, Ten
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};
+pub use values::{STREAMED_BYTES_MAX, StagedValue, ValueReader, ValueWriter};

@@ -28,6 +28,7 @@ use crate::record::{
 };
 use crate::store::Store;
 use crate::tenants::TenantState;
+use crate::values::StagedValue;
 
 /// LIMIT: most changes and most preconditions of one batch.
 const BATCH_COUNT_MAX: usize = 1_000;
@@ -36,7 +37,7 @@ const BATCH_BYTES_MAX: usize = 128 << 20;
 /// LIMIT: a page ends after the record that reaches this many bytes.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 /// LIMIT: how often a read starts over because a large value was replaced under it.
-const READ_ATTEMPTS_MAX: usize = 8;
+pub(crate) const READ_ATTEMPTS_MAX: usize = 8;
 
 const GONE: u8 = 255;
 
@@ -56,6 +57,8 @@ pub(crate) struct Tenant {
     /// What the tenant may hold, and how often more was refused.
     pub(crate) held_bytes_max: AtomicU64,
     pub(crate) held_refused_count: AtomicU64,
+    /// Bytes of values that are on their way to files and not held yet.
+    pub(crate) staged_bytes: AtomicU64,
     state: AtomicU8,
 }
 
@@ -74,6 +77,7 @@ impl Tenant {
             entropy,
             held_bytes_max: AtomicU64::new(u64::MAX),
             held_refused_count: AtomicU64::new(0),
+            staged_bytes: AtomicU64::new(0),
             state: AtomicU8::new(state as u8),
         }
     }
@@ -176,6 +180,17 @@ impl TenantStore {
     /// Writes all of `ops` or nothing, if all of `preconditions` hold; resolves once it is durable. Dropping the future
     /// does not undo it. After [`StoreError::Unavailable`] the batch may or may not be there.
     pub async fn batch(&self, ops: Vec<Op>, preconditions: Vec<Precondition>) -> Result<Commit, StoreError> {
+        self.batch_with(ops, Vec::new(), preconditions).await
+    }
+
+    /// As [`TenantStore::batch`], with values that were streamed before; of several changes to one key theirs counts.
+    /// Whatever goes wrong, a staged value that was not written leaves nothing.
+    pub async fn batch_with(
+        &self,
+        ops: Vec<Op>,
+        staged: Vec<(Key, StagedValue)>,
+        preconditions: Vec<Precondition>,
+    ) -> Result<Commit, StoreError> {
         self.tenant.check_alive()?;
         check_size(&ops, &preconditions)?;
         let checks =
@@ -195,6 +210,15 @@ impl TenantStore {
                 counted.insert(stored_key.clone());
             }
             values.insert(stored_key, value);
+        }
+        let mut streamed = Vec::with_capacity(staged.len());
+        for (key, value) in staged {
+            let stored_key = self.seal(&key)?;
+            if key.is_counted() {
+                counted.insert(stored_key.clone());
+            }
+            values.remove(&stored_key);
+            streamed.push((stored_key, value));
         }
         // Before any file is written: what is refused must not cost the disk anything. The commit thread counts again.
         held::look_ahead(&*self.store.0.engine, &self.tenant, &values, &counted, hold)?;
@@ -221,6 +245,14 @@ impl TenantStore {
             };
             batch.writes.insert(key, payload);
         }
+        // Their room is kept until the batch is through.
+        let mut rooms = Vec::with_capacity(streamed.len());
+        for (key, value) in streamed {
+            let (payload, ids, room) = value.into_parts();
+            batch.files.ids.extend(ids);
+            batch.writes.insert(key, Some(payload));
+            rooms.push(room);
+        }
         self.store.0.committer.commit(batch).await
     }
 
@@ -241,7 +273,7 @@ impl TenantStore {
         self.batch(vec![Op::put_json(key.clone(), value)?], Vec::new()).await
     }
 
-    fn seal(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn seal(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
         key.seal(&self.tenant.keys, &self.tenant.uid)
     }
 
@@ -253,7 +285,7 @@ impl TenantStore {
         })
     }
 
-    fn random_id(&self) -> [u8; 16] {
+    pub(crate) fn random_id(&self) -> [u8; 16] {
         let mut id = [0; 16];
         self.tenant.entropy.fill(&mut id);
         id
@@ -325,11 +357,14 @@ impl TenantStore {
     /// The value in a file; none when the file is gone, which happens when the value is replaced in that moment.
     pub(crate) fn read_file(&self, file: FileRef) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let Tenant { uid, keys, .. } = &*self.tenant;
+        if file.bytes > VALUE_BYTES_MAX as u64 {
+            return Err(StoreError::TooLarge { what: "a value read whole", max: VALUE_BYTES_MAX as u64 });
+        }
         let mut reader = match self.store.0.files.open(&value_path(uid, &file.id)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(StoreError::unavailable)?,
         };
-        let length = usize::try_from(file.bytes).ok().filter(|n| *n <= VALUE_BYTES_MAX).ok_or(StoreError::Damaged)?;
+        let length = usize::try_from(file.bytes).map_err(|_| StoreError::Damaged)?;
         let mut value = Zeroizing::new(Vec::with_capacity(length));
         let mut opener = keys.stream_opener(Purpose::Blob, &value_context(keys, &file.id));
         let mut buffer = vec![0_u8; READ_BYTES];

@@ -1,0 +1,281 @@
+//! The streams of objects: a guest's writes on their way to the store, and the store's pieces on their way to a guest.
+//!
+//! While one piece is sealed or opened on the blocking threads, the guest fills or empties the next. Must never hold more
+//! than [`STREAM_BYTES`] for a stream, and asks for the grant at every call.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use ringfence_core::{Capability, ResourceName};
+use ringfence_engine::{Held, Meter};
+use ringfence_store::{StagedValue, StoreError, ValueReader, ValueWriter};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
+
+use super::BlobError;
+use crate::grants::LiveGrants;
+
+/// How much of a guest's writes is handed on at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// LIMIT: what the host holds for one stream at most: a piece that is gathered, one on its way, and its sealed form.
+pub(crate) const STREAM_BYTES: u64 = 1 << 20;
+/// So many bytes count as one operation on a stored value.
+const OPERATION_BYTES: u64 = 1 << 20;
+
+/// What a stream is counted with and may be stopped by; kept as long as the stream.
+pub(crate) struct Tied {
+    pub(crate) container: ResourceName,
+    pub(crate) grants: LiveGrants,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _held: Held,
+    /// Bytes until the next operation is counted.
+    pub(crate) uncounted: u64,
+}
+
+/// A guest's writes on their way. Shared by the stream and the value it is the body of.
+#[derive(Clone)]
+pub(crate) struct Pipe(Arc<Mutex<Filling>>);
+
+struct Filling {
+    state: Writing,
+    gathered: BytesMut,
+}
+
+enum Writing {
+    Idle(ValueWriter),
+    Busy(JoinHandle<Result<ValueWriter, StoreError>>),
+    Failed(String),
+    /// Finished or dropped.
+    Over,
+}
+
+/// The stream a guest writes an object's bytes to.
+pub(crate) struct Sink {
+    pipe: Pipe,
+    meter: Arc<Meter>,
+    uncounted: u64,
+}
+
+/// The stream a guest reads an object's bytes from.
+pub(crate) struct Source {
+    state: Reading,
+    ready: Bytes,
+    from: u64,
+    end: u64,
+    tied: Tied,
+}
+
+enum Reading {
+    Idle(ValueReader),
+    Busy(JoinHandle<Result<(ValueReader, Bytes), StoreError>>),
+    Failed(String),
+    Over,
+}
+
+// === impl Tied ===
+
+impl Tied {
+    fn check(&self) -> StreamResult<()> {
+        if self.grants.covers(Capability::Blob, self.container.as_str()) {
+            Ok(())
+        } else {
+            Err(StreamError::LastOperationFailed(wasmtime::Error::msg(BlobError::denied(&self.container).words())))
+        }
+    }
+}
+
+fn count(meter: &Meter, uncounted: &mut u64, bytes: usize) -> StreamResult<()> {
+    *uncounted = uncounted.saturating_add(bytes as u64);
+    while *uncounted >= OPERATION_BYTES {
+        *uncounted -= OPERATION_BYTES;
+        meter.storage_op();
+        meter.host_call().map_err(|error| StreamError::Trap(error.into()))?;
+    }
+    Ok(())
+}
+
+fn failed(why: &str) -> StreamError {
+    StreamError::LastOperationFailed(wasmtime::format_err!("{why}"))
+}
+
+// === impl Pipe ===
+
+impl Pipe {
+    pub(crate) fn new(writer: ValueWriter) -> Self {
+        Self(Arc::new(Mutex::new(Filling { state: Writing::Idle(writer), gathered: BytesMut::new() })))
+    }
+
+    pub(crate) fn sink(&self, meter: Arc<Meter>) -> Sink {
+        Sink { pipe: self.clone(), meter, uncounted: 0 }
+    }
+
+    /// Waits for what is on its way, writes the rest and ends the value. The stream, if it is still there, is closed.
+    pub(crate) async fn finish(&self) -> Result<StagedValue, BlobError> {
+        poll_fn(|cx| self.filling().settle(cx)).await;
+        let (state, gathered) = {
+            let mut filling = self.filling();
+            (std::mem::replace(&mut filling.state, Writing::Over), filling.gathered.split().freeze())
+        };
+        match state {
+            Writing::Idle(mut writer) => {
+                writer.write(gathered).await?;
+                Ok(writer.finish().await?)
+            }
+            Writing::Failed(why) => Err(BlobError::Said(why)),
+            Writing::Busy(_) | Writing::Over => Err(BlobError::Said("the value is finished already".to_owned())),
+        }
+    }
+
+    fn filling(&self) -> MutexGuard<'_, Filling> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Filling {
+    /// Waits until no piece is on its way.
+    fn settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Writing::Busy(task) = &mut self.state {
+            let wrote = std::task::ready!(Pin::new(task).poll(cx));
+            self.state = match wrote.map_err(|_stopped| "the write was stopped".to_owned()) {
+                Ok(Ok(writer)) => Writing::Idle(writer),
+                Ok(Err(error)) => Writing::Failed(BlobError::from(error).words()),
+                Err(why) => Writing::Failed(why),
+            };
+        }
+        Poll::Ready(())
+    }
+
+    /// Hands on what is gathered, when it is enough and nothing is on its way.
+    fn hand_on(&mut self) {
+        if self.gathered.len() < PIECE_BYTES || !matches!(self.state, Writing::Idle(_)) {
+            return;
+        }
+        if let Writing::Idle(mut writer) = std::mem::replace(&mut self.state, Writing::Over) {
+            let piece = self.gathered.split().freeze();
+            self.state = Writing::Busy(tokio::spawn(async move { writer.write(piece).await.map(|()| writer) }));
+        }
+    }
+}
+
+// === impl Sink ===
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Sink {
+    async fn ready(&mut self) {
+        poll_fn(|cx| {
+            let mut filling = self.pipe.filling();
+            if filling.gathered.len() < PIECE_BYTES { Poll::Ready(()) } else { filling.settle(cx) }
+        })
+        .await;
+    }
+}
+
+impl OutputStream for Sink {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        count(&self.meter, &mut self.uncounted, bytes.len())?;
+        let mut filling = self.pipe.filling();
+        // A guest that does not ask how much it may write ends here, and not in the host's memory.
+        if filling.gathered.len().saturating_add(bytes.len()) > PIECE_BYTES {
+            return Err(StreamError::trap("a write was longer than was allowed"));
+        }
+        filling.gathered.extend_from_slice(&bytes);
+        let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
+        filling.hand_on();
+        Ok(())
+    }
+
+    /// What is written is durable with the object, at its end.
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        let mut filling = self.pipe.filling();
+        let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
+        filling.hand_on();
+        match &filling.state {
+            Writing::Failed(why) => Err(failed(why)),
+            Writing::Over => Err(StreamError::Closed),
+            Writing::Idle(_) | Writing::Busy(_) => Ok(PIECE_BYTES.saturating_sub(filling.gathered.len())),
+        }
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// A stream of the bytes from `from` until before `end`.
+    pub(crate) fn new(reader: ValueReader, from: u64, end: u64, tied: Tied) -> Self {
+        let mut source = Self { state: Reading::Idle(reader), ready: Bytes::new(), from, end, tied };
+        source.fetch();
+        source
+    }
+
+    /// Fetches the next piece, when nothing is on its way.
+    fn fetch(&mut self) {
+        match std::mem::replace(&mut self.state, Reading::Over) {
+            Reading::Idle(mut reader) if self.from < self.end => {
+                let (from, count) = (self.from, self.end - self.from);
+                self.state = Reading::Busy(tokio::spawn(async move {
+                    let piece = reader.read_at(from, count).await?;
+                    Ok((reader, piece))
+                }));
+            }
+            Reading::Idle(_) => {}
+            other => self.state = other,
+        }
+    }
+
+    /// Takes the piece that was on its way as the one to give, and fetches the next.
+    fn settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.ready.is_empty() {
+            return Poll::Ready(());
+        }
+        if let Reading::Busy(task) = &mut self.state {
+            let read = std::task::ready!(Pin::new(task).poll(cx));
+            match read.map_err(|_stopped| "the read was stopped".to_owned()) {
+                Ok(Ok((_, piece))) if piece.is_empty() => {
+                    self.state = Reading::Failed("the object ends early".to_owned())
+                }
+                Ok(Ok((reader, piece))) => {
+                    self.from = self.from.saturating_add(piece.len() as u64);
+                    self.ready = piece;
+                    self.state = Reading::Idle(reader);
+                    self.fetch();
+                }
+                Ok(Err(error)) => self.state = Reading::Failed(BlobError::from(error).words()),
+                Err(why) => self.state = Reading::Failed(why),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Source {
+    async fn ready(&mut self) {
+        poll_fn(|cx| self.settle(cx)).await;
+    }
+}
+
+impl InputStream for Source {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        self.tied.check()?;
+        let _ = self.settle(&mut Context::from_waker(Waker::noop()));
+        if self.ready.is_empty() {
+            return match &self.state {
+                Reading::Over => Err(StreamError::Closed),
+                Reading::Failed(why) => Err(failed(why)),
+                Reading::Idle(_) | Reading::Busy(_) => Ok(Bytes::new()),
+            };
+        }
+        let piece = self.ready.split_to(size.min(self.ready.len()));
+        count(&self.tied.meter, &mut self.tied.uncounted, piece.len())?;
+        Ok(piece)
+    }
+}

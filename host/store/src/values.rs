@@ -1,0 +1,486 @@
+//! Values of any length, streamed: written piece by piece before the batch that names them, read from any place.
+//!
+//! A [`ValueWriter`] keeps a short value in memory and seals a long one into a file of its own as it comes; a batch with
+//! the [`StagedValue`] makes it a record's value, at once and whole, and whoever reads the old value reads it to its end.
+//! A [`ValueReader`] opens only the chunks it is asked for; the length comes from the sealed record, so that a cut,
+//! extended or reordered file is refused. Must never leave a byte of a value that no batch named, nor let values that are
+//! on their way fill the disk beyond what the tenant may hold.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use ringfence_keys::{
+    CHUNK_BYTES, ChunkOpener, Purpose, STREAM_HEAD_BYTES, StreamSealer, Zeroizing, sealed_stream_bytes,
+};
+
+use crate::blobs::{READ_BYTES, WRITE_BYTES, blocking};
+use crate::commit::{Payload, PendingFiles};
+use crate::error::StoreError;
+use crate::files::{FileReader, FileWriter};
+use crate::held;
+use crate::key::Key;
+use crate::record::{Content, FileRef, INLINE_BYTES_MAX, Stored};
+use crate::tenant_store::{READ_ATTEMPTS_MAX, Tenant, TenantStore, value_context, value_path};
+
+/// LIMIT: most bytes of one streamed value (64 GiB).
+pub const STREAMED_BYTES_MAX: u64 = 64 << 30;
+
+/// A value on its way. Dropped before its batch, it leaves nothing.
+pub struct ValueWriter {
+    store: TenantStore,
+    to: To,
+    gathered: Zeroizing<Vec<u8>>,
+    bytes: u64,
+    room: Room,
+}
+
+enum To {
+    /// It may still be short enough to lie in the database.
+    Memory,
+    File(Box<Sealing>),
+    /// A piece is being written, or could not be.
+    Broken,
+}
+
+struct Sealing {
+    sealer: StreamSealer,
+    file: FileWriter,
+    id: [u8; 16],
+}
+
+/// A whole value that no record names yet.
+pub struct StagedValue {
+    payload: Payload,
+    pending: PendingFiles,
+    bytes: u64,
+    room: Room,
+}
+
+/// A value being read, as it was when it was opened.
+pub struct ValueReader {
+    store: TenantStore,
+    /// None while a piece is being read, and for good after a failure.
+    from: Option<From>,
+    bytes: u64,
+    revision: u64,
+}
+
+enum From {
+    Memory(Zeroizing<Vec<u8>>),
+    File(Box<ChunkOpener>, FileReader),
+}
+
+/// Bytes of a value on its way, counted against what its tenant may hold.
+pub(crate) struct Room {
+    tenant: Arc<Tenant>,
+    bytes: u64,
+}
+
+// === impl TenantStore ===
+
+impl TenantStore {
+    /// Starts a value.
+    pub fn value_writer(&self) -> Result<ValueWriter, StoreError> {
+        self.shared().check_alive()?;
+        let room = Room { tenant: Arc::clone(self.shared()), bytes: 0 };
+        Ok(ValueWriter { store: self.clone(), to: To::Memory, gathered: Zeroizing::default(), bytes: 0, room })
+    }
+
+    /// Opens a record's value for reading from any place; none when there is no such record.
+    pub async fn open_value(&self, key: &Key) -> Result<Option<ValueReader>, StoreError> {
+        let stored_key = self.seal(key)?;
+        for _ in 0..READ_ATTEMPTS_MAX {
+            self.shared().check_alive()?;
+            let Some(bytes) = self.engine().get(&stored_key)? else { return Ok(None) };
+            let stored = Stored::parse(&bytes)?;
+            let reader =
+                |from, bytes| ValueReader { store: self.clone(), from: Some(from), bytes, revision: stored.revision };
+            match stored.open(&self.shared().keys, &stored_key)? {
+                Content::Inside(value) => {
+                    let bytes = value.len() as u64;
+                    return Ok(Some(reader(From::Memory(value), bytes)));
+                }
+                Content::InFile(file) => {
+                    let this = self.clone();
+                    if let Some(from) = blocking(move || this.open_file(file)).await? {
+                        return Ok(Some(reader(from, file.bytes)));
+                    }
+                }
+            }
+        }
+        Err(StoreError::Damaged)
+    }
+
+    /// The file of a value; none when it is gone, which happens when the value is replaced in that moment.
+    fn open_file(&self, file: FileRef) -> Result<Option<From>, StoreError> {
+        let Tenant { uid, keys, .. } = &**self.shared();
+        let reader = match self.store().0.files.open(&value_path(uid, &file.id)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(StoreError::unavailable)?,
+        };
+        if reader.length().map_err(StoreError::unavailable)? != sealed_stream_bytes(file.bytes) {
+            return Err(StoreError::Damaged);
+        }
+        let mut head = [0; STREAM_HEAD_BYTES];
+        reader.read_exact_at(&mut head, 0).map_err(StoreError::unavailable)?;
+        let opener = keys
+            .chunk_opener(Purpose::Blob, &value_context(keys, &file.id), &head, file.bytes)
+            .map_err(|_| StoreError::Damaged)?;
+        Ok(Some(From::File(Box::new(opener), reader)))
+    }
+}
+
+// === impl ValueWriter ===
+
+impl ValueWriter {
+    /// Bytes taken so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes the next bytes. After a failure, or when the future is dropped half way, the writer is of no more use.
+    pub async fn write(&mut self, data: Bytes) -> Result<(), StoreError> {
+        self.bytes = self.bytes.saturating_add(data.len() as u64);
+        if self.bytes > STREAMED_BYTES_MAX {
+            self.to = To::Broken;
+            return Err(StoreError::TooLarge { what: "a streamed value", max: STREAMED_BYTES_MAX });
+        }
+        let waiting = self.gathered.len().saturating_add(data.len());
+        let most = if matches!(self.to, To::Memory) { INLINE_BYTES_MAX } else { WRITE_BYTES };
+        if waiting <= most {
+            self.gathered.extend_from_slice(&data);
+            return Ok(());
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        self.to = To::File(self.seal(gathered, data).await?);
+        Ok(())
+    }
+
+    /// Ends the value; what it is a value of is the batch's to say.
+    pub async fn finish(mut self) -> Result<StagedValue, StoreError> {
+        let tenant = Arc::clone(self.store.shared());
+        let files = self.store.store().0.files.clone();
+        let mut pending = PendingFiles { files, uid: tenant.uid, ids: Vec::new() };
+        let gathered = std::mem::take(&mut self.gathered);
+        let payload = match self.to {
+            To::Memory => Payload::Inside(gathered),
+            _ => {
+                let bytes = self.bytes;
+                let Sealing { sealer, mut file, id } = *self.seal(gathered, Bytes::new()).await?;
+                pending.ids.push(id);
+                blocking(move || {
+                    let mut sealed = Vec::new();
+                    sealer.finish(&mut sealed)?;
+                    file.write(&sealed).map_err(StoreError::unavailable)?;
+                    tenant.check_alive()?;
+                    file.finish().map_err(StoreError::unavailable)
+                })
+                .await?;
+                Payload::InFile(FileRef { id, bytes })
+            }
+        };
+        Ok(StagedValue { payload, pending, bytes: self.bytes, room: self.room })
+    }
+
+    async fn seal(&mut self, gathered: Zeroizing<Vec<u8>>, data: Bytes) -> Result<Box<Sealing>, StoreError> {
+        let to = std::mem::replace(&mut self.to, To::Broken);
+        self.room.grow(&self.store, gathered.len().saturating_add(data.len()) as u64)?;
+        let store = self.store.clone();
+        blocking(move || {
+            store.shared().check_alive()?;
+            store.store().0.check_free()?;
+            let mut sealing = match to {
+                To::Memory => store.start_sealing()?,
+                To::File(sealing) => sealing,
+                To::Broken => return Err(StoreError::unavailable("an earlier write failed")),
+            };
+            let bytes = gathered.len().saturating_add(data.len());
+            let mut sealed = Vec::with_capacity(bytes.saturating_add(bytes / 1_024).saturating_add(2 * CHUNK_BYTES));
+            sealing.sealer.push(&gathered, &mut sealed)?;
+            sealing.sealer.push(&data, &mut sealed)?;
+            sealing.file.write(&sealed).map_err(StoreError::unavailable)?;
+            Ok(sealing)
+        })
+        .await
+    }
+}
+
+impl TenantStore {
+    fn start_sealing(&self) -> Result<Box<Sealing>, StoreError> {
+        let id = self.random_id();
+        let Tenant { uid, keys, entropy, .. } = &**self.shared();
+        let sealer = keys.stream_sealer(Purpose::Blob, &value_context(keys, &id), entropy.as_ref())?;
+        let file = self.store().0.files.create(&value_path(uid, &id)).map_err(StoreError::unavailable)?;
+        Ok(Box::new(Sealing { sealer, file, id }))
+    }
+}
+
+impl fmt::Debug for ValueWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<value writer at {} bytes>", self.bytes)
+    }
+}
+
+// === impl StagedValue ===
+
+impl StagedValue {
+    /// Bytes of the value.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn into_parts(self) -> (Payload, Vec<[u8; 16]>, Room) {
+        let Self { payload, mut pending, room, .. } = self;
+        (payload, std::mem::take(&mut pending.ids), room)
+    }
+}
+
+impl fmt::Debug for StagedValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<staged value of {} bytes>", self.bytes)
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    fn grow(&mut self, store: &TenantStore, more_bytes: u64) -> Result<(), StoreError> {
+        let all = self.tenant.staged_bytes.fetch_add(more_bytes, Ordering::AcqRel).saturating_add(more_bytes);
+        self.bytes = self.bytes.saturating_add(more_bytes);
+        held::check_staged(store.engine(), &self.tenant, all)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.tenant.staged_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+// === impl ValueReader ===
+
+impl ValueReader {
+    /// Bytes of the whole value.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The revision of the batch that wrote it.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Some bytes from the byte `from` on: at most `bytes_max`, and never more than a few chunks at once; none at the end.
+    pub async fn read_at(&mut self, from: u64, bytes_max: u64) -> Result<Bytes, StoreError> {
+        self.store.shared().check_alive()?;
+        let count = self.bytes.saturating_sub(from).min(bytes_max).min(READ_BYTES as u64);
+        if count == 0 {
+            return Ok(Bytes::new());
+        }
+        match self.from.take() {
+            None => Err(StoreError::unavailable("an earlier read failed")),
+            Some(From::Memory(value)) => {
+                let (start, count) = (usize::try_from(from), usize::try_from(count));
+                let part = start.ok().zip(count.ok()).and_then(|(start, count)| value.get(start..)?.get(..count));
+                let part = Bytes::copy_from_slice(part.ok_or(StoreError::Damaged)?);
+                self.from = Some(From::Memory(value));
+                Ok(part)
+            }
+            Some(From::File(mut opener, file)) => {
+                let (part, opener, file) = blocking(move || {
+                    let part = read_chunks(&mut opener, &file, from, count)?;
+                    Ok((part, opener, file))
+                })
+                .await?;
+                self.from = Some(From::File(opener, file));
+                Ok(part)
+            }
+        }
+    }
+}
+
+/// Reads up to the end of the chunk in which `from + count` lies, but gives only what was asked for.
+fn read_chunks(opener: &mut ChunkOpener, file: &FileReader, from: u64, count: u64) -> Result<Bytes, StoreError> {
+    let chunk_bytes = CHUNK_BYTES as u64;
+    let last = from.saturating_add(count).saturating_sub(1) / chunk_bytes;
+    let mut plain = Vec::with_capacity(READ_BYTES + CHUNK_BYTES);
+    let mut sealed = Vec::new();
+    for chunk in from / chunk_bytes..=last {
+        let chunk = u32::try_from(chunk).map_err(|_| StoreError::Damaged)?;
+        let (at, bytes) = opener.place(chunk).ok_or(StoreError::Damaged)?;
+        sealed.resize(bytes, 0);
+        file.read_exact_at(&mut sealed, at).map_err(StoreError::unavailable)?;
+        opener.open(chunk, &mut sealed, &mut plain).map_err(|_| StoreError::Damaged)?;
+    }
+    let skip = usize::try_from(from % chunk_bytes).map_err(|_| StoreError::Damaged)?;
+    let end = usize::try_from(count).ok().and_then(|count| skip.checked_add(count)).ok_or(StoreError::Damaged)?;
+    if end > plain.len() {
+        return Err(StoreError::Damaged);
+    }
+    Ok(Bytes::from(plain).slice(skip..end))
+}
+
+impl fmt::Debug for ValueReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<value reader of {} bytes>", self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Op, Precondition};
+    use crate::store::Store;
+    use crate::tenant_store::tests::tenant_in;
+    use crate::tenant_store::value_directory;
+
+    fn key(name: &str) -> Key {
+        Key::new(["blob", "album", "photos", name])
+    }
+
+    fn content(length: usize) -> Vec<u8> {
+        (0..length).map(|i| (i * 31 % 251) as u8).collect()
+    }
+
+    async fn stage(store: &TenantStore, content: &[u8], step: usize) -> StagedValue {
+        let mut writer = store.value_writer().unwrap();
+        for part in content.chunks(step) {
+            writer.write(Bytes::copy_from_slice(part)).await.unwrap();
+        }
+        writer.finish().await.unwrap()
+    }
+
+    async fn put(store: &TenantStore, name: &str, content: &[u8]) {
+        let staged = stage(store, content, 100_000).await;
+        store.batch_with(Vec::new(), vec![(key(name), staged)], Vec::new()).await.unwrap();
+    }
+
+    async fn read(reader: &mut ValueReader, from: u64, count: u64) -> Vec<u8> {
+        let mut all = Vec::new();
+        while (all.len() as u64) < count {
+            let part = reader.read_at(from + all.len() as u64, count - all.len() as u64).await.unwrap();
+            if part.is_empty() {
+                break;
+            }
+            all.extend_from_slice(&part);
+        }
+        all
+    }
+
+    fn value_files(store: &TenantStore) -> Vec<String> {
+        store.store().0.files.list(&value_directory(&store.shared().uid)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn any_range_of_any_length_is_what_was_written() {
+        let store = tenant_in(&Store::memory());
+        for length in [0, 1, INLINE_BYTES_MAX, INLINE_BYTES_MAX + 1, 3 * CHUNK_BYTES, 1_000_003] {
+            let plain = content(length);
+            put(&store, "a", &plain).await;
+            let mut reader = store.open_value(&key("a")).await.unwrap().unwrap();
+            assert_eq!(reader.bytes(), length as u64);
+            assert_eq!(read(&mut reader, 0, u64::MAX).await, plain);
+            for (from, count) in
+                [(0, 1), (length / 2, 70_000), (length.saturating_sub(1), 9), (length, 9), (length + 99, 9)]
+            {
+                let want = plain.get(from..).unwrap_or_default();
+                let want = &want[..want.len().min(count)];
+                assert_eq!(read(&mut reader, from as u64, count as u64).await, want, "{length} {from} {count}");
+            }
+        }
+        assert!(store.open_value(&key("b")).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_no_batch_named_leaves_neither_file_nor_count() {
+        let store = tenant_in(&Store::memory());
+        let mut writer = store.value_writer().unwrap();
+        writer.write(Bytes::from(content(500_000))).await.unwrap();
+        drop(writer);
+        drop(stage(&store, &content(500_000), 1_000).await);
+        let staged = stage(&store, &content(500_000), 1_000).await;
+        let never = vec![Precondition::Present(key("container"))];
+        let refused = store.batch_with(Vec::new(), vec![(key("a"), staged)], never).await;
+        assert!(matches!(refused, Err(StoreError::Conflict { precondition: 0 })), "{refused:?}");
+        assert!(value_files(&store).is_empty());
+        assert_eq!(store.held().unwrap().bytes, 0);
+        assert_eq!(store.shared().staged_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_keeps_what_it_opened_while_the_value_is_replaced_and_deleted() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = crate::store::SledOptions { cache_bytes: 8 << 20, free_bytes_min: 0 };
+        let opened = Store::open_sled(directory.path(), options).unwrap();
+        let store = tenant_in(&opened);
+        let (old, new) = (content(400_000), vec![7; 300_000]);
+        put(&store, "a", &old).await;
+        let mut reader = store.open_value(&key("a")).await.unwrap().unwrap();
+        assert_eq!(read(&mut reader, 0, 10).await, old[..10]);
+        put(&store, "a", &new).await;
+        assert_eq!(value_files(&store).len(), 1, "the old file is gone");
+        assert_eq!(read(&mut reader, 0, u64::MAX).await, old);
+        let mut newer = store.open_value(&key("a")).await.unwrap().unwrap();
+        assert_eq!(read(&mut newer, 0, u64::MAX).await, new);
+        store.batch(vec![Op::delete(key("a"))], Vec::new()).await.unwrap();
+        assert_eq!(read(&mut newer, 0, u64::MAX).await, new);
+        assert_eq!((store.held().unwrap().bytes, value_files(&store).len()), (0, 0));
+        assert!(store.open_value(&key("a")).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn values_on_their_way_cannot_pass_the_quota_together_and_free_it_when_they_stop() {
+        let store = tenant_in(&Store::memory());
+        store.set_held_bytes_max(1_000_000);
+        let piece = || Bytes::from(content(300_000));
+        let (mut one, mut two) = (store.value_writer().unwrap(), store.value_writer().unwrap());
+        one.write(piece()).await.unwrap();
+        two.write(piece()).await.unwrap();
+        one.write(piece()).await.unwrap();
+        assert!(matches!(two.write(piece()).await, Err(StoreError::Quota { .. })));
+        assert!(two.write(piece()).await.is_err(), "a writer that failed stays failed");
+        drop(two);
+        one.write(piece()).await.unwrap();
+        let staged = one.finish().await.unwrap();
+        store.batch_with(Vec::new(), vec![(key("a"), staged)], Vec::new()).await.unwrap();
+        assert!(store.held().unwrap().bytes > 900_000);
+        assert_eq!(store.shared().staged_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(value_files(&store).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_cut_extended_or_altered_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = crate::store::SledOptions { cache_bytes: 8 << 20, free_bytes_min: 0 };
+        let opened = Store::open_sled(directory.path(), options).unwrap();
+        let store = tenant_in(&opened);
+        let plain = content(4 * CHUNK_BYTES);
+        put(&store, "a", &plain).await;
+        let name = value_files(&store).remove(0);
+        let path = directory.path().join(value_directory(&store.shared().uid)).join(name);
+        let whole = std::fs::read(&path).unwrap();
+        let sealed_chunk = CHUNK_BYTES + 16;
+        let mut swapped = whole.clone();
+        swapped[STREAM_HEAD_BYTES..].rotate_left(sealed_chunk);
+        let mut flipped = whole.clone();
+        flipped[STREAM_HEAD_BYTES + sealed_chunk] ^= 1;
+        let cut = whole[..whole.len() - sealed_chunk].to_vec();
+        let longer = [whole.as_slice(), &[0]].concat();
+        for (wrong, opens) in [(cut, false), (longer, false), (swapped, true), (flipped, true)] {
+            std::fs::write(&path, &wrong).unwrap();
+            let reader = store.open_value(&key("a")).await;
+            if !opens {
+                assert!(matches!(reader, Err(StoreError::Damaged)));
+                continue;
+            }
+            let mut reader = reader.unwrap().unwrap();
+            let got = reader.read_at(CHUNK_BYTES as u64, 10).await;
+            assert!(matches!(got, Err(StoreError::Damaged)), "{got:?}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let mut reader = store.open_value(&key("a")).await.unwrap().unwrap();
+        assert_eq!(read(&mut reader, 0, u64::MAX).await, plain);
+    }
+}
