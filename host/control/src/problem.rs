@@ -136,7 +136,7 @@ impl From<StoreError> for ApiError {
                 Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None }.into()
             }
             StoreError::Full { .. } => Self::new("store-full", "the host's disk is full; nothing was changed"),
-            StoreError::Busy | StoreError::Unavailable { .. } | StoreError::Closed => {
+            StoreError::Busy | StoreError::Overrun | StoreError::Unavailable { .. } | StoreError::Closed => {
                 tracing::warn!(%error, "the store refused a request");
                 Self::new("store-unavailable", "the store cannot be written now; try again")
             }

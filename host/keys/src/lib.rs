@@ -5,6 +5,7 @@
 //! except for the two doors that say `SECURITY:`. Sits under `store`: whatever a tenant gave us passes here before disk.
 #![forbid(unsafe_code)]
 
+mod backup;
 mod context;
 mod derive;
 mod error;
@@ -15,6 +16,7 @@ mod sign;
 mod stream;
 mod tenant;
 
+pub use backup::BackupKey;
 pub use context::{Context, Purpose};
 pub use error::KeysError;
 pub use record::OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES;

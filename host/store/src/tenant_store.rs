@@ -317,7 +317,7 @@ impl TenantStore {
     }
 
     /// The value in a file; none when the file is gone, which happens when the value is replaced in that moment.
-    fn read_file(&self, file: FileRef) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    pub(crate) fn read_file(&self, file: FileRef) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let Tenant { uid, keys, .. } = &*self.tenant;
         let mut reader = match self.store.0.files.open(&value_path(uid, &file.id)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
