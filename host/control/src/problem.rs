@@ -77,13 +77,16 @@ pub fn status_of(code: &str) -> StatusCode {
         | "nothing-to-roll-back"
         | "conflict"
         | "idempotency-conflict" => StatusCode::CONFLICT,
+        "backup-missing" => StatusCode::NOT_FOUND,
+        "backup-in-use" | "tenant-not-empty" => StatusCode::CONFLICT,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "throttled" | "quota-exhausted" => StatusCode::TOO_MANY_REQUESTS,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
-        "store-full" => StatusCode::INSUFFICIENT_STORAGE,
+        "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
+        "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }

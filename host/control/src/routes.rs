@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
-    tokens, usage,
+    Control, audit_log, backups, config, decisions, host, jobs, logs, metrics, plugins, policy, quota, secrets,
+    sign_in, tenants, tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -30,6 +30,8 @@ use crate::{
         (name = "secrets", description = "Secrets, write-only"),
         (name = "tokens", description = "API keys"),
         (name = "policy", description = "The tenant's own policy"),
+        (name = "backups", description = "Backups of a tenant, restores and drills"),
+        (name = "jobs", description = "Long work and what came of it"),
         (name = "audit", description = "Audit logs and their signed heads"),
         (name = "host", description = "The host about itself")
     )
@@ -92,6 +94,13 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(tokens::list_host, tokens::create_host))
         .routes(routes!(tokens::revoke_host))
         .routes(routes!(policy::read, policy::write))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::recovery_key))
+        .routes(routes!(backups::read, backups::delete))
+        .routes(routes!(backups::restore))
+        .routes(routes!(backups::drill))
+        .routes(routes!(backups::restore_archive))
+        .routes(routes!(jobs::read))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

@@ -6,8 +6,10 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod backup;
 mod quota;
 
+pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
@@ -136,6 +138,9 @@ pub struct HostStatus {
     pub slots_count: u64,
     /// Where the data plane listens.
     pub plugins_address: String,
+    /// Tenants whose last scheduled backup failed.
+    #[serde(default)]
+    pub backups_failing_count: u64,
 }
 
 /// `POST /tenants`.

@@ -23,6 +23,6 @@ pub use record::OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES;
 pub use root::{Assurance, RootKey, RootKeyUri, WrappedKey};
 pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};
-pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, sealed_stream_bytes};
+pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
 pub use tenant::TenantKeys;
 pub use zeroize::Zeroizing;

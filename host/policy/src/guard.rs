@@ -8,8 +8,17 @@ use ringfence_core::{PrincipalKind, Resource, Role};
 use crate::question::Who;
 
 /// What an operator may do to a tenant.
-const OPERATOR_ON_TENANT: [&str; 6] =
-    ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"];
+const OPERATOR_ON_TENANT: [&str; 9] = [
+    "read-tenant",
+    "suspend-tenant",
+    "set-quota",
+    "delete-tenant",
+    "create-token",
+    "read-usage",
+    "read-backup",
+    "write-backup",
+    "restore-backup",
+];
 /// What only an operator may do.
 const OPERATOR_ALONE: [&str; 6] =
     ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "set-quota", "delete-tenant"];

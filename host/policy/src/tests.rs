@@ -100,7 +100,7 @@ fn reads() -> Vec<&'static str> {
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
-        WritePolicy ReadAudit ReadDecision ReadUsage ReadHost];
+        WritePolicy ReadAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()
 }
@@ -112,8 +112,11 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         None => question.action == "invoke" && !suspended,
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
-            _ => ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"]
-                .contains(&question.action),
+            _ => {
+                let kept = ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"];
+                let backups = ["read-backup", "write-backup", "restore-backup"];
+                kept.contains(&question.action) || backups.contains(&question.action)
+            }
         },
         Some(role) => {
             let keeps_tenants =

@@ -77,14 +77,6 @@ pub(crate) async fn keep(store: &TenantStore, keyring: &Keyring) -> Result<(), B
     Ok(())
 }
 
-/// Turns to a new key: later archives are sealed under it, earlier ones still open under theirs.
-pub(crate) async fn renew(store: &TenantStore, entropy: &dyn Entropy) -> Result<BackupKey, BackupError> {
-    let key = BackupKey::generate(entropy).map_err(StoreError::from)?;
-    let ops = vec![Op::put(key_key(&key.id()), key.to_bytes().to_vec()), Op::put(now_key(), key.id().into_bytes())];
-    store.batch(ops, Vec::new()).await?;
-    Ok(key)
-}
-
 fn keys_key() -> Key {
     Key::new(["backup", "key"])
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use cap_std::fs::Dir;
 use jiff::Timestamp;
 use ringfence_core::{BackupId, Clock, Entropy};
+use ringfence_keys::BackupKey;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -129,6 +130,16 @@ pub enum GuestLogs {
     Without,
 }
 
+/// Who wanted a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Somebody asked for it; nobody else removes it.
+    Asked,
+    /// The schedule; its retention may remove it.
+    Scheduled,
+}
+
 /// What a tenant's records say about one of its archives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
@@ -136,6 +147,8 @@ pub struct Stored {
     pub backup: BackupId,
     /// The archive it builds on; none for a full one.
     pub parent: Option<BackupId>,
+    /// Who wanted it.
+    pub reason: Reason,
     /// When it was made.
     pub created_at: Timestamp,
     /// The revision it shows.
@@ -231,11 +244,23 @@ impl Archives {
         Ok(())
     }
 
+    /// Hands out the key that the tenant's archives are sealed under. SECURITY: for the tenant's own people.
+    pub async fn recovery_key(&self, store: &TenantStore) -> Result<BackupKey, BackupError> {
+        keyring::current(store, &*self.0.entropy).await
+    }
+
+    /// Whether an archive is there and a key for it at hand.
+    pub async fn check_head(&self, source: &Source) -> Result<Head, BackupError> {
+        let head = self.head(&source.tenant_uid, &source.backup).await?;
+        if source.keyring.get(&head.key).is_some() { Ok(head) } else { Err(BackupError::NoKey) }
+    }
+
     async fn remember(
         &self,
         store: &TenantStore,
         head: &Head,
         manifest: &Manifest,
+        reason: Reason,
         blobs: &BTreeSet<BlobId>,
     ) -> Result<Stored, BackupError> {
         let (files, path) = (self.0.files.clone(), Self::path(&head.tenant_uid, &head.backup));
@@ -243,6 +268,7 @@ impl Archives {
         let stored = Stored {
             backup: head.backup.clone(),
             parent: head.parent.clone(),
+            reason,
             created_at: head.created_at,
             revision: manifest.revision,
             records_count: manifest.records_count,
@@ -280,9 +306,24 @@ impl fmt::Debug for Archives {
     }
 }
 
-/// Reads what any archive says in clear, without a key: for looking at a file.
-pub fn read_head(file: &mut impl io::Read) -> Result<Head, BackupError> {
-    read::read_head(file).map(|(head, _)| head)
+/// Checks a file that may be an archive, wherever it lies: its head and the form of the rest without a key, everything in it
+/// with one. What it builds on is not looked for.
+pub async fn check_file(file: std::fs::File, key: Option<&BackupKey>) -> Result<(Head, Option<Manifest>), BackupError> {
+    let file_bytes = file.metadata().map_err(BackupError::from_io)?.len();
+    let (mut reader, head_bytes) = spawn_blocking(move || {
+        let reader = read::Reader::of(file)?;
+        let head_bytes = reader.head_bytes();
+        Ok::<_, BackupError>((reader, head_bytes))
+    })
+    .await
+    .map_err(BackupError::io)??;
+    if !ringfence_keys::is_sealed_stream_bytes(file_bytes.saturating_sub(head_bytes)) {
+        return Err(BackupError::Damaged { what: "its length: it was cut" });
+    }
+    let Some(key) = key else { return Ok((reader.head().clone(), None)) };
+    reader.unlock(key)?;
+    while reader.next().await?.is_some() {}
+    Ok((reader.head().clone(), reader.manifest().cloned()))
 }
 
 /// Whether a text is a tenant's unique id, and so can be the name of a directory here.

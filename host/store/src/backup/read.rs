@@ -16,7 +16,7 @@ use crate::backup::format::{self, Class, FRAME_HEAD_BYTES, Head, Manifest, Mark,
 use crate::backup::write::KEPT_COUNT_MAX;
 use crate::backup::{Archives, BackupError, Keyring};
 use crate::blobs::{BLOB_BYTES_MAX, BlobId};
-use crate::files::{FileReader, Files};
+use crate::files::Files;
 use crate::key::Key;
 use crate::record::Record;
 
@@ -48,7 +48,7 @@ enum Stage {
 pub(crate) struct Reader {
     head: Head,
     prefix: Vec<u8>,
-    file: Option<FileReader>,
+    file: Option<Box<dyn io::Read + Send>>,
     opener: Option<StreamOpener>,
     buffer: Zeroizing<Vec<u8>>,
     at: usize,
@@ -85,7 +85,17 @@ impl Reader {
             Ok((file, head, prefix))
         });
         let (file, head, prefix) = opened.await.map_err(BackupError::io)??;
-        Ok(Self {
+        Ok(Self::new(Box::new(file), head, prefix))
+    }
+
+    /// Reads an archive that lies anywhere; blocks until its head is there.
+    pub(crate) fn of(mut file: impl io::Read + Send + 'static) -> Result<Self, BackupError> {
+        let (head, prefix) = read_head(&mut file)?;
+        Ok(Self::new(Box::new(file), head, prefix))
+    }
+
+    fn new(file: Box<dyn io::Read + Send>, head: Head, prefix: Vec<u8>) -> Self {
+        Self {
             head,
             prefix,
             file: Some(file),
@@ -98,11 +108,16 @@ impl Reader {
             counted: Counted::default(),
             last_mark: None,
             manifest: None,
-        })
+        }
     }
 
     pub(crate) fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// How long everything before the sealed stream is.
+    pub(crate) fn head_bytes(&self) -> u64 {
+        self.prefix.len() as u64
     }
 
     /// Gives the key that opens the content.

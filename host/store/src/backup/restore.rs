@@ -151,6 +151,11 @@ impl Archives {
         self.replace(store, source).await
     }
 
+    /// Whether a restore in place was begun in a tenant and is not done.
+    pub async fn is_restoring(&self, store: &TenantStore) -> Result<bool, BackupError> {
+        Ok(store.get(&journal_key()).await?.is_some())
+    }
+
     /// Whether a tenant has nothing of its own yet, so that nothing is lost by restoring in place.
     pub async fn is_empty(&self, store: &TenantStore) -> Result<bool, BackupError> {
         let mut after = None;

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use crate::backup::format::{self, Class, Head, Manifest, Mark};
 use crate::backup::pin::{self, Snapshot};
 use crate::backup::read::Reader;
-use crate::backup::{Archives, BackupError, GuestLogs, Stored, keyring};
+use crate::backup::{Archives, BackupError, GuestLogs, Reason, Stored, keyring};
 use crate::blobs::BlobId;
 use crate::files::FileWriter;
 use crate::key::Segment;
@@ -36,6 +36,8 @@ pub struct Order {
     pub host: String,
     /// The archive to build on; none for a full one.
     pub parent: Option<BackupId>,
+    /// Who wanted it.
+    pub reason: Reason,
     /// Whether guest logs go in.
     pub guest_logs: GuestLogs,
     /// The signed head of the audit log, taken before; empty for none.
@@ -102,7 +104,7 @@ impl Archives {
                 .ok_or(BackupError::Damaged { what: "its manifest" })
         };
         let kept = match read.await {
-            Ok(()) => self.remember(store, &head, &manifest, &blobs).await,
+            Ok(()) => self.remember(store, &head, &manifest, order.reason, &blobs).await,
             Err(error) => Err(error),
         };
         if kept.is_err() {
