@@ -155,21 +155,19 @@ impl Control {
     ) -> Result<Restored, ApiError> {
         let _one = self.changing.lock().await;
         let state = store.state();
+        self.parts.archives.announce_restore(store, source, state).await?;
         self.parts.tenants.set_state(id, TenantState::Suspended).await?;
         self.parts.policy.set_standing(id, Standing::Suspended)?;
         self.parts.engine.scheduler().suspend(id);
-        let restored = self.parts.archives.restore_in_place(store, source, state).await;
-        if self.parts.archives.is_restoring(store).await? {
-            // Half is written: the tenant stays shut, and the next start carries on.
-            return Err(restored.err().map_or_else(|| ApiError::host(&"a restore did not end"), Into::into));
-        }
-        self.load(id, store).await?;
+        // When it fails, half may be written: the tenant stays shut, and the next start carries on.
+        let restored = self.parts.archives.restore_in_place(store, source).await?;
         self.parts.tenants.set_state(id, state).await?;
+        self.parts.archives.finish_restore(store).await?;
+        self.load(id, store).await?;
         if state == TenantState::Active {
-            self.parts.policy.set_standing(id, Standing::Active)?;
             self.parts.engine.scheduler().resume(id);
         }
-        Ok(restored?)
+        Ok(restored)
     }
 
     /// Restores a backup into a new tenant, which is there once it is whole.

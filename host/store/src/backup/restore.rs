@@ -132,14 +132,14 @@ impl Archives {
         }
     }
 
-    /// Puts a tenant back to what the archive shows, for a tenant that is suspended, so that nobody writes meanwhile. When it
-    /// is cut, [`Archives::resume`] carries it on; `state` is what the tenant is to be after that.
-    pub async fn restore_in_place(
+    /// Announces that a tenant is put back to what an archive shows, once the archive was read whole. From then on a start
+    /// carries it out. `state` is what the tenant is to be after that.
+    pub async fn announce_restore(
         &self,
         store: &TenantStore,
         source: &Source,
         state: TenantState,
-    ) -> Result<Restored, BackupError> {
+    ) -> Result<(), BackupError> {
         let manifest = self.verify(source).await?;
         let held_bytes_max = store.held_bytes_max();
         if manifest.held_bytes > held_bytes_max {
@@ -148,7 +148,23 @@ impl Archives {
         keyring::keep(store, &source.keyring).await?;
         let journal = Journal { tenant_uid: source.tenant_uid.clone(), backup: source.backup.clone(), state };
         store.put_json(&journal_key(), &journal).await?;
-        self.replace(store, source).await
+        Ok(())
+    }
+
+    /// Carries out what was announced, for a tenant that is suspended, so that nobody writes meanwhile.
+    pub async fn restore_in_place(&self, store: &TenantStore, source: &Source) -> Result<Restored, BackupError> {
+        let held_bytes_max = store.held_bytes_max();
+        // Old and new lie side by side for a while; what counts was compared before.
+        store.set_held_bytes_max(u64::MAX);
+        let filled = self.fill(store, source, Place::InPlace).await;
+        store.set_held_bytes_max(held_bytes_max);
+        filled
+    }
+
+    /// Says that an announced restore is done, once the tenant is what it is to be.
+    pub async fn finish_restore(&self, store: &TenantStore) -> Result<(), BackupError> {
+        store.delete(&journal_key()).await?;
+        Ok(())
     }
 
     /// Whether a restore in place was begun in a tenant and is not done.
@@ -181,12 +197,13 @@ impl Archives {
             let source = Source { tenant_uid: journal.tenant_uid, backup: journal.backup, keyring };
             // Read whole again first: the file may have been changed since.
             let resumed = match self.verify(&source).await {
-                Ok(_) => self.replace(&store, &source).await,
+                Ok(_) => self.restore_in_place(&store, &source).await,
                 Err(error) => Err(error),
             };
             match resumed {
                 Ok(_) => {
                     tenants.set_state(&record.id, journal.state).await?;
+                    self.finish_restore(&store).await?;
                     tracing::info!(tenant = %record.id, backup = %source.backup, "carried on with a restore");
                 }
                 Err(error) => {
@@ -203,17 +220,6 @@ impl Archives {
             return Err(BackupError::Unknown);
         }
         Chain::open(self, &source.keyring, &source.tenant_uid, &source.backup).await
-    }
-
-    async fn replace(&self, store: &TenantStore, source: &Source) -> Result<Restored, BackupError> {
-        let held_bytes_max = store.held_bytes_max();
-        // Old and new lie side by side for a while; what counts was compared before.
-        store.set_held_bytes_max(u64::MAX);
-        let filled = self.fill(store, source, Place::InPlace).await;
-        store.set_held_bytes_max(held_bytes_max);
-        let restored = filled?;
-        store.delete(&journal_key()).await?;
-        Ok(restored)
     }
 
     async fn fill(&self, store: &TenantStore, source: &Source, place: Place) -> Result<Restored, BackupError> {
