@@ -183,6 +183,11 @@ impl Audit {
         seal_note(text, &self.verifier(log), &self.inner.shared.signing.sign(text.as_bytes()))
     }
 
+    /// Who acts when the host does something by itself.
+    pub fn actor(&self) -> ringfence_core::PrincipalId {
+        writer::host_actor()
+    }
+
     /// This host's name in its logs.
     pub(crate) fn host_name(&self) -> &str {
         &self.inner.origin_host
@@ -266,6 +271,14 @@ impl Drop for Intent {
         let runtime = audit.inner.runtime.clone();
         runtime.spawn(async move { audit.append(&log, draft).await });
     }
+}
+
+/// Reads an entry in the form it is stored in, such as a restored backup has it; none for anything else.
+pub fn stored_entry(bytes: &[u8]) -> Option<Entry> {
+    let stored: writer::StoredEntry = serde_json::from_slice(bytes).ok()?;
+    let body = serde_json::from_str(&stored.body).ok()?;
+    let leaf_hash = hex(&leaf_hash(stored.envelope.as_bytes()));
+    Some(Entry { envelope: stored.envelope, leaf_hash, body: Some(body), salt: stored.salt })
 }
 
 /// Sends a command to a writer and waits for its answer, both within [`WRITE_TIME_MAX`] each.

@@ -16,6 +16,17 @@ pub const TENANT_QUOTA_SET: &str = "TEN-005 tenant-quota-set";
 /// Someone reached for a thing of another tenant.
 pub const TENANT_ISOLATION: &str = "TEN-900 tenant-isolation";
 
+/// A backup of a tenant was made.
+pub const BACKUP_CREATED: &str = "BAK-001 backup-created";
+/// A backup was restored.
+pub const BACKUP_RESTORED: &str = "BAK-002 backup-restored";
+/// A backup was restored where nobody sees it, and compared.
+pub const BACKUP_DRILLED: &str = "BAK-003 backup-drilled";
+/// A backup was deleted.
+pub const BACKUP_DELETED: &str = "BAK-004 backup-deleted";
+/// The key that opens a tenant's backups was handed to the tenant.
+pub const RECOVERY_KEY_TAKEN: &str = "BAK-005 recovery-key-taken";
+
 /// The first operator enrolled.
 pub const OPERATOR_ENROLLED: &str = "AUT-001 operator-enrolled";
 /// Someone signed in.

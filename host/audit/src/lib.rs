@@ -23,7 +23,7 @@ mod usage_sum;
 pub mod verify;
 mod writer;
 
-pub use audit::{Audit, Intent};
+pub use audit::{Audit, Intent, stored_entry};
 pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};

@@ -12,10 +12,14 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
+pub use self::backup::{
+    BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs,
+};
 pub use self::groups::command;
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
+mod backup;
 mod groups;
 mod quota;
 mod store;
@@ -129,6 +133,12 @@ pub enum Command {
     /// The audit log: read it, verify it, take it away
     #[command(subcommand)]
     Audit(AuditCommand),
+
+    /// Backups of a tenant: make, check, rehearse
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Restore a backup
+    Restore(RestoreArgs),
 
     /// Run the host
     Serve(ServeArgs),

@@ -27,7 +27,11 @@ pub async fn healthz() -> &'static str {
     responses((status = 200, body = String), (status = 503, body = String)))]
 pub async fn readyz(State(control): State<Control>) -> Response {
     if control.parts.audit.is_writable() {
-        (StatusCode::OK, "ready\n").into_response()
+        match control.backup_health.failing_count() {
+            0 => (StatusCode::OK, "ready\n").into_response(),
+            // Not a reason to send callers elsewhere, but one to look.
+            count => (StatusCode::OK, format!("ready\nbackups: {count} failing\n")).into_response(),
+        }
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: the audit log cannot be written\n").into_response()
     }
@@ -68,6 +72,7 @@ impl Control {
             running_count: figure(u64::from(scheduler.running())),
             waiting_count: figure(scheduler.waiting() as u64),
             slots_count: figure(u64::from(scheduler.slots())),
+            backups_failing_count: figure(self.backup_health.failing_count()),
             plugins_address: parts.facts.plugins_address.to_string(),
         })
     }

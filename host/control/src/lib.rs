@@ -5,11 +5,14 @@
 #![forbid(unsafe_code)]
 
 mod audit_log;
+mod backup_work;
+mod backups;
 pub mod call;
 mod config;
 mod decisions;
 mod extract;
 mod host;
+mod jobs;
 mod keys;
 mod locked;
 mod logs;
@@ -37,8 +40,11 @@ use ringfence_engine::Engine;
 use ringfence_identity::Identity;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
+use ringfence_store::backup::Archives;
 use ringfence_store::{Store, Tenants};
 
+pub use backup_work::BackupPlan;
+pub use backups::{ArchiveContent, ArchiveReport, check_archive};
 pub use call::PeerAddress;
 pub use keys::KeyKeeper;
 pub use locked::locked_router;
@@ -69,6 +75,10 @@ pub struct ControlParts {
     pub audit: Audit,
     /// Invocation records and sums.
     pub metering: Metering,
+    /// Backups of tenants.
+    pub archives: Archives,
+    /// When they are made, and which are kept.
+    pub backup_plan: BackupPlan,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Dice.
@@ -98,11 +108,19 @@ pub struct Control {
     pub(crate) parts: Arc<ControlParts>,
     /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Long work.
+    pub(crate) jobs: jobs::Jobs,
+    pub(crate) backup_health: Arc<backup_work::BackupHealth>,
 }
 
 impl Control {
     /// A control plane over its rooms.
     pub fn new(parts: ControlParts) -> Self {
-        Self { parts: Arc::new(parts), changing: Arc::default() }
+        Self {
+            parts: Arc::new(parts),
+            changing: Arc::default(),
+            jobs: jobs::Jobs::default(),
+            backup_health: Arc::default(),
+        }
     }
 }

@@ -86,6 +86,8 @@ pub fn status_of(code: &str) -> StatusCode {
         | "second-person-needed"
         | "nothing-to-approve"
         | "idempotency-conflict" => StatusCode::CONFLICT,
+        "backup-missing" => StatusCode::NOT_FOUND,
+        "backup-in-use" | "tenant-not-empty" => StatusCode::CONFLICT,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -94,7 +96,8 @@ pub fn status_of(code: &str) -> StatusCode {
         "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
         "key-disabled" => StatusCode::LOCKED,
-        "store-full" => StatusCode::INSUFFICIENT_STORAGE,
+        "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
+        "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     }
@@ -148,7 +151,7 @@ impl From<StoreError> for ApiError {
                 Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None }.into()
             }
             StoreError::Full { .. } => Self::new("store-full", "the host's disk is full; nothing was changed"),
-            StoreError::Busy | StoreError::Unavailable { .. } | StoreError::Closed => {
+            StoreError::Busy | StoreError::Overrun | StoreError::Unavailable { .. } | StoreError::Closed => {
                 tracing::warn!(%error, "the store refused a request");
                 Self::new("store-unavailable", "the store cannot be written now; try again")
             }

@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, keys, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
-    tokens, usage,
+    Control, audit_log, backups, config, decisions, host, jobs, keys, logs, metrics, plugins, policy, quota, secrets,
+    sign_in, tenants, tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -31,6 +31,8 @@ use crate::{
         (name = "tokens", description = "API keys"),
         (name = "keys", description = "Keys: their versions and states, never their bytes"),
         (name = "policy", description = "The tenant's own policy"),
+        (name = "backups", description = "Backups of a tenant, restores and drills"),
+        (name = "jobs", description = "Long work and what came of it"),
         (name = "audit", description = "Audit logs and their signed heads"),
         (name = "host", description = "The host about itself")
     )
@@ -101,6 +103,13 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(keys::destroy))
         .routes(routes!(keys::approve))
         .routes(routes!(policy::read, policy::write))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::recovery_key))
+        .routes(routes!(backups::read, backups::delete))
+        .routes(routes!(backups::restore))
+        .routes(routes!(backups::drill))
+        .routes(routes!(backups::restore_archive))
+        .routes(routes!(jobs::read))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

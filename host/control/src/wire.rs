@@ -6,9 +6,11 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod backup;
 mod keys;
 mod quota;
 
+pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use keys::{
     DestroyView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
 };
@@ -140,6 +142,9 @@ pub struct HostStatus {
     pub slots_count: u64,
     /// Where the data plane listens.
     pub plugins_address: String,
+    /// Tenants whose last scheduled backup failed.
+    #[serde(default)]
+    pub backups_failing_count: u64,
 }
 
 /// `POST /tenants`.

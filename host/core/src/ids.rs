@@ -165,6 +165,14 @@ random_id!(
     RequestId, "r_", "request id"
 );
 random_id!(
+    /// One backup archive.
+    BackupId, "b_", "backup id"
+);
+random_id!(
+    /// One long piece of work of the control plane.
+    JobId, "j_", "job id"
+);
+random_id!(
     /// One signed-in session.
     SessionId, "s_", "session id"
 );

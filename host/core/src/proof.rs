@@ -256,6 +256,14 @@ pub mod act {
         ReadDecision = "read-decision" false;
         /// Read metering.
         ReadUsage = "read-usage" false;
+        /// List backups and read what came of them.
+        ReadBackup = "read-backup" false;
+        /// Make, rehearse or delete a backup.
+        WriteBackup = "write-backup" true;
+        /// Restore a backup.
+        RestoreBackup = "restore-backup" true;
+        /// Take the key that opens the tenant's backups.
+        TakeRecoveryKey = "take-recovery-key" true;
         /// Read the host's state and metrics.
         ReadHost = "read-host" false;
     }

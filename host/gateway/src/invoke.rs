@@ -185,7 +185,11 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         Refusal::TenantBusy { .. } | Refusal::QuotaExhausted { .. } | Refusal::Overloaded => {
             seen.route.as_ref().map(|route| Source::Tenant(route.tenant.clone()))
         }
-        Refusal::AuditUnavailable | Refusal::Host | Refusal::Run(_) => None,
+        Refusal::AuditUnavailable
+        | Refusal::Host
+        | Refusal::HostLocked
+        | Refusal::KeyDisabled
+        | Refusal::Run(_) => None,
         Refusal::BadRequest(_)
         | Refusal::NoRoute
         | Refusal::Unauthenticated

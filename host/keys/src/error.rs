@@ -105,6 +105,9 @@ pub enum KeysError {
     /// Bytes that should be an Ed25519 key are something else.
     #[error("not an Ed25519 signing key")]
     BadSigningKey,
+    /// A text that should be the printed form of a backup key is something else, or has a slip of the pen.
+    #[error("not a recovery key: it begins with `rfbk1-` and every character counts")]
+    NotARecoveryKey,
     /// A record or stream is over the hard limit of the cipher.
     #[error("too long to seal")]
     TooLong,

@@ -5,6 +5,7 @@
 //! except for the two doors that say `SECURITY:`. Sits under `store`: whatever a tenant gave us passes here before disk.
 #![forbid(unsafe_code)]
 
+mod backup;
 mod chunk;
 mod context;
 mod derive;
@@ -16,6 +17,7 @@ mod sign;
 mod stream;
 mod tenant;
 
+pub use backup::BackupKey;
 pub use chunk::{ChunkOpener, STREAM_HEAD_BYTES};
 pub use context::{Context, Purpose};
 pub use error::KeysError;
@@ -26,6 +28,6 @@ pub use root::{
 };
 pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};
-pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, sealed_stream_bytes};
+pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
 pub use tenant::{Closed, TenantKeys};
 pub use zeroize::Zeroizing;

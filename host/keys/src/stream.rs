@@ -36,6 +36,13 @@ pub const fn sealed_stream_bytes(plaintext_bytes: u64) -> u64 {
     HEADER_BYTES as u64 + plaintext_bytes + chunks * TAG_BYTES as u64
 }
 
+/// Whether a sealed stream can be so long: most cuts show in the length alone.
+pub const fn is_sealed_stream_bytes(bytes: u64) -> bool {
+    let Some(body) = bytes.checked_sub(HEADER_BYTES as u64) else { return false };
+    let rest = body % SEALED_CHUNK_BYTES as u64;
+    body == TAG_BYTES as u64 || (body > 0 && (rest == 0 || rest > TAG_BYTES as u64))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Inner,

@@ -8,7 +8,7 @@ use ringfence_core::{PrincipalKind, Resource, Role};
 use crate::question::Who;
 
 /// What an operator may do to a tenant.
-const OPERATOR_ON_TENANT: [&str; 10] = [
+const OPERATOR_ON_TENANT: [&str; 13] = [
     "read-tenant",
     "suspend-tenant",
     "set-quota",
@@ -19,6 +19,9 @@ const OPERATOR_ON_TENANT: [&str; 10] = [
     "rotate-keys",
     "disable-keys",
     "destroy-keys",
+    "read-backup",
+    "write-backup",
+    "restore-backup",
 ];
 /// What only an operator may do.
 const OPERATOR_ALONE: [&str; 7] =

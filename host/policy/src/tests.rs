@@ -100,7 +100,7 @@ fn reads() -> Vec<&'static str> {
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadKeys RotateKeys DisableKeys DestroyKeys ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
-        WritePolicy ReadAudit ReadDecision ReadUsage ReadHost];
+        WritePolicy ReadAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()
 }
@@ -113,7 +113,7 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
             _ => ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage", "read-keys",
-                "rotate-keys", "disable-keys", "destroy-keys"]
+                "rotate-keys", "disable-keys", "destroy-keys", "read-backup", "write-backup", "restore-backup"]
                 .contains(&question.action),
         },
         Some(role) => {

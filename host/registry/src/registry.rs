@@ -105,6 +105,16 @@ impl Registry {
         }
     }
 
+    /// Lets go of what is live of a tenant and loads its routes and grants again; for a tenant that was restored.
+    pub async fn reload(&self, store: &TenantStore) -> Result<(), RegistryError> {
+        let plugins = start::load(store).await?;
+        if let Some(tenant) = store.tenant() {
+            self.inner.live.forget(tenant);
+        }
+        self.inner.live.extend(plugins);
+        Ok(())
+    }
+
     /// The tenant's plugins, by name.
     pub async fn plugins(
         &self,

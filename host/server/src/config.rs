@@ -10,11 +10,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use jiff::SignedDuration;
 use ringfence_cli::ServeArgs;
+use ringfence_control::BackupPlan;
 use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides};
 use ringfence_engine::IoClass;
 use ringfence_store::Backend;
+use ringfence_store::backup::GuestLogs;
 use serde::{Deserialize, Serialize};
+
+/// Shortest and longest time between two scheduled backups.
+const EVERY_MIN: SignedDuration = SignedDuration::from_secs(1);
+const EVERY_MAX: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// Everything the operator decides.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +37,8 @@ pub struct Config {
     pub engine: EngineSection,
     /// Where guests may connect to beyond the public internet.
     pub egress: Egress,
+    /// Where backups of tenants lie, when they are made and which are kept.
+    pub backup: BackupSection,
     /// Plans of tenants, each as it differs from the built-in plan `standard`.
     pub plans: BTreeMap<PlanName, QuotaOverrides>,
 }
@@ -101,6 +110,24 @@ pub struct Egress {
     pub allow_private: Vec<String>,
 }
 
+/// `[backup]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSection {
+    /// The directory of the archives, better on another disk; `backups` in the data directory when empty.
+    pub path: PathBuf,
+    /// Between two backups of a tenant, `24h`; `off` for no schedule.
+    pub every: String,
+    /// Each so many scheduled backups a full one, the others what changed; 1 for full ones only.
+    pub full_every_count: usize,
+    /// Of so many days the newest scheduled backup is kept.
+    pub keep_daily_count: usize,
+    /// And of so many weeks.
+    pub keep_weekly_count: usize,
+    /// Whether guest logs go in: `with` or `without`.
+    pub guest_logs: GuestLogs,
+}
+
 /// The file alone: every key optional, none unknown.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,6 +138,7 @@ struct File {
     keys: Option<FileKeys>,
     engine: Option<FileEngine>,
     egress: Option<Egress>,
+    backup: Option<FileBackup>,
     plans: Option<BTreeMap<PlanName, QuotaOverrides>>,
 }
 #[derive(Deserialize)]
@@ -146,6 +174,18 @@ struct FileEngine {
     memory_mib_max: Option<u64>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileBackup {
+    path: Option<PathBuf>,
+    every: Option<String>,
+    full_every_count: Option<usize>,
+    keep_daily_count: Option<usize>,
+    keep_weekly_count: Option<usize>,
+    guest_logs: Option<GuestLogs>,
+}
+
 /// LIMIT: longest wait before keys are destroyed, 90 days.
 const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 
@@ -163,6 +203,8 @@ const ENVIRONMENT: [(&str, &str); 11] = [
     ("ENGINE_SLOTS", "engine.slots"),
     ("ENGINE_MEMORY_MIB_MAX", "engine.memory_mib_max"),
     ("ENGINE_IO_CLASS", "engine.io_class"),
+    ("BACKUP_PATH", "backup.path"),
+    ("BACKUP_EVERY", "backup.every"),
 ];
 
 /// Where a value came from, for `config show --origin`.
@@ -188,6 +230,14 @@ fn defaults() -> Config {
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24 },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
         egress: Egress { allow_private: Vec::new() },
+        backup: BackupSection {
+            path: PathBuf::new(),
+            every: "off".to_owned(),
+            full_every_count: 7,
+            keep_daily_count: 7,
+            keep_weekly_count: 4,
+            guest_logs: GuestLogs::With,
+        },
         plans: BTreeMap::new(),
     }
 }
@@ -208,6 +258,7 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
         bail!("`keys.destroy_delay_hours` is 0 to {DESTROY_DELAY_HOURS_MAX}");
     }
     plans(&config).context("`plans`")?;
+    backup_plan(&config)?;
     if config.listen.plain_http == PlainHttp::Loopback {
         for (key, address) in [("listen.plugins", config.listen.plugins), ("listen.control", config.listen.control)] {
             if !address.ip().is_loopback() {
@@ -226,6 +277,35 @@ pub fn plans(config: &Config) -> Result<Plans> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cores_count = u32::try_from(cores).unwrap_or(u32::MAX);
     Ok(Plans::new(&config.plans, Ceiling { cores_count, slots_count: (config.engine.slots / 4).max(1) })?)
+}
+
+/// When backups are made, and which are kept.
+pub fn backup_plan(config: &Config) -> Result<BackupPlan> {
+    let section = &config.backup;
+    let every = match section.every.as_str() {
+        "off" => None,
+        text => {
+            let wrong = || format!("`backup.every` = `{text}` is not a time such as `24h`, nor `off`");
+            let every: SignedDuration = text.parse().with_context(wrong)?;
+            if every < EVERY_MIN || every > EVERY_MAX {
+                bail!("`backup.every` is 1s to 366d, or `off`");
+            }
+            Some(every.unsigned_abs())
+        }
+    };
+    if !(1..=32).contains(&section.full_every_count) {
+        bail!("`backup.full_every_count` is 1 to 32");
+    }
+    if section.keep_daily_count > 1_000 || section.keep_weekly_count > 1_000 {
+        bail!("`backup.keep_daily_count` and `backup.keep_weekly_count` are 0 to 1000");
+    }
+    Ok(BackupPlan {
+        every,
+        full_every_count: section.full_every_count,
+        keep_daily_count: section.keep_daily_count,
+        keep_weekly_count: section.keep_weekly_count,
+        guest_logs: section.guest_logs,
+    })
 }
 
 /// Every value with its source.

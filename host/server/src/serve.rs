@@ -102,6 +102,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let metering = tokio::spawn(wired.metering.clone().run(stopping.clone()));
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
+    let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -121,6 +122,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let _ = metering.await;
     let _ = quotas.await;
     let _ = keeper.await;
+    // A backup that is being written is given up: it leaves nothing, and the next start makes it again.
+    backups.abort();
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())

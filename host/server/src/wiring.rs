@@ -19,6 +19,7 @@ use ringfence_identity::Identity;
 use ringfence_keys::RootKey;
 use ringfence_policy::{Policy, Standing, TenantFacts};
 use ringfence_registry::{Registry, Rehearsal};
+use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
 
 use crate::config::Config;
@@ -67,6 +68,10 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let Place { data, plugins_address, store, tenants, clock, entropy } = place;
     let root_key = format!("{} ({})", tenants.root().id(), assurance(tenants.root()));
     let closing = tenants.clone();
+
+    // Before any room reads a tenant's records: a restore that was cut is carried on first.
+    let archives = open_archives(config, data, &entropy, &clock)?;
+    archives.resume(&tenants).await?;
 
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
     let identity = Identity::open(
@@ -119,6 +124,8 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
+        archives,
+        backup_plan: crate::config::backup_plan(config)?,
         clock,
         entropy,
         facts: HostFacts {
@@ -194,6 +201,21 @@ pub fn compile_config() -> Result<CompileConfig> {
         args: vec!["compile-child".to_owned()],
         limits: CompileLimits::HOST,
     })
+}
+
+/// The directory of the backups; made when it is not there, unless the operator named it: a disk that is not mounted must
+/// not be mistaken for an empty one.
+fn open_archives(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>, clock: &Arc<dyn Clock>) -> Result<Archives> {
+    let path = match config.backup.path.as_os_str().is_empty() {
+        true => data.join("backups"),
+        false => config.backup.path.clone(),
+    };
+    if config.backup.path.as_os_str().is_empty() {
+        crate::serve::private_dir(&path)?;
+    }
+    let dir = Dir::open_ambient_dir(&path, ambient_authority())
+        .with_context(|| format!("`backup.path` = `{}` does not open", path.display()))?;
+    Ok(Archives::open(dir, entropy.clone(), clock.clone())?)
 }
 
 fn open_engine(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>) -> Result<Engine> {

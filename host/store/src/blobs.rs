@@ -60,6 +60,15 @@ pub struct BlobReader {
 
 // === impl BlobId ===
 
+impl BlobId {
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+    pub(crate) fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
 impl fmt::Display for BlobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&HEXLOWER.encode(&self.0))
@@ -98,9 +107,14 @@ impl Blobs {
 
     /// Starts a new blob.
     pub async fn create(&self) -> Result<BlobWriter, StoreError> {
-        self.tenant.check_alive()?;
         let mut id = BlobId([0; 16]);
         self.tenant.entropy.fill(&mut id.0);
+        self.create_as(id).await
+    }
+
+    /// As [`Blobs::create`], under an id that another blob had; for restoring, where records name it.
+    pub(crate) async fn create_as(&self, id: BlobId) -> Result<BlobWriter, StoreError> {
+        self.tenant.check_alive()?;
         let blobs = self.clone();
         let out = blocking(move || {
             blobs.store.0.check_free()?;
@@ -143,8 +157,15 @@ impl Blobs {
     pub async fn delete(&self, id: &BlobId) -> Result<(), StoreError> {
         self.tenant.check_alive()?;
         let (blobs, id) = (self.clone(), *id);
-        blocking(move || blobs.store.0.files.remove(&path(&blobs.tenant.uid, &id)).map_err(StoreError::unavailable))
-            .await
+        blocking(move || {
+            let path = path(&blobs.tenant.uid, &id);
+            // A backup that is being written still reads it; it goes once that is done.
+            if blobs.store.0.counters.pins.lock().keeps_blob(&id, &path) {
+                return Ok(());
+            }
+            blobs.store.0.files.remove(&path).map_err(StoreError::unavailable)
+        })
+        .await
     }
 
     /// The ids of all blobs.

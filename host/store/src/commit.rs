@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::directory::mark;
+use crate::backup::pin::Pins;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
@@ -51,6 +52,8 @@ pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) revision: AtomicU64,
+    /// What must be kept for snapshots that are being read.
+    pub(crate) pins: Pins,
 }
 
 /// What a batch writes under one stored key.
@@ -264,7 +267,11 @@ impl Writer {
     fn take(&mut self, batch: Batch, reply: oneshot::Sender<Result<Commit, StoreError>>, applied: &mut Vec<Applied>) {
         // A panic here must cost one batch, not every later write of the host.
         let result = catch_unwind(AssertUnwindSafe(|| {
+            let counters = Arc::clone(&self.counters);
+            // Held until the writes are visible: whoever pins sees all of a batch or none of it.
+            let mut pins = counters.pins.lock();
             let Prepared { commit, writes, replaced } = self.prepare(&batch)?;
+            pins.note(&*self.engine, &batch.tenant, batch.writes.keys())?;
             let Batch { mut files, .. } = batch;
             // From here on the outcome may be in doubt: a file too many is swept at the next start, one too few is a loss.
             files.ids.clear();
@@ -347,6 +354,9 @@ impl Writer {
                 Ok(()) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
                     for path in replaced {
+                        if self.counters.pins.lock().keeps(&path) {
+                            continue;
+                        }
                         if let Err(error) = self.files.remove(&path) {
                             tracing::warn!(%error, "a value file could not be removed; the next start removes it");
                         }

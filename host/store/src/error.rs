@@ -33,6 +33,9 @@ pub enum StoreError {
     /// Too much is waiting to be written; nothing was. Try again later.
     #[error("too many writes are waiting")]
     Busy,
+    /// More of the tenant was changed than a snapshot can follow while it was being read; reading it again may work.
+    #[error("too much was changed while it was being read")]
+    Overrun,
     /// The disk is below its floor of free space; nothing was written. Deleting still works.
     #[error("the disk is full: {free_bytes} bytes are free and {floor_bytes} are kept back")]
     Full {
@@ -144,7 +147,7 @@ impl StoreError {
 
     /// Whether the same call may work later without anybody mending anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy | Self::Full { .. } | Self::Unavailable { .. })
+        matches!(self, Self::Busy | Self::Overrun | Self::Full { .. } | Self::Unavailable { .. })
     }
 
     /// Opening failed: the bytes are damaged, or the keys are closed and the bytes may be fine.

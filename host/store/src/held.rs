@@ -81,6 +81,16 @@ impl TenantStore {
         if counted.map_err(StoreError::unavailable)??.saturating_add(other_bytes) == 0 {
             return Ok(());
         }
+        self.recount_held(other_bytes).await
+    }
+
+    /// What the tenant may hold, in bytes.
+    pub(crate) fn held_bytes_max(&self) -> u64 {
+        self.shared().held_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Counts a tenant anew, with `other_bytes` in files that its records name.
+    pub(crate) async fn recount_held(&self, other_bytes: u64) -> Result<(), StoreError> {
         let files = PendingFiles { files: self.store().0.files.clone(), uid: self.shared().uid, ids: Vec::new() };
         let batch = Batch {
             tenant: self.shared().clone(),
@@ -200,7 +210,7 @@ fn scan(engine: &dyn Engine, tenant: &Tenant) -> Result<u64, StoreError> {
 
 /// The value file of a record. A damaged record can be written over and deleted; its file, if it had one, stays until
 /// the tenant goes.
-fn file_of(keys: &TenantKeys, key: &[u8], bytes: &[u8]) -> Option<FileRef> {
+pub(crate) fn file_of(keys: &TenantKeys, key: &[u8], bytes: &[u8]) -> Option<FileRef> {
     let stored = Stored::parse(bytes).ok().filter(Stored::is_in_file)?;
     match stored.open(keys, key) {
         Ok(Content::InFile(file)) => Some(file),

@@ -5,6 +5,7 @@
 //! what a record means. Sits under audit, identity, registry and the capabilities; over `keys`.
 #![forbid(unsafe_code)]
 
+pub mod backup;
 mod blobs;
 mod check;
 mod commit;

@@ -119,6 +119,7 @@ impl Tenants {
         prepare_files(&store, &PLATFORM_UID)?;
         let changing = tokio::sync::Mutex::default();
         let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known: RwLock::default(), changing }));
+        this.sweep_staged().await?;
         let mut after = None;
         loop {
             let page = this.0.platform.scan(&Key::new(["tenant"]), after.as_ref(), usize::MAX).await?;
@@ -236,6 +237,83 @@ impl Tenants {
         self.finish_deletion(&known.stored).await
     }
 
+    /// Makes the area and the keys of a tenant to be, under the name it shall have. Nobody can reach it, and a start throws it
+    /// away, until [`Tenants::publish`].
+    pub(crate) async fn stage(&self, id: &TenantId) -> Result<TenantStore, StoreError> {
+        if self.known(id).is_some() {
+            return Err(StoreError::Exists);
+        }
+        let mut uid = [0; UID_BYTES];
+        self.0.entropy.fill(&mut uid);
+        self.0.store.0.check_free()?;
+        // The note first: whatever comes after it is found and thrown away.
+        self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
+        let (keys, wrapped) = self.0.root.new_tenant_key(id.as_str(), self.0.entropy.as_ref())?;
+        write_key(&self.0.store, &uid, &wrapped)?;
+        prepare_files(&self.0.store, &uid)?;
+        let entropy = Arc::clone(&self.0.entropy);
+        let tenant = Tenant::new(Some(id.clone()), uid, keys, entropy, TenantState::Suspended);
+        Ok(TenantStore::new(self.0.store.clone(), tenant))
+    }
+
+    /// Makes a staged area a tenant, in one write; [`StoreError::Exists`] when the name was taken meanwhile.
+    pub(crate) async fn publish(
+        &self,
+        staged: &TenantStore,
+        display_name: &str,
+        quota: QuotaChoice,
+    ) -> Result<TenantRecord, StoreError> {
+        if display_name.len() > DISPLAY_NAME_BYTES_MAX {
+            return Err(StoreError::TooLarge { what: "a display name", max: DISPLAY_NAME_BYTES_MAX as u64 });
+        }
+        let _one = self.0.changing.lock().await;
+        let id = staged.tenant().ok_or(StoreError::UnknownTenant)?.clone();
+        if self.known(&id).is_some() {
+            return Err(StoreError::Exists);
+        }
+        let record = TenantRecord {
+            id: id.clone(),
+            uid: staged.uid(),
+            display_name: display_name.to_owned(),
+            state: TenantState::Active,
+            created_at: self.0.clock.now(),
+            quota,
+        };
+        let stored = StoredTenant { record: record.clone(), phase: Phase::Live };
+        let name = tenant_key(&id);
+        let ops = vec![Op::put_json(name.clone(), &stored)?, Op::delete(staged_key(&staged.uid()))];
+        self.0.platform.batch(ops, vec![Precondition::Absent(name)]).await?;
+        staged.shared().set_state(TenantState::Active);
+        let known = Known { stored, view: Some(staged.clone()) };
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known);
+        Ok(record)
+    }
+
+    /// Destroys a staged area, its key first.
+    pub(crate) async fn discard(&self, staged: &TenantStore) -> Result<(), StoreError> {
+        staged.shared().set_gone();
+        self.discard_area(staged.shared().uid).await
+    }
+
+    async fn discard_area(&self, uid: Uid) -> Result<(), StoreError> {
+        self.erase_area(uid).await?;
+        self.0.platform.delete(&staged_key(&HEXLOWER.encode(&uid))).await?;
+        Ok(())
+    }
+
+    async fn sweep_staged(&self) -> Result<(), StoreError> {
+        loop {
+            let page = self.0.platform.scan(&Key::new(["staged"]), None, usize::MAX).await?;
+            for (key, _) in &page.records {
+                tracing::info!("throwing away what an interrupted restore left");
+                self.discard_area(parse_uid(key.last_name().unwrap_or_default())?).await?;
+            }
+            if page.records.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     async fn change(&self, id: &TenantId, act: impl FnOnce(&mut TenantRecord)) -> Result<TenantRecord, StoreError> {
         let _one = self.0.changing.lock().await;
         let mut known =
@@ -251,7 +329,15 @@ impl Tenants {
     }
 
     async fn finish_deletion(&self, stored: &StoredTenant) -> Result<KeyReceipt, StoreError> {
-        let uid = parse_uid(&stored.record.uid)?;
+        let receipt = self.erase_area(parse_uid(&stored.record.uid)?).await?;
+        self.forget_key_state(&stored.record.id).await?;
+        self.0.platform.delete(&tenant_key(&stored.record.id)).await?;
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(&stored.record.id);
+        Ok(receipt)
+    }
+
+    /// Destroys the keys of an area, then everything in it.
+    async fn erase_area(&self, uid: Uid) -> Result<KeyReceipt, StoreError> {
         let receipt = self.destroy_keys(uid).await?;
         self.0.store.0.committer.erase(uid).await?;
         let store = self.0.store.clone();
@@ -259,9 +345,6 @@ impl Tenants {
             .await
             .map_err(StoreError::unavailable)?
             .map_err(StoreError::unavailable)?;
-        self.forget_key_state(&stored.record.id).await?;
-        self.0.platform.delete(&tenant_key(&stored.record.id)).await?;
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(&stored.record.id);
         Ok(receipt)
     }
 
@@ -351,6 +434,10 @@ impl fmt::Debug for Tenants {
 
 fn tenant_key(id: &TenantId) -> Key {
     Key::new(["tenant", id.as_str()])
+}
+
+fn staged_key(uid: &str) -> Key {
+    Key::new(["staged", uid])
 }
 
 pub(crate) fn parse_uid(text: &str) -> Result<Uid, StoreError> {

@@ -22,7 +22,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("See", &["logs", "status", "usage", "top", "why"]),
     ("Give", &["grant", "revoke", "grants", "secret", "config"]),
     ("Govern", &["tenant", "quota", "token", "policy", "audit"]),
-    ("Operate", &["serve", "doctor", "store"]),
+    ("Operate", &["serve", "doctor", "store", "backup", "restore"]),
     ("Self", &["login", "whoami", "use", "completions", "version"]),
 ];
 
@@ -37,6 +37,13 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("rollback", "ringfence rollback visits"),
     ("diff", "ringfence diff visits@0.1.0 0.2.0"),
     ("logs", "ringfence logs visits\nringfence logs visits --no-follow --limit 20"),
+    ("backup create", "ringfence backup create\nringfence backup create --incremental"),
+    ("backup list", "ringfence backup list"),
+    ("backup verify", "ringfence backup verify BACKUP.rfb --recovery-key acme.key"),
+    ("backup drill", "ringfence backup drill BACKUP"),
+    ("backup delete", "ringfence backup delete BACKUP"),
+    ("backup recovery-key", "ringfence backup recovery-key --out acme.key"),
+    ("restore", "ringfence restore BACKUP --replace\nringfence restore BACKUP --into acme-2"),
     ("status", "ringfence status\nringfence status visits"),
     ("usage", "ringfence usage\nringfence usage --by-day --from 2026-11-01T00:00:00Z"),
     ("usage receipts", "ringfence usage receipts"),

@@ -1,13 +1,14 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    AuditCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
+    AuditCommand, BackupCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
     UsageCommand, command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 
 pub mod audit;
+pub mod backup;
 pub mod call;
 pub mod data;
 pub mod grants;
@@ -75,6 +76,13 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
         Command::Quota(QuotaCommand::Show(args)) => quota::show(cx, args).await,
         Command::Quota(QuotaCommand::Set(args)) => quota::set(cx, args).await,
+        Command::Backup(BackupCommand::Create(args)) => backup::create(cx, args).await,
+        Command::Backup(BackupCommand::List) => backup::list(cx).await,
+        Command::Backup(BackupCommand::Verify(args)) => backup::verify(cx, args).await,
+        Command::Backup(BackupCommand::Drill(args)) => backup::drill(cx, args).await,
+        Command::Backup(BackupCommand::Delete(args)) => backup::delete(cx, args).await,
+        Command::Backup(BackupCommand::RecoveryKey(args)) => backup::recovery_key(cx, args).await,
+        Command::Restore(args) => backup::restore(cx, args).await,
         Command::Policy(PolicyCommand::Show) => policies::show(cx).await,
         Command::Policy(PolicyCommand::Apply(args)) => policies::apply(cx, args).await,
         Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,

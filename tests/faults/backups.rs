@@ -1,0 +1,75 @@
+//! kill -9 in the middle of backups and restores: what is there afterwards is whole, and the host opens again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ringfence_tests::{Host, Place, answer, eventually, files_under, string};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()> {
+    let place = Place::new()?;
+    let mut host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let (operator_key, admin_key) = (operator.key.clone(), acme.admin.key.clone());
+    for number in 0..40 {
+        let path = acme.path(&format!("/secrets/s{number}"));
+        answer(acme.admin.put(&path).body(vec![b'a' + (number % 26); 4_000]).send().await?).await?;
+    }
+    answer(acme.admin.post("/tenants/acme/backups").json(&json!({})).send().await?).await?;
+    let mut backup = String::new();
+    eventually("the backup is there", async || {
+        let list = answer(acme.admin.get("/tenants/acme/backups").send().await?).await?;
+        backup = list["items"][0]["id"].as_str().unwrap_or_default().to_owned();
+        Ok(!backup.is_empty())
+    })
+    .await?;
+    let paths = [
+        ("/tenants/acme/backups".to_owned(), json!({})),
+        (format!("/tenants/acme/backups/{backup}/restore"), json!({ "replace": "acme" })),
+        (format!("/tenants/acme/backups/{backup}/restore"), json!({ "into": "copy" })),
+    ];
+    for (round, (path, body)) in paths.iter().cycle().take(9).enumerate() {
+        let operator = host.sign_in(&operator_key).await?;
+        let admin = host.sign_in(&admin_key).await?;
+        let after = format!("/tenants/acme/secrets/after{round}");
+        answer(admin.put(&after).body("later").send().await?).await?;
+        answer(operator.post(path).json(body).send().await?).await?;
+        // Somewhere in the work: each round a little later.
+        tokio::time::sleep(Duration::from_millis(7 * round as u64)).await;
+        host.kill()?;
+        host = Host::start(&place).with_context(|| format!("round {round}: the host must open again"))?;
+        let operator = host.sign_in(&operator_key).await?;
+        let admin = host.sign_in(&admin_key).await?;
+        let unfinished = files_under(&place.data().join("backups"))?
+            .into_iter()
+            .filter(|(path, _)| path.extension().is_some_and(|end| end == "part"))
+            .count();
+        assert_eq!(unfinished, 0, "round {round}");
+        let tenant = answer(admin.get("/tenants/acme").send().await?).await?;
+        assert_eq!(tenant["state"], "active", "round {round}: what was begun was carried out, or never began");
+        // In place it is all or nothing: the secret of this round is there, or every one of the forty is and it is not.
+        let list = answer(admin.get("/tenants/acme/secrets?limit=1000").send().await?).await?;
+        let names: Vec<String> = list["items"]
+            .as_array()
+            .context("items")?
+            .iter()
+            .map(|item| string(item, "name"))
+            .collect::<Result<_>>()?;
+        let old = names.iter().filter(|name| name.starts_with('s')).count();
+        assert_eq!(old, 40, "round {round}: {names:?}");
+        let later = names.iter().filter(|name| name.starts_with("after")).count();
+        assert!(later == 0 || names.contains(&format!("after{round}")), "round {round}: {names:?}");
+        // A new tenant is there whole or not at all.
+        if operator.get("/tenants/copy").send().await?.status().is_success() {
+            let body = json!({ "name": format!("k{round}"), "role": "tenant-admin" });
+            let key = answer(operator.post("/tenants/copy/tokens").json(&body).send().await?).await?;
+            let copy = host.sign_in(&string(&key, "key")?).await?;
+            let list = answer(copy.get("/tenants/copy/secrets?limit=1000").send().await?).await?;
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(40), "round {round}");
+            answer(operator.delete("/tenants/copy").send().await?).await?;
+        }
+    }
+    Ok(())
+}

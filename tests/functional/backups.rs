@@ -1,0 +1,170 @@
+//! Backups of a tenant: made while it works, rehearsed, restored in place, into a new tenant, and after it was deleted.
+
+use anyhow::{Context, Result};
+use reqwest::{Method, StatusCode};
+use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, files_under, problem, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+/// Begins a job and gives it once it ended.
+pub async fn job(who: &Session, path: &str, body: Value) -> Result<Value> {
+    let response = who.post(path).json(&body).send().await?;
+    assert_eq!(response.status(), StatusCode::ACCEPTED, "{}", response.text().await?);
+    let place = response.headers()["location"].to_str()?.trim_start_matches("/api/v1").to_owned();
+    let mut job = answer(response).await?;
+    eventually("the job ends", async || {
+        job = answer(who.get(&place).send().await?).await?;
+        Ok(job["state"] != "running")
+    })
+    .await?;
+    Ok(job)
+}
+
+async fn done(who: &Session, path: &str, body: Value) -> Result<Value> {
+    let job = job(who, path, body).await?;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    Ok(job["result"].clone())
+}
+
+async fn visits(tenant: &Tenant) -> Result<String> {
+    let (status, text) = tenant.fetch("visits", "/n").await?;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// A tenant with a plugin that counts.
+async fn counting(host: &Host, operator: &Session, name: &str) -> Result<Tenant> {
+    let tenant = host.tenant(operator, name).await?;
+    tenant.ship("visits", "visits", "[budget]\ntime_ms = 20000\n", &[("keyvalue", &["default"])]).await?;
+    Ok(tenant)
+}
+
+async fn admin_of(host: &Host, operator: &Session, name: &str) -> Result<Tenant> {
+    let body = json!({ "name": "restored", "role": "tenant-admin" });
+    let key = answer(operator.post(&format!("/tenants/{name}/tokens")).json(&body).send().await?).await?;
+    Ok(Tenant { name: name.to_owned(), admin: host.sign_in(&string(&key, "key")?).await? })
+}
+
+#[tokio::test]
+async fn a_tenant_is_backed_up_rehearsed_put_back_and_copied() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = counting(&host, &operator, "acme").await?;
+    assert_eq!(visits(&acme).await?, "1");
+    let full = done(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    assert_eq!(visits(&acme).await?, "2");
+    let next = done(&acme.admin, &acme.path("/backups"), json!({ "kind": "incremental" })).await?;
+    assert_eq!(next["parent"], full["id"]);
+    assert!(next["blobs_count"] == 0 && full["blobs_count"] == 1, "{full} {next}");
+    let id = string(&next, "id")?;
+    let drilled = done(&acme.admin, &acme.path(&format!("/backups/{id}/drill")), json!({})).await?;
+    assert!(drilled["drill"]["records_count"].as_u64() > Some(10), "{drilled}");
+    assert_eq!(visits(&acme).await?, "3");
+    let restore = acme.path(&format!("/backups/{id}/restore"));
+    let (status, refused) = problem(acme.admin.post(&restore).json(&json!({})).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("tenant-not-empty")), "{refused}");
+    done(&acme.admin, &restore, json!({ "replace": "acme" })).await?;
+    assert_eq!(visits(&acme).await?, "3", "two were in the backup");
+    // A new tenant is for operators to make; it has the plugin, its route and its data.
+    let (status, _) = problem(acme.admin.post(&restore).json(&json!({ "into": "copy" })).send().await?).await?;
+    assert_eq!(status, 403);
+    let first = format!("/tenants/acme/backups/{}/restore", string(&full, "id")?);
+    done(&operator, &first, json!({ "into": "copy" })).await?;
+    let copy = admin_of(&host, &operator, "copy").await?;
+    assert_eq!(visits(&copy).await?, "2");
+    let taken = job(&operator, &first, json!({ "into": "copy" })).await?;
+    assert_eq!((taken["state"].as_str(), taken["error"]["code"].as_str()), (Some("failed"), Some("exists")), "{taken}");
+    let (status, used) =
+        problem(acme.admin.delete(&acme.path(&format!("/backups/{}", string(&full, "id")?))).send().await?).await?;
+    assert_eq!((status, used["code"].as_str()), (409, Some("backup-in-use")));
+    answer(acme.admin.delete(&acme.path(&format!("/backups/{id}"))).send().await?).await?;
+    let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();
+    for code in ["BAK-001", "BAK-002", "BAK-003", "BAK-004"] {
+        assert!(log.contains(code), "{code} is not on the log");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_a_tenant_takes_its_recovery_key_and_it_opens_what_the_host_cannot() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = counting(&host, &operator, "acme").await?;
+    visits(&acme).await?;
+    let key_path = acme.path("/backups/recovery-key");
+    let (status, _) = problem(operator.post(&key_path).send().await?).await?;
+    assert!(matches!(status, 403 | 404), "{status}");
+    let key = answer(acme.admin.post(&key_path).send().await?).await?;
+    let made = done(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    answer(operator.delete("/tenants/acme").send().await?).await?;
+    let asked = |key: &str| json!({ "tenant_uid": made["tenant_uid"], "backup": made["id"], "into": "acme", "recovery_key": key });
+    let wrong = "rfbk1-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let (status, refused) = problem(operator.post("/restores").json(&asked(wrong)).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-recovery-key")), "{refused}");
+    let globex = counting(&host, &operator, "globex").await?;
+    let other = answer(globex.admin.post(&globex.path("/backups/recovery-key")).send().await?).await?;
+    let (status, refused) =
+        problem(operator.post("/restores").json(&asked(&string(&other, "recovery_key")?)).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("backup-no-key")), "{refused}");
+    done(&operator, "/restores", asked(&string(&key, "recovery_key")?)).await?;
+    assert_eq!(visits(&admin_of(&host, &operator, "acme").await?).await?, "2");
+    // The archive shows no word of what is in it, and the key is nowhere in the log of the process.
+    let archives = files_under(&place.data().join("backups"))?;
+    assert_eq!(archives.len(), 1);
+    for (path, bytes) in &archives {
+        for word in ["acme", "visits", "default"] {
+            assert!(!bytes.windows(word.len()).any(|window| window == word.as_bytes()), "{word} in {}", path.display());
+        }
+    }
+    assert!(!host.stderr().contains(&string(&key, "recovery_key")?));
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_tenant_reaches_neither_backups_nor_jobs() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    let response = acme.admin.post(&acme.path("/backups")).json(&json!({})).send().await?;
+    let began = answer(response).await?;
+    let (status, hidden) = problem(globex.admin.get(&format!("/jobs/{}", string(&began, "id")?)).send().await?).await?;
+    assert_eq!((status, hidden["code"].as_str()), (404, Some("not-found")));
+    let mut made = Value::Null;
+    eventually("the backup is listed", async || {
+        let list = answer(acme.admin.get(&acme.path("/backups")).send().await?).await?;
+        made = list["items"][0].clone();
+        Ok(made.is_object())
+    })
+    .await?;
+    let id = string(&made, "id")?;
+    for method in [Method::GET, Method::DELETE] {
+        let theirs = globex.admin.request(method.clone(), &globex.path(&format!("/backups/{id}"))).send().await?;
+        assert_eq!(problem(theirs).await?.0, 404, "{method}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_schedule_makes_backups_and_keeps_what_it_is_told_to() -> Result<()> {
+    let place = Place::new()?;
+    let text = "[backup]\nevery = \"1s\"\nfull_every_count = 2\nkeep_daily_count = 1\nkeep_weekly_count = 0\n";
+    let config = place.config(text)?.display().to_string();
+    let host = Host::start_with(&place, &["--config", &config], &[])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("there were four backups, and old ones went", async || {
+        let list = answer(acme.admin.get(&acme.path("/backups")).send().await?).await?;
+        let ids: Vec<String> =
+            list["items"].as_array().context("items")?.iter().map(|item| string(item, "id")).collect::<Result<_>>()?;
+        seen.extend(ids.iter().cloned());
+        Ok(seen.len() >= 4 && ids.len() <= 2)
+    })
+    .await?;
+    let status = answer(operator.get("/host").send().await?).await?;
+    assert_eq!(status["backups_failing_count"], 0);
+    host.stop()?;
+    place.config("[backup]\nevery = \"soon\"\n")?;
+    let error = Host::start_with(&place, &["--config", &config], &[]).err().context("it started")?.to_string();
+    assert!(error.contains("`backup.every` = `soon`"), "{error}");
+    Ok(())
+}
