@@ -20,6 +20,7 @@ mod store;
 mod tenant_store;
 mod tenants;
 mod transfer;
+mod watch;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
 pub use check::{Checked, Damage, check};
@@ -33,3 +34,4 @@ pub use store::{DiskOptions, Stats, Store};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};
+pub use watch::{Change, Event, Watch};
