@@ -341,15 +341,18 @@ impl Writer {
     }
 
     /// Makes everything applied durable, and only then says so to those who wait.
-    fn flush(&mut self, applied: Vec<Applied>) {
+    fn flush(&mut self, mut applied: Vec<Applied>) {
         if applied.is_empty() {
             return;
         }
         let synced = self.sync();
         let newest = applied.last().map(|applied| applied.commit.revision);
-        let mut told = Vec::new();
-        for Applied { commit, reply, replaced, changes } in applied {
-            told.extend(changes);
+        // Before anyone is answered: whoever wrote finds its own change told.
+        match (&synced, newest) {
+            (Err(_), Some(newest)) => self.watchers.forget(newest),
+            _ => self.watchers.tell(applied.iter_mut().flat_map(|one| std::mem::take(&mut one.changes)).collect()),
+        }
+        for Applied { commit, reply, replaced, .. } in applied {
             let answer = match &synced {
                 Ok(()) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -364,10 +367,6 @@ impl Writer {
             };
             // Whoever asked may have stopped waiting; the batch is written all the same.
             let _ = reply.send(answer);
-        }
-        match (&synced, newest) {
-            (Err(_), Some(newest)) => self.watchers.forget(newest),
-            _ => self.watchers.tell(told),
         }
         if let (Ok(()), Some(newest), Some(watermark)) = (&synced, newest, &mut self.watermark) {
             watermark.durable = newest;
