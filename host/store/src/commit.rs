@@ -28,6 +28,7 @@ use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, Uid, area, successor};
 use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_free};
 use crate::tenant_store::{Tenant, value_path};
+use crate::watch::{Change, Changed, Watchers, is_record};
 
 /// LIMIT: batches that may wait for the commit thread.
 const QUEUE_COUNT_MAX: usize = 1_024;
@@ -118,7 +119,7 @@ impl Committer {
     pub(crate) fn start(
         engine: Arc<dyn Engine>,
         files: Files,
-        counters: Arc<Counters>,
+        (counters, watchers): (Arc<Counters>, Arc<Watchers>),
         free_bytes_min: u64,
         watermark: Option<Watermark>,
         lock: Option<Arc<File>>,
@@ -128,8 +129,9 @@ impl Committer {
             Some(bytes) => parse_revision(&bytes)?.saturating_add(REVISIONS_SKIPPED),
         };
         counters.revision.store(revision, Ordering::Relaxed);
+        watchers.begin_after(revision);
         let (queue, jobs) = mpsc::channel(QUEUE_COUNT_MAX);
-        let writer = Writer { engine, files, counters, free_bytes_min, revision, watermark, _lock: lock };
+        let writer = Writer { engine, files, counters, watchers, free_bytes_min, revision, watermark, _lock: lock };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
             .spawn(move || writer.run(jobs))
@@ -158,6 +160,10 @@ impl Committer {
     pub(crate) async fn reseal(&self, tenant: Arc<Tenant>, stored_keys: Vec<Vec<u8>>) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.send(Job::Reseal(tenant, stored_keys, reply), answer).await
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.queue.is_closed()
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -192,6 +198,7 @@ struct Writer {
     engine: Arc<dyn Engine>,
     files: Files,
     counters: Arc<Counters>,
+    watchers: Arc<Watchers>,
     free_bytes_min: u64,
     /// The newest revision given away.
     revision: u64,
@@ -207,6 +214,8 @@ struct Applied {
     reply: oneshot::Sender<Result<Commit, StoreError>>,
     /// Value files that nothing refers to once this is durable.
     replaced: Vec<String>,
+    /// What those who watch are told then.
+    changes: Vec<Changed>,
 }
 
 /// What became of one batch before the flush.
@@ -243,6 +252,7 @@ impl Writer {
             self.flush(applied);
             match others {
                 Some(Job::Erase(uid, reply)) => {
+                    self.watchers.wake_all();
                     let _ = reply.send(self.erase(&uid));
                 }
                 Some(Job::Reseal(tenant, stored_keys, reply)) => {
@@ -255,6 +265,8 @@ impl Writer {
                 _ => {}
             }
         }
+        drop(jobs);
+        self.watchers.wake_all();
         // What was queued behind the close finds its answer dropped and reports the store closed.
         self.engine.sync()?;
         if let Some(watermark) = &mut self.watermark {
@@ -275,11 +287,15 @@ impl Writer {
             let Batch { mut files, .. } = batch;
             // From here on the outcome may be in doubt: a file too many is swept at the next start, one too few is a loss.
             files.ids.clear();
-            self.engine.apply(writes)?;
-            Ok((commit, replaced))
+            let changes = changes(&writes, commit.revision);
+            if let Err(error) = self.engine.apply(writes) {
+                self.watchers.forget(commit.revision);
+                return Err(error.into());
+            }
+            Ok((commit, replaced, changes))
         }));
         match result {
-            Ok(Ok((commit, replaced))) => applied.push(Applied { commit, reply, replaced }),
+            Ok(Ok((commit, replaced, changes))) => applied.push(Applied { commit, reply, replaced, changes }),
             Ok(Err(error)) => drop(reply.send(Err(error))),
             Err(_panic) => drop(reply.send(Err(StoreError::unavailable("the write stopped in the middle")))),
         }
@@ -343,13 +359,18 @@ impl Writer {
     }
 
     /// Makes everything applied durable, and only then says so to those who wait.
-    fn flush(&mut self, applied: Vec<Applied>) {
+    fn flush(&mut self, mut applied: Vec<Applied>) {
         if applied.is_empty() {
             return;
         }
         let synced = self.sync();
         let newest = applied.last().map(|applied| applied.commit.revision);
-        for Applied { commit, reply, replaced } in applied {
+        // Before anyone is answered: whoever wrote finds its own change told.
+        match (&synced, newest) {
+            (Err(_), Some(newest)) => self.watchers.forget(newest),
+            _ => self.watchers.tell(applied.iter_mut().flat_map(|one| std::mem::take(&mut one.changes)).collect()),
+        }
+        for Applied { commit, reply, replaced, .. } in applied {
             let answer = match &synced {
                 Ok(()) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -423,6 +444,13 @@ impl Writer {
         }
         self.sync().map_err(StoreError::from)
     }
+}
+
+/// What those who watch are told of a batch.
+fn changes(writes: &[Write], revision: u64) -> Vec<Changed> {
+    let of = |write: &Write| if write.value.is_some() { Change::Put } else { Change::Deleted };
+    let records = writes.iter().filter(|write| is_record(&write.key));
+    records.map(|write| Changed { key: write.key.clone(), revision, change: of(write) }).collect()
 }
 
 impl Batch {

@@ -24,6 +24,7 @@ mod tenant_store;
 mod tenants;
 mod transfer;
 mod values;
+mod watch;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
 pub use check::{Checked, Damage, check};
@@ -40,3 +41,4 @@ pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};
 pub use values::{STREAMED_BYTES_MAX, StagedValue, ValueReader, ValueWriter};
+pub use watch::{Change, Event, Watch};

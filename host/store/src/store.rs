@@ -15,6 +15,7 @@ use crate::directory;
 use crate::engine::{Backend, Engine, Faults, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
+use crate::watch::Watchers;
 
 /// The revision of the newest batch; written with each.
 pub(crate) const REVISION_KEY: &[u8] = b"\0revision";
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub(crate) files: Files,
     pub(crate) committer: Committer,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) watchers: Arc<Watchers>,
     pub(crate) free_bytes_min: u64,
     /// Held for as long as the store is open.
     lock: Mutex<Option<Arc<File>>>,
@@ -131,6 +133,7 @@ impl Store {
             files,
             committer: Committer::closed(),
             counters: Arc::default(),
+            watchers: Arc::default(),
             free_bytes_min: 0,
             lock: Mutex::new(None),
         }))
@@ -182,11 +185,19 @@ impl Store {
         if unfinished > 0 {
             tracing::warn!(unfinished, "removed key files that a crash left half written");
         }
-        let counters = Arc::new(Counters::default());
+        let (counters, watchers) = (Arc::new(Counters::default()), Arc::new(Watchers::default()));
         let (watermark, lock) = on_disk.map(|(watermark, lock)| (watermark, Arc::new(lock))).unzip();
-        let (writer, counted) = (Arc::clone(&engine), Arc::clone(&counters));
+        let (writer, counted) = (Arc::clone(&engine), (Arc::clone(&counters), Arc::clone(&watchers)));
         let committer = Committer::start(writer, files.clone(), counted, free_bytes_min, watermark, lock.clone())?;
-        Ok(Self(Arc::new(Shared { engine, files, committer, counters, free_bytes_min, lock: Mutex::new(lock) })))
+        Ok(Self(Arc::new(Shared {
+            engine,
+            files,
+            committer,
+            counters,
+            watchers,
+            free_bytes_min,
+            lock: Mutex::new(lock),
+        })))
     }
 }
 
