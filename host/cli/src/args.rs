@@ -13,9 +13,11 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
 pub use self::groups::command;
+pub use self::keys::{KeyCommand, KeyRotateArgs};
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 
 mod groups;
+mod keys;
 mod quota;
 
 /// The whole command line.
@@ -121,6 +123,9 @@ pub enum Command {
     /// What a tenant may have, and what it uses of it
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Keys: list, rotate, disable, destroy
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// The tenant's policy
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod call;
 pub mod data;
 pub mod grants;
+pub mod keys;
 pub mod local;
 pub mod logs;
 pub mod policies;
@@ -75,6 +76,7 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
         Command::Quota(QuotaCommand::Show(args)) => quota::show(cx, args).await,
         Command::Quota(QuotaCommand::Set(args)) => quota::set(cx, args).await,
+        Command::Key(command) => keys::run(cx, command).await,
         Command::Policy(PolicyCommand::Show) => policies::show(cx).await,
         Command::Policy(PolicyCommand::Apply(args)) => policies::apply(cx, args).await,
         Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,
