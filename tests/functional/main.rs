@@ -11,6 +11,7 @@ mod capabilities;
 mod deploys;
 mod foreign;
 mod invocations;
+mod keys;
 mod looking;
 mod metering;
 mod quotas;
