@@ -100,7 +100,8 @@ async fn keys_are_rotated_while_the_plugin_answers_and_its_data_stays() -> Resul
     })
     .await?;
     assert_eq!(acme.fetch("visits", "/ada").await?.0, 200);
-    let (status, wrong) = problem(acme.admin.post(&acme.path("/keys/rotate")).json(&json!({ "purpose": "name" })).send().await?).await?;
+    let (status, wrong) =
+        problem(acme.admin.post(&acme.path("/keys/rotate")).json(&json!({ "purpose": "name" })).send().await?).await?;
     assert_eq!((status, wrong["code"].as_str()), (422, Some("bad-purpose")));
     Ok(())
 }

@@ -15,9 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ringfence_core::{Clock, Entropy};
-use ringfence_keys::{
-    Assurance, Context, KeysError, MissingRootKey, Outside, Purpose, RootKey, RootKeyUri, Shredding,
-};
+use ringfence_keys::{Assurance, Context, KeysError, MissingRootKey, Outside, Purpose, RootKey, RootKeyUri, Shredding};
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const CONFIGURATION: &str = "RINGFENCE_TEST_SOFTHSM";
@@ -102,9 +100,7 @@ fn uri(directory: &Path, object: &str) -> RootKeyUri {
 
 #[test]
 fn a_token_wraps_unwraps_rotates_and_destroys_without_ever_giving_a_key_out() {
-    let Some(directory) =
-        in_child("a_token_wraps_unwraps_rotates_and_destroys_without_ever_giving_a_key_out")
-    else {
+    let Some(directory) = in_child("a_token_wraps_unwraps_rotates_and_destroys_without_ever_giving_a_key_out") else {
         return;
     };
     let uri = uri(&directory, "root");

@@ -155,7 +155,9 @@ fn vault_answer(vault: &mut Vault, asked: &Asked) -> (u16, Value) {
             (204, Value::Null)
         }
         ("POST", ["keys", name, "config"]) => {
-            let Some(key) = vault.keys.get_mut(*name) else { return (400, json!({ "errors": ["no existing key named x"] })) };
+            let Some(key) = vault.keys.get_mut(*name) else {
+                return (400, json!({ "errors": ["no existing key named x"] }));
+            };
             if let Some(oldest) = body["min_decryption_version"].as_u64() {
                 key.1 = oldest;
             }
@@ -217,7 +219,10 @@ fn vault_wraps_under_the_exact_context_and_unwraps_for_its_tenant_alone() {
     let uri = vault_uri(directory.path(), &url);
     assert!(matches!(RootKey::connect(&uri, MissingRootKey::Refuse, &outside()), Err(KeysError::Refused { .. })));
     let root = RootKey::connect(&uri, MissingRootKey::Create, &outside()).unwrap();
-    assert_eq!((root.id().as_str(), root.assurance(), root.shredding()), ("ringfence#1", Assurance::Service, Shredding::OldCopiesToo));
+    assert_eq!(
+        (root.id().as_str(), root.assurance(), root.shredding()),
+        ("ringfence#1", Assurance::Service, Shredding::OldCopiesToo)
+    );
     let (keys, wrapped) = root.new_tenant_key("acme", &*outside().entropy).unwrap();
     let sealed = keys.seal(Purpose::Record, &HERE, b"v", &*outside().entropy).unwrap();
     {
@@ -288,9 +293,8 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 fn signature_of(asked: &Asked, host: &str) -> String {
     use ring::{digest, hmac};
     let hash = |bytes: &[u8]| HEXLOWER.encode(digest::digest(&digest::SHA256, bytes).as_ref());
-    let mac = |key: &[u8], data: &str| {
-        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data.as_bytes()).as_ref().to_vec()
-    };
+    let mac =
+        |key: &[u8], data: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data.as_bytes()).as_ref().to_vec();
     assert_eq!(asked.headers["host"], host);
     let signed = "content-type;host;x-amz-date;x-amz-security-token;x-amz-target";
     let lines: String = signed.split(';').map(|name| format!("{name}:{}\n", asked.headers[name])).collect();
@@ -360,7 +364,8 @@ fn kms_refuses_a_request_that_another_secret_signed_and_credentials_of_a_file_ar
     let (directory, (_blobs, url)) = (tempfile::tempdir().unwrap(), kms());
     let file = directory.path().join("credentials.json");
     let write = |secret: &str| {
-        let content = json!({ "Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": secret, "SessionToken": "session" });
+        let content =
+            json!({ "Version": 1, "AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": secret, "SessionToken": "session" });
         std::fs::write(&file, content.to_string()).unwrap();
     };
     let uri = format!("awskms:eu-west-1/alias/ringfence?endpoint={url}&credentials-file={}", file.display());

@@ -94,7 +94,8 @@ async fn after_a_rotation_old_things_are_readable_new_ones_are_under_the_new_key
     // Every sealed thing of the tenant says that it is under version 2.
     let database = sled::open(place.data().join("db")).unwrap();
     let prefix = data_encoding::HEXLOWER.decode(uid.as_bytes()).unwrap();
-    let values: Vec<_> = database.iter().map(Result::unwrap).filter(|(key, value)| contains(key, &prefix) && value.len() > 50).collect();
+    let values: Vec<_> =
+        database.iter().map(Result::unwrap).filter(|(key, value)| contains(key, &prefix) && value.len() > 50).collect();
     assert!(values.len() as u64 > RECORDS_COUNT);
     assert!(values.iter().all(|(_, value)| value[9..11] == *b"R\x02"));
     let files = files_below(&place.data().join("blobs").join(&uid));
