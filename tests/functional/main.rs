@@ -12,6 +12,7 @@ mod capabilities;
 mod deploys;
 mod foreign;
 mod invocations;
+mod keys;
 mod looking;
 mod metering;
 mod objects;

@@ -16,11 +16,13 @@ pub use self::backup::{
     BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs,
 };
 pub use self::groups::command;
+pub use self::keys::{KeyCommand, KeyRotateArgs};
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
 mod backup;
 mod groups;
+mod keys;
 mod quota;
 mod store;
 
@@ -127,6 +129,9 @@ pub enum Command {
     /// What a tenant may have, and what it uses of it
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Keys: list, rotate, disable, destroy
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// The tenant's policy
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -23,8 +23,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::config::{self, Config};
 use crate::ambient::{SystemClock, SystemEntropy};
+use crate::config::{self, Config};
 use crate::unlock::Lock;
 use crate::wiring::{Place, Wired, refuse_after_damage, wire};
 
@@ -37,7 +37,7 @@ const FLUSH_MS_MAX: u64 = 5_000;
 
 /// Runs the host until it is told to stop.
 pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
-    prepare_process()?;
+    prepare_process(args)?;
     start_tracing(format);
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // A `--dev` host without a place of its own lives in a directory that goes when it goes.
@@ -77,7 +77,8 @@ fn io_runtime(best: IoClass) -> std::io::Result<tokio::runtime::Runtime> {
 async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let data = std::path::absolute(&config.store.path)?;
     private_dir(&data)?;
-    let missing = if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
+    let missing =
+        if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
     let plugins = Listening::bind(config.listen.plugins)
         .await
         .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
@@ -161,8 +162,13 @@ async fn wait_for_stop() -> Result<()> {
 }
 
 /// No core dumps (they would hold keys), files for this account only, as many descriptors as we may have.
-fn prepare_process() -> Result<()> {
+fn prepare_process(args: &ServeArgs) -> Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("core dumps off")?;
+    if !args.dev {
+        // Neither a debugger of this account nor a crash handler reads keys out of our memory.
+        let not = rustix::process::DumpableBehavior::NotDumpable;
+        rustix::process::set_dumpable_behavior(not).context("dumps of memory off")?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let files = rustix::process::getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });

@@ -12,6 +12,7 @@ pub mod backup;
 pub mod call;
 pub mod data;
 pub mod grants;
+pub mod keys;
 pub mod local;
 pub mod logs;
 pub mod policies;
@@ -83,6 +84,7 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Backup(BackupCommand::Delete(args)) => backup::delete(cx, args).await,
         Command::Backup(BackupCommand::RecoveryKey(args)) => backup::recovery_key(cx, args).await,
         Command::Restore(args) => backup::restore(cx, args).await,
+        Command::Key(command) => keys::run(cx, command).await,
         Command::Policy(PolicyCommand::Show) => policies::show(cx).await,
         Command::Policy(PolicyCommand::Apply(args)) => policies::apply(cx, args).await,
         Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,

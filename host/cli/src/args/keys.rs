@@ -1,0 +1,39 @@
+//! `key`: the root key and the keys of tenants.
+
+use clap::{Args, Subcommand};
+use ringfence_core::TenantId;
+
+use super::TenantNameArgs;
+
+/// `key ...`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List the root key and the keys of all tenants
+    List,
+    /// Show the state of a tenant's keys
+    Status(TenantNameArgs),
+    /// Give a tenant's key, or the root key, a new version
+    Rotate(KeyRotateArgs),
+    /// Refuse whatever needs a tenant's keys, from the next request on
+    Disable(TenantNameArgs),
+    /// Take a disabling, or a request to destroy, back
+    Enable(TenantNameArgs),
+    /// Ask for a tenant's keys to be destroyed; somebody else must agree
+    Destroy(TenantNameArgs),
+    /// Agree to the destruction that somebody else asked for
+    Approve(TenantNameArgs),
+}
+
+/// `key rotate`.
+#[derive(Debug, Clone, Args)]
+pub struct KeyRotateArgs {
+    /// The tenant; or --root
+    #[arg(required_unless_present = "root", conflicts_with = "root")]
+    pub name: Option<TenantId>,
+    /// Rotate the root key and wrap every key anew
+    #[arg(long)]
+    pub root: bool,
+    /// Only one purpose: record, blob, log, audit, cache
+    #[arg(long, value_name = "PURPOSE", conflicts_with = "root")]
+    pub purpose: Option<String>,
+}

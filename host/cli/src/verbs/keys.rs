@@ -1,0 +1,111 @@
+//! `key`: what keys there are, rotating them, taking them out of use, destroying them.
+//!
+//! Must never ask for the destruction of keys without the tenant's name typed out.
+
+use reqwest::Method;
+use ringfence_control::wire::{RootKeyView, RootRotated, RotateKey, TenantKeyView};
+
+use crate::args::{KeyCommand, KeyRotateArgs, TenantNameArgs};
+use crate::client::Request;
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::table::table;
+
+/// `ringfence key ...`.
+pub async fn run(cx: &mut Context<'_>, command: &KeyCommand) -> Result<Exit, CliError> {
+    match command {
+        KeyCommand::List => list(cx).await,
+        KeyCommand::Status(args) => status(cx, args).await,
+        KeyCommand::Rotate(args) => rotate(cx, args).await,
+        KeyCommand::Disable(args) => disable(cx, args).await,
+        KeyCommand::Enable(args) => act(cx, args, "enable", "enabled the keys of").await,
+        KeyCommand::Destroy(args) => destroy(cx, args).await,
+        KeyCommand::Approve(args) => approve(cx, args).await,
+    }
+}
+
+async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let api = cx.operator()?;
+    let answer = api.send::<RootKeyView>(&Request::get("/keys")).await?;
+    cx.print(&answer, |root| {
+        let rows: Vec<[String; 4]> = root.tenants.iter().map(row).collect();
+        let head = format!("root key  {}:{}  ({})\n", root.provider, root.id, root.assurance);
+        format!("{head}{}", table(["tenant", "state", "versions", "deleting reaches"], &rows))
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn status(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {
+    let api = cx.of_tenant(&args.name)?;
+    let answer = api.send::<TenantKeyView>(&Request::get(format!("/tenants/{}/keys", args.name))).await?;
+    cx.print(&answer, key_text)?;
+    Ok(Exit::Ok)
+}
+
+async fn rotate(cx: &mut Context<'_>, args: &KeyRotateArgs) -> Result<Exit, CliError> {
+    let Some(name) = &args.name else {
+        let api = cx.operator()?;
+        let answer = api.send::<RootRotated>(&Request::new(Method::POST, "/keys/rotate")).await?;
+        cx.print(&answer, |done| format!("root key is now {}; {} keys wrapped anew", done.id, done.rewrapped_count))?;
+        return Ok(Exit::Ok);
+    };
+    let api = cx.of_tenant(name)?;
+    let body = serde_json::to_value(RotateKey { purpose: args.purpose.clone() }).unwrap_or_default();
+    let answer = api.send::<TenantKeyView>(&Request::post(format!("/tenants/{name}/keys/rotate"), body)).await?;
+    cx.print(&answer, |key| format!("rotated the key of {}\n{}", key.tenant, key_text(key)))?;
+    Ok(Exit::Ok)
+}
+
+async fn disable(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {
+    let question = format!("Disable the keys of tenant `{}`? Nothing of it can be read or run until then.", args.name);
+    cx.ui.confirm(&format!("key disable {}", args.name), &question)?;
+    act(cx, args, "disable", "disabled the keys of").await
+}
+
+async fn destroy(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {
+    let warning = format!(
+        "This asks for the keys of tenant `{}` to be destroyed, and with them everything it stored.\n\
+         Once another operator agrees and the delay is over, nobody can bring it back.",
+        args.name
+    );
+    cx.ui.confirm_typed(&format!("key destroy {}", args.name), &warning, args.name.as_str())?;
+    act(cx, args, "destroy", "asked for the destruction of the keys of").await
+}
+
+async fn approve(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {
+    let warning = format!("This agrees to the destruction of everything that tenant `{}` stored.", args.name);
+    cx.ui.confirm_typed(&format!("key approve {}", args.name), &warning, args.name.as_str())?;
+    act(cx, args, "destroy/approve", "agreed to the destruction of the keys of").await
+}
+
+async fn act(cx: &mut Context<'_>, args: &TenantNameArgs, act: &str, done: &str) -> Result<Exit, CliError> {
+    let api = cx.of_tenant(&args.name)?;
+    let request = Request::new(Method::POST, format!("/tenants/{}/keys/{act}", args.name));
+    let answer = api.send::<TenantKeyView>(&request).await?;
+    cx.print(&answer, |key| format!("{done} {}\n{}", key.tenant, key_text(key)))?;
+    Ok(Exit::Ok)
+}
+
+fn row(key: &TenantKeyView) -> [String; 4] {
+    [key.tenant.clone(), state_words(key), key.versions.len().to_string(), key.shredding.clone()]
+}
+
+fn state_words(key: &TenantKeyView) -> String {
+    match &key.destroy {
+        Some(request) => match &request.due_at {
+            Some(at) => format!("{}, destroyed at {at}", key.state),
+            None => format!("{}, destruction asked for", key.state),
+        },
+        None => key.state.clone(),
+    }
+}
+
+fn key_text(key: &TenantKeyView) -> String {
+    let rows: Vec<[String; 3]> =
+        key.versions.iter().map(|v| [v.version.to_string(), v.purpose.clone(), v.root.clone()]).collect();
+    let reseal = key.reseal.as_ref().map_or_else(String::new, |reseal| {
+        format!("sealing anew  {} of {} records seen\n", reseal.resealed_count, reseal.seen_count)
+    });
+    let head = format!("tenant  {}\nstate   {}\ndeleting reaches  {}\n", key.tenant, state_words(key), key.shredding);
+    format!("{head}{reseal}{}", table(["version", "purpose", "wrapped by"], &rows))
+}

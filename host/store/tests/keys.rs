@@ -1,0 +1,280 @@
+//! Keys of tenants in the store: rotation and sealing anew with stops in between, disabling, destruction, old copies.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+mod support;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use ringfence_keys::{Purpose, Shredding};
+use ringfence_store::{BlobId, Key, KeyUse, ResealStep, StoreError, TenantStore, Tenants};
+use support::{Place, contains, files_below, id, open, view};
+
+const RECORDS_COUNT: u64 = 450;
+
+fn key(number: u64) -> Key {
+    Key::new(["kv", "store"]).push(number)
+}
+
+async fn fill(view: &TenantStore) -> BlobId {
+    for number in 0..RECORDS_COUNT {
+        view.put(&key(number), format!("value {number}")).await.unwrap();
+    }
+    view.put(&Key::new(["kv", "large"]), vec![7_u8; 300_000]).await.unwrap();
+    let mut blob = view.blobs().create().await.unwrap();
+    blob.write(Bytes::from(vec![9_u8; 200_000])).await.unwrap();
+    blob.finish().await.unwrap()
+}
+
+async fn check(view: &TenantStore, blob: &BlobId) {
+    for number in 0..RECORDS_COUNT {
+        let record = view.get(&key(number)).await.unwrap().unwrap();
+        assert_eq!(record.value.as_slice(), format!("value {number}").as_bytes());
+    }
+    assert_eq!(view.get(&Key::new(["kv", "large"])).await.unwrap().unwrap().value.as_slice(), vec![7_u8; 300_000]);
+    assert_eq!(view.blobs().read_all(blob, u64::MAX).await.unwrap(), vec![9_u8; 200_000]);
+}
+
+async fn reseal_to_the_end(tenants: &Tenants, name: &str) -> usize {
+    let mut steps = 1;
+    while tenants.reseal_step(&id(name)).await.unwrap() != ResealStep::Done {
+        steps += 1;
+        assert!(steps < 100);
+    }
+    steps
+}
+
+/// Copies a directory as a backup program would.
+fn copy(from: &Path, to: &Path) {
+    for (path, content) in files_below(from) {
+        let target = to.join(path.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::write(target, content).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn after_a_rotation_old_things_are_readable_new_ones_are_under_the_new_key_and_all_are_in_the_end() {
+    let place = Place::new();
+    let blob = {
+        let (store, tenants) = place.open().await;
+        let acme = view(&tenants, "acme").await;
+        let blob = fill(&acme).await;
+        let before = acme.get(&key(3)).await.unwrap().unwrap().revision;
+        let status = tenants.rotate_key(&id("acme"), None).await.unwrap();
+        assert_eq!(status.versions.len(), 2);
+        assert_eq!(acme.keys().newest_version(Purpose::Record).unwrap(), 2);
+        check(&acme, &blob).await;
+        acme.put(&key(0), "value 0").await.unwrap();
+        // One step, and then the host stops: the rest is done by the next.
+        assert_eq!(tenants.reseal_step(&id("acme")).await.unwrap(), ResealStep::More);
+        let seen_count = tenants.key_status(&id("acme")).await.unwrap().reseal.unwrap().seen_count;
+        assert!(seen_count > 0 && seen_count < RECORDS_COUNT);
+        assert_eq!(acme.get(&key(3)).await.unwrap().unwrap().revision, before, "the revision stays");
+        store.close().await.unwrap();
+        blob
+    };
+    let (store, tenants) = place.open().await;
+    let acme = tenants.open_tenant(&id("acme")).unwrap();
+    check(&acme, &blob).await;
+    assert_eq!(tenants.tended_keys().await.unwrap().resealing, [id("acme")]);
+    reseal_to_the_end(&tenants, "acme").await;
+    check(&acme, &blob).await;
+    assert!(tenants.key_status(&id("acme")).await.unwrap().reseal.is_none());
+    assert!(tenants.tended_keys().await.unwrap().resealing.is_empty());
+    let uid = acme.uid();
+    store.close().await.unwrap();
+    // Every sealed thing of the tenant says that it is under version 2.
+    let database = sled::open(place.data().join("db")).unwrap();
+    let prefix = data_encoding::HEXLOWER.decode(uid.as_bytes()).unwrap();
+    let values: Vec<_> =
+        database.iter().map(Result::unwrap).filter(|(key, value)| contains(key, &prefix) && value.len() > 50).collect();
+    assert!(values.len() as u64 > RECORDS_COUNT);
+    assert!(values.iter().all(|(_, value)| value[9..11] == *b"R\x02"));
+    let files = files_below(&place.data().join("blobs").join(&uid));
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|(_, content)| content[..2] == *b"S\x02"));
+}
+
+#[tokio::test]
+async fn a_purpose_is_rotated_alone() {
+    let (_directory, _store, tenants) = support::memory().await;
+    let acme = view(&tenants, "acme").await;
+    let blob = fill(&acme).await;
+    tenants.rotate_key(&id("acme"), Some(Purpose::Blob)).await.unwrap();
+    assert_eq!(acme.keys().newest_version(Purpose::Record).unwrap(), 1);
+    assert_eq!(acme.keys().newest_version(Purpose::Blob).unwrap(), 2);
+    reseal_to_the_end(&tenants, "acme").await;
+    check(&acme, &blob).await;
+}
+
+#[tokio::test]
+async fn writes_during_sealing_anew_are_never_lost() {
+    let (_directory, _store, tenants) = support::memory().await;
+    let acme = view(&tenants, "acme").await;
+    fill(&acme).await;
+    for round in 0..5_u64 {
+        tenants.rotate_key(&id("acme"), None).await.unwrap();
+        let writer = {
+            let acme = acme.clone();
+            tokio::spawn(async move {
+                for number in 0..RECORDS_COUNT {
+                    acme.put(&key(number), format!("round {round} {number}")).await.unwrap();
+                }
+            })
+        };
+        while tenants.reseal_step(&id("acme")).await.unwrap() != ResealStep::Done {}
+        writer.await.unwrap();
+        for number in 0..RECORDS_COUNT {
+            let record = acme.get(&key(number)).await.unwrap().unwrap();
+            assert_eq!(record.value.as_slice(), format!("round {round} {number}").as_bytes());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_root_key_opens_everything_and_the_old_root_key_nothing() {
+    let place = Place::new();
+    let root_file = place.directory.path().join("root.key");
+    let (old_root, blob) = {
+        let (store, tenants) = place.open().await;
+        let acme = view(&tenants, "acme").await;
+        let blob = fill(&acme).await;
+        let old_root = std::fs::read(&root_file).unwrap();
+        let before = tenants.root().id();
+        assert_eq!(tenants.rotate_root().await.unwrap(), 2, "the host's own and acme's");
+        assert_ne!(tenants.root().id(), before);
+        check(&acme, &blob).await;
+        view(&tenants, "made-after").await;
+        store.close().await.unwrap();
+        (old_root, blob)
+    };
+    {
+        let (store, tenants) = place.open().await;
+        check(&tenants.open_tenant(&id("acme")).unwrap(), &blob).await;
+        store.close().await.unwrap();
+    }
+    std::fs::write(&root_file, old_root).unwrap();
+    assert!(matches!(open(place.directory.path()).await, Err(StoreError::Keys(_))));
+}
+
+#[tokio::test]
+async fn disabled_keys_stop_the_next_access_of_every_handle_survive_a_restart_and_can_be_enabled() {
+    let place = Place::new();
+    let blob = {
+        let (store, tenants) = place.open().await;
+        let acme = view(&tenants, "acme").await;
+        let bolt = view(&tenants, "bolt").await;
+        let blob = fill(&acme).await;
+        tenants.disable_key(&id("acme")).await.unwrap();
+        assert!(matches!(acme.get(&key(1)).await, Err(StoreError::KeyDisabled)));
+        assert!(matches!(acme.put(&key(1), "x").await, Err(StoreError::KeyDisabled)));
+        assert!(matches!(acme.scan(&Key::new(["kv"]), None, 5).await, Err(StoreError::KeyDisabled)));
+        assert!(matches!(acme.blobs().read_all(&blob, u64::MAX).await, Err(StoreError::KeyDisabled)));
+        assert!(matches!(tenants.rotate_key(&id("acme"), None).await, Err(StoreError::KeyDisabled)));
+        bolt.put(&key(1), "fine").await.unwrap();
+        store.close().await.unwrap();
+        blob
+    };
+    let (_store, tenants) = place.open().await;
+    tenants.close_disabled().await.unwrap();
+    let acme = tenants.open_tenant(&id("acme")).unwrap();
+    assert_eq!(tenants.key_status(&id("acme")).await.unwrap().state, KeyUse::Disabled);
+    assert!(matches!(acme.get(&key(1)).await, Err(StoreError::KeyDisabled)));
+    tenants.enable_key(&id("acme")).await.unwrap();
+    check(&acme, &blob).await;
+}
+
+#[tokio::test]
+async fn one_person_cannot_have_keys_destroyed_and_two_can_after_the_delay() {
+    let (_directory, _store, tenants) = support::memory().await;
+    let acme = view(&tenants, "acme").await;
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let later = now + jiff::SignedDuration::from_hours(24);
+    assert!(tenants.approve_destroy(&id("acme"), "u_two", now).await.unwrap().is_none(), "nobody asked");
+    tenants.ask_destroy(&id("acme"), "u_one").await.unwrap();
+    assert!(matches!(tenants.ask_destroy(&id("acme"), "u_two").await, Err(StoreError::Exists)));
+    assert!(matches!(tenants.approve_destroy(&id("acme"), "u_one", now).await, Err(StoreError::Conflict { .. })));
+    assert!(acme.check_keys().is_ok(), "asking alone changes nothing");
+    tenants.approve_destroy(&id("acme"), "u_two", later).await.unwrap().unwrap();
+    assert!(matches!(acme.check_keys(), Err(StoreError::KeyDisabled)));
+    assert!(tenants.tended_keys().await.unwrap().due.is_empty(), "the delay is not over");
+    tenants.enable_key(&id("acme")).await.unwrap();
+    assert!(tenants.key_status(&id("acme")).await.unwrap().destroy.is_none(), "enabling takes it back");
+    tenants.ask_destroy(&id("acme"), "u_two").await.unwrap();
+    tenants.approve_destroy(&id("acme"), "u_one", now).await.unwrap().unwrap();
+    assert_eq!(tenants.tended_keys().await.unwrap().due, [(id("acme"), "u_one".to_owned())]);
+}
+
+#[tokio::test]
+async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant() {
+    let place = Place::new();
+    let old = place.directory.path().join("old-copy");
+    let (store, tenants) = place.open().await;
+    let acme = view(&tenants, "acme").await;
+    fill(&acme).await;
+    let bolt = view(&tenants, "bolt").await;
+    bolt.put(&key(1), "still here").await.unwrap();
+    store.close().await.unwrap();
+    copy(&place.data(), &old.join("data"));
+
+    let (store, tenants) = place.open().await;
+    let receipt = tenants.delete(&id("acme")).await.unwrap();
+    assert_eq!(receipt.shredding, Shredding::OldCopiesToo);
+    assert_eq!(receipt.versions.len(), 1);
+    store.close().await.unwrap();
+
+    // The copy with everything that is left of the root key's provider: the file and the directory beside it.
+    for entry in std::fs::read_dir(place.directory.path()).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with("root.key") {
+            if entry.path().is_dir() {
+                copy(&entry.path(), &old.join(entry.file_name()));
+            } else {
+                std::fs::copy(entry.path(), old.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    restrict(&old);
+    let (_store, tenants) = open(&old).await.unwrap();
+    assert!(tenants.record(&id("acme")).await.unwrap().is_some(), "the copy knows that there was one");
+    assert!(tenants.open_tenant(&id("acme")).is_none(), "and cannot open it");
+    let bolt = tenants.open_tenant(&id("bolt")).unwrap();
+    assert_eq!(bolt.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"still here");
+}
+
+fn restrict(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    for (path, _) in files_below(directory) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_key_file_costs_its_own_tenant_alone() {
+    let place = Place::new();
+    let (store, tenants) = place.open().await;
+    let acme = view(&tenants, "acme").await;
+    view(&tenants, "bolt").await.put(&key(1), "fine").await.unwrap();
+    let file = place.data().join("keys").join(acme.uid());
+    store.close().await.unwrap();
+    drop((store, tenants, acme));
+    let whole = std::fs::read(&file).unwrap();
+    for damage in [&b""[..], b"{}", &whole[..whole.len() / 2]] {
+        std::fs::write(&file, damage).unwrap();
+        let (store, tenants) = place.open().await;
+        assert!(tenants.open_tenant(&id("acme")).is_none());
+        let bolt = tenants.open_tenant(&id("bolt")).unwrap();
+        assert_eq!(bolt.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"fine");
+        store.close().await.unwrap();
+    }
+    std::fs::write(&file, whole).unwrap();
+    let (_store, tenants) = place.open().await;
+    assert!(tenants.open_tenant(&id("acme")).is_some(), "a backup brings it back");
+}

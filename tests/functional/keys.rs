@@ -1,0 +1,165 @@
+//! Keys through the API: a start without the root key provider, rotation, disabling, destruction by two people.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+
+use anyhow::{Context, Result};
+use reqwest::Method;
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+/// The part of Vault's Transit that a start needs, over what it was told before. Plain text under base64: what is tested here
+/// is when the host asks, not how Vault encrypts.
+fn serve_vault(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(&stream);
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let mut length = 0;
+            loop {
+                let mut header = String::new();
+                reader.read_line(&mut header).unwrap();
+                match header.trim_end().split_once(':') {
+                    Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                        length = value.trim().parse().unwrap();
+                    }
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let data = if line.contains("/encrypt/") {
+                json!({ "ciphertext": format!("vault:v1:{}|{}", body["plaintext"].as_str().unwrap(), body["context"]) })
+            } else if line.contains("/decrypt/") {
+                let sealed = body["ciphertext"].as_str().unwrap().strip_prefix("vault:v1:").unwrap();
+                json!({ "plaintext": sealed.split('|').next().unwrap() })
+            } else {
+                json!({ "latest_version": 1 })
+            };
+            let text = json!({ "data": data }).to_string();
+            let head = format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", text.len());
+            (&stream).write_all(format!("{head}{text}").as_bytes()).unwrap();
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_host_without_its_root_key_provider_comes_up_locked_and_unlocks_by_itself() -> Result<()> {
+    let place = Place::new()?;
+    // The port is known, and nobody listens there yet.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let token = place.data().parent().context("parent")?.join("vault-token");
+    std::fs::write(&token, "s.token")?;
+    let root = format!("vault:http://{address}/transit/keys/ringfence?token-file={}", token.display());
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_ROOT", &root)])?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let ready = async || -> Result<(u16, String)> {
+        let answer = http.get(format!("{}/readyz", host.control)).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    };
+    assert_eq!(http.get(format!("{}/healthz", host.control)).send().await?.status(), 200);
+    let (status, text) = ready().await?;
+    assert_eq!(status, 503);
+    assert!(text.contains("vault:") && !text.contains(&address.port().to_string()), "{text}");
+    for url in [format!("{}/api/v1/tenants", host.control), format!("{}/acme/hello/", host.plugins)] {
+        let answer = http.get(url).send().await?;
+        assert!(answer.headers().contains_key("retry-after"));
+        let (status, problem) = problem(answer).await?;
+        assert_eq!((status, problem["code"].as_str()), (503, Some("host-locked")));
+    }
+    serve_vault(TcpListener::bind(address)?);
+    eventually("the host unlocks", async || Ok(ready().await?.0 == 200)).await?;
+    let operator = host.operator().await?;
+    let keys = answer(operator.get("/keys").send().await?).await?;
+    assert_eq!((keys["provider"].as_str(), keys["assurance"].as_str()), (Some("vault"), Some("service")));
+    host.tenant(&operator, "acme").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_are_rotated_while_the_plugin_answers_and_its_data_stays() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("visits", "visits", "[needs]\nkeyvalue = [\"default\"]\n", &[("keyvalue", &["default"])]).await?;
+    let (status, before) = acme.fetch("visits", "/ada").await?;
+    assert_eq!(status, 200, "{before}");
+    let key = answer(acme.admin.post(&acme.path("/keys/rotate")).send().await?).await?;
+    assert_eq!(key["versions"].as_array().map(Vec::len), Some(2));
+    let root = answer(operator.post("/keys/rotate").send().await?).await?;
+    assert!(root["rewrapped_count"].as_u64() >= Some(2), "{root}");
+    let (status, after) = acme.fetch("visits", "/ada").await?;
+    assert_eq!(status, 200);
+    assert_ne!(before, after, "the count went on");
+    eventually("everything is sealed anew", async || {
+        Ok(answer(acme.admin.get(&acme.path("/keys")).send().await?).await?.get("reseal").is_none())
+    })
+    .await?;
+    assert_eq!(acme.fetch("visits", "/ada").await?.0, 200);
+    let (status, wrong) =
+        problem(acme.admin.post(&acme.path("/keys/rotate")).json(&json!({ "purpose": "name" })).send().await?).await?;
+    assert_eq!((status, wrong["code"].as_str()), (422, Some("bad-purpose")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn disabled_keys_are_felt_by_the_next_request_and_by_no_other_tenant() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    for tenant in [&acme, &globex] {
+        tenant.ship("hello", "hello", "", &[]).await?;
+        assert_eq!(tenant.fetch("hello", "/").await?.0, 200);
+    }
+    let key = answer(operator.post("/tenants/acme/keys/disable").send().await?).await?;
+    assert_eq!(key["state"], "disabled");
+    let call = acme.admin.call(Method::GET, "/acme/hello/").send().await?;
+    let (status, refused) = problem(call).await?;
+    assert_eq!((status, refused["code"].as_str()), (423, Some("key-disabled")));
+    let (status, refused) = problem(acme.admin.get(&acme.path("/plugins")).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (423, Some("key-disabled")));
+    assert_eq!(globex.fetch("hello", "/").await?.0, 200);
+    // A stranger sees no difference between a tenant with disabled keys and none.
+    let (status, _) = problem(globex.admin.get("/tenants/acme/plugins").send().await?).await?;
+    assert_eq!(status, 404);
+    answer(operator.post("/tenants/acme/keys/enable").send().await?).await?;
+    assert_eq!(acme.fetch("hello", "/").await?.0, 200);
+    Ok(())
+}
+
+async fn second_operator(host: &Host, operator: &Session) -> Result<Session> {
+    let key = operator.post("/tokens").json(&json!({ "name": "grace", "role": "operator" })).send().await?;
+    host.sign_in(&string(&answer(key).await?, "key")?).await
+}
+
+#[tokio::test]
+async fn keys_are_destroyed_when_two_operators_want_it_and_the_receipt_is_on_the_hosts_log() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "0")])?;
+    let operator = host.operator().await?;
+    let other = second_operator(&host, &operator).await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let (status, refused) = problem(other.post("/tenants/acme/keys/destroy/approve").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("nothing-to-approve")));
+    let (status, refused) = problem(acme.admin.post("/tenants/acme/keys/destroy").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (403, Some("denied")));
+    answer(operator.post("/tenants/acme/keys/destroy").send().await?).await?;
+    let (status, refused) = problem(operator.post("/tenants/acme/keys/destroy/approve").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("second-person-needed")));
+    answer(other.post("/tenants/acme/keys/destroy/approve").send().await?).await?;
+    eventually("the keys are destroyed", async || {
+        Ok(operator.get("/tenants/acme/keys").send().await?.status().as_u16() == 404)
+    })
+    .await?;
+    let page = answer(operator.get("/audit?limit=1000").send().await?).await?;
+    let log: String = page["items"].as_array().into_iter().flatten().map(Value::to_string).collect();
+    for code in ["KEY-004", "KEY-005", "KEY-006", "TEN-004"] {
+        assert!(log.contains(code), "{code} in {log}");
+    }
+    assert!(log.contains("old-copies-too"), "the receipt says what it reaches");
+    Ok(())
+}
