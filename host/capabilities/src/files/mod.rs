@@ -142,10 +142,10 @@ impl View<'_> {
     /// The plugin's directory, when it is granted; never an error, because every program asks as it starts.
     fn files_preopened(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
         let Ok(bound) = self.bound() else { return Ok(Vec::new()) };
-        bound.call()?;
         if !bound.grants.has(Capability::Files) {
             return Ok(Vec::new());
         }
+        bound.call()?;
         let access = Access { read: Allowed::Yes, change: Allowed::Yes };
         let root = self.table.push(Descriptor { node: ROOT, kind: Kind::Directory, access })?;
         Ok(vec![(root, "/".to_owned())])
