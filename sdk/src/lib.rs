@@ -20,6 +20,7 @@ mod error;
 mod http;
 mod kv;
 mod log;
+mod pii;
 mod request;
 mod response;
 mod secrets;
@@ -35,6 +36,7 @@ pub use error::{HostError, Result};
 pub use http::{Http, HttpRequest, HttpResponse};
 pub use kv::{Keys, Kv};
 pub use log::Log;
+pub use pii::{Finding, Kind, Pii};
 pub use request::{Call, FromHost, Request};
 pub use response::{IntoResponse, Response};
 #[cfg(feature = "json")]

@@ -196,8 +196,9 @@ mod tests {
 
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
-        use Capability::{Config, Http, Keyvalue, Logging, Secrets};
-        let expected: [(&str, &[Capability]); 8] = [
+        use Capability::{Config, Http, Keyvalue, Logging, Pii, Secrets};
+        let expected: [(&str, &[Capability]); 9] = [
+            ("care-note", &[Keyvalue, Pii]),
             ("hello", &[]),
             ("redact", &[]),
             ("visits", &[Keyvalue]),
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn a_manifest_asks_for_what_its_component_imports() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for name in ["hello", "redact", "visits", "webhook"] {
+        for name in ["care-note", "hello", "redact", "visits", "webhook"] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
             let manifest = ringfence_core::Manifest::parse(&text).unwrap();
             let asked = [
@@ -225,6 +226,7 @@ mod tests {
                 (Capability::Logging, manifest.needs.logging.is_some()),
                 (Capability::Secrets, manifest.needs.secrets.is_some()),
                 (Capability::Http, manifest.needs.http.is_some()),
+                (Capability::Pii, manifest.needs.pii.is_some()),
             ];
             let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
             assert_eq!(asked, needs(&built(name)).unwrap(), "{name}");
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn guests_import_nothing_that_reaches_outside_but_their_needs() {
         let inert = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/types", "wasi:io/", "wasi:random/"];
-        for name in ["hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3", "work"] {
+        for name in ["care-note", "hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3", "work"] {
             for import in imports(&built(name)).unwrap() {
                 let interface = interface(&import);
                 let known =

@@ -14,6 +14,7 @@ use crate::grants::LiveGrants;
 use crate::http::{EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
+use crate::pii::{Personal, Witness};
 use crate::quota::Ledger;
 
 /// The host's choices.
@@ -50,6 +51,8 @@ pub struct Binding {
     pub meter: Arc<Meter>,
     /// Its tenant's quota.
     pub ledger: Arc<Ledger>,
+    /// Who swears to what it opens of personal data.
+    pub witness: Arc<dyn Witness>,
 }
 
 // === impl Capabilities ===
@@ -62,7 +65,7 @@ impl Capabilities {
 
     /// Binds one invocation.
     pub fn bind(&self, binding: Binding) -> GuestSetup {
-        let Binding { store, plugin, grants, logs, invocation, meter, ledger } = binding;
+        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness } = binding;
         let notebook = Arc::new(Notebook::new(
             logs,
             invocation,
@@ -81,7 +84,9 @@ impl Capabilities {
         );
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
-        let host = Bound { store, plugin, grants, notebook, meter: Arc::clone(&meter), ledger, cursors: Vec::new() };
+        let personal = Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 };
+        let host =
+            Bound { store, plugin, grants, notebook, meter: Arc::clone(&meter), ledger, cursors: Vec::new(), personal };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter }
     }
 }
@@ -96,6 +101,7 @@ pub(crate) struct Bound {
     pub(crate) ledger: Arc<Ledger>,
     /// Page tokens that were given to the guest as numbers.
     pub(crate) cursors: Vec<ringfence_store::PageToken>,
+    pub(crate) personal: Personal,
 }
 
 impl Bound {

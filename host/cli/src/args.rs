@@ -13,9 +13,11 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
 pub use self::groups::command;
+pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 
 mod groups;
+mod pii;
 mod quota;
 
 /// The whole command line.
@@ -111,6 +113,10 @@ pub enum Command {
     /// Configuration of a plugin, and of the host
     #[command(subcommand)]
     Config(ConfigCommand),
+
+    /// Personal data: rules about fields, erasing a person
+    #[command(subcommand)]
+    Pii(PiiCommand),
 
     /// Tenants of the host
     #[command(subcommand)]

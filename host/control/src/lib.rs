@@ -12,6 +12,7 @@ mod extract;
 mod host;
 mod logs;
 mod metrics;
+mod pii;
 mod plugins;
 mod policy;
 mod problem;
@@ -29,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{GuestLogs, Quotas};
+use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
@@ -59,6 +60,8 @@ pub struct ControlParts {
     pub engine: Engine,
     /// Quotas, in force.
     pub quotas: Quotas,
+    /// Rules about fields of personal data, in force.
+    pub fields: FieldRules,
     /// Guest logs.
     pub logs: GuestLogs,
     /// Audit logs.

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
+    Control, audit_log, config, decisions, host, logs, metrics, pii, plugins, policy, quota, secrets, sign_in, tenants,
     tokens, usage,
 };
 
@@ -30,6 +30,7 @@ use crate::{
         (name = "secrets", description = "Secrets, write-only"),
         (name = "tokens", description = "API keys"),
         (name = "policy", description = "The tenant's own policy"),
+        (name = "personal-data", description = "Fields of personal data, and the people they are about"),
         (name = "audit", description = "Audit logs and their signed heads"),
         (name = "host", description = "The host about itself")
     )
@@ -92,6 +93,9 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(tokens::list_host, tokens::create_host))
         .routes(routes!(tokens::revoke_host))
         .routes(routes!(policy::read, policy::write))
+        .routes(routes!(pii::rules, pii::set_rules))
+        .routes(routes!(pii::subject))
+        .routes(routes!(pii::erase))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

@@ -6,8 +6,10 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod pii;
 mod quota;
 
+pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.

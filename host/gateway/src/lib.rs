@@ -3,11 +3,13 @@
 //! Must never decide for itself who a caller is or what he may do: it asks `identity` and `policy`, in that order.
 #![forbid(unsafe_code)]
 
+mod fields;
 pub mod invoke;
 pub mod listen;
 mod record;
 mod refuse;
 mod request;
+mod splice;
 
 pub use invoke::{Gateway, GatewayParts};
 pub use listen::{Listening, Peer, serve};

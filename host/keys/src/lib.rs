@@ -13,6 +13,7 @@ mod root;
 mod secret;
 mod sign;
 mod stream;
+mod subject;
 mod tenant;
 
 pub use context::{Context, Purpose};
@@ -22,5 +23,6 @@ pub use root::{Assurance, RootKey, RootKeyUri, WrappedKey};
 pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};
 pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, sealed_stream_bytes};
+pub use subject::{SEALED_PREFIX, SealedField, SubjectKey, SubjectRef, TOKEN_PREFIX};
 pub use tenant::TenantKeys;
 pub use zeroize::Zeroizing;

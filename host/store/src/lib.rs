@@ -15,6 +15,7 @@ mod key;
 mod measure;
 mod record;
 mod store;
+mod subjects;
 mod tenant_store;
 mod tenants;
 
@@ -25,5 +26,8 @@ pub use held::HeldBytes;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
 pub use store::{SledOptions, Stats, Store};
+pub use subjects::{
+    FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone,
+};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
