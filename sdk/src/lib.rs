@@ -22,6 +22,7 @@ mod files;
 mod http;
 mod kv;
 mod log;
+mod pii;
 mod request;
 mod response;
 mod secrets;
@@ -39,6 +40,7 @@ pub use files::Files;
 pub use http::{Http, HttpRequest, HttpResponse};
 pub use kv::{Keys, Kv};
 pub use log::Log;
+pub use pii::{Finding, Kind, Pii};
 pub use request::{Call, FromHost, Request};
 pub use response::{IntoResponse, Response};
 #[cfg(feature = "json")]

@@ -19,6 +19,7 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{version}", "9.9.9")
                 .replace("{capability}", "keyvalue")
                 .replace("{name}", "n")
+                .replace("{subject}", "ann")
                 .replace("{invocation}", "i_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{day}", "2026-11-20")
                 .replace("{id}", "nothing");
@@ -41,6 +42,7 @@ fn body_for(path: &str) -> Value {
         Some("deploy") => json!({ "version": "0.1.0" }),
         Some("policy") => json!({ "text": "" }),
         Some("quota") => json!({}),
+        Some("fields") => json!({ "rules": [] }),
         Some("keyvalue") => json!({ "scope": ["default"] }),
         Some("n") => json!({ "value": "v" }),
         _ => json!({}),

@@ -196,10 +196,11 @@ mod tests {
 
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
-        use Capability::{Blob, Config, Http, Keyvalue, Logging, Secrets};
-        let expected: [(&str, &[Capability]); 11] = [
+        use Capability::{Blob, Config, Http, Keyvalue, Logging, Pii, Secrets};
+        let expected: [(&str, &[Capability]); 12] = [
             ("album", &[Blob]),
             ("bulk", &[Blob]),
+            ("care-note", &[Keyvalue, Pii]),
             ("files", &[]),
             ("hello", &[]),
             ("redact", &[]),
@@ -219,7 +220,7 @@ mod tests {
     #[test]
     fn a_manifest_asks_for_what_its_component_imports() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for name in ["album", "hello", "redact", "visits", "webhook"] {
+        for name in ["album", "care-note", "hello", "redact", "visits", "webhook"] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
             let manifest = ringfence_core::Manifest::parse(&text).unwrap();
             let asked = [
@@ -229,6 +230,7 @@ mod tests {
                 (Capability::Secrets, manifest.needs.secrets.is_some()),
                 (Capability::Http, manifest.needs.http.is_some()),
                 (Capability::Blob, manifest.needs.blob.is_some()),
+                (Capability::Pii, manifest.needs.pii.is_some()),
             ];
             let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
             assert_eq!(asked, needs(&built(name)).unwrap(), "{name}");
@@ -238,7 +240,7 @@ mod tests {
     #[test]
     fn guests_import_nothing_that_reaches_outside_but_their_needs() {
         let inert = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/types", "wasi:io/", "wasi:random/"];
-        for name in ["hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3", "work"] {
+        for name in ["care-note", "hello", "redact", "visits", "webhook", "hostile", "wstd-http-server", "hello-p3", "work"] {
             for import in imports(&built(name)).unwrap() {
                 let interface = interface(&import);
                 let known =

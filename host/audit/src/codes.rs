@@ -87,6 +87,15 @@ pub const INVOCATION_FAILED: &str = "INV-003 invocation-failed";
 /// A guest's outgoing request was refused.
 pub const EGRESS_REFUSED: &str = "INV-004 egress-refused";
 
+/// A field of personal data was opened, by a plugin or for a caller.
+pub const PERSONAL_OPENED: &str = "PII-001 personal-opened";
+/// A plugin asked to open a field that it was not granted.
+pub const PERSONAL_OPEN_REFUSED: &str = "PII-002 personal-open-refused";
+/// A subject's key was destroyed.
+pub const SUBJECT_ERASED: &str = "PII-003 subject-erased";
+/// The rules about fields of a plugin were set.
+pub const FIELD_RULES_WRITTEN: &str = "PII-004 field-rules-written";
+
 /// The host started.
 pub const HOST_STARTED: &str = "HST-001 host-started";
 /// The host stopped in order.
@@ -123,7 +132,7 @@ pub mod class {
 pub fn class_of(code: &str) -> u32 {
     match code {
         TENANT_CREATED | TENANT_SUSPENDED | TENANT_RESUMED | TENANT_DELETED | TENANT_QUOTA_SET | POLICY_WRITTEN
-        | CONFIG_WRITTEN => class::ENTITY_MANAGEMENT,
+        | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SUBJECT_ERASED => class::ENTITY_MANAGEMENT,
         TENANT_ISOLATION => class::DETECTION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
         TOKEN_CREATED | TOKEN_REVOKED | CAPABILITY_GRANTED | CAPABILITY_REVOKED => class::USER_ACCESS,
@@ -143,12 +152,12 @@ pub fn activity_of(code: &str) -> u8 {
         TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
         | TOKEN_CREATED | CAPABILITY_GRANTED | VERSION_PUSHED => 1,
         // read, revoke
-        TOKEN_REVOKED | CAPABILITY_REVOKED | DATA_READ => 2,
+        TOKEN_REVOKED | CAPABILITY_REVOKED | DATA_READ | PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => 2,
         // update, start, invoke
-        TENANT_QUOTA_SET | POLICY_WRITTEN | CONFIG_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
+        TENANT_QUOTA_SET | POLICY_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
         | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
         // delete, stop
-        TENANT_DELETED | SECRET_DELETED | HOST_STOPPED => 4,
+        TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED => 4,
         // enable, update
         TENANT_RESUMED | VERSION_DEPLOYED | VERSION_ROLLED_BACK => 8,
         // disable
@@ -162,6 +171,7 @@ pub fn is_refusal(code: &str) -> bool {
     matches!(
         code,
         TENANT_ISOLATION | SIGN_IN_REFUSED | TOKEN_REFUSED | ACTION_DENIED | INVOCATION_REFUSED | EGRESS_REFUSED
+            | PERSONAL_OPEN_REFUSED
     )
 }
 

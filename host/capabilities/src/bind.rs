@@ -16,6 +16,7 @@ use crate::grants::LiveGrants;
 use crate::http::{EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
+use crate::pii::{Personal, Witness};
 use crate::quota::Ledger;
 
 /// The host's choices.
@@ -53,6 +54,8 @@ pub struct Binding {
     pub meter: Arc<Meter>,
     /// Its tenant's quota.
     pub ledger: Arc<Ledger>,
+    /// Who swears to what it opens of personal data.
+    pub witness: Arc<dyn Witness>,
 }
 
 // === impl Capabilities ===
@@ -66,7 +69,7 @@ impl Capabilities {
 
     /// Binds one invocation.
     pub fn bind(&self, binding: Binding) -> GuestSetup {
-        let Binding { store, plugin, grants, logs, invocation, meter, ledger } = binding;
+        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness } = binding;
         let notebook = Arc::new(Notebook::new(
             logs,
             invocation,
@@ -96,6 +99,7 @@ impl Capabilities {
             entropy: Arc::clone(&self.entropy),
             cursors: Vec::new(),
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
+            personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter }
     }
@@ -115,6 +119,7 @@ pub(crate) struct Bound {
     pub(crate) cursors: Vec<ringfence_store::PageToken>,
     /// Places for objects that are being read and written.
     pub(crate) blob_streams: Arc<Semaphore>,
+    pub(crate) personal: Personal,
 }
 
 impl Bound {

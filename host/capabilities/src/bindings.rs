@@ -107,3 +107,13 @@ pub mod filesystem {
         require_store_data_send: true,
     });
 }
+
+/// `ringfence:plugin/pii@0.1.0`.
+pub mod pii {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/pii-import",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}

@@ -1,4 +1,5 @@
-//! What a guest may import: key-value, objects, files, config, logging, secrets and outgoing HTTP, each checked against a live grant.
+//! What a guest may import: key-value, objects, files, config, logging, secrets, personal data and outgoing HTTP, each
+//! checked against a live grant.
 //!
 //! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
 //! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
@@ -17,6 +18,7 @@ pub mod http;
 mod keyvalue;
 mod logging;
 mod logs;
+mod pii;
 mod quota;
 mod secrets;
 #[cfg(test)]
@@ -28,6 +30,7 @@ pub use grants::LiveGrants;
 pub use guest_logs::GuestLogs;
 pub use http::{AddressRange, EgressConfig, Resolver};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
+pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use quota::{Ledger, LedgerUse, Quotas};
 
 use ringfence_engine::Guest;
@@ -38,6 +41,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     keyvalue::link(linker)?;
     config::link(linker)?;
     logging::link(linker)?;
+    pii::link(linker)?;
     secrets::link(linker)?;
     blobstore::link(linker)?;
     files::link(linker)

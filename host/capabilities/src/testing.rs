@@ -17,6 +17,7 @@ use crate::bind::{Bound, View};
 use crate::grants::LiveGrants;
 use crate::logging::Notebook;
 use crate::logs::{GuestLog, LogLine};
+use crate::pii::{Opening, Personal, Witness};
 use crate::quota::Ledger;
 
 /// Random bytes that are not: a counter, good enough to tell records apart.
@@ -72,6 +73,27 @@ impl GuestLog for Lines {
     }
 }
 
+/// A witness that can be asked what it heard, and made to fail.
+#[derive(Default)]
+pub(crate) struct Sworn(Mutex<(Vec<Opening>, bool)>);
+
+impl Sworn {
+    pub(crate) fn all(&self) -> Vec<Opening> {
+        self.0.lock().unwrap().0.clone()
+    }
+    pub(crate) fn fail(&self) {
+        self.0.lock().unwrap().1 = true;
+    }
+}
+
+impl Witness for Sworn {
+    fn opening(&self, opening: Opening) -> futures::future::BoxFuture<'static, bool> {
+        let mut heard = self.0.lock().unwrap();
+        heard.0.push(opening);
+        Box::pin(std::future::ready(!heard.1))
+    }
+}
+
 /// One tenant with one plugin.
 pub(crate) struct Rig {
     pub(crate) store: TenantStore,
@@ -79,6 +101,7 @@ pub(crate) struct Rig {
     pub(crate) lines: Arc<Lines>,
     pub(crate) entropy: Arc<Counter>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) sworn: Arc<Sworn>,
     clock: Arc<Moved>,
     _dir: tempfile::TempDir,
 }
@@ -96,9 +119,14 @@ impl Rig {
         let clock = Arc::new(Moved::default());
         let ledger = Ledger::new(store.clone(), Quota::STANDARD, DayUse::default(), Arc::clone(&clock) as _);
         let ledger = Arc::new(ledger);
-        let rig = Self { store, grants: Arc::default(), lines: Arc::default(), entropy, ledger, clock, _dir: dir };
+        let (grants_now, lines, sworn) = Default::default();
+        let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, clock, _dir: dir };
         rig.grant(grants);
         rig
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Moves the ledger's clock on.
@@ -149,6 +177,11 @@ impl Rig {
             entropy: Arc::clone(&self.entropy) as _,
             cursors: Vec::new(),
             blob_streams: Arc::new(tokio::sync::Semaphore::new(ringfence_core::limits::BLOB_STREAMS_COUNT_MAX)),
+            personal: Personal {
+                witness: Arc::clone(&self.sworn) as _,
+                clock: Arc::clone(&self.clock) as _,
+                openings_count: 0,
+            },
         };
         TestGuest { bound, table: ResourceTable::new() }
     }

@@ -17,12 +17,14 @@ pub use self::backup::{
 };
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
+pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
 mod backup;
 mod groups;
 mod keys;
+mod pii;
 mod quota;
 mod store;
 
@@ -119,6 +121,10 @@ pub enum Command {
     /// Configuration of a plugin, and of the host
     #[command(subcommand)]
     Config(ConfigCommand),
+
+    /// Personal data: rules about fields, erasing a person
+    #[command(subcommand)]
+    Pii(PiiCommand),
 
     /// Tenants of the host
     #[command(subcommand)]

@@ -17,6 +17,7 @@ mod keys;
 mod locked;
 mod logs;
 mod metrics;
+mod pii;
 mod plugins;
 mod policy;
 mod problem;
@@ -34,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{GuestLogs, Quotas};
+use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
@@ -69,6 +70,8 @@ pub struct ControlParts {
     pub engine: Engine,
     /// Quotas, in force.
     pub quotas: Quotas,
+    /// Rules about fields of personal data, in force.
+    pub fields: FieldRules,
     /// Guest logs.
     pub logs: GuestLogs,
     /// Audit logs.

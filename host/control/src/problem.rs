@@ -150,6 +150,7 @@ impl From<StoreError> for ApiError {
             StoreError::Quota { bytes_max } => {
                 Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None }.into()
             }
+            StoreError::NoSubject => Self::new("bad-word", error.to_string()),
             StoreError::Full { .. } => Self::new("store-full", "the host's disk is full; nothing was changed"),
             StoreError::Busy | StoreError::Overrun | StoreError::Unavailable { .. } | StoreError::Closed => {
                 tracing::warn!(%error, "the store refused a request");

@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, backups, config, decisions, host, jobs, keys, logs, metrics, plugins, policy, quota, secrets,
-    sign_in, tenants, tokens, usage,
+    Control, audit_log, backups, config, decisions, host, jobs, keys, logs, metrics, pii, plugins, policy, quota,
+    secrets, sign_in, tenants, tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -33,6 +33,7 @@ use crate::{
         (name = "policy", description = "The tenant's own policy"),
         (name = "backups", description = "Backups of a tenant, restores and drills"),
         (name = "jobs", description = "Long work and what came of it"),
+        (name = "personal-data", description = "Fields of personal data, and the people they are about"),
         (name = "audit", description = "Audit logs and their signed heads"),
         (name = "host", description = "The host about itself")
     )
@@ -110,6 +111,9 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(backups::drill))
         .routes(routes!(backups::restore_archive))
         .routes(routes!(jobs::read))
+        .routes(routes!(pii::rules, pii::set_rules))
+        .routes(routes!(pii::subject))
+        .routes(routes!(pii::erase))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

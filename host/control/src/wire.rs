@@ -8,12 +8,14 @@ use utoipa::ToSchema;
 
 mod backup;
 mod keys;
+mod pii;
 mod quota;
 
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use keys::{
     DestroyView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
 };
+pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.

@@ -30,12 +30,17 @@ pub enum Capability {
     /// A directory of the plugin's own (`wasi:filesystem`). No scope. Every component that uses a standard library imports
     /// the interface, so it is the manifest that asks for it; without a grant the directory is not there.
     Files,
+    /// Personal data in fields (`ringfence:plugin/pii`). Scope: a field and an act, such as `email:seal` or `*:open`.
+    Pii,
 }
+
+/// What a `pii` scope word can say about a field, in the words of grants.
+const PII_ACTS: [&str; 2] = ["seal", "open"];
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 7] =
-        [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http, Self::Blob, Self::Files];
+    pub const ALL: [Self; 8] =
+        [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http, Self::Blob, Self::Files, Self::Pii];
 
     /// The word used in grants, manifests, the API and errors.
     pub const fn as_str(self) -> &'static str {
@@ -47,12 +52,13 @@ impl Capability {
             Self::Http => "http",
             Self::Blob => "blob",
             Self::Files => "files",
+            Self::Pii => "pii",
         }
     }
 
     /// Whether a grant of it names what it covers. An unscoped capability is granted whole.
     pub const fn is_scoped(self) -> bool {
-        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob)
+        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob | Self::Pii)
     }
 
     /// The capability an import of the component model stands for, by interface name without its version
@@ -65,6 +71,7 @@ impl Capability {
             ("wasi:config", _) => Some(Self::Config),
             ("wasi:logging", _) => Some(Self::Logging),
             (_, "ringfence:plugin/secrets") => Some(Self::Secrets),
+            (_, "ringfence:plugin/pii") => Some(Self::Pii),
             (_, "wasi:http/outgoing-handler" | "wasi:http/client") => Some(Self::Http),
             _ => None,
         }
@@ -113,7 +120,8 @@ pub struct Needs(pub Vec<Need>);
 pub struct Grant {
     /// What is granted.
     pub capability: Capability,
-    /// The named things covered; `*` covers all of a scoped capability except for `http`, which always names origins.
+    /// The named things covered; `*` covers all of a scoped capability except for `http`, which always names origins, and
+    /// `pii`, where the act is always named: `*:seal`.
     #[serde(default)]
     pub scope: Vec<String>,
 }
@@ -145,7 +153,11 @@ impl Grants {
     pub fn covers(&self, capability: Capability, name: &str) -> bool {
         self.get(capability).is_some_and(|scope| {
             !capability.is_scoped()
-                || scope.iter().any(|item| item == name || (item == "*" && capability != Capability::Http))
+                || scope.iter().any(|item| match capability {
+                    Capability::Http => item == name,
+                    Capability::Pii => item == name || item.strip_prefix('*').is_some_and(|act| covers_act(act, name)),
+                    _ => item == name || item == "*",
+                })
         })
     }
     /// The grants in order.
@@ -180,6 +192,32 @@ impl Needs {
     }
 }
 
+/// Checks a scope word of `pii`: a field's name (a small letter, then small letters, digits, `-`, `_`; 64 at most) or `*`,
+/// a colon, and `seal` or `open`.
+pub fn check_field_scope(word: &str) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("`{}` {why}", word.chars().take(80).collect::<String>()));
+    let Some((field, act)) = word.split_once(':') else {
+        return wrong("must name a field and an act, such as `email:seal`");
+    };
+    if field != "*" && !is_field_name(field) {
+        return wrong("does not start with the name of a field: small letters, digits, `-` and `_`, a letter first");
+    }
+    if PII_ACTS.contains(&act) { Ok(()) } else { wrong("must end in `:seal` or `:open`") }
+}
+
+/// Whether a text can be the name of a field of personal data.
+pub fn is_field_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+/// Whether `:act`, the rest of a word that starts with `*`, covers `field:act`.
+fn covers_act(act: &str, name: &str) -> bool {
+    act.starts_with(':')
+        && name.split_once(':').is_some_and(|(field, asked)| is_field_name(field) && act.get(1..) == Some(asked))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,6 +240,42 @@ mod tests {
         let mut grants = Grants::default();
         grants.insert(Grant { capability: Capability::Http, scope: vec!["*".into()] });
         assert!(!grants.covers(Capability::Http, "https://api.example.com"));
+    }
+
+    #[test]
+    fn a_field_may_be_opened_only_where_opening_is_granted() {
+        let mut grants = Grants::default();
+        grants.insert(Grant { capability: Capability::Pii, scope: vec!["*:seal".into(), "email:open".into()] });
+        for yes in ["email:seal", "phone:seal", "email:open"] {
+            assert!(grants.covers(Capability::Pii, yes), "{yes}");
+        }
+        for no in ["phone:open", "*:open", "email", "email:", ":seal", "email:seal:open", "a:b:seal", "*"] {
+            assert!(!grants.covers(Capability::Pii, no), "{no}");
+        }
+        grants.insert(Grant { capability: Capability::Pii, scope: vec!["*".into()] });
+        assert!(!grants.covers(Capability::Pii, "phone:open"));
+    }
+
+    #[test]
+    fn a_field_scope_names_a_field_and_an_act() {
+        for good in ["email:seal", "*:open", "nhs-number:open", "a_1:seal"] {
+            assert_eq!(check_field_scope(good), Ok(()));
+        }
+        for bad in [
+            "",
+            "*",
+            "email",
+            "email:",
+            ":seal",
+            "email:read",
+            "Email:seal",
+            "e mail:seal",
+            "email:seal:open",
+            "**:seal",
+        ] {
+            assert!(check_field_scope(bad).is_err(), "{bad}");
+        }
+        assert!(check_field_scope(&format!("{}:seal", "f".repeat(65))).is_err());
     }
 
     #[test]

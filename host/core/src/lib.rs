@@ -8,6 +8,7 @@ pub mod ambient;
 pub mod blame;
 pub mod budget;
 pub mod capability;
+pub mod fields;
 pub mod ids;
 pub mod limits;
 pub mod manifest;

@@ -6,6 +6,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::MANIFEST_BYTES_MAX;
+use crate::capability::check_field_scope;
 use crate::{Capability, Need, Needs, PluginName};
 
 /// A parsed `plugin.toml`.
@@ -63,6 +64,9 @@ pub struct NeedsSection {
     /// Always an empty list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<String>>,
+    /// Fields of personal data with an act, `email:seal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pii: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -115,6 +119,7 @@ impl Manifest {
             Capability::Http => &self.needs.http,
             Capability::Blob => &self.needs.blob,
             Capability::Files => &self.needs.files,
+            Capability::Pii => &self.needs.pii,
         };
         list.as_deref().unwrap_or_default()
     }
@@ -136,6 +141,9 @@ impl Manifest {
     fn check_scopes(&self) -> Result<(), ManifestError> {
         for origin in self.asked_scope(Capability::Http) {
             check_origin(origin).map_err(ManifestError::whole)?;
+        }
+        for word in self.asked_scope(Capability::Pii) {
+            check_field_scope(word).map_err(ManifestError::whole)?;
         }
         for capability in [Capability::Config, Capability::Logging, Capability::Files] {
             if !self.asked_scope(capability).is_empty() {

@@ -149,6 +149,13 @@ pub enum Resource {
         /// Which.
         name: ResourceName,
     },
+    /// A field of personal data of a tenant.
+    Field {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        field: ResourceName,
+    },
 }
 
 impl Resource {
@@ -156,7 +163,10 @@ impl Resource {
     pub fn tenant(&self) -> Option<&TenantId> {
         match self {
             Self::Host => None,
-            Self::Tenant { tenant } | Self::Plugin { tenant, .. } | Self::Secret { tenant, .. } => Some(tenant),
+            Self::Tenant { tenant }
+            | Self::Plugin { tenant, .. }
+            | Self::Secret { tenant, .. }
+            | Self::Field { tenant, .. } => Some(tenant),
         }
     }
 }
@@ -168,6 +178,7 @@ impl std::fmt::Display for Resource {
             Self::Tenant { tenant } => write!(f, "tenant/{tenant}"),
             Self::Plugin { tenant, plugin } => write!(f, "tenant/{tenant}/plugin/{plugin}"),
             Self::Secret { tenant, name } => write!(f, "tenant/{tenant}/secret/{name}"),
+            Self::Field { tenant, field } => write!(f, "tenant/{tenant}/field/{field}"),
         }
     }
 }
@@ -266,6 +277,12 @@ pub mod act {
         TakeRecoveryKey = "take-recovery-key" true;
         /// Read the host's state and metrics.
         ReadHost = "read-host" false;
+        /// See a field of personal data in clear in a plugin's answer.
+        OpenPersonalField = "open-personal-field" false;
+        /// Read whether there is a key for a subject, and its erasures.
+        ReadSubject = "read-subject" false;
+        /// Destroy a subject's key, so that nothing sealed for it opens again.
+        EraseSubject = "erase-subject" true;
     }
 }
 

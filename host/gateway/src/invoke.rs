@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Binding, Capabilities, GuestLogs, Ledger, LiveGrants, Quotas};
+use ringfence_capabilities::{Binding, Capabilities, FieldRules, GuestLogs, Ledger, LiveGrants, Quotas};
 use ringfence_core::proof::act;
 use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
 use ringfence_engine::{Body, Engine, Meter};
@@ -40,6 +40,8 @@ pub struct GatewayParts {
     pub capabilities: Arc<Capabilities>,
     /// What tenants may have.
     pub quotas: Quotas,
+    /// Rules about fields of personal data.
+    pub fields: FieldRules,
     /// What guests print.
     pub logs: GuestLogs,
     /// What the host swears to.
@@ -117,6 +119,8 @@ impl Gateway {
         let version = route.choose(self.draw());
         seen.version = Some(version.clone());
         let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
+        let rules = self.field_rules(&route).await?;
+        let guest_request = self.seal_fields(seen, &route, &rules, guest_request).await?;
         let slot = parts.engine.scheduler().admit(&route.tenant, version.budget).await?;
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
@@ -126,14 +130,9 @@ impl Gateway {
         seen.decision = Some(permit.decision().clone());
         let unheard = self.unheard(seen, &guest.meter);
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
+        let reply = self.seen_by_caller(seen, &route, &rules, result).await;
         unheard.was_heard();
-        let reply = match result {
-            Ok(reply) => reply,
-            Err(failure) => {
-                seen.usage = failure.usage;
-                return Err(seen.body.refusal().unwrap_or(Refusal::Run(failure.error)));
-            }
-        };
+        let reply = reply?;
         let mut response = reply.response;
         strip(response.headers_mut());
         self.record_when_finished(seen, response.status().as_u16(), reply.finished);
@@ -167,6 +166,7 @@ impl Gateway {
             invocation: seen.invocation.clone(),
             meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
             ledger,
+            witness: self.witness(seen, route),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Must never decide for itself who a caller is or what he may do: it asks `identity` and `policy`, in that order.
 #![forbid(unsafe_code)]
 
+mod fields;
 pub mod invoke;
 pub mod listen;
 mod pace;
@@ -10,6 +11,7 @@ mod locked;
 mod record;
 mod refuse;
 mod request;
+mod splice;
 
 pub use invoke::{Gateway, GatewayParts};
 pub use locked::Locked;

@@ -55,7 +55,7 @@ impl Seen {
         self.principal.clone().unwrap_or_else(|| gateway.parts.identity.anonymous()).id().clone()
     }
 
-    fn event(&self, gateway: &Gateway, code: &'static str, details: serde_json::Value) -> Event {
+    pub(crate) fn event(&self, gateway: &Gateway, code: &'static str, details: serde_json::Value) -> Event {
         let resource = match &self.route {
             Some(route) => format!("tenant/{}/plugin/{}", route.tenant, route.plugin),
             None => "host".to_owned(),

@@ -23,6 +23,12 @@ pub enum Refusal {
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
+    /// A rule is about fields of the body, and the body is not JSON.
+    FieldsNotJson,
+    /// A field could not be sealed, so the guest does not see it.
+    FieldsNotSealed,
+    /// A rule is about fields of the answer, and the answer is not JSON, or over its limit.
+    FieldsAnswer,
     /// The tenant's own queue is full.
     TenantBusy {
         /// When to try again.
@@ -75,6 +81,21 @@ impl Refusal {
             Self::Denied(_) => (StatusCode::FORBIDDEN, "denied", "the tenant's policy does not allow this call"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "the body is over the limit"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not arrive in time"),
+            Self::FieldsNotJson => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "fields-not-json",
+                "fields of this body are under protection, so it must be plain JSON",
+            ),
+            Self::FieldsNotSealed => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "fields-not-sealed",
+                "a field under protection could not be sealed, so the plugin was not called",
+            ),
+            Self::FieldsAnswer => (
+                StatusCode::BAD_GATEWAY,
+                "fields-answer",
+                "fields of the plugin's answer are under protection, and it is not plain JSON within its limit",
+            ),
             Self::TenantBusy { .. } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "tenant-busy",
@@ -104,6 +125,7 @@ impl Refusal {
         match self {
             Self::Run(error) => error.blame(),
             Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host => Blame::Host,
+            Self::FieldsAnswer => Blame::Plugin,
             _ => Blame::Caller,
         }
     }

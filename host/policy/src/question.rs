@@ -10,7 +10,7 @@
 //! | `Ringfence::Role` | the role's word | `Ringfence::Role::"developer"` |
 //! | `Ringfence::Host` | `host` | `Ringfence::Host::"host"` |
 //! | `Ringfence::Tenant` | `<tenant>` | `Ringfence::Tenant::"acme"` |
-//! | `Ringfence::Plugin`, `Ringfence::Secret` | `<tenant>/<name>` | `Ringfence::Plugin::"acme/hello"` |
+//! | `Ringfence::Plugin`, `Ringfence::Secret`, `Ringfence::Field` | `<tenant>/<name>` | `Ringfence::Plugin::"acme/hello"` |
 //! | `Ringfence::Action` | the action's word | `Ringfence::Action::"invoke"` |
 //!
 //! Must never build an entity or a request without the schema: Cedar skips a forbid that fails to evaluate, so an
@@ -94,7 +94,7 @@ impl Question {
             Resource::Host => entities.push(Entity::new_no_attrs(resource.clone(), HashSet::new())),
             // The tenant's own entity is there already.
             Resource::Tenant { .. } => {}
-            Resource::Plugin { tenant, .. } | Resource::Secret { tenant, .. } => {
+            Resource::Plugin { tenant, .. } | Resource::Secret { tenant, .. } | Resource::Field { tenant, .. } => {
                 let owner = uid("Tenant", tenant.as_str())?;
                 let attributes =
                     HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(owner.clone()))]);
@@ -133,6 +133,7 @@ fn resource_parts(resource: &Resource) -> (&'static str, String) {
         Resource::Tenant { tenant } => ("Tenant", tenant.to_string()),
         Resource::Plugin { tenant, plugin } => ("Plugin", format!("{tenant}/{plugin}")),
         Resource::Secret { tenant, name } => ("Secret", format!("{tenant}/{name}")),
+        Resource::Field { tenant, field } => ("Field", format!("{tenant}/{field}")),
     }
 }
 

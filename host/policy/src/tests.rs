@@ -76,6 +76,7 @@ fn everything() -> Vec<Resource> {
         all.push(Resource::Tenant { tenant: tenant(of) });
         all.push(plugin(of, "hello"));
         all.push(Resource::Secret { tenant: tenant(of), name: "key".parse().unwrap() });
+        all.push(Resource::Field { tenant: tenant(of), field: "email".parse().unwrap() });
     }
     all
 }
@@ -100,7 +101,7 @@ fn reads() -> Vec<&'static str> {
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadKeys RotateKeys DisableKeys DestroyKeys ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
-        WritePolicy ReadAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost];
+        WritePolicy ReadAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()
 }
@@ -309,10 +310,10 @@ fn the_role_matrix_is_the_one_on_record() {
         ("caller", service("acme", Role::Caller)),
         ("anonymous", anonymous()),
     ];
-    let mut table = format!("{:18}", "action");
+    let mut table = format!("{:20}", "action");
     columns.iter().for_each(|(name, _)| table.push_str(&format!("{name:14}")));
     for action in act::ACTIONS {
-        table = format!("{}\n{action:18}", table.trim_end());
+        table = format!("{}\n{action:20}", table.trim_end());
         for (_, principal) in &columns {
             let mut on: Vec<&str> = Vec::new();
             for resource in
@@ -320,7 +321,10 @@ fn the_role_matrix_is_the_one_on_record() {
             {
                 let word = match resource {
                     Resource::Host => "host",
-                    Resource::Tenant { .. } | Resource::Plugin { .. } | Resource::Secret { .. } => "tenant",
+                    Resource::Tenant { .. }
+                    | Resource::Plugin { .. }
+                    | Resource::Secret { .. }
+                    | Resource::Field { .. } => "tenant",
                 };
                 let question = Question { who: Who::of(principal), action, resource };
                 if policy.rule(&question).outcome == Outcome::Allow && !on.contains(&word) {
@@ -332,6 +336,22 @@ fn the_role_matrix_is_the_one_on_record() {
     }
     let table = format!("{}\n", table.trim_end());
     assert_eq!(table, include_str!("../tests/golden/role-matrix.txt"), "the matrix is now:\n{table}");
+}
+
+#[test]
+fn a_field_is_opened_for_those_whom_the_tenants_policy_names_and_nobody_else() {
+    let policy = active();
+    let field = |name: &str| Resource::Field { tenant: tenant("acme"), field: name.parse().unwrap() };
+    for principal in everyone() {
+        denied(policy.permit::<act::OpenPersonalField>(&principal, &field("email")));
+    }
+    let text = "permit (principal, action == Ringfence::Action::\"open-personal-field\", resource == Ringfence::Field::\"acme/email\");";
+    policy.set_tenant_policy(&tenant("acme"), text).unwrap();
+    assert!(policy.permit::<act::OpenPersonalField>(&service("acme", Role::Caller), &field("email")).is_ok());
+    denied(policy.permit::<act::OpenPersonalField>(&service("acme", Role::TenantAdmin), &field("phone")));
+    for stranger in [operator(), anonymous(), service("beta", Role::TenantAdmin)] {
+        denied(policy.permit::<act::OpenPersonalField>(&stranger, &field("email")));
+    }
 }
 
 #[test]

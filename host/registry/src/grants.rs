@@ -1,5 +1,6 @@
 //! Rules about grants: what can be granted, how much of it, and what is said when something is missing. Pure.
 
+use ringfence_core::capability::check_field_scope;
 use ringfence_core::manifest::check_origin;
 use ringfence_core::{Capability, Grant, Grants, Need, Needs, PluginName, ResourceName};
 use ringfence_store::TenantStore;
@@ -28,12 +29,16 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
         (Capability::Http, true) => {
             return Err(bad("name the origins it covers, such as `https://api.example.com`".to_owned()));
         }
+        (Capability::Pii, true) => {
+            return Err(bad("name the fields it covers, such as `email:seal` or `email:open`".to_owned()));
+        }
         (_, true) => return Err(bad("name what it covers".to_owned())),
         (_, false) => {}
     }
     for name in &grant.scope {
         match capability {
             Capability::Http => check_origin(name).map_err(bad)?,
+            Capability::Pii => check_field_scope(name).map_err(bad)?,
             _ if name == "*" => {}
             _ => drop(name.parse::<ResourceName>().map_err(|error| bad(error.to_string()))?),
         }

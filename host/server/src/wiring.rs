@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Quotas};
+use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, stored_policy};
 use ringfence_core::{Budget, Clock, Entropy};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
@@ -100,6 +100,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
     let metering = Metering::open(tenants.clone(), audit.clone(), clock.clone()).await?;
 
+    let fields = FieldRules::default();
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),
         identity: identity.clone(),
@@ -107,6 +108,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         engine: engine.clone(),
         capabilities: Arc::new(capabilities),
         quotas: quotas.clone(),
+        fields: fields.clone(),
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
@@ -121,6 +123,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         registry,
         engine,
         quotas: quotas.clone(),
+        fields,
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),

@@ -110,6 +110,12 @@ pub enum StoreError {
         /// The limit, in bytes or in count as `what` says.
         max: u64,
     },
+    /// A subject without a name.
+    #[error("the subject has no name")]
+    NoSubject,
+    /// The key of this value's subject was destroyed.
+    #[error("the subject was erased")]
+    Erased,
     /// A page token that this store did not make.
     #[error("not a page token")]
     BadToken,
@@ -139,6 +145,8 @@ impl StoreError {
             | Self::KeyDisabled
             | Self::Quota { .. }
             | Self::TooLarge { .. }
+            | Self::NoSubject
+            | Self::Erased
             | Self::BadToken
             | Self::BadBlobId => Blame::Caller,
             _ => Blame::Host,

@@ -1,8 +1,8 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    AuditCommand, BackupCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
-    UsageCommand, command,
+    AuditCommand, BackupCommand, Command, ConfigCommand, PiiCommand, PiiFieldsCommand, PolicyCommand, QuotaCommand,
+    SecretCommand, TenantCommand, TokenCommand, UsageCommand, command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};
@@ -15,6 +15,7 @@ pub mod grants;
 pub mod keys;
 pub mod local;
 pub mod logs;
+pub mod pii;
 pub mod policies;
 pub mod quota;
 pub mod session;
@@ -66,6 +67,10 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Config(ConfigCommand::Set(args)) => data::config_set(cx, args).await,
         Command::Config(ConfigCommand::List(args)) => data::config_list(cx, args).await,
         Command::Config(ConfigCommand::Delete(args)) => data::config_delete(cx, args).await,
+        Command::Pii(PiiCommand::Fields(PiiFieldsCommand::Show(args))) => pii::fields_show(cx, args).await,
+        Command::Pii(PiiCommand::Fields(PiiFieldsCommand::Set(args))) => pii::fields_set(cx, args).await,
+        Command::Pii(PiiCommand::Show(args)) => pii::show(cx, args).await,
+        Command::Pii(PiiCommand::Erase(args)) => pii::erase(cx, args).await,
         Command::Tenant(TenantCommand::Create(args)) => tenants::create(cx, args).await,
         Command::Tenant(TenantCommand::List) => tenants::list(cx).await,
         Command::Tenant(TenantCommand::Show(args)) => tenants::show(cx, args).await,

@@ -1,0 +1,436 @@
+//! Fields of personal data on their way through: sealed before the guest sees a request, opened in its answer for those
+//! whose tenant's policy says so.
+//!
+//! Must never pass on a body that a rule is about without having followed the rule: what cannot be read is refused. Such
+//! bodies are gathered whole, so nothing streams on a plugin with rules. Must never put a value into a log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Limited};
+use ringfence_audit::{Log, codes};
+use ringfence_capabilities::{Opening, Verdict, Witness};
+use ringfence_core::fields::{Direction, FieldRule, FieldSubject, Otherwise, Step, steps};
+use ringfence_core::proof::act;
+use ringfence_core::{Resource, limits};
+use ringfence_engine::{Body, Reply, RunError, RunFailure};
+use ringfence_keys::SEALED_PREFIX;
+use ringfence_registry::Route;
+use ringfence_store::{StoreError, Subjects};
+use serde_json::json;
+
+use crate::invoke::Gateway;
+use crate::record::Seen;
+use crate::refuse::Refusal;
+use crate::splice;
+
+/// LIMIT: most bytes of a body that a rule is about.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// LIMIT: most fields of one body that are sealed or opened.
+const FIELDS_COUNT_MAX: usize = 1_000;
+/// LIMIT: most pseudonyms in one entry of the audit log.
+const SUBJECTS_TOLD_MAX: usize = 100;
+/// LIMIT: most bytes that following all rules on one body may read, each rule reading it once a step of its pointers.
+const WALK_BYTES_MAX: usize = 64 << 20;
+/// What stands for a value that may not be seen.
+const MASK: &str = "\"***\"";
+/// LIMIT: how long a refused answer's guest is waited for, to know what it spent.
+const ENDING: Duration = Duration::from_millis(1_000);
+
+/// The rules of one plugin.
+pub(crate) type Rules = Arc<[FieldRule]>;
+
+type Change = (std::ops::Range<usize>, String);
+
+/// Whose fields, and for whom.
+struct Sight<'a> {
+    gateway: &'a Gateway,
+    route: &'a Route,
+    seen: &'a Seen,
+    subjects: Subjects,
+    may: BTreeMap<String, Option<()>>,
+    opened: BTreeMap<String, u64>,
+    whose: BTreeSet<String>,
+}
+
+impl Gateway {
+    /// The rules about the fields of a route's plugin.
+    pub(crate) async fn field_rules(&self, route: &Route) -> Result<Rules, Refusal> {
+        self.parts.fields.of(&route.store, &route.plugin).await.map_err(|error| {
+            tracing::error!(%error, "the rules about fields cannot be read");
+            Refusal::Host
+        })
+    }
+
+    /// The request with its fields sealed. Without a rule for requests, the request as it is.
+    pub(crate) async fn seal_fields(
+        &self,
+        seen: &Seen,
+        route: &Route,
+        rules: &Rules,
+        request: Request<Body>,
+    ) -> Result<Request<Body>, Refusal> {
+        if !rules.iter().any(|rule| rule.direction == Direction::Request) {
+            return Ok(request);
+        }
+        let (mut head, body) = request.into_parts();
+        let deadline = Duration::from_millis(limits::REQUEST_GATHER_MS_MAX);
+        let bytes = match tokio::time::timeout(deadline, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+            Err(_) => return Err(Refusal::BodyTimeout),
+            Ok(Ok(whole)) => whole.to_bytes(),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(Refusal::BodyTooLarge),
+            Ok(Err(_)) => return Err(seen.body.refusal().unwrap_or(Refusal::BadRequest("the body broke off"))),
+        };
+        if bytes.is_empty() {
+            return Ok(Request::from_parts(head, ringfence_engine::full(bytes)));
+        }
+        if !is_json(&head.headers) {
+            return Err(Refusal::FieldsNotJson);
+        }
+        let unreadable = |_| Refusal::BadRequest("the body is not JSON that can be read in one way only");
+        let text = splice::checked(&bytes).map_err(unreadable)?;
+        if walk_bytes(rules, Direction::Request, text) > WALK_BYTES_MAX {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let mut changes: Vec<Change> = Vec::new();
+        let now = self.parts.clock.now();
+        for rule in rules.iter().filter(|rule| rule.direction == Direction::Request) {
+            let whose = Whose::of(text, rule)?.ok_or(unreadable(splice::NotJson))?;
+            for hit in splice::find(text, &pointer(&rule.pointer)?).map_err(unreadable)? {
+                if changes.iter().any(|(place, _)| *place == hit.place) {
+                    continue;
+                }
+                if changes.len() >= FIELDS_COUNT_MAX {
+                    return Err(Refusal::BodyTooLarge);
+                }
+                let raw = text.get(hit.place.clone()).unwrap_or_default();
+                if raw == "null" {
+                    continue;
+                }
+                let value = splice::as_string(raw)
+                    .ok_or(Refusal::BadRequest("a field under protection must be a string or null"))?;
+                let subject = whose
+                    .subject(&hit.stars)
+                    .ok_or(Refusal::BadRequest("the body does not say whose a field under protection is"))?;
+                let subjects = route.store.subjects();
+                if is_sealed_for(&subjects, rule, subject, &value).await {
+                    continue;
+                }
+                let sealed = subjects.seal(&rule.field, subject, value.as_bytes(), now).await.map_err(not_sealed)?;
+                changes.push((hit.place, format!("\"{sealed}\"")));
+            }
+        }
+        let body = splice::replace(text, changes).map_err(unreadable)?;
+        retold(&mut head.headers, body.len());
+        Ok(Request::from_parts(head, ringfence_engine::full(body)))
+    }
+
+    /// What came of a run, with the fields of its answer opened or hidden. On every refusal what was spent is in `seen`.
+    pub(crate) async fn seen_by_caller(
+        &self,
+        seen: &mut Seen,
+        route: &Route,
+        rules: &Rules,
+        result: Result<Reply, RunFailure>,
+    ) -> Result<Reply, Refusal> {
+        let Reply { response, finished } = match result {
+            Ok(reply) => reply,
+            Err(failure) => {
+                seen.usage = failure.usage;
+                return Err(seen.body.refusal().unwrap_or(Refusal::Run(failure.error)));
+            }
+        };
+        if !rules.iter().any(|rule| rule.direction == Direction::Response) {
+            return Ok(Reply { response, finished });
+        }
+        match self.open_fields(seen, route, rules, response).await {
+            Ok(response) => Ok(Reply { response, finished }),
+            Err(refusal) => {
+                // The guest's own failure, if that is why the answer could not be read, is the better word.
+                if let Ok(Ok(outcome)) = tokio::time::timeout(ENDING, finished).await {
+                    seen.usage = outcome.usage;
+                    if let Err(error) = outcome.result
+                        && error != RunError::Killed
+                    {
+                        return Err(Refusal::Run(error));
+                    }
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The answer with its fields opened for those who may see them. Its guest's own budget of time bounds the wait.
+    async fn open_fields(
+        &self,
+        seen: &Seen,
+        route: &Route,
+        rules: &Rules,
+        response: Response<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let (mut head, body) = response.into_parts();
+        let bytes = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|_| Refusal::FieldsAnswer)?.to_bytes();
+        if bytes.is_empty() {
+            return Ok(Response::from_parts(head, ringfence_engine::full(bytes)));
+        }
+        let text = splice::checked(&bytes).ok().filter(|_| is_json(&head.headers)).ok_or(Refusal::FieldsAnswer)?;
+        if walk_bytes(rules, Direction::Response, text) > WALK_BYTES_MAX {
+            return Err(Refusal::FieldsAnswer);
+        }
+        let mut sight = Sight {
+            gateway: self,
+            route,
+            seen,
+            subjects: route.store.subjects(),
+            may: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            whose: BTreeSet::new(),
+        };
+        let mut changes: Vec<Change> = Vec::new();
+        for rule in rules.iter().filter(|rule| rule.direction == Direction::Response) {
+            let whose = Whose::of(text, rule)?.ok_or(Refusal::FieldsAnswer)?;
+            for hit in splice::find(text, &pointer(&rule.pointer)?).map_err(|_| Refusal::FieldsAnswer)? {
+                if changes.len() >= FIELDS_COUNT_MAX {
+                    return Err(Refusal::FieldsAnswer);
+                }
+                if !changes.iter().any(|(place, _)| *place == hit.place) {
+                    let raw = text.get(hit.place.clone()).unwrap_or_default();
+                    let shown = sight.shown(rule, whose.subject(&hit.stars), raw).await?;
+                    changes.push((hit.place, shown));
+                }
+            }
+        }
+        sight.swear().await?;
+        let body = splice::replace(text, changes).map_err(|_| Refusal::FieldsAnswer)?;
+        retold(&mut head.headers, body.len());
+        head.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(Response::from_parts(head, ringfence_engine::full(body)))
+    }
+
+    /// Who swears to what the guest of this call opens.
+    pub(crate) fn witness(&self, seen: &Seen, route: &Route) -> Arc<dyn Witness> {
+        Arc::new(Sworn { gateway: self.clone(), seen: seen.clone(), log: Log::Tenant(route.store.clone()) })
+    }
+}
+
+impl Sight<'_> {
+    /// What the caller sees where this value stands.
+    async fn shown(&mut self, rule: &FieldRule, subject: Option<&str>, raw: &str) -> Result<String, Refusal> {
+        let may = self.may_open(&rule.field);
+        let sealed = splice::as_string(raw).filter(|value| value.starts_with(SEALED_PREFIX));
+        let Some(sealed) = sealed else {
+            return Ok(if may || raw == "null" { raw.to_owned() } else { MASK.to_owned() });
+        };
+        let hidden = match rule.otherwise {
+            Otherwise::Sealed => raw.to_owned(),
+            Otherwise::Mask => MASK.to_owned(),
+        };
+        if !may {
+            return Ok(hidden);
+        }
+        match self.subjects.open(&rule.field, subject, &sealed).await {
+            Ok((whose, value)) => {
+                let value = std::str::from_utf8(&value).ok().and_then(|value| serde_json::to_string(value).ok());
+                let Some(value) = value else { return Ok(hidden) };
+                *self.opened.entry(rule.field.clone()).or_default() += 1;
+                self.whose.insert(whose.to_string());
+                Ok(value)
+            }
+            // Erased, or sealed elsewhere: nobody sees it.
+            Err(StoreError::Erased | StoreError::Keys(_) | StoreError::NoSubject | StoreError::TooLarge { .. }) => {
+                Ok(hidden)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a field cannot be opened");
+                Err(Refusal::Host)
+            }
+        }
+    }
+
+    fn may_open(&mut self, field: &str) -> bool {
+        let (gateway, route, seen) = (self.gateway, self.route, self.seen);
+        let ask = || {
+            let resource = Resource::Field { tenant: route.tenant.clone(), field: field.parse().ok()? };
+            let permit = gateway.parts.policy.permit::<act::OpenPersonalField>(seen.principal.as_ref()?, &resource);
+            permit.ok().map(|_permit| ())
+        };
+        self.may.entry(field.to_owned()).or_insert_with(ask).is_some()
+    }
+
+    /// Puts on the audit log what is about to be shown; nothing is shown when that fails.
+    async fn swear(&self) -> Result<(), Refusal> {
+        if self.opened.is_empty() {
+            return Ok(());
+        }
+        let subjects: Vec<&String> = self.whose.iter().take(SUBJECTS_TOLD_MAX).collect();
+        let details = json!({
+            "invocation": self.seen.invocation.as_str(), "for": "caller", "fields": self.opened, "subjects": subjects,
+            "subjects_count": self.whose.len(),
+        });
+        let event = self.seen.event(self.gateway, codes::PERSONAL_OPENED, details);
+        let log = Log::Tenant(self.route.store.clone());
+        self.gateway.parts.audit.record(&log, event).await.map(|_| ()).map_err(|_| Refusal::AuditUnavailable)
+    }
+}
+
+/// Puts a guest's openings on its tenant's audit log.
+struct Sworn {
+    gateway: Gateway,
+    seen: Seen,
+    log: Log,
+}
+
+impl Witness for Sworn {
+    fn opening(&self, opening: Opening) -> futures::future::BoxFuture<'static, bool> {
+        let code = match opening.verdict {
+            Verdict::Granted => codes::PERSONAL_OPENED,
+            Verdict::Refused => codes::PERSONAL_OPEN_REFUSED,
+        };
+        let details = json!({
+            "invocation": self.seen.invocation.as_str(), "for": "plugin", "field": opening.field,
+            "subject": opening.subject,
+        });
+        let (gateway, log) = (self.gateway.clone(), self.log.clone());
+        let event = self.seen.event(&gateway, code, details);
+        Box::pin(async move { gateway.parts.audit.record(&log, event).await.is_ok() })
+    }
+}
+
+/// Whose the fields of a rule are in one body: read in one walk, however many fields there are.
+enum Whose {
+    Unsaid,
+    Constant(String),
+    /// By what the `*` of the subject's pointer stand for.
+    Found(BTreeMap<Vec<String>, String>, usize),
+}
+
+impl Whose {
+    /// `None` for a body that could be read in two ways.
+    fn of(text: &str, rule: &FieldRule) -> Result<Option<Self>, Refusal> {
+        let steps = match &rule.subject {
+            None => return Ok(Some(Self::Unsaid)),
+            Some(FieldSubject::Constant(subject)) => return Ok(Some(Self::Constant(subject.clone()))),
+            Some(FieldSubject::Pointer(text)) => pointer(text)?,
+        };
+        let Ok(hits) = splice::find(text, &steps) else { return Ok(None) };
+        let named = hits.into_iter().filter_map(|hit| {
+            let raw = text.get(hit.place)?;
+            // A number names someone as its digits do.
+            let is_number = !raw.is_empty() && raw.bytes().all(|b| b.is_ascii_digit());
+            let subject = if is_number { Some(raw.to_owned()) } else { splice::as_string(raw) };
+            let fits = |subject: &String| !subject.is_empty() && subject.len() <= ringfence_store::SUBJECT_BYTES_MAX;
+            Some((hit.stars, subject.filter(fits)?))
+        });
+        let stars_count = steps.iter().filter(|step| **step == Step::Every).count();
+        Ok(Some(Self::Found(named.collect(), stars_count)))
+    }
+
+    fn subject(&self, stars: &[String]) -> Option<&str> {
+        match self {
+            Self::Unsaid => None,
+            Self::Constant(subject) => Some(subject),
+            Self::Found(named, count) => named.get(stars.get(..*count)?).map(String::as_str),
+        }
+    }
+}
+
+/// What following the rules costs at most on this body, in bytes read.
+fn walk_bytes(rules: &Rules, direction: Direction, text: &str) -> usize {
+    let slashes = |pointer: &str| pointer.matches('/').count();
+    let steps = rules.iter().filter(|rule| rule.direction == direction).map(|rule| {
+        let subject = match &rule.subject {
+            Some(FieldSubject::Pointer(pointer)) => slashes(pointer),
+            _ => 0,
+        };
+        slashes(&rule.pointer) + subject
+    });
+    steps.sum::<usize>().saturating_mul(text.len())
+}
+
+/// Whether a caller sends back what was sealed for this very field and subject; then it stays as it is.
+async fn is_sealed_for(subjects: &Subjects, rule: &FieldRule, subject: &str, value: &str) -> bool {
+    value.starts_with(SEALED_PREFIX) && subjects.open(&rule.field, Some(subject), value).await.is_ok()
+}
+
+fn pointer(text: &str) -> Result<Vec<Step>, Refusal> {
+    // Checked when the rules were set.
+    steps(text).map_err(|error| {
+        tracing::error!(%error, "a stored rule about a field cannot be read");
+        Refusal::Host
+    })
+}
+
+fn not_sealed(error: StoreError) -> Refusal {
+    match error {
+        StoreError::TooLarge { .. } => Refusal::BodyTooLarge,
+        StoreError::Quota { .. } => Refusal::FieldsNotSealed,
+        error => {
+            tracing::error!(%error, "a field cannot be sealed");
+            Refusal::FieldsNotSealed
+        }
+    }
+}
+
+/// Whether the head says JSON (`application/json` or a `+json` type), not compressed.
+fn is_json(headers: &HeaderMap) -> bool {
+    let word = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let kind = word(header::CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let kind = kind.to_ascii_lowercase();
+    let plain = !headers.contains_key(header::CONTENT_ENCODING) || word(header::CONTENT_ENCODING) == Some("identity");
+    plain && (kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")))
+}
+
+/// The head of a body that is another now: its length is told anew, and what was said about the old bytes is dropped.
+fn retold(headers: &mut HeaderMap, bytes_count: usize) {
+    for name in ["content-digest", "repr-digest", "digest", "content-md5", "etag"] {
+        headers.remove(name);
+    }
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes_count));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
+    }
+
+    #[test]
+    fn only_plain_json_counts_as_json() {
+        for kind in ["application/json", "Application/JSON; charset=utf-8", "application/fhir+json"] {
+            assert!(is_json(&headers(&[("content-type", kind)])), "{kind}");
+        }
+        for kind in ["", "text/plain", "text/json", "application/x-www-form-urlencoded", "application/jsonx"] {
+            assert!(!is_json(&headers(&[("content-type", kind)])), "{kind}");
+        }
+        assert!(!is_json(&headers(&[])));
+        assert!(!is_json(&headers(&[("content-type", "application/json"), ("content-encoding", "gzip")])));
+    }
+
+    #[test]
+    fn a_changed_body_is_told_with_its_own_length_and_no_digest_of_the_old_one() {
+        let mut head = headers(&[("content-length", "3"), ("content-digest", "sha-256=:x:"), ("etag", "\"x\"")]);
+        retold(&mut head, 1_234);
+        assert_eq!(head.len(), 1);
+        assert_eq!(head.get("content-length").unwrap(), "1234");
+    }
+
+    #[test]
+    fn a_subject_is_found_beside_its_field() {
+        let text = r#"{"people":[{"id":7,"email":"a"},{"id":"bob","email":"b"},{"email":"c"},{"id":{}}]}"#;
+        let rule = FieldRule {
+            pointer: "/people/*/email".into(),
+            field: "email".into(),
+            subject: Some(FieldSubject::Pointer("/people/*/id".into())),
+            direction: Direction::Request,
+            otherwise: Otherwise::Sealed,
+        };
+        let whose = Whose::of(text, &rule).unwrap().unwrap();
+        let of = |index: &str| whose.subject(&[index.to_owned()]);
+        assert_eq!((of("0"), of("1")), (Some("7"), Some("bob")));
+        assert_eq!((of("2"), of("3"), of("4")), (None, None, None));
+    }
+}
