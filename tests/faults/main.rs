@@ -8,6 +8,7 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod churn;
 mod disk_full;
 mod kills;
 mod peers;

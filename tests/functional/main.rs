@@ -10,6 +10,7 @@
 mod capabilities;
 mod deploys;
 mod foreign;
+mod idempotency;
 mod invocations;
 mod looking;
 mod metering;

@@ -10,6 +10,7 @@ mod config;
 mod decisions;
 mod extract;
 mod host;
+mod idempotency;
 mod logs;
 mod metrics;
 mod plugins;
@@ -20,6 +21,7 @@ mod routes;
 mod secrets;
 mod sign_in;
 mod tenants;
+mod tend;
 mod tokens;
 mod usage;
 pub mod wire;
@@ -27,6 +29,7 @@ pub mod wire;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{GuestLogs, Quotas};
@@ -78,6 +81,8 @@ pub struct ControlParts {
 pub struct HostFacts {
     /// Where the data plane listens.
     pub plugins_address: SocketAddr,
+    /// Open connections of the data plane and of this one, as they change.
+    pub connections: [Arc<AtomicU64>; 2],
     /// Storage engine, in a word.
     pub store_backend: &'static str,
     /// Root key provider, in words.
@@ -92,11 +97,12 @@ pub struct Control {
     pub(crate) parts: Arc<ControlParts>,
     /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) under_way: idempotency::UnderWay,
 }
 
 impl Control {
     /// A control plane over its rooms.
     pub fn new(parts: ControlParts) -> Self {
-        Self { parts: Arc::new(parts), changing: Arc::default() }
+        Self { parts: Arc::new(parts), changing: Arc::default(), under_way: idempotency::UnderWay::default() }
     }
 }

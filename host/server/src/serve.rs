@@ -79,13 +79,15 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let control = Listening::bind(config.listen.control)
         .await
         .with_context(|| format!("cannot listen on {} for the control plane", config.listen.control))?;
-    let place = Place { data: &data, plugins_address: plugins.address(), missing_root_key };
+    let connections = [plugins.connections(), control.connections()];
+    let place = Place { data: &data, plugins_address: plugins.address(), connections, missing_root_key };
     let wired = wire(config, place).await?;
     let token_file = write_operator_token(&wired, &data).await?;
 
     let (stop, stopping) = watch::channel(false);
     let metering = tokio::spawn(wired.metering.clone().run(stopping.clone()));
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
+    let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -104,6 +106,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let _ = tokio::join!(data_plane, control_plane);
     let _ = metering.await;
     let _ = quotas.await;
+    let _ = tending.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())

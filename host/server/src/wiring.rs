@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
@@ -53,6 +54,8 @@ pub struct Place<'a> {
     pub data: &'a Path,
     /// Where the data plane listens.
     pub plugins_address: std::net::SocketAddr,
+    /// How many connections are open, of the data plane and the control plane.
+    pub connections: [Arc<AtomicU64>; 2],
     /// Whether a missing root key may be made.
     pub missing_root_key: MissingRootKey,
 }
@@ -135,14 +138,19 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         metering: metering.clone(),
         clock,
         entropy,
-        facts: HostFacts {
-            plugins_address: place.plugins_address,
-            store_backend: "sled",
-            root_key,
-            operator_token_file: Some(place.data.join("operator.token")),
-        },
+        facts: facts(place, root_key),
     });
     Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
+}
+
+fn facts(place: Place<'_>, root_key: String) -> HostFacts {
+    HostFacts {
+        plugins_address: place.plugins_address,
+        connections: place.connections,
+        store_backend: "sled",
+        root_key,
+        operator_token_file: Some(place.data.join("operator.token")),
+    }
 }
 
 /// A damaged store was set aside at an earlier start. Coming up empty then would look like every tenant had gone, and a
