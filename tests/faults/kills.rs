@@ -193,3 +193,56 @@ async fn sessions_and_revocations_survive_a_kill() -> Result<()> {
     assert!(host.sign_in(&acme.admin.key).await.is_ok());
     Ok(())
 }
+
+/// What the audit log of the host says of one request: intents and outcomes of making tenants.
+async fn on_record(operator: &Session, request: &str) -> Result<(usize, usize)> {
+    let page = answer(operator.get("/audit?limit=1000").send().await?).await?;
+    let entries: Vec<String> = page["items"].as_array().into_iter().flatten().map(ToString::to_string).collect();
+    let of_it: Vec<_> = entries.iter().filter(|entry| entry.contains(request)).collect();
+    let outcomes = of_it.iter().filter(|entry| entry.contains("\"success\"")).count();
+    Ok((of_it.len(), outcomes))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_with_a_key_is_done_at_most_once_over_kills_between_effect_and_answer() -> Result<()> {
+    let place = Place::new()?;
+    let mut dice = Dice(0x5eed_0002);
+    let mut host = Host::start(&place)?;
+    let key = host.operator().await?.key;
+    for cycle in 0..12 {
+        let operator = host.sign_in(&key).await?;
+        let body = json!({ "name": format!("tenant-{cycle}") });
+        let send = |operator: Session| {
+            let request = operator.post("/tenants").header("idempotency-key", format!("cycle-{cycle}")).json(&body);
+            request.send()
+        };
+        let working = tokio::spawn(send(operator));
+        tokio::time::sleep(Duration::from_micros(dice.below(30_000))).await;
+        host.kill()?;
+        let heard = working.await?.is_ok_and(|answered| answered.status() == StatusCode::CREATED);
+        host = Host::start(&place)?;
+        let operator = host.sign_in(&key).await?;
+        let again = send(operator.clone()).await?;
+        let (status, replayed) = (again.status(), again.headers().contains_key("idempotency-replayed"));
+        let told: serde_json::Value = again.json().await?;
+        let there = operator.get(&format!("/tenants/tenant-{cycle}")).send().await?.status() == StatusCode::OK;
+        match status {
+            // Done by the first and kept, or never begun by it.
+            StatusCode::CREATED => {
+                assert!(there && (replayed || !heard), "cycle {cycle}: what was acknowledged was done anew");
+            }
+            // Cut off in between: the record says how far it came, and nothing was done anew.
+            StatusCode::CONFLICT => {
+                assert!(!heard, "cycle {cycle}: an acknowledged answer is lost");
+                assert_eq!(told["code"], "idempotency-interrupted", "cycle {cycle}: {told}");
+                let detail = told["detail"].as_str().unwrap_or_default();
+                let request = detail.split('`').nth(1).context("the first request's id")?;
+                let (entries, outcomes) = on_record(&operator, request).await?;
+                assert!(!there || entries > 0, "cycle {cycle}: an effect without an intent");
+                assert!(outcomes == 0 || there, "cycle {cycle}: an outcome without an effect");
+            }
+            other => anyhow::bail!("cycle {cycle}: {other}: {told}"),
+        }
+    }
+    Ok(())
+}

@@ -9,6 +9,7 @@
 )]
 
 mod backups;
+mod churn;
 mod disk_full;
 mod kills;
 mod objects;

@@ -11,6 +11,7 @@ mod backups;
 mod capabilities;
 mod deploys;
 mod foreign;
+mod idempotency;
 mod invocations;
 mod keys;
 mod looking;

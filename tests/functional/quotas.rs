@@ -238,8 +238,14 @@ async fn a_days_log_and_outgoing_traffic_are_counted_capped_and_survive_a_restar
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = upstream.accept().await {
             tokio::spawn(async move {
-                let mut buffer = [0_u8; 4096];
-                let _ = stream.read(&mut buffer).await;
+                let (mut head, mut buffer) = (Vec::new(), [0_u8; 4096]);
+                // The whole request, which has no body, before the answer.
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read(&mut buffer).await {
+                        Ok(count) if count > 0 => head.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                        _ => return,
+                    }
+                }
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
                 // To the caller's end: closing with something unread would reset the connection under the answer.
                 while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}

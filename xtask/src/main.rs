@@ -9,6 +9,7 @@ mod guests;
 mod hostile;
 mod inspect;
 mod js;
+mod python;
 mod run;
 mod test;
 

@@ -55,6 +55,18 @@ pub mod config_draft {
     });
 }
 
+/// `wasi:config@0.2.0-draft`.
+pub mod config_wasmcloud {
+    pub use wasi::config0_2_0_draft as config;
+
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/config-wasmcloud",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}
+
 /// `wasi:logging@0.1.0-draft`.
 pub mod logging {
     wasmtime::component::bindgen!({

@@ -1,4 +1,4 @@
-//! `wasi:config/store`, in both spellings: what a tenant's people set for a plugin, read-only for the guest.
+//! `wasi:config/store`, in every spelling: what a tenant's people set for a plugin, read-only for the guest.
 //!
 //! Must never show another plugin's values. Kept in the tenant's store under `config/<plugin>/<name>`.
 
@@ -8,12 +8,13 @@ use ringfence_store::Key;
 use wasmtime::component::Linker;
 
 use crate::bind::{Bindings, View};
-use crate::bindings::{config_draft, config_rc1};
+use crate::bindings::{config_draft, config_rc1, config_wasmcloud};
 
-/// Offers `wasi:config/store@0.2.0-rc.1` and `@0.2.0-draft-2024-09-27`.
+/// Offers `wasi:config/store` `@0.2.0-rc.1`, `@0.2.0-draft-2024-09-27` and `@0.2.0-draft`.
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     config_rc1::config::store::add_to_linker::<_, Bindings>(linker, |guest| View::of(guest))?;
-    config_draft::config::store::add_to_linker::<_, Bindings>(linker, |guest| View::of(guest))
+    config_draft::config::store::add_to_linker::<_, Bindings>(linker, |guest| View::of(guest))?;
+    config_wasmcloud::config::store::add_to_linker::<_, Bindings>(linker, |guest| View::of(guest))
 }
 
 /// Why a value is not given, in words for the guest.
@@ -75,6 +76,20 @@ impl config_draft::config::store::Host for View<'_> {
     }
 }
 
+impl config_wasmcloud::config::store::Host for View<'_> {
+    async fn get(
+        &mut self,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<String>, config_wasmcloud::config::store::Error>> {
+        Ok(self.config_get(&key).await?.map_err(config_wasmcloud::config::store::Error::Upstream))
+    }
+    async fn get_all(
+        &mut self,
+    ) -> wasmtime::Result<Result<Vec<(String, String)>, config_wasmcloud::config::store::Error>> {
+        Ok(self.config_all().await?.map_err(config_wasmcloud::config::store::Error::Upstream))
+    }
+}
+
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
@@ -95,9 +110,10 @@ mod tests {
     use crate::testing::Rig;
     use config_draft::config::store::Host as Draft;
     use config_rc1::config::store::Host as Rc1;
+    use config_wasmcloud::config::store::Host as WasmCloud;
 
     #[tokio::test]
-    async fn both_spellings_read_the_plugins_own_values() {
+    async fn every_spelling_reads_the_plugins_own_values() {
         let rig = Rig::new(&[(Capability::Config, &[])]).await;
         for (plugin, value) in [("visits", "mine"), ("other", "theirs")] {
             rig.store.put(&Key::new(["config", plugin, "colour"]), value.as_bytes().to_vec()).await.unwrap();
@@ -105,6 +121,7 @@ mod tests {
         let mut guest = rig.guest(Budget::DEFAULT);
         let mut view = guest.view();
         assert_eq!(Rc1::get(&mut view, "colour".into()).await.unwrap().unwrap(), Some("mine".to_owned()));
+        assert_eq!(WasmCloud::get(&mut view, "colour".into()).await.unwrap().unwrap(), Some("mine".to_owned()));
         assert_eq!(Draft::get(&mut view, "none".into()).await.unwrap().unwrap(), None);
         assert_eq!(Draft::get_all(&mut view).await.unwrap().unwrap(), [("colour".to_owned(), "mine".to_owned())]);
         rig.grant(&[]);

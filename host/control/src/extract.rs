@@ -51,7 +51,8 @@ impl FromRequest<Control> for RawBody {
     }
 }
 
-async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// The whole of a body.
+pub(crate) async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, ApiError> {
     let mut body = request.into_body();
     let mut bytes = BytesMut::new();
     loop {

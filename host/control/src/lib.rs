@@ -12,6 +12,7 @@ mod config;
 mod decisions;
 mod extract;
 mod host;
+mod idempotency;
 mod jobs;
 mod keys;
 mod locked;
@@ -26,6 +27,7 @@ mod routes;
 mod secrets;
 mod sign_in;
 mod tenants;
+mod tend;
 mod tokens;
 mod usage;
 pub mod wire;
@@ -33,6 +35,7 @@ pub mod wire;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
@@ -95,6 +98,8 @@ pub struct ControlParts {
 pub struct HostFacts {
     /// Where the data plane listens.
     pub plugins_address: SocketAddr,
+    /// Open connections of the data plane and of this one, as they change.
+    pub connections: [Arc<AtomicU64>; 2],
     /// Storage engine, in a word.
     pub store_backend: &'static str,
     /// Root key provider, in words.
@@ -114,6 +119,7 @@ pub struct Control {
     /// Long work.
     pub(crate) jobs: jobs::Jobs,
     pub(crate) backup_health: Arc<backup_work::BackupHealth>,
+    pub(crate) under_way: idempotency::UnderWay,
 }
 
 impl Control {
@@ -124,6 +130,7 @@ impl Control {
             changing: Arc::default(),
             jobs: jobs::Jobs::default(),
             backup_health: Arc::default(),
+            under_way: idempotency::UnderWay::default(),
         }
     }
 }

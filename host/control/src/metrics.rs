@@ -4,7 +4,7 @@
 //! and a tenant's own people see no other tenant's.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -101,6 +101,7 @@ impl Control {
     async fn register_host(&self, registry: &mut Registry) -> Result<(), ApiError> {
         let status = self.status(crate::host::Figures::All).await?;
         let store = self.parts.store.stats().await?;
+        let (native_count, native_bytes) = self.parts.registry.native_size().await?;
         for (name, help, value) in [
             ("tenants", "Tenants", status.tenants_count),
             ("routes", "Deployed plugins", status.routes_count),
@@ -109,12 +110,20 @@ impl Control {
             ("slots", "Slots in all", status.slots_count),
             ("store_bytes", "Bytes the store takes on disk", store.bytes_on_disk),
             ("store_batches_waiting", "Batches waiting to be written", store.waiting as u64),
+            ("code_loaded", "Versions whose code is loaded", self.parts.registry.loaded_count() as u64),
+            ("code_cached", "Pieces of native code on disk", native_count),
+            ("code_cached_bytes", "Their bytes", native_bytes),
             ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
         ] {
             let gauge = Count::default();
             gauge.set(value);
             registry.register(name, help, gauge);
         }
+        let connections = Family::<Labels, Count>::default();
+        for (plane, open) in ["plugins", "control"].into_iter().zip(&self.parts.facts.connections) {
+            connections.get_or_create(&vec![("plane", plane.to_owned())]).set(open.load(Ordering::Relaxed));
+        }
+        registry.register("connections", "Open connections", connections);
         for (name, help, value) in [
             ("store_batches", "Batches written", store.commits),
             ("store_syncs", "Times the disk was asked to make them durable", store.syncs),

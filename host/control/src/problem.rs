@@ -85,9 +85,12 @@ pub fn status_of(code: &str) -> StatusCode {
         | "conflict"
         | "second-person-needed"
         | "nothing-to-approve"
-        | "idempotency-conflict" => StatusCode::CONFLICT,
+        | "backup-in-use"
+        | "tenant-not-empty"
+        | "idempotency-in-progress"
+        | "idempotency-interrupted"
+        | "idempotency-not-kept" => StatusCode::CONFLICT,
         "backup-missing" => StatusCode::NOT_FOUND,
-        "backup-in-use" | "tenant-not-empty" => StatusCode::CONFLICT,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -121,6 +124,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         let waiting_helps = self.code != "quota-exhausted" || self.retry_after_seconds.is_some();
+        if self.code == "idempotency-in-progress" {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds.unwrap_or(1)));
+        }
         if waiting_helps && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds.unwrap_or(1)));
         }

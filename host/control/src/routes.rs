@@ -7,13 +7,15 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringfence_core::RequestId;
 use utoipa::OpenApi;
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{Object, Type};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, backups, config, decisions, host, jobs, keys, logs, metrics, pii, plugins, policy, quota,
+    Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins, policy, quota,
     secrets, sign_in, tenants, tokens, usage,
 };
 
@@ -43,7 +45,7 @@ struct Api;
 /// The service of the control plane's port.
 pub fn router(control: Control) -> Router {
     let (api, document) = table().split_for_parts();
-    let text = document.to_pretty_json().unwrap_or_default();
+    let text = with_keys(document).to_pretty_json().unwrap_or_default();
     let open = axum::routing::get(move || async move { ([(header::CONTENT_TYPE, "application/json")], text) });
     api.route("/api/v1/openapi.json", open.clone())
         .route("/openapi.json", open)
@@ -51,13 +53,28 @@ pub fn router(control: Control) -> Router {
         .method_not_allowed_fallback(no_method)
         // Each extractor has its own cap; uploads are capped by the registry as they stream.
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(control.clone(), idempotency::once))
         .layer(middleware::from_fn_with_state(control.clone(), around))
         .with_state(control)
 }
 
 /// The OpenAPI document, as committed in docs/reference/openapi.json.
 pub fn openapi() -> String {
-    table().to_openapi().to_pretty_json().unwrap_or_default()
+    with_keys(table().to_openapi()).to_pretty_json().unwrap_or_default()
+}
+
+/// Says once for every POST that it takes a key.
+fn with_keys(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    for post in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+        let key = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .description(Some("One word, such as a UUID: the same request sent again with it within 24 hours is answered again, not done again."))
+            .schema(Some(Object::with_type(Type::String)))
+            .build();
+        post.parameters.get_or_insert_default().push(key.into());
+    }
+    document
 }
 
 fn table() -> OpenApiRouter<Control> {

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::Control;
 use crate::call::Call;
 use crate::extract::JsonBody;
+use crate::idempotency::ShownOnce;
 use crate::problem::ApiError;
 use crate::wire::{CreatedToken, NewToken, Page, Problem, TokenView};
 
@@ -116,7 +117,9 @@ impl Control {
             .await?;
         let answer = CreatedToken { token: view(record), key: key.expose().to_owned() };
         let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-        Ok((StatusCode::CREATED, headers, Json(answer)).into_response())
+        let mut response = (StatusCode::CREATED, headers, Json(answer)).into_response();
+        response.extensions_mut().insert(ShownOnce);
+        Ok(response)
     }
 
     async fn revoke_token(

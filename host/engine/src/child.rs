@@ -11,13 +11,23 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{self, CompileLimits};
 use crate::error::bounded;
+use crate::scheduler::class;
 
 /// Open files a child may have: its three pipes and what the runtime needs for a moment.
 const FILES_COUNT_MAX: u64 = 16;
 /// How far a child steps back behind everyone else.
 const NICE: i32 = 10;
-/// Bytes of an order: address space and CPU seconds.
-const ORDER_BYTES: usize = 16;
+/// Bytes of an order: address space, CPU seconds and standing.
+const ORDER_BYTES: usize = 17;
+
+/// Where a child stands in the kernel's scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It gets what nobody else wants, and delays nobody.
+    Idle = 0,
+    /// It steps back, but gets on whatever the others do.
+    Behind = 1,
+}
 
 /// The first byte of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +49,11 @@ impl Verdict {
 }
 
 /// What the host sends before the component.
-pub(crate) fn order(limits: &CompileLimits) -> [u8; ORDER_BYTES] {
-    let mut order = [0_u8; ORDER_BYTES];
-    let (memory, cpu) = order.split_at_mut(ORDER_BYTES / 2);
-    memory.copy_from_slice(&limits.memory_bytes.to_be_bytes());
-    cpu.copy_from_slice(&limits.cpu_seconds.to_be_bytes());
+pub(crate) fn order(limits: &CompileLimits, standing: Standing) -> Vec<u8> {
+    let mut order = Vec::with_capacity(ORDER_BYTES);
+    order.extend_from_slice(&limits.memory_bytes.to_be_bytes());
+    order.extend_from_slice(&limits.cpu_seconds.to_be_bytes());
+    order.push(standing as u8);
     order
 }
 
@@ -65,7 +75,12 @@ fn serve() -> std::io::Result<()> {
     let mut stdin = std::io::stdin().lock();
     let mut order = [0_u8; ORDER_BYTES];
     stdin.read_exact(&mut order)?;
-    lower(&read_order(&order))?;
+    let (limits, standing) = read_order(&order);
+    lower(&limits)?;
+    // Before the first thread that compiles is started. A kernel that says no leaves the child where it is.
+    if standing == Standing::Idle {
+        let _ = class::sink();
+    }
     let mut component = Vec::new();
     stdin.take(limits::COMPONENT_BYTES_MAX.saturating_add(1)).read_to_end(&mut component)?;
     if component.len() as u64 > limits::COMPONENT_BYTES_MAX {
@@ -86,10 +101,12 @@ fn answer(verdict: Verdict, content: &[u8]) -> std::io::Result<()> {
     stdout.flush()
 }
 
-fn read_order(order: &[u8; ORDER_BYTES]) -> CompileLimits {
-    let number = |half: &[u8]| u64::from_be_bytes(half.try_into().unwrap_or([0; 8]));
-    let (memory, cpu) = order.split_at(ORDER_BYTES / 2);
-    CompileLimits { memory_bytes: number(memory), cpu_seconds: number(cpu), ..CompileLimits::HOST }
+fn read_order(order: &[u8; ORDER_BYTES]) -> (CompileLimits, Standing) {
+    let (numbers, standing) = order.split_at(ORDER_BYTES - 1);
+    let mut numbers = numbers.chunks_exact(8).map(|bytes| u64::from_be_bytes(bytes.try_into().unwrap_or([0; 8])));
+    let mut number = || numbers.next().unwrap_or(0);
+    let limits = CompileLimits { memory_bytes: number(), cpu_seconds: number(), ..CompileLimits::HOST };
+    (limits, if standing == [Standing::Idle as u8] { Standing::Idle } else { Standing::Behind })
 }
 
 fn lower(to: &CompileLimits) -> std::io::Result<()> {

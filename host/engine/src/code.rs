@@ -4,9 +4,11 @@
 //! process, and a cache entry that was opened with the tenant's key for this digest and this engine. Must never load
 //! anything else; a torn, foreign or tampered entry is deleted and compiled again.
 
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cap_std::fs::Dir;
 use data_encoding::HEXLOWER;
@@ -146,6 +148,29 @@ impl Cache<'_> {
         }
     }
 
+    /// Removes what is not among `live` and was last written before `before`; gives how many entries.
+    pub(crate) fn sweep(&self, live: &HashSet<String>, before: SystemTime) -> Result<usize, EngineError> {
+        let mut swept = 0;
+        for entry in self.dir.entries().map_err(|error| unavailable(&error))? {
+            let entry = entry.map_err(|error| unavailable(&error))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            // What cannot be looked at is gone already, or will be there at the next sweep.
+            let is_old = written.is_ok_and(|written| written.into_std() < before);
+            if is_old && !live.contains(&name) && self.dir.remove_file(&name).is_ok() {
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// How many entries there are, and their bytes.
+    pub(crate) fn size(&self) -> Result<(u64, u64), EngineError> {
+        let entries = self.dir.entries().map_err(|error| unavailable(&error))?;
+        let sizes = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+        Ok(sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size)))
+    }
+
     fn discard(&self, name: &str, why: &str) -> Result<Option<Code>, EngineError> {
         tracing::warn!(entry = name, why, "native-code cache entry deleted; the component will be compiled again");
         self.dir.remove_file(name).map_err(|error| unavailable(&error))?;
@@ -184,7 +209,7 @@ fn context<'a>(keys: &'a TenantKeys, place: &'a [u8]) -> Context<'a> {
     Context { tenant: keys.tenant(), store: "native-code", key: place, revision: 0 }
 }
 
-fn file_name(keys: &TenantKeys, digest: &Digest) -> Result<String, EngineError> {
+pub(crate) fn file_name(keys: &TenantKeys, digest: &Digest) -> Result<String, EngineError> {
     let name = keys.mac(Purpose::Cache, digest.as_bytes()).map_err(|error| EngineError::Cache(error.to_string()))?;
     Ok(HEXLOWER.encode(&name))
 }
@@ -260,6 +285,32 @@ mod tests {
         assert!(cache(&theirs).load(&Linker::new(&theirs), &keys, &digest).unwrap().is_some());
         assert!(cache(&ours).load(&Linker::new(&ours), &keys, &digest).unwrap().is_none());
         assert_eq!(std::fs::read_dir(entries.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_sweep_takes_what_no_version_has_and_leaves_what_is_live_or_young() {
+        let entropy = Counter(1.into());
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootKey::open_or_create(&RootKeyUri::File(dir.path().join("root.key")), &entropy).unwrap();
+        let keys = root.new_tenant_key("acme", &entropy).unwrap().0;
+        let entries = tempfile::tempdir().unwrap();
+        let cache_dir = Dir::open_ambient_dir(entries.path(), cap_std::ambient_authority()).unwrap();
+        let engine = wasmtime::Engine::new(&code_generation()).unwrap();
+        let cache = Cache { dir: &cache_dir, engine: &engine, entropy: &entropy };
+        let native = NativeCode::from_child(b"anything".to_vec());
+        let (kept, gone) = (Digest::from_sha256([1; 32]), Digest::from_sha256([2; 32]));
+        for digest in [kept, gone] {
+            cache.store(&keys, &digest, &native).unwrap();
+        }
+        cache_dir.write("left.part", b"by a crash").unwrap();
+        let live = HashSet::from([file_name(&keys, &kept).unwrap()]);
+        let written = cache_dir.metadata("left.part").unwrap().modified().unwrap().into_std();
+        let (earlier, later) = (std::time::Duration::from_secs(60), std::time::Duration::from_secs(60));
+        assert_eq!(cache.sweep(&live, written - earlier).unwrap(), 0, "an upload may be about to publish them");
+        assert_eq!(cache.size().unwrap().0, 3);
+        assert_eq!(cache.sweep(&live, written + later).unwrap(), 2);
+        assert!(cache.read(&file_name(&keys, &kept).unwrap()).unwrap().is_some());
+        assert!(cache.read(&file_name(&keys, &gone).unwrap()).unwrap().is_none());
     }
 
     #[test]

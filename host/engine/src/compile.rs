@@ -2,6 +2,10 @@
 //!
 //! Compiling hostile bytes is outside the sandbox's promises, so it happens in a process of its own with resource
 //! limits, a deadline and nothing else: no environment, no files, no network descriptors. Must never compile here.
+//!
+//! A child first gets only the processor time that nobody else wants, so that an upload delays no call. Where that does
+//! not bring it to its end in the time that a resting machine needs (neighbours that never rest would keep every upload
+//! away), it is started anew and merely steps back.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
@@ -12,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
-use crate::child::{self, Verdict};
+use crate::child::{self, Standing, Verdict};
 use crate::code::NativeCode;
 use crate::config::CompileConfig;
 use crate::error::{CompileError, CompileLimit, bounded};
@@ -23,6 +27,11 @@ const CHILDREN_COUNT_MAX: usize = 2;
 const TURN_WAIT: Duration = Duration::from_millis(limits::COMPILE_TIME_MS_MAX);
 /// LIMIT: bytes of the child's error output that are kept.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
+
+/// How long a child may be idle: this much, and as much again for every [`IDLE_BYTES`] of the component.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+/// Bytes that a resting machine compiles well within [`IDLE_TIME`].
+const IDLE_BYTES: usize = 512 << 10;
 
 /// Starts compile children.
 pub(crate) struct Compiler {
@@ -46,11 +55,25 @@ impl Compiler {
 
     /// Compiles a component in a child process. Call it inside a tokio runtime with I/O and timers.
     pub(crate) async fn compile(&self, component: Vec<u8>) -> Result<NativeCode, CompileError> {
-        let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
         let deadline = Duration::from_millis(self.config.limits.time_ms);
         let turn = tokio::time::timeout(TURN_WAIT, self.turns.acquire()).await;
         let turn = turn.map_err(|_| CompileError::Failed("too many components are being compiled".to_owned()))?;
         let _turn = turn.map_err(|_| CompileError::Failed("the host is stopping".to_owned()))?;
+        let patience = patience(component.len()).min(deadline / 3);
+        let idle = self.attempt(&component, Standing::Idle, patience).await;
+        if !matches!(idle, Err(CompileError::Limit(CompileLimit::Time))) {
+            return idle;
+        }
+        self.attempt(&component, Standing::Behind, deadline.saturating_sub(patience)).await
+    }
+
+    async fn attempt(
+        &self,
+        component: &[u8],
+        standing: Standing,
+        deadline: Duration,
+    ) -> Result<NativeCode, CompileError> {
+        let failed = |error: std::io::Error| CompileError::Failed(error.to_string());
         let mut child = Command::new(&self.config.program)
             .args(&self.config.args)
             .env_clear()
@@ -60,7 +83,7 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
-        match tokio::time::timeout(deadline, self.converse(&mut child, component)).await {
+        match tokio::time::timeout(deadline, self.converse(&mut child, component, standing)).await {
             Ok(Ok(ended)) => self.judge(ended),
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => {
@@ -70,19 +93,19 @@ impl Compiler {
         }
     }
 
-    async fn converse(&self, child: &mut Child, component: Vec<u8>) -> std::io::Result<Ended> {
+    async fn converse(&self, child: &mut Child, component: &[u8], standing: Standing) -> std::io::Result<Ended> {
         let missing = || std::io::Error::other("a pipe to the compile child is missing");
         let mut stdin = child.stdin.take().ok_or_else(missing)?;
         let mut stdout =
             child.stdout.take().ok_or_else(missing)?.take(self.config.limits.native_bytes.saturating_add(2));
         let mut stderr = child.stderr.take().ok_or_else(missing)?.take(STDERR_BYTES_MAX);
-        let order = child::order(&self.config.limits);
+        let order = child::order(&self.config.limits, standing);
         let (mut answer, mut errors) = (Vec::new(), Vec::new());
         let feed = async {
             // A child that gave up early closes its end; its verdict says why.
             let fed = async {
                 stdin.write_all(&order).await?;
-                stdin.write_all(&component).await?;
+                stdin.write_all(component).await?;
                 stdin.shutdown().await
             };
             let _ = fed.await;
@@ -112,6 +135,11 @@ impl Compiler {
             _ => Err(CompileError::Failed(message(Some(&stderr)))),
         }
     }
+}
+
+/// How long to wait for a child that only gets what nobody else wants.
+fn patience(component_bytes: usize) -> Duration {
+    IDLE_TIME.saturating_mul(u32::try_from(component_bytes / IDLE_BYTES).unwrap_or(u32::MAX).saturating_add(1))
 }
 
 fn message(bytes: Option<&[u8]>) -> String {

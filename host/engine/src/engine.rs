@@ -3,8 +3,10 @@
 //! Must never run code that was not compiled by this host, and never without a slot. Knows no tenant data, no HTTP
 //! server and no disk but its cache.
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use cap_std::fs::Dir;
 use ringfence_core::{Digest, Entropy};
@@ -89,6 +91,22 @@ impl Engine {
     /// logged and deleted: compile again. Blocks on the disk.
     pub fn load(&self, keys: &TenantKeys, digest: &Digest) -> Result<Option<Code>, EngineError> {
         self.entries().load(&self.linker, keys, digest)
+    }
+
+    /// The name under which native code is kept, for [`Engine::sweep_native`].
+    pub fn native_name(&self, keys: &TenantKeys, digest: &Digest) -> Result<String, EngineError> {
+        code::file_name(keys, digest)
+    }
+
+    /// Removes kept native code that is not among `live` and was written before `before`; gives how many entries.
+    /// Blocks on the disk.
+    pub fn sweep_native(&self, live: &HashSet<String>, before: SystemTime) -> Result<usize, EngineError> {
+        self.entries().sweep(live, before)
+    }
+
+    /// How many pieces of native code are kept on disk, and their bytes. Blocks on the disk.
+    pub fn native_size(&self) -> Result<(u64, u64), EngineError> {
+        self.entries().size()
     }
 
     /// Loads code fresh from our own compile child. Blocks for as long as copying it takes.

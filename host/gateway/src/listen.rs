@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub struct Peer(pub SocketAddr);
 pub struct Listening {
     listener: TcpListener,
     address: SocketAddr,
+    seats: Seats,
 }
 
 impl Listening {
@@ -35,18 +37,23 @@ impl Listening {
     pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, seats: Seats::default() })
     }
 
     /// The same port once more: what is accepted through one is not seen by the other.
     pub fn share(&self) -> std::io::Result<Self> {
         let listener = std::net::TcpListener::from(self.listener.as_fd().try_clone_to_owned()?);
-        Ok(Self { listener: TcpListener::from_std(listener)?, address: self.address })
+        Ok(Self { listener: TcpListener::from_std(listener)?, address: self.address, seats: self.seats.clone() })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many connections are open, now and later.
+    pub fn connections(&self) -> Arc<AtomicU64> {
+        self.seats.open()
     }
 }
 
@@ -63,7 +70,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let graceful = GracefulShutdown::new();
-    let seats = Seats::default();
+    let seats = listening.seats.clone();
     loop {
         let accepted = tokio::select! {
             accepted = listening.listener.accept() => accepted,
@@ -142,12 +149,14 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
 }
 
 /// Counts open connections, in all and by peer.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Seats(Arc<Mutex<Taken>>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Taken {
     total: usize,
+    /// The same, for whoever reads it from outside.
+    told: Arc<AtomicU64>,
     by_peer: HashMap<IpAddr, usize>,
 }
 
@@ -157,6 +166,10 @@ struct Seat {
 }
 
 impl Seats {
+    fn open(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).told)
+    }
+
     fn take(&self, peer: IpAddr) -> Option<Seat> {
         let mut taken = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let here = taken.by_peer.get(&peer).copied().unwrap_or(0);
@@ -164,6 +177,7 @@ impl Seats {
             return None;
         }
         taken.total += 1;
+        taken.told.store(taken.total as u64, Ordering::Relaxed);
         taken.by_peer.insert(peer, here + 1);
         Some(Seat { seats: self.clone(), peer })
     }
@@ -173,6 +187,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         taken.total = taken.total.saturating_sub(1);
+        taken.told.store(taken.total as u64, Ordering::Relaxed);
         if let Some(here) = taken.by_peer.get_mut(&self.peer) {
             *here = here.saturating_sub(1);
             if *here == 0 {
@@ -193,7 +208,9 @@ mod tests {
         let held: Vec<Seat> = std::iter::from_fn(|| seats.take(greedy)).collect();
         assert_eq!(held.len(), limits::CONNECTIONS_PER_PEER_COUNT_MAX);
         assert!(seats.take([192, 0, 2, 2].into()).is_some());
+        assert_eq!(seats.open().load(Ordering::Relaxed), held.len() as u64);
         drop(held);
+        assert_eq!(seats.open().load(Ordering::Relaxed), 0);
         assert!(seats.take(greedy).is_some());
         assert!(seats.0.lock().unwrap().by_peer.is_empty());
     }

@@ -58,7 +58,7 @@ enum Offered {
 use Offered::{Both, Exactly, P2, P3};
 
 const KEYVALUE: Offered = Exactly(&["0.2.0-draft", "0.2.0-draft2"]);
-const CONFIG: Offered = Exactly(&["0.2.0-rc.1", "0.2.0-draft-2024-09-27"]);
+const CONFIG: Offered = Exactly(&["0.2.0-rc.1", "0.2.0-draft-2024-09-27", "0.2.0-draft"]);
 
 const INTERFACES: &[(&str, Offered)] = &[
     ("wasi:cli/environment", Both),
@@ -196,6 +196,7 @@ mod tests {
         assert_eq!(kind("wasi:http/client@0.3.0"), ImportKind::Capability(Capability::Http));
         assert_eq!(kind("wasi:keyvalue/atomics@0.2.0-draft"), ImportKind::Capability(Capability::Keyvalue));
         assert_eq!(kind("wasi:config/store@0.2.0-draft-2024-09-27"), ImportKind::Capability(Capability::Config));
+        assert_eq!(kind("wasi:config/store@0.2.0-draft"), ImportKind::Capability(Capability::Config));
         assert_eq!(kind("wasi:logging/logging@0.1.0-draft"), ImportKind::Capability(Capability::Logging));
         assert_eq!(kind("ringfence:plugin/secrets@0.1.0"), ImportKind::Capability(Capability::Secrets));
     }

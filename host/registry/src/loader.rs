@@ -13,6 +13,7 @@ use ringfence_store::TenantStore;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
+use crate::turns::Turns;
 use crate::{RegistryError, VersionRef};
 
 /// LIMIT: versions kept loaded. Each holds a few memory mappings, of which a process has about 65,000.
@@ -23,6 +24,7 @@ type Slot = Arc<OnceCell<Code>>;
 /// The loaded code.
 pub(crate) struct Loader {
     engine: Engine,
+    turns: Arc<Turns>,
     kept: Mutex<Kept>,
 }
 
@@ -34,8 +36,13 @@ struct Kept {
 }
 
 impl Loader {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, kept: Mutex::new(Kept::default()) }
+    pub(crate) fn new(engine: Engine, turns: Arc<Turns>) -> Self {
+        Self { engine, turns, kept: Mutex::new(Kept::default()) }
+    }
+
+    /// Versions that are loaded.
+    pub(crate) fn count(&self) -> usize {
+        self.kept().slots.len()
     }
 
     /// The code of a version.
@@ -63,6 +70,8 @@ impl Loader {
         if let Some(code) = cached {
             return Ok(code);
         }
+        // Before the component is in memory, and behind the tenant's own uploads.
+        let _turn = self.turns.compile(version.store.label()).await?;
         let component = version.store.blobs().read_all(&version.blob, COMPONENT_BYTES_MAX).await?;
         if <[u8; 32]>::from(Sha256::digest(&component)) != *version.digest.as_bytes() {
             return Err(RegistryError::Host(format!(

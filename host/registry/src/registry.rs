@@ -4,7 +4,9 @@
 //! never let a version answer calls whose needs are not granted. Publishing and going live are two acts: a version is
 //! immutable, a route moves.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -14,7 +16,7 @@ use ringfence_store::{TenantStore, Tenants};
 use semver::Version;
 
 use crate::live::{Choice, Live, Route, VersionRef};
-use crate::loader::Loader;
+use crate::loader::{Loader, blocking};
 use crate::push::{Announced, Quarantined, Upload, added};
 use crate::record::{
     Canary, PluginDetail, PluginRecord, PluginSummary, Published, RouteState, StoredVersion, VersionDiff,
@@ -28,6 +30,9 @@ const HISTORY_COUNT_MAX: usize = 16;
 /// LIMIT: records of one kind read for one answer.
 const RECORDS_COUNT_MAX: usize = 10_000;
 
+/// How old native code of no version has to be to be removed; longer than any upload takes.
+const NATIVE_UNUSED_MIN: Duration = Duration::from_secs(3_600);
+
 /// What rehearsed components get: nothing.
 pub type Rehearsal = Arc<dyn Fn() -> GuestSetup + Send + Sync>;
 
@@ -38,13 +43,14 @@ pub struct Registry {
 }
 
 struct Inner {
+    tenants: Tenants,
     engine: Engine,
     rehearsal: Rehearsal,
     clock: Arc<dyn Clock>,
     domain: Option<String>,
     live: Live,
     loader: Loader,
-    turns: Turns,
+    turns: Arc<Turns>,
 }
 
 impl Registry {
@@ -64,8 +70,9 @@ impl Registry {
             start::count(&store).await?;
             live.extend(start::load(&store).await?);
         }
-        let inner =
-            Inner { loader: Loader::new(engine.clone()), engine, rehearsal, clock, domain, live, turns: Turns::new() };
+        let turns = Arc::new(Turns::new());
+        let loader = Loader::new(engine.clone(), Arc::clone(&turns));
+        let inner = Inner { tenants, loader, engine, rehearsal, clock, domain, live, turns };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -301,6 +308,34 @@ impl Registry {
         Ok(diff::compare(plugin, &before, &after, &grants))
     }
 
+    /// Versions whose code is loaded.
+    pub fn loaded_count(&self) -> usize {
+        self.inner.loader.count()
+    }
+
+    /// Native code on disk: how many pieces, and their bytes.
+    pub async fn native_size(&self) -> Result<(u64, u64), RegistryError> {
+        let engine = self.inner.engine.clone();
+        Ok(blocking(move || engine.native_size()).await??)
+    }
+
+    /// Removes native code that belongs to no version of any tenant; gives how many pieces. What was written lately stays:
+    /// an upload may be about to publish its version.
+    pub async fn sweep_native(&self) -> Result<usize, RegistryError> {
+        let Inner { tenants, engine, clock, .. } = &*self.inner;
+        let before = std::time::SystemTime::from(clock.now()).checked_sub(NATIVE_UNUSED_MIN);
+        let Some(before) = before else { return Ok(0) };
+        let mut live = HashSet::new();
+        for tenant in tenants.list().await? {
+            let Some(store) = tenants.open_tenant(&tenant.id) else { continue };
+            for digest in start::digests(&store).await? {
+                live.insert(engine.native_name(store.keys(), &digest)?);
+            }
+        }
+        let engine = engine.clone();
+        Ok(blocking(move || engine.sweep_native(&live, before)).await??)
+    }
+
     /// Lets go of a deleted tenant: its routes end and its code is unloaded.
     pub async fn forget(&self, tenant: &TenantId) {
         self.inner.live.forget(tenant);
@@ -310,7 +345,7 @@ impl Registry {
     async fn publish(&self, upload: &Upload<'_>, quarantined: Quarantined) -> Result<Published, RegistryError> {
         let Inner { engine, loader, clock, rehearsal, .. } = &*self.inner;
         let compiled = async {
-            let _turn = self.inner.turns.compile().await?;
+            let _turn = self.inner.turns.compile(upload.store.label()).await?;
             let verified = quarantined.inspect().await?.verify(upload);
             verified.compile(upload, engine, loader, rehearsal(), &**clock).await
         };

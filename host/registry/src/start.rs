@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ringfence_core::{Grants, PluginName};
+use ringfence_core::{Digest, Grants, PluginName};
 use ringfence_store::{Key, TenantStore};
 use semver::Version;
 use serde::de::DeserializeOwned;
@@ -80,6 +80,16 @@ pub(crate) async fn count(store: &TenantStore) -> Result<(), RegistryError> {
         bytes = versions.iter().fold(bytes, |sum, version| sum.saturating_add(version.record.bytes));
     }
     Ok(store.count_held(bytes).await?)
+}
+
+/// The components of all versions of a tenant.
+pub(crate) async fn digests(store: &TenantStore) -> Result<Vec<Digest>, RegistryError> {
+    let mut digests = Vec::new();
+    for PluginRecord { name, .. } in scan::<PluginRecord>(store, &plugins_key(), PLUGINS_COUNT_MAX).await? {
+        let versions = scan::<StoredVersion>(store, &versions_key(&name), VERSIONS_COUNT_MAX).await?;
+        digests.extend(versions.into_iter().map(|version| version.record.digest));
+    }
+    Ok(digests)
 }
 
 /// How many records there are below a prefix.

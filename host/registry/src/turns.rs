@@ -1,19 +1,19 @@
 //! Whose turn it is: changes of a plugin one after the other, uploads a few at a time.
 //!
-//! Must never let one tenant take all places for uploads, nor let anyone wait without a deadline.
+//! Must never let one tenant take all places for uploads or for compiling, nor let anyone wait without a deadline.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfence_core::PluginName;
 use ringfence_store::TenantStore;
-use tokio::sync::{Mutex as Lock, MutexGuard as Held, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as Lock, MutexGuard as Held, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
 use crate::RegistryError;
 
-/// LIMIT: uploads that are inspected and compiled at the same time; each holds its component in memory.
+/// LIMIT: components that are inspected and compiled at the same time, one of a tenant; each is held in memory.
 const COMPILING_COUNT_MAX: usize = 2;
 /// LIMIT: longest wait for a place to be inspected.
 const COMPILING_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -25,7 +25,15 @@ const LOCKS_COUNT: usize = 64;
 pub(crate) struct Turns {
     locks: Vec<Lock<()>>,
     compiling: Semaphore,
+    own: Mutex<HashMap<Box<str>, Arc<Lock<()>>>>,
     arriving: Mutex<HashMap<Box<str>, Uploads>>,
+}
+
+/// A place to be inspected and compiled, until it is dropped.
+#[must_use = "dropping it gives the place up"]
+pub(crate) struct Compiling<'a> {
+    _place: SemaphorePermit<'a>,
+    _own: OwnedMutexGuard<()>,
 }
 
 /// A tenant's uploads on their way.
@@ -49,6 +57,7 @@ impl Turns {
         Self {
             locks: (0..LOCKS_COUNT).map(|_| Lock::new(())).collect(),
             compiling: Semaphore::new(COMPILING_COUNT_MAX),
+            own: Mutex::default(),
             arriving: Mutex::new(HashMap::new()),
         }
     }
@@ -62,12 +71,21 @@ impl Turns {
         Some(lock.lock().await)
     }
 
-    /// A place to be inspected and compiled.
-    pub(crate) async fn compile(&self) -> Result<SemaphorePermit<'_>, RegistryError> {
-        match tokio::time::timeout(COMPILING_WAIT_MAX, self.compiling.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
+    /// A place to be inspected and compiled. A tenant's own first: whoever waits for it takes no other's.
+    pub(crate) async fn compile(&self, tenant: &str) -> Result<Compiling<'_>, RegistryError> {
+        let own = self.own_place(tenant);
+        let both = async { (own.lock_owned().await, self.compiling.acquire().await) };
+        match tokio::time::timeout(COMPILING_WAIT_MAX, both).await {
+            Ok((own, Ok(place))) => Ok(Compiling { _place: place, _own: own }),
             _ => Err(RegistryError::Busy),
         }
+    }
+
+    /// The tenant's one place. Bounded by those who wait: what nobody holds is let go of.
+    fn own_place(&self, tenant: &str) -> Arc<Lock<()>> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.retain(|_, place| Arc::strong_count(place) > 1);
+        Arc::clone(own.entry(tenant.into()).or_default())
     }
 
     /// A place for an upload to arrive; refused at once when the tenant has none left.
@@ -115,5 +133,26 @@ impl Drop for Arriving<'_> {
                 arriving.remove(&self.tenant);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tenant_with_slow_components_leaves_a_place_to_the_others() {
+        let turns = Turns::new();
+        let first = turns.compile("acme").await.unwrap();
+        let mut second = Box::pin(turns.compile("acme"));
+        let mut third = Box::pin(turns.compile("acme"));
+        assert!(futures::poll!(&mut second).is_pending() && futures::poll!(&mut third).is_pending());
+        let other = turns.compile("globex").await.unwrap();
+        drop(first);
+        assert!(futures::poll!(&mut second).is_ready());
+        assert!(futures::poll!(&mut third).is_pending());
+        drop((second, third, other));
+        let _own = turns.compile("initech").await.unwrap();
+        assert_eq!(turns.own.lock().unwrap().len(), 1, "places that nobody holds are let go of");
     }
 }

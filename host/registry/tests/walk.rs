@@ -114,6 +114,11 @@ async fn whatever_is_refused_leaves_nothing_behind() {
     assert_eq!(refused(Vec::new()).await, "not-a-component");
     assert_eq!(refused(wat::parse_str("(module)").unwrap()).await, "core-module");
     assert_eq!(refused(component("x", &["acme:billing/ledger@1.0.0"])).await, "unknown-import");
+    // This engine links nothing but WASI, so an interface of the list that is used is unknown to it all the same. (One that
+    // is only named asks for nothing: an instance without members is there everywhere.)
+    let used =
+        "wasi:config/store@0.2.0-rc.1\" (instance (export \"get\" (func)))) (import \"wasi:logging/logging@0.1.0-draft";
+    assert_eq!(refused(component("x", &[used])).await, "unknown-import");
     assert_eq!(
         refused(wat::parse_str(format!("{}{}", "(component ".repeat(40), ")".repeat(40))).unwrap()).await,
         "too-complex"

@@ -95,7 +95,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
         opened = lock.open(&plugins, &control, || announce_locked(format, plugins.address(), control.address())) => opened?,
         stopped = wait_for_stop() => return stopped,
     };
-    let place = Place { data: &data, plugins_address: plugins.address(), store, tenants, clock, entropy };
+    let connections = [plugins.connections(), control.connections()];
+    let place = Place { data: &data, plugins_address: plugins.address(), connections, store, tenants, clock, entropy };
     let wired = wire(config, place).await?;
     let token_file = write_operator_token(&wired, &data).await?;
 
@@ -104,6 +105,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
+    let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -125,6 +127,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let _ = keeper.await;
     // A backup that is being written is given up: it leaves nothing, and the next start makes it again.
     backups.abort();
+    let _ = tending.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())

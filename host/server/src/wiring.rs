@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
@@ -53,6 +54,8 @@ pub struct Place<'a> {
     pub data: &'a Path,
     /// Where the data plane listens.
     pub plugins_address: std::net::SocketAddr,
+    /// How many connections are open, of the data plane and the control plane.
+    pub connections: [Arc<AtomicU64>; 2],
     /// The open store.
     pub store: Store,
     /// The tenants with their keys.
@@ -65,8 +68,8 @@ pub struct Place<'a> {
 
 /// Opens every room.
 pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
-    let Place { data, plugins_address, store, tenants, clock, entropy } = place;
-    let root_key = format!("{} ({})", tenants.root().id(), assurance(tenants.root()));
+    let Place { data, plugins_address, connections, store, tenants, clock, entropy } = place;
+    let facts = facts(config, data, plugins_address, connections, &tenants);
     let closing = tenants.clone();
 
     // Before any room reads a tenant's records: a restore that was cut is carried on first.
@@ -131,17 +134,28 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         backup_plan: crate::config::backup_plan(config)?,
         clock,
         entropy,
-        facts: HostFacts {
-            plugins_address,
-            store_backend: config.store.backend.name(),
-            root_key,
-            destroy_delay_seconds: config.keys.destroy_delay_hours.saturating_mul(3_600),
-            operator_token_file: Some(data.join("operator.token")),
-        },
+        facts,
     });
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     closing.close_disabled().await?;
     Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
+}
+
+fn facts(
+    config: &Config,
+    data: &Path,
+    plugins_address: std::net::SocketAddr,
+    connections: [Arc<AtomicU64>; 2],
+    tenants: &Tenants,
+) -> HostFacts {
+    HostFacts {
+        plugins_address,
+        connections,
+        store_backend: config.store.backend.name(),
+        root_key: format!("{} ({})", tenants.root().id(), assurance(tenants.root())),
+        destroy_delay_seconds: config.keys.destroy_delay_hours.saturating_mul(3_600),
+        operator_token_file: Some(data.join("operator.token")),
+    }
 }
 
 /// A damaged store was set aside at an earlier start. Coming up empty then would look like every tenant had gone, and a

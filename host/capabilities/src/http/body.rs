@@ -1,4 +1,5 @@
-//! The body of an answer from outside: bounded in bytes, in silence and in total time.
+//! Bodies on their way: an answer's is bounded in bytes, in silence and in total time, a request's is counted and, when
+//! it turns out to be empty, left away.
 //!
 //! Must never let a server decide how much of the host an invocation takes.
 
@@ -8,14 +9,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
+use http::Method;
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use ringfence_engine::Meter;
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
 use super::connect::Driver;
+
+/// LIMIT: wait for the first piece of a body that a method hardly ever has. Generous, because sending such a request in
+/// chunks is what servers refuse, and ending it late is what the guest pays for.
+const UNLIKELY_BODY_WAIT: Duration = Duration::from_secs(2);
+/// LIMIT: wait for the first piece of any other body of unknown length; then it goes out in chunks.
+const LIKELY_BODY_WAIT: Duration = Duration::from_millis(100);
 
 /// Limits of one answer.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +44,63 @@ pub(crate) fn counted(body: WasiBody, meter: Arc<Meter>) -> WasiBody {
         frame
     };
     body.map_frame(count).boxed_unsync()
+}
+
+/// The request with its body begun, or without one when the guest ended it without a byte.
+///
+/// A guest that names no length leaves open whether there is a body at all. Said in chunks, an empty one is refused by
+/// many servers, and one that answers before the last chunk breaks the guest's writing of it (RFC 9112, 6.3 and 9.5).
+pub(crate) async fn settled(request: http::Request<WasiBody>) -> Result<http::Request<WasiBody>, HttpError> {
+    if request.headers().contains_key(CONTENT_LENGTH) || request.body().size_hint().exact().is_some() {
+        return Ok(request);
+    }
+    let (mut head, mut rest) = request.into_parts();
+    let expects_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    let wait = if expects_body { LIKELY_BODY_WAIT } else { UNLIKELY_BODY_WAIT };
+    let body = match tokio::time::timeout(wait, first_frame(&mut rest)).await {
+        Ok(None) => {
+            if expects_body {
+                // RFC 9110, 8.6: where a body is expected, its absence is said.
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            Empty::new().map_err(|never| match never {}).boxed_unsync()
+        }
+        begun => {
+            // Said, because hyper takes a GET of unknown length for one without a body, and drops what the guest wrote.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            let first = begun.ok().flatten().transpose()?;
+            Begun { first, rest }.boxed_unsync()
+        }
+    };
+    Ok(http::Request::from_parts(head, body))
+}
+
+/// A body whose first piece was taken out of it to look.
+struct Begun {
+    first: Option<Frame<Bytes>>,
+    rest: WasiBody,
+}
+
+impl http_body::Body for Begun {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+}
+
+/// The first piece that says something: an empty one is none.
+async fn first_frame(body: &mut WasiBody) -> Option<Result<Frame<Bytes>, HttpError>> {
+    loop {
+        match body.frame().await {
+            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+            other => return other,
+        }
+    }
 }
 
 /// An answer's body within its limits. Dropping it closes the connection.

@@ -8,9 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::{PathAndQuery, Uri};
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -21,8 +19,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-use wasmtime_wasi_http::Error as HttpError;
+use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
+use super::body::settled;
 use crate::error::CapabilitiesError;
 
 /// LIMIT: bytes of an answer's head.
@@ -128,7 +127,7 @@ pub(crate) async fn secure(
 /// Sends one request on a fresh connection and waits for the answer's head.
 pub(crate) async fn exchange<S>(
     stream: S,
-    request: http::Request<UnsyncBoxBody<Bytes, HttpError>>,
+    request: http::Request<WasiBody>,
     first_byte: Duration,
 ) -> Result<(http::Response<Incoming>, Driver), HttpError>
 where
@@ -143,7 +142,8 @@ where
         // How the connection ends shows in the answer's body; the task has nobody else to tell.
         let _ = connection.await;
     }));
-    let answer = tokio::time::timeout(first_byte, sender.send_request(in_origin_form(request)?));
+    let request = settled(in_origin_form(request)?).await?;
+    let answer = tokio::time::timeout(first_byte, sender.send_request(request));
     let answer = answer.await.map_err(|_| HttpError::ConnectionReadTimeout)??;
     Ok((answer, driver))
 }

@@ -112,6 +112,68 @@ async fn a_granted_origin_is_reached_in_origin_form_with_its_host() {
     assert!(setup.rig.lines.messages().is_empty());
 }
 
+/// A body of unknown length, as a guest writes it: `Err` is the end it gives up with.
+fn written() -> (tokio::sync::mpsc::Sender<Result<Bytes, Error>>, WasiBody) {
+    let (writer, mut reader) = tokio::sync::mpsc::channel::<Result<Bytes, Error>>(1);
+    let pieces = futures::stream::poll_fn(move |cx| reader.poll_recv(cx));
+    let frames = futures::StreamExt::map(pieces, |piece| piece.map(http_body::Frame::data));
+    (writer, http_body_util::StreamBody::new(frames).boxed_unsync())
+}
+
+async fn send(gate: &mut Gate, method: http::Method, uri: &str, body: WasiBody) -> Result<u16, Error> {
+    let request = http::Request::builder().method(method).uri(uri).body(body).unwrap();
+    let (answer, _) = Pin::from(gate.send_request(request, None, Box::new(async { Ok(()) }))).await?;
+    Ok(answer.status().as_u16())
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_that_ends_empty_is_no_body() {
+    let (address, mut asked) = server(OK).await;
+    let origin = format!("http://{address}");
+    let mut setup = setup(&[&origin], allowing(address), Budget::DEFAULT).await;
+    for (method, length) in [(http::Method::GET, false), (http::Method::DELETE, false), (http::Method::POST, true)] {
+        let (writer, body) = written();
+        // Ended only after the request was handed over, as guests do, and with a piece that holds nothing.
+        let ending = tokio::spawn(async move { writer.send(Ok(Bytes::new())).await });
+        assert_eq!(send(&mut setup.gate, method.clone(), &origin, body).await.unwrap(), 200);
+        assert!(ending.await.unwrap().is_ok(), "the guest could end its body");
+        let head = asked.recv().await.unwrap().to_lowercase();
+        assert!(!head.contains("transfer-encoding"), "{head}");
+        assert_eq!(head.contains("content-length: 0\r\n"), length, "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_that_begins_goes_out_in_chunks_from_its_first_byte() {
+    let (address, mut asked) = server(OK).await;
+    let origin = format!("http://{address}");
+    let mut setup = setup(&[&origin], allowing(address), Budget::DEFAULT).await;
+    for method in [http::Method::GET, http::Method::POST] {
+        let (writer, body) = written();
+        let writing = tokio::spawn(async move {
+            writer.send(Ok(Bytes::from_static(b"begun"))).await.unwrap();
+            writer
+        });
+        // The guest still holds its body open when the answer comes.
+        assert_eq!(send(&mut setup.gate, method, &origin, body).await.unwrap(), 200);
+        assert!(asked.recv().await.unwrap().to_lowercase().contains("transfer-encoding: chunked\r\n"));
+        drop(writing.await.unwrap());
+    }
+    let counted = setup.rig.ledger.usage().unwrap().day.egress_bytes;
+    assert!(counted >= 10, "what was looked at is counted too: {counted}");
+}
+
+#[tokio::test]
+async fn a_guest_that_gives_its_body_up_sends_nothing() {
+    let (address, mut asked) = server(OK).await;
+    let origin = format!("http://{address}");
+    let mut setup = setup(&[&origin], allowing(address), Budget::DEFAULT).await;
+    let (writer, body) = written();
+    writer.send(Err(Error::HttpProtocolError)).await.unwrap();
+    assert!(send(&mut setup.gate, http::Method::POST, &origin, body).await.is_err());
+    assert!(asked.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn a_tenant_that_sent_enough_for_a_day_is_refused_until_its_quota_is_raised() {
     let (address, _asked) = server(OK).await;

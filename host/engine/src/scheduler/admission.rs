@@ -386,14 +386,13 @@ mod tests {
         assert!(admit(&room, "e").await.is_ok());
     }
 
-    #[tokio::test]
-    async fn freed_slots_go_round_the_tenants_in_order() {
-        let room = room(1);
-        let held = admit(&room, "a").await.unwrap();
+    /// In which order those who wait for a room's one slot get it, once it is free.
+    async fn turns_of(room: &Arc<Room>, names: &[&'static str]) -> Vec<&'static str> {
+        let held = admit(room, "a").await.unwrap();
         let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
         let mut waiting = Vec::new();
-        for name in ["b", "b", "c"] {
-            let (room, order) = (Arc::clone(&room), order.clone());
+        for name in names.iter().copied() {
+            let (room, order) = (Arc::clone(room), order.clone());
             waiting.push(tokio::spawn(async move {
                 let slot = admit(&room, name).await.unwrap();
                 order.send(name).unwrap();
@@ -405,8 +404,13 @@ mod tests {
         for wait in waiting {
             wait.await.unwrap();
         }
-        let got = [seen.recv().await.unwrap(), seen.recv().await.unwrap(), seen.recv().await.unwrap()];
-        assert_eq!(got, ["b", "c", "b"]);
+        std::iter::from_fn(|| seen.try_recv().ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn freed_slots_go_round_the_tenants_in_order() {
+        let room = room(1);
+        assert_eq!(turns_of(&room, &["b", "b", "c"]).await, ["b", "c", "b"]);
         assert_eq!(room.used(), 0);
     }
 
@@ -414,26 +418,7 @@ mod tests {
     async fn a_weight_of_three_gets_three_slots_a_round() {
         let room = room(1);
         room.set_share(&tenant("heavy"), TenantShare { weight: 300, ..TenantShare::USUAL });
-        let held = admit(&room, "a").await.unwrap();
-        let (order, mut seen) = tokio::sync::mpsc::unbounded_channel();
-        let mut waiting = Vec::new();
-        for name in ["light", "light", "heavy", "heavy", "heavy", "heavy"] {
-            let (room, order) = (Arc::clone(&room), order.clone());
-            waiting.push(tokio::spawn(async move {
-                let slot = admit(&room, name).await.unwrap();
-                order.send(name).unwrap();
-                drop(slot);
-            }));
-            tokio::task::yield_now().await;
-        }
-        drop(held);
-        for wait in waiting {
-            wait.await.unwrap();
-        }
-        let mut got = Vec::new();
-        while let Ok(name) = seen.try_recv() {
-            got.push(name);
-        }
+        let got = turns_of(&room, &["light", "light", "heavy", "heavy", "heavy", "heavy"]).await;
         assert_eq!(got, ["light", "heavy", "heavy", "heavy", "light", "heavy"]);
     }
 

@@ -10,6 +10,7 @@ const IO_SLICE_NS: u64 = 100_000;
 /// Above every fair thread, below the kernel's own.
 const IO_FIFO_PRIORITY: u32 = 10;
 const IO_NICE: i32 = -10;
+const LAST_NICE: i32 = 19;
 /// How much later than asked a sleeper of ours may be woken (nanoseconds).
 const TIMER_SLACK_NS: u64 = 1_000;
 /// Policies of `sched(7)`.
@@ -75,6 +76,12 @@ pub(crate) fn lower_thread(thread: i32) {
     }
 }
 
+/// Puts the calling thread, and every thread and process it starts from then on, where it only gets what nobody else wants.
+/// Whether the kernel agreed.
+pub(crate) fn sink() -> bool {
+    set_with(0, &Attributes { policy: SCHED_IDLE, nice: LAST_NICE, ..Attributes::USUAL }, 0)
+}
+
 /// Puts a thread (0: the calling one) back where threads usually are.
 pub(crate) fn restore_thread(thread: i32) {
     set(thread, &Attributes::USUAL);
@@ -104,14 +111,19 @@ impl Attributes {
     const USUAL: Self = Self { policy: SCHED_OTHER, nice: 0, priority: 0, slice_ns: 0 };
 }
 
+/// Sets a thread's attributes (0: the calling one) but not its children's; whether the kernel agreed.
+fn set(thread: i32, to: &Attributes) -> bool {
+    set_with(thread, to, libc::SCHED_FLAG_RESET_ON_FORK as u64)
+}
+
 /// Sets a thread's attributes (0: the calling one); whether the kernel agreed.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "no library wraps sched_setattr with a slice for the fair class")]
-fn set(thread: i32, to: &Attributes) -> bool {
+fn set_with(thread: i32, to: &Attributes, flags: u64) -> bool {
     let attributes = libc::sched_attr {
         size: SIZE,
         sched_policy: to.policy,
-        sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+        sched_flags: flags,
         sched_nice: to.nice,
         sched_priority: to.priority,
         sched_runtime: to.slice_ns,
@@ -145,6 +157,23 @@ fn slice_of_this_thread() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_sunk_stays_sunk_with_all_it_starts() {
+        let policy_of = |thread: String| {
+            let text = std::fs::read_to_string(format!("/proc/thread-self/../{thread}/stat")).unwrap();
+            // The 41st field; the second may hold blanks and ends with the last parenthesis.
+            text.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().to_owned()
+        };
+        let own = || rustix::thread::gettid().as_raw_pid().to_string();
+        std::thread::spawn(move || {
+            assert!(sink(), "the idle class needs no privilege");
+            assert_eq!(policy_of(own()), SCHED_IDLE.to_string());
+            std::thread::spawn(move || assert_eq!(policy_of(own()), SCHED_IDLE.to_string())).join().unwrap();
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn a_thread_stands_where_the_kernel_let_it_and_comes_back() {

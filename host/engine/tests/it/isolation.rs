@@ -149,3 +149,47 @@ async fn churn_of_every_kind_of_end_leaves_nothing_behind() {
         assert_eq!(call.await.unwrap(), Ok(19));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_of_one_tenant_are_served_or_turned_away_and_a_neighbour_is_served() {
+    let engine = engine(2, 32);
+    let hello = code(&engine, HELLO).await;
+    let flood: Vec<_> = (0..10_000).map(|_| start(&engine, "flood", &hello, Budget::DEFAULT)).collect();
+    let (mut neighbour, mut served, mut turned_away) = (0, 0, 0);
+    for one in flood {
+        match one.await.unwrap() {
+            Ok(_) => served += 1,
+            Err(RunError::Host(_)) => turned_away += 1,
+            Err(other) => panic!("{other}"),
+        }
+        if (served + turned_away) % 500 == 0 {
+            start(&engine, "calm", &hello, Budget::DEFAULT).await.unwrap().unwrap();
+            neighbour += 1;
+        }
+    }
+    assert_eq!((neighbour, served + turned_away), (20, 10_000));
+    assert!(served > 0 && turned_away > 0, "{served} served, {turned_away} turned away");
+    until("an empty host", || is_empty(&engine)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_that_block_in_every_host_call_hold_no_worker_and_end_by_the_wall_clock() {
+    let engine = engine(1, 64);
+    let blocking = code(&engine, "(loop $again (call $sleep (i64.const 1000000)) (br $again))").await;
+    let parked = code(&engine, "(call $sleep (i64.const 3600000000000))").await;
+    let hello = code(&engine, HELLO).await;
+    let budget = Budget { time_ms: 1_500, ..large() };
+    let blocked: Vec<_> = [&blocking, &parked]
+        .into_iter()
+        .flat_map(|code| (0..6).map(|_| start(&engine, "blocks", code, budget)).collect::<Vec<_>>())
+        .collect();
+    until("all of them live", || engine.scheduler().live() >= 12).await;
+    for _ in 0..20 {
+        start(&engine, "calm", &hello, Budget::DEFAULT).await.unwrap().unwrap();
+    }
+    for one in blocked {
+        // No epoch reaches a guest that is parked in a host call: its deadline does.
+        assert_eq!(one.await.unwrap().unwrap_err(), RunError::TimeBudget);
+    }
+    until("an empty host", || is_empty(&engine)).await;
+}

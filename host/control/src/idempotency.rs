@@ -1,0 +1,288 @@
+//! `Idempotency-Key`: a POST that is sent again is answered again, not done again.
+//!
+//! One place for every POST, around the endpoints (draft-ietf-httpapi-idempotency-key-header-07). A key belongs to who
+//! sends it and to the tenant it is about. The order is: name taken durably, effect with its intent and outcome, answer
+//! kept durably, answer given; so a host that is killed anywhere in between answers the next attempt truly. Must never keep
+//! a secret that is shown once, and never answer one caller with what another was told.
+
+mod shelf;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body::Body as _;
+use ringfence_core::{TenantId, limits};
+use ringfence_store::TenantStore;
+use sha2::{Digest as _, Sha256};
+
+use self::shelf::{Answer, Asked, Kept, Phase, Taken};
+use crate::Control;
+use crate::call::Call;
+use crate::extract::read_body;
+use crate::problem::ApiError;
+use crate::wire::Problem;
+
+/// The header.
+pub(crate) const HEADER: &str = "idempotency-key";
+/// Set on an answer that was given before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// LIMIT: characters of a key.
+const KEY_CHARS_MAX: usize = 255;
+/// LIMIT: bytes of an answer that is kept.
+const ANSWER_BYTES_MAX: u64 = 32 << 10;
+/// Seconds after which to ask again for what is under way.
+const IN_PROGRESS_SECONDS: u64 = 1;
+/// Headers kept with an answer; the others are of the moment.
+const HEADERS_KEPT: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
+
+/// Put into an answer's extensions by a handler whose answer holds a secret: it is not kept.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownOnce;
+
+/// Names that this process works on; what is taken and not here was cut off by an end of the host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UnderWay(Arc<Mutex<HashSet<String>>>);
+
+/// A name under way until it is dropped.
+struct Working {
+    all: UnderWay,
+    name: String,
+}
+
+impl UnderWay {
+    /// None when the name is already worked on. Bounded by the connections there are.
+    fn enter(&self, store: &TenantStore, asked: &Asked) -> Option<Working> {
+        let name = format!("{}/{}", store.uid(), asked.name);
+        let new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        new.then(|| Working { all: self.clone(), name })
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}
+
+/// Around every endpoint: answers a POST with a key that was answered before, and keeps the answer of a new one.
+pub(crate) async fn once(State(control): State<Control>, request: Request, next: Next) -> Response {
+    // A sign-in changes nothing but gives a secret, and whoever signs in is not known yet.
+    let concerned = request.method() == Method::POST
+        && request.headers().contains_key(HEADER)
+        && !request.uri().path().starts_with("/api/v1/zero-trust/");
+    if !concerned {
+        return next.run(request).await;
+    }
+    match control.answer_once(request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+impl Control {
+    /// Removes kept answers whose time is over, of all tenants.
+    pub(crate) async fn sweep_answers(&self) {
+        let now = self.parts.clock.now();
+        let tenants = self.parts.tenants.list().await.unwrap_or_default();
+        let stores = tenants.iter().filter_map(|tenant| self.parts.tenants.open_tenant(&tenant.id));
+        for store in stores.chain([self.parts.tenants.platform().clone()]) {
+            if let Err(error) = shelf::sweep(&store, now).await {
+                tracing::warn!(tenant = store.label(), %error, "kept answers cannot be swept now");
+            }
+        }
+    }
+
+    async fn answer_once(&self, request: Request, next: Next) -> Result<Response, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let key = key_of(&parts.headers)?;
+        let call = Call::from_request_parts(&mut parts, self).await?;
+        let store = self.home_of(&call, parts.uri.path());
+        let body = read_body(Request::new(body), limits::CONTROL_BODY_BYTES_MAX).await?;
+        let asked = Asked {
+            name: digest(&[call.principal.id().as_str().as_bytes(), key.as_bytes()]),
+            fingerprint: fingerprint(&parts, &body),
+            request: call.request.to_string(),
+        };
+        let Some(_working) = self.under_way.enter(&store, &asked) else { return Err(in_progress()) };
+        if let Taken::Earlier(kept) = shelf::take(&store, &asked, self.parts.clock.now()).await? {
+            return again(*kept, &asked);
+        }
+        let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+        let (response, phase) = self.phase_of(response).await;
+        let kept = match phase {
+            None => shelf::give_back(&store, &asked).await,
+            Some(phase) => shelf::end(&store, &asked, self.parts.clock.now(), phase).await,
+        };
+        // The effect stands and its answer is true; only the next attempt will hear that the first was cut off.
+        if let Err(error) = kept {
+            tracing::warn!(%error, request = %call.request, "an answer could not be kept for its idempotency key");
+        }
+        Ok(response)
+    }
+
+    /// Where a caller's answers lie: at home; an operator's with the tenant that they are about, to go with it.
+    fn home_of(&self, call: &Call, path: &str) -> TenantStore {
+        let tenants = &self.parts.tenants;
+        let named = || path.strip_prefix("/api/v1/tenants/")?.split('/').next()?.parse::<TenantId>().ok();
+        let home = call.principal.tenant().cloned().or_else(named);
+        home.and_then(|home| tenants.open_tenant(&home)).unwrap_or_else(|| tenants.platform().clone())
+    }
+
+    /// How a request ended, by its answer: none when nothing was done and the next attempt is to be a new one.
+    async fn phase_of(&self, response: Response) -> (Response, Option<Phase>) {
+        let status = response.status();
+        // Who calls and whether he may is asked anew each time, and what had no room is tried anew.
+        let undone = status.is_server_error()
+            || matches!(
+                status,
+                StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::REQUEST_TIMEOUT
+                    | StatusCode::TOO_MANY_REQUESTS
+            );
+        if undone {
+            return (response, None);
+        }
+        let unkept = |why: &str| Some(Phase::AnsweredUnkept { why: why.to_owned() });
+        if response.extensions().get::<ShownOnce>().is_some() {
+            return (response, unkept("it held a secret, which is shown once"));
+        }
+        if response.body().size_hint().exact().is_none_or(|bytes| bytes > ANSWER_BYTES_MAX) {
+            return (response, unkept("it was too long"));
+        }
+        let (parts, body) = response.into_parts();
+        let Ok(bytes) = axum::body::to_bytes(body, ANSWER_BYTES_MAX as usize).await else {
+            let error = ApiError::host(&"an answer of known length could not be read");
+            return (error.into_response(), unkept("it broke off"));
+        };
+        let text = String::from_utf8(bytes.to_vec());
+        let headers = HEADERS_KEPT
+            .iter()
+            .filter_map(|name| Some((name.as_str().to_owned(), parts.headers.get(name)?.to_str().ok()?.to_owned())));
+        let phase = match text {
+            Ok(body) => Some(Phase::Answered(Answer { status: status.as_u16(), headers: headers.collect(), body })),
+            Err(_) => unkept("it was no text"),
+        };
+        (Response::from_parts(parts, Body::from(bytes)), phase)
+    }
+}
+
+/// The answer to a request that was asked before.
+fn again(kept: Kept, asked: &Asked) -> Result<Response, ApiError> {
+    if kept.fingerprint != asked.fingerprint {
+        return Err(ApiError::new(
+            "idempotency-key-reused",
+            "this `Idempotency-Key` was sent before, with another request; take a new one",
+        ));
+    }
+    match kept.phase {
+        Phase::Begun => Err(ApiError::new(
+            "idempotency-interrupted",
+            format!(
+                "the host ended while it worked on this, so it may or may not be done: the audit log has it as request \
+                 `{}`, with an outcome if it was; look, then use a new key",
+                kept.request
+            ),
+        )),
+        Phase::AnsweredUnkept { why } => Err(ApiError::new(
+            "idempotency-not-kept",
+            format!(
+                "this was done, as request `{}`, and is not done again; its answer is not kept: {why}",
+                kept.request
+            ),
+        )),
+        Phase::Answered(answer) => replay(answer),
+    }
+}
+
+fn replay(answer: Answer) -> Result<Response, ApiError> {
+    let status = StatusCode::from_u16(answer.status).map_err(|error| ApiError::host(&error))?;
+    let problem = serde_json::from_str::<Problem>(&answer.body).ok().filter(|_| !status.is_success());
+    let mut response = (status, answer.body).into_response();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    for (name, value) in answer.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    // So that the problem gets the id of the request that it answers now.
+    if let Some(problem) = problem {
+        response.extensions_mut().insert(problem);
+    }
+    Ok(response)
+}
+
+fn in_progress() -> ApiError {
+    let error = ApiError::new("idempotency-in-progress", "a request with this `Idempotency-Key` is still under way");
+    ApiError { retry_after_seconds: Some(IN_PROGRESS_SECONDS), ..error }
+}
+
+/// The key: a quoted string, as the draft has it, or the bare word that most clients send.
+fn key_of(headers: &HeaderMap) -> Result<String, ApiError> {
+    let mut values = headers.get_all(HEADER).iter();
+    let text = match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    };
+    let key = text.map(|text| text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text));
+    let is_fine = |key: &&str| {
+        (1..=KEY_CHARS_MAX).contains(&key.len())
+            && key.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\'))
+    };
+    key.filter(is_fine).map(str::to_owned).ok_or_else(|| {
+        let text = format!("`Idempotency-Key` is one word of 1 to {KEY_CHARS_MAX} visible characters, such as a UUID");
+        ApiError::new("bad-request", text)
+    })
+}
+
+fn fingerprint(parts: &Parts, body: &[u8]) -> String {
+    let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    digest(&[parts.method.as_str().as_bytes(), target.as_bytes(), body])
+}
+
+/// SHA-256 over pieces, each with its length so that no two lists read the same.
+fn digest(pieces: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for piece in pieces {
+        hash.update((piece.len() as u64).to_be_bytes());
+        hash.update(piece);
+    }
+    HEXLOWER.encode(&hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(HEADER, HeaderValue::from_str(value).unwrap());
+        }
+        key_of(&headers).ok()
+    }
+
+    #[test]
+    fn a_key_is_one_word_quoted_or_bare() {
+        assert_eq!(read(&["8e03978e-40d5-43dd-bc93-6894a57f9324"]).unwrap().len(), 36);
+        assert_eq!(read(&["\"abc\""]).as_deref(), Some("abc"));
+        for bad in [&[][..], &[""], &["\"\""], &["a b"], &["\"a"], &["a\\b"], &["a", "a"], &[&"x".repeat(256)]] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_cannot_be_shifted_into_each_other() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+        assert_ne!(digest(&[b"ab"]), digest(&[b"ab", b""]));
+    }
+}

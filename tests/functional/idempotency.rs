@@ -1,0 +1,116 @@
+//! A POST with an `Idempotency-Key`: once done, for ever answered.
+
+use anyhow::Result;
+use reqwest::Response;
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem};
+use serde_json::{Value, json};
+
+async fn post(session: &Session, path: &str, key: &str, body: &Value) -> Result<Response> {
+    Ok(session.post(path).header("idempotency-key", key).json(body).send().await?)
+}
+
+async fn code(response: Response) -> Result<(u16, String)> {
+    let (status, problem) = problem(response).await?;
+    Ok((status, problem["code"].as_str().unwrap_or_default().to_owned()))
+}
+
+async fn count(operator: &Session, path: &str) -> Result<usize> {
+    Ok(answer(operator.get(path).send().await?).await?["items"].as_array().map_or(0, Vec::len))
+}
+
+#[tokio::test]
+async fn the_same_key_is_answered_again_across_restarts_and_another_body_is_refused() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let body = json!({ "name": "acme" });
+    let first = post(&operator, "/tenants", "k-1", &body).await?;
+    assert!(first.headers().get("idempotency-replayed").is_none());
+    let first = (first.status(), first.text().await?);
+    let again = post(&operator, "/tenants", "\"k-1\"", &body).await?;
+    assert_eq!(again.headers()["idempotency-replayed"], "true");
+    assert_eq!(again.headers()["content-type"], "application/json");
+    assert_eq!((again.status(), again.text().await?), first);
+    let other = post(&operator, "/tenants", "k-1", &json!({ "name": "globex" })).await?;
+    assert_eq!(code(other).await?, (422, "idempotency-key-reused".to_owned()));
+    let elsewhere = post(&operator, "/tenants/acme/suspend", "k-2", &json!({})).await?;
+    assert_eq!(elsewhere.status(), 200);
+    assert_eq!(code(post(&operator, "/tenants", "two words", &body).await?).await?, (400, "bad-request".to_owned()));
+    // A refusal is an answer too, with the id of the request that hears it.
+    let refused = problem(post(&operator, "/tenants", "k-3", &body).await?).await?;
+    let refused_again = problem(post(&operator, "/tenants", "k-3", &body).await?).await?;
+    assert_eq!(
+        (refused.0, &refused.1["code"], &refused.1["detail"]),
+        (409, &json!("exists"), &refused_again.1["detail"])
+    );
+    assert_ne!(refused.1["request_id"], refused_again.1["request_id"]);
+    host.kill()?;
+    let host = Host::start(&place)?;
+    let operator = host.sign_in(&operator.key).await?;
+    let again = post(&operator, "/tenants", "k-1", &body).await?;
+    assert_eq!((again.status(), again.text().await?), first, "kept over a kill");
+    assert_eq!(count(&operator, "/tenants").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_who_sent_it_and_a_secret_is_not_kept() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let (acme, globex) = (host.tenant(&operator, "acme").await?, host.tenant(&operator, "globex").await?);
+    let body = json!({ "name": "ci", "role": "developer" });
+    let made = answer(post(&acme.admin, "/tenants/acme/tokens", "one", &body).await?).await?;
+    let key = made["key"].as_str().unwrap_or_default();
+    let again = problem(post(&acme.admin, "/tenants/acme/tokens", "one", &body).await?).await?;
+    assert_eq!((again.0, again.1["code"].as_str()), (409, Some("idempotency-not-kept")));
+    assert!(!key.is_empty() && !again.1.to_string().contains(key), "the secret is shown once");
+    assert_eq!(count(&acme.admin, "/tenants/acme/tokens").await?, 2, "the admin's own and the one made once");
+    // The same word of another member, and of another tenant's, is another key; a stranger hears what he always hears.
+    let other = acme.member(&host, "other", "tenant-admin").await?;
+    assert_eq!(
+        post(&other, "/tenants/acme/tokens", "one", &json!({ "name": "b", "role": "caller" })).await?.status(),
+        201
+    );
+    assert_eq!(post(&globex.admin, "/tenants/globex/tokens", "one", &body).await?.status(), 201);
+    for key in ["one", "two"] {
+        let plain =
+            globex.admin.post("/tenants/nobody/tokens").header("idempotency-key", format!("n-{key}")).json(&body);
+        let nothing = problem(plain.send().await?).await?;
+        let strange = post(&globex.admin, "/tenants/acme/tokens", &format!("s-{key}"), &body).await?;
+        let strange = problem(strange).await?;
+        assert_eq!((nothing.0, &nothing.1["detail"]), (strange.0, &strange.1["detail"]));
+        assert_eq!(nothing.0, 404);
+    }
+    assert_eq!(code(post(&host.anonymous(), "/tenants", "one", &body).await?).await?.0, 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_is_done_and_the_others_wait_or_hear_its_answer() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let body = json!({ "name": "acme" });
+    let all = (0..12).map(|_| {
+        let (operator, body) = (operator.clone(), body.clone());
+        tokio::spawn(async move { post(&operator, "/tenants", "same", &body).await })
+    });
+    let mut first_hand = 0;
+    for answered in futures::future::join_all(all).await {
+        let answered = answered??;
+        if answered.status() == 409 {
+            assert!(answered.headers().contains_key("retry-after"));
+            assert_eq!(code(answered).await?.1, "idempotency-in-progress");
+        } else {
+            assert_eq!(answered.status(), 201);
+            first_hand += usize::from(!answered.headers().contains_key("idempotency-replayed"));
+        }
+    }
+    assert_eq!(first_hand, 1);
+    eventually("those who waited hear the answer", async || {
+        let again = post(&operator, "/tenants", "same", &body).await?;
+        Ok(again.status() == 201 && again.headers().contains_key("idempotency-replayed"))
+    })
+    .await
+}
