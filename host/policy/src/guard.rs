@@ -11,7 +11,7 @@ use crate::question::Who;
 const OPERATOR_ON_TENANT: [&str; 6] =
     ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"];
 /// What only an operator may do.
-const OPERATOR_ALONE: [&str; 6] =
+pub(crate) const OPERATOR_ALONE: [&str; 6] =
     ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "set-quota", "delete-tenant"];
 
 /// Whether the boundary leaves `who` any way to do this.

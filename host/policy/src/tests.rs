@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use proptest::prelude::*;
+use ringfence_core::limits::POLICY_CACHED_COUNT_MAX;
 use ringfence_core::proof::act;
 use ringfence_core::{PrincipalId, Strength};
 
 use super::*;
 
-const PERMIT_ALL: &str = "permit (principal, action, resource);";
+pub(crate) const PERMIT_ALL: &str = "permit (principal, action, resource);";
 
 /// Distinct bytes at every call.
-struct Counting(AtomicU8);
+pub(crate) struct Counting(AtomicU8);
 
 impl Entropy for Counting {
     fn fill(&self, into: &mut [u8]) {
@@ -19,49 +20,66 @@ impl Entropy for Counting {
     }
 }
 
-fn entropy() -> Arc<dyn Entropy> {
+pub(crate) fn entropy() -> Arc<dyn Entropy> {
     Arc::new(Counting(AtomicU8::new(0)))
 }
 
-fn tenant(name: &str) -> TenantId {
+/// A clock that stands until it is moved.
+#[derive(Default)]
+pub(crate) struct StillClock(pub(crate) std::sync::atomic::AtomicI64);
+
+impl Clock for StillClock {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(self.0.load(Ordering::Relaxed)).unwrap()
+    }
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+pub(crate) fn clock() -> Arc<dyn Clock> {
+    Arc::new(StillClock::default())
+}
+
+pub(crate) fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-fn with(facts: Standing, text: &str) -> Policy {
-    let policy = Policy::new(entropy()).unwrap();
+pub(crate) fn with(facts: Standing, text: &str) -> Policy {
+    let policy = Policy::new(entropy(), clock()).unwrap();
     for name in ["acme", "beta"] {
         policy.upsert_tenant(&tenant(name), TenantFacts { suspended: facts }, Some(text)).unwrap();
     }
     policy
 }
 
-fn active() -> Policy {
+pub(crate) fn active() -> Policy {
     with(Standing::Active, "")
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests play identity")]
-fn principal(id: &str, kind: PrincipalKind, role: Option<Role>, of: Option<&str>) -> Principal {
+pub(crate) fn principal(id: &str, kind: PrincipalKind, role: Option<Role>, of: Option<&str>) -> Principal {
     let id: PrincipalId = id.parse().unwrap();
     Principal::mint(id, kind, role, of.map(tenant), Strength::Secret, None, jiff::Timestamp::UNIX_EPOCH)
 }
 
-fn service(of: &str, role: Role) -> Principal {
+pub(crate) fn service(of: &str, role: Role) -> Principal {
     principal(&format!("{of}/ci"), PrincipalKind::Service, Some(role), Some(of))
 }
 
-fn operator() -> Principal {
+pub(crate) fn operator() -> Principal {
     principal("operator/ada", PrincipalKind::Person, Some(Role::Operator), None)
 }
 
-fn anonymous() -> Principal {
+pub(crate) fn anonymous() -> Principal {
     principal("anonymous", PrincipalKind::Anonymous, None, None)
 }
 
-fn plugin(of: &str, name: &str) -> Resource {
+pub(crate) fn plugin(of: &str, name: &str) -> Resource {
     Resource::Plugin { tenant: tenant(of), plugin: name.parse().unwrap() }
 }
 
-fn everyone() -> Vec<Principal> {
+pub(crate) fn everyone() -> Vec<Principal> {
     let mut all = vec![operator(), anonymous()];
     for role in Role::ALL.into_iter().filter(|role| *role != Role::Operator) {
         all.push(service("acme", role));
@@ -70,7 +88,7 @@ fn everyone() -> Vec<Principal> {
     all
 }
 
-fn everything() -> Vec<Resource> {
+pub(crate) fn everything() -> Vec<Resource> {
     let mut all = vec![Resource::Host];
     for of in ["acme", "beta"] {
         all.push(Resource::Tenant { tenant: tenant(of) });
@@ -80,7 +98,7 @@ fn everything() -> Vec<Resource> {
     all
 }
 
-fn questions() -> Vec<Question> {
+pub(crate) fn questions() -> Vec<Question> {
     let mut all = Vec::new();
     for principal in everyone() {
         for action in act::ACTIONS {
@@ -128,8 +146,9 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
 
 /// Every question that Cedar alone answers with yes although the border forbids it, under permit-all policies.
 fn breaches(policy: &Policy, standing: Standing) -> Vec<String> {
-    let joined = policy.shared.checker.check(&tenant("acme"), PERMIT_ALL).unwrap().joined;
-    let ask = |question: &Question| policy.shared.ask(question, &joined, standing).outcome;
+    let rules = policy.shared.checker.check(&tenant("acme"), PERMIT_ALL, Author::Tenant).unwrap().rules;
+    let ask =
+        |question: &Question| policy.shared.ask(question, View { standing, ceiling: None, own: Some(&rules) }).outcome;
     questions()
         .iter()
         .filter(|question| ask(question) == Outcome::Allow && !within_the_border(question, standing))
@@ -143,7 +162,7 @@ fn platform_without(id: &str) -> String {
     whole.policies().filter(|policy| policy.annotation("id") != Some(id)).map(|policy| format!("{policy}\n")).collect()
 }
 
-fn denied(result: Result<Permit<impl Action>, Denial>) -> Denial {
+pub(crate) fn denied(result: Result<Permit<impl Action>, Denial>) -> Denial {
     result.err().expect("it was allowed")
 }
 
@@ -155,7 +174,7 @@ fn no_policy_of_a_tenant_gets_past_the_border() {
         let policy = with(standing, PERMIT_ALL);
         assert_eq!(breaches(&policy, standing), Vec::<String>::new(), "Cedar alone");
         for question in questions() {
-            if policy.rule(&question).outcome == Outcome::Allow {
+            if policy.shared.rule(&question).outcome == Outcome::Allow {
                 assert!(within_the_border(&question, standing), "{question:?}");
             }
         }
@@ -185,7 +204,7 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
         ("boundary.anonymous", Standing::Active),
         ("boundary.suspended", Standing::Suspended),
     ] {
-        let policy = Policy::with_platform(entropy(), &platform_without(id)).unwrap();
+        let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
         assert!(!breaches(&policy, standing).is_empty(), "`{id}` can be removed and nothing notices");
     }
 }
@@ -193,12 +212,12 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
 #[test]
 fn the_second_wall_holds_when_the_first_is_gone() {
     for id in ["boundary.tenant", "boundary.operator", "boundary.operator-alone", "boundary.anonymous"] {
-        let policy = Policy::with_platform(entropy(), &platform_without(id)).unwrap();
+        let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
         for name in ["acme", "beta"] {
             policy.upsert_tenant(&tenant(name), TenantFacts { suspended: Standing::Active }, Some(PERMIT_ALL)).unwrap();
         }
         for question in questions() {
-            if policy.rule(&question).outcome == Outcome::Allow {
+            if policy.shared.rule(&question).outcome == Outcome::Allow {
                 assert!(within_the_border(&question, Standing::Active), "without `{id}`: {question:?}");
             }
         }
@@ -290,7 +309,7 @@ fn an_action_on_the_wrong_kind_of_thing_is_denied() {
 fn the_schema_knows_exactly_the_actions_of_core() {
     let policy = active();
     let mut ours: Vec<String> =
-        policy.shared.checker.schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
+        policy.shared.checker.words.schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
     let mut cores: Vec<String> = act::ACTIONS.iter().map(ToString::to_string).collect();
     ours.sort();
     cores.sort();
@@ -322,7 +341,7 @@ fn the_role_matrix_is_the_one_on_record() {
                     Resource::Tenant { .. } | Resource::Plugin { .. } | Resource::Secret { .. } => "tenant",
                 };
                 let question = Question { who: Who::of(principal), action, resource };
-                if policy.rule(&question).outcome == Outcome::Allow && !on.contains(&word) {
+                if policy.shared.rule(&question).outcome == Outcome::Allow && !on.contains(&word) {
                     on.push(word);
                 }
             }
@@ -337,7 +356,7 @@ fn the_role_matrix_is_the_one_on_record() {
 fn nothing_is_open_to_anonymous_callers_by_default() {
     let policy = active();
     for question in questions().into_iter().filter(|question| question.who.kind == PrincipalKind::Anonymous) {
-        assert_eq!(policy.rule(&question).outcome, Outcome::Deny, "{question:?}");
+        assert_eq!(policy.shared.rule(&question).outcome, Outcome::Deny, "{question:?}");
     }
 }
 
@@ -353,7 +372,8 @@ fn a_tenant_can_open_one_plugin_to_everyone() {
     let denial = denied(policy.permit::<act::Invoke>(&service("beta", Role::Caller), &plugin("acme", "hello")));
     assert_eq!(denial.visible, Visibility::Hidden);
     let analysis = policy.check_tenant_policy(&tenant("acme"), text).unwrap();
-    assert_eq!(analysis.warnings, ["`tenant/1` can let callers who show no credentials invoke plugins"]);
+    let texts: Vec<&str> = analysis.findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert_eq!(texts, ["`tenant/1` can let callers who show no credentials invoke plugins"]);
 }
 
 #[test]
@@ -450,10 +470,12 @@ fn mistakes_are_named_with_line_and_column() {
 fn caps_on_texts_hold() {
     let policy = active();
     let acme = tenant("acme");
-    let long = format!("// {}", "x".repeat(64 << 10));
+    let long = format!("// {}", "x".repeat(2 << 20));
     assert!(matches!(policy.set_tenant_policy(&acme, &long), Err(PolicyError::TooLong { .. })));
-    let many = "permit (principal, action, resource);\n".repeat(257);
-    assert!(matches!(policy.set_tenant_policy(&acme, &many), Err(PolicyError::TooMany { count: 257, .. })));
+    let many = "permit (principal, action, resource);\n".repeat(10_001);
+    assert!(matches!(policy.set_tenant_policy(&acme, &many), Err(PolicyError::TooMany { count: 10_001, .. })));
+    let broad = PERMIT_ALL.repeat(257);
+    assert!(matches!(policy.set_tenant_policy(&acme, &broad), Err(PolicyError::TooBroad { count: 257, .. })));
     assert!(policy.set_tenant_policy(&acme, &PERMIT_ALL.repeat(256)).is_ok());
     assert!(matches!(policy.set_tenant_policy(&tenant("nobody"), ""), Err(PolicyError::UnknownTenant { .. })));
     assert!(matches!(
@@ -610,7 +632,7 @@ fn each_asking_has_its_own_decision_id() {
 fn a_remembered_answer_is_the_one_the_policies_give() {
     let policy = with(Standing::Active, PERMIT_ALL);
     for question in questions() {
-        let (first, again) = (policy.rule(&question), policy.rule(&question));
+        let (first, again) = (policy.shared.rule(&question), policy.shared.rule(&question));
         assert_eq!((first.outcome, &first.determining, &first.help), (again.outcome, &again.determining, &again.help));
     }
 }
@@ -624,8 +646,9 @@ fn what_is_remembered_is_bounded() {
             kind: PrincipalKind::Service,
             role: Some(Role::Caller),
             tenant: Some(tenant("acme")),
+            elevated_from: None,
         };
-        policy.rule(&Question { who, action: "invoke", resource: plugin("acme", "hello") });
+        policy.shared.rule(&Question { who, action: "invoke", resource: plugin("acme", "hello") });
     }
     assert!(policy.shared.cache.read().unwrap().len() <= POLICY_CACHED_COUNT_MAX);
 }

@@ -91,7 +91,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         HOST_NAME.to_owned(),
     )
     .await?;
-    let policy = open_policy(&tenants, &entropy).await?;
+    let policy = open_policy(&tenants, &entropy, &clock).await?;
 
     let engine = open_engine(config, place.data, &entropy)?;
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
@@ -167,8 +167,8 @@ pub fn assurance(root: &RootKey) -> &'static str {
     }
 }
 
-async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>) -> Result<Policy> {
-    let policy = Policy::new(entropy.clone())?;
+async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<dyn Clock>) -> Result<Policy> {
+    let policy = Policy::new(entropy.clone(), clock.clone())?;
     for record in tenants.list().await? {
         let Some(store) = tenants.open_tenant(&record.id) else { continue };
         let standing = match record.state {
