@@ -13,7 +13,7 @@ mod host;
 mod logs;
 mod metrics;
 mod plugins;
-mod policy;
+mod policies;
 mod problem;
 mod quota;
 mod routes;
@@ -38,9 +38,12 @@ use ringfence_registry::Registry;
 use ringfence_store::{Store, Tenants};
 
 pub use call::PeerAddress;
-pub use policy::stored_text as stored_policy;
+pub use policies::{StoredPolicy, stored as stored_policy};
 pub use problem::{ApiError, status_of};
 pub use routes::{openapi, router};
+
+/// LIMIT: most policies reviewed at the same time.
+const REVIEWS_PARALLEL_COUNT_MAX: usize = 1;
 
 /// The rooms that the control plane speaks for.
 #[derive(Clone)]
@@ -92,11 +95,20 @@ pub struct Control {
     pub(crate) parts: Arc<ControlParts>,
     /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One at a time keeps what tenants were asked.
+    pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
+    /// Turns to review a policy, which takes a core for a while.
+    pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
 }
 
 impl Control {
     /// A control plane over its rooms.
     pub fn new(parts: ControlParts) -> Self {
-        Self { parts: Arc::new(parts), changing: Arc::default() }
+        Self {
+            parts: Arc::new(parts),
+            changing: Arc::default(),
+            keeping: Arc::default(),
+            reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
+        }
     }
 }

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, config, decisions, host, logs, metrics, plugins, policy, quota, secrets, sign_in, tenants,
+    Control, audit_log, config, decisions, host, logs, metrics, plugins, policies, quota, secrets, sign_in, tenants,
     tokens, usage,
 };
 
@@ -91,7 +91,17 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(tokens::revoke))
         .routes(routes!(tokens::list_host, tokens::create_host))
         .routes(routes!(tokens::revoke_host))
-        .routes(routes!(policy::read, policy::write))
+        .routes(routes!(policies::text::read, policies::text::write))
+        .routes(routes!(policies::text::rollback))
+        .routes(routes!(policies::text::versions))
+        .routes(routes!(policies::text::version))
+        .routes(routes!(policies::shadow::read, policies::shadow::delete))
+        .routes(routes!(policies::ceiling::read, policies::ceiling::write))
+        .routes(routes!(policies::approvals::list))
+        .routes(routes!(policies::approvals::refuse))
+        .routes(routes!(policies::approvals::approve))
+        .routes(routes!(policies::elevations::list, policies::elevations::request))
+        .routes(routes!(policies::elevations::end))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

@@ -6,8 +6,10 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod policy;
 mod quota;
 
+pub use policy::*;
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
@@ -556,23 +558,6 @@ pub struct CreatedToken {
     pub token: TokenView,
     /// The key itself. It cannot be shown again.
     pub key: String,
-}
-
-/// The tenant's policy.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct PolicyView {
-    /// Cedar text.
-    pub text: String,
-    /// Counts up with every change; the `ETag`.
-    pub version: u64,
-}
-
-/// `PUT /tenants/{t}/policy`.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyText {
-    /// Cedar text.
-    pub text: String,
 }
 
 /// Why a decision was taken.

@@ -19,7 +19,7 @@ pub use blame::Blame;
 pub use budget::{Budget, Usage};
 pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use ids::{
-    DecisionId, Digest, InvocationId, PlanName, PluginName, PrincipalId, RequestId, ResourceName, SessionId, TenantId,
+    ApprovalId, DecisionId, Digest, InvocationId, PlanName, PluginName, PrincipalId, RequestId, ResourceName, SessionId, TenantId,
     WordError,
 };
 pub use manifest::{Manifest, ManifestError};

@@ -58,6 +58,8 @@ pub const ACCESS_TOKEN_SECONDS: i64 = 300;
 pub const PAGE_COUNT_MAX: usize = 1_000;
 /// Most bytes of a tenant's policy text.
 pub const POLICY_BYTES_MAX: usize = 2 << 20;
+/// Most bytes of a request that carries a policy text, which JSON makes longer.
+pub const POLICY_BODY_BYTES_MAX: usize = 4 << 20;
 /// Most statements of a tenant's policy.
 pub const POLICY_STATEMENTS_COUNT_MAX: usize = 10_000;
 /// Most statements of a tenant's policy that can apply to one and the same request: what one decision may cost.

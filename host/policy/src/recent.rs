@@ -118,10 +118,18 @@ impl Asked {
         }
     }
 
-    /// Whether it is the same question, however often either was asked.
-    pub fn is_same_question(&self, other: &Self) -> bool {
-        let plain = |asked: &Self| Self { allowed_count: 0, denied_count: 0, ..asked.clone() };
-        plain(self) == plain(other)
+    /// The same for the same question, however often it was asked.
+    pub fn key(&self) -> String {
+        let role = |role: Option<Role>| role.map_or("-", Role::as_str);
+        format!(
+            "{} {:?} {} {} {} {}",
+            self.principal,
+            self.kind,
+            role(self.role),
+            role(self.elevated_from),
+            self.action,
+            self.resource
+        )
     }
 
     /// The question; none for an action that is no more.

@@ -103,7 +103,12 @@ pub(crate) fn questions() -> Vec<Question> {
     for principal in everyone() {
         for action in act::ACTIONS {
             for resource in everything() {
-                all.push(Question { who: Who::of(&principal), action, resource });
+                let who = Who::of(&principal);
+                if who.tenant.is_some() {
+                    let who = Who { elevated_from: Some(Role::Caller), ..who.clone() };
+                    all.push(Question { who, action, resource: resource.clone() });
+                }
+                all.push(Question { who, action, resource });
             }
         }
     }
@@ -118,7 +123,7 @@ fn reads() -> Vec<&'static str> {
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
-        WritePolicy ReadAudit ReadDecision ReadUsage ReadHost];
+        WritePolicy SetCeiling ApproveChange RequestElevation ReadAudit ReadDecision ReadUsage ReadHost];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()
 }
@@ -130,15 +135,31 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         None => question.action == "invoke" && !suspended,
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
-            _ => ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage"]
-                .contains(&question.action),
+            _ => [
+                "read-tenant",
+                "suspend-tenant",
+                "set-quota",
+                "set-ceiling",
+                "delete-tenant",
+                "create-token",
+                "read-usage",
+            ]
+            .contains(&question.action),
         },
         Some(role) => {
-            let keeps_tenants =
-                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "delete-tenant", "read-host"];
+            let keeps_tenants = [
+                "list-tenants",
+                "create-tenant",
+                "suspend-tenant",
+                "set-quota",
+                "set-ceiling",
+                "delete-tenant",
+                "read-host",
+            ];
             let reader = [Role::TenantAdmin, Role::Auditor].contains(&role) && reads().contains(&question.action);
             question.resource.tenant() == question.who.tenant.as_ref()
                 && !keeps_tenants.contains(&question.action)
+                && (question.action != "approve-change" || question.who.elevated_from.is_none())
                 && (!suspended || reader)
         }
     }
@@ -202,6 +223,7 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
         ("boundary.operator", Standing::Active),
         ("boundary.operator-alone", Standing::Active),
         ("boundary.anonymous", Standing::Active),
+        ("boundary.approver", Standing::Active),
         ("boundary.suspended", Standing::Suspended),
     ] {
         let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
@@ -211,7 +233,9 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
 
 #[test]
 fn the_second_wall_holds_when_the_first_is_gone() {
-    for id in ["boundary.tenant", "boundary.operator", "boundary.operator-alone", "boundary.anonymous"] {
+    for id in
+        ["boundary.tenant", "boundary.operator", "boundary.operator-alone", "boundary.anonymous", "boundary.approver"]
+    {
         let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
         for name in ["acme", "beta"] {
             policy.upsert_tenant(&tenant(name), TenantFacts { suspended: Standing::Active }, Some(PERMIT_ALL)).unwrap();

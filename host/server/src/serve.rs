@@ -86,6 +86,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let metering = tokio::spawn(wired.metering.clone().run(stopping.clone()));
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
+    let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -104,6 +105,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let _ = tokio::join!(data_plane, control_plane);
     let _ = metering.await;
     let _ = quotas.await;
+    let _ = policies.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())

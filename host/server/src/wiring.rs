@@ -175,10 +175,16 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<
             TenantState::Active => Standing::Active,
             TenantState::Suspended => Standing::Suspended,
         };
-        let text = stored_policy(&store).await?;
+        let stored = stored_policy(&store).await?;
+        let whose = || format!("the policy of tenant `{}`", record.id);
         policy
-            .upsert_tenant(&record.id, TenantFacts { suspended: standing }, text.as_deref())
-            .with_context(|| format!("the policy of tenant `{}`", record.id))?;
+            .upsert_tenant(&record.id, TenantFacts { suspended: standing }, stored.text.as_deref())
+            .with_context(whose)?;
+        policy.set_ceiling(&record.id, stored.ceiling.as_deref().unwrap_or_default()).with_context(whose)?;
+        if let Some(candidate) = &stored.shadow {
+            policy.set_shadow(&record.id, candidate).with_context(whose)?;
+        }
+        policy.set_elevations(&record.id, stored.elevations).with_context(whose)?;
     }
     Ok(policy)
 }

@@ -1,12 +1,13 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    AuditCommand, Command, ConfigCommand, PolicyCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
+    AuditCommand, Command, ConfigCommand, QuotaCommand, SecretCommand, TenantCommand, TokenCommand,
     UsageCommand, command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 
+pub mod approvals;
 pub mod audit;
 pub mod call;
 pub mod data;
@@ -75,8 +76,9 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
         Command::Quota(QuotaCommand::Show(args)) => quota::show(cx, args).await,
         Command::Quota(QuotaCommand::Set(args)) => quota::set(cx, args).await,
-        Command::Policy(PolicyCommand::Show) => policies::show(cx).await,
-        Command::Policy(PolicyCommand::Apply(args)) => policies::apply(cx, args).await,
+        Command::Policy(policy) => policies::run(cx, policy).await,
+        Command::Approval(approval) => approvals::approval(cx, approval).await,
+        Command::Elevation(elevation) => approvals::elevation(cx, elevation).await,
         Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(cx, args).await,
         Command::Audit(AuditCommand::Export(args)) => audit::export(cx, args).await,
