@@ -16,6 +16,7 @@ mod neighbour;
 mod noisy;
 mod open_loop;
 mod peers;
+mod policy;
 mod report;
 mod shares;
 mod stage;
@@ -45,6 +46,8 @@ enum Bench {
     Density(density::Plan),
     /// Metered CPU time against the kernel's
     Metering(metering::Plan),
+    /// Decisions under ten thousand policies, and the proof of the border
+    Policy(policy::Plan),
     /// The victim's caller, in a process of its own
     #[command(hide = true)]
     OpenLoop,
@@ -73,6 +76,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Cold(plan) => cold::run(&plan).await?,
         Bench::Density(plan) => density::run(&plan).await?,
         Bench::Metering(plan) => metering::run(&plan).await?,
+        Bench::Policy(plan) => policy::run(&plan).await?,
         Bench::OpenLoop => return open_loop::main(),
         Bench::Neighbour => return neighbour::main().await,
         Bench::Plain => return peers::plain_main().await,

@@ -33,6 +33,7 @@ const BENCHES: [(&str, Peers, &str); 6] = [
     ("cold", Peers::None, "first answers of 200 plugins after a restart"),
     ("density", Peers::None, "2,000 tenants: start, private memory each, a Zipf load"),
     ("metering", Peers::None, "metered CPU time against the kernel's"),
+    ("policy", Peers::None, "decisions under ten thousand policies, and the proof of the border"),
 ];
 
 /// Arguments of `cargo xtask bench`.

@@ -87,6 +87,8 @@ pub struct HostFacts {
     pub root_key: String,
     /// Where the enrolment token of a first start lies; removed once it is used.
     pub operator_token_file: Option<PathBuf>,
+    /// The solver that proves statements about policies; none when it is not installed.
+    pub cvc5: Option<PathBuf>,
 }
 
 /// The control plane's state. Cheap to clone.

@@ -96,6 +96,7 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(policies::text::versions))
         .routes(routes!(policies::text::version))
         .routes(routes!(policies::shadow::read, policies::shadow::delete))
+        .routes(routes!(policies::proof::prove))
         .routes(routes!(policies::ceiling::read, policies::ceiling::write))
         .routes(routes!(policies::approvals::list))
         .routes(routes!(policies::approvals::refuse))

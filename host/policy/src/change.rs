@@ -68,7 +68,7 @@ impl Policy {
         self.shared.tenant(tenant).map(|state| state.recent.take())
     }
 
-    fn known(&self, tenant: &TenantId) -> Result<Arc<TenantState>, PolicyError> {
+    pub(crate) fn known(&self, tenant: &TenantId) -> Result<Arc<TenantState>, PolicyError> {
         self.shared.tenant(tenant).ok_or_else(|| PolicyError::UnknownTenant { tenant: tenant.to_string() })
     }
 

@@ -16,6 +16,7 @@ mod error;
 mod explain;
 mod guard;
 mod index;
+pub mod prove;
 mod question;
 mod recent;
 mod shadow;

@@ -140,9 +140,16 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
             store_backend: "sled",
             root_key,
             operator_token_file: Some(place.data.join("operator.token")),
+            cvc5: find_on_path("cvc5"),
         },
     });
     Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
+}
+
+/// A program on this account's path, if it is there.
+fn find_on_path(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.is_file())
 }
 
 /// A damaged store was set aside at an earlier start. Coming up empty then would look like every tenant had gone, and a

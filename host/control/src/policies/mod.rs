@@ -7,6 +7,7 @@
 pub mod approvals;
 pub mod ceiling;
 pub mod elevations;
+pub mod proof;
 mod review;
 pub mod shadow;
 pub mod text;

@@ -191,7 +191,7 @@ impl Control {
         let Reached { tenant, store, permit } = reached;
         let log = Log::Tenant(store.clone());
         let base = change.base_version;
-        let Some(why) = self.four_eyes(call, &tenant, &review).await? else {
+        let Some(why) = self.four_eyes(call, &tenant, &change.text, &review).await? else {
             let details = json!({ "version": base + 1, "rolled_back_to": change.rolled_back_to });
             let version = self
                 .bracket(call, &log, permit, codes::POLICY_WRITTEN, details, async |_permit| {
@@ -213,11 +213,21 @@ impl Control {
     }
 
     /// Why another must allow a text, if so: it may allow more, and there is another tenant-admin to ask.
-    async fn four_eyes(&self, call: &Call, tenant: &TenantId, review: &Review) -> Result<Option<String>, ApiError> {
+    async fn four_eyes(
+        &self,
+        call: &Call,
+        tenant: &TenantId,
+        text: &str,
+        review: &Review,
+    ) -> Result<Option<String>, ApiError> {
         if review.only_narrows || !self.has_another_admin(call, tenant).await? {
             return Ok(None);
         }
         let count = review.replay.newly_allowed.questions_count;
+        // What the text does not show the solver may, where there is one.
+        if count == 0 && self.is_proved_to_narrow(tenant, text).await? {
+            return Ok(None);
+        }
         Ok(Some(match count {
             0 => "its text does not show that it allows nothing new".to_owned(),
             _ => format!("it allows {count} of the questions of late that were denied"),
