@@ -583,6 +583,9 @@ pub struct DecisionView {
     /// What would have allowed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closest: Option<String>,
+    /// Changes after which it would be allowed under the policies of now, smallest first; each was asked.
+    #[serde(default)]
+    pub changes: Vec<ChangeView>,
     /// What to do.
     pub help: String,
 }

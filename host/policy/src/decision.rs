@@ -8,7 +8,7 @@ use ringfence_core::{DecisionId, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::question::Question;
-use crate::recent::Counts;
+use crate::recent::{Asked, Counts};
 
 /// The policy of the boundary that holds for suspended tenants.
 pub(crate) const SUSPENDED: &str = "boundary.suspended";
@@ -101,6 +101,9 @@ pub struct DecisionRecord {
     pub help: String,
     /// Which state of the policies answered.
     pub policy_version: u64,
+    /// The question itself, to ask it again; none on records older than this field.
+    #[serde(default)]
+    pub asked: Option<Asked>,
 }
 
 /// One policy of a checked text.
@@ -195,6 +198,7 @@ impl Ruling {
             closest: self.closest.clone(),
             help: self.help.clone(),
             policy_version: self.version,
+            asked: Some(Asked::of(question, 0, 1)),
         }
     }
 }

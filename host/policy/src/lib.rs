@@ -19,6 +19,7 @@ mod index;
 pub mod prove;
 mod question;
 mod recent;
+mod remedy;
 mod shadow;
 mod structure;
 mod tenant;
@@ -37,6 +38,7 @@ pub use decision::{
 pub use elevation::Elevation;
 pub use error::PolicyError;
 pub use recent::{Asked, Taken};
+pub use remedy::{Remedy, RemedyKind};
 pub use shadow::{Differences, EXAMPLES_COUNT_MAX, ShadowReport};
 
 use decide::{Shared, TenantState, View};

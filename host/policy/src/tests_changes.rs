@@ -246,3 +246,48 @@ fn a_role_held_for_a_while_ends_on_the_second() {
     policy.set_elevations(&acme, vec![one]).unwrap();
     denied(policy.permit::<act::ReadHost>(&developer, &Resource::Host));
 }
+
+// === what would have allowed it ===
+
+/// Remedies of a denial, as kinds and texts.
+fn remedies(policy: &Policy, denial: &Denial) -> Vec<(RemedyKind, String)> {
+    let asked = denial.record.asked.as_ref().unwrap();
+    policy.remedies(asked).into_iter().map(|remedy| (remedy.kind, remedy.change)).collect()
+}
+
+#[test]
+fn a_denial_names_the_changes_that_allow_it_and_each_does() {
+    let policy = active();
+    let (acme, developer, hello) = (tenant("acme"), service("acme", Role::Developer), plugin("acme", "hello"));
+    let denial = denied(policy.permit::<act::GrantCapability>(&developer, &hello));
+    let found = remedies(&policy, &denial);
+    let kinds: Vec<RemedyKind> = found.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [RemedyKind::Elevation, RemedyKind::Role, RemedyKind::Statement], "{found:?}");
+    policy.set_tenant_policy(&acme, &found[2].1).unwrap();
+    assert!(policy.permit::<act::GrantCapability>(&developer, &hello).is_ok(), "{found:?}");
+    assert_eq!(remedies(&policy, &denial)[0].0, RemedyKind::Nothing);
+
+    let text = "@id(\"freeze\") forbid (principal, action == Ringfence::Action::\"push-version\", resource);";
+    policy.set_tenant_policy(&acme, text).unwrap();
+    let denial = denied(policy.permit::<act::PushVersion>(&developer, &hello));
+    let removal = (RemedyKind::Removal, "the tenant's policy without `tenant/freeze`".to_owned());
+    assert_eq!(remedies(&policy, &denial), [removal]);
+
+    policy.set_tenant_policy(&acme, "").unwrap();
+    policy.set_ceiling(&acme, text).unwrap();
+    let denial = denied(policy.permit::<act::PushVersion>(&developer, &hello));
+    assert_eq!(remedies(&policy, &denial)[0].0, RemedyKind::Ceiling);
+    policy.set_ceiling(&acme, "").unwrap();
+    policy.set_standing(&acme, Standing::Suspended).unwrap();
+    let denial = denied(policy.permit::<act::PushVersion>(&developer, &hello));
+    assert_eq!(remedies(&policy, &denial)[0].0, RemedyKind::Resume);
+}
+
+#[test]
+fn nothing_is_said_of_what_lies_behind_another_border() {
+    let policy = with(Standing::Active, PERMIT_ALL);
+    for resource in [plugin("beta", "hello"), plugin("nobody", "hello")] {
+        let denial = denied(policy.permit::<act::Invoke>(&service("acme", Role::TenantAdmin), &resource));
+        assert_eq!(remedies(&policy, &denial), []);
+    }
+}

@@ -279,6 +279,9 @@ fn decision_text(decision: &DecisionView) -> String {
     if let Some(closest) = &decision.closest {
         text.push_str(&format!("  near  {closest}\n"));
     }
+    for one in &decision.changes {
+        text.push_str(&format!("  allow {}: {}\n", one.kind, one.change));
+    }
     text.push_str(&format!("  help: {}\n", decision.help));
     text
 }
@@ -286,7 +289,7 @@ fn decision_text(decision: &DecisionView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_control::wire::ReasonView;
+    use ringfence_control::wire::{ChangeView, ReasonView};
 
     #[test]
     fn a_denial_says_who_what_by_which_policy_and_what_to_do() {
@@ -300,11 +303,12 @@ mod tests {
             resource: "acme/visits".into(),
             reasons: vec![ReasonView { policy: "freeze".into(), effect: "forbid".into(), text: "no deploys".into() }],
             closest: Some("developers may deploy".into()),
+            changes: vec![ChangeView { kind: "removal".into(), change: "the policy without `freeze`".into() }],
             help: "ask an acme admin".into(),
         };
         assert_eq!(
             decision_text(&decision),
-            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  help: ask an acme admin\n"
+            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
         );
     }
 }

@@ -252,3 +252,12 @@ pub struct ProofsView {
     /// What was tried.
     pub proofs: Vec<ProofView>,
 }
+
+/// A change after which a denied question would be allowed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ChangeView {
+    /// `nothing`, `resume`, `elevation`, `role`, `statement`, `removal` or `ceiling`.
+    pub kind: String,
+    /// What to change, in words or as the statement itself.
+    pub change: String,
+}
