@@ -13,6 +13,7 @@ mod foreign;
 mod invocations;
 mod looking;
 mod metering;
+mod policies;
 mod quotas;
 mod uploads;
 
