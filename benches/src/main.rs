@@ -17,6 +17,7 @@ mod neighbour;
 mod noisy;
 mod open_loop;
 mod peers;
+mod policy;
 mod report;
 mod shares;
 mod stage;
@@ -51,6 +52,8 @@ enum Bench {
     Metering(metering::Plan),
     /// The store: durable writes, reads, sealing, tenants, opening
     Store(store::Plan),
+    /// Decisions under ten thousand policies, and the proof of the border
+    Policy(policy::Plan),
     /// The victim's caller, in a process of its own
     #[command(hide = true)]
     OpenLoop,
@@ -81,6 +84,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Blob(plan) => blob::run(&plan).await?,
         Bench::Metering(plan) => metering::run(&plan).await?,
         Bench::Store(plan) => store::run(&plan).await?,
+        Bench::Policy(plan) => policy::run(&plan).await?,
         Bench::OpenLoop => return open_loop::main(),
         Bench::Neighbour => return neighbour::main().await,
         Bench::Plain => return peers::plain_main().await,

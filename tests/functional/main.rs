@@ -17,6 +17,7 @@ mod keys;
 mod looking;
 mod metering;
 mod objects;
+mod policies;
 mod quotas;
 mod uploads;
 

@@ -40,7 +40,8 @@ fn body_for(path: &str) -> Value {
             json!({ "name": "k", "role": if path.contains("/tenants/") { "caller" } else { "operator" } })
         }
         Some("deploy") => json!({ "version": "0.1.0" }),
-        Some("policy") => json!({ "text": "" }),
+        Some("policy" | "ceiling") => json!({ "text": "" }),
+        Some("elevations") => json!({ "role": "developer", "minutes": 5, "reason": "a look" }),
         Some("quota") => json!({}),
         Some("fields") => json!({ "rules": [] }),
         Some("keyvalue") => json!({ "scope": ["default"] }),

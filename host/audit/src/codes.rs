@@ -75,6 +75,18 @@ pub const ROOT_KEY_ROTATED: &str = "KEY-007 root-key-rotated";
 
 /// A tenant's policy was changed.
 pub const POLICY_WRITTEN: &str = "POL-001 policy-written";
+/// A candidate policy was put into the shadow, or taken out.
+pub const POLICY_SHADOWED: &str = "POL-003 policy-shadowed";
+/// An operator changed what a tenant may at most allow itself.
+pub const CEILING_WRITTEN: &str = "POL-004 ceiling-written";
+/// Someone asked for what another must allow.
+pub const APPROVAL_ASKED: &str = "POL-005 approval-asked";
+/// What someone asked for was allowed by another.
+pub const APPROVAL_GIVEN: &str = "POL-006 approval-given";
+/// What someone asked for was refused or withdrawn.
+pub const APPROVAL_REFUSED: &str = "POL-007 approval-refused";
+/// A role held for a while was ended before its time.
+pub const ELEVATION_ENDED: &str = "POL-008 elevation-ended";
 /// Policy refused an action.
 pub const ACTION_DENIED: &str = "POL-002 action-denied";
 
@@ -132,10 +144,11 @@ pub mod class {
 pub fn class_of(code: &str) -> u32 {
     match code {
         TENANT_CREATED | TENANT_SUSPENDED | TENANT_RESUMED | TENANT_DELETED | TENANT_QUOTA_SET | POLICY_WRITTEN
-        | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SUBJECT_ERASED => class::ENTITY_MANAGEMENT,
+        | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SUBJECT_ERASED => class::ENTITY_MANAGEMENT,
         TENANT_ISOLATION => class::DETECTION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
-        TOKEN_CREATED | TOKEN_REVOKED | CAPABILITY_GRANTED | CAPABILITY_REVOKED => class::USER_ACCESS,
+        TOKEN_CREATED | TOKEN_REVOKED | CAPABILITY_GRANTED | CAPABILITY_REVOKED | APPROVAL_ASKED | APPROVAL_GIVEN
+        | APPROVAL_REFUSED | ELEVATION_ENDED => class::USER_ACCESS,
         VERSION_PUSHED | VERSION_DEPLOYED | VERSION_ROLLED_BACK | HOST_STARTED | HOST_STOPPED => {
             class::APPLICATION_LIFECYCLE
         }
@@ -150,11 +163,12 @@ pub fn activity_of(code: &str) -> u8 {
     match code {
         // create, log on, assign, install
         TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
-        | TOKEN_CREATED | CAPABILITY_GRANTED | VERSION_PUSHED => 1,
+        | TOKEN_CREATED | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED => 1,
         // read, revoke
-        TOKEN_REVOKED | CAPABILITY_REVOKED | DATA_READ | PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => 2,
+        TOKEN_REVOKED | CAPABILITY_REVOKED | ELEVATION_ENDED | DATA_READ | PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => 2,
         // update, start, invoke
-        TENANT_QUOTA_SET | POLICY_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
+        TENANT_QUOTA_SET | POLICY_WRITTEN | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN
+        | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
         | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
         // delete, stop
         TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED => 4,

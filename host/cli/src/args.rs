@@ -18,6 +18,10 @@ pub use self::backup::{
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
+pub use self::policy::{
+    ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
+    PolicyCommand, PolicyFileArgs, PolicyRollbackArgs, PolicyShadowArgs, PolicyShowArgs,
+};
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
@@ -25,6 +29,7 @@ mod backup;
 mod groups;
 mod keys;
 mod pii;
+mod policy;
 mod quota;
 mod store;
 
@@ -141,6 +146,12 @@ pub enum Command {
     /// The tenant's policy
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What waits for a second pair of eyes
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
+    /// Roles held for a while
+    #[command(subcommand)]
+    Elevation(ElevationCommand),
     /// The audit log: read it, verify it, take it away
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -557,25 +568,6 @@ pub struct TokenRevokeArgs {
     /// The host's own instead of a tenant's
     #[arg(long)]
     pub operator: bool,
-}
-
-/// `policy ...`.
-#[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
-    /// Show the tenant's policy
-    Show,
-    /// Replace the tenant's policy
-    Apply(PolicyApplyArgs),
-}
-
-/// `policy apply`.
-#[derive(Debug, Clone, Args)]
-pub struct PolicyApplyArgs {
-    /// Cedar text; `-` for standard input
-    pub file: PathBuf,
-    /// Only when the policy still has this version
-    #[arg(long, value_name = "VERSION")]
-    pub if_version: Option<u64>,
 }
 
 /// `audit ...`.

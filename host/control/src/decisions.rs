@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use ringfence_audit::decisions;
 use ringfence_core::proof::act;
 use ringfence_core::{DecisionId, Resource};
-use ringfence_policy::DecisionRecord;
+use ringfence_policy::{DecisionRecord, Remedy};
 use serde::{Deserialize, Serialize};
 
 use crate::Control;
 use crate::call::Call;
 use crate::problem::ApiError;
-use crate::wire::{DecisionView, Problem, ReasonView};
+use crate::wire::{ChangeView, DecisionView, Problem, ReasonView};
 
 /// A denial as it is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,7 +54,8 @@ pub async fn read(
             }
         }
     }
-    Ok(Json(view(kept)))
+    let changes = kept.record.asked.as_ref().map(|asked| control.parts.policy.remedies(asked)).unwrap_or_default();
+    Ok(Json(view(kept, changes)))
 }
 
 impl Control {
@@ -69,7 +70,7 @@ impl Control {
     }
 }
 
-fn view(kept: Kept) -> DecisionView {
+fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
     let record = *kept.record;
     DecisionView {
         id: record.decision.to_string(),
@@ -89,6 +90,10 @@ fn view(kept: Kept) -> DecisionView {
             })
             .collect(),
         closest: record.closest,
+        changes: changes
+            .into_iter()
+            .map(|remedy| ChangeView { kind: crate::host::word(&remedy.kind), change: remedy.change })
+            .collect(),
         help: record.help,
     }
 }

@@ -23,20 +23,31 @@ impl<T: DeserializeOwned> FromRequest<Control> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _control: &Control) -> Result<Self, ApiError> {
-        let kind = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("application/json");
-        let essence = kind.split(';').next().unwrap_or_default().trim();
-        if essence != "application/json" {
-            return Err(ApiError::new("unsupported-media-type", format!("send `application/json`, not `{essence}`")));
-        }
-        let bytes = read_body(request, limits::CONTROL_BODY_BYTES_MAX).await?;
-        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(text)
-            .map(Self)
-            .map_err(|error| ApiError::new("bad-json", format!("the body is not what this endpoint takes: {error}")))
+        json_body(request, limits::CONTROL_BODY_BYTES_MAX).await.map(Self)
+    }
+}
+
+async fn json_body<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, ApiError> {
+    let kind =
+        request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence != "application/json" {
+        return Err(ApiError::new("unsupported-media-type", format!("send `application/json`, not `{essence}`")));
+    }
+    let bytes = read_body(request, bytes_max).await?;
+    let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+    serde_json::from_slice(text)
+        .map_err(|error| ApiError::new("bad-json", format!("the body is not what this endpoint takes: {error}")))
+}
+
+/// A JSON body with a policy text in it, which may be longer than others.
+pub struct PolicyBody<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Control> for PolicyBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _control: &Control) -> Result<Self, ApiError> {
+        json_body(request, limits::POLICY_BODY_BYTES_MAX).await.map(Self)
     }
 }
 

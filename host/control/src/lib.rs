@@ -20,7 +20,7 @@ mod logs;
 mod metrics;
 mod pii;
 mod plugins;
-mod policy;
+mod policies;
 mod problem;
 mod quota;
 mod routes;
@@ -52,9 +52,12 @@ pub use backups::{ArchiveContent, ArchiveReport, check_archive};
 pub use call::PeerAddress;
 pub use keys::KeyKeeper;
 pub use locked::locked_router;
-pub use policy::stored_text as stored_policy;
+pub use policies::{StoredPolicy, stored as stored_policy};
 pub use problem::{ApiError, status_of};
 pub use routes::{openapi, router};
+
+/// LIMIT: most policies reviewed at the same time.
+const REVIEWS_PARALLEL_COUNT_MAX: usize = 1;
 
 /// The rooms that the control plane speaks for.
 #[derive(Clone)]
@@ -108,6 +111,8 @@ pub struct HostFacts {
     pub destroy_delay_seconds: u32,
     /// Where the enrolment token of a first start lies; removed once it is used.
     pub operator_token_file: Option<PathBuf>,
+    /// The solver that proves statements about policies; none when it is not installed.
+    pub cvc5: Option<PathBuf>,
 }
 
 /// The control plane's state. Cheap to clone.
@@ -120,6 +125,10 @@ pub struct Control {
     pub(crate) jobs: jobs::Jobs,
     pub(crate) backup_health: Arc<backup_work::BackupHealth>,
     pub(crate) under_way: idempotency::UnderWay,
+    /// One at a time keeps what tenants were asked.
+    pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
+    /// Turns to review a policy, which takes a core for a while.
+    pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
 }
 
 impl Control {
@@ -131,6 +140,8 @@ impl Control {
             jobs: jobs::Jobs::default(),
             backup_health: Arc::default(),
             under_way: idempotency::UnderWay::default(),
+            keeping: Arc::default(),
+            reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
         }
     }
 }

@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins, policy, quota,
-    secrets, sign_in, tenants, tokens, usage,
+    Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins, policies,
+    quota, secrets, sign_in, tenants, tokens, usage,
 };
 
 #[derive(OpenApi)]
@@ -120,7 +120,6 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(keys::enable))
         .routes(routes!(keys::destroy))
         .routes(routes!(keys::approve))
-        .routes(routes!(policy::read, policy::write))
         .routes(routes!(backups::list, backups::create))
         .routes(routes!(backups::recovery_key))
         .routes(routes!(backups::read, backups::delete))
@@ -131,6 +130,18 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(pii::rules, pii::set_rules))
         .routes(routes!(pii::subject))
         .routes(routes!(pii::erase))
+        .routes(routes!(policies::text::read, policies::text::write))
+        .routes(routes!(policies::text::rollback))
+        .routes(routes!(policies::text::versions))
+        .routes(routes!(policies::text::version))
+        .routes(routes!(policies::shadow::read, policies::shadow::delete))
+        .routes(routes!(policies::proof::prove))
+        .routes(routes!(policies::ceiling::read, policies::ceiling::write))
+        .routes(routes!(policies::approvals::list))
+        .routes(routes!(policies::approvals::refuse))
+        .routes(routes!(policies::approvals::approve))
+        .routes(routes!(policies::elevations::list, policies::elevations::request))
+        .routes(routes!(policies::elevations::end))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

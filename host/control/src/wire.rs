@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 mod backup;
 mod keys;
 mod pii;
+mod policy;
 mod quota;
 
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
@@ -16,6 +17,7 @@ pub use keys::{
     DestroyView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
 };
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
+pub use policy::*;
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
@@ -569,23 +571,6 @@ pub struct CreatedToken {
     pub key: String,
 }
 
-/// The tenant's policy.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct PolicyView {
-    /// Cedar text.
-    pub text: String,
-    /// Counts up with every change; the `ETag`.
-    pub version: u64,
-}
-
-/// `PUT /tenants/{t}/policy`.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyText {
-    /// Cedar text.
-    pub text: String,
-}
-
 /// Why a decision was taken.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DecisionView {
@@ -609,6 +594,9 @@ pub struct DecisionView {
     /// What would have allowed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closest: Option<String>,
+    /// Changes after which it would be allowed under the policies of now, smallest first; each was asked.
+    #[serde(default)]
+    pub changes: Vec<ChangeView>,
     /// What to do.
     pub help: String,
 }

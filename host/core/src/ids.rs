@@ -177,6 +177,11 @@ random_id!(
     SessionId, "s_", "session id"
 );
 
+random_id!(
+    /// Something that one principal asked for and another must allow.
+    ApprovalId, "ap_", "approval id"
+);
+
 /// SHA-256 of a component's bytes; names a version for good. Written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -20,7 +20,7 @@ pub use blame::Blame;
 pub use budget::{Budget, Usage};
 pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use ids::{
-    BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId, ResourceName,
+    ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId, ResourceName,
     SessionId, TenantId, WordError,
 };
 pub use manifest::{Manifest, ManifestError};

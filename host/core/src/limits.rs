@@ -63,9 +63,15 @@ pub const ACCESS_TOKEN_SECONDS: i64 = 300;
 /// Most entries one page of a list may hold.
 pub const PAGE_COUNT_MAX: usize = 1_000;
 /// Most bytes of a tenant's policy text.
-pub const POLICY_BYTES_MAX: usize = 64 << 10;
+pub const POLICY_BYTES_MAX: usize = 2 << 20;
+/// Most bytes of a request that carries a policy text, which JSON makes longer.
+pub const POLICY_BODY_BYTES_MAX: usize = 4 << 20;
 /// Most statements of a tenant's policy.
-pub const POLICY_STATEMENTS_COUNT_MAX: usize = 256;
+pub const POLICY_STATEMENTS_COUNT_MAX: usize = 10_000;
+/// Most statements of a tenant's policy that can apply to one and the same request: what one decision may cost.
+pub const POLICY_APPLICABLE_COUNT_MAX: usize = 256;
+/// Most distinct questions to one tenant that are remembered for trying a changed policy on.
+pub const POLICY_RECENT_COUNT_MAX: usize = 2_048;
 /// Deepest nesting of brackets in a policy statement.
 pub const POLICY_DEPTH_MAX: usize = 32;
 /// Most operators of one policy statement.

@@ -261,6 +261,12 @@ pub mod act {
         ReadPolicy = "read-policy" false;
         /// Change the tenant's policy.
         WritePolicy = "write-policy" true;
+        /// Choose what a tenant may at most allow itself.
+        SetCeiling = "set-ceiling" true;
+        /// Allow or refuse what another principal asked for.
+        ApproveChange = "approve-change" true;
+        /// Ask to act for a time in another role.
+        RequestElevation = "request-elevation" true;
         /// Read the audit log and its proofs.
         ReadAudit = "read-audit" false;
         /// Read why a decision was taken.

@@ -2,10 +2,13 @@
 //!
 //! Must never show one tenant's policies to another: a hidden denial looks like a thing that does not exist.
 
+use std::sync::Arc;
+
 use ringfence_core::{DecisionId, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::question::Question;
+use crate::recent::{Asked, Counts};
 
 /// The policy of the boundary that holds for suspended tenants.
 pub(crate) const SUSPENDED: &str = "boundary.suspended";
@@ -98,6 +101,9 @@ pub struct DecisionRecord {
     pub help: String,
     /// Which state of the policies answered.
     pub policy_version: u64,
+    /// The question itself, to ask it again; none on records older than this field.
+    #[serde(default)]
+    pub asked: Option<Asked>,
 }
 
 /// One policy of a checked text.
@@ -114,8 +120,31 @@ pub struct PolicySummary {
 pub struct Analysis {
     /// Its policies, in order.
     pub policies: Vec<PolicySummary>,
-    /// What is allowed but probably not meant.
-    pub warnings: Vec<String>,
+    /// What is taken but probably not meant.
+    pub findings: Vec<Finding>,
+}
+
+/// What sort of thing was found about a policy text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingKind {
+    /// A permit without any condition.
+    AllowAll,
+    /// A permit for callers who show nothing.
+    OpensToAnonymous,
+    /// A policy that can never change an answer.
+    Unreachable,
+    /// Something else that is worth a look.
+    Warning,
+}
+
+/// Something that is taken but probably not meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What sort of thing.
+    pub kind: FindingKind,
+    /// In words, with the policy's id.
+    pub text: String,
 }
 
 impl DecisionRecord {
@@ -147,6 +176,10 @@ pub(crate) struct Ruling {
     pub(crate) closest: Option<String>,
     pub(crate) help: String,
     pub(crate) version: u64,
+    /// How often it was asked; none for what is not recorded.
+    pub(crate) counts: Option<Arc<Counts>>,
+    /// What the candidate in the shadow would have answered, when that is something else.
+    pub(crate) shadow: Option<Outcome>,
 }
 
 impl Ruling {
@@ -165,6 +198,7 @@ impl Ruling {
             closest: self.closest.clone(),
             help: self.help.clone(),
             policy_version: self.version,
+            asked: Some(Asked::of(question, 0, 1)),
         }
     }
 }

@@ -23,6 +23,16 @@ pub enum PolicyError {
         /// How many there may be.
         count_max: usize,
     },
+    /// Too many policies could apply to one and the same question.
+    #[error(
+        "{count} statements can apply to one request, and at most {count_max} may: name the principal, the action or the resource in more of them"
+    )]
+    TooBroad {
+        /// How many can.
+        count: usize,
+        /// How many may.
+        count_max: usize,
+    },
     /// The text is no policy, or does not fit the schema, or names what it must not.
     #[error("line {line}, column {column}: {message}")]
     Invalid {

@@ -6,7 +6,7 @@ use ringfence_core::{PrincipalId, PrincipalKind, Resource, Role};
 
 use crate::decision::{Effect, PolicyReason, SUSPENDED};
 use crate::question::{Question, Who, in_cedar};
-use crate::tenant::is_tenants;
+use crate::tenant::{is_ceilings, is_tenants};
 
 /// Roles from the weakest to the strongest inside a tenant, then the operator.
 const WEAKEST_FIRST: [Role; 5] = [Role::Caller, Role::Auditor, Role::Developer, Role::TenantAdmin, Role::Operator];
@@ -24,7 +24,7 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
             (PrincipalKind::Anonymous, None) => "operator/someone".parse::<PrincipalId>().ok()?,
             _ => question.who.id.clone(),
         };
-        let who = Who { id, kind: PrincipalKind::Service, role: Some(role), tenant };
+        let who = Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None };
         Some((role, Question { who, action: question.action, resource: question.resource.clone() }))
     };
     WEAKEST_FIRST.into_iter().filter(|role| Some(*role) != question.who.role).filter_map(ask).collect()
@@ -46,6 +46,9 @@ pub(crate) fn help(
     }
     if let Some(own) = determining.iter().find(|reason| reason.effect == Effect::Forbid && is_tenants(&reason.id)) {
         return format!("policy `{}` of tenant `{tenant}` forbids it; a tenant-admin can change it", own.id);
+    }
+    if let Some(ceiling) = determining.iter().find(|reason| is_ceilings(&reason.id)) {
+        return format!("the operator's ceiling `{}` over tenant `{tenant}` forbids it", ceiling.id);
     }
     match (question.who.kind, question.who.role, closest) {
         (PrincipalKind::Anonymous, _, _) if question.action == "invoke" => format!(

@@ -8,10 +8,11 @@ use ringfence_core::{PrincipalKind, Resource, Role};
 use crate::question::Who;
 
 /// What an operator may do to a tenant.
-const OPERATOR_ON_TENANT: [&str; 13] = [
+const OPERATOR_ON_TENANT: [&str; 14] = [
     "read-tenant",
     "suspend-tenant",
     "set-quota",
+    "set-ceiling",
     "delete-tenant",
     "create-token",
     "read-usage",
@@ -24,8 +25,19 @@ const OPERATOR_ON_TENANT: [&str; 13] = [
     "restore-backup",
 ];
 /// What only an operator may do.
-const OPERATOR_ALONE: [&str; 7] =
-    ["list-tenants", "create-tenant", "read-host", "suspend-tenant", "set-quota", "delete-tenant", "destroy-keys"];
+pub(crate) const OPERATOR_ALONE: [&str; 8] = [
+    "list-tenants",
+    "create-tenant",
+    "read-host",
+    "suspend-tenant",
+    "set-quota",
+    "set-ceiling",
+    "delete-tenant",
+    "destroy-keys",
+];
+
+/// What a role that is held for a while never does.
+const APPROVE: &str = "approve-change";
 
 /// Whether the boundary leaves `who` any way to do this.
 pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {
@@ -36,7 +48,11 @@ pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {
             OPERATOR_ON_TENANT.contains(&action)
         }
         (PrincipalKind::Person | PrincipalKind::Service, Some(role), Some(own), Some(other)) => {
-            role != Role::Operator && own == other && !OPERATOR_ALONE.contains(&action)
+            role != Role::Operator
+                && own == other
+                && !OPERATOR_ALONE.contains(&action)
+                // Separation of duties: a role that is held for a while approves nothing.
+                && (action != APPROVE || who.elevated_from.is_none())
         }
         _ => false,
     }

@@ -24,6 +24,7 @@ use cedar_policy::{
 use ringfence_core::{Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 
 use crate::Standing;
+use crate::index::Place;
 
 /// The parts of a principal that decide. Neither session nor time: the same question has the same answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,6 +33,8 @@ pub(crate) struct Who {
     pub(crate) kind: PrincipalKind,
     pub(crate) role: Option<Role>,
     pub(crate) tenant: Option<TenantId>,
+    /// Its own role, while it acts in another one for a time.
+    pub(crate) elevated_from: Option<Role>,
 }
 
 impl Who {
@@ -41,6 +44,7 @@ impl Who {
             kind: principal.kind(),
             role: principal.role(),
             tenant: principal.tenant().cloned(),
+            elevated_from: None,
         }
     }
 
@@ -72,54 +76,99 @@ impl Question {
     }
 
     /// The request and everything it speaks of, checked against the schema. The error is for the decision's record.
-    pub(crate) fn translate(
-        &self,
-        schema: &Schema,
-        standing: impl Fn(&TenantId) -> Standing,
-    ) -> Result<(Request, Entities), String> {
+    pub(crate) fn translate(&self, words: &Words, standing: Standing) -> Result<Translated, String> {
         let principal_type = self.who.cedar_type().ok_or("the principal has a role its kind cannot have")?;
-        let principal = uid(principal_type, self.who.id.as_str())?;
-        let action = uid("Action", self.action)?;
+        let principal = words.uid(principal_type, self.who.id.as_str())?;
         let (resource_type, resource_id) = resource_parts(&self.resource);
-        let resource = uid(resource_type, &resource_id)?;
+        let resource = words.uid(resource_type, &resource_id)?;
 
         let mut entities = Vec::with_capacity(4);
-        let mut tenants: Vec<&TenantId> = self.who.tenant.iter().chain(self.resource.tenant()).collect();
-        tenants.dedup();
-        for tenant in tenants {
-            entities.push(tenant_entity(tenant, standing(tenant))?);
+        // Only the resource's tenant is looked at; nobody of another tenant gets past the boundary, whatever it is.
+        if let Some(own) = self.who.tenant.as_ref().filter(|own| Some(*own) != self.resource.tenant()) {
+            entities.push(tenant_entity(words, own, standing)?);
         }
-        entities.push(principal_entity(&principal, &self.who)?);
-        match &self.resource {
-            Resource::Host => entities.push(Entity::new_no_attrs(resource.clone(), HashSet::new())),
-            // The tenant's own entity is there already.
-            Resource::Tenant { .. } => {}
-            Resource::Plugin { tenant, .. } | Resource::Secret { tenant, .. } | Resource::Field { tenant, .. } => {
-                let owner = uid("Tenant", tenant.as_str())?;
+        entities.push(principal_entity(words, &principal, &self.who)?);
+        let mut resources = vec![resource.clone()];
+        if let Some(tenant) = self.resource.tenant() {
+            entities.push(tenant_entity(words, tenant, standing)?);
+            if !matches!(self.resource, Resource::Tenant { .. }) {
+                let owner = words.uid("Tenant", tenant.as_str())?;
                 let attributes =
                     HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(owner.clone()))]);
+                resources.push(owner.clone());
                 entities.push(Entity::new(resource.clone(), attributes, HashSet::from([owner])).map_err(text)?);
             }
+        } else {
+            entities.push(Entity::new_no_attrs(resource.clone(), HashSet::new()));
         }
-        let entities = Entities::from_entities(entities, Some(schema)).map_err(text)?;
-        let request = Request::new(principal, action, resource, Context::empty(), Some(schema)).map_err(text)?;
-        Ok((request, entities))
+        let place = Place { action: words.action(self.action)?, principals: vec![principal], resources };
+        words.translated(place, entities, Context::empty())
     }
 }
 
-fn principal_entity(uid_of: &EntityUid, who: &Who) -> Result<Entity, String> {
+/// A question in Cedar's words.
+pub(crate) struct Translated {
+    pub(crate) request: Request,
+    pub(crate) entities: Entities,
+    pub(crate) place: Place,
+}
+
+/// The schema and its names, parsed once: a name costs more to parse than a question to answer.
+pub(crate) struct Words {
+    pub(crate) schema: Schema,
+    types: HashMap<String, EntityTypeName>,
+    actions: HashMap<String, EntityUid>,
+}
+
+impl Words {
+    pub(crate) fn of(schema: Schema) -> Self {
+        let types = schema.entity_types().map(|name| (name.basename().to_owned(), name.clone())).collect();
+        let actions = schema.actions().map(|uid| (uid.id().unescaped().to_owned(), uid.clone())).collect();
+        Self { schema, types, actions }
+    }
+
+    pub(crate) fn uid(&self, kind: &str, id: &str) -> Result<EntityUid, String> {
+        let name = self.types.get(kind).ok_or_else(|| format!("the schema has no `{kind}`"))?;
+        Ok(EntityUid::from_type_name_and_id(name.clone(), EntityId::new(id)))
+    }
+
+    pub(crate) fn action(&self, word: &str) -> Result<EntityUid, String> {
+        self.actions.get(word).cloned().ok_or_else(|| format!("the schema has no action `{word}`"))
+    }
+
+    /// Request and entities, both checked against the schema.
+    pub(crate) fn translated(
+        &self,
+        place: Place,
+        entities: Vec<Entity>,
+        context: Context,
+    ) -> Result<Translated, String> {
+        let entities = Entities::from_entities(entities, Some(&self.schema)).map_err(text)?;
+        let (Some(principal), Some(resource)) = (place.principals.first(), place.resources.first()) else {
+            return Err("the question names nobody or nothing".to_owned());
+        };
+        let request =
+            Request::new(principal.clone(), place.action.clone(), resource.clone(), context, Some(&self.schema))
+                .map_err(text)?;
+        Ok(Translated { request, entities, place })
+    }
+}
+
+fn principal_entity(words: &Words, uid: &EntityUid, who: &Who) -> Result<Entity, String> {
     let mut attributes = HashMap::new();
     if let Some(role) = who.role {
-        attributes.insert("role".to_owned(), RestrictedExpression::new_entity_uid(uid("Role", role.as_str())?));
+        attributes.insert("role".to_owned(), RestrictedExpression::new_entity_uid(words.uid("Role", role.as_str())?));
     }
     if let Some(tenant) = &who.tenant {
-        attributes.insert("tenant".to_owned(), RestrictedExpression::new_entity_uid(uid("Tenant", tenant.as_str())?));
+        attributes.insert("elevated".to_owned(), RestrictedExpression::new_bool(who.elevated_from.is_some()));
+        let tenant = words.uid("Tenant", tenant.as_str())?;
+        attributes.insert("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant));
     }
-    Entity::new(uid_of.clone(), attributes, HashSet::new()).map_err(text)
+    Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
 }
 
-fn tenant_entity(tenant: &TenantId, standing: Standing) -> Result<Entity, String> {
-    let own = uid("Tenant", tenant.as_str())?;
+fn tenant_entity(words: &Words, tenant: &TenantId, standing: Standing) -> Result<Entity, String> {
+    let own = words.uid("Tenant", tenant.as_str())?;
     let attributes = HashMap::from([
         ("tenant".to_owned(), RestrictedExpression::new_entity_uid(own.clone())),
         ("suspended".to_owned(), RestrictedExpression::new_bool(standing == Standing::Suspended)),
@@ -141,11 +190,6 @@ fn resource_parts(resource: &Resource) -> (&'static str, String) {
 pub(crate) fn in_cedar(resource: &Resource) -> String {
     let (kind, id) = resource_parts(resource);
     format!("Ringfence::{kind}::\"{id}\"")
-}
-
-fn uid(kind: &str, id: &str) -> Result<EntityUid, String> {
-    let kind: EntityTypeName = format!("Ringfence::{kind}").parse().map_err(text)?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -1,41 +1,68 @@
-//! A tenant's own policies: parsed, held to the schema and to the tenant, and joined with the platform's.
+//! A tenant's own policies, and the operator's ceiling over them: parsed, held to the schema and to the tenant, and
+//! sorted by scope.
 //!
 //! Must never take a text that names another tenant, the host or its operators, nor one that leaves no tenant-admin
 //! able to change it. Runs on the control plane only; the walks use what it made.
 
 use cedar_policy::{
-    Authorizer, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode,
-    Validator,
+    Authorizer, Effect as CedarEffect, EntityUid, Policy as CedarPolicy, PolicyId, PolicySet, ValidationMode,
+    ValidationResult, ValidationWarning, Validator,
 };
 use miette::Diagnostic;
 use ringfence_core::TenantId;
+use ringfence_core::limits::POLICY_APPLICABLE_COUNT_MAX;
 
 use crate::PolicyError;
-use crate::decision::{Analysis, Effect, PolicySummary};
+use crate::decision::{Analysis, Effect, Finding, FindingKind, PolicySummary};
+use crate::index::{ACTIONS_SPREAD_COUNT_MAX, Index};
+use crate::question::Words;
+use crate::structure;
 use crate::text::{invalid, statements};
 
 /// Prefix of the ids of tenants' policies in decisions.
 const TENANT_PREFIX: &str = "tenant/";
+/// Prefix of the ids of the ceiling's policies in decisions.
+const CEILING_PREFIX: &str = "ceiling/";
 /// Most characters of an id or a text that a decision repeats.
 const QUOTE_CHARS_MAX: usize = 400;
 
-/// What every text is checked with.
-pub(crate) struct Checker {
-    pub(crate) schema: Schema,
-    pub(crate) validator: Validator,
-    pub(crate) authorizer: Authorizer,
-    pub(crate) platform: PolicySet,
+/// Whose text it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Author {
+    /// The tenant's own policy.
+    Tenant,
+    /// The operator's ceiling over the tenant: it may only forbid.
+    Operator,
 }
 
-/// A text that passed, joined with the platform's policies.
+/// What every text is checked with.
+pub(crate) struct Checker {
+    pub(crate) words: Words,
+    pub(crate) validator: Validator,
+    pub(crate) authorizer: Authorizer,
+    /// The platform's policies, by scope.
+    pub(crate) platform: Index,
+    /// The same, as one set: for proofs, and for tests that ask them all.
+    pub(crate) platform_set: PolicySet,
+}
+
+/// A text that passed, ready to be asked.
+#[derive(Default)]
+pub(crate) struct Rules {
+    /// In the order of the text.
+    pub(crate) policies: Vec<CedarPolicy>,
+    pub(crate) index: Index,
+}
+
+/// Rules and what was found about them.
 pub(crate) struct Checked {
-    pub(crate) joined: PolicySet,
+    pub(crate) rules: Rules,
     pub(crate) analysis: Analysis,
 }
 
 impl Checker {
-    /// Parses `text`, validates it strictly, keeps it inside `tenant`, and joins it with the platform's policies.
-    pub(crate) fn check(&self, tenant: &TenantId, text: &str) -> Result<Checked, PolicyError> {
+    /// Parses `text`, validates it strictly, keeps it inside `tenant`, and sorts it by scope.
+    pub(crate) fn check(&self, tenant: &TenantId, text: &str, author: Author) -> Result<Checked, PolicyError> {
         let starts = statements(text)?;
         let parsed: PolicySet = text.parse().map_err(|error| located(text, &error, 0))?;
         if parsed.templates().next().is_some() {
@@ -49,41 +76,64 @@ impl Checker {
         let mut own: Vec<(usize, &CedarPolicy)> =
             parsed.policies().map(|policy| (ordinal(policy.id()), policy)).collect();
         own.sort_by_key(|(ordinal, _)| *ordinal);
-        let start_of = |policy: &PolicyId| starts.get(ordinal(policy)).copied().unwrap_or(0);
+        let start_of = |place: usize| starts.get(place).copied().unwrap_or(0);
 
         let verdict = self.validator.validate(&parsed, ValidationMode::Strict);
         // The validator reports in no order; the first place in the text is where its author reads first.
-        let mistakes =
-            verdict.validation_errors().map(|error| (offset(error).unwrap_or(start_of(error.policy_id())), error));
-        if let Some((_, error)) = mistakes.min_by_key(|(at, error)| (*at, error.to_string())) {
-            return Err(located(text, error, start_of(error.policy_id())));
+        let mistakes = verdict.validation_errors().map(|error| {
+            let start = start_of(ordinal(error.policy_id()));
+            (offset(error).unwrap_or(start), start, error)
+        });
+        if let Some((_, start, error)) = mistakes.min_by_key(|(at, _, error)| (*at, error.to_string())) {
+            return Err(located(text, error, start));
         }
         for (place, policy) in &own {
+            if author == Author::Operator && policy.effect() == CedarEffect::Permit {
+                return Err(invalid(text, start_of(*place), "a ceiling can only `forbid`", None));
+            }
             if let Some(foreign) = policy.entity_literals().iter().find(|literal| !belongs(literal, tenant)) {
-                return Err(foreign_error(text, starts.get(*place).copied().unwrap_or(0), foreign, tenant));
+                return Err(foreign_error(text, start_of(*place), foreign, tenant));
             }
         }
-        let mut analysis = Analysis { policies: Vec::new(), warnings: Vec::new() };
-        let mut joined = self.platform.clone();
-        for (place, policy) in own {
-            let renamed = policy.new_id(PolicyId::new(format!("{TENANT_PREFIX}{}", place + 1)));
-            let (id, effect) = (display_id(&renamed), effect_of(&renamed));
-            if self.opens_to_anonymous(&renamed) {
-                analysis.warnings.push(format!("`{id}` can let callers who show no credentials invoke plugins"));
+        let prefix = if author == Author::Tenant { TENANT_PREFIX } else { CEILING_PREFIX };
+        let policies: Vec<CedarPolicy> =
+            own.iter().map(|(place, policy)| policy.new_id(PolicyId::new(format!("{prefix}{}", place + 1)))).collect();
+        let index = Index::build(&policies, ACTIONS_SPREAD_COUNT_MAX)
+            .map_err(|error| invalid(text, 0, error.to_string(), None))?;
+        let applicable = index.applicable_count_max();
+        if applicable > POLICY_APPLICABLE_COUNT_MAX {
+            return Err(PolicyError::TooBroad { count: applicable, count_max: POLICY_APPLICABLE_COUNT_MAX });
+        }
+        let analysis = self.analyse(&policies, &verdict);
+        Ok(Checked { rules: Rules { policies, index }, analysis })
+    }
+
+    fn analyse(&self, policies: &[CedarPolicy], verdict: &ValidationResult) -> Analysis {
+        let mut analysis = Analysis { policies: Vec::new(), findings: structure::findings(policies) };
+        for policy in policies {
+            let (id, effect) = (display_id(policy), effect_of(policy));
+            if self.opens_to_anonymous(policy) {
+                analysis.findings.push(Finding {
+                    kind: FindingKind::OpensToAnonymous,
+                    text: format!("`{id}` can let callers who show no credentials invoke plugins"),
+                });
             }
             analysis.policies.push(PolicySummary { id, effect });
-            joined.add(renamed).map_err(|error| invalid(text, 0, error.to_string(), None))?;
         }
         for warning in verdict.validation_warnings() {
-            analysis.warnings.push(quote(&warning.to_string()));
+            let kind = match warning {
+                ValidationWarning::ImpossiblePolicy(_) => FindingKind::Unreachable,
+                _ => FindingKind::Warning,
+            };
+            analysis.findings.push(Finding { kind, text: quote(&warning.to_string()) });
         }
-        Ok(Checked { joined, analysis })
+        analysis
     }
 
     fn opens_to_anonymous(&self, policy: &CedarPolicy) -> bool {
         policy.effect() == CedarEffect::Permit
             && policy
-                .get_valid_request_envs(&self.schema)
+                .get_valid_request_envs(&self.words.schema)
                 .any(|env| env.principal().basename() == "Anonymous" && env.action().id().unescaped() == "invoke")
     }
 }
@@ -92,8 +142,11 @@ impl Checker {
 pub(crate) fn display_id(policy: &CedarPolicy) -> String {
     let id = policy.id().to_string();
     match policy.annotation("id") {
-        Some(annotation) if id.starts_with(TENANT_PREFIX) && !annotation.is_empty() => {
-            format!("{TENANT_PREFIX}{}", quote(annotation))
+        Some(annotation) if !annotation.is_empty() => {
+            match [TENANT_PREFIX, CEILING_PREFIX].iter().find(|prefix| id.starts_with(**prefix)) {
+                Some(prefix) => format!("{prefix}{}", quote(annotation)),
+                None => id,
+            }
         }
         _ => id,
     }
@@ -115,6 +168,11 @@ pub(crate) fn effect_of(policy: &CedarPolicy) -> Effect {
 /// Whether a policy is the tenant's own.
 pub(crate) fn is_tenants(id: &str) -> bool {
     id.starts_with(TENANT_PREFIX)
+}
+
+/// Whether a policy is of the operator's ceiling.
+pub(crate) fn is_ceilings(id: &str) -> bool {
+    id.starts_with(CEILING_PREFIX)
 }
 
 /// Whether a tenant's policy may name this entity.

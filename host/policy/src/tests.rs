@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use proptest::prelude::*;
+use ringfence_core::limits::POLICY_CACHED_COUNT_MAX;
 use ringfence_core::proof::act;
 use ringfence_core::{PrincipalId, Strength};
 
 use super::*;
 
-const PERMIT_ALL: &str = "permit (principal, action, resource);";
+pub(crate) const PERMIT_ALL: &str = "permit (principal, action, resource);";
 
 /// Distinct bytes at every call.
-struct Counting(AtomicU8);
+pub(crate) struct Counting(AtomicU8);
 
 impl Entropy for Counting {
     fn fill(&self, into: &mut [u8]) {
@@ -19,49 +20,66 @@ impl Entropy for Counting {
     }
 }
 
-fn entropy() -> Arc<dyn Entropy> {
+pub(crate) fn entropy() -> Arc<dyn Entropy> {
     Arc::new(Counting(AtomicU8::new(0)))
 }
 
-fn tenant(name: &str) -> TenantId {
+/// A clock that stands until it is moved.
+#[derive(Default)]
+pub(crate) struct StillClock(pub(crate) std::sync::atomic::AtomicI64);
+
+impl Clock for StillClock {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(self.0.load(Ordering::Relaxed)).unwrap()
+    }
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+pub(crate) fn clock() -> Arc<dyn Clock> {
+    Arc::new(StillClock::default())
+}
+
+pub(crate) fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-fn with(facts: Standing, text: &str) -> Policy {
-    let policy = Policy::new(entropy()).unwrap();
+pub(crate) fn with(facts: Standing, text: &str) -> Policy {
+    let policy = Policy::new(entropy(), clock()).unwrap();
     for name in ["acme", "beta"] {
         policy.upsert_tenant(&tenant(name), TenantFacts { suspended: facts }, Some(text)).unwrap();
     }
     policy
 }
 
-fn active() -> Policy {
+pub(crate) fn active() -> Policy {
     with(Standing::Active, "")
 }
 
 #[expect(clippy::disallowed_methods, reason = "tests play identity")]
-fn principal(id: &str, kind: PrincipalKind, role: Option<Role>, of: Option<&str>) -> Principal {
+pub(crate) fn principal(id: &str, kind: PrincipalKind, role: Option<Role>, of: Option<&str>) -> Principal {
     let id: PrincipalId = id.parse().unwrap();
     Principal::mint(id, kind, role, of.map(tenant), Strength::Secret, None, jiff::Timestamp::UNIX_EPOCH)
 }
 
-fn service(of: &str, role: Role) -> Principal {
+pub(crate) fn service(of: &str, role: Role) -> Principal {
     principal(&format!("{of}/ci"), PrincipalKind::Service, Some(role), Some(of))
 }
 
-fn operator() -> Principal {
+pub(crate) fn operator() -> Principal {
     principal("operator/ada", PrincipalKind::Person, Some(Role::Operator), None)
 }
 
-fn anonymous() -> Principal {
+pub(crate) fn anonymous() -> Principal {
     principal("anonymous", PrincipalKind::Anonymous, None, None)
 }
 
-fn plugin(of: &str, name: &str) -> Resource {
+pub(crate) fn plugin(of: &str, name: &str) -> Resource {
     Resource::Plugin { tenant: tenant(of), plugin: name.parse().unwrap() }
 }
 
-fn everyone() -> Vec<Principal> {
+pub(crate) fn everyone() -> Vec<Principal> {
     let mut all = vec![operator(), anonymous()];
     for role in Role::ALL.into_iter().filter(|role| *role != Role::Operator) {
         all.push(service("acme", role));
@@ -70,7 +88,7 @@ fn everyone() -> Vec<Principal> {
     all
 }
 
-fn everything() -> Vec<Resource> {
+pub(crate) fn everything() -> Vec<Resource> {
     let mut all = vec![Resource::Host];
     for of in ["acme", "beta"] {
         all.push(Resource::Tenant { tenant: tenant(of) });
@@ -81,12 +99,17 @@ fn everything() -> Vec<Resource> {
     all
 }
 
-fn questions() -> Vec<Question> {
+pub(crate) fn questions() -> Vec<Question> {
     let mut all = Vec::new();
     for principal in everyone() {
         for action in act::ACTIONS {
             for resource in everything() {
-                all.push(Question { who: Who::of(&principal), action, resource });
+                let who = Who::of(&principal);
+                if who.tenant.is_some() {
+                    let who = Who { elevated_from: Some(Role::Caller), ..who.clone() };
+                    all.push(Question { who, action, resource: resource.clone() });
+                }
+                all.push(Question { who, action, resource });
             }
         }
     }
@@ -101,7 +124,7 @@ fn reads() -> Vec<&'static str> {
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadKeys RotateKeys DisableKeys DestroyKeys ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
-        WritePolicy ReadAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject];
+        WritePolicy SetCeiling ApproveChange RequestElevation ReadAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()
 }
@@ -113,16 +136,17 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         None => question.action == "invoke" && !suspended,
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
-            _ => ["read-tenant", "suspend-tenant", "set-quota", "delete-tenant", "create-token", "read-usage", "read-keys",
+            _ => ["read-tenant", "suspend-tenant", "set-quota", "set-ceiling", "delete-tenant", "create-token", "read-usage", "read-keys",
                 "rotate-keys", "disable-keys", "destroy-keys", "read-backup", "write-backup", "restore-backup"]
                 .contains(&question.action),
         },
         Some(role) => {
             let keeps_tenants =
-                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "delete-tenant", "read-host", "destroy-keys"];
+                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "set-ceiling", "delete-tenant", "read-host", "destroy-keys"];
             let reader = [Role::TenantAdmin, Role::Auditor].contains(&role) && reads().contains(&question.action);
             question.resource.tenant() == question.who.tenant.as_ref()
                 && !keeps_tenants.contains(&question.action)
+                && (question.action != "approve-change" || question.who.elevated_from.is_none())
                 && (!suspended || reader)
         }
     }
@@ -130,8 +154,9 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
 
 /// Every question that Cedar alone answers with yes although the border forbids it, under permit-all policies.
 fn breaches(policy: &Policy, standing: Standing) -> Vec<String> {
-    let joined = policy.shared.checker.check(&tenant("acme"), PERMIT_ALL).unwrap().joined;
-    let ask = |question: &Question| policy.shared.ask(question, &joined, standing).outcome;
+    let rules = policy.shared.checker.check(&tenant("acme"), PERMIT_ALL, Author::Tenant).unwrap().rules;
+    let ask =
+        |question: &Question| policy.shared.ask(question, View { standing, ceiling: None, own: Some(&rules) }).outcome;
     questions()
         .iter()
         .filter(|question| ask(question) == Outcome::Allow && !within_the_border(question, standing))
@@ -145,7 +170,7 @@ fn platform_without(id: &str) -> String {
     whole.policies().filter(|policy| policy.annotation("id") != Some(id)).map(|policy| format!("{policy}\n")).collect()
 }
 
-fn denied(result: Result<Permit<impl Action>, Denial>) -> Denial {
+pub(crate) fn denied(result: Result<Permit<impl Action>, Denial>) -> Denial {
     result.err().expect("it was allowed")
 }
 
@@ -157,7 +182,7 @@ fn no_policy_of_a_tenant_gets_past_the_border() {
         let policy = with(standing, PERMIT_ALL);
         assert_eq!(breaches(&policy, standing), Vec::<String>::new(), "Cedar alone");
         for question in questions() {
-            if policy.rule(&question).outcome == Outcome::Allow {
+            if policy.shared.rule(&question).outcome == Outcome::Allow {
                 assert!(within_the_border(&question, standing), "{question:?}");
             }
         }
@@ -185,22 +210,25 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
         ("boundary.operator", Standing::Active),
         ("boundary.operator-alone", Standing::Active),
         ("boundary.anonymous", Standing::Active),
+        ("boundary.approver", Standing::Active),
         ("boundary.suspended", Standing::Suspended),
     ] {
-        let policy = Policy::with_platform(entropy(), &platform_without(id)).unwrap();
+        let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
         assert!(!breaches(&policy, standing).is_empty(), "`{id}` can be removed and nothing notices");
     }
 }
 
 #[test]
 fn the_second_wall_holds_when_the_first_is_gone() {
-    for id in ["boundary.tenant", "boundary.operator", "boundary.operator-alone", "boundary.anonymous"] {
-        let policy = Policy::with_platform(entropy(), &platform_without(id)).unwrap();
+    for id in
+        ["boundary.tenant", "boundary.operator", "boundary.operator-alone", "boundary.anonymous", "boundary.approver"]
+    {
+        let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
         for name in ["acme", "beta"] {
             policy.upsert_tenant(&tenant(name), TenantFacts { suspended: Standing::Active }, Some(PERMIT_ALL)).unwrap();
         }
         for question in questions() {
-            if policy.rule(&question).outcome == Outcome::Allow {
+            if policy.shared.rule(&question).outcome == Outcome::Allow {
                 assert!(within_the_border(&question, Standing::Active), "without `{id}`: {question:?}");
             }
         }
@@ -292,7 +320,7 @@ fn an_action_on_the_wrong_kind_of_thing_is_denied() {
 fn the_schema_knows_exactly_the_actions_of_core() {
     let policy = active();
     let mut ours: Vec<String> =
-        policy.shared.checker.schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
+        policy.shared.checker.words.schema.actions().map(|action| action.id().unescaped().to_owned()).collect();
     let mut cores: Vec<String> = act::ACTIONS.iter().map(ToString::to_string).collect();
     ours.sort();
     cores.sort();
@@ -327,7 +355,7 @@ fn the_role_matrix_is_the_one_on_record() {
                     | Resource::Field { .. } => "tenant",
                 };
                 let question = Question { who: Who::of(principal), action, resource };
-                if policy.rule(&question).outcome == Outcome::Allow && !on.contains(&word) {
+                if policy.shared.rule(&question).outcome == Outcome::Allow && !on.contains(&word) {
                     on.push(word);
                 }
             }
@@ -358,7 +386,7 @@ fn a_field_is_opened_for_those_whom_the_tenants_policy_names_and_nobody_else() {
 fn nothing_is_open_to_anonymous_callers_by_default() {
     let policy = active();
     for question in questions().into_iter().filter(|question| question.who.kind == PrincipalKind::Anonymous) {
-        assert_eq!(policy.rule(&question).outcome, Outcome::Deny, "{question:?}");
+        assert_eq!(policy.shared.rule(&question).outcome, Outcome::Deny, "{question:?}");
     }
 }
 
@@ -374,7 +402,8 @@ fn a_tenant_can_open_one_plugin_to_everyone() {
     let denial = denied(policy.permit::<act::Invoke>(&service("beta", Role::Caller), &plugin("acme", "hello")));
     assert_eq!(denial.visible, Visibility::Hidden);
     let analysis = policy.check_tenant_policy(&tenant("acme"), text).unwrap();
-    assert_eq!(analysis.warnings, ["`tenant/1` can let callers who show no credentials invoke plugins"]);
+    let texts: Vec<&str> = analysis.findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert_eq!(texts, ["`tenant/1` can let callers who show no credentials invoke plugins"]);
 }
 
 #[test]
@@ -471,10 +500,12 @@ fn mistakes_are_named_with_line_and_column() {
 fn caps_on_texts_hold() {
     let policy = active();
     let acme = tenant("acme");
-    let long = format!("// {}", "x".repeat(64 << 10));
+    let long = format!("// {}", "x".repeat(2 << 20));
     assert!(matches!(policy.set_tenant_policy(&acme, &long), Err(PolicyError::TooLong { .. })));
-    let many = "permit (principal, action, resource);\n".repeat(257);
-    assert!(matches!(policy.set_tenant_policy(&acme, &many), Err(PolicyError::TooMany { count: 257, .. })));
+    let many = "permit (principal, action, resource);\n".repeat(10_001);
+    assert!(matches!(policy.set_tenant_policy(&acme, &many), Err(PolicyError::TooMany { count: 10_001, .. })));
+    let broad = PERMIT_ALL.repeat(257);
+    assert!(matches!(policy.set_tenant_policy(&acme, &broad), Err(PolicyError::TooBroad { count: 257, .. })));
     assert!(policy.set_tenant_policy(&acme, &PERMIT_ALL.repeat(256)).is_ok());
     assert!(matches!(policy.set_tenant_policy(&tenant("nobody"), ""), Err(PolicyError::UnknownTenant { .. })));
     assert!(matches!(
@@ -631,7 +662,7 @@ fn each_asking_has_its_own_decision_id() {
 fn a_remembered_answer_is_the_one_the_policies_give() {
     let policy = with(Standing::Active, PERMIT_ALL);
     for question in questions() {
-        let (first, again) = (policy.rule(&question), policy.rule(&question));
+        let (first, again) = (policy.shared.rule(&question), policy.shared.rule(&question));
         assert_eq!((first.outcome, &first.determining, &first.help), (again.outcome, &again.determining, &again.help));
     }
 }
@@ -645,8 +676,9 @@ fn what_is_remembered_is_bounded() {
             kind: PrincipalKind::Service,
             role: Some(Role::Caller),
             tenant: Some(tenant("acme")),
+            elevated_from: None,
         };
-        policy.rule(&Question { who, action: "invoke", resource: plugin("acme", "hello") });
+        policy.shared.rule(&Question { who, action: "invoke", resource: plugin("acme", "hello") });
     }
     assert!(policy.shared.cache.read().unwrap().len() <= POLICY_CACHED_COUNT_MAX);
 }

@@ -106,6 +106,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
+    let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -128,6 +129,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     // A backup that is being written is given up: it leaves nothing, and the next start makes it again.
     backups.abort();
     let _ = tending.await;
+    let _ = policies.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())

@@ -85,7 +85,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         HOST_NAME.to_owned(),
     )
     .await?;
-    let policy = open_policy(&tenants, &entropy).await?;
+    let policy = open_policy(&tenants, &entropy, &clock).await?;
 
     let engine = open_engine(config, data, &entropy)?;
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
@@ -155,7 +155,14 @@ fn facts(
         root_key: format!("{} ({})", tenants.root().id(), assurance(tenants.root())),
         destroy_delay_seconds: config.keys.destroy_delay_hours.saturating_mul(3_600),
         operator_token_file: Some(data.join("operator.token")),
+        cvc5: find_on_path("cvc5"),
     }
+}
+
+/// A program on this account's path, if it is there.
+fn find_on_path(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.is_file())
 }
 
 /// A damaged store was set aside at an earlier start. Coming up empty then would look like every tenant had gone, and a
@@ -182,18 +189,24 @@ pub fn assurance(root: &RootKey) -> &'static str {
     }
 }
 
-async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>) -> Result<Policy> {
-    let policy = Policy::new(entropy.clone())?;
+async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<dyn Clock>) -> Result<Policy> {
+    let policy = Policy::new(entropy.clone(), clock.clone())?;
     for record in tenants.list().await? {
         let Some(store) = tenants.open_tenant(&record.id) else { continue };
         let standing = match record.state {
             TenantState::Active => Standing::Active,
             TenantState::Suspended => Standing::Suspended,
         };
-        let text = stored_policy(&store).await?;
+        let stored = stored_policy(&store).await?;
+        let whose = || format!("the policy of tenant `{}`", record.id);
         policy
-            .upsert_tenant(&record.id, TenantFacts { suspended: standing }, text.as_deref())
-            .with_context(|| format!("the policy of tenant `{}`", record.id))?;
+            .upsert_tenant(&record.id, TenantFacts { suspended: standing }, stored.text.as_deref())
+            .with_context(whose)?;
+        policy.set_ceiling(&record.id, stored.ceiling.as_deref().unwrap_or_default()).with_context(whose)?;
+        if let Some(candidate) = &stored.shadow {
+            policy.set_shadow(&record.id, candidate).with_context(whose)?;
+        }
+        policy.set_elevations(&record.id, stored.elevations).with_context(whose)?;
     }
     Ok(policy)
 }

@@ -1,12 +1,13 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    AuditCommand, BackupCommand, Command, ConfigCommand, PiiCommand, PiiFieldsCommand, PolicyCommand, QuotaCommand,
-    SecretCommand, TenantCommand, TokenCommand, UsageCommand, command,
+    AuditCommand, BackupCommand, Command, ConfigCommand, PiiCommand, PiiFieldsCommand, QuotaCommand, SecretCommand,
+    TenantCommand, TokenCommand, UsageCommand, command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 
+pub mod approvals;
 pub mod audit;
 pub mod backup;
 pub mod call;
@@ -90,8 +91,9 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Backup(BackupCommand::RecoveryKey(args)) => backup::recovery_key(cx, args).await,
         Command::Restore(args) => backup::restore(cx, args).await,
         Command::Key(command) => keys::run(cx, command).await,
-        Command::Policy(PolicyCommand::Show) => policies::show(cx).await,
-        Command::Policy(PolicyCommand::Apply(args)) => policies::apply(cx, args).await,
+        Command::Policy(policy) => policies::run(cx, policy).await,
+        Command::Approval(approval) => approvals::approval(cx, approval).await,
+        Command::Elevation(elevation) => approvals::elevation(cx, elevation).await,
         Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(cx, args).await,
         Command::Audit(AuditCommand::Export(args)) => audit::export(cx, args).await,

@@ -1,53 +1,259 @@
 //! `policy` and `why`: what is allowed in a tenant, and why something was not.
 
 use reqwest::Method;
-use ringfence_control::wire::{DecisionView, PolicyText, PolicyView};
+use ringfence_control::wire::{
+    CeilingText, DecisionView, DifferencesView, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText,
+    PolicyVersionView, PolicyView, ProofVerdict, ProofsView, ReviewView, ShadowView,
+};
 
 use crate::Format;
-use crate::args::{PolicyApplyArgs, WhyArgs};
-use crate::client::{Body, Request};
+use crate::args::{
+    PolicyApplyArgs, PolicyCeilingArgs, PolicyCommand, PolicyFileArgs, PolicyRollbackArgs, PolicyShadowArgs,
+    PolicyShowArgs, WhyArgs,
+};
+use crate::client::{Answer, Body, Request};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
+use crate::table::table;
 use crate::ui::read_capped;
 
-/// LIMIT: largest policy text, in bytes; the host's own limit is lower.
-const POLICY_BYTES_MAX: usize = 256 << 10;
+/// LIMIT: largest policy text, in bytes; as the host's own.
+const POLICY_BYTES_MAX: usize = 2 << 20;
 
-/// `ringfence policy show`.
-pub async fn show(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+/// `ringfence policy ...`.
+pub async fn run(cx: &mut Context<'_>, command: &PolicyCommand) -> Result<Exit, CliError> {
+    match command {
+        PolicyCommand::Show(args) => show(cx, args).await,
+        PolicyCommand::Versions => versions(cx).await,
+        PolicyCommand::Test(args) => test(cx, args).await,
+        PolicyCommand::Diff(args) => diff(cx, args).await,
+        PolicyCommand::Apply(args) => apply(cx, args).await,
+        PolicyCommand::Shadow(args) => shadow(cx, args).await,
+        PolicyCommand::Rollback(args) => rollback(cx, args).await,
+        PolicyCommand::Prove => prove(cx).await,
+        PolicyCommand::Ceiling(args) => ceiling(cx, args).await,
+    }
+}
+
+async fn show(cx: &mut Context<'_>, args: &PolicyShowArgs) -> Result<Exit, CliError> {
     let (api, tenant) = cx.tenant().await?;
+    if let Some(version) = args.version {
+        let path = format!("/tenants/{tenant}/policy/versions/{version}");
+        let answer = api.send::<PolicyVersionView>(&Request::get(path)).await?;
+        return print_text(cx, &answer, |one| (one.text.as_deref().unwrap_or_default(), one.version));
+    }
     let answer = api.send::<PolicyView>(&Request::get(format!("/tenants/{tenant}/policy"))).await?;
+    print_text(cx, &answer, |policy| (&policy.text, policy.version))
+}
+
+/// The text alone on standard output, so that it can go into a file.
+fn print_text<T>(
+    cx: &mut Context<'_>,
+    answer: &Answer<T>,
+    parts: impl FnOnce(&T) -> (&str, u64),
+) -> Result<Exit, CliError> {
     if cx.ui.format == Format::Text {
-        cx.ui.note(&format!("policy of tenant {tenant}, version {}", answer.value.version));
-        cx.ui.raw(answer.value.text.as_bytes())?;
+        let (text, version) = parts(&answer.value);
+        cx.ui.note(&format!("version {version}"));
+        cx.ui.raw(text.as_bytes())?;
     } else {
-        cx.print(&answer, |_| String::new())?;
+        cx.print(answer, |_| String::new())?;
     }
     Ok(Exit::Ok)
 }
 
-/// `ringfence policy apply`: replaces the policy, unless somebody else did in between.
-pub async fn apply(cx: &mut Context<'_>, args: &PolicyApplyArgs) -> Result<Exit, CliError> {
-    let bytes = if args.file.as_os_str() == "-" {
-        cx.ui.read_input(POLICY_BYTES_MAX)?
-    } else {
-        let mut file = std::fs::File::open(&args.file).map_err(|error| CliError::file("read", &args.file, &error))?;
-        read_capped(&mut file, POLICY_BYTES_MAX, "the policy")?
-    };
-    let text = String::from_utf8(bytes)
-        .map_err(|_| CliError::failed("bad-policy", "the policy is not UTF-8 text".to_owned(), None))?;
+async fn versions(cx: &mut Context<'_>) -> Result<Exit, CliError> {
     let (api, tenant) = cx.tenant().await?;
-    let path = format!("/tenants/{tenant}/policy");
+    let request = Request::get(format!("/tenants/{tenant}/policy/versions"));
+    let answer = api.list::<PolicyVersionView>(&request, "cursor").await?;
+    cx.print_list(&answer, "no policy was ever set", |versions| {
+        let rows: Vec<[String; 5]> = versions
+            .iter()
+            .map(|one| {
+                let back = one.rolled_back_to.map(|to| format!("back to {to}"));
+                let note = [back, one.note.clone()].into_iter().flatten().collect::<Vec<_>>().join("; ");
+                let allowed = one.approved_by.clone().unwrap_or_default();
+                [one.version.to_string(), one.at.clone(), one.by.clone(), allowed, note]
+            })
+            .collect();
+        table(["version", "at", "by", "allowed by", "note"], &rows)
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn test(cx: &mut Context<'_>, args: &PolicyFileArgs) -> Result<Exit, CliError> {
+    let answer = send(cx, &args.file, PolicyMode::Draft, None, None).await?;
+    cx.print(&answer, |outcome| review_text(&outcome.review))?;
+    Ok(Exit::Ok)
+}
+
+async fn diff(cx: &mut Context<'_>, args: &PolicyFileArgs) -> Result<Exit, CliError> {
+    let answer = send(cx, &args.file, PolicyMode::Draft, None, None).await?;
+    cx.print(&answer, |outcome| {
+        let review = &outcome.review;
+        let mut text = changes_text(&review.newly_allowed, &review.newly_denied);
+        if text.is_empty() {
+            text = format!("no difference in {} questions of late\n", review.questions_count);
+        }
+        text
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// `ringfence policy apply`: replaces the policy, unless somebody else did in between.
+async fn apply(cx: &mut Context<'_>, args: &PolicyApplyArgs) -> Result<Exit, CliError> {
     let version = match args.if_version {
         Some(version) => version,
-        None => api.send::<PolicyView>(&Request::get(&path)).await?.value.version,
+        None => {
+            let (api, tenant) = cx.tenant().await?;
+            api.send::<PolicyView>(&Request::get(format!("/tenants/{tenant}/policy"))).await?.value.version
+        }
     };
-    let request = Request::new(Method::PUT, &path)
-        .header("if-match", format!("\"{version}\""))
-        .body(Body::Json(serde_json::to_value(PolicyText { text }).unwrap_or_default()));
-    let answer = api.send::<PolicyView>(&request).await?;
-    cx.print(&answer, |policy| format!("applied policy of tenant {tenant}, now version {}", policy.version))?;
+    let answer = send(cx, &args.file, PolicyMode::Active, args.note.clone(), Some(version)).await?;
+    cx.print(&answer, outcome_text)?;
     Ok(Exit::Ok)
+}
+
+async fn rollback(cx: &mut Context<'_>, args: &PolicyRollbackArgs) -> Result<Exit, CliError> {
+    let (api, tenant) = cx.tenant().await?;
+    let body = serde_json::to_value(PolicyRollback { version: args.version }).unwrap_or_default();
+    let answer = api.send::<PolicyOutcome>(&Request::post(format!("/tenants/{tenant}/policy/rollback"), body)).await?;
+    cx.print(&answer, outcome_text)?;
+    Ok(Exit::Ok)
+}
+
+async fn shadow(cx: &mut Context<'_>, args: &PolicyShadowArgs) -> Result<Exit, CliError> {
+    if let Some(file) = &args.file {
+        let answer = send(cx, file, PolicyMode::Shadow, None, None).await?;
+        cx.print(&answer, |outcome| format!("asked in the shadow from now on\n{}", review_text(&outcome.review)))?;
+        return Ok(Exit::Ok);
+    }
+    let (api, tenant) = cx.tenant().await?;
+    let path = format!("/tenants/{tenant}/policy/shadow");
+    if args.off {
+        api.act(&Request::new(Method::DELETE, &path)).await?;
+        cx.done("asked in the shadow no longer")?;
+        return Ok(Exit::Ok);
+    }
+    let answer = api.send::<ShadowView>(&Request::get(path)).await?;
+    cx.print(&answer, |shadow| {
+        let changes = changes_text(&shadow.newly_allowed, &shadow.newly_denied);
+        format!("{} decisions taken beside it\n{changes}", shadow.askings_count)
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn prove(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let (api, tenant) = cx.tenant().await?;
+    let request = Request::post(format!("/tenants/{tenant}/policy/proof"), serde_json::json!({}));
+    let answer = api.send::<ProofsView>(&request).await?;
+    let disproved = answer.value.proofs.iter().any(|proof| proof.verdict == ProofVerdict::Disproved);
+    cx.print(&answer, |proofs| {
+        let mut text = String::new();
+        for proof in &proofs.proofs {
+            let verdict = match proof.verdict {
+                ProofVerdict::Proved => {
+                    format!("proved for {} kinds of request in {} ms", proof.kinds_count, proof.took_us / 1_000)
+                }
+                ProofVerdict::Disproved => "disproved".to_owned(),
+                ProofVerdict::NotRun => "not run".to_owned(),
+            };
+            text.push_str(&format!("{}: {verdict}\n", proof.statement));
+            for more in [&proof.reason, &proof.counterexample].into_iter().flatten() {
+                text.push_str(&format!("  {}\n", more.trim_end().replace('\n', "\n  ")));
+            }
+        }
+        text
+    })?;
+    Ok(if disproved { Exit::Failed } else { Exit::Ok })
+}
+
+async fn ceiling(cx: &mut Context<'_>, args: &PolicyCeilingArgs) -> Result<Exit, CliError> {
+    let path = format!("/tenants/{}/ceiling", args.tenant.name);
+    let Some(file) = &args.set else {
+        let answer = cx.of_tenant(&args.tenant.name)?.send::<PolicyView>(&Request::get(path)).await?;
+        return print_text(cx, &answer, |ceiling| (&ceiling.text, ceiling.version));
+    };
+    let text = read_text(cx, file)?;
+    let api = cx.operator()?;
+    let version = api.send::<PolicyView>(&Request::get(path.clone())).await?.value.version;
+    let request = Request::put(path, serde_json::to_value(CeilingText { text }).unwrap_or_default())
+        .header("if-match", format!("\"{version}\""));
+    let answer = api.send::<PolicyView>(&request).await?;
+    cx.print(&answer, |ceiling| {
+        format!("set the ceiling of tenant {}, now version {}", args.tenant.name, ceiling.version)
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn send(
+    cx: &mut Context<'_>,
+    file: &std::path::Path,
+    mode: PolicyMode,
+    note: Option<String>,
+    version: Option<u64>,
+) -> Result<Answer<PolicyOutcome>, CliError> {
+    let text = read_text(cx, file)?;
+    let (api, tenant) = cx.tenant().await?;
+    let path = format!("/tenants/{tenant}/policy");
+    let body = serde_json::to_value(PolicyText { text, mode, note }).unwrap_or_default();
+    let mut request = Request::new(Method::PUT, &path).body(Body::Json(body));
+    if let Some(version) = version {
+        request = request.header("if-match", format!("\"{version}\""));
+    }
+    api.send::<PolicyOutcome>(&request).await
+}
+
+fn read_text(cx: &mut Context<'_>, path: &std::path::Path) -> Result<String, CliError> {
+    let bytes = if path.as_os_str() == "-" {
+        cx.ui.read_input(POLICY_BYTES_MAX)?
+    } else {
+        let mut file = std::fs::File::open(path).map_err(|error| CliError::file("read", path, &error))?;
+        read_capped(&mut file, POLICY_BYTES_MAX, "the policy")?
+    };
+    String::from_utf8(bytes)
+        .map_err(|_| CliError::failed("bad-policy", "the policy is not UTF-8 text".to_owned(), None))
+}
+
+fn outcome_text(outcome: &PolicyOutcome) -> String {
+    let head = match (&outcome.approval, &outcome.four_eyes) {
+        (Some(approval), Some(why)) => {
+            format!("waits for another tenant-admin: {why}\n  help: ringfence approval approve {}\n", approval.id)
+        }
+        _ => format!("in force, version {}\n", outcome.version),
+    };
+    format!("{head}{}", review_text(&outcome.review))
+}
+
+fn review_text(review: &ReviewView) -> String {
+    let mut text =
+        format!("{} statements, tried on {} questions of late", review.policies_count, review.questions_count);
+    if review.left_out_count > 0 {
+        text.push_str(&format!(" ({} more found no room)", review.left_out_count));
+    }
+    text.push('\n');
+    for finding in &review.findings {
+        text.push_str(&format!("  {}: {}\n", finding.kind, finding.text));
+    }
+    if review.only_narrows {
+        text.push_str("  allows nothing new\n");
+    }
+    text + &changes_text(&review.newly_allowed, &review.newly_denied)
+}
+
+fn changes_text(allowed: &DifferencesView, denied: &DifferencesView) -> String {
+    let mut text = String::new();
+    for (sign, word, side) in [('+', "newly allowed", allowed), ('-', "newly denied", denied)] {
+        if side.askings_count + side.questions_count > 0 {
+            let (questions, askings) = (side.questions_count, side.askings_count);
+            text.push_str(&format!("  {word}: {questions} questions, asked {askings} times\n"));
+        }
+        for one in &side.examples {
+            let role = one.role.as_deref().map(|role| format!(" ({role})")).unwrap_or_default();
+            text.push_str(&format!("    {sign} {}{role} {} {}\n", one.principal, one.action, one.resource));
+        }
+    }
+    text
 }
 
 /// `ringfence why`.
@@ -73,6 +279,9 @@ fn decision_text(decision: &DecisionView) -> String {
     if let Some(closest) = &decision.closest {
         text.push_str(&format!("  near  {closest}\n"));
     }
+    for one in &decision.changes {
+        text.push_str(&format!("  allow {}: {}\n", one.kind, one.change));
+    }
     text.push_str(&format!("  help: {}\n", decision.help));
     text
 }
@@ -80,7 +289,7 @@ fn decision_text(decision: &DecisionView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_control::wire::ReasonView;
+    use ringfence_control::wire::{ChangeView, ReasonView};
 
     #[test]
     fn a_denial_says_who_what_by_which_policy_and_what_to_do() {
@@ -94,11 +303,12 @@ mod tests {
             resource: "acme/visits".into(),
             reasons: vec![ReasonView { policy: "freeze".into(), effect: "forbid".into(), text: "no deploys".into() }],
             closest: Some("developers may deploy".into()),
+            changes: vec![ChangeView { kind: "removal".into(), change: "the policy without `freeze`".into() }],
             help: "ask an acme admin".into(),
         };
         assert_eq!(
             decision_text(&decision),
-            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  help: ask an acme admin\n"
+            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
         );
     }
 }

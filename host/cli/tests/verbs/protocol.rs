@@ -223,8 +223,16 @@ fn a_new_key_goes_into_a_file_of_its_own() {
 fn a_policy_is_replaced_only_as_it_was_read() {
     let host = StandIn::start();
     let path = "/tenants/acme/policy";
-    host.tell(&format!("GET {path}"), Reply::json(200, json!({ "text": "", "version": 7 })))
-        .tell(&format!("PUT {path}"), Reply::json(200, json!({ "text": "permit(..);", "version": 8 })));
+    host.tell(&format!("GET {path}"), Reply::json(200, json!({ "text": "", "version": 7 }))).tell(
+        &format!("PUT {path}"),
+        Reply::json(
+            200,
+            json!({ "state": "active", "version": 8, "review": { "policies_count": 1, "findings": [],
+            "questions_count": 0, "left_out_count": 0, "only_narrows": false,
+            "newly_allowed": { "questions_count": 0, "askings_count": 0, "examples": [] },
+            "newly_denied": { "questions_count": 0, "askings_count": 0, "examples": [] } } }),
+        ),
+    );
     let outcome = Person::with_key().run_with_input(&["--host", &host.address, "policy", "apply", "-"], "permit(..);");
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
     let put = host.seen().remove(1);

@@ -1,0 +1,177 @@
+//! `policy`: what one decision costs under ten thousand policies of a tenant, first asked and asked again, and how long
+//! the proof of the border takes under a hundred.
+//!
+//! In one process and on one thread: the policy room does no I/O, so there is nothing to wait for but itself.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use ringfence_core::proof::act;
+use ringfence_core::{Clock, Entropy, Principal, PrincipalKind, Resource, Role, Strength, TenantId};
+use ringfence_policy::prove::{LocalSolver, Verdict};
+use ringfence_policy::{Policy, Standing, TenantFacts};
+use serde_json::Value;
+
+use crate::report::Report;
+
+/// Every tenth question is one that is denied, and explained.
+const DENIED_EVERY: usize = 10;
+
+/// How much to measure.
+#[derive(clap::Args)]
+pub struct Plan {
+    /// Policies of the tenant
+    #[arg(long, default_value_t = 10_000)]
+    pub policies: usize,
+    /// Rounds of as many different questions as there are policies
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Policies under which the border is proved
+    #[arg(long, default_value_t = 100)]
+    pub proved: usize,
+    /// The solver; looked for on the path when absent
+    #[arg(long, value_name = "FILE")]
+    pub cvc5: Option<PathBuf>,
+}
+
+/// The machine's dice, as a host has them: a system call each.
+struct Dice(File);
+
+impl Entropy for Dice {
+    fn fill(&self, into: &mut [u8]) {
+        // Only ids are made of it here.
+        let _ = (&self.0).read_exact(into);
+    }
+}
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Runs the benchmark and gives its figures.
+pub async fn run(plan: &Plan) -> Result<Value> {
+    let mut report = Report::start("policy")?;
+    report.fact("rounds", plan.rounds)?;
+    let tenant: TenantId = "acme".parse()?;
+    let policy = Policy::new(Arc::new(Dice(File::open("/dev/urandom")?)), Arc::new(Still))?;
+    policy.upsert_tenant(&tenant, TenantFacts { suspended: Standing::Active }, None)?;
+    let begun = Instant::now();
+    policy.set_tenant_policy(&tenant, &text(plan.policies))?;
+    report.put("policies_count", plan.policies)?;
+    report.put("load_s", begun.elapsed().as_secs_f64())?;
+
+    let questions: Vec<(Principal, Resource)> =
+        (0..plan.policies).map(|n| question(&tenant, n)).collect::<Result<_>>()?;
+    let (mut p50, mut p99, mut denied, mut cached) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..plan.rounds {
+        // A new version of the tenant's policy: nothing that was answered before holds.
+        policy.set_standing(&tenant, Standing::Active)?;
+        let (mut all, mut no) = (Vec::with_capacity(questions.len()), Vec::new());
+        for (number, (principal, resource)) in questions.iter().enumerate() {
+            let (us, allowed) = ask(&policy, principal, resource);
+            anyhow::ensure!(
+                allowed != (number % DENIED_EVERY == 0),
+                "question {number} of round {round} is answered wrong"
+            );
+            all.push(us);
+            if !allowed {
+                no.push(us);
+            }
+        }
+        p50.push(percentile(&mut all, 50)?);
+        p99.push(percentile(&mut all, 99)?);
+        denied.push(percentile(&mut no, 50)?);
+        let (principal, resource) = questions.get(1).context("there are two questions")?;
+        let mut again: Vec<f64> = (0..100_000).map(|_| ask(&policy, principal, resource).0).collect();
+        cached.push(percentile(&mut again, 50)?);
+    }
+    report.median("p50_us", &p50)?;
+    report.median("p99_us", &p99)?;
+    report.median("denied_p50_us", &denied)?;
+    report.median("cached_us", &cached)?;
+    policy.set_tenant_policy(&tenant, &text(plan.proved))?;
+    prove(&policy, &tenant, plan, &mut report).await?;
+    report.finish()
+}
+
+async fn prove(policy: &Policy, tenant: &TenantId, plan: &Plan, report: &mut Report) -> Result<()> {
+    report.put("proved_policies_count", plan.proved)?;
+    let Some(program) = plan.cvc5.clone().or_else(|| on_path("cvc5")) else {
+        return report.missing("prove_s", "cvc5 is not installed");
+    };
+    let begun = Instant::now();
+    let mut command = tokio::process::Command::new(program);
+    let solver = LocalSolver::from_command(command.args(["--lang", "smt"]).kill_on_drop(true))?;
+    match policy.prove_border(tenant, solver).await? {
+        Verdict::Proved { kinds_count } => {
+            report.put("prove_s", begun.elapsed().as_secs_f64())?;
+            report.put("proved_kinds_count", kinds_count)
+        }
+        other => report.missing("prove_s", &format!("{other:?}")),
+    }
+}
+
+fn ask(policy: &Policy, principal: &Principal, resource: &Resource) -> (f64, bool) {
+    let begun = Instant::now();
+    let allowed = std::hint::black_box(policy.permit::<act::WriteSecret>(principal, resource)).is_ok();
+    (begun.elapsed().as_nanos() as f64 / 1e3, allowed)
+}
+
+/// Statements of four kinds, each about things of its own, as a tenant's own tools would write them.
+fn text(count: usize) -> String {
+    let one = |n: usize| match n % 4 {
+        0 => format!(
+            "permit (principal == Ringfence::Service::\"acme/s{n}\", action == Ringfence::Action::\"write-secret\", resource == Ringfence::Secret::\"acme/x{n}\") when {{ principal.role == Ringfence::Role::\"caller\" }};\n"
+        ),
+        1 => format!(
+            "permit (principal, action in [Ringfence::Action::\"write-secret\", Ringfence::Action::\"list-secrets\"], resource == Ringfence::Secret::\"acme/x{n}\");\n"
+        ),
+        2 => format!(
+            "permit (principal == Ringfence::Service::\"acme/s{n}\", action, resource in Ringfence::Tenant::\"acme\") when {{ !principal.elevated }};\n"
+        ),
+        _ => format!(
+            "permit (principal == Ringfence::Service::\"acme/s{n}\", action == Ringfence::Action::\"write-secret\", resource);\nforbid (principal == Ringfence::Service::\"acme/t{n}\", action == Ringfence::Action::\"write-secret\", resource) when {{ principal.elevated }};\n"
+        ),
+    };
+    // The fourth kind is two statements.
+    (0..count * 4 / 5).map(one).collect()
+}
+
+fn question(tenant: &TenantId, number: usize) -> Result<(Principal, Resource)> {
+    let n = number % 7_900;
+    let name = if number % DENIED_EVERY == 0 { format!("nobody{number}") } else { format!("s{n}") };
+    #[expect(clippy::disallowed_methods, reason = "the benchmark plays identity")]
+    let principal = Principal::mint(
+        format!("acme/{name}").parse()?,
+        PrincipalKind::Service,
+        Some(Role::Caller),
+        Some(tenant.clone()),
+        Strength::Secret,
+        None,
+        Timestamp::UNIX_EPOCH,
+    );
+    let thing = if number % DENIED_EVERY == 0 { format!("y{number}") } else { format!("x{n}") };
+    Ok((principal, Resource::Secret { tenant: tenant.clone(), name: thing.parse()? }))
+}
+
+fn percentile(figures: &mut [f64], percent: usize) -> Result<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() * percent / 100).copied().context("there is a figure")
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.is_file())
+}

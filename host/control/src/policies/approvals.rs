@@ -1,0 +1,247 @@
+//! What one principal asked for and another must allow: a policy that may allow more, a role held for a while.
+//!
+//! Must never let who asked allow it, nor act on what was asked after it expired or was overtaken by another change.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use ringfence_audit::{Log, codes};
+use ringfence_core::proof::act;
+use ringfence_core::{Action, ApprovalId, Permit, PrincipalId, Resource, Role, TenantId};
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::text::Change;
+use crate::Control;
+use crate::call::Call;
+use crate::problem::ApiError;
+use crate::wire::{ApprovalView, Page, Problem};
+
+/// LIMIT: most things of one tenant that wait at once.
+const WAITING_COUNT_MAX: usize = 64;
+/// How long something waits, in hours.
+const WAITING_HOURS: i64 = 24;
+
+/// What is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub(super) enum Want {
+    /// A policy text in force.
+    Policy { text: String, note: Option<String>, rolled_back_to: Option<u64>, base_version: u64 },
+    /// Another role for a while.
+    Elevation { role: Role, minutes: u32, reason: String },
+}
+
+/// As it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Approval {
+    pub(super) id: ApprovalId,
+    pub(super) asked_by: PrincipalId,
+    pub(super) at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) want: Want,
+}
+
+/// Lists what waits for somebody to allow it, oldest first.
+#[utoipa::path(get, path = "/tenants/{tenant}/approvals", tag = "policy",
+    responses((status = 200, body = Page<ApprovalView>), (status = "default", body = Problem)))]
+pub async fn list(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<Page<ApprovalView>>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    let waiting = control.waiting(&reached.store).await?;
+    Ok(Json(Page { items: waiting.into_iter().map(view).collect(), cursor: None }))
+}
+
+/// Allows what another asked for; it takes effect at once.
+#[utoipa::path(post, path = "/tenants/{tenant}/approvals/{id}/approve", tag = "policy",
+    responses((status = 200, body = ApprovalView), (status = "default", body = Problem)))]
+pub async fn approve(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, id)): Path<(String, String)>,
+) -> Result<Json<ApprovalView>, ApiError> {
+    let reached = control.reach_tenant::<act::ApproveChange>(&call, &tenant).await?;
+    let (tenant, store) = (reached.tenant, reached.store);
+    let approval = control.find_waiting(&store, &id).await?;
+    if approval.asked_by == *call.principal.id() {
+        return Err(ApiError::new("own-request", "who asked for it cannot allow it")
+            .help("another tenant-admin can: ringfence approval list"));
+    }
+    let log = Log::Tenant(store.clone());
+    let details = json!({ "approval": approval.id, "asked_by": approval.asked_by });
+    control
+        .bracket(&call, &log, reached.permit, codes::APPROVAL_GIVEN, details, async |permit| {
+            // Taken away first, so that two who allow it at the same moment act once.
+            take(&store, &approval).await?;
+            control.carry_out(&tenant, &store, &approval, permit.principal()).await
+        })
+        .await?;
+    Ok(Json(view(approval)))
+}
+
+/// Refuses what another asked for, or withdraws one's own.
+#[utoipa::path(delete, path = "/tenants/{tenant}/approvals/{id}", tag = "policy",
+    responses((status = 204), (status = "default", body = Problem)))]
+pub async fn refuse(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, id)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reached = control.reach_tenant::<act::RequestElevation>(&call, &tenant).await?;
+    let approval = control.find_waiting(&reached.store, &id).await?;
+    let log = Log::Tenant(reached.store.clone());
+    let details = json!({ "approval": approval.id, "asked_by": approval.asked_by });
+    if approval.asked_by == *call.principal.id() {
+        control
+            .bracket(&call, &log, reached.permit, codes::APPROVAL_REFUSED, details, async |_permit| {
+                take(&reached.store, &approval).await
+            })
+            .await?;
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let resource = Resource::Tenant { tenant: reached.tenant };
+    let permit = control.reach::<act::ApproveChange>(&call, resource).await?.permit;
+    control
+        .bracket(&call, &log, permit, codes::APPROVAL_REFUSED, details, async |_permit| {
+            take(&reached.store, &approval).await
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Control {
+    /// Puts what is asked for among what waits.
+    pub(super) async fn ask_approval<A: Action>(
+        &self,
+        call: &Call,
+        log: &Log,
+        store: &TenantStore,
+        permit: Permit<A>,
+        want: Want,
+    ) -> Result<ApprovalView, ApiError> {
+        let now = self.parts.clock.now();
+        let expires_at =
+            now.checked_add(SignedDuration::from_hours(WAITING_HOURS)).map_err(|error| ApiError::host(&error))?;
+        let id = ApprovalId::random(&*self.parts.entropy);
+        let approval = Approval { id, asked_by: call.principal.id().clone(), at: now, expires_at, want };
+        let details = json!({ "approval": approval.id, "wants": words(&approval.want) });
+        self.bracket(call, log, permit, codes::APPROVAL_ASKED, details, async |_permit| {
+            let _one = self.changing.lock().await;
+            if self.waiting(store).await?.len() >= WAITING_COUNT_MAX {
+                let text = format!("{WAITING_COUNT_MAX} requests wait already; allow or refuse some first");
+                return Err(ApiError::new("conflict", text));
+            }
+            store.put_json(&key(&approval.id), &approval).await?;
+            Ok(())
+        })
+        .await?;
+        Ok(view(approval))
+    }
+
+    /// What waits, oldest first; what expired is taken away.
+    async fn waiting(&self, store: &TenantStore) -> Result<Vec<Approval>, ApiError> {
+        let now = self.parts.clock.now();
+        let page = store.scan(&Key::new(["approval"]), None, 2 * WAITING_COUNT_MAX).await?;
+        let mut waiting = Vec::new();
+        for (at, record) in page.records {
+            let approval: Approval = record.json()?;
+            if approval.expires_at <= now {
+                store.delete(&at).await?;
+            } else {
+                waiting.push(approval);
+            }
+        }
+        waiting.sort_by(|a, b| (a.at, a.id.as_str()).cmp(&(b.at, b.id.as_str())));
+        Ok(waiting)
+    }
+
+    async fn find_waiting(&self, store: &TenantStore, id: &str) -> Result<Approval, ApiError> {
+        let id: ApprovalId = id.parse().map_err(|_| ApiError::not_found())?;
+        let found: Option<Approval> = store.get_json(&key(&id)).await?;
+        found.filter(|approval| self.parts.clock.now() < approval.expires_at).ok_or_else(ApiError::not_found)
+    }
+
+    /// Whether somebody else could allow what a tenant-admin asks for. Who may not see the keys cannot know, so for them
+    /// there is.
+    pub(super) async fn has_another_admin(&self, call: &Call, tenant: &TenantId) -> Result<bool, ApiError> {
+        let resource = Resource::Tenant { tenant: tenant.clone() };
+        let Ok(permit) = self.parts.policy.permit::<act::ListTokens>(&call.principal, &resource) else {
+            return Ok(true);
+        };
+        let now = self.parts.clock.now();
+        let keys = self.parts.identity.list_keys(permit, Some(tenant)).await?;
+        let other = |key: &ringfence_identity::KeyRecord| {
+            key.is_live(now) && key.role == Role::TenantAdmin && key.principal != *call.principal.id()
+        };
+        Ok(keys.iter().any(other))
+    }
+
+    async fn carry_out(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        approval: &Approval,
+        by: &PrincipalId,
+    ) -> Result<(), ApiError> {
+        match approval.want.clone() {
+            Want::Policy { text, note, rolled_back_to, base_version } => {
+                let asked_by = approval.asked_by.clone();
+                let change =
+                    Change { text, note, by: asked_by, approved_by: Some(by.clone()), rolled_back_to, base_version };
+                self.activate(tenant, store, change).await.map(drop)
+            }
+            Want::Elevation { role, minutes, reason } => {
+                self.elevate(tenant, store, approval, by, (role, minutes, reason)).await
+            }
+        }
+    }
+}
+
+/// Takes a request away; fails when somebody else did.
+async fn take(store: &TenantStore, approval: &Approval) -> Result<(), ApiError> {
+    let at = key(&approval.id);
+    let record = store.get(&at).await?.ok_or_else(ApiError::not_found)?;
+    match store.batch(vec![Op::delete(at.clone())], vec![Precondition::Revision(at, record.revision)]).await {
+        Err(StoreError::Conflict { .. }) => Err(ApiError::not_found()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+fn words(want: &Want) -> String {
+    match want {
+        Want::Policy { base_version, rolled_back_to: Some(target), .. } => {
+            format!("the policy rolled back from version {base_version} to {target}")
+        }
+        Want::Policy { base_version, .. } => format!("another policy in the place of version {base_version}"),
+        Want::Elevation { role, minutes, reason } => format!("the role {role} for {minutes} minutes: {reason}"),
+    }
+}
+
+fn view(approval: Approval) -> ApprovalView {
+    let (kind, wants) = match &approval.want {
+        Want::Policy { .. } => ("policy", words(&approval.want)),
+        Want::Elevation { .. } => ("elevation", words(&approval.want)),
+    };
+    let text = match approval.want {
+        Want::Policy { text, .. } => Some(text),
+        Want::Elevation { .. } => None,
+    };
+    ApprovalView {
+        id: approval.id.to_string(),
+        kind: kind.to_owned(),
+        wants,
+        asked_by: approval.asked_by.to_string(),
+        at: approval.at.to_string(),
+        expires_at: approval.expires_at.to_string(),
+        text,
+    }
+}
+
+fn key(id: &ApprovalId) -> Key {
+    Key::new(["approval", id.as_str()])
+}

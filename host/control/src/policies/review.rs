@@ -1,0 +1,145 @@
+//! A candidate, tried on what the tenant was asked lately. The questions are kept in the tenant's own store, sealed.
+//!
+//! Must never keep more than a window, nor hold a thread of the listeners while it asks.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ringfence_core::TenantId;
+use ringfence_core::limits::POLICY_RECENT_COUNT_MAX;
+use ringfence_policy::{Asked, Differences, Review};
+use ringfence_store::{Key, TenantStore};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::Control;
+use crate::problem::ApiError;
+use crate::wire::{AskedView, DifferencesView, FindingView, ReviewView};
+
+/// How often what was asked is kept.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
+/// Longest wait for a turn to review.
+const TURN_MS_MAX: u64 = 10_000;
+
+/// The questions of late.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// Newest first.
+    pub(crate) questions: Vec<Question>,
+    /// Distinct questions that found no room.
+    pub(crate) left_out_count: u64,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Question {
+    pub(crate) asked: Asked,
+    pub(crate) last_at: Timestamp,
+}
+
+impl Control {
+    /// Keeps what tenants are asked, until the host stops: what a changed policy is tried on survives a restart.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let stopping = tokio::select! {
+                () = tokio::time::sleep(KEEP_EVERY) => false,
+                _ = stop.wait_for(|stopping| *stopping) => true,
+            };
+            for record in self.parts.tenants.list().await.unwrap_or_default() {
+                let Some(store) = self.parts.tenants.open_tenant(&record.id) else { continue };
+                if let Err(error) = self.window(&record.id, &store).await {
+                    tracing::warn!(tenant = %record.id, ?error, "what a tenant was asked is not kept");
+                }
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// The questions of late, this moment's included.
+    pub(crate) async fn window(&self, tenant: &TenantId, store: &TenantStore) -> Result<Window, ApiError> {
+        let _one = self.keeping.lock().await;
+        let mut window: Window = store.get_json(&key()).await?.unwrap_or_default();
+        let taken = self.parts.policy.take_asked(tenant).unwrap_or_default();
+        if taken.asked.is_empty() && taken.left_out_count == 0 {
+            return Ok(window);
+        }
+        merge(&mut window, taken.asked, self.parts.clock.now());
+        window.left_out_count = taken.left_out_count;
+        store.put_json(&key(), &window).await?;
+        Ok(window)
+    }
+
+    /// Everything that is known of a candidate.
+    pub(crate) async fn review(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        text: &str,
+    ) -> Result<(Review, ReviewView), ApiError> {
+        let window = self.window(tenant, store).await?;
+        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), self.reviewing.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(ApiError::new("overloaded", "other policies are being reviewed; try again"));
+        };
+        let (policy, tenant, text) = (self.parts.policy.clone(), tenant.clone(), text.to_owned());
+        let asked: Vec<Asked> = window.questions.into_iter().map(|question| question.asked).collect();
+        let review = tokio::task::spawn_blocking(move || policy.review(&tenant, &text, &asked))
+            .await
+            .map_err(|error| ApiError::host(&error))??;
+        let view = ReviewView {
+            policies_count: review.analysis.policies.len(),
+            findings: review
+                .analysis
+                .findings
+                .iter()
+                .map(|finding| FindingView { kind: crate::host::word(&finding.kind), text: finding.text.clone() })
+                .collect(),
+            questions_count: review.replay.questions_count,
+            left_out_count: window.left_out_count,
+            newly_allowed: differences(&review.replay.newly_allowed),
+            newly_denied: differences(&review.replay.newly_denied),
+            only_narrows: review.only_narrows,
+        };
+        Ok((review, view))
+    }
+}
+
+/// Differences as they are told.
+pub(super) fn differences(side: &Differences) -> DifferencesView {
+    let example = |asked: &Asked| AskedView {
+        principal: asked.principal.to_string(),
+        role: asked.role.map(|role| role.to_string()),
+        action: asked.action.clone(),
+        resource: asked.resource.to_string(),
+    };
+    DifferencesView {
+        questions_count: side.questions_count,
+        askings_count: side.askings_count,
+        examples: side.examples.iter().map(example).collect(),
+    }
+}
+
+/// Adds what was asked now; the questions not asked for longest go first when there is no room.
+fn merge(window: &mut Window, asked: Vec<Asked>, now: Timestamp) {
+    let mut known: HashMap<String, Question> =
+        window.questions.drain(..).map(|question| (question.asked.key(), question)).collect();
+    for mut one in asked {
+        let key = one.key();
+        if let Some(before) = known.get(&key) {
+            one.allowed_count += before.asked.allowed_count;
+            one.denied_count += before.asked.denied_count;
+        }
+        known.insert(key, Question { asked: one, last_at: now });
+    }
+    let mut questions: Vec<(String, Question)> = known.into_iter().collect();
+    questions.sort_by(|(a_key, a), (b_key, b)| (b.last_at, a_key).cmp(&(a.last_at, b_key)));
+    questions.truncate(POLICY_RECENT_COUNT_MAX);
+    window.questions = questions.into_iter().map(|(_, question)| question).collect();
+}
+
+fn key() -> Key {
+    Key::new(["policy-asked"])
+}

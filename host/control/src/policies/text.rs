@@ -1,0 +1,321 @@
+//! The tenant's own policy: read, review, replace, roll back, and its versions. The platform's boundary and the
+//! operator's ceiling stand above it, whatever it says.
+//!
+//! Must never bring a text in force that allows more without a second pair of eyes, where there is one.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
+use ringfence_audit::{Log, codes};
+use ringfence_core::proof::act;
+use ringfence_core::{PrincipalId, TenantId};
+use ringfence_policy::Review;
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::approvals::Want;
+use super::checked_words;
+use crate::Control;
+use crate::call::{Call, Reached};
+use crate::extract::{JsonBody, PolicyBody};
+use crate::problem::ApiError;
+use crate::wire::{
+    Page, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, Problem, ReviewView,
+};
+
+/// Versions kept with their texts; older ones go.
+const VERSIONS_KEPT_COUNT_MAX: u64 = 100;
+
+/// The policy in force, as it is stored.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) text: String,
+    pub(crate) version: u64,
+}
+
+/// One version, as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Version {
+    version: u64,
+    text: String,
+    by: PrincipalId,
+    approved_by: Option<PrincipalId>,
+    at: Timestamp,
+    note: Option<String>,
+    rolled_back_to: Option<u64>,
+}
+
+/// A text on its way into force.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) text: String,
+    pub(super) note: Option<String>,
+    pub(super) by: PrincipalId,
+    pub(super) approved_by: Option<PrincipalId>,
+    pub(super) rolled_back_to: Option<u64>,
+    /// The version it was written against.
+    pub(super) base_version: u64,
+}
+
+/// Reads the tenant's policy.
+#[utoipa::path(get, path = "/tenants/{tenant}/policy", tag = "policy",
+    responses((status = 200, body = PolicyView), (status = "default", body = Problem)))]
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Response, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    let stored = stored(&reached.store).await?.unwrap_or_default();
+    let tag = etag(stored.version);
+    Ok(([(header::ETAG, tag)], Json(PolicyView { text: stored.text, version: stored.version })).into_response())
+}
+
+/// Reviews a policy, and with `mode` `shadow` or `active` uses it: active, the next decision follows it, unless it may
+/// allow more and another tenant-admin must agree (202). With `If-Match`, only when nobody changed it since.
+#[utoipa::path(put, path = "/tenants/{tenant}/policy", tag = "policy", request_body = PolicyText,
+    responses((status = 200, body = PolicyOutcome), (status = 202, body = PolicyOutcome), (status = "default", body = Problem)))]
+pub async fn write(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    PolicyBody(asked): PolicyBody<PolicyText>,
+) -> Result<Response, ApiError> {
+    let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
+    let note = asked.note.map(|note| checked_words(note, "note")).transpose()?;
+    let current = stored(&reached.store).await?.unwrap_or_default();
+    let wanted = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok());
+    if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(current.version)) {
+        return Err(changed());
+    }
+    let (review, view) = control.review(&reached.tenant, &reached.store, &asked.text).await?;
+    match asked.mode {
+        PolicyMode::Draft => Ok(answer(StatusCode::OK, outcome("draft", current.version, view))),
+        PolicyMode::Shadow => {
+            control.start_shadow(&call, reached, asked.text).await?;
+            Ok(answer(StatusCode::OK, outcome("shadow", current.version, view)))
+        }
+        PolicyMode::Active => {
+            let change = Change {
+                text: asked.text,
+                note,
+                by: call.principal.id().clone(),
+                approved_by: None,
+                rolled_back_to: None,
+                base_version: current.version,
+            };
+            control.propose(&call, reached, change, (review, view)).await
+        }
+    }
+}
+
+/// Brings back an earlier version's text, as a new version. It is reviewed like any other text.
+#[utoipa::path(post, path = "/tenants/{tenant}/policy/rollback", tag = "policy", request_body = PolicyRollback,
+    responses((status = 200, body = PolicyOutcome), (status = 202, body = PolicyOutcome), (status = "default", body = Problem)))]
+pub async fn rollback(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    JsonBody(asked): JsonBody<PolicyRollback>,
+) -> Result<Response, ApiError> {
+    let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
+    let current = stored(&reached.store).await?.unwrap_or_default();
+    let gone = || ApiError::new("nothing-to-roll-back", "there is no such earlier version of the policy");
+    let target = asked.version.or(current.version.checked_sub(1)).ok_or_else(gone)?;
+    let text = match reached.store.get_json::<Version>(&version_key(target)).await? {
+        Some(version) if target < current.version => version.text,
+        // Before the first version there was no policy.
+        None if target == 0 && current.version > 0 => String::new(),
+        _ => return Err(gone()),
+    };
+    let review = control.review(&reached.tenant, &reached.store, &text).await?;
+    let change = Change {
+        text,
+        note: None,
+        by: call.principal.id().clone(),
+        approved_by: None,
+        rolled_back_to: Some(target),
+        base_version: current.version,
+    };
+    control.propose(&call, reached, change, review).await
+}
+
+/// Lists the versions of the policy, newest first.
+#[utoipa::path(get, path = "/tenants/{tenant}/policy/versions", tag = "policy",
+    responses((status = 200, body = Page<PolicyVersionView>), (status = "default", body = Problem)))]
+pub async fn versions(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<Page<PolicyVersionView>>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    let limit = usize::try_from(VERSIONS_KEPT_COUNT_MAX).unwrap_or(usize::MAX);
+    let page = reached.store.scan_back(&Key::new(["policy-version"]), None, limit).await?;
+    let items =
+        page.records.iter().map(|(_, record)| record.json::<Version>().map(|version| view(version, Text::Left)));
+    Ok(Json(Page { items: items.collect::<Result<_, _>>()?, cursor: None }))
+}
+
+/// Reads one version of the policy.
+#[utoipa::path(get, path = "/tenants/{tenant}/policy/versions/{version}", tag = "policy",
+    responses((status = 200, body = PolicyVersionView), (status = "default", body = Problem)))]
+pub async fn version(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, version)): Path<(String, String)>,
+) -> Result<Json<PolicyVersionView>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    let number: u64 = version.parse().map_err(|_| ApiError::not_found())?;
+    let found = reached.store.get_json::<Version>(&version_key(number)).await?.ok_or_else(ApiError::not_found)?;
+    Ok(Json(view(found, Text::Shown)))
+}
+
+/// The stored policy of a tenant.
+pub(crate) async fn stored(store: &TenantStore) -> Result<Option<Stored>, StoreError> {
+    store.get_json::<Stored>(&key()).await
+}
+
+impl Control {
+    /// Brings a reviewed text in force, or has it wait for another tenant-admin.
+    async fn propose(
+        &self,
+        call: &Call,
+        reached: Reached<act::WritePolicy>,
+        change: Change,
+        (review, view): (Review, ReviewView),
+    ) -> Result<Response, ApiError> {
+        let Reached { tenant, store, permit } = reached;
+        let log = Log::Tenant(store.clone());
+        let base = change.base_version;
+        let Some(why) = self.four_eyes(call, &tenant, &change.text, &review).await? else {
+            let details = json!({ "version": base + 1, "rolled_back_to": change.rolled_back_to });
+            let version = self
+                .bracket(call, &log, permit, codes::POLICY_WRITTEN, details, async |_permit| {
+                    self.activate(&tenant, &store, change).await
+                })
+                .await?;
+            return Ok(answer(StatusCode::OK, outcome("active", version, view)));
+        };
+        let want = Want::Policy {
+            text: change.text,
+            note: change.note,
+            rolled_back_to: change.rolled_back_to,
+            base_version: base,
+        };
+        let approval = self.ask_approval(call, &log, &store, permit, want).await?;
+        let waiting =
+            PolicyOutcome { four_eyes: Some(why), approval: Some(approval), ..outcome("pending", base, view) };
+        Ok(answer(StatusCode::ACCEPTED, waiting))
+    }
+
+    /// Why another must allow a text, if so: it may allow more, and there is another tenant-admin to ask.
+    async fn four_eyes(
+        &self,
+        call: &Call,
+        tenant: &TenantId,
+        text: &str,
+        review: &Review,
+    ) -> Result<Option<String>, ApiError> {
+        if review.only_narrows || !self.has_another_admin(call, tenant).await? {
+            return Ok(None);
+        }
+        let count = review.replay.newly_allowed.questions_count;
+        // What the text does not show the solver may, where there is one.
+        if count == 0 && self.is_proved_to_narrow(tenant, text).await? {
+            return Ok(None);
+        }
+        Ok(Some(match count {
+            0 => "its text does not show that it allows nothing new".to_owned(),
+            _ => format!("it allows {count} of the questions of late that were denied"),
+        }))
+    }
+
+    /// Writes a text as the next version and puts it in force.
+    pub(super) async fn activate(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        change: Change,
+    ) -> Result<u64, ApiError> {
+        let _one = self.changing.lock().await;
+        let current = store.get(&key()).await?;
+        let (before, condition) = match &current {
+            None => (Stored::default(), Precondition::Absent(key())),
+            Some(record) => (record.json::<Stored>()?, Precondition::Revision(key(), record.revision)),
+        };
+        if before.version != change.base_version {
+            return Err(changed());
+        }
+        let next = Stored { text: change.text, version: before.version + 1 };
+        let version = Version {
+            version: next.version,
+            text: next.text.clone(),
+            by: change.by,
+            approved_by: change.approved_by,
+            at: self.parts.clock.now(),
+            note: change.note,
+            rolled_back_to: change.rolled_back_to,
+        };
+        let mut ops = vec![Op::put_json(key(), &next)?, Op::put_json(version_key(next.version), &version)?];
+        if let Some(old) = next.version.checked_sub(VERSIONS_KEPT_COUNT_MAX) {
+            ops.push(Op::delete(version_key(old)));
+        }
+        match store.batch(ops, vec![condition]).await {
+            Err(StoreError::Conflict { .. }) => return Err(changed()),
+            other => other?,
+        };
+        let (policy, tenant) = (self.parts.policy.clone(), tenant.clone());
+        // Checking a long text takes a while; the listeners' threads must not.
+        tokio::task::spawn_blocking(move || policy.set_tenant_policy(&tenant, &next.text))
+            .await
+            .map_err(|error| ApiError::host(&error))??;
+        Ok(version.version)
+    }
+}
+
+/// Whether a version's text is part of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Shown,
+    Left,
+}
+
+fn view(version: Version, text: Text) -> PolicyVersionView {
+    PolicyVersionView {
+        version: version.version,
+        by: version.by.to_string(),
+        approved_by: version.approved_by.map(|by| by.to_string()),
+        at: version.at.to_string(),
+        note: version.note,
+        rolled_back_to: version.rolled_back_to,
+        text: (text == Text::Shown).then_some(version.text),
+    }
+}
+
+fn outcome(state: &str, version: u64, review: ReviewView) -> PolicyOutcome {
+    PolicyOutcome { state: state.to_owned(), version, review, four_eyes: None, approval: None }
+}
+
+fn answer(status: StatusCode, outcome: PolicyOutcome) -> Response {
+    (status, [(header::ETAG, etag(outcome.version))], Json(outcome)).into_response()
+}
+
+fn changed() -> ApiError {
+    ApiError::new("precondition-failed", "the policy was changed since you read it")
+}
+
+fn etag(version: u64) -> String {
+    format!("\"{version}\"")
+}
+
+fn key() -> Key {
+    Key::new(["policy"])
+}
+
+fn version_key(version: u64) -> Key {
+    Key::new(["policy-version"]).number(version)
+}

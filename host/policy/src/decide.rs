@@ -1,0 +1,237 @@
+//! From a question to a ruling: the platform's policies, the ceiling and the tenant's own, each by its slice.
+//!
+//! Must never say yes when anything failed, nor let a candidate in the shadow decide.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+#[cfg(test)]
+use cedar_policy::{Decision, PolicySet};
+use ringfence_core::limits::POLICY_CACHED_COUNT_MAX;
+use ringfence_core::{Clock, Entropy, Role, TenantId};
+
+use crate::decision::{Effect, Outcome, PolicyReason, Ruling, Visibility};
+use crate::elevation::Elevation;
+use crate::question::{Question, Translated};
+use crate::recent::Recent;
+use crate::shadow::Shadow;
+use crate::tenant::{self, Checker, Rules};
+use crate::{PolicyVersion, Standing, TenantFacts, explain, guard};
+
+/// What all clones of [`crate::Policy`] share.
+pub(crate) struct Shared {
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) checker: Checker,
+    pub(crate) tenants: RwLock<HashMap<TenantId, Arc<TenantState>>>,
+    pub(crate) version: AtomicU64,
+    /// Answers that hold while the version they came from does. INVARIANT: an answer depends on the question and on
+    /// the state of the resource's tenant alone; what time changes (a role held for a while) is part of the question.
+    pub(crate) cache: RwLock<HashMap<Question, Arc<Ruling>>>,
+}
+
+/// A tenant as decisions see it. Replaced as a whole, with a new version.
+#[derive(Clone)]
+pub(crate) struct TenantState {
+    pub(crate) facts: TenantFacts,
+    pub(crate) text: Arc<str>,
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) ceiling_text: Arc<str>,
+    pub(crate) ceiling: Arc<Rules>,
+    pub(crate) shadow: Option<Arc<Shadow>>,
+    pub(crate) elevations: Arc<[Elevation]>,
+    pub(crate) recent: Arc<Recent>,
+    pub(crate) version: PolicyVersion,
+}
+
+/// What a question is held against, beside the platform's policies.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) standing: Standing,
+    pub(crate) ceiling: Option<&'a Rules>,
+    pub(crate) own: Option<&'a Rules>,
+}
+
+/// What the policies alone answered.
+pub(crate) struct Answer {
+    pub(crate) outcome: Outcome,
+    pub(crate) determining: Vec<PolicyReason>,
+    pub(crate) errors: Vec<String>,
+}
+
+impl TenantState {
+    /// A tenant's policies neither help nor hinder operators: a tenant must not be able to forbid its suspension.
+    pub(crate) fn view(&self, role: Option<Role>) -> View<'_> {
+        let standing = self.facts.suspended;
+        match role {
+            Some(Role::Operator) => View { standing, ceiling: None, own: None },
+            _ => View { standing, ceiling: Some(&self.ceiling), own: Some(&self.rules) },
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantState>> {
+        self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// The ruling on a question: from the cache while it holds, else from the policies.
+    pub(crate) fn rule(&self, question: &Question) -> Arc<Ruling> {
+        let state = question.resource.tenant().map(|tenant| self.tenant(tenant));
+        let own = question.who.tenant.as_ref();
+        let stranger = own.is_some_and(|own| question.resource.tenant() != Some(own) && self.tenant(own).is_none());
+        let exists = !matches!(state, Some(None));
+        let state = state.flatten();
+        let version = state.as_ref().map_or(0, |state| state.version);
+        let hidden = !exists || stranger || question.crosses_tenants();
+        if !hidden {
+            let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(ruling) = cache.get(question).filter(|ruling| ruling.version == version)
+                && counted(ruling, state.as_deref())
+            {
+                return ruling.clone();
+            }
+        }
+        let mut ruling = self.decide(question, state.as_deref(), hidden);
+        if let Some(state) = state.as_deref().filter(|_| !hidden && question.who.role != Some(Role::Operator)) {
+            self.observe(question, state, &mut ruling);
+        }
+        let ruling = Arc::new(ruling);
+        // SECURITY: what must stay hidden is worked out each time, so that a thing of another tenant and a thing that
+        // does not exist take the same time.
+        if !hidden {
+            let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+            // LIMIT: emptied when full; the answers are cheap enough to be found again.
+            if cache.len() >= POLICY_CACHED_COUNT_MAX {
+                cache.clear();
+            }
+            cache.insert(question.clone(), ruling.clone());
+        }
+        ruling
+    }
+
+    fn decide(&self, question: &Question, state: Option<&TenantState>, hidden: bool) -> Ruling {
+        let view = |role| match state {
+            Some(state) => state.view(role),
+            None => View { standing: Standing::Active, ceiling: None, own: None },
+        };
+        let mut answer = self.ask(question, view(question.who.role));
+        if answer.outcome == Outcome::Allow
+            && (hidden || !guard::may_ever(&question.who, question.action, &question.resource))
+        {
+            // Cedar said yes where there is no way to: the second wall holds, and the record shows that the first did not.
+            if !hidden {
+                answer.errors.push("the platform's boundary forbids what a policy allowed".to_owned());
+            }
+            answer.outcome = Outcome::Deny;
+        }
+        let mut ruling = Ruling {
+            outcome: answer.outcome,
+            visible: if hidden { Visibility::Hidden } else { Visibility::Explained },
+            tenant: state.and(question.resource.tenant()).cloned(),
+            determining: answer.determining,
+            errors: answer.errors,
+            closest: None,
+            help: String::new(),
+            version: state.map_or(0, |state| state.version),
+            counts: None,
+            shadow: None,
+        };
+        if hidden {
+            "for this principal the thing does not exist; check the name and the tenant".clone_into(&mut ruling.help);
+        } else if ruling.outcome == Outcome::Deny {
+            let closest = explain::alternatives(question)
+                .into_iter()
+                .find(|(role, other)| self.allows(other, view(Some(*role))))
+                .map(|(role, _)| role);
+            ruling.help = explain::help(question, &ruling.determining, &ruling.errors, closest);
+            ruling.closest = closest.map(|role| format!("role {role} may {}", question.action));
+        }
+        ruling
+    }
+
+    /// Registers a fresh ruling with what the tenant was asked lately, and asks the candidate in the shadow beside it.
+    fn observe(&self, question: &Question, state: &TenantState, ruling: &mut Ruling) {
+        ruling.counts = state.recent.register(question);
+        if let Some(shadow) = &state.shadow {
+            let view = View { own: Some(&shadow.rules), ..state.view(question.who.role) };
+            let would = if self.allows(question, view) { Outcome::Allow } else { Outcome::Deny };
+            if would != ruling.outcome {
+                shadow.example(question, would);
+                ruling.shadow = Some(would);
+            }
+        }
+        counted(ruling, Some(state));
+    }
+
+    /// Whether both walls let a question through.
+    pub(crate) fn allows(&self, question: &Question, view: View<'_>) -> bool {
+        self.ask(question, view).outcome == Outcome::Allow
+            && guard::may_ever(&question.who, question.action, &question.resource)
+    }
+
+    /// Asks Cedar. SECURITY: yes only when nothing failed: Cedar skips a policy that fails to evaluate, even a forbid.
+    pub(crate) fn ask(&self, question: &Question, view: View<'_>) -> Answer {
+        match question.translate(&self.checker.words, view.standing) {
+            Ok(translated) => self.checker.ask(&translated, [view.ceiling, view.own]),
+            Err(error) => Answer { outcome: Outcome::Deny, determining: Vec::new(), errors: vec![error] },
+        }
+    }
+}
+
+impl Checker {
+    /// Asks the slices of the platform's policies and of `others`, and puts their answers together: a forbid anywhere
+    /// or a failure anywhere is a no, else a permit anywhere is a yes.
+    pub(crate) fn ask(&self, asked: &Translated, others: [Option<&Rules>; 2]) -> Answer {
+        let indexes = std::iter::once(&self.platform).chain(others.into_iter().flatten().map(|rules| &rules.index));
+        let (mut permits, mut forbids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for set in indexes.flat_map(|index| index.slices(&asked.place)) {
+            let response = self.authorizer.is_authorized(&asked.request, set, &asked.entities);
+            errors.extend(response.diagnostics().errors().map(ToString::to_string));
+            for policy in response.diagnostics().reason().filter_map(|id| set.policy(id)) {
+                let side = if tenant::effect_of(policy) == Effect::Forbid { &mut forbids } else { &mut permits };
+                side.push(policy);
+            }
+        }
+        let allowed = forbids.is_empty() && errors.is_empty() && !permits.is_empty();
+        let decisive = if forbids.is_empty() { permits } else { forbids };
+        // A yes is not explained to anybody, so its reasons are not spelt out.
+        let mut determining: Vec<PolicyReason> =
+            if allowed { Vec::new() } else { decisive.into_iter().map(reason).collect() };
+        determining.sort_by(|a, b| a.id.cmp(&b.id));
+        Answer { outcome: if allowed { Outcome::Allow } else { Outcome::Deny }, determining, errors }
+    }
+
+    /// Asks one set, whole: what [`Checker::ask`] must be equal to.
+    #[cfg(test)]
+    pub(crate) fn ask_all(&self, asked: &Translated, set: &PolicySet) -> Answer {
+        let response = self.authorizer.is_authorized(&asked.request, set, &asked.entities);
+        let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+        let allowed = response.decision() == Decision::Allow && errors.is_empty();
+        let reasons = response.diagnostics().reason().filter_map(|id| set.policy(id)).map(reason);
+        let mut determining: Vec<PolicyReason> = if allowed { Vec::new() } else { reasons.collect() };
+        determining.sort_by(|a, b| a.id.cmp(&b.id));
+        Answer { outcome: if allowed { Outcome::Allow } else { Outcome::Deny }, determining, errors }
+    }
+}
+
+fn reason(policy: &cedar_policy::Policy) -> PolicyReason {
+    PolicyReason {
+        id: tenant::display_id(policy),
+        description: tenant::describe(policy),
+        effect: tenant::effect_of(policy),
+    }
+}
+
+/// Counts one asking; false when the question must be registered anew.
+fn counted(ruling: &Ruling, state: Option<&TenantState>) -> bool {
+    if ruling.counts.as_ref().is_some_and(|counts| !counts.count(ruling.outcome)) {
+        return false;
+    }
+    // Operators are not asked about under a tenant's policies, and have no counts.
+    if let (Some(_), Some(shadow)) = (&ruling.counts, state.and_then(|state| state.shadow.as_ref())) {
+        shadow.count(ruling.shadow);
+    }
+    true
+}

@@ -1,0 +1,147 @@
+//! The questions a tenant was asked lately, each once with how often: what a changed policy is tried on.
+//!
+//! Must never cost the walks more than an addition for a question that is known, nor grow without end. Has no time:
+//! whoever takes the questions out and keeps them has a clock.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ringfence_core::limits::POLICY_RECENT_COUNT_MAX;
+use ringfence_core::proof::act;
+use ringfence_core::{PrincipalId, PrincipalKind, Resource, Role, TenantId};
+use serde::{Deserialize, Serialize};
+
+use crate::decision::Outcome;
+use crate::question::{Question, Who};
+
+/// One question as it was asked, enough to ask it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who asked.
+    pub principal: PrincipalId,
+    /// What sort of thing that is.
+    pub kind: PrincipalKind,
+    /// In which role; none for anonymous callers.
+    pub role: Option<Role>,
+    /// Of which tenant; none for anonymous callers.
+    pub tenant: Option<TenantId>,
+    /// Its own role, when it acted in another for a time.
+    pub elevated_from: Option<Role>,
+    /// The action's word.
+    pub action: String,
+    /// For what.
+    pub resource: Resource,
+    /// How often it was allowed.
+    pub allowed_count: u64,
+    /// How often it was denied.
+    pub denied_count: u64,
+}
+
+/// What was asked since it was last taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// Each question once.
+    pub asked: Vec<Asked>,
+    /// Distinct questions that found no room.
+    pub left_out_count: u64,
+}
+
+/// How often one question was asked.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    allowed: AtomicU64,
+    denied: AtomicU64,
+    /// Taken out: whoever still holds it must register the question anew.
+    closed: AtomicBool,
+}
+
+/// What a tenant was asked lately.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    asked: Mutex<HashMap<Question, Arc<Counts>>>,
+    left_out: AtomicU64,
+}
+
+impl Counts {
+    /// Counts one asking; false when it was taken out meanwhile and does not count any more.
+    pub(crate) fn count(&self, outcome: Outcome) -> bool {
+        if self.closed.load(Ordering::Relaxed) {
+            return false;
+        }
+        match outcome {
+            Outcome::Allow => self.allowed.fetch_add(1, Ordering::Relaxed),
+            Outcome::Deny => self.denied.fetch_add(1, Ordering::Relaxed),
+        };
+        true
+    }
+}
+
+impl Recent {
+    /// The counts of a question, made when it is new; none when there is no room.
+    pub(crate) fn register(&self, question: &Question) -> Option<Arc<Counts>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counts) = asked.get(question) {
+            return Some(counts.clone());
+        }
+        if asked.len() >= POLICY_RECENT_COUNT_MAX {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(asked.entry(question.clone()).or_default().clone())
+    }
+
+    /// Everything since the last time.
+    pub(crate) fn take(&self) -> Taken {
+        let all = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        let asked = all.into_iter().map(|(question, counts)| {
+            counts.closed.store(true, Ordering::Relaxed);
+            let (allowed, denied) = (counts.allowed.load(Ordering::Relaxed), counts.denied.load(Ordering::Relaxed));
+            Asked::of(&question, allowed, denied)
+        });
+        Taken { asked: asked.collect(), left_out_count: self.left_out.swap(0, Ordering::Relaxed) }
+    }
+}
+
+impl Asked {
+    pub(crate) fn of(question: &Question, allowed_count: u64, denied_count: u64) -> Self {
+        Self {
+            principal: question.who.id.clone(),
+            kind: question.who.kind,
+            role: question.who.role,
+            tenant: question.who.tenant.clone(),
+            elevated_from: question.who.elevated_from,
+            action: question.action.to_owned(),
+            resource: question.resource.clone(),
+            allowed_count,
+            denied_count,
+        }
+    }
+
+    /// The same for the same question, however often it was asked.
+    pub fn key(&self) -> String {
+        let role = |role: Option<Role>| role.map_or("-", Role::as_str);
+        format!(
+            "{} {:?} {} {} {} {}",
+            self.principal,
+            self.kind,
+            role(self.role),
+            role(self.elevated_from),
+            self.action,
+            self.resource
+        )
+    }
+
+    /// The question; none for an action that is no more.
+    pub(crate) fn question(&self) -> Option<Question> {
+        let action = act::ACTIONS.iter().find(|word| **word == self.action)?;
+        let who = Who {
+            id: self.principal.clone(),
+            kind: self.kind,
+            role: self.role,
+            tenant: self.tenant.clone(),
+            elevated_from: self.elevated_from,
+        };
+        Some(Question { who, action, resource: self.resource.clone() })
+    }
+}

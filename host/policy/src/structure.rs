@@ -1,0 +1,144 @@
+//! What can be seen of a policy text without asking it anything: permits without a condition, policies that never apply.
+//!
+//! Must never decide; what it finds is told to whoever changes a policy.
+
+use std::collections::BTreeSet;
+
+use cedar_policy::{
+    ActionConstraint, Effect, EntityTypeName, EntityUid, Policy as CedarPolicy, PrincipalConstraint, ResourceConstraint,
+};
+
+use crate::decision::{Finding, FindingKind};
+use crate::guard;
+use crate::tenant::display_id;
+
+/// LIMIT: most unconditional forbids that every permit is compared with.
+const FORBIDS_COMPARED_COUNT_MAX: usize = 64;
+/// Parts of Cedar's JSON form that can fail when they are evaluated.
+const CAN_FAIL: [&str; 8] =
+    ["\"+\":", "\"-\":", "\"*\":", "\"neg\":", "\"decimal\":", "\"ip\":", "\"datetime\":", "\"duration\":"];
+
+/// One side of a scope.
+#[derive(PartialEq, Eq)]
+enum Side {
+    Any,
+    Type(EntityTypeName),
+    Entity(EntityUid),
+}
+
+struct Scope {
+    principal: Side,
+    /// None for every action.
+    actions: Option<BTreeSet<EntityUid>>,
+    resource: Side,
+}
+
+/// Everything that is found.
+pub(crate) fn findings(policies: &[CedarPolicy]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let forbids: Vec<(Scope, &CedarPolicy)> = policies
+        .iter()
+        .filter(|policy| policy.effect() == Effect::Forbid && !policy.has_non_scope_constraint())
+        .take(FORBIDS_COMPARED_COUNT_MAX)
+        .map(|policy| (scope(policy), policy))
+        .collect();
+    let mut seen = BTreeSet::new();
+    for policy in policies {
+        let (id, scope) = (display_id(policy), scope(policy));
+        if !seen.insert(bare(policy)) {
+            findings.push(unreachable(format!("`{id}` says what another statement says already")));
+        }
+        if policy.effect() == Effect::Forbid {
+            continue;
+        }
+        let open = scope.principal == Side::Any && scope.actions.is_none() && scope.resource == Side::Any;
+        if open && !policy.has_non_scope_constraint() {
+            let text = format!("`{id}` allows everything that the boundary lets anyone of the tenant do");
+            findings.push(Finding { kind: FindingKind::AllowAll, text });
+        }
+        if scope.actions.as_ref().is_some_and(|actions| actions.iter().all(is_the_platforms)) {
+            findings.push(unreachable(format!("`{id}` permits what only operators may ever do")));
+        } else if let Some((_, forbid)) = forbids.iter().find(|(forbid, _)| covers(forbid, &scope)) {
+            let by = display_id(forbid);
+            findings.push(unreachable(format!("`{id}` never applies: `{by}` forbids all of what it permits")));
+        }
+    }
+    findings
+}
+
+/// Whether `new` allows nothing that `old` did not, as far as the texts alone can show it: no permit was added, no
+/// forbid taken away, and nothing was taken away that denied by failing.
+pub(crate) fn only_narrows(old: &[CedarPolicy], new: &[CedarPolicy]) -> bool {
+    let set = |policies: &[CedarPolicy], effect: Effect| -> BTreeSet<String> {
+        policies.iter().filter(|policy| policy.effect() == effect).map(bare).collect()
+    };
+    let (old_permits, new_permits) = (set(old, Effect::Permit), set(new, Effect::Permit));
+    set(old, Effect::Forbid).is_subset(&set(new, Effect::Forbid))
+        && new_permits.is_subset(&old_permits)
+        && !old_permits.difference(&new_permits).any(|gone| CAN_FAIL.iter().any(|part| gone.contains(part)))
+}
+
+/// A policy in one form, without its annotations. One that has no such form is equal to no other.
+fn bare(policy: &CedarPolicy) -> String {
+    match policy.to_json() {
+        Ok(mut json) => {
+            if let Some(fields) = json.as_object_mut() {
+                fields.remove("annotations");
+            }
+            json.to_string()
+        }
+        Err(_) => format!("{} {policy} \"+\":", policy.id()),
+    }
+}
+
+fn unreachable(text: String) -> Finding {
+    Finding { kind: FindingKind::Unreachable, text }
+}
+
+fn is_the_platforms(action: &EntityUid) -> bool {
+    guard::OPERATOR_ALONE.contains(&action.id().unescaped())
+}
+
+fn covers(wide: &Scope, narrow: &Scope) -> bool {
+    let actions = match (&wide.actions, &narrow.actions) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(wide), Some(narrow)) => narrow.is_subset(wide),
+    };
+    // A tenant's policies are asked about its own things only, and all of them are in it.
+    let whole_tenant = matches!(&wide.resource, Side::Entity(uid) if uid.type_name().basename() == "Tenant");
+    actions
+        && side_covers(&wide.principal, &narrow.principal)
+        && (whole_tenant || side_covers(&wide.resource, &narrow.resource))
+}
+
+fn side_covers(wide: &Side, narrow: &Side) -> bool {
+    match (wide, narrow) {
+        (Side::Any, _) => true,
+        (Side::Type(wide), Side::Entity(narrow)) => wide == narrow.type_name(),
+        (wide, narrow) => wide == narrow,
+    }
+}
+
+fn scope(policy: &CedarPolicy) -> Scope {
+    let principal = match policy.principal_constraint() {
+        PrincipalConstraint::Any => Side::Any,
+        PrincipalConstraint::Is(name) => Side::Type(name),
+        PrincipalConstraint::In(uid) | PrincipalConstraint::Eq(uid) | PrincipalConstraint::IsIn(_, uid) => {
+            Side::Entity(uid)
+        }
+    };
+    let resource = match policy.resource_constraint() {
+        ResourceConstraint::Any => Side::Any,
+        ResourceConstraint::Is(name) => Side::Type(name),
+        ResourceConstraint::In(uid) | ResourceConstraint::Eq(uid) | ResourceConstraint::IsIn(_, uid) => {
+            Side::Entity(uid)
+        }
+    };
+    let actions = match policy.action_constraint() {
+        ActionConstraint::Any => None,
+        ActionConstraint::Eq(action) => Some(BTreeSet::from([action])),
+        ActionConstraint::In(list) => Some(list.into_iter().collect()),
+    };
+    Scope { principal, actions, resource }
+}
