@@ -28,6 +28,10 @@ pub const TOKEN_REFUSED: &str = "AUT-004 token-refused";
 pub const TOKEN_CREATED: &str = "AUT-005 api-key-created";
 /// An API key was revoked.
 pub const TOKEN_REVOKED: &str = "AUT-006 api-key-revoked";
+/// A session was ended before its time.
+pub const SESSION_ENDED: &str = "AUT-007 session-ended";
+/// How one signs in to a tenant was changed.
+pub const SIGN_IN_CHANGED: &str = "AUT-008 sign-in-changed";
 
 /// A version was published.
 pub const VERSION_PUSHED: &str = "PLG-001 version-pushed";
@@ -100,7 +104,7 @@ pub fn class_of(code: &str) -> u32 {
         | CONFIG_WRITTEN => class::ENTITY_MANAGEMENT,
         TENANT_ISOLATION => class::DETECTION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
-        TOKEN_CREATED | TOKEN_REVOKED | CAPABILITY_GRANTED | CAPABILITY_REVOKED => class::USER_ACCESS,
+        TOKEN_CREATED | TOKEN_REVOKED | SESSION_ENDED | SIGN_IN_CHANGED | CAPABILITY_GRANTED | CAPABILITY_REVOKED => class::USER_ACCESS,
         VERSION_PUSHED | VERSION_DEPLOYED | VERSION_ROLLED_BACK | HOST_STARTED | HOST_STOPPED => {
             class::APPLICATION_LIFECYCLE
         }
@@ -117,7 +121,7 @@ pub fn activity_of(code: &str) -> u8 {
         TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
         | TOKEN_CREATED | CAPABILITY_GRANTED | VERSION_PUSHED => 1,
         // read, revoke
-        TOKEN_REVOKED | CAPABILITY_REVOKED | DATA_READ => 2,
+        TOKEN_REVOKED | SESSION_ENDED | CAPABILITY_REVOKED | DATA_READ => 2,
         // update, start, invoke
         TENANT_QUOTA_SET | POLICY_WRITTEN | CONFIG_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
         | INVOCATION_REFUSED | INVOCATION_FAILED => 3,

@@ -23,6 +23,7 @@ mod tenants;
 mod tokens;
 mod usage;
 pub mod wire;
+mod zero_trust;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

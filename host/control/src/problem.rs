@@ -30,18 +30,27 @@ pub struct ApiError {
     pub needs: Vec<NeedState>,
     /// Seconds to wait, on 429 and 503.
     pub retry_after_seconds: Option<u64>,
+    /// The nonce that the next proof of possession must carry, when a proof was at fault.
+    pub nonce: Option<String>,
 }
 
 impl ApiError {
     /// A refusal with a code and a text.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), help: None, decision: None, needs: Vec::new(), retry_after_seconds: None }
+        Self { code, detail: detail.into(), help: None, decision: None, needs: Vec::new(), retry_after_seconds: None, nonce: None }
     }
 
     /// Adds what mends it.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Adds the nonce for the next proof of possession.
+    #[must_use]
+    pub fn nonce(mut self, nonce: String) -> Self {
+        self.nonce = Some(nonce);
         self
     }
 
@@ -66,7 +75,9 @@ impl ApiError {
 pub fn status_of(code: &str) -> StatusCode {
     match code {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
-        "unauthenticated" | "sign-in-refused" => StatusCode::UNAUTHORIZED,
+        "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound" => {
+            StatusCode::UNAUTHORIZED
+        }
         "denied" => StatusCode::FORBIDDEN,
         "not-found" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
@@ -111,7 +122,19 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds.unwrap_or(1)));
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // RFC 9449, section 7.1.
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(match self.code {
+                    "use-dpop-nonce" => "DPoP error=\"use_dpop_nonce\", algs=\"EdDSA ES256\"",
+                    "bad-proof" => "DPoP error=\"invalid_dpop_proof\", algs=\"EdDSA ES256\"",
+                    "token-unbound" => "DPoP algs=\"EdDSA ES256\"",
+                    _ => "Bearer",
+                }),
+            );
+        }
+        if let Some(nonce) = self.nonce.and_then(|nonce| HeaderValue::try_from(nonce).ok()) {
+            headers.insert("dpop-nonce", nonce);
         }
         response.extensions_mut().insert(problem);
         response
@@ -181,7 +204,10 @@ impl From<IdentityError> for ApiError {
             IdentityError::Unauthenticated | IdentityError::Expired => {
                 Self::new("sign-in-refused", text).help("ringfence login")
             }
-            IdentityError::Throttled { retry_after_seconds } => {
+            IdentityError::BadProof(_) => Self::new("bad-proof", text),
+            IdentityError::NonceNeeded => Self::new("use-dpop-nonce", text),
+            IdentityError::Unbound => Self::new("token-unbound", text),
+            IdentityError::Throttled { retry_after_seconds } | IdentityError::TooManyProofs { retry_after_seconds } => {
                 Self { retry_after_seconds: Some(retry_after_seconds), ..Self::new("throttled", text) }
             }
             IdentityError::Busy { retry_after_seconds } => {

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 mod quota;
+mod zero_trust;
 
+pub use zero_trust::{SessionView, SignInSettingsView, SetSignInSettings, UnboundTokensWord};
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
@@ -75,9 +77,9 @@ pub enum Authenticate {
 /// Answer of `authenticate`.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct TokenResponse {
-    /// EdDSA `at+jwt`; send it as `Authorization: Bearer`.
+    /// EdDSA `at+jwt`; send it as `Authorization: <token_type>`.
     pub access_token: String,
-    /// Always `Bearer`.
+    /// `Bearer`, or `DPoP` when the sign-in came with a proof of possession (RFC 9449): then every request needs one.
     pub token_type: String,
     /// Seconds until it expires.
     pub expires_in: i64,
@@ -107,7 +109,7 @@ pub struct PrincipalView {
 /// What the trust in a session rests on.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Trust {
-    /// How the identity was proved: `secret`.
+    /// How the identity was proved: `secret` or `certificate`.
     pub strength: String,
 }
 
