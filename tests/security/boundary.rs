@@ -40,6 +40,7 @@ fn body_for(path: &str) -> Value {
         }
         Some("deploy") => json!({ "version": "0.1.0" }),
         Some("policy") => json!({ "text": "" }),
+        Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),
         Some("keyvalue") => json!({ "scope": ["default"] }),
         Some("n") => json!({ "value": "v" }),

@@ -13,6 +13,8 @@ mod disk;
 mod egress;
 mod heads;
 mod hostile;
+mod possession;
+mod sessions;
 mod tokens;
 
 async fn started() -> anyhow::Result<(ringfence_tests::Place, ringfence_tests::Host, ringfence_tests::Session)> {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs};
-use ringfence_core::Clock;
+use ringfence_core::{Clock, Entropy};
 
 /// The host's side of the one binary.
 struct Host;
@@ -21,6 +21,9 @@ struct Host;
 impl Hosted for Host {
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(ambient::SystemClock::new())
+    }
+    fn entropy(&self) -> Arc<dyn Entropy> {
+        Arc::new(ambient::SystemEntropy)
     }
     fn serve(&self, args: &ServeArgs, format: Format) -> ExitCode {
         report(serve::serve(args, format))
