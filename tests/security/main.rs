@@ -15,6 +15,7 @@ mod heads;
 mod hostile;
 mod possession;
 mod sessions;
+mod tls;
 mod tokens;
 
 async fn started() -> anyhow::Result<(ringfence_tests::Place, ringfence_tests::Host, ringfence_tests::Session)> {

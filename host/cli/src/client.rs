@@ -306,7 +306,7 @@ impl Api {
     pub async fn open(&self, request: &Request<'_>) -> Result<Response, CliError> {
         let kept = self.session.borrow().is_some();
         let signed = self.bearer(Freshness::Kept).await?;
-        if kept && matches!(request.body, Body::File { .. }) {
+        if kept && signed.possession.is_some() && matches!(request.body, Body::File { .. }) {
             // A nonce that is too old is found out with a small request, not with a long upload that is cut.
             let _ = self.attempt(&Request::get("/whoami"), signed.showing()).await?;
         }

@@ -206,6 +206,7 @@ impl From<IdentityError> for ApiError {
             }
             IdentityError::BadProof(_) => Self::new("bad-proof", text),
             IdentityError::NonceNeeded => Self::new("use-dpop-nonce", text),
+            IdentityError::BadTrust { .. } => Self::new("bad-trust", text),
             IdentityError::Unbound => Self::new("token-unbound", text),
             IdentityError::Throttled { retry_after_seconds } | IdentityError::TooManyProofs { retry_after_seconds } => {
                 Self { retry_after_seconds: Some(retry_after_seconds), ..Self::new("throttled", text) }

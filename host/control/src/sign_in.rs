@@ -31,6 +31,10 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
         Authenticate::Bootstrap { token, name } => {
             Proof::Bootstrap { token: SecretString::new(token), name: name.as_deref().unwrap_or("operator").parse()? }
         }
+        // What is no tenant's name is the name of no tenant: the same refusal as a certificate that nobody trusts.
+        Authenticate::ClientCertificate { tenant } => Proof::ClientCertificate {
+            tenant: tenant.parse().map_err(|_| ApiError::from(IdentityError::Unauthenticated))?,
+        },
         Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };
     let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));

@@ -9,7 +9,10 @@ use utoipa::ToSchema;
 mod quota;
 mod zero_trust;
 
-pub use zero_trust::{SessionView, SignInSettingsView, SetSignInSettings, UnboundTokensWord};
+pub use zero_trust::{
+    CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, SessionView, SetSignInSettings,
+    SignInSettingsView, UnboundTokensWord,
+};
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
@@ -71,6 +74,11 @@ pub enum Authenticate {
     ApiKey {
         /// The key.
         key: String,
+    },
+    /// The client certificate of this TLS connection; the token is bound to it.
+    ClientCertificate {
+        /// The tenant whose trust roots it is checked against.
+        tenant: String,
     },
 }
 

@@ -7,6 +7,7 @@
 //! wants more proves himself again. Sessions are durable: a token outlives a restart of the host, and so does its end.
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod dpop;
 mod error;
 mod manage;
@@ -29,10 +30,12 @@ use jiff::Timestamp;
 use ringfence_core::limits::{CREDENTIAL_BYTES_MAX, NONCE_SECONDS, TOKENS_CACHED_COUNT_MAX};
 use ringfence_core::{
     Clock, Entropy, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength,
+    TenantId,
 };
 use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
 
+pub use certificate::{CertificateHolder, CertificateTrust};
 pub use error::IdentityError;
 pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};
 pub use settings::{SignInSettings, UnboundTokens};
@@ -72,6 +75,11 @@ pub enum Proof {
     ApiKey {
         /// The whole key.
         key: SecretString,
+    },
+    /// The certificate of the connection that the sign-in comes on.
+    ClientCertificate {
+        /// Whose trust roots it is to be checked against.
+        tenant: TenantId,
     },
 }
 
@@ -166,7 +174,7 @@ impl Identity {
         let shared = &self.shared;
         let key_id = match &proof {
             Proof::ApiKey { key } => secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned()),
-            Proof::Bootstrap { .. } => None,
+            Proof::Bootstrap { .. } | Proof::ClientCertificate { .. } => None,
         };
         let _place = shared.admit(source, key_id.as_deref())?;
         // The proof first: one that must come again with a nonce spends nothing.
@@ -176,6 +184,7 @@ impl Identity {
         let proved = match proof {
             Proof::Bootstrap { token, name } => self.enrol(&token, &name, proven.as_ref(), arrival).await,
             Proof::ApiKey { key } => self.sign_in(&key, proven.as_ref(), arrival).await,
+            Proof::ClientCertificate { tenant } => self.sign_in_by_certificate(tenant, shown.channel, from).await,
         };
         if matches!(proved, Err(IdentityError::Unauthenticated)) {
             shared.throttle().failed(source, key_id.as_deref(), shared.clock.monotonic());
@@ -287,6 +296,34 @@ impl Identity {
             }
             _ => Err(IdentityError::Unauthenticated),
         }
+    }
+}
+
+impl Identity {
+    async fn sign_in_by_certificate(
+        &self,
+        tenant: TenantId,
+        channel: &Channel,
+        from: IpAddr,
+    ) -> Result<Issued, IdentityError> {
+        let Channel::Tls { certificate: Some(certificate) } = channel else {
+            return Err(IdentityError::Unauthenticated);
+        };
+        let settings = self.shared.read().settings_of(Some(&tenant)).cloned();
+        let trust = settings.as_ref().and_then(|settings| settings.certificates.as_ref());
+        let found = trust.ok_or(IdentityError::Unauthenticated)?.holder_of(certificate, self.shared.clock.now())?;
+        let id = format!("{tenant}/{}", found.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
+        let holder = Holder {
+            id,
+            kind: PrincipalKind::Service,
+            role: found.role,
+            tenant: Some(tenant),
+            key: None,
+            method: Method::ClientCertificate,
+            strength: Strength::Certificate,
+        };
+        let binding = Binding::Certificate(certificate.thumbprint().to_owned());
+        self.open_session(holder, Arrival { binding, source: from }).await
     }
 }
 

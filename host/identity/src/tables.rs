@@ -11,7 +11,7 @@ use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, SESSIONS_PER_KEY_COUNT_MAX};
 use ringfence_core::{Principal, SessionId, TenantId};
 
 use crate::IdentityError;
-use crate::record::{Binding, KeyRecord, StoredKey, StoredSession};
+use crate::record::{Binding, KeyRecord, Method, StoredKey, StoredSession};
 use crate::settings::{SignInSettings, UnboundTokens};
 use crate::token::{Claims, EXPIRY_LEEWAY_SECONDS};
 
@@ -149,6 +149,15 @@ impl Tables {
     pub(crate) fn end_all_of(&mut self, key: &str) -> Vec<SessionId> {
         let of_key = self.sessions.values().filter(|session| session.stored.key.as_deref() == Some(key));
         let ending: Vec<SessionId> = of_key.map(|session| session.stored.id.clone()).collect();
+        self.end(&ending);
+        ending
+    }
+
+    /// Ends all sessions of a place that were opened with a certificate; which ones they were.
+    pub(crate) fn end_all_by_certificate(&mut self, tenant: Option<&TenantId>) -> Vec<SessionId> {
+        let here = self.sessions.values().filter(|session| session.stored.tenant.as_ref() == tenant);
+        let by_certificate = here.filter(|session| session.stored.method == Method::ClientCertificate);
+        let ending: Vec<SessionId> = by_certificate.map(|session| session.stored.id.clone()).collect();
         self.end(&ending);
         ending
     }

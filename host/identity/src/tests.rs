@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use ringfence_core::{Action, DecisionId, Permit, Resource, TenantId};
+use ringfence_core::{Action, DecisionId, Permit, Resource};
 use ringfence_keys::{RootKey, RootKeyUri, SigningKey};
 use ringfence_store::{SledOptions, Store};
 use serde_json::{Value, json};

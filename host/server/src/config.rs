@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// What the listeners show of themselves.
+    pub tls: TlsSection,
     /// Where data lies.
     pub store: StoreSection,
     /// Where the root key is.
@@ -45,6 +47,28 @@ pub struct Listen {
     pub domain: String,
     /// Whether to serve plain HTTP on an address that is not loopback.
     pub plain_http: PlainHttp,
+}
+
+/// `[tls]`. Without a certificate both ports speak plain HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSection {
+    /// PEM file of the certificate chain, the host's own first; empty for none.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificates {
+    /// They are not.
+    Off,
+    /// They are, and may show none. Browsers that have one ask their user.
+    Ask,
 }
 
 /// Where plain HTTP may be served.
@@ -112,6 +136,7 @@ pub struct Egress {
 #[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
 struct File {
     listen: Option<FileListen>,
+    tls: Option<FileTls>,
     store: Option<FileStore>,
     keys: Option<FileKeys>,
     engine: Option<FileEngine>,
@@ -126,6 +151,14 @@ struct FileListen {
     control: Option<SocketAddr>,
     domain: Option<String>,
     plain_http: Option<PlainHttp>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileTls {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_certificates: Option<ClientCertificates>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,11 +184,14 @@ struct FileEngine {
 }
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 10] = [
+const ENVIRONMENT: [(&str, &str); 13] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
     ("LISTEN_PLAIN_HTTP", "listen.plain_http"),
+    ("TLS_CERTIFICATE", "tls.certificate"),
+    ("TLS_KEY", "tls.key"),
+    ("TLS_CLIENT_CERTIFICATES", "tls.client_certificates"),
     ("STORE_PATH", "store.path"),
     ("KEYS_ROOT", "keys.root"),
     ("ENGINE_WORKERS", "engine.workers"),
@@ -183,6 +219,11 @@ fn defaults() -> Config {
             domain: String::new(),
             plain_http: PlainHttp::Loopback,
         },
+        tls: TlsSection {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            client_certificates: ClientCertificates::Off,
+        },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned() },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
@@ -204,12 +245,12 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
         bail!("`engine.memory_mib_max` is 16 to 1024");
     }
     plans(&config).context("`plans`")?;
-    if config.listen.plain_http == PlainHttp::Loopback {
+    if config.listen.plain_http == PlainHttp::Loopback && config.tls.certificate.as_os_str().is_empty() {
         for (key, address) in [("listen.plugins", config.listen.plugins), ("listen.control", config.listen.control)] {
             if !address.ip().is_loopback() {
                 bail!(
-                    "`{key}` = {address} is not a loopback address, and this host speaks plain HTTP: put a TLS proxy in \
-                     front of it and set `listen.plain_http = \"anywhere\"`"
+                    "`{key}` = {address} is not a loopback address, and this host speaks plain HTTP: set `tls.certificate` and \
+                     `tls.key`, or put a TLS proxy in front of it and set `listen.plain_http = \"anywhere\"`"
                 );
             }
         }

@@ -7,6 +7,7 @@ mod ambient;
 mod config;
 mod doctor;
 mod serve;
+mod tls;
 mod wiring;
 
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::config::{self, Config};
+use crate::tls::Tls;
 use crate::wiring::{MissingRootKey, Place, Wired, wire};
 
 /// Number of SIGXFSZ on Linux: a file grew over a limit. Handled, so that it is an error of the write and not our end.
@@ -73,6 +74,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     private_dir(&data)?;
     let missing_root_key =
         if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
+    let tls = Tls::open(&config.tls).context("`tls`")?;
+    let tls_config = tls.as_ref().map(Tls::config);
     let plugins = Listening::bind(config.listen.plugins)
         .await
         .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
@@ -94,9 +97,14 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
             request
         },
     );
-    announce(format, plugins.address(), control.address(), &data, token_file.as_deref())?;
-    let data_plane = tokio::spawn(serve_port(plugins, wired.gateway.clone(), stopping.clone()));
-    let control_plane = tokio::spawn(serve_port(control, TowerToHyperService::new(router), stopping));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let [plugins_url, control_url] = [&plugins, &control].map(|port| format!("{scheme}://{}", port.address()));
+    announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
+    if let Some(tls) = tls {
+        tokio::spawn(tls.follow(stopping.clone()));
+    }
+    let data_plane = tokio::spawn(serve_port(plugins, tls_config.clone(), wired.gateway.clone(), stopping.clone()));
+    let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping));
 
     wait_for_stop().await?;
     tracing::info!("draining");
@@ -189,8 +197,8 @@ async fn write_operator_token(wired: &Wired, data: &Path) -> Result<Option<PathB
 
 fn announce(
     format: Format,
-    plugins: std::net::SocketAddr,
-    control: std::net::SocketAddr,
+    plugins: &str,
+    control: &str,
     data: &Path,
     token_file: Option<&Path>,
 ) -> Result<()> {
@@ -199,19 +207,19 @@ fn announce(
         Format::Json => {
             let line = serde_json::json!({
                 "event": "ready",
-                "plugins": format!("http://{plugins}"),
-                "control": format!("http://{control}"),
+                "plugins": plugins,
+                "control": control,
                 "data": data,
                 "operator_token_file": token_file,
             });
             writeln!(out, "{line}")?;
         }
         Format::Text => {
-            writeln!(out, "  plugins  http://{plugins}")?;
-            writeln!(out, "  control  http://{control}")?;
+            writeln!(out, "  plugins  {plugins}")?;
+            writeln!(out, "  control  {control}")?;
             writeln!(out, "  data     {}", data.display())?;
             if let Some(file) = token_file {
-                writeln!(out, "  sign in  ringfence login --host http://{control} --token-file {}", file.display())?;
+                writeln!(out, "  sign in  ringfence login --host {control} --token-file {}", file.display())?;
             }
         }
     }

@@ -45,6 +45,45 @@ pub enum UnboundTokensWord {
 pub struct SetSignInSettings {
     /// Whether tokens that are bound to nothing are taken.
     pub unbound_tokens: UnboundTokensWord,
+    /// Which client certificates are trusted; absent for none. Changing it ends the sessions opened with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificateTrust>,
+}
+
+/// Which client certificates a tenant trusts.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificateTrust {
+    /// PEM of the trust roots.
+    pub roots: String,
+    /// PEM of revocation lists. With any, a certificate that no current list speaks for is refused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revocation_lists: String,
+    /// Who may sign in; any other name is refused.
+    pub holders: Vec<CertificateHolderWord>,
+}
+
+/// Who a certificate of one name stands for.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateHolderWord {
+    /// A DNS name or URI among the certificate's subject alternative names.
+    pub subject: String,
+    /// The principal becomes `<tenant>/<name>`.
+    pub name: String,
+    /// `tenant-admin`, `developer`, `auditor` or `caller`.
+    pub role: String,
+}
+
+/// What may be shown of the trust in client certificates.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ClientCertificateTrustView {
+    /// How many trust roots there are.
+    pub roots_count: usize,
+    /// How many revocation lists there are.
+    pub revocation_lists_count: usize,
+    /// Who may sign in.
+    pub holders: Vec<CertificateHolderWord>,
 }
 
 /// How one signs in to a tenant.
@@ -52,6 +91,9 @@ pub struct SetSignInSettings {
 pub struct SignInSettingsView {
     /// Whether tokens that are bound to nothing are taken.
     pub unbound_tokens: UnboundTokensWord,
+    /// Which client certificates are trusted; absent when nobody signs in with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificateTrustView>,
     /// When this was decided; absent where nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<String>,
