@@ -27,6 +27,7 @@ impl Holder {
     }
 
     /// A proof for a request, with changes to its claims.
+    #[expect(clippy::disallowed_methods, reason = "the clock of a client is his machine's")]
     fn proof(&self, method: &str, url: &str, change: impl FnOnce(&mut Value)) -> String {
         self.count.set(self.count.get() + 1);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -36,8 +37,7 @@ impl Holder {
         }
         change(&mut claims);
         let x = BASE64URL_NOPAD.encode(self.key.public_key().as_ref());
-        let header =
-            json!({ "typ": "dpop+jwt", "alg": "EdDSA", "jwk": { "kty": "OKP", "crv": "Ed25519", "x": x } });
+        let header = json!({ "typ": "dpop+jwt", "alg": "EdDSA", "jwk": { "kty": "OKP", "crv": "Ed25519", "x": x } });
         let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
         let message = format!("{}.{}", part(&header), part(&claims));
         let signature = BASE64URL_NOPAD.encode(self.key.sign(message.as_bytes()).as_ref());
@@ -50,7 +50,10 @@ impl Holder {
         let url = format!("{}/api/v1/zero-trust/authenticate", host.control);
         let body = json!({ "method": "api_key", "key": key });
         let ask = |holder: &Self| {
-            host.anonymous().post("/zero-trust/authenticate").header("dpop", holder.proof("POST", &url, |_| ())).json(&body)
+            host.anonymous()
+                .post("/zero-trust/authenticate")
+                .header("dpop", holder.proof("POST", &url, |_| ()))
+                .json(&body)
         };
         let first = ask(&holder).send().await?;
         holder.nonce = nonce(&first)?;
@@ -86,10 +89,8 @@ async fn a_bound_token_works_with_proofs_on_both_ports_and_each_proof_once() -> 
     let nobody = host.anonymous();
     let whoami = format!("{}/api/v1/whoami", host.control);
     let plugin = format!("{}/acme/hello/", host.plugins);
-    let asked: [(&String, &dyn Fn() -> RequestBuilder); 2] = [
-        (&whoami, &|| nobody.get("/whoami")),
-        (&plugin, &|| nobody.call(Method::GET, "/acme/hello/?q=1")),
-    ];
+    let asked: [(&String, &dyn Fn() -> RequestBuilder); 2] =
+        [(&whoami, &|| nobody.get("/whoami")), (&plugin, &|| nobody.call(Method::GET, "/acme/hello/?q=1"))];
     for (url, request) in asked {
         let proof = holder.proof("GET", url, |_| ());
         let response = holder.with(request(), &proof).send().await?;
@@ -134,8 +135,10 @@ async fn a_proof_for_another_request_token_or_time_is_refused_on_both_ports() ->
         |claims| claims["nonce"] = json!("made-up"),
     ];
     for (at, change) in changes.into_iter().enumerate() {
-        let control = holder.with(host.anonymous().get("/whoami"), &holder.proof("GET", &whoami, change)).send().await?;
-        let data = holder.with(host.anonymous().call(Method::GET, "/acme/hello/"), &holder.proof("GET", &plugin, change));
+        let control =
+            holder.with(host.anonymous().get("/whoami"), &holder.proof("GET", &whoami, change)).send().await?;
+        let data =
+            holder.with(host.anonymous().call(Method::GET, "/acme/hello/"), &holder.proof("GET", &plugin, change));
         for response in [control, data.send().await?] {
             assert!(nonce(&response).is_ok(), "change {at}");
             let (status, refused) = problem(response).await?;
@@ -150,10 +153,12 @@ async fn a_proof_for_another_request_token_or_time_is_refused_on_both_ports() ->
 async fn garbage_in_a_proof_is_a_refusal_and_spends_no_credential() -> Result<()> {
     let (_place, host, _operator) = started().await?;
     for garbage in ["", ".", "..", "a.b.c", "e30.e30.e30", &"x".repeat(5_000)] {
-        let response = host.anonymous().get("/whoami").header("authorization", "DPoP x").header("dpop", garbage).send().await?;
+        let response =
+            host.anonymous().get("/whoami").header("authorization", "DPoP x").header("dpop", garbage).send().await?;
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{garbage:.20}");
         let body = json!({ "method": "api_key", "key": "x" });
-        let sign_in = host.anonymous().post("/zero-trust/authenticate").header("dpop", garbage).json(&body).send().await?;
+        let sign_in =
+            host.anonymous().post("/zero-trust/authenticate").header("dpop", garbage).json(&body).send().await?;
         assert_eq!(sign_in.status(), StatusCode::UNAUTHORIZED, "{garbage:.20}");
     }
     Ok(())
@@ -166,8 +171,7 @@ async fn a_tenant_that_refuses_unbound_tokens_stops_them_on_the_next_request() -
     assert_eq!(developer.fetch("/acme/hello/").await?.0, StatusCode::OK);
     let decided = acme.admin.put(&acme.path("/sign-in")).json(&json!({ "unbound_tokens": "refused" })).send().await?;
     assert_eq!(answer(decided).await?["changed_by"], "acme/admin");
-    for response in
-        [developer.get("/whoami").send().await?, developer.call(Method::GET, "/acme/hello/").send().await?]
+    for response in [developer.get("/whoami").send().await?, developer.call(Method::GET, "/acme/hello/").send().await?]
     {
         let (status, refused) = problem(response).await?;
         assert_eq!((status, refused["code"].as_str()), (401, Some("token-unbound")));

@@ -167,7 +167,8 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not()
     let first = shake(&host.control, &ca, &[&version::TLS13]).await?.certificate;
     std::fs::write(files.path().join("host.pem"), "no certificate")?;
     host.signal(rustix::process::Signal::HUP)?;
-    eventually("the host says that it keeps the old one", async || Ok(host.stderr().contains("stays as it was"))).await?;
+    eventually("the host says that it keeps the old one", async || Ok(host.stderr().contains("stays as it was")))
+        .await?;
     assert_eq!(shake(&host.control, &ca, &[&version::TLS13]).await?.certificate, first);
     write(files.path(), &ca.server(2))?;
     host.signal(rustix::process::Signal::HUP)?;
@@ -215,10 +216,9 @@ async fn a_certificate_signs_in_and_its_token_is_worth_nothing_without_it() -> R
     let (status, issued) = sign_in_by_certificate(&host, theirs.clone()).await?;
     assert_eq!((status, &issued["principal"]["id"]), (200, &json!("acme/ci")), "{issued}");
     let token = string(&issued, "access_token")?;
-    for (url, http) in [
-        (format!("{}/api/v1/whoami", host.control), &theirs),
-        (format!("{}/acme/hello/", host.plugins), &theirs),
-    ] {
+    for (url, http) in
+        [(format!("{}/api/v1/whoami", host.control), &theirs), (format!("{}/acme/hello/", host.plugins), &theirs)]
+    {
         assert_eq!(http.get(&url).bearer_auth(&token).send().await?.status(), StatusCode::OK, "{url}");
         for thief in [ca.http(None)?, ca.http(Some(&tenants.client(8)))?] {
             assert_eq!(thief.get(&url).bearer_auth(&token).send().await?.status(), StatusCode::UNAUTHORIZED, "{url}");
