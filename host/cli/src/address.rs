@@ -49,7 +49,9 @@ impl Address {
             return Err(CliError::Usage {
                 code: "plain-http",
                 detail: format!("`{}` is not this machine, and plain HTTP would show your key on the way", root(&url)),
-                help: Some("write `https://`, use a tunnel to a loopback address, or insist with  --plain-http".to_owned()),
+                help: Some(
+                    "write `https://`, use a tunnel to a loopback address, or insist with  --plain-http".to_owned(),
+                ),
             });
         }
         Ok(Self(url))
@@ -127,13 +129,7 @@ mod tests {
 
     #[test]
     fn an_address_is_an_address_and_nothing_more() {
-        for text in [
-            "",
-            "ftp://127.0.0.1",
-            "http://a:b@127.0.0.1",
-            "http://127.0.0.1/x",
-            "http://127.0.0.1?x",
-        ] {
+        for text in ["", "ftp://127.0.0.1", "http://a:b@127.0.0.1", "http://127.0.0.1/x", "http://127.0.0.1?x"] {
             assert_eq!(loopback(text).unwrap_err(), "bad-host", "{text}");
         }
     }

@@ -398,8 +398,7 @@ impl Api {
         };
         match showing.possession {
             Some(possession) => {
-                let proof =
-                    possession.proof(method.as_str(), url, token, self.clock.now(), self.entropy.as_ref());
+                let proof = possession.proof(method.as_str(), url, token, self.clock.now(), self.entropy.as_ref());
                 builder.header(possession::PROOF, proof)
             }
             None => builder,

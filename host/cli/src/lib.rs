@@ -88,7 +88,8 @@ pub fn run_with(
         Command::Config(ConfigCommand::Show(args)) => hosted.config_show(args, format),
         Command::CompileChild => hosted.compile_child(),
         verb => {
-            let mut context = Context::new(&cli, environment, hosted.clock(), hosted.entropy(), Ui::new(io, &cli.global));
+            let mut context =
+                Context::new(&cli, environment, hosted.clock(), hosted.entropy(), Ui::new(io, &cli.global));
             let exit = match run_verb(&mut context, verb) {
                 Ok(exit) => exit,
                 Err(error) => {

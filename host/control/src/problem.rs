@@ -37,7 +37,15 @@ pub struct ApiError {
 impl ApiError {
     /// A refusal with a code and a text.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), help: None, decision: None, needs: Vec::new(), retry_after_seconds: None, nonce: None }
+        Self {
+            code,
+            detail: detail.into(),
+            help: None,
+            decision: None,
+            needs: Vec::new(),
+            retry_after_seconds: None,
+            nonce: None,
+        }
     }
 
     /// Adds what mends it.

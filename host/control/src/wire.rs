@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 mod quota;
 mod zero_trust;
 
+pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 pub use zero_trust::{
     CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, SessionView, SetSignInSettings,
     SignInSettingsView, UnboundTokensWord,
 };
-pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -106,7 +106,8 @@ impl CertificateTrust {
     }
 
     fn verified(&self, shown: &ClientCertificate, now: Timestamp) -> Option<&CertificateHolder> {
-        let chain: Vec<CertificateDer<'_>> = shown.chain().iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let chain: Vec<CertificateDer<'_>> =
+            shown.chain().iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let (own, intermediates) = chain.split_first()?;
         let own = EndEntityCert::try_from(own).ok()?;
         let roots: Vec<CertificateDer<'static>> = decoded(&self.roots)?.into_iter().map(CertificateDer::from).collect();

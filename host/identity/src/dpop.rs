@@ -107,10 +107,8 @@ fn read_header(proof: &str) -> Result<(DecodingKey, Algorithm, String), Identity
         return bad("it is too long");
     }
     let encoded = proof.split('.').next().unwrap_or_default();
-    let Some(header) = BASE64URL_NOPAD
-        .decode(encoded.as_bytes())
-        .ok()
-        .and_then(|json| serde_json::from_slice::<Header>(&json).ok())
+    let Some(header) =
+        BASE64URL_NOPAD.decode(encoded.as_bytes()).ok().and_then(|json| serde_json::from_slice::<Header>(&json).ok())
     else {
         return bad("it is not a JWT with a public key");
     };
@@ -175,9 +173,7 @@ fn same_target(htu: &str, shown: &Shown<'_>) -> bool {
         _ => return false,
     };
     let bare = |host: &str| host.strip_suffix(default_port).unwrap_or(host).to_ascii_lowercase();
-    !shown.authority.is_empty()
-        && bare(authority.as_str()) == bare(shown.authority)
-        && target.path() == shown.path
+    !shown.authority.is_empty() && bare(authority.as_str()) == bare(shown.authority) && target.path() == shown.path
 }
 
 #[cfg(test)]

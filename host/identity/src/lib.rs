@@ -29,8 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use jiff::Timestamp;
 use ringfence_core::limits::{CREDENTIAL_BYTES_MAX, NONCE_SECONDS, TOKENS_CACHED_COUNT_MAX};
 use ringfence_core::{
-    Clock, Entropy, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength,
-    TenantId,
+    Clock, Entropy, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId,
 };
 use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
@@ -378,13 +377,7 @@ impl Shared {
     }
 
     /// Whether what must come with a token came with it.
-    fn check_binding(
-        &self,
-        held: &Held,
-        scheme: Scheme,
-        token: &str,
-        shown: &Shown<'_>,
-    ) -> Result<(), IdentityError> {
+    fn check_binding(&self, held: &Held, scheme: Scheme, token: &str, shown: &Shown<'_>) -> Result<(), IdentityError> {
         match (&held.binding, scheme, shown.channel) {
             (Binding::Unbound, Scheme::Bearer, _) => match held.unbound {
                 UnboundTokens::Allowed => Ok(()),

@@ -48,9 +48,8 @@ impl Replay {
             self.before = if age >= WINDOW * 2 { Generation::default() } else { last };
             self.began = at;
         }
-        let used = |generation: &Generation| {
-            generation.by_key.get(&proven.jkt).is_some_and(|used| used.contains(&proven.jti))
-        };
+        let used =
+            |generation: &Generation| generation.by_key.get(&proven.jkt).is_some_and(|used| used.contains(&proven.jti));
         if used(&self.now) || used(&self.before) {
             return Err(Refused::Used);
         }

@@ -430,7 +430,13 @@ async fn enrolment_is_over_with_the_first_operator_key_and_open_again_without_an
     let (record, key) = host.key(None, "ada", Role::Operator).await;
     assert!(host.identity.bootstrap_token().await.unwrap().is_none());
     unauthenticated(
-        host.identity.authenticate(Proof::Bootstrap { token: old.clone(), name: "eve".parse().unwrap() }, HERE, &Shown::nothing()).await,
+        host.identity
+            .authenticate(
+                Proof::Bootstrap { token: old.clone(), name: "eve".parse().unwrap() },
+                HERE,
+                &Shown::nothing(),
+            )
+            .await,
     );
     assert_eq!(host.sign_in(&key).await.unwrap().principal.id().as_str(), "operator/ada");
     host.restart().await;
@@ -440,7 +446,9 @@ async fn enrolment_is_over_with_the_first_operator_key_and_open_again_without_an
     let new = host.identity.bootstrap_token().await.unwrap().unwrap();
     assert_ne!(new, old);
     unauthenticated(
-        host.identity.authenticate(Proof::Bootstrap { token: old, name: "eve".parse().unwrap() }, HERE, &Shown::nothing()).await,
+        host.identity
+            .authenticate(Proof::Bootstrap { token: old, name: "eve".parse().unwrap() }, HERE, &Shown::nothing())
+            .await,
     );
 }
 
@@ -627,7 +635,8 @@ async fn a_guessing_source_is_slowed_and_others_are_not() {
         unauthenticated(host.identity.authenticate(guess(), HERE, &Shown::nothing()).await);
     }
     let before = host.identity.shared.hasher.count();
-    let IdentityError::Throttled { retry_after_seconds } = host.identity.authenticate(guess(), HERE, &Shown::nothing()).await.unwrap_err()
+    let IdentityError::Throttled { retry_after_seconds } =
+        host.identity.authenticate(guess(), HERE, &Shown::nothing()).await.unwrap_err()
     else {
         panic!("not slowed")
     };

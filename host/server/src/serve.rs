@@ -195,13 +195,7 @@ async fn write_operator_token(wired: &Wired, data: &Path) -> Result<Option<PathB
     Ok(Some(path))
 }
 
-fn announce(
-    format: Format,
-    plugins: &str,
-    control: &str,
-    data: &Path,
-    token_file: Option<&Path>,
-) -> Result<()> {
+fn announce(format: Format, plugins: &str, control: &str, data: &Path, token_file: Option<&Path>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => {

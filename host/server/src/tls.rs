@@ -118,7 +118,11 @@ impl Files {
         let key = PrivateKeyDer::from_pem_slice(&key)
             .map_err(|_| anyhow::anyhow!("`{}` is not a PEM file of a private key", self.key.display()))?;
         CertifiedKey::from_der(chain, key, provider).with_context(|| {
-            format!("the key in `{}` does not fit the certificate in `{}`", self.key.display(), self.certificate.display())
+            format!(
+                "the key in `{}` does not fit the certificate in `{}`",
+                self.key.display(),
+                self.certificate.display()
+            )
         })
     }
 

@@ -47,13 +47,8 @@ pub async fn login(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Exit, CliEr
         });
     }
     let chosen = tenant.clone().or_else(|| cx.flags.tenant.clone());
-    let profile = Profile {
-        host: host.to_string(),
-        tenant,
-        principal: answer.principal.id.clone(),
-        key,
-        token: Some(token),
-    };
+    let profile =
+        Profile { host: host.to_string(), tenant, principal: answer.principal.id.clone(), key, token: Some(token) };
     home.update(|profiles| {
         let same_host = profiles.current.as_ref().filter(|current| current.host == profile.host);
         let kept = same_host.and_then(|current| current.tenant.clone());
