@@ -37,9 +37,8 @@ impl FromRequestParts<Control> for Call {
     async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
         let request = request_id(parts, control);
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
-        let principal = shown(parts)
-            .and_then(|shown| control.parts.identity.verify(&shown))
-            .map_err(|error| unauthenticated(control, error))?;
+        let principal =
+            shown(parts).and_then(|shown| control.parts.identity.verify(&shown)).map_err(unauthenticated)?;
         Ok(Self { principal, request, peer })
     }
 }
@@ -51,12 +50,12 @@ pub fn shown(parts: &Parts) -> Result<Shown<'_>, IdentityError> {
 }
 
 /// What a caller is told whose token is not taken: why, where the proof beside it is at fault, and nothing else.
-fn unauthenticated(control: &Control, error: IdentityError) -> ApiError {
+fn unauthenticated(error: IdentityError) -> ApiError {
     match error {
         IdentityError::BadProof(_)
         | IdentityError::NonceNeeded
         | IdentityError::TooManyProofs { .. }
-        | IdentityError::Unbound => ApiError::from(error).nonce(control.parts.identity.dpop_nonce()),
+        | IdentityError::Unbound => ApiError::from(error),
         _ => ApiError::new("unauthenticated", "a valid access token is needed here").help("ringfence login"),
     }
 }

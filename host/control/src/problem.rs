@@ -30,35 +30,18 @@ pub struct ApiError {
     pub needs: Vec<NeedState>,
     /// Seconds to wait, on 429 and 503.
     pub retry_after_seconds: Option<u64>,
-    /// The nonce that the next proof of possession must carry, when a proof was at fault.
-    pub nonce: Option<String>,
 }
 
 impl ApiError {
     /// A refusal with a code and a text.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-            help: None,
-            decision: None,
-            needs: Vec::new(),
-            retry_after_seconds: None,
-            nonce: None,
-        }
+        Self { code, detail: detail.into(), help: None, decision: None, needs: Vec::new(), retry_after_seconds: None }
     }
 
     /// Adds what mends it.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
-        self
-    }
-
-    /// Adds the nonce for the next proof of possession.
-    #[must_use]
-    pub fn nonce(mut self, nonce: String) -> Self {
-        self.nonce = Some(nonce);
         self
     }
 
@@ -140,9 +123,6 @@ impl IntoResponse for ApiError {
                     _ => "Bearer",
                 }),
             );
-        }
-        if let Some(nonce) = self.nonce.and_then(|nonce| HeaderValue::try_from(nonce).ok()) {
-            headers.insert("dpop-nonce", nonce);
         }
         response.extensions_mut().insert(problem);
         response
