@@ -138,6 +138,13 @@ impl Host {
         Ok(Self { child, control: text("control"), plugins: text("plugins"), data, http, stderr })
     }
 
+    /// Speaks to the host with another client: one that trusts its certificate, or shows one.
+    #[must_use]
+    pub fn with_client(mut self, http: reqwest::Client) -> Self {
+        self.http = http;
+        self
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -14,6 +14,9 @@ mod egress;
 mod heads;
 mod hostile;
 mod personal;
+mod possession;
+mod sessions;
+mod tls;
 mod tokens;
 
 async fn started() -> anyhow::Result<(ringfence_tests::Place, ringfence_tests::Host, ringfence_tests::Session)> {

@@ -35,11 +35,8 @@ impl Address {
         };
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let url = Url::parse(&full).map_err(|_| wrong("write `http://host:port`"))?;
-        if url.scheme() == "https" {
-            return Err(wrong("this version speaks plain HTTP only; put a TLS tunnel before it"));
-        }
-        if url.scheme() != "http" || url.host_str().is_none_or(str::is_empty) {
-            return Err(wrong("write `http://host:port`"));
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+            return Err(wrong("write `https://host:port`"));
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("leave out everything after the port"));
@@ -48,11 +45,13 @@ impl Address {
             return Err(wrong("leave out the user"));
         }
         // SECURITY: keys and tokens are in every request; in clear they stay on this machine unless the user insists.
-        if plain == PlainHttp::Loopback && !is_loopback(&url) {
+        if url.scheme() == "http" && plain == PlainHttp::Loopback && !is_loopback(&url) {
             return Err(CliError::Usage {
                 code: "plain-http",
                 detail: format!("`{}` is not this machine, and plain HTTP would show your key on the way", root(&url)),
-                help: Some("use a tunnel to a loopback address, or insist with  --plain-http".to_owned()),
+                help: Some(
+                    "write `https://`, use a tunnel to a loopback address, or insist with  --plain-http".to_owned(),
+                ),
             });
         }
         Ok(Self(url))
@@ -65,7 +64,12 @@ impl Address {
 
     /// The data plane's address as the host tells it: an unspecified address means the control plane's machine.
     pub fn plugins(&self, told: &str, plain: PlainHttp) -> Result<Self, CliError> {
-        let mut address = Self::parse(told, PlainHttp::Anywhere)?;
+        let with_scheme = format!("{}://{told}", self.0.scheme());
+        let mut address = Self::parse(&with_scheme, PlainHttp::Anywhere)?;
+        if self.0.scheme() == "https" {
+            // The certificate is for a name; the port is what the host tells, the name is the one that was typed.
+            let _ = address.0.set_host(self.0.host_str());
+        }
         if address.0.host_str().is_some_and(|host| matches!(host, "0.0.0.0" | "[::]")) {
             let _ = address.0.set_host(self.0.host_str());
         }
@@ -116,15 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn over_tls_keys_go_anywhere_and_the_data_plane_has_the_same_name() {
+        assert_eq!(loopback("https://ringfence.example:7000").unwrap(), "https://ringfence.example:7000");
+        let control = Address::parse("https://ringfence.example:7000", PlainHttp::Loopback).unwrap();
+        let plugins = control.plugins("10.0.0.1:7001", PlainHttp::Loopback).unwrap();
+        assert_eq!(plugins.to_string(), "https://ringfence.example:7001");
+    }
+
+    #[test]
     fn an_address_is_an_address_and_nothing_more() {
-        for text in [
-            "",
-            "https://127.0.0.1:7000",
-            "ftp://127.0.0.1",
-            "http://a:b@127.0.0.1",
-            "http://127.0.0.1/x",
-            "http://127.0.0.1?x",
-        ] {
+        for text in ["", "ftp://127.0.0.1", "http://a:b@127.0.0.1", "http://127.0.0.1/x", "http://127.0.0.1?x"] {
             assert_eq!(loopback(text).unwrap_err(), "bad-host", "{text}");
         }
     }

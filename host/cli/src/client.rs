@@ -5,20 +5,23 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use ringfence_control::wire::{Authenticate, Page, Problem, TokenResponse};
-use ringfence_core::Clock;
+use ringfence_core::{Clock, Entropy};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::address::Address;
 use crate::environment::Secret;
 use crate::error::{CliError, Refusal, io_words};
+use crate::possession::{self, Possession};
 use crate::profiles::{CachedToken, Home};
 use crate::ui::{Stopwatch, Trace};
 
@@ -39,9 +42,24 @@ pub struct Api {
     /// The host's address.
     pub host: Address,
     credential: Credential,
-    session: RefCell<Option<CachedToken>>,
+    session: RefCell<Option<Rc<Signed>>>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     trace: Trace,
+}
+
+/// A token, and the key it is bound to.
+#[derive(Debug)]
+pub struct Signed {
+    token: CachedToken,
+    possession: Option<Possession>,
+}
+
+/// What one request shows.
+#[derive(Clone, Copy)]
+struct Showing<'a> {
+    token: Option<&'a CachedToken>,
+    possession: Option<&'a Possession>,
 }
 
 /// What requests are signed in with.
@@ -176,45 +194,60 @@ impl<'a> Request<'a> {
 
 impl Api {
     /// Speaks to `host` with `credential`.
-    pub fn new(host: Address, credential: Credential, clock: Arc<dyn Clock>, trace: Trace) -> Result<Self, CliError> {
+    pub fn new(
+        host: Address,
+        credential: Credential,
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+        trace: Trace,
+    ) -> Result<Self, CliError> {
         let http = http_client()?;
         let session = match &credential {
-            Credential::Profile { token, .. } => token.clone(),
+            Credential::Profile { token, .. } => token.clone().and_then(Signed::from_kept).map(Rc::new),
             Credential::Anonymous | Credential::Key(_) => None,
         };
-        Ok(Self { http, host, credential, session: RefCell::new(session), clock, trace })
+        Ok(Self { http, host, credential, session: RefCell::new(session), clock, entropy, trace })
     }
 
-    /// Proves an identity and answers with the token and who it is.
-    pub async fn authenticate(&self, proof: &Authenticate) -> Result<TokenResponse, CliError> {
+    /// Proves an identity and answers with who it is and the token, bound to a key of this session's own where the host
+    /// does that.
+    pub async fn authenticate(&self, proof: &Authenticate) -> Result<(TokenResponse, Signed), CliError> {
         let body = serde_json::to_value(proof).unwrap_or_default();
         let request = Request::post("/zero-trust/authenticate", body);
-        let response = self.attempt(&request, None).await?;
+        let possession = Possession::generate(self.entropy.as_ref())?;
+        let response = self.attempt(&request, Showing { token: None, possession: Some(&possession) }).await?;
         let answer: Answer<TokenResponse> = read_answer(&self.host, response).await?;
-        Ok(answer.value)
+        let bound = answer.value.token_type.eq_ignore_ascii_case("dpop").then_some(possession);
+        let signed = Signed { token: cached(&answer.value, self.clock.as_ref()), possession: bound };
+        Ok((answer.value, signed))
     }
 
-    /// Who the credential speaks for, as a fresh sign-in says.
-    pub async fn sign_in(&self) -> Result<TokenResponse, CliError> {
+    /// Who the credential speaks for, as a fresh sign-in says; and the token to keep.
+    pub async fn sign_in(&self) -> Result<(TokenResponse, CachedToken), CliError> {
         let key = match &self.credential {
             Credential::Key(key) | Credential::Profile { key, .. } => key,
             Credential::Anonymous => {
                 return Err(CliError::NotSignedIn { host: self.host.to_string(), tenant: None });
             }
         };
-        let answer = self.authenticate(&Authenticate::ApiKey { key: key.reveal().to_owned() }).await?;
-        let token = cached(&answer, self.clock.as_ref());
-        if let Credential::Profile { home, key, .. } = &self.credential {
-            // The token works without being kept; a folder that cannot be written is no reason to stop.
-            let _ = home.update(|profiles| profiles.put_token(&self.host.to_string(), key, token.clone()));
-        }
-        self.session.replace(Some(token));
-        Ok(answer)
+        let (answer, signed) = self.authenticate(&Authenticate::ApiKey { key: key.reveal().to_owned() }).await?;
+        let token = signed.to_keep();
+        self.session.replace(Some(Rc::new(signed)));
+        self.keep(&token);
+        Ok((answer, token))
     }
 
-    /// The access token, for the data plane.
-    pub async fn access_token(&self) -> Result<Secret, CliError> {
-        self.bearer(Freshness::Kept).await
+    /// Sends a request of another port with this session's token. `url` is the one that `make` makes requests for.
+    pub async fn send_signed(
+        &self,
+        plugins: &Address,
+        method: &Method,
+        url: &Url,
+        make: impl AsyncFn() -> Result<RequestBuilder, CliError>,
+    ) -> Result<Response, CliError> {
+        let signed = self.bearer(Freshness::Kept).await?;
+        let mut bare = url.clone();
+        bare.set_query(None);
+        self.exchange(plugins, signed.showing(), method, bare.as_str(), make).await
     }
 
     /// Sends a request and reads its JSON answer.
@@ -226,9 +259,9 @@ impl Api {
     pub async fn send_as<T: DeserializeOwned>(
         &self,
         request: &Request<'_>,
-        token: &Secret,
+        signed: &Signed,
     ) -> Result<Answer<T>, CliError> {
-        read_answer(&self.host, self.attempt(request, Some(token)).await?).await
+        read_answer(&self.host, self.attempt(request, signed.showing()).await?).await
     }
 
     /// Sends a request whose answer is empty.
@@ -272,51 +305,137 @@ impl Api {
     /// taken is replaced once.
     pub async fn open(&self, request: &Request<'_>) -> Result<Response, CliError> {
         let kept = self.session.borrow().is_some();
-        let token = self.bearer(Freshness::Kept).await?;
-        let response = self.attempt(request, Some(&token)).await?;
+        let signed = self.bearer(Freshness::Kept).await?;
+        if kept && signed.possession.is_some() && matches!(request.body, Body::File { .. }) {
+            // A nonce that is too old is found out with a small request, not with a long upload that is cut.
+            let _ = self.attempt(&Request::get("/whoami"), signed.showing()).await?;
+        }
+        let response = self.attempt(request, signed.showing()).await?;
         let response = if response.status() == StatusCode::UNAUTHORIZED && kept {
-            let token = self.bearer(Freshness::New).await?;
-            self.attempt(request, Some(&token)).await?
+            let signed = self.bearer(Freshness::New).await?;
+            self.attempt(request, signed.showing()).await?
         } else {
             response
         };
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
-    async fn bearer(&self, freshness: Freshness) -> Result<Secret, CliError> {
+    async fn bearer(&self, freshness: Freshness) -> Result<Rc<Signed>, CliError> {
         if freshness == Freshness::Kept {
-            let session = self.session.borrow();
             let now = self.clock.now();
-            let live =
-                session.as_ref().filter(|token| now < token.expires_at.saturating_sub(TOKEN_MARGIN).unwrap_or(now));
-            if let Some(token) = live {
-                return Ok(token.access_token.clone());
+            let live = |signed: &Rc<Signed>| now < signed.token.expires_at.saturating_sub(TOKEN_MARGIN).unwrap_or(now);
+            if let Some(signed) = self.session.borrow().as_ref().filter(|signed| live(signed)) {
+                return Ok(Rc::clone(signed));
             }
         }
-        self.sign_in().await.map(|answer| Secret::new(answer.access_token))
+        self.sign_in().await?;
+        let signed = self.session.borrow().clone();
+        signed.ok_or_else(|| CliError::NotSignedIn { host: self.host.to_string(), tenant: None })
     }
 
-    async fn attempt(&self, request: &Request<'_>, token: Option<&Secret>) -> Result<Response, CliError> {
-        let mut builder = self.http.request(request.method.clone(), self.host.with(&request.path));
-        if let Some(token) = token {
-            builder = builder.bearer_auth(token.reveal());
+    /// Keeps a token where the profile has it. It works without being kept: a folder that cannot be written is no reason
+    /// to stop.
+    fn keep(&self, token: &CachedToken) {
+        if let Credential::Profile { home, key, .. } = &self.credential {
+            let _ = home.update(|profiles| profiles.put_token(&self.host.to_string(), key, token.clone()));
         }
-        for (name, value) in &request.headers {
-            builder = builder.header(*name, value);
-        }
-        if let Some(time) = request.time {
-            builder = builder.timeout(time);
-        }
-        if !request.query.is_empty() {
-            builder = builder.query(&request.query);
-        }
-        let builder = attach(builder, &request.body).await?;
+    }
+
+    async fn attempt(&self, request: &Request<'_>, showing: Showing<'_>) -> Result<Response, CliError> {
+        let url = self.host.with(&request.path);
+        let make = async || {
+            let mut builder = self.http.request(request.method.clone(), &url);
+            for (name, value) in &request.headers {
+                builder = builder.header(*name, value);
+            }
+            if let Some(time) = request.time {
+                builder = builder.timeout(time);
+            }
+            if !request.query.is_empty() {
+                builder = builder.query(&request.query);
+            }
+            attach(builder, &request.body).await
+        };
         let watch = Stopwatch::start();
         self.trace.line(&format!("> {} {}", request.method, request.path));
-        let response = builder.send().await.map_err(|error| unreachable_host(&self.host, &error))?;
+        let response = self.exchange(&self.host, showing, &request.method, &url, make).await?;
         self.trace.line(&format!("< {} {:.0} ms", response.status().as_u16(), watch.took().as_secs_f64() * 1e3));
         Ok(response)
     }
+
+    /// Sends what `make` makes, with what is shown beside it; and once more when the host wants its own nonce in the proof.
+    async fn exchange(
+        &self,
+        host: &Address,
+        showing: Showing<'_>,
+        method: &Method,
+        url: &str,
+        make: impl AsyncFn() -> Result<RequestBuilder, CliError>,
+    ) -> Result<Response, CliError> {
+        let send = async || {
+            let builder = self.show(make().await?, showing, method, url);
+            builder.send().await.map_err(|error| unreachable_host(host, &error))
+        };
+        let response = send().await?;
+        let Some(possession) = showing.possession.filter(|possession| possession.learn(&response)) else {
+            return Ok(response);
+        };
+        if let Some(token) = showing.token {
+            self.keep(&CachedToken { nonce: possession.nonce(), ..token.clone() });
+        }
+        send().await
+    }
+
+    fn show(&self, builder: RequestBuilder, showing: Showing<'_>, method: &Method, url: &str) -> RequestBuilder {
+        let token = showing.token.map(|token| &token.access_token);
+        let scheme = if showing.possession.is_some() { "DPoP" } else { "Bearer" };
+        let builder = match token {
+            Some(token) => {
+                let value = HeaderValue::try_from(format!("{scheme} {}", token.reveal()));
+                builder.headers(value.into_iter().map(sensitive).collect())
+            }
+            None => builder,
+        };
+        match showing.possession {
+            Some(possession) => {
+                let proof = possession.proof(method.as_str(), url, token, self.clock.now(), self.entropy.as_ref());
+                builder.header(possession::PROOF, proof)
+            }
+            None => builder,
+        }
+    }
+}
+
+// === impl Signed ===
+
+impl Signed {
+    /// A token that was kept; none when its key cannot be read.
+    fn from_kept(token: CachedToken) -> Option<Self> {
+        let possession = match &token.proof_key {
+            Some(key) => Some(Possession::from_kept(key, token.nonce.clone()).ok()?),
+            None => None,
+        };
+        Some(Self { token, possession })
+    }
+
+    /// The token with its key, for the file of profiles.
+    pub fn to_keep(&self) -> CachedToken {
+        let possession = self.possession.as_ref();
+        CachedToken {
+            proof_key: possession.map(Possession::to_keep),
+            nonce: possession.and_then(Possession::nonce),
+            ..self.token.clone()
+        }
+    }
+
+    fn showing(&self) -> Showing<'_> {
+        Showing { token: Some(&self.token), possession: self.possession.as_ref() }
+    }
+}
+
+fn sensitive(mut value: HeaderValue) -> (HeaderName, HeaderValue) {
+    value.set_sensitive(true);
+    (AUTHORIZATION, value)
 }
 
 /// The HTTP client of both ports.
@@ -332,12 +451,14 @@ pub fn http_client() -> Result<reqwest::Client, CliError> {
 }
 
 /// A token with the time it ends, by our clock.
-pub fn cached(answer: &TokenResponse, clock: &dyn Clock) -> CachedToken {
+fn cached(answer: &TokenResponse, clock: &dyn Clock) -> CachedToken {
     let now = clock.now();
     let lifetime = jiff::SignedDuration::from_secs(answer.expires_in.clamp(0, 86_400));
     CachedToken {
         access_token: Secret::new(answer.access_token.clone()),
         expires_at: now.checked_add(lifetime).unwrap_or(now),
+        proof_key: None,
+        nonce: None,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use ringfence_core::{Clock, TenantId};
+use ringfence_core::{Clock, Entropy, TenantId};
 
 use crate::address::{Address, DEFAULT_HOST, PlainHttp};
 use crate::args::Global;
@@ -23,14 +23,22 @@ pub struct Context<'a> {
     pub environment: &'a Environment,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// The dice.
+    pub entropy: Arc<dyn Entropy>,
     /// Output and questions.
     pub ui: Ui,
 }
 
 impl<'a> Context<'a> {
     /// Puts them together.
-    pub fn new(cli: &'a args::Cli, environment: &'a Environment, clock: Arc<dyn Clock>, ui: Ui) -> Self {
-        Self { flags: &cli.global, environment, clock, ui }
+    pub fn new(
+        cli: &'a args::Cli,
+        environment: &'a Environment,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        ui: Ui,
+    ) -> Self {
+        Self { flags: &cli.global, environment, clock, entropy, ui }
     }
 
     /// The folder of profiles.
@@ -51,12 +59,12 @@ impl<'a> Context<'a> {
 
     /// The API without a key, for `login`.
     pub fn anonymous(&self, host: Address) -> Result<Api, CliError> {
-        Api::new(host, Credential::Anonymous, Arc::clone(&self.clock), self.ui.trace())
+        Api::new(host, Credential::Anonymous, (Arc::clone(&self.clock), Arc::clone(&self.entropy)), self.ui.trace())
     }
 
     /// The API with a key just read, for `login`.
     pub fn with_key(&self, host: Address, credential: Credential) -> Result<Api, CliError> {
-        Api::new(host, credential, Arc::clone(&self.clock), self.ui.trace())
+        Api::new(host, credential, (Arc::clone(&self.clock), Arc::clone(&self.entropy)), self.ui.trace())
     }
 
     /// The API and the tenant that the verb acts in, with that tenant's key or else the operator's.
@@ -66,7 +74,7 @@ impl<'a> Context<'a> {
             let tenant = match self.flags.tenant.clone() {
                 Some(tenant) => tenant,
                 None => {
-                    let principal = api.sign_in().await?.principal;
+                    let principal = api.sign_in().await?.0.principal;
                     principal.tenant.and_then(|tenant| tenant.parse().ok()).ok_or_else(no_tenant)?
                 }
             };
@@ -179,13 +187,13 @@ impl<'a> Context<'a> {
         // A folder that is missing or broken does not matter here: the key comes from the environment.
         let profiles = self.home().and_then(|home| home.load()).unwrap_or_default();
         let host = self.address(&profiles)?;
-        Api::new(host, Credential::Key(key), Arc::clone(&self.clock), self.ui.trace())
+        Api::new(host, Credential::Key(key), (Arc::clone(&self.clock), Arc::clone(&self.entropy)), self.ui.trace())
     }
 
     fn with_profile(&self, host: Address, profile: &Profile) -> Result<Api, CliError> {
         let credential =
             Credential::Profile { key: profile.key.clone(), home: self.home()?, token: profile.token.clone() };
-        Api::new(host, credential, Arc::clone(&self.clock), self.ui.trace())
+        Api::new(host, credential, (Arc::clone(&self.clock), Arc::clone(&self.entropy)), self.ui.trace())
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::FromArgMatches;
-use ringfence_core::Clock;
+use ringfence_core::{Clock, Entropy};
 
 use crate::args::ConfigCommand;
 use crate::context::Context;
@@ -29,6 +29,7 @@ mod context;
 mod environment;
 mod error;
 mod manifest_edit;
+mod possession;
 mod profiles;
 mod sse;
 mod table;
@@ -41,6 +42,8 @@ mod words;
 pub trait Hosted {
     /// The real clock. The command line asks it when a token expires.
     fn clock(&self) -> Arc<dyn Clock>;
+    /// The real dice, for the keys of sessions.
+    fn entropy(&self) -> Arc<dyn Entropy>;
     /// `ringfence serve`: runs until SIGINT or SIGTERM and drains.
     fn serve(&self, args: &ServeArgs, format: Format) -> ExitCode;
     /// `ringfence doctor`.
@@ -89,7 +92,8 @@ pub fn run_with(
         Command::Config(ConfigCommand::Show(args)) => hosted.config_show(args, format),
         Command::CompileChild => hosted.compile_child(),
         verb => {
-            let mut context = Context::new(&cli, environment, hosted.clock(), Ui::new(io, &cli.global));
+            let mut context =
+                Context::new(&cli, environment, hosted.clock(), hosted.entropy(), Ui::new(io, &cli.global));
             let exit = match run_verb(&mut context, verb) {
                 Ok(exit) => exit,
                 Err(error) => {

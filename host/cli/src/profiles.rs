@@ -75,6 +75,17 @@ pub struct CachedToken {
     pub access_token: Secret,
     /// When it expires.
     pub expires_at: Timestamp,
+    /// The key it is bound to; absent for a token that is bound to nothing.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_optional_secret",
+        deserialize_with = "read_optional_secret"
+    )]
+    pub proof_key: Option<Secret>,
+    /// The nonce that the host gave last for proofs made with that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
 }
 
 /// The folder of profiles and kept checkpoints.
@@ -210,6 +221,14 @@ fn write_secret<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, 
 
 fn read_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     String::deserialize(deserializer).map(Secret::new)
+}
+
+fn write_optional_secret<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(Secret::reveal).serialize(serializer)
+}
+
+fn read_optional_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Secret::new))
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 
 use std::net::IpAddr;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
 use ringfence_audit::{Event, Log, Outcome, codes, decisions};
 use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
+use ringfence_identity::{Channel, IdentityError, Shown};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_store::TenantStore;
 use serde_json::Value;
@@ -36,18 +37,26 @@ impl FromRequestParts<Control> for Call {
     async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
         let request = request_id(parts, control);
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
-        let mut values = parts.headers.get_all(http::header::AUTHORIZATION).iter();
-        let token = match (values.next(), values.next()) {
-            (Some(value), None) => value.to_str().ok().and_then(|text| {
-                let (scheme, token) = text.split_once(' ')?;
-                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-            }),
-            _ => None,
-        };
-        let principal = token.and_then(|token| control.parts.identity.verify(token).ok()).ok_or_else(|| {
-            ApiError::new("unauthenticated", "a valid access token is needed here").help("ringfence login")
-        })?;
+        let principal =
+            shown(parts).and_then(|shown| control.parts.identity.verify(&shown)).map_err(unauthenticated)?;
         Ok(Self { principal, request, peer })
+    }
+}
+
+/// What a request shows of its caller, read from the head as it came, before any routing.
+pub fn shown(parts: &Parts) -> Result<Shown<'_>, IdentityError> {
+    let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
+    Shown::read(&parts.method, uri, &parts.headers, parts.extensions.get::<Channel>())
+}
+
+/// What a caller is told whose token is not taken: why, where the proof beside it is at fault, and nothing else.
+fn unauthenticated(error: IdentityError) -> ApiError {
+    match error {
+        IdentityError::BadProof(_)
+        | IdentityError::NonceNeeded
+        | IdentityError::TooManyProofs { .. }
+        | IdentityError::Unbound => ApiError::from(error),
+        _ => ApiError::new("unauthenticated", "a valid access token is needed here").help("ringfence login"),
     }
 }
 

@@ -31,6 +31,7 @@ mod tend;
 mod tokens;
 mod usage;
 pub mod wire;
+mod zero_trust;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

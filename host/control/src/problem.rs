@@ -73,7 +73,9 @@ impl ApiError {
 pub fn status_of(code: &str) -> StatusCode {
     match code {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
-        "unauthenticated" | "sign-in-refused" => StatusCode::UNAUTHORIZED,
+        "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound" => {
+            StatusCode::UNAUTHORIZED
+        }
         "denied" => StatusCode::FORBIDDEN,
         "not-found" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
@@ -131,7 +133,16 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds.unwrap_or(1)));
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // RFC 9449, section 7.1.
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static(match self.code {
+                    "use-dpop-nonce" => "DPoP error=\"use_dpop_nonce\", algs=\"EdDSA ES256\"",
+                    "bad-proof" => "DPoP error=\"invalid_dpop_proof\", algs=\"EdDSA ES256\"",
+                    "token-unbound" => "DPoP algs=\"EdDSA ES256\"",
+                    _ => "Bearer",
+                }),
+            );
         }
         response.extensions_mut().insert(problem);
         response
@@ -211,7 +222,11 @@ impl From<IdentityError> for ApiError {
             IdentityError::Unauthenticated | IdentityError::Expired => {
                 Self::new("sign-in-refused", text).help("ringfence login")
             }
-            IdentityError::Throttled { retry_after_seconds } => {
+            IdentityError::BadProof(_) => Self::new("bad-proof", text),
+            IdentityError::NonceNeeded => Self::new("use-dpop-nonce", text),
+            IdentityError::BadTrust { .. } => Self::new("bad-trust", text),
+            IdentityError::Unbound => Self::new("token-unbound", text),
+            IdentityError::Throttled { retry_after_seconds } | IdentityError::TooManyProofs { retry_after_seconds } => {
                 Self { retry_after_seconds: Some(retry_after_seconds), ..Self::new("throttled", text) }
             }
             IdentityError::Busy { retry_after_seconds } => {

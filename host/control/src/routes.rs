@@ -6,6 +6,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringfence_core::RequestId;
+use ringfence_identity::Shown;
 use utoipa::OpenApi;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Object, Type};
@@ -16,7 +17,7 @@ use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
     Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins, policies,
-    quota, secrets, sign_in, tenants, tokens, usage,
+    quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -81,6 +82,13 @@ fn table() -> OpenApiRouter<Control> {
     let api = OpenApiRouter::new()
         .routes(routes!(sign_in::authenticate))
         .routes(routes!(sign_in::whoami))
+        .routes(routes!(zero_trust::sessions::list_own))
+        .routes(routes!(zero_trust::sessions::end_own))
+        .routes(routes!(zero_trust::sessions::list))
+        .routes(routes!(zero_trust::sessions::end))
+        .routes(routes!(zero_trust::sessions::list_host))
+        .routes(routes!(zero_trust::sessions::end_host))
+        .routes(routes!(zero_trust::settings::read, zero_trust::settings::write))
         .routes(routes!(decisions::read))
         .routes(routes!(host::read))
         .routes(routes!(tenants::list, tenants::create))
@@ -168,6 +176,7 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
     let headers = request.headers();
     let ambiguous =
         headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 || headers.get_all(header::HOST).iter().count() > 1;
+    let with_proof = Shown::speaks_dpop(headers);
     let mut response = if ambiguous {
         ApiError::new("bad-request", "the head can be read in two ways").into_response()
     } else {
@@ -186,6 +195,9 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(HeaderName::from_static("ringfence-request-id"), value);
+    }
+    if with_proof && let Ok(nonce) = HeaderValue::try_from(control.parts.identity.dpop_nonce()) {
+        headers.insert("dpop-nonce", nonce);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !headers.contains_key(header::CACHE_CONTROL) {

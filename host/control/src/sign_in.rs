@@ -11,7 +11,7 @@ use ringfence_core::{Principal, PrincipalId, RequestId};
 use ringfence_identity::{IdentityError, Proof, SecretString};
 
 use crate::Control;
-use crate::call::{Call, PeerAddress, request_id};
+use crate::call::{Call, PeerAddress, request_id, shown};
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::wire::{Authenticate, PrincipalView, Problem, TokenResponse, Trust};
@@ -22,6 +22,7 @@ use axum::extract::FromRequest;
     responses((status = 200, body = TokenResponse), (status = "default", body = Problem)))]
 pub async fn authenticate(State(control): State<Control>, request: Request) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
+    let head = parts.clone();
     let id = request_id(&parts, &control);
     let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
     let JsonBody(asked) = JsonBody::<Authenticate>::from_request(Request::from_parts(parts, body), &control).await?;
@@ -30,6 +31,10 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
         Authenticate::Bootstrap { token, name } => {
             Proof::Bootstrap { token: SecretString::new(token), name: name.as_deref().unwrap_or("operator").parse()? }
         }
+        // What is no tenant's name is the name of no tenant: the same refusal as a certificate that nobody trusts.
+        Authenticate::ClientCertificate { tenant } => Proof::ClientCertificate {
+            tenant: tenant.parse().map_err(|_| ApiError::from(IdentityError::Unauthenticated))?,
+        },
         Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };
     let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
@@ -37,7 +42,8 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     if !control.parts.audit.is_writable() {
         return Err(ApiError::new("audit-unavailable", "the audit log cannot be written, so nobody can sign in"));
     }
-    match control.parts.identity.authenticate(proof, source).await {
+    let shown = shown(&head)?;
+    match control.parts.identity.authenticate(proof, source, &shown).await {
         Ok(issued) => {
             let code = if bootstrap { codes::OPERATOR_ENROLLED } else { codes::SIGNED_IN };
             control.record_sign_in(code, &id, Some(&issued.principal), peer).await?;
@@ -47,20 +53,24 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
             }
             let answer = TokenResponse {
                 access_token: issued.access_token.expose().to_owned(),
-                token_type: "Bearer".to_owned(),
+                token_type: issued.token_type.to_owned(),
                 expires_in: issued.expires_in,
                 session_id: issued.session_id.to_string(),
                 principal: view(&issued.principal),
-                trust: Trust { strength: "secret".to_owned() },
+                trust: Trust { strength: crate::host::word(&issued.strength) },
             };
             Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(answer)).into_response())
         }
         Err(error) => {
             // LIMIT: what the throttle turned away is not written, or it would not protect the disk.
-            if !matches!(error, IdentityError::Throttled { .. } | IdentityError::Busy { .. }) {
+            let turned_away = matches!(
+                error,
+                IdentityError::Throttled { .. } | IdentityError::Busy { .. } | IdentityError::NonceNeeded
+            );
+            if !turned_away {
                 control.record_sign_in(codes::SIGN_IN_REFUSED, &id, None, peer).await?;
             }
-            Err(error.into())
+            Err(ApiError::from(error))
         }
     }
 }

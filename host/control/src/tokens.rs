@@ -139,7 +139,7 @@ impl Control {
     }
 }
 
-fn parse_role(text: &str, of_a_tenant: bool) -> Result<Role, ApiError> {
+pub fn parse_role(text: &str, of_a_tenant: bool) -> Result<Role, ApiError> {
     let role = Role::ALL.into_iter().find(|role| role.as_str() == text);
     match (role, of_a_tenant) {
         (Some(Role::Operator), false) => Ok(Role::Operator),

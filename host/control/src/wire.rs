@@ -11,6 +11,7 @@ mod keys;
 mod pii;
 mod policy;
 mod quota;
+mod zero_trust;
 
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use keys::{
@@ -19,6 +20,10 @@ pub use keys::{
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
+pub use zero_trust::{
+    CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, SessionView, SetSignInSettings,
+    SignInSettingsView, UnboundTokensWord,
+};
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -80,14 +85,19 @@ pub enum Authenticate {
         /// The key.
         key: String,
     },
+    /// The client certificate of this TLS connection; the token is bound to it.
+    ClientCertificate {
+        /// The tenant whose trust roots it is checked against.
+        tenant: String,
+    },
 }
 
 /// Answer of `authenticate`.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct TokenResponse {
-    /// EdDSA `at+jwt`; send it as `Authorization: Bearer`.
+    /// EdDSA `at+jwt`; send it as `Authorization: <token_type>`.
     pub access_token: String,
-    /// Always `Bearer`.
+    /// `Bearer`, or `DPoP` when the sign-in came with a proof of possession (RFC 9449): then every request needs one.
     pub token_type: String,
     /// Seconds until it expires.
     pub expires_in: i64,
@@ -117,7 +127,7 @@ pub struct PrincipalView {
 /// What the trust in a session rests on.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Trust {
-    /// How the identity was proved: `secret`.
+    /// How the identity was proved: `secret` or `certificate`.
     pub strength: String,
 }
 

@@ -102,3 +102,13 @@ pub const SIGN_IN_FAILURES_COUNT_MAX: u32 = 20;
 pub const SIGN_IN_FORGIVEN_MS: u64 = 3_000;
 /// Most sources and key ids whose failed sign-ins are remembered.
 pub const SIGN_IN_REMEMBERED_COUNT_MAX: usize = 16_384;
+/// How far the time of a proof of possession may be from the host's, in seconds (RFC 9449, section 11.1).
+pub const PROOF_AGE_SECONDS_MAX: i64 = 60;
+/// How long a server nonce for proofs is given out, in seconds; it is taken for as long again.
+pub const NONCE_SECONDS: u64 = 120;
+/// Most proofs one key may use while they are remembered (about two minutes).
+pub const PROOFS_PER_KEY_COUNT_MAX: usize = 65_536;
+/// Most used proofs remembered (about 32 MiB).
+pub const PROOFS_KEPT_COUNT_MAX: usize = 524_288;
+/// Most certificates of a chain that a client may show.
+pub const CERTIFICATES_SHOWN_COUNT_MAX: usize = 6;

@@ -67,6 +67,8 @@ pub enum Strength {
     None,
     /// By a secret that was sent.
     Secret,
+    /// By a certificate whose key the caller holds.
+    Certificate,
 }
 
 /// An authenticated caller. Made only by `identity`.

@@ -15,7 +15,7 @@ use ringfence_capabilities::{Binding, Capabilities, FieldRules, GuestLogs, Ledge
 use ringfence_core::proof::act;
 use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
 use ringfence_engine::{Body, Engine, Meter};
-use ringfence_identity::Identity;
+use ringfence_identity::{Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route};
 
@@ -23,7 +23,7 @@ use crate::listen::Peer;
 use crate::pace::{Pace, Source};
 use crate::record::Seen;
 use crate::refuse::Refusal;
-use crate::request::{bearer, checked_host, for_guest, strip};
+use crate::request::{checked_host, for_guest, strip};
 
 /// The rooms that an invocation walks through.
 #[derive(Clone)]
@@ -70,6 +70,7 @@ impl Gateway {
     /// Answers one request, whatever it is.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+        let with_proof = Shown::speaks_dpop(request.headers());
         let mut seen = Seen::new(InvocationId::random(&*self.parts.entropy), peer);
         let mut response = match self.invoke(&mut seen, request).await {
             Ok(response) => response,
@@ -88,6 +89,9 @@ impl Gateway {
         if let Ok(id) = HeaderValue::from_str(seen.invocation.as_str()) {
             response.headers_mut().insert("x-ringfence-invocation", id);
         }
+        if with_proof && let Ok(nonce) = HeaderValue::try_from(self.parts.identity.dpop_nonce()) {
+            response.headers_mut().insert("dpop-nonce", nonce);
+        }
         response
     }
 
@@ -99,7 +103,7 @@ impl Gateway {
         let found = parts.registry.find(host.as_deref(), path);
         seen.route = found.clone();
         // A wrong credential is the same refusal whether or not there is a route.
-        let principal = self.authenticate(request.headers())?;
+        let principal = self.authenticate(&request)?;
         seen.principal = Some(principal.clone());
         let route = found.ok_or(Refusal::NoRoute)?;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
@@ -139,11 +143,14 @@ impl Gateway {
         Ok(response)
     }
 
-    fn authenticate(&self, headers: &http::HeaderMap) -> Result<Principal, Refusal> {
-        match bearer(headers)? {
-            Some(token) => self.parts.identity.verify(token).map_err(|_| Refusal::Unauthenticated),
-            None => Ok(self.parts.identity.anonymous()),
+    fn authenticate(&self, request: &Request<Incoming>) -> Result<Principal, Refusal> {
+        let channel = request.extensions().get::<Channel>();
+        let shown = Shown::read(request.method(), request.uri(), request.headers(), channel)
+            .map_err(|_| Refusal::Unauthenticated)?;
+        if !shown.has_token() {
+            return Ok(self.parts.identity.anonymous());
         }
+        self.parts.identity.verify(&shown).map_err(|error| Refusal::from_identity(&error))
     }
 
     async fn denied(&self, seen: &mut Seen, principal: &Principal, denial: ringfence_policy::Denial) -> Refusal {

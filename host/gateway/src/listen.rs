@@ -17,8 +17,13 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use ringfence_core::limits;
+use ringfence_identity::{Channel, ClientCertificate};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// The peer's address, put into every request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -59,9 +64,14 @@ impl Listening {
 
 /// Serves until `stop` turns true, then lets open requests finish for at most `DRAIN_MS_MAX`.
 ///
-/// `service` is cloned for every connection; requests carry a [`Peer`] extension.
-pub async fn serve<S, B>(listening: Listening, service: S, mut stop: watch::Receiver<bool>)
-where
+/// `service` is cloned for every connection; requests carry a [`Peer`] and a [`Channel`] extension. With `tls` every
+/// connection begins with a handshake, which must be over as soon as a request head would have to be.
+pub async fn serve<S, B>(
+    listening: Listening,
+    tls: Option<Arc<ServerConfig>>,
+    service: S,
+    mut stop: watch::Receiver<bool>,
+) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -71,6 +81,7 @@ where
 {
     let graceful = GracefulShutdown::new();
     let seats = listening.seats.clone();
+    let acceptor = tls.map(TlsAcceptor::from);
     loop {
         let accepted = tokio::select! {
             accepted = listening.listener.accept() => accepted,
@@ -89,10 +100,18 @@ where
             drop(stream);
             continue;
         };
-        let connection = graceful.watch(connection(stream, peer, service.clone()));
+        let _ = stream.set_nodelay(true);
+        let (watcher, service, acceptor) = (graceful.watcher(), service.clone(), acceptor.clone());
         tokio::spawn(async move {
             let _seat = seat;
-            if let Err(error) = connection.await {
+            let ended = match acceptor {
+                None => watcher.watch(connection(stream, peer, Channel::Plain, service)).await,
+                Some(acceptor) => {
+                    let Some((stream, channel)) = shake_hands(&acceptor, stream).await else { return };
+                    watcher.watch(connection(stream, peer, channel, service)).await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
         });
@@ -106,12 +125,30 @@ where
     }
 }
 
-fn connection<S, B>(
-    stream: TcpStream,
+/// The handshake of one connection, and what it proved.
+async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<(TlsStream<TcpStream>, Channel)> {
+    let wait = Duration::from_millis(limits::HEAD_TIME_MS_MAX);
+    let stream = match tokio::time::timeout(wait, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "handshake failed");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let chain = stream.get_ref().1.peer_certificates();
+    let certificate = chain.and_then(|chain| ClientCertificate::of(chain.iter().map(|one| one.to_vec()).collect()));
+    Some((stream, Channel::Tls { certificate: certificate.map(Arc::new) }))
+}
+
+fn connection<I, S, B>(
+    stream: I,
     peer: SocketAddr,
+    channel: Channel,
     service: S,
-) -> http1::Connection<TokioIo<TcpStream>, WithPeer<S>>
+) -> http1::Connection<TokioIo<I>, WithPeer<S>>
 where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -119,22 +156,21 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let _ = stream.set_nodelay(true);
-    // HTTP/1.1 only on plain TCP: telling the versions apart by their first bytes has no deadline in the library, and
-    // HTTP/2 without TLS is not what callers use.
+    // HTTP/1.1 only: on plain TCP, telling the versions apart by their first bytes has no deadline in the library.
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits::HEAD_TIME_MS_MAX))
         .max_headers(limits::HEADERS_COUNT_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), WithPeer { service, peer })
+        .serve_connection(TokioIo::new(stream), WithPeer { service, peer, channel })
 }
 
-/// Puts the peer's address into each request.
+/// Puts the peer's address and the channel into each request.
 #[derive(Clone)]
 struct WithPeer<S> {
     service: S,
     peer: SocketAddr,
+    channel: Channel,
 }
 
 impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
@@ -144,6 +180,7 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(Peer(self.peer));
+        request.extensions_mut().insert(self.channel.clone());
         self.service.call(request)
     }
 }

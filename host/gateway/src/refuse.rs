@@ -4,8 +4,10 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use ringfence_core::limits::NONCE_SECONDS;
 use ringfence_core::{Blame, DecisionId};
 use ringfence_engine::{AdmitError, RunError};
+use ringfence_identity::IdentityError;
 use serde::Serialize;
 
 /// Why a request is not answered by a guest.
@@ -17,6 +19,14 @@ pub enum Refusal {
     NoRoute,
     /// A credential is missing, expired or wrong.
     Unauthenticated,
+    /// The proof of possession beside the credential lacks this host's nonce.
+    NonceNeeded,
+    /// The proof of possession is missing, wrong or used.
+    BadProof,
+    /// The tenant takes only tokens that are bound to a key or a certificate.
+    TokenUnbound,
+    /// The caller uses more proofs than are remembered.
+    TooManyProofs,
     /// The caller's own tenant does not allow it.
     Denied(DecisionId),
     /// The body is over the limit.
@@ -78,6 +88,20 @@ impl Refusal {
             Self::Unauthenticated => {
                 (StatusCode::UNAUTHORIZED, "unauthenticated", "a valid access token is needed here")
             }
+            Self::NonceNeeded => (
+                StatusCode::UNAUTHORIZED,
+                "use-dpop-nonce",
+                "the proof of possession needs the nonce of this answer's `DPoP-Nonce` header",
+            ),
+            Self::BadProof => {
+                (StatusCode::UNAUTHORIZED, "bad-proof", "the proof of possession is missing, wrong or used")
+            }
+            Self::TokenUnbound => {
+                (StatusCode::UNAUTHORIZED, "token-unbound", "this tenant takes only tokens that are bound to a key")
+            }
+            Self::TooManyProofs => {
+                (StatusCode::TOO_MANY_REQUESTS, "throttled", "this key used more proofs than are remembered")
+            }
             Self::Denied(_) => (StatusCode::FORBIDDEN, "denied", "the tenant's policy does not allow this call"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "the body is over the limit"),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not arrive in time"),
@@ -117,6 +141,18 @@ impl Refusal {
             ),
             Self::Host => (StatusCode::SERVICE_UNAVAILABLE, "host-error", "the host could not run the plugin"),
             Self::Run(error) => describe_run(error),
+        }
+    }
+
+    /// Why a credential was not taken. What is wrong with a proof is said, since its maker cannot mend it otherwise; what is
+    /// wrong with a token is not.
+    pub fn from_identity(error: &IdentityError) -> Self {
+        match error {
+            IdentityError::NonceNeeded => Self::NonceNeeded,
+            IdentityError::BadProof(_) => Self::BadProof,
+            IdentityError::Unbound => Self::TokenUnbound,
+            IdentityError::TooManyProofs { .. } => Self::TooManyProofs,
+            _ => Self::Unauthenticated,
         }
     }
 
@@ -160,6 +196,21 @@ impl Refusal {
             }
             Self::Unauthenticated => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // RFC 9449, section 7.1.
+            Self::NonceNeeded => {
+                let challenge = HeaderValue::from_static("DPoP error=\"use_dpop_nonce\", algs=\"EdDSA ES256\"");
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Self::BadProof => {
+                let challenge = HeaderValue::from_static("DPoP error=\"invalid_dpop_proof\", algs=\"EdDSA ES256\"");
+                headers.insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            Self::TokenUnbound => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("DPoP algs=\"EdDSA ES256\""));
+            }
+            Self::TooManyProofs => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(NONCE_SECONDS));
             }
             // What is left of a refused body is not read, so the connection cannot be used again.
             Self::BodyTooLarge | Self::BodyTimeout | Self::BadRequest(_) => {

@@ -15,6 +15,27 @@ pub enum IdentityError {
     /// A token that was good until its time ran out.
     #[error("the access token has expired")]
     Expired,
+    /// A proof of possession that does not fit its request, its token or the time, or that was used before.
+    #[error("the proof of possession is not valid: {0}")]
+    BadProof(&'static str),
+    /// A proof of possession without a nonce that this host gave out lately.
+    #[error("the proof of possession needs the nonce of this answer's `DPoP-Nonce` header")]
+    NonceNeeded,
+    /// More proofs than are remembered.
+    #[error("too many proofs of possession, try again in {retry_after_seconds} s")]
+    TooManyProofs {
+        /// When to try again, in seconds.
+        retry_after_seconds: u64,
+    },
+    /// The place takes only tokens that are bound to a key or a certificate.
+    #[error("tokens must be bound to a key here (DPoP, RFC 9449) or to a client certificate")]
+    Unbound,
+    /// Trust in client certificates that could not be checked or could let nobody in.
+    #[error("the trust in client certificates cannot be used: {why}")]
+    BadTrust {
+        /// What is wrong.
+        why: &'static str,
+    },
     /// Too many wrong tries from this source.
     #[error("too many failed sign-ins, try again in {retry_after_seconds} s")]
     Throttled {

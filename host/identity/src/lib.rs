@@ -7,11 +7,17 @@
 //! wants more proves himself again. Sessions are durable: a token outlives a restart of the host, and so does its end.
 #![forbid(unsafe_code)]
 
+mod certificate;
+mod dpop;
 mod error;
 mod manage;
 mod record;
+mod replay;
 mod secret_hash;
+mod sessions;
+mod settings;
 mod shelf;
+mod shown;
 mod tables;
 mod throttle;
 mod token;
@@ -20,21 +26,27 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use jiff::{SignedDuration, Timestamp};
-use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, CREDENTIAL_BYTES_MAX, TOKENS_CACHED_COUNT_MAX};
+use jiff::Timestamp;
+use ringfence_core::limits::{CREDENTIAL_BYTES_MAX, NONCE_SECONDS, TOKENS_CACHED_COUNT_MAX};
 use ringfence_core::{
     Clock, Entropy, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId,
 };
-use ringfence_store::{Op, StoreError, TenantStore, Tenants};
+use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
 
+pub use certificate::{CertificateHolder, CertificateTrust};
 pub use error::IdentityError;
-pub use record::{KeyRecord, NewKey};
+pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};
+pub use settings::{SignInSettings, UnboundTokens};
+pub use shown::{Channel, ClientCertificate, Shown};
 
-use record::StoredSession;
+use dpop::Proven;
+use replay::{Refused, Replay, Rotating};
 use secret_hash::Hasher;
-use shelf::{Shelf, ending, session_at};
-use tables::{Now, Tables};
+use sessions::{Arrival, Holder};
+use shelf::Shelf;
+use shown::Scheme;
+use tables::{Held, Now, Tables};
 use throttle::{Source, Throttle};
 use token::{Claims, Tokens};
 
@@ -63,14 +75,19 @@ pub enum Proof {
         /// The whole key.
         key: SecretString,
     },
+    /// The certificate of the connection that the sign-in comes on.
+    ClientCertificate {
+        /// Whose trust roots it is to be checked against.
+        tenant: TenantId,
+    },
 }
 
 /// A signed-in session.
 #[derive(Debug)]
 pub struct Issued {
-    /// The bearer token to send from now on (RFC 9068 `at+jwt`, EdDSA).
+    /// The token to send from now on (RFC 9068 `at+jwt`, EdDSA).
     pub access_token: SecretString,
-    /// Always `Bearer`.
+    /// `DPoP` when it is bound to the key of a proof, else `Bearer`.
     pub token_type: &'static str,
     /// How long it is good, in seconds.
     pub expires_in: i64,
@@ -97,21 +114,14 @@ struct Shared {
     anonymous: PrincipalId,
     tables: RwLock<Tables>,
     throttle: Mutex<Throttle>,
+    nonces: Mutex<Rotating>,
+    replay: Mutex<Replay>,
     /// The enrolment token; none once it was used or somebody can sign in as operator.
     bootstrap: Mutex<Option<SecretString>>,
     /// What tokens say that were verified, by their hash. Only the signature is remembered; all else is looked up.
     verified: RwLock<HashMap<[u8; 32], Arc<Claims>>>,
     /// Held while a key is made.
     making: tokio::sync::Mutex<()>,
-}
-
-/// Who opens a session, and with what.
-struct Holder {
-    id: PrincipalId,
-    kind: PrincipalKind,
-    role: Role,
-    tenant: Option<TenantId>,
-    key: Option<String>,
 }
 
 impl Identity {
@@ -130,6 +140,7 @@ impl Identity {
         let tables = shelf.load(now).await?;
         let enrolled = tables.keys_of(None).any(|key| key.role == Role::Operator && key.is_live(now.wall));
         let bootstrap = (!enrolled).then(|| enrolment_token(entropy.as_ref()));
+        let nonces = Rotating::new(entropy.as_ref(), now.monotonic);
         let shared = Shared {
             shelf,
             clock,
@@ -139,6 +150,8 @@ impl Identity {
             anonymous: "anonymous".parse().map_err(|_| IdentityError::Host("anonymous has no name"))?,
             tables: RwLock::new(tables),
             throttle: Mutex::default(),
+            nonces: Mutex::new(nonces),
+            replay: Mutex::default(),
             bootstrap: Mutex::new(bootstrap),
             verified: RwLock::default(),
             making: tokio::sync::Mutex::new(()),
@@ -153,18 +166,24 @@ impl Identity {
         Ok(self.shared.bootstrap().clone())
     }
 
-    /// Signs in. Fails with `Unauthenticated` whatever was wrong, and slows a source down after its failures.
-    pub async fn authenticate(&self, proof: Proof, source: IpAddr) -> Result<Issued, IdentityError> {
-        let source = Source::of(source);
+    /// Signs in. Fails with `Unauthenticated` whatever was wrong with the credential, and slows a source down after its
+    /// failures. With a proof of possession the token is bound to its key.
+    pub async fn authenticate(&self, proof: Proof, from: IpAddr, shown: &Shown<'_>) -> Result<Issued, IdentityError> {
+        let source = Source::of(from);
         let shared = &self.shared;
         let key_id = match &proof {
             Proof::ApiKey { key } => secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned()),
-            Proof::Bootstrap { .. } => None,
+            Proof::Bootstrap { .. } | Proof::ClientCertificate { .. } => None,
         };
         let _place = shared.admit(source, key_id.as_deref())?;
+        // The proof first: one that must come again with a nonce spends nothing.
+        let proven = shown.proof.map(|proof| shared.proven(shown, proof, None)).transpose()?;
+        let binding = proven.as_ref().map_or(Binding::Unbound, |proven| Binding::Key(proven.jkt.clone()));
+        let arrival = Arrival { binding, source: from };
         let proved = match proof {
-            Proof::Bootstrap { token, name } => self.enrol(&token, &name).await,
-            Proof::ApiKey { key } => self.sign_in(&key).await,
+            Proof::Bootstrap { token, name } => self.enrol(&token, &name, proven.as_ref(), arrival).await,
+            Proof::ApiKey { key } => self.sign_in(&key, proven.as_ref(), arrival).await,
+            Proof::ClientCertificate { tenant } => self.sign_in_by_certificate(tenant, shown.channel, from).await,
         };
         if matches!(proved, Err(IdentityError::Unauthenticated)) {
             shared.throttle().failed(source, key_id.as_deref(), shared.clock.monotonic());
@@ -172,18 +191,31 @@ impl Identity {
         proved
     }
 
-    /// Who sends this bearer token. Cheap: the signature of a token is checked once. Its time, its session, the
-    /// session's key and tenant are looked at on every call, so a revoked one is refused from the next call on.
-    pub fn verify(&self, bearer: &str) -> Result<Principal, IdentityError> {
+    /// Who sends this request. Cheap: the signature of a token is checked once. Its time, its session, the session's key
+    /// and tenant, and what the token is bound to are looked at on every call, so a revoked one is refused from the next
+    /// call on.
+    pub fn verify(&self, shown: &Shown<'_>) -> Result<Principal, IdentityError> {
         let shared = &self.shared;
-        if bearer.len() > CREDENTIAL_BYTES_MAX {
+        let (scheme, token) = shown.token.ok_or(IdentityError::Unauthenticated)?;
+        if token.len() > CREDENTIAL_BYTES_MAX {
             return Err(IdentityError::Unauthenticated);
         }
         let now = shared.now();
-        let claims = shared.claims(bearer, now.wall)?;
+        let claims = shared.claims(token, now.wall)?;
         token::fresh(&claims, now.wall)?;
-        let principal = shared.read().holder(&claims, now)?;
-        if shared.has_tenant_of(&principal) { Ok(principal) } else { Err(IdentityError::Unauthenticated) }
+        let held = shared.read().holder(&claims, now)?;
+        if !shared.has_tenant_of(&held.principal) {
+            return Err(IdentityError::Unauthenticated);
+        }
+        shared.check_binding(&held, scheme, token, shown)?;
+        Ok(held.principal)
+    }
+
+    /// The nonce that the next proof of possession must carry.
+    pub fn dpop_nonce(&self) -> String {
+        let mut nonces = self.shared.nonces();
+        nonces.turn(self.shared.entropy.as_ref(), self.shared.clock.monotonic());
+        nonces.current().to_owned()
     }
 
     /// Whether a session still stands: not over, not revoked, nor its key or tenant gone. For streams that were allowed
@@ -210,17 +242,37 @@ impl Identity {
 
     // === signing in ===
 
-    async fn enrol(&self, token: &SecretString, name: &ResourceName) -> Result<Issued, IdentityError> {
+    async fn enrol(
+        &self,
+        token: &SecretString,
+        name: &ResourceName,
+        proven: Option<&Proven>,
+        arrival: Arrival,
+    ) -> Result<Issued, IdentityError> {
         let id = format!("{OPERATOR}/{name}").parse().map_err(|_| IdentityError::Host("a name is too long"))?;
         // Taken before anything is awaited, so that it works once even when used twice at the same time.
         let mut taken = Taken { shared: &self.shared, token: self.shared.take_bootstrap(token)? };
-        let holder = Holder { id, kind: PrincipalKind::Person, role: Role::Operator, tenant: None, key: None };
-        let issued = self.open_session(holder).await?;
+        let holder = Holder {
+            id,
+            kind: PrincipalKind::Person,
+            role: Role::Operator,
+            tenant: None,
+            key: None,
+            method: Method::Bootstrap,
+            strength: Strength::Secret,
+        };
+        self.shared.spend(proven)?;
+        let issued = self.open_session(holder, arrival).await?;
         taken.token = None;
         Ok(issued)
     }
 
-    async fn sign_in(&self, key: &SecretString) -> Result<Issued, IdentityError> {
+    async fn sign_in(
+        &self,
+        key: &SecretString,
+        proven: Option<&Proven>,
+        arrival: Arrival,
+    ) -> Result<Issued, IdentityError> {
         let shared = &self.shared;
         let shown = secret_hash::parse(key.expose()).ok_or(IdentityError::Unauthenticated)?;
         // SECURITY: an ended key takes the same path as a live one, and an unknown one as well: one hash each.
@@ -232,63 +284,45 @@ impl Identity {
             role: stored.record.role,
             tenant: stored.record.tenant.clone(),
             key: Some(stored.record.id.clone()),
+            method: Method::ApiKey,
+            strength: Strength::Secret,
         });
         match holder {
-            Some(holder) if matches => self.open_session(holder).await,
+            Some(holder) if matches => {
+                // Only now, when the key is known to be somebody's: guesses must not fill the memory of used proofs.
+                shared.spend(proven)?;
+                self.open_session(holder, arrival).await
+            }
             _ => Err(IdentityError::Unauthenticated),
         }
     }
+}
 
-    async fn open_session(&self, holder: Holder) -> Result<Issued, IdentityError> {
-        let shared = &self.shared;
-        let store = shared.shelf.of(holder.tenant.as_ref()).ok_or(IdentityError::Unauthenticated)?;
-        let now = shared.now();
-        let beyond = |_| IdentityError::Host("the clock is out of range");
-        let stored = StoredSession {
-            id: SessionId::random(shared.entropy.as_ref()),
-            principal: holder.id,
-            kind: holder.kind,
-            role: holder.role,
-            tenant: holder.tenant,
-            key: holder.key,
-            strength: Strength::Secret,
-            // Whole seconds, as tokens have them.
-            issued_at: Timestamp::from_second(now.wall.as_second()).map_err(beyond)?,
-            expires_at: now.wall.checked_add(SignedDuration::from_secs(ACCESS_TOKEN_SECONDS)).map_err(beyond)?,
-        };
-        let principal = stored.principal();
-        let access_token = shared.tokens.issue(&principal, &stored.id, stored.issued_at)?;
-        let over = shared.read().to_end(stored.tenant.as_ref(), stored.key.as_deref(), now);
-        let mut ops = vec![Op::put_json(session_at(&stored.id), &stored)?];
-        ops.extend(ending(&over));
-        match store.batch(ops, Vec::new()).await {
-            // The tenant was deleted meanwhile: its keys prove nothing any more.
-            Err(StoreError::Gone) => return Err(IdentityError::Unauthenticated),
-            other => other?,
-        };
-        let session_id = stored.id.clone();
-        let revoked = {
-            let mut tables = shared.write();
-            tables.end(&over);
-            let revoked = stored.key.as_ref().is_some_and(|key| tables.live_key(key, now.wall).is_none());
-            if !revoked {
-                tables.open_session(stored, now);
-            }
-            revoked
-        };
-        if revoked {
-            // Revoked while the session was being written.
-            store.batch(ending(&[session_id]).collect(), Vec::new()).await?;
+impl Identity {
+    async fn sign_in_by_certificate(
+        &self,
+        tenant: TenantId,
+        channel: &Channel,
+        from: IpAddr,
+    ) -> Result<Issued, IdentityError> {
+        let Channel::Tls { certificate: Some(certificate) } = channel else {
             return Err(IdentityError::Unauthenticated);
-        }
-        Ok(Issued {
-            access_token,
-            token_type: "Bearer",
-            expires_in: ACCESS_TOKEN_SECONDS,
-            session_id,
-            principal,
-            strength: Strength::Secret,
-        })
+        };
+        let settings = self.shared.read().settings_of(Some(&tenant)).cloned();
+        let trust = settings.as_ref().and_then(|settings| settings.certificates.as_ref());
+        let found = trust.ok_or(IdentityError::Unauthenticated)?.holder_of(certificate, self.shared.clock.now())?;
+        let id = format!("{tenant}/{}", found.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
+        let holder = Holder {
+            id,
+            kind: PrincipalKind::Service,
+            role: found.role,
+            tenant: Some(tenant),
+            key: None,
+            method: Method::ClientCertificate,
+            strength: Strength::Certificate,
+        };
+        let binding = Binding::Certificate(certificate.thumbprint().to_owned());
+        self.open_session(holder, Arrival { binding, source: from }).await
     }
 }
 
@@ -316,6 +350,54 @@ impl Shared {
     /// A deleted tenant has nobody, even before `forget_tenant` is told.
     fn has_tenant_of(&self, principal: &Principal) -> bool {
         principal.tenant().is_none_or(|tenant| self.shelf.tenants.open_tenant(tenant).is_some())
+    }
+
+    fn nonces(&self) -> MutexGuard<'_, Rotating> {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a proof of possession proves for this request, and this token if there is one. It is not used up by that.
+    fn proven(&self, shown: &Shown<'_>, proof: &str, token: Option<&str>) -> Result<Proven, IdentityError> {
+        let nonces = {
+            let mut nonces = self.nonces();
+            nonces.turn(self.entropy.as_ref(), self.clock.monotonic());
+            nonces.clone()
+        };
+        dpop::check(shown, proof, token, self.clock.now(), &nonces)
+    }
+
+    /// Uses a proof up; fails when it was used before.
+    fn spend(&self, proven: Option<&Proven>) -> Result<(), IdentityError> {
+        let Some(proven) = proven else { return Ok(()) };
+        let mut replay = self.replay.lock().unwrap_or_else(PoisonError::into_inner);
+        replay.spend(proven, self.clock.monotonic()).map_err(|refused| match refused {
+            Refused::Used => IdentityError::BadProof("it was used before"),
+            Refused::Full => IdentityError::TooManyProofs { retry_after_seconds: NONCE_SECONDS },
+        })
+    }
+
+    /// Whether what must come with a token came with it.
+    fn check_binding(&self, held: &Held, scheme: Scheme, token: &str, shown: &Shown<'_>) -> Result<(), IdentityError> {
+        match (&held.binding, scheme, shown.channel) {
+            (Binding::Unbound, Scheme::Bearer, _) => match held.unbound {
+                UnboundTokens::Allowed => Ok(()),
+                UnboundTokens::Refused => Err(IdentityError::Unbound),
+            },
+            (Binding::Key(jkt), Scheme::Dpop, _) => {
+                let proof = shown.proof.ok_or(IdentityError::BadProof("there is none"))?;
+                let proven = self.proven(shown, proof, Some(token))?;
+                if proven.jkt != *jkt {
+                    return Err(IdentityError::BadProof("it is by another key than the token's"));
+                }
+                self.spend(Some(&proven))
+            }
+            (Binding::Certificate(x5t), Scheme::Bearer, Channel::Tls { certificate: Some(certificate) })
+                if certificate.thumbprint() == x5t =>
+            {
+                Ok(())
+            }
+            _ => Err(IdentityError::Unauthenticated),
+        }
     }
 
     /// The enrolment token, when it is this one; it is gone then.

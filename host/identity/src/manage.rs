@@ -1,15 +1,15 @@
-//! Making, listing and revoking API keys and sessions. Each act spends a permit that must cover the keys' tenant.
+//! Making, listing and revoking API keys. Each act spends a permit that must cover the keys' tenant.
 //!
 //! Must never show a secret twice, nor leave a revoked key good for one more call: memory first, then the store.
 
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::{KEYS_KEPT_COUNT_MAX, KEYS_LIVE_COUNT_MAX};
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, PrincipalId, Resource, Role, SessionId, TenantId};
+use ringfence_core::{Permit, PrincipalId, Resource, Role, TenantId};
 use ringfence_store::{Op, TenantStore};
 
 use crate::record::{KeyRecord, NewKey, StoredKey};
-use crate::shelf::{ending, key_at, session_at};
+use crate::shelf::{ending, key_at};
 use crate::tables::Tables;
 use crate::{Identity, IdentityError, OPERATOR, SecretString, secret_hash};
 
@@ -95,21 +95,6 @@ impl Identity {
         finish(store, ops).await
     }
 
-    /// Ends one session at once.
-    pub async fn revoke_session(
-        &self,
-        permit: Permit<act::RevokeToken>,
-        tenant: Option<&TenantId>,
-        session: &SessionId,
-    ) -> Result<(), IdentityError> {
-        covers(permit.resource(), tenant)?;
-        let store = self.store_of(tenant)?;
-        if !self.shared.write().end_one(tenant, session) {
-            return Err(not_found(session.as_str()));
-        }
-        finish(store, vec![Op::delete(session_at(session))]).await
-    }
-
     /// The keys there, oldest first, ended ones too.
     pub async fn list_keys(
         &self,
@@ -127,20 +112,20 @@ impl Identity {
         self.shared.write().forget(tenant);
     }
 
-    fn store_of(&self, tenant: Option<&TenantId>) -> Result<TenantStore, IdentityError> {
+    pub(crate) fn store_of(&self, tenant: Option<&TenantId>) -> Result<TenantStore, IdentityError> {
         self.shared.shelf.of(tenant).ok_or_else(|| not_found(tenant.map_or("", TenantId::as_str)))
     }
 }
 
 /// Writes what ends something, even when the caller hangs up meanwhile.
-async fn finish(store: TenantStore, ops: Vec<Op>) -> Result<(), IdentityError> {
+pub(crate) async fn finish(store: TenantStore, ops: Vec<Op>) -> Result<(), IdentityError> {
     let write = tokio::spawn(async move { store.batch(ops, Vec::new()).await });
     write.await.map_err(|_| IdentityError::Host("a write was stopped"))??;
     Ok(())
 }
 
 /// A permit is for one tenant, or for the host; it says nothing about any other place.
-fn covers(resource: &Resource, tenant: Option<&TenantId>) -> Result<(), IdentityError> {
+pub(crate) fn covers(resource: &Resource, tenant: Option<&TenantId>) -> Result<(), IdentityError> {
     match (resource, tenant) {
         (Resource::Host, None) => Ok(()),
         (Resource::Tenant { tenant: permitted }, Some(tenant)) if permitted == tenant => Ok(()),
@@ -189,6 +174,6 @@ fn check_room(tables: &Tables, new: &NewKey, by_operator: bool, now: Timestamp) 
     Ok(dead.into_iter().take(beyond).map(|key| key.id.clone()).collect())
 }
 
-fn not_found(what: &str) -> IdentityError {
+pub(crate) fn not_found(what: &str) -> IdentityError {
     IdentityError::NotFound { what: what.chars().take(80).collect() }
 }

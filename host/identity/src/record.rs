@@ -2,6 +2,8 @@
 //!
 //! Must never hold a key's secret: only its argon2id hash, which is sealed by the store like everything else.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use ringfence_core::{Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId};
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,75 @@ pub(crate) struct StoredKey {
     pub(crate) hashed: Hashed,
 }
 
+/// How a session was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// With the one-time token of a first start.
+    Bootstrap,
+    /// With an API key.
+    #[default]
+    ApiKey,
+    /// With a client certificate.
+    ClientCertificate,
+}
+
+impl Method {
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::ApiKey => "api_key",
+            Self::ClientCertificate => "client_certificate",
+        }
+    }
+}
+
+/// What must come with a token for it to be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// Nothing: whoever has the token has the session.
+    #[default]
+    Unbound,
+    /// A proof made with the key of this thumbprint (`jkt`, RFC 9449).
+    Key(String),
+    /// A connection on which the certificate of this thumbprint was proved (`x5t#S256`, RFC 8705).
+    Certificate(String),
+}
+
+impl Binding {
+    /// The word of the API.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unbound => "none",
+            Self::Key(_) => "key",
+            Self::Certificate(_) => "certificate",
+        }
+    }
+}
+
+/// What may be shown of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its name, which opens nothing.
+    pub id: SessionId,
+    /// Who it stands for.
+    pub principal: PrincipalId,
+    /// What he may do by default.
+    pub role: Role,
+    /// How it was opened.
+    pub method: Method,
+    /// What its token is bound to, in a word.
+    pub bound_to: &'static str,
+    /// From where it was opened, when that is known.
+    pub source: Option<IpAddr>,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// When it ends by itself.
+    pub expires_at: Timestamp,
+}
+
 /// A session as the store has it.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct StoredSession {
@@ -71,9 +142,29 @@ pub(crate) struct StoredSession {
     pub(crate) strength: Strength,
     pub(crate) issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    #[serde(default)]
+    pub(crate) method: Method,
+    #[serde(default)]
+    pub(crate) binding: Binding,
+    #[serde(default)]
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl StoredSession {
+    /// What may be shown of it.
+    pub(crate) fn record(&self) -> SessionRecord {
+        SessionRecord {
+            id: self.id.clone(),
+            principal: self.principal.clone(),
+            role: self.role,
+            method: self.method,
+            bound_to: self.binding.as_str(),
+            source: self.source,
+            opened_at: self.issued_at,
+            expires_at: self.expires_at,
+        }
+    }
+
     /// The principal the session stands for.
     #[expect(clippy::disallowed_methods, reason = "this room proved who opened the session")]
     pub(crate) fn principal(&self) -> Principal {

@@ -5,6 +5,7 @@
 //! | token signing key | platform | `identity/token-key` |
 //! | API key and its hash | the tenant's, or the platform's for operators | `identity/key/<id>` |
 //! | session | likewise | `identity/session/<id>` |
+//! | how one signs in | likewise | `identity/settings` |
 //!
 //! Which tenant a key id belongs to is known from the store it was loaded from: there is no second index to disagree.
 //! Must never write a tenant's record into another store.
@@ -15,6 +16,7 @@ use ringfence_store::{Key, Op, Precondition, Record, StoreError, TenantStore, Te
 
 use crate::IdentityError;
 use crate::record::{StoredKey, StoredSession};
+use crate::settings::settings_at;
 use crate::tables::{Now, Tables};
 
 /// How many records are loaded at a time.
@@ -83,6 +85,9 @@ impl Shelf {
                 return Err(IdentityError::Host("a stored key belongs to another tenant"));
             }
             tables.keys.insert(key.record.id.clone(), key);
+        }
+        if let Some(record) = store.get(&settings_at()).await? {
+            tables.set_settings(tenant.cloned(), record.json()?);
         }
         let mut over = Vec::new();
         for record in scan(&store, &Key::new(["identity", "session"])).await? {

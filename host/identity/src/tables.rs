@@ -3,6 +3,7 @@
 //! Must never answer for a session whose key, tenant or time has ended. Pure: time is passed in, the store is elsewhere.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +11,8 @@ use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, SESSIONS_PER_KEY_COUNT_MAX};
 use ringfence_core::{Principal, SessionId, TenantId};
 
 use crate::IdentityError;
-use crate::record::{KeyRecord, StoredKey, StoredSession};
+use crate::record::{Binding, KeyRecord, Method, StoredKey, StoredSession};
+use crate::settings::{SignInSettings, UnboundTokens};
 use crate::token::{Claims, EXPIRY_LEEWAY_SECONDS};
 
 /// What time it is, on both clocks.
@@ -28,11 +30,21 @@ pub(crate) struct Session {
     ends: Duration,
 }
 
+/// Who a token stands for, and what must come with it.
+pub(crate) struct Held {
+    pub(crate) principal: Principal,
+    pub(crate) binding: Binding,
+    /// Whether the place takes tokens that are bound to nothing.
+    pub(crate) unbound: UnboundTokens,
+}
+
 /// Everything that can be signed in with, and everyone who is.
 #[derive(Default)]
 pub(crate) struct Tables {
     pub(crate) keys: HashMap<String, StoredKey>,
     sessions: HashMap<SessionId, Session>,
+    /// How one signs in to a place, where that was chosen; the platform's under none.
+    settings: HashMap<Option<TenantId>, Arc<SignInSettings>>,
 }
 
 /// LIMIT: sessions ended together; the store takes 1,000 operations in a batch.
@@ -40,12 +52,14 @@ const ENDING_COUNT_MAX: usize = 500;
 
 impl Tables {
     /// Who a token stands for, now.
-    pub(crate) fn holder(&self, claims: &Claims, now: Now) -> Result<Principal, IdentityError> {
+    pub(crate) fn holder(&self, claims: &Claims, now: Now) -> Result<Held, IdentityError> {
         let session = self.sessions.get(&claims.sid).ok_or(IdentityError::Unauthenticated)?;
         if session.principal.id().as_str() != claims.sub || session.stored.issued_at.as_second() != claims.iat {
             return Err(IdentityError::Unauthenticated);
         }
-        self.holder_of(&claims.sid, now)
+        let principal = self.holder_of(&claims.sid, now)?;
+        let unbound = self.settings_of(principal.tenant()).map_or(UnboundTokens::Allowed, |all| all.unbound_tokens);
+        Ok(Held { principal, binding: session.stored.binding.clone(), unbound })
     }
 
     /// Who a session stands for, now.
@@ -94,6 +108,27 @@ impl Tables {
         ending
     }
 
+    /// The sessions of a place, less what is over.
+    pub(crate) fn sessions_of<'a>(
+        &'a self,
+        tenant: Option<&'a TenantId>,
+        now: Now,
+    ) -> impl Iterator<Item = &'a StoredSession> {
+        let open = self.sessions.values().filter(move |session| !session.has_ended(now));
+        open.map(|session| &session.stored).filter(move |stored| stored.tenant.as_ref() == tenant)
+    }
+
+    /// How one signs in to a place, if that was chosen.
+    pub(crate) fn settings_of(&self, tenant: Option<&TenantId>) -> Option<&Arc<SignInSettings>> {
+        // The map is empty on most hosts, and this is asked on every call.
+        if self.settings.is_empty() { None } else { self.settings.get(&tenant.cloned()) }
+    }
+
+    /// Chooses how one signs in to a place.
+    pub(crate) fn set_settings(&mut self, tenant: Option<TenantId>, settings: SignInSettings) {
+        self.settings.insert(tenant, Arc::new(settings));
+    }
+
     /// Ends sessions.
     pub(crate) fn end(&mut self, sessions: &[SessionId]) {
         for session in sessions {
@@ -118,10 +153,20 @@ impl Tables {
         ending
     }
 
+    /// Ends all sessions of a place that were opened with a certificate; which ones they were.
+    pub(crate) fn end_all_by_certificate(&mut self, tenant: Option<&TenantId>) -> Vec<SessionId> {
+        let here = self.sessions.values().filter(|session| session.stored.tenant.as_ref() == tenant);
+        let by_certificate = here.filter(|session| session.stored.method == Method::ClientCertificate);
+        let ending: Vec<SessionId> = by_certificate.map(|session| session.stored.id.clone()).collect();
+        self.end(&ending);
+        ending
+    }
+
     /// Forgets everything of a tenant.
     pub(crate) fn forget(&mut self, tenant: &TenantId) {
         self.keys.retain(|_, key| key.record.tenant.as_ref() != Some(tenant));
         self.sessions.retain(|_, session| session.stored.tenant.as_ref() != Some(tenant));
+        self.settings.remove(&Some(tenant.clone()));
     }
 
     /// How many sessions are remembered.

@@ -112,7 +112,7 @@ impl Host {
     }
 
     async fn sign_in(&self, key: &SecretString) -> Result<Issued, IdentityError> {
-        self.identity.authenticate(Proof::ApiKey { key: key.clone() }, HERE).await
+        self.identity.authenticate(Proof::ApiKey { key: key.clone() }, HERE, &Shown::nothing()).await
     }
 
     /// A developer of acme who is signed in.
@@ -122,7 +122,7 @@ impl Host {
     }
 
     fn verify(&self, issued: &Issued) -> Result<Principal, IdentityError> {
-        self.identity.verify(issued.access_token.expose())
+        self.identity.verify(&Shown::bearer(issued.access_token.expose()))
     }
 }
 
@@ -287,17 +287,20 @@ async fn sessions_of_a_key_are_bounded_and_those_over_are_swept() {
             role: record.role,
             tenant: record.tenant,
             key: Some(record.id),
+            method: Method::ApiKey,
+            strength: Strength::Secret,
         }
     };
+    let here = || Arrival { binding: Binding::Unbound, source: HERE };
     let first = host.sign_in(&key).await.unwrap();
     host.clock.pass(1);
     for _ in 0..ringfence_core::limits::SESSIONS_PER_KEY_COUNT_MAX {
-        host.identity.open_session(holder()).await.unwrap();
+        host.identity.open_session(holder(), here()).await.unwrap();
     }
     unauthenticated(host.verify(&first));
     assert_eq!(host.identity.shared.read().session_count(), ringfence_core::limits::SESSIONS_PER_KEY_COUNT_MAX);
     host.clock.pass(400);
-    host.identity.open_session(holder()).await.unwrap();
+    host.identity.open_session(holder(), here()).await.unwrap();
     assert_eq!(host.identity.shared.read().session_count(), 1);
     let left = host.tenants.open_tenant(&tenant("acme")).unwrap();
     let page = left.scan(&ringfence_store::Key::new(["identity", "session"]), None, 10).await.unwrap();
@@ -402,13 +405,13 @@ async fn the_enrolment_token_works_once() {
     let host = Host::new().await;
     let token = host.identity.bootstrap_token().await.unwrap().unwrap();
     let proof = || Proof::Bootstrap { token: token.clone(), name: "ada".parse().unwrap() };
-    let issued = host.identity.authenticate(proof(), HERE).await.unwrap();
+    let issued = host.identity.authenticate(proof(), HERE, &Shown::nothing()).await.unwrap();
     let principal = host.verify(&issued).unwrap();
     assert_eq!(
         (principal.id().as_str(), principal.role(), principal.tenant()),
         ("operator/ada", Some(Role::Operator), None)
     );
-    unauthenticated(host.identity.authenticate(proof(), HERE).await);
+    unauthenticated(host.identity.authenticate(proof(), HERE, &Shown::nothing()).await);
     assert!(host.identity.bootstrap_token().await.unwrap().is_none());
 }
 
@@ -416,7 +419,7 @@ async fn the_enrolment_token_works_once() {
 async fn a_wrong_enrolment_token_does_not_use_up_the_right_one() {
     let host = Host::new().await;
     let wrong = Proof::Bootstrap { token: SecretString::new("rfb_x".to_owned()), name: "eve".parse().unwrap() };
-    unauthenticated(host.identity.authenticate(wrong, HERE).await);
+    unauthenticated(host.identity.authenticate(wrong, HERE, &Shown::nothing()).await);
     assert!(host.identity.bootstrap_token().await.unwrap().is_some());
 }
 
@@ -427,7 +430,13 @@ async fn enrolment_is_over_with_the_first_operator_key_and_open_again_without_an
     let (record, key) = host.key(None, "ada", Role::Operator).await;
     assert!(host.identity.bootstrap_token().await.unwrap().is_none());
     unauthenticated(
-        host.identity.authenticate(Proof::Bootstrap { token: old.clone(), name: "eve".parse().unwrap() }, HERE).await,
+        host.identity
+            .authenticate(
+                Proof::Bootstrap { token: old.clone(), name: "eve".parse().unwrap() },
+                HERE,
+                &Shown::nothing(),
+            )
+            .await,
     );
     assert_eq!(host.sign_in(&key).await.unwrap().principal.id().as_str(), "operator/ada");
     host.restart().await;
@@ -437,7 +446,9 @@ async fn enrolment_is_over_with_the_first_operator_key_and_open_again_without_an
     let new = host.identity.bootstrap_token().await.unwrap().unwrap();
     assert_ne!(new, old);
     unauthenticated(
-        host.identity.authenticate(Proof::Bootstrap { token: old, name: "eve".parse().unwrap() }, HERE).await,
+        host.identity
+            .authenticate(Proof::Bootstrap { token: old, name: "eve".parse().unwrap() }, HERE, &Shown::nothing())
+            .await,
     );
 }
 
@@ -476,7 +487,7 @@ async fn no_part_of_a_token_can_be_altered() {
     for at in 0..token.len() {
         let mut altered = token.as_bytes().to_vec();
         altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
-        unauthenticated(host.identity.verify(std::str::from_utf8(&altered).unwrap()));
+        unauthenticated(host.identity.verify(&Shown::bearer(std::str::from_utf8(&altered).unwrap())));
     }
     for text in [
         "",
@@ -490,7 +501,7 @@ async fn no_part_of_a_token_can_be_altered() {
         &format!(" {token}"),
         &"a".repeat(1 << 20),
     ] {
-        unauthenticated(host.identity.verify(text));
+        unauthenticated(host.identity.verify(&Shown::bearer(text)));
     }
 }
 
@@ -541,16 +552,16 @@ async fn no_other_algorithm_or_key_signs_a_token() {
             format!("{}.{}", encode(&header), encode(&claims)),
             issued.access_token.expose().rsplit_once('.').unwrap().1,
         );
-        unauthenticated(host.identity.verify(&format!("{message}.")));
-        unauthenticated(host.identity.verify(&message));
-        unauthenticated(host.identity.verify(&format!("{message}.{signature}")));
+        unauthenticated(host.identity.verify(&Shown::bearer(&format!("{message}."))));
+        unauthenticated(host.identity.verify(&Shown::bearer(&message)));
+        unauthenticated(host.identity.verify(&Shown::bearer(&format!("{message}.{signature}"))));
     }
     // HMAC with the public key, which anybody may know.
     let ours = host.identity.shared.shelf.token_key(&Dice::new()).await.unwrap();
     let public = EncodingKey::from_secret(&ours.public_key());
-    unauthenticated(host.identity.verify(&forged(&issued, &public, Algorithm::HS256, |_, _| ())));
+    unauthenticated(host.identity.verify(&Shown::bearer(&forged(&issued, &public, Algorithm::HS256, |_, _| ()))));
     let another = EncodingKey::from_ed_der(&SigningKey::generate(&Dice::new()).unwrap().to_pkcs8());
-    unauthenticated(host.identity.verify(&forged(&issued, &another, Algorithm::EdDSA, |_, _| ())));
+    unauthenticated(host.identity.verify(&Shown::bearer(&forged(&issued, &another, Algorithm::EdDSA, |_, _| ()))));
 }
 
 #[tokio::test]
@@ -577,7 +588,7 @@ async fn even_our_own_key_signs_nothing_but_our_own_tokens() {
     ];
     for (what, change) in changes {
         let token = forged(&issued, &ours, Algorithm::EdDSA, change);
-        assert!(host.identity.verify(&token).is_err(), "{what}");
+        assert!(host.identity.verify(&Shown::bearer(&token)).is_err(), "{what}");
     }
 }
 
@@ -592,7 +603,7 @@ async fn another_issuers_tokens_are_refused() {
         host.dice.clone(),
         "https://elsewhere.test".to_owned(),
     );
-    unauthenticated(elsewhere.await.unwrap().verify(issued.access_token.expose()));
+    unauthenticated(elsewhere.await.unwrap().verify(&Shown::bearer(issued.access_token.expose())));
     host.restart().await;
     assert!(host.verify(&issued).is_ok());
 }
@@ -621,10 +632,11 @@ async fn a_guessing_source_is_slowed_and_others_are_not() {
     let (record, key) = host.key(Some("acme"), "ci", Role::Developer).await;
     let guess = || Proof::ApiKey { key: SecretString::new(format!("rfk_{}_{}", record.id, "b".repeat(52))) };
     for _ in 0..ringfence_core::limits::SIGN_IN_FAILURES_COUNT_MAX {
-        unauthenticated(host.identity.authenticate(guess(), HERE).await);
+        unauthenticated(host.identity.authenticate(guess(), HERE, &Shown::nothing()).await);
     }
     let before = host.identity.shared.hasher.count();
-    let IdentityError::Throttled { retry_after_seconds } = host.identity.authenticate(guess(), HERE).await.unwrap_err()
+    let IdentityError::Throttled { retry_after_seconds } =
+        host.identity.authenticate(guess(), HERE, &Shown::nothing()).await.unwrap_err()
     else {
         panic!("not slowed")
     };
@@ -632,7 +644,7 @@ async fn a_guessing_source_is_slowed_and_others_are_not() {
     assert_eq!(host.identity.shared.hasher.count(), before, "a refused try costs nothing");
     // The holder of the very key that is guessed at, from elsewhere.
     let elsewhere = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
-    assert!(host.identity.authenticate(Proof::ApiKey { key: key.clone() }, elsewhere).await.is_ok());
+    assert!(host.identity.authenticate(Proof::ApiKey { key: key.clone() }, elsewhere, &Shown::nothing()).await.is_ok());
     host.clock.pass(retry_after_seconds);
     assert!(host.sign_in(&key).await.is_ok());
 }

@@ -14,6 +14,7 @@ use ringfence_keys::SigningKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::record::Binding;
 use crate::{AUDIENCE, IdentityError, SecretString};
 
 /// How long after its end a token is still taken, for clocks that are nudged (seconds).
@@ -42,6 +43,28 @@ pub(crate) struct Claims {
     pub(crate) role: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) cnf: Option<Confirmation>,
+}
+
+/// What a token is bound to, for those who read it (RFC 7800). The host itself looks at the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Confirmation {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) jkt: Option<String>,
+    #[serde(rename = "x5t#S256", skip_serializing_if = "Option::is_none", default)]
+    pub(crate) x5t: Option<String>,
+}
+
+impl Confirmation {
+    fn of(binding: &Binding) -> Option<Self> {
+        match binding {
+            Binding::Unbound => None,
+            Binding::Key(jkt) => Some(Self { jkt: Some(jkt.clone()), x5t: None }),
+            Binding::Certificate(x5t) => Some(Self { jkt: None, x5t: Some(x5t.clone()) }),
+        }
+    }
 }
 
 /// Signs and verifies the tokens of one issuer.
@@ -76,6 +99,7 @@ impl Tokens {
         principal: &Principal,
         session: &SessionId,
         issued_at: Timestamp,
+        binding: &Binding,
     ) -> Result<SecretString, IdentityError> {
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -86,6 +110,7 @@ impl Tokens {
             sid: session.clone(),
             role: principal.role().map(|role| role.to_string()),
             tenant: principal.tenant().map(ToString::to_string),
+            cnf: Confirmation::of(binding),
         };
         self.sign(&claims)
     }

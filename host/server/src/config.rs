@@ -29,6 +29,8 @@ const EVERY_MAX: SignedDuration = SignedDuration::from_hours(366 * 24);
 pub struct Config {
     /// Where to listen.
     pub listen: Listen,
+    /// What the listeners show of themselves.
+    pub tls: TlsSection,
     /// Where data lies.
     pub store: StoreSection,
     /// Where the root key is.
@@ -55,6 +57,28 @@ pub struct Listen {
     pub domain: String,
     /// Whether to serve plain HTTP on an address that is not loopback.
     pub plain_http: PlainHttp,
+}
+
+/// `[tls]`. Without a certificate both ports speak plain HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSection {
+    /// PEM file of the certificate chain, the host's own first; empty for none.
+    pub certificate: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificates {
+    /// They are not.
+    Off,
+    /// They are, and may show none. Browsers that have one ask their user.
+    Ask,
 }
 
 /// Where plain HTTP may be served.
@@ -134,6 +158,7 @@ pub struct BackupSection {
 #[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
 struct File {
     listen: Option<FileListen>,
+    tls: Option<FileTls>,
     store: Option<FileStore>,
     keys: Option<FileKeys>,
     engine: Option<FileEngine>,
@@ -149,6 +174,14 @@ struct FileListen {
     control: Option<SocketAddr>,
     domain: Option<String>,
     plain_http: Option<PlainHttp>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileTls {
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_certificates: Option<ClientCertificates>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,12 +223,15 @@ struct FileBackup {
 const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 11] = [
+const ENVIRONMENT: [(&str, &str); 17] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
     ("LISTEN_PLAIN_HTTP", "listen.plain_http"),
     ("STORE_BACKEND", "store.backend"),
+    ("TLS_CERTIFICATE", "tls.certificate"),
+    ("TLS_KEY", "tls.key"),
+    ("TLS_CLIENT_CERTIFICATES", "tls.client_certificates"),
     ("STORE_PATH", "store.path"),
     ("KEYS_ROOT", "keys.root"),
     ("KEYS_DESTROY_DELAY_HOURS", "keys.destroy_delay_hours"),
@@ -225,6 +261,11 @@ fn defaults() -> Config {
             control: SocketAddr::from(([127, 0, 0, 1], 7000)),
             domain: String::new(),
             plain_http: PlainHttp::Loopback,
+        },
+        tls: TlsSection {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            client_certificates: ClientCertificates::Off,
         },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24 },
@@ -259,12 +300,12 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     }
     plans(&config).context("`plans`")?;
     backup_plan(&config)?;
-    if config.listen.plain_http == PlainHttp::Loopback {
+    if config.listen.plain_http == PlainHttp::Loopback && config.tls.certificate.as_os_str().is_empty() {
         for (key, address) in [("listen.plugins", config.listen.plugins), ("listen.control", config.listen.control)] {
             if !address.ip().is_loopback() {
                 bail!(
-                    "`{key}` = {address} is not a loopback address, and this host speaks plain HTTP: put a TLS proxy in \
-                     front of it and set `listen.plain_http = \"anywhere\"`"
+                    "`{key}` = {address} is not a loopback address, and this host speaks plain HTTP: set `tls.certificate` and \
+                     `tls.key`, or put a TLS proxy in front of it and set `listen.plain_http = \"anywhere\"`"
                 );
             }
         }

@@ -7,15 +7,16 @@ mod ambient;
 mod config;
 mod doctor;
 mod serve;
-mod unlock;
 mod store;
+mod tls;
+mod unlock;
 mod wiring;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs, StoreCommand};
-use ringfence_core::Clock;
+use ringfence_core::{Clock, Entropy};
 
 /// A request takes some two hundred small allocations, and what one thread allocates another often frees: the system's
 /// allocator spent a sixth of the host's time on it.
@@ -28,6 +29,9 @@ struct Host;
 impl Hosted for Host {
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(ambient::SystemClock::new())
+    }
+    fn entropy(&self) -> Arc<dyn Entropy> {
+        Arc::new(ambient::SystemEntropy)
     }
     fn serve(&self, args: &ServeArgs, format: Format) -> ExitCode {
         report(serve::serve(args, format))

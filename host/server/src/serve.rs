@@ -25,7 +25,8 @@ use tower::ServiceExt;
 
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
-use crate::unlock::Lock;
+use crate::tls::Tls;
+use crate::unlock::{Lock, Ports};
 use crate::wiring::{Place, Wired, refuse_after_damage, wire};
 
 /// Number of SIGXFSZ on Linux: a file grew over a limit. Handled, so that it is an error of the write and not our end.
@@ -79,6 +80,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     private_dir(&data)?;
     let missing =
         if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
+    let tls = Tls::open(&config.tls).context("`tls`")?;
+    let tls_config = tls.as_ref().map(Tls::config);
     let plugins = Listening::bind(config.listen.plugins)
         .await
         .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
@@ -91,8 +94,11 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     let store = Store::open(&data.join("store"), options).context("the store does not open")?;
     let uri = config.keys.root.parse().context("`keys.root`")?;
     let lock = Lock { uri, missing, store: store.clone(), clock: clock.clone(), entropy: entropy.clone() };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let [plugins_url, control_url] = [&plugins, &control].map(|port| format!("{scheme}://{}", port.address()));
+    let ports = Ports { plugins: &plugins, control: &control, tls: tls_config.clone() };
     let tenants = tokio::select! {
-        opened = lock.open(&plugins, &control, || announce_locked(format, plugins.address(), control.address())) => opened?,
+        opened = lock.open(ports, || announce_locked(format, &plugins_url, &control_url)) => opened?,
         stopped = wait_for_stop() => return stopped,
     };
     let connections = [plugins.connections(), control.connections()];
@@ -115,9 +121,12 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
             request
         },
     );
-    announce(format, plugins.address(), control.address(), &data, token_file.as_deref())?;
-    let data_plane = tokio::spawn(serve_port(plugins, wired.gateway.clone(), stopping.clone()));
-    let control_plane = tokio::spawn(serve_port(control, TowerToHyperService::new(router), stopping));
+    announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
+    if let Some(tls) = tls {
+        tokio::spawn(tls.follow(stopping.clone()));
+    }
+    let data_plane = tokio::spawn(serve_port(plugins, tls_config.clone(), wired.gateway.clone(), stopping.clone()));
+    let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping));
 
     wait_for_stop().await?;
     tracing::info!("draining");
@@ -219,44 +228,37 @@ async fn write_operator_token(wired: &Wired, data: &Path) -> Result<Option<PathB
 }
 
 /// Says that both ports answer, and that nothing is served until the root key provider does.
-fn announce_locked(format: Format, plugins: std::net::SocketAddr, control: std::net::SocketAddr) -> Result<()> {
+fn announce_locked(format: Format, plugins: &str, control: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => {
-            let (plugins, control) = (format!("http://{plugins}"), format!("http://{control}"));
             writeln!(out, "{}", serde_json::json!({ "event": "locked", "plugins": plugins, "control": control }))?;
         }
-        Format::Text => writeln!(out, "  locked   http://{control}/readyz says what is missing")?,
+        Format::Text => writeln!(out, "  locked   {control}/readyz says what is missing")?,
     }
     out.flush()?;
     Ok(())
 }
 
-fn announce(
-    format: Format,
-    plugins: std::net::SocketAddr,
-    control: std::net::SocketAddr,
-    data: &Path,
-    token_file: Option<&Path>,
-) -> Result<()> {
+fn announce(format: Format, plugins: &str, control: &str, data: &Path, token_file: Option<&Path>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => {
             let line = serde_json::json!({
                 "event": "ready",
-                "plugins": format!("http://{plugins}"),
-                "control": format!("http://{control}"),
+                "plugins": plugins,
+                "control": control,
                 "data": data,
                 "operator_token_file": token_file,
             });
             writeln!(out, "{line}")?;
         }
         Format::Text => {
-            writeln!(out, "  plugins  http://{plugins}")?;
-            writeln!(out, "  control  http://{control}")?;
+            writeln!(out, "  plugins  {plugins}")?;
+            writeln!(out, "  control  {control}")?;
             writeln!(out, "  data     {}", data.display())?;
             if let Some(file) = token_file {
-                writeln!(out, "  sign in  ringfence login --host http://{control} --token-file {}", file.display())?;
+                writeln!(out, "  sign in  ringfence login --host {control} --token-file {}", file.display())?;
             }
         }
     }

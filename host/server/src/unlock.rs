@@ -13,6 +13,7 @@ use ringfence_core::{Clock, Entropy};
 use ringfence_gateway::{Listening, Locked, serve as serve_port};
 use ringfence_keys::{AwsCredentials, KeysError, MissingRootKey, Outside, RootKey, RootKeyUri, Secret};
 use ringfence_store::{Store, StoreError, Tenants};
+use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -35,10 +36,21 @@ pub struct Lock {
     pub entropy: Arc<dyn Entropy>,
 }
 
+/// The two ports, bound.
+#[derive(Clone)]
+pub struct Ports<'a> {
+    /// The data plane's.
+    pub plugins: &'a Listening,
+    /// The control plane's.
+    pub control: &'a Listening,
+    /// What both speak, when it is not plain HTTP.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
 impl Lock {
     /// Opens the root key and every tenant's; waits for a provider that is away, and meanwhile answers on both ports.
     /// `locked` is told once when there is a wait.
-    pub async fn open(&self, plugins: &Listening, control: &Listening, locked: impl Fn() -> Result<()>) -> Result<Tenants> {
+    pub async fn open(&self, ports: Ports<'_>, locked: impl Fn() -> Result<()>) -> Result<Tenants> {
         let mut pause = PAUSE_FIRST;
         let mut answering: Option<Answering> = None;
         loop {
@@ -57,7 +69,7 @@ impl Lock {
             }
             tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "locked: the root key provider does not let us in");
             if answering.is_none() {
-                answering = Some(Answering::start(plugins, control, self.uri.scheme())?);
+                answering = Some(Answering::start(ports.clone(), self.uri.scheme())?);
                 locked()?;
             }
             tokio::time::sleep(pause).await;
@@ -88,12 +100,12 @@ struct Answering {
 }
 
 impl Answering {
-    fn start(plugins: &Listening, control: &Listening, scheme: &'static str) -> Result<Self> {
+    fn start(ports: Ports<'_>, scheme: &'static str) -> Result<Self> {
         let (stop, stopping) = watch::channel(false);
         let router = TowerToHyperService::new(ringfence_control::locked_router(scheme));
         let tasks = [
-            tokio::spawn(serve_port(plugins.share()?, Locked, stopping.clone())),
-            tokio::spawn(serve_port(control.share()?, router, stopping)),
+            tokio::spawn(serve_port(ports.plugins.share()?, ports.tls.clone(), Locked, stopping.clone())),
+            tokio::spawn(serve_port(ports.control.share()?, ports.tls, router, stopping)),
         ];
         Ok(Self { stop, tasks })
     }

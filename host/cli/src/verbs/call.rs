@@ -39,17 +39,22 @@ pub async fn call(cx: &mut Context<'_>, args: &CallArgs) -> Result<Exit, CliErro
     let (api, tenant) = cx.tenant().await?;
     let plugins = plugins_address(cx, &api, args).await?;
     let url = plugin_url(&plugins, &tenant, args)?;
-    let mut request = http_client()?.request(method, url).timeout(CALL_MAX);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    if !args.anonymous {
-        request = request.bearer_auth(api.access_token().await?.reveal());
-    }
-    if let Some(body) = body {
-        request = request.body(body);
-    }
-    let response = request.send().await.map_err(|error| unreachable_host(&plugins, &error))?;
+    let http = http_client()?;
+    let make = async || {
+        let mut request = http.request(method.clone(), url.clone()).timeout(CALL_MAX);
+        for (name, value) in &headers {
+            request = request.header(name, value);
+        }
+        Ok(match &body {
+            Some(body) => request.body(body.clone()),
+            None => request,
+        })
+    };
+    let response = if args.anonymous {
+        make().await?.send().await.map_err(|error| unreachable_host(&plugins, &error))?
+    } else {
+        api.send_signed(&plugins, &method, &url, &make).await?
+    };
     answer(cx, &plugins, response).await
 }
 

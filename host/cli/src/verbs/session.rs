@@ -11,11 +11,11 @@ use serde_json::json;
 use crate::Format;
 use crate::address::Address;
 use crate::args::{LoginArgs, UseArgs};
-use crate::client::{Api, Credential, Request, cached};
+use crate::client::{Api, Credential, Request, Signed};
 use crate::context::Context;
 use crate::environment::Secret;
 use crate::error::{CliError, Exit};
-use crate::profiles::{Current, Profile};
+use crate::profiles::{CachedToken, Current, Profile};
 use crate::ui::read_capped;
 
 /// What API keys start with; anything else is an enrolment token.
@@ -29,7 +29,7 @@ pub async fn login(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Exit, CliEr
     let profiles = home.load()?;
     let host = cx.address(&profiles)?;
     let given = read_key(cx, args)?;
-    let (key, answer) = if given.reveal().starts_with(KEY_PREFIX) {
+    let (key, (answer, token)) = if given.reveal().starts_with(KEY_PREFIX) {
         let api = cx.with_key(host.clone(), Credential::Key(given.clone()))?;
         let answer = api.sign_in().await?;
         (given, answer)
@@ -47,13 +47,8 @@ pub async fn login(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Exit, CliEr
         });
     }
     let chosen = tenant.clone().or_else(|| cx.flags.tenant.clone());
-    let profile = Profile {
-        host: host.to_string(),
-        tenant,
-        principal: answer.principal.id.clone(),
-        key,
-        token: Some(cached(&answer, cx.clock.as_ref())),
-    };
+    let profile =
+        Profile { host: host.to_string(), tenant, principal: answer.principal.id.clone(), key, token: Some(token) };
     home.update(|profiles| {
         let same_host = profiles.current.as_ref().filter(|current| current.host == profile.host);
         let kept = same_host.and_then(|current| current.tenant.clone());
@@ -99,21 +94,21 @@ async fn enrol(
     host: Address,
     token: &Secret,
     args: &LoginArgs,
-) -> Result<(Secret, TokenResponse), CliError> {
+) -> Result<(Secret, (TokenResponse, CachedToken)), CliError> {
     let anonymous = cx.anonymous(host.clone())?;
     let proof = Authenticate::Bootstrap { token: token.reveal().to_owned(), name: Some(args.name.to_string()) };
-    let first = anonymous.authenticate(&proof).await?;
+    let (_, first) = anonymous.authenticate(&proof).await?;
     let key = create_key(&anonymous, &first, args).await?;
     let api = cx.with_key(host, Credential::Key(key.clone()))?;
     let answer = api.sign_in().await?;
     Ok((key, answer))
 }
 
-async fn create_key(api: &Api, first: &TokenResponse, args: &LoginArgs) -> Result<Secret, CliError> {
+async fn create_key(api: &Api, first: &Signed, args: &LoginArgs) -> Result<Secret, CliError> {
     let new = NewToken { name: args.name.to_string(), role: "operator".to_owned(), expires_in: None };
     let body = serde_json::to_value(&new).unwrap_or_default();
     let request = Request::post("/tokens", body);
-    let created = api.send_as::<CreatedToken>(&request, &Secret::new(first.access_token.clone())).await?;
+    let created = api.send_as::<CreatedToken>(&request, first).await?;
     Ok(Secret::new(created.value.key))
 }
 

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use ringfence_cli::{
     ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, StoreCommand, Terminal, run_with,
 };
-use ringfence_core::Clock;
+use ringfence_core::{Clock, Entropy};
 use serde_json::{Value, json};
 
 /// A clock that a test moves.
@@ -40,6 +40,15 @@ impl Clock for SteppedClock {
     }
 }
 
+/// Dice that a test needs no luck with.
+struct Dice;
+
+impl Entropy for Dice {
+    fn fill(&self, into: &mut [u8]) {
+        into.fill(7);
+    }
+}
+
 /// The host's side, which says that it was called.
 struct Side {
     clock: SteppedClock,
@@ -49,6 +58,9 @@ struct Side {
 impl Hosted for Side {
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::new(self.clock.clone())
+    }
+    fn entropy(&self) -> Arc<dyn Entropy> {
+        Arc::new(Dice)
     }
     fn serve(&self, args: &ServeArgs, format: Format) -> ExitCode {
         self.called.lock().unwrap().push(format!("serve {args:?} {format:?}"));

@@ -1,0 +1,103 @@
+//! Wire types of sessions and of how one signs in.
+//!
+//! Must never carry a token or a key.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An open session.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// Its name.
+    pub id: String,
+    /// Who it stands for.
+    pub principal: String,
+    /// What he may do by default.
+    pub role: String,
+    /// How it was opened: `bootstrap`, `api_key` or `client_certificate`.
+    pub method: String,
+    /// What its token is bound to: `none`, `key` or `certificate`.
+    pub bound_to: String,
+    /// The address it was opened from, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// When it was opened.
+    pub opened_at: String,
+    /// When it ends by itself.
+    pub expires_at: String,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
+
+/// Whether tokens that are bound to nothing are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnboundTokensWord {
+    /// They are.
+    Allowed,
+    /// Only tokens bound to a key (DPoP) or a client certificate are.
+    Refused,
+}
+
+/// `PUT /tenants/{tenant}/sign-in`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetSignInSettings {
+    /// Whether tokens that are bound to nothing are taken.
+    pub unbound_tokens: UnboundTokensWord,
+    /// Which client certificates are trusted; absent for none. Changing it ends the sessions opened with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificateTrust>,
+}
+
+/// Which client certificates a tenant trusts.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCertificateTrust {
+    /// PEM of the trust roots.
+    pub roots: String,
+    /// PEM of revocation lists. With any, a certificate that no current list speaks for is refused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revocation_lists: String,
+    /// Who may sign in; any other name is refused.
+    pub holders: Vec<CertificateHolderWord>,
+}
+
+/// Who a certificate of one name stands for.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateHolderWord {
+    /// A DNS name or URI among the certificate's subject alternative names.
+    pub subject: String,
+    /// The principal becomes `<tenant>/<name>`.
+    pub name: String,
+    /// `tenant-admin`, `developer`, `auditor` or `caller`.
+    pub role: String,
+}
+
+/// What may be shown of the trust in client certificates.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ClientCertificateTrustView {
+    /// How many trust roots there are.
+    pub roots_count: usize,
+    /// How many revocation lists there are.
+    pub revocation_lists_count: usize,
+    /// Who may sign in.
+    pub holders: Vec<CertificateHolderWord>,
+}
+
+/// How one signs in to a tenant.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SignInSettingsView {
+    /// Whether tokens that are bound to nothing are taken.
+    pub unbound_tokens: UnboundTokensWord,
+    /// Which client certificates are trusted; absent when nobody signs in with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificateTrustView>,
+    /// When this was decided; absent where nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<String>,
+    /// Who decided it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+}

@@ -1,0 +1,93 @@
+//! How one signs in to a tenant: `/tenants/{t}/sign-in`.
+//!
+//! Must never put a decision into force that the log has no intent for, nor overwrite one the caller has not seen.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use ringfence_audit::{Log, codes};
+use ringfence_core::proof::act;
+use ringfence_identity::{CertificateHolder, CertificateTrust, SignInSettings, UnboundTokens};
+use serde_json::json;
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::JsonBody;
+use crate::problem::ApiError;
+use crate::tokens::parse_role;
+use crate::wire::{
+    CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, Problem, SetSignInSettings,
+    SignInSettingsView, UnboundTokensWord,
+};
+
+/// Reads how one signs in to a tenant.
+#[utoipa::path(get, path = "/tenants/{tenant}/sign-in", tag = "zero-trust",
+    responses((status = 200, body = SignInSettingsView), (status = "default", body = Problem)))]
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<SignInSettingsView>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    let settings = control.parts.identity.sign_in_settings(reached.permit, Some(&reached.tenant))?;
+    Ok(Json(view(settings)))
+}
+
+/// Decides how one signs in to a tenant. In force for the next request, open sessions included.
+#[utoipa::path(put, path = "/tenants/{tenant}/sign-in", tag = "zero-trust", request_body = SetSignInSettings,
+    responses((status = 200, body = SignInSettingsView), (status = "default", body = Problem)))]
+pub async fn write(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    JsonBody(asked): JsonBody<SetSignInSettings>,
+) -> Result<Json<SignInSettingsView>, ApiError> {
+    let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
+    let unbound_tokens = match asked.unbound_tokens {
+        UnboundTokensWord::Allowed => UnboundTokens::Allowed,
+        UnboundTokensWord::Refused => UnboundTokens::Refused,
+    };
+    let certificates = asked.client_certificates.map(trust).transpose()?;
+    let details = json!({
+        "unbound_tokens": unbound_tokens,
+        "certificate_holders": certificates.as_ref().map_or(0, |trust| trust.holders().len()),
+    });
+    let settings = SignInSettings { unbound_tokens, certificates, ..SignInSettings::unset() };
+    let (log, id) = (Log::Tenant(reached.store), reached.tenant);
+    let settings = control
+        .bracket(&call, &log, reached.permit, codes::SIGN_IN_CHANGED, details, async |permit| {
+            Ok(control.parts.identity.set_sign_in_settings(permit, Some(&id), settings).await?)
+        })
+        .await?;
+    Ok(Json(view(settings)))
+}
+
+fn trust(asked: ClientCertificateTrust) -> Result<CertificateTrust, ApiError> {
+    let holders = asked.holders.into_iter().map(|holder| {
+        let role = parse_role(&holder.role, true)?;
+        Ok::<_, ApiError>(CertificateHolder { subject: holder.subject, name: holder.name.parse()?, role })
+    });
+    let holders = holders.collect::<Result<Vec<_>, _>>()?;
+    Ok(CertificateTrust::new(&asked.roots, &asked.revocation_lists, holders)?)
+}
+
+fn trust_view(trust: &CertificateTrust) -> ClientCertificateTrustView {
+    let (roots_count, revocation_lists_count) = trust.counts();
+    let holders = trust.holders().iter().map(|holder| CertificateHolderWord {
+        subject: holder.subject.clone(),
+        name: holder.name.to_string(),
+        role: holder.role.to_string(),
+    });
+    ClientCertificateTrustView { roots_count, revocation_lists_count, holders: holders.collect() }
+}
+
+fn view(settings: SignInSettings) -> SignInSettingsView {
+    SignInSettingsView {
+        unbound_tokens: match settings.unbound_tokens {
+            UnboundTokens::Allowed => UnboundTokensWord::Allowed,
+            UnboundTokens::Refused => UnboundTokensWord::Refused,
+        },
+        client_certificates: settings.certificates.as_ref().map(trust_view),
+        changed_at: settings.changed_at.map(|at| at.to_string()),
+        changed_by: settings.changed_by.map(|by| by.to_string()),
+    }
+}

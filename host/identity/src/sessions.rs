@@ -1,0 +1,151 @@
+//! Sessions: opened when somebody was proved, looked up on every call, listed and ended.
+//!
+//! Must never leave an ended session good for one more call: memory first, then the store.
+
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use ringfence_core::limits::ACCESS_TOKEN_SECONDS;
+use ringfence_core::proof::act;
+use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, Role, SessionId, Strength, TenantId};
+use ringfence_store::{Op, StoreError};
+
+use crate::manage::{covers, finish, not_found};
+use crate::record::{Binding, Method, SessionRecord, StoredSession};
+use crate::settings::UnboundTokens;
+use crate::shelf::{ending, session_at};
+use crate::{Identity, IdentityError, Issued};
+
+/// Who opens a session, and with what.
+pub(crate) struct Holder {
+    pub(crate) id: PrincipalId,
+    pub(crate) kind: PrincipalKind,
+    pub(crate) role: Role,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) key: Option<String>,
+    pub(crate) method: Method,
+    pub(crate) strength: Strength,
+}
+
+/// How the one who signs in came.
+pub(crate) struct Arrival {
+    pub(crate) binding: Binding,
+    pub(crate) source: IpAddr,
+}
+
+impl Identity {
+    /// Opens a session for who was just proved, and answers with its token.
+    pub(crate) async fn open_session(&self, holder: Holder, arrival: Arrival) -> Result<Issued, IdentityError> {
+        let shared = &self.shared;
+        let store = shared.shelf.of(holder.tenant.as_ref()).ok_or(IdentityError::Unauthenticated)?;
+        // The enrolment of a first operator is in clear on a machine of his own: nothing is decided there yet.
+        if arrival.binding == Binding::Unbound && holder.method != Method::Bootstrap {
+            let settings = shared.read().settings_of(holder.tenant.as_ref()).cloned();
+            if settings.is_some_and(|settings| settings.unbound_tokens == UnboundTokens::Refused) {
+                return Err(IdentityError::Unbound);
+            }
+        }
+        let now = shared.now();
+        let beyond = |_| IdentityError::Host("the clock is out of range");
+        let stored = StoredSession {
+            id: SessionId::random(shared.entropy.as_ref()),
+            principal: holder.id,
+            kind: holder.kind,
+            role: holder.role,
+            tenant: holder.tenant,
+            key: holder.key,
+            strength: holder.strength,
+            // Whole seconds, as tokens have them.
+            issued_at: Timestamp::from_second(now.wall.as_second()).map_err(beyond)?,
+            expires_at: now.wall.checked_add(SignedDuration::from_secs(ACCESS_TOKEN_SECONDS)).map_err(beyond)?,
+            method: holder.method,
+            binding: arrival.binding,
+            source: Some(arrival.source).filter(|source| !source.is_unspecified()),
+        };
+        let principal = stored.principal();
+        let access_token = shared.tokens.issue(&principal, &stored.id, stored.issued_at, &stored.binding)?;
+        let over = shared.read().to_end(stored.tenant.as_ref(), stored.key.as_deref(), now);
+        let mut ops = vec![Op::put_json(session_at(&stored.id), &stored)?];
+        ops.extend(ending(&over));
+        match store.batch(ops, Vec::new()).await {
+            // The tenant was deleted meanwhile: its keys prove nothing any more.
+            Err(StoreError::Gone) => return Err(IdentityError::Unauthenticated),
+            other => other?,
+        };
+        let issued = Issued {
+            access_token,
+            token_type: if matches!(stored.binding, Binding::Key(_)) { "DPoP" } else { "Bearer" },
+            expires_in: ACCESS_TOKEN_SECONDS,
+            session_id: stored.id.clone(),
+            principal,
+            strength: stored.strength,
+        };
+        let revoked = {
+            let mut tables = shared.write();
+            tables.end(&over);
+            let revoked = stored.key.as_ref().is_some_and(|key| tables.live_key(key, now.wall).is_none());
+            if !revoked {
+                tables.open_session(stored, now);
+            }
+            revoked
+        };
+        if revoked {
+            // Revoked while the session was being written.
+            store.batch(ending(&[issued.session_id]).collect(), Vec::new()).await?;
+            return Err(IdentityError::Unauthenticated);
+        }
+        Ok(issued)
+    }
+
+    /// The sessions open there, oldest first.
+    pub fn list_sessions(
+        &self,
+        permit: Permit<act::ListTokens>,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<SessionRecord>, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        Ok(self.sessions(tenant, |_| true))
+    }
+
+    /// A principal's own sessions, oldest first. Nobody needs a permit to know where he himself is signed in.
+    pub fn own_sessions(&self, principal: &Principal) -> Vec<SessionRecord> {
+        self.sessions(principal.tenant(), |record| record.principal == *principal.id())
+    }
+
+    /// Ends one session at once.
+    pub async fn revoke_session(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        session: &SessionId,
+    ) -> Result<(), IdentityError> {
+        covers(permit.resource(), tenant)?;
+        self.end_session(tenant, session).await
+    }
+
+    /// Ends one of a principal's own sessions at once, and no other.
+    pub async fn end_own_session(&self, principal: &Principal, session: &SessionId) -> Result<(), IdentityError> {
+        if !self.own_sessions(principal).iter().any(|record| record.id == *session) {
+            return Err(not_found(session.as_str()));
+        }
+        self.end_session(principal.tenant(), session).await
+    }
+
+    async fn end_session(&self, tenant: Option<&TenantId>, session: &SessionId) -> Result<(), IdentityError> {
+        let store = self.store_of(tenant)?;
+        if !self.shared.write().end_one(tenant, session) {
+            return Err(not_found(session.as_str()));
+        }
+        finish(store, vec![Op::delete(session_at(session))]).await
+    }
+
+    fn sessions(&self, tenant: Option<&TenantId>, which: impl Fn(&SessionRecord) -> bool) -> Vec<SessionRecord> {
+        let now = self.shared.now();
+        let tables = self.shared.read();
+        let mut all: Vec<SessionRecord> =
+            tables.sessions_of(tenant, now).map(|stored| stored.record()).filter(which).collect();
+        drop(tables);
+        all.sort_by(|a, b| (a.opened_at, a.id.as_str()).cmp(&(b.opened_at, b.id.as_str())));
+        all
+    }
+}

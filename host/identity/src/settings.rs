@@ -1,0 +1,90 @@
+//! How one signs in to a place, as the tenant (or the operators, for the host) decided.
+//!
+//! Must never make a sign-in easier by being absent: what is not set is the default that is written here.
+
+use jiff::Timestamp;
+use ringfence_core::proof::act;
+use ringfence_core::{Permit, PrincipalId, TenantId};
+use ringfence_store::{Key, Op};
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::CertificateTrust;
+use crate::manage::{covers, finish};
+use crate::shelf::ending;
+use crate::{Identity, IdentityError};
+
+/// Whether a token that is bound to nothing is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnboundTokens {
+    /// Whoever has the token has the session, for its five minutes.
+    #[default]
+    Allowed,
+    /// A token must come with a proof of possession or on the connection of its certificate.
+    Refused,
+}
+
+/// How one signs in to a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignInSettings {
+    /// Whether a token that is bound to nothing is taken; asked on every request.
+    pub unbound_tokens: UnboundTokens,
+    /// Which client certificates are trusted; none when nobody signs in with one.
+    #[serde(default)]
+    pub certificates: Option<CertificateTrust>,
+    /// When this was decided.
+    pub changed_at: Option<Timestamp>,
+    /// Who decided it.
+    pub changed_by: Option<PrincipalId>,
+}
+
+impl SignInSettings {
+    /// What holds where nobody decided.
+    pub const fn unset() -> Self {
+        Self { unbound_tokens: UnboundTokens::Allowed, certificates: None, changed_at: None, changed_by: None }
+    }
+}
+
+pub(crate) fn settings_at() -> Key {
+    Key::new(["identity", "settings"])
+}
+
+impl Identity {
+    /// How one signs in to a tenant.
+    pub fn sign_in_settings(
+        &self,
+        permit: Permit<act::ReadPolicy>,
+        tenant: Option<&TenantId>,
+    ) -> Result<SignInSettings, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        Ok(self.shared.read().settings_of(tenant).map_or_else(SignInSettings::unset, |settings| (**settings).clone()))
+    }
+
+    /// Decides how one signs in to a tenant. In force for the next request, sessions that are open included; those that were
+    /// opened with a certificate end when the trust in certificates changes, and are opened anew by whoever still may.
+    pub async fn set_sign_in_settings(
+        &self,
+        permit: Permit<act::WritePolicy>,
+        tenant: Option<&TenantId>,
+        mut settings: SignInSettings,
+    ) -> Result<SignInSettings, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let store = self.store_of(tenant)?;
+        settings.changed_at = Some(self.shared.clock.now());
+        settings.changed_by = Some(permit.principal().clone());
+        let mut ops = vec![Op::put_json(settings_at(), &settings)?];
+        let ended = {
+            let mut tables = self.shared.write();
+            let before = tables.settings_of(tenant).and_then(|before| before.certificates.clone());
+            if before == settings.certificates { Vec::new() } else { tables.end_all_by_certificate(tenant) }
+        };
+        ops.extend(ending(&ended));
+        finish(store, ops).await?;
+        let mut tables = self.shared.write();
+        tables.set_settings(tenant.cloned(), settings.clone());
+        // Those that were opened under the old trust while the new one was being written.
+        tables.end_all_by_certificate(tenant);
+        drop(tables);
+        Ok(settings)
+    }
+}
