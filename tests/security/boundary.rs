@@ -42,7 +42,6 @@ fn body_for(path: &str) -> Value {
         Some("deploy") => json!({ "version": "0.1.0" }),
         Some("policy" | "ceiling") => json!({ "text": "" }),
         Some("elevations") => json!({ "role": "developer", "minutes": 5, "reason": "a look" }),
-        Some("policy") => json!({ "text": "" }),
         Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),
         Some("fields") => json!({ "rules": [] }),

@@ -41,7 +41,7 @@ pub fn run(arguments: &DemoArgs) -> Result<()> {
         if arguments.json {
             quiet_cargo(&["xtask", "guests"])?;
         } else {
-            guests::run(&GuestsArgs { js: false, force: false })?;
+            guests::run(&GuestsArgs { js: false, python: false, force: false })?;
         }
         Ok("plugins are components now".to_owned())
     })?;

@@ -17,7 +17,7 @@ pub struct TestArgs {
 /// Format, lints, guests, the binary, then all tests.
 pub fn run(arguments: &TestArgs) -> Result<()> {
     cargo("format", &["fmt", "--all", "--check"])?;
-    guests::run(&GuestsArgs { js: false, force: false })?;
+    guests::run(&GuestsArgs { js: false, python: false, force: false })?;
     // The same command builds what the tests start and the tests themselves, so that features are resolved once.
     cargo("build", &["build", "--workspace", "--all-targets", "--locked"])?;
     let mut test = vec!["test", "--workspace", "--all-targets", "--locked"];

@@ -10,7 +10,7 @@ use jiff::civil::ISOWeekDate;
 use jiff::tz::TimeZone;
 use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::{BackupId, QuotaChoice, TenantId};
-use ringfence_policy::{Standing, TenantFacts};
+use ringfence_policy::Standing;
 use ringfence_store::backup::{BackupError, Drilled, GuestLogs, Keyring, Order, Reason, Restored, Source, Stored};
 use ringfence_store::{Key, TenantRecord, TenantState, TenantStore};
 use serde_json::{Value, json};
@@ -216,12 +216,12 @@ impl Control {
 
     /// Puts into force what a restored tenant's records say.
     async fn load(&self, id: &TenantId, store: &TenantStore) -> Result<(), ApiError> {
-        let text = crate::stored_policy(store).await?;
+        let stored = crate::stored_policy(store).await?;
         let suspended = match store.state() {
             TenantState::Active => Standing::Active,
             TenantState::Suspended => Standing::Suspended,
         };
-        self.parts.policy.upsert_tenant(id, TenantFacts { suspended }, text.as_deref())?;
+        crate::put_policy_into_force(&self.parts.policy, id, suspended, stored)?;
         self.parts.registry.reload(store).await?;
         Ok(())
     }

@@ -53,7 +53,7 @@ pub use backups::{ArchiveContent, ArchiveReport, check_archive};
 pub use call::PeerAddress;
 pub use keys::KeyKeeper;
 pub use locked::locked_router;
-pub use policies::{StoredPolicy, stored as stored_policy};
+pub use policies::{StoredPolicy, put_into_force as put_policy_into_force, stored as stored_policy};
 pub use problem::{ApiError, status_of};
 pub use routes::{openapi, router};
 

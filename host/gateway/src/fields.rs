@@ -14,7 +14,7 @@ use ringfence_audit::{Log, codes};
 use ringfence_capabilities::{Opening, Verdict, Witness};
 use ringfence_core::fields::{Direction, FieldRule, FieldSubject, Otherwise, Step, steps};
 use ringfence_core::proof::act;
-use ringfence_core::{Resource, limits};
+use ringfence_core::{Resource, Usage, limits};
 use ringfence_engine::{Body, Reply, RunError, RunFailure};
 use ringfence_keys::SEALED_PREFIX;
 use ringfence_registry::Route;
@@ -127,19 +127,19 @@ impl Gateway {
         Ok(Request::from_parts(head, ringfence_engine::full(body)))
     }
 
-    /// What came of a run, with the fields of its answer opened or hidden. On every refusal what was spent is in `seen`.
+    /// What came of a run, with the fields of its answer opened or hidden. On a refusal, with what was spent.
     pub(crate) async fn seen_by_caller(
         &self,
-        seen: &mut Seen,
+        seen: &Seen,
         route: &Route,
         rules: &Rules,
         result: Result<Reply, RunFailure>,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, (Refusal, Usage)> {
         let Reply { response, finished } = match result {
             Ok(reply) => reply,
             Err(failure) => {
-                seen.usage = failure.usage;
-                return Err(seen.body.refusal().unwrap_or(Refusal::Run(failure.error)));
+                let refusal = seen.body.refusal().unwrap_or(Refusal::Run(failure.error));
+                return Err((refusal, failure.usage));
             }
         };
         if !rules.iter().any(|rule| rule.direction == Direction::Response) {
@@ -149,15 +149,11 @@ impl Gateway {
             Ok(response) => Ok(Reply { response, finished }),
             Err(refusal) => {
                 // The guest's own failure, if that is why the answer could not be read, is the better word.
-                if let Ok(Ok(outcome)) = tokio::time::timeout(ENDING, finished).await {
-                    seen.usage = outcome.usage;
-                    if let Err(error) = outcome.result
-                        && error != RunError::Killed
-                    {
-                        return Err(Refusal::Run(error));
-                    }
-                }
-                Err(refusal)
+                let Ok(outcome) = tokio::time::timeout(ENDING, finished.outcome()).await else {
+                    return Err((refusal, Usage::default()));
+                };
+                let own = outcome.result.err().filter(|error| *error != RunError::Killed).map(Refusal::Run);
+                Err((own.unwrap_or(refusal), outcome.usage))
             }
         }
     }

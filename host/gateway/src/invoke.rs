@@ -136,7 +136,13 @@ impl Gateway {
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
         let reply = self.seen_by_caller(seen, &route, &rules, result).await;
         unheard.was_heard();
-        let reply = reply?;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err((refusal, usage)) => {
+                seen.usage = usage;
+                return Err(refusal);
+            }
+        };
         let mut response = reply.response;
         strip(response.headers_mut());
         self.record_when_finished(seen, response.status().as_u16(), reply.finished);
@@ -195,14 +201,21 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         Refusal::AuditUnavailable
         | Refusal::Host
         | Refusal::HostLocked
-        | Refusal::KeyDisabled
+        | Refusal::FieldsAnswer
+        | Refusal::FieldsNotSealed
         | Refusal::Run(_) => None,
         Refusal::BadRequest(_)
         | Refusal::NoRoute
         | Refusal::Unauthenticated
+        | Refusal::NonceNeeded
+        | Refusal::BadProof
+        | Refusal::TokenUnbound
+        | Refusal::TooManyProofs
         | Refusal::Denied(_)
         | Refusal::BodyTooLarge
         | Refusal::BodyTimeout
+        | Refusal::FieldsNotJson
+        | Refusal::KeyDisabled
         | Refusal::Suspended => seen.peer.map(Source::Peer),
     }
 }

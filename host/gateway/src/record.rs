@@ -125,6 +125,10 @@ impl Gateway {
             self.meter(seen, status.as_u16(), Some(failure), seen.usage);
         }
         let store = &route.store;
+        if store.check_keys().is_err() {
+            // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
+            return refusal;
+        }
         if let Refusal::QuotaExhausted { .. } | Refusal::TenantBusy { .. } | Refusal::Overloaded = &refusal {
             // An entry each, durable before the answer, would let a tenant's flood spend the host's disk and processors: they
             // are counted.

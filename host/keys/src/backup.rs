@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::derive::{KEY_BYTES, KeyBytes, expand};
 use crate::error::KeysError;
 use crate::secret::Secret;
-use crate::stream::{StreamOpener, StreamSealer};
+use crate::stream::{Keys, OWN_VERSION, StreamOpener, StreamSealer};
 
 const SEAL_LABEL: &[u8] = b"ringfence/backup/v1/seal";
 const ID_LABEL: &[u8] = b"ringfence/backup/v1/id";
@@ -68,12 +68,12 @@ impl BackupKey {
 
     /// Starts sealing an archive whose head is `head`: nothing of the stream opens under any other head.
     pub fn sealer(&self, head: &[u8], entropy: &dyn Entropy) -> Result<StreamSealer, KeysError> {
-        StreamSealer::new(self.seal.as_slice(), &context(head), entropy)
+        StreamSealer::new(self.seal.as_slice(), OWN_VERSION, &context(head), entropy)
     }
 
     /// Starts opening an archive whose head is `head`.
     pub fn opener(&self, head: &[u8]) -> StreamOpener {
-        StreamOpener::new(self.seal.clone(), &context(head))
+        StreamOpener::new(Keys::Own(self.seal.clone()), &context(head))
     }
 
     fn new(bytes: KeyBytes) -> Result<Self, KeysError> {

@@ -17,7 +17,7 @@ use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
 use crate::context::{Context, Purpose};
-use crate::derive::expand_key;
+use crate::derive::{KeyBytes, expand_key};
 use crate::error::KeysError;
 use crate::record::{SALT_BYTES, TAG_BYTES, cipher};
 use crate::tenant::TenantKeys;
@@ -29,6 +29,8 @@ pub(crate) const MAGIC: u8 = b'S';
 pub(crate) const HEADER_BYTES: usize = 2 + SALT_BYTES;
 pub(crate) const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
 const LABEL: &[u8] = b"ringfence/stream/v1";
+/// What a stream says under a key that is not a tenant's and has no versions.
+pub(crate) const OWN_VERSION: u8 = 1;
 
 /// How long a sealed stream of `plaintext_bytes` is.
 pub const fn sealed_stream_bytes(plaintext_bytes: u64) -> u64 {
@@ -159,18 +161,40 @@ pub struct StreamOpener {
 
 enum State {
     /// The header is not complete yet.
-    Head { keys: TenantKeys, purpose: Purpose, context: Vec<u8> },
+    Head { keys: Keys, context: Vec<u8> },
     /// Chunks are being opened.
     Body(Box<Chunks>),
     /// Something did not authenticate; nothing after it counts.
     Broken,
 }
 
+/// Where the key of a stream comes from.
+pub(crate) enum Keys {
+    /// The version of a tenant's key that the stream names.
+    Tenant(TenantKeys, Purpose),
+    /// A key that has one version, [`OWN_VERSION`].
+    Own(KeyBytes),
+}
+
+// === impl Keys ===
+
+impl Keys {
+    fn chunks(&self, version: u8, salt: &[u8], context: &[u8]) -> Result<Chunks, KeysError> {
+        match self {
+            Self::Tenant(keys, purpose) => {
+                keys.with_key(*purpose, version, |key| Chunks::new(key, version, salt, context))
+            }
+            Self::Own(key) if version == OWN_VERSION => Chunks::new(key.as_slice(), version, salt, context),
+            Self::Own(_) => Err(KeysError::NotAuthentic),
+        }
+    }
+}
+
 // === impl StreamOpener ===
 
 impl StreamOpener {
-    pub(crate) fn new(keys: TenantKeys, purpose: Purpose, context: &Context<'_>) -> Self {
-        Self { state: State::Head { keys, purpose, context: context.encode() }, held: Vec::new() }
+    pub(crate) fn new(keys: Keys, context: &Context<'_>) -> Self {
+        Self { state: State::Head { keys, context: context.encode() }, held: Vec::new() }
     }
 
     /// Takes the next bytes of the sealed stream and appends the content that is authentic so far to `out`.
@@ -197,7 +221,7 @@ impl StreamOpener {
     }
 
     fn take(&mut self, mut sealed: &[u8], out: &mut Vec<u8>) -> Result<(), KeysError> {
-        if let State::Head { keys, purpose, context } = &self.state {
+        if let State::Head { keys, context } = &self.state {
             let (now, later) = sealed.split_at_checked(HEADER_BYTES - self.held.len()).unwrap_or((sealed, &[]));
             self.held.extend_from_slice(now);
             sealed = later;
@@ -207,7 +231,7 @@ impl StreamOpener {
             let Some((&[MAGIC, version], salt)) = self.held.split_first_chunk() else {
                 return Err(KeysError::NotAuthentic);
             };
-            let chunks = keys.with_key(*purpose, version, |key| Chunks::new(key, version, salt, context))?;
+            let chunks = keys.chunks(version, salt, context)?;
             self.state = State::Body(Box::new(chunks));
             self.held.clear();
         }

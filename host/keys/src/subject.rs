@@ -37,6 +37,8 @@ const REF_BYTES: usize = 16;
 const VERSION_BYTES: usize = 4;
 const TOKEN_BYTES: usize = 24;
 const KEY_STORE: &str = "personal/key";
+/// The key's version stands beside the record and in its context, so the record's own is always this.
+const RECORD_VERSION: u8 = 1;
 const VALUE_STORE: &str = "personal/value";
 
 /// A subject as it is known outside its tenant's own data: 16 bytes that say nothing about who it is.
@@ -73,8 +75,8 @@ impl fmt::Display for SubjectRef {
 
 impl TenantKeys {
     /// The pseudonym of a subject in this tenant.
-    pub fn subject_ref(&self, subject: &str) -> SubjectRef {
-        SubjectRef(head(&self.mac(Purpose::Personal, &[b"subject\0", subject.as_bytes()].concat())))
+    pub fn subject_ref(&self, subject: &str) -> Result<SubjectRef, KeysError> {
+        Ok(SubjectRef(head(&self.mac(Purpose::Personal, &[b"subject\0", subject.as_bytes()].concat())?)))
     }
 
     /// A fresh data key for a subject, and the same wrapped, to be stored.
@@ -103,10 +105,10 @@ impl TenantKeys {
     }
 
     /// The token of a value in a field: the same for the same value, and no way back without a stored mapping.
-    pub fn field_token(&self, field: &str, value: &[u8]) -> String {
+    pub fn field_token(&self, field: &str, value: &[u8]) -> Result<String, KeysError> {
         let length = (field.len() as u64).to_be_bytes();
-        let mac = self.mac(Purpose::Personal, &[b"token\0", length.as_slice(), field.as_bytes(), value].concat());
-        format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&head::<TOKEN_BYTES>(&mac)))
+        let mac = self.mac(Purpose::Personal, &[b"token\0", length.as_slice(), field.as_bytes(), value].concat())?;
+        Ok(format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&head::<TOKEN_BYTES>(&mac))))
     }
 }
 
@@ -121,7 +123,7 @@ impl SubjectKey {
     /// Seals a value of a field. The result is text of the format in the header.
     pub fn seal(&self, field: &str, plaintext: &[u8], entropy: &dyn Entropy) -> Result<String, KeysError> {
         let named = named(field, &self.subject);
-        let record = record::seal(self.key.as_slice(), &self.context(&named), plaintext, entropy)?;
+        let record = record::seal(self.key.as_slice(), RECORD_VERSION, &self.context(&named), plaintext, entropy)?;
         let bytes = [self.subject.0.as_slice(), &self.version.to_be_bytes(), &record].concat();
         Ok(format!("{SEALED_PREFIX}{}", BASE64URL_NOPAD.encode(&bytes)))
     }
@@ -185,7 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn key_of(tenant: &TenantKeys, subject: &str, version: u32, seed: u8) -> SubjectKey {
-        tenant.new_subject_key(tenant.subject_ref(subject), version, &Fixed(seed)).unwrap().0
+        tenant.new_subject_key(tenant.subject_ref(subject).unwrap(), version, &Fixed(seed)).unwrap().0
     }
 
     #[test]
@@ -198,9 +200,9 @@ mod tests {
         assert!(ann.open("phone", &sealed).is_err());
         // The same key bytes, so that it is the context which refuses and nothing else.
         for (other, retold) in [
-            (key_of(&acme, "bob", 1, 7), SealedField { subject: acme.subject_ref("bob"), ..sealed.clone() }),
+            (key_of(&acme, "bob", 1, 7), SealedField { subject: acme.subject_ref("bob").unwrap(), ..sealed.clone() }),
             (key_of(&acme, "ann", 2, 7), SealedField { version: 2, ..sealed.clone() }),
-            (key_of(&evil, "ann", 1, 7), SealedField { subject: evil.subject_ref("ann"), ..sealed.clone() }),
+            (key_of(&evil, "ann", 1, 7), SealedField { subject: evil.subject_ref("ann").unwrap(), ..sealed.clone() }),
         ] {
             assert!(other.open("email", &sealed).is_err());
             assert!(other.open("email", &retold).is_err());
@@ -210,33 +212,33 @@ mod tests {
     #[test]
     fn a_wrapped_key_is_bound_to_subject_version_and_tenant() {
         let acme = keys("acme", 1);
-        let ann = acme.subject_ref("ann");
+        let ann = acme.subject_ref("ann").unwrap();
         let (key, wrapped) = acme.new_subject_key(ann, 3, &Fixed(7)).unwrap();
         let text = key.seal("email", b"x", &Fixed(9)).unwrap();
         let again = acme.subject_key(ann, 3, &wrapped).unwrap();
         assert_eq!(again.open("email", &SealedField::parse(&text).unwrap()).unwrap().as_slice(), b"x");
         assert!(acme.subject_key(ann, 4, &wrapped).is_err());
-        assert!(acme.subject_key(acme.subject_ref("bob"), 3, &wrapped).is_err());
+        assert!(acme.subject_key(acme.subject_ref("bob").unwrap(), 3, &wrapped).is_err());
         assert!(keys("acme", 2).subject_key(ann, 3, &wrapped).is_err());
     }
 
     #[test]
     fn tokens_are_equal_for_equal_values_of_one_field_of_one_tenant_alone() {
         let (acme, evil) = (keys("acme", 1), keys("evil", 2));
-        let token = acme.field_token("email", b"ann@example.com");
-        assert_eq!(token, acme.field_token("email", b"ann@example.com"));
+        let token = acme.field_token("email", b"ann@example.com").unwrap();
+        assert_eq!(token, acme.field_token("email", b"ann@example.com").unwrap());
         assert!(token.starts_with(TOKEN_PREFIX) && token.len() == TOKEN_PREFIX.len() + 32);
-        assert_ne!(token, acme.field_token("phone", b"ann@example.com"));
-        assert_ne!(token, acme.field_token("emai", b"lann@example.com"));
-        assert_ne!(token, evil.field_token("email", b"ann@example.com"));
+        assert_ne!(token, acme.field_token("phone", b"ann@example.com").unwrap());
+        assert_ne!(token, acme.field_token("emai", b"lann@example.com").unwrap());
+        assert_ne!(token, evil.field_token("email", b"ann@example.com").unwrap());
     }
 
     #[test]
     fn neither_key_nor_reference_says_who_it_is() {
         let acme = keys("acme", 1);
         assert_eq!(format!("{:?}", key_of(&acme, "ann", 1, 7)), "<subject key>");
-        assert_ne!(acme.subject_ref("ann"), keys("evil", 2).subject_ref("ann"));
-        assert_eq!(acme.subject_ref("ann").to_string().len(), 22);
+        assert_ne!(acme.subject_ref("ann").unwrap(), keys("evil", 2).subject_ref("ann").unwrap());
+        assert_eq!(acme.subject_ref("ann").unwrap().to_string().len(), 22);
     }
 
     proptest! {

@@ -25,7 +25,7 @@ use crate::context::{Context, Purpose};
 use crate::derive::{KeyBytes, expand, mac};
 use crate::error::KeysError;
 use crate::record;
-use crate::stream::{StreamOpener, StreamSealer};
+use crate::stream::{Keys, StreamOpener, StreamSealer};
 
 const SEAL_LABEL: &[u8] = b"ringfence/tenant/v1/seal/";
 const MAC_LABEL: &[u8] = b"ringfence/tenant/v1/mac/";
@@ -233,7 +233,7 @@ impl TenantKeys {
 
     /// Starts opening a stream that was sealed for this place.
     pub fn stream_opener(&self, purpose: Purpose, context: &Context<'_>) -> StreamOpener {
-        StreamOpener::new(self.clone(), purpose, context)
+        StreamOpener::new(Keys::Tenant(self.clone(), purpose), context)
     }
 
     /// Starts opening single chunks of a stream that was sealed for this place: `head` is its first

@@ -8,11 +8,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ringfence_cli::{BackendArg, Format, ServeArgs, StoreCommand};
-use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_keys::{MissingRootKey, Outside, RootKey, RootKeyUri};
 use ringfence_store::{Backend, Checked, DiskOptions, StoreError};
 
-use crate::ambient::SystemEntropy;
+use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
+use crate::unlock::aws_from_environment;
 
 /// How many rows between two words on how far it is.
 const ROWS_A_WORD: u64 = 100_000;
@@ -60,7 +61,13 @@ fn migrate(config: &Config, from: Backend, to: Backend, format: Format) -> Resul
 
 fn check(config: &Config, format: Format) -> Result<ExitCode> {
     let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
-    let root = RootKey::open(&uri).context("the root key is needed to open anything")?;
+    let outside = Outside {
+        entropy: Arc::new(SystemEntropy),
+        clock: Arc::new(SystemClock::new()),
+        aws: aws_from_environment(),
+    };
+    let root = RootKey::connect(&uri, MissingRootKey::Refuse, &outside)
+        .context("the root key is needed to open anything")?;
     let dir = config.store.path.join("store");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache_bytes = DiskOptions::RECOMMENDED.cache_bytes;

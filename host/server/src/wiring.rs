@@ -12,13 +12,13 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
-use ringfence_control::{Control, ControlParts, HostFacts, stored_policy};
+use ringfence_control::{Control, ControlParts, HostFacts, put_policy_into_force, stored_policy};
 use ringfence_core::{Budget, Clock, Entropy};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::Identity;
 use ringfence_keys::RootKey;
-use ringfence_policy::{Policy, Standing, TenantFacts};
+use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
@@ -198,15 +198,8 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<
             TenantState::Suspended => Standing::Suspended,
         };
         let stored = stored_policy(&store).await?;
-        let whose = || format!("the policy of tenant `{}`", record.id);
-        policy
-            .upsert_tenant(&record.id, TenantFacts { suspended: standing }, stored.text.as_deref())
-            .with_context(whose)?;
-        policy.set_ceiling(&record.id, stored.ceiling.as_deref().unwrap_or_default()).with_context(whose)?;
-        if let Some(candidate) = &stored.shadow {
-            policy.set_shadow(&record.id, candidate).with_context(whose)?;
-        }
-        policy.set_elevations(&record.id, stored.elevations).with_context(whose)?;
+        put_policy_into_force(&policy, &record.id, standing, stored)
+            .with_context(|| format!("the policy of tenant `{}`", record.id))?;
     }
     Ok(policy)
 }

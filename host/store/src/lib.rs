@@ -38,7 +38,6 @@ pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Re
 pub use reseal::ResealStep;
 pub use store::{DiskOptions, Stats, Store};
 pub use tenant_keys::{DestroyRequest, KeyReceipt, KeyStatus, KeyUse, Reseal, TendedKeys};
-pub use store::{SledOptions, Stats, Store};
 pub use subjects::{
     FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone,
 };

@@ -81,7 +81,7 @@ impl Subjects {
         if subject.len() > SUBJECT_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "the name of a subject", max: SUBJECT_BYTES_MAX as u64 });
         }
-        Ok(self.0.keys().subject_ref(subject))
+        Ok(self.0.keys().subject_ref(subject)?)
     }
 
     /// Seals a value of a field for a subject; its key is made when there is none. The result is printable.
@@ -132,7 +132,7 @@ impl Subjects {
         now: Timestamp,
     ) -> Result<String, StoreError> {
         check_value(field, value)?;
-        let token = self.0.keys().field_token(field, value);
+        let token = self.0.keys().field_token(field, value)?;
         let Some(subject) = subject else { return Ok(token) };
         let person = self.pseudonym(subject)?;
         let mapping = token_key(field, &token, person);

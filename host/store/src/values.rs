@@ -412,8 +412,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_keeps_what_it_opened_while_the_value_is_replaced_and_deleted() {
         let directory = tempfile::tempdir().unwrap();
-        let options = crate::store::SledOptions { cache_bytes: 8 << 20, free_bytes_min: 0 };
-        let opened = Store::open_sled(directory.path(), options).unwrap();
+        let options = crate::DiskOptions { backend: crate::Backend::Sled, cache_bytes: 8 << 20, free_bytes_min: 0 };
+        let opened = Store::open(directory.path(), options).unwrap();
         let store = tenant_in(&opened);
         let (old, new) = (content(400_000), vec![7; 300_000]);
         put(&store, "a", &old).await;
@@ -453,8 +453,8 @@ mod tests {
     #[tokio::test]
     async fn a_cut_extended_or_altered_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let options = crate::store::SledOptions { cache_bytes: 8 << 20, free_bytes_min: 0 };
-        let opened = Store::open_sled(directory.path(), options).unwrap();
+        let options = crate::DiskOptions { backend: crate::Backend::Sled, cache_bytes: 8 << 20, free_bytes_min: 0 };
+        let opened = Store::open(directory.path(), options).unwrap();
         let store = tenant_in(&opened);
         let plain = content(4 * CHUNK_BYTES);
         put(&store, "a", &plain).await;

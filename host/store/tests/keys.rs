@@ -14,7 +14,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use ringfence_keys::{Purpose, Shredding};
-use ringfence_store::{BlobId, Key, KeyUse, ResealStep, StoreError, TenantStore, Tenants};
+use ringfence_store::{Backend, BlobId, Key, KeyUse, ResealStep, StoreError, TenantStore, Tenants};
 use support::{Place, contains, files_below, id, open, view};
 
 const RECORDS_COUNT: u64 = 450;
@@ -162,7 +162,7 @@ async fn a_rotated_root_key_opens_everything_and_the_old_root_key_nothing() {
         store.close().await.unwrap();
     }
     std::fs::write(&root_file, old_root).unwrap();
-    assert!(matches!(open(place.directory.path()).await, Err(StoreError::Keys(_))));
+    assert!(matches!(open(place.directory.path(), Backend::Sled).await, Err(StoreError::Keys(_))));
 }
 
 #[tokio::test]
@@ -242,7 +242,7 @@ async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for
         }
     }
     restrict(&old);
-    let (_store, tenants) = open(&old).await.unwrap();
+    let (_store, tenants) = open(&old, Backend::Sled).await.unwrap();
     assert!(tenants.record(&id("acme")).await.unwrap().is_some(), "the copy knows that there was one");
     assert!(tenants.open_tenant(&id("acme")).is_none(), "and cannot open it");
     let bolt = tenants.open_tenant(&id("bolt")).unwrap();

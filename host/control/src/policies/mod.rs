@@ -12,7 +12,8 @@ mod review;
 pub mod shadow;
 pub mod text;
 
-use ringfence_policy::Elevation;
+use ringfence_core::TenantId;
+use ringfence_policy::{Elevation, Policy, PolicyError, Standing, TenantFacts};
 use ringfence_store::{StoreError, TenantStore};
 
 use crate::problem::ApiError;
@@ -41,6 +42,22 @@ pub async fn stored(store: &TenantStore) -> Result<StoredPolicy, StoreError> {
         shadow: shadow::stored(store).await?,
         elevations: elevations::stored(store).await?.iter().map(elevations::in_force).collect(),
     })
+}
+
+/// Puts what is stored of a tenant into force.
+pub fn put_into_force(
+    policy: &Policy,
+    tenant: &TenantId,
+    standing: Standing,
+    stored: StoredPolicy,
+) -> Result<(), PolicyError> {
+    policy.upsert_tenant(tenant, TenantFacts { suspended: standing }, stored.text.as_deref())?;
+    policy.set_ceiling(tenant, stored.ceiling.as_deref().unwrap_or_default())?;
+    if let Some(candidate) = &stored.shadow {
+        policy.set_shadow(tenant, candidate)?;
+    }
+    policy.set_elevations(tenant, stored.elevations)?;
+    Ok(())
 }
 
 /// Some words for people: not empty, on a few lines, not a book.
