@@ -22,6 +22,8 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{subject}", "ann")
                 .replace("{invocation}", "i_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{day}", "2026-11-20")
+                .replace("{backup}", "b_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+                .replace("{job}", "j_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{id}", "nothing");
             if let Some(rest) = filled.strip_prefix("/api/v1") {
                 let label = format!("{} {path}", method.to_uppercase());
@@ -42,6 +44,9 @@ fn body_for(path: &str) -> Value {
         Some("deploy") => json!({ "version": "0.1.0" }),
         Some("policy" | "ceiling") => json!({ "text": "" }),
         Some("elevations") => json!({ "role": "developer", "minutes": 5, "reason": "a look" }),
+        Some("restores") => {
+            json!({ "tenant_uid": "0".repeat(32), "backup": "b_aaaaaaaaaaaaaaaaaaaaaaaaaa", "into": "made", "recovery_key": "k" })
+        }
         Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),
         Some("fields") => json!({ "rules": [] }),

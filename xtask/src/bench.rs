@@ -32,7 +32,11 @@ const BENCHES: [(&str, Peers, &str); 9] = [
     ("shares", Peers::None, "CPU time of two saturating tenants of weight 1:3"),
     ("cold", Peers::None, "first answers of 200 plugins after a restart"),
     ("density", Peers::None, "2,000 tenants: start, private memory each, a Zipf load"),
-    ("store", Peers::None, "durable writes of 32 writers and reads against the databases alone; tenants; opening 1 GiB"),
+    (
+        "store",
+        Peers::None,
+        "durable writes of 32 writers and reads against the databases alone; tenants; opening 1 GiB",
+    ),
     ("blob", Peers::None, "an object of 1 GiB through a guest, against cipher and disk"),
     ("metering", Peers::None, "metered CPU time against the kernel's"),
     ("policy", Peers::None, "decisions under ten thousand policies, and the proof of the border"),

@@ -12,9 +12,7 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
-pub use self::backup::{
-    BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs,
-};
+pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};

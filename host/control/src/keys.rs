@@ -155,9 +155,8 @@ pub async fn approve(
     let who = call.principal.id().to_string();
     let delay = SignedDuration::from_secs(control.parts.facts.destroy_delay_seconds.into());
     let due_at = control.parts.clock.now().checked_add(delay).map_err(|error| ApiError::host(&error))?;
-    let agreed = async |id: &TenantId| {
-        control.parts.tenants.approve_destroy(id, &who, due_at).await?.ok_or(StoreError::Missing)
-    };
+    let agreed =
+        async |id: &TenantId| control.parts.tenants.approve_destroy(id, &who, due_at).await?.ok_or(StoreError::Missing);
     control.change(&call, reached, codes::KEY_DESTROY_APPROVED, agreed).await.map_err(|error| match error.code {
         "not-found" => ApiError::new("nothing-to-approve", "nobody has asked for the destruction of these keys")
             .help(format!("ringfence key destroy {tenant}")),
@@ -253,10 +252,9 @@ fn view(id: &TenantId, status: KeyStatus) -> TenantKeyView {
             approved_by: request.approved_by,
             due_at: request.due_at.map(|at| at.to_string()),
         }),
-        reseal: status.reseal.map(|reseal| ResealView {
-            seen_count: reseal.seen_count,
-            resealed_count: reseal.resealed_count,
-        }),
+        reseal: status
+            .reseal
+            .map(|reseal| ResealView { seen_count: reseal.seen_count, resealed_count: reseal.resealed_count }),
     }
 }
 

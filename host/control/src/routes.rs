@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins, policies,
-    quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
+    Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins,
+    policies, quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
 };
 
 #[derive(OpenApi)]

@@ -14,9 +14,7 @@ mod quota;
 mod zero_trust;
 
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
-pub use keys::{
-    DestroyView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
-};
+pub use keys::{DestroyView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};

@@ -20,8 +20,8 @@ pub use blame::Blame;
 pub use budget::{Budget, Usage};
 pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use ids::{
-    ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId, ResourceName,
-    SessionId, TenantId, WordError,
+    ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId,
+    ResourceName, SessionId, TenantId, WordError,
 };
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};

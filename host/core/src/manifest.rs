@@ -5,8 +5,8 @@
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::MANIFEST_BYTES_MAX;
 use crate::capability::check_field_scope;
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::{Capability, Need, Needs, PluginName};
 
 /// A parsed `plugin.toml`.

@@ -6,13 +6,13 @@
 mod fields;
 pub mod invoke;
 pub mod listen;
-mod pace;
 mod locked;
+mod pace;
 mod record;
 mod refuse;
 mod request;
 mod splice;
 
 pub use invoke::{Gateway, GatewayParts};
-pub use locked::Locked;
 pub use listen::{Listening, Peer, serve};
+pub use locked::Locked;

@@ -674,7 +674,11 @@ fn files_below(directory: &Path) -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn no_secret_reaches_the_disk_or_a_debug_text() {
     let host = Host::start(|directory| {
-        Store::open(&directory.join("data"), DiskOptions { backend: Backend::Sled, cache_bytes: 1 << 20, free_bytes_min: 0 }).unwrap()
+        Store::open(
+            &directory.join("data"),
+            DiskOptions { backend: Backend::Sled, cache_bytes: 1 << 20, free_bytes_min: 0 },
+        )
+        .unwrap()
     })
     .await;
     let (record, key) = host.key(Some("acme"), "canary-name", Role::Developer).await;

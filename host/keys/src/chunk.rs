@@ -82,8 +82,8 @@ impl fmt::Debug for ChunkOpener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::tests::{Fixed, keys};
     use crate::sealed_stream_bytes;
+    use crate::tenant::tests::{Fixed, keys};
     use proptest::prelude::*;
 
     const HERE: Context<'_> = Context { tenant: "acme", store: "blob", key: b"b1", revision: 0 };

@@ -24,8 +24,8 @@ pub use context::{Context, Purpose};
 pub use error::KeysError;
 pub use record::{OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES, sealed_version};
 pub use root::{
-    Assurance, AwsCredentials, AwsKmsUri, KeyVersion, MissingRootKey, Outside, Pkcs11Uri, RootKey, RootKeyUri, Shredding,
-    VaultUri, WrappedKey,
+    Assurance, AwsCredentials, AwsKmsUri, KeyVersion, MissingRootKey, Outside, Pkcs11Uri, RootKey, RootKeyUri,
+    Shredding, VaultUri, WrappedKey,
 };
 pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};

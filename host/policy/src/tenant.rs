@@ -182,10 +182,11 @@ fn belongs(literal: &EntityUid, tenant: &TenantId) -> bool {
         "Ringfence::Action" | "Ringfence::Role" => true,
         "Ringfence::Anonymous" => id == "anonymous",
         "Ringfence::Tenant" => id == tenant.as_str(),
-        "Ringfence::Person" | "Ringfence::Service" | "Ringfence::Plugin" | "Ringfence::Secret" => id
-            .strip_prefix(tenant.as_str())
-            .and_then(|rest| rest.strip_prefix('/'))
-            .is_some_and(|name| !name.is_empty()),
+        "Ringfence::Person" | "Ringfence::Service" | "Ringfence::Plugin" | "Ringfence::Secret" | "Ringfence::Field" => {
+            id.strip_prefix(tenant.as_str())
+                .and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|name| !name.is_empty())
+        }
         _ => false,
     }
 }

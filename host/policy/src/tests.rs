@@ -136,13 +136,35 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
         None => question.action == "invoke" && !suspended,
         Some(Role::Operator) => match question.resource {
             Resource::Host => true,
-            _ => ["read-tenant", "suspend-tenant", "set-quota", "set-ceiling", "delete-tenant", "create-token", "read-usage", "read-keys",
-                "rotate-keys", "disable-keys", "destroy-keys", "read-backup", "write-backup", "restore-backup"]
-                .contains(&question.action),
+            _ => [
+                "read-tenant",
+                "suspend-tenant",
+                "set-quota",
+                "set-ceiling",
+                "delete-tenant",
+                "create-token",
+                "read-usage",
+                "read-keys",
+                "rotate-keys",
+                "disable-keys",
+                "destroy-keys",
+                "read-backup",
+                "write-backup",
+                "restore-backup",
+            ]
+            .contains(&question.action),
         },
         Some(role) => {
-            let keeps_tenants =
-                ["list-tenants", "create-tenant", "suspend-tenant", "set-quota", "set-ceiling", "delete-tenant", "read-host", "destroy-keys"];
+            let keeps_tenants = [
+                "list-tenants",
+                "create-tenant",
+                "suspend-tenant",
+                "set-quota",
+                "set-ceiling",
+                "delete-tenant",
+                "read-host",
+                "destroy-keys",
+            ];
             let reader = [Role::TenantAdmin, Role::Auditor].contains(&role) && reads().contains(&question.action);
             question.resource.tenant() == question.who.tenant.as_ref()
                 && !keeps_tenants.contains(&question.action)

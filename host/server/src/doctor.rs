@@ -89,8 +89,7 @@ fn root_key(uri: &str) -> Check {
         clock: Arc::new(SystemClock::new()),
         aws: crate::unlock::aws_from_environment(),
     };
-    let opened =
-        uri.parse::<RootKeyUri>().and_then(|uri| RootKey::connect(&uri, MissingRootKey::Refuse, &outside));
+    let opened = uri.parse::<RootKeyUri>().and_then(|uri| RootKey::connect(&uri, MissingRootKey::Refuse, &outside));
     match opened {
         Ok(root) => {
             let said = format!("{} is {}", root.id(), crate::wiring::assurance(&root));
@@ -98,9 +97,9 @@ fn root_key(uri: &str) -> Check {
                 (Assurance::Development, _) => {
                     Some("good for trying out; whoever reads the file can open every tenant's key")
                 }
-                (_, Shredding::ThisCopyOnly) => {
-                    Some("this provider has no key for each tenant: older copies of a deleted tenant can still be opened")
-                }
+                (_, Shredding::ThisCopyOnly) => Some(
+                    "this provider has no key for each tenant: older copies of a deleted tenant can still be opened",
+                ),
                 _ => None,
             };
             check(name, if help.is_some() { Verdict::Warn } else { Verdict::Ok }, &said, help)

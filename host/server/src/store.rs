@@ -61,13 +61,10 @@ fn migrate(config: &Config, from: Backend, to: Backend, format: Format) -> Resul
 
 fn check(config: &Config, format: Format) -> Result<ExitCode> {
     let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
-    let outside = Outside {
-        entropy: Arc::new(SystemEntropy),
-        clock: Arc::new(SystemClock::new()),
-        aws: aws_from_environment(),
-    };
-    let root = RootKey::connect(&uri, MissingRootKey::Refuse, &outside)
-        .context("the root key is needed to open anything")?;
+    let outside =
+        Outside { entropy: Arc::new(SystemEntropy), clock: Arc::new(SystemClock::new()), aws: aws_from_environment() };
+    let root =
+        RootKey::connect(&uri, MissingRootKey::Refuse, &outside).context("the root key is needed to open anything")?;
     let dir = config.store.path.join("store");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache_bytes = DiskOptions::RECOMMENDED.cache_bytes;

@@ -78,8 +78,7 @@ impl Lock {
     }
 
     async fn try_open(&self) -> Result<Tenants, StoreError> {
-        let outside =
-            Outside { entropy: self.entropy.clone(), clock: self.clock.clone(), aws: aws_from_environment() };
+        let outside = Outside { entropy: self.entropy.clone(), clock: self.clock.clone(), aws: aws_from_environment() };
         let (uri, missing) = (self.uri.clone(), self.missing);
         let root = tokio::task::spawn_blocking(move || RootKey::connect(&uri, missing, &outside))
             .await

@@ -22,8 +22,8 @@ use crate::files::Files;
 use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid};
 use crate::record::{Content, Stored};
 use crate::store::{Found, LESS, Store, state};
-use crate::tenant_store::{Tenant, TenantStore, value_path};
 use crate::tenant_keys::{PLATFORM_UID, read_key};
+use crate::tenant_store::{Tenant, TenantStore, value_path};
 use crate::tenants::{PLATFORM, Phase, StoredTenant, TenantState, parse_uid};
 use crate::transfer::walk;
 

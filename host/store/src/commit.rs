@@ -18,8 +18,8 @@ use ringfence_keys::Zeroizing;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::directory::mark;
 use crate::backup::pin::Pins;
+use crate::directory::mark;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;

@@ -19,8 +19,8 @@ mod measure;
 mod record;
 mod reseal;
 mod store;
-mod tenant_keys;
 mod subjects;
+mod tenant_keys;
 mod tenant_store;
 mod tenants;
 mod transfer;
@@ -37,10 +37,8 @@ pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
 pub use reseal::ResealStep;
 pub use store::{DiskOptions, Stats, Store};
+pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
 pub use tenant_keys::{DestroyRequest, KeyReceipt, KeyStatus, KeyUse, Reseal, TendedKeys};
-pub use subjects::{
-    FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone,
-};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};

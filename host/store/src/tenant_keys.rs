@@ -237,9 +237,7 @@ impl Tenants {
     pub async fn rotate_root(&self) -> Result<usize, StoreError> {
         let _one = self.0.changing.lock().await;
         let inner = Arc::clone(&self.0);
-        spawn_blocking(move || inner.root.rotate(inner.entropy.as_ref()))
-            .await
-            .map_err(StoreError::unavailable)??;
+        spawn_blocking(move || inner.root.rotate(inner.entropy.as_ref())).await.map_err(StoreError::unavailable)??;
         self.rewrap_all().await
     }
 

@@ -402,7 +402,8 @@ impl Tenants {
 
     /// The uid of a tenant that is not being deleted.
     pub(crate) fn live_uid(&self, id: &TenantId) -> Result<Uid, StoreError> {
-        let known = self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        let known =
+            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
         parse_uid(&known.stored.record.uid)
     }
 

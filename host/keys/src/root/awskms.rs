@@ -63,9 +63,8 @@ impl AwsKmsProvider {
         let Some(path) = &self.uri.credentials_file else {
             return self.outside.aws.clone().ok_or_else(|| refused("there are no credentials in the environment"));
         };
-        let exported: ExportedCredentials = serde_json::from_slice(&read_small(path)?).map_err(|_| {
-            refused("its credentials file is not what `aws configure export-credentials` prints")
-        })?;
+        let exported: ExportedCredentials = serde_json::from_slice(&read_small(path)?)
+            .map_err(|_| refused("its credentials file is not what `aws configure export-credentials` prints"))?;
         Ok(AwsCredentials {
             access_key: exported.access_key_id,
             secret_key: exported.secret_access_key,
@@ -80,7 +79,8 @@ impl AwsKmsProvider {
         let target = format!("TrentService.{act}");
         let host = self.uri.endpoint.split_once("://").map(|(_, host)| host).unwrap_or_default();
         let mut headers = vec![("content-type", CONTENT_TYPE), ("host", host), ("x-amz-date", date.as_str())];
-        headers.extend(credentials.session_token.as_ref().map(|token| ("x-amz-security-token", token.expose().as_str())));
+        headers
+            .extend(credentials.session_token.as_ref().map(|token| ("x-amz-security-token", token.expose().as_str())));
         headers.push(("x-amz-target", target.as_str()));
         let signed = Signed {
             method: "POST",
@@ -130,7 +130,8 @@ impl RootKeyProvider for AwsKmsProvider {
         });
         let answer = self.call("Encrypt", &body)?;
         let sealed: EncryptAnswer = read(&answer)?;
-        let bytes = BASE64.decode(sealed.ciphertext_blob.as_bytes()).map_err(|_| refused("its answer is not base64"))?;
+        let bytes =
+            BASE64.decode(sealed.ciphertext_blob.as_bytes()).map_err(|_| refused("its answer is not base64"))?;
         Ok(Encrypted { by: self.id(), bytes })
     }
 

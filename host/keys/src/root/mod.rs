@@ -122,7 +122,8 @@ impl TryFrom<Stored> for WrappedKey {
             }
         };
         let ascending = versions.windows(2).all(|pair| matches!(pair, [a, b] if a.version < b.version));
-        let named = shard.is_empty() || (shard.len() == 2 * SHARD_BYTES && shard.bytes().all(|b| b.is_ascii_hexdigit()));
+        let named =
+            shard.is_empty() || (shard.len() == 2 * SHARD_BYTES && shard.bytes().all(|b| b.is_ascii_hexdigit()));
         if versions.first().is_some_and(|first| first.version == FIRST_VERSION) && ascending && named {
             Ok(Self { shard, versions })
         } else {

@@ -103,9 +103,9 @@ impl Pkcs11Provider {
 
     fn connect(&self) -> Result<Session, KeysError> {
         let slots = self.module.get_slots_with_token().map_err(|error| unreachable(&error))?;
-        let slot = slots.into_iter().find(|slot| {
-            self.module.get_token_info(*slot).is_ok_and(|info| info.label().trim_end() == self.uri.token)
-        });
+        let slot = slots
+            .into_iter()
+            .find(|slot| self.module.get_token_info(*slot).is_ok_and(|info| info.label().trim_end() == self.uri.token));
         let slot = slot.ok_or_else(|| KeysError::Unreachable {
             provider: "pkcs11",
             reason: format!("there is no token `{}`", self.uri.token),

@@ -167,7 +167,10 @@ fn destroying_the_tenants_wrapping_key_makes_every_copy_of_the_wrapped_key_usele
     assert_eq!(root.destroy_tenant_key(&wrapped).unwrap(), Shredding::OldCopiesToo);
     root.destroy_tenant_key(&wrapped).unwrap();
     assert!(std::fs::read(&bytes).unwrap().iter().all(|byte| *byte == b'0'));
-    assert!(matches!(open(&directory.path().join("root-1.key")).unwrap().unwrap_tenant_key("acme", &wrapped), Err(KeysError::ShardGone)));
+    assert!(matches!(
+        open(&directory.path().join("root-1.key")).unwrap().unwrap_tenant_key("acme", &wrapped),
+        Err(KeysError::ShardGone)
+    ));
     assert!(root.unwrap_tenant_key("bolt", &other).is_ok());
 }
 

@@ -265,7 +265,8 @@ mod tests {
         for good in ["file:/etc/ringfence/root.key", "file:///etc/ringfence/root.key"] {
             assert_eq!(parse(good).unwrap().to_string(), "file:/etc/ringfence/root.key");
         }
-        let pkcs11 = parse("pkcs11:token=My%20HSM;object=root;type=secret-key?module-path=/lib/p.so&pin-source=file:/run/pin");
+        let pkcs11 =
+            parse("pkcs11:token=My%20HSM;object=root;type=secret-key?module-path=/lib/p.so&pin-source=file:/run/pin");
         assert_eq!(
             pkcs11.unwrap(),
             RootKeyUri::Pkcs11(Pkcs11Uri {
@@ -287,7 +288,10 @@ mod tests {
             })
         );
         let RootKeyUri::AwsKms(aws) = parse("awskms:eu-west-1/alias/ringfence").unwrap() else { panic!() };
-        assert_eq!((aws.key.as_str(), aws.endpoint.as_str()), ("alias/ringfence", "https://kms.eu-west-1.amazonaws.com"));
+        assert_eq!(
+            (aws.key.as_str(), aws.endpoint.as_str()),
+            ("alias/ringfence", "https://kms.eu-west-1.amazonaws.com")
+        );
     }
 
     #[test]

@@ -140,10 +140,7 @@ impl RootKeyProvider for VaultProvider {
         bytes: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, KeysError> {
         if by.rsplit_once('#').is_none_or(|(name, _)| name != self.uri.key) {
-            return Err(KeysError::OtherRootKey {
-                wrapped_by: by.chars().take(64).collect(),
-                at_hand: self.id(),
-            });
+            return Err(KeysError::OtherRootKey { wrapped_by: by.chars().take(64).collect(), at_hand: self.id() });
         }
         let context = BASE64.encode(&context(with, bound, &self.uri.key));
         let sealed = std::str::from_utf8(bytes).map_err(|_| KeysError::NotAuthentic)?;
