@@ -82,7 +82,7 @@ pub async fn run(plan: &Plan) -> Result<Value> {
         for (number, (principal, resource)) in questions.iter().enumerate() {
             let (us, allowed) = ask(&policy, principal, resource);
             anyhow::ensure!(
-                allowed != (number % DENIED_EVERY == 0),
+                allowed != (number.is_multiple_of(DENIED_EVERY)),
                 "question {number} of round {round} is answered wrong"
             );
             all.push(us);
@@ -151,7 +151,7 @@ fn text(count: usize) -> String {
 
 fn question(tenant: &TenantId, number: usize) -> Result<(Principal, Resource)> {
     let n = number % 7_900;
-    let name = if number % DENIED_EVERY == 0 { format!("nobody{number}") } else { format!("s{n}") };
+    let name = if number.is_multiple_of(DENIED_EVERY) { format!("nobody{number}") } else { format!("s{n}") };
     #[expect(clippy::disallowed_methods, reason = "the benchmark plays identity")]
     let principal = Principal::mint(
         format!("acme/{name}").parse()?,
@@ -162,7 +162,7 @@ fn question(tenant: &TenantId, number: usize) -> Result<(Principal, Resource)> {
         None,
         Timestamp::UNIX_EPOCH,
     );
-    let thing = if number % DENIED_EVERY == 0 { format!("y{number}") } else { format!("x{n}") };
+    let thing = if number.is_multiple_of(DENIED_EVERY) { format!("y{number}") } else { format!("x{n}") };
     Ok((principal, Resource::Secret { tenant: tenant.clone(), name: thing.parse()? }))
 }
 

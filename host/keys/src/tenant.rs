@@ -45,7 +45,7 @@ struct Inner {
 }
 
 enum State {
-    Open(Ring),
+    Open(Box<Ring>),
     Closed(Closed),
 }
 
@@ -139,7 +139,7 @@ fn of_each_purpose(key: &KeyBytes, label: &[u8]) -> Result<[KeyBytes; Purpose::A
 
 impl TenantKeys {
     pub(crate) fn derive(tenant: &str, versions: &[OpenVersion]) -> Result<Self, KeysError> {
-        let state = ArcSwap::from_pointee(State::Open(Ring::derive(versions)?));
+        let state = ArcSwap::from_pointee(State::Open(Box::new(Ring::derive(versions)?)));
         Ok(Self(Arc::new(Inner { tenant: tenant.into(), state })))
     }
 
@@ -155,7 +155,7 @@ impl TenantKeys {
 
     /// Puts other versions into force, for all clones. Destroyed keys stay destroyed.
     pub(crate) fn install(&self, versions: &[OpenVersion]) -> Result<(), KeysError> {
-        self.change(State::Open(Ring::derive(versions)?))
+        self.change(State::Open(Box::new(Ring::derive(versions)?)))
     }
 
     /// Forgets the key bytes, for all clones: sealing and opening fail with [`KeysError::Closed`] from now on.

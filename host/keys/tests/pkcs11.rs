@@ -60,6 +60,7 @@ fn install() {
 
 /// SoftHSM reads its configuration from the environment, which a test may not change for itself: the tests run in a child
 /// whose environment names a directory of its own. True in the child.
+#[expect(clippy::disallowed_methods, reason = "how the test finds the token it started for itself")]
 fn in_child(test: &str) -> Option<PathBuf> {
     if let Ok(directory) = std::env::var(CONFIGURATION) {
         return Some(directory.into());

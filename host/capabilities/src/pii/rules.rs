@@ -82,7 +82,7 @@ mod tests {
             direction: Direction::Response,
             otherwise: Otherwise::Mask,
         };
-        rig.store.put_json(&FieldRules::key(&plugin), &[rule.clone()]).await.unwrap();
+        rig.store.put_json(&FieldRules::key(&plugin), std::slice::from_ref(&rule)).await.unwrap();
         assert!(rules.of(&rig.store, &plugin).await.unwrap().is_empty(), "remembered");
         rules.changed(&rig.store, &plugin);
         assert_eq!(*rules.of(&rig.store, &plugin).await.unwrap(), [rule]);

@@ -24,6 +24,7 @@ impl Dice {
 }
 
 /// How many times to do something: more when `RINGFENCE_TORTURE` says how many times more.
+#[expect(clippy::disallowed_methods, reason = "how often a test repeats itself is asked of whoever runs it")]
 pub(super) fn times(usual: u64) -> u64 {
     let factor = std::env::var("RINGFENCE_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
     usual * factor

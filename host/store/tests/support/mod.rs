@@ -16,6 +16,7 @@ pub const fn options(backend: Backend) -> DiskOptions {
 }
 
 /// How many times to do something: more when `RINGFENCE_TORTURE` says how many times more.
+#[allow(clippy::disallowed_methods, reason = "how often a test repeats itself is asked of whoever runs it")]
 pub fn times(usual: usize) -> usize {
     usual * std::env::var("RINGFENCE_TORTURE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
