@@ -2,8 +2,8 @@
 //!
 //! A guest is a future that is polled here inside the I/O runtime's context, so that timers and sockets it waits for
 //! live there; whoever wakes it only puts it back in the queue. One more thread, the pulse, moves the epoch, ends slices
-//! and lends out workers that do not answer. A quick guest may be polled once where its request arrived, in a place
-//! that counts as a worker. Must never do I/O and never wait for anything but work.
+//! and lends out workers that do not answer. A quick guest is polled where its request arrived and where its answer is
+//! moved on, in a place that counts as a worker. Must never do I/O and never wait for anything but work.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -501,4 +501,46 @@ fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread::ThreadId;
+
+    use ringfence_core::Budget;
+
+    use super::*;
+
+    /// Pends once, then ends; says on which thread it was polled each time, and gives its waker away.
+    fn twice(polled: mpsc::Sender<(ThreadId, Waker)>) -> Work {
+        let mut count = 0;
+        Box::pin(std::future::poll_fn(move |cx| {
+            count += 1;
+            polled.send((std::thread::current().id(), cx.waker().clone())).unwrap();
+            if count == 1 { Poll::Pending } else { Poll::Ready(()) }
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_its_answer_wakes_is_polled_there_and_any_other_on_a_worker() {
+        let engine = wasmtime::Engine::default();
+        let workers = Workers::start(1, engine, IoClass::Usual, &tokio::runtime::Handle::current()).unwrap();
+        let here = std::thread::current().id();
+        let (sender, polled) = mpsc::channel();
+        let spawn = || {
+            let task = workers.spawn(None, Dispatch::Inline, Meter::new(Budget::REHEARSAL), twice(sender.clone()));
+            let (thread, waker) = polled.recv().unwrap();
+            assert_eq!(thread, here);
+            (task, waker)
+        };
+        let (task, waker) = spawn();
+        task.in_turn(|| waker.wake());
+        assert_eq!(polled.try_recv().unwrap().0, here, "before the turn is over");
+        let (_other, waker) = spawn();
+        task.in_turn(|| waker.wake());
+        assert_ne!(polled.recv_timeout(Duration::from_secs(20)).unwrap().0, here);
+        assert_eq!(TURN.get(), None);
+        workers.stop();
+    }
 }
