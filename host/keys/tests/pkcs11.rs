@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,16 +46,20 @@ fn outside() -> Outside {
     Outside { entropy: Arc::new(Dice(Mutex::new(7))), clock: Arc::new(Noon), aws: None }
 }
 
-/// Installs SoftHSM where it can; says what to run where it cannot.
+/// Installs SoftHSM where it can; says what to run where it cannot. Once: two installers would lock each other out.
 fn install() {
-    if Path::new(MODULE).exists() {
-        return;
-    }
-    let installed = Command::new("apt-get").args(["install", "-y", "softhsm2"]).output();
-    assert!(
-        installed.is_ok_and(|output| output.status.success()) && Path::new(MODULE).exists(),
-        "SoftHSM is missing and could not be installed: run `sudo apt-get install softhsm2`"
-    );
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    let installed = INSTALLED.get_or_init(|| {
+        let apt = |words: &[&str]| {
+            let output = Command::new("apt-get").args(["-y", "-o", "DPkg::Lock::Timeout=120"]).args(words).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        // A machine that has never asked has no list of packages yet.
+        Path::new(MODULE).exists()
+            || ((apt(&["install", "softhsm2"]) || apt(&["update"]) && apt(&["install", "softhsm2"]))
+                && Path::new(MODULE).exists())
+    });
+    assert!(installed, "SoftHSM is missing and could not be installed: run `sudo apt-get install softhsm2`");
 }
 
 /// SoftHSM reads its configuration from the environment, which a test may not change for itself: the tests run in a child
