@@ -4,7 +4,8 @@
 //! the processors that its own quota keeps from it; one that is made to wait cannot, for a connection has one request under
 //! way at a time. Must never hold anything but a refusal, and never hold one tenant's for another's.
 //!
-//! The pace is kept by the generic cell rate algorithm (ITU-T I.371, virtual scheduling) with a bound on the wait.
+//! The pace is kept by the generic cell rate algorithm (ITU-T I.371, virtual scheduling) with a bound on the wait. Waits
+//! that the bound cuts are spread below it: hundreds of connections let go at one moment would come back at one moment.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -35,32 +36,46 @@ pub(crate) enum Source {
 /// The pace of all sources.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// When each source's next refusal is due if it keeps to the pace.
-    due: Mutex<HashMap<Source, Duration>>,
+    known: Mutex<HashMap<Source, Kept>>,
+}
+
+/// How one source keeps to its pace.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    /// When its next refusal is due if it keeps to the pace.
+    due: Duration,
+    /// Refusals whose wait the bound cut, for spreading them.
+    cut_count: u32,
 }
 
 impl Pace {
     /// How long to hold one more refusal. `now` is a monotonic time.
     pub(crate) fn hold(&self, source: Source, now: Duration) -> Duration {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        if due.len() >= SOURCES_COUNT_MAX && !due.contains_key(&source) {
-            due.retain(|_, due| *due > now);
-            if due.len() >= SOURCES_COUNT_MAX {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= SOURCES_COUNT_MAX && !known.contains_key(&source) {
+            known.retain(|_, kept| kept.due > now);
+            if known.len() >= SOURCES_COUNT_MAX {
                 return HOLD_MAX;
             }
         }
-        let at = due.entry(source).or_default();
-        let (next, hold) = step(*at, now);
-        *at = next;
-        hold
+        known.entry(source).or_default().hold(now)
     }
 }
 
-/// The time due after one more refusal, and how long that one is held.
-fn step(due: Duration, now: Duration) -> (Duration, Duration) {
-    // Never further ahead than the longest hold: a flood that is over is soon forgotten.
-    let next = (due.max(now) + INTERVAL).min(now + BURST + HOLD_MAX);
-    (next, next.saturating_sub(now + BURST))
+impl Kept {
+    /// How long one more refusal is held.
+    fn hold(&mut self, now: Duration) -> Duration {
+        // Never further ahead than the longest hold: a flood that is over is soon forgotten.
+        self.due = (self.due.max(now) + INTERVAL).min(now + BURST + HOLD_MAX);
+        let hold = self.due.saturating_sub(now + BURST);
+        if hold < HOLD_MAX {
+            return hold;
+        }
+        // Steps of the golden ratio over the upper half: any run of them is spread evenly (Weyl's sequence).
+        self.cut_count = self.cut_count.wrapping_add(2_654_435_769);
+        let spread = HOLD_MAX / 2 / 1_024 * (self.cut_count >> 22);
+        HOLD_MAX - spread
+    }
 }
 
 #[cfg(test)]
@@ -79,8 +94,23 @@ mod tests {
         let holds: Vec<Duration> = (0..1_000).map(|_| pace.hold(tenant("acme"), now)).collect();
         let at_once = holds.iter().take_while(|hold| hold.is_zero()).count();
         assert_eq!(at_once, 200);
-        assert!(holds.windows(2).all(|pair| pair[0] <= pair[1]));
-        assert_eq!(holds.last(), Some(&HOLD_MAX));
+        let rising = holds.iter().take_while(|hold| **hold < HOLD_MAX / 2).count();
+        assert!(holds[..rising].windows(2).all(|pair| pair[0] <= pair[1]));
+        assert!(holds[rising..].iter().all(|hold| (HOLD_MAX / 2..=HOLD_MAX).contains(hold)));
+    }
+
+    #[test]
+    fn those_that_the_bound_cuts_are_not_let_go_together() {
+        let pace = Pace::default();
+        let now = Duration::from_secs(100);
+        for _ in 0..400 {
+            pace.hold(tenant("flood"), now);
+        }
+        let mut holds: Vec<u128> = (0..500).map(|_| pace.hold(tenant("flood"), now).as_millis()).collect();
+        holds.sort_unstable();
+        for wave in holds.windows(20) {
+            assert!(wave[19] - wave[0] >= 10, "twenty within {} ms", wave[19] - wave[0]);
+        }
     }
 
     #[test]
@@ -104,29 +134,29 @@ mod tests {
         }
         assert_eq!(pace.hold(peer(SOURCES_COUNT_MAX), now), HOLD_MAX);
         assert_eq!(pace.hold(peer(SOURCES_COUNT_MAX), now + INTERVAL), Duration::ZERO);
-        assert_eq!(pace.due.lock().unwrap().len(), 1);
+        assert_eq!(pace.known.lock().unwrap().len(), 1);
     }
 
     proptest! {
-        /// Whatever the gaps: over any stretch no more go out than the pace, the burst and the bound allow.
+        /// Whatever the gaps: over any stretch no more go out within the bound than the pace and the burst allow.
         #[test]
         fn refusals_keep_to_the_pace(gaps in prop::collection::vec(0_u64..20, 1..600)) {
-            let (mut due, mut now) = (Duration::ZERO, Duration::from_secs(10));
+            let (mut kept, mut now) = (Kept::default(), Duration::from_secs(10));
             let mut out = Vec::new();
             for gap in gaps {
                 now += Duration::from_millis(gap);
-                let (next, hold) = step(due, now);
+                let cut_before = kept.cut_count;
+                let hold = kept.hold(now);
                 prop_assert!(hold <= HOLD_MAX);
-                due = next;
-                if hold < HOLD_MAX {
+                if kept.cut_count == cut_before {
                     out.push(now + hold);
                 }
             }
             out.sort();
             for (first, from) in out.iter().enumerate() {
                 for (last, to) in out.iter().enumerate().skip(first) {
-                    let allowed = (*to - *from).as_millis() / INTERVAL.as_millis() + BURST.as_millis() / INTERVAL.as_millis() + 2;
-                    prop_assert!((last - first + 1) as u128 <= allowed);
+                    let paced = (*to - *from + BURST).as_millis() / INTERVAL.as_millis();
+                    prop_assert!((last - first + 1) as u128 <= paced + 2);
                 }
             }
         }
