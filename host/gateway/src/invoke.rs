@@ -24,6 +24,7 @@ use crate::pace::{Pace, Source};
 use crate::record::Seen;
 use crate::refuse::Refusal;
 use crate::request::{checked_host, for_guest, strip};
+use crate::turns::Turns;
 
 /// The rooms that an invocation walks through.
 #[derive(Clone)]
@@ -59,12 +60,13 @@ pub struct GatewayParts {
 pub struct Gateway {
     pub(crate) parts: Arc<GatewayParts>,
     pace: Arc<Pace>,
+    turns: Arc<Turns>,
 }
 
 impl Gateway {
     /// A gateway over its rooms.
     pub fn new(parts: GatewayParts) -> Self {
-        Self { parts: Arc::new(parts), pace: Arc::default() }
+        Self { parts: Arc::new(parts), pace: Arc::default(), turns: Arc::default() }
     }
 
     /// Answers one request, whatever it is.
@@ -102,6 +104,9 @@ impl Gateway {
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let found = parts.registry.find(host.as_deref(), path);
         seen.route = found.clone();
+        if let Some(route) = &found {
+            self.turns.turn(&route.tenant).await;
+        }
         // A wrong credential is the same refusal whether or not there is a route.
         let principal = self.authenticate(&request)?;
         seen.principal = Some(principal.clone());

@@ -12,6 +12,7 @@ mod record;
 mod refuse;
 mod request;
 mod splice;
+mod turns;
 
 pub use invoke::{Gateway, GatewayParts};
 pub use listen::{Listening, Peer, serve};
