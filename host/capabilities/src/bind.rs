@@ -101,7 +101,7 @@ impl Capabilities {
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
         };
-        GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter }
+        GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
     }
 }
 

@@ -159,6 +159,7 @@ impl Control {
         self.parts.tenants.set_state(id, TenantState::Suspended).await?;
         self.parts.policy.set_standing(id, Standing::Suspended)?;
         self.parts.engine.scheduler().suspend(id);
+        self.parts.engine.forget_idle(id);
         // When it fails, half may be written: the tenant stays shut, and the next start carries on.
         let restored = self.parts.archives.restore_in_place(store, source).await?;
         self.parts.tenants.set_state(id, state).await?;

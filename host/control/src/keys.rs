@@ -111,7 +111,12 @@ pub async fn disable(
     Path(tenant): Path<String>,
 ) -> Result<Json<TenantKeyView>, ApiError> {
     let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
-    control.change(&call, reached, codes::KEY_DISABLED, async |id| control.parts.tenants.disable_key(id).await).await
+    let disabled = async |id: &TenantId| {
+        let disabled = control.parts.tenants.disable_key(id).await;
+        control.parts.engine.forget_idle(id);
+        disabled
+    };
+    control.change(&call, reached, codes::KEY_DISABLED, disabled).await
 }
 
 /// Enables a tenant's keys again, and withdraws a request to destroy them.

@@ -110,6 +110,7 @@ impl Control {
             ("slots", "Slots in all", status.slots_count),
             ("store_bytes", "Bytes the store takes on disk", store.bytes_on_disk),
             ("store_batches_waiting", "Batches waiting to be written", store.waiting as u64),
+            ("instances_idle", "Instances that wait for another invocation", self.parts.engine.idle_count().into()),
             ("code_loaded", "Versions whose code is loaded", self.parts.registry.loaded_count() as u64),
             ("code_cached", "Pieces of native code on disk", native_count),
             ("code_cached_bytes", "Their bytes", native_bytes),

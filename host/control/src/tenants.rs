@@ -161,6 +161,7 @@ impl Control {
                 TenantState::Active => scheduler.resume(&id),
                 TenantState::Suspended => {
                     let killed_count = scheduler.suspend(&id);
+                    self.parts.engine.forget_idle(&id);
                     tracing::info!(tenant = %id, killed_count, "a tenant was suspended");
                 }
             }
@@ -181,6 +182,7 @@ impl Control {
     pub(crate) fn forget_quota(&self, id: &TenantId) {
         self.parts.quotas.forget(id);
         self.parts.engine.scheduler().forget(id);
+        self.parts.engine.forget_idle(id);
     }
 
     async fn tenant_now(&self, id: &TenantId) -> Result<Json<TenantView>, ApiError> {

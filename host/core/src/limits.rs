@@ -2,6 +2,8 @@
 
 /// Most bytes of one uploaded component (64 MiB).
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+/// Most invocations one instance may serve, when a plugin asks for more than one.
+pub const INSTANCE_INVOCATIONS_COUNT_MAX: u32 = 100_000;
 /// Most bytes of a `plugin.toml`.
 pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
 /// Most bytes of a JSON body on the control plane.

@@ -6,7 +6,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::capability::check_field_scope;
-use crate::limits::MANIFEST_BYTES_MAX;
+use crate::limits::{INSTANCE_INVOCATIONS_COUNT_MAX, MANIFEST_BYTES_MAX};
 use crate::{Capability, Need, Needs, PluginName};
 
 /// A parsed `plugin.toml`.
@@ -21,6 +21,9 @@ pub struct Manifest {
     /// `[budget]`.
     #[serde(default)]
     pub budget: BudgetAsk,
+    /// `[instance]`.
+    #[serde(default)]
+    pub instance: InstanceSection,
 }
 
 /// `[plugin]` of the manifest.
@@ -84,6 +87,16 @@ pub struct BudgetAsk {
     pub memory_mib: Option<u64>,
 }
 
+/// `[instance]` of the manifest: how long an instance lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceSection {
+    /// Invocations one instance may serve, one after another, of any callers; 1 unless said. What the plugin keeps in its
+    /// memory is then there in the next, as long as the instance lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocations_max: Option<u32>,
+}
+
 /// What is wrong with a `plugin.toml`, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -106,6 +119,7 @@ impl Manifest {
         }
         let manifest: Self = toml::from_str(text).map_err(|error| ManifestError::from_toml(text, &error))?;
         manifest.check_scopes()?;
+        manifest.check_instance()?;
         Ok(manifest)
     }
 
@@ -136,6 +150,15 @@ impl Manifest {
                 .map(|capability| Need { capability, scope: self.asked_scope(capability).to_vec() })
                 .collect(),
         )
+    }
+
+    fn check_instance(&self) -> Result<(), ManifestError> {
+        match self.instance.invocations_max {
+            Some(count) if !(1..=INSTANCE_INVOCATIONS_COUNT_MAX).contains(&count) => Err(ManifestError::whole(
+                format!("`invocations_max` must be 1 to {INSTANCE_INVOCATIONS_COUNT_MAX}, not {count}"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn check_scopes(&self) -> Result<(), ManifestError> {

@@ -10,6 +10,7 @@ use ringfence_core::{Entropy, limits};
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
 use crate::guest::{INSTANCES_COUNT_MAX, MEMORIES_COUNT_MAX, TABLES_COUNT_MAX};
+use crate::idle::IDLE_COUNT_MAX;
 use crate::scheduler::class::IoClass;
 
 /// Bytes of a linear memory kept resident between invocations: cheaper to clear than to fault in again.
@@ -100,7 +101,8 @@ pub(crate) fn code_generation() -> Config {
 /// The host's configuration: the same code, run from a pool.
 pub(crate) fn host(slots: u32, memory_bytes_max: u64) -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    let each = |count: u32| slots.saturating_add(REHEARSALS_COUNT_MAX).saturating_mul(count);
+    let each =
+        |count: u32| slots.saturating_add(REHEARSALS_COUNT_MAX).saturating_add(IDLE_COUNT_MAX).saturating_mul(count);
     pool.total_component_instances(each(1))
         .total_core_instances(each(INSTANCES_COUNT_MAX))
         .total_memories(each(MEMORIES_COUNT_MAX))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cap_std::fs::Dir;
-use ringfence_core::{Digest, Entropy};
+use ringfence_core::{Digest, Entropy, TenantId};
 use ringfence_keys::TenantKeys;
 use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
@@ -21,6 +21,7 @@ use crate::compile::Compiler;
 use crate::config::{self, CompileConfig, EngineConfig};
 use crate::error::{CompileError, EngineError, RunError, RunFailure};
 use crate::guest::{Guest, GuestSetup};
+use crate::idle::{self, Idle};
 use crate::run::{self, Reply};
 use crate::scheduler::{Scheduler, Slot};
 
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) engine: wasmtime::Engine,
     pub(crate) scheduler: Scheduler,
     pub(crate) rehearsals: Arc<Semaphore>,
+    pub(crate) idle: Idle,
 }
 
 // === impl Engine ===
@@ -53,12 +55,15 @@ impl Engine {
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
         let engine = wasmtime::Engine::new(&config::host(config.slots, config.memory_bytes_max)).map_err(start)?;
         let linker = offer(&engine, link).map_err(start)?;
+        let idle = Idle::default();
         let scheduler =
             Scheduler::start(config.slots, config.worker_threads, engine.clone(), config.io_class, &config.io)
                 .map_err(|error| EngineError::Start(error.to_string()))?;
         let rehearsals = Arc::new(Semaphore::new(config::REHEARSALS_COUNT_MAX as usize));
+        let shared = Arc::new(Shared { engine, scheduler, rehearsals, idle });
+        config.io.spawn(idle::sweep(Arc::downgrade(&shared)));
         Ok(Self {
-            shared: Arc::new(Shared { engine, scheduler, rehearsals }),
+            shared,
             compiler: Arc::new(Compiler::new(config.compile)),
             cache: Arc::new(config.cache),
             entropy: config.entropy,
@@ -135,7 +140,17 @@ impl Engine {
         &self.shared.scheduler
     }
 
-    /// Runs the component's handler on a request in a fresh instance. Returns when the head of the answer is there.
+    /// Drops the instances of a tenant that wait for another invocation.
+    pub fn forget_idle(&self, tenant: &TenantId) {
+        self.shared.idle.forget(tenant);
+    }
+
+    /// Instances that wait for another invocation.
+    pub fn idle_count(&self) -> u32 {
+        self.shared.idle.count()
+    }
+
+    /// Runs the component's handler on a request, in a fresh instance unless the setup allows another. Returns when the head of the answer is there.
     /// Dropping the future or the answer's body stops the guest.
     pub async fn run(
         &self,

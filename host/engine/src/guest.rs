@@ -10,6 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
+use crate::idle::Reuse;
 use crate::meter::Meter;
 use crate::output::{GuestOutput, NoOutput, Sink};
 
@@ -39,6 +40,8 @@ pub struct GuestSetup {
     pub stderr: Arc<dyn GuestOutput>,
     /// The counters, with the budget.
     pub meter: Arc<Meter>,
+    /// Whether the instance may serve further invocations; each has a fresh one when absent.
+    pub reuse: Option<Reuse>,
 }
 
 impl GuestSetup {
@@ -50,6 +53,7 @@ impl GuestSetup {
             stdout: Arc::new(NoOutput),
             stderr: Arc::new(NoOutput),
             meter: Meter::new(budget),
+            reuse: None,
         }
     }
 }
@@ -76,24 +80,44 @@ impl Guest {
         table.set_max_capacity(RESOURCES_COUNT_MAX);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(FIELDS_BYTES_MAX);
-        let wasi = WasiCtx::builder()
-            .stdout(Sink(setup.stdout))
-            .stderr(Sink(setup.stderr))
-            .max_random_size(RANDOM_BYTES_MAX)
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .build();
         Self {
             host: setup.host,
             hooks: setup.hooks,
             meter: setup.meter,
             table,
-            wasi,
+            wasi: empty_wasi(setup.stdout, setup.stderr),
             http,
             growth_bytes: 0,
             grown_bytes: 0,
         }
+    }
+
+    /// Lets go of everything of the invocation that is over but the memory, which stays counted. False when the guest still
+    /// holds something of the host's: a handle of one invocation must never be there in the next.
+    pub(crate) fn rest(&mut self) -> bool {
+        if !self.table.is_empty() {
+            return false;
+        }
+        self.host = Box::new(());
+        self.hooks = Box::new(NoEgress);
+        self.wasi = empty_wasi(Arc::new(NoOutput), Arc::new(NoOutput));
+        true
+    }
+
+    /// Takes up the next invocation. The memory moves to its meter; when that may not hold so much, the setup comes back
+    /// and this guest is of no use any more.
+    pub(crate) fn renew(&mut self, setup: GuestSetup) -> Result<(), GuestSetup> {
+        self.meter.release(self.grown_bytes);
+        if !setup.meter.try_reserve(self.grown_bytes) {
+            self.grown_bytes = 0;
+            return Err(setup);
+        }
+        self.host = setup.host;
+        self.hooks = setup.hooks;
+        self.wasi = empty_wasi(setup.stdout, setup.stderr);
+        self.meter = setup.meter;
+        self.growth_bytes = 0;
+        Ok(())
     }
 
     /// The counters.
@@ -129,6 +153,18 @@ impl Guest {
         self.grown_bytes = self.grown_bytes.saturating_sub(self.growth_bytes);
         self.growth_bytes = 0;
     }
+}
+
+/// What WASI finds: two sinks, clocks and dice, and nothing else.
+fn empty_wasi(stdout: Arc<dyn GuestOutput>, stderr: Arc<dyn GuestOutput>) -> WasiCtx {
+    WasiCtx::builder()
+        .stdout(Sink(stdout))
+        .stderr(Sink(stderr))
+        .max_random_size(RANDOM_BYTES_MAX)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .build()
 }
 
 impl Drop for Guest {

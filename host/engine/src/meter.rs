@@ -289,16 +289,24 @@ impl Meter {
 
     /// Counts memory; refuses what would pass the budget or the tenant's pool, and remembers that it did.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), BudgetError> {
+        if self.try_reserve(bytes) {
+            return Ok(());
+        }
+        self.growth_refused.store(1, Ordering::Relaxed);
+        Err(BudgetError("memory"))
+    }
+
+    /// The same without remembering a refusal.
+    pub(crate) fn try_reserve(&self, bytes: u64) -> bool {
         if let Ok(now) = add_within(&self.memory_bytes, bytes, self.budget.memory_bytes) {
             if self.pool.as_ref().is_none_or(|pool| pool.take(bytes)) {
                 self.memory_bytes_peak.fetch_max(now, Ordering::Relaxed);
                 self.memory_held().rise(bytes, Instant::now());
-                return Ok(());
+                return true;
             }
             subtract(&self.memory_bytes, bytes);
         }
-        self.growth_refused.store(1, Ordering::Relaxed);
-        Err(BudgetError("memory"))
+        false
     }
 
     pub(crate) fn release(&self, bytes: u64) {

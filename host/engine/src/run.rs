@@ -1,4 +1,4 @@
-//! One invocation: a fresh store, the guest's handler, its answer. The end of the walk of a request.
+//! One invocation: a store, fresh unless the plugin asked for reuse, the guest's handler, its answer. The end of the walk of a request.
 //!
 //! Must never wait for the guest itself: it is handed to the scheduler, and only the head of the answer is awaited here. Whatever happens, the slot is given back after the store is gone, and exactly one outcome is sent.
 
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::component::Accessor;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
-use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
+use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
@@ -22,6 +22,7 @@ use crate::ending::{Ending, Finished};
 use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
 use crate::guest::{Guest, GuestSetup};
+use crate::idle::{Instance, Reuse};
 use crate::meter::{End, Meter};
 use crate::scheduler::{Dispatch, Slot, Task, Workers};
 
@@ -57,16 +58,27 @@ pub(crate) async fn run(
     let expects = if request.method() == http::Method::HEAD { Expects::HeadOnly } else { Expects::Body };
     let ending = Ending::new(Arc::clone(&meter));
     let (head_sender, head) = oneshot::channel();
+    let reuse = guest.reuse.clone();
+    let idle = reuse.as_ref().and_then(|reuse| shared.idle.take(&reuse.key));
     let work = {
         let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
         async move {
-            let mut store = new_store(&shared, guest);
-            let result = match code.ready() {
-                Ok(pre) => call(&mut store, pre, &meter, request, head_sender).await,
-                Err(error) => Err(error.into()),
+            let (mut store, started) = match wake(idle, guest) {
+                Ok(Instance { mut store, proxy, served_count }) => {
+                    let workers = Arc::clone(shared.scheduler.workers());
+                    watch_epochs(&mut store, Arc::clone(&meter), workers);
+                    (store, Some((proxy, served_count)))
+                }
+                Err(guest) => (new_store(&shared, guest), None),
             };
+            let result = call(&mut store, &code, started, &meter, request, head_sender).await;
             // INVARIANT: the result is known before the store's streams close, so that no cut answer looks complete.
-            (store, result)
+            match (result, reuse) {
+                (Ok(Some((proxy, served_count))), Some(reuse)) => {
+                    (Spent { store, next: Some((proxy, served_count, reuse)) }, Ok(()))
+                }
+                (result, _) => (Spent { store, next: None }, result.map(drop)),
+            }
         }
     };
     let stop = StopGuest(&ending);
@@ -79,6 +91,14 @@ pub(crate) async fn run(
             Ok(Reply { response: Outgoing::wrap(response, expects, ending, task), finished })
         }
         Err(error) => Err(failure(&ending, error).await),
+    }
+}
+
+/// The instance that waited, for this invocation; else the setup for a new one.
+fn wake(idle: Option<Instance>, guest: GuestSetup) -> Result<Instance, GuestSetup> {
+    match idle {
+        Some(idle) => idle.wake(guest),
+        None => Err(guest),
     }
 }
 
@@ -99,7 +119,7 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
                 Ok(pre) => pre.instantiate_async(&mut store).await.map(drop),
                 Err(error) => Err(error.into()),
             };
-            (store, result)
+            (Spent { store, next: None }, result)
         }
     };
     let stop = StopGuest(&ending);
@@ -132,7 +152,14 @@ enum Place {
     Rehearsal { _turn: OwnedSemaphorePermit },
 }
 
-type Guarded = Pin<Box<dyn Future<Output = (Store<Guest>, wasmtime::Result<()>)> + Send>>;
+/// What is left of a guest that is done.
+struct Spent {
+    store: Store<Guest>,
+    /// Its handler with the invocations it has served, when it ended well and may serve another.
+    next: Option<(Proxy, u32, Reuse)>,
+}
+
+type Guarded = Pin<Box<dyn Future<Output = (Spent, wasmtime::Result<()>)> + Send>>;
 
 /// Hands the guest to the workers, with its deadline.
 fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded) -> Arc<Task> {
@@ -145,7 +172,7 @@ fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded
         Place::Slot(slot) => (Some(slot.tenant().clone()), Dispatch::Inline),
         Place::Rehearsal { .. } => (None, Dispatch::Queued),
     };
-    let turn = Turn { work: Some(work), ending: Arc::clone(ending), place: Some(place) };
+    let turn = Turn { work: Some(work), ending: Arc::clone(ending), place: Some(place), shared: Arc::clone(shared) };
     workers.spawn(lane, dispatch, meter, Box::pin(turn))
 }
 
@@ -155,6 +182,7 @@ struct Turn {
     work: Option<Guarded>,
     ending: Arc<Ending>,
     place: Option<Place>,
+    shared: Arc<Shared>,
 }
 
 // === impl Turn ===
@@ -171,8 +199,8 @@ impl Future for Turn {
         }
         let Some(work) = self.work.as_mut() else { return Poll::Ready(()) };
         match work.as_mut().poll(cx) {
-            Poll::Ready((store, result)) => {
-                self.finish(Some((store, result)));
+            Poll::Ready(done) => {
+                self.finish(Some(done));
                 Poll::Ready(())
             }
             // A budget may have run out in a host call that did not trap.
@@ -186,16 +214,21 @@ impl Future for Turn {
 }
 
 impl Turn {
-    fn finish(&mut self, done: Option<(Store<Guest>, wasmtime::Result<()>)>) {
+    fn finish(&mut self, done: Option<(Spent, wasmtime::Result<()>)>) {
         let meter = Arc::clone(self.ending.meter());
-        let (store, result) = match done {
-            Some((store, result)) => (Some(store), result.map_err(|error| classify(&meter, &error))),
+        let (spent, result) = match done {
+            Some((spent, result)) => (Some(spent), result.map_err(|error| classify(&meter, &error))),
             None => (None, Err(meter.ended().map_or(RunError::Killed, End::error))),
         };
         if let Err(error) = &result {
             self.ending.note_failure(error.clone());
         }
-        drop(store);
+        match spent {
+            Some(Spent { store, next: Some((proxy, served_count, reuse)) }) if meter.ended().is_none() => {
+                self.shared.idle.keep(&reuse, Instance { store, proxy, served_count });
+            }
+            other => drop(other),
+        }
         self.work = None;
         meter.settle();
         meter.forget_waker();
@@ -223,9 +256,14 @@ fn new_store(shared: &Shared, guest: GuestSetup) -> Store<Guest> {
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
     store.set_max_component_handles(HANDLES_COUNT_MAX);
+    watch_epochs(&mut store, meter, workers);
+    store
+}
+
+/// Ties the epochs of a store to the invocation that runs in it.
+fn watch_epochs(store: &mut Store<Guest>, meter: Arc<Meter>, workers: Arc<Workers>) {
     store.set_epoch_deadline(SLICE_EPOCHS);
     store.epoch_deadline_callback(move |_| next_slice(&meter, &workers));
-    store
 }
 
 /// What a guest does when the epoch moved: end, make room for whoever the scheduler puts before it, or go on.
@@ -234,14 +272,20 @@ fn next_slice(meter: &Meter, workers: &Workers) -> wasmtime::Result<UpdateDeadli
     Ok(if workers.is_asked() { UpdateDeadline::Yield(SLICE_EPOCHS) } else { UpdateDeadline::Continue(SLICE_EPOCHS) })
 }
 
+/// Calls the handler, of the instance that was started before or of a new one. Gives the instance back with how many
+/// invocations it has served, when it can serve more.
 async fn call(
     store: &mut Store<Guest>,
-    pre: &ProxyPre<Guest>,
+    code: &Code,
+    started: Option<(Proxy, u32)>,
     meter: &Meter,
     request: http::Request<Body>,
     head: oneshot::Sender<Head>,
-) -> wasmtime::Result<()> {
-    let proxy = pre.instantiate_async(&mut *store).await?;
+) -> wasmtime::Result<Option<(Proxy, u32)>> {
+    let (proxy, served_count) = match started {
+        Some(started) => started,
+        None => (code.ready()?.instantiate_async(&mut *store).await?, 0),
+    };
     meter.arm_cpu();
     let result = match &proxy {
         Proxy::P2(guest) => call_p2(store, guest, request, head).await,
@@ -250,9 +294,10 @@ async fn call(
         }
     };
     match result {
+        Ok(()) => Ok(Some((proxy, served_count.saturating_add(1)))),
         // A guest may end with `exit(0)` after its answer.
-        Err(error) if error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(()),
-        other => other,
+        Err(error) if error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

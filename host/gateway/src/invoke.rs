@@ -14,10 +14,10 @@ use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Binding, Capabilities, FieldRules, GuestLogs, Ledger, LiveGrants, Quotas};
 use ringfence_core::proof::act;
 use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
-use ringfence_engine::{Body, Engine, Meter};
+use ringfence_engine::{Body, Engine, InstanceKey, Meter, Reuse};
 use ringfence_identity::{Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
-use ringfence_registry::{Registry, Route};
+use ringfence_registry::{Registry, Route, VersionRef};
 
 use crate::listen::Peer;
 use crate::pace::{Pace, Source};
@@ -135,7 +135,8 @@ impl Gateway {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
             Refusal::Host
         })?;
-        let guest = parts.capabilities.bind(self.binding(&route, seen, version.budget, ledger));
+        let mut guest = parts.capabilities.bind(self.binding(&route, seen, version.budget, ledger));
+        guest.reuse = reuse(&route, &version);
         seen.decision = Some(permit.decision().clone());
         let unheard = self.unheard(seen, &guest.meter);
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
@@ -195,6 +196,20 @@ impl Gateway {
         // The bias of 65536 over 100 is under 0.1 percent of a percent.
         u8::try_from(u16::from_le_bytes(byte) % 100).unwrap_or(0)
     }
+}
+
+/// Whether the version's author lets an instance serve more than one invocation, and whose it is then.
+fn reuse(route: &Route, version: &VersionRef) -> Option<Reuse> {
+    let invocations_max = version.instance_invocations_max;
+    (invocations_max > 1).then(|| Reuse {
+        key: InstanceKey {
+            tenant: route.tenant.clone(),
+            tenant_uid: route.store.uid(),
+            plugin: version.plugin.clone(),
+            version: version.label.to_string(),
+        },
+        invocations_max,
+    })
 }
 
 /// Whom a refusal is counted for; none for what is not the caller's doing.

@@ -31,6 +31,8 @@ pub struct VersionInfo {
     pub digest: Digest,
     /// What one invocation may spend.
     pub budget: Budget,
+    /// Invocations one instance may serve.
+    pub instance_invocations_max: u32,
     /// Which generation of `wasi:http` it speaks.
     pub world: World,
     pub(crate) blob: BlobId,
@@ -172,6 +174,7 @@ impl VersionRef {
             label: stored.record.label.clone(),
             digest: stored.record.digest,
             budget: stored.record.budget,
+            instance_invocations_max: stored.record.instance_invocations_max,
             world: stored.record.world,
             blob: stored.blob,
         }))

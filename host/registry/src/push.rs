@@ -324,6 +324,7 @@ impl Compiled {
             imports: self.inspection.imports.clone(),
             exports: self.inspection.exports.clone(),
             budget: self.budget,
+            instance_invocations_max: upload.manifest.instance.invocations_max.unwrap_or(1),
             world: self.inspection.world,
             pushed_at: now,
             pushed_by: upload.by.clone(),

@@ -29,6 +29,9 @@ pub struct VersionRecord {
     pub exports: Vec<String>,
     /// What one invocation may spend.
     pub budget: Budget,
+    /// Invocations one instance may serve; 1 in records from before there was a choice.
+    #[serde(default = "one")]
+    pub instance_invocations_max: u32,
     /// Which generation of `wasi:http` it speaks.
     pub world: World,
     /// When it was published.
@@ -39,6 +42,10 @@ pub struct VersionRecord {
     pub description: Option<String>,
     /// What made it, as far as it says.
     pub producers: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// Where a plugin's calls go.

@@ -9,5 +9,6 @@
 
 mod code;
 mod isolation;
+mod reuse;
 mod run;
 mod support;

@@ -1,0 +1,168 @@
+//! Instances that wait for their next invocation, for plugins whose authors ask for it.
+//!
+//! INVARIANT: an instance serves one version of one plugin of one tenant, and no other, ever. Only one that ended well and
+//! holds nothing of the host's is kept, for a short while and not for ever. Must never let waiting instances take what
+//! running ones need: the pool has room for both.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use ringfence_core::{PluginName, TenantId};
+use wasmtime::Store;
+use wasmtime_wasi_http::handler::Proxy;
+
+use crate::engine::Shared;
+use crate::guest::{Guest, GuestSetup};
+
+/// LIMIT: instances that wait, in all. The pool has so many more than slots.
+pub(crate) const IDLE_COUNT_MAX: u32 = 64;
+/// LIMIT: instances that wait, of one tenant: a quarter.
+const IDLE_PER_TENANT_COUNT_MAX: u32 = IDLE_COUNT_MAX / 4;
+/// LIMIT: how long one waits.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Time between two looks for those that waited too long.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Whose invocations an instance may serve: one version, in one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InstanceKey {
+    /// The tenant by name, for ending all of it.
+    pub tenant: TenantId,
+    /// The tenant by unique id: a name can be used again.
+    pub tenant_uid: String,
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The version's label; a version never changes.
+    pub version: String,
+}
+
+/// That an instance may serve more than one invocation, which the plugin's author asks for.
+#[derive(Debug, Clone)]
+pub struct Reuse {
+    /// Whose.
+    pub key: InstanceKey,
+    /// How many invocations it may serve in all.
+    pub invocations_max: u32,
+}
+
+/// An instance between two invocations, or in one.
+pub(crate) struct Instance {
+    pub(crate) store: Store<Guest>,
+    pub(crate) proxy: Proxy,
+    /// Invocations it has served.
+    pub(crate) served_count: u32,
+}
+
+/// All that wait.
+#[derive(Default)]
+pub(crate) struct Idle(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    by_key: HashMap<InstanceKey, Vec<(Instance, Instant)>>,
+    by_tenant: HashMap<TenantId, u32>,
+    count: u32,
+}
+
+// === impl Instance ===
+
+impl Instance {
+    /// Makes it serve another invocation; gives the setup back when its memory no longer fits what that may hold.
+    pub(crate) fn wake(mut self, setup: GuestSetup) -> Result<Self, GuestSetup> {
+        self.store.data_mut().renew(setup)?;
+        Ok(self)
+    }
+}
+
+// === impl Idle ===
+
+impl Idle {
+    /// The one that was put there last, when there is one.
+    pub(crate) fn take(&self, key: &InstanceKey) -> Option<Instance> {
+        let mut waiting = self.lock();
+        let (instance, _) = waiting.by_key.get_mut(key)?.pop()?;
+        waiting.left(key, 1);
+        Some(instance)
+    }
+
+    /// Keeps an instance that ended well, or drops it: because it served enough, still holds something of the host's, or
+    /// because there is no room.
+    pub(crate) fn keep(&self, reuse: &Reuse, mut instance: Instance) {
+        if instance.served_count >= reuse.invocations_max || !instance.store.data_mut().rest() {
+            return;
+        }
+        let mut waiting = self.lock();
+        let of_tenant = waiting.by_tenant.get(&reuse.key.tenant).copied().unwrap_or(0);
+        if waiting.count >= IDLE_COUNT_MAX || of_tenant >= IDLE_PER_TENANT_COUNT_MAX {
+            drop(waiting);
+            return;
+        }
+        waiting.count += 1;
+        waiting.by_tenant.insert(reuse.key.tenant.clone(), of_tenant + 1);
+        waiting.by_key.entry(reuse.key.clone()).or_default().push((instance, Instant::now()));
+    }
+
+    /// Drops all of a tenant.
+    pub(crate) fn forget(&self, tenant: &TenantId) {
+        drop(self.lock().drain(|key, _| key.tenant == *tenant));
+    }
+
+    /// How many wait.
+    pub(crate) fn count(&self) -> u32 {
+        self.lock().count
+    }
+
+    fn expire(&self, now: Instant) {
+        let expired = self.lock().drain(|_, since| now.saturating_duration_since(since) >= IDLE_TIME_MAX);
+        // Giving memory back takes its time, and not under the lock.
+        drop(expired);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Whole between any two statements but the counts, which only bound: going on is right.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn drain(&mut self, mut is_over: impl FnMut(&InstanceKey, Instant) -> bool) -> Vec<Instance> {
+        let mut over = Vec::new();
+        let mut left = Vec::new();
+        for (key, instances) in &mut self.by_key {
+            let before = over.len();
+            over.extend(instances.extract_if(.., |(_, since)| is_over(key, *since)).map(|(instance, _)| instance));
+            left.push((key.clone(), u32::try_from(over.len() - before).unwrap_or(u32::MAX)));
+        }
+        for (key, count) in left {
+            self.left(&key, count);
+        }
+        over
+    }
+
+    /// So many of a key no longer wait.
+    fn left(&mut self, key: &InstanceKey, count: u32) {
+        self.count = self.count.saturating_sub(count);
+        if let Some(of_tenant) = self.by_tenant.get_mut(&key.tenant) {
+            *of_tenant = of_tenant.saturating_sub(count);
+            if *of_tenant == 0 {
+                self.by_tenant.remove(&key.tenant);
+            }
+        }
+        if self.by_key.get(key).is_some_and(Vec::is_empty) {
+            self.by_key.remove(key);
+        }
+    }
+}
+
+/// Drops those that waited too long, from time to time, while the engine is there.
+pub(crate) async fn sweep(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let swept = tokio::task::spawn_blocking(move || shared.idle.expire(Instant::now())).await;
+        if swept.is_err() {
+            return;
+        }
+    }
+}
