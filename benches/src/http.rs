@@ -1,5 +1,5 @@
-//! `http`: hello over HTTP on Ringfence (authentication, policy, metering and audit on, a fresh instance a request), on
-//! `wasmtime serve` as it comes, with a tuned pool and with reuse, and on workerd; in turn, with ours twice a round as
+//! `http`: hello over HTTP on Ringfence (authentication, policy, metering and audit on, a fresh instance a request, and
+//! with instances that serve many), on `wasmtime serve` as it comes, with a tuned pool and with reuse, and on workerd; in turn, with ours twice a round as
 //! the control.
 
 use std::path::PathBuf;
@@ -13,6 +13,9 @@ use crate::machine::process_cpu_us;
 use crate::peers::{Peer, Serve};
 use crate::report::Report;
 use crate::stage::Stage;
+
+/// The manifest of a plugin whose instances serve many requests.
+const WARM: &str = "[instance]\ninvocations_max = 100000\n";
 
 /// How much to measure, and where the peers are.
 #[derive(clap::Args)]
@@ -49,8 +52,10 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     let mut report = Report::start("http")?;
     let stage = Stage::new().await?;
     let ours = stage.guest("acme", "hello", "", &[]).await?;
+    let warm = stage.guest("warm", "hello", WARM, &[]).await?;
     let (peers, absent) = peers(plan)?;
     let mut sides = vec![Side::new("fresh", ours.target(&stage, "/").await?, stage.host.pid())];
+    sides.push(Side::new("warm", warm.target(&stage, "/").await?, stage.host.pid()));
     for (key, peer) in &peers {
         sides.push(Side::new(key, Target { address: peer.address()?, path: "/".to_owned(), token: None }, peer.pid()));
     }
@@ -60,10 +65,11 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     }
     let time = Duration::from_secs(plan.seconds);
     for _ in 0..plan.rounds {
-        let token = ours.target(&stage, "/").await?.token;
+        let tokens = [ours.target(&stage, "/").await?.token, warm.target(&stage, "/").await?.token];
         for side in &mut sides {
             if side.target.token.is_some() {
-                side.target.token.clone_from(&token);
+                let [fresh, warm] = &tokens;
+                side.target.token.clone_from(if side.key == "warm" { warm } else { fresh });
             }
             side.measure(plan.connections, time).await.with_context(|| side.key)?;
         }
@@ -132,6 +138,8 @@ fn write(report: &mut Report, sides: &[Side], absent: &[&str]) -> Result<()> {
         ("ratio_fresh_vs_tuned", "fresh", "serve_tuned"),
         ("ratio_fresh_vs_reuse", "fresh", "serve_reuse"),
         ("ratio_fresh_vs_workerd", "fresh", "workerd"),
+        ("ratio_warm_vs_fresh", "warm", "fresh"),
+        ("ratio_warm_vs_reuse", "warm", "serve_reuse"),
         ("ratio_control", "fresh_again", "fresh"),
         ("ratio_client_ceiling_vs_fresh", "client_ceiling", "fresh"),
     ];
@@ -147,9 +155,6 @@ fn write(report: &mut Report, sides: &[Side], absent: &[&str]) -> Result<()> {
     }
     for key in absent {
         report.missing(&format!("{key}_rps"), "the peer's program was not given")?;
-    }
-    for key in ["warm_rps", "ratio_warm_vs_reuse"] {
-        report.missing(key, "the host starts a fresh instance for every request: it has no warm pool")?;
     }
     report.fact("note", "server_cpu_us and client_cpu_us are CPU time a request; both run on the same cores")
 }

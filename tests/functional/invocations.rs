@@ -35,6 +35,32 @@ async fn a_megabyte_goes_through_both_ways() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_instance_serves_more_than_one_call_only_when_its_author_says_so() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship_hostile(&acme).await?;
+    for _ in 0..5 {
+        assert_eq!(acme.fetch("hostile", "/count").await?.1, "1\n");
+    }
+    acme.push("hostile", "hostile", "0.2.0", "[instance]\ninvocations_max = 4\n").await?;
+    acme.deploy("hostile", "0.2.0").await?;
+    let mut seen = Vec::new();
+    eventually("an instance serves its fourth and last call", async || {
+        seen.push(acme.fetch("hostile", "/count").await?.1.trim().parse::<u32>()?);
+        Ok(seen.contains(&4))
+    })
+    .await?;
+    for _ in 0..20 {
+        seen.push(acme.fetch("hostile", "/count").await?.1.trim().parse()?);
+    }
+    assert!(seen.iter().all(|count| (1..=4).contains(count)), "{seen:?}");
+    let refused = acme.push("hostile", "hostile", "0.3.0", "[instance]\ninvocations_max = 0\n").await;
+    let refused = refused.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("`invocations_max` must be 1 to 100000, not 0"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn bodies_stream_both_ways() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

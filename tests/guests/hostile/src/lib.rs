@@ -4,6 +4,7 @@
 
 use std::hint::black_box;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence_sdk::{Body, Bytes, Http, IntoResponse, Kv, Log, Request, Response, Result, plugin, time};
@@ -12,11 +13,15 @@ const PAGE: usize = 64 * 1024;
 const MEBIBYTE: usize = 1024 * 1024;
 const DRIP_INTERVAL: Duration = Duration::from_millis(100);
 
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
 #[plugin]
 async fn hostile(mut request: Request, http: Http, log: Log) -> Result<Response> {
     let path = request.path().to_owned();
     Ok(match path.as_str() {
         "/" | "/ok" => "still well-behaved\n".into_response(),
+        // what is left in memory by earlier calls
+        "/count" => format!("{}\n", COUNT.fetch_add(1, Ordering::Relaxed) + 1).into_response(),
         // CPU time
         "/spin" => spin(),
         "/recurse" => format!("{}\n", recurse(number(&request, "depth", u64::MAX))).into_response(),
