@@ -58,12 +58,18 @@ pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
     result
 }
 
+/// Polls between two looks at sockets and at what other threads woke. The library's 61 are 10 ms of guests when a tenant's
+/// flood keeps the queue full; a look costs a microsecond.
+const POLLS_PER_LOOK: u32 = 8;
+
 /// The threads that do I/O, as high in the kernel's scheduler as they may be.
 fn io_runtime(best: IoClass) -> std::io::Result<tokio::runtime::Runtime> {
     // The runtime starts its I/O threads first and threads for blocking work later, in the same way; only the first are raised.
     let started = AtomicUsize::new(0);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(IO_THREADS_COUNT)
+        .event_interval(POLLS_PER_LOOK)
+        .global_queue_interval(POLLS_PER_LOOK)
         .thread_name("io")
         .on_thread_start(move || {
             if started.fetch_add(1, Ordering::Relaxed) < IO_THREADS_COUNT {
