@@ -31,7 +31,7 @@ impl WordError {
 
 impl WordError {
     pub(crate) fn capability(given: &str) -> Self {
-        Self::new(given, "capability", "one of keyvalue, config, logging, secrets, http, blob, files")
+        Self::new(given, "capability", "one of keyvalue, config, logging, secrets, http, blob, files, pii, queue")
     }
 }
 

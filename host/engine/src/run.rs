@@ -17,10 +17,11 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
 use crate::body::{Body, Expects, GuestBody, Outgoing, incoming};
-use crate::code::Code;
+use crate::code::{Code, Ready};
 use crate::ending::{Ending, Finished};
 use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
+use crate::event::{Answered, EventAnswer, EventCall};
 use crate::guest::{Guest, GuestSetup};
 use crate::idle::{Instance, Reuse};
 use crate::meter::{End, Meter};
@@ -54,7 +55,8 @@ pub(crate) async fn run(
     request: http::Request<Body>,
 ) -> Result<Reply, RunFailure> {
     let meter = Arc::clone(&guest.meter);
-    code.ready().map_err(|error| RunFailure { error, usage: meter.usage() })?;
+    let is_there = code.ready().and_then(|ready| ready.http.as_ref().ok_or(RunError::NoHandler));
+    is_there.map_err(|error| RunFailure { error, usage: meter.usage() })?;
     let expects = if request.method() == http::Method::HEAD { Expects::HeadOnly } else { Expects::Body };
     let ending = Ending::new(Arc::clone(&meter));
     let (head_sender, head) = oneshot::channel();
@@ -116,7 +118,7 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
         async move {
             let mut store = new_store(&shared, guest);
             let result = match code.ready() {
-                Ok(pre) => pre.instantiate_async(&mut store).await.map(drop),
+                Ok(ready) => ready.pre.instantiate_async(&mut store).await.map(drop),
                 Err(error) => Err(error.into()),
             };
             (Spent { store, next: None }, result)
@@ -284,7 +286,10 @@ async fn call(
 ) -> wasmtime::Result<Option<(Proxy, u32)>> {
     let (proxy, served_count) = match started {
         Some(started) => started,
-        None => (code.ready()?.instantiate_async(&mut *store).await?, 0),
+        None => {
+            let pre = code.ready()?.http.as_ref().ok_or(RunError::NoHandler)?;
+            (pre.instantiate_async(&mut *store).await?, 0)
+        }
     };
     meter.arm_cpu();
     let result = match &proxy {
@@ -299,6 +304,24 @@ async fn call(
         Err(error) if error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+async fn call_event(
+    store: &mut Store<Guest>,
+    ready: &Ready,
+    meter: &Meter,
+    call: EventCall,
+    answer: oneshot::Sender<EventAnswer>,
+) -> wasmtime::Result<()> {
+    let handler = ready.events.get(call.export).ok_or(RunError::NoHandler)?;
+    let instance = ready.pre.instantiate_async(&mut *store).await?;
+    meter.arm_cpu();
+    let result = handler.call(&mut *store, &instance, call).await?;
+    if let Ok(bytes) = &result {
+        meter.response_bytes(bytes.len() as u64)?;
+    }
+    let _ = answer.send(result);
+    Ok(())
 }
 
 async fn call_p2(
