@@ -40,7 +40,7 @@ struct Inner {
 }
 
 #[derive(Clone)]
-struct Handle {
+pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     batch: Arc<Batch>,
 }
@@ -218,7 +218,7 @@ impl Audit {
         Verifier::new(&self.origin(log), self.inner.shared.signing.public_key())
     }
 
-    fn store(&self, log: &Log) -> TenantStore {
+    pub(crate) fn store(&self, log: &Log) -> TenantStore {
         match log {
             Log::Host => self.inner.tenants.platform().clone(),
             Log::Tenant(store) => store.clone(),
@@ -226,7 +226,7 @@ impl Audit {
     }
 
     /// The log's writer, started when there is none.
-    fn handle(&self, log: &Log) -> Handle {
+    pub(crate) fn handle(&self, log: &Log) -> Handle {
         let store = self.store(log);
         let mut writers = self.writers();
         if let Some(handle) = writers.get(&store.uid()) {
@@ -290,7 +290,10 @@ pub fn stored_entry(bytes: &[u8]) -> Option<Entry> {
 }
 
 /// Sends a command to a writer and waits for its answer, both within [`WRITE_TIME_MAX`] each.
-async fn ask<T>(handle: &Handle, command: impl FnOnce(writer::Answer<T>) -> Command) -> Result<T, AuditError> {
+pub(crate) async fn ask<T>(
+    handle: &Handle,
+    command: impl FnOnce(writer::Answer<T>) -> Command,
+) -> Result<T, AuditError> {
     let (answer, answered) = oneshot::channel();
     let sent = handle.commands.send_timeout(command(answer), WRITE_TIME_MAX).await;
     sent.map_err(|_| AuditError::Unavailable)?;

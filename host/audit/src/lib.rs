@@ -8,6 +8,7 @@
 
 mod audit;
 mod batch;
+mod body;
 pub mod codes;
 pub mod decisions;
 pub mod envelope;
@@ -16,9 +17,13 @@ mod event;
 mod feed;
 mod metering;
 pub mod note;
+pub mod proof;
+mod proofs;
 pub mod receipt;
 mod receipts;
+mod shelf;
 mod storage;
+pub mod tiles;
 pub mod tree;
 mod usage_sum;
 pub mod verify;
