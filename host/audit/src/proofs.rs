@@ -65,11 +65,16 @@ impl Audit {
         Ok(Some(bytes))
     }
 
-    async fn edge(&self, log: &Log) -> Result<(State, Edge), AuditError> {
+    pub(crate) async fn edge(&self, log: &Log) -> Result<(State, Edge), AuditError> {
         ask(&self.handle(log), Command::Edge).await
     }
 
-    async fn roots(&self, log: &Log, edge: &Edge, spans: Vec<crate::tree::Span>) -> Result<Vec<Hash>, AuditError> {
+    pub(crate) async fn roots(
+        &self,
+        log: &Log,
+        edge: &Edge,
+        spans: Vec<crate::tree::Span>,
+    ) -> Result<Vec<Hash>, AuditError> {
         let shelf = Shelf::new(self.store(log), TILES);
         let roots = Reader::new(&shelf, edge).roots(spans).await;
         roots.map_err(|error| untiled(&self.origin(log), &error))

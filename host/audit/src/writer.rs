@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) signing: SigningKey,
     /// Whether the last write of any log succeeded.
     pub(crate) writable: AtomicBool,
+    /// Whether nothing may be written because a second place does not have what it must.
+    pub(crate) stopped: AtomicBool,
     /// Tells those who read along.
     pub(crate) feed: Publisher,
 }
@@ -250,6 +252,9 @@ impl Writer {
         let Group { mut state, edge, mut ops, told } = group;
         if ops.is_empty() {
             return Ok(());
+        }
+        if self.shared.stopped.load(Ordering::Relaxed) {
+            return Err(AuditError::Unavailable);
         }
         let head = serde_json::to_vec(&state.stored()).map_err(|_| AuditError::Unrepresentable)?;
         ops.push(Op::Put { key: head_key(), value: head });

@@ -14,13 +14,21 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// A clock that moves a millisecond at every look.
-pub struct TestClock(pub AtomicI64);
+pub struct TestClock(pub AtomicI64, pub AtomicU64);
+
+impl TestClock {
+    /// Moves the monotonic clock on.
+    pub fn advance(&self, by: Duration) {
+        self.1.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millisecond(self.0.fetch_add(1, Ordering::Relaxed)).unwrap()
     }
     fn monotonic(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_millis(self.1.load(Ordering::Relaxed))
     }
 }
 
@@ -46,8 +54,10 @@ pub struct World {
 impl World {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (clock, entropy) =
-            (Arc::new(TestClock(AtomicI64::new(1_790_000_000_000))), Arc::new(TestEntropy(AtomicU64::new(1))));
+        let (clock, entropy) = (
+            Arc::new(TestClock(AtomicI64::new(1_790_000_000_000), AtomicU64::new(0))),
+            Arc::new(TestEntropy(AtomicU64::new(1))),
+        );
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
         let store = Store::memory();
         let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
