@@ -5,7 +5,7 @@
 //! through the tenant's own store view only.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringfence_core::{Clock, Entropy};
@@ -14,10 +14,13 @@ use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore, Tenants};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::anchor::Standing;
 use crate::batch::Batch;
 use crate::envelope::hex;
+use crate::feed::{Feed, Publisher};
 use crate::note::{SignedHead, Verifier, checkpoint_text, seal_note};
 use crate::tree::leaf_hash;
+use crate::witness::Witness;
 use crate::writer::{self, Command, Draft, Phase, QUEUE_COUNT_MAX, Shared, State, WRITE_TIME_MAX, Writer};
 use crate::{AuditError, Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
 
@@ -36,12 +39,20 @@ struct Inner {
     origin_host: String,
     runtime: tokio::runtime::Handle,
     writers: Mutex<HashMap<String, Handle>>,
+    /// One round of covering at a time.
+    covering: tokio::sync::Mutex<()>,
+    anchors: Standing,
+    /// What each witness has signed for, as far as this run knows.
+    seen: Mutex<HashMap<String, u64>>,
 }
 
 #[derive(Clone)]
-struct Handle {
+pub(crate) struct Handle {
+    log: Log,
     commands: mpsc::Sender<Command>,
     batch: Arc<Batch>,
+    /// Entries that the log of logs covers; 0 when that is not known.
+    covered: Arc<AtomicU64>,
 }
 
 /// An act that was announced. Say how it ended with [`Intent::outcome`]; when dropped without, the log says that nobody
@@ -68,9 +79,25 @@ impl Audit {
         origin_host: String,
     ) -> Result<Self, AuditError> {
         let signing = signing_key(tenants.platform(), &*entropy).await?;
-        let shared = Arc::new(Shared { clock, entropy, signing, writable: AtomicBool::new(true) });
+        let shared = Arc::new(Shared {
+            clock,
+            entropy,
+            signing,
+            writable: AtomicBool::new(true),
+            stopped: AtomicBool::new(false),
+            feed: Publisher::default(),
+        });
         let runtime = tokio::runtime::Handle::current();
-        let inner = Inner { shared, tenants, origin_host, runtime, writers: Mutex::new(HashMap::new()) };
+        let inner = Inner {
+            shared,
+            tenants,
+            origin_host,
+            runtime,
+            writers: Mutex::default(),
+            covering: tokio::sync::Mutex::default(),
+            anchors: Standing::default(),
+            seen: Mutex::default(),
+        };
         let audit = Self { inner: Arc::new(inner) };
         audit.state(&Log::Host).await?;
         let records = audit.inner.tenants.list().await.map_err(|error| writer::unavailable("tenants", &error))?;
@@ -124,9 +151,15 @@ impl Audit {
         result
     }
 
+    /// Every entry of every log from now on, each after it is durable; see [`Feed`] for what a slow reader misses.
+    pub fn feed(&self) -> Feed {
+        self.inner.shared.feed.feed()
+    }
+
     /// Whether the last write of any log succeeded. A hint for refusing early: only an entry that was written is proof.
     pub fn is_writable(&self) -> bool {
-        self.inner.shared.writable.load(Ordering::Relaxed)
+        let shared = &self.inner.shared;
+        shared.writable.load(Ordering::Relaxed) && !shared.stopped.load(Ordering::Relaxed)
     }
 
     /// Up to `limit` entries from place `from` on, with their bodies.
@@ -199,6 +232,63 @@ impl Audit {
         self.writers().remove(&store.uid());
     }
 
+    /// The logs that grew since they were covered last.
+    pub(crate) async fn grown(&self) -> Vec<Log> {
+        let handles: Vec<Handle> = self.writers().values().cloned().collect();
+        let mut grown = Vec::new();
+        for handle in handles {
+            match ask(&handle, Command::State).await {
+                Ok(state) if state.frontier.size() > handle.covered.load(Ordering::Relaxed) => grown.push(handle.log),
+                _ => {}
+            }
+        }
+        grown
+    }
+
+    /// A log is covered up to this size.
+    pub(crate) fn covered(&self, log: &Log, size: u64) {
+        self.handle(log).covered.store(size, Ordering::Relaxed);
+    }
+
+    pub(crate) fn covering(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.covering
+    }
+
+    pub(crate) fn anchors(&self) -> &Standing {
+        &self.inner.anchors
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.inner.shared.clock
+    }
+
+    pub(crate) fn signing(&self) -> &SigningKey {
+        &self.inner.shared.signing
+    }
+
+    /// 32 random bytes.
+    pub(crate) fn dice(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.inner.shared.entropy.fill(&mut bytes);
+        bytes
+    }
+
+    /// Stops or lets go the writing of all logs.
+    pub(crate) fn stop_writing(&self, stop: bool) {
+        self.inner.shared.stopped.store(stop, Ordering::Relaxed);
+    }
+
+    /// What a witness signed for last, as far as is known; 0 for nothing.
+    pub(crate) fn seen_by(&self, witness: &Witness) -> u64 {
+        let seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(witness.name()).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn saw(&self, witness: &Witness, size: u64) {
+        let mut seen = self.inner.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(witness.name().to_owned(), size);
+    }
+
     async fn append(&self, log: &Log, draft: Draft) -> Result<Receipt, AuditError> {
         ask(&self.handle(log), |answer| Command::Append(Box::new(draft), answer)).await
     }
@@ -211,7 +301,7 @@ impl Audit {
         Verifier::new(&self.origin(log), self.inner.shared.signing.public_key())
     }
 
-    fn store(&self, log: &Log) -> TenantStore {
+    pub(crate) fn store(&self, log: &Log) -> TenantStore {
         match log {
             Log::Host => self.inner.tenants.platform().clone(),
             Log::Tenant(store) => store.clone(),
@@ -219,16 +309,18 @@ impl Audit {
     }
 
     /// The log's writer, started when there is none.
-    fn handle(&self, log: &Log) -> Handle {
+    pub(crate) fn handle(&self, log: &Log) -> Handle {
         let store = self.store(log);
         let mut writers = self.writers();
         if let Some(handle) = writers.get(&store.uid()) {
             return handle.clone();
         }
         let (commands, receiver) = mpsc::channel(QUEUE_COUNT_MAX);
-        let handle = Handle { commands, batch: Arc::new(Batch::default()) };
+        let (batch, covered) = (Arc::new(Batch::default()), Arc::default());
+        let handle = Handle { log: log.clone(), commands, batch, covered };
         writers.insert(store.uid(), handle.clone());
-        let writer = Writer::new(Arc::clone(&self.inner.shared), store, self.origin(log), Arc::clone(&handle.batch));
+        let (shared, batch) = (Arc::clone(&self.inner.shared), Arc::clone(&handle.batch));
+        let writer = Writer::new(shared, log.clone(), store, self.origin(log), batch);
         self.inner.runtime.spawn(writer.run(receiver));
         handle
     }
@@ -282,7 +374,10 @@ pub fn stored_entry(bytes: &[u8]) -> Option<Entry> {
 }
 
 /// Sends a command to a writer and waits for its answer, both within [`WRITE_TIME_MAX`] each.
-async fn ask<T>(handle: &Handle, command: impl FnOnce(writer::Answer<T>) -> Command) -> Result<T, AuditError> {
+pub(crate) async fn ask<T>(
+    handle: &Handle,
+    command: impl FnOnce(writer::Answer<T>) -> Command,
+) -> Result<T, AuditError> {
     let (answer, answered) = oneshot::channel();
     let sent = handle.commands.send_timeout(command(answer), WRITE_TIME_MAX).await;
     sent.map_err(|_| AuditError::Unavailable)?;

@@ -17,7 +17,7 @@ use crate::metering::{InvocationRecord, Metering};
 
 /// One invocation, in the words of its records.
 #[derive(Clone)]
-pub struct Told {
+pub struct InvocationFacts {
     /// The tenant's store.
     pub store: TenantStore,
     /// Its id.
@@ -55,9 +55,9 @@ pub struct Recorder {
     clock: Arc<dyn Clock>,
 }
 
-// === impl Told ===
+// === impl InvocationFacts ===
 
-impl Told {
+impl InvocationFacts {
     /// An event about this invocation.
     pub fn event(&self, code: &'static str, details: Value) -> Event {
         let resource = format!("tenant/{}/plugin/{}", self.store.label(), self.plugin);
@@ -81,13 +81,13 @@ impl Recorder {
     }
 
     /// The guest gave an answer of its own. Never waits.
-    pub fn answered(&self, told: &Told, status: u16, usage: Usage) {
+    pub fn answered(&self, told: &InvocationFacts, status: u16, usage: Usage) {
         self.count(told, status, None, usage);
         self.meter(told, status, None, usage);
     }
 
     /// The guest failed: an entry of its own, then metered.
-    pub async fn failed(&self, told: &Told, status: u16, failure: InvocationFailure, usage: Usage) {
+    pub async fn failed(&self, told: &InvocationFacts, status: u16, failure: InvocationFailure, usage: Usage) {
         let details = json!({
             "invocation": told.invocation.as_str(), "code": failure.code, "status": status, "reason": failure.detail,
         });
@@ -99,7 +99,7 @@ impl Recorder {
     }
 
     /// Counts it on the audit log, without an entry of its own. Never waits.
-    pub fn count(&self, told: &Told, status: u16, code: Option<String>, usage: Usage) {
+    pub fn count(&self, told: &InvocationFacts, status: u16, code: Option<String>, usage: Usage) {
         let summary = InvocationSummary {
             plugin: told.plugin.clone(),
             version: told.version.clone(),
@@ -112,7 +112,7 @@ impl Recorder {
     }
 
     /// Keeps its record and what it spent. Never waits.
-    pub fn meter(&self, told: &Told, status: u16, failure: Option<InvocationFailure>, usage: Usage) {
+    pub fn meter(&self, told: &InvocationFacts, status: u16, failure: Option<InvocationFailure>, usage: Usage) {
         let record = InvocationRecord {
             id: told.invocation.clone(),
             plugin: told.plugin.clone(),

@@ -6,28 +6,43 @@
 //! that anyone can run offline.
 #![forbid(unsafe_code)]
 
+pub mod anchor;
 mod audit;
 mod batch;
+mod body;
 pub mod codes;
 pub mod decisions;
 pub mod envelope;
 mod error;
 mod event;
+pub mod export;
+mod exports;
+mod feed;
+pub mod heads;
 mod invocation;
 mod metering;
+pub mod mirror;
 pub mod note;
+pub mod proof;
+mod proofs;
 pub mod receipt;
 mod receipts;
+mod shelf;
 mod storage;
+mod table;
+pub mod tiles;
 pub mod tree;
 mod usage_sum;
 pub mod verify;
+pub mod witness;
 mod writer;
 
 pub use audit::{Audit, Intent, stored_entry};
 pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
-pub use invocation::{InvocationFailure, Recorder, Told};
+pub use exports::{EXPORT_COUNT_MAX, Selection};
+pub use feed::{Committed, FEED_COUNT_MAX, Feed, Told};
+pub use invocation::{InvocationFacts, InvocationFailure, Recorder};
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
 pub use receipts::ReceiptRef;
 pub use usage_sum::{Day, DayError, UsageSum};

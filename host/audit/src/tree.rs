@@ -66,11 +66,7 @@ impl Frontier {
     }
     /// The tree's root hash.
     pub fn root(&self) -> Hash {
-        let mut peaks = self.peaks.iter().rev();
-        match peaks.next() {
-            None => empty_root(),
-            Some(last) => peaks.fold(*last, |right, left| node_hash(left, &right)),
-        }
+        join(self.peaks.clone())
     }
 }
 
@@ -81,51 +77,64 @@ pub fn root(leaves: &[Hash]) -> Hash {
     frontier.root()
 }
 
-/// Audit path of leaf `index` in the tree over `leaves` (RFC 6962, 2.1.1); `None` when there is no such leaf.
-pub fn inclusion_proof(index: usize, leaves: &[Hash]) -> Option<Vec<Hash>> {
-    if index >= leaves.len() {
+/// A run of leaves, `from` inclusive, `to` exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The first leaf.
+    pub from: u64,
+    /// The leaf after the last.
+    pub to: u64,
+}
+
+/// The runs of leaves whose roots are the audit path of leaf `index` in the tree of `size` leaves (RFC 6962, 2.1.1);
+/// `None` when there is no such leaf.
+pub fn inclusion_spans(index: u64, size: u64) -> Option<Vec<Span>> {
+    if index >= size {
         return None;
     }
-    let (mut index, mut leaves, mut path) = (index, leaves, Vec::new());
-    while leaves.len() > 1 {
-        let (left, right) = leaves.split_at_checked(split(leaves.len()))?;
-        if index < left.len() {
-            path.push(root(right));
-            leaves = left;
-        } else {
-            path.push(root(left));
-            index -= left.len();
-            leaves = right;
-        }
+    let (mut whole, mut path) = (Span { from: 0, to: size }, Vec::new());
+    while let Some((left, right)) = whole.halves() {
+        let (inside, beside) = if index < left.to { (left, right) } else { (right, left) };
+        path.push(beside);
+        whole = inside;
     }
     path.reverse();
     Some(path)
 }
 
-/// Proof that the tree over the first `old` leaves is a prefix of the tree over all (RFC 6962, 2.1.2); `None` when
-/// `old` is zero or more than there are.
-pub fn consistency_proof(old: usize, leaves: &[Hash]) -> Option<Vec<Hash>> {
-    if old == 0 || old > leaves.len() {
+/// The runs of leaves whose roots prove that the tree over the first `old` leaves is a prefix of the tree over `size`
+/// (RFC 6962, 2.1.2); `None` when `old` is zero or more than there are.
+pub fn consistency_spans(old: u64, size: u64) -> Option<Vec<Span>> {
+    if old == 0 || old > size {
         return None;
     }
-    let (mut old, mut leaves, mut path, mut whole) = (old, leaves, Vec::new(), true);
-    while old != leaves.len() {
-        let (left, right) = leaves.split_at_checked(split(leaves.len()))?;
-        if old <= left.len() {
-            path.push(root(right));
-            leaves = left;
-        } else {
-            path.push(root(left));
-            old -= left.len();
-            leaves = right;
-            whole = false;
-        }
+    let (mut whole, mut path) = (Span { from: 0, to: size }, Vec::new());
+    while old != whole.to {
+        let Some((left, right)) = whole.halves() else { break };
+        let (inside, beside) = if old <= left.to { (left, right) } else { (right, left) };
+        path.push(beside);
+        whole = inside;
     }
-    if !whole {
-        path.push(root(leaves));
+    if whole.from > 0 {
+        path.push(whole);
     }
     path.reverse();
     Some(path)
+}
+
+/// [`inclusion_spans`] over leaves at hand.
+pub fn inclusion_proof(index: usize, leaves: &[Hash]) -> Option<Vec<Hash>> {
+    inclusion_spans(index as u64, leaves.len() as u64)?.into_iter().map(|span| span.root_of(leaves)).collect()
+}
+
+/// [`consistency_spans`] over leaves at hand.
+pub fn consistency_proof(old: usize, leaves: &[Hash]) -> Option<Vec<Hash>> {
+    consistency_spans(old as u64, leaves.len() as u64)?.into_iter().map(|span| span.root_of(leaves)).collect()
+}
+
+/// Root over the roots of complete subtrees, largest first, as a tree of any size is made of them.
+pub fn join(peaks: Vec<Hash>) -> Hash {
+    peaks.into_iter().rev().reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root)
 }
 
 /// Checks an audit path (RFC 9162, 2.1.3.2).
@@ -190,9 +199,19 @@ pub fn verify_consistency(old: u64, old_root: &Hash, new: u64, new_root: &Hash, 
     last == 0 && old_hash == *old_root && new_hash == *new_root
 }
 
-/// The largest power of two smaller than `count`, which must be at least 2.
-fn split(count: usize) -> usize {
-    count.next_power_of_two() / 2
+// === impl Span ===
+
+impl Span {
+    /// The two subtrees it divides into: the left one of the largest power of two below its length. None for one leaf.
+    fn halves(self) -> Option<(Self, Self)> {
+        let length = self.to.checked_sub(self.from).filter(|length| *length > 1)?;
+        let middle = self.from + (1 << (length - 1).ilog2());
+        Some((Self { to: middle, ..self }, Self { from: middle, ..self }))
+    }
+
+    fn root_of(self, leaves: &[Hash]) -> Option<Hash> {
+        leaves.get(usize::try_from(self.from).ok()?..usize::try_from(self.to).ok()?).map(root)
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +221,11 @@ mod tests {
 
     fn leaves(count: usize) -> Vec<Hash> {
         (0..count).map(|i| leaf_hash(format!("entry {i}").as_bytes())).collect()
+    }
+
+    /// The largest power of two smaller than `count`, which must be at least 2.
+    fn split(count: usize) -> usize {
+        count.next_power_of_two() / 2
     }
 
     /// The definition of RFC 6962, word for word, as the reference.

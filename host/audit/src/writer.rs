@@ -13,13 +13,16 @@ use ringfence_core::{Clock, Entropy};
 use ringfence_keys::{Purpose, SigningKey};
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Batch, Counts};
-use crate::envelope::{Envelope, canonical_body, commitment, cut, fit_details, genesis, hex, link};
+use crate::body::{body_of, status_of};
+use crate::envelope::{Envelope, canonical_body, commitment, cut, genesis, hex, link};
+use crate::feed::{Committed, Publisher};
+use crate::shelf::{Leaves, Shelf, ShelfError};
+use crate::tiles::Edge;
 use crate::tree::{Frontier, Hash, leaf_hash};
-use crate::{AuditError, Event, Outcome, Receipt, codes};
+use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 
 /// LIMIT: longest wait for an entry to become durable.
 pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -31,8 +34,6 @@ const GROUP_COUNT_MAX: usize = 256;
 const OPEN_INTENTS_COUNT_MAX: usize = 4_096;
 /// Entries checked against the stored head whenever the state is read.
 const TAIL_COUNT: u64 = 32;
-/// LIMIT: longest resource or failure code kept in a body, in bytes.
-const WORD_BYTES_MAX: usize = 512;
 /// LIMIT: longest code kept in an envelope, in bytes.
 const CODE_BYTES_MAX: usize = 96;
 /// Who writes the entries that nobody asked for.
@@ -45,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) signing: SigningKey,
     /// Whether the last write of any log succeeded.
     pub(crate) writable: AtomicBool,
+    /// Whether nothing may be written because a second place does not have what it must.
+    pub(crate) stopped: AtomicBool,
+    /// Tells those who read along.
+    pub(crate) feed: Publisher,
 }
 
 /// What an entry is in the life of an act.
@@ -71,6 +76,8 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, AuditError>>;
 pub(crate) enum Command {
     Append(Box<Draft>, Answer<Receipt>),
     State(Answer<State>),
+    /// The state with the edge of its tiles, to make proofs from.
+    Edge(Answer<(State, Edge)>),
     Flush(Answer<()>),
 }
 
@@ -109,6 +116,9 @@ pub(crate) fn entry_key(seq: u64) -> Key {
     Key::new(["audit"]).number(seq)
 }
 
+/// Where the tiles of a log lie.
+pub(crate) const TILES: &str = "audit-tile";
+
 /// Key of the head.
 pub(crate) fn head_key() -> Key {
     Key::new(["audit-head"])
@@ -116,6 +126,7 @@ pub(crate) fn head_key() -> Key {
 
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
+    log: Log,
     pub(crate) store: TenantStore,
     pub(crate) origin: String,
     pub(crate) batch: Arc<Batch>,
@@ -124,11 +135,36 @@ pub(crate) struct Writer {
     recovered: bool,
     /// A batch that could not be written yet.
     pending: Option<Counts>,
+    /// The tiles' edge at `state`; read when it is first needed.
+    edge: Option<Edge>,
+    shelf: Shelf,
+}
+
+/// Entries that are written together, on the state that they make.
+struct Group {
+    state: State,
+    edge: Edge,
+    ops: Vec<Op>,
+    /// For those who read along.
+    told: Vec<Committed>,
+}
+
+/// The leaves of a log's tree, from its entries.
+struct LogLeaves<'a>(&'a TenantStore);
+
+impl Leaves for LogLeaves<'_> {
+    async fn leaf(&self, index: u64) -> Result<Hash, ShelfError> {
+        let record = self.0.get(&entry_key(index)).await?.ok_or(ShelfError::Missing)?;
+        let stored: StoredEntry = record.json()?;
+        Ok(leaf_hash(stored.envelope.as_bytes()))
+    }
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, store: TenantStore, origin: String, batch: Arc<Batch>) -> Self {
-        Self { shared, store, origin, batch, state: None, recovered: false, pending: None }
+    /// The writer of `log`, whose entries lie in `store`.
+    pub(crate) fn new(shared: Arc<Shared>, log: Log, store: TenantStore, origin: String, batch: Arc<Batch>) -> Self {
+        let shelf = Shelf::new(store.clone(), TILES);
+        Self { shared, log, store, origin, batch, state: None, recovered: false, pending: None, edge: None, shelf }
     }
 
     /// Serves until everyone who could ask is gone.
@@ -163,6 +199,7 @@ impl Writer {
         for other in others {
             match other {
                 Command::State(answer) => drop(answer.send(self.state().await.cloned())),
+                Command::Edge(answer) => drop(answer.send(self.group().await.map(|group| (group.state, group.edge)))),
                 Command::Flush(answer) => {
                     self.write_batch().await;
                     let written = if self.pending.is_none() { Ok(()) } else { Err(AuditError::Unavailable) };
@@ -174,31 +211,50 @@ impl Writer {
     }
 
     /// Writes a group; everyone in it is answered, with a receipt only when the whole group is durable.
-    async fn append(&mut self, group: Vec<(Draft, Answer<Receipt>)>) {
-        let mut state = match self.state().await {
-            Ok(state) => state.clone(),
-            Err(error) => return group.into_iter().for_each(|(_, answer)| drop(answer.send(Err(error.clone())))),
+    async fn append(&mut self, drafts: Vec<(Draft, Answer<Receipt>)>) {
+        let mut group = match self.group().await {
+            Ok(group) => group,
+            Err(error) => return drafts.into_iter().for_each(|(_, answer)| drop(answer.send(Err(error.clone())))),
         };
-        let (mut ops, mut written) = (Vec::new(), Vec::new());
-        for (draft, answer) in group {
-            match self.entry(&mut state, draft) {
-                Ok((receipt, op)) => {
-                    ops.extend(op);
-                    written.push((receipt, answer));
-                }
+        let mut written = Vec::new();
+        for (draft, answer) in drafts {
+            match self.entry(&mut group, draft) {
+                Ok(receipt) => written.push((receipt, answer)),
                 Err(error) => drop(answer.send(Err(error))),
             }
         }
-        let result = self.commit(state, ops).await;
+        let result = self.commit(group).await;
         for (receipt, answer) in written {
             // Who stopped waiting has had no answer, and so has done nothing.
             drop(answer.send(result.clone().map(|()| receipt)));
         }
     }
 
-    async fn commit(&mut self, mut state: State, mut ops: Vec<Op>) -> Result<(), AuditError> {
+    /// An empty group on the present state.
+    async fn group(&mut self) -> Result<Group, AuditError> {
+        let state = self.state().await?.clone();
+        let edge = self.edge(&state).await?;
+        Ok(Group { state, edge, ops: Vec::new(), told: Vec::new() })
+    }
+
+    async fn edge(&mut self, state: &State) -> Result<Edge, AuditError> {
+        if let Some(edge) = self.edge.as_ref().filter(|edge| edge.size() == state.frontier.size()) {
+            return Ok(edge.clone());
+        }
+        let size = state.frontier.size();
+        let edge =
+            self.shelf.edge(size, &LogLeaves(&self.store)).await.map_err(|error| untiled(&self.origin, &error))?;
+        self.edge = Some(edge.clone());
+        Ok(edge)
+    }
+
+    async fn commit(&mut self, group: Group) -> Result<(), AuditError> {
+        let Group { mut state, edge, mut ops, told } = group;
         if ops.is_empty() {
             return Ok(());
+        }
+        if self.shared.stopped.load(Ordering::Relaxed) {
+            return Err(AuditError::Unavailable);
         }
         let head = serde_json::to_vec(&state.stored()).map_err(|_| AuditError::Unrepresentable)?;
         ops.push(Op::Put { key: head_key(), value: head });
@@ -207,12 +263,13 @@ impl Writer {
             None => Precondition::Absent(head_key()),
         };
         // Until the store has said yes, what it holds is not known: the next command reads it back.
-        self.state = None;
+        (self.state, self.edge) = (None, None);
         match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(ops, vec![expected])).await {
             Ok(Ok(commit)) => {
                 self.shared.writable.store(true, Ordering::Relaxed);
                 state.revision = Some(commit.revision);
-                self.state = Some(state);
+                (self.state, self.edge) = (Some(state), Some(edge));
+                told.into_iter().for_each(|committed| self.shared.feed.tell(committed));
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -229,19 +286,21 @@ impl Writer {
         }
     }
 
-    /// Builds the next entry on `state`; no operation when the entry is not needed any more.
-    fn entry(&self, state: &mut State, draft: Draft) -> Result<(Receipt, Option<Op>), AuditError> {
+    /// Adds an entry to a group; no operation when the entry is not needed any more.
+    fn entry(&self, group: &mut Group, draft: Draft) -> Result<Receipt, AuditError> {
+        let state = &mut group.state;
         let seq = state.frontier.size();
         let receipt = Receipt { log: self.origin.clone(), seq };
         match draft.phase {
-            Phase::Unknown(intent) if !state.open.contains(&intent) => return Ok((receipt, None)),
+            Phase::Unknown(intent) if !state.open.contains(&intent) => return Ok(receipt),
             Phase::Intent if state.open.len() >= OPEN_INTENTS_COUNT_MAX => return Err(AuditError::Unavailable),
             _ => {}
         }
         let now = self.shared.clock.now().as_millisecond();
         let label = self.store.label().to_owned();
         let (status, action_id) = status_of(&draft);
-        let body = canonical_body(&body_of(&draft, seq, now, &label, now < state.time))?;
+        let event = body_of(&draft, seq, now, &label, now < state.time);
+        let body = canonical_body(&event)?;
         let mut salt = [0_u8; 32];
         self.shared.entropy.fill(&mut salt);
         let mac = |kind: &str, value: &str| {
@@ -264,8 +323,9 @@ impl Writer {
             code: cut(draft.event.code, CODE_BYTES_MAX),
         }
         .canonical()?;
+        let leaf = leaf_hash(envelope.as_bytes());
         state.chain_head = link(&envelope);
-        state.frontier.push(leaf_hash(envelope.as_bytes()));
+        state.frontier.push(leaf);
         state.time = state.time.max(now);
         match draft.phase {
             Phase::Single => {}
@@ -273,8 +333,13 @@ impl Writer {
             Phase::Outcome(intent) | Phase::Unknown(intent) => drop(state.open.remove(&intent)),
         }
         let stored = StoredEntry { envelope, body, salt: hex(&salt) };
-        let value = serde_json::to_vec(&stored).map_err(|_| AuditError::Unrepresentable)?;
-        Ok((receipt, Some(Op::Put { key: entry_key(seq), value })))
+        group.ops.push(Op::put_json(entry_key(seq), &stored).map_err(|_| AuditError::Unrepresentable)?);
+        group.ops.extend(self.shelf.ops(group.edge.push(leaf)));
+        if self.shared.feed.is_read() {
+            let (code, log) = (draft.event.code, self.log.clone());
+            group.told.push(Committed { log, seq, time_ms: now, code, class_uid: codes::class_of(code), event });
+        }
+        Ok(receipt)
     }
 
     /// The state, read from the store when it is not known.
@@ -289,20 +354,17 @@ impl Writer {
 
     /// Closes the intents that an earlier run of the host left open.
     async fn recover(&mut self) -> Result<(), AuditError> {
-        let Some(mut state) = self.state.clone().filter(|_| !self.recovered) else { return Ok(()) };
-        let mut ops = Vec::new();
-        for intent in state.open.clone() {
-            let (_, op) = self.entry(&mut state, unknown(intent, &self.origin))?;
-            ops.extend(op);
+        let Some(state) = self.state.clone().filter(|_| !self.recovered) else { return Ok(()) };
+        if !state.open.is_empty() {
+            let open = state.open.clone();
+            tracing::warn!(log = %self.origin, count = open.len(), "acts of an earlier run have no known outcome");
+            let edge = self.edge(&state).await?;
+            let mut group = Group { state, edge, ops: Vec::new(), told: Vec::new() };
+            for intent in open {
+                self.entry(&mut group, unknown(intent, &self.origin))?;
+            }
+            self.commit(group).await?;
         }
-        self.commit_recovery(state, ops).await
-    }
-
-    async fn commit_recovery(&mut self, state: State, ops: Vec<Op>) -> Result<(), AuditError> {
-        if !ops.is_empty() {
-            tracing::warn!(log = %self.origin, count = ops.len(), "acts of an earlier run have no known outcome");
-        }
-        self.commit(state, ops).await?;
         self.recovered = true;
         Ok(())
     }
@@ -402,69 +464,20 @@ pub(crate) fn unavailable(origin: &str, error: &StoreError) -> AuditError {
     }
 }
 
+/// What is wrong with a log's tiles, in the log's words.
+pub(crate) fn untiled(origin: &str, error: &ShelfError) -> AuditError {
+    match error {
+        ShelfError::Store(error) => unavailable(origin, error),
+        ShelfError::Missing => {
+            AuditError::Broken { log: origin.to_owned(), seq: 0, what: "a tile of its tree is missing" }
+        }
+    }
+}
+
 /// The host as an actor.
 pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
     #[expect(clippy::expect_used, reason = "a constant word that a test parses")]
     HOST_ACTOR.parse().expect("a principal")
-}
-
-fn status_of(draft: &Draft) -> (&'static str, u8) {
-    match (draft.phase, &draft.outcome) {
-        (Phase::Intent, _) => ("Intended", 1),
-        (Phase::Unknown(_), _) => ("Unknown", 1),
-        (_, Outcome::Success) => ("Success", 1),
-        (_, Outcome::Failure(_)) => ("Failure", 1),
-        (_, Outcome::Denied) => ("Failure", 2),
-    }
-}
-
-/// The full event as OCSF JSON; what OCSF has no field for is under `unmapped`.
-fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: bool) -> Value {
-    let event = &draft.event;
-    let (status, action_id) = status_of(draft);
-    let (class, activity) = (codes::class_of(event.code), codes::activity_of(event.code));
-    let (details, trimmed) = fit_details(event.details.clone());
-    let mut unmapped = json!({"code": event.code, "details": details});
-    let mut note = |name: &str, value: Value| {
-        if let Some(members) = unmapped.as_object_mut() {
-            members.insert(name.to_owned(), value);
-        }
-    };
-    if trimmed {
-        note("trimmed", Value::Bool(true));
-    }
-    if stepped {
-        note("clock_stepped", Value::Bool(true));
-    }
-    if let Phase::Outcome(intent) | Phase::Unknown(intent) = draft.phase {
-        note("intent", json!(intent));
-    }
-    if let (Phase::Single | Phase::Outcome(_), Outcome::Failure(code)) = (draft.phase, &draft.outcome) {
-        note("failure", Value::String(cut(code, WORD_BYTES_MAX)));
-    }
-    if let Some(decision) = &event.decision {
-        note("decision", Value::String(decision.to_string()));
-    }
-    let mut body = json!({
-        "metadata": {"version": "1.8.0", "sequence": seq, "tenant_uid": tenant},
-        "time": now,
-        "class_uid": class,
-        "activity_id": activity,
-        "type_uid": u64::from(class) * 100 + u64::from(activity),
-        "status": status,
-        "action_id": action_id,
-        "actor": {"user": {"uid": event.actor}},
-        "api": {"operation": event.action},
-        "resources": [{"uid": cut(&event.resource, WORD_BYTES_MAX)}],
-        "unmapped": unmapped,
-    });
-    if let (Some(request), Some(metadata)) = (&event.request, body.get_mut("metadata").and_then(Value::as_object_mut)) {
-        metadata.insert("correlation_uid".to_owned(), Value::String(request.to_string()));
-    }
-    if let (Some(ip), Some(members)) = (event.source_ip, body.as_object_mut()) {
-        members.insert("src_endpoint".to_owned(), json!({"ip": ip.to_string()}));
-    }
-    body
 }
 
 // === impl State ===

@@ -7,77 +7,17 @@
     reason = "a failed test is a panic with a place"
 )]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+mod world;
+
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use ringfence_audit::verify::verify;
-use ringfence_audit::{Audit, AuditError, Entry, Event, InvocationSummary, Log, Outcome, codes};
-use ringfence_core::{Clock, Entropy, InvocationId, PrincipalId, TenantId, Usage};
-use ringfence_keys::{RootKey, RootKeyUri};
-use ringfence_store::{Key, Op, Store, TenantStore, Tenants};
+use ringfence_audit::{Audit, AuditError, Entry, FEED_COUNT_MAX, InvocationSummary, Log, Outcome, Told, codes};
+use ringfence_core::{InvocationId, TenantId, Usage};
+use ringfence_store::{Key, Op};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-
-struct TestClock(AtomicI64);
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.0.fetch_add(1, Ordering::Relaxed)).unwrap()
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
-struct TestEntropy(AtomicU64);
-impl Entropy for TestEntropy {
-    fn fill(&self, into: &mut [u8]) {
-        for chunk in into.chunks_mut(32) {
-            let block = Sha256::digest(self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-            chunk.copy_from_slice(&block[..chunk.len()]);
-        }
-    }
-}
-
-struct World {
-    store: Store,
-    tenants: Tenants,
-    clock: Arc<TestClock>,
-    entropy: Arc<TestEntropy>,
-}
-
-impl World {
-    async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (clock, entropy) =
-            (Arc::new(TestClock(AtomicI64::new(1_790_000_000_000))), Arc::new(TestEntropy(AtomicU64::new(1))));
-        let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
-        let store = Store::memory();
-        let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
-        Self { store, tenants, clock, entropy }
-    }
-    async fn open(&self) -> Audit {
-        self.try_open().await.unwrap()
-    }
-    async fn try_open(&self) -> Result<Audit, AuditError> {
-        Audit::open(self.tenants.clone(), self.clock.clone(), self.entropy.clone(), "host.example".to_owned()).await
-    }
-    async fn tenant(&self, name: &str) -> TenantStore {
-        let id: TenantId = name.parse().unwrap();
-        self.tenants.create(&id, name).await.unwrap();
-        self.tenants.open_tenant(&id).unwrap()
-    }
-}
-
-fn event(code: &'static str, details: Value) -> Event {
-    let actor: PrincipalId = "acme/canary-ada".parse().unwrap();
-    Event { details, ..Event::new(code, "push-version", actor, "tenant/acme/plugin/canary-visits") }
-}
-
-fn pushed() -> Event {
-    event(codes::VERSION_PUSHED, json!({"version": "0.1.0"}))
-}
+use world::{World, event, pushed};
 
 async fn all(audit: &Audit, log: &Log) -> Vec<Entry> {
     audit.list(log, 0, 1_000).await.unwrap()
@@ -377,4 +317,42 @@ async fn tenants_logs_are_apart_and_end_with_the_tenant() {
     audit.forget(&store).await;
     assert_eq!(audit.record(&log, pushed()).await, Err(AuditError::Gone));
     assert_eq!(check(&audit, &other).await, 1);
+}
+
+#[tokio::test]
+async fn who_reads_along_is_told_every_entry_in_the_order_of_its_log() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    audit.record(&log, pushed()).await.unwrap();
+    let mut feed = audit.feed();
+    let intent = audit.intent(&log, pushed()).await.unwrap();
+    intent.outcome(Outcome::Failure("disk-full".to_owned()), Value::Null).await.unwrap();
+    for (seq, status) in [(1, "Intended"), (2, "Failure")] {
+        let Some(Told::Committed(told)) = feed.next().await else { panic!("an entry") };
+        assert_eq!((told.seq, told.code, told.class_uid), (seq, codes::VERSION_PUSHED, 6002));
+        assert_eq!(told.event["status"], status);
+        assert_eq!(Some(&told.event), all(&audit, &told.log).await[seq as usize].body.as_ref());
+    }
+    assert_eq!(feed.backlog_count(), 0);
+}
+
+#[tokio::test]
+async fn who_reads_too_slowly_is_told_how_much_is_missing_and_nobody_waits_for_him() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    let mut feed = audit.feed();
+    let over = 100;
+    let recording = (0..FEED_COUNT_MAX + over).map(|_| {
+        let (audit, log) = (audit.clone(), log.clone());
+        tokio::spawn(async move { audit.record(&log, pushed()).await })
+    });
+    for recorded in recording.collect::<Vec<_>>() {
+        recorded.await.unwrap().unwrap();
+    }
+    let Some(Told::Missed { count }) = feed.next().await else { panic!("a gap") };
+    assert_eq!(count, over as u64);
+    let Some(Told::Committed(told)) = feed.next().await else { panic!("an entry") };
+    assert_eq!(told.seq, over as u64);
 }

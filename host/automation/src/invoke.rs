@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use ringfence_audit::{Audit, InvocationFailure, Log, Recorder, Told, codes, decisions};
+use ringfence_audit::{Audit, InvocationFailure, Log, Recorder, InvocationFacts, codes, decisions};
 use ringfence_capabilities::{Binding, LiveGrants, Opening, Verdict, Witness};
 use ringfence_core::proof::act;
 use ringfence_core::{
@@ -283,8 +283,8 @@ impl Automation {
         Ok(())
     }
 
-    fn told(&self, seen: &Seen, call: &Call, route: &Route, version: &VersionRef) -> Told {
-        Told {
+    fn told(&self, seen: &Seen, call: &Call, route: &Route, version: &VersionRef) -> InvocationFacts {
+        InvocationFacts {
             store: route.store.clone(),
             invocation: seen.invocation.clone(),
             plugin: route.plugin.clone(),
@@ -347,7 +347,7 @@ fn failed_as(error: &CallError) -> u16 {
 /// Swears to what the guest opens of personal data.
 struct Sworn {
     audit: Audit,
-    told: Told,
+    told: InvocationFacts,
 }
 
 impl Witness for Sworn {

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringfence_audit::{Event, InvocationFailure, Log, Recorder, Told, codes, decisions};
+use ringfence_audit::{Event, InvocationFailure, Log, Recorder, InvocationFacts, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Blame, DecisionId, InvocationId, Principal, PrincipalId, Usage};
 use ringfence_engine::{Finished, Meter, Outcome, RunError};
@@ -203,9 +203,9 @@ impl Gateway {
         Recorder::new(parts.audit.clone(), parts.metering.clone(), parts.clock.clone())
     }
 
-    fn told(&self, seen: &Seen, version: &VersionRef) -> Option<Told> {
+    fn told(&self, seen: &Seen, version: &VersionRef) -> Option<InvocationFacts> {
         let route = seen.route.as_ref()?;
-        Some(Told {
+        Some(InvocationFacts {
             store: route.store.clone(),
             invocation: seen.invocation.clone(),
             plugin: route.plugin.clone(),

@@ -253,7 +253,7 @@ pub(crate) enum Class {
 pub(crate) fn class(key: &Key) -> Class {
     let Some(Segment::Name(first)) = key.segments().first() else { return Class::Apart };
     match first.as_str() {
-        "audit" | "audit-head" | "usage" | "usage-closed" | "receipt" | "receipt-head" | "invocation" | "decision" => {
+        "audit" | "audit-head" | "audit-tile" | "audit-cover" | "usage" | "usage-closed" | "receipt" | "receipt-head" | "invocation" | "decision" => {
             Class::History
         }
         "log" => Class::Logs,

@@ -1,0 +1,71 @@
+//! The body of an entry: the full event in the words of OCSF 1.8.
+//!
+//! Pure. What OCSF has no field for stands under `unmapped`. Must never hold what the event was not given.
+
+use serde_json::{Value, json};
+
+use crate::envelope::{cut, fit_details};
+use crate::writer::{Draft, Phase};
+use crate::{Outcome, codes};
+
+/// LIMIT: longest resource or failure code kept in a body, in bytes.
+const WORD_BYTES_MAX: usize = 512;
+
+pub(crate) fn status_of(draft: &Draft) -> (&'static str, u8) {
+    match (draft.phase, &draft.outcome) {
+        (Phase::Intent, _) => ("Intended", 1),
+        (Phase::Unknown(_), _) => ("Unknown", 1),
+        (_, Outcome::Success) => ("Success", 1),
+        (_, Outcome::Failure(_)) => ("Failure", 1),
+        (_, Outcome::Denied) => ("Failure", 2),
+    }
+}
+
+/// The full event as OCSF JSON; what OCSF has no field for is under `unmapped`.
+pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: bool) -> Value {
+    let event = &draft.event;
+    let (status, action_id) = status_of(draft);
+    let (class, activity) = (codes::class_of(event.code), codes::activity_of(event.code));
+    let (details, trimmed) = fit_details(event.details.clone());
+    let mut unmapped = json!({"code": event.code, "details": details});
+    let mut note = |name: &str, value: Value| {
+        if let Some(members) = unmapped.as_object_mut() {
+            members.insert(name.to_owned(), value);
+        }
+    };
+    if trimmed {
+        note("trimmed", Value::Bool(true));
+    }
+    if stepped {
+        note("clock_stepped", Value::Bool(true));
+    }
+    if let Phase::Outcome(intent) | Phase::Unknown(intent) = draft.phase {
+        note("intent", json!(intent));
+    }
+    if let (Phase::Single | Phase::Outcome(_), Outcome::Failure(code)) = (draft.phase, &draft.outcome) {
+        note("failure", Value::String(cut(code, WORD_BYTES_MAX)));
+    }
+    if let Some(decision) = &event.decision {
+        note("decision", Value::String(decision.to_string()));
+    }
+    let mut body = json!({
+        "metadata": {"version": "1.8.0", "sequence": seq, "tenant_uid": tenant},
+        "time": now,
+        "class_uid": class,
+        "activity_id": activity,
+        "type_uid": u64::from(class) * 100 + u64::from(activity),
+        "status": status,
+        "action_id": action_id,
+        "actor": {"user": {"uid": event.actor}},
+        "api": {"operation": event.action},
+        "resources": [{"uid": cut(&event.resource, WORD_BYTES_MAX)}],
+        "unmapped": unmapped,
+    });
+    if let (Some(request), Some(metadata)) = (&event.request, body.get_mut("metadata").and_then(Value::as_object_mut)) {
+        metadata.insert("correlation_uid".to_owned(), Value::String(request.to_string()));
+    }
+    if let (Some(ip), Some(members)) = (event.source_ip, body.as_object_mut()) {
+        members.insert("src_endpoint".to_owned(), json!({"ip": ip.to_string()}));
+    }
+    body
+}

@@ -1,0 +1,331 @@
+//! A part of a log as an archive that says itself how to check it, and the check: offline, with the log's key alone.
+//!
+//! The archive is a tar file: `entries.jsonl` (one entry a line), `entries.csv` when asked for, `checkpoint`, `vkey`, the
+//! proofs of the first and the last entry, `VERIFY.md`, `manifest.json` with the digest of every file, and
+//! `manifest.note`, which is the manifest's digest signed by the log's key. A run without a filter is complete between its
+//! ends: every entry points back to the one before, and the last is proven. A filtered one proves each entry alone, and says
+//! that it cannot show that none is left out. Pure: must never read the store or ask the host.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::Entry;
+use crate::envelope::{Envelope, canonical_body, commitment, hex, link};
+use crate::note::{SignedHead, Verifier};
+use crate::proof::InclusionProof;
+use crate::table::to_csv;
+use crate::tree::{Hash, leaf_hash, verify_inclusion};
+use crate::verify::{Fault, verify};
+
+/// LIMIT: largest archive read, in bytes.
+pub const ARCHIVE_BYTES_MAX: u64 = 1 << 30;
+/// LIMIT: files of an archive.
+const FILES_COUNT_MAX: usize = 16;
+/// LIMIT: longest signed manifest digest, in bytes.
+const NOTE_BYTES_MAX: usize = 4 << 10;
+const NOTE_HEADER: &str = "ringfence-export/v1";
+const MANIFEST: &str = "manifest.json";
+const MANIFEST_NOTE: &str = "manifest.note";
+const ENTRIES: &str = "entries.jsonl";
+const CSV: &str = "entries.csv";
+const VERIFY: &str = include_str!("verify.md");
+
+/// One entry of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its place in the log.
+    pub seq: u64,
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// Its audit path to the checkpoint, hex, in an export that leaves entries out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
+}
+
+/// Whether entries between the first and the last may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coverage {
+    /// None is.
+    Complete,
+    /// Only those that fit a question are there.
+    Filtered,
+}
+
+/// What an archive says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Format version, 1.
+    pub v: u8,
+    /// The log.
+    pub origin: String,
+    /// When it was made, milliseconds since 1970 UTC.
+    pub created_ms: i64,
+    /// Whether entries are left out between the ends.
+    pub coverage: Coverage,
+    /// What was asked for.
+    pub query: Value,
+    /// Place of the first entry; none of an empty export.
+    pub first_seq: Option<u64>,
+    /// Place of the last.
+    pub last_seq: Option<u64>,
+    /// Entries.
+    pub entries_count: u64,
+    /// What was taken out of bodies.
+    pub redacted: Vec<String>,
+    /// SHA-256 of each file, hex.
+    pub files: BTreeMap<String, String>,
+}
+
+/// What goes into an archive.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// The log.
+    pub origin: String,
+    /// Its verifier key.
+    pub vkey: String,
+    /// Its signed head, which all proofs lead to.
+    pub checkpoint: String,
+    /// When, milliseconds since 1970 UTC.
+    pub created_ms: i64,
+    /// Whether entries are left out.
+    pub coverage: Coverage,
+    /// What was asked for.
+    pub query: Value,
+    /// What was taken out of bodies.
+    pub redacted: Vec<String>,
+    /// The entries in order.
+    pub rows: Vec<Row>,
+    /// Proofs of the first and the last entry.
+    pub ends: Vec<InclusionProof>,
+    /// Whether a table for spreadsheets goes in.
+    pub csv: Option<Table>,
+}
+
+/// A table for spreadsheets, of the fixed columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table;
+
+/// An archive that stood every check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// What it says.
+    pub manifest: Manifest,
+    /// The head that its proofs lead to.
+    pub head: SignedHead,
+    /// Whether it is the whole log up to that head.
+    pub whole: bool,
+    /// Entries whose body was withheld or redacted, so that only the commitment is covered.
+    pub bodies_withheld: u64,
+}
+
+/// Why an archive is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExportError {
+    /// It is no archive of a log, or one that is too large.
+    #[error("this is not an export of an audit log: {0}")]
+    NotAnExport(String),
+    /// A file is not the one that was exported.
+    #[error("`{0}` in the export was altered, added or removed")]
+    FileAltered(String),
+    /// The manifest is not signed by the log's key.
+    #[error("the export is not signed by this log's key")]
+    BadSignature,
+    /// The archive cannot be made.
+    #[error("the export cannot be made: {0}")]
+    Unwritable(String),
+    /// The entries are not those that were signed for.
+    #[error(transparent)]
+    Entries(#[from] Fault),
+}
+
+/// Makes the archive; `sign` makes a note of a text with the log's key.
+pub fn archive(content: &Content, sign: impl FnOnce(&str) -> String) -> Result<Vec<u8>, ExportError> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for row in &content.rows {
+        serde_json::to_writer(&mut lines, row).map_err(|error| ExportError::Unwritable(error.to_string()))?;
+        lines.push(b'\n');
+    }
+    if content.csv.is_some() {
+        files.insert(CSV.to_owned(), to_csv(&content.rows).map_err(ExportError::Unwritable)?);
+    }
+    files.insert(ENTRIES.to_owned(), lines);
+    files.insert("checkpoint".to_owned(), content.checkpoint.clone().into_bytes());
+    files.insert("vkey".to_owned(), format!("{}\n", content.vkey).into_bytes());
+    files.insert("VERIFY.md".to_owned(), VERIFY.as_bytes().to_vec());
+    for proof in &content.ends {
+        files.insert(format!("proof-{}.tlog-proof", proof.index), proof.to_string().into_bytes());
+    }
+    let manifest = Manifest {
+        v: 1,
+        origin: content.origin.clone(),
+        created_ms: content.created_ms,
+        coverage: content.coverage,
+        query: content.query.clone(),
+        first_seq: content.rows.first().map(|row| row.seq),
+        last_seq: content.rows.last().map(|row| row.seq),
+        entries_count: content.rows.len() as u64,
+        redacted: content.redacted.clone(),
+        files: files.iter().map(|(name, bytes)| (name.clone(), digest(bytes))).collect(),
+    };
+    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| ExportError::Unwritable(error.to_string()))?;
+    files.insert(MANIFEST_NOTE.to_owned(), sign(&note_text(&content.origin, &text)).into_bytes());
+    files.insert(MANIFEST.to_owned(), text);
+    pack(&files, content.created_ms).map_err(|error| ExportError::Unwritable(error.to_string()))
+}
+
+/// Checks an archive against the log's verifier key as once learnt, and against an older checkpoint of the log that was
+/// kept. Without a key the one in the archive is taken, which shows that the archive fits together and not who made it.
+pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&str>) -> Result<Checked, ExportError> {
+    let files = unpack(archive)?;
+    let text = |name: &str| -> Result<&str, ExportError> {
+        let bytes = files.get(name).ok_or_else(|| ExportError::NotAnExport(format!("`{name}` is missing")))?;
+        std::str::from_utf8(bytes).map_err(|_| ExportError::FileAltered(name.to_owned()))
+    };
+    let manifest: Manifest = serde_json::from_str(text(MANIFEST)?)
+        .map_err(|_| ExportError::NotAnExport(format!("`{MANIFEST}` cannot be read")))?;
+    let vkey = vkey.map_or_else(|| text("vkey"), Ok)?;
+    let verifier = Verifier::parse(vkey).filter(|verifier| verifier.name() == manifest.origin);
+    let verifier = verifier.ok_or(ExportError::BadSignature)?;
+    let signed = verifier.open_text(text(MANIFEST_NOTE)?, NOTE_BYTES_MAX).ok_or(ExportError::BadSignature)?;
+    if signed != note_text(&manifest.origin, text(MANIFEST)?.as_bytes()) {
+        return Err(ExportError::FileAltered(MANIFEST.to_owned()));
+    }
+    for (name, bytes) in files.iter().filter(|(name, _)| *name != MANIFEST && *name != MANIFEST_NOTE) {
+        if manifest.files.get(name) != Some(&digest(bytes)) {
+            return Err(ExportError::FileAltered(name.clone()));
+        }
+    }
+    if let Some(name) = manifest.files.keys().find(|name| !files.contains_key(*name)) {
+        return Err(ExportError::FileAltered(name.clone()));
+    }
+    let rows = rows(text(ENTRIES)?)?;
+    let head = verifier.open(text("checkpoint")?).ok_or(Fault::BadSignature)?;
+    if let Some(table) = files.get(CSV)
+        && to_csv(&rows).map_err(ExportError::NotAnExport)? != *table
+    {
+        return Err(ExportError::FileAltered(CSV.to_owned()));
+    }
+    let whole = manifest.coverage == Coverage::Complete
+        && rows.len() as u64 == head.size
+        && rows.first().is_none_or(|row| row.seq == 0);
+    let bodies_withheld = if whole {
+        let entries = rows.into_iter().map(|row| row.entry);
+        verify(&manifest.origin, vkey, entries, text("checkpoint")?, previous)?.bodies_withheld
+    } else {
+        check_part(&manifest, &rows, &head, &files)?
+    };
+    Ok(Checked { manifest, head, whole, bodies_withheld })
+}
+
+/// Checks a part of a log. Bodies that are withheld are counted.
+fn check_part(
+    manifest: &Manifest,
+    rows: &[Row],
+    head: &SignedHead,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> Result<u64, ExportError> {
+    let ends = [manifest.first_seq, manifest.last_seq] == [rows.first(), rows.last()].map(|row| row.map(|row| row.seq));
+    if !ends || manifest.entries_count != rows.len() as u64 {
+        return Err(ExportError::FileAltered(ENTRIES.to_owned()));
+    }
+    let (mut withheld, mut before): (u64, Option<(u64, Hash)>) = (0, None);
+    for row in rows {
+        let seq = row.seq;
+        let envelope: Envelope = serde_json::from_str(&row.entry.envelope).map_err(|_| Fault::Altered { seq })?;
+        if envelope.seq != seq {
+            return Err(Fault::Altered { seq }.into());
+        }
+        match (manifest.coverage, before) {
+            (Coverage::Complete, Some((last, _))) if seq != last + 1 => {
+                return Err(Fault::Missing { seq: last + 1 }.into());
+            }
+            (Coverage::Complete, Some((_, link))) if envelope.prev != hex(&link) => {
+                return Err(Fault::Altered { seq }.into());
+            }
+            (Coverage::Filtered, Some((last, _))) if seq <= last => return Err(Fault::Reordered { seq }.into()),
+            (Coverage::Filtered, _) => check_path(row, head)?,
+            _ => {}
+        }
+        withheld += check_body(row, &envelope)?;
+        before = Some((seq, link(&row.entry.envelope)));
+    }
+    let mut proven = rows.first().into_iter().chain(rows.last());
+    proven.try_for_each(|row| {
+        let proof =
+            files.get(&format!("proof-{}.tlog-proof", row.seq)).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let proof = proof.and_then(InclusionProof::parse).ok_or(Fault::Altered { seq: row.seq })?;
+        let leaf = leaf_hash(row.entry.envelope.as_bytes());
+        let holds = proof.index == row.seq && verify_inclusion(row.seq, head.size, &leaf, &proof.path, &head.root);
+        if holds { Ok(withheld) } else { Err(ExportError::from(Fault::Altered { seq: row.seq })) }.map(drop)
+    })?;
+    Ok(withheld)
+}
+
+fn check_path(row: &Row, head: &SignedHead) -> Result<(), ExportError> {
+    let hashes = row.path.iter().map(|text| HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok());
+    let path: Option<Vec<Hash>> = hashes.collect();
+    let leaf = leaf_hash(row.entry.envelope.as_bytes());
+    let holds = path.is_some_and(|path| verify_inclusion(row.seq, head.size, &leaf, &path, &head.root));
+    if holds { Ok(()) } else { Err(Fault::Altered { seq: row.seq }.into()) }
+}
+
+/// 1 for a body that is withheld, 0 for one that is what the envelope commits to.
+fn check_body(row: &Row, envelope: &Envelope) -> Result<u64, ExportError> {
+    let (Some(body), false) = (&row.entry.body, row.entry.salt.is_empty()) else { return Ok(1) };
+    let salt = HEXLOWER.decode(row.entry.salt.as_bytes()).ok();
+    let holds = match (salt, canonical_body(body)) {
+        (Some(salt), Ok(text)) => hex(&commitment(&salt, &text)) == envelope.body_sha256,
+        _ => false,
+    };
+    if holds { Ok(0) } else { Err(Fault::BodyAltered { seq: row.seq }.into()) }
+}
+
+fn rows(text: &str) -> Result<Vec<Row>, ExportError> {
+    let parsed = text.lines().map(serde_json::from_str::<Row>).collect::<Result<Vec<_>, _>>();
+    parsed.map_err(|_| ExportError::FileAltered(ENTRIES.to_owned()))
+}
+
+fn note_text(origin: &str, manifest: &[u8]) -> String {
+    format!("{NOTE_HEADER}\n{origin}\n{}\n", digest(manifest))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn pack(files: &BTreeMap<String, Vec<u8>>, created_ms: i64) -> std::io::Result<Vec<u8>> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(u64::try_from(created_ms / 1_000).unwrap_or(0));
+        builder.append_data(&mut header, name, bytes.as_slice())?;
+    }
+    builder.into_inner()
+}
+
+fn unpack(archive: impl std::io::Read) -> Result<BTreeMap<String, Vec<u8>>, ExportError> {
+    let broken = |error: std::io::Error| ExportError::NotAnExport(error.to_string());
+    let mut files = BTreeMap::new();
+    let mut archive = tar::Archive::new(archive.take(ARCHIVE_BYTES_MAX));
+    for file in archive.entries().map_err(broken)? {
+        let file = file.map_err(broken)?;
+        let name = file.path().map_err(broken)?.to_string_lossy().into_owned();
+        let mut bytes = Vec::new();
+        file.take(ARCHIVE_BYTES_MAX).read_to_end(&mut bytes).map_err(broken)?;
+        if files.len() >= FILES_COUNT_MAX || files.insert(name.clone(), bytes).is_some() {
+            return Err(ExportError::FileAltered(name));
+        }
+    }
+    Ok(files)
+}
