@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::Batch;
 use crate::envelope::hex;
+use crate::feed::{Feed, Publisher};
 use crate::note::{SignedHead, Verifier, checkpoint_text, seal_note};
 use crate::tree::leaf_hash;
 use crate::writer::{self, Command, Draft, Phase, QUEUE_COUNT_MAX, Shared, State, WRITE_TIME_MAX, Writer};
@@ -68,7 +69,8 @@ impl Audit {
         origin_host: String,
     ) -> Result<Self, AuditError> {
         let signing = signing_key(tenants.platform(), &*entropy).await?;
-        let shared = Arc::new(Shared { clock, entropy, signing, writable: AtomicBool::new(true) });
+        let shared =
+            Arc::new(Shared { clock, entropy, signing, writable: AtomicBool::new(true), feed: Publisher::default() });
         let runtime = tokio::runtime::Handle::current();
         let inner = Inner { shared, tenants, origin_host, runtime, writers: Mutex::new(HashMap::new()) };
         let audit = Self { inner: Arc::new(inner) };
@@ -122,6 +124,11 @@ impl Audit {
             result = result.and(flushed);
         }
         result
+    }
+
+    /// Every entry of every log from now on, each after it is durable; see [`Feed`] for what a slow reader misses.
+    pub fn feed(&self) -> Feed {
+        self.inner.shared.feed.feed()
     }
 
     /// Whether the last write of any log succeeded. A hint for refusing early: only an entry that was written is proof.
@@ -228,7 +235,8 @@ impl Audit {
         let (commands, receiver) = mpsc::channel(QUEUE_COUNT_MAX);
         let handle = Handle { commands, batch: Arc::new(Batch::default()) };
         writers.insert(store.uid(), handle.clone());
-        let writer = Writer::new(Arc::clone(&self.inner.shared), store, self.origin(log), Arc::clone(&handle.batch));
+        let (shared, batch) = (Arc::clone(&self.inner.shared), Arc::clone(&handle.batch));
+        let writer = Writer::new(shared, log.clone(), store, self.origin(log), batch);
         self.inner.runtime.spawn(writer.run(receiver));
         handle
     }

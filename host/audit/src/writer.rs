@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::batch::{Batch, Counts};
 use crate::envelope::{Envelope, canonical_body, commitment, cut, fit_details, genesis, hex, link};
+use crate::feed::{Committed, Publisher};
 use crate::tree::{Frontier, Hash, leaf_hash};
-use crate::{AuditError, Event, Outcome, Receipt, codes};
+use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 
 /// LIMIT: longest wait for an entry to become durable.
 pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) signing: SigningKey,
     /// Whether the last write of any log succeeded.
     pub(crate) writable: AtomicBool,
+    /// Tells those who read along.
+    pub(crate) feed: Publisher,
 }
 
 /// What an entry is in the life of an act.
@@ -116,6 +119,7 @@ pub(crate) fn head_key() -> Key {
 
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
+    log: Log,
     pub(crate) store: TenantStore,
     pub(crate) origin: String,
     pub(crate) batch: Arc<Batch>,
@@ -124,11 +128,14 @@ pub(crate) struct Writer {
     recovered: bool,
     /// A batch that could not be written yet.
     pending: Option<Counts>,
+    /// Entries of the batch that is being written, for those who read along.
+    told: Vec<Committed>,
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, store: TenantStore, origin: String, batch: Arc<Batch>) -> Self {
-        Self { shared, store, origin, batch, state: None, recovered: false, pending: None }
+    /// The writer of `log`, whose entries lie in `store`.
+    pub(crate) fn new(shared: Arc<Shared>, log: Log, store: TenantStore, origin: String, batch: Arc<Batch>) -> Self {
+        Self { shared, log, store, origin, batch, state: None, recovered: false, pending: None, told: Vec::new() }
     }
 
     /// Serves until everyone who could ask is gone.
@@ -197,6 +204,7 @@ impl Writer {
     }
 
     async fn commit(&mut self, mut state: State, mut ops: Vec<Op>) -> Result<(), AuditError> {
+        let told = std::mem::take(&mut self.told);
         if ops.is_empty() {
             return Ok(());
         }
@@ -213,6 +221,7 @@ impl Writer {
                 self.shared.writable.store(true, Ordering::Relaxed);
                 state.revision = Some(commit.revision);
                 self.state = Some(state);
+                told.into_iter().for_each(|committed| self.shared.feed.tell(committed));
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -230,7 +239,7 @@ impl Writer {
     }
 
     /// Builds the next entry on `state`; no operation when the entry is not needed any more.
-    fn entry(&self, state: &mut State, draft: Draft) -> Result<(Receipt, Option<Op>), AuditError> {
+    fn entry(&mut self, state: &mut State, draft: Draft) -> Result<(Receipt, Option<Op>), AuditError> {
         let seq = state.frontier.size();
         let receipt = Receipt { log: self.origin.clone(), seq };
         match draft.phase {
@@ -241,7 +250,8 @@ impl Writer {
         let now = self.shared.clock.now().as_millisecond();
         let label = self.store.label().to_owned();
         let (status, action_id) = status_of(&draft);
-        let body = canonical_body(&body_of(&draft, seq, now, &label, now < state.time))?;
+        let event = body_of(&draft, seq, now, &label, now < state.time);
+        let body = canonical_body(&event)?;
         let mut salt = [0_u8; 32];
         self.shared.entropy.fill(&mut salt);
         let mac = |kind: &str, value: &str| {
@@ -274,6 +284,10 @@ impl Writer {
         }
         let stored = StoredEntry { envelope, body, salt: hex(&salt) };
         let value = serde_json::to_vec(&stored).map_err(|_| AuditError::Unrepresentable)?;
+        if self.shared.feed.is_read() {
+            let (code, log) = (draft.event.code, self.log.clone());
+            self.told.push(Committed { log, seq, time_ms: now, code, class_uid: codes::class_of(code), event });
+        }
         Ok((receipt, Some(Op::Put { key: entry_key(seq), value })))
     }
 

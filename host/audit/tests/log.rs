@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ringfence_audit::verify::verify;
-use ringfence_audit::{Audit, AuditError, Entry, Event, InvocationSummary, Log, Outcome, codes};
+use ringfence_audit::{Audit, AuditError, Entry, Event, FEED_COUNT_MAX, InvocationSummary, Log, Outcome, Told, codes};
 use ringfence_core::{Clock, Entropy, InvocationId, PrincipalId, TenantId, Usage};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Key, Op, Store, TenantStore, Tenants};
@@ -377,4 +377,42 @@ async fn tenants_logs_are_apart_and_end_with_the_tenant() {
     audit.forget(&store).await;
     assert_eq!(audit.record(&log, pushed()).await, Err(AuditError::Gone));
     assert_eq!(check(&audit, &other).await, 1);
+}
+
+#[tokio::test]
+async fn who_reads_along_is_told_every_entry_in_the_order_of_its_log() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    audit.record(&log, pushed()).await.unwrap();
+    let mut feed = audit.feed();
+    let intent = audit.intent(&log, pushed()).await.unwrap();
+    intent.outcome(Outcome::Failure("disk-full".to_owned()), Value::Null).await.unwrap();
+    for (seq, status) in [(1, "Intended"), (2, "Failure")] {
+        let Some(Told::Committed(told)) = feed.next().await else { panic!("an entry") };
+        assert_eq!((told.seq, told.code, told.class_uid), (seq, codes::VERSION_PUSHED, 6002));
+        assert_eq!(told.event["status"], status);
+        assert_eq!(Some(&told.event), all(&audit, &told.log).await[seq as usize].body.as_ref());
+    }
+    assert_eq!(feed.backlog_count(), 0);
+}
+
+#[tokio::test]
+async fn who_reads_too_slowly_is_told_how_much_is_missing_and_nobody_waits_for_him() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    let mut feed = audit.feed();
+    let over = 100;
+    let recording = (0..FEED_COUNT_MAX + over).map(|_| {
+        let (audit, log) = (audit.clone(), log.clone());
+        tokio::spawn(async move { audit.record(&log, pushed()).await })
+    });
+    for recorded in recording.collect::<Vec<_>>() {
+        recorded.await.unwrap().unwrap();
+    }
+    let Some(Told::Missed { count }) = feed.next().await else { panic!("a gap") };
+    assert_eq!(count, over as u64);
+    let Some(Told::Committed(told)) = feed.next().await else { panic!("an entry") };
+    assert_eq!(told.seq, over as u64);
 }
