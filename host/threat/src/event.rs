@@ -147,7 +147,12 @@ mod tests {
 
     #[test]
     fn a_huge_value_is_looked_at_in_part_and_a_huge_list_in_part() {
-        let event = Event { log: "acme".into(), seq: 0, time_ms: 0, body: json!({"a": "x".repeat(1 << 20), "l": vec!["y"; 5000]}) };
+        let event = Event {
+            log: "acme".into(),
+            seq: 0,
+            time_ms: 0,
+            body: json!({"a": "x".repeat(1 << 20), "l": vec!["y"; 5000]}),
+        };
         assert_eq!(event.text(&Path::parse("a").unwrap()).unwrap().len(), VALUE_BYTES_MAX);
         assert!(event.values(&Path::parse("l").unwrap()).len() <= 64);
     }
