@@ -8,11 +8,21 @@
 pub mod attack;
 mod error;
 pub mod event;
+pub mod finding;
+pub mod history;
 pub mod response;
 pub mod risk;
+pub mod settings;
+pub mod shipped;
 pub mod sigma;
+mod threat;
+mod watch;
 
 pub use error::ThreatError;
+pub use finding::Finding;
+pub use response::{Asked, Blast, Kind, Response, Scope, Target};
+pub use settings::Settings;
+pub use threat::{HealthView, OPERATOR, RuleText, Threat};
 
 /// The label of the host's own log.
 pub const HOST_LOG: &str = "_platform";
