@@ -121,6 +121,29 @@ pub const DATA_READ: &str = "HST-003 data-read";
 /// An intent whose outcome nobody wrote: the host stopped, or the request was cut, in between.
 pub const OUTCOME_UNKNOWN: &str = "AUD-001 outcome-unknown";
 
+/// A rule held, a score was high, or an indicator matched: a finding.
+pub const THREAT_FOUND: &str = "THR-001 threat-found";
+/// A principal is far above the usual pace.
+pub const REQUEST_BURST: &str = "THR-002 request-burst";
+/// A plugin asked for a name that is bait.
+pub const CANARY_TOUCHED: &str = "THR-003 canary-touched";
+/// Something is held against a principal, a source, a version or a tenant.
+pub const RESPONSE_MADE: &str = "THR-004 response-made";
+/// A response was taken back before its end.
+pub const RESPONSE_UNDONE: &str = "THR-005 response-undone";
+/// A response came to its end.
+pub const RESPONSE_ENDED: &str = "THR-006 response-ended";
+/// Rules of detection, or how they act, were written.
+pub const RULES_WRITTEN: &str = "THR-007 rules-written";
+/// Rules of detection were deleted.
+pub const RULES_DELETED: &str = "THR-008 rules-deleted";
+/// Threat intelligence was loaded.
+pub const INTELLIGENCE_LOADED: &str = "THR-009 intelligence-loaded";
+/// An incident was opened or went on.
+pub const INCIDENT_CHANGED: &str = "THR-010 incident-changed";
+/// A drill was run.
+pub const DRILL_RUN: &str = "THR-011 drill-run";
+
 /// The action's word in an entry about a refused action; which one was refused is in the details.
 pub const DENIED_ACTION: &str = "denied-action";
 
@@ -142,6 +165,10 @@ pub mod class {
     pub const HTTP_ACTIVITY: u32 = 4002;
     /// Detection Finding.
     pub const DETECTION: u32 = 2004;
+    /// Incident Finding.
+    pub const INCIDENT: u32 = 2005;
+    /// Remediation Activity.
+    pub const REMEDIATION: u32 = 7001;
 }
 
 /// The OCSF class a code belongs to; API Activity for a code this file does not know.
@@ -151,7 +178,9 @@ pub fn class_of(code: &str) -> u32 {
         | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SUBJECT_ERASED => {
             class::ENTITY_MANAGEMENT
         }
-        TENANT_ISOLATION => class::DETECTION,
+        TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => class::DETECTION,
+        INCIDENT_CHANGED => class::INCIDENT,
+        RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
         TOKEN_CREATED | TOKEN_REVOKED | SESSION_ENDED | SIGN_IN_CHANGED | CAPABILITY_GRANTED | CAPABILITY_REVOKED
         | APPROVAL_ASKED | APPROVAL_GIVEN | APPROVAL_REFUSED | ELEVATION_ENDED => class::USER_ACCESS,
@@ -169,7 +198,8 @@ pub fn activity_of(code: &str) -> u8 {
     match code {
         // create, log on, assign, install
         TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
-        | TOKEN_CREATED | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED => 1,
+        | TOKEN_CREATED | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED | THREAT_FOUND | REQUEST_BURST
+        | CANARY_TOUCHED => 1,
         // read, revoke
         TOKEN_REVOKED
         | SESSION_ENDED
@@ -202,6 +232,7 @@ pub fn is_refusal(code: &str) -> bool {
             | ACTION_DENIED
             | INVOCATION_REFUSED
             | EGRESS_REFUSED
+            | CANARY_TOUCHED
             | PERSONAL_OPEN_REFUSED
     )
 }

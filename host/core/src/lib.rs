@@ -14,6 +14,7 @@ pub mod limits;
 pub mod manifest;
 pub mod proof;
 pub mod quota;
+pub mod standing;
 
 pub use ambient::{Clock, Entropy};
 pub use blame::Blame;
@@ -26,3 +27,4 @@ pub use ids::{
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
 pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaOverrides};
+pub use standing::{Held, Standing};

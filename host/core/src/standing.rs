@@ -1,0 +1,402 @@
+//! Standing: what is held against a source, a principal, a version or a tenant now. Read at admission on both planes.
+//!
+//! Pure but for a pointer that is swapped: who answers threats publishes a table, and every request asks it. Must never
+//! wait, and never hold anything longer than it says: each hold has its end, which is looked at on every question.
+//! A blocked source holds back only who has not signed in: an address that many share locks nobody out who works there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+
+use crate::{PluginName, Principal, PrincipalId, TenantId};
+
+/// LIMIT: callers whose pace is measured at once; when there are more, the quietest are forgotten.
+const PACES_COUNT_MAX: usize = 16_384;
+/// LIMIT: bursts that wait to be recorded; further ones are not told.
+const BURSTS_COUNT_MAX: usize = 256;
+/// The window of a pace.
+const PACE_WINDOW: Duration = Duration::from_secs(60);
+/// How many times its tenant's usual pace a caller must reach before it is called a burst.
+const USUAL_FACTOR: u32 = 4;
+/// Requests a minute below which nothing is a burst.
+pub const BURST_COUNT_MIN: u32 = 100;
+/// Names that no plugin needs and that those try who look for credentials: asking for one that was not granted or is not
+/// there says something.
+pub const CANARY_NAMES: [&str; 6] =
+    ["admin-credentials", "root-password", "aws-secret-access-key", "private-key.pem", "id_rsa", ".env"];
+
+/// Until when something is held, and by which response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The response's id.
+    pub id: String,
+    /// When it ends.
+    pub until: Timestamp,
+}
+
+/// A pace that a principal is held to.
+#[derive(Debug)]
+pub struct Pace {
+    /// Until when.
+    pub hold: Hold,
+    /// Requests a minute.
+    pub per_minute: u32,
+    /// Tokens left, in thousandths, and when they were counted.
+    bucket: Mutex<(u64, Duration)>,
+}
+
+/// Everything that is held now.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Sources whose requests without a session are refused, by whose decision: a tenant's, or the host's for all.
+    pub sources: HashMap<(Option<TenantId>, IpAddr), Hold>,
+    /// Principals that may do nothing.
+    pub suspended: HashMap<PrincipalId, Hold>,
+    /// Principals whose sessions of before are over.
+    pub ended: HashMap<PrincipalId, (Timestamp, Hold)>,
+    /// Principals held to a pace.
+    pub paces: HashMap<PrincipalId, Arc<Pace>>,
+    /// Versions that are not run, by the digest of the component: for one tenant, or for all.
+    pub quarantined: HashMap<(Option<TenantId>, String), Hold>,
+    /// Plugins that send nothing out; with no name all of the tenant's.
+    pub frozen: HashMap<(TenantId, Option<PluginName>), Hold>,
+    /// Tenants in which nothing is changed.
+    pub read_only: HashMap<TenantId, Hold>,
+    /// Names that tenants themselves chose as canaries.
+    pub canaries: HashMap<TenantId, Arc<BTreeSet<String>>>,
+}
+
+/// Why a request is held back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// Requests without a session are not taken from this source.
+    SourceBlocked,
+    /// The session is over.
+    SessionEnded,
+    /// The principal is suspended.
+    Suspended,
+    /// The principal has used up its pace.
+    Paced {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// The version is under quarantine.
+    Quarantined,
+}
+
+/// A caller that is faster than callers of its tenant are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Burst {
+    /// Who.
+    pub principal: PrincipalId,
+    /// Whose tenant; none for operators.
+    pub tenant: Option<TenantId>,
+    /// Requests in the minute so far.
+    pub count: u32,
+    /// What is usual in the tenant, a minute; none while that is not known.
+    pub usual: Option<u32>,
+}
+
+/// The table in force, and the paces of callers.
+#[derive(Debug, Default)]
+pub struct Standing {
+    table: ArcSwap<Table>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    callers: HashMap<PrincipalId, Counted>,
+    /// The usual pace of a tenant's callers, a minute, as a running mean.
+    usual: HashMap<Option<TenantId>, u32>,
+    bursts: Vec<Burst>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    since: Duration,
+    count: u32,
+    told: bool,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// A pace with a minute's worth of requests at hand.
+    pub fn new(hold: Hold, per_minute: u32) -> Self {
+        Self { hold, per_minute, bucket: Mutex::new((u64::from(per_minute) * 1_000, Duration::ZERO)) }
+    }
+
+    fn take(&self, now: Duration) -> Result<(), u64> {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = u64::from(self.per_minute) * 1_000;
+        let passed_ms = u64::try_from(now.saturating_sub(bucket.1).as_millis()).unwrap_or(u64::MAX);
+        let grown = passed_ms.saturating_mul(u64::from(self.per_minute)) / 60;
+        *bucket = (bucket.0.saturating_add(grown).min(full), now);
+        match bucket.0.checked_sub(1_000) {
+            Some(left) => {
+                bucket.0 = left;
+                Ok(())
+            }
+            None => Err((1_000 - bucket.0).saturating_mul(60) / u64::from(self.per_minute.max(1)) + 1),
+        }
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// Puts a table into force: the next question is answered from it. Paces that go on keep what was used of them.
+    pub fn publish(&self, mut table: Table) {
+        let before = self.table.load();
+        for (principal, pace) in &mut table.paces {
+            if let Some(known) = before.paces.get(principal)
+                && known.hold == pace.hold
+            {
+                *pace = Arc::clone(known);
+            }
+        }
+        self.table.store(Arc::new(table));
+    }
+
+    /// Whether a request may go on, by who sends it and from where. Counts it.
+    pub fn admit(
+        &self,
+        principal: &Principal,
+        tenant: Option<&TenantId>,
+        source: Option<IpAddr>,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Result<(), Held> {
+        let table = self.table.load();
+        if principal.session().is_none() {
+            return match source {
+                Some(source) if blocked(&table, tenant, source, now) => Err(Held::SourceBlocked),
+                _ => Ok(()),
+            };
+        }
+        self.count(principal, monotonic);
+        let id = principal.id();
+        if table.suspended.get(id).is_some_and(|hold| now < hold.until) {
+            return Err(Held::Suspended);
+        }
+        if let Some((before, hold)) = table.ended.get(id)
+            && now < hold.until
+            && principal.authenticated_at() <= *before
+        {
+            return Err(Held::SessionEnded);
+        }
+        match table.paces.get(id).filter(|pace| now < pace.hold.until) {
+            Some(pace) => pace.take(monotonic).map_err(|retry_after_ms| Held::Paced { retry_after_ms }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether somebody may try to sign in from this source; the tenant is not known yet, so only the host's blocks hold.
+    pub fn admit_sign_in(&self, source: IpAddr, now: Timestamp) -> Result<(), Held> {
+        if blocked(&self.table.load(), None, source, now) { Err(Held::SourceBlocked) } else { Ok(()) }
+    }
+
+    /// Whether a version may run.
+    pub fn admit_version(&self, tenant: &TenantId, digest: &str, now: Timestamp) -> Result<(), Held> {
+        let table = self.table.load();
+        if table.quarantined.is_empty() {
+            return Ok(());
+        }
+        let held = |whose: Option<TenantId>| {
+            table.quarantined.get(&(whose, digest.to_owned())).is_some_and(|hold| now < hold.until)
+        };
+        if held(None) || held(Some(tenant.clone())) { Err(Held::Quarantined) } else { Ok(()) }
+    }
+
+    /// Whether a plugin sends nothing out now.
+    pub fn is_frozen(&self, tenant: &TenantId, plugin: &PluginName, now: Timestamp) -> bool {
+        let table = self.table.load();
+        let held = |plugin: Option<PluginName>| {
+            table.frozen.get(&(tenant.clone(), plugin)).is_some_and(|hold| now < hold.until)
+        };
+        !table.frozen.is_empty() && (held(None) || held(Some(plugin.clone())))
+    }
+
+    /// Whether nothing of a tenant is changed now.
+    pub fn is_read_only(&self, tenant: &TenantId, now: Timestamp) -> bool {
+        self.table.load().read_only.get(tenant).is_some_and(|hold| now < hold.until)
+    }
+
+    /// Whether asking for this name says something although it was not granted or is not there.
+    pub fn is_canary(&self, tenant: &TenantId, name: &str) -> bool {
+        CANARY_NAMES.contains(&name) || self.is_chosen_canary(tenant, name)
+    }
+
+    /// Whether the tenant itself chose this name, so that asking for it says something in any case.
+    pub fn is_chosen_canary(&self, tenant: &TenantId, name: &str) -> bool {
+        self.table.load().canaries.get(tenant).is_some_and(|names| names.contains(name))
+    }
+
+    /// The bursts since the last call.
+    pub fn take_bursts(&self) -> Vec<Burst> {
+        std::mem::take(&mut self.seen().bursts)
+    }
+
+    fn count(&self, principal: &Principal, now: Duration) {
+        let mut seen = self.seen();
+        let seen = &mut *seen;
+        let tenant = principal.tenant().cloned();
+        if seen.callers.len() >= PACES_COUNT_MAX && !seen.callers.contains_key(principal.id()) {
+            seen.callers.retain(|_, counted| counted.count > 1 && now.saturating_sub(counted.since) < PACE_WINDOW);
+            if seen.callers.len() >= PACES_COUNT_MAX {
+                return;
+            }
+        }
+        let fresh = Counted { since: now, count: 0, told: false };
+        let counted = seen.callers.entry(principal.id().clone()).or_insert(fresh);
+        if now.saturating_sub(counted.since) >= PACE_WINDOW {
+            let usual = seen.usual.entry(tenant.clone()).or_insert(counted.count);
+            *usual = (*usual * 7 + counted.count) / 8;
+            *counted = fresh;
+        }
+        counted.count = counted.count.saturating_add(1);
+        let usual = seen.usual.get(&tenant).copied();
+        let border = usual.map_or(BURST_COUNT_MIN, |usual| BURST_COUNT_MIN.max(usual.saturating_mul(USUAL_FACTOR)));
+        if counted.count > border && !counted.told && seen.bursts.len() < BURSTS_COUNT_MAX {
+            counted.told = true;
+            seen.bursts.push(Burst { principal: principal.id().clone(), tenant, count: counted.count, usual });
+        }
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn blocked(table: &Table, tenant: Option<&TenantId>, source: IpAddr, now: Timestamp) -> bool {
+    let source = source.to_canonical();
+    let held = |whose: Option<TenantId>| table.sources.get(&(whose, source)).is_some_and(|hold| now < hold.until);
+    !table.sources.is_empty() && (held(None) || tenant.is_some_and(|tenant| held(Some(tenant.clone()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PrincipalKind, Role, SessionId, Strength};
+
+    struct Zero;
+    impl crate::Entropy for Zero {
+        fn fill(&self, into: &mut [u8]) {
+            into.fill(0);
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs somebody")]
+    fn principal(name: &str, signed_in: bool) -> Principal {
+        let session = signed_in.then(|| SessionId::random(&Zero));
+        let tenant = Some("acme".parse().unwrap());
+        Principal::mint(
+            name.parse().unwrap(),
+            PrincipalKind::Service,
+            Some(Role::Caller),
+            tenant,
+            Strength::Secret,
+            session,
+            at(100),
+        )
+    }
+
+    fn hold(until: i64) -> Hold {
+        Hold { id: "r".to_owned(), until: at(until) }
+    }
+
+    fn ask(standing: &Standing, who: &Principal, now: i64) -> Result<(), Held> {
+        let now_s = u64::try_from(now).unwrap();
+        standing.admit(who, who.tenant(), "10.0.0.1".parse().ok(), at(now), Duration::from_secs(now_s))
+    }
+
+    #[test]
+    fn a_hold_ends_by_itself_and_touches_nobody_else() {
+        let standing = Standing::default();
+        let table = Table { suspended: [("acme/a".parse().unwrap(), hold(200))].into(), ..Table::default() };
+        standing.publish(table);
+        assert_eq!(ask(&standing, &principal("acme/a", true), 150), Err(Held::Suspended));
+        assert_eq!(ask(&standing, &principal("acme/b", true), 150), Ok(()));
+        assert_eq!(ask(&standing, &principal("acme/a", true), 200), Ok(()));
+    }
+
+    #[test]
+    fn sessions_of_before_are_over_and_a_new_one_is_not() {
+        let standing = Standing::default();
+        let ended = |before| [("acme/a".parse().unwrap(), (at(before), hold(500)))].into();
+        standing.publish(Table { ended: ended(100), ..Table::default() });
+        assert_eq!(ask(&standing, &principal("acme/a", true), 150), Err(Held::SessionEnded));
+        standing.publish(Table { ended: ended(99), ..Table::default() });
+        assert_eq!(ask(&standing, &principal("acme/a", true), 150), Ok(()));
+    }
+
+    #[test]
+    fn a_blocked_source_holds_back_only_who_has_not_signed_in() {
+        let standing = Standing::default();
+        let key = (Some("acme".parse().unwrap()), "10.0.0.1".parse().unwrap());
+        standing.publish(Table { sources: [(key, hold(200))].into(), ..Table::default() });
+        assert_eq!(ask(&standing, &principal("anonymous", false), 150), Err(Held::SourceBlocked));
+        assert_eq!(ask(&standing, &principal("acme/a", true), 150), Ok(()));
+        assert_eq!(
+            standing.admit_sign_in("10.0.0.1".parse().unwrap(), at(150)),
+            Ok(()),
+            "a tenant blocks for itself only"
+        );
+    }
+
+    #[test]
+    fn a_pace_lets_as_many_through_as_it_says_and_survives_another_table() {
+        let standing = Standing::default();
+        let table = || Table {
+            paces: [("acme/a".parse().unwrap(), Arc::new(Pace::new(hold(900), 60)))].into(),
+            ..Table::default()
+        };
+        standing.publish(table());
+        let who = principal("acme/a", true);
+        let through = (0..100).filter(|_| ask(&standing, &who, 150).is_ok()).count();
+        assert_eq!(through, 60);
+        standing.publish(table());
+        assert!(matches!(ask(&standing, &who, 150), Err(Held::Paced { retry_after_ms: 1..=1_001 })));
+        assert_eq!(ask(&standing, &who, 152), Ok(()));
+    }
+
+    #[test]
+    fn a_version_is_held_for_one_tenant_or_for_all() {
+        let (standing, acme, other) = (Standing::default(), "acme".parse().unwrap(), "globex".parse().unwrap());
+        standing.publish(Table {
+            quarantined: [
+                ((Some("acme".parse().unwrap()), "d1".to_owned()), hold(200)),
+                ((None, "d2".to_owned()), hold(200)),
+            ]
+            .into(),
+            ..Table::default()
+        });
+        assert_eq!(standing.admit_version(&acme, "d1", at(100)), Err(Held::Quarantined));
+        assert_eq!(standing.admit_version(&other, "d1", at(100)), Ok(()));
+        assert_eq!(standing.admit_version(&other, "d2", at(100)), Err(Held::Quarantined));
+        assert_eq!(standing.admit_version(&other, "d2", at(200)), Ok(()));
+    }
+
+    #[test]
+    fn a_burst_is_told_once_a_minute_and_not_where_it_is_usual() {
+        let standing = Standing::default();
+        let who = principal("acme/a", true);
+        (0..300).for_each(|_| drop(ask(&standing, &who, 0)));
+        let bursts = standing.take_bursts();
+        assert_eq!((bursts.len(), bursts[0].count, bursts[0].usual), (1, 101, None));
+        // The minute before was one of 300, so 300 again is no burst.
+        (0..300).for_each(|_| drop(ask(&standing, &who, 61)));
+        assert!(standing.take_bursts().is_empty());
+        (0..1_300).for_each(|_| drop(ask(&standing, &who, 122)));
+        assert_eq!(standing.take_bursts().len(), 1);
+    }
+}

@@ -1,0 +1,28 @@
+//! Threats seen and answered: rules over committed audit events, findings, responses, incidents, intelligence.
+//!
+//! Reads what the audit log has made durable and publishes a [`ringfence_core::Standing`] that admission reads. Must never
+//! stand on the path of a call, act without an intent on the log, or remember without a bound. Layout: [`sigma`], [`risk`],
+//! [`response`], [`incident`] and [`intel`] are pure; `watch` is the reader, [`Threat`] the outside.
+#![forbid(unsafe_code)]
+
+pub mod attack;
+mod error;
+pub mod event;
+pub mod finding;
+pub mod history;
+pub mod response;
+pub mod risk;
+pub mod settings;
+pub mod shipped;
+pub mod sigma;
+mod threat;
+mod watch;
+
+pub use error::ThreatError;
+pub use finding::Finding;
+pub use response::{Asked, Blast, Kind, Response, Scope, Target};
+pub use settings::Settings;
+pub use threat::{HealthView, OPERATOR, RuleText, Threat};
+
+/// The label of the host's own log.
+pub const HOST_LOG: &str = "_platform";

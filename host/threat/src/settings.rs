@@ -1,0 +1,115 @@
+//! How an owner wants detection to act: which rules may answer by themselves, whether addresses may be blocked, names laid
+//! out as bait, working hours, and where alerts go.
+//!
+//! Pure. Nothing acts by itself, and no address is blocked, until its owner says so.
+
+use ringfence_core::ResourceName;
+use serde::{Deserialize, Serialize};
+
+use crate::ThreatError;
+use crate::risk::WorkingHours;
+
+/// LIMIT: rules named in one setting, and canaries.
+const NAMES_COUNT_MAX: usize = 64;
+/// LIMIT: longest address of a webhook, in bytes.
+const URL_BYTES_MAX: usize = 1_024;
+/// Stands for every rule.
+pub const EVERY_RULE: &str = "*";
+
+/// Whether requests without a session may be refused by their address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceBlocks {
+    /// They may not: an address may be many.
+    #[default]
+    Refused,
+    /// They may, within the limits.
+    Allowed,
+}
+
+/// One owner's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Rules whose suggested response is made by itself; `*` for every rule.
+    pub automatic: Vec<String>,
+    /// Whether addresses may be blocked.
+    pub block_source: SourceBlocks,
+    /// Names of secrets and keys that are bait: whatever plugin asks for one is told of.
+    pub canaries: Vec<ResourceName>,
+    /// When the tenant works.
+    pub working_hours: Option<WorkingHours>,
+    /// Where alerts are sent.
+    pub webhook: Option<String>,
+}
+
+impl Settings {
+    /// Nothing acts by itself.
+    pub fn unset() -> Self {
+        Self {
+            automatic: Vec::new(),
+            block_source: SourceBlocks::Refused,
+            canaries: Vec::new(),
+            working_hours: None,
+            webhook: None,
+        }
+    }
+
+    /// Whether they can be followed.
+    pub fn check(&self) -> Result<(), ThreatError> {
+        let bad = |what: &str| Err(ThreatError::BadSettings { what: what.to_owned() });
+        if self.automatic.len() > NAMES_COUNT_MAX || self.automatic.iter().any(|name| name.len() > 64) {
+            return bad("`automatic` names over 64 rules, or a rule that cannot be");
+        }
+        if self.canaries.len() > NAMES_COUNT_MAX {
+            return bad("`canaries` holds over 64 names");
+        }
+        if let Some(why) = self.working_hours.as_ref().and_then(|hours| hours.check().err()) {
+            return bad(why);
+        }
+        match &self.webhook {
+            Some(url) if url.len() > URL_BYTES_MAX || !url.starts_with("https://") => {
+                bad("`webhook` is not an `https://` address of at most 1024 bytes")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a rule may act by itself.
+    pub fn lets_act(&self, rule: &str) -> bool {
+        self.automatic.iter().any(|name| name == EVERY_RULE || name == rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_acts_until_its_owner_says_so() {
+        assert!(!Settings::unset().lets_act("brute-force"));
+        let some = Settings { automatic: vec!["canary".into()], ..Settings::unset() };
+        assert!(some.lets_act("canary") && !some.lets_act("brute-force"));
+        assert!(Settings { automatic: vec!["*".into()], ..Settings::unset() }.lets_act("brute-force"));
+    }
+
+    #[test]
+    fn settings_that_cannot_be_followed_are_refused() {
+        assert!(Settings::unset().check().is_ok());
+        for bad in [
+            Settings { webhook: Some("http://hooks.example".into()), ..Settings::unset() },
+            Settings { automatic: vec!["r".into(); 65], ..Settings::unset() },
+            Settings {
+                working_hours: Some(WorkingHours {
+                    time_zone: "Nowhere".into(),
+                    from_hour: 9,
+                    to_hour: 17,
+                    days: vec![1],
+                }),
+                ..Settings::unset()
+            },
+        ] {
+            assert!(bad.check().is_err());
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Each shipped rule against a trace that it fires on and a benign one that it is silent on.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::event::Event;
+use crate::sigma::engine::Memory;
+
+/// One entry of a trace: seconds, code, and what else the body says.
+fn entry(second: i64, code: &str, rest: Value) -> Event {
+    let mut body = json!({
+        "status": "Success", "unmapped": {"code": code, "details": {}},
+        "actor": {"user": {"uid": "acme/ada"}}, "resources": [{"uid": "tenant/acme/plugin/visits"}],
+    });
+    for (key, value) in rest.as_object().into_iter().flatten() {
+        match key.as_str() {
+            "actor" => body["actor"]["user"]["uid"] = value.clone(),
+            "resource" => body["resources"][0]["uid"] = value.clone(),
+            "ip" => body["src_endpoint"] = json!({"ip": value}),
+            "action" => body["api"] = json!({"operation": value}),
+            "status" => body["status"] = value.clone(),
+            "stepped" => body["unmapped"]["clock_stepped"] = value.clone(),
+            other => body["unmapped"]["details"][other] = value.clone(),
+        }
+    }
+    Event { log: "acme".into(), seq: u64::try_from(second).unwrap(), time_ms: second * 1_000, body }
+}
+
+fn many(count: i64, every: i64, code: &str, rest: impl Fn(i64) -> Value) -> Vec<Event> {
+    (0..count).map(|at| entry(at * every, code, rest(at))).collect()
+}
+
+fn nothing(_: i64) -> Value {
+    json!({})
+}
+
+/// For each rule: a trace it must fire on, and one as near as life comes to it on which it must not.
+fn traces() -> Vec<(&'static str, Vec<Event>, Vec<Event>)> {
+    let from = |ip: &'static str| move |_: i64| json!({"ip": ip, "actor": "anonymous"});
+    let each = |at: i64| json!({"ip": format!("203.0.113.{at}"), "actor": "anonymous"});
+    let code = |word: &'static str| move |_: i64| json!({"code": word});
+    let secret = |at: i64| json!({"resource": format!("tenant/acme/secret/s{at}")});
+    vec![
+        ("brute-force", many(5, 60, "AUT-003 x", from("203.0.113.9")), many(12, 100, "AUT-003 x", from("203.0.113.9"))),
+        (
+            "password-spray",
+            many(10, 200, "AUT-003 x", each),
+            many(30, 200, "AUT-003 x", |at| json!({"ip": format!("203.0.113.{}", at % 5)})),
+        ),
+        (
+            "isolation-violation",
+            many(1, 1, "TEN-900 tenant-isolation", nothing),
+            many(50, 1, "POL-002 action-denied", nothing),
+        ),
+        (
+            "tenant-probing",
+            many(5, 60, "TEN-900 x", |at| json!({"resource": format!("tenant/t{at}")})),
+            many(9, 60, "TEN-900 x", |at| json!({"resource": format!("tenant/t{}", at % 4)})),
+        ),
+        (
+            "privilege-escalation",
+            many(3, 900, "POL-002 x", |_| json!({"action": "grant-capability"})),
+            many(9, 900, "POL-002 x", |_| json!({"action": "read-audit"})),
+        ),
+        ("request-burst", many(1, 1, "THR-002 request-burst", nothing), many(200, 1, "INV-001 invocations", nothing)),
+        ("trap-burst", many(5, 50, "INV-003 x", code("trap")), many(9, 90, "INV-003 x", code("trap"))),
+        ("resource-exhaustion", many(10, 20, "INV-003 x", code("budget-cpu")), many(20, 20, "INV-003 x", code("trap"))),
+        ("egress-denied", many(3, 90, "INV-004 x", nothing), many(2, 90, "INV-004 x", nothing)),
+        (
+            "egress-scan",
+            many(5, 50, "INV-004 x", |at| json!({"origin": format!("https://d{at}.example")})),
+            many(9, 50, "INV-004 x", |_| json!({"origin": "https://one.example"})),
+        ),
+        ("canary", many(1, 1, "THR-003 canary-touched", nothing), many(90, 1, "SEC-001 secret-written", nothing)),
+        ("personal-data-refused", many(3, 90, "PII-002 x", nothing), many(30, 9, "PII-001 x", nothing)),
+        ("mass-open", many(240, 0, "PII-001 x", nothing), many(100, 1, "PII-001 x", nothing)),
+        ("mass-delete", many(5, 60, "SEC-002 x", secret), many(9, 60, "SEC-002 x", |_| json!({"status": "Intended"}))),
+        ("tenant-purge", many(2, 600, "TEN-004 x", nothing), many(4, 4_000, "TEN-004 x", nothing)),
+        (
+            "backup-deletion",
+            many(2, 600, "BAK-004 x", nothing),
+            many(9, 60, "BAK-004 x", |_| json!({"actor": "ringfence"})),
+        ),
+        ("key-destruction", many(1, 1, "KEY-004 x", nothing), many(3, 1, "KEY-001 key-rotated", nothing)),
+        ("recovery-key-taken", many(1, 1, "BAK-005 x", nothing), many(3, 1, "BAK-001 x", nothing)),
+        (
+            "policy-then-grant",
+            vec![entry(0, "POL-001 x", json!({})), entry(300, "PLG-004 x", json!({}))],
+            vec![entry(0, "PLG-004 x", json!({})), entry(300, "POL-001 x", json!({}))],
+        ),
+        (
+            "door-and-key",
+            vec![entry(0, "AUT-005 x", json!({})), entry(300, "AUT-008 x", json!({}))],
+            vec![entry(0, "AUT-005 x", json!({})), entry(300, "AUT-008 x", json!({"actor": "acme/bob"}))],
+        ),
+        ("audit-gap", many(3, 60, "AUD-001 outcome-unknown", nothing), many(2, 60, "AUD-001 outcome-unknown", nothing)),
+        (
+            "detection-weakened",
+            many(1, 1, "THR-008 rules-deleted", nothing),
+            many(3, 1, "THR-007 rules-written", nothing),
+        ),
+    ]
+}
+
+fn fired(packs: &[Arc<Pack>], trace: &[Event]) -> BTreeSet<String> {
+    let mut memory = Memory::default();
+    trace.iter().flat_map(|event| memory.take(packs, event)).map(|hit| hit.pack).collect()
+}
+
+#[test]
+fn every_shipped_rule_fires_on_its_trace_and_is_silent_on_its_benign_one() {
+    let packs = packs().unwrap();
+    let traces = traces();
+    let tried: BTreeSet<&str> = traces.iter().map(|(name, ..)| *name).collect();
+    let shipped: BTreeSet<&str> = TEXTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(tried, shipped, "every rule has its traces");
+    for (name, attack, benign) in traces {
+        assert!(fired(&packs, &attack).contains(name), "`{name}` misses its own trace");
+        assert!(!fired(&packs, &benign).contains(name), "`{name}` fires on a benign trace");
+    }
+}
+
+#[test]
+fn every_shipped_rule_names_techniques_and_an_answer() {
+    for pack in packs().unwrap() {
+        let rule = pack.rules.first().unwrap();
+        assert!(!rule.attack.is_empty() && rule.response.is_some() && !rule.title.is_empty(), "{}", pack.name);
+        assert_eq!(rule.name, pack.name, "the text is called as its first rule");
+    }
+}
+
+#[test]
+fn an_ordinary_day_raises_nothing() {
+    let packs = packs().unwrap();
+    let mut day = Vec::new();
+    for hour in 0..8_i64 {
+        for (minute, code) in [
+            (0, "AUT-002 signed-in"),
+            (5, "PLG-001 version-pushed"),
+            (6, "PLG-002 version-deployed"),
+            (20, "SEC-001 secret-written"),
+            (21, "SEC-002 secret-deleted"),
+            (40, "INV-001 invocations"),
+        ] {
+            day.push(entry(hour * 3_600 + minute * 60, code, json!({"ip": "203.0.113.7"})));
+        }
+        day.push(entry(
+            hour * 3_600 + 50 * 60,
+            "AUT-003 sign-in-refused",
+            json!({"ip": "203.0.113.7", "actor": "anonymous"}),
+        ));
+    }
+    assert!(fired(&packs, &day).is_empty());
+}

@@ -1,0 +1,702 @@
+//! The outside of this room: rules, settings, findings and responses of an owner, and what is in force of them.
+//!
+//! What is stored comes first, what is in force after it: a response that could not be kept does not hold. Must never show
+//! an owner what is another's: everything is asked for by [`Scope`], and a tenant's lies in its own store.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use data_encoding::BASE32_NOPAD;
+use jiff::Timestamp;
+use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, codes};
+use ringfence_core::standing::Standing;
+use ringfence_core::{Clock, Entropy, PrincipalId, TenantId};
+use ringfence_store::{Key, StoreError, TenantStore, Tenants};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+use crate::event::Event;
+use crate::finding::Finding;
+use crate::history::History;
+use crate::response::{self, Asked, Blast, Kind, Response, Scope};
+use crate::settings::{Settings, SourceBlocks};
+use crate::sigma::engine::{Hit, InForce, Memory, Pack};
+use crate::{ThreatError, shipped, sigma};
+
+/// LIMIT: texts of rules of one owner.
+pub const TEXTS_COUNT_MAX: usize = 100;
+/// LIMIT: responses that are kept, in force or over; the oldest that are over go first.
+const RESPONSES_KEPT_COUNT_MAX: usize = 4_096;
+/// LIMIT: events of a trace that rules are tried on.
+pub const TRACE_COUNT_MAX: usize = 1_000;
+/// LIMIT: findings that an alert's reader may be behind.
+const ALERTS_COUNT_MAX: usize = 256;
+/// Who owns the operators' rules.
+pub const OPERATOR: &str = "operator";
+
+/// Detection and response. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Threat {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) tenants: Tenants,
+    pub(crate) audit: Audit,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) health: Health,
+    pub(crate) alerts: broadcast::Sender<Arc<Finding>>,
+    state: RwLock<State>,
+    history: Mutex<History>,
+    /// Packs that memory should let go of.
+    forgotten: Mutex<Vec<(String, String)>>,
+    /// One change of rules, settings or responses at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    rules: Arc<InForce>,
+    texts: HashMap<Scope, BTreeMap<String, String>>,
+    settings: HashMap<Scope, Arc<Settings>>,
+    responses: BTreeMap<String, Response>,
+    /// Labels of drills that are under way.
+    drills: Vec<String>,
+}
+
+/// How the detector is.
+#[derive(Debug, Default)]
+pub struct Health {
+    pub(crate) backlog_count: AtomicU64,
+    pub(crate) behind_ms: AtomicU64,
+    pub(crate) ticked_ms: AtomicU64,
+    pub(crate) evaluated_count: AtomicU64,
+    pub(crate) missed_count: AtomicU64,
+    pub(crate) findings_count: AtomicU64,
+    pub(crate) counted_only_count: AtomicU64,
+}
+
+/// How the detector is, for monitoring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthView {
+    /// Entries that wait to be looked at.
+    pub backlog_count: u64,
+    /// How far behind it is, milliseconds. Rises when it stands still.
+    pub backlog_age_ms: u64,
+    /// Entries looked at since the start.
+    pub evaluated_count: u64,
+    /// Entries that the feed lost and the log was asked for.
+    pub missed_count: u64,
+    /// Findings made since the start.
+    pub findings_count: u64,
+    /// Findings that were only counted, for there were too many.
+    pub counted_only_count: u64,
+}
+
+/// A text of rules, as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct RuleText {
+    /// Who owns it.
+    pub owner: String,
+    /// Its name.
+    pub name: String,
+    /// The text.
+    pub text: String,
+    /// The rules in it.
+    pub pack: Arc<Pack>,
+}
+
+impl Threat {
+    /// Reads what is kept and puts it into force. Must be called before the first request is taken.
+    pub async fn open(
+        tenants: Tenants,
+        audit: Audit,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        standing: Arc<Standing>,
+    ) -> Result<Self, ThreatError> {
+        let mut rules = InForce::default();
+        for pack in shipped::packs()? {
+            rules.everywhere.insert((pack.owner.clone(), pack.name.clone()), pack);
+        }
+        let state = State { rules: Arc::new(rules), ..State::default() };
+        let inner = Inner {
+            tenants,
+            audit,
+            clock,
+            entropy,
+            standing,
+            health: Health::default(),
+            alerts: broadcast::channel(ALERTS_COUNT_MAX).0,
+            state: RwLock::new(state),
+            history: Mutex::default(),
+            forgotten: Mutex::default(),
+            changing: tokio::sync::Mutex::new(()),
+        };
+        let threat = Self { inner: Arc::new(inner) };
+        let mut scopes = vec![Scope::Host];
+        scopes.extend(threat.inner.tenants.list().await?.into_iter().map(|record| Scope::Tenant(record.id)));
+        for scope in scopes {
+            match threat.load(&scope).await {
+                // A tenant whose keys are disabled has nothing running that a rule could be about.
+                Ok(())
+                | Err(ThreatError::Store(StoreError::KeyDisabled | StoreError::Gone))
+                | Err(ThreatError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let platform = threat.inner.tenants.platform();
+        let responses: Vec<Response> = all(platform, &Key::new(["threat-response"]), RESPONSES_KEPT_COUNT_MAX).await?;
+        threat.state_mut().responses = responses.into_iter().map(|response| (response.id.clone(), response)).collect();
+        threat.publish();
+        Ok(threat)
+    }
+
+    /// The table that admission reads.
+    pub fn standing(&self) -> &Arc<Standing> {
+        &self.inner.standing
+    }
+
+    /// Findings as they are made, for those who tell people. A slow reader misses some.
+    pub fn alerts(&self) -> broadcast::Receiver<Arc<Finding>> {
+        self.inner.alerts.subscribe()
+    }
+
+    /// How the detector is.
+    pub fn health(&self) -> HealthView {
+        let health = &self.inner.health;
+        let now = u64::try_from(self.inner.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        let idle = now.saturating_sub(health.ticked_ms.load(Ordering::Relaxed));
+        // Within one tick it is not standing still.
+        let stalled = if idle > 2 * crate::watch::TICK_MS { idle } else { 0 };
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        HealthView {
+            backlog_count: load(&health.backlog_count),
+            backlog_age_ms: load(&health.behind_ms).max(stalled),
+            evaluated_count: load(&health.evaluated_count),
+            missed_count: load(&health.missed_count),
+            findings_count: load(&health.findings_count),
+            counted_only_count: load(&health.counted_only_count),
+        }
+    }
+
+    // === rules ===
+
+    /// The texts of rules that apply to an owner: those that come with the host, the operators', and its own.
+    pub fn rules(&self, scope: &Scope) -> Vec<RuleText> {
+        let state = self.state();
+        let mut found: Vec<RuleText> = shipped::TEXTS
+            .iter()
+            .filter_map(|(name, text)| state.text(shipped::OWNER, name, text, &Scope::Host))
+            .collect();
+        for (owner, whose) in [(OPERATOR.to_owned(), Scope::Host), (scope.log().to_owned(), scope.clone())] {
+            let texts = state.texts.get(&whose).into_iter().flatten();
+            if whose == Scope::Host && owner != OPERATOR {
+                continue;
+            }
+            found.extend(texts.filter_map(|(name, text)| state.text(&owner, name, text, &whose)));
+        }
+        found
+    }
+
+    /// Writes a text of rules; in force for the next event.
+    pub async fn put_rules(&self, scope: &Scope, name: &str, text: &str) -> Result<RuleText, ThreatError> {
+        let _one = self.inner.changing.lock().await;
+        let rules = sigma::parse(text).map_err(|what| ThreatError::BadRule { what })?;
+        let own = self.state().texts.get(scope).map_or(0, |texts| texts.len() - usize::from(texts.contains_key(name)));
+        if own >= TEXTS_COUNT_MAX {
+            return Err(ThreatError::TooMany { what: "texts of rules", count_max: TEXTS_COUNT_MAX });
+        }
+        self.store(scope)?.put_json(&rule_key(name), &text).await?;
+        let pack = Arc::new(Pack { owner: owner_of(scope), name: name.to_owned(), rules });
+        self.state_mut().put(scope, name, text, Arc::clone(&pack));
+        self.forget_pack(&pack.owner, name);
+        Ok(RuleText { owner: pack.owner.clone(), name: name.to_owned(), text: text.to_owned(), pack })
+    }
+
+    /// Deletes a text of rules of an owner's own.
+    pub async fn delete_rules(&self, scope: &Scope, name: &str) -> Result<(), ThreatError> {
+        let _one = self.inner.changing.lock().await;
+        if !self.state().texts.get(scope).is_some_and(|texts| texts.contains_key(name)) {
+            return Err(ThreatError::NotFound);
+        }
+        self.store(scope)?.delete(&rule_key(name)).await?;
+        self.state_mut().remove(scope, name);
+        self.forget_pack(&owner_of(scope), name);
+        Ok(())
+    }
+
+    /// Tries a text on a trace of event bodies, without keeping anything: for each event the rules that hold at it.
+    pub fn try_rules(&self, text: &str, trace: Vec<Value>) -> Result<Vec<Vec<String>>, ThreatError> {
+        let rules = sigma::parse(text).map_err(|what| ThreatError::BadRule { what })?;
+        if trace.len() > TRACE_COUNT_MAX {
+            return Err(ThreatError::TooMany { what: "events of a trace", count_max: TRACE_COUNT_MAX });
+        }
+        let names: Vec<String> = rules.iter().map(|rule| rule.name.clone()).collect();
+        let packs = [Arc::new(Pack { owner: String::new(), name: String::new(), rules })];
+        let mut memory = Memory::default();
+        let held = trace.into_iter().zip(0_u64..).map(|(body, seq)| {
+            let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
+            let event = Event { log: String::new(), seq, time_ms, body };
+            let hits: Vec<Hit> = memory.take(&packs, &event);
+            hits.iter().filter_map(|hit| names.get(hit.rule).cloned()).collect()
+        });
+        Ok(held.collect())
+    }
+
+    // === settings ===
+
+    /// An owner's settings.
+    pub fn settings(&self, scope: &Scope) -> Arc<Settings> {
+        self.state().settings.get(scope).cloned().unwrap_or_else(|| Arc::new(Settings::unset()))
+    }
+
+    /// Writes an owner's settings; in force for the next event.
+    pub async fn put_settings(&self, scope: &Scope, settings: Settings) -> Result<(), ThreatError> {
+        settings.check()?;
+        let _one = self.inner.changing.lock().await;
+        self.store(scope)?.put_json(&settings_key(), &settings).await?;
+        self.state_mut().settings.insert(scope.clone(), Arc::new(settings));
+        self.publish();
+        Ok(())
+    }
+
+    // === findings ===
+
+    /// An owner's findings, newest first.
+    pub async fn findings(&self, scope: &Scope) -> Result<Vec<Finding>, ThreatError> {
+        let mut found: Vec<Finding> =
+            all(&self.store(scope)?, &finding_prefix(), 2 * crate::finding::KEPT_COUNT_MAX).await?;
+        found.sort_by(|a, b| (b.found_ms, &b.id).cmp(&(a.found_ms, &a.id)));
+        Ok(found)
+    }
+
+    /// One finding of an owner.
+    pub async fn finding(&self, scope: &Scope, id: &str) -> Result<Finding, ThreatError> {
+        self.store(scope)?.get_json(&finding_key(id)).await?.ok_or(ThreatError::NotFound)
+    }
+
+    // === responses ===
+
+    /// An owner's responses, newest first, those that are over too.
+    pub fn responses(&self, scope: &Scope) -> Vec<Response> {
+        let mut own: Vec<Response> =
+            self.state().responses.values().filter(|response| response.scope == *scope).cloned().collect();
+        own.sort_by(|a, b| (b.made_at, &b.id).cmp(&(a.made_at, &a.id)));
+        own
+    }
+
+    /// Whom a response would touch; refuses one that may not be made. Changes nothing.
+    pub fn preview(&self, scope: &Scope, by: &PrincipalId, asked: Asked) -> Result<(Asked, Blast), ThreatError> {
+        let asked = asked.check(scope, by)?;
+        let now = self.inner.clock.now();
+        let in_force = self.responses(scope).into_iter().filter(|response| response.is_in_force(now));
+        let in_force: Vec<Response> = in_force.collect();
+        if in_force.len() >= response::IN_FORCE_COUNT_MAX {
+            return Err(ThreatError::TooMany { what: "responses in force", count_max: response::IN_FORCE_COUNT_MAX });
+        }
+        let blast = self.blast(&asked, now);
+        if asked.kind == Kind::BlockSource {
+            let blocked = in_force.iter().filter(|response| response.kind == Kind::BlockSource).count();
+            self.may_block(scope, &blast, blocked)?;
+        }
+        Ok((asked, blast))
+    }
+
+    /// Makes a response. Kept before it holds; holds from the next request on. The caller writes the intent and the outcome.
+    pub async fn respond(
+        &self,
+        scope: &Scope,
+        by: &PrincipalId,
+        asked: Asked,
+    ) -> Result<(Response, Blast), ThreatError> {
+        let _one = self.inner.changing.lock().await;
+        let (asked, blast) = self.preview(scope, by, asked)?;
+        let response = Response::new(self.new_id("rs_"), scope.clone(), asked, by.clone(), self.inner.clock.now())?;
+        if response.kind == Kind::DisableKey {
+            self.check_key_enabled(&response).await?;
+        }
+        self.keep(&response).await?;
+        if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant)
+            && let Err(error) = self.inner.tenants.disable_key(tenant).await
+        {
+            self.inner.tenants.platform().delete(&response_key(&response.id)).await?;
+            return Err(error.into());
+        }
+        self.state_mut().responses.insert(response.id.clone(), response.clone());
+        self.publish();
+        Ok((response, blast))
+    }
+
+    /// Takes a response back. The caller writes the intent and the outcome.
+    pub async fn undo(&self, scope: &Scope, by: &PrincipalId, id: &str) -> Result<Response, ThreatError> {
+        let _one = self.inner.changing.lock().await;
+        let mut response = self.response(scope, id)?;
+        let now = self.inner.clock.now();
+        if !response.is_in_force(now) {
+            return Err(ThreatError::Conflict);
+        }
+        response.undone = Some((now, by.clone()));
+        self.lift(&response).await?;
+        response.ended = true;
+        self.keep(&response).await?;
+        self.state_mut().responses.insert(response.id.clone(), response.clone());
+        self.publish();
+        Ok(response)
+    }
+
+    /// One response of an owner.
+    pub fn response(&self, scope: &Scope, id: &str) -> Result<Response, ThreatError> {
+        let found = self.state().responses.get(id).filter(|response| response.scope == *scope).cloned();
+        found.ok_or(ThreatError::NotFound)
+    }
+
+    /// Lets go of a deleted tenant: its rules, settings and responses.
+    pub async fn forget(&self, tenant: &TenantId) {
+        let _one = self.inner.changing.lock().await;
+        let scope = Scope::Tenant(tenant.clone());
+        let gone: Vec<String> = {
+            let mut state = self.state_mut();
+            state.texts.remove(&scope);
+            state.settings.remove(&scope);
+            Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
+            let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);
+            let gone =
+                state.responses.values().filter(|response| of(response)).map(|response| response.id.clone()).collect();
+            state.responses.retain(|_, response| !of(response));
+            gone
+        };
+        for id in gone {
+            if let Err(error) = self.inner.tenants.platform().delete(&response_key(&id)).await {
+                tracing::warn!(%error, "a response of a deleted tenant is still kept");
+            }
+        }
+        self.publish();
+    }
+
+    /// Ends what has come to its end. Returns what ended now.
+    pub(crate) async fn end_due(&self) -> Vec<Response> {
+        let now = self.inner.clock.now();
+        let due = |response: &&Response| !response.ended && !response.is_in_force(now);
+        let found: Vec<Response> = self.state().responses.values().filter(due).cloned().collect();
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let _one = self.inner.changing.lock().await;
+        let mut over = Vec::new();
+        for mut response in found {
+            if let Err(error) = self.lift(&response).await {
+                tracing::warn!(response = %response.id, %error, "a response cannot be ended now; it is tried again");
+                continue;
+            }
+            response.ended = true;
+            if let Err(error) = self.keep(&response).await {
+                tracing::warn!(response = %response.id, %error, "the end of a response cannot be kept now; it is tried again");
+                continue;
+            }
+            self.state_mut().responses.insert(response.id.clone(), response.clone());
+            over.push(response);
+        }
+        self.prune().await;
+        self.publish();
+        over
+    }
+
+    /// Makes the response of a rule by itself, between an intent and an outcome of its own.
+    pub(crate) async fn answer_by_itself(&self, scope: &Scope, asked: Asked) -> Result<Response, ThreatError> {
+        let by = self.inner.audit.actor();
+        let log = match scope {
+            // The tenant's own log closes with its keys.
+            Scope::Tenant(tenant) if asked.kind != Kind::DisableKey => Log::Tenant(self.store_of(tenant)?),
+            _ => Log::Host,
+        };
+        let mut event = AuditEvent::new(codes::RESPONSE_MADE, "respond-threat", by.clone(), scope.log());
+        event.details = json!({
+            "kind": asked.kind.word(), "target": asked.target, "minutes": asked.minutes, "reason": asked.reason, "finding": asked.finding,
+        });
+        let intent = self.inner.audit.intent(&log, event).await?;
+        let made = self.respond(scope, &by, asked).await;
+        let outcome = match &made {
+            Ok(_) => Outcome::Success,
+            Err(error) => Outcome::Failure(cut(&error.to_string())),
+        };
+        if let Err(error) = intent.outcome(outcome, Value::Null).await {
+            tracing::error!(%error, "the outcome of a response could not be written to the audit log");
+        }
+        made.map(|(response, _)| response)
+    }
+
+    // === what the reader needs ===
+
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.state().rules)
+    }
+
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.inner.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn take_forgotten(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.inner.forgotten.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Indicators that an event matches, as what held.
+    pub(crate) fn matching(&self, _event: &Event) -> Vec<crate::finding::Held> {
+        Vec::new()
+    }
+
+    pub(crate) fn is_drill(&self, label: &str) -> bool {
+        self.state().drills.iter().any(|known| known == label)
+    }
+
+    pub(crate) fn set_drill(&self, label: &str) {
+        self.state_mut().drills.push(label.to_owned());
+    }
+
+    pub(crate) fn clear_drill(&self, label: &str) {
+        self.state_mut().drills.retain(|known| known != label);
+    }
+
+    /// An owner's store; a tenant that is gone is nothing.
+    pub(crate) fn store(&self, scope: &Scope) -> Result<TenantStore, ThreatError> {
+        match scope {
+            Scope::Host => Ok(self.inner.tenants.platform().clone()),
+            Scope::Tenant(tenant) => self.store_of(tenant),
+        }
+    }
+
+    pub(crate) fn new_id(&self, prefix: &str) -> String {
+        let mut bytes = [0_u8; 16];
+        self.inner.entropy.fill(&mut bytes);
+        format!("{prefix}{}", BASE32_NOPAD.encode(&bytes).to_ascii_lowercase())
+    }
+
+    fn store_of(&self, tenant: &TenantId) -> Result<TenantStore, ThreatError> {
+        self.inner.tenants.open_tenant(tenant).ok_or(ThreatError::NotFound)
+    }
+
+    async fn load(&self, scope: &Scope) -> Result<(), ThreatError> {
+        let store = self.store(scope)?;
+        if let Some(settings) = store.get_json::<Settings>(&settings_key()).await? {
+            self.state_mut().settings.insert(scope.clone(), Arc::new(settings));
+        }
+        let page = store.scan(&Key::new(["threat-rule"]), None, TEXTS_COUNT_MAX).await?;
+        for (key, record) in page.records {
+            let (Some(name), text) = (key.last_name().map(ToOwned::to_owned), record.json::<String>()?) else {
+                continue;
+            };
+            match sigma::parse(&text) {
+                Ok(rules) => {
+                    let pack = Arc::new(Pack { owner: owner_of(scope), name: name.clone(), rules });
+                    self.state_mut().put(scope, &name, &text, pack);
+                }
+                // Written by an earlier version of this program that could follow it.
+                Err(what) => tracing::error!(rule = %name, %what, "a rule that is kept cannot be followed any more"),
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        let state = self.state();
+        let mut table = response::table(state.responses.values(), self.inner.clock.now());
+        for (scope, settings) in &state.settings {
+            if let (Scope::Tenant(tenant), false) = (scope, settings.canaries.is_empty()) {
+                let names = settings.canaries.iter().map(ToString::to_string).collect();
+                table.canaries.insert(tenant.clone(), Arc::new(names));
+            }
+        }
+        self.inner.standing.publish(table);
+    }
+
+    fn blast(&self, asked: &Asked, now: Timestamp) -> Blast {
+        let history = self.history();
+        let target = &asked.target;
+        let mut blast = Blast::default();
+        let mut note = |words: &str| blast.notes.push(words.to_owned());
+        note("known are the recorded acts of the last day; calls of plugins that went well are counted, not named");
+        match (asked.kind, &target.principal, target.source, &target.tenant) {
+            (Kind::Alert, ..) => {}
+            (_, Some(principal), ..) => {
+                blast.acts_count = history.acts_count(principal.as_str());
+                blast.principals = vec![principal.to_string()];
+            }
+            (_, None, Some(source), _) => {
+                note("who has signed in is let through; only requests without a session are refused");
+                blast.principals = history.behind(source, now.as_millisecond());
+            }
+            (Kind::QuarantineVersion, ..) => note("every route of the tenants concerned that serves this component"),
+            (_, _, _, Some(tenant)) => (blast.principals, blast.acts_count) = history.of_tenant(tenant.as_str()),
+            _ => {}
+        }
+        blast
+    }
+
+    fn may_block(&self, scope: &Scope, blast: &Blast, blocked_count: usize) -> Result<(), ThreatError> {
+        if self.settings(scope).block_source == SourceBlocks::Refused {
+            let what = "blocking addresses is not allowed by this owner's settings".to_owned();
+            return Err(ThreatError::BadResponse { what });
+        }
+        if blocked_count >= response::BLOCKED_COUNT_MAX {
+            return Err(ThreatError::TooMany { what: "blocked addresses", count_max: response::BLOCKED_COUNT_MAX });
+        }
+        if blast.principals.len() > response::OTHERS_BEHIND_COUNT_MAX {
+            let what = format!("{} principals were seen behind this address in the last day", blast.principals.len());
+            return Err(ThreatError::TooWide { what });
+        }
+        Ok(())
+    }
+
+    async fn check_key_enabled(&self, response: &Response) -> Result<(), ThreatError> {
+        let Some(tenant) = &response.target.tenant else { return Err(ThreatError::NotFound) };
+        let status = self.inner.tenants.key_status(tenant).await?;
+        if status.state == ringfence_store::KeyUse::Enabled {
+            return Ok(());
+        }
+        Err(ThreatError::BadResponse { what: "the keys are disabled already".to_owned() })
+    }
+
+    /// Undoes what a response did besides standing in the table.
+    async fn lift(&self, response: &Response) -> Result<(), ThreatError> {
+        let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant) else { return Ok(()) };
+        match self.inner.tenants.key_status(tenant).await {
+            // Whoever asked for their destruction meanwhile, or deleted the tenant, has the last word.
+            Ok(status) if status.destroy.is_some() => Ok(()),
+            Ok(_) => Ok(self.inner.tenants.enable_key(tenant).await.map(drop)?),
+            Err(StoreError::UnknownTenant | StoreError::Gone) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn keep(&self, response: &Response) -> Result<(), ThreatError> {
+        self.inner.tenants.platform().put_json(&response_key(&response.id), response).await?;
+        Ok(())
+    }
+
+    /// Lets the oldest go of those that are over.
+    async fn prune(&self) {
+        let mut over: Vec<(Timestamp, String)> = {
+            let state = self.state();
+            let beyond = state.responses.len().saturating_sub(RESPONSES_KEPT_COUNT_MAX / 2);
+            let ended = state.responses.values().filter(|response| response.ended);
+            let mut over: Vec<(Timestamp, String)> =
+                ended.map(|response| (response.until, response.id.clone())).collect();
+            over.sort();
+            over.truncate(beyond);
+            over
+        };
+        for (_, id) in over.drain(..) {
+            if self.inner.tenants.platform().delete(&response_key(&id)).await.is_ok() {
+                self.state_mut().responses.remove(&id);
+            }
+        }
+    }
+
+    fn forget_pack(&self, owner: &str, name: &str) {
+        let mut forgotten = self.inner.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        forgotten.push((owner.to_owned(), name.to_owned()));
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.inner.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn text(&self, owner: &str, name: &str, text: &str, whose: &Scope) -> Option<RuleText> {
+        let pack = match whose {
+            Scope::Host => self.rules.everywhere.get(&(owner.to_owned(), name.to_owned()))?,
+            Scope::Tenant(tenant) => self.rules.own.get(tenant.as_str())?.get(name)?,
+        };
+        Some(RuleText { owner: owner.to_owned(), name: name.to_owned(), text: text.to_owned(), pack: Arc::clone(pack) })
+    }
+
+    fn put(&mut self, scope: &Scope, name: &str, text: &str, pack: Arc<Pack>) {
+        let rules = Arc::make_mut(&mut self.rules);
+        match scope {
+            Scope::Host => drop(rules.everywhere.insert((OPERATOR.to_owned(), name.to_owned()), pack)),
+            Scope::Tenant(tenant) => {
+                rules.own.entry(tenant.to_string()).or_default().insert(name.to_owned(), pack);
+            }
+        }
+        self.texts.entry(scope.clone()).or_default().insert(name.to_owned(), text.to_owned());
+    }
+
+    fn remove(&mut self, scope: &Scope, name: &str) {
+        let rules = Arc::make_mut(&mut self.rules);
+        match scope {
+            Scope::Host => drop(rules.everywhere.remove(&(OPERATOR.to_owned(), name.to_owned()))),
+            Scope::Tenant(tenant) => {
+                rules.own.get_mut(tenant.as_str()).and_then(|own| own.remove(name));
+            }
+        }
+        self.texts.get_mut(scope).and_then(|texts| texts.remove(name));
+    }
+}
+
+/// Every record under a prefix, read as JSON, within a bound.
+pub(crate) async fn all<T: DeserializeOwned>(
+    store: &TenantStore,
+    prefix: &Key,
+    count_max: usize,
+) -> Result<Vec<T>, ThreatError> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.scan(prefix, after.as_ref(), ringfence_core::limits::PAGE_COUNT_MAX).await?;
+        for (_, record) in &page.records {
+            found.push(record.json()?);
+        }
+        match page.next {
+            Some(next) if found.len() < count_max => after = Some(next),
+            _ => return Ok(found),
+        }
+    }
+}
+
+/// Keeps a value of an owner.
+pub(crate) async fn put<T: Serialize>(store: &TenantStore, key: &Key, value: &T) -> Result<(), ThreatError> {
+    store.put_json(key, value).await?;
+    Ok(())
+}
+
+pub(crate) fn finding_prefix() -> Key {
+    Key::new(["threat-finding"])
+}
+
+pub(crate) fn finding_key(id: &str) -> Key {
+    Key::new(["threat-finding", id])
+}
+
+fn owner_of(scope: &Scope) -> String {
+    match scope {
+        Scope::Host => OPERATOR.to_owned(),
+        Scope::Tenant(tenant) => tenant.to_string(),
+    }
+}
+
+fn rule_key(name: &str) -> Key {
+    Key::new(["threat-rule", name])
+}
+
+fn settings_key() -> Key {
+    Key::new(["threat-settings"])
+}
+
+fn response_key(id: &str) -> Key {
+    Key::new(["threat-response", id])
+}
+
+fn cut(text: &str) -> String {
+    ringfence_audit::envelope::cut(text, 200)
+}

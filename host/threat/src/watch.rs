@@ -1,0 +1,427 @@
+//! The reader: every committed entry of every log, once, in the order of its log; rules, scores and indicators asked.
+//!
+//! Runs on a thread of its own, beside the call path. Must never lose an entry quietly: what the feed lost, and what was
+//! written while the host was down, is read from the logs, by the places it has seen. Must never look at what it wrote
+//! itself, or a rule would never end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ringfence_audit::{Audit, Event as AuditEvent, Feed, Log, Told, codes};
+use ringfence_core::TenantId;
+use ringfence_store::{Key, StoreError};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::event::Event;
+use crate::finding::{Finding, Held, KEPT_COUNT_MAX, Open, Taken};
+use crate::response::{AUTOMATIC_MINUTES_MAX, Asked, Kind, Scope, Suggested, Target};
+use crate::risk::{self, Known, Risk};
+use crate::sigma::Level;
+use crate::sigma::engine::Memory;
+use crate::threat::{Threat, all, finding_key, finding_prefix, put};
+use crate::{HOST_LOG, ThreatError};
+
+/// Between two looks at what is due, in milliseconds.
+pub(crate) const TICK_MS: u64 = 250;
+/// Ticks between two writings of what has gone on: findings, and places in the logs.
+const KEEP_TICKS: u64 = 20;
+/// LIMIT: entries of one log that are read when some were missed; older ones are given up, and said to be.
+const CATCH_UP_COUNT_MAX: u64 = 100_000;
+/// LIMIT: entries read from a log at once.
+const CATCH_UP_PAGE: usize = 500;
+/// New findings after which the oldest are let go.
+const PRUNE_EVERY: u64 = 64;
+
+/// The reader's own state.
+pub(crate) struct Watcher {
+    threat: Threat,
+    memory: Memory,
+    open: Open,
+    /// The next place of each log.
+    places: HashMap<String, u64>,
+    kept_places: HashMap<String, u64>,
+    made_count: u64,
+}
+
+impl Threat {
+    /// Reads along until `stop` turns true, on a thread of its own.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        // Subscribed before anything is awaited, so that nothing falls between the logs and the feed.
+        let feed = self.inner.audit.feed();
+        let runtime = tokio::runtime::Handle::current();
+        let reader = tokio::task::spawn_blocking(move || runtime.block_on(Watcher::new(self).run(feed, stop)));
+        if let Err(error) = reader.await {
+            tracing::error!(%error, "detection has ended");
+        }
+    }
+}
+
+impl Watcher {
+    fn new(threat: Threat) -> Self {
+        Self {
+            threat,
+            memory: Memory::default(),
+            open: Open::default(),
+            places: HashMap::new(),
+            kept_places: HashMap::new(),
+            made_count: 0,
+        }
+    }
+
+    async fn run(mut self, mut feed: Feed, mut stop: watch::Receiver<bool>) {
+        self.load_places().await;
+        self.catch_up().await;
+        let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0_u64;
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stopping| *stopping) => break,
+                _ = tick.tick() => {
+                    ticks += 1;
+                    self.tick(ticks, &feed).await;
+                }
+                told = feed.next() => match told {
+                    Some(Told::Committed(entry)) => {
+                        let event = Event { log: label(&entry.log), seq: entry.seq, time_ms: entry.time_ms, body: entry.event.clone() };
+                        self.told(event, &entry.log).await;
+                    }
+                    Some(Told::Missed { count }) => {
+                        self.threat.inner.health.missed_count.fetch_add(count, Ordering::Relaxed);
+                        self.catch_up().await;
+                    }
+                    None => break,
+                },
+            }
+        }
+        self.keep().await;
+    }
+
+    /// An entry of the feed: after the gap before it, if there is one, and only if it was not read from the log already.
+    async fn told(&mut self, event: Event, log: &Log) {
+        let next = self.places.get(&event.log).copied();
+        if next.is_some_and(|next| event.seq < next) {
+            return;
+        }
+        if next.is_some_and(|next| event.seq > next) {
+            self.read_log(log, Some(event.seq)).await;
+        }
+        self.take(event).await;
+    }
+
+    /// One entry, once.
+    async fn take(&mut self, mut event: Event) {
+        self.places.insert(event.log.clone(), event.seq.saturating_add(1));
+        let health = &self.threat.inner.health;
+        health.evaluated_count.fetch_add(1, Ordering::Relaxed);
+        let behind = self.threat.inner.clock.now().as_millisecond().saturating_sub(event.time_ms);
+        health.behind_ms.store(u64::try_from(behind).unwrap_or(0), Ordering::Relaxed);
+        if is_own(event.code()) {
+            return;
+        }
+        self.trust_label(&mut event);
+        let before = self.threat.history().take(&event);
+        let scope = scope_of(&event.log);
+        let settings = self.threat.settings(&scope);
+        let known = Known {
+            new_network: before.new_network,
+            tenants_count: before.logs_count,
+            hours: settings.working_hours.as_ref(),
+        };
+        let risk = risk::points(&event, &known);
+        let rules = self.threat.in_force();
+        for (owner, name) in self.threat.take_forgotten() {
+            self.memory.forget(&owner, &name);
+        }
+        for hit in self.memory.take(&rules.of(&event.log), &event) {
+            let Some((pack, rule)) = rules.rule(&event.log, &hit) else { continue };
+            let held = Held {
+                rule_owner: pack.owner.clone(),
+                rule: pack.name.clone(),
+                title: rule.title,
+                level: rule.level,
+                attack: rule.attack,
+                group: hit.group,
+            };
+            self.found(&event, held, &risk, rule.response).await;
+        }
+        for held in self.threat.matching(&event) {
+            self.found(&event, held, &risk, None).await;
+        }
+        if risk.points >= risk::ALERT_AT {
+            let who = event.actor().unwrap_or_default().to_owned();
+            let held = Held {
+                rule_owner: crate::shipped::OWNER.to_owned(),
+                rule: "risk".to_owned(),
+                title: "An act with many reasons for concern".to_owned(),
+                level: Level::High,
+                attack: Vec::new(),
+                group: vec![("actor.user.uid".to_owned(), who)],
+            };
+            self.found(&event, held, &risk, None).await;
+        }
+    }
+
+    /// A label of a drill counts only while that drill is under way; whoever else writes one is not believed.
+    fn trust_label(&self, event: &mut Event) {
+        let label = event.detail("drill").and_then(serde_json::Value::as_str).map(ToOwned::to_owned);
+        if label.is_some_and(|label| !self.threat.is_drill(&label))
+            && let Some(details) =
+                event.body.pointer_mut("/unmapped/details").and_then(serde_json::Value::as_object_mut)
+        {
+            details.remove("drill");
+        }
+    }
+
+    async fn found(&mut self, event: &Event, held: Held, risk: &Risk, suggested: Option<Suggested>) {
+        let now_ms = self.threat.inner.clock.now().as_millisecond();
+        let health = &self.threat.inner.health;
+        let mut finding = match self.open.take(event, held, risk, now_ms) {
+            Taken::New(finding) => *finding,
+            Taken::GoesOn(_) => return,
+            Taken::Counted => {
+                health.counted_only_count.store(self.open.counted_only(), Ordering::Relaxed);
+                return;
+            }
+        };
+        health.findings_count.fetch_add(1, Ordering::Relaxed);
+        let scope = scope_of(&event.log);
+        // Read twice after a crash: it is on the record already.
+        if let Ok(known) = self.threat.finding(&scope, &finding.id).await {
+            self.open.answered(&known.id, known.response.as_deref().unwrap_or_default());
+            return;
+        }
+        self.record(&scope, &finding).await;
+        let may_act = finding.drill.is_some() || self.threat.settings(&scope).lets_act(&finding.rule);
+        if let (true, Some(asked)) =
+            (may_act, suggested.and_then(|suggested| answer(&scope, event, &finding, suggested)))
+        {
+            match self.threat.answer_by_itself(&scope, asked).await {
+                Ok(response) => {
+                    self.open.answered(&finding.id, &response.id);
+                    finding.response = Some(response.id);
+                }
+                Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),
+            }
+        }
+        self.write(&scope, &finding).await;
+        self.made_count += 1;
+        if self.made_count.is_multiple_of(PRUNE_EVERY)
+            && let Err(error) = self.prune(&scope).await
+        {
+            tracing::warn!(%error, "old findings are still kept");
+        }
+        drop(self.threat.inner.alerts.send(Arc::new(finding)));
+    }
+
+    async fn record(&self, scope: &Scope, finding: &Finding) {
+        let Some(log) = self.log(scope) else { return };
+        let mut event =
+            AuditEvent::new(codes::THREAT_FOUND, "find-threat", self.threat.inner.audit.actor(), scope.log());
+        event.details = json!({
+            "finding": finding.id, "rule": finding.rule, "owner": finding.rule_owner, "level": finding.level,
+            "attack": finding.attack, "risk_points": finding.risk.points, "evidence": finding.evidence, "drill": finding.drill,
+        });
+        if let Err(error) = self.threat.inner.audit.record(&log, event).await {
+            tracing::error!(finding = %finding.id, %error, "a finding could not be put on the record");
+        }
+    }
+
+    async fn write(&self, scope: &Scope, finding: &Finding) {
+        let Ok(store) = self.threat.store(scope) else { return };
+        if let Err(error) = put(&store, &finding_key(&finding.id), finding).await {
+            tracing::error!(finding = %finding.id, %error, "a finding could not be kept");
+        }
+    }
+
+    /// Lets the oldest findings of an owner go.
+    async fn prune(&self, scope: &Scope) -> Result<(), ThreatError> {
+        let store = self.threat.store(scope)?;
+        let mut kept: Vec<Finding> = all(&store, &finding_prefix(), 2 * KEPT_COUNT_MAX).await?;
+        kept.sort_by_key(|finding| finding.last_ms);
+        let beyond = kept.len().saturating_sub(KEPT_COUNT_MAX);
+        for finding in kept.into_iter().take(beyond) {
+            store.delete(&finding_key(&finding.id)).await?;
+        }
+        Ok(())
+    }
+
+    async fn tick(&mut self, ticks: u64, feed: &Feed) {
+        let health = &self.threat.inner.health;
+        let now = u64::try_from(self.threat.inner.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        health.ticked_ms.store(now, Ordering::Relaxed);
+        health.backlog_count.store(feed.backlog_count() as u64, Ordering::Relaxed);
+        if feed.backlog_count() == 0 {
+            health.behind_ms.store(0, Ordering::Relaxed);
+        }
+        for burst in self.threat.inner.standing.take_bursts() {
+            let scope = burst.tenant.clone().map_or(Scope::Host, Scope::Tenant);
+            let Some(log) = self.log(&scope) else { continue };
+            let mut event =
+                AuditEvent::new(codes::REQUEST_BURST, "burst", burst.principal.clone(), burst.principal.to_string());
+            event.details = json!({ "requests": burst.count, "usual": burst.usual, "window_seconds": 60 });
+            if let Err(error) = self.threat.inner.audit.record(&log, event).await {
+                tracing::warn!(%error, "a burst could not be put on the record");
+            }
+        }
+        for response in self.threat.end_due().await {
+            let Some(log) = self.log(&response.scope) else { continue };
+            let actor = self.threat.inner.audit.actor();
+            let mut event = AuditEvent::new(codes::RESPONSE_ENDED, "end-response", actor, response.scope.log());
+            event.details = json!({ "response": response.id, "kind": response.kind.word() });
+            if let Err(error) = self.threat.inner.audit.record(&log, event).await {
+                tracing::warn!(%error, "the end of a response could not be put on the record");
+            }
+        }
+        if ticks.is_multiple_of(KEEP_TICKS) {
+            self.keep().await;
+        }
+    }
+
+    /// Writes what has gone on: findings, and how far each log was read.
+    async fn keep(&mut self) {
+        for finding in self.open.take_changed() {
+            self.write(&scope_of(&finding.log), &finding).await;
+        }
+        let platform = self.threat.inner.tenants.platform().clone();
+        for (log, next) in &self.places {
+            if self.kept_places.get(log) == Some(next) {
+                continue;
+            }
+            match put(&platform, &place_key(log), &(log, next)).await {
+                Ok(()) => drop(self.kept_places.insert(log.clone(), *next)),
+                Err(error) => {
+                    tracing::warn!(%error, "how far a log was read could not be kept");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn load_places(&mut self) {
+        let platform = self.threat.inner.tenants.platform();
+        let count_max = crate::sigma::engine::LOGS_COUNT_MAX;
+        match all::<(String, u64)>(platform, &Key::new(["threat-place"]), count_max).await {
+            Ok(places) => self.places = places.into_iter().collect(),
+            Err(error) => {
+                tracing::error!(%error, "how far the logs were read is not known; detection begins at their ends")
+            }
+        }
+        self.kept_places = self.places.clone();
+    }
+
+    /// Reads every log from where it was left to its end.
+    async fn catch_up(&mut self) {
+        let mut logs = vec![Log::Host];
+        match self.threat.inner.tenants.list().await {
+            Ok(records) => {
+                logs.extend(
+                    records
+                        .iter()
+                        .filter_map(|record| self.threat.inner.tenants.open_tenant(&record.id))
+                        .map(Log::Tenant),
+                );
+            }
+            Err(error) => tracing::error!(%error, "the tenants cannot be listed; entries that were missed stay unread"),
+        }
+        for log in logs {
+            self.read_log(&log, None).await;
+        }
+    }
+
+    /// Reads a log from where it was left to `end`, or to its own end; a log that was never read begins at its end.
+    async fn read_log(&mut self, log: &Log, end: Option<u64>) {
+        let audit: Audit = self.threat.inner.audit.clone();
+        let label = label(log);
+        let size = match (end, audit.size(log).await) {
+            (Some(end), _) => end,
+            (None, Ok(size)) => size,
+            (None, Err(error)) => return tracing::warn!(log = %label, %error, "a log cannot be read along"),
+        };
+        let mut next = *self.places.entry(label.clone()).or_insert(size);
+        // A name that was used again has a shorter log.
+        if next > size {
+            next = 0;
+        }
+        if size.saturating_sub(next) > CATCH_UP_COUNT_MAX {
+            tracing::error!(log = %label, from = next, to = size, "too many entries were missed; the oldest stay unread");
+            next = size - CATCH_UP_COUNT_MAX;
+        }
+        while next < size {
+            let page = usize::try_from(size - next).map_or(CATCH_UP_PAGE, |rest| rest.min(CATCH_UP_PAGE));
+            let entries = match audit.list(log, next, page).await {
+                Ok(entries) if !entries.is_empty() => entries,
+                Ok(_) => return,
+                Err(error) => return tracing::warn!(log = %label, %error, "a log cannot be read along"),
+            };
+            for entry in entries {
+                let body = entry.body.unwrap_or_default();
+                let time_ms = body.get("time").and_then(serde_json::Value::as_i64).unwrap_or(0);
+                self.take(Event { log: label.clone(), seq: next, time_ms, body }).await;
+                next += 1;
+            }
+        }
+    }
+
+    fn log(&self, scope: &Scope) -> Option<Log> {
+        match scope {
+            Scope::Host => Some(Log::Host),
+            Scope::Tenant(tenant) => {
+                let store = self.threat.inner.tenants.open_tenant(tenant)?;
+                match store.check_keys() {
+                    Err(StoreError::KeyDisabled) => None,
+                    _ => Some(Log::Tenant(store)),
+                }
+            }
+        }
+    }
+}
+
+/// What a suggestion comes to for this event; none when the event does not say against whom.
+fn answer(scope: &Scope, event: &Event, finding: &Finding, suggested: Suggested) -> Option<Asked> {
+    let mut target = Target { tenant: scope.tenant().cloned(), ..Target::default() };
+    match suggested.kind {
+        Kind::RateLimit | Kind::EndSessions | Kind::SuspendPrincipal => {
+            target.principal = Some(event.actor()?.parse().ok()?);
+        }
+        Kind::BlockSource => target.source = Some(event.source()?),
+        Kind::QuarantineVersion => target.digest = Some(event.detail("digest")?.as_str()?.to_owned()),
+        Kind::FreezeEgress => target.plugin = Some(plugin_of(event)?),
+        // A drill's events are not the tenant's doing, so nothing is taken from it.
+        Kind::ReadOnly | Kind::DisableKey if finding.drill.is_some() => return None,
+        Kind::ReadOnly | Kind::DisableKey => drop(scope.tenant()?),
+        Kind::Alert => return None,
+    }
+    let reason = format!("rule `{}`: {}", finding.rule, finding.title);
+    let minutes = suggested.minutes.min(AUTOMATIC_MINUTES_MAX);
+    let per_minute = suggested.per_minute.or((suggested.kind == Kind::RateLimit).then_some(60));
+    Some(Asked { kind: suggested.kind, target, minutes, per_minute, reason, finding: Some(finding.id.clone()) })
+}
+
+fn plugin_of(event: &Event) -> Option<ringfence_core::PluginName> {
+    event.resource()?.split_once("/plugin/")?.1.split('/').next()?.parse().ok()
+}
+
+/// What this room writes about what it found; rules are not asked about it.
+fn is_own(code: &str) -> bool {
+    [codes::THREAT_FOUND, codes::RESPONSE_MADE, codes::RESPONSE_ENDED, codes::DRILL_RUN].contains(&code)
+}
+
+fn label(log: &Log) -> String {
+    match log {
+        Log::Host => HOST_LOG.to_owned(),
+        Log::Tenant(store) => store.label().to_owned(),
+    }
+}
+
+fn scope_of(log: &str) -> Scope {
+    log.parse::<TenantId>().map_or(Scope::Host, Scope::Tenant)
+}
+
+fn place_key(log: &str) -> Key {
+    Key::new(["threat-place", log])
+}
