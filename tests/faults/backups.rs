@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ringfence_tests::{Host, Place, answer, eventually, files_under, string};
+use ringfence_tests::{Host, Place, answer, eventually, files_under, problem, string};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,4 +72,52 @@ async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()>
         }
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_half_restored_cannot_be_resumed_until_it_is_whole() -> Result<()> {
+    let place = Place::new()?;
+    let mut host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let (operator_key, admin_key) = (operator.key.clone(), acme.admin.key.clone());
+    for number in 0..150 {
+        let path = acme.path(&format!("/secrets/s{number}"));
+        answer(acme.admin.put(&path).body(vec![b'a' + (number % 26); 4_000]).send().await?).await?;
+    }
+    answer(acme.admin.post("/tenants/acme/backups").json(&json!({})).send().await?).await?;
+    let mut backup = String::new();
+    eventually("the backup is there", async || {
+        let list = answer(acme.admin.get("/tenants/acme/backups").send().await?).await?;
+        backup = list["items"][0]["id"].as_str().unwrap_or_default().to_owned();
+        Ok(!backup.is_empty())
+    })
+    .await?;
+    let archives = files_under(&place.data().join("backups"))?;
+    let (file, whole) = archives.first().context("an archive")?;
+    // Killed a little later each round, until the kill falls into the restore; then the archive is out of reach.
+    for round in 0..60_u64 {
+        let admin = host.sign_in(&admin_key).await?;
+        let path = format!("/tenants/acme/backups/{backup}/restore");
+        answer(admin.post(&path).json(&json!({ "replace": "acme" })).send().await?).await?;
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        host.kill()?;
+        std::fs::write(file, b"RFBACKUP")?;
+        host = Host::start(&place)?;
+        let operator = host.sign_in(&operator_key).await?;
+        let half = answer(operator.get("/tenants/acme").send().await?).await?["state"] == "suspended";
+        if half {
+            let (status, refused) = problem(operator.post("/tenants/acme/resume").send().await?).await?;
+            assert_eq!((status, refused["code"].as_str()), (409, Some("restore-unfinished")), "round {round}");
+        }
+        host.kill()?;
+        std::fs::write(file, whole)?;
+        host = Host::start(&place)?;
+        let operator = host.sign_in(&operator_key).await?;
+        assert_eq!(answer(operator.get("/tenants/acme").send().await?).await?["state"], "active", "round {round}");
+        if half {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no kill fell into the restore")
 }

@@ -131,6 +131,45 @@ async fn disabled_keys_are_felt_by_the_next_request_and_by_no_other_tenant() -> 
     Ok(())
 }
 
+#[tokio::test]
+async fn an_admin_cannot_enable_what_an_operator_disabled() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let key = answer(operator.post("/tenants/acme/keys/disable").send().await?).await?;
+    assert_eq!(key["disabled"]["side"], "operator");
+    let (status, held) = problem(acme.admin.post("/tenants/acme/keys/enable").send().await?).await?;
+    assert_eq!((status, held["code"].as_str()), (409, Some("held-by-operator")));
+    answer(operator.post("/tenants/acme/keys/enable").send().await?).await?;
+    answer(acme.admin.post("/tenants/acme/keys/disable").send().await?).await?;
+    answer(acme.admin.post("/tenants/acme/keys/enable").send().await?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_operator_deletes_a_tenant_with_a_delay_to_think_and_two_at_once() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "24")])?;
+    let operator = host.operator().await?;
+    let other = second_operator(&host, &operator).await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let later = operator.delete("/tenants/acme").send().await?;
+    assert_eq!(later.status(), 202);
+    let later: Value = later.json().await?;
+    assert!(later["destroy"]["due_at"].is_string() && later["destroy"]["approved_by"].is_null(), "{later}");
+    let (status, _) = problem(acme.admin.call(Method::GET, "/acme/hello/").send().await?).await?;
+    assert_eq!(status, 423, "shut from the first moment");
+    assert_eq!(operator.delete("/tenants/acme").send().await?.status(), 202, "one asking twice is one");
+    answer(operator.post("/tenants/acme/keys/enable").send().await?).await?;
+    assert_eq!(acme.fetch("hello", "/").await?.0, 200, "undone, and nothing was lost");
+    assert_eq!(other.delete("/tenants/acme").send().await?.status(), 202);
+    assert_eq!(operator.delete("/tenants/acme").send().await?.status(), 204, "two want it");
+    assert_eq!(operator.get("/tenants/acme").send().await?.status(), 404);
+    let page = answer(operator.get("/audit?limit=1000").send().await?).await?;
+    assert!(page.to_string().contains("old-copies-too"), "the receipt is on the host's log");
+    Ok(())
+}
+
 async fn second_operator(host: &Host, operator: &Session) -> Result<Session> {
     let key = operator.post("/tokens").json(&json!({ "name": "grace", "role": "operator" })).send().await?;
     host.sign_in(&string(&answer(key).await?, "key")?).await

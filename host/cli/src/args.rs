@@ -477,7 +477,7 @@ pub enum TenantCommand {
     Suspend(TenantNameArgs),
     /// Let a suspended tenant run again
     Resume(TenantNameArgs),
-    /// Delete a tenant and destroy its keys, for good
+    /// Delete a tenant and destroy its keys: after the host's delay, or at once when a second operator asks too
     Delete(TenantNameArgs),
 }
 

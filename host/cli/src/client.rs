@@ -269,6 +269,18 @@ impl Api {
         self.open(request).await.map(drop)
     }
 
+    /// Sends a request that is done at once, with an empty answer, or later, with one that says when.
+    pub async fn act_or_later<T: DeserializeOwned>(
+        &self,
+        request: &Request<'_>,
+    ) -> Result<Option<Answer<T>>, CliError> {
+        let response = self.open(request).await?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(None),
+            _ => read_answer(&self.host, response).await.map(Some),
+        }
+    }
+
     /// All items of a list. `from` names the parameter that takes the cursor.
     pub async fn list<T: DeserializeOwned>(
         &self,

@@ -1,18 +1,18 @@
 //! Keys: list, rotate, disable, enable, destroy. And the keeper, which seals anew after rotations and destroys what is due.
 //!
-//! Must never destroy a key that one person alone wants gone, and never show anything of a key but its number, its state and
+//! Must never destroy a key that one person alone wants gone without a delay in which it can be undone, and never show anything of a key but its number, its state and
 //! who wraps it. Acts on keys are on the operator's log: the tenant's own cannot be written while its keys are disabled.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, TenantId};
 use ringfence_keys::{KeyVersion, Purpose};
-use ringfence_store::{KeyReceipt, KeyStatus, ResealStep, StoreError, TenantStore};
+use ringfence_store::{DeleteAsked, KeyReceipt, KeyStatus, ResealStep, Side, StoreError, TenantStore};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -22,7 +22,7 @@ use crate::extract::JsonBody;
 use crate::host::word;
 use crate::problem::ApiError;
 use crate::wire::{
-    DestroyView, KeyVersionView, Problem, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
+    DestroyView, DisabledView, KeyVersionView, Problem, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
 };
 
 /// Between two looks for something to do.
@@ -111,15 +111,17 @@ pub async fn disable(
     Path(tenant): Path<String>,
 ) -> Result<Json<TenantKeyView>, ApiError> {
     let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
+    let (who, side) = (call.principal.id().to_string(), side(&call));
     let disabled = async |id: &TenantId| {
-        let disabled = control.parts.tenants.disable_key(id).await;
+        let disabled = control.parts.tenants.disable_key(id, &who, side).await;
         control.parts.engine.forget_idle(id);
         disabled
     };
     control.change(&call, reached, codes::KEY_DISABLED, disabled).await
 }
 
-/// Enables a tenant's keys again, and withdraws a request to destroy them.
+/// Enables a tenant's keys again, and withdraws a request to destroy them or to delete the tenant. What an operator disabled,
+/// an operator enables.
 #[utoipa::path(post, path = "/tenants/{tenant}/keys/enable", tag = "keys",
     responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
 pub async fn enable(
@@ -128,7 +130,8 @@ pub async fn enable(
     Path(tenant): Path<String>,
 ) -> Result<Json<TenantKeyView>, ApiError> {
     let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
-    control.change(&call, reached, codes::KEY_ENABLED, async |id| control.parts.tenants.enable_key(id).await).await
+    let act = async |id: &TenantId| control.parts.tenants.enable_key(id, side(&call)).await;
+    control.change(&call, reached, codes::KEY_ENABLED, act).await
 }
 
 /// Asks for a tenant's keys, and with them everything it stored, to be destroyed. Another operator must agree.
@@ -158,8 +161,7 @@ pub async fn approve(
 ) -> Result<Json<TenantKeyView>, ApiError> {
     let reached = control.reach_keys::<act::DestroyKeys>(&call, &tenant).await?;
     let who = call.principal.id().to_string();
-    let delay = SignedDuration::from_secs(control.parts.facts.destroy_delay_seconds.into());
-    let due_at = control.parts.clock.now().checked_add(delay).map_err(|error| ApiError::host(&error))?;
+    let due_at = control.destroy_due_at()?;
     let agreed =
         async |id: &TenantId| control.parts.tenants.approve_destroy(id, &who, due_at).await?.ok_or(StoreError::Missing);
     control.change(&call, reached, codes::KEY_DESTROY_APPROVED, agreed).await.map_err(|error| match error.code {
@@ -188,6 +190,30 @@ impl Control {
         let act = async |_permit| Ok(effect(&id).await?);
         let status = self.bracket(call, &Log::Host, reached.permit, code, details, act).await?;
         Ok(Json(view(&id, status)))
+    }
+
+    /// When what is decided now about a tenant's destruction is done.
+    fn destroy_due_at(&self) -> Result<Timestamp, ApiError> {
+        let delay = SignedDuration::from_secs(self.parts.facts.destroy_delay_seconds.into());
+        self.parts.clock.now().checked_add(delay).map_err(|error| ApiError::host(&error))
+    }
+
+    /// Deletes a tenant at once where two operators want it or the host's delay is none; else writes down when it will be
+    /// done, and says so.
+    pub(crate) async fn delete_tenant(
+        &self,
+        actor: &PrincipalId,
+        id: &TenantId,
+        store: &TenantStore,
+    ) -> Result<Option<TenantKeyView>, ApiError> {
+        if self.parts.facts.destroy_delay_seconds > 0 {
+            let asked = self.parts.tenants.ask_delete(id, &actor.to_string(), self.destroy_due_at()?).await?;
+            if let DeleteAsked::Later(status) = asked {
+                return Ok(Some(view(id, status)));
+            }
+        }
+        self.destroy_tenant(actor, id, store).await?;
+        Ok(None)
     }
 
     /// Destroys a tenant: its keys first, then everything that any room keeps of it. The receipt goes to the operator's log,
@@ -241,10 +267,19 @@ fn purpose_word(key: &KeyVersion) -> String {
     key.purpose.map_or_else(|| "all".to_owned(), |purpose| purpose.to_string())
 }
 
+fn side(call: &Call) -> Side {
+    if call.principal.tenant().is_none() { Side::Operator } else { Side::Tenant }
+}
+
 fn view(id: &TenantId, status: KeyStatus) -> TenantKeyView {
     TenantKeyView {
         tenant: id.to_string(),
         state: word(&status.state),
+        disabled: status.disabled.map(|disabled| DisabledView {
+            by: disabled.by,
+            side: word(&disabled.side),
+            at: disabled.at.to_string(),
+        }),
         versions: status
             .versions
             .iter()
@@ -295,8 +330,8 @@ impl KeyKeeper {
     async fn turn(&self) -> Result<Duration, StoreError> {
         let tenants = &self.0.parts.tenants;
         let tended = tenants.tended_keys().await?;
-        for (id, approved_by) in tended.due {
-            self.destroy(&id, &approved_by).await;
+        for (id, wanted_by) in tended.due {
+            self.destroy(&id, &wanted_by).await;
         }
         let mut rest = REST;
         for id in tended.resealing {
@@ -310,11 +345,11 @@ impl KeyKeeper {
         Ok(rest)
     }
 
-    /// Two people wanted it, and the delay is over.
-    async fn destroy(&self, id: &TenantId, approved_by: &str) {
+    /// It was wanted, and the delay is over.
+    async fn destroy(&self, id: &TenantId, wanted_by: &str) {
         let control = &self.0;
         let Some(store) = control.parts.tenants.open_tenant(id) else { return };
-        let Ok(actor) = approved_by.parse::<PrincipalId>() else { return };
+        let Ok(actor) = wanted_by.parse::<PrincipalId>() else { return };
         let mut event =
             Event::new(codes::TENANT_DELETED, act::DestroyKeys::NAME, actor.clone(), format!("tenant/{id}"));
         event.details = json!({ "tenant": id.as_str() });

@@ -89,13 +89,21 @@ pub async fn erase(
     if before.key.is_none() && before.erasures.is_empty() {
         return Err(ApiError::not_found());
     }
-    let log = Log::Tenant(store);
+    let log = Log::Tenant(store.clone());
     let details =
         json!({ "subject": before.subject.to_string(), "key_version": before.key.map(|(version, _)| version) });
     let by = call.principal.id().to_string();
     let now = control.parts.clock.now();
     control
         .bracket(&call, &log, reached.permit, codes::SUBJECT_ERASED, details, async |_permit| {
+            // A restore in place looks at what was erased before it writes: the two never overlap.
+            if control.parts.archives.is_restoring(&store).await? {
+                return Err(ApiError::restore_unfinished());
+            }
+            let _one = control.changing.lock().await;
+            if control.parts.archives.is_restoring(&store).await? {
+                return Err(ApiError::restore_unfinished());
+            }
             subjects.erase(&subject, &by, now).await?;
             Ok(())
         })

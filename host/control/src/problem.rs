@@ -57,6 +57,14 @@ impl ApiError {
             .help("ringfence key status")
     }
 
+    /// A tenant that is being put back to a backup, or was when that failed: half of it is old and half is new.
+    pub fn restore_unfinished() -> Self {
+        Self::new(
+            "restore-unfinished",
+            "a restore of this tenant has begun and is not done; a start of the host carries it on",
+        )
+    }
+
     /// A failure of the host. The cause is logged, never shown.
     pub fn host(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "the host failed a request");
@@ -87,6 +95,8 @@ pub fn status_of(code: &str) -> StatusCode {
         | "conflict"
         | "second-person-needed"
         | "nothing-to-approve"
+        | "held-by-operator"
+        | "restore-unfinished"
         | "backup-in-use"
         | "tenant-not-empty"
         | "idempotency-in-progress"
@@ -161,6 +171,7 @@ impl From<StoreError> for ApiError {
             StoreError::Exists => Self::new("exists", "there is already a tenant of that name"),
             StoreError::Gone | StoreError::UnknownTenant | StoreError::Missing => Self::not_found(),
             StoreError::KeyDisabled => Self::key_disabled(),
+            StoreError::Held => Self::new("held-by-operator", error.to_string()).help("ask an operator of the host"),
             StoreError::Conflict { .. } => Self::new("conflict", "it was changed at the same moment; try again"),
             StoreError::BadToken => Self::new("bad-cursor", "the cursor is not one of ours"),
             StoreError::TooLarge { .. } => Self::new("body-too-large", error.to_string()),

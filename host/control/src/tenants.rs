@@ -4,19 +4,20 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{QuotaChoice, Resource, TenantId};
 use ringfence_policy::{Standing, TenantFacts};
-use ringfence_store::{TenantRecord, TenantState};
+use ringfence_store::{TenantRecord, TenantState, TenantStore};
 use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
 use crate::extract::{Asked, JsonBody, Paging};
 use crate::problem::ApiError;
-use crate::wire::{NewTenant, Page, Problem, TenantView};
+use crate::wire::{NewTenant, Page, Problem, TenantKeyView, TenantView};
 
 /// Lists the tenants: all for an operator, his own for anybody else.
 #[utoipa::path(get, path = "/tenants", tag = "tenants", params(Paging),
@@ -116,25 +117,29 @@ pub async fn resume(
     control.set_state(&call, &tenant, TenantState::Active, codes::TENANT_RESUMED).await
 }
 
-/// Deletes a tenant: its key first, so that nothing it left can be opened, then its data.
+/// Deletes a tenant: its key first, so that nothing it left can be opened, then its data. With one operator it is done after
+/// the host's delay (202; enabling the tenant's keys undoes it), at once when another operator asks too or there is no delay.
 #[utoipa::path(delete, path = "/tenants/{tenant}", tag = "tenants",
-    responses((status = 204), (status = "default", body = Problem)))]
+    responses((status = 202, body = TenantKeyView), (status = 204), (status = "default", body = Problem)))]
 pub async fn delete(
     State(control): State<Control>,
     call: Call,
     Path(tenant): Path<String>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<Response, ApiError> {
     let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
     // Disabled keys are no reason to keep a tenant.
     let reached = control.reach_closed::<act::DeleteTenant>(&call, Resource::Tenant { tenant }).await?;
     let (id, store) = (reached.tenant, reached.store);
     let details = json!({ "tenant": id.as_str() });
-    control
+    let later = control
         .bracket(&call, &Log::Host, reached.permit, codes::TENANT_DELETED, details, async |_permit| {
-            control.destroy_tenant(call.principal.id(), &id, &store).await
+            control.delete_tenant(call.principal.id(), &id, &store).await
         })
         .await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(match later {
+        Some(keys) => (StatusCode::ACCEPTED, Json(keys)).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
 }
 
 impl Control {
@@ -147,9 +152,13 @@ impl Control {
     ) -> Result<Json<TenantView>, ApiError> {
         let reached = self.reach_tenant::<act::SuspendTenant>(call, tenant).await?;
         let id = reached.tenant;
-        let log = Log::Tenant(reached.store);
+        let store = reached.store;
+        let log = Log::Tenant(store.clone());
         self.bracket(call, &log, reached.permit, code, json!({}), async |_permit| {
+            // Asked before the wait too: a restore holds the lock for as long as it takes.
+            self.whole(&store, state).await?;
             let _one = self.changing.lock().await;
+            self.whole(&store, state).await?;
             self.parts.tenants.set_state(&id, state).await?;
             let standing = match state {
                 TenantState::Active => Standing::Active,
@@ -169,6 +178,14 @@ impl Control {
         })
         .await?;
         self.tenant_now(&id).await
+    }
+
+    /// Refuses to let a tenant work of which half was put back to a backup.
+    async fn whole(&self, store: &TenantStore, to: TenantState) -> Result<(), ApiError> {
+        if to == TenantState::Active && self.parts.archives.is_restoring(store).await? {
+            return Err(ApiError::restore_unfinished());
+        }
+        Ok(())
     }
 
     /// Puts a new tenant's quota and standing into force.

@@ -14,7 +14,9 @@ mod quota;
 mod zero_trust;
 
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
-pub use keys::{DestroyView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
+pub use keys::{
+    DestroyView, DisabledView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
+};
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};

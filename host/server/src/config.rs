@@ -375,7 +375,8 @@ fn figment(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Figment> {
     if let Some(dir) = dev_dir {
         let values = serde_json::json!({
             "store": { "path": dir },
-            "keys": { "root": format!("file:{}", dir.join("root.key").display()) },
+            // Nobody works on a --dev host whom a delay would protect.
+            "keys": { "root": format!("file:{}", dir.join("root.key").display()), "destroy_delay_hours": 0 },
         });
         figment = figment.merge(NamedValues { name: "--dev", values });
     }

@@ -1,5 +1,5 @@
 //! The commit thread: the one writer. Checks preconditions against the state it changes, gives revisions, seals, applies,
-//! and makes everything that waited durable with one flush before it acknowledges any of it.
+//! and makes everything that waited durable with one flush before it acknowledges any of it. Tenants take turns (`line.rs`).
 //!
 //! Must never acknowledge what is not durable, and never let a write of a deleted tenant through. A read may see a batch a
 //! moment before it is durable; nothing that depends on it can become durable earlier, because there is one log.
@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfence_keys::Zeroizing;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::backup::pin::Pins;
@@ -25,21 +25,23 @@ use crate::error::StoreError;
 use crate::files::Files;
 use crate::held::{self, Counting};
 use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, Uid, area, successor};
+use crate::line::Line;
 use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_free};
 use crate::tenant_store::{Tenant, value_path};
 use crate::watch::{Change, Changed, Watchers, is_record};
 
-/// LIMIT: batches that may wait for the commit thread.
-const QUEUE_COUNT_MAX: usize = 1_024;
-/// LIMIT: longest wait for a place in that queue.
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
-/// LIMIT: longest wait for an answer after that; a disk that hangs for longer counts as failed.
+/// LIMIT: longest wait for an answer of the commit thread; a disk that hangs for longer counts as failed.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// LIMIT: batches made durable by one flush.
 const GROUP_COUNT_MAX: usize = 256;
-/// LIMIT: bytes of values made durable by one flush, reached by the batch that goes over.
-const GROUP_BYTES_MAX: usize = 16 << 20;
+/// LIMIT: bytes of values made durable by one flush, reached by the batch that goes over. Whoever comes meanwhile waits for
+/// them; at this size the flush itself is no longer what a byte costs.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+/// LIMIT: bytes of records read at a time to be erased.
+const ERASE_BYTES_MAX: usize = 16 << 20;
+/// What a record counts in its tenant's turn beside its key and value.
+const RECORD_COST_BYTES: usize = 256;
 /// Revisions skipped at a start. INVARIANT: more than can be in flight, so that a number that was seen and lost in a crash
 /// is never given to something else.
 const REVISIONS_SKIPPED: u64 = 4_096;
@@ -94,12 +96,11 @@ enum Job {
     Erase(Uid, oneshot::Sender<Result<(), StoreError>>),
     /// Records to be sealed anew, by their stored keys.
     Reseal(Arc<Tenant>, Vec<Vec<u8>>, oneshot::Sender<Result<(), StoreError>>),
-    Close,
 }
 
 /// The way to the commit thread.
 pub(crate) struct Committer {
-    queue: mpsc::Sender<Job>,
+    line: Arc<Line<Job>>,
     thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
 }
 
@@ -130,66 +131,79 @@ impl Committer {
         };
         counters.revision.store(revision, Ordering::Relaxed);
         watchers.begin_after(revision);
-        let (queue, jobs) = mpsc::channel(QUEUE_COUNT_MAX);
+        let line = Arc::new(Line::new());
+        let served = Served(Arc::clone(&line));
         let writer = Writer { engine, files, counters, watchers, free_bytes_min, revision, watermark, _lock: lock };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
-            .spawn(move || writer.run(jobs))
+            .spawn(move || writer.run(served))
             .map_err(StoreError::unavailable)?;
-        Ok(Self { queue, thread: Mutex::new(Some(thread)) })
+        Ok(Self { line, thread: Mutex::new(Some(thread)) })
     }
 
     /// One that refuses everything.
     pub(crate) fn closed() -> Self {
-        Self { queue: mpsc::channel(1).0, thread: Mutex::new(None) }
+        let line = Arc::new(Line::new());
+        line.abandon();
+        Self { line, thread: Mutex::new(None) }
     }
 
     /// Resolves once the batch is durable.
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Commit, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Batch(batch, reply), answer).await
+        let (tenant, cost_bytes) = (Arc::clone(&batch.tenant), batch.cost_bytes());
+        self.line.join(tenant.uid, &tenant.room, cost_bytes, Job::Batch(batch, reply)).await?;
+        answered(answer).await
     }
 
     /// Resolves once nothing of the tenant is left in the database, durably.
     pub(crate) async fn erase(&self, uid: Uid) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Erase(uid, reply), answer).await
+        self.line.join_now(uid, Job::Erase(uid, reply))?;
+        answered(answer).await
     }
 
     /// Resolves once these records are durable under the newest version of their tenant's key.
     pub(crate) async fn reseal(&self, tenant: Arc<Tenant>, stored_keys: Vec<Vec<u8>>) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Reseal(tenant, stored_keys, reply), answer).await
+        let (uid, room) = (tenant.uid, Arc::clone(&tenant));
+        // LIMIT: a step of sealing anew reads as many bytes at most.
+        let cost_bytes = stored_keys.len().saturating_mul(RECORD_COST_BYTES).saturating_mul(8);
+        self.line.join(uid, &room.room, cost_bytes, Job::Reseal(tenant, stored_keys, reply)).await?;
+        answered(answer).await
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.queue.is_closed()
+        self.line.is_over()
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        QUEUE_COUNT_MAX.saturating_sub(self.queue.capacity())
+        self.line.len()
     }
 
     /// Ends the thread after what is queued; blocks until it has. Fine to call twice.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
-        // A closed queue means that the thread has ended already.
-        let _ = self.queue.blocking_send(Job::Close);
+        self.line.shut();
         thread.join().unwrap_or_else(|_panic| Err(StoreError::unavailable("the commit thread stopped")))
     }
+}
 
-    async fn send<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
-        match timeout(QUEUE_WAIT, self.queue.send(job)).await {
-            Err(_elapsed) => return Err(StoreError::Busy),
-            Ok(Err(_closed)) => return Err(StoreError::Closed),
-            Ok(Ok(())) => {}
-        }
-        match timeout(ANSWER_WAIT, answer).await {
-            Err(_elapsed) => Err(StoreError::unavailable("the disk did not answer in time")),
-            Ok(Err(_gone)) => Err(StoreError::Closed),
-            Ok(Ok(result)) => result,
-        }
+async fn answered<T>(answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
+    match timeout(ANSWER_WAIT, answer).await {
+        Err(_elapsed) => Err(StoreError::unavailable("the disk did not answer in time")),
+        Ok(Err(_gone)) => Err(StoreError::Closed),
+        Ok(Ok(result)) => result,
+    }
+}
+
+/// The line while somebody serves it: however that ends, nobody waits in it for nothing.
+struct Served(Arc<Line<Job>>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
@@ -226,8 +240,9 @@ struct Prepared {
 }
 
 impl Writer {
-    fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<(), StoreError> {
-        while let Some(first) = jobs.blocking_recv() {
+    fn run(mut self, served: Served) -> Result<(), StoreError> {
+        let line = Arc::clone(&served.0);
+        while let Some(first) = line.next() {
             // INVARIANT: never in the middle of a group: what was applied before a failure is in doubt, and a sync after
             // it must fail too.
             if let Err(error) = self.engine.recover() {
@@ -246,7 +261,7 @@ impl Writer {
                     other => others = Some(other),
                 }
                 if others.is_none() && applied.len() < GROUP_COUNT_MAX && bytes < GROUP_BYTES_MAX {
-                    next = jobs.try_recv().ok();
+                    next = line.try_next();
                 }
             }
             self.flush(applied);
@@ -258,16 +273,11 @@ impl Writer {
                 Some(Job::Reseal(tenant, stored_keys, reply)) => {
                     let _ = reply.send(self.reseal(&tenant, &stored_keys));
                 }
-                Some(Job::Close) => {
-                    jobs.close();
-                    break;
-                }
                 _ => {}
             }
         }
-        drop(jobs);
+        drop(served);
         self.watchers.wake_all();
-        // What was queued behind the close finds its answer dropped and reports the store closed.
         self.engine.sync()?;
         if let Some(watermark) = &mut self.watermark {
             watermark.write();
@@ -433,7 +443,7 @@ impl Writer {
                     to: to.clone(),
                     order: Order::Forward,
                     count_max: ERASE_COUNT,
-                    bytes_max: GROUP_BYTES_MAX,
+                    bytes_max: ERASE_BYTES_MAX,
                 };
                 let rows = self.engine.range(&span)?;
                 self.engine.apply(rows.pairs.into_iter().map(|(key, _)| Write { key, value: None }).collect())?;
@@ -454,6 +464,11 @@ fn changes(writes: &[Write], revision: u64) -> Vec<Changed> {
 }
 
 impl Batch {
+    /// What it counts in its tenant's turn.
+    fn cost_bytes(&self) -> usize {
+        self.writes.keys().map(|key| key.len().saturating_add(RECORD_COST_BYTES)).sum::<usize>() + self.bytes()
+    }
+
     /// Bytes of values inside, for the group's limit.
     fn bytes(&self) -> usize {
         self.writes

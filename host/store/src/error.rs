@@ -30,6 +30,9 @@ pub enum StoreError {
     /// There is no such file.
     #[error("there is no such file")]
     Missing,
+    /// An operator disabled the keys, or wants them destroyed: an operator enables them.
+    #[error("an operator disabled the keys of this tenant, so an operator enables them")]
+    Held,
     /// Too much is waiting to be written; nothing was. Try again later.
     #[error("too many writes are waiting")]
     Busy,
@@ -143,6 +146,7 @@ impl StoreError {
             | Self::UnknownTenant
             | Self::Missing
             | Self::KeyDisabled
+            | Self::Held
             | Self::Quota { .. }
             | Self::TooLarge { .. }
             | Self::NoSubject

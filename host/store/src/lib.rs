@@ -12,9 +12,11 @@ mod commit;
 mod directory;
 mod engine;
 mod error;
+mod fair;
 mod files;
 mod held;
 mod key;
+mod line;
 mod measure;
 mod record;
 mod reseal;
@@ -38,7 +40,9 @@ pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Re
 pub use reseal::ResealStep;
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
-pub use tenant_keys::{DestroyRequest, KeyReceipt, KeyStatus, KeyUse, Reseal, TendedKeys};
+pub use tenant_keys::{
+    DeleteAsked, DestroyRequest, Disabled, KeyReceipt, KeyStatus, KeyUse, Reseal, Side, TendedKeys,
+};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};

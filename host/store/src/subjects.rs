@@ -198,6 +198,48 @@ impl Subjects {
         Ok(SubjectAbout { subject: person, key, erasures: self.erasures(person, 100).await?, tokens_count })
     }
 
+    /// Whether a record of an older copy of this tenant is the key, or a token's value, of a person that was erased since.
+    pub(crate) async fn is_of_erased(&self, key: &Key, value: &[u8]) -> Result<bool, StoreError> {
+        let (person, version) = match key.segments() {
+            [Segment::Name(first), Segment::Name(person)] if first == "subject" => {
+                let Ok(KeyRecord { version, .. }) = serde_json::from_slice(value) else { return Ok(false) };
+                (person.clone(), version)
+            }
+            [Segment::Name(first), _, _, Segment::Name(person)] if first == "subject-token" => {
+                let Ok(sealed) = SealedField::parse(&String::from_utf8_lossy(value)) else { return Ok(false) };
+                (person.clone(), sealed.version)
+            }
+            _ => return Ok(false),
+        };
+        let tombstone = Key::new(["subject-erased".to_owned(), person]).number(version.into());
+        Ok(self.0.get(&tombstone).await?.is_some())
+    }
+
+    /// Removes the ways back to tokens' values that are not there.
+    pub(crate) async fn forget_ways_to_nothing(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.0.scan(&Key::new(["subject-token-of"]), after.as_ref(), TOKENS_AT_A_TIME).await?;
+            let mut ops = Vec::new();
+            for (key, _) in page.records {
+                let [_, Segment::Name(person), Segment::Name(field), Segment::Name(token)] = key.segments() else {
+                    continue;
+                };
+                let mapping = Key::new(["subject-token", field, token]).push(person.clone());
+                if self.0.get(&mapping).await?.is_none() {
+                    ops.push(Op::delete(key));
+                }
+            }
+            if !ops.is_empty() {
+                self.0.batch(ops, Vec::new()).await?;
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
     async fn key(&self, person: SubjectRef) -> Result<Option<(SubjectKey, Timestamp)>, StoreError> {
         let Some(record) = self.0.get(&living_key(person)).await? else { return Ok(None) };
         let KeyRecord { version, wrapped, created_at } = record.json()?;

@@ -32,6 +32,36 @@ pub enum KeyUse {
     Disabled,
 }
 
+/// On which side of the host somebody stands; operators are above tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// A member of the tenant.
+    Tenant,
+    /// An operator of the host.
+    Operator,
+}
+
+/// Who disabled a tenant's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disabled {
+    /// Who.
+    pub by: String,
+    /// From which side; the same or a higher one enables them again.
+    pub side: Side,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What became of a request to delete a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeleteAsked {
+    /// It is written down, and done when its time has come, unless somebody enables the keys before.
+    Later(KeyStatus),
+    /// Somebody else wants it too: it may be done now.
+    Agreed,
+}
+
 /// Someone wants a tenant's keys destroyed, and with them everything it stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DestroyRequest {
@@ -41,7 +71,8 @@ pub struct DestroyRequest {
     pub asked_at: Timestamp,
     /// Who else agreed.
     pub approved_by: Option<String>,
-    /// When it will be done; none until somebody else agreed.
+    /// When it will be done; none until somebody else agreed. With a time and without an agreement it is the deletion of the
+    /// tenant, which one person may ask for because it can be undone until then.
     pub due_at: Option<Timestamp>,
 }
 
@@ -61,6 +92,9 @@ pub struct Reseal {
 pub(crate) struct KeyState {
     pub(crate) tenant: TenantId,
     pub(crate) state: KeyUse,
+    /// None while they are enabled, and where they were disabled before this was kept.
+    #[serde(default)]
+    pub(crate) disabled: Option<Disabled>,
     pub(crate) destroy: Option<DestroyRequest>,
     pub(crate) reseal: Option<Reseal>,
 }
@@ -68,7 +102,7 @@ pub(crate) struct KeyState {
 /// What the background has to do about keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TendedKeys {
-    /// Tenants whose keys are to be destroyed by now, and who agreed to it.
+    /// Tenants whose keys are to be destroyed by now, and who wanted it last.
     pub due: Vec<(TenantId, String)>,
     /// Tenants whose data is to be sealed anew.
     pub resealing: Vec<TenantId>,
@@ -79,6 +113,8 @@ pub struct TendedKeys {
 pub struct KeyStatus {
     /// Whether they are used.
     pub state: KeyUse,
+    /// Who disabled them, while they are.
+    pub disabled: Option<Disabled>,
     /// The versions, ascending.
     pub versions: Vec<KeyVersion>,
     /// What deleting the tenant does to older copies of the data directory.
@@ -103,7 +139,29 @@ pub struct KeyReceipt {
 impl KeyState {
     /// As it is when nothing is written down.
     fn usual(tenant: &TenantId) -> Self {
-        Self { tenant: tenant.clone(), state: KeyUse::Enabled, destroy: None, reseal: None }
+        Self { tenant: tenant.clone(), state: KeyUse::Enabled, disabled: None, destroy: None, reseal: None }
+    }
+
+    /// Disables, or keeps disabled: the higher side stands.
+    fn disable(&mut self, by: Disabled) {
+        let stands =
+            self.state == KeyUse::Disabled && self.disabled.as_ref().is_none_or(|before| before.side >= by.side);
+        if !stands {
+            self.disabled = Some(by);
+        }
+        self.state = KeyUse::Disabled;
+    }
+
+    /// The lowest side that may enable the keys and withdraw what was asked.
+    fn held_by(&self) -> Side {
+        let disabled = match (self.state, &self.disabled) {
+            (KeyUse::Enabled, _) => Side::Tenant,
+            (KeyUse::Disabled, Some(disabled)) => disabled.side,
+            // From before it was kept: not the tenant's to decide.
+            (KeyUse::Disabled, None) => Side::Operator,
+        };
+        // Only operators ask for a destruction.
+        if self.destroy.is_some() { Side::Operator } else { disabled }
     }
 }
 
@@ -114,8 +172,8 @@ impl Tenants {
     pub async fn key_status(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
         let uid = self.live_uid(id)?;
         let wrapped = self.wrapped(uid).await?;
-        let KeyState { state, destroy, reseal, .. } = self.key_state(id).await?;
-        Ok(KeyStatus { state, versions: wrapped.versions(), shredding: wrapped.shredding(), destroy, reseal })
+        let KeyState { state, disabled, destroy, reseal, .. } = self.key_state(id).await?;
+        Ok(KeyStatus { state, disabled, versions: wrapped.versions(), shredding: wrapped.shredding(), destroy, reseal })
     }
 
     /// Gives a tenant a new version of its key, for one purpose or all. New things are sealed under it from now on; old ones
@@ -140,22 +198,28 @@ impl Tenants {
     }
 
     /// Disables a tenant's keys: whatever needs them is refused from the next call on, and they leave the memory.
-    pub async fn disable_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
+    pub async fn disable_key(&self, id: &TenantId, who: &str, side: Side) -> Result<KeyStatus, StoreError> {
         let _one = self.0.changing.lock().await;
         self.live_uid(id)?;
-        self.change_key_state(id, |state| state.state = KeyUse::Disabled).await?;
+        let by = self.disabling(who, side);
+        self.change_key_state(id, |state| state.disable(by)).await?;
         self.close_keys(id);
         self.key_status(id).await
     }
 
-    /// Enables a tenant's keys again; withdraws a request to destroy them.
-    pub async fn enable_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
+    /// Enables a tenant's keys again; withdraws a request to destroy them, or to delete the tenant. Fails with
+    /// [`StoreError::Held`] when a higher side than this disabled them or asked.
+    pub async fn enable_key(&self, id: &TenantId, side: Side) -> Result<KeyStatus, StoreError> {
         let _one = self.0.changing.lock().await;
         let uid = self.live_uid(id)?;
+        if self.key_state(id).await?.held_by() > side {
+            return Err(StoreError::Held);
+        }
         let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
         let wrapped = self.wrapped(uid).await?;
         let (inner, keys) = (Arc::clone(&self.0), view.keys().clone());
-        self.change_key_state(id, |state| (state.state, state.destroy) = (KeyUse::Enabled, None)).await?;
+        self.change_key_state(id, |state| *state = KeyState { reseal: state.reseal.take(), ..KeyState::usual(id) })
+            .await?;
         spawn_blocking(move || inner.root.reopen(&keys, &wrapped)).await.map_err(StoreError::unavailable)??;
         self.key_status(id).await
     }
@@ -188,9 +252,43 @@ impl Tenants {
             return Err(StoreError::Conflict { precondition: 0 });
         }
         let agreed = DestroyRequest { approved_by: Some(who.to_owned()), due_at: Some(due_at), ..request };
-        self.change_key_state(id, |state| (state.state, state.destroy) = (KeyUse::Disabled, Some(agreed))).await?;
+        let by = self.disabling(who, Side::Operator);
+        let act = |state: &mut KeyState| {
+            state.disable(by);
+            state.destroy = Some(agreed);
+        };
+        self.change_key_state(id, act).await?;
         self.close_keys(id);
         self.key_status(id).await.map(Some)
+    }
+
+    /// An operator wants a tenant deleted: its keys are disabled now, and it is deleted at `due_at`. When another operator
+    /// wanted that before, both agree, and it may be done at once; the caller does it. Asking twice changes nothing.
+    pub async fn ask_delete(&self, id: &TenantId, who: &str, due_at: Timestamp) -> Result<DeleteAsked, StoreError> {
+        let _one = self.0.changing.lock().await;
+        self.live_uid(id)?;
+        let now = self.0.clock.now();
+        let request = match self.key_state(id).await?.destroy {
+            Some(DestroyRequest { asked_by, approved_by, due_at: Some(_), .. })
+                if asked_by != who && approved_by.as_deref() != Some(who) =>
+            {
+                return Ok(DeleteAsked::Agreed);
+            }
+            Some(request) if request.due_at.is_some() => request,
+            // The destruction of the keys was asked for: this is the agreement to it.
+            Some(request) if request.asked_by != who => {
+                DestroyRequest { approved_by: Some(who.to_owned()), due_at: Some(due_at), ..request }
+            }
+            _ => DestroyRequest { asked_by: who.to_owned(), asked_at: now, approved_by: None, due_at: Some(due_at) },
+        };
+        let by = self.disabling(who, Side::Operator);
+        let act = |state: &mut KeyState| {
+            state.disable(by);
+            state.destroy = Some(request);
+        };
+        self.change_key_state(id, act).await?;
+        self.close_keys(id);
+        self.key_status(id).await.map(DeleteAsked::Later)
     }
 
     /// What needs doing in the background. Reads one small record for each tenant whose keys are not in their usual state.
@@ -202,10 +300,10 @@ impl Tenants {
             let page = self.0.platform.scan(&Key::new(["key-state"]), after.as_ref(), usize::MAX).await?;
             for (_, record) in page.records {
                 let state: KeyState = record.json()?;
-                if let Some((by, at)) = state.destroy.and_then(|request| request.approved_by.zip(request.due_at))
+                if let Some(DestroyRequest { asked_by, approved_by, due_at: Some(at), .. }) = state.destroy
                     && at <= now
                 {
-                    tended.due.push((state.tenant, by));
+                    tended.due.push((state.tenant, approved_by.unwrap_or(asked_by)));
                 } else if state.reseal.is_some() {
                     tended.resealing.push(state.tenant);
                 }
@@ -342,6 +440,10 @@ impl Tenants {
         let store = self.0.store.clone();
         let read = spawn_blocking(move || read_key(&store, &uid)).await.map_err(StoreError::unavailable)??;
         read.ok_or(StoreError::KeyMissing { what: "a tenant" })
+    }
+
+    fn disabling(&self, who: &str, side: Side) -> Disabled {
+        Disabled { by: who.to_owned(), side, at: self.0.clock.now() }
     }
 
     fn close_keys(&self, id: &TenantId) {

@@ -23,6 +23,7 @@ use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
 use crate::held::{self, Counting};
 use crate::key::{Key, Uid, successor};
+use crate::line::Room;
 use crate::record::{
     Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
 };
@@ -59,6 +60,8 @@ pub(crate) struct Tenant {
     pub(crate) held_refused_count: AtomicU64,
     /// Bytes of values that are on their way to files and not held yet.
     pub(crate) staged_bytes: AtomicU64,
+    /// What of its writes may wait for the commit thread.
+    pub(crate) room: Room,
     state: AtomicU8,
 }
 
@@ -78,6 +81,7 @@ impl Tenant {
             held_bytes_max: AtomicU64::new(u64::MAX),
             held_refused_count: AtomicU64::new(0),
             staged_bytes: AtomicU64::new(0),
+            room: Room::new(),
             state: AtomicU8::new(state as u8),
         }
     }

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use ringfence_keys::{Purpose, Shredding};
-use ringfence_store::{Backend, BlobId, Key, KeyUse, ResealStep, StoreError, TenantStore, Tenants};
+use ringfence_store::{Backend, BlobId, DeleteAsked, Key, KeyUse, ResealStep, Side, StoreError, TenantStore, Tenants};
 use support::{Place, contains, files_below, id, open, view};
 
 const RECORDS_COUNT: u64 = 450;
@@ -173,7 +173,7 @@ async fn disabled_keys_stop_the_next_access_of_every_handle_survive_a_restart_an
         let acme = view(&tenants, "acme").await;
         let bolt = view(&tenants, "bolt").await;
         let blob = fill(&acme).await;
-        tenants.disable_key(&id("acme")).await.unwrap();
+        tenants.disable_key(&id("acme"), "u_one", Side::Tenant).await.unwrap();
         assert!(matches!(acme.get(&key(1)).await, Err(StoreError::KeyDisabled)));
         assert!(matches!(acme.put(&key(1), "x").await, Err(StoreError::KeyDisabled)));
         assert!(matches!(acme.scan(&Key::new(["kv"]), None, 5).await, Err(StoreError::KeyDisabled)));
@@ -188,7 +188,7 @@ async fn disabled_keys_stop_the_next_access_of_every_handle_survive_a_restart_an
     let acme = tenants.open_tenant(&id("acme")).unwrap();
     assert_eq!(tenants.key_status(&id("acme")).await.unwrap().state, KeyUse::Disabled);
     assert!(matches!(acme.get(&key(1)).await, Err(StoreError::KeyDisabled)));
-    tenants.enable_key(&id("acme")).await.unwrap();
+    tenants.enable_key(&id("acme"), Side::Tenant).await.unwrap();
     check(&acme, &blob).await;
 }
 
@@ -206,11 +206,60 @@ async fn one_person_cannot_have_keys_destroyed_and_two_can_after_the_delay() {
     tenants.approve_destroy(&id("acme"), "u_two", later).await.unwrap().unwrap();
     assert!(matches!(acme.check_keys(), Err(StoreError::KeyDisabled)));
     assert!(tenants.tended_keys().await.unwrap().due.is_empty(), "the delay is not over");
-    tenants.enable_key(&id("acme")).await.unwrap();
+    tenants.enable_key(&id("acme"), Side::Operator).await.unwrap();
     assert!(tenants.key_status(&id("acme")).await.unwrap().destroy.is_none(), "enabling takes it back");
     tenants.ask_destroy(&id("acme"), "u_two").await.unwrap();
     tenants.approve_destroy(&id("acme"), "u_one", now).await.unwrap().unwrap();
     assert_eq!(tenants.tended_keys().await.unwrap().due, [(id("acme"), "u_one".to_owned())]);
+}
+
+#[tokio::test]
+async fn what_an_operator_disabled_an_operator_alone_enables() {
+    let (_directory, _store, tenants) = support::memory().await;
+    view(&tenants, "acme").await;
+    let (acme, now) = (id("acme"), jiff::Timestamp::UNIX_EPOCH);
+    let held = async || matches!(tenants.enable_key(&acme, Side::Tenant).await, Err(StoreError::Held));
+    tenants.disable_key(&acme, "u_ops", Side::Operator).await.unwrap();
+    tenants.disable_key(&acme, "acme/u_admin", Side::Tenant).await.unwrap();
+    let disabled = tenants.key_status(&acme).await.unwrap().disabled.unwrap();
+    assert_eq!((disabled.by.as_str(), disabled.side), ("u_ops", Side::Operator), "the higher side stands");
+    assert!(held().await);
+    tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    tenants.disable_key(&acme, "acme/u_admin", Side::Tenant).await.unwrap();
+    tenants.disable_key(&acme, "u_ops", Side::Operator).await.unwrap();
+    assert!(held().await, "an operator who comes later stands above too");
+    tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    tenants.ask_destroy(&acme, "u_ops").await.unwrap();
+    assert!(held().await, "a wish for destruction is not the tenant's to withdraw");
+    tenants.approve_destroy(&acme, "u_two", now).await.unwrap().unwrap();
+    assert!(held().await);
+    assert_eq!(tenants.key_status(&acme).await.unwrap().state, KeyUse::Disabled);
+    tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    tenants.disable_key(&acme, "acme/u_admin", Side::Tenant).await.unwrap();
+    tenants.enable_key(&acme, Side::Tenant).await.unwrap();
+    assert_eq!(tenants.key_status(&acme).await.unwrap().disabled, None);
+}
+
+#[tokio::test]
+async fn one_operator_deletes_after_a_delay_that_can_be_undone_and_two_at_once() {
+    let (_directory, _store, tenants) = support::memory().await;
+    let view = view(&tenants, "acme").await;
+    let (acme, now) = (id("acme"), jiff::Timestamp::UNIX_EPOCH);
+    let later = now + jiff::SignedDuration::from_hours(24);
+    let DeleteAsked::Later(status) = tenants.ask_delete(&acme, "u_one", later).await.unwrap() else {
+        panic!("one alone is not enough")
+    };
+    assert_eq!(status.destroy.unwrap().due_at, Some(later));
+    assert!(matches!(view.check_keys(), Err(StoreError::KeyDisabled)), "it is shut at once");
+    assert!(tenants.tended_keys().await.unwrap().due.is_empty());
+    let again = tenants.ask_delete(&acme, "u_one", now).await.unwrap();
+    assert!(matches!(again, DeleteAsked::Later(status) if status.destroy.as_ref().unwrap().due_at == Some(later)));
+    assert!(matches!(tenants.enable_key(&acme, Side::Tenant).await, Err(StoreError::Held)));
+    tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    assert!(view.check_keys().is_ok(), "it was undone");
+    tenants.ask_delete(&acme, "u_one", now).await.unwrap();
+    assert_eq!(tenants.tended_keys().await.unwrap().due, [(acme.clone(), "u_one".to_owned())]);
+    assert_eq!(tenants.ask_delete(&acme, "u_two", later).await.unwrap(), DeleteAsked::Agreed);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `tenant`: make, list, stop and delete the tenants of a host.
 
 use reqwest::Method;
-use ringfence_control::wire::{NewTenant, TenantView};
+use ringfence_control::wire::{NewTenant, TenantKeyView, TenantView};
 
 use crate::args::{TenantCreateArgs, TenantNameArgs, TenantOptionalArgs};
 use crate::client::Request;
@@ -68,13 +68,23 @@ pub async fn resume(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit,
 /// `ringfence tenant delete`.
 pub async fn delete(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {
     let warning = format!(
-        "This deletes tenant `{}` with all its plugins and data, and destroys its keys.\nNobody can bring it back.",
+        "This deletes tenant `{0}` with all its plugins and data, and destroys its keys.\n\
+         Until the host's delay is over, `ringfence key enable {0}` undoes it; after that nobody can bring it back.",
         args.name
     );
     cx.ui.confirm_typed(&format!("tenant delete {}", args.name), &warning, args.name.as_str())?;
     let api = cx.operator()?;
-    api.act(&Request::delete(format!("/tenants/{}", args.name))).await?;
-    cx.done(&format!("deleted tenant {}; its keys are destroyed", args.name))?;
+    match api.act_or_later::<TenantKeyView>(&Request::delete(format!("/tenants/{}", args.name))).await? {
+        None => cx.done(&format!("deleted tenant {}; its keys are destroyed", args.name))?,
+        Some(later) => cx.print(&later, |key| {
+            let at = key.destroy.as_ref().and_then(|asked| asked.due_at.as_deref()).unwrap_or_default();
+            format!(
+                "tenant {0} is shut, and deleted at {at}\n  undo: ringfence key enable {0}\n  \
+                 at once: another operator runs  ringfence tenant delete {0}\n",
+                key.tenant
+            )
+        })?,
+    }
     Ok(Exit::Ok)
 }
 

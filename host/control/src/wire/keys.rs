@@ -25,6 +25,9 @@ pub struct TenantKeyView {
     pub tenant: String,
     /// `enabled` or `disabled`.
     pub state: String,
+    /// Who disabled it, while it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<DisabledView>,
     /// Its versions, the oldest first.
     pub versions: Vec<KeyVersionView>,
     /// What deleting the tenant does to older copies of the data directory.
@@ -35,6 +38,17 @@ pub struct TenantKeyView {
     /// How far sealing anew has come after a rotation; absent when nothing is left to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reseal: Option<ResealView>,
+}
+
+/// Who disabled a tenant's keys.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DisabledView {
+    /// Who.
+    pub by: String,
+    /// `operator` or `tenant`: the same or a higher side enables them again.
+    pub side: String,
+    /// When.
+    pub at: String,
 }
 
 /// One version of a tenant's key.
@@ -58,7 +72,8 @@ pub struct DestroyView {
     /// Who else agreed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
-    /// When it will be done; absent until somebody else agreed.
+    /// When it will be done; absent until somebody else agreed. With it and without `approved_by` it is the deletion of the
+    /// tenant by one operator: enabling the keys before then undoes it, another operator's `DELETE` does it at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due_at: Option<String>,
 }

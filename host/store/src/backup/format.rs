@@ -242,6 +242,8 @@ pub(crate) enum Class {
     State,
     /// What the tenant's guests printed: restored into a new tenant, left alone in place.
     Logs,
+    /// Who was erased: added to when a backup is restored in place, never taken away, or a backup would undo an erasure.
+    Erasures,
     /// What the host swears about the tenant: never rolled back; kept apart, to be read, in a new tenant.
     History,
     /// Never in an archive: credentials (a revoked key must not come back), counters of the running host, leftovers of
@@ -257,6 +259,7 @@ pub(crate) fn class(key: &Key) -> Class {
             Class::History
         }
         "log" => Class::Logs,
+        "subject-erased" => Class::Erasures,
         "identity" | "quota" | "quarantine" | "backup" | "job" => Class::Apart,
         _ => Class::State,
     }

@@ -4,7 +4,8 @@
 //! with keys of its own, but without a name, until [`Staged::publish`] gives it one in a single write; a start throws away
 //! what was staged and never published. In place, a record in the tenant says that a restore is on: a start carries it on
 //! before anyone is served. History is never rolled back: in place the audit log and the metering stay as they are, in a new
-//! tenant the old tenant's lie below `history/<its unique id>`.
+//! tenant the old tenant's lie below `history/<its unique id>`. Nor is an erasure: in place, the key of a person that was
+//! erased since the archive was made, and what it protects, is not written.
 
 use std::collections::HashSet;
 
@@ -224,8 +225,16 @@ impl Archives {
 
     async fn fill(&self, store: &TenantStore, source: &Source, place: Place) -> Result<Restored, BackupError> {
         let mut chain = self.chain(source).await?;
-        let mut filler =
-            Filler { store, place, ops: Vec::new(), bytes: 0, present: HashSet::new(), blob_bytes: 0, blob: None };
+        let mut filler = Filler {
+            store,
+            place,
+            ops: Vec::new(),
+            bytes: 0,
+            present: HashSet::new(),
+            blob_bytes: 0,
+            blob: None,
+            erased: Erased::None,
+        };
         let (mut records_count, mut blobs_count) = (0, 0);
         while let Some(item) = chain.next().await? {
             match item {
@@ -244,6 +253,9 @@ impl Archives {
         }
         filler.flush().await?;
         let removed_count = if filler.place == Place::InPlace { filler.remove_others().await? } else { 0 };
+        if filler.erased == Erased::Some {
+            store.subjects().forget_ways_to_nothing().await?;
+        }
         store.recount_held(filler.blob_bytes).await?;
         if store.held()?.bytes > store.held_bytes_max() {
             return Err(StoreError::Quota { bytes_max: store.held_bytes_max() }.into());
@@ -284,6 +296,14 @@ struct Filler<'a> {
     present: HashSet<Mark>,
     blob_bytes: u64,
     blob: Option<BlobWriter>,
+    erased: Erased,
+}
+
+/// Whether something of a person that was erased was left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Erased {
+    None,
+    Some,
 }
 
 // === impl Filler ===
@@ -292,6 +312,10 @@ impl Filler<'_> {
     /// Says whether the record is one to be written.
     async fn record(&mut self, key: Key, value: Vec<u8>) -> Result<bool, BackupError> {
         let Some(key) = self.place.key(key) else { return Ok(false) };
+        if self.place == Place::InPlace && self.store.subjects().is_of_erased(&key, &value).await? {
+            self.erased = Erased::Some;
+            return Ok(false);
+        }
         if self.place == Place::InPlace {
             self.present.insert(format::record_mark(&format::encode_key(&key, 0)?));
         }

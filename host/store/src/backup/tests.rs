@@ -584,6 +584,35 @@ async fn an_archive_made_by_a_holder_of_the_key_can_do_no_more_than_its_tenant()
 }
 
 #[tokio::test]
+async fn a_restore_in_place_does_not_bring_back_a_person_who_was_erased_since() {
+    let rig = Rig::new().await;
+    let acme = rig.tenant("acme").await;
+    let (people, now) = (acme.subjects(), Timestamp::UNIX_EPOCH);
+    let ann = people.seal("email", "ann", b"a", now).await.unwrap();
+    let bob = people.seal("email", "bob", b"b", now).await.unwrap();
+    let token = people.tokenise("email", Some("ann"), b"a", now).await.unwrap();
+    let full = rig.back_up(&acme, None).await;
+    let part = rig.back_up(&acme, Some(&full)).await;
+    people.erase("ann", "acme/admin", now).await.unwrap().unwrap();
+    for stored in [&full, &part, &full] {
+        let source = rig.source(&acme, stored).await;
+        rig.in_place(&acme, &source).await.unwrap();
+        assert!(matches!(people.open("email", None, &ann).await, Err(StoreError::Erased)));
+        assert_eq!(people.open("email", None, &bob).await.unwrap().1.as_slice(), b"b");
+        assert!(people.detokenise("email", &token).await.unwrap().is_none());
+        let about = people.about("ann").await.unwrap();
+        assert_eq!((about.key, about.tokens_count, about.erasures.len()), (None, 0, 1));
+    }
+    // Who comes back later has a key of a later version, which an archive from before does not replace.
+    people.seal("email", "ann", b"again", now).await.unwrap();
+    let after = rig.back_up(&acme, None).await;
+    people.erase("ann", "acme/admin", now).await.unwrap().unwrap();
+    let source = rig.source(&acme, &after).await;
+    rig.in_place(&acme, &source).await.unwrap();
+    assert_eq!(people.about("ann").await.unwrap().key, None);
+}
+
+#[tokio::test]
 async fn a_newer_version_is_named_as_such() {
     let rig = Rig::new().await;
     let (_, source, mut file) = small(&rig).await;

@@ -1,0 +1,217 @@
+//! The line before the commit thread: a lane a tenant, each with room of its own, served fairly by bytes (`fair.rs`).
+//!
+//! Must never hold more than its bounds, and never make one tenant's writers wait for room that another tenant has filled: who
+//! floods waits for its own. INVARIANT: what is taken out is answered or dropped, so that nobody waits for nothing.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::error::StoreError;
+use crate::fair::FairQueue;
+use crate::key::Uid;
+
+/// LIMIT: what may wait of one tenant.
+const LANE_KIB_MAX: u32 = 4 << 10;
+/// LIMIT: what may wait of all. As many lanes as can be full are sixteen: writers are bounded by slots long before.
+const ALL_KIB_MAX: u32 = 64 << 10;
+/// What a thing that waits counts at least: 256 of a tenant wait at most.
+const ITEM_KIB_MIN: u32 = 16;
+/// LIMIT: longest wait for room.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// The room that a tenant's own writes have in the line. One a tenant.
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// The line. One a store.
+pub(crate) struct Line<T> {
+    state: Mutex<State<T>>,
+    /// Something came, or the line was shut.
+    wake: Condvar,
+    all: Arc<Semaphore>,
+}
+
+struct State<T> {
+    waiting: FairQueue<Uid, Item<T>>,
+    shut: Shut,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shut {
+    Open,
+    /// Nothing more is taken; what waits is still served.
+    Closing,
+    /// And nobody serves it any more.
+    Over,
+}
+
+struct Item<T> {
+    what: T,
+    /// Given back when it is taken out. None for what the store asks of itself.
+    _places: Option<[OwnedSemaphorePermit; 2]>,
+}
+
+// === impl Room ===
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(LANE_KIB_MAX as usize)))
+    }
+}
+
+// === impl Line ===
+
+impl<T> Line<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State { waiting: FairQueue::new(), shut: Shut::Open }),
+            wake: Condvar::new(),
+            all: Arc::new(Semaphore::new(ALL_KIB_MAX as usize)),
+        }
+    }
+
+    /// Stands in a tenant's lane, once there is room in it; [`StoreError::Busy`] when there is none for too long.
+    pub(crate) async fn join(&self, lane: Uid, room: &Room, bytes: usize, what: T) -> Result<(), StoreError> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).clamp(ITEM_KIB_MIN, LANE_KIB_MAX);
+        // Its own room first: while a tenant waits for that, it keeps nothing from the others.
+        let places = async {
+            let own = Arc::clone(&room.0).acquire_many_owned(kib).await?;
+            Ok([own, Arc::clone(&self.all).acquire_many_owned(kib).await?])
+        };
+        match timeout(ROOM_WAIT, places).await {
+            Err(_elapsed) => Err(StoreError::Busy),
+            Ok(Err::<_, tokio::sync::AcquireError>(_)) => Err(StoreError::Closed),
+            Ok(Ok(places)) => self.put(lane, bytes, Item { what, _places: Some(places) }),
+        }
+    }
+
+    /// Stands in a lane without asking for room: for the store's own few acts.
+    pub(crate) fn join_now(&self, lane: Uid, what: T) -> Result<(), StoreError> {
+        self.put(lane, 0, Item { what, _places: None })
+    }
+
+    /// The next in turn; waits for one. None once the line is shut and empty.
+    pub(crate) fn next(&self) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if let Some(item) = state.waiting.pop() {
+                return Some(item.what);
+            }
+            if state.shut != Shut::Open {
+                return None;
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The next in turn, if one is there.
+    pub(crate) fn try_next(&self) -> Option<T> {
+        self.lock().waiting.pop().map(|item| item.what)
+    }
+
+    /// Takes nothing more.
+    pub(crate) fn shut(&self) {
+        let mut state = self.lock();
+        if state.shut == Shut::Open {
+            state.shut = Shut::Closing;
+        }
+        self.all.close();
+        self.wake.notify_all();
+    }
+
+    /// Takes nothing more and drops what waits: nobody serves it.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.lock();
+        state.shut = Shut::Over;
+        state.waiting.clear();
+        self.all.close();
+        self.wake.notify_all();
+    }
+
+    /// Whether nobody serves it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().shut == Shut::Over
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    fn put(&self, lane: Uid, bytes: usize, item: Item<T>) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if state.shut != Shut::Open {
+            return Err(StoreError::Closed);
+        }
+        state.waiting.push(lane, bytes, item);
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOOD: Uid = [1; 16];
+    const VICTIM: Uid = [2; 16];
+
+    /// Whether it would wait for room.
+    async fn waits(line: &Line<u32>, lane: Uid, room: &Room) -> bool {
+        let join = line.join(lane, room, 1, 0);
+        tokio::pin!(join);
+        std::future::poll_fn(|cx| std::task::Poll::Ready(join.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_fills_its_room_waits_and_others_do_not() {
+        let (line, room, other) = (Line::new(), Room::new(), Room::new());
+        for number in 0..LANE_KIB_MAX / ITEM_KIB_MIN {
+            line.join(FLOOD, &room, 10, number).await.unwrap();
+        }
+        assert!(waits(&line, FLOOD, &room).await);
+        line.join(VICTIM, &other, 10, 1_000).await.unwrap();
+        assert_eq!(line.len(), 257);
+        // One of the flood at most, and then the other.
+        let first = [line.try_next().unwrap(), line.try_next().unwrap()];
+        assert_eq!(first, [0, 1], "small ones of one turn");
+        assert!(!waits(&line, FLOOD, &room).await, "what was taken made room");
+    }
+
+    #[tokio::test]
+    async fn a_batch_larger_than_the_room_passes_alone() {
+        let (line, room) = (Line::new(), Room::new());
+        line.join(FLOOD, &room, 400 << 20, 7).await.unwrap();
+        assert!(waits(&line, FLOOD, &room).await);
+        assert_eq!(line.try_next(), Some(7));
+        assert!(!waits(&line, FLOOD, &room).await);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_shut_serves_what_waits_and_takes_nothing() {
+        let (line, room) = (Line::new(), Room::new());
+        line.join(FLOOD, &room, 10, 1).await.unwrap();
+        line.join_now(VICTIM, 2).unwrap();
+        line.shut();
+        assert!(matches!(line.join(FLOOD, &room, 10, 3).await, Err(StoreError::Closed)));
+        assert!(matches!(line.join_now(VICTIM, 3), Err(StoreError::Closed)));
+        assert_eq!((line.next(), line.next(), line.next()), (Some(1), Some(2), None));
+        assert!(!line.is_over(), "the last answers may still be on their way");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_abandoned_drops_what_waits() {
+        let (line, room) = (Line::new(), Room::new());
+        let (reply, answer) = tokio::sync::oneshot::channel::<()>();
+        line.join(FLOOD, &room, 10, reply).await.unwrap();
+        line.abandon();
+        assert!(answer.await.is_err(), "who waited is told");
+        assert!(line.len() == 0 && line.is_over());
+    }
+}
