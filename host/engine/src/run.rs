@@ -104,6 +104,43 @@ fn wake(idle: Option<Instance>, guest: GuestSetup) -> Result<Instance, GuestSetu
     }
 }
 
+/// Runs one of the guest's handlers that is not for HTTP, to its end.
+pub(crate) async fn run_event(
+    shared: &Arc<Shared>,
+    slot: Slot,
+    code: &Code,
+    guest: GuestSetup,
+    call: EventCall,
+) -> Result<Answered, RunFailure> {
+    let meter = Arc::clone(&guest.meter);
+    let is_there = code.ready().and_then(|ready| ready.events.get(call.export).ok_or(RunError::NoHandler));
+    is_there.map_err(|error| RunFailure { error, usage: meter.usage() })?;
+    let ending = Ending::new(Arc::clone(&meter));
+    // Nobody reads a body: the end of the guest is the end of the invocation.
+    ending.body_is_out();
+    let (sender, answer) = oneshot::channel();
+    let work = {
+        let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
+        async move {
+            let mut store = new_store(&shared, guest);
+            let result = match code.ready() {
+                Ok(ready) => call_event(&mut store, ready, &meter, call, sender).await,
+                Err(error) => Err(error.into()),
+            };
+            (Spent { store, next: None }, result)
+        }
+    };
+    let stop = StopGuest(&ending);
+    let _ = start(shared, Place::Slot(slot), &ending, Box::pin(work));
+    let outcome = Finished::new(&ending).outcome().await;
+    std::mem::forget(stop);
+    match (outcome.result, answer.await) {
+        (Ok(()), Ok(answer)) => Ok(Answered { answer, usage: outcome.usage }),
+        (Ok(()), Err(_)) => Err(RunFailure { error: RunError::NoResponse, usage: outcome.usage }),
+        (Err(error), _) => Err(RunFailure { error, usage: outcome.usage }),
+    }
+}
+
 /// Instantiates the component and does nothing with it.
 pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetup) -> Result<(), RunError> {
     let turn = tokio::time::timeout(REHEARSAL_WAIT, Arc::clone(&shared.rehearsals).acquire_owned()).await;

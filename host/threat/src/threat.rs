@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, codes};
 use ringfence_core::standing::Standing;
 use ringfence_core::{Clock, Entropy, PrincipalId, TenantId};
-use ringfence_store::{Key, StoreError, TenantStore, Tenants};
+use ringfence_store::{Key, Side, StoreError, TenantStore, Tenants};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -323,7 +323,7 @@ impl Threat {
         }
         self.keep(&response).await?;
         if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant)
-            && let Err(error) = self.inner.tenants.disable_key(tenant).await
+            && let Err(error) = self.inner.tenants.disable_key(tenant, by.as_str(), side(scope)).await
         {
             self.inner.tenants.platform().delete(&response_key(&response.id)).await?;
             return Err(error.into());
@@ -567,7 +567,7 @@ impl Threat {
         match self.inner.tenants.key_status(tenant).await {
             // Whoever asked for their destruction meanwhile, or deleted the tenant, has the last word.
             Ok(status) if status.destroy.is_some() => Ok(()),
-            Ok(_) => Ok(self.inner.tenants.enable_key(tenant).await.map(drop)?),
+            Ok(_) => Ok(self.inner.tenants.enable_key(tenant, side(&response.scope)).await.map(drop)?),
             Err(StoreError::UnknownTenant | StoreError::Gone) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -699,4 +699,12 @@ fn response_key(id: &str) -> Key {
 
 fn cut(text: &str) -> String {
     ringfence_audit::envelope::cut(text, 200)
+}
+
+/// On which side those stand who answer in a scope.
+fn side(scope: &Scope) -> Side {
+    match scope {
+        Scope::Host => Side::Operator,
+        Scope::Tenant(_) => Side::Tenant,
+    }
 }
