@@ -19,6 +19,7 @@ use ringfence_gateway::{Listening, Peer, serve as serve_port};
 use ringfence_keys::MissingRootKey;
 use ringfence_store::{DiskOptions, Store};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -33,6 +34,8 @@ use crate::wiring::{Place, Wired, refuse_after_damage, wire};
 const SIGXFSZ: i32 = 25;
 /// Threads that accept, read, write and wait for guests' I/O.
 const IO_THREADS_COUNT: usize = 2;
+/// Threads of everything else.
+const REST_THREADS_COUNT: usize = 2;
 /// Longest wait for logs and records to be written at the end.
 const FLUSH_MS_MAX: u64 = 5_000;
 
@@ -52,10 +55,22 @@ pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
         _ => None,
     };
     let config = config::load(args, dev_dir.as_deref())?;
-    let runtime = io_runtime(config.engine.io_class).context("threads for I/O")?;
-    let result = runtime.block_on(run(&config, args, format));
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    let io = io_runtime(config.engine.io_class).context("threads for I/O")?;
+    let rest = rest_runtime().context("threads for the control plane")?;
+    let result = rest.block_on(run(&config, args, format, io.handle()));
+    rest.shutdown_timeout(Duration::from_secs(2));
+    io.shutdown_timeout(Duration::from_secs(2));
     result
+}
+
+/// The threads of everything but the data plane: control plane, logs, audit, metering. What they seal and serialise must
+/// not stand before a caller's request, so they are of the usual class, and others.
+fn rest_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(REST_THREADS_COUNT)
+        .thread_name("control")
+        .enable_all()
+        .build()
 }
 
 /// Polls between two looks at sockets and at what other threads woke. The library's 61 are 10 ms of guests when a tenant's
@@ -81,15 +96,16 @@ fn io_runtime(best: IoClass) -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
+async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> Result<()> {
     let data = std::path::absolute(&config.store.path)?;
     private_dir(&data)?;
     let missing =
         if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
     let tls = Tls::open(&config.tls).context("`tls`")?;
     let tls_config = tls.as_ref().map(Tls::config);
-    let plugins = Listening::bind(config.listen.plugins)
-        .await
+    let plugins = io
+        .spawn(Listening::bind(config.listen.plugins))
+        .await?
         .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
     let control = Listening::bind(config.listen.control)
         .await
@@ -108,7 +124,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
         stopped = wait_for_stop() => return stopped,
     };
     let connections = [plugins.connections(), control.connections()];
-    let place = Place { data: &data, plugins_address: plugins.address(), connections, store, tenants, clock, entropy };
+    let plugins_address = plugins.address();
+    let place = Place { data: &data, plugins_address, connections, io, store, tenants, clock, entropy };
     let wired = wire(config, place).await?;
     let token_file = write_operator_token(&wired, &data).await?;
 
@@ -131,7 +148,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format) -> Result<()> {
     if let Some(tls) = tls {
         tokio::spawn(tls.follow(stopping.clone()));
     }
-    let data_plane = tokio::spawn(serve_port(plugins, tls_config.clone(), wired.gateway.clone(), stopping.clone()));
+    let data_plane = io.spawn(serve_port(plugins, tls_config.clone(), wired.gateway.clone(), stopping.clone()));
     let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping));
 
     wait_for_stop().await?;

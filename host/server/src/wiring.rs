@@ -23,6 +23,7 @@ use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
+use tokio::runtime::Handle;
 
 use crate::config::Config;
 
@@ -57,6 +58,8 @@ pub struct Place<'a> {
     pub plugins_address: std::net::SocketAddr,
     /// How many connections are open, of the data plane and the control plane.
     pub connections: [Arc<AtomicU64>; 2],
+    /// The runtime of the data plane.
+    pub io: &'a Handle,
     /// The open store.
     pub store: Store,
     /// The tenants with their keys.
@@ -69,7 +72,7 @@ pub struct Place<'a> {
 
 /// Opens every room.
 pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
-    let Place { data, plugins_address, connections, store, tenants, clock, entropy } = place;
+    let Place { data, plugins_address, connections, io, store, tenants, clock, entropy } = place;
     let facts = facts(config, data, plugins_address, connections, &tenants);
     let closing = tenants.clone();
 
@@ -88,17 +91,17 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     .await?;
     let policy = open_policy(&tenants, &entropy, &clock).await?;
 
-    let engine = open_engine(config, data, &entropy)?;
+    let engine = open_engine(config, data, io, &entropy)?;
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
     let allow_private = allow_private.context("`egress.allow_private`")?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
         egress: EgressConfig { allow_private, ..EgressConfig::strict() },
-        io: tokio::runtime::Handle::current(),
+        io: io.clone(),
         clock: clock.clone(),
         entropy: entropy.clone(),
     })?;
     let quotas = open_quotas(config, &tenants, &engine, &clock).await?;
-    let logs = GuestLogs::new(clock.clone(), tokio::runtime::Handle::current());
+    let logs = GuestLogs::new(clock.clone(), Handle::current());
     let rehearsal: Rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
     let domain = Some(config.listen.domain.clone()).filter(|domain| !domain.is_empty());
     let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
@@ -258,7 +261,7 @@ fn open_archives(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>, clock
     Ok(Archives::open(dir, entropy.clone(), clock.clone())?)
 }
 
-fn open_engine(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>) -> Result<Engine> {
+fn open_engine(config: &Config, data: &Path, io: &Handle, entropy: &Arc<dyn Entropy>) -> Result<Engine> {
     let path = data.join("native");
     crate::serve::private_dir(&path)?;
     let cache = Dir::open_ambient_dir(&path, ambient_authority()).context("the native-code cache does not open")?;
@@ -270,7 +273,7 @@ fn open_engine(config: &Config, data: &Path, entropy: &Arc<dyn Entropy>) -> Resu
             memory_bytes_max: config.engine.memory_mib_max << 20,
             compile: compile_config()?,
             cache,
-            io: tokio::runtime::Handle::current(),
+            io: io.clone(),
             io_class: config.engine.io_class,
             entropy: entropy.clone(),
         },
