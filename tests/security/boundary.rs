@@ -24,6 +24,9 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{day}", "2026-11-20")
                 .replace("{backup}", "b_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{job}", "j_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+                .replace("{seq}", "0")
+                .replace("{package}", "nothing")
+                .replace("{path}", "checkpoint")
                 .replace("{id}", "nothing");
             if let Some(rest) = filled.strip_prefix("/api/v1") {
                 let label = format!("{} {path}", method.to_uppercase());
@@ -47,6 +50,7 @@ fn body_for(path: &str) -> Value {
         Some("restores") => {
             json!({ "tenant_uid": "0".repeat(32), "backup": "b_aaaaaaaaaaaaaaaaaaaaaaaaaa", "into": "made", "recovery_key": "k" })
         }
+        Some("log-event") => json!({ "code": "order-placed", "message": "m" }),
         Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),
         Some("fields") => json!({ "rules": [] }),

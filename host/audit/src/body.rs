@@ -48,8 +48,26 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
     if let Some(decision) = &event.decision {
         note("decision", Value::String(decision.to_string()));
     }
+    let (status_id, disposition_id) = match (draft.phase, &draft.outcome) {
+        (Phase::Intent, _) => (99, 0),
+        (Phase::Unknown(_), _) => (0, 0),
+        (_, Outcome::Success) => (1, 1),
+        (_, Outcome::Failure(_)) => (2, 1),
+        (_, Outcome::Denied) => (2, 2),
+    };
     let mut body = json!({
-        "metadata": {"version": "1.8.0", "sequence": seq, "tenant_uid": tenant},
+        "metadata": {
+            "version": "1.8.0",
+            "sequence": seq,
+            "tenant_uid": tenant,
+            "product": {"name": "Ringfence"},
+            "profiles": ["security_control"],
+            "event_code": event.code.split(' ').next().unwrap_or(event.code),
+        },
+        "category_uid": class / 1_000,
+        "severity_id": severity_of(event.code, &draft.outcome),
+        "status_id": status_id,
+        "disposition_id": disposition_id,
         "time": now,
         "class_uid": class,
         "activity_id": activity,
@@ -68,4 +86,14 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
         members.insert("src_endpoint".to_owned(), json!({"ip": ip.to_string()}));
     }
     body
+}
+
+/// OCSF severity: 1 informational, 2 low, 3 medium, 4 high.
+fn severity_of(code: &str, outcome: &Outcome) -> u8 {
+    match (code, outcome) {
+        (codes::TENANT_ISOLATION | codes::AUDIT_REPAIRED, _) => 4,
+        (codes::KEY_DESTROYED | codes::TENANT_DELETED | codes::ROOT_KEY_ROTATED, _) | (_, Outcome::Denied) => 3,
+        (_, Outcome::Failure(_)) => 2,
+        (_, Outcome::Success) => 1,
+    }
 }

@@ -143,6 +143,16 @@ pub const INTELLIGENCE_LOADED: &str = "THR-009 intelligence-loaded";
 pub const INCIDENT_CHANGED: &str = "THR-010 incident-changed";
 /// A drill was run.
 pub const DRILL_RUN: &str = "THR-011 drill-run";
+/// A part of the audit log was taken away as an archive.
+pub const AUDIT_EXPORTED: &str = "AUD-002 audit-exported";
+/// A damaged log was closed and a new shard of it begun.
+pub const AUDIT_REPAIRED: &str = "AUD-003 audit-repaired";
+/// An event of a tenant's own application; its own code is in the details.
+pub const APPLICATION_EVENT: &str = "APP-001 application-event";
+
+/// The areas of the host's own codes: what an application may not call its events.
+pub const AREAS: [&str; 15] =
+    ["TEN", "BAK", "AUT", "PLG", "SEC", "KEY", "POL", "INV", "PII", "HST", "AUD", "CHK", "APP", "THR", "INC"];
 
 /// The action's word in an entry about a refused action; which one was refused is in the details.
 pub const DENIED_ACTION: &str = "denied-action";
@@ -163,6 +173,8 @@ pub mod class {
     pub const MODULE_ACTIVITY: u32 = 1005;
     /// HTTP Activity.
     pub const HTTP_ACTIVITY: u32 = 4002;
+    /// Datastore Activity.
+    pub const DATASTORE: u32 = 6005;
     /// Detection Finding.
     pub const DETECTION: u32 = 2004;
     /// Incident Finding.
@@ -181,6 +193,8 @@ pub fn class_of(code: &str) -> u32 {
         TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => class::DETECTION,
         INCIDENT_CHANGED => class::INCIDENT,
         RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
+        | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SUBJECT_ERASED => class::ENTITY_MANAGEMENT,
+        TENANT_ISOLATION => class::DETECTION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
         TOKEN_CREATED | TOKEN_REVOKED | SESSION_ENDED | SIGN_IN_CHANGED | CAPABILITY_GRANTED | CAPABILITY_REVOKED
         | APPROVAL_ASKED | APPROVAL_GIVEN | APPROVAL_REFUSED | ELEVATION_ENDED => class::USER_ACCESS,
@@ -189,6 +203,7 @@ pub fn class_of(code: &str) -> u32 {
         }
         INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED => class::MODULE_ACTIVITY,
         EGRESS_REFUSED => class::HTTP_ACTIVITY,
+        PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => class::DATASTORE,
         _ => class::API_ACTIVITY,
     }
 }
@@ -206,12 +221,14 @@ pub fn activity_of(code: &str) -> u8 {
         | CAPABILITY_REVOKED
         | ELEVATION_ENDED
         | DATA_READ
-        | PERSONAL_OPENED
-        | PERSONAL_OPEN_REFUSED => 2,
+        | AUDIT_EXPORTED
+ => 2,
+        // decrypt
+        PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => 10,
         // update, start, invoke
         TENANT_QUOTA_SET | POLICY_WRITTEN | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN
-        | FIELD_RULES_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED
-        | INVOCATION_FAILED => 3,
+        | FIELD_RULES_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
+        | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
         // delete, stop
         TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED => 4,
         // enable, update
@@ -240,4 +257,25 @@ pub fn is_refusal(code: &str) -> bool {
 /// Whether a code says that something was allowed and then failed.
 pub fn is_failure(code: &str) -> bool {
     code == INVOCATION_FAILED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_of_the_host_stands_in_an_area_that_applications_may_not_use() {
+        let source = include_str!("codes.rs");
+        let mut count = 0;
+        for line in source.lines().filter(|line| line.starts_with("pub const ") && line.contains(": &str = \"")) {
+            let code = line.split('"').nth(1).unwrap();
+            if let Some((area, _)) =
+                code.split_once('-').filter(|(area, _)| area.chars().all(|c| c.is_ascii_uppercase()))
+            {
+                assert!(AREAS.contains(&area), "{code}");
+                count += 1;
+            }
+        }
+        assert!(count > 50, "{count}");
+    }
 }

@@ -12,6 +12,10 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
+pub use self::audit::{
+    AuditCommand, AuditExportArgs, AuditListArgs, AuditPackageArgs, AuditProofArgs, AuditRecordArgs, AuditRepairArgs,
+    AuditSearchArgs, AuditStatsArgs, AuditVerifyArgs,
+};
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
@@ -23,6 +27,7 @@ pub use self::policy::{
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
+mod audit;
 mod backup;
 mod groups;
 mod keys;
@@ -564,58 +569,6 @@ pub struct TokenRevokeArgs {
     /// Id of the key, as `token list` shows it
     pub id: String,
     /// The host's own instead of a tenant's
-    #[arg(long)]
-    pub operator: bool,
-}
-
-/// `audit ...`.
-#[derive(Debug, Subcommand)]
-pub enum AuditCommand {
-    /// List what the host did
-    List(AuditListArgs),
-    /// Check that nothing was changed, removed or put in
-    Verify(AuditVerifyArgs),
-    /// Write the log, its head and its key, to verify elsewhere
-    Export(AuditExportArgs),
-}
-
-/// `audit list`.
-#[derive(Debug, Clone, Args)]
-pub struct AuditListArgs {
-    /// First entry
-    #[arg(long, value_name = "SEQ", default_value_t = 0)]
-    pub from: u64,
-    /// Most entries
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub limit: u64,
-    /// The host's own log instead of a tenant's
-    #[arg(long)]
-    pub operator: bool,
-}
-
-/// `audit verify`.
-#[derive(Debug, Clone, Args)]
-pub struct AuditVerifyArgs {
-    /// An export to verify, without asking the host
-    #[arg(long, value_name = "FILE", requires = "checkpoint", requires = "vkey")]
-    pub file: Option<PathBuf>,
-    /// The signed head beside the export
-    #[arg(long, value_name = "FILE", requires = "file")]
-    pub checkpoint: Option<PathBuf>,
-    /// The key to check against: the vkey, or a file with it
-    #[arg(long, value_name = "KEY")]
-    pub vkey: Option<String>,
-    /// The host's own log instead of a tenant's
-    #[arg(long)]
-    pub operator: bool,
-}
-
-/// `audit export`.
-#[derive(Debug, Clone, Args)]
-pub struct AuditExportArgs {
-    /// Folder for entries.ndjson, checkpoint and vkey
-    pub dir: PathBuf,
-    /// The host's own log instead of a tenant's
     #[arg(long)]
     pub operator: bool,
 }

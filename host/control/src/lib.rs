@@ -4,7 +4,7 @@
 //! Open `call.rs` first: it is what every endpoint does; then `plugins.rs`.
 #![forbid(unsafe_code)]
 
-mod audit_log;
+mod audit;
 mod backup_work;
 mod backups;
 pub mod call;

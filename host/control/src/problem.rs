@@ -85,7 +85,7 @@ pub fn status_of(code: &str) -> StatusCode {
             StatusCode::UNAUTHORIZED
         }
         "denied" => StatusCode::FORBIDDEN,
-        "not-found" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
+        "not-found" | "no-entry" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,
         "exists"

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins,
+    Control, audit, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins,
     policies, quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
 };
 
@@ -75,6 +75,9 @@ fn with_keys(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
             .build();
         post.parameters.get_or_insert_default().push(key.into());
     }
+    // The router's word for "the rest of the path" is not one of the description's.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*path}", "{path}"), item)).collect();
     document
 }
 
@@ -150,10 +153,21 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(policies::approvals::approve))
         .routes(routes!(policies::elevations::list, policies::elevations::request))
         .routes(routes!(policies::elevations::end))
-        .routes(routes!(audit_log::list))
-        .routes(routes!(audit_log::checkpoint))
-        .routes(routes!(audit_log::list_host))
-        .routes(routes!(audit_log::checkpoint_host));
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::checkpoint))
+        .routes(routes!(audit::list_host))
+        .routes(routes!(audit::checkpoint_host))
+        .routes(routes!(audit::tlog::read))
+        .routes(routes!(audit::tlog::read_own))
+        .routes(routes!(audit::tlog::proof))
+        .routes(routes!(audit::tlog::consistency))
+        .routes(routes!(audit::tlog::anchor))
+        .routes(routes!(audit::trails::read))
+        .routes(routes!(audit::events::record))
+        .routes(routes!(audit::violations::list))
+        .routes(routes!(audit::analytics::read))
+        .routes(routes!(audit::evidence::create))
+        .routes(routes!(audit::evidence::read));
     let probes = OpenApiRouter::new()
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))

@@ -271,6 +271,8 @@ pub mod act {
         RequestElevation = "request-elevation" true;
         /// Read the audit log and its proofs.
         ReadAudit = "read-audit" false;
+        /// Put an event of one's own application into the audit log.
+        RecordEvent = "record-event" true;
         /// Read why a decision was taken.
         ReadDecision = "read-decision" false;
         /// Read metering.

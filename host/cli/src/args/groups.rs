@@ -113,9 +113,18 @@ const EXAMPLES: &[(&str, &str)] = &[
     (
         "audit verify",
         "ringfence audit verify\n\
-         ringfence audit verify --file log/entries.ndjson \\\n    --checkpoint log/checkpoint --vkey log/vkey",
+         ringfence audit verify --file log/entries.ndjson \\\n    --checkpoint log/checkpoint --vkey log/vkey\n\
+         ringfence audit verify november.tar --vkey acme.vkey",
     ),
     ("audit export", "ringfence audit export log"),
+    ("audit search", "ringfence audit search --outcome denied\nringfence audit search --code PLG --actor acme/ada"),
+    ("audit package", "ringfence audit package november.tar --from 4000 --csv\nringfence audit package sample.tar --sample 25"),
+    ("audit proof", "ringfence audit proof 42"),
+    ("audit anchor", "ringfence audit anchor"),
+    ("audit violations", "ringfence audit violations"),
+    ("audit stats", "ringfence audit stats --by actor --metric denials --window 7d"),
+    ("audit record", "ringfence audit record order-placed \"order 17\" --resource order/17"),
+    ("audit repair", "ringfence audit repair --config ringfence.toml"),
     ("serve", "ringfence serve --dev --data data\nringfence serve --config ringfence.toml"),
     ("doctor", "ringfence doctor --config ringfence.toml"),
     ("store migrate", "ringfence store migrate sled redb --data /var/lib/ringfence"),

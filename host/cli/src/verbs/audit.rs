@@ -15,12 +15,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::Format;
-use crate::args::{AuditExportArgs, AuditListArgs, AuditVerifyArgs};
+use crate::args::{AuditCommand, AuditExportArgs, AuditListArgs, AuditVerifyArgs};
 use crate::client::{Api, Request};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
 use crate::ui::{Stopwatch, read_capped};
+use crate::verbs::audit_views as views;
 
 /// Entries fetched at once.
 const PAGE_COUNT: u64 = 500;
@@ -35,6 +36,23 @@ struct Kept {
     origin: String,
     vkey: String,
     checkpoint: String,
+}
+
+/// `ringfence audit ...`.
+pub async fn run(cx: &mut Context<'_>, command: &AuditCommand) -> Result<Exit, CliError> {
+    match command {
+        AuditCommand::List(args) => list(cx, args).await,
+        AuditCommand::Search(args) => views::search(cx, args).await,
+        AuditCommand::Verify(args) => verify(cx, args).await,
+        AuditCommand::Export(args) => export(cx, args).await,
+        AuditCommand::Package(args) => views::package(cx, args).await,
+        AuditCommand::Proof(args) => views::proof(cx, args).await,
+        AuditCommand::Anchor(args) => views::anchor(cx, args).await,
+        AuditCommand::Violations(args) => views::violations(cx, args).await,
+        AuditCommand::Stats(args) => views::stats(cx, args).await,
+        AuditCommand::Record(args) => views::record(cx, args).await,
+        AuditCommand::Repair(_) => Err(CliError::failed("usage", "the host's side of the binary repairs logs", None)),
+    }
 }
 
 /// `ringfence audit list`.
@@ -69,6 +87,9 @@ pub async fn list(cx: &mut Context<'_>, args: &AuditListArgs) -> Result<Exit, Cl
 
 /// `ringfence audit verify`.
 pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit, CliError> {
+    if let Some(archive) = &args.archive {
+        return views::verify_archive(cx, archive, args.vkey.as_deref());
+    }
     if let (Some(file), Some(checkpoint), Some(vkey)) = (&args.file, &args.checkpoint, &args.vkey) {
         let checkpoint = read_text(checkpoint, HEAD_BYTES_MAX)?;
         let vkey = key_text(vkey)?;
@@ -280,7 +301,7 @@ fn report(cx: &mut Context<'_>, name: &str, verified: &Verified, checkpoint: &st
     Ok(Exit::Ok)
 }
 
-fn fault_error(fault: &Fault) -> CliError {
+pub(super) fn fault_error(fault: &Fault) -> CliError {
     let code = match fault {
         Fault::Altered { .. } => "audit-altered",
         Fault::Missing { .. } => "audit-missing",

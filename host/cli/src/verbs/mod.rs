@@ -1,7 +1,7 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    AuditCommand, BackupCommand, Command, ConfigCommand, PiiCommand, PiiFieldsCommand, QuotaCommand, SecretCommand,
+    BackupCommand, Command, ConfigCommand, PiiCommand, PiiFieldsCommand, QuotaCommand, SecretCommand,
     TenantCommand, TokenCommand, UsageCommand, command,
 };
 use crate::context::Context;
@@ -9,6 +9,7 @@ use crate::error::{CliError, Exit};
 
 pub mod approvals;
 pub mod audit;
+mod audit_views;
 pub mod backup;
 pub mod call;
 pub mod data;
@@ -94,9 +95,7 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Policy(policy) => policies::run(cx, policy).await,
         Command::Approval(approval) => approvals::approval(cx, approval).await,
         Command::Elevation(elevation) => approvals::elevation(cx, elevation).await,
-        Command::Audit(AuditCommand::List(args)) => audit::list(cx, args).await,
-        Command::Audit(AuditCommand::Verify(args)) => audit::verify(cx, args).await,
-        Command::Audit(AuditCommand::Export(args)) => audit::export(cx, args).await,
+        Command::Audit(command) => audit::run(cx, command).await,
         // The host's own side has been handed out by the caller.
         _ => Ok(Exit::Failed),
     }

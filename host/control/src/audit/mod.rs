@@ -4,15 +4,24 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use ringfence_audit::{Entry, Log};
-use ringfence_core::limits;
+use ringfence_audit::{Entry, Event, Log, codes};
 use ringfence_core::proof::act;
+use ringfence_core::{Action, Permit, Resource, limits};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::Control;
 use crate::call::Call;
 use crate::extract::Asked;
 use crate::problem::ApiError;
+pub mod analytics;
+pub mod events;
+pub mod evidence;
+mod filter;
+pub mod tlog;
+pub mod trails;
+pub mod violations;
+
 use crate::wire::{AuditEntryView, CheckpointView, Page, Problem};
 
 /// Where to read from.
@@ -73,6 +82,29 @@ pub async fn checkpoint_host(State(control): State<Control>, call: Call) -> Resu
 }
 
 impl Control {
+    /// The caller's own log: its tenant's, or the host's for an operator.
+    async fn own_log<A: Action>(&self, call: &Call) -> Result<(Log, Permit<A>), ApiError> {
+        match call.principal.tenant().cloned() {
+            Some(tenant) => {
+                let reached = self.reach::<A>(call, Resource::Tenant { tenant }).await?;
+                Ok((Log::Tenant(reached.store), reached.permit))
+            }
+            None => Ok((Log::Host, self.reach_host::<A>(call).await?)),
+        }
+    }
+
+    /// Puts on the record that somebody reads bodies of a log, before he does.
+    async fn reading<A: Action>(&self, call: &Call, log: &Log, permit: Permit<A>, what: Value) -> Result<(), ApiError> {
+        let mut event =
+            Event::new(codes::DATA_READ, A::NAME, call.principal.id().clone(), permit.resource().to_string());
+        event.request = Some(call.request.clone());
+        event.decision = Some(permit.decision().clone());
+        event.source_ip = call.peer;
+        event.details = what;
+        self.parts.audit.record(log, event).await?;
+        Ok(())
+    }
+
     async fn entries(&self, log: &Log, range: &Range) -> Result<Json<Page<AuditEntryView>>, ApiError> {
         let from = range.cursor.or(range.from).unwrap_or(0);
         let limit = range.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX);

@@ -1,0 +1,185 @@
+//! `audit`: the log of what the host did.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{OperatorArgs, ServeArgs};
+
+/// `audit ...`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List what the host did
+    List(AuditListArgs),
+    /// Find entries by who, what, when and how it ended
+    Search(AuditSearchArgs),
+    /// Check that nothing was changed, removed or put in
+    Verify(AuditVerifyArgs),
+    /// Write the log, its head and its key, to verify elsewhere
+    Export(AuditExportArgs),
+    /// Write a part of the log as one archive with its proofs
+    Package(AuditPackageArgs),
+    /// Prove that one entry is in the log
+    Proof(AuditProofArgs),
+    /// Show who else keeps or signs the log's head
+    Anchor(OperatorArgs),
+    /// List what went against a rule, one row a cause
+    Violations(OperatorArgs),
+    /// Count entries by one of their properties
+    Stats(AuditStatsArgs),
+    /// Record an event of your own application
+    Record(AuditRecordArgs),
+    /// Mend damaged logs of a host that is stopped; says what is lost
+    Repair(AuditRepairArgs),
+}
+
+/// `audit list`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditListArgs {
+    /// First entry
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub from: u64,
+    /// Most entries
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u64,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit verify`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditVerifyArgs {
+    /// An archive of `audit package`, checked without asking the host
+    #[arg(conflicts_with_all = ["file", "operator"])]
+    pub archive: Option<PathBuf>,
+    /// An export to verify, without asking the host
+    #[arg(long, value_name = "FILE", requires = "checkpoint", requires = "vkey")]
+    pub file: Option<PathBuf>,
+    /// The signed head beside the export
+    #[arg(long, value_name = "FILE", requires = "file")]
+    pub checkpoint: Option<PathBuf>,
+    /// The key to check against: the vkey, or a file with it
+    #[arg(long, value_name = "KEY")]
+    pub vkey: Option<String>,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit export`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditExportArgs {
+    /// Folder for entries.ndjson, checkpoint and vkey
+    pub dir: PathBuf,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit search`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditSearchArgs {
+    /// Code, whole or its beginning: `TEN-900`, `AUT`
+    #[arg(long)]
+    pub code: Option<String>,
+    /// Who: `acme/ada`
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// On what, whole or its beginning
+    #[arg(long)]
+    pub resource: Option<String>,
+    /// `success`, `failure`, `denied`, `intended` or `unknown`
+    #[arg(long)]
+    pub outcome: Option<String>,
+    /// OCSF class: `6003`
+    #[arg(long)]
+    pub class: Option<String>,
+    /// Not before this time: `2026-11-20T08:00:00Z`
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Most entries
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u64,
+}
+
+/// `audit package`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditPackageArgs {
+    /// File to write, a new one
+    pub file: PathBuf,
+    /// First entry
+    #[arg(long, value_name = "SEQ")]
+    pub from: Option<u64>,
+    /// The entry after the last
+    #[arg(long, value_name = "SEQ")]
+    pub to: Option<u64>,
+    /// Only entries of this code; the archive then cannot show that none is missing
+    #[arg(long)]
+    pub code: Option<String>,
+    /// Only so many entries, drawn at random by a seed in the archive
+    #[arg(long, value_name = "N")]
+    pub sample: Option<u64>,
+    /// Put a table for spreadsheets in
+    #[arg(long)]
+    pub csv: bool,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit proof`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditProofArgs {
+    /// Place of the entry
+    pub seq: u64,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit stats`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditStatsArgs {
+    /// `code`, `class`, `actor`, `resource`, `outcome`, `hour` or `day`
+    #[arg(long, default_value = "code")]
+    pub by: String,
+    /// `events`, `denials` or `failures`
+    #[arg(long, default_value = "events")]
+    pub metric: String,
+    /// How far back: `24h`, `7d`
+    #[arg(long, default_value = "24h")]
+    pub window: String,
+    /// The fewest first
+    #[arg(long)]
+    pub rare: bool,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit record`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditRecordArgs {
+    /// Your application's own code: `order-placed`
+    pub code: String,
+    /// What happened
+    pub message: String,
+    /// On what, in your application's words
+    #[arg(long)]
+    pub resource: Option<String>,
+    /// The rest, as JSON
+    #[arg(long, value_name = "JSON")]
+    pub data: Option<String>,
+}
+
+/// `audit repair`; answered by the host's side of the binary.
+#[derive(Debug, Clone, Args)]
+pub struct AuditRepairArgs {
+    /// What `serve` takes
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
