@@ -2,7 +2,7 @@
 //! held for a while.
 
 use anyhow::Result;
-use ringfence_tests::{answer, problem, string};
+use ringfence_tests::{Host, Place, answer, problem, string};
 use serde_json::json;
 
 use crate::started;
@@ -11,7 +11,9 @@ const OPEN: &str = "permit (principal is Ringfence::Anonymous, action == Ringfen
 
 #[tokio::test]
 async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     assert_eq!(host.anonymous().fetch("/acme/hello/").await?.0, 401);
@@ -20,7 +22,8 @@ async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> R
     assert_eq!((draft["state"].as_str(), draft["version"].as_u64()), (Some("draft"), Some(0)), "{draft}");
     assert_eq!(draft["review"]["newly_allowed"]["questions_count"], 1, "{draft}");
 
-    let second = acme.member(&host, "second", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
     let asked = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": OPEN })).send().await?;
     assert_eq!(asked.status(), 202);
     let asked = answer(asked).await?;
@@ -28,6 +31,8 @@ async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> R
     let (status, own) = problem(acme.admin.post(&approve).send().await?).await?;
     assert_eq!((status, own["code"].as_str()), (422, Some("own-request")), "{own}");
     assert_eq!(host.anonymous().fetch("/acme/hello/").await?.0, 401);
+    let (status, own) = problem(key_of_same.post(&approve).send().await?).await?;
+    assert_eq!((status, own["code"].as_str()), (409, Some("second-person-needed")), "{own}");
     answer(second.post(&approve).send().await?).await?;
     assert_eq!(host.anonymous().fetch("/acme/hello/").await?.0, 200);
     assert_eq!(problem(second.post(&approve).send().await?).await?.0, 404, "it is allowed once");

@@ -19,6 +19,9 @@ use tempfile::TempDir;
 /// Longest wait for the host to come up.
 const START_SECONDS_MAX: u64 = 60;
 
+/// The password of people that [`Host::person`] makes.
+pub const PASSWORD: &str = "correct horse battery";
+
 /// The root of the checkout.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
@@ -203,6 +206,16 @@ impl Host {
         let body = json!({ "name": "admin", "role": "tenant-admin" });
         let key = answer(operator.post(&format!("/tenants/{name}/tokens")).json(&body).send().await?).await?;
         Ok(Tenant { name: name.to_owned(), admin: self.sign_in(&string(&key, "key")?).await? })
+    }
+
+    /// Invites somebody at `/people` or `/tenants/{t}/people`, and signs in as him: with the password [`PASSWORD`], in the
+    /// session of his enrolment.
+    pub async fn person(&self, by: &Session, people: &str, name: &str, role: &str) -> Result<Session> {
+        let asked = by.post(people).json(&json!({ "name": name, "role": role })).send().await?;
+        let invitation = string(&answer(asked).await?, "invitation")?;
+        let body = json!({ "method": "invitation", "token": invitation, "password": PASSWORD });
+        let issued = answer(self.anonymous().post("/zero-trust/authenticate").json(&body).send().await?).await?;
+        Ok(self.session(string(&issued, "access_token")?))
     }
 
     /// Sends SIGTERM and waits for the end; gives the time it took.

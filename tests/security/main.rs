@@ -13,11 +13,13 @@ mod disk;
 mod egress;
 mod heads;
 mod hostile;
+mod people;
 mod personal;
 mod possession;
 mod sessions;
 mod tls;
 mod tokens;
+mod trust;
 
 async fn started() -> anyhow::Result<(ringfence_tests::Place, ringfence_tests::Host, ringfence_tests::Session)> {
     let place = ringfence_tests::Place::new()?;

@@ -43,6 +43,26 @@ pub const TOKEN_REVOKED: &str = "AUT-006 api-key-revoked";
 pub const SESSION_ENDED: &str = "AUT-007 session-ended";
 /// How one signs in to a tenant was changed.
 pub const SIGN_IN_CHANGED: &str = "AUT-008 sign-in-changed";
+/// Someone was invited.
+pub const PERSON_INVITED: &str = "AUT-009 person-invited";
+/// A person was removed.
+pub const PERSON_REMOVED: &str = "AUT-010 person-removed";
+/// Someone changed what he proves himself with.
+pub const FACTOR_CHANGED: &str = "AUT-011 factor-changed";
+/// Someone proved more in a session.
+pub const STEPPED_UP: &str = "AUT-012 stepped-up";
+/// What a tenant asks of sessions was changed.
+pub const TRUST_CHANGED: &str = "AUT-013 trust-settings-changed";
+/// Somebody adjusted the risk of a principal, or asked for it to be lowered.
+pub const RISK_ADJUSTED: &str = "AUT-014 risk-adjusted";
+/// A second person agreed to a risk adjustment.
+pub const RISK_ADJUSTMENT_APPROVED: &str = "AUT-015 risk-adjustment-approved";
+/// A session fell below its tenant's floor and was ended.
+pub const SESSION_FALLEN: &str = "AUT-016 session-fallen";
+/// Someone registered or removed a device.
+pub const DEVICE_CHANGED: &str = "AUT-017 device-changed";
+/// Evidence about a device was checked.
+pub const DEVICE_VERIFIED: &str = "AUT-018 device-verified";
 
 /// A version was published.
 pub const VERSION_PUSHED: &str = "PLG-001 version-pushed";
@@ -195,8 +215,8 @@ pub fn class_of(code: &str) -> u32 {
         RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
         | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SUBJECT_ERASED => class::ENTITY_MANAGEMENT,
         TENANT_ISOLATION => class::DETECTION,
-        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED => class::AUTHENTICATION,
-        TOKEN_CREATED | TOKEN_REVOKED | SESSION_ENDED | SIGN_IN_CHANGED | CAPABILITY_GRANTED | CAPABILITY_REVOKED
+        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
+        TOKEN_CREATED | TOKEN_REVOKED | SESSION_ENDED | SIGN_IN_CHANGED | PERSON_INVITED | PERSON_REMOVED | FACTOR_CHANGED | TRUST_CHANGED | RISK_ADJUSTED | RISK_ADJUSTMENT_APPROVED | SESSION_FALLEN | DEVICE_CHANGED | CAPABILITY_GRANTED | CAPABILITY_REVOKED
         | APPROVAL_ASKED | APPROVAL_GIVEN | APPROVAL_REFUSED | ELEVATION_ENDED => class::USER_ACCESS,
         VERSION_PUSHED | VERSION_DEPLOYED | VERSION_ROLLED_BACK | HOST_STARTED | HOST_STOPPED => {
             class::APPLICATION_LIFECYCLE
@@ -213,10 +233,12 @@ pub fn activity_of(code: &str) -> u8 {
     match code {
         // create, log on, assign, install
         TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
-        | TOKEN_CREATED | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED | THREAT_FOUND | REQUEST_BURST
-        | CANARY_TOUCHED => 1,
+        | TOKEN_CREATED | PERSON_INVITED | STEPPED_UP | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED
+        | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => 1,
         // read, revoke
         TOKEN_REVOKED
+        | PERSON_REMOVED
+        | SESSION_FALLEN
         | SESSION_ENDED
         | CAPABILITY_REVOKED
         | ELEVATION_ENDED
@@ -227,8 +249,8 @@ pub fn activity_of(code: &str) -> u8 {
         PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => 10,
         // update, start, invoke
         TENANT_QUOTA_SET | POLICY_WRITTEN | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN
-        | FIELD_RULES_WRITTEN | SECRET_WRITTEN | HOST_STARTED | INVOCATIONS
-        | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
+        | FIELD_RULES_WRITTEN | FACTOR_CHANGED | TRUST_CHANGED | RISK_ADJUSTED | DEVICE_CHANGED | SECRET_WRITTEN
+        | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
         // delete, stop
         TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED => 4,
         // enable, update

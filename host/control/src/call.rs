@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
-use ringfence_audit::{Event, Log, Outcome, codes, decisions};
+use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
-use ringfence_identity::{Channel, IdentityError, Shown};
+use ringfence_identity::{ActClass, Channel, IdentityError, Shown};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_store::TenantStore;
 use serde_json::Value;
@@ -124,9 +124,28 @@ impl Control {
 
     async fn permit<A: Action>(&self, call: &Call, resource: Resource) -> Result<Permit<A>, ApiError> {
         match self.parts.policy.permit::<A>(&call.principal, &resource) {
-            Ok(permit) => Ok(permit),
+            // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
+            Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, ActClass::of::<A>()) {
+                Ok(()) => Ok(permit),
+                Err(IdentityError::Fallen { score, .. }) => {
+                    self.record_fallen(call, score).await?;
+                    Err(unauthenticated(IdentityError::Unauthenticated))
+                }
+                Err(error) => Err(ApiError::from(error)),
+            },
             Err(denial) => Err(self.denied::<A>(call, &resource, denial).await),
         }
+    }
+
+    /// Puts the end of a session that fell below the floor on the record.
+    pub(crate) async fn record_fallen(&self, call: &Call, score: u8) -> Result<(), ApiError> {
+        let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
+        let actor = call.principal.id().clone();
+        let mut event = Event::new(codes::SESSION_FALLEN, "end-session", actor.clone(), actor.to_string());
+        event.request = Some(call.request.clone());
+        event.source_ip = call.peer;
+        event.details = serde_json::json!({ "score": score, "session": call.principal.session() });
+        self.parts.audit.record(&home.map_or(Log::Host, Log::Tenant), event).await.map(drop).map_err(ApiError::from)
     }
 
     /// Puts a denial on the record and says it: with its decision to a member, as "not found" to a stranger.
@@ -167,6 +186,27 @@ impl Control {
         answer
     }
 
+    /// Runs what everybody may do with what is his own, such as his sessions, between an intent and an outcome. Needs no
+    /// permit, so `effect` must touch nothing else.
+    pub async fn own_act<T>(
+        &self,
+        call: &Call,
+        code: &'static str,
+        action: &'static str,
+        details: Value,
+        effect: impl AsyncFnOnce() -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
+        let mut event = Event::new(code, action, call.principal.id().clone(), call.principal.id().to_string());
+        event.request = Some(call.request.clone());
+        event.source_ip = call.peer;
+        event.details = details;
+        let intent = self.parts.audit.intent(&home.map_or(Log::Host, Log::Tenant), event).await?;
+        let result = effect().await;
+        self.note_outcome(call, intent, &result).await;
+        result
+    }
+
     /// Runs an effect between an intent and an outcome in a log. When the intent cannot be written, nothing is run.
     pub async fn bracket<A: Action, T>(
         &self,
@@ -184,7 +224,12 @@ impl Control {
         event.details = details;
         let intent = self.parts.audit.intent(log, event).await.map_err(ApiError::from)?;
         let result = effect(permit).await;
-        let outcome = match &result {
+        self.note_outcome(call, intent, &result).await;
+        result
+    }
+
+    async fn note_outcome<T>(&self, call: &Call, intent: Intent, result: &Result<T, ApiError>) {
+        let outcome = match result {
             Ok(_) => Outcome::Success,
             Err(error) => Outcome::Failure(error.code.to_owned()),
         };
@@ -192,6 +237,5 @@ impl Control {
         if let Err(error) = intent.outcome(outcome, Value::Null).await {
             tracing::error!(%error, request = %call.request, "an outcome could not be written to the audit log");
         }
-        result
     }
 }

@@ -162,12 +162,18 @@ pub async fn approve(
     let reached = control.reach_keys::<act::DestroyKeys>(&call, &tenant).await?;
     let who = call.principal.id().to_string();
     let due_at = control.destroy_due_at()?;
-    let agreed =
-        async |id: &TenantId| control.parts.tenants.approve_destroy(id, &who, due_at).await?.ok_or(StoreError::Missing);
+    let agreed = async |id: &TenantId| {
+        let tenants = &control.parts.tenants;
+        let asked_by = tenants.key_status(id).await?.destroy.and_then(|request| request.asked_by.parse().ok());
+        if asked_by.is_some_and(|asker| !control.parts.identity.is_second_person(&asker, call.principal.id())) {
+            return Err(StoreError::Conflict { precondition: 0 });
+        }
+        tenants.approve_destroy(id, &who, due_at).await?.ok_or(StoreError::Missing)
+    };
     control.change(&call, reached, codes::KEY_DESTROY_APPROVED, agreed).await.map_err(|error| match error.code {
         "not-found" => ApiError::new("nothing-to-approve", "nobody has asked for the destruction of these keys")
             .help(format!("ringfence key destroy {tenant}")),
-        "conflict" => ApiError::new("second-person-needed", "another operator than the one who asked must agree, once"),
+        "conflict" => ApiError::second_person_needed(),
         _ => error,
     })
 }

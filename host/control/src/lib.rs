@@ -18,6 +18,7 @@ mod keys;
 mod locked;
 mod logs;
 mod metrics;
+mod people;
 mod pii;
 mod plugins;
 mod policies;

@@ -65,6 +65,12 @@ impl ApiError {
         )
     }
 
+    /// An act of two people, which one alone wants.
+    pub fn second_person_needed() -> Self {
+        Self::new("second-person-needed", "another person than the one who asked must agree, once")
+            .help("keys of one owner are one person, and somebody invited by the other counts after `identity.second_person_hours`")
+    }
+
     /// A failure of the host. The cause is logged, never shown.
     pub fn host(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "the host failed a request");
@@ -81,10 +87,11 @@ impl ApiError {
 pub fn status_of(code: &str) -> StatusCode {
     match code {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
-        "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound" => {
+        "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound"
+        | "step-up-required" => {
             StatusCode::UNAUTHORIZED
         }
-        "denied" => StatusCode::FORBIDDEN,
+        "denied" | "self-lowering" => StatusCode::FORBIDDEN,
         "not-found" | "no-entry" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,
@@ -94,6 +101,8 @@ pub fn status_of(code: &str) -> StatusCode {
         | "nothing-to-roll-back"
         | "conflict"
         | "second-person-needed"
+        | "factor-state"
+        | "nonce-spent"
         | "nothing-to-approve"
         | "held-by-operator"
         | "restore-unfinished"
@@ -150,6 +159,8 @@ impl IntoResponse for ApiError {
                     "use-dpop-nonce" => "DPoP error=\"use_dpop_nonce\", algs=\"EdDSA ES256\"",
                     "bad-proof" => "DPoP error=\"invalid_dpop_proof\", algs=\"EdDSA ES256\"",
                     "token-unbound" => "DPoP algs=\"EdDSA ES256\"",
+                    // RFC 9470.
+                    "step-up-required" => "Bearer error=\"insufficient_user_authentication\"",
                     _ => "Bearer",
                 }),
             );
@@ -247,6 +258,21 @@ impl From<IdentityError> for ApiError {
             IdentityError::RoleMisplaced { .. } => Self::new("bad-role", text),
             IdentityError::OperatorLimited { .. } => Self::new("conflict", text),
             IdentityError::NameTaken { .. } | IdentityError::TooManyKeys { .. } => Self::new("conflict", text),
+            IdentityError::BadPassword { .. } => Self::new("bad-password", text),
+            IdentityError::TooManyPeople { .. } => Self::new("conflict", text),
+            IdentityError::NoPerson => Self::new("no-person", text),
+            IdentityError::StepUp { .. } => {
+                Self::new("step-up-required", text).help("`POST /api/v1/zero-trust/step-up` proves more in this session")
+            }
+            IdentityError::Fallen { .. } => Self::new("unauthenticated", text).help("ringfence login"),
+            IdentityError::NonceSpent => Self::new("nonce-spent", text),
+            IdentityError::BadEvidence(_) => Self::new("bad-evidence", text),
+            IdentityError::BadAdjustment(_) => Self::new("bad-adjustment", text),
+            IdentityError::SelfLowering => Self::new("self-lowering", text),
+            IdentityError::SecondPerson => Self::second_person_needed(),
+            IdentityError::FactorState(_) => Self::new("factor-state", text),
+            IdentityError::BadPasskey(_) => Self::new("bad-passkey", text),
+            IdentityError::PasskeysOff => Self::new("passkeys-off", text),
             IdentityError::Lifetime { .. } => Self::new("bad-lifetime", text),
             IdentityError::Reserved { .. } => Self::new("bad-word", text),
             IdentityError::Store(error) => error.into(),

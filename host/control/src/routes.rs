@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins,
+    Control, audit, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, people, pii, plugins,
     policies, quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
 };
 
@@ -32,6 +32,7 @@ use crate::{
         (name = "plugins", description = "Plugins: versions, grants, routes, logs, configuration"),
         (name = "secrets", description = "Secrets, write-only"),
         (name = "tokens", description = "API keys"),
+        (name = "people", description = "People: invited, enrolled, removed"),
         (name = "keys", description = "Keys: their versions and states, never their bytes"),
         (name = "policy", description = "The tenant's own policy"),
         (name = "backups", description = "Backups of a tenant, restores and drills"),
@@ -91,6 +92,29 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(zero_trust::sessions::end))
         .routes(routes!(zero_trust::sessions::list_host))
         .routes(routes!(zero_trust::sessions::end_host))
+        .routes(routes!(zero_trust::factors::read))
+        .routes(routes!(zero_trust::factors::offer_codes, zero_trust::factors::remove_codes))
+        .routes(routes!(zero_trust::factors::confirm_codes))
+        .routes(routes!(zero_trust::factors::set_password))
+        .routes(routes!(zero_trust::factors::start_sign_in))
+        .routes(routes!(zero_trust::factors::start))
+        .routes(routes!(zero_trust::factors::add_passkey))
+        .routes(routes!(zero_trust::factors::remove_passkey))
+        .routes(routes!(zero_trust::factors::step_up))
+        .routes(routes!(zero_trust::trust::score))
+        .routes(routes!(zero_trust::trust::verify))
+        .routes(routes!(zero_trust::trust::read, zero_trust::trust::write))
+        .routes(routes!(zero_trust::devices::list, zero_trust::devices::register))
+        .routes(routes!(zero_trust::devices::remove))
+        .routes(routes!(zero_trust::devices::challenge))
+        .routes(routes!(zero_trust::devices::verify))
+        .routes(routes!(zero_trust::risk::adjust))
+        .routes(routes!(zero_trust::risk::approve))
+        .routes(routes!(zero_trust::risk::list))
+        .routes(routes!(people::list, people::invite))
+        .routes(routes!(people::remove))
+        .routes(routes!(people::list_host, people::invite_host))
+        .routes(routes!(people::remove_host))
         .routes(routes!(zero_trust::settings::read, zero_trust::settings::write))
         .routes(routes!(decisions::read))
         .routes(routes!(host::read))

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 use ringfence_audit::{Event, Log, codes};
 use ringfence_core::{Principal, PrincipalId, RequestId};
-use ringfence_identity::{IdentityError, Proof, SecretString};
+use ringfence_identity::{IdentityError, PasskeyAnswer, Proof, SecretString};
 
 use crate::Control;
 use crate::call::{Call, PeerAddress, request_id, shown};
@@ -35,6 +35,15 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
         Authenticate::ClientCertificate { tenant } => Proof::ClientCertificate {
             tenant: tenant.parse().map_err(|_| ApiError::from(IdentityError::Unauthenticated))?,
         },
+        Authenticate::Invitation { token, password } => {
+            Proof::Invitation { token: SecretString::new(token), password: password.map(SecretString::new) }
+        }
+        Authenticate::Password { principal, password, code } => Proof::Password {
+            principal,
+            password: SecretString::new(password),
+            code: code.map(SecretString::new),
+        },
+        Authenticate::Passkey { ceremony, answer } => Proof::Passkey { ceremony, answer: PasskeyAnswer(answer) },
         Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };
     let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));

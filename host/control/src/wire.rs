@@ -8,20 +8,26 @@ use utoipa::ToSchema;
 
 mod audit;
 mod backup;
+mod devices;
 mod keys;
+mod people;
 mod pii;
 mod policy;
 mod quota;
+mod trust;
 mod zero_trust;
 
 pub use audit::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
+pub use devices::*;
 pub use keys::{
     DestroyView, DisabledView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
 };
+pub use people::*;
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
+pub use trust::*;
 pub use zero_trust::{
     CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, SessionView, SetSignInSettings,
     SignInSettingsView, UnboundTokensWord,
@@ -91,6 +97,32 @@ pub enum Authenticate {
     ClientCertificate {
         /// The tenant whose trust roots it is checked against.
         tenant: String,
+    },
+    /// An invitation; it is used up, and the session is for adding a passkey or one-time codes.
+    Invitation {
+        /// The whole of it, `rfi_...`.
+        token: String,
+        /// The password to set; absent for somebody who will only use passkeys.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        password: Option<String>,
+    },
+    /// A person's password, with a one-time code where he has them. Whatever is wrong, the refusal is the same.
+    Password {
+        /// `acme/ann`, `operator/ada`.
+        principal: String,
+        /// The password.
+        password: String,
+        /// A one-time code, or a recovery code.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
+    },
+    /// A passkey: what the authenticator answered to `POST /zero-trust/passkeys/sign-in`.
+    Passkey {
+        /// Which ceremony.
+        ceremony: String,
+        /// The browser's `PublicKeyCredential` in JSON.
+        #[schema(value_type = Object)]
+        answer: serde_json::Value,
     },
 }
 

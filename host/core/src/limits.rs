@@ -84,7 +84,41 @@ pub const POLICY_CACHED_COUNT_MAX: usize = 16_384;
 pub const KEYS_LIVE_COUNT_MAX: usize = 256;
 /// Most API keys of one tenant that are remembered, revoked and expired ones included; the oldest dead ones go first.
 pub const KEYS_KEPT_COUNT_MAX: usize = 512;
-/// Most live sessions of one API key; the oldest end first.
+/// Most people of one tenant, and most operators.
+pub const PEOPLE_COUNT_MAX: usize = 1_024;
+/// How long an invitation can be used, in hours.
+pub const INVITATION_HOURS: i64 = 72;
+/// Fewest characters of a password.
+pub const PASSWORD_CHARS_MIN: usize = 12;
+/// Most bytes of a password.
+pub const PASSWORD_BYTES_MAX: usize = 256;
+/// Most wrong one-time codes of a person before none is taken for a while.
+pub const WRONG_CODES_COUNT_MAX: u32 = 10;
+/// How long that while is after the last wrong one, in seconds.
+pub const WRONG_CODES_SECONDS: u64 = 900;
+/// Most risk adjustments, and most open findings, of one principal.
+pub const RISKS_PER_PRINCIPAL_COUNT_MAX: usize = 32;
+/// Longest life of a risk adjustment, in hours.
+pub const RISK_HOURS_MAX: i64 = 90 * 24;
+/// Most networks remembered of one principal.
+pub const NETWORKS_PER_PRINCIPAL_COUNT_MAX: usize = 64;
+/// Most devices of one principal.
+pub const DEVICES_PER_PRINCIPAL_COUNT_MAX: usize = 16;
+/// Most bytes of evidence about a device.
+pub const POSTURE_BYTES_MAX: usize = 16 << 10;
+/// For how long evidence about a device counts at most, in seconds.
+pub const POSTURE_SECONDS_MAX: i64 = 24 * 3_600;
+/// Most passkeys of one person.
+pub const PASSKEYS_PER_PERSON_COUNT_MAX: usize = 16;
+/// How long a ceremony of a passkey may take, in seconds.
+pub const CEREMONY_SECONDS: u64 = 180;
+/// Most ceremonies under way from one source; the oldest of them gives way.
+pub const CEREMONIES_PER_SOURCE_COUNT_MAX: usize = 32;
+/// Most ceremonies under way; the oldest gives way.
+pub const CEREMONIES_COUNT_MAX: usize = 8_192;
+/// Most bytes of what an authenticator answers.
+pub const PASSKEY_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Most live sessions of one API key or person; the oldest end first.
 pub const SESSIONS_PER_KEY_COUNT_MAX: usize = 256;
 /// Most verified access tokens remembered.
 pub const TOKENS_CACHED_COUNT_MAX: usize = 16_384;

@@ -69,6 +69,10 @@ pub enum Strength {
     Secret,
     /// By a certificate whose key the caller holds.
     Certificate,
+    /// By a password and a one-time code.
+    TwoFactors,
+    /// By a passkey, whose holder the device verified: two factors, bound to this host.
+    Passkey,
 }
 
 /// An authenticated caller. Made only by `identity`.

@@ -15,10 +15,11 @@ use ringfence_capabilities::{Binding, Capabilities, FieldRules, GuestLogs, Ledge
 use ringfence_core::proof::act;
 use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
 use ringfence_engine::{Body, Engine, InstanceKey, Meter, Reuse};
-use ringfence_identity::{Channel, Identity, Shown};
+use ringfence_identity::{ActClass, Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route, VersionRef};
 
+use crate::cut::cut_with;
 use crate::listen::Peer;
 use crate::pace::{Pace, Source};
 use crate::record::Seen;
@@ -116,6 +117,7 @@ impl Gateway {
             Ok(permit) => permit,
             Err(denial) => return Err(self.denied(seen, &principal, denial).await),
         };
+        self.check_trust(seen, &principal)?;
         route.store.check_keys().map_err(|_| Refusal::KeyDisabled)?;
         // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
         let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
@@ -151,6 +153,10 @@ impl Gateway {
         };
         let mut response = reply.response;
         strip(response.headers_mut());
+        if let Some(session) = principal.session() {
+            let ended = parts.identity.session_cut(session);
+            response = response.map(|body| cut_with(body, ended));
+        }
         self.record_when_finished(seen, response.status().as_u16(), reply.finished);
         Ok(response)
     }
@@ -163,6 +169,14 @@ impl Gateway {
             return Ok(self.parts.identity.anonymous());
         }
         self.parts.identity.verify(&shown).map_err(|error| Refusal::from_identity(&error))
+    }
+
+    /// Whether the caller's session stands high enough; one below its tenant's floor is over.
+    fn check_trust(&self, seen: &Seen, principal: &Principal) -> Result<(), Refusal> {
+        self.parts
+            .identity
+            .check_trust(principal, seen.peer, ActClass::Invoke)
+            .map_err(|error| Refusal::from_identity(&error))
     }
 
     async fn denied(&self, seen: &mut Seen, principal: &Principal, denial: ringfence_policy::Denial) -> Refusal {
@@ -230,6 +244,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::NonceNeeded
         | Refusal::BadProof
         | Refusal::TokenUnbound
+        | Refusal::StepUp
         | Refusal::TooManyProofs
         | Refusal::Denied(_)
         | Refusal::BodyTooLarge

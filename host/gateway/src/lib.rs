@@ -3,6 +3,7 @@
 //! Must never decide for itself who a caller is or what he may do: it asks `identity` and `policy`, in that order.
 #![forbid(unsafe_code)]
 
+mod cut;
 mod fields;
 pub mod invoke;
 pub mod listen;

@@ -25,6 +25,8 @@ pub enum Refusal {
     BadProof,
     /// The tenant takes only tokens that are bound to a key or a certificate.
     TokenUnbound,
+    /// The caller's session does not stand high enough for what its tenant asks.
+    StepUp,
     /// The caller uses more proofs than are remembered.
     TooManyProofs,
     /// The caller's own tenant does not allow it.
@@ -99,6 +101,11 @@ impl Refusal {
             Self::TokenUnbound => {
                 (StatusCode::UNAUTHORIZED, "token-unbound", "this tenant takes only tokens that are bound to a key")
             }
+            Self::StepUp => (
+                StatusCode::UNAUTHORIZED,
+                "step-up-required",
+                "your tenant asks for a session that is proved more strongly; `GET /zero-trust/trust-score` says why",
+            ),
             Self::TooManyProofs => {
                 (StatusCode::TOO_MANY_REQUESTS, "throttled", "this key used more proofs than are remembered")
             }
@@ -152,6 +159,7 @@ impl Refusal {
             IdentityError::BadProof(_) => Self::BadProof,
             IdentityError::Unbound => Self::TokenUnbound,
             IdentityError::TooManyProofs { .. } => Self::TooManyProofs,
+            IdentityError::StepUp { .. } => Self::StepUp,
             _ => Self::Unauthenticated,
         }
     }
@@ -208,6 +216,11 @@ impl Refusal {
             }
             Self::TokenUnbound => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("DPoP algs=\"EdDSA ES256\""));
+            }
+            Self::StepUp => {
+                // RFC 9470.
+                let value = HeaderValue::from_static("Bearer error=\"insufficient_user_authentication\"");
+                headers.insert(header::WWW_AUTHENTICATE, value);
             }
             Self::TooManyProofs => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(NONCE_SECONDS));

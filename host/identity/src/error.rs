@@ -68,14 +68,69 @@ pub enum IdentityError {
         /// Which tenant.
         tenant: String,
     },
-    /// A live key of the same name has another role.
-    #[error("a key named `{name}` exists with role `{role}`; revoke it or choose another name")]
+    /// A live key of the same name has another role, or one of a key and a person has the other's name.
+    #[error("`{name}` is taken, with role `{role}`; revoke it or choose another name")]
     NameTaken {
         /// The name.
         name: String,
         /// The role of the key that has it.
         role: &'static str,
     },
+    /// A password that is too short to be one, or too long to be hashed.
+    #[error("a password has at least {chars_min} characters and at most {bytes_max} bytes")]
+    BadPassword {
+        /// The fewest characters.
+        chars_min: usize,
+        /// The most bytes.
+        bytes_max: usize,
+    },
+    /// The place has as many people as it may.
+    #[error("there are {count_max} people already; remove one first")]
+    TooManyPeople {
+        /// How many there may be.
+        count_max: usize,
+    },
+    /// A service asked for what only people have.
+    #[error("only people have passwords, one-time codes and passkeys; this is a service")]
+    NoPerson,
+    /// The session was not proved strongly enough for what was asked.
+    #[error("this needs {factor}")]
+    StepUp {
+        /// What to prove, in words.
+        factor: String,
+    },
+    /// The session fell below the floor of its tenant, and was ended.
+    #[error("the trust score of this session is {score}, below the floor of {floor}, so it was ended")]
+    Fallen {
+        /// The floor.
+        floor: u8,
+        /// The score.
+        score: u8,
+    },
+    /// A nonce that was not given out for this device, is over, or was used.
+    #[error("this nonce is not good for this device, or not any more")]
+    NonceSpent,
+    /// Evidence about a device that cannot be believed.
+    #[error("the evidence is not good: {0}")]
+    BadEvidence(&'static str),
+    /// A risk adjustment that cannot be.
+    #[error("{0}")]
+    BadAdjustment(&'static str),
+    /// Somebody wanted to look better by his own word.
+    #[error("nobody lowers his own risk")]
+    SelfLowering,
+    /// What needs two people was said by one.
+    #[error("another person must agree")]
+    SecondPerson,
+    /// What was asked does not fit what the person has.
+    #[error("{0}")]
+    FactorState(&'static str),
+    /// A ceremony of a passkey that is unknown, over, used, or failed.
+    #[error("the passkey was not taken: {0}")]
+    BadPasskey(&'static str),
+    /// The operator named no origin that passkeys could be bound to.
+    #[error("passkeys need `identity.origin` in the host's configuration")]
+    PasskeysOff,
     /// The tenant has as many live keys as it may.
     #[error("there are {count_max} live keys already; revoke one first")]
     TooManyKeys {

@@ -7,20 +7,31 @@
 //! wants more proves himself again. Sessions are durable: a token outlives a restart of the host, and so does its end.
 #![forbid(unsafe_code)]
 
+mod about;
+mod ceremonies;
 mod certificate;
+mod devices;
 mod dpop;
 mod error;
+mod factors;
 mod manage;
+mod passkeys;
+mod people;
+mod person;
 mod record;
 mod replay;
+mod risk;
+mod second_person;
 mod secret_hash;
 mod sessions;
 mod settings;
 mod shelf;
 mod shown;
+mod standing;
 mod tables;
 mod throttle;
 mod token;
+mod trust;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -33,13 +44,25 @@ use ringfence_core::{
 };
 use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 pub use certificate::{CertificateHolder, CertificateTrust};
+pub use devices::{
+    DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict, EvidenceVerifier, PostureIssuer, PostureTrust,
+};
 pub use error::IdentityError;
+pub use factors::{CodesOffer, StepUp};
+pub use passkeys::{Ceremony, PasskeyAnswer};
+pub use person::{Factors, NewPerson, PasskeyRecord, PersonRecord};
 pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};
+pub use risk::{Adjustment, NewAdjustment};
 pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
+pub use standing::{ActClass, TrustSettings, Verdict, Verified};
+pub use trust::{Contribution, Finding, Posture, Score};
 
+use ceremonies::Ceremonies;
+use devices::ForDevice;
 use dpop::Proven;
 use replay::{Refused, Replay, Rotating};
 use secret_hash::Hasher;
@@ -80,6 +103,41 @@ pub enum Proof {
         /// Whose trust roots it is to be checked against.
         tenant: TenantId,
     },
+    /// An invitation, used up by this; the session is for adding factors.
+    Invitation {
+        /// The whole of it.
+        token: SecretString,
+        /// The password to set; none for somebody who will only use passkeys.
+        password: Option<SecretString>,
+    },
+    /// A person's password, and a one-time or recovery code where he has them.
+    Password {
+        /// Whom the caller says he is; anything at all.
+        principal: String,
+        /// The password.
+        password: SecretString,
+        /// The code.
+        code: Option<SecretString>,
+    },
+    /// What an authenticator answered to a ceremony that [`Identity::start_passkey_sign_in`] began.
+    Passkey {
+        /// Which ceremony.
+        ceremony: String,
+        /// The answer.
+        answer: PasskeyAnswer,
+    },
+}
+
+/// What the operator decides about identities.
+pub struct IdentityConfig {
+    /// `iss` of tokens: another issuer's tokens are refused.
+    pub issuer: String,
+    /// Where browsers see the control plane, `https://ringfence.example.com`; none when nobody signs in with a passkey.
+    pub origin: Option<String>,
+    /// For how long somebody who was invited by another does not count as a second person beside him, in hours.
+    pub second_person_hours: u32,
+    /// Who checks evidence about devices that this room has no means for, such as quotes of a TPM; usually nobody.
+    pub verifiers: Vec<Box<dyn EvidenceVerifier>>,
 }
 
 /// A signed-in session.
@@ -122,23 +180,36 @@ struct Shared {
     verified: RwLock<HashMap<[u8; 32], Arc<Claims>>>,
     /// Held while a key is made.
     making: tokio::sync::Mutex<()>,
+    /// Held while a person's record is changed, so that nothing that is used up can be used twice.
+    changing_people: tokio::sync::Mutex<()>,
+    /// Held while what is known about a principal is changed.
+    changing_about: tokio::sync::Mutex<()>,
+    /// None when nobody signs in with a passkey.
+    webauthn: Option<webauthn_rs::Webauthn>,
+    ceremonies: Mutex<Ceremonies>,
+    /// Nonces given out for devices.
+    challenges: Mutex<Ceremonies<ForDevice>>,
+    /// Who checks evidence that this room has no means for.
+    verifiers: Vec<Box<dyn EvidenceVerifier>>,
+    second_person_seconds: i64,
 }
 
 impl Identity {
     /// Loads keys and live sessions of the platform and of every tenant, and the token key (made at the first start).
-    /// `issuer` is the `iss` of tokens: another issuer's tokens are refused.
     pub async fn open(
         platform: TenantStore,
         tenants: Tenants,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        issuer: String,
+        config: IdentityConfig,
     ) -> Result<Self, IdentityError> {
         let shelf = Shelf { platform, tenants };
         let now = Now { wall: clock.now(), monotonic: clock.monotonic() };
-        let tokens = Tokens::new(shelf.token_key(entropy.as_ref()).await?, issuer)?;
+        let tokens = Tokens::new(shelf.token_key(entropy.as_ref()).await?, config.issuer)?;
         let tables = shelf.load(now).await?;
-        let enrolled = tables.keys_of(None).any(|key| key.role == Role::Operator && key.is_live(now.wall));
+        let enrolled = tables.keys_of(None).any(|key| key.role == Role::Operator && key.is_live(now.wall))
+            || tables.people_of(None).any(|person| person.record.enrolled_at.is_some());
+        let webauthn = config.origin.as_deref().map(passkeys::relying_party).transpose()?;
         let bootstrap = (!enrolled).then(|| enrolment_token(entropy.as_ref()));
         let nonces = Rotating::new(entropy.as_ref(), now.monotonic);
         let shared = Shared {
@@ -155,8 +226,25 @@ impl Identity {
             bootstrap: Mutex::new(bootstrap),
             verified: RwLock::default(),
             making: tokio::sync::Mutex::new(()),
+            changing_people: tokio::sync::Mutex::new(()),
+            changing_about: tokio::sync::Mutex::new(()),
+            webauthn,
+            ceremonies: Mutex::default(),
+            challenges: Mutex::default(),
+            verifiers: config.verifiers,
+            second_person_seconds: i64::from(config.second_person_hours) * 3_600,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let identity = Self { shared: Arc::new(shared) };
+        identity.drop_unsigned();
+        Ok(identity)
+    }
+
+    /// SECURITY: an adjustment that this host did not sign as it is counts for nothing.
+    fn drop_unsigned(&self) {
+        let mut tables = self.shared.write();
+        for about in tables.about.values_mut() {
+            about.adjustments.retain(|adjustment| self.is_signed(adjustment));
+        }
     }
 
     /// The operator's enrolment token: only while no operator key could sign in, and not after it was used. It is a new
@@ -173,7 +261,12 @@ impl Identity {
         let shared = &self.shared;
         let key_id = match &proof {
             Proof::ApiKey { key } => secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned()),
-            Proof::Bootstrap { .. } | Proof::ClientCertificate { .. } => None,
+            // As long as a name can be: a longer one is nobody's.
+            Proof::Password { principal, .. } => Some(principal.chars().take(200).collect()),
+            Proof::Bootstrap { .. }
+            | Proof::ClientCertificate { .. }
+            | Proof::Invitation { .. }
+            | Proof::Passkey { .. } => None,
         };
         let _place = shared.admit(source, key_id.as_deref())?;
         // The proof first: one that must come again with a nonce spends nothing.
@@ -184,6 +277,16 @@ impl Identity {
             Proof::Bootstrap { token, name } => self.enrol(&token, &name, proven.as_ref(), arrival).await,
             Proof::ApiKey { key } => self.sign_in(&key, proven.as_ref(), arrival).await,
             Proof::ClientCertificate { tenant } => self.sign_in_by_certificate(tenant, shown.channel, from).await,
+            Proof::Invitation { token, password } => {
+                self.enrol_person(&token, password.as_ref(), proven.as_ref(), arrival).await
+            }
+            Proof::Password { principal, password, code } => {
+                let code = code.as_ref();
+                self.sign_in_by_password(&principal, &password, code, proven.as_ref(), arrival).await
+            }
+            Proof::Passkey { ceremony, answer } => {
+                self.sign_in_by_passkey(&ceremony, &answer, proven.as_ref(), arrival).await
+            }
         };
         if matches!(proved, Err(IdentityError::Unauthenticated)) {
             shared.throttle().failed(source, key_id.as_deref(), shared.clock.monotonic());
@@ -223,6 +326,11 @@ impl Identity {
     pub fn is_alive(&self, session: &SessionId) -> bool {
         let principal = self.shared.read().holder_of(session, self.shared.now());
         principal.is_ok_and(|principal| self.shared.has_tenant_of(&principal))
+    }
+
+    /// Told when a session is ended before its time; for answers that go on streaming after their request was allowed.
+    pub fn session_cut(&self, session: &SessionId) -> CancellationToken {
+        self.shared.read().cut_of(session)
     }
 
     /// A caller who showed nothing.
@@ -327,7 +435,12 @@ impl Identity {
         let settings = self.shared.read().settings_of(Some(&tenant)).cloned();
         let trust = settings.as_ref().and_then(|settings| settings.certificates.as_ref());
         let found = trust.ok_or(IdentityError::Unauthenticated)?.holder_of(certificate, self.shared.clock.now())?;
-        let id = format!("{tenant}/{}", found.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
+        let id: PrincipalId =
+            format!("{tenant}/{}", found.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
+        // SECURITY: a certificate of a person's name would be that person to policies and to four eyes.
+        if self.shared.read().person(&id).is_some() {
+            return Err(IdentityError::Unauthenticated);
+        }
         let holder = Holder {
             id,
             kind: PrincipalKind::Service,
@@ -366,6 +479,14 @@ impl Shared {
     /// A deleted tenant has nobody, even before `forget_tenant` is told.
     fn has_tenant_of(&self, principal: &Principal) -> bool {
         principal.tenant().is_none_or(|tenant| self.shelf.tenants.open_tenant(tenant).is_some())
+    }
+
+    fn challenges(&self) -> MutexGuard<'_, Ceremonies<ForDevice>> {
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ceremonies(&self) -> MutexGuard<'_, Ceremonies> {
+        self.ceremonies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nonces(&self) -> MutexGuard<'_, Rotating> {

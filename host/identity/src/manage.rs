@@ -9,6 +9,7 @@ use ringfence_core::{Permit, PrincipalId, Resource, Role, TenantId};
 use ringfence_store::{Op, TenantStore};
 
 use crate::record::{KeyRecord, NewKey, StoredKey};
+use crate::second_person::owners_of_new;
 use crate::shelf::{ending, key_at};
 use crate::tables::Tables;
 use crate::{Identity, IdentityError, OPERATOR, SecretString, secret_hash};
@@ -46,7 +47,8 @@ impl Identity {
             expires_at,
             revoked_at: None,
         };
-        let stored = StoredKey { record: record.clone(), hashed };
+        let owners = owners_of_new(&shared.read(), &record.created_by, &record.principal);
+        let stored = StoredKey { record: record.clone(), hashed, owners };
         let mut ops = vec![Op::put_json(key_at(&id), &stored)?];
         ops.extend(oldest_dead.iter().map(|id| Op::delete(key_at(id))));
         store.batch(ops, Vec::new()).await?;
@@ -133,18 +135,21 @@ pub(crate) fn covers(resource: &Resource, tenant: Option<&TenantId>) -> Result<(
     }
 }
 
+/// Whether a place has a role.
+pub(crate) fn admissible_role(tenant: Option<&TenantId>, role: Role) -> Result<(), IdentityError> {
+    let misplaced = |rule| Err(IdentityError::RoleMisplaced { role: role.as_str(), rule });
+    match (tenant, role) {
+        (None, Role::Operator) => Ok(()),
+        (Some(_), Role::Operator) => misplaced("belongs to the host, not to a tenant"),
+        (None, _) => misplaced("needs a tenant"),
+        (Some(tenant), _) if tenant.as_str() == OPERATOR => Err(IdentityError::Reserved { tenant: tenant.to_string() }),
+        (Some(_), _) => Ok(()),
+    }
+}
+
 /// Checks what was asked for by itself; when the key ends.
 fn admissible(new: &NewKey, now: Timestamp) -> Result<Option<Timestamp>, IdentityError> {
-    let misplaced = |rule| Err(IdentityError::RoleMisplaced { role: new.role.as_str(), rule });
-    match (&new.tenant, new.role) {
-        (None, Role::Operator) => {}
-        (Some(_), Role::Operator) => return misplaced("belongs to the host, not to a tenant"),
-        (None, _) => return misplaced("needs a tenant"),
-        (Some(tenant), _) if tenant.as_str() == OPERATOR => {
-            return Err(IdentityError::Reserved { tenant: tenant.to_string() });
-        }
-        (Some(_), _) => {}
-    }
+    admissible_role(new.tenant.as_ref(), new.role)?;
     let lifetime = IdentityError::Lifetime { seconds_max: u32::MAX };
     match new.expires_in_seconds {
         None => Ok(None),
@@ -159,12 +164,18 @@ fn check_room(tables: &Tables, new: &NewKey, by_operator: bool, now: Timestamp) 
         tables.keys_of(new.tenant.as_ref()).partition(|key| key.is_live(now));
     if let Some(tenant) = new.tenant.as_ref().filter(|_| by_operator) {
         // SECURITY: an operator with a tenant's key would see the tenant's data; he may only start it off.
-        if new.role != Role::TenantAdmin || live.iter().any(|key| key.role == Role::TenantAdmin) {
+        if new.role != Role::TenantAdmin
+            || live.iter().any(|key| key.role == Role::TenantAdmin)
+            || tables.people_of(Some(tenant)).any(|person| person.record.role == Role::TenantAdmin)
+        {
             return Err(IdentityError::OperatorLimited { tenant: tenant.to_string() });
         }
     }
     if let Some(other) = live.iter().find(|key| key.name == new.name && key.role != new.role) {
         return Err(IdentityError::NameTaken { name: new.name.to_string(), role: other.role.as_str() });
+    }
+    if let Some(person) = tables.people_of(new.tenant.as_ref()).find(|person| person.record.name == new.name) {
+        return Err(IdentityError::NameTaken { name: new.name.to_string(), role: person.record.role.as_str() });
     }
     if live.len() >= KEYS_LIVE_COUNT_MAX {
         return Err(IdentityError::TooManyKeys { count_max: KEYS_LIVE_COUNT_MAX });

@@ -58,6 +58,16 @@ impl KeyRecord {
 pub(crate) struct StoredKey {
     pub(crate) record: KeyRecord,
     pub(crate) hashed: Hashed,
+    /// Whose it is, for acts that need two people; empty in records of before there was such a thing.
+    #[serde(default)]
+    pub(crate) owners: Vec<PrincipalId>,
+}
+
+impl StoredKey {
+    /// Whose it is, for acts that need two people.
+    pub(crate) fn owners(&self) -> &[PrincipalId] {
+        if self.owners.is_empty() { std::slice::from_ref(&self.record.created_by) } else { &self.owners }
+    }
 }
 
 /// How a session was opened.
@@ -71,15 +81,28 @@ pub enum Method {
     ApiKey,
     /// With a client certificate.
     ClientCertificate,
+    /// With an invitation.
+    Invitation,
+    /// With a password, and a one-time code where the person has them.
+    Password,
+    /// With a passkey.
+    Passkey,
 }
 
 impl Method {
+    /// Whether the session is a person's, and ends when the person is removed.
+    pub const fn is_of_person(self) -> bool {
+        matches!(self, Self::Invitation | Self::Password | Self::Passkey)
+    }
     /// The word of the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bootstrap => "bootstrap",
             Self::ApiKey => "api_key",
             Self::ClientCertificate => "client_certificate",
+            Self::Invitation => "invitation",
+            Self::Password => "password",
+            Self::Passkey => "passkey",
         }
     }
 }
@@ -119,6 +142,8 @@ pub struct SessionRecord {
     pub role: Role,
     /// How it was opened.
     pub method: Method,
+    /// How strongly the principal was proved, by now.
+    pub strength: Strength,
     /// What its token is bound to, in a word.
     pub bound_to: &'static str,
     /// From where it was opened, when that is known.
@@ -137,7 +162,7 @@ pub(crate) struct StoredSession {
     pub(crate) kind: PrincipalKind,
     pub(crate) role: Role,
     pub(crate) tenant: Option<TenantId>,
-    /// The API key it was opened with; none for a bootstrap.
+    /// The API key it was opened with, if any.
     pub(crate) key: Option<String>,
     pub(crate) strength: Strength,
     pub(crate) issued_at: Timestamp,
@@ -148,9 +173,17 @@ pub(crate) struct StoredSession {
     pub(crate) binding: Binding,
     #[serde(default)]
     pub(crate) source: Option<IpAddr>,
+    /// When it was last verified as a whole.
+    #[serde(default)]
+    pub(crate) verified_at: Option<Timestamp>,
 }
 
 impl StoredSession {
+    /// Whether both count towards one cap: of one key, or of one principal without a key.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        self.key == other.key && self.principal == other.principal
+    }
+
     /// What may be shown of it.
     pub(crate) fn record(&self) -> SessionRecord {
         SessionRecord {
@@ -158,6 +191,7 @@ impl StoredSession {
             principal: self.principal.clone(),
             role: self.role,
             method: self.method,
+            strength: self.strength,
             bound_to: self.binding.as_str(),
             source: self.source,
             opened_at: self.issued_at,

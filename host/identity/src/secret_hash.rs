@@ -102,9 +102,14 @@ impl Hasher {
     /// The hash of a new key's secret, with a new salt.
     pub(crate) async fn hash(&self, key: &SecretString, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
         let shown = parse(key.expose()).ok_or(IdentityError::Host("a new key is malformed"))?;
+        self.hash_text(shown.secret, entropy).await
+    }
+
+    /// The hash of a secret, with a new salt.
+    pub(crate) async fn hash_text(&self, secret: &str, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
         let mut salt = [0_u8; 16];
         entropy.fill(&mut salt);
-        let hash = self.run(shown.secret, salt.to_vec(), MEMORY_KIB, PASSES).await?;
+        let hash = self.run(secret, salt.to_vec(), MEMORY_KIB, PASSES).await?;
         Ok(Hashed {
             salt: BASE64.encode(&salt),
             hash: BASE64.encode(hash.as_slice()),

@@ -39,7 +39,7 @@ impl Identity {
         let shared = &self.shared;
         let store = shared.shelf.of(holder.tenant.as_ref()).ok_or(IdentityError::Unauthenticated)?;
         // The enrolment of a first operator is in clear on a machine of his own: nothing is decided there yet.
-        if arrival.binding == Binding::Unbound && holder.method != Method::Bootstrap {
+        if arrival.binding == Binding::Unbound && !matches!(holder.method, Method::Bootstrap) {
             let settings = shared.read().settings_of(holder.tenant.as_ref()).cloned();
             if settings.is_some_and(|settings| settings.unbound_tokens == UnboundTokens::Refused) {
                 return Err(IdentityError::Unbound);
@@ -61,10 +61,14 @@ impl Identity {
             method: holder.method,
             binding: arrival.binding,
             source: Some(arrival.source).filter(|source| !source.is_unspecified()),
+            verified_at: None,
         };
+        if let Some(source) = stored.source {
+            self.note_network(stored.tenant.as_ref(), &stored.principal, source).await?;
+        }
         let principal = stored.principal();
         let access_token = shared.tokens.issue(&principal, &stored.id, stored.issued_at, &stored.binding)?;
-        let over = shared.read().to_end(stored.tenant.as_ref(), stored.key.as_deref(), now);
+        let over = shared.read().to_end(&stored, now);
         let mut ops = vec![Op::put_json(session_at(&stored.id), &stored)?];
         ops.extend(ending(&over));
         match store.batch(ops, Vec::new()).await {
@@ -83,7 +87,8 @@ impl Identity {
         let revoked = {
             let mut tables = shared.write();
             tables.end(&over);
-            let revoked = stored.key.as_ref().is_some_and(|key| tables.live_key(key, now.wall).is_none());
+            let revoked = stored.key.as_ref().is_some_and(|key| tables.live_key(key, now.wall).is_none())
+                || (stored.method.is_of_person() && tables.person(&stored.principal).is_none());
             if !revoked {
                 tables.open_session(stored, now);
             }

@@ -5,18 +5,23 @@
 //! | token signing key | platform | `identity/token-key` |
 //! | API key and its hash | the tenant's, or the platform's for operators | `identity/key/<id>` |
 //! | session | likewise | `identity/session/<id>` |
+//! | person and factors | likewise | `identity/person/<name>` |
+//! | risk, findings, networks | likewise | `identity/about/<principal, in hexadecimal>` |
+//! | what is asked of sessions | the tenant's | `identity/trust` |
 //! | how one signs in | likewise | `identity/settings` |
 //!
 //! Which tenant a key id belongs to is known from the store it was loaded from: there is no second index to disagree.
 //! Must never write a tenant's record into another store.
 
-use ringfence_core::{Entropy, SessionId, TenantId};
+use ringfence_core::{Entropy, ResourceName, SessionId, TenantId};
 use ringfence_keys::SigningKey;
 use ringfence_store::{Key, Op, Precondition, Record, StoreError, TenantStore, Tenants};
 
 use crate::IdentityError;
+use crate::person::StoredPerson;
 use crate::record::{StoredKey, StoredSession};
 use crate::settings::settings_at;
+use crate::standing::trust_at;
 use crate::tables::{Now, Tables};
 
 /// How many records are loaded at a time.
@@ -34,6 +39,10 @@ pub(crate) fn key_at(id: &str) -> Key {
 
 pub(crate) fn session_at(id: &SessionId) -> Key {
     Key::new(["identity", "session", id.as_str()])
+}
+
+pub(crate) fn person_at(name: &ResourceName) -> Key {
+    Key::new(["identity", "person", name.as_str()])
 }
 
 /// Changes that end sessions.
@@ -86,6 +95,19 @@ impl Shelf {
             }
             tables.keys.insert(key.record.id.clone(), key);
         }
+        for record in scan(&store, &Key::new(["identity", "person"])).await? {
+            let person: StoredPerson = record.json()?;
+            if person.record.tenant.as_ref() != tenant {
+                return Err(IdentityError::Host("a stored person belongs to another tenant"));
+            }
+            tables.put_person(person);
+        }
+        for record in scan(&store, &Key::new(["identity", "about"])).await? {
+            tables.put_about(record.json()?);
+        }
+        if let (Some(record), Some(tenant)) = (store.get(&trust_at()).await?, tenant) {
+            tables.set_trust(tenant.clone(), record.json()?);
+        }
         if let Some(record) = store.get(&settings_at()).await? {
             tables.set_settings(tenant.cloned(), record.json()?);
         }
@@ -93,7 +115,8 @@ impl Shelf {
         for record in scan(&store, &Key::new(["identity", "session"])).await? {
             let session: StoredSession = record.json()?;
             let key_ended = session.key.as_ref().is_some_and(|key| tables.live_key(key, now.wall).is_none());
-            if session.tenant.as_ref() != tenant || key_ended || session.expires_at <= now.wall {
+            let gone = session.method.is_of_person() && tables.person(&session.principal).is_none();
+            if session.tenant.as_ref() != tenant || key_ended || gone || session.expires_at <= now.wall {
                 over.push(session.id);
             } else {
                 tables.open_session(session, now);

@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, SESSIONS_PER_KEY_COUNT_MAX};
-use ringfence_core::{Principal, SessionId, TenantId};
+use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, SESSIONS_PER_KEY_COUNT_MAX, WRONG_CODES_SECONDS};
+use ringfence_core::{Principal, PrincipalId, SessionId, Strength, TenantId};
+use tokio_util::sync::CancellationToken;
 
 use crate::IdentityError;
+use crate::person::StoredPerson;
 use crate::record::{Binding, KeyRecord, Method, StoredKey, StoredSession};
+use crate::risk::About;
 use crate::settings::{SignInSettings, UnboundTokens};
+use crate::standing::TrustSettings;
 use crate::token::{Claims, EXPIRY_LEEWAY_SECONDS};
 
 /// What time it is, on both clocks.
@@ -28,6 +32,8 @@ pub(crate) struct Session {
     principal: Principal,
     /// On the monotonic clock, so that setting the wall clock back revives nothing.
     ends: Duration,
+    /// Told when the session is ended before its time, so that what still streams for it stops.
+    cut: CancellationToken,
 }
 
 /// Who a token stands for, and what must come with it.
@@ -42,6 +48,13 @@ pub(crate) struct Held {
 #[derive(Default)]
 pub(crate) struct Tables {
     pub(crate) keys: HashMap<String, StoredKey>,
+    people: HashMap<PrincipalId, StoredPerson>,
+    /// Wrong codes of people, and when the last one came; only of people there are.
+    wrong_codes: HashMap<PrincipalId, (u32, Duration)>,
+    /// What is known about principals beside their sessions.
+    pub(crate) about: HashMap<PrincipalId, About>,
+    /// What tenants ask of sessions, where that was decided.
+    pub(crate) trust: HashMap<TenantId, Arc<TrustSettings>>,
     sessions: HashMap<SessionId, Session>,
     /// How one signs in to a place, where that was chosen; the platform's under none.
     settings: HashMap<Option<TenantId>, Arc<SignInSettings>>,
@@ -71,7 +84,42 @@ impl Tables {
         if session.stored.key.as_ref().is_some_and(|key| self.live_key(key, now.wall).is_none()) {
             return Err(IdentityError::Unauthenticated);
         }
+        if session.stored.method.is_of_person() && !self.people.contains_key(&session.stored.principal) {
+            return Err(IdentityError::Unauthenticated);
+        }
         Ok(session.principal.clone())
+    }
+
+    /// A session as the store has it.
+    pub(crate) fn session(&self, id: &SessionId) -> Option<&StoredSession> {
+        self.sessions.get(id).map(|session| &session.stored)
+    }
+
+    /// Notes that a session was verified as a whole; what the store should have then.
+    pub(crate) fn note_verified(&mut self, id: &SessionId, at: Timestamp) -> Option<StoredSession> {
+        let session = self.sessions.get_mut(id)?;
+        session.stored.verified_at = Some(at);
+        Some(session.stored.clone())
+    }
+
+    /// Told when a session is ended before its time; at once when there is no such session.
+    pub(crate) fn cut_of(&self, session: &SessionId) -> CancellationToken {
+        self.sessions.get(session).map_or_else(
+            || {
+                let ended = CancellationToken::new();
+                ended.cancel();
+                ended
+            },
+            |session| session.cut.clone(),
+        )
+    }
+
+    /// Notes that the principal of an open session was proved more strongly since; what the store should have then.
+    pub(crate) fn raise(&mut self, session: &SessionId, strength: Strength) -> Option<StoredSession> {
+        let session = self.sessions.get_mut(session)?;
+        session.stored.strength = session.stored.strength.max(strength);
+        session.principal = session.stored.principal();
+        Some(session.stored.clone())
     }
 
     /// A key that can sign in, now.
@@ -84,22 +132,29 @@ impl Tables {
         self.keys.values().map(|key| &key.record).filter(move |record| record.tenant.as_ref() == tenant)
     }
 
+    /// Whose the keys of a principal are, ended ones too.
+    pub(crate) fn owners_of_keys<'a>(&'a self, of: &'a PrincipalId) -> impl Iterator<Item = &'a PrincipalId> {
+        self.keys.values().filter(move |key| key.record.principal == *of).flat_map(StoredKey::owners)
+    }
+
     /// Opens a session that the store has.
     pub(crate) fn open_session(&mut self, stored: StoredSession, now: Now) {
         let left = stored.expires_at.as_second().saturating_sub(now.wall.as_second()).clamp(0, ACCESS_TOKEN_SECONDS);
         let left = u64::try_from(left.saturating_add(EXPIRY_LEEWAY_SECONDS)).unwrap_or(0);
+        let cut = CancellationToken::new();
         let session =
-            Session { principal: stored.principal(), ends: now.monotonic + Duration::from_secs(left), stored };
+            Session { principal: stored.principal(), ends: now.monotonic + Duration::from_secs(left), cut, stored };
         self.sessions.insert(session.stored.id.clone(), session);
     }
 
-    /// Sessions to end before `key` opens another one there: those that are over, and its oldest beyond the cap.
-    pub(crate) fn to_end(&self, tenant: Option<&TenantId>, key: Option<&str>, now: Now) -> Vec<SessionId> {
-        let here = self.sessions.values().filter(|session| session.stored.tenant.as_ref() == tenant);
+    /// Sessions to end before this one is opened: those that are over there, and the oldest of its key (or of its person)
+    /// beyond the cap.
+    pub(crate) fn to_end(&self, opening: &StoredSession, now: Now) -> Vec<SessionId> {
+        let here = self.sessions.values().filter(|session| session.stored.tenant == opening.tenant);
         let (over, open): (Vec<&Session>, Vec<&Session>) = here.partition(|session| session.has_ended(now));
         let mut ending: Vec<SessionId> = over.into_iter().map(|session| session.stored.id.clone()).collect();
         let mut same: Vec<&StoredSession> =
-            open.into_iter().map(|session| &session.stored).filter(|stored| stored.key.as_deref() == key).collect();
+            open.into_iter().map(|session| &session.stored).filter(|stored| stored.is_of_same(opening)).collect();
         same.sort_by_key(|stored| stored.issued_at);
         let beyond = (same.len() + 1).saturating_sub(SESSIONS_PER_KEY_COUNT_MAX);
         // The cap's own first; the rest of what is over waits for the next sign-in when it is more than one batch takes.
@@ -132,7 +187,9 @@ impl Tables {
     /// Ends sessions.
     pub(crate) fn end(&mut self, sessions: &[SessionId]) {
         for session in sessions {
-            self.sessions.remove(session);
+            if let Some(session) = self.sessions.remove(session) {
+                session.cut.cancel();
+            }
         }
     }
 
@@ -140,7 +197,7 @@ impl Tables {
     pub(crate) fn end_one(&mut self, tenant: Option<&TenantId>, id: &SessionId) -> bool {
         let there = self.sessions.get(id).is_some_and(|session| session.stored.tenant.as_ref() == tenant);
         if there {
-            self.sessions.remove(id);
+            self.end(std::slice::from_ref(id));
         }
         there
     }
@@ -149,6 +206,17 @@ impl Tables {
     pub(crate) fn end_all_of(&mut self, key: &str) -> Vec<SessionId> {
         let of_key = self.sessions.values().filter(|session| session.stored.key.as_deref() == Some(key));
         let ending: Vec<SessionId> = of_key.map(|session| session.stored.id.clone()).collect();
+        self.end(&ending);
+        ending
+    }
+
+    /// Ends all sessions of a person; which ones they were.
+    pub(crate) fn end_all_of_person(&mut self, principal: &PrincipalId) -> Vec<SessionId> {
+        let of_person = self
+            .sessions
+            .values()
+            .filter(|session| session.stored.method.is_of_person() && session.stored.principal == *principal);
+        let ending: Vec<SessionId> = of_person.map(|session| session.stored.id.clone()).collect();
         self.end(&ending);
         ending
     }
@@ -165,8 +233,59 @@ impl Tables {
     /// Forgets everything of a tenant.
     pub(crate) fn forget(&mut self, tenant: &TenantId) {
         self.keys.retain(|_, key| key.record.tenant.as_ref() != Some(tenant));
-        self.sessions.retain(|_, session| session.stored.tenant.as_ref() != Some(tenant));
+        let of_tenant = self.sessions.values().filter(|session| session.stored.tenant.as_ref() == Some(tenant));
+        let ending: Vec<SessionId> = of_tenant.map(|session| session.stored.id.clone()).collect();
+        self.end(&ending);
+        self.forget_about(tenant);
+        self.people.retain(|_, person| person.record.tenant.as_ref() != Some(tenant));
         self.settings.remove(&Some(tenant.clone()));
+    }
+
+    // === people ===
+
+    /// A person.
+    pub(crate) fn person(&self, principal: &PrincipalId) -> Option<&StoredPerson> {
+        self.people.get(principal)
+    }
+
+    /// The people of a tenant, or the operators.
+    pub(crate) fn people_of<'a>(&'a self, tenant: Option<&'a TenantId>) -> impl Iterator<Item = &'a StoredPerson> {
+        self.people.values().filter(move |person| person.record.tenant.as_ref() == tenant)
+    }
+
+    /// Whom an invitation is for.
+    pub(crate) fn invited(&self, token: &str, now: Timestamp) -> Option<&StoredPerson> {
+        self.people.values().find(|person| person.is_invited_with(token, now))
+    }
+
+    /// Whom authenticators know by this handle.
+    pub(crate) fn person_of_handle(&self, handle: &str) -> Option<&StoredPerson> {
+        self.people.values().find(|person| person.handle == handle)
+    }
+
+    /// Puts a person in the place of what was known of him.
+    pub(crate) fn put_person(&mut self, person: StoredPerson) {
+        self.people.insert(person.record.principal.clone(), person);
+    }
+
+    /// Takes a person away.
+    pub(crate) fn remove_person(&mut self, principal: &PrincipalId) -> Option<StoredPerson> {
+        self.wrong_codes.remove(principal);
+        self.people.remove(principal)
+    }
+
+    /// How many wrong codes came for a person lately.
+    pub(crate) fn wrong_codes(&self, principal: &PrincipalId, now: Duration) -> u32 {
+        let lately = |last: Duration| now.saturating_sub(last) < Duration::from_secs(WRONG_CODES_SECONDS);
+        self.wrong_codes.get(principal).filter(|(_, last)| lately(*last)).map_or(0, |(count, _)| *count)
+    }
+
+    /// Counts another one.
+    pub(crate) fn count_wrong_code(&mut self, principal: &PrincipalId, now: Duration) {
+        if self.people.contains_key(principal) {
+            let count = self.wrong_codes(principal, now).saturating_add(1);
+            self.wrong_codes.insert(principal.clone(), (count, now));
+        }
     }
 
     /// How many sessions are remembered.

@@ -98,7 +98,7 @@ impl Host {
         let tenants = Tenants::open(store.clone(), root, dice.clone(), clock.clone()).await.unwrap();
         let platform = tenants.platform().clone();
         let identity =
-            Identity::open(platform, tenants.clone(), clock.clone(), dice.clone(), ISSUER.to_owned()).await.unwrap();
+            Identity::open(platform, tenants.clone(), clock.clone(), dice.clone(), config(ISSUER)).await.unwrap();
         (tenants, identity)
     }
 
@@ -123,6 +123,15 @@ impl Host {
 
     fn verify(&self, issued: &Issued) -> Result<Principal, IdentityError> {
         self.identity.verify(&Shown::bearer(issued.access_token.expose()))
+    }
+}
+
+fn config(issuer: &str) -> IdentityConfig {
+    IdentityConfig {
+        issuer: issuer.to_owned(),
+        origin: Some("https://ringfence.test".to_owned()),
+        second_person_hours: 24,
+        verifiers: Vec::new(),
     }
 }
 
@@ -601,7 +610,7 @@ async fn another_issuers_tokens_are_refused() {
         host.tenants.clone(),
         host.clock.clone(),
         host.dice.clone(),
-        "https://elsewhere.test".to_owned(),
+        config("https://elsewhere.test"),
     );
     unauthenticated(elsewhere.await.unwrap().verify(&Shown::bearer(issued.access_token.expose())));
     host.restart().await;
@@ -705,3 +714,7 @@ async fn no_secret_reaches_the_disk_or_a_debug_text() {
     let shown = format!("{issued:?} {:?}", Proof::ApiKey { key: key.clone() });
     assert!(!shown.contains(secret) && !shown.contains(issued.access_token.expose()), "{shown}");
 }
+
+mod devices;
+mod people;
+mod trust;

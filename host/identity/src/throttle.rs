@@ -18,7 +18,7 @@ const DEBT: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS);
 const DEBT_MAX: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS * SIGN_IN_FAILURES_COUNT_MAX as u64);
 
 /// Who is slowed down together: an IPv4 address, or the network an IPv6 address is one of 2^64 of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Source(IpAddr);
 
 impl Source {
@@ -73,6 +73,11 @@ impl Throttle {
             return Ok(());
         };
         Err(wait.max(Duration::from_secs(1)))
+    }
+
+    /// What failures with a key or as a person are not paid off yet.
+    pub(crate) fn debt_of(&self, key: &str, now: Duration) -> Duration {
+        self.keys.get(key).map_or(Duration::ZERO, |paid| paid.saturating_sub(now))
     }
 
     /// Notes a failure.

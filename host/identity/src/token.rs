@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use ringfence_core::limits::{ACCESS_TOKEN_SECONDS, CREDENTIAL_BYTES_MAX};
 use ringfence_core::{Principal, SessionId};
-use ringfence_keys::SigningKey;
+use ringfence_keys::{SigningKey, verify_ed25519};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -119,6 +119,16 @@ impl Tokens {
         let message = format!("{}.{}", self.header, encode(claims)?);
         let signature = BASE64URL_NOPAD.encode(&self.key.sign(message.as_bytes()));
         Ok(SecretString::new(format!("{message}.{signature}")))
+    }
+
+    /// Signs something that is no token; it must begin with words that no token begins with.
+    pub(crate) fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message)
+    }
+
+    /// Whether this host signed these bytes.
+    pub(crate) fn signed_bytes(&self, message: &[u8], signature: &[u8]) -> bool {
+        verify_ed25519(&self.key.public_key(), message, signature).is_ok()
     }
 
     /// What a token says, when this host signed it. Says nothing about its time.

@@ -35,6 +35,8 @@ pub struct Config {
     pub store: StoreSection,
     /// Where the root key is.
     pub keys: Keys,
+    /// How people prove themselves.
+    pub identity: IdentitySection,
     /// How much may run.
     pub engine: EngineSection,
     /// Where guests may connect to beyond the public internet.
@@ -111,6 +113,16 @@ pub struct Keys {
     pub destroy_delay_hours: u32,
 }
 
+/// `[identity]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentitySection {
+    /// Where browsers see the control plane, `https://ringfence.example.com`: passkeys are bound to it. Empty for no passkeys.
+    pub origin: String,
+    /// For how many hours somebody who was invited by another does not count as a second person beside him.
+    pub second_person_hours: u32,
+}
+
 /// `[engine]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,6 +173,7 @@ struct File {
     tls: Option<FileTls>,
     store: Option<FileStore>,
     keys: Option<FileKeys>,
+    identity: Option<FileIdentity>,
     engine: Option<FileEngine>,
     egress: Option<Egress>,
     backup: Option<FileBackup>,
@@ -200,6 +213,13 @@ struct FileKeys {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileIdentity {
+    origin: Option<String>,
+    second_person_hours: Option<u32>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
 struct FileEngine {
     io_class: Option<IoClass>,
     workers: Option<usize>,
@@ -222,8 +242,11 @@ struct FileBackup {
 /// LIMIT: longest wait before keys are destroyed, 90 days.
 const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 
+/// LIMIT: longest time in which somebody who was invited is no second person, 90 days.
+const SECOND_PERSON_HOURS_MAX: u32 = 90 * 24;
+
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 17] = [
+const ENVIRONMENT: [(&str, &str); 19] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
@@ -235,6 +258,8 @@ const ENVIRONMENT: [(&str, &str); 17] = [
     ("STORE_PATH", "store.path"),
     ("KEYS_ROOT", "keys.root"),
     ("KEYS_DESTROY_DELAY_HOURS", "keys.destroy_delay_hours"),
+    ("IDENTITY_ORIGIN", "identity.origin"),
+    ("IDENTITY_SECOND_PERSON_HOURS", "identity.second_person_hours"),
     ("ENGINE_WORKERS", "engine.workers"),
     ("ENGINE_SLOTS", "engine.slots"),
     ("ENGINE_MEMORY_MIB_MAX", "engine.memory_mib_max"),
@@ -269,6 +294,7 @@ fn defaults() -> Config {
         },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24 },
+        identity: IdentitySection { origin: String::new(), second_person_hours: 24 },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
         egress: Egress { allow_private: Vec::new() },
         backup: BackupSection {
@@ -297,6 +323,9 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     }
     if config.keys.destroy_delay_hours > DESTROY_DELAY_HOURS_MAX {
         bail!("`keys.destroy_delay_hours` is 0 to {DESTROY_DELAY_HOURS_MAX}");
+    }
+    if config.identity.second_person_hours > SECOND_PERSON_HOURS_MAX {
+        bail!("`identity.second_person_hours` is 0 to {SECOND_PERSON_HOURS_MAX}");
     }
     plans(&config).context("`plans`")?;
     backup_plan(&config)?;

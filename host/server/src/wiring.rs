@@ -17,7 +17,7 @@ use ringfence_control::{Control, ControlParts, HostFacts, put_policy_into_force,
 use ringfence_core::{Budget, Clock, Entropy};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
-use ringfence_identity::Identity;
+use ringfence_identity::{Identity, IdentityConfig};
 use ringfence_keys::RootKey;
 use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
@@ -86,7 +86,12 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         tenants.clone(),
         clock.clone(),
         entropy.clone(),
-        HOST_NAME.to_owned(),
+        IdentityConfig {
+            issuer: HOST_NAME.to_owned(),
+            origin: Some(config.identity.origin.clone()).filter(|origin| !origin.is_empty()),
+            second_person_hours: config.identity.second_person_hours,
+            verifiers: Vec::new(),
+        },
     )
     .await?;
     let policy = open_policy(&tenants, &entropy, &clock).await?;

@@ -72,6 +72,11 @@ pub async fn approve(
         return Err(ApiError::new("own-request", "who asked for it cannot allow it")
             .help("another tenant-admin can: ringfence approval list"));
     }
+    // A role is the admin's own to give. What lasts needs two people, not two keys of one.
+    let lasts = matches!(approval.want, Want::Policy { .. });
+    if lasts && !control.parts.identity.is_second_person(&approval.asked_by, call.principal.id()) {
+        return Err(ApiError::second_person_needed());
+    }
     let log = Log::Tenant(store.clone());
     let details = json!({ "approval": approval.id, "asked_by": approval.asked_by });
     control
@@ -173,12 +178,7 @@ impl Control {
         let Ok(permit) = self.parts.policy.permit::<act::ListTokens>(&call.principal, &resource) else {
             return Ok(true);
         };
-        let now = self.parts.clock.now();
-        let keys = self.parts.identity.list_keys(permit, Some(tenant)).await?;
-        let other = |key: &ringfence_identity::KeyRecord| {
-            key.is_live(now) && key.role == Role::TenantAdmin && key.principal != *call.principal.id()
-        };
-        Ok(keys.iter().any(other))
+        Ok(self.parts.identity.has_another_admin(permit, tenant, call.principal.id())?)
     }
 
     async fn carry_out(

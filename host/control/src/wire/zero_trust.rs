@@ -14,8 +14,10 @@ pub struct SessionView {
     pub principal: String,
     /// What he may do by default.
     pub role: String,
-    /// How it was opened: `bootstrap`, `api_key` or `client_certificate`.
+    /// How it was opened: `bootstrap`, `api_key`, `client_certificate`, `invitation`, `password` or `passkey`.
     pub method: String,
+    /// How strongly its principal was proved by now: `secret`, `certificate`, `two-factors` or `passkey`.
+    pub strength: String,
     /// What its token is bound to: `none`, `key` or `certificate`.
     pub bound_to: String,
     /// The address it was opened from, when that is known.

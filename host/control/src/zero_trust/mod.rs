@@ -1,6 +1,10 @@
-//! Continuous verification: sessions and how one signs in.
+//! Continuous verification: sessions, factors and how one signs in.
 //!
 //! Must never show or end a session of another principal without a permit for its tenant.
 
+pub mod devices;
+pub mod factors;
+pub mod risk;
 pub mod sessions;
 pub mod settings;
+pub mod trust;

@@ -5,11 +5,11 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use ringfence_audit::{Event, Log, Outcome, codes};
+use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Permit, SessionId, TenantId};
 use ringfence_identity::SessionRecord;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
@@ -37,22 +37,12 @@ pub async fn end_own(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let session = parse(&id)?;
-    let home = call.principal.tenant().and_then(|tenant| control.parts.tenants.open_tenant(tenant));
-    let mut event =
-        Event::new(codes::SESSION_ENDED, "end-session", call.principal.id().clone(), call.principal.id().to_string());
-    event.request = Some(call.request.clone());
-    event.source_ip = call.peer;
-    event.details = json!({ "session": id });
-    let intent = control.parts.audit.intent(&home.map_or(Log::Host, Log::Tenant), event).await?;
-    let result = control.parts.identity.end_own_session(&call.principal, &session).await.map_err(ApiError::from);
-    let outcome = match &result {
-        Ok(()) => Outcome::Success,
-        Err(error) => Outcome::Failure(error.code.to_owned()),
-    };
-    if let Err(error) = intent.outcome(outcome, Value::Null).await {
-        tracing::error!(%error, request = %call.request, "an outcome could not be written to the audit log");
-    }
-    result.map(|()| StatusCode::NO_CONTENT)
+    control
+        .own_act(&call, codes::SESSION_ENDED, "end-session", json!({ "session": id }), async || {
+            Ok(control.parts.identity.end_own_session(&call.principal, &session).await?)
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Lists a tenant's open sessions.
@@ -142,6 +132,7 @@ fn view(record: SessionRecord, call: &Call) -> SessionView {
         principal: record.principal.to_string(),
         role: record.role.to_string(),
         method: record.method.as_str().to_owned(),
+        strength: crate::host::word(&record.strength),
         bound_to: record.bound_to.to_owned(),
         source: record.source.map(|source| source.to_string()),
         opened_at: record.opened_at.to_string(),

@@ -1,0 +1,175 @@
+//! Trust: where a session stands, what a tenant asks of sessions, and verifying one as a whole.
+//!
+//! Must never take a signal from who is judged by it, nor show another's score without a permit.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use jiff::SignedDuration;
+use ringfence_audit::{Log, codes};
+use ringfence_core::proof::act;
+use ringfence_identity::{PostureIssuer, PostureTrust, Score, TrustSettings, Verdict};
+use serde_json::json;
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::JsonBody;
+use crate::problem::ApiError;
+use crate::wire::{
+    HoursView, PostureIssuerView, PostureTrustView, Problem, SetTrust, SignalView, ThresholdsView, TrustScoreView,
+    TrustSettingsView, VerifiedView, VerifySession,
+};
+
+/// Says where the caller's session stands, and why.
+#[utoipa::path(get, path = "/zero-trust/trust-score", tag = "zero-trust",
+    responses((status = 200, body = TrustScoreView), (status = "default", body = Problem)))]
+pub async fn score(State(control): State<Control>, call: Call) -> Result<Json<TrustScoreView>, ApiError> {
+    let score = control.parts.identity.score(&call.principal, call.peer)?;
+    Ok(Json(control.trust_view(&call, score)))
+}
+
+/// Verifies the caller's session as a whole: it goes on, needs more, or is ended.
+#[utoipa::path(put, path = "/zero-trust/verify-continuous", tag = "zero-trust", request_body = VerifySession,
+    responses((status = 200, body = VerifiedView), (status = "default", body = Problem)))]
+pub async fn verify(
+    State(control): State<Control>,
+    call: Call,
+    JsonBody(asked): JsonBody<VerifySession>,
+) -> Result<Json<VerifiedView>, ApiError> {
+    let own = call.principal.session().map(ToString::to_string);
+    if asked.session_id.is_some() && asked.session_id != own {
+        return Err(ApiError::not_found());
+    }
+    let verified = control.parts.identity.verify_session(&call.principal, call.peer).await?;
+    let decision = match verified.verdict {
+        Verdict::Keep => "keep",
+        Verdict::StepUp => "step_up",
+        Verdict::Ended => "ended",
+    };
+    if verified.verdict == Verdict::Ended {
+        control.record_fallen(&call, verified.score.value).await?;
+    }
+    let next = SignedDuration::from_secs(verified.next_seconds.into());
+    let next_check_at = control.parts.clock.now().checked_add(next).map_err(|error| ApiError::host(&error))?;
+    Ok(Json(VerifiedView {
+        decision: decision.to_owned(),
+        trust: control.trust_view(&call, verified.score),
+        next_check_at: next_check_at.to_string(),
+    }))
+}
+
+/// Reads what a tenant asks of sessions.
+#[utoipa::path(get, path = "/tenants/{tenant}/trust", tag = "zero-trust",
+    responses((status = 200, body = TrustSettingsView), (status = "default", body = Problem)))]
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TrustSettingsView>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    Ok(Json(view(&control.parts.identity.trust_settings(reached.permit, &reached.tenant)?)))
+}
+
+/// Decides what a tenant asks of sessions. In force at once: those below the floor end, the caller's own too.
+#[utoipa::path(put, path = "/tenants/{tenant}/trust", tag = "zero-trust", request_body = SetTrust,
+    responses((status = 200, body = TrustSettingsView), (status = "default", body = Problem)))]
+pub async fn write(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    JsonBody(asked): JsonBody<SetTrust>,
+) -> Result<Json<TrustSettingsView>, ApiError> {
+    let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
+    let details = json!({ "thresholds": asked.thresholds });
+    let settings = settings(&asked)?;
+    let id = reached.tenant;
+    let settings = control
+        .bracket(&call, &Log::Tenant(reached.store), reached.permit, codes::TRUST_CHANGED, details, async |permit| {
+            Ok(control.parts.identity.set_trust_settings(permit, &id, settings).await?)
+        })
+        .await?;
+    Ok(Json(view(&settings)))
+}
+
+impl Control {
+    fn trust_view(&self, call: &Call, score: Score) -> TrustScoreView {
+        let signals = score.contributions.into_iter().map(|signal| SignalView {
+            name: signal.name.to_owned(),
+            value: signal.value,
+            source: signal.source.to_owned(),
+            age_seconds: signal.age_seconds,
+            effect: signal.effect,
+        });
+        TrustScoreView {
+            session_id: call.principal.session().map(ToString::to_string).unwrap_or_default(),
+            principal: call.principal.id().to_string(),
+            score: score.value,
+            signals: signals.collect(),
+            thresholds: thresholds(&self.parts.identity.thresholds(&call.principal)),
+            computed_at: self.parts.clock.now().to_string(),
+        }
+    }
+}
+
+fn settings(asked: &SetTrust) -> Result<TrustSettings, ApiError> {
+    let wanted = asked.thresholds;
+    let least = [wanted.floor, wanted.invoke, wanted.read, wanted.change, wanted.administer];
+    if least.iter().any(|score| *score > 100) {
+        return Err(ApiError::new("bad-trust-settings", "scores are 0 to 100"));
+    }
+    let interval = asked.verify_interval_seconds.unwrap_or(300);
+    if !(10..=300).contains(&interval) {
+        return Err(ApiError::new(
+            "bad-trust-settings",
+            "`verify_interval_seconds` is 10 to 300: sessions live no longer",
+        ));
+    }
+    let hours_utc = asked.hours_utc.map(|hours| (hours.from, hours.to));
+    if hours_utc.is_some_and(|(from, to)| from > 23 || to > 24 || from == to) {
+        return Err(ApiError::new("bad-trust-settings", "`hours_utc` is from 0 to 23, to 0 to 24, and not empty"));
+    }
+    Ok(TrustSettings {
+        floor: wanted.floor,
+        invoke: wanted.invoke,
+        read: wanted.read,
+        change: wanted.change,
+        administer: wanted.administer,
+        verify_interval_seconds: interval,
+        credential_days_max: asked.credential_days_max,
+        hours_utc,
+        posture: asked.device_posture.clone().map_or_else(PostureTrust::default, posture),
+        ..TrustSettings::unset()
+    })
+}
+
+fn posture(asked: PostureTrustView) -> PostureTrust {
+    let issuers = asked.issuers.into_iter().map(|issuer| PostureIssuer { name: issuer.name, key: issuer.key });
+    PostureTrust { issuers: issuers.collect(), required: asked.required }
+}
+
+fn posture_view(trust: &PostureTrust) -> PostureTrustView {
+    let issuers = trust.issuers.iter().cloned();
+    let issuers = issuers.map(|issuer| PostureIssuerView { name: issuer.name, key: issuer.key });
+    PostureTrustView { issuers: issuers.collect(), required: trust.required.clone() }
+}
+
+fn thresholds(settings: &TrustSettings) -> ThresholdsView {
+    ThresholdsView {
+        floor: settings.floor,
+        invoke: settings.invoke,
+        read: settings.read,
+        change: settings.change,
+        administer: settings.administer,
+    }
+}
+
+fn view(settings: &TrustSettings) -> TrustSettingsView {
+    TrustSettingsView {
+        thresholds: thresholds(settings),
+        verify_interval_seconds: settings.verify_interval_seconds,
+        credential_days_max: settings.credential_days_max,
+        hours_utc: settings.hours_utc.map(|(from, to)| HoursView { from, to }),
+        device_posture: posture_view(&settings.posture),
+        changed_at: settings.changed_at.map(|at| at.to_string()),
+        changed_by: settings.changed_by.as_ref().map(ToString::to_string),
+    }
+}

@@ -1,0 +1,285 @@
+//! Device trust: a principal's devices, and what somebody whom the tenant trusts signed about them.
+//!
+//! Must never take silence, a claim of a kind that this host cannot check, or one that is over, for a verified device; nor
+//! one nonce twice.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use data_encoding::BASE64URL_NOPAD;
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use ringfence_core::limits::{DEVICES_PER_PRINCIPAL_COUNT_MAX, POSTURE_BYTES_MAX, POSTURE_SECONDS_MAX};
+use ringfence_core::{Principal, PrincipalId, ResourceName};
+use serde::{Deserialize, Serialize};
+
+use crate::manage::not_found;
+use crate::secret_hash::random_text;
+use crate::throttle::Source;
+use crate::trust::Posture;
+use crate::{Identity, IdentityError};
+
+/// How far the time of a claim may be from the host's, in seconds.
+const CLAIM_LEEWAY_SECONDS: i64 = 60;
+
+/// Whose claims about devices a tenant takes, and what they must say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PostureTrust {
+    /// Who may sign.
+    pub issuers: Vec<PostureIssuer>,
+    /// What each claim must say is so: `disk_encrypted`, `screen_lock`.
+    pub required: Vec<String>,
+}
+
+/// One who may sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostureIssuer {
+    /// The `iss` of the claims.
+    pub name: String,
+    /// The Ed25519 key that signs them: its 32 bytes in base64url.
+    pub key: String,
+}
+
+impl PostureTrust {
+    /// Checks what a tenant wants, before it is kept.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        let wrong = |why| Err(IdentityError::BadTrust { why });
+        if self.issuers.len() > 8 || self.required.len() > 32 {
+            return wrong("there are more than 8 issuers of claims about devices, or more than 32 claims required");
+        }
+        let is_word = |word: &str| !word.is_empty() && word.len() <= 200;
+        if !self.issuers.iter().all(|issuer| is_word(&issuer.name)) || !self.required.iter().all(|word| is_word(word)) {
+            return wrong("an issuer or a required claim has no name, or one of over 200 bytes");
+        }
+        let is_key = |key: &str| BASE64URL_NOPAD.decode(key.as_bytes()).is_ok_and(|bytes| bytes.len() == 32);
+        if !self.issuers.iter().all(|issuer| is_key(&issuer.key)) {
+            return wrong("the key of an issuer is not the 32 bytes of an Ed25519 key in base64url");
+        }
+        if !self.issuers.is_empty() && self.required.is_empty() {
+            return wrong("nothing is required of devices, so every one would be as it should be");
+        }
+        Ok(())
+    }
+}
+
+/// What a device was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceVerdict {
+    /// A claim that was checked says everything that is required.
+    Verified,
+    /// A claim that was checked does not.
+    Failed,
+    /// This host cannot check such evidence; it says nothing.
+    Unsupported,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// What its holder calls it; the `sub` of claims about it.
+    pub name: ResourceName,
+    /// Since when it is known.
+    pub registered_at: Timestamp,
+    /// What it was found to be, the last time that anything could be found.
+    pub found: Option<DeviceFound>,
+}
+
+/// What a device was found to be, and for how long that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFound {
+    /// The verdict: verified or failed.
+    pub verdict: DeviceVerdict,
+    /// What the claim said of what is required.
+    pub claims: BTreeMap<String, bool>,
+    /// Who said so.
+    pub issuer: String,
+    /// When.
+    pub at: Timestamp,
+    /// Until when it counts.
+    pub expires_at: Timestamp,
+}
+
+/// Evidence about a device, and what it answers to.
+#[derive(Debug)]
+pub struct DeviceEvidence<'a> {
+    /// The device.
+    pub device: &'a str,
+    /// The nonce that was given out for it.
+    pub nonce: &'a str,
+    /// What sort of evidence: `posture` for a signed claim.
+    pub format: &'a str,
+    /// The evidence: for `posture` a JWT signed with EdDSA.
+    pub evidence: &'a str,
+}
+
+/// Checks evidence of one kind that this host has no means for by itself, such as quotes of a TPM.
+pub trait EvidenceVerifier: Send + Sync {
+    /// What sort of evidence it checks.
+    fn format(&self) -> &str;
+    /// What the evidence says of a device, and until when, when it is good and answers to the nonce; else why not.
+    fn verify(&self, evidence: &str, device: &str, nonce: &str) -> Result<(BTreeMap<String, bool>, Timestamp), String>;
+}
+
+/// A nonce under way: for whose device it is.
+pub(crate) struct ForDevice {
+    principal: PrincipalId,
+    device: ResourceName,
+}
+
+/// What a signed claim says.
+#[derive(Deserialize)]
+struct Claim {
+    iss: String,
+    sub: String,
+    nonce: String,
+    iat: i64,
+    exp: i64,
+    posture: BTreeMap<String, bool>,
+}
+
+impl Identity {
+    /// A principal's devices.
+    pub fn devices(&self, principal: &Principal) -> Vec<DeviceRecord> {
+        self.shared.read().about(principal.id()).map(|about| about.devices.clone()).unwrap_or_default()
+    }
+
+    /// Registers a device. Nothing is known of it until it is verified.
+    pub async fn register_device(
+        &self,
+        principal: &Principal,
+        name: ResourceName,
+    ) -> Result<DeviceRecord, IdentityError> {
+        let record = DeviceRecord { name, registered_at: self.shared.clock.now(), found: None };
+        let kept = record.clone();
+        self.change_about(principal.tenant(), principal.id(), |about| {
+            if about.devices.iter().any(|other| other.name == kept.name) {
+                return Err(IdentityError::FactorState("there is a device of that name already"));
+            }
+            if about.devices.len() >= DEVICES_PER_PRINCIPAL_COUNT_MAX {
+                return Err(IdentityError::FactorState("there are 16 devices already; remove one first"));
+            }
+            about.devices.push(kept);
+            Ok(())
+        })
+        .await?;
+        Ok(record)
+    }
+
+    /// Removes a device. What was found of it counts until it would have expired, so that a failing one is not got rid of
+    /// by forgetting it.
+    pub async fn remove_device(&self, principal: &Principal, name: &str) -> Result<(), IdentityError> {
+        let now = self.shared.clock.now();
+        self.change_about(principal.tenant(), principal.id(), |about| {
+            let at = about.devices.iter().position(|device| device.name.as_str() == name);
+            let at = at.ok_or_else(|| not_found(name))?;
+            if about.devices.get(at).is_some_and(|device| is_failing(device, now)) {
+                return Err(IdentityError::FactorState(
+                    "this device was found failing; it can be removed when that is over",
+                ));
+            }
+            about.devices.remove(at);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives out a nonce for a device; it can be used once and for three minutes.
+    pub fn challenge_device(&self, principal: &Principal, name: &str, from: IpAddr) -> Result<String, IdentityError> {
+        let devices = self.devices(principal);
+        let device = devices.into_iter().find(|device| device.name.as_str() == name).ok_or_else(|| not_found(name))?;
+        let nonce = random_text(self.shared.entropy.as_ref()).expose().to_owned();
+        let pending = ForDevice { principal: principal.id().clone(), device: device.name };
+        let now = self.shared.clock.monotonic();
+        self.shared.challenges().begin(nonce.clone(), Source::of(from), pending, now);
+        Ok(nonce)
+    }
+
+    /// Checks evidence about a device and keeps what it says. `Unsupported` changes nothing: it is no good word for the
+    /// device, and no bad one.
+    pub async fn verify_device(
+        &self,
+        principal: &Principal,
+        shown: DeviceEvidence<'_>,
+    ) -> Result<(DeviceVerdict, Option<DeviceFound>), IdentityError> {
+        let used = self.shared.challenges().end(shown.nonce, self.shared.clock.monotonic());
+        let fits = used.is_some_and(|used| used.principal == *principal.id() && used.device.as_str() == shown.device);
+        if !fits {
+            return Err(IdentityError::NonceSpent);
+        }
+        let now = self.shared.clock.now();
+        let trust = self.thresholds(principal).posture;
+        let (issuer, claims, until) = match shown.format {
+            "posture" => {
+                let claim = read_claim(&shown, &trust, now)?;
+                let until =
+                    Timestamp::from_second(claim.exp).map_err(|_| IdentityError::BadEvidence("it has no end"))?;
+                (claim.iss, claim.posture, until)
+            }
+            format => match self.shared.verifiers.iter().find(|verifier| verifier.format() == format) {
+                None => return Ok((DeviceVerdict::Unsupported, None)),
+                Some(verifier) => {
+                    let checked = verifier.verify(shown.evidence, shown.device, shown.nonce);
+                    let (claims, until) = checked.map_err(|_| IdentityError::BadEvidence("its verifier refused it"))?;
+                    (format.to_owned(), claims, until)
+                }
+            },
+        };
+        let longest = now.checked_add(SignedDuration::from_secs(POSTURE_SECONDS_MAX)).unwrap_or(now);
+        let said: BTreeMap<String, bool> =
+            trust.required.iter().map(|word| (word.clone(), claims.get(word).copied().unwrap_or(false))).collect();
+        let good = !said.is_empty() && said.values().all(|holds| *holds);
+        let verdict = if good { DeviceVerdict::Verified } else { DeviceVerdict::Failed };
+        let found = DeviceFound { verdict, claims: said, issuer, at: now, expires_at: until.min(longest) };
+        let kept = found.clone();
+        self.change_about(principal.tenant(), principal.id(), |about| {
+            let device = about.devices.iter_mut().find(|device| device.name.as_str() == shown.device);
+            device.ok_or_else(|| not_found(shown.device))?.found = Some(kept);
+            Ok(())
+        })
+        .await?;
+        self.end_fallen(principal.tenant(), Some(principal.id()));
+        Ok((verdict, Some(found)))
+    }
+}
+
+/// What the devices of a principal say together: failing when one of them is, and since when.
+pub(crate) fn posture_of(devices: &[DeviceRecord], now: Timestamp) -> Option<(Posture, Timestamp)> {
+    let found = devices.iter().filter_map(|device| device.found.as_ref()).filter(|found| now < found.expires_at);
+    let worst = found.max_by_key(|found| (found.verdict == DeviceVerdict::Failed, found.at))?;
+    match worst.verdict {
+        DeviceVerdict::Verified => Some((Posture::Good, worst.at)),
+        DeviceVerdict::Failed => Some((Posture::Failing, worst.at)),
+        DeviceVerdict::Unsupported => None,
+    }
+}
+
+fn is_failing(device: &DeviceRecord, now: Timestamp) -> bool {
+    device.found.as_ref().is_some_and(|found| found.verdict == DeviceVerdict::Failed && now < found.expires_at)
+}
+
+/// A claim, when one whom the tenant trusts signed it for this device and this nonce, now.
+fn read_claim(shown: &DeviceEvidence<'_>, trust: &PostureTrust, now: Timestamp) -> Result<Claim, IdentityError> {
+    if shown.evidence.len() > POSTURE_BYTES_MAX {
+        return Err(IdentityError::BadEvidence("it is too long"));
+    }
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.required_spec_claims.clear();
+    // Times are checked below, by the host's own clock.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let signed = trust.issuers.iter().find_map(|issuer| {
+        let key = DecodingKey::from_ed_components(&issuer.key).ok()?;
+        let claim = jsonwebtoken::decode::<Claim>(shown.evidence, &key, &validation).ok()?.claims;
+        (claim.iss == issuer.name).then_some(claim)
+    });
+    let claim = signed.ok_or(IdentityError::BadEvidence("nobody whom the tenant trusts signed it"))?;
+    if claim.sub != shown.device || claim.nonce != shown.nonce {
+        return Err(IdentityError::BadEvidence("it is about another device, or answers to another nonce"));
+    }
+    let second = now.as_second();
+    if claim.exp <= second || claim.iat.abs_diff(second) > CLAIM_LEEWAY_SECONDS.unsigned_abs() {
+        return Err(IdentityError::BadEvidence("it was not made now, or is over"));
+    }
+    Ok(claim)
+}

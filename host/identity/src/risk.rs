@@ -1,0 +1,314 @@
+//! Risk adjustments: somebody says for a while that a principal is to be trusted less, or more. And what else is known
+//! about principals: findings, networks they came from.
+//!
+//! Must never let one person alone make another look better, nor anybody himself; and never count an adjustment whose
+//! signature does not fit, or that is over.
+
+use data_encoding::{BASE64, HEXLOWER};
+use jiff::{SignedDuration, Timestamp};
+use ringfence_core::limits::{NETWORKS_PER_PRINCIPAL_COUNT_MAX, RISK_HOURS_MAX, RISKS_PER_PRINCIPAL_COUNT_MAX};
+use ringfence_core::proof::act;
+use ringfence_core::{Permit, PrincipalId, TenantId};
+use ringfence_store::{Key, Op};
+use serde::{Deserialize, Serialize};
+
+use crate::devices::DeviceRecord;
+use crate::manage::{covers, finish, not_found};
+use crate::throttle::Source;
+use crate::trust::Finding;
+use crate::{Identity, IdentityError};
+
+/// What is signed of an adjustment begins with this.
+const SIGNED_AS: &str = "ringfence risk adjustment v1\n";
+
+/// What somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAdjustment {
+    /// About whom.
+    pub subject: PrincipalId,
+    /// What it adds to his scores: below zero for more risk.
+    pub delta: i32,
+    /// Why, for those who read it.
+    pub reason: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// An adjustment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adjustment {
+    /// Its name.
+    pub id: String,
+    /// About whom.
+    pub subject: PrincipalId,
+    /// What it adds to his scores.
+    pub delta: i32,
+    /// Why.
+    pub reason: String,
+    /// Who asked for it.
+    pub by: PrincipalId,
+    /// When.
+    pub at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Who agreed, where that is needed.
+    pub approved_by: Option<PrincipalId>,
+    /// The host's signature over all of this, in base64.
+    pub signature: String,
+}
+
+impl Adjustment {
+    /// Whether it counts: one that makes somebody look better needs a second person's word.
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        now < self.expires_at && (self.delta < 0 || self.approved_by.is_some())
+    }
+
+    fn signed_part(&self) -> Result<Vec<u8>, IdentityError> {
+        let unsigned = Self { signature: String::new(), ..self.clone() };
+        let text = serde_json::to_string(&unsigned).map_err(|_| IdentityError::Host("a record cannot be written"))?;
+        Ok([SIGNED_AS.as_bytes(), text.as_bytes()].concat())
+    }
+}
+
+/// What is known about a principal beside his sessions.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct About {
+    pub(crate) principal: Option<PrincipalId>,
+    #[serde(default)]
+    pub(crate) adjustments: Vec<Adjustment>,
+    /// Networks he signed in from: since when, and when last.
+    #[serde(default)]
+    pub(crate) networks: Vec<Network>,
+    #[serde(default)]
+    pub(crate) devices: Vec<DeviceRecord>,
+    /// Open findings, by the name that whoever found them gave them.
+    #[serde(default)]
+    pub(crate) findings: Vec<OpenFinding>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Network {
+    pub(crate) source: Source,
+    pub(crate) since: Timestamp,
+    pub(crate) last: Timestamp,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OpenFinding {
+    pub(crate) id: String,
+    pub(crate) severity: Finding,
+    pub(crate) at: Timestamp,
+    pub(crate) until: Timestamp,
+}
+
+/// How long a network is remembered after it was last used.
+const NETWORK_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// How often its last use is written down.
+const NETWORK_NOTED: SignedDuration = SignedDuration::from_hours(24);
+
+pub(crate) fn about_at(principal: &PrincipalId) -> Key {
+    Key::new(["identity", "about", &HEXLOWER.encode(principal.as_str().as_bytes())])
+}
+
+impl Identity {
+    /// Adjusts the risk of a principal of a place. Raising it is in force at once, and ends his sessions that fall below
+    /// the floor; lowering it waits for a second person.
+    pub async fn adjust_risk(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        new: NewAdjustment,
+    ) -> Result<Adjustment, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let now = self.shared.clock.now();
+        self.admissible_adjustment(&new, tenant, permit.principal(), now)?;
+        let mut id = [0_u8; 16];
+        self.shared.entropy.fill(&mut id);
+        let mut adjustment = Adjustment {
+            id: format!("ra_{}", HEXLOWER.encode(&id)),
+            subject: new.subject,
+            delta: new.delta,
+            reason: new.reason,
+            by: permit.principal().clone(),
+            at: now,
+            expires_at: new.expires_at,
+            approved_by: None,
+            signature: String::new(),
+        };
+        self.sign(&mut adjustment)?;
+        let kept = adjustment.clone();
+        self.change_about(tenant, &adjustment.subject, move |about| {
+            about.adjustments.retain(|other| now < other.expires_at);
+            if about.adjustments.len() >= RISKS_PER_PRINCIPAL_COUNT_MAX {
+                return Err(IdentityError::FactorState("there are 32 risk adjustments of this principal already"));
+            }
+            about.adjustments.push(kept);
+            Ok(())
+        })
+        .await?;
+        self.end_fallen(tenant, Some(&adjustment.subject));
+        Ok(adjustment)
+    }
+
+    /// Agrees to what another wanted.
+    pub async fn approve_adjustment(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        id: &str,
+    ) -> Result<Adjustment, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let now = self.shared.clock.now();
+        let found = self.shared.read().adjustment(tenant, id).filter(|found| now < found.expires_at).cloned();
+        let found = found.ok_or_else(|| not_found(id))?;
+        let approver = permit.principal();
+        // Beside the one who asked, and beside the one it is about.
+        if found.approved_by.is_some()
+            || !self.is_second_person(&found.by, approver)
+            || self.is_one_owner(&found.subject, approver)
+        {
+            return Err(IdentityError::SecondPerson);
+        }
+        let mut approved = Adjustment { approved_by: Some(approver.clone()), ..found };
+        self.sign(&mut approved)?;
+        let kept = approved.clone();
+        self.change_about(tenant, &approved.subject, move |about| {
+            let waiting = about.adjustments.iter_mut().find(|other| other.id == kept.id && other.approved_by.is_none());
+            match waiting {
+                Some(waiting) => *waiting = kept,
+                None => return Err(not_found(&kept.id)),
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(approved)
+    }
+
+    /// The adjustments of a place that are not over, oldest first.
+    pub fn list_adjustments(
+        &self,
+        permit: Permit<act::ListTokens>,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<Adjustment>, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let now = self.shared.clock.now();
+        let mut all = self.shared.read().adjustments_of(tenant);
+        all.retain(|adjustment| now < adjustment.expires_at);
+        all.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        Ok(all)
+    }
+
+    /// Notes a finding about a principal, or takes it back with no severity; for whoever watches the log. His sessions
+    /// that fall below the floor by it end; which ones.
+    pub async fn note_finding(
+        &self,
+        principal: &PrincipalId,
+        tenant: Option<&TenantId>,
+        id: &str,
+        severity: Option<Finding>,
+        until: Timestamp,
+    ) -> Result<Vec<ringfence_core::SessionId>, IdentityError> {
+        let at = self.shared.clock.now();
+        self.change_about(tenant, principal, |about| {
+            about.findings.retain(|other| other.id != id && at < other.until);
+            if about.findings.len() >= RISKS_PER_PRINCIPAL_COUNT_MAX {
+                // LIMIT: the mildest gives way; the score counts the worst alone.
+                let mildest = about.findings.iter().map(|finding| finding.severity).min();
+                if let Some(at) = about.findings.iter().position(|finding| Some(finding.severity) == mildest) {
+                    about.findings.remove(at);
+                }
+            }
+            if let Some(severity) = severity {
+                about.findings.push(OpenFinding { id: id.to_owned(), severity, at, until });
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(self.end_fallen(tenant, Some(principal)))
+    }
+
+    /// Notes where a principal signed in from; written down when it is new, and once a day.
+    pub(crate) async fn note_network(
+        &self,
+        tenant: Option<&TenantId>,
+        principal: &PrincipalId,
+        source: std::net::IpAddr,
+    ) -> Result<(), IdentityError> {
+        let (source, now) = (Source::of(source), self.shared.clock.now());
+        let noted = |last: Timestamp| now.duration_since(last) < NETWORK_NOTED;
+        if self.shared.read().network_last(principal, source).is_some_and(noted) {
+            return Ok(());
+        }
+        self.change_about(tenant, principal, |about| {
+            about.networks.retain(|network| now.duration_since(network.last) < NETWORK_KEPT);
+            match about.networks.iter_mut().find(|network| network.source == source) {
+                Some(network) => network.last = now,
+                None => {
+                    if about.networks.len() >= NETWORKS_PER_PRINCIPAL_COUNT_MAX {
+                        about.networks.sort_by_key(|network| network.last);
+                        about.networks.remove(0);
+                    }
+                    about.networks.push(Network { source, since: now, last: now });
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn sign(&self, adjustment: &mut Adjustment) -> Result<(), IdentityError> {
+        adjustment.signature = BASE64.encode(&self.shared.tokens.sign_bytes(&adjustment.signed_part()?));
+        Ok(())
+    }
+
+    /// Whether this host signed an adjustment as it is.
+    pub(crate) fn is_signed(&self, adjustment: &Adjustment) -> bool {
+        let signature = BASE64.decode(adjustment.signature.as_bytes());
+        let part = adjustment.signed_part();
+        matches!((signature, part), (Ok(signature), Ok(part)) if self.shared.tokens.signed_bytes(&part, &signature))
+    }
+
+    fn admissible_adjustment(
+        &self,
+        new: &NewAdjustment,
+        tenant: Option<&TenantId>,
+        by: &PrincipalId,
+        now: Timestamp,
+    ) -> Result<(), IdentityError> {
+        let place = tenant.map_or(crate::OPERATOR, TenantId::as_str);
+        if new.subject.as_str().split_once('/').is_none_or(|(of, _)| of != place) {
+            return Err(not_found(new.subject.as_str()));
+        }
+        if new.delta == 0 || !(-100..=100).contains(&new.delta) {
+            return Err(IdentityError::BadAdjustment("the delta is -100 to 100, and not 0"));
+        }
+        let longest = SignedDuration::from_hours(RISK_HOURS_MAX);
+        if new.expires_at <= now || new.expires_at.duration_since(now) > longest {
+            return Err(IdentityError::BadAdjustment("it ends in the future, and within 90 days"));
+        }
+        if new.reason.trim().is_empty() || new.reason.len() > 500 {
+            return Err(IdentityError::BadAdjustment("the reason has 1 to 500 bytes"));
+        }
+        if new.delta > 0 && self.is_one_owner(&new.subject, by) {
+            return Err(IdentityError::SelfLowering);
+        }
+        Ok(())
+    }
+
+    /// Changes what is known about a principal: durable first, then in force.
+    pub(crate) async fn change_about(
+        &self,
+        tenant: Option<&TenantId>,
+        principal: &PrincipalId,
+        change: impl FnOnce(&mut About) -> Result<(), IdentityError>,
+    ) -> Result<(), IdentityError> {
+        let store = self.store_of(tenant)?;
+        let _changing = self.shared.changing_about.lock().await;
+        let mut about = self.shared.read().about(principal).cloned().unwrap_or_default();
+        about.principal = Some(principal.clone());
+        change(&mut about)?;
+        finish(store, vec![Op::put_json(about_at(principal), &about)?]).await?;
+        self.shared.write().put_about(about);
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! People: what proves them, what does not, and who counts as a second one.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const PASSWORD: &str = "correct horse battery";
+
+impl Host {
+    async fn invite(&self, of: Option<&str>, by: &str, name: &str, role: Role) -> SecretString {
+        let new = NewPerson { tenant: of.map(tenant), name: name.parse().unwrap(), role };
+        self.identity.invite(permit_by(by, place(of)), new).await.unwrap().1
+    }
+
+    async fn enrol_with(&self, token: &SecretString) -> Result<Issued, IdentityError> {
+        let password = Some(SecretString::new(PASSWORD.to_owned()));
+        let proof = Proof::Invitation { token: token.clone(), password };
+        self.identity.authenticate(proof, HERE, &Shown::nothing()).await
+    }
+
+    async fn ann(&self) -> Issued {
+        let token = self.invite(Some("acme"), "acme/root", "ann", Role::Developer).await;
+        self.enrol_with(&token).await.unwrap()
+    }
+
+    async fn by_password(&self, name: &str, password: &str, code: Option<&str>) -> Result<Issued, IdentityError> {
+        let secret = |text: &str| SecretString::new(text.to_owned());
+        let proof = Proof::Password { principal: name.to_owned(), password: secret(password), code: code.map(secret) };
+        self.identity.authenticate(proof, HERE, &Shown::nothing()).await
+    }
+
+    /// Gives ann one-time codes; their key and the recovery codes.
+    async fn with_codes(&self, ann: &Issued) -> (String, Vec<SecretString>) {
+        let offer = self.identity.offer_codes(&self.verify(ann).unwrap()).await.unwrap();
+        let secret = offer.secret.expose().to_owned();
+        let code = SecretString::new(self.code(&secret));
+        let recovery = self.identity.confirm_codes(&self.verify(ann).unwrap(), &code).await.unwrap();
+        (secret, recovery)
+    }
+
+    fn code(&self, secret: &str) -> String {
+        let bytes = data_encoding::BASE32_NOPAD.decode(secret.as_bytes()).unwrap();
+        let secret = totp_rs::Secret::from(<[u8; 20]>::try_from(bytes).unwrap());
+        let totp = totp_rs::Builder::new().with_secret(secret).build().unwrap();
+        totp.generate(u64::try_from(self.clock.now().as_second()).unwrap()).to_string()
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_works_once_and_in_its_time_and_makes_a_person() {
+    let host = Host::new().await;
+    let token = host.invite(Some("acme"), "acme/root", "ann", Role::Developer).await;
+    let issued = host.enrol_with(&token).await.unwrap();
+    let ann = host.verify(&issued).unwrap();
+    assert_eq!((ann.id().as_str(), ann.kind(), ann.role()), ("acme/ann", PrincipalKind::Person, Some(Role::Developer)));
+    unauthenticated(host.enrol_with(&token).await);
+    let late = host.invite(Some("acme"), "acme/root", "bob", Role::Developer).await;
+    host.clock.pass(72 * 3_600);
+    unauthenticated(host.enrol_with(&late).await);
+}
+
+#[tokio::test]
+async fn a_person_outlives_a_restart_and_ends_with_removal() {
+    let mut host = Host::new().await;
+    let first = host.ann().await;
+    host.restart().await;
+    assert!(host.verify(&first).is_ok());
+    let again = host.by_password("acme/ann", PASSWORD, None).await.unwrap();
+    let cut = host.identity.session_cut(&again.session_id);
+    assert!(!cut.is_cancelled());
+    host.identity.remove_person(permit(Some("acme")), Some(&tenant("acme")), "ann").await.unwrap();
+    assert!(cut.is_cancelled(), "what streams for the session is told");
+    unauthenticated(host.verify(&first));
+    unauthenticated(host.verify(&again));
+    unauthenticated(host.by_password("acme/ann", PASSWORD, None).await);
+    host.restart().await;
+    unauthenticated(host.by_password("acme/ann", PASSWORD, None).await);
+}
+
+#[tokio::test]
+async fn unknown_names_wrong_passwords_and_missing_codes_cost_one_hash_each_and_look_the_same() {
+    let host = Host::new().await;
+    let ann = host.ann().await;
+    host.with_codes(&ann).await;
+    let before = host.identity.shared.hasher.count();
+    for (name, password, code) in [
+        ("acme/nobody", PASSWORD, None),
+        ("acme/ann", "another password", Some("000000")),
+        ("acme/ann", PASSWORD, None),
+        ("acme/ann", PASSWORD, Some("12345")),
+        ("no name at all", PASSWORD, None),
+    ] {
+        unauthenticated(host.by_password(name, password, code).await);
+    }
+    assert_eq!(host.identity.shared.hasher.count(), before + 5);
+}
+
+#[tokio::test]
+async fn with_codes_a_password_needs_one_and_each_is_taken_once_even_after_a_restart() {
+    let mut host = Host::new().await;
+    let ann = host.ann().await;
+    let (secret, recovery) = host.with_codes(&ann).await;
+    assert_eq!(host.verify(&ann).unwrap().strength(), Strength::TwoFactors);
+    unauthenticated(host.by_password("acme/ann", PASSWORD, Some(&host.code(&secret))).await);
+    host.clock.pass(30);
+    let code = host.code(&secret);
+    let issued = host.by_password("acme/ann", PASSWORD, Some(&code)).await.unwrap();
+    assert_eq!(issued.strength, Strength::TwoFactors);
+    host.restart().await;
+    unauthenticated(host.by_password("acme/ann", PASSWORD, Some(&code)).await);
+    host.by_password("acme/ann", PASSWORD, Some(recovery[0].expose())).await.unwrap();
+    host.restart().await;
+    unauthenticated(host.by_password("acme/ann", PASSWORD, Some(recovery[0].expose())).await);
+}
+
+#[tokio::test]
+async fn codes_that_are_guessed_at_wait_and_come_back() {
+    let host = Host::new().await;
+    let ann = host.ann().await;
+    let (secret, _) = host.with_codes(&ann).await;
+    host.clock.pass(60);
+    let session = host.verify(&ann).unwrap();
+    for _ in 0..10 {
+        let guess = StepUp::Code(SecretString::new("aaaa-aaaa".to_owned()));
+        unauthenticated(host.identity.step_up(&session, guess).await);
+    }
+    let right = || StepUp::Code(SecretString::new(host.code(&secret)));
+    assert!(matches!(host.identity.step_up(&session, right()).await, Err(IdentityError::Throttled { .. })));
+    unauthenticated(host.by_password("acme/ann", PASSWORD, Some(&host.code(&secret))).await);
+    host.clock.pass(900);
+    host.by_password("acme/ann", PASSWORD, Some(&host.code(&secret))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_without_the_second_factor_changes_no_factor() {
+    let host = Host::new().await;
+    let weak = host.ann().await;
+    let strong = host.by_password("acme/ann", PASSWORD, None).await.unwrap();
+    host.with_codes(&strong).await;
+    let weak = host.verify(&weak).unwrap();
+    assert!(matches!(host.identity.remove_codes(&weak).await, Err(IdentityError::StepUp { .. })));
+    assert!(matches!(host.identity.offer_codes(&weak).await, Err(IdentityError::StepUp { .. })));
+    assert!(matches!(host.identity.start_passkey_registration(&weak, HERE), Err(IdentityError::StepUp { .. })));
+    let new = SecretString::new("another long password".to_owned());
+    let old = SecretString::new(PASSWORD.to_owned());
+    assert!(matches!(host.identity.set_password(&weak, Some(&old), &new).await, Err(IdentityError::StepUp { .. })));
+    let strong = host.verify(&strong).unwrap();
+    assert!(host.identity.set_password(&strong, None, &new).await.is_err(), "the old one is asked for");
+    host.identity.set_password(&strong, Some(&old), &new).await.unwrap();
+    assert!(!host.identity.is_alive(weak.session().unwrap()), "other sessions ended");
+    host.identity.remove_codes(&strong).await.unwrap();
+    host.by_password("acme/ann", new.expose(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_has_no_factors_and_a_name_is_one_principal() {
+    let host = Host::new().await;
+    let (_, ci) = host.developer().await;
+    let ci = host.verify(&ci).unwrap();
+    assert!(matches!(host.identity.offer_codes(&ci).await, Err(IdentityError::NoPerson)));
+    let taken = NewPerson { tenant: Some(tenant("acme")), name: "ci".parse().unwrap(), role: Role::Developer };
+    assert!(matches!(host.identity.invite(permit(Some("acme")), taken).await, Err(IdentityError::NameTaken { .. })));
+    host.ann().await;
+    let new = NewKey {
+        tenant: Some(tenant("acme")),
+        name: "ann".parse().unwrap(),
+        role: Role::Developer,
+        expires_in_seconds: None,
+    };
+    assert!(matches!(host.identity.create_key(permit(Some("acme")), new).await, Err(IdentityError::NameTaken { .. })));
+}
+
+#[tokio::test]
+async fn short_passwords_are_refused_and_spend_no_invitation() {
+    let host = Host::new().await;
+    let token = host.invite(Some("acme"), "acme/root", "ann", Role::Developer).await;
+    let proof = Proof::Invitation { token: token.clone(), password: Some(SecretString::new("short".to_owned())) };
+    let refused = host.identity.authenticate(proof, HERE, &Shown::nothing()).await;
+    assert!(matches!(refused, Err(IdentityError::BadPassword { .. })));
+    host.enrol_with(&token).await.unwrap();
+}
+
+// === two people ===
+
+#[tokio::test]
+async fn keys_of_one_owner_are_one_person_however_long_the_chain() {
+    let host = Host::new().await;
+    let key = async |by: &str, name: &str| {
+        let new = NewKey { tenant: None, name: name.parse().unwrap(), role: Role::Operator, expires_in_seconds: None };
+        host.identity.create_key(permit_by(by, Resource::Host), new).await.unwrap()
+    };
+    key("operator/ada", "ada").await;
+    let (second, _) = key("operator/ada", "second").await;
+    key("operator/second", "second").await;
+    key("operator/second", "third").await;
+    host.clock.pass(48 * 3_600);
+    let two = |one: &str, other: &str| host.identity.is_second_person(&one.parse().unwrap(), &other.parse().unwrap());
+    assert!(!two("operator/ada", "operator/second") && !two("operator/second", "operator/third"));
+    assert!(!two("operator/ada", "operator/third") && !two("operator/ada", "operator/ada"));
+    host.identity.revoke_key(permit(None), None, &second.id).await.unwrap();
+    assert!(!two("operator/ada", "operator/second"), "a maker is not forgotten with the key");
+    assert!(!two("operator/ada", "operator/nobody") && !two("operator/nobody", "operator/ada"));
+}
+
+#[tokio::test]
+async fn somebody_invited_counts_after_a_day_and_never_as_the_one_who_invited() {
+    let mut host = Host::new().await;
+    host.identity
+        .create_key(
+            permit_by("operator/ada", Resource::Host),
+            NewKey { tenant: None, name: "ada".parse().unwrap(), role: Role::Operator, expires_in_seconds: None },
+        )
+        .await
+        .unwrap();
+    let mut people = BTreeMap::new();
+    for name in ["bob", "cat"] {
+        people.insert(name, host.invite(None, "operator/ada", name, Role::Operator).await);
+    }
+    let two = |host: &Host, one: &str, other: &str| {
+        host.identity.is_second_person(&one.parse().unwrap(), &other.parse().unwrap())
+    };
+    host.clock.pass(24 * 3_600);
+    assert!(!two(&host, "operator/ada", "operator/bob"), "an invitation is nobody yet");
+    for token in people.values() {
+        host.enrol_with(token).await.unwrap();
+    }
+    assert!(two(&host, "operator/ada", "operator/bob") && two(&host, "operator/cat", "operator/bob"));
+    // Invited again is new again, and shares who invited with another new one.
+    for name in ["bob", "cat"] {
+        let token = host.invite(None, "operator/ada", name, Role::Operator).await;
+        host.enrol_with(&token).await.unwrap();
+    }
+    assert!(!two(&host, "operator/ada", "operator/bob") && !two(&host, "operator/cat", "operator/bob"));
+    host.restart().await;
+    assert!(!two(&host, "operator/ada", "operator/bob"));
+    host.clock.pass(24 * 3_600);
+    assert!(two(&host, "operator/ada", "operator/bob") && two(&host, "operator/bob", "operator/ada"));
+}

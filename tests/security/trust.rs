@@ -1,0 +1,98 @@
+//! Trust as a tenant meets it: thresholds, steps up, floors that end sessions, also while an answer streams.
+
+use anyhow::Result;
+use data_encoding::BASE32_NOPAD;
+use futures::StreamExt;
+use ringfence_tests::{answer, problem, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+fn thresholds(floor: u8, administer: u8) -> Value {
+    json!({ "thresholds": { "floor": floor, "invoke": 0, "read": 0, "change": 0, "administer": administer } })
+}
+
+#[tokio::test]
+async fn an_act_that_needs_more_says_which_factor_and_goes_through_after_it() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "tenant-admin").await?;
+    answer(acme.admin.put("/tenants/acme/trust").json(&thresholds(0, 55)).send().await?).await?;
+    let token = json!({ "name": "ci", "role": "caller" });
+    let (status, refused) = problem(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
+    assert!(string(&refused, "detail")?.contains("one-time code or a passkey"), "{refused}");
+    assert!(ann.get("/tenants/acme/plugins").send().await?.status().is_success(), "looking asks for less");
+    let offer = answer(ann.post("/zero-trust/factors/codes").send().await?).await?;
+    let secret = string(&offer, "secret")?;
+    let confirm = json!({ "code": code(&secret)? });
+    answer(ann.post("/zero-trust/factors/codes/confirm").json(&confirm).send().await?).await?;
+    answer(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?;
+    let score = answer(ann.get("/zero-trust/trust-score").send().await?).await?;
+    let sum: i64 = score["signals"].as_array().into_iter().flatten().filter_map(|s| s["effect"].as_i64()).sum();
+    assert_eq!(score["score"].as_i64(), Some(100 + sum), "{score}");
+    assert!(score["signals"].as_array().into_iter().flatten().any(|s| s["value"] == "unknown"), "{score}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_below_the_floor_ends_also_while_its_answer_streams() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    crate::ship_hostile(&acme, "time_ms = 30000").await?;
+    let caller = acme.member(&host, "ci", "caller").await?;
+    let streaming = caller.call(reqwest::Method::GET, "/acme/hostile/drip").send().await?;
+    assert_eq!(streaming.status(), 200);
+    let mut body = streaming.bytes_stream();
+    assert!(body.next().await.is_some_and(|piece| piece.is_ok()), "the answer has begun");
+    answer(acme.admin.put("/tenants/acme/trust").json(&thresholds(10, 0)).send().await?).await?;
+    let risk =
+        json!({ "subject": "acme/ci", "delta": -25, "reason": "odd calls", "expires_at": "2099-01-01T00:00:00Z" });
+    let (status, refused) = problem(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-adjustment")), "it must end: {refused}");
+    let soon = jiff::Timestamp::from_second(now()? + 3_600)?;
+    let risk = json!({ "subject": "acme/ci", "delta": -25, "reason": "odd calls", "expires_at": soon.to_string() });
+    let made = answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    assert_eq!(made["state"], "in-force");
+    let mut broke_off = false;
+    while let Some(piece) = body.next().await {
+        broke_off = piece.is_err();
+    }
+    assert!(broke_off, "the answer was cut, not ended");
+    assert_eq!(caller.fetch("/acme/hostile/ok").await?.0, 401);
+    assert_eq!(caller.get("/whoami").send().await?.status(), 401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn risk_is_lowered_by_two_people_and_not_by_two_keys_of_one() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let spare = acme.member(&host, "spare", "tenant-admin").await?;
+    let soon = jiff::Timestamp::from_second(now()? + 3_600)?;
+    acme.member(&host, "ci", "caller").await?;
+    let risk = |subject: &str| json!({ "subject": subject, "delta": 40, "reason": "on leave", "expires_at": soon.to_string() });
+    let own = acme.admin.put("/zero-trust/risk-adjustment").json(&risk("acme/ci")).send().await?;
+    assert_eq!(problem(own).await?.1["code"], "self-lowering", "the key is the admin's own");
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "developer").await?;
+    let asked = acme.admin.put("/zero-trust/risk-adjustment").json(&risk("acme/ann")).send().await?;
+    assert_eq!(asked.status(), 202);
+    let id = string(&answer(asked).await?, "id")?;
+    let path = format!("/zero-trust/risk-adjustments/{id}/approve");
+    for who in [&acme.admin, &spare] {
+        assert_eq!(problem(who.post(&path).send().await?).await?.1["code"], "second-person-needed");
+    }
+    assert_eq!(ann.post(&path).send().await?.status(), 403);
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a caller has a clock of its own")]
+fn now() -> Result<i64> {
+    Ok(i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())?)
+}
+
+fn code(secret: &str) -> Result<String> {
+    let bytes: [u8; 20] = BASE32_NOPAD.decode(secret.as_bytes())?.try_into().map_err(|_| anyhow::anyhow!("key"))?;
+    let totp = totp_rs::Builder::new().with_secret(bytes).build().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    Ok(totp.generate(u64::try_from(now()?)?).to_string())
+}
