@@ -1,0 +1,4 @@
+//! Starts invocations without a caller on the line.
+#![forbid(unsafe_code)]
+
+pub mod workflow;
