@@ -21,6 +21,7 @@ mod logs;
 mod pii;
 mod quota;
 mod secrets;
+mod steps;
 #[cfg(test)]
 mod testing;
 
@@ -32,6 +33,7 @@ pub use http::{AddressRange, EgressConfig, Resolver};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use quota::{Ledger, LedgerUse, Quotas};
+pub use steps::RunHistory;
 
 use ringfence_engine::Guest;
 use wasmtime::component::Linker;
@@ -43,6 +45,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     logging::link(linker)?;
     pii::link(linker)?;
     secrets::link(linker)?;
+    steps::link(linker)?;
     blobstore::link(linker)?;
     files::link(linker)
 }

@@ -105,6 +105,7 @@ const INTERFACES: &[(&str, Offered)] = &[
     ("wasi:logging/logging", Exactly(&["0.1.0-draft"])),
     ("ringfence:plugin/secrets", Exactly(&["0.1.0"])),
     ("ringfence:plugin/pii", Exactly(&["0.1.0"])),
+    ("ringfence:plugin/steps", Exactly(&["0.1.0"])),
 ];
 
 /// Judges an import by its full name, `wasi:keyvalue/store@0.2.0-draft2`; `None` when nobody offers it.
