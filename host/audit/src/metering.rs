@@ -52,6 +52,9 @@ pub struct InvocationRecord {
     pub at: Timestamp,
     /// Who called.
     pub principal: String,
+    /// What started it, such as `schedule/nightly`; none for a caller over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// Status of the answer.
     pub status: u16,
     /// Why it failed; none for the guest's own answers.

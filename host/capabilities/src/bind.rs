@@ -2,7 +2,7 @@
 //!
 //! Must never bind more than the caller handed in. Sits between the fetched code and the engine in the walk of a request.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ringfence_core::limits::BLOB_STREAMS_COUNT_MAX;
 use ringfence_core::{Capability, Clock, Entropy, InvocationId, PluginName};
@@ -17,6 +17,7 @@ use crate::http::{EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
 use crate::pii::{Personal, Witness};
+use crate::queue::Postbox;
 use crate::quota::Ledger;
 use crate::steps::RunHistory;
 
@@ -35,6 +36,7 @@ pub struct CapabilitiesConfig {
 /// What all invocations share.
 pub struct Capabilities {
     outbound: Arc<Outbound>,
+    postbox: OnceLock<Arc<dyn Postbox>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -67,7 +69,12 @@ impl Capabilities {
     /// Sets up what all invocations share.
     pub fn new(config: CapabilitiesConfig) -> Result<Self, CapabilitiesError> {
         let outbound = Outbound::new(config.egress, config.io)?;
-        Ok(Self { outbound, clock: config.clock, entropy: config.entropy })
+        Ok(Self { outbound, postbox: OnceLock::new(), clock: config.clock, entropy: config.entropy })
+    }
+
+    /// Says who takes messages of guests. The first word counts; until then there are no queues.
+    pub fn set_postbox(&self, postbox: Arc<dyn Postbox>) {
+        let _ = self.postbox.set(postbox);
     }
 
     /// Binds one invocation.
@@ -100,6 +107,7 @@ impl Capabilities {
             ledger,
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
+            postbox: self.postbox.get().cloned(),
             cursors: Vec::new(),
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             steps,
@@ -119,6 +127,7 @@ pub(crate) struct Bound {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) postbox: Option<Arc<dyn Postbox>>,
     /// Page tokens that were given to the guest as numbers.
     pub(crate) cursors: Vec<ringfence_store::PageToken>,
     /// Places for objects that are being read and written.

@@ -120,6 +120,16 @@ pub mod filesystem {
     });
 }
 
+/// `ringfence:plugin/queue@0.1.0`.
+pub mod queue {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/queue-import",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}
+
 /// `ringfence:plugin/pii@0.1.0`.
 pub mod pii {
     wasmtime::component::bindgen!({

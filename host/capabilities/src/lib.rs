@@ -19,6 +19,7 @@ mod keyvalue;
 mod logging;
 mod logs;
 mod pii;
+mod queue;
 mod quota;
 mod secrets;
 mod steps;
@@ -32,6 +33,7 @@ pub use guest_logs::GuestLogs;
 pub use http::{AddressRange, EgressConfig, Resolver};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
+pub use queue::{Letter, PostError, Postbox};
 pub use quota::{Ledger, LedgerUse, Quotas};
 pub use steps::RunHistory;
 
@@ -44,6 +46,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     config::link(linker)?;
     logging::link(linker)?;
     pii::link(linker)?;
+    queue::link(linker)?;
     secrets::link(linker)?;
     steps::link(linker)?;
     blobstore::link(linker)?;

@@ -175,6 +175,7 @@ impl Rig {
             ledger: Arc::clone(&self.ledger),
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::clone(&self.entropy) as _,
+            postbox: None,
             cursors: Vec::new(),
             blob_streams: Arc::new(tokio::sync::Semaphore::new(ringfence_core::limits::BLOB_STREAMS_COUNT_MAX)),
             personal: Personal {

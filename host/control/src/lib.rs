@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use ringfence_audit::{Audit, Metering};
+use ringfence_automation::Automation;
 use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
@@ -87,6 +88,8 @@ pub struct ControlParts {
     pub metering: Metering,
     /// Backups of tenants.
     pub archives: Archives,
+    /// What the product starts by itself.
+    pub automation: Automation,
     /// When they are made, and which are kept.
     pub backup_plan: BackupPlan,
     /// Time.

@@ -146,6 +146,7 @@ fn invocation_view(record: InvocationRecord) -> InvocationView {
         version: record.version,
         at: record.at.to_string(),
         principal: record.principal,
+        cause: record.cause,
         status: record.status,
         code: record.code,
         detail: record.detail,

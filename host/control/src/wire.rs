@@ -379,6 +379,9 @@ pub struct InvocationView {
     pub at: String,
     /// Who called.
     pub principal: String,
+    /// What started it, such as `schedule/nightly`; absent for a caller over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// Status of the answer.
     pub status: u16,
     /// Why it failed; absent for the guest's own answers.

@@ -32,6 +32,8 @@ pub enum Capability {
     Files,
     /// Personal data in fields (`ringfence:plugin/pii`). Scope: a field and an act, such as `email:seal` or `*:open`.
     Pii,
+    /// Putting messages into the tenant's queues (`ringfence:plugin/queue`). Scope: queue names.
+    Queue,
 }
 
 /// What a `pii` scope word can say about a field, in the words of grants.
@@ -39,8 +41,8 @@ const PII_ACTS: [&str; 2] = ["seal", "open"];
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 8] =
-        [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http, Self::Blob, Self::Files, Self::Pii];
+    pub const ALL: [Self; 9] =
+        [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http, Self::Blob, Self::Files, Self::Pii, Self::Queue];
 
     /// The word used in grants, manifests, the API and errors.
     pub const fn as_str(self) -> &'static str {
@@ -53,12 +55,13 @@ impl Capability {
             Self::Blob => "blob",
             Self::Files => "files",
             Self::Pii => "pii",
+            Self::Queue => "queue",
         }
     }
 
     /// Whether a grant of it names what it covers. An unscoped capability is granted whole.
     pub const fn is_scoped(self) -> bool {
-        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob | Self::Pii)
+        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob | Self::Pii | Self::Queue)
     }
 
     /// The capability an import of the component model stands for, by interface name without its version
@@ -72,6 +75,7 @@ impl Capability {
             ("wasi:logging", _) => Some(Self::Logging),
             (_, "ringfence:plugin/secrets") => Some(Self::Secrets),
             (_, "ringfence:plugin/pii") => Some(Self::Pii),
+            (_, "ringfence:plugin/queue") => Some(Self::Queue),
             (_, "wasi:http/outgoing-handler" | "wasi:http/client") => Some(Self::Http),
             _ => None,
         }

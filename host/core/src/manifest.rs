@@ -67,6 +67,9 @@ pub struct NeedsSection {
     /// Fields of personal data with an act, `email:seal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pii: Option<Vec<String>>,
+    /// Queues that it puts messages into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -120,6 +123,7 @@ impl Manifest {
             Capability::Blob => &self.needs.blob,
             Capability::Files => &self.needs.files,
             Capability::Pii => &self.needs.pii,
+            Capability::Queue => &self.needs.queue,
         };
         list.as_deref().unwrap_or_default()
     }

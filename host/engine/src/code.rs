@@ -14,11 +14,12 @@ use cap_std::fs::Dir;
 use data_encoding::HEXLOWER;
 use ringfence_core::{Digest, Entropy, limits};
 use ringfence_keys::{Context, KeysError, Purpose, RECORD_OVERHEAD_BYTES, TenantKeys};
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::{p2, p3};
 
 use crate::error::{EngineError, RunError, bounded};
+use crate::event::{Export, Handlers};
 use crate::guest::Guest;
 use crate::imports;
 
@@ -46,7 +47,14 @@ pub struct Code(Arc<Loaded>);
 
 struct Loaded {
     component: Component,
-    ready: Result<ProxyPre<Guest>, Misfit>,
+    ready: Result<Ready, Misfit>,
+}
+
+/// A component whose imports are all there, with the handlers it exports: at least one.
+pub(crate) struct Ready {
+    pub(crate) pre: InstancePre<Guest>,
+    pub(crate) http: Option<ProxyPre<Guest>>,
+    pub(crate) events: Handlers,
 }
 
 /// Why a component cannot be linked.
@@ -59,7 +67,7 @@ enum Misfit {
 // === impl Code ===
 
 impl Code {
-    /// Whether every import is offered and a handler of `wasi:http` is exported; the error names what is not.
+    /// Whether every import is offered and a handler is exported; the error names what is not.
     pub(crate) fn check_linkable(&self) -> Result<(), EngineError> {
         match &self.0.ready {
             Ok(_) => Ok(()),
@@ -81,7 +89,12 @@ impl Code {
         imports::names(&self.0.component)
     }
 
-    pub(crate) fn ready(&self) -> Result<&ProxyPre<Guest>, RunError> {
+    /// Whether it exports this handler.
+    pub fn has(&self, export: Export) -> bool {
+        self.0.ready.as_ref().is_ok_and(|ready| ready.events.get(export).is_some())
+    }
+
+    pub(crate) fn ready(&self) -> Result<&Ready, RunError> {
         self.0.ready.as_ref().map_err(|_| RunError::Host("the component was never checked to be linkable".to_owned()))
     }
 }
@@ -230,18 +243,24 @@ fn link(linker: &Linker<Guest>, component: Component) -> Code {
     Code(Arc::new(Loaded { component, ready }))
 }
 
-fn ready(linker: &Linker<Guest>, component: &Component) -> Result<ProxyPre<Guest>, Misfit> {
+fn ready(linker: &Linker<Guest>, component: &Component) -> Result<Ready, Misfit> {
     let pre = linker.instantiate_pre(component).map_err(|error| {
         let unknown = imports::unknown(component, &error);
         if unknown.is_empty() { Misfit::Other(bounded(&format!("{error:#}"))) } else { Misfit::Imports(unknown) }
     })?;
+    let events = Handlers::of(component);
     // A component that exports both is run by the newer one.
-    if let Ok(service) = p3::bindings::ServicePre::new(pre.clone()) {
-        return Ok(ProxyPre::P3(service));
+    let http = match p3::bindings::ServicePre::new(pre.clone()) {
+        Ok(service) => Some(ProxyPre::P3(service)),
+        Err(_) => p2::bindings::ProxyPre::new(pre.clone()).map(ProxyPre::P2).ok(),
+    };
+    if http.is_none() && events.is_empty() {
+        return Err(Misfit::Other(
+            "it exports neither `wasi:http/handler` (0.3), `wasi:http/incoming-handler` (0.2) nor a handler of `ringfence:plugin`"
+                .to_owned(),
+        ));
     }
-    p2::bindings::ProxyPre::new(pre).map(ProxyPre::P2).map_err(|_| {
-        Misfit::Other("it exports neither `wasi:http/handler` (0.3) nor `wasi:http/incoming-handler` (0.2)".to_owned())
-    })
+    Ok(Ready { pre, http, events })
 }
 
 fn unfit(error: &wasmtime::Error) -> EngineError {

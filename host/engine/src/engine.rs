@@ -19,6 +19,7 @@ use crate::child;
 use crate::code::{self, Cache, Code, NativeCode};
 use crate::compile::Compiler;
 use crate::config::{self, CompileConfig, EngineConfig};
+use crate::event::{Answered, EventCall};
 use crate::error::{CompileError, EngineError, RunError, RunFailure};
 use crate::guest::{Guest, GuestSetup};
 use crate::run::{self, Reply};
@@ -145,6 +146,18 @@ impl Engine {
         request: http::Request<Body>,
     ) -> Result<Reply, RunFailure> {
         run::run(&self.shared, slot, code, guest, request).await
+    }
+
+    /// Runs one of the component's handlers that is not for HTTP in a fresh instance, to its end. Dropping the future stops
+    /// the guest.
+    pub async fn run_event(
+        &self,
+        slot: Slot,
+        code: &Code,
+        guest: GuestSetup,
+        call: EventCall,
+    ) -> Result<Answered, RunFailure> {
+        run::run_event(&self.shared, slot, code, guest, call).await
     }
 
     fn entries(&self) -> Cache<'_> {

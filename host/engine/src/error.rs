@@ -106,6 +106,9 @@ pub enum RunError {
         /// What the sandbox says about it, bounded; for the plugin's owner, never for its callers.
         message: String,
     },
+    /// The component does not export the handler that was asked for.
+    #[error("the plugin has no handler for this")]
+    NoHandler,
     /// The guest ended without an answer.
     #[error("the plugin ended without an answer")]
     NoResponse,
@@ -136,6 +139,7 @@ impl RunError {
             Self::ResponseTooLarge => "budget-response",
             Self::HostCallBudget => "budget-host-calls",
             Self::Trap { .. } => "trap",
+            Self::NoHandler => "no-handler",
             Self::NoResponse => "no-response",
             Self::Killed => "killed",
             Self::Host(_) => "host",

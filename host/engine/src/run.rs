@@ -17,10 +17,11 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
 use crate::body::{Body, Expects, GuestBody, Outgoing, incoming};
-use crate::code::Code;
+use crate::code::{Code, Ready};
 use crate::ending::{Ending, Finished};
 use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
+use crate::event::{Answered, EventAnswer, EventCall};
 use crate::guest::{Guest, GuestSetup};
 use crate::meter::{End, Meter};
 use crate::scheduler::{Dispatch, Slot, Task, Workers};
@@ -53,7 +54,8 @@ pub(crate) async fn run(
     request: http::Request<Body>,
 ) -> Result<Reply, RunFailure> {
     let meter = Arc::clone(&guest.meter);
-    code.ready().map_err(|error| RunFailure { error, usage: meter.usage() })?;
+    let is_there = code.ready().and_then(|ready| ready.http.as_ref().ok_or(RunError::NoHandler));
+    is_there.map_err(|error| RunFailure { error, usage: meter.usage() })?;
     let expects = if request.method() == http::Method::HEAD { Expects::HeadOnly } else { Expects::Body };
     let ending = Ending::new(Arc::clone(&meter));
     let (head_sender, head) = oneshot::channel();
@@ -62,7 +64,8 @@ pub(crate) async fn run(
         async move {
             let mut store = new_store(&shared, guest);
             let result = match code.ready() {
-                Ok(pre) => call(&mut store, pre, &meter, request, head_sender).await,
+                Ok(Ready { http: Some(pre), .. }) => call(&mut store, pre, &meter, request, head_sender).await,
+                Ok(_) => Err(RunError::NoHandler.into()),
                 Err(error) => Err(error.into()),
             };
             // INVARIANT: the result is known before the store's streams close, so that no cut answer looks complete.
@@ -82,6 +85,43 @@ pub(crate) async fn run(
     }
 }
 
+/// Runs one of the guest's handlers that is not for HTTP, to its end.
+pub(crate) async fn run_event(
+    shared: &Arc<Shared>,
+    slot: Slot,
+    code: &Code,
+    guest: GuestSetup,
+    call: EventCall,
+) -> Result<Answered, RunFailure> {
+    let meter = Arc::clone(&guest.meter);
+    let is_there = code.ready().and_then(|ready| ready.events.get(call.export).ok_or(RunError::NoHandler));
+    is_there.map_err(|error| RunFailure { error, usage: meter.usage() })?;
+    let ending = Ending::new(Arc::clone(&meter));
+    // Nobody reads a body: the end of the guest is the end of the invocation.
+    ending.body_is_out();
+    let (sender, answer) = oneshot::channel();
+    let work = {
+        let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
+        async move {
+            let mut store = new_store(&shared, guest);
+            let result = match code.ready() {
+                Ok(ready) => call_event(&mut store, ready, &meter, call, sender).await,
+                Err(error) => Err(error.into()),
+            };
+            (store, result)
+        }
+    };
+    let stop = StopGuest(&ending);
+    let _ = start(shared, Place::Slot(slot), &ending, Box::pin(work));
+    let outcome = Finished::new(&ending).outcome().await;
+    std::mem::forget(stop);
+    match (outcome.result, answer.await) {
+        (Ok(()), Ok(answer)) => Ok(Answered { answer, usage: outcome.usage }),
+        (Ok(()), Err(_)) => Err(RunFailure { error: RunError::NoResponse, usage: outcome.usage }),
+        (Err(error), _) => Err(RunFailure { error, usage: outcome.usage }),
+    }
+}
+
 /// Instantiates the component and does nothing with it.
 pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetup) -> Result<(), RunError> {
     let turn = tokio::time::timeout(REHEARSAL_WAIT, Arc::clone(&shared.rehearsals).acquire_owned()).await;
@@ -96,7 +136,7 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
         async move {
             let mut store = new_store(&shared, guest);
             let result = match code.ready() {
-                Ok(pre) => pre.instantiate_async(&mut store).await.map(drop),
+                Ok(ready) => ready.pre.instantiate_async(&mut store).await.map(drop),
                 Err(error) => Err(error.into()),
             };
             (store, result)
@@ -254,6 +294,24 @@ async fn call(
         Err(error) if error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(()),
         other => other,
     }
+}
+
+async fn call_event(
+    store: &mut Store<Guest>,
+    ready: &Ready,
+    meter: &Meter,
+    call: EventCall,
+    answer: oneshot::Sender<EventAnswer>,
+) -> wasmtime::Result<()> {
+    let handler = ready.events.get(call.export).ok_or(RunError::NoHandler)?;
+    let instance = ready.pre.instantiate_async(&mut *store).await?;
+    meter.arm_cpu();
+    let result = handler.call(&mut *store, &instance, call).await?;
+    if let Ok(bytes) = &result {
+        meter.response_bytes(bytes.len() as u64)?;
+    }
+    let _ = answer.send(result);
+    Ok(())
 }
 
 async fn call_p2(

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringfence_audit::{Event, InvocationRecord, InvocationSummary, Log, codes, decisions};
+use ringfence_audit::{Event, InvocationFailure, Log, Recorder, Told, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Blame, DecisionId, InvocationId, Principal, PrincipalId, Usage};
 use ringfence_engine::{Finished, Meter, Outcome, RunError};
@@ -55,6 +55,10 @@ impl Seen {
         self.principal.clone().unwrap_or_else(|| gateway.parts.identity.anonymous()).id().clone()
     }
 
+    fn with_request(&self, usage: Usage) -> Usage {
+        Usage { request_bytes: self.body.bytes(), ..usage }
+    }
+
     pub(crate) fn event(&self, gateway: &Gateway, code: &'static str, details: serde_json::Value) -> Event {
         let resource = match &self.route {
             Some(route) => format!("tenant/{}/plugin/{}", route.tenant, route.plugin),
@@ -66,13 +70,6 @@ impl Seen {
         event.details = details;
         event
     }
-}
-
-/// Why a call is not answered by its guest.
-struct Failure {
-    code: String,
-    blame: Blame,
-    detail: Option<String>,
 }
 
 /// Does something when it is dropped before the answer was heard: the future that would have recorded the invocation is
@@ -104,7 +101,7 @@ impl Gateway {
         let meter = Arc::clone(meter);
         Unheard::or(move || {
             let detail = Some("the caller went away before the answer".to_owned());
-            let failure = Failure { code: "caller-gone".to_owned(), blame: Blame::Caller, detail };
+            let failure = InvocationFailure { code: "caller-gone".to_owned(), blame: Blame::Caller, detail };
             self.meter(seen, CLIENT_CLOSED, Some(failure), meter.usage());
         })
     }
@@ -121,7 +118,7 @@ impl Gateway {
                 Refusal::Run(error) => Some(error.to_string()),
                 _ => None,
             };
-            let failure = Failure { code: code.to_owned(), blame: refusal.blame(), detail };
+            let failure = InvocationFailure { code: code.to_owned(), blame: refusal.blame(), detail };
             self.meter(seen, status.as_u16(), Some(failure), seen.usage);
         }
         let store = &route.store;
@@ -132,15 +129,9 @@ impl Gateway {
         if let Refusal::QuotaExhausted { .. } | Refusal::TenantBusy { .. } | Refusal::Overloaded = &refusal {
             // An entry each, durable before the answer, would let a tenant's flood spend the host's disk and processors: they
             // are counted.
-            let summary = InvocationSummary {
-                plugin: route.plugin.clone(),
-                version: route.stable().label.to_string(),
-                invocation: seen.invocation.clone(),
-                status: status.as_u16(),
-                code: Some(code.to_owned()),
-                usage: seen.usage,
-            };
-            self.parts.audit.invocation(&Log::Tenant(store.clone()), summary);
+            if let Some(told) = self.told(seen, route.stable()) {
+                self.recorder().count(&told, status.as_u16(), Some(code.to_owned()), seen.usage);
+            }
             return refusal;
         }
         let mut details = json!({ "invocation": seen.invocation.as_str(), "code": code, "status": status.as_u16() });
@@ -189,53 +180,41 @@ impl Gateway {
     }
 
     fn record_success(&self, seen: &Seen, status: u16, outcome: &Outcome) {
-        let (Some(route), Some(version)) = (&seen.route, &seen.version) else { return };
-        self.parts.audit.invocation(
-            &Log::Tenant(route.store.clone()),
-            InvocationSummary {
-                plugin: route.plugin.clone(),
-                version: version.label.to_string(),
-                invocation: seen.invocation.clone(),
-                status,
-                code: None,
-                usage: outcome.usage,
-            },
-        );
-        self.meter(seen, status, None, outcome.usage);
+        let Some(told) = seen.version.as_ref().and_then(|version| self.told(seen, version)) else { return };
+        self.recorder().answered(&told, status, seen.with_request(outcome.usage));
     }
 
     /// The guest failed after its answer's head was out.
     async fn record_failure(&self, seen: &Seen, status: u16, error: RunError, usage: Usage) {
-        let Some(route) = &seen.route else { return };
-        let (blame, detail) = (error.blame(), error.to_string());
+        let Some(told) = seen.version.as_ref().and_then(|version| self.told(seen, version)) else { return };
+        let (blame, detail) = (error.blame(), Some(error.to_string()));
         let code = Refusal::Run(error).describe().1.to_owned();
-        let details = json!({
-            "invocation": seen.invocation.as_str(), "code": code, "status": status, "reason": detail,
-        });
-        let event = seen.event(self, codes::INVOCATION_FAILED, details);
-        if let Err(error) = self.parts.audit.record(&Log::Tenant(route.store.clone()), event).await {
-            tracing::error!(%error, invocation = %seen.invocation, "a failed invocation is not on the audit log");
-        }
-        self.meter(seen, status, Some(Failure { code, blame, detail: Some(detail) }), usage);
+        let failure = InvocationFailure { code, blame, detail };
+        self.recorder().failed(&told, status, failure, seen.with_request(usage)).await;
     }
 
-    fn meter(&self, seen: &Seen, status: u16, failure: Option<Failure>, usage: Usage) {
-        let (Some(route), Some(version)) = (&seen.route, &seen.version) else { return };
-        self.parts.metering.record(
-            &route.store,
-            InvocationRecord {
-                id: seen.invocation.clone(),
-                plugin: route.plugin.clone(),
-                version: version.label.to_string(),
-                at: self.parts.clock.now(),
-                principal: seen.actor(self).to_string(),
-                status,
-                blame: failure.as_ref().map(|failure| failure.blame),
-                code: failure.as_ref().map(|failure| failure.code.clone()),
-                detail: failure.and_then(|failure| failure.detail),
-                usage: Usage { request_bytes: seen.body.bytes(), ..usage },
-            },
-        );
+    fn meter(&self, seen: &Seen, status: u16, failure: Option<InvocationFailure>, usage: Usage) {
+        let Some(told) = seen.version.as_ref().and_then(|version| self.told(seen, version)) else { return };
+        self.recorder().meter(&told, status, failure, seen.with_request(usage));
+    }
+
+    fn recorder(&self) -> Recorder {
+        let parts = &self.parts;
+        Recorder::new(parts.audit.clone(), parts.metering.clone(), parts.clock.clone())
+    }
+
+    fn told(&self, seen: &Seen, version: &VersionRef) -> Option<Told> {
+        let route = seen.route.as_ref()?;
+        Some(Told {
+            store: route.store.clone(),
+            invocation: seen.invocation.clone(),
+            plugin: route.plugin.clone(),
+            version: version.label.to_string(),
+            principal: seen.actor(self),
+            decision: seen.decision.clone(),
+            source_ip: seen.peer,
+            cause: None,
+        })
     }
 }
 

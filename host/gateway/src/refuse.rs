@@ -240,6 +240,7 @@ fn describe_run(error: &RunError) -> (StatusCode, &'static str, &'static str) {
         RunError::MemoryBudget => (StatusCode::INSUFFICIENT_STORAGE, "the plugin used up its memory and was stopped"),
         RunError::ResponseTooLarge => (StatusCode::BAD_GATEWAY, "the plugin's answer is over its limit"),
         RunError::HostCallBudget => (StatusCode::BAD_GATEWAY, "the plugin made more host calls than it may"),
+        RunError::NoHandler => (StatusCode::BAD_GATEWAY, "the plugin answers no HTTP requests"),
         RunError::NoResponse => (StatusCode::BAD_GATEWAY, "the plugin ended without an answer"),
         RunError::Trap { .. } => (StatusCode::BAD_GATEWAY, "the plugin failed"),
         RunError::Killed => (StatusCode::SERVICE_UNAVAILABLE, "the plugin was stopped"),

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use jiff::Timestamp;
 use ringfence_core::limits::{CREDENTIAL_BYTES_MAX, NONCE_SECONDS, TOKENS_CACHED_COUNT_MAX};
 use ringfence_core::{
-    Clock, Entropy, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId,
+    Clock, Entropy, PluginName, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId,
 };
 use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
@@ -238,6 +238,22 @@ impl Identity {
             None,
             shared.clock.now(),
         )
+    }
+
+    /// The plugin itself, for what runs on nobody else's behalf: a schedule, a message. What it may do is the tenant's
+    /// policy's to say, as `Service` with the id `<tenant>/plugin/<plugin>`; by default what a caller may, in its tenant.
+    #[expect(clippy::disallowed_methods, reason = "this room says who acts, and here the host itself starts the plugin")]
+    pub fn workload(&self, tenant: &TenantId, plugin: &PluginName) -> Result<Principal, IdentityError> {
+        let id = format!("{tenant}/plugin/{plugin}").parse();
+        Ok(Principal::mint(
+            id.map_err(|_| IdentityError::Host("a name is too long"))?,
+            PrincipalKind::Service,
+            Some(Role::Caller),
+            Some(tenant.clone()),
+            Strength::None,
+            None,
+            self.shared.clock.now(),
+        ))
     }
 
     // === signing in ===

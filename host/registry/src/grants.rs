@@ -32,6 +32,9 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
         (Capability::Pii, true) => {
             return Err(bad("name the fields it covers, such as `email:seal` or `email:open`".to_owned()));
         }
+        (Capability::Queue, true) => {
+            return Err(bad("name the queues it covers".to_owned()));
+        }
         (_, true) => return Err(bad("name what it covers".to_owned())),
         (_, false) => {}
     }

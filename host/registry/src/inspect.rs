@@ -34,7 +34,7 @@ pub struct Import {
 /// What a component is, read from its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// Which generation of `wasi:http` it speaks; the newer when it speaks both.
+    /// Which generation of `wasi:http` it speaks, if any; the newer when it speaks both.
     pub world: World,
     /// Full names of its exports.
     pub exports: Vec<String>,
@@ -86,7 +86,7 @@ pub enum InspectError {
     },
     /// Nothing to call.
     #[error(
-        "the component exports no HTTP handler: `wasi:http/incoming-handler@0.2.x` or `wasi:http/handler@0.3.x`{}",
+        "the component exports no handler: `wasi:http/incoming-handler@0.2.x`, `wasi:http/handler@0.3.x`, or one of `ringfence:plugin`: `hook`, `schedule`, `message`, `workflow`{}",
         listed(exports)
     )]
     NoHandler {

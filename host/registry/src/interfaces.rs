@@ -4,12 +4,15 @@
 //! upload, this list has the words for people.
 
 use ringfence_core::Capability;
+use ringfence_engine::Export;
 use semver::Version;
 
 /// Which generation of `wasi:http` a component speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum World {
+    /// No HTTP: exports handlers of `ringfence:plugin` alone.
+    Events,
     /// Exports `wasi:http/incoming-handler@0.2.x`.
     P2,
     /// Exports `wasi:http/handler@0.3.x`.
@@ -17,9 +20,10 @@ pub enum World {
 }
 
 impl World {
-    /// `p2` or `p3`.
+    /// `p2`, `p3`, or `events` when it answers no HTTP requests.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Events => "events",
             Self::P2 => "p2",
             Self::P3 => "p3",
         }
@@ -106,6 +110,8 @@ const INTERFACES: &[(&str, Offered)] = &[
     ("ringfence:plugin/secrets", Exactly(&["0.1.0"])),
     ("ringfence:plugin/pii", Exactly(&["0.1.0"])),
     ("ringfence:plugin/steps", Exactly(&["0.1.0"])),
+    ("ringfence:plugin/queue", Exactly(&["0.1.0"])),
+    ("ringfence:plugin/event", Exactly(&["0.1.0"])),
 ];
 
 /// Judges an import by its full name, `wasi:keyvalue/store@0.2.0-draft2`; `None` when nobody offers it.
@@ -130,6 +136,9 @@ pub(crate) fn import_hint(name: &str) -> Option<String> {
 
 /// Which handler an export is, if it is one that is offered.
 pub(crate) fn handler_world(name: &str) -> Option<World> {
+    if Export::ALL.iter().any(|export| export.interface() == name) {
+        return Some(World::Events);
+    }
     let (interface, version) = name.split_once('@')?;
     match interface {
         "wasi:http/incoming-handler" if P2.has(version) => Some(World::P2),

@@ -277,6 +277,23 @@ impl Registry {
         self.inner.live.find(address::parse(self.inner.domain.as_deref(), host, path)?)
     }
 
+    /// Where invocations of a plugin go that no HTTP request starts. In memory; never waits.
+    pub fn route(&self, tenant: &TenantId, plugin: &PluginName) -> Option<Route> {
+        let address = address::Address { tenant: tenant.clone(), plugin: plugin.clone(), rest: "/".to_owned() };
+        self.inner.live.find(address)
+    }
+
+    /// A published version by its label, whether or not it is live: what was begun with a version goes on with it.
+    pub async fn pinned(
+        &self,
+        store: &TenantStore,
+        plugin: &PluginName,
+        label: &Version,
+    ) -> Result<Option<VersionRef>, RegistryError> {
+        let stored = version(store, plugin, label).await?;
+        Ok(stored.map(|stored| VersionRef::new(store, plugin, &stored)))
+    }
+
     /// How many plugins a tenant has. For callers that hold a permit for more than counting.
     pub async fn plugins_count(&self, store: &TenantStore) -> Result<u64, RegistryError> {
         start::count_below(store, &plugins_key()).await

@@ -120,7 +120,7 @@ fn a_component_without_a_handler_is_told_what_it_exports() {
     assert_eq!(error.code(), "no-handler");
     assert_eq!(
         error.to_string(),
-        "the component exports no HTTP handler: `wasi:http/incoming-handler@0.2.x` or `wasi:http/handler@0.3.x`; it exports `wasi:cli/run@0.2.0`"
+        "the component exports no handler: `wasi:http/incoming-handler@0.2.x`, `wasi:http/handler@0.3.x`, or one of `ringfence:plugin`: `hook`, `schedule`, `message`, `workflow`; it exports `wasi:cli/run@0.2.0`"
     );
     assert_eq!(inspect(&component(&[], "wasi:http/handler@0.2.0")).unwrap_err().code(), "no-handler");
     assert_eq!(inspect(&wat::parse_str("(component)").unwrap()).unwrap_err().code(), "no-handler");

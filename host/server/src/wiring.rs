@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::{Audit, Metering};
+use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, put_policy_into_force, stored_policy};
 use ringfence_core::{Budget, Clock, Entropy};
@@ -103,13 +104,28 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
     let metering = Metering::open(tenants.clone(), audit.clone(), clock.clone()).await?;
 
+    let capabilities = Arc::new(capabilities);
+    let automation = Automation::new(AutomationParts {
+        tenants: tenants.clone(),
+        identity: identity.clone(),
+        policy: policy.clone(),
+        registry: registry.clone(),
+        engine: engine.clone(),
+        capabilities: capabilities.clone(),
+        quotas: quotas.clone(),
+        logs: logs.clone(),
+        audit: audit.clone(),
+        metering: metering.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    });
     let fields = FieldRules::default();
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),
         identity: identity.clone(),
         policy: policy.clone(),
         engine: engine.clone(),
-        capabilities: Arc::new(capabilities),
+        capabilities,
         quotas: quotas.clone(),
         fields: fields.clone(),
         logs: logs.clone(),
@@ -131,6 +147,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         audit: audit.clone(),
         metering: metering.clone(),
         archives,
+        automation: automation.clone(),
         backup_plan: crate::config::backup_plan(config)?,
         clock,
         entropy,

@@ -285,13 +285,14 @@ impl Loaded {
     }
 
     /// Takes the mark away that the run has something to do, if it is the one that was seen; says whether it was.
-    pub async fn rest(&mut self, ready_revision: u64) -> Result<bool, WorkflowError> {
+    pub async fn rest(&mut self, ready_revision: u64, more: Vec<Op>) -> Result<bool, WorkflowError> {
         let run = self.head.run.clone();
         let mut head = self.head.clone();
         if head.status == Status::Running {
             head.status = Status::Waiting;
         }
-        let ops = vec![Op::delete(ready_key(&run)), Op::put_json(head_key(&run), &head)?];
+        let mut ops = more;
+        ops.extend([Op::delete(ready_key(&run)), Op::put_json(head_key(&run), &head)?]);
         let preconditions = vec![
             Precondition::Revision(head_key(&run), self.revision),
             Precondition::Revision(ready_key(&run), ready_revision),

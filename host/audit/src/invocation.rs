@@ -1,0 +1,131 @@
+//! What is written down about one invocation, whoever started it: a caller over HTTP, or the product itself.
+//!
+//! Must never record twice or not at all: whoever runs a guest tells it once, on every path.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ringfence_core::proof::act;
+use ringfence_core::{Action, Blame, Clock, DecisionId, InvocationId, PluginName, PrincipalId, Usage};
+use ringfence_store::TenantStore;
+use serde_json::{Value, json};
+
+use crate::audit::Audit;
+use crate::codes;
+use crate::event::{Event, InvocationSummary, Log};
+use crate::metering::{InvocationRecord, Metering};
+
+/// One invocation, in the words of its records.
+#[derive(Clone)]
+pub struct Told {
+    /// The tenant's store.
+    pub store: TenantStore,
+    /// Its id.
+    pub invocation: InvocationId,
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The version that runs.
+    pub version: String,
+    /// On whose behalf.
+    pub principal: PrincipalId,
+    /// What allowed it.
+    pub decision: Option<DecisionId>,
+    /// From where, when there is a caller.
+    pub source_ip: Option<IpAddr>,
+    /// What started it, such as `schedule/nightly`; none for a caller over HTTP.
+    pub cause: Option<String>,
+}
+
+/// Why there is no answer of the guest's own.
+#[derive(Debug, Clone)]
+pub struct InvocationFailure {
+    /// Stable slug.
+    pub code: String,
+    /// Who can mend it.
+    pub blame: Blame,
+    /// For the plugin's owner.
+    pub detail: Option<String>,
+}
+
+/// Writes invocations down. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    audit: Audit,
+    metering: Metering,
+    clock: Arc<dyn Clock>,
+}
+
+// === impl Told ===
+
+impl Told {
+    /// An event about this invocation.
+    pub fn event(&self, code: &'static str, details: Value) -> Event {
+        let resource = format!("tenant/{}/plugin/{}", self.store.label(), self.plugin);
+        let mut event = Event::new(code, act::Invoke::NAME, self.principal.clone(), resource);
+        event.decision = self.decision.clone();
+        event.source_ip = self.source_ip;
+        event.details = details;
+        if let (Some(cause), Some(details)) = (&self.cause, event.details.as_object_mut()) {
+            details.insert("cause".to_owned(), json!(cause));
+        }
+        event
+    }
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// A recorder over the audit logs and the metering.
+    pub fn new(audit: Audit, metering: Metering, clock: Arc<dyn Clock>) -> Self {
+        Self { audit, metering, clock }
+    }
+
+    /// The guest gave an answer of its own. Never waits.
+    pub fn answered(&self, told: &Told, status: u16, usage: Usage) {
+        self.count(told, status, None, usage);
+        self.meter(told, status, None, usage);
+    }
+
+    /// The guest failed: an entry of its own, then metered.
+    pub async fn failed(&self, told: &Told, status: u16, failure: InvocationFailure, usage: Usage) {
+        let details = json!({
+            "invocation": told.invocation.as_str(), "code": failure.code, "status": status, "reason": failure.detail,
+        });
+        let event = told.event(codes::INVOCATION_FAILED, details);
+        if let Err(error) = self.audit.record(&Log::Tenant(told.store.clone()), event).await {
+            tracing::error!(%error, invocation = %told.invocation, "a failed invocation is not on the audit log");
+        }
+        self.meter(told, status, Some(failure), usage);
+    }
+
+    /// Counts it on the audit log, without an entry of its own. Never waits.
+    pub fn count(&self, told: &Told, status: u16, code: Option<String>, usage: Usage) {
+        let summary = InvocationSummary {
+            plugin: told.plugin.clone(),
+            version: told.version.clone(),
+            invocation: told.invocation.clone(),
+            status,
+            code,
+            usage,
+        };
+        self.audit.invocation(&Log::Tenant(told.store.clone()), summary);
+    }
+
+    /// Keeps its record and what it spent. Never waits.
+    pub fn meter(&self, told: &Told, status: u16, failure: Option<InvocationFailure>, usage: Usage) {
+        let record = InvocationRecord {
+            id: told.invocation.clone(),
+            plugin: told.plugin.clone(),
+            version: told.version.clone(),
+            at: self.clock.now(),
+            principal: told.principal.to_string(),
+            cause: told.cause.clone(),
+            status,
+            blame: failure.as_ref().map(|failure| failure.blame),
+            code: failure.as_ref().map(|failure| failure.code.clone()),
+            detail: failure.and_then(|failure| failure.detail),
+            usage,
+        };
+        self.metering.record(&told.store, record);
+    }
+}

@@ -1,0 +1,379 @@
+//! One invocation that no HTTP request started, as one straight function. The order of its lines is the security argument,
+//! and the same as in the gateway's walk.
+//!
+//! Must never run a guest before the act is allowed and the turn taken, nor end without recording what was done, once, on
+//! every path. It runs on a task of its own: whoever asked may go away, and it is recorded all the same.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use ringfence_audit::{Audit, InvocationFailure, Log, Recorder, Told, codes, decisions};
+use ringfence_capabilities::{Binding, LiveGrants, Opening, RunHistory, Verdict, Witness};
+use ringfence_core::proof::act;
+use ringfence_core::{
+    Blame, Capability, DecisionId, Grant, Grants, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
+};
+use ringfence_engine::{AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, RunError};
+use ringfence_policy::Denial;
+use ringfence_registry::{Route, VersionRef};
+use semver::Version;
+use serde_json::json;
+
+use crate::Automation;
+
+/// Whether what the guest does counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effects {
+    /// It does.
+    Real,
+    /// It is tried out: of its grants only configuration and secrets are there, so that it changes nothing.
+    Without,
+}
+
+/// What is to be run, and on whose behalf.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Whose plugin.
+    pub tenant: TenantId,
+    /// Which plugin.
+    pub plugin: PluginName,
+    /// Which version; the one that answers now when nothing else is said.
+    pub version: Option<Version>,
+    /// Which of its handlers.
+    pub export: Export,
+    /// What the handler is given.
+    pub payload: Vec<u8>,
+    /// About the occasion.
+    pub context: EventContext,
+    /// On whose behalf.
+    pub principal: Principal,
+    /// What started it, for its records: `hook/invoice.validate`, `schedule/nightly`.
+    pub cause: String,
+    /// Less time than the version may have otherwise, milliseconds.
+    pub time_ms_max: Option<u64>,
+    /// Whether what the guest does counts.
+    pub effects: Effects,
+}
+
+/// A handler that ran to its end.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Its id.
+    pub invocation: InvocationId,
+    /// The version that ran.
+    pub version: Version,
+    /// What it says.
+    pub answer: EventAnswer,
+    /// What it spent.
+    pub usage: Usage,
+}
+
+/// Why nothing was answered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CallError {
+    /// There is no such tenant or plugin, or nothing of it is deployed.
+    #[error("nothing is deployed")]
+    NoPlugin,
+    /// The tenant's policy does not allow it.
+    #[error("the tenant's policy does not allow this call")]
+    Denied(DecisionId),
+    /// The tenant is suspended.
+    #[error("the tenant is suspended")]
+    Suspended,
+    /// The tenant's keys are disabled.
+    #[error("the keys of the tenant are disabled")]
+    KeyDisabled,
+    /// The tenant made as many calls as it may.
+    #[error("the tenant's quota of requests is used up")]
+    QuotaExhausted {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// The tenant has as many calls running and waiting as it may have.
+    #[error("the tenant has as many calls running and waiting as it may have")]
+    TenantBusy {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// The host is full.
+    #[error("the host is full")]
+    Overloaded,
+    /// The audit log cannot be written.
+    #[error("the audit log cannot be written, so nothing is run")]
+    AuditUnavailable,
+    /// The guest failed.
+    #[error("{0}")]
+    Run(RunError),
+    /// The host failed.
+    #[error("the host could not run the plugin")]
+    Host,
+}
+
+impl CallError {
+    /// The stable word for it, which is the gateway's for the same thing.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoPlugin => "no-route",
+            Self::Denied(_) => "denied",
+            Self::Suspended => "tenant-suspended",
+            Self::KeyDisabled => "key-disabled",
+            Self::QuotaExhausted { .. } => "quota-exhausted",
+            Self::TenantBusy { .. } => "tenant-busy",
+            Self::Overloaded => "overloaded",
+            Self::AuditUnavailable => "audit-unavailable",
+            Self::Run(error) => error.code(),
+            Self::Host => "host-error",
+        }
+    }
+
+    /// Who can mend it.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Run(error) => error.blame(),
+            Self::Overloaded | Self::AuditUnavailable | Self::Host => Blame::Host,
+            _ => Blame::Caller,
+        }
+    }
+
+    /// How long to wait when it is not the plugin's doing and will pass: nothing was run.
+    pub fn passes_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::QuotaExhausted { retry_after_ms } | Self::TenantBusy { retry_after_ms } => Some(*retry_after_ms),
+            Self::Overloaded | Self::AuditUnavailable | Self::Host => Some(1_000),
+            Self::Suspended | Self::KeyDisabled => Some(5_000),
+            Self::NoPlugin | Self::Denied(_) | Self::Run(_) => None,
+        }
+    }
+}
+
+/// What has been learned so far.
+struct Seen {
+    invocation: InvocationId,
+    version: Option<VersionRef>,
+    decision: Option<DecisionId>,
+    usage: Usage,
+}
+
+impl Automation {
+    /// Runs one handler to its end. Resolves when it is on record.
+    pub async fn call(&self, call: Call) -> Result<Done, CallError> {
+        self.call_in_run(call, None).await
+    }
+
+    /// As [`Automation::call`], for a run of a workflow with its history.
+    pub async fn call_in_run(&self, call: Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
+        let this = self.clone();
+        tokio::spawn(async move { this.call_recorded(&call, steps).await }).await.unwrap_or(Err(CallError::Host))
+    }
+
+    /// The plugin itself as a principal, for what runs on nobody else's behalf.
+    pub fn workload(&self, tenant: &TenantId, plugin: &PluginName) -> Result<Principal, CallError> {
+        self.parts.identity.workload(tenant, plugin).map_err(|_| CallError::Host)
+    }
+
+    async fn call_recorded(&self, call: &Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
+        let invocation = InvocationId::random(&*self.parts.entropy);
+        let mut seen = Seen { invocation, version: None, decision: None, usage: Usage::default() };
+        let route = self.parts.registry.route(&call.tenant, &call.plugin).ok_or(CallError::NoPlugin)?;
+        match self.run(&mut seen, call, &route, steps).await {
+            Ok(done) => Ok(done),
+            Err((error, denial)) => {
+                self.record_refusal(&seen, call, &route, &error, denial).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        seen: &mut Seen,
+        call: &Call,
+        route: &Route,
+        steps: Option<Arc<dyn RunHistory>>,
+    ) -> Result<Done, (CallError, Option<Box<Denial>>)> {
+        let parts = &*self.parts;
+        let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
+        let permit = parts.policy.permit::<act::Invoke>(&call.principal, &resource).map_err(|denial| {
+            let error = match denial.record.is_suspension() {
+                true => CallError::Suspended,
+                false => CallError::Denied(denial.decision.clone()),
+            };
+            (error, Some(Box::new(denial)))
+        })?;
+        let plain = |error| (error, None);
+        route.store.check_keys().map_err(|_| plain(CallError::KeyDisabled))?;
+        let ledger = parts.quotas.of(&route.tenant).ok_or_else(|| plain(CallError::NoPlugin))?;
+        ledger.request().map_err(|over| {
+            plain(CallError::QuotaExhausted { retry_after_ms: over.retry_after_ms.unwrap_or(1_000) })
+        })?;
+        if !parts.audit.is_writable() {
+            return Err(plain(CallError::AuditUnavailable));
+        }
+        let version = self.version(call, route).await.map_err(plain)?;
+        seen.version = Some(version.clone());
+        let mut budget = version.budget;
+        budget.time_ms = budget.time_ms.min(call.time_ms_max.unwrap_or(u64::MAX));
+        let slot = parts.engine.scheduler().admit(&route.tenant, budget).await.map_err(|error| plain(error.into()))?;
+        let code = parts.registry.compiled(&version).await.map_err(|error| {
+            tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
+            plain(CallError::Host)
+        })?;
+        seen.decision = Some(permit.decision().clone());
+        let told = self.told(seen, call, route, &version);
+        let guest = parts.capabilities.bind(Binding {
+            store: route.store.clone(),
+            plugin: route.plugin.clone(),
+            grants: grants(route, call.effects),
+            logs: parts.logs.of(&route.store, &route.plugin),
+            invocation: seen.invocation.clone(),
+            meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
+            ledger,
+            witness: Arc::new(Sworn { audit: parts.audit.clone(), told: told.clone() }),
+            steps,
+        });
+        let event = EventCall { export: call.export, payload: call.payload.clone(), context: call.context.clone() };
+        let answered = parts.engine.run_event(slot, &code, guest, event).await.map_err(|failure| {
+            seen.usage = failure.usage;
+            plain(CallError::Run(failure.error))
+        })?;
+        let usage = Usage { request_bytes: call.payload.len() as u64, ..answered.usage };
+        self.recorder().answered(&told, recorded_as(&answered.answer), usage);
+        Ok(Done { invocation: seen.invocation.clone(), version: version.label.clone(), answer: answered.answer, usage })
+    }
+
+    async fn version(&self, call: &Call, route: &Route) -> Result<VersionRef, CallError> {
+        let Some(label) = &call.version else {
+            let mut draw = [0_u8; 8];
+            self.parts.entropy.fill(&mut draw);
+            return Ok(route.choose(u64::from_le_bytes(draw)));
+        };
+        let pinned = self.parts.registry.pinned(&route.store, &route.plugin, label).await;
+        pinned.map_err(|_| CallError::Host)?.ok_or(CallError::NoPlugin)
+    }
+
+    /// Puts on record that nothing was answered. The error is "audit unavailable".
+    async fn record_refusal(
+        &self,
+        seen: &Seen,
+        call: &Call,
+        route: &Route,
+        error: &CallError,
+        denial: Option<Box<Denial>>,
+    ) -> Result<(), CallError> {
+        let version = seen.version.as_ref().unwrap_or_else(|| route.stable());
+        let mut told = self.told(seen, call, route, version);
+        let (status, code) = (failed_as(error), error.code().to_owned());
+        let failure = InvocationFailure { code: code.clone(), blame: error.blame(), detail: Some(error.to_string()) };
+        if let CallError::Run(_) = error {
+            self.recorder().failed(&told, status, failure, seen.usage).await;
+            return Ok(());
+        }
+        if seen.version.is_some() {
+            self.recorder().meter(&told, status, Some(failure), seen.usage);
+        }
+        if route.store.check_keys().is_err() {
+            // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
+            return Ok(());
+        }
+        if error.passes_after_ms().is_some() && denial.is_none() {
+            // Counted: an entry each would let a full queue write the log full.
+            self.recorder().count(&told, status, Some(code), seen.usage);
+            return Ok(());
+        }
+        told.decision = denial.as_ref().map(|denial| denial.decision.clone()).or(told.decision);
+        let details = json!({ "invocation": told.invocation.as_str(), "code": code, "status": status });
+        let event = told.event(codes::INVOCATION_REFUSED, details);
+        if self.parts.audit.record(&Log::Tenant(route.store.clone()), event).await.is_err() {
+            return Err(CallError::AuditUnavailable);
+        }
+        if let Some(denial) = denial {
+            let kept = json!({ "at": self.parts.clock.now(), "record": denial.record });
+            if let Err(error) = decisions::keep(&route.store, &denial.decision, &kept).await {
+                tracing::warn!(%error, "a denial could not be kept for explaining");
+            }
+        }
+        Ok(())
+    }
+
+    fn told(&self, seen: &Seen, call: &Call, route: &Route, version: &VersionRef) -> Told {
+        Told {
+            store: route.store.clone(),
+            invocation: seen.invocation.clone(),
+            plugin: route.plugin.clone(),
+            version: version.label.to_string(),
+            principal: call.principal.id().clone(),
+            decision: seen.decision.clone(),
+            source_ip: None,
+            cause: Some(call.cause.clone()),
+        }
+    }
+
+    fn recorder(&self) -> Recorder {
+        let parts = &self.parts;
+        Recorder::new(parts.audit.clone(), parts.metering.clone(), parts.clock.clone())
+    }
+}
+
+impl From<AdmitError> for CallError {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::TenantBusy { retry_after_ms } => Self::TenantBusy { retry_after_ms },
+            AdmitError::Overloaded => Self::Overloaded,
+            AdmitError::Suspended => Self::Suspended,
+        }
+    }
+}
+
+/// The plugin's grants, or what of them changes nothing.
+fn grants(route: &Route, effects: Effects) -> LiveGrants {
+    if effects == Effects::Real {
+        return LiveGrants::new(Arc::clone(&route.grants));
+    }
+    let all = route.grants.load();
+    let mut harmless = Grants::default();
+    for capability in [Capability::Config, Capability::Secrets] {
+        if let Some(scope) = all.get(capability) {
+            harmless.insert(Grant { capability, scope: scope.to_vec() });
+        }
+    }
+    LiveGrants::fixed(harmless)
+}
+
+/// Records speak of answers in the words of HTTP, so that one search finds both kinds; nobody is sent these.
+fn recorded_as(answer: &EventAnswer) -> u16 {
+    match answer {
+        Ok(_) | Err(EventFailure::Refused(_)) => 200,
+        Err(EventFailure::Retry(_)) => 503,
+        Err(EventFailure::Failed(_)) => 500,
+    }
+}
+
+fn failed_as(error: &CallError) -> u16 {
+    match error.blame() {
+        Blame::Caller => 403,
+        Blame::Plugin | Blame::Upstream => 502,
+        Blame::Host => 503,
+    }
+}
+
+/// Swears to what the guest opens of personal data.
+struct Sworn {
+    audit: Audit,
+    told: Told,
+}
+
+impl Witness for Sworn {
+    fn opening(&self, opening: Opening) -> BoxFuture<'static, bool> {
+        let code = match opening.verdict {
+            Verdict::Granted => codes::PERSONAL_OPENED,
+            Verdict::Refused => codes::PERSONAL_OPEN_REFUSED,
+        };
+        let details = json!({
+            "invocation": self.told.invocation.as_str(), "for": "plugin", "field": opening.field,
+            "subject": opening.subject,
+        });
+        let (audit, log) = (self.audit.clone(), Log::Tenant(self.told.store.clone()));
+        let event = self.told.event(code, details);
+        Box::pin(async move { audit.record(&log, event).await.is_ok() })
+    }
+}
