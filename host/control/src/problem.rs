@@ -88,6 +88,8 @@ pub fn status_of(code: &str) -> StatusCode {
         | "second-person-needed"
         | "nothing-to-approve"
         | "backup-in-use"
+        | "run-ended"
+        | "run-not-waiting"
         | "tenant-not-empty"
         | "idempotency-in-progress"
         | "idempotency-interrupted"

@@ -3,13 +3,15 @@
 //! Must never run it in any other way. A refusal for want of room, quota or standing is no failure of the run: it waits.
 
 use futures::future::BoxFuture;
-use ringfence_engine::{EventContext, EventFailure, Export};
+use ringfence_engine::{EventContext, EventFailure, Export, RunError};
 
 use crate::workflow::drive::{NotRun, RunCall, Runner};
 use crate::{Automation, Call, CallError, Effects};
 
 /// Before a tenant whose policy does not allow its own plugin to be run is asked again, milliseconds.
 const DENIED_MS: u64 = 30_000;
+/// Before code that the host stopped is run again, milliseconds.
+const STOPPED_MS: u64 = 1_000;
 
 impl Runner for Automation {
     fn run(&self, call: RunCall) -> BoxFuture<'static, Result<Result<String, String>, NotRun>> {
@@ -59,6 +61,8 @@ fn not_run(error: &CallError) -> NotRun {
         return NotRun::NotNow { retry_after_ms };
     }
     match error {
+        // Stopped by a suspension or a drain: no doing of the code.
+        CallError::Run(RunError::Killed | RunError::Host(_)) => NotRun::NotNow { retry_after_ms: STOPPED_MS },
         CallError::Denied(_) => NotRun::NotNow { retry_after_ms: DENIED_MS },
         CallError::NoPlugin => no_code("this version of the plugin is not there"),
         other => NotRun::Failed { code: other.code().to_owned(), message: other.to_string() },

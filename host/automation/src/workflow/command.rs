@@ -58,6 +58,22 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The word for it, for the audit log.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Signal { .. } => "signal",
+            Self::Cancel => "cancel",
+            Self::Terminate { .. } => "terminate",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Retry { .. } => "retry",
+            Self::Migrate { .. } => "migrate",
+            Self::Decide { .. } => "decide",
+        }
+    }
+}
+
 /// Why something is not done to a run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

@@ -10,7 +10,7 @@ use ringfence_audit::{Event as Record, Log, codes};
 use ringfence_capabilities::RunHistory;
 use ringfence_core::workflow::StepFailure;
 use ringfence_core::{PluginName, PrincipalId, RunId};
-use ringfence_store::{Op, StoreError, TenantStore};
+use ringfence_store::{Op, StoreError, TenantState, TenantStore};
 use semver::Version;
 use serde_json::json;
 
@@ -24,6 +24,8 @@ use crate::workflow::session::{Seen, Session, unix_ms};
 
 /// Before a run is tried again that the host could not drive, milliseconds.
 const LATER_MS: u64 = 2_000;
+/// Before a suspended tenant is looked at again, should nobody say that it was resumed, milliseconds.
+const SUSPENDED_MS: u64 = 30_000;
 
 /// One call of a workflow's code.
 pub struct RunCall {
@@ -166,6 +168,9 @@ impl Workflows {
                     }
                     continue;
                 }
+            }
+            if store.state() == TenantState::Suspended || store.check_keys().is_err() {
+                return Ok(Some(SUSPENDED_MS));
             }
             if !self.parts().audit.is_writable() {
                 return Ok(Some(LATER_MS));

@@ -97,19 +97,23 @@ pub struct Shown {
 // === impl Workflows ===
 
 impl Workflows {
-    /// Opens the workflows of every tenant, and goes on with what has something to do. Must be called inside a runtime.
-    pub async fn open(parts: WorkflowsParts) -> Result<Self, WorkflowError> {
-        let this = Self(Arc::new(Shared { parts, pumps: Mutex::default(), live: Mutex::default() }));
-        for record in this.parts().tenants.list().await? {
-            let Some(store) = this.parts().tenants.open_tenant(&record.id) else { continue };
-            match this.has_runs(&store).await {
-                Ok(true) => this.wake(&store),
+    /// Durable workflows over their rooms. Nothing is run before [`Workflows::go_on_with_all`].
+    pub fn new(parts: WorkflowsParts) -> Self {
+        Self(Arc::new(Shared { parts, pumps: Mutex::default(), live: Mutex::default() }))
+    }
+
+    /// Goes on with the runs of every tenant. Must be called inside a runtime.
+    pub async fn go_on_with_all(&self) -> Result<(), WorkflowError> {
+        for record in self.parts().tenants.list().await? {
+            let Some(store) = self.parts().tenants.open_tenant(&record.id) else { continue };
+            match self.has_runs(&store).await {
+                Ok(true) => self.wake(&store),
                 Ok(false) => {}
                 // Its keys may be disabled; enabling them wakes it.
                 Err(error) => tracing::warn!(%error, "the runs of a tenant cannot be looked at"),
             }
         }
-        Ok(this)
+        Ok(())
     }
 
     /// Begins a run; false beside it when a run was begun under this key before.
