@@ -26,6 +26,8 @@ mod pii;
 mod request;
 mod response;
 mod secrets;
+#[cfg(feature = "json")]
+mod steps;
 
 pub mod rt;
 pub mod time;
@@ -45,8 +47,10 @@ pub use request::{Call, FromHost, Request};
 pub use response::{IntoResponse, Response};
 #[cfg(feature = "json")]
 pub use response::Json;
-pub use ringfence_sdk_macros::plugin;
+pub use ringfence_sdk_macros::{plugin, workflow};
 pub use secrets::Secrets;
+#[cfg(feature = "json")]
+pub use steps::{Final, Input, Question, Retry, StepCall, Steps, Stopped, Verdict};
 pub use wstd::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 /// Bindings to the interfaces in `wit/`, private so that a plugin reaches them through its parameters only.

@@ -8,9 +8,14 @@ use wstd::http::{HeaderMap, Method, Request as WasiRequest};
 use crate::{Body, Result};
 
 /// One invocation, from which parameters are bound.
-#[derive(Debug)]
 pub struct Call {
     request: Option<Request>,
+    /// What a handler other than HTTP's was given.
+    #[cfg(feature = "json")]
+    pub(crate) payload: Option<Vec<u8>>,
+    /// What takes a workflow's steps back.
+    #[cfg(feature = "json")]
+    pub(crate) undo: crate::steps::Undo,
 }
 
 /// What a plugin function may name as a parameter. Naming it makes it a need of the plugin.
@@ -33,9 +38,26 @@ pub struct Request {
     inner: WasiRequest<Body>,
 }
 
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
 impl Call {
     pub(crate) fn new(request: WasiRequest<wstd::http::Body>) -> Self {
-        Self { request: Some(Request { inner: request.map(Body) }) }
+        Self {
+            request: Some(Request { inner: request.map(Body) }),
+            #[cfg(feature = "json")]
+            payload: None,
+            #[cfg(feature = "json")]
+            undo: crate::steps::Undo::default(),
+        }
+    }
+
+    #[cfg(feature = "json")]
+    pub(crate) fn of_event(payload: Vec<u8>) -> Self {
+        Self { request: None, payload: Some(payload), undo: crate::steps::Undo::default() }
     }
 }
 

@@ -28,3 +28,59 @@ pub fn serve(incoming: IncomingRequest, out: ResponseOutparam, handler: impl Asy
         }
     });
 }
+
+/// Bindings to the handler of workflows, for what `#[workflow]` expands to.
+#[cfg(feature = "json")]
+#[allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
+#[doc(hidden)]
+pub mod workflow {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "workflow-plugin",
+        pub_export_macro: true,
+        export_macro_name: "export_workflow",
+        default_bindings_module: "ringfence_sdk::rt::workflow",
+        generate_all,
+    });
+    pub use exports::ringfence::plugin::workflow::{Context, Failure, Guest};
+}
+
+/// Runs a workflow's code once over its history, and takes back what it did when it fails.
+#[cfg(feature = "json")]
+#[doc(hidden)]
+pub fn run_workflow(
+    payload: Vec<u8>,
+    context: workflow::Context,
+    code: impl AsyncFnOnce(&str, &mut Call) -> Result<Vec<u8>>,
+) -> Result<Vec<u8>, workflow::Failure> {
+    use crate::steps::{Stopped, undo};
+    let mut call = Call::of_event(payload);
+    let told = call.undo.clone();
+    wstd::runtime::block_on(async move {
+        let error = match code(&context.name, &mut call).await {
+            Ok(output) => return Ok(output),
+            Err(error) => error,
+        };
+        let is_over = |error: &crate::Error| !matches!(error.downcast_ref(), Some(Stopped::Suspended | Stopped::Refused(_)));
+        if is_over(&error)
+            && let Err(undoing) = undo(&told).await
+        {
+            let why = if is_over(&undoing) { format!("{error:#}; and taking back: {undoing:#}") } else { "it waits".to_owned() };
+            return Err(workflow::Failure::Failed(why));
+        }
+        Err(workflow::Failure::Failed(format!("{error:#}")))
+    })
+}
+
+/// What a workflow gives, as JSON.
+#[cfg(feature = "json")]
+#[doc(hidden)]
+pub fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(value)?)
+}
+
+/// There is no workflow of that name in this plugin.
+#[doc(hidden)]
+pub fn no_workflow(name: &str) -> crate::Error {
+    crate::anyhow!("this plugin has no workflow `{name}`")
+}

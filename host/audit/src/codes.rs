@@ -132,6 +132,17 @@ pub const SUBJECT_ERASED: &str = "PII-003 subject-erased";
 /// The rules about fields of a plugin were set.
 pub const FIELD_RULES_WRITTEN: &str = "PII-004 field-rules-written";
 
+/// A run of a workflow was begun.
+pub const RUN_STARTED: &str = "RUN-001 run-started";
+/// A run of a workflow went on: what it did by itself.
+pub const RUN_ADVANCED: &str = "RUN-002 run-advanced";
+/// Somebody sent a run a signal.
+pub const RUN_SIGNALLED: &str = "RUN-003 run-signalled";
+/// Somebody cancelled, terminated, paused, resumed, retried or migrated a run.
+pub const RUN_CHANGED: &str = "RUN-004 run-changed";
+/// Somebody decided what a run asked for.
+pub const RUN_DECIDED: &str = "RUN-005 run-decided";
+
 /// The host started.
 pub const HOST_STARTED: &str = "HST-001 host-started";
 /// The host stopped in order.

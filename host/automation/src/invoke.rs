@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use ringfence_audit::{Audit, InvocationFailure, Log, Recorder, InvocationFacts, codes, decisions};
-use ringfence_capabilities::{Binding, LiveGrants, Opening, Verdict, Witness};
+use ringfence_audit::{Audit, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
+use ringfence_capabilities::{Binding, LiveGrants, Opening, RunHistory, Verdict, Witness};
 use ringfence_core::proof::act;
 use ringfence_core::{
     Blame, Capability, DecisionId, Grant, Grants, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
@@ -157,8 +157,13 @@ struct Seen {
 impl Automation {
     /// Runs one handler to its end. Resolves when it is on record.
     pub async fn call(&self, call: Call) -> Result<Done, CallError> {
+        self.call_in_run(call, None).await
+    }
+
+    /// As [`Automation::call`], for a run of a workflow with its history.
+    pub async fn call_in_run(&self, call: Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
         let this = self.clone();
-        tokio::spawn(async move { this.call_recorded(&call).await }).await.unwrap_or(Err(CallError::Host))
+        tokio::spawn(async move { this.call_recorded(&call, steps).await }).await.unwrap_or(Err(CallError::Host))
     }
 
     /// The plugin itself as a principal, for what runs on nobody else's behalf.
@@ -166,11 +171,11 @@ impl Automation {
         self.parts.identity.workload(tenant, plugin).map_err(|_| CallError::Host)
     }
 
-    async fn call_recorded(&self, call: &Call) -> Result<Done, CallError> {
+    async fn call_recorded(&self, call: &Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
         let invocation = InvocationId::random(&*self.parts.entropy);
         let mut seen = Seen { invocation, version: None, decision: None, usage: Usage::default() };
         let route = self.parts.registry.route(&call.tenant, &call.plugin).ok_or(CallError::NoPlugin)?;
-        match self.run(&mut seen, call, &route).await {
+        match self.run(&mut seen, call, &route, steps).await {
             Ok(done) => Ok(done),
             Err((error, denial)) => {
                 self.record_refusal(&seen, call, &route, &error, denial).await?;
@@ -179,7 +184,13 @@ impl Automation {
         }
     }
 
-    async fn run(&self, seen: &mut Seen, call: &Call, route: &Route) -> Result<Done, (CallError, Option<Box<Denial>>)> {
+    async fn run(
+        &self,
+        seen: &mut Seen,
+        call: &Call,
+        route: &Route,
+        steps: Option<Arc<dyn RunHistory>>,
+    ) -> Result<Done, (CallError, Option<Box<Denial>>)> {
         let parts = &*self.parts;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
         let permit = parts.policy.permit::<act::Invoke>(&call.principal, &resource).map_err(|denial| {
@@ -218,6 +229,7 @@ impl Automation {
             meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
             ledger,
             witness: Arc::new(Sworn { audit: parts.audit.clone(), told: told.clone() }),
+            steps,
         });
         let event = EventCall { export: call.export, payload: call.payload.clone(), context: call.context.clone() };
         let answered = parts.engine.run_event(slot, &code, guest, event).await.map_err(|failure| {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod invoke;
+pub mod workflow;
 
 use std::sync::Arc;
 

@@ -19,6 +19,7 @@ use crate::logs::GuestLog;
 use crate::pii::{Personal, Witness};
 use crate::queue::Postbox;
 use crate::quota::Ledger;
+use crate::steps::RunHistory;
 
 /// The host's choices.
 pub struct CapabilitiesConfig {
@@ -58,6 +59,8 @@ pub struct Binding {
     pub ledger: Arc<Ledger>,
     /// Who swears to what it opens of personal data.
     pub witness: Arc<dyn Witness>,
+    /// The history of the run it is, when it is one.
+    pub steps: Option<Arc<dyn RunHistory>>,
 }
 
 // === impl Capabilities ===
@@ -76,7 +79,7 @@ impl Capabilities {
 
     /// Binds one invocation.
     pub fn bind(&self, binding: Binding) -> GuestSetup {
-        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness } = binding;
+        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness, steps } = binding;
         let notebook = Arc::new(Notebook::new(
             logs,
             invocation,
@@ -107,6 +110,7 @@ impl Capabilities {
             postbox: self.postbox.get().cloned(),
             cursors: Vec::new(),
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
+            steps,
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
@@ -129,6 +133,7 @@ pub(crate) struct Bound {
     /// Places for objects that are being read and written.
     pub(crate) blob_streams: Arc<Semaphore>,
     pub(crate) personal: Personal,
+    pub(crate) steps: Option<Arc<dyn RunHistory>>,
 }
 
 impl Bound {

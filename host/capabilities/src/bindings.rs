@@ -139,3 +139,13 @@ pub mod pii {
         require_store_data_send: true,
     });
 }
+
+/// `ringfence:plugin/steps@0.1.0`.
+pub mod steps {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/steps-import",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}

@@ -22,6 +22,7 @@ mod pii;
 mod queue;
 mod quota;
 mod secrets;
+mod steps;
 #[cfg(test)]
 mod testing;
 
@@ -34,6 +35,7 @@ pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use queue::{Letter, PostError, Postbox};
 pub use quota::{Ledger, LedgerUse, Quotas};
+pub use steps::RunHistory;
 
 use ringfence_engine::Guest;
 use wasmtime::component::Linker;
@@ -46,6 +48,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     pii::link(linker)?;
     queue::link(linker)?;
     secrets::link(linker)?;
+    steps::link(linker)?;
     blobstore::link(linker)?;
     files::link(linker)
 }

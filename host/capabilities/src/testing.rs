@@ -180,6 +180,7 @@ impl Rig {
             blob_streams: Arc::new(tokio::sync::Semaphore::new(ringfence_core::limits::BLOB_STREAMS_COUNT_MAX)),
             personal: Personal {
                 witness: Arc::clone(&self.sworn) as _,
+                steps: None,
                 clock: Arc::clone(&self.clock) as _,
                 openings_count: 0,
             },

@@ -32,6 +32,7 @@ mod tend;
 mod tokens;
 mod usage;
 pub mod wire;
+mod workflows;
 mod zero_trust;
 
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ use std::sync::atomic::AtomicU64;
 
 use ringfence_audit::{Audit, Metering};
 use ringfence_automation::Automation;
+use ringfence_automation::workflow::Workflows;
 use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
@@ -89,6 +91,8 @@ pub struct ControlParts {
     pub metering: Metering,
     /// Backups of tenants.
     pub archives: Archives,
+    /// Durable workflows.
+    pub workflows: Workflows,
     /// What the product starts by itself.
     pub automation: Automation,
     /// When they are made, and which are kept.

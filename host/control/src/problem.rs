@@ -107,6 +107,8 @@ pub fn status_of(code: &str) -> StatusCode {
         | "held-by-operator"
         | "restore-unfinished"
         | "backup-in-use"
+        | "run-ended"
+        | "run-not-waiting"
         | "tenant-not-empty"
         | "idempotency-in-progress"
         | "idempotency-interrupted"

@@ -17,7 +17,7 @@ use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
     Control, audit, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, people, pii, plugins,
-    policies, quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
+    policies, quota, secrets, sign_in, tenants, tokens, usage, workflows, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -36,6 +36,7 @@ use crate::{
         (name = "keys", description = "Keys: their versions and states, never their bytes"),
         (name = "policy", description = "The tenant's own policy"),
         (name = "backups", description = "Backups of a tenant, restores and drills"),
+        (name = "workflows", description = "Durable workflows: their runs, and what is done to them"),
         (name = "jobs", description = "Long work and what came of it"),
         (name = "personal-data", description = "Fields of personal data, and the people they are about"),
         (name = "audit", description = "Audit logs and their signed heads"),
@@ -162,6 +163,18 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(backups::drill))
         .routes(routes!(backups::restore_archive))
         .routes(routes!(jobs::read))
+        .routes(routes!(workflows::list_workflows))
+        .routes(routes!(workflows::list, workflows::start))
+        .routes(routes!(workflows::read))
+        .routes(routes!(workflows::query))
+        .routes(routes!(workflows::signal))
+        .routes(routes!(workflows::cancel))
+        .routes(routes!(workflows::terminate))
+        .routes(routes!(workflows::pause))
+        .routes(routes!(workflows::resume))
+        .routes(routes!(workflows::retry))
+        .routes(routes!(workflows::migrate))
+        .routes(routes!(workflows::decide))
         .routes(routes!(pii::rules, pii::set_rules))
         .routes(routes!(pii::subject))
         .routes(routes!(pii::erase))

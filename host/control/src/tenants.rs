@@ -167,7 +167,12 @@ impl Control {
             self.parts.policy.set_standing(&id, standing)?;
             let scheduler = self.parts.engine.scheduler();
             match state {
-                TenantState::Active => scheduler.resume(&id),
+                TenantState::Active => {
+                    scheduler.resume(&id);
+                    if let Some(store) = self.parts.tenants.open_tenant(&id) {
+                        self.parts.workflows.go_on(&store);
+                    }
+                }
                 TenantState::Suspended => {
                     let killed_count = scheduler.suspend(&id);
                     self.parts.engine.forget_idle(&id);

@@ -15,6 +15,7 @@ mod pii;
 mod policy;
 mod quota;
 mod trust;
+mod workflow;
 mod zero_trust;
 
 pub use audit::*;
@@ -26,6 +27,10 @@ pub use keys::{
 pub use people::*;
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;
+pub use workflow::{
+    DecideRun, MigrateRun, QueryView, RetryRun, RunDetail, RunView, SignalRun, StartRun, TerminateRun, TimelineEntry,
+    WaitView, WorkflowView,
+};
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 pub use trust::*;
 pub use zero_trust::{

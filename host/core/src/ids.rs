@@ -30,6 +30,9 @@ impl WordError {
 }
 
 impl WordError {
+    pub(crate) fn place(given: &str) -> Self {
+        Self::new(given, "place in a workflow", "numbers with dots between, such as `3` or `2.1.0`")
+    }
     pub(crate) fn capability(given: &str) -> Self {
         Self::new(given, "capability", "one of keyvalue, config, logging, secrets, http, blob, files, pii, queue")
     }
@@ -180,6 +183,11 @@ random_id!(
 random_id!(
     /// Something that one principal asked for and another must allow.
     ApprovalId, "ap_", "approval id"
+);
+
+random_id!(
+    /// One execution of a durable workflow.
+    RunId, "run_", "run id"
 );
 
 /// SHA-256 of a component's bytes; names a version for good. Written `sha256:<64 hex digits>`.

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod proof;
 pub mod quota;
 pub mod standing;
+pub mod workflow;
 
 pub use ambient::{Clock, Entropy};
 pub use blame::Blame;
@@ -22,7 +23,7 @@ pub use budget::{Budget, Usage};
 pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use ids::{
     ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId,
-    ResourceName, SessionId, TenantId, WordError,
+    ResourceName, RunId, SessionId, TenantId, WordError,
 };
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};

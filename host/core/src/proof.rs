@@ -297,6 +297,14 @@ pub mod act {
         ReadSubject = "read-subject" false;
         /// Destroy a subject's key, so that nothing sealed for it opens again.
         EraseSubject = "erase-subject" true;
+        /// Begin a run of a workflow, or send one a signal.
+        StartRun = "start-run" true;
+        /// Read runs with what they were given and what they did.
+        ReadRun = "read-run" false;
+        /// Cancel, terminate, pause, resume, retry or migrate a run.
+        ManageRun = "manage-run" true;
+        /// Decide what a run asks people for.
+        ApproveRun = "approve-run" true;
     }
 }
 

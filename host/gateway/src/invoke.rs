@@ -200,6 +200,7 @@ impl Gateway {
             meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
             ledger,
             witness: self.witness(seen, route),
+            steps: None,
         }
     }
 

@@ -109,6 +109,7 @@ const INTERFACES: &[(&str, Offered)] = &[
     ("wasi:logging/logging", Exactly(&["0.1.0-draft"])),
     ("ringfence:plugin/secrets", Exactly(&["0.1.0"])),
     ("ringfence:plugin/pii", Exactly(&["0.1.0"])),
+    ("ringfence:plugin/steps", Exactly(&["0.1.0"])),
     ("ringfence:plugin/queue", Exactly(&["0.1.0"])),
     ("ringfence:plugin/event", Exactly(&["0.1.0"])),
 ];

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::{Audit, Metering};
+use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, put_policy_into_force, stored_policy};
@@ -127,6 +128,13 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         clock: clock.clone(),
         entropy: entropy.clone(),
     });
+    let workflows = Workflows::new(WorkflowsParts {
+        tenants: tenants.clone(),
+        runner: Arc::new(automation.clone()),
+        audit: audit.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    });
     let fields = FieldRules::default();
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),
@@ -156,6 +164,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         metering: metering.clone(),
         archives,
         automation: automation.clone(),
+        workflows: workflows.clone(),
         backup_plan: crate::config::backup_plan(config)?,
         clock,
         entropy,
@@ -163,6 +172,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     });
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     closing.close_disabled().await?;
+    workflows.go_on_with_all().await?;
     Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
 }
 

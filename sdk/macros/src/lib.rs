@@ -9,6 +9,17 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, ItemFn, parse_macro_input};
 
+mod workflow;
+
+/// Marks a durable workflow: a function over `Input<T>` and `Steps`, beside any other needs. It is run again and again over
+/// its history until it is through; its name is the workflow's, with `-` for `_`. A plugin has one of these, and further
+/// ones that it names: `#[workflow(also(ship))]`, each marked `#[workflow(part)]`.
+#[proc_macro_attribute]
+pub fn workflow(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    workflow::expand(attribute.into(), &function).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
 /// Marks the function that answers requests. Sync or async; its parameters are its needs, bound by type, in any order;
 /// it returns anything that is `IntoResponse`.
 ///

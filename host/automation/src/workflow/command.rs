@@ -1,0 +1,203 @@
+//! What people and the host may do to a run: signal, cancel, terminate, pause, resume, retry, migrate, decide. Pure.
+//!
+//! Must never touch a run that has ended, but for rewinding one that failed; and must never count one person twice.
+
+use ringfence_core::PrincipalId;
+use ringfence_core::workflow::Place;
+use semver::Version;
+
+use crate::workflow::event::{Ending, Event};
+use crate::workflow::limits::{
+    HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SIGNALS_WAITING_COUNT_MAX,
+};
+use crate::workflow::state::{Progress, State};
+
+/// Something that is done to a run from outside its code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Sends it a signal.
+    Signal {
+        /// The signal's name.
+        name: String,
+        /// JSON.
+        payload: String,
+        /// The same signal sent again under one key counts once.
+        key: Option<String>,
+    },
+    /// Asks its code to take back what it did, and end.
+    Cancel,
+    /// Ends it where it stands.
+    Terminate {
+        /// Why.
+        reason: String,
+    },
+    /// Lets it begin nothing more.
+    Pause,
+    /// Lets it go on.
+    Resume,
+    /// Lets it go on when it is stuck or waits for another attempt; with a place, does all from there again.
+    Retry {
+        /// From where.
+        from: Option<Place>,
+    },
+    /// Goes on with another version of its plugin.
+    Migrate {
+        /// Which.
+        version: Version,
+    },
+    /// Answers a question it asks.
+    Decide {
+        /// The approval's name.
+        name: String,
+        /// Whether it is agreed to.
+        approved: bool,
+        /// Why.
+        note: String,
+        /// The policy's decision that allowed this.
+        decision: Option<String>,
+    },
+}
+
+impl Command {
+    /// The word for it, for the audit log.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Signal { .. } => "signal",
+            Self::Cancel => "cancel",
+            Self::Terminate { .. } => "terminate",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Retry { .. } => "retry",
+            Self::Migrate { .. } => "migrate",
+            Self::Decide { .. } => "decide",
+        }
+    }
+}
+
+/// Why something is not done to a run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is over.
+    #[error("the run has ended")]
+    Ended,
+    /// There is nothing to resume, retry or decide.
+    #[error("{0}")]
+    Nothing(String),
+    /// Whoever started the run, or agreed already, is not a second person.
+    #[error("another person must decide: {0}")]
+    SecondPerson(&'static str),
+    /// A limit.
+    #[error("{what} is over its limit of {max}")]
+    Limit {
+        /// What.
+        what: &'static str,
+        /// How much there may be.
+        max: u64,
+    },
+}
+
+/// Decides what a command adds to the history; nothing when it was done before.
+pub fn command(state: &State, command: &Command, by: &PrincipalId) -> Result<Vec<Event>, Refusal> {
+    let by = by.clone();
+    if state.ending.is_some() {
+        return rewound(state, command, by);
+    }
+    limit("the number of events of a history", state.events_count.saturating_add(2), HISTORY_EVENTS_COUNT_MAX)?;
+    Ok(match command {
+        Command::Signal { name, payload, key } => return signal(state, name, payload, key.as_ref(), by),
+        Command::Cancel if state.cancelled_by.is_some() => Vec::new(),
+        Command::Cancel => {
+            let mut events = vec![Event::CancelAsked { by: by.clone() }];
+            events.extend(state.is_paused.then_some(Event::Resumed { by }));
+            events
+        }
+        Command::Terminate { reason } => vec![Event::Ended(Ending::Terminated { by, reason: reason.clone() })],
+        Command::Pause if state.is_paused => Vec::new(),
+        Command::Pause => vec![Event::Paused { by }],
+        Command::Resume if !state.is_paused => return Err(nothing("the run is not paused")),
+        Command::Resume => vec![Event::Resumed { by }],
+        Command::Retry { from: Some(place) } => return rewind(state, place, by),
+        Command::Retry { from: None } => {
+            let waits = state.ops.values().any(|op| matches!(op.progress, Progress::Again { .. }));
+            if state.stuck.is_none() && !waits {
+                return Err(nothing("the run is not stuck and no step of it waits for another attempt"));
+            }
+            vec![Event::Retried { by }]
+        }
+        Command::Migrate { version } => vec![Event::Migrated { version: version.clone(), by }],
+        Command::Decide { name, approved, note, decision } => {
+            return decide(state, name, *approved, (note, decision.as_ref()), by);
+        }
+    })
+}
+
+/// A run that failed can be rewound; nothing else is done to one that has ended.
+fn rewound(state: &State, command: &Command, by: PrincipalId) -> Result<Vec<Event>, Refusal> {
+    match (command, &state.ending) {
+        (Command::Retry { from: Some(place) }, Some(Ending::Failed { .. })) => rewind(state, place, by),
+        (Command::Retry { from: None }, Some(Ending::Failed { .. })) => {
+            Err(nothing("the run failed: say from which place it is to be done again"))
+        }
+        _ => Err(Refusal::Ended),
+    }
+}
+
+fn rewind(state: &State, place: &Place, by: PrincipalId) -> Result<Vec<Event>, Refusal> {
+    if !state.ops.contains_key(place) {
+        return Err(nothing(&format!("nothing was asked at place `{place}`")));
+    }
+    if state.cancelled_by.is_some() {
+        return Err(nothing("the run was cancelled"));
+    }
+    Ok(vec![Event::Rewound { to: place.clone(), by }])
+}
+
+fn signal(
+    state: &State,
+    name: &str,
+    payload: &str,
+    key: Option<&String>,
+    by: PrincipalId,
+) -> Result<Vec<Event>, Refusal> {
+    limit("the name of a signal", name.len(), NAME_BYTES_MAX)?;
+    limit("a signal", payload.len(), PAYLOAD_BYTES_MAX)?;
+    if key.is_some() && state.signals.iter().any(|signal| signal.key.as_ref() == key) {
+        return Ok(Vec::new());
+    }
+    limit("the number of signals nobody waited for", state.signals_waiting_count() + 1, SIGNALS_WAITING_COUNT_MAX)?;
+    Ok(vec![Event::SignalReceived { name: name.to_owned(), payload: payload.to_owned(), key: key.cloned(), by }])
+}
+
+fn decide(
+    state: &State,
+    name: &str,
+    approved: bool,
+    (note, decision): (&str, Option<&String>),
+    by: PrincipalId,
+) -> Result<Vec<Event>, Refusal> {
+    limit("a note", note.len(), 2_000)?;
+    let asked = state.ops.iter().find_map(|(place, op)| match &op.progress {
+        Progress::Asked { question, agreed, .. } if op.name == name => Some((place, question, agreed)),
+        _ => None,
+    });
+    let Some((place, question, agreed)) = asked else {
+        return Err(nothing(&format!("the run does not ask for `{name}` now")));
+    };
+    if agreed.iter().any(|(who, _)| *who == by) {
+        return Err(Refusal::SecondPerson("you agreed already"));
+    }
+    let is_starter = state.started.as_ref().is_some_and(|started| started.by == by);
+    if approved && question.approvals_count > 1 && is_starter {
+        return Err(Refusal::SecondPerson("you started this run"));
+    }
+    let (place, note, decision) = (place.clone(), note.to_owned(), decision.cloned());
+    Ok(vec![Event::ApprovalGiven { place, by, approved, note, decision }])
+}
+
+fn nothing(why: &str) -> Refusal {
+    Refusal::Nothing(why.to_owned())
+}
+
+fn limit(what: &'static str, count: usize, max: usize) -> Result<(), Refusal> {
+    if count > max { Err(Refusal::Limit { what, max: max as u64 }) } else { Ok(()) }
+}

@@ -1,0 +1,295 @@
+//! Driving one run: run its guest over its history, judge what came of it, and do that again while there is something to do.
+//!
+//! [`judge`] is pure. Must never drive a run twice at the same time in this host (`pump` sees to that); against another
+//! host the head's revision stands.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use ringfence_audit::{Event as Record, Log, codes};
+use ringfence_capabilities::RunHistory;
+use ringfence_core::workflow::StepFailure;
+use ringfence_core::{PluginName, PrincipalId, RunId};
+use ringfence_store::{Op, StoreError, TenantState, TenantStore};
+use semver::Version;
+use serde_json::json;
+
+use crate::workflow::decide::{self, Fault, Now, OpenStep, cut};
+use crate::workflow::error::WorkflowError;
+use crate::workflow::event::{Ending, Event};
+use crate::workflow::journal::{self, Loaded, Mark};
+use crate::workflow::limits::PAYLOAD_BYTES_MAX;
+use crate::workflow::runs::Workflows;
+use crate::workflow::session::{Seen, Session, unix_ms};
+
+/// Before a run is tried again that the host could not drive, milliseconds.
+const LATER_MS: u64 = 2_000;
+/// Before a suspended tenant is looked at again, should nobody say that it was resumed, milliseconds.
+const SUSPENDED_MS: u64 = 30_000;
+
+/// One call of a workflow's code.
+pub struct RunCall {
+    /// The tenant's store.
+    pub store: TenantStore,
+    /// The plugin.
+    pub plugin: PluginName,
+    /// The version the run is pinned to.
+    pub version: Version,
+    /// The workflow.
+    pub workflow: String,
+    /// The run.
+    pub run: RunId,
+    /// Who began it.
+    pub by: PrincipalId,
+    /// What it was begun with, JSON.
+    pub input: String,
+    /// Its history.
+    pub history: Arc<dyn RunHistory>,
+}
+
+/// Why code did not come to an end of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRun {
+    /// It failed: a trap or a budget.
+    Failed {
+        /// Stable slug.
+        code: String,
+        /// In words.
+        message: String,
+    },
+    /// The tenant cannot have it run now: suspended, over its quota, keys disabled, host full.
+    NotNow {
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
+    /// There is no such version, or it has no workflows.
+    NoCode {
+        /// In words.
+        message: String,
+    },
+}
+
+/// Who runs the code of workflows.
+pub trait Runner: Send + Sync {
+    /// Runs a workflow's code once, to its end.
+    fn run(&self, call: RunCall) -> BoxFuture<'static, Result<Result<String, String>, NotRun>>;
+}
+
+/// What is to be done after a guest ran.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Write these down. The run has ended, is stuck, or waits for what they say.
+    Write(Vec<Event>),
+    /// Nothing: it waits.
+    Rest,
+    /// Run it again at once.
+    Again,
+    /// Run it again after so many milliseconds.
+    Later(u64),
+    /// The tenant as a whole has to wait so many milliseconds.
+    TenantWaits(u64),
+}
+
+/// Judges what came of one run of a guest.
+pub fn judge(
+    seen: &Seen,
+    open: &[OpenStep],
+    is_cancelled: bool,
+    outcome: Result<Result<String, String>, NotRun>,
+    now: &Now,
+) -> Verdict {
+    if let Some(fault) = &seen.fault {
+        let (code, message) = (fault.code().to_owned(), fault.to_string());
+        return Verdict::Write(vec![match fault {
+            Fault::Nondeterminism { .. } => Event::Stuck { code, message },
+            Fault::Limit { .. } => Event::Ended(Ending::Failed { code, message }),
+        }]);
+    }
+    if seen.failure.is_some() {
+        return Verdict::Later(LATER_MS);
+    }
+    match outcome {
+        Err(NotRun::NotNow { retry_after_ms }) => Verdict::TenantWaits(retry_after_ms),
+        Err(NotRun::NoCode { message }) => stuck("workflow-code-missing", message),
+        Err(NotRun::Failed { code, message }) if !open.is_empty() => {
+            let failure = StepFailure { message: format!("{code}: {message}"), again: true };
+            let events = open.iter().filter_map(|step| decide::complete(step, Err(failure.clone()), now).ok());
+            Verdict::Write(events.flat_map(|decision| decision.events).collect())
+        }
+        // A budget of one invocation is none of the run: what was done is in the history, and the rest is done anew.
+        Err(NotRun::Failed { code, .. }) if code.starts_with("budget-") && seen.events_count > 0 => Verdict::Again,
+        Err(NotRun::Failed { code, message }) => stuck(&code, message),
+        Ok(_) if seen.is_suspended => Verdict::Rest,
+        Ok(Ok(output)) if output.len() > PAYLOAD_BYTES_MAX => {
+            let message = format!("the result of a run is over its limit of {PAYLOAD_BYTES_MAX}");
+            ended(Ending::Failed { code: "workflow-limit".to_owned(), message })
+        }
+        Ok(Ok(output)) => ended(Ending::Completed { output }),
+        Ok(Err(message)) if is_cancelled => ended(Ending::Cancelled { message: cut(&message) }),
+        Ok(Err(message)) => ended(Ending::Failed { code: "workflow-failed".to_owned(), message: cut(&message) }),
+    }
+}
+
+fn ended(ending: Ending) -> Verdict {
+    Verdict::Write(vec![Event::Ended(ending)])
+}
+
+fn stuck(code: &str, message: String) -> Verdict {
+    Verdict::Write(vec![Event::Stuck { code: code.to_owned(), message: cut(&message) }])
+}
+
+impl Workflows {
+    /// Drives a run until it rests; how long its tenant has to wait, if it has to.
+    pub(crate) async fn drive(&self, store: &TenantStore, run: &RunId) -> Option<u64> {
+        match self.try_drive(store, run).await {
+            Ok(waits_ms) => waits_ms,
+            Err(WorkflowError::UnknownRun) => {
+                let _ = store.delete(&journal::ready_key(run)).await;
+                None
+            }
+            Err(WorkflowError::Store(StoreError::Conflict { .. })) => None,
+            Err(error) => {
+                tracing::warn!(%error, run = %run, "a run could not be driven");
+                Some(LATER_MS)
+            }
+        }
+    }
+
+    async fn try_drive(&self, store: &TenantStore, run: &RunId) -> Result<Option<u64>, WorkflowError> {
+        loop {
+            let Some(ready) = store.get(&journal::ready_key(run)).await? else { return Ok(None) };
+            let live = self.live(store, run).await?;
+            {
+                let mut loaded = live.lock().await;
+                let state = &loaded.state;
+                if state.ending.is_some() || state.stuck.is_some() || state.is_paused {
+                    if loaded.rest(ready.revision, Vec::new()).await? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+            }
+            if store.state() == TenantState::Suspended || store.check_keys().is_err() {
+                return Ok(Some(SUSPENDED_MS));
+            }
+            if !self.parts().audit.is_writable() {
+                return Ok(Some(LATER_MS));
+            }
+            let session =
+                Session::new(Arc::clone(&live), self.parts().clock.clone(), self.parts().entropy.clone()).await;
+            let call = self.call(&live, Arc::clone(&session)).await;
+            let outcome = self.parts().runner.run(call).await;
+            let (seen, open) = session.end();
+            let mut loaded = live.lock().await;
+            let is_cancelled = loaded.state.cancelled_by.is_some();
+            let verdict = match loaded.state.ending {
+                Some(_) => Verdict::Rest,
+                None => judge(&seen, &open, is_cancelled, outcome, &self.now()),
+            };
+            self.swear(&loaded, &seen, &verdict).await;
+            if matches!(seen.failure, Some(WorkflowError::Store(StoreError::Conflict { .. }))) {
+                drop(loaded);
+                self.forget(store, run);
+                continue;
+            }
+            match self.follow(&mut loaded, verdict, ready.revision).await? {
+                Next::Again => {}
+                Next::Rest => return Ok(None),
+                Next::TenantWaits(ms) => return Ok(Some(ms)),
+            }
+        }
+    }
+
+    async fn follow(
+        &self,
+        loaded: &mut Loaded,
+        verdict: Verdict,
+        ready_revision: u64,
+    ) -> Result<Next, WorkflowError> {
+        let at_ms = unix_ms(&*self.parts().clock);
+        let more = match verdict {
+            Verdict::Again => return Ok(Next::Again),
+            Verdict::TenantWaits(ms) => return Ok(Next::TenantWaits(ms)),
+            Verdict::Rest => Vec::new(),
+            Verdict::Later(ms) => {
+                vec![Op::put(journal::due_key(at_ms.saturating_add(ms), &loaded.head.run), Vec::new())]
+            }
+            Verdict::Write(events) => {
+                if events.iter().any(|event| matches!(event, Event::Ended(ending) if ending.takes_children())) {
+                    self.cancel_children(loaded).await;
+                }
+                let goes_on = events.iter().any(|event| matches!(event, Event::StepDone { .. }));
+                loaded.append(events, at_ms, Mark::Keep, Vec::new()).await?;
+                if goes_on {
+                    return Ok(Next::Again);
+                }
+                if loaded.state.ending.is_some() {
+                    return Ok(Next::Rest);
+                }
+                Vec::new()
+            }
+        };
+        Ok(if loaded.rest(ready_revision, more).await? { Next::Rest } else { Next::Again })
+    }
+
+    async fn call(&self, live: &tokio::sync::Mutex<Loaded>, session: Arc<Session>) -> RunCall {
+        let loaded = live.lock().await;
+        let head = &loaded.head;
+        RunCall {
+            store: loaded.store().clone(),
+            plugin: head.plugin.clone(),
+            version: head.version.clone(),
+            workflow: head.workflow.clone(),
+            run: head.run.clone(),
+            by: head.by.clone(),
+            input: loaded.state.started.as_ref().map(|started| started.input.clone()).unwrap_or_default(),
+            history: session,
+        }
+    }
+
+    /// Puts what happened in one session on the audit log: names and places, never payloads.
+    async fn swear(&self, loaded: &Loaded, seen: &Seen, verdict: &Verdict) {
+        let mut transitions = seen.transitions.clone();
+        if let Verdict::Write(events) = verdict {
+            transitions.extend(events.iter().map(|event| event.word().to_owned()));
+        }
+        if transitions.is_empty() {
+            return;
+        }
+        let head = &loaded.head;
+        let resource = format!("tenant/{}/plugin/{}", loaded.store().label(), head.plugin);
+        let mut record = Record::new(codes::RUN_ADVANCED, "run-workflow", head.by.clone(), resource);
+        record.details = json!({
+            "run": head.run, "workflow": head.workflow, "version": head.version.to_string(),
+            "events": head.events_count, "transitions": transitions, "transitions_count": seen.events_count,
+        });
+        if let Err(error) = self.parts().audit.record(&Log::Tenant(loaded.store().clone()), record).await {
+            tracing::error!(%error, run = %head.run, "what a run did is not on the audit log");
+        }
+    }
+
+    fn now(&self) -> Now {
+        let mut bytes = [0_u8; 8];
+        self.parts().entropy.fill(&mut bytes);
+        Now {
+            at_ms: unix_ms(&*self.parts().clock),
+            dice: u64::from_le_bytes(bytes),
+            fresh: String::new(),
+            child: None,
+        }
+    }
+}
+
+/// What a drive does next.
+enum Next {
+    Again,
+    Rest,
+    TenantWaits(u64),
+}
+
+impl Ending {
+    /// Whether the runs it began are cancelled with it.
+    const fn takes_children(&self) -> bool {
+        matches!(self, Self::Cancelled { .. } | Self::Terminated { .. } | Self::Failed { .. })
+    }
+}

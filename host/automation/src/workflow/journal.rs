@@ -1,0 +1,475 @@
+//! A run in the tenant's sealed store: a head, the log of its events, and the marks by which it is found.
+//!
+//! Keys: `run/head/<run>` and `run/log/<run>/<number>` count as what the tenant holds; `run-ready/<run>` is there while the
+//! run has something to do, `run-due/<ms>/<run>` for each time it waits for, `run-list/<ms>/<run>` for listings.
+//! INVARIANT: every batch of a run has its head's revision as precondition, so that two that append at once cannot both
+//! succeed; and the marks change in the batch with the events they follow from.
+
+use std::collections::BTreeMap;
+
+use ringfence_core::workflow::Place;
+use ringfence_core::{PluginName, PrincipalId, RunId};
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::workflow::decide::Names;
+use crate::workflow::error::WorkflowError;
+use crate::workflow::event::{Ending, Entry, Event, Started};
+use crate::workflow::limits::{HISTORY_BYTES_MAX, RETENTION_MS};
+use crate::workflow::state::State;
+
+/// Records of one page of a history.
+const PAGE_COUNT: usize = 1_000;
+/// What a mark in `run-due` is for when it is not to wake the run.
+const PURGE: &[u8] = b"purge";
+
+/// What a run is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// It has something to do.
+    Running,
+    /// It waits.
+    Waiting,
+    /// Somebody paused it.
+    Paused,
+    /// Somebody has to mend it.
+    Stuck,
+    /// It ended with a result.
+    Completed,
+    /// It ended with an error.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// It was stopped.
+    Terminated,
+    /// It went on as another.
+    Continued,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Running,
+        Self::Waiting,
+        Self::Paused,
+        Self::Stuck,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Terminated,
+        Self::Continued,
+    ];
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Stuck => "stuck",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Terminated => "terminated",
+            Self::Continued => "continued",
+        }
+    }
+    /// Whether nothing more happens in it.
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Terminated | Self::Continued)
+    }
+}
+
+/// What is known of a run without its history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its id.
+    pub run: RunId,
+    /// Of which plugin.
+    pub plugin: PluginName,
+    /// Which version it runs.
+    pub version: Version,
+    /// Which workflow.
+    pub workflow: String,
+    /// What it is doing.
+    pub status: Status,
+    /// By whom it was begun.
+    pub by: PrincipalId,
+    /// The run whose child it is.
+    pub parent: Option<RunId>,
+    /// When it began, Unix milliseconds.
+    pub started_ms: u64,
+    /// When something last happened.
+    pub changed_ms: u64,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+    /// How many events there are.
+    pub events_count: u64,
+    /// How many bytes they are.
+    pub events_bytes: u64,
+    /// By what it is found.
+    pub attributes: BTreeMap<String, String>,
+    /// How it ended.
+    pub ending: Option<Ending>,
+    /// Why it is stuck.
+    pub stuck: Option<String>,
+}
+
+/// A run with its history folded, at one revision of its head.
+pub struct Loaded {
+    store: TenantStore,
+    /// What is known without the history.
+    pub head: Head,
+    /// The fold of the history.
+    pub state: State,
+    revision: u64,
+}
+
+/// What a batch does to whether the run has something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It has, from now on.
+    Ready,
+    /// As before.
+    Keep,
+}
+
+/// How ids and keys of one run are made: hashes under the run's id, which nobody can guess.
+pub struct RunNames<'a>(pub &'a RunId);
+
+// === impl Head ===
+
+impl Head {
+    fn new(run: RunId, started: &Started, at_ms: u64) -> Self {
+        Self {
+            run,
+            plugin: started.plugin.clone(),
+            version: started.version.clone(),
+            workflow: started.workflow.clone(),
+            status: Status::Running,
+            by: started.by.clone(),
+            parent: started.parent.clone(),
+            started_ms: at_ms,
+            changed_ms: at_ms,
+            ended_ms: None,
+            events_count: 1,
+            events_bytes: 0,
+            attributes: started.attributes.clone(),
+            ending: None,
+            stuck: None,
+        }
+    }
+
+    fn apply(&mut self, event: &Event, at_ms: u64) {
+        self.changed_ms = at_ms;
+        self.events_count = self.events_count.saturating_add(1);
+        match event {
+            Event::AttributeSet { name, value, .. } => {
+                self.attributes.insert(name.clone(), value.clone());
+            }
+            Event::Paused { .. } => self.status = Status::Paused,
+            Event::Stuck { code, message } => {
+                self.status = Status::Stuck;
+                self.stuck = Some(format!("{code}: {message}"));
+            }
+            Event::Ended(ending) => {
+                self.status = ending.status();
+                self.ending = Some(ending.clone());
+                self.ended_ms = Some(at_ms);
+            }
+            Event::Migrated { version, .. } => {
+                self.version = version.clone();
+                self.go_on();
+            }
+            event if wakes(event) => self.go_on(),
+            _ => {}
+        }
+    }
+
+    fn go_on(&mut self) {
+        if self.status != Status::Paused {
+            self.status = Status::Running;
+        }
+        (self.ending, self.ended_ms, self.stuck) = (None, None, None);
+    }
+}
+
+impl Ending {
+    /// What a run that ended so is doing.
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::Completed { .. } => Status::Completed,
+            Self::Failed { .. } => Status::Failed,
+            Self::Cancelled { .. } => Status::Cancelled,
+            Self::Terminated { .. } => Status::Terminated,
+            Self::Continued { .. } => Status::Continued,
+        }
+    }
+
+    /// What whoever waits for the run is told; none when the run goes on as another.
+    pub fn told(&self) -> Option<Result<String, String>> {
+        match self {
+            Self::Completed { output } => Some(Ok(output.clone())),
+            Self::Failed { code, message } => Some(Err(format!("{code}: {message}"))),
+            Self::Cancelled { .. } => Some(Err("the run was cancelled".to_owned())),
+            Self::Terminated { reason, .. } => Some(Err(format!("the run was terminated: {reason}"))),
+            Self::Continued { .. } => None,
+        }
+    }
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// Reads a run.
+    pub async fn read(store: &TenantStore, run: &RunId) -> Result<Self, WorkflowError> {
+        let record = store.get(&head_key(run)).await?.ok_or(WorkflowError::UnknownRun)?;
+        let head: Head = record.json()?;
+        let state = State::of(&history(store, run, head.events_count).await?);
+        Ok(Self { store: store.clone(), head, state, revision: record.revision })
+    }
+
+    /// The tenant's store.
+    pub fn store(&self) -> &TenantStore {
+        &self.store
+    }
+
+    /// Appends events durably, with the marks that follow from them and what else belongs into the same batch.
+    pub async fn append(
+        &mut self,
+        events: Vec<Event>,
+        at_ms: u64,
+        mark: Mark,
+        more: Vec<Op>,
+    ) -> Result<(), WorkflowError> {
+        let run = self.head.run.clone();
+        let mut head = self.head.clone();
+        let mut ops = more;
+        let number = head.events_count;
+        for event in &events {
+            if let Event::Rewound { .. } = event {
+                head.status = Status::Running;
+            }
+            if let Event::Resumed { .. } = event {
+                head.status = Status::Running;
+            }
+            head.apply(event, at_ms);
+            ops.extend(due_of(event).map(|due_ms| Op::put(due_key(due_ms, &run), Vec::new())));
+        }
+        let entries: Vec<Entry> = events.into_iter().map(|event| Entry { at_ms, event }).collect();
+        let log = serde_json::to_vec(&entries).map_err(StoreError::Form)?;
+        head.events_bytes = head.events_bytes.saturating_add(log.len() as u64);
+        let is_closing = entries.iter().any(|entry| matches!(entry.event, Event::Ended(_) | Event::Stuck { .. }));
+        if head.events_bytes > HISTORY_BYTES_MAX && !is_closing {
+            return Err(WorkflowError::Limit { what: "the bytes of a history", max: HISTORY_BYTES_MAX });
+        }
+        ops.push(Op::put(log_key(&run, number), log));
+        let wakes = mark == Mark::Ready || entries.iter().any(|entry| wakes(&entry.event));
+        if head.status.is_ended() {
+            ops.push(Op::put(due_key(at_ms.saturating_add(RETENTION_MS), &run), PURGE));
+            ops.extend(head.parent.as_ref().map(|parent| Op::put(ready_key(parent), Vec::new())));
+            ops.push(Op::delete(ready_key(&run)));
+        } else if wakes {
+            ops.push(Op::put(ready_key(&run), Vec::new()));
+        }
+        ops.push(Op::put_json(head_key(&run), &head)?);
+        let precondition = Precondition::Revision(head_key(&run), self.revision);
+        let commit = self.store.batch(ops, vec![precondition]).await?;
+        for entry in &entries {
+            self.state.apply(&entry.event);
+        }
+        (self.head, self.revision) = (head, commit.revision);
+        Ok(())
+    }
+
+    /// Takes the mark away that the run has something to do, if it is the one that was seen; says whether it was.
+    pub async fn rest(&mut self, ready_revision: u64, more: Vec<Op>) -> Result<bool, WorkflowError> {
+        let run = self.head.run.clone();
+        let mut head = self.head.clone();
+        if head.status == Status::Running {
+            head.status = Status::Waiting;
+        }
+        let mut ops = more;
+        ops.extend([Op::delete(ready_key(&run)), Op::put_json(head_key(&run), &head)?]);
+        let preconditions = vec![
+            Precondition::Revision(head_key(&run), self.revision),
+            Precondition::Revision(ready_key(&run), ready_revision),
+        ];
+        match self.store.batch(ops, preconditions).await {
+            Ok(commit) => {
+                (self.head, self.revision) = (head, commit.revision);
+                Ok(true)
+            }
+            Err(StoreError::Conflict { precondition: 1 }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What begins a run, for a batch: refused when there is a run of that id already.
+pub fn begin_ops(run: &RunId, started: Started, at_ms: u64) -> Result<(Vec<Op>, Precondition), WorkflowError> {
+    let mut head = Head::new(run.clone(), &started, at_ms);
+    let entries = vec![Entry { at_ms, event: Event::Started(started) }];
+    let log = serde_json::to_vec(&entries).map_err(StoreError::Form)?;
+    head.events_bytes = log.len() as u64;
+    let ops = vec![
+        Op::put_json(head_key(run), &head)?,
+        Op::put(log_key(run, 0), log),
+        Op::put(ready_key(run), Vec::new()),
+        Op::put(list_key(at_ms, run), Vec::new()),
+    ];
+    Ok((ops, Precondition::Absent(head_key(run))))
+}
+
+/// What is known of a run without its history.
+pub async fn head(store: &TenantStore, run: &RunId) -> Result<Head, WorkflowError> {
+    store.get_json(&head_key(run)).await?.ok_or(WorkflowError::UnknownRun)
+}
+
+/// A run's whole history.
+pub async fn history(store: &TenantStore, run: &RunId, events_count: u64) -> Result<Vec<Entry>, WorkflowError> {
+    let mut entries: Vec<Entry> = Vec::with_capacity(usize::try_from(events_count.min(4_096)).unwrap_or(0));
+    let (prefix, mut after) = (log_prefix(run), None);
+    loop {
+        let page = store.scan(&prefix, after.as_ref(), PAGE_COUNT).await?;
+        for (_, record) in &page.records {
+            entries.extend(record.json::<Vec<Entry>>()?);
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(entries);
+        }
+    }
+}
+
+/// What takes an ended run away whole: a part at a time, the head last.
+pub async fn purge(store: &TenantStore, run: &RunId) -> Result<(), WorkflowError> {
+    let Some(head) = store.get_json::<Head>(&head_key(run)).await? else { return Ok(()) };
+    if !head.status.is_ended() {
+        return Ok(());
+    }
+    loop {
+        let page = store.scan(&log_prefix(run), None, PAGE_COUNT / 2).await?;
+        if page.records.is_empty() {
+            break;
+        }
+        store.batch(page.records.into_iter().map(|(key, _)| Op::delete(key)).collect(), Vec::new()).await?;
+    }
+    let ops = vec![Op::delete(head_key(run)), Op::delete(list_key(head.started_ms, run))];
+    store.batch(ops, Vec::new()).await?;
+    Ok(())
+}
+
+/// The marks of runs that have something to do.
+pub fn ready_prefix() -> Key {
+    Key::new(["run-ready"])
+}
+/// The mark that a run has something to do.
+pub fn ready_key(run: &RunId) -> Key {
+    Key::new(["run-ready", run.as_str()])
+}
+/// The times that runs wait for.
+pub fn due_prefix() -> Key {
+    Key::new(["run-due"])
+}
+/// Whether a mark of a time is there to take an old run away.
+pub fn is_purge(value: &[u8]) -> bool {
+    value == PURGE
+}
+/// A time that a run waits for.
+pub fn due_key(due_ms: u64, run: &RunId) -> Key {
+    due_prefix().number(due_ms).push(run.as_str())
+}
+/// All runs, by when they began.
+pub fn list_prefix() -> Key {
+    Key::new(["run-list"])
+}
+
+fn list_key(started_ms: u64, run: &RunId) -> Key {
+    list_prefix().number(started_ms).push(run.as_str())
+}
+
+fn head_key(run: &RunId) -> Key {
+    Key::new(["run", "head", run.as_str()])
+}
+
+fn log_prefix(run: &RunId) -> Key {
+    Key::new(["run", "log", run.as_str()])
+}
+
+fn log_key(run: &RunId, number: u64) -> Key {
+    log_prefix(run).number(number)
+}
+
+/// Whether an event gives the run something to do.
+pub fn wakes(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::SignalReceived { .. }
+            | Event::CancelAsked { .. }
+            | Event::Resumed { .. }
+            | Event::Rewound { .. }
+            | Event::Retried { .. }
+            | Event::Migrated { .. }
+            | Event::ApprovalGiven { .. }
+    )
+}
+
+/// When an event wants the run to be looked at again.
+fn due_of(event: &Event) -> Option<u64> {
+    match event {
+        Event::SleepBegun { until_ms, .. } => Some(*until_ms),
+        Event::StepFailed { again_at_ms, .. } => Some(*again_at_ms),
+        Event::SignalAwaited { until_ms, .. } | Event::ApprovalAsked { until_ms, .. } => *until_ms,
+        _ => None,
+    }
+}
+
+// === impl RunNames ===
+
+impl RunNames<'_> {
+    /// The run that this one goes on as.
+    pub fn next(&self) -> RunId {
+        id_of(&[b"ringfence next run", self.0.as_str().as_bytes()])
+    }
+
+    fn hash(&self, what: &str, place: &Place, redone_count: u32) -> RunId {
+        let (place, redone) = (place.to_string(), redone_count.to_string());
+        id_of(&[what.as_bytes(), self.0.as_str().as_bytes(), place.as_bytes(), redone.as_bytes()])
+    }
+}
+
+impl Names for RunNames<'_> {
+    fn idempotency_key(&self, place: &Place, redone_count: u32) -> String {
+        let id = self.hash("ringfence step", place, redone_count).to_string();
+        id.strip_prefix("run_").unwrap_or(&id).to_owned()
+    }
+
+    fn child(&self, place: &Place, redone_count: u32) -> RunId {
+        self.hash("ringfence child run", place, redone_count)
+    }
+}
+
+/// The id that these words name: the first 16 bytes of a SHA-256 over them, each with its length before it.
+pub fn id_of(words: &[&[u8]]) -> RunId {
+    let mut hash = Sha256::new();
+    for word in words {
+        hash.update((word.len() as u64).to_be_bytes());
+        hash.update(word);
+    }
+    let bytes = hash.finalize();
+    RunId::random(&Fixed(bytes.first_chunk().copied().unwrap_or_default()))
+}
+
+/// Gives the same bytes each time: ids that are hashes have the form of those that are random.
+struct Fixed([u8; 16]);
+
+impl ringfence_core::Entropy for Fixed {
+    fn fill(&self, into: &mut [u8]) {
+        for (to, from) in into.iter_mut().zip(self.0) {
+            *to = from;
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Every hard cap of durable workflows, with its unit last.
+//!
+//! Must never be the only place where a cap is named: each is enforced where it is used.
+
+/// LIMIT: most events of one run's history. A run that needs more continues as a new one.
+pub const HISTORY_EVENTS_COUNT_MAX: usize = 50_000;
+/// LIMIT: events kept back for the end of a run that has reached the limit: what people do to it, and its ending.
+pub const HISTORY_EVENTS_COUNT_RESERVE: usize = 256;
+/// LIMIT: most bytes of one run's history.
+pub const HISTORY_BYTES_MAX: u64 = 32 << 20;
+/// LIMIT: most bytes of an input, a result, a signal or another text of one event.
+pub const PAYLOAD_BYTES_MAX: usize = 256 << 10;
+/// LIMIT: longest name of a step, signal, query, attribute or workflow, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// LIMIT: longest error message that is kept, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 2_000;
+/// LIMIT: most branches of one fork.
+pub const BRANCHES_COUNT_MAX: u32 = 256;
+/// LIMIT: most children of one run.
+pub const CHILDREN_COUNT_MAX: usize = 1_000;
+/// LIMIT: deepest nesting of children.
+pub const CHILD_DEPTH_MAX: u32 = 8;
+/// LIMIT: most signals of one run that nobody has waited for yet.
+pub const SIGNALS_WAITING_COUNT_MAX: usize = 1_000;
+/// LIMIT: most attributes, and most published values, of one run.
+pub const ATTRIBUTES_COUNT_MAX: usize = 16;
+/// LIMIT: longest value of an attribute, in bytes.
+pub const ATTRIBUTE_BYTES_MAX: usize = 256;
+/// LIMIT: most attempts of one step.
+pub const ATTEMPTS_COUNT_MAX: u32 = 100;
+/// LIMIT: longest sleep, wait and pause between attempts (ten years), milliseconds.
+pub const WAIT_MS_MAX: u64 = 10 * 366 * 24 * 3_600 * 1_000;
+/// How long an ended run is kept, milliseconds (30 days).
+pub const RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// LIMIT: runs of one tenant that are driven at the same time.
+pub const DRIVEN_PER_TENANT_COUNT_MAX: usize = 16;

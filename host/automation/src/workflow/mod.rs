@@ -1,0 +1,27 @@
+//! Durable workflows: code that is run again and again over its own history, until it is through.
+//!
+//! Everything that happens to a run is an event in the tenant's sealed store. What is decided is pure (`decide`, `command`,
+//! `state`); around it is a thin shell: `journal` keeps histories, `session` answers a running guest, `drive` runs guests
+//! while there is something to do, `timers` says when there is. Must never run a finished step again, nor let a run go on
+//! that cannot write its history.
+
+mod code;
+pub mod command;
+pub mod decide;
+mod drive;
+mod error;
+pub mod event;
+pub mod journal;
+pub mod limits;
+mod pump;
+mod runs;
+mod session;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, Refusal};
+pub use drive::{NotRun, RunCall, Runner};
+pub use error::WorkflowError;
+pub use journal::{Head, Status};
+pub use runs::{Begin, Filter, Shown, Workflows, WorkflowsParts};

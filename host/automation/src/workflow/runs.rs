@@ -1,0 +1,343 @@
+//! The outside of durable workflows: begin a run, do something to it, find it, look at it.
+//!
+//! Must never decide who may: whoever calls has a permit. Histories of runs that nobody works on are not held in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use ringfence_audit::Audit;
+use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId};
+use ringfence_store::{PageToken, StoreError, TenantStore, Tenants};
+use semver::Version;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::workflow::command::{self, Command, Refusal};
+use crate::workflow::drive::Runner;
+use crate::workflow::error::WorkflowError;
+use crate::workflow::event::{Ending, Entry, Event, Started};
+use crate::workflow::journal::{self, Head, Loaded, Mark, Status};
+use crate::workflow::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::workflow::pump::Pump;
+use crate::workflow::session::unix_ms;
+use crate::workflow::state::State;
+
+/// LIMIT: runs looked at for one page of a search.
+const LOOKED_AT_COUNT_MAX: usize = 1_000;
+/// Records of runs in memory from which on those that nobody holds are looked for.
+const LIVE_COUNT_SWEPT: usize = 1_024;
+/// Attempts of a change against another host's.
+const CHANGE_ATTEMPTS_MAX: usize = 4;
+
+/// What durable workflows stand on.
+pub struct WorkflowsParts {
+    /// Tenants and their stores.
+    pub tenants: Tenants,
+    /// Runs their code.
+    pub runner: Arc<dyn Runner>,
+    /// What the host swears to.
+    pub audit: Audit,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Dice.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Durable workflows of all tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Workflows(Arc<Shared>);
+
+struct Shared {
+    parts: WorkflowsParts,
+    pumps: Mutex<HashMap<String, Arc<Pump>>>,
+    live: Mutex<HashMap<(String, RunId), Weak<AsyncMutex<Loaded>>>>,
+}
+
+/// A run that is to be begun.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    /// Of which plugin.
+    pub plugin: PluginName,
+    /// Which version of it, for good.
+    pub version: Version,
+    /// Which workflow.
+    pub workflow: String,
+    /// With what, JSON.
+    pub input: String,
+    /// By whom.
+    pub by: PrincipalId,
+    /// By what it is found.
+    pub attributes: BTreeMap<String, String>,
+    /// The same key begins the same run, for as long as it is kept.
+    pub key: Option<String>,
+}
+
+/// Which runs are looked for: those that have all of it.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// What they are doing.
+    pub status: Option<Status>,
+    /// Of this plugin.
+    pub plugin: Option<PluginName>,
+    /// Of this workflow.
+    pub workflow: Option<String>,
+    /// With these attributes.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A run with its history.
+pub struct Shown {
+    /// What is known without it.
+    pub head: Head,
+    /// All that happened.
+    pub history: Vec<Entry>,
+    /// Its fold.
+    pub state: State,
+}
+
+// === impl Workflows ===
+
+impl Workflows {
+    /// Durable workflows over their rooms. Nothing is run before [`Workflows::go_on_with_all`].
+    pub fn new(parts: WorkflowsParts) -> Self {
+        Self(Arc::new(Shared { parts, pumps: Mutex::default(), live: Mutex::default() }))
+    }
+
+    /// Goes on with the runs of every tenant. Must be called inside a runtime.
+    pub async fn go_on_with_all(&self) -> Result<(), WorkflowError> {
+        for record in self.parts().tenants.list().await? {
+            let Some(store) = self.parts().tenants.open_tenant(&record.id) else { continue };
+            match self.has_runs(&store).await {
+                Ok(true) => self.wake(&store),
+                Ok(false) => {}
+                // Its keys may be disabled; enabling them wakes it.
+                Err(error) => tracing::warn!(%error, "the runs of a tenant cannot be looked at"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a run; false beside it when a run was begun under this key before.
+    pub async fn begin(&self, store: &TenantStore, begin: Begin) -> Result<(Head, bool), WorkflowError> {
+        check_begin(&begin)?;
+        let at_ms = unix_ms(&*self.parts().clock);
+        let uid = store.uid();
+        let run = match &begin.key {
+            Some(key) => journal::id_of(&[b"ringfence run key", uid.as_bytes(), key.as_bytes()]),
+            None => RunId::random(&*self.parts().entropy),
+        };
+        let started = Started {
+            plugin: begin.plugin,
+            version: begin.version,
+            workflow: begin.workflow,
+            input: begin.input,
+            by: begin.by,
+            parent: None,
+            depth: 0,
+            attributes: begin.attributes,
+        };
+        let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
+        match store.batch(ops, vec![absent]).await {
+            Ok(_) => {
+                self.wake(store);
+                Ok((journal::head(store, &run).await?, true))
+            }
+            Err(StoreError::Conflict { .. }) => {
+                let there = Loaded::read(store, &run).await?;
+                let is_same = there.state.started.as_ref().is_some_and(|old| {
+                    old.plugin == started.plugin && old.workflow == started.workflow && old.input == started.input
+                });
+                if is_same { Ok((there.head, false)) } else { Err(WorkflowError::OtherRun) }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does something to a run, durably; what is known of it afterwards.
+    pub async fn command(
+        &self,
+        store: &TenantStore,
+        run: &RunId,
+        command: &Command,
+        by: &PrincipalId,
+    ) -> Result<Head, WorkflowError> {
+        if let Command::Signal { payload, .. } = command {
+            check_json(payload, "the payload of a signal")?;
+        }
+        for _ in 0..CHANGE_ATTEMPTS_MAX {
+            let live = self.live(store, run).await?;
+            let mut loaded = live.lock().await;
+            let events = command::command(&loaded.state, command, by)?;
+            if events.is_empty() {
+                return Ok(loaded.head.clone());
+            }
+            if matches!(events.first(), Some(Event::Ended(Ending::Terminated { .. }))) {
+                self.cancel_children(&loaded).await;
+            }
+            match loaded.append(events, unix_ms(&*self.parts().clock), Mark::Keep, Vec::new()).await {
+                Ok(()) => {
+                    let head = loaded.head.clone();
+                    drop(loaded);
+                    self.wake(store);
+                    return Ok(head);
+                }
+                Err(WorkflowError::Store(StoreError::Conflict { .. })) => {
+                    drop(loaded);
+                    self.forget(store, run);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(WorkflowError::Store(StoreError::Conflict { precondition: 0 }))
+    }
+
+    /// Up to `limit` runs, the last begun first, and where to go on; a page may hold fewer, or none, and still have a next.
+    pub async fn list(
+        &self,
+        store: &TenantStore,
+        filter: &Filter,
+        before: Option<&PageToken>,
+        limit: usize,
+    ) -> Result<(Vec<Head>, Option<PageToken>), WorkflowError> {
+        let (mut found, mut token) = (Vec::new(), before.cloned());
+        for _ in 0..LOOKED_AT_COUNT_MAX {
+            let wanted = limit.saturating_sub(found.len()).min(LOOKED_AT_COUNT_MAX);
+            let page = store.scan_back(&journal::list_prefix(), token.as_ref(), wanted.max(1)).await?;
+            token = page.next;
+            for (key, _) in page.records {
+                let Some(run) = key.last_name().and_then(|name| name.parse::<RunId>().ok()) else { continue };
+                match journal::head(store, &run).await {
+                    Ok(head) if filter.takes(&head) => found.push(head),
+                    Ok(_) | Err(WorkflowError::UnknownRun) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if found.len() >= limit || token.is_none() {
+                break;
+            }
+        }
+        Ok((found, token))
+    }
+
+    /// What is known of a run without its history.
+    pub async fn head(&self, store: &TenantStore, run: &RunId) -> Result<Head, WorkflowError> {
+        journal::head(store, run).await
+    }
+
+    /// A run with its history.
+    pub async fn show(&self, store: &TenantStore, run: &RunId) -> Result<Shown, WorkflowError> {
+        let head = journal::head(store, run).await?;
+        let history = journal::history(store, run, head.events_count).await?;
+        let state = State::of(&history);
+        Ok(Shown { head, history, state })
+    }
+
+    /// The tenant can run things again: it was resumed, its keys were enabled, its quota was raised.
+    pub fn go_on(&self, store: &TenantStore) {
+        self.pump(store).go_on();
+    }
+
+    pub(crate) fn parts(&self) -> &WorkflowsParts {
+        &self.0.parts
+    }
+
+    pub(crate) fn wake(&self, store: &TenantStore) {
+        self.pump(store).wake();
+    }
+
+    /// The one copy of a run that this host works on.
+    pub(crate) async fn live(
+        &self,
+        store: &TenantStore,
+        run: &RunId,
+    ) -> Result<Arc<AsyncMutex<Loaded>>, WorkflowError> {
+        let key = (store.uid(), run.clone());
+        if let Some(live) = self.live_map().get(&key).and_then(Weak::upgrade) {
+            return Ok(live);
+        }
+        let loaded = Loaded::read(store, run).await?;
+        let mut map = self.live_map();
+        // Somebody may have read it at the same moment: theirs counts.
+        if let Some(live) = map.get(&key).and_then(Weak::upgrade) {
+            return Ok(live);
+        }
+        if map.len() >= LIVE_COUNT_SWEPT {
+            map.retain(|_, live| live.strong_count() > 0);
+        }
+        let live = Arc::new(AsyncMutex::new(loaded));
+        map.insert(key, Arc::downgrade(&live));
+        Ok(live)
+    }
+
+    /// Lets go of a copy that another host has overtaken.
+    pub(crate) fn forget(&self, store: &TenantStore, run: &RunId) {
+        self.live_map().remove(&(store.uid(), run.clone()));
+    }
+
+    pub(crate) fn forget_tenant(&self, store: &TenantStore) {
+        self.pumps().remove(&store.uid());
+    }
+
+    /// Cancels the runs that a run began, for its sake; those that have ended stay as they are.
+    pub(crate) async fn cancel_children(&self, loaded: &Loaded) {
+        for child in loaded.state.children() {
+            let cancelled = Box::pin(self.command(loaded.store(), child, &Command::Cancel, &loaded.head.by)).await;
+            match cancelled {
+                Ok(_) | Err(WorkflowError::Refused(Refusal::Ended) | WorkflowError::UnknownRun) => {}
+                Err(error) => tracing::warn!(%error, run = %child, "a run could not be cancelled with its parent"),
+            }
+        }
+    }
+
+    fn pump(&self, store: &TenantStore) -> Arc<Pump> {
+        let mut pumps = self.pumps();
+        if let Some(pump) = pumps.get(&store.uid()) {
+            return Arc::clone(pump);
+        }
+        let pump = Pump::new(store.clone());
+        pumps.insert(store.uid(), Arc::clone(&pump));
+        tokio::spawn(Arc::clone(&pump).run(self.clone()));
+        pump
+    }
+
+    async fn has_runs(&self, store: &TenantStore) -> Result<bool, WorkflowError> {
+        let ready = store.scan(&journal::ready_prefix(), None, 1).await?;
+        let due = store.scan(&journal::due_prefix(), None, 1).await?;
+        Ok(!ready.records.is_empty() || !due.records.is_empty())
+    }
+
+    fn pumps(&self) -> MutexGuard<'_, HashMap<String, Arc<Pump>>> {
+        self.0.pumps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live_map(&self) -> MutexGuard<'_, HashMap<(String, RunId), Weak<AsyncMutex<Loaded>>>> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Filter {
+    fn takes(&self, head: &Head) -> bool {
+        self.status.is_none_or(|status| status == head.status)
+            && self.plugin.as_ref().is_none_or(|plugin| *plugin == head.plugin)
+            && self.workflow.as_ref().is_none_or(|workflow| *workflow == head.workflow)
+            && self.attributes.iter().all(|(name, value)| head.attributes.get(name) == Some(value))
+    }
+}
+
+fn check_begin(begin: &Begin) -> Result<(), WorkflowError> {
+    limit("the name of a workflow", begin.workflow.len(), NAME_BYTES_MAX)?;
+    limit("the input of a run", begin.input.len(), PAYLOAD_BYTES_MAX)?;
+    limit("the number of attributes", begin.attributes.len(), ATTRIBUTES_COUNT_MAX)?;
+    for (name, value) in &begin.attributes {
+        limit("the name of an attribute", name.len(), NAME_BYTES_MAX)?;
+        limit("the value of an attribute", value.len(), ATTRIBUTE_BYTES_MAX)?;
+    }
+    check_json(&begin.input, "the input of a run")
+}
+
+fn check_json(text: &str, what: &'static str) -> Result<(), WorkflowError> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|_| WorkflowError::NotJson(what))
+}
+
+fn limit(what: &'static str, count: usize, max: usize) -> Result<(), WorkflowError> {
+    if count > max { Err(WorkflowError::Limit { what, max: max as u64 }) } else { Ok(()) }
+}

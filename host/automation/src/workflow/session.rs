@@ -1,0 +1,288 @@
+//! One run of a guest over its history: counts places, asks `decide`, makes the answer durable, then gives it.
+//!
+//! INVARIANT: once a branch was stopped, nothing that it does counts; once the run was, nothing at all does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use data_encoding::HEXLOWER;
+use futures::future::BoxFuture;
+use ringfence_capabilities::RunHistory;
+use ringfence_core::workflow::{Answer, Ask, Place, RunFacts, StepFailure, Stop};
+use ringfence_core::{Clock, Entropy, RunId};
+use ringfence_store::{Op, TenantStore};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::workflow::decide::{self, Decision, Fault, Now, OpenStep};
+use crate::workflow::error::WorkflowError;
+use crate::workflow::event::{Ending, Event, Started};
+use crate::workflow::journal::{self, Loaded, Mark, RunNames};
+
+/// LIMIT: how often a child that is waited for may have gone on as another.
+const CONTINUATIONS_COUNT_MAX: usize = 10_000;
+/// LIMIT: transitions of one session that are named on the audit log; the others are counted.
+pub const TRANSITIONS_NAMED_MAX: usize = 64;
+
+/// Answers one running guest.
+pub struct Session {
+    live: Arc<AsyncMutex<Loaded>>,
+    facts: RunFacts,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    seen: Mutex<Seen>,
+}
+
+/// What a session came to.
+#[derive(Default)]
+pub struct Seen {
+    next: HashMap<Place, u32>,
+    open: HashMap<Place, OpenStep>,
+    stopped: Vec<Place>,
+    /// The run itself cannot go on as it is.
+    pub fault: Option<Fault>,
+    /// The history could not be written or read.
+    pub failure: Option<WorkflowError>,
+    /// Something that is waited for is not there.
+    pub is_suspended: bool,
+    /// What happened, in words, with places and names.
+    pub transitions: Vec<String>,
+    /// How much happened.
+    pub events_count: usize,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A session over a run that nobody else drives.
+    pub async fn new(live: Arc<AsyncMutex<Loaded>>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+        let facts = {
+            let loaded = live.lock().await;
+            RunFacts {
+                run: loaded.head.run.to_string(),
+                workflow: loaded.head.workflow.clone(),
+                version: loaded.head.version.to_string(),
+                started_ms: loaded.head.started_ms,
+            }
+        };
+        Arc::new(Self { live, facts, clock, entropy, seen: Mutex::default() })
+    }
+
+    /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
+    pub fn end(&self) -> (Seen, Vec<OpenStep>) {
+        let mut seen = std::mem::take(&mut *self.seen());
+        self.seen().stopped.push(Place::default());
+        let mut open: Vec<OpenStep> = seen.open.drain().map(|(_, step)| step).collect();
+        open.sort_by(|a, b| a.place.cmp(&b.place));
+        (seen, open)
+    }
+
+    async fn answer(&self, branch: Place, ask: Ask) -> Result<Answer, Stop> {
+        let place = self.next_place(&branch)?;
+        let mut loaded = self.live.lock().await;
+        if loaded.state.ending.is_some() {
+            return Err(self.stop(&branch, Stop::Suspended));
+        }
+        let child = match &ask {
+            Ask::ChildEnd { run } => self.note(child_end(loaded.store(), run).await)?,
+            _ => None,
+        };
+        let now = self.now(child);
+        let run = loaded.head.run.clone();
+        let decision = match decide::ask(&loaded.state, &RunNames(&run), &place, &ask, &now) {
+            Ok(decision) => decision,
+            Err(fault) => return Err(self.faulty(fault)),
+        };
+        if let (Ask::Continue { input }, Err(Stop::Suspended)) = (&ask, &decision.answer) {
+            return self.go_on_as_another(&mut loaded, input, now.at_ms).await;
+        }
+        let more = match self.note(child_ops(&loaded, &ask, &decision, now.at_ms)) {
+            Ok(more) => more,
+            Err(stop) => return Err(stop),
+        };
+        if let Ok(Answer::Execute { attempt, .. }) = &decision.answer
+            && let Ask::Step { kind, name, retry } = ask
+        {
+            let step = OpenStep { place, kind, name, attempt: *attempt, retry };
+            self.seen().open.insert(branch.clone(), step);
+        }
+        self.settle(&mut loaded, &branch, decision, now.at_ms, more).await
+    }
+
+    async fn completed(&self, branch: Place, outcome: Result<String, StepFailure>) -> Result<Answer, Stop> {
+        let Some(step) = self.seen().open.remove(&branch) else {
+            return Err(Stop::Refused("no step of this branch was begun".to_owned()));
+        };
+        let mut loaded = self.live.lock().await;
+        if loaded.state.ending.is_some() {
+            return Err(self.stop(&branch, Stop::Suspended));
+        }
+        let now = self.now(None);
+        let decision = decide::complete(&step, outcome, &now).map_err(|fault| self.faulty(fault))?;
+        self.settle(&mut loaded, &branch, decision, now.at_ms, Vec::new()).await
+    }
+
+    /// Makes a decision durable, and then answers with it.
+    async fn settle(
+        &self,
+        loaded: &mut Loaded,
+        branch: &Place,
+        decision: Decision,
+        at_ms: u64,
+        more: Vec<Op>,
+    ) -> Result<Answer, Stop> {
+        if !decision.events.is_empty() {
+            self.saw(&decision.events);
+            match loaded.append(decision.events, at_ms, Mark::Keep, more).await {
+                Err(WorkflowError::Limit { what, max }) => return Err(self.faulty(Fault::Limit { what, max })),
+                other => self.note(other)?,
+            }
+        }
+        decision.answer.map_err(|stop| self.stop(branch, stop))
+    }
+
+    async fn go_on_as_another(&self, loaded: &mut Loaded, input: &str, at_ms: u64) -> Result<Answer, Stop> {
+        let Some(old) = loaded.state.started.clone() else { return Err(Stop::Suspended) };
+        let run = RunNames(&loaded.head.run).next();
+        let attributes = loaded.state.attributes.clone();
+        let started = Started { input: input.to_owned(), attributes, version: loaded.head.version.clone(), ..old };
+        let (ops, _) = self.note(journal::begin_ops(&run, started, at_ms))?;
+        let events = vec![Event::Ended(Ending::Continued { run })];
+        self.saw(&events);
+        self.note(loaded.append(events, at_ms, Mark::Keep, ops).await)?;
+        Err(self.stop(&Place::default(), Stop::Suspended))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of what a branch asks next; none for one that was stopped.
+    fn next_place(&self, branch: &Place) -> Result<Place, Stop> {
+        let mut seen = self.seen();
+        if let Some(fault) = &seen.fault {
+            return Err(stop_of(fault));
+        }
+        let is_near = |stopped: &Place| {
+            let (a, b) = (stopped.numbers(), branch.numbers());
+            a.starts_with(b) || b.starts_with(a)
+        };
+        if seen.stopped.iter().any(is_near) {
+            return Err(Stop::Suspended);
+        }
+        let next = seen.next.entry(branch.clone()).or_default();
+        let place = branch.child(*next);
+        *next = next.saturating_add(1);
+        Ok(place)
+    }
+
+    fn stop(&self, branch: &Place, stop: Stop) -> Stop {
+        if stop == Stop::Suspended {
+            let mut seen = self.seen();
+            seen.is_suspended = true;
+            seen.stopped.push(branch.clone());
+        }
+        stop
+    }
+
+    fn faulty(&self, fault: Fault) -> Stop {
+        let stop = stop_of(&fault);
+        self.seen().fault.get_or_insert(fault);
+        stop
+    }
+
+    /// Notes what the store could not do: the guest is stopped, and the run driven again later.
+    fn note<T>(&self, result: Result<T, WorkflowError>) -> Result<T, Stop> {
+        result.map_err(|error| {
+            let mut seen = self.seen();
+            seen.failure = Some(error);
+            seen.stopped.push(Place::default());
+            Stop::Suspended
+        })
+    }
+
+    fn saw(&self, events: &[Event]) {
+        let mut seen = self.seen();
+        seen.events_count = seen.events_count.saturating_add(events.len());
+        for event in events {
+            if seen.transitions.len() < TRANSITIONS_NAMED_MAX {
+                let place = event.place().map(|place| format!(" {place}")).unwrap_or_default();
+                let name = event.name().map(|name| format!(" {name}")).unwrap_or_default();
+                seen.transitions.push(format!("{}{place}{name}", event.word()));
+            }
+        }
+    }
+
+    fn now(&self, child: Option<Result<String, String>>) -> Now {
+        let mut bytes = [0_u8; 24];
+        self.entropy.fill(&mut bytes);
+        let (dice, fresh) = bytes.split_at(8);
+        Now {
+            at_ms: unix_ms(&*self.clock),
+            dice: u64::from_le_bytes(dice.first_chunk().copied().unwrap_or_default()),
+            fresh: HEXLOWER.encode(fresh),
+            child,
+        }
+    }
+}
+
+impl RunHistory for Session {
+    fn facts(&self) -> RunFacts {
+        self.facts.clone()
+    }
+    fn ask(&self, branch: Place, ask: Ask) -> BoxFuture<'_, Result<Answer, Stop>> {
+        Box::pin(self.answer(branch, ask))
+    }
+    fn complete(&self, branch: Place, outcome: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>> {
+        Box::pin(self.completed(branch, outcome))
+    }
+}
+
+/// The wall clock in Unix milliseconds.
+pub fn unix_ms(clock: &dyn Clock) -> u64 {
+    u64::try_from(clock.now().as_millisecond()).unwrap_or(0)
+}
+
+fn stop_of(fault: &Fault) -> Stop {
+    match fault {
+        Fault::Nondeterminism { .. } => Stop::Nondeterminism(fault.to_string()),
+        Fault::Limit { .. } => Stop::Refused(fault.to_string()),
+    }
+}
+
+/// The child that is begun, in the batch that says so.
+fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Result<Vec<Op>, WorkflowError> {
+    let (Ask::Child { workflow, input }, Some(Event::ChildBegun { run, .. })) = (ask, decision.events.first()) else {
+        return Ok(Vec::new());
+    };
+    let head = &loaded.head;
+    let depth = loaded.state.started.as_ref().map_or(0, |started| started.depth);
+    let started = Started {
+        plugin: head.plugin.clone(),
+        version: head.version.clone(),
+        workflow: workflow.clone(),
+        input: input.clone(),
+        by: head.by.clone(),
+        parent: Some(head.run.clone()),
+        depth: depth.saturating_add(1),
+        attributes: loaded.state.attributes.clone(),
+    };
+    Ok(journal::begin_ops(run, started, at_ms)?.0)
+}
+
+/// What a run came to, or the one it went on as; none while it goes on.
+async fn child_end(store: &TenantStore, run: &str) -> Result<Option<Result<String, String>>, WorkflowError> {
+    let Ok(mut run) = run.parse::<RunId>() else { return Ok(None) };
+    for _ in 0..CONTINUATIONS_COUNT_MAX {
+        let head = match journal::head(store, &run).await {
+            Ok(head) => head,
+            Err(WorkflowError::UnknownRun) => return Ok(Some(Err("the run is not kept any more".to_owned()))),
+            Err(error) => return Err(error),
+        };
+        match head.ending {
+            Some(Ending::Continued { run: next }) => run = next,
+            Some(ending) => return Ok(ending.told()),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(Err("the run went on as another too often to be followed".to_owned())))
+}

@@ -1,0 +1,144 @@
+//! What is done to a run from outside: one endpoint an act, all through one bracket.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use ringfence_audit::{Log, codes};
+use ringfence_automation::workflow::Command;
+use ringfence_core::proof::act;
+use ringfence_core::{Action, RunId};
+use serde_json::json;
+
+use crate::Control;
+use crate::call::{Call, Reached};
+use crate::extract::JsonBody;
+use crate::problem::ApiError;
+use crate::wire::{DecideRun, MigrateRun, Problem, RetryRun, RunView, SignalRun, TerminateRun};
+
+type Answer = Result<Json<RunView>, ApiError>;
+
+/// Sends a run a signal; it may come before the run waits for it.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/signal", tag = "workflows", request_body = SignalRun,
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn signal(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+    JsonBody(body): JsonBody<SignalRun>,
+) -> Answer {
+    let reached = control.reach_run::<act::StartRun>(&call, &tenant, &run).await?;
+    let command = Command::Signal { name: body.name, payload: body.payload.to_string(), key: body.key };
+    change(&control, &call, reached, codes::RUN_SIGNALLED, command).await
+}
+
+/// Asks a run to take back what it did, and end.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/cancel", tag = "workflows",
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn cancel(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+) -> Answer {
+    let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
+    change(&control, &call, reached, codes::RUN_CHANGED, Command::Cancel).await
+}
+
+/// Ends a run where it stands: nothing is taken back.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/terminate", tag = "workflows", request_body = TerminateRun,
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn terminate(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+    JsonBody(body): JsonBody<TerminateRun>,
+) -> Answer {
+    let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
+    let reason = body.reason.chars().take(500).collect();
+    change(&control, &call, reached, codes::RUN_CHANGED, Command::Terminate { reason }).await
+}
+
+/// Lets a run begin nothing more.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/pause", tag = "workflows",
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn pause(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+) -> Answer {
+    let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
+    change(&control, &call, reached, codes::RUN_CHANGED, Command::Pause).await
+}
+
+/// Lets a paused run go on.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/resume", tag = "workflows",
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn resume(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+) -> Answer {
+    let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
+    change(&control, &call, reached, codes::RUN_CHANGED, Command::Resume).await
+}
+
+/// Lets a stuck run go on, or does all from a place of its timeline again.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/retry", tag = "workflows", request_body = RetryRun,
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn retry(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+    JsonBody(body): JsonBody<RetryRun>,
+) -> Answer {
+    let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
+    let from = body.from.map(|place| place.parse()).transpose()?;
+    change(&control, &call, reached, codes::RUN_CHANGED, Command::Retry { from }).await
+}
+
+/// Lets a run go on with another version of its plugin.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/migrate", tag = "workflows", request_body = MigrateRun,
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn migrate(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+    JsonBody(body): JsonBody<MigrateRun>,
+) -> Answer {
+    let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
+    let (at, id) = (&reached.0, &reached.1);
+    let plugin = control.parts.workflows.head(&at.store, id).await?.plugin;
+    let version = control.workflow_version(&at.tenant, &at.store, &plugin, body.version.as_deref()).await?;
+    change(&control, &call, reached, codes::RUN_CHANGED, Command::Migrate { version }).await
+}
+
+/// Decides what a run asks people for. Whoever decides must be allowed to at this moment.
+#[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/approve", tag = "workflows", request_body = DecideRun,
+    responses((status = 200, body = RunView), (status = "default", body = Problem)))]
+pub async fn decide(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, run)): Path<(String, String)>,
+    JsonBody(body): JsonBody<DecideRun>,
+) -> Answer {
+    let reached = control.reach_run::<act::ApproveRun>(&call, &tenant, &run).await?;
+    let decision = Some(reached.0.permit.decision().to_string());
+    let command = Command::Decide { name: body.name, approved: body.approved, note: body.note, decision };
+    change(&control, &call, reached, codes::RUN_DECIDED, command).await
+}
+
+async fn change<A: Action>(
+    control: &Control,
+    call: &Call,
+    (reached, run): (Reached<A>, RunId),
+    code: &'static str,
+    command: Command,
+) -> Answer {
+    let Reached { store, permit, .. } = reached;
+    let (log, by) = (Log::Tenant(store.clone()), call.principal.id().clone());
+    let details = json!({ "run": run, "command": command.word() });
+    let head = control
+        .bracket(call, &log, permit, code, details, async |_permit| {
+            Ok(control.parts.workflows.command(&store, &run, &command, &by).await?)
+        })
+        .await?;
+    Ok(Json(RunView::of(&head)))
+}
