@@ -115,6 +115,11 @@ impl Audit {
         for log in self.grown().await.into_iter().take(HEADS_COUNT_MAX) {
             // A log that cannot be read now is covered in a later round, and holds nobody else up.
             let Ok(checkpoint) = self.checkpoint(&log).await else { continue };
+            let stored: Option<StoredCover> = self.store(&log).get_json(&cover_key()).await.ok().flatten();
+            if stored.is_some_and(|stored| stored.size == checkpoint.size && stored.cover.index < from) {
+                self.covered(&log, checkpoint.size);
+                continue;
+            }
             let (salt, index) = (self.dice(), frontier.size());
             let commitment = head_commitment(&salt, &checkpoint.text);
             ops.push(Op::put(leaf_key(index), commitment));

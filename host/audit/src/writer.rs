@@ -86,10 +86,10 @@ pub(crate) enum Command {
 pub(crate) struct State {
     pub(crate) frontier: Frontier,
     pub(crate) chain_head: Hash,
-    time: i64,
-    open: BTreeSet<u64>,
+    pub(crate) time: i64,
+    pub(crate) open: BTreeSet<u64>,
     /// Revision of the stored head; none before the first entry.
-    revision: Option<u64>,
+    pub(crate) revision: Option<u64>,
 }
 
 /// The head as it is stored beside the entries.
@@ -483,7 +483,7 @@ pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
 // === impl State ===
 
 impl State {
-    fn stored(&self) -> StoredHead {
+    pub(crate) fn stored(&self) -> StoredHead {
         StoredHead {
             v: 1,
             size: self.frontier.size(),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Audit, AuditError, Event, codes};
 use ringfence_core::{Clock, Entropy, PrincipalId, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
-use ringfence_store::{Store, TenantStore, Tenants};
+use ringfence_store::{Faults, Store, TenantStore, Tenants};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -53,13 +53,17 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with_faults(Faults::default()).await
+    }
+
+    pub async fn with_faults(faults: Faults) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (clock, entropy) = (
             Arc::new(TestClock(AtomicI64::new(1_790_000_000_000), AtomicU64::new(0))),
             Arc::new(TestEntropy(AtomicU64::new(1))),
         );
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
-        let store = Store::memory();
+        let store = Store::memory_with_faults(faults);
         let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
         Self { store, tenants, clock, entropy }
     }

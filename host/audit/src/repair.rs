@@ -1,0 +1,161 @@
+//! Mending damaged logs of a host that is stopped: what still holds is kept, what does not is put aside, and the log says so.
+//!
+//! Must never hide that something was lost: nothing is deleted, a repaired log begins again after its last sound entry with
+//! an entry about the repair, and whoever kept a later head finds that the log went back. A sound log is not touched.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ringfence_core::{Clock, Entropy};
+use ringfence_store::{Key, Op, StoreError, TenantStore, Tenants};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::envelope::{Envelope, genesis, hex, link};
+use crate::tree::{Frontier, Hash, leaf_hash};
+use crate::writer::{self, State, StoredEntry, TILES, entry_key, head_key, unavailable};
+use crate::{Audit, AuditError, Event, Log, Outcome, codes};
+
+/// LIMIT: records moved in one batch.
+const MOVE_COUNT: usize = 200;
+
+/// What was done to a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repaired {
+    /// The log.
+    pub origin: String,
+    /// Entries that still hold.
+    pub kept_count: u64,
+    /// Entries that the log's head said there were; none when the head cannot be read.
+    pub head_size: Option<u64>,
+    /// Entries after the last sound one that are there and were put aside.
+    pub aside_count: u64,
+    /// What was wrong.
+    pub reason: String,
+}
+
+/// Mends every log that does not open, the host's first. `origin_host` as in [`Audit::open`], which must not be running.
+/// Must be called inside a runtime.
+pub async fn repair(
+    tenants: Tenants,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    origin_host: String,
+) -> Result<Vec<Repaired>, AuditError> {
+    let mut logs = vec![(format!("{origin_host}/audit/host"), Log::Host, tenants.platform().clone())];
+    for record in tenants.list().await.map_err(|error| unavailable("tenants", &error))? {
+        let Some(store) = tenants.open_tenant(&record.id) else { continue };
+        let origin = format!("{origin_host}/audit/tenant/{}", store.label());
+        logs.push((origin, Log::Tenant(store.clone()), store));
+    }
+    let mut repaired = Vec::new();
+    for (origin, log, store) in logs {
+        match writer::load(&store, &origin).await {
+            Err(AuditError::Broken { what, seq, .. }) => {
+                let reason = format!("entry {seq}: {what}");
+                repaired.push((log, mend(&store, origin.clone(), reason, clock.now().as_millisecond()).await?));
+            }
+            // A tenant whose keys are disabled, or that is being deleted, is not this verb's matter.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    if repaired.is_empty() {
+        return Ok(Vec::new());
+    }
+    let audit = Audit::open(tenants, clock, entropy, origin_host).await?;
+    for (log, report) in &repaired {
+        let mut event = Event::new(codes::AUDIT_REPAIRED, "repair-audit", audit.actor(), report.origin.clone());
+        event.details = serde_json::to_value(report).unwrap_or(Value::Null);
+        audit.record_outcome(log, event, Outcome::Success).await?;
+    }
+    audit.flush().await?;
+    Ok(repaired.into_iter().map(|(_, report)| report).collect())
+}
+
+/// The part of a log that holds.
+struct Sound {
+    frontier: Frontier,
+    chain_head: Hash,
+    time: i64,
+    open: BTreeSet<u64>,
+}
+
+async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) -> Result<Repaired, AuditError> {
+    let failed = |error: StoreError| unavailable(&origin, &error);
+    let head = store.get(&head_key()).await.ok().flatten();
+    let parsed: Option<Value> = head.as_ref().and_then(|record| serde_json::from_slice(&record.value).ok());
+    let head_size = parsed.as_ref().and_then(|head| head.get("size")?.as_u64());
+    let sound = sound(store, &origin).await;
+    let size = sound.frontier.size();
+    let aside = Key::new(["audit-aside"]).number(u64::try_from(now_ms).unwrap_or(0));
+    let mut ops: Vec<Op> =
+        head.map(|record| Op::put(aside.clone().push("head"), record.value.to_vec())).into_iter().collect();
+    let (mut after, mut aside_count) = (None, 0_u64);
+    loop {
+        let page = store.scan(&Key::new(["audit"]), after.as_ref(), MOVE_COUNT).await.map_err(failed)?;
+        for (key, record) in &page.records {
+            let Some(seq) = key.last_number().filter(|seq| *seq >= size) else { continue };
+            ops.push(Op::put(aside.clone().push("entry").number(seq), record.value.to_vec()));
+            ops.push(Op::delete(key.clone()));
+            aside_count += 1;
+        }
+        let next = page.next;
+        if ops.len() >= MOVE_COUNT {
+            store.batch(std::mem::take(&mut ops), Vec::new()).await.map_err(failed)?;
+        }
+        match next {
+            Some(token) => after = Some(token),
+            None => break,
+        }
+    }
+    // The tree of the part that holds is made anew from its entries when it is next asked for.
+    for tile in tiles(store).await.map_err(failed)? {
+        ops.push(Op::delete(tile));
+        if ops.len() >= MOVE_COUNT {
+            store.batch(std::mem::take(&mut ops), Vec::new()).await.map_err(failed)?;
+        }
+    }
+    let Sound { frontier, chain_head, time, open } = sound;
+    let head = State { frontier, chain_head, time, open, revision: None };
+    let stored = Op::put_json(head_key(), &head.stored()).map_err(|_| AuditError::Unrepresentable)?;
+    ops.push(if size == 0 { Op::delete(head_key()) } else { stored });
+    store.batch(ops, Vec::new()).await.map_err(failed)?;
+    Ok(Repaired { origin, kept_count: size, head_size, aside_count, reason })
+}
+
+/// Walks a log from its beginning as far as it holds.
+async fn sound(store: &TenantStore, origin: &str) -> Sound {
+    let mut sound =
+        Sound { frontier: Frontier::new(), chain_head: genesis(origin), time: i64::MIN, open: BTreeSet::new() };
+    loop {
+        let seq = sound.frontier.size();
+        let Ok(Some(record)) = store.get(&entry_key(seq)).await else { return sound };
+        let Ok(entry) = record.json::<StoredEntry>() else { return sound };
+        let Ok(envelope) = serde_json::from_str::<Envelope>(&entry.envelope) else { return sound };
+        if envelope.seq != seq || envelope.prev != hex(&sound.chain_head) {
+            return sound;
+        }
+        let body: Value = serde_json::from_str(&entry.body).unwrap_or_else(|_| json!({}));
+        if let Some(intent) = body.pointer("/unmapped/intent").and_then(Value::as_u64) {
+            sound.open.remove(&intent);
+        }
+        if envelope.status == "Intended" {
+            sound.open.insert(seq);
+        }
+        sound.time = sound.time.max(envelope.time);
+        sound.chain_head = link(&entry.envelope);
+        sound.frontier.push(leaf_hash(entry.envelope.as_bytes()));
+    }
+}
+
+async fn tiles(store: &TenantStore) -> Result<Vec<Key>, StoreError> {
+    let (mut keys, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.scan(&Key::new([TILES]), after.as_ref(), MOVE_COUNT).await?;
+        keys.extend(page.records.into_iter().map(|(key, _)| key));
+        match page.next {
+            Some(token) => after = Some(token),
+            None => return Ok(keys),
+        }
+    }
+}
