@@ -289,6 +289,12 @@ pub mod act {
         RestoreBackup = "restore-backup" true;
         /// Take the key that opens the tenant's backups.
         TakeRecoveryKey = "take-recovery-key" true;
+        /// Read findings, rules, responses, intelligence and incidents.
+        ReadThreat = "read-threat" false;
+        /// Write rules and settings of detection, load intelligence, step incidents on.
+        WriteThreat = "write-threat" true;
+        /// Hold something against a principal, a source, a version or a tenant, and take it back.
+        RespondThreat = "respond-threat" true;
         /// Read the host's state and metrics.
         ReadHost = "read-host" false;
         /// See a field of personal data in clear in a plugin's answer.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use crate::{PluginName, Principal, PrincipalId, TenantId};
+use crate::{Digest, PluginName, Principal, PrincipalId, TenantId};
 
 /// LIMIT: callers whose pace is measured at once; when there are more, the quietest are forgotten.
 const PACES_COUNT_MAX: usize = 16_384;
@@ -61,7 +61,7 @@ pub struct Table {
     /// Principals held to a pace.
     pub paces: HashMap<PrincipalId, Arc<Pace>>,
     /// Versions that are not run, by the digest of the component: for one tenant, or for all.
-    pub quarantined: HashMap<(Option<TenantId>, String), Hold>,
+    pub quarantined: HashMap<(Option<TenantId>, Digest), Hold>,
     /// Plugins that send nothing out; with no name all of the tenant's.
     pub frozen: HashMap<(TenantId, Option<PluginName>), Hold>,
     /// Tenants in which nothing is changed.
@@ -202,13 +202,13 @@ impl Standing {
     }
 
     /// Whether a version may run.
-    pub fn admit_version(&self, tenant: &TenantId, digest: &str, now: Timestamp) -> Result<(), Held> {
+    pub fn admit_version(&self, tenant: &TenantId, digest: &Digest, now: Timestamp) -> Result<(), Held> {
         let table = self.table.load();
         if table.quarantined.is_empty() {
             return Ok(());
         }
         let held = |whose: Option<TenantId>| {
-            table.quarantined.get(&(whose, digest.to_owned())).is_some_and(|hold| now < hold.until)
+            table.quarantined.get(&(whose, digest.clone())).is_some_and(|hold| now < hold.until)
         };
         if held(None) || held(Some(tenant.clone())) { Err(Held::Quarantined) } else { Ok(()) }
     }
@@ -235,6 +235,15 @@ impl Standing {
     /// Whether the tenant itself chose this name, so that asking for it says something in any case.
     pub fn is_chosen_canary(&self, tenant: &TenantId, name: &str) -> bool {
         self.table.load().canaries.get(tenant).is_some_and(|names| names.contains(name))
+    }
+
+    /// Whether a response stands in the table, by its id. Looks through all of it: not for the path of a call.
+    pub fn holds(&self, id: &str) -> bool {
+        let table = self.table.load();
+        let mut holds = (table.sources.values()).chain(table.suspended.values()).chain(table.quarantined.values());
+        let ended = table.ended.values().map(|(_, hold)| hold).chain(table.paces.values().map(|pace| &pace.hold));
+        let mut others = table.frozen.values().chain(table.read_only.values()).chain(ended);
+        holds.any(|hold| hold.id == id) || others.any(|hold| hold.id == id)
     }
 
     /// The bursts since the last call.
@@ -310,6 +319,10 @@ mod tests {
         )
     }
 
+    fn digest(number: u8) -> Digest {
+        format!("sha256:{}", format!("{number:02x}").repeat(32)).parse().unwrap()
+    }
+
     fn hold(until: i64) -> Hold {
         Hold { id: "r".to_owned(), until: at(until) }
     }
@@ -374,16 +387,16 @@ mod tests {
         let (standing, acme, other) = (Standing::default(), "acme".parse().unwrap(), "globex".parse().unwrap());
         standing.publish(Table {
             quarantined: [
-                ((Some("acme".parse().unwrap()), "d1".to_owned()), hold(200)),
-                ((None, "d2".to_owned()), hold(200)),
+                ((Some("acme".parse().unwrap()), digest(1)), hold(200)),
+                ((None, digest(2)), hold(200)),
             ]
             .into(),
             ..Table::default()
         });
-        assert_eq!(standing.admit_version(&acme, "d1", at(100)), Err(Held::Quarantined));
-        assert_eq!(standing.admit_version(&other, "d1", at(100)), Ok(()));
-        assert_eq!(standing.admit_version(&other, "d2", at(100)), Err(Held::Quarantined));
-        assert_eq!(standing.admit_version(&other, "d2", at(200)), Ok(()));
+        assert_eq!(standing.admit_version(&acme, &digest(1), at(100)), Err(Held::Quarantined));
+        assert_eq!(standing.admit_version(&other, &digest(1), at(100)), Ok(()));
+        assert_eq!(standing.admit_version(&other, &digest(2), at(100)), Err(Held::Quarantined));
+        assert_eq!(standing.admit_version(&other, &digest(2), at(200)), Ok(()));
     }
 
     #[test]

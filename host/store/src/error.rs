@@ -53,6 +53,9 @@ pub enum StoreError {
         /// What it may hold.
         bytes_max: u64,
     },
+    /// Nothing of the tenant is changed through this view; nothing was.
+    #[error("nothing of this tenant is changed now")]
+    ReadOnly,
     /// The disk failed. A write that got this answer may or may not be there later; it was not acknowledged.
     #[error("the store is unavailable: {reason}")]
     Unavailable {

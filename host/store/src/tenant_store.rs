@@ -47,6 +47,14 @@ const GONE: u8 = 255;
 pub struct TenantStore {
     store: Store,
     tenant: Arc<Tenant>,
+    writes: Writes,
+}
+
+/// Whether a view writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Taken,
+    Refused,
 }
 
 /// What the views of one tenant share.
@@ -103,7 +111,16 @@ impl Tenant {
 
 impl TenantStore {
     pub(crate) fn new(store: Store, tenant: Tenant) -> Self {
-        Self { store, tenant: Arc::new(tenant) }
+        Self { store, tenant: Arc::new(tenant), writes: Writes::Taken }
+    }
+    /// This view, refusing every write from now on; other views of the tenant go on writing.
+    #[must_use]
+    pub fn read_only(&self) -> Self {
+        Self { writes: Writes::Refused, ..self.clone() }
+    }
+    /// Fails when this view writes nothing.
+    pub(crate) fn check_writes(&self) -> Result<(), StoreError> {
+        if self.writes == Writes::Refused { Err(StoreError::ReadOnly) } else { Ok(()) }
     }
     pub(crate) fn shared(&self) -> &Arc<Tenant> {
         &self.tenant
@@ -195,6 +212,7 @@ impl TenantStore {
         staged: Vec<(Key, StagedValue)>,
         preconditions: Vec<Precondition>,
     ) -> Result<Commit, StoreError> {
+        self.check_writes()?;
         self.tenant.check_alive()?;
         check_size(&ops, &preconditions)?;
         let checks =

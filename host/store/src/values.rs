@@ -83,6 +83,7 @@ pub(crate) struct Room {
 impl TenantStore {
     /// Starts a value.
     pub fn value_writer(&self) -> Result<ValueWriter, StoreError> {
+        self.check_writes()?;
         self.shared().check_alive()?;
         let room = Room { tenant: Arc::clone(self.shared()), bytes: 0 };
         Ok(ValueWriter { store: self.clone(), to: To::Memory, gathered: Zeroizing::default(), bytes: 0, room })

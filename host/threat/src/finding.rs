@@ -67,6 +67,12 @@ pub struct Finding {
     pub drill: Option<String>,
     /// The response that was made for it by itself.
     pub response: Option<String>,
+    /// When it was on the record, by the host's steady clock since its start, microseconds.
+    #[serde(skip)]
+    pub found_us: u64,
+    /// When its response held, by the same clock.
+    #[serde(skip)]
+    pub held_us: Option<u64>,
 }
 
 /// What a rule that held says, for [`Open::take`].
@@ -121,7 +127,9 @@ impl Open {
             *changed = true;
             return Taken::GoesOn(finding.id.clone());
         }
-        if !self.may_make(&event.log, now_ms) {
+        // A drill is bounded by itself, and must not use up what real findings need.
+        let whose = event.detail("drill").and_then(serde_json::Value::as_str).unwrap_or(&event.log).to_owned();
+        if !self.may_make(&whose, now_ms) {
             self.counted_only = self.counted_only.saturating_add(1);
             return Taken::Counted;
         }
@@ -201,6 +209,8 @@ impl Finding {
             risk,
             drill: event.detail("drill").and_then(serde_json::Value::as_str).map(ToOwned::to_owned),
             response: None,
+            found_us: 0,
+            held_us: None,
         }
     }
 

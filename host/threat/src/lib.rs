@@ -6,10 +6,15 @@
 #![forbid(unsafe_code)]
 
 pub mod attack;
+pub mod drill;
 mod error;
 pub mod event;
 pub mod finding;
 pub mod history;
+pub mod incident;
+mod incidents;
+pub mod intel;
+mod intelligence;
 pub mod response;
 pub mod risk;
 pub mod settings;
@@ -18,8 +23,11 @@ pub mod sigma;
 mod threat;
 mod watch;
 
+pub use drill::{DrillReport, Drilled};
 pub use error::ThreatError;
 pub use finding::Finding;
+pub use incidents::Stepped;
+pub use intelligence::Loaded;
 pub use response::{Asked, Blast, Kind, Response, Scope, Target};
 pub use settings::Settings;
 pub use threat::{HealthView, OPERATOR, RuleText, Threat};

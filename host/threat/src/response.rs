@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::standing::{Hold, Pace, Table};
-use ringfence_core::{PluginName, PrincipalId, TenantId};
+use ringfence_core::{Digest, PluginName, PrincipalId, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::ThreatError;
@@ -87,7 +87,7 @@ pub struct Target {
     pub source: Option<IpAddr>,
     /// The component's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
     /// Which plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<PluginName>,
@@ -108,6 +108,8 @@ pub struct Asked {
     pub reason: String,
     /// The finding it answers.
     pub finding: Option<String>,
+    /// The drill it is part of.
+    pub drill: Option<String>,
 }
 
 /// A response that was made.
@@ -137,6 +139,9 @@ pub struct Response {
     pub undone: Option<(Timestamp, PrincipalId)>,
     /// Whether its end has been carried out, where that takes an act.
     pub ended: bool,
+    /// The drill it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<String>,
 }
 
 /// Whom a response touches, as far as that is known before it is made.
@@ -245,12 +250,7 @@ impl Asked {
                 }
             }
             Kind::BlockSource if target.source.is_none() => return wrong("needs a source"),
-            Kind::QuarantineVersion => {
-                let hex = |digest: &String| digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64);
-                if !target.digest.as_ref().is_some_and(hex) {
-                    return wrong("needs the digest of a component, `sha256:` and 64 hexadecimal digits");
-                }
-            }
+            Kind::QuarantineVersion if target.digest.is_none() => return wrong("needs the digest of a component"),
             Kind::FreezeEgress | Kind::ReadOnly | Kind::DisableKey if target.tenant.is_none() => {
                 return wrong("needs a tenant");
             }
@@ -273,8 +273,9 @@ impl Response {
         let until = now
             .checked_add(SignedDuration::from_mins(asked.minutes.into()))
             .map_err(|_| ThreatError::BadResponse { what: "its end cannot be told".to_owned() })?;
-        let Asked { kind, target, per_minute, reason, finding, .. } = asked;
+        let Asked { kind, target, per_minute, reason, finding, drill, .. } = asked;
         Ok(Self {
+            drill,
             id,
             scope,
             kind,
@@ -333,7 +334,7 @@ mod tests {
     use super::*;
 
     fn asked(kind: Kind, target: Target) -> Asked {
-        Asked { kind, target, minutes: 10, per_minute: Some(60), reason: "r".into(), finding: None }
+        Asked { kind, target, minutes: 10, per_minute: Some(60), reason: "r".into(), finding: None, drill: None }
     }
 
     fn principal(name: &str) -> Target {

@@ -53,6 +53,9 @@ pub(crate) struct Inner {
     pub(crate) alerts: broadcast::Sender<Arc<Finding>>,
     state: RwLock<State>,
     history: Mutex<History>,
+    pub(crate) intelligence: crate::intelligence::Known,
+    /// One step of an incident at a time.
+    pub(crate) stepping: tokio::sync::Mutex<()>,
     /// Packs that memory should let go of.
     forgotten: Mutex<Vec<(String, String)>>,
     /// One change of rules, settings or responses at a time.
@@ -135,6 +138,8 @@ impl Threat {
             alerts: broadcast::channel(ALERTS_COUNT_MAX).0,
             state: RwLock::new(state),
             history: Mutex::default(),
+            intelligence: RwLock::default(),
+            stepping: tokio::sync::Mutex::new(()),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         };
@@ -350,9 +355,10 @@ impl Threat {
         Ok(response)
     }
 
-    /// One response of an owner.
+    /// One response of an owner; operators reach everybody's, since a tenant whose keys are disabled cannot act.
     pub fn response(&self, scope: &Scope, id: &str) -> Result<Response, ThreatError> {
-        let found = self.state().responses.get(id).filter(|response| response.scope == *scope).cloned();
+        let may = |response: &&Response| *scope == Scope::Host || response.scope == *scope;
+        let found = self.state().responses.get(id).filter(may).cloned();
         found.ok_or(ThreatError::NotFound)
     }
 
@@ -364,6 +370,7 @@ impl Threat {
             let mut state = self.state_mut();
             state.texts.remove(&scope);
             state.settings.remove(&scope);
+            self.forget_indicators(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
             let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);
             let gone =
@@ -431,6 +438,14 @@ impl Threat {
         made.map(|(response, _)| response)
     }
 
+    /// What is held for a drill.
+    pub(crate) fn of_drill(&self, label: &str) -> Vec<Response> {
+        let now = self.inner.clock.now();
+        let state = self.state();
+        let of = |response: &&Response| response.is_in_force(now) && response.drill.as_deref() == Some(label);
+        state.responses.values().filter(of).cloned().collect()
+    }
+
     // === what the reader needs ===
 
     pub(crate) fn in_force(&self) -> Arc<InForce> {
@@ -443,11 +458,6 @@ impl Threat {
 
     pub(crate) fn take_forgotten(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.inner.forgotten.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Indicators that an event matches, as what held.
-    pub(crate) fn matching(&self, _event: &Event) -> Vec<crate::finding::Held> {
-        Vec::new()
     }
 
     pub(crate) fn is_drill(&self, label: &str) -> bool {
@@ -485,6 +495,7 @@ impl Threat {
         if let Some(settings) = store.get_json::<Settings>(&settings_key()).await? {
             self.state_mut().settings.insert(scope.clone(), Arc::new(settings));
         }
+        self.load_indicators(scope).await?;
         let page = store.scan(&Key::new(["threat-rule"]), None, TEXTS_COUNT_MAX).await?;
         for (key, record) in page.records {
             let (Some(name), text) = (key.last_name().map(ToOwned::to_owned), record.json::<String>()?) else {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::event::Event;
 use crate::finding::{Finding, Held, KEPT_COUNT_MAX, Open, Taken};
+use crate::history::Before;
 use crate::response::{AUTOMATIC_MINUTES_MAX, Asked, Kind, Scope, Suggested, Target};
 use crate::risk::{self, Known, Risk};
 use crate::sigma::Level;
@@ -124,7 +125,10 @@ impl Watcher {
             return;
         }
         self.trust_label(&mut event);
-        let before = self.threat.history().take(&event);
+        let drill = event.detail("drill").and_then(serde_json::Value::as_str).map(ToOwned::to_owned);
+        let none = Before { new_network: None, logs_count: 0 };
+        // A drill leaves no trace in what is known of people, nor in the windows of real events.
+        let before = if drill.is_some() { none } else { self.threat.history().take(&event) };
         let scope = scope_of(&event.log);
         let settings = self.threat.settings(&scope);
         let known = Known {
@@ -137,7 +141,13 @@ impl Watcher {
         for (owner, name) in self.threat.take_forgotten() {
             self.memory.forget(&owner, &name);
         }
-        for hit in self.memory.take(&rules.of(&event.log), &event) {
+        let packs = rules.of(&event.log);
+        let hits = match &drill {
+            None => self.memory.take(&packs, &event),
+            Some(label) => self.memory.take(&packs, &Event { log: format!("{} {label}", event.log), ..event.clone() }),
+        };
+        for mut hit in hits {
+            hit.group.extend(drill.clone().map(|label| ("drill".to_owned(), label)));
             let Some((pack, rule)) = rules.rule(&event.log, &hit) else { continue };
             let held = Held {
                 rule_owner: pack.owner.clone(),
@@ -196,6 +206,7 @@ impl Watcher {
             return;
         }
         self.record(&scope, &finding).await;
+        finding.found_us = self.steady_us();
         let may_act = finding.drill.is_some() || self.threat.settings(&scope).lets_act(&finding.rule);
         if let (true, Some(asked)) =
             (may_act, suggested.and_then(|suggested| answer(&scope, event, &finding, suggested)))
@@ -203,6 +214,7 @@ impl Watcher {
             match self.threat.answer_by_itself(&scope, asked).await {
                 Ok(response) => {
                     self.open.answered(&finding.id, &response.id);
+                    finding.held_us = Some(self.steady_us());
                     finding.response = Some(response.id);
                 }
                 Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),
@@ -216,6 +228,10 @@ impl Watcher {
             tracing::warn!(%error, "old findings are still kept");
         }
         drop(self.threat.inner.alerts.send(Arc::new(finding)));
+    }
+
+    fn steady_us(&self) -> u64 {
+        u64::try_from(self.threat.inner.clock.monotonic().as_micros()).unwrap_or(u64::MAX)
     }
 
     async fn record(&self, scope: &Scope, finding: &Finding) {
@@ -284,6 +300,7 @@ impl Watcher {
 
     /// Writes what has gone on: findings, and how far each log was read.
     async fn keep(&mut self) {
+        self.threat.keep_sightings().await;
         for finding in self.open.take_changed() {
             self.write(&scope_of(&finding.log), &finding).await;
         }
@@ -389,7 +406,7 @@ fn answer(scope: &Scope, event: &Event, finding: &Finding, suggested: Suggested)
             target.principal = Some(event.actor()?.parse().ok()?);
         }
         Kind::BlockSource => target.source = Some(event.source()?),
-        Kind::QuarantineVersion => target.digest = Some(event.detail("digest")?.as_str()?.to_owned()),
+        Kind::QuarantineVersion => target.digest = Some(event.detail("digest")?.as_str()?.parse().ok()?),
         Kind::FreezeEgress => target.plugin = Some(plugin_of(event)?),
         // A drill's events are not the tenant's doing, so nothing is taken from it.
         Kind::ReadOnly | Kind::DisableKey if finding.drill.is_some() => return None,
@@ -399,7 +416,8 @@ fn answer(scope: &Scope, event: &Event, finding: &Finding, suggested: Suggested)
     let reason = format!("rule `{}`: {}", finding.rule, finding.title);
     let minutes = suggested.minutes.min(AUTOMATIC_MINUTES_MAX);
     let per_minute = suggested.per_minute.or((suggested.kind == Kind::RateLimit).then_some(60));
-    Some(Asked { kind: suggested.kind, target, minutes, per_minute, reason, finding: Some(finding.id.clone()) })
+    let (drill, finding) = (finding.drill.clone(), Some(finding.id.clone()));
+    Some(Asked { kind: suggested.kind, target, minutes, per_minute, reason, finding, drill })
 }
 
 fn plugin_of(event: &Event) -> Option<ringfence_core::PluginName> {
@@ -418,7 +436,7 @@ fn label(log: &Log) -> String {
     }
 }
 
-fn scope_of(log: &str) -> Scope {
+pub(crate) fn scope_of(log: &str) -> Scope {
     log.parse::<TenantId>().map_or(Scope::Host, Scope::Tenant)
 }
 

@@ -1,0 +1,221 @@
+//! Drills: synthetic attacks on the shipped rules, through the real log, the real reader and the real responses.
+//!
+//! Every event of a drill carries its label, and is about principals, plugins and addresses that do not exist (addresses of
+//! documentation, names `drill-...`). Must never count a miss as nothing: a rule that found nothing in time is a miss, and
+//! times are told with their number. What a drill holds is let go at its end.
+
+use std::time::Duration;
+
+use ringfence_audit::{Event as AuditEvent, Log, codes};
+use ringfence_core::PrincipalId;
+use serde_json::{Value, json};
+
+use crate::finding::Finding;
+use crate::response::Scope;
+use crate::threat::Threat;
+use crate::{ThreatError, shipped};
+
+/// Longest wait for a rule to find its attack.
+const WINDOW: Duration = Duration::from_secs(10);
+/// LIMIT: rounds of one drill.
+pub const ROUNDS_COUNT_MAX: usize = 50;
+
+/// One event of an attack.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// From [`codes`].
+    pub code: &'static str,
+    /// The action's word.
+    pub action: &'static str,
+    /// On what, below the drill's own name; none for the drill's plugin.
+    pub resource: Option<String>,
+    /// Whether it comes from an address of its own.
+    pub source: Option<u16>,
+    /// The rest.
+    pub details: Value,
+}
+
+/// What a drill of one rule came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drilled {
+    /// The rule.
+    pub rule: String,
+    /// From the first event being durable to the finding, microseconds; none for a miss.
+    pub detected_us: Option<u64>,
+    /// From the finding to the response holding, microseconds; none when none was made.
+    pub responded_us: Option<u64>,
+    /// The response that was made.
+    pub response: Option<String>,
+}
+
+/// What a drill came to.
+#[derive(Debug, Clone)]
+pub struct DrillReport {
+    /// Its label.
+    pub label: String,
+    /// Each rule of each round.
+    pub drilled: Vec<Drilled>,
+    /// Rules without an attack that can be played.
+    pub not_played: Vec<String>,
+}
+
+fn made(code: &'static str, action: &'static str) -> Made {
+    Made { code, action, resource: None, source: None, details: json!({}) }
+}
+
+fn many(count: u16, one: impl Fn(u16) -> Made) -> Vec<Made> {
+    (0..count).map(one).collect()
+}
+
+/// The attack that a shipped rule is there for; none for a rule that is not known here.
+pub fn attack(rule: &str) -> Option<Vec<Made>> {
+    let with = |one: Made, details: Value| Made { details, ..one };
+    let on = |one: Made, resource: String| Made { resource: Some(resource), ..one };
+    let from = |one: Made, source: u16| Made { source: Some(source), ..one };
+    Some(match rule {
+        "brute-force" => many(5, |_| from(made(codes::SIGN_IN_REFUSED, "authenticate"), 1)),
+        "password-spray" => many(10, |at| from(made(codes::SIGN_IN_REFUSED, "authenticate"), at + 2)),
+        "isolation-violation" => vec![made(codes::TENANT_ISOLATION, "read-plugin")],
+        "tenant-probing" => many(5, |at| on(made(codes::TENANT_ISOLATION, "read-tenant"), format!("t{at}"))),
+        "privilege-escalation" => many(3, |_| made(codes::ACTION_DENIED, "grant-capability")),
+        "request-burst" => vec![made(codes::REQUEST_BURST, "burst")],
+        "trap-burst" => many(5, |_| with(made(codes::INVOCATION_FAILED, "invoke"), json!({"code": "trap"}))),
+        "resource-exhaustion" => {
+            many(10, |_| with(made(codes::INVOCATION_FAILED, "invoke"), json!({"code": "budget-cpu"})))
+        }
+        "egress-denied" => {
+            many(3, |_| with(made(codes::EGRESS_REFUSED, "invoke"), json!({"origin": "https://a.example"})))
+        }
+        "egress-scan" => many(5, |at| {
+            with(made(codes::EGRESS_REFUSED, "invoke"), json!({"origin": format!("https://d{at}.example")}))
+        }),
+        "canary" => vec![with(made(codes::CANARY_TOUCHED, "invoke"), json!({"kind": "secret", "name": "id_rsa"}))],
+        "personal-data-refused" => many(3, |_| made(codes::PERSONAL_OPEN_REFUSED, "invoke")),
+        "mass-open" => many(200, |_| made(codes::PERSONAL_OPENED, "invoke")),
+        "mass-delete" => many(5, |at| on(made(codes::SECRET_DELETED, "write-secret"), format!("s{at}"))),
+        "tenant-purge" => many(2, |at| on(made(codes::TENANT_DELETED, "delete-tenant"), format!("t{at}"))),
+        "backup-deletion" => many(2, |at| on(made(codes::BACKUP_DELETED, "write-backup"), format!("b{at}"))),
+        "key-destruction" => vec![made(codes::KEY_DESTROY_ASKED, "destroy-keys")],
+        "recovery-key-taken" => vec![made(codes::RECOVERY_KEY_TAKEN, "take-recovery-key")],
+        "policy-then-grant" => {
+            vec![made(codes::POLICY_WRITTEN, "write-policy"), made(codes::CAPABILITY_GRANTED, "grant-capability")]
+        }
+        "door-and-key" => {
+            vec![made(codes::TOKEN_CREATED, "create-token"), made(codes::SIGN_IN_CHANGED, "write-policy")]
+        }
+        "audit-gap" => many(3, |_| made(codes::OUTCOME_UNKNOWN, "outcome-unknown")),
+        "detection-weakened" => vec![made(codes::RULES_DELETED, "write-threat")],
+        _ => return None,
+    })
+}
+
+impl Threat {
+    /// Plays the attacks of the shipped rules in an owner's log, `rounds` times over.
+    pub async fn drill(&self, scope: &Scope, rounds: usize) -> Result<DrillReport, ThreatError> {
+        let log = match scope {
+            Scope::Host => Log::Host,
+            Scope::Tenant(_) => Log::Tenant(self.store(scope)?),
+        };
+        let label = self.new_id("dr_");
+        let mut report = DrillReport { label: label.clone(), drilled: Vec::new(), not_played: Vec::new() };
+        for round in 0..rounds.clamp(1, ROUNDS_COUNT_MAX) {
+            for (rule, _) in shipped::TEXTS {
+                let Some(attack) = attack(rule) else {
+                    report.not_played.push(rule.to_owned());
+                    continue;
+                };
+                // A label for each attack, so that one is not the window of another.
+                let own = format!("{label}.{round}.{rule}");
+                self.set_drill(&own);
+                let played = self.play(scope, &log, &own, rule, attack).await;
+                self.clear_drill(&own);
+                report.drilled.push(played?);
+            }
+        }
+        Ok(report)
+    }
+
+    async fn play(
+        &self,
+        scope: &Scope,
+        log: &Log,
+        label: &str,
+        rule: &str,
+        attack: Vec<Made>,
+    ) -> Result<Drilled, ThreatError> {
+        let mut alerts = self.alerts();
+        let name = format!("drill-{}", label.chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>());
+        let mut began = None;
+        let events: Vec<AuditEvent> = attack.into_iter().filter_map(|made| event(scope, label, &name, made)).collect();
+        for event in events {
+            self.inner.audit.record(log, event).await?;
+            began.get_or_insert(self.inner.clock.monotonic());
+        }
+        let began = began.unwrap_or_else(|| self.inner.clock.monotonic());
+        let found = tokio::time::timeout(WINDOW, async {
+            loop {
+                match alerts.recv().await {
+                    Ok(finding) if finding.drill.as_deref() == Some(label) && finding.rule == rule => {
+                        return Some(finding);
+                    }
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
+        let drilled = match found.await.ok().flatten() {
+            None => Drilled { rule: rule.to_owned(), detected_us: None, responded_us: None, response: None },
+            Some(finding) => self.measured(rule, &finding, began),
+        };
+        self.let_go(label).await;
+        Ok(drilled)
+    }
+
+    /// The times of a finding, by the host's steady clock as the reader noted them.
+    fn measured(&self, rule: &str, finding: &Finding, began: Duration) -> Drilled {
+        let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let detected = Duration::from_micros(finding.found_us);
+        let holds = finding.response.as_deref().is_some_and(|id| self.inner.standing.holds(id));
+        let responded = finding.held_us.map(Duration::from_micros).filter(|_| holds);
+        Drilled {
+            rule: rule.to_owned(),
+            detected_us: Some(us(detected.saturating_sub(began))),
+            responded_us: responded.map(|held| us(held.saturating_sub(detected))),
+            response: finding.response.clone(),
+        }
+    }
+
+    /// Takes back whatever was held for a drill.
+    async fn let_go(&self, label: &str) {
+        let by = self.inner.audit.actor();
+        for response in self.of_drill(label) {
+            if let Err(error) = self.undo(&response.scope, &by, &response.id).await {
+                tracing::warn!(response = %response.id, %error, "a drill's response is still held");
+            }
+        }
+    }
+}
+
+fn event(scope: &Scope, label: &str, name: &str, made: Made) -> Option<AuditEvent> {
+    let home = scope.tenant().map_or("operator", ringfence_core::TenantId::as_str);
+    let actor: PrincipalId = format!("{home}/{name}").parse().ok()?;
+    let resource = match made.resource {
+        Some(resource) => format!("drill/{name}/{resource}"),
+        None => format!("tenant/{home}/plugin/{name}"),
+    };
+    let mut event = AuditEvent::new(made.code, made.action, actor, resource);
+    // 2001:db8::/32 is for documentation (RFC 3849): nobody is there.
+    event.source_ip = made
+        .source
+        .map(|number| std::net::Ipv6Addr::new(0x2001, 0xdb8, hash(label), hash(name), 0, 0, 0, number).into());
+    event.details = made.details;
+    if let Some(details) = event.details.as_object_mut() {
+        details.insert("drill".to_owned(), Value::String(label.to_owned()));
+    }
+    Some(event)
+}
+
+/// Sixteen bits of a label, so that drills do not share addresses.
+fn hash(text: &str) -> u16 {
+    text.bytes().fold(0_u16, |sum, byte| sum.rotate_left(5) ^ u16::from(byte).wrapping_mul(0x9e37))
+}

@@ -1,0 +1,549 @@
+//! Incidents: a state machine after NIST SP 800-61r3, clocks of breach notices, drafts that people send.
+//!
+//! Pure. Detect, respond and recover are the incident; improvement follows it. Must never skip a state, accept a step
+//! without who, when and why, or count one person as two; and must never send anything to anybody.
+
+use jiff::{SignedDuration, Timestamp};
+use ringfence_core::PrincipalId;
+use serde::{Deserialize, Serialize};
+
+use crate::ThreatError;
+use crate::response::{Asked, Kind, Scope, Target};
+use crate::sigma::Level;
+
+/// LIMIT: steps of one incident.
+const STEPS_COUNT_MAX: usize = 200;
+/// LIMIT: links to evidence of one step.
+const EVIDENCE_COUNT_MAX: usize = 64;
+/// LIMIT: longest reason, title or fact, in bytes.
+const WORDS_BYTES_MAX: usize = 4_096;
+/// LIMIT: incidents of one owner.
+pub const INCIDENTS_COUNT_MAX: usize = 1_000;
+/// How long a controller has to tell its authority, in hours: UK GDPR and GDPR article 33, and the laws of Jersey and Guernsey.
+const AUTHORITY_HOURS: i64 = 72;
+/// Who must be told where, by jurisdiction.
+const AUTHORITIES: [(&str, &str); 4] = [
+    ("uk", "Information Commissioner's Office"),
+    ("ireland", "Data Protection Commission"),
+    ("jersey", "Jersey Office of the Information Commissioner"),
+    ("guernsey", "Office of the Data Protection Authority"),
+];
+/// What a notice to an authority says (article 33(3)).
+const NOTICE_FIELDS: [&str; 8] = [
+    "nature",
+    "categories_of_people",
+    "people_count",
+    "categories_of_records",
+    "records_count",
+    "contact",
+    "consequences",
+    "measures",
+];
+
+/// Where an incident stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Somebody says that something happened.
+    Reported,
+    /// It was looked at.
+    Triaged,
+    /// It is one.
+    Declared,
+    /// It is none.
+    Dismissed,
+    /// It does not grow any more.
+    Contained,
+    /// Its cause is gone.
+    Eradicated,
+    /// What it broke works again.
+    Recovered,
+    /// It is over.
+    Closed,
+}
+
+/// A step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transition {
+    /// Opens it.
+    Report,
+    /// It was looked at.
+    Triage,
+    /// It is one; clocks begin.
+    Declare,
+    /// It is none.
+    Dismiss,
+    /// Something was done, or learnt, without another state.
+    Note,
+    /// It does not grow any more.
+    Contain,
+    /// Its cause is gone.
+    Eradicate,
+    /// What it broke works again.
+    Recover,
+    /// It is over; takes another person than who declared it.
+    Close,
+    /// What is done better from now on.
+    Improve,
+    /// Agrees to an action that another asked for.
+    ApproveAction,
+}
+
+/// Whether personal data is concerned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PersonalData {
+    /// It is not known, which runs the clocks as if it were.
+    #[default]
+    Unknown,
+    /// It is.
+    Concerned,
+    /// It is not.
+    Untouched,
+}
+
+/// One step that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Which.
+    pub transition: Transition,
+    /// By whom.
+    pub by: PrincipalId,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: String,
+    /// Findings, places in logs, responses, documents.
+    pub evidence: Vec<String>,
+}
+
+/// An action that waits for another person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Its id.
+    pub id: String,
+    /// What is asked for.
+    pub kind: Kind,
+    /// Against what.
+    pub target: Target,
+    /// For how long.
+    pub minutes: u32,
+    /// Why.
+    pub reason: String,
+    /// By whom.
+    pub asked_by: PrincipalId,
+}
+
+/// A clock that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreachClock {
+    /// Where.
+    pub jurisdiction: String,
+    /// Who is to be told.
+    pub whom: String,
+    /// Since when.
+    pub from: Timestamp,
+    /// Until when; the controller is told without undue delay, which is now.
+    pub due_at: Timestamp,
+}
+
+/// An incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// `in_` and 26 letters.
+    pub id: String,
+    /// What it is.
+    pub title: String,
+    /// How bad.
+    pub level: Level,
+    /// Where it stands.
+    pub state: State,
+    /// Everything that was done, oldest first.
+    pub steps: Vec<Step>,
+    /// Whether personal data is concerned.
+    pub personal_data: PersonalData,
+    /// Where the people concerned are.
+    pub jurisdictions: Vec<String>,
+    /// When its owner knew.
+    pub aware_at: Option<Timestamp>,
+    /// When it began: as detected, and as corrected by a person.
+    pub began_at: Option<Timestamp>,
+    /// Clocks that run.
+    pub clocks: Vec<BreachClock>,
+    /// What is known for a notice.
+    pub facts: std::collections::BTreeMap<String, String>,
+    /// Actions that wait for another person.
+    pub waiting: Vec<Waiting>,
+    /// Responses that were made.
+    pub responses: Vec<String>,
+}
+
+/// What a step says.
+#[derive(Debug, Clone)]
+pub struct Saying {
+    /// Which step.
+    pub transition: Transition,
+    /// Why.
+    pub reason: String,
+    /// Findings, places in logs, responses, documents.
+    pub evidence: Vec<String>,
+    /// What it is, when it is opened.
+    pub title: Option<String>,
+    /// How bad.
+    pub level: Option<Level>,
+    /// Whether personal data is concerned.
+    pub personal_data: Option<PersonalData>,
+    /// Where the people concerned are.
+    pub jurisdictions: Option<Vec<String>>,
+    /// When its owner knew.
+    pub aware_at: Option<Timestamp>,
+    /// When it began.
+    pub began_at: Option<Timestamp>,
+    /// What is known for a notice.
+    pub facts: std::collections::BTreeMap<String, String>,
+}
+
+/// A draft of a notice. People send it, nobody else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Draft {
+    /// Who is to be told.
+    pub whom: String,
+    /// Until when.
+    pub due_at: Timestamp,
+    /// The fields, as far as they are known.
+    pub fields: std::collections::BTreeMap<String, String>,
+    /// The fields that are not.
+    pub missing: Vec<String>,
+}
+
+// === impl Incident ===
+
+impl Incident {
+    /// Opens one.
+    pub fn open(id: String, saying: &Saying, by: &PrincipalId, now: Timestamp) -> Result<Self, ThreatError> {
+        if saying.transition != Transition::Report {
+            return bad("an incident begins with `report`");
+        }
+        let title = saying.title.clone().filter(|title| !title.trim().is_empty() && title.len() <= WORDS_BYTES_MAX);
+        let Some(title) = title else { return bad("an incident has a title of at most 4096 bytes") };
+        let mut incident = Self {
+            id,
+            title,
+            level: saying.level.unwrap_or(Level::Medium),
+            state: State::Reported,
+            steps: Vec::new(),
+            personal_data: PersonalData::Unknown,
+            jurisdictions: Vec::new(),
+            aware_at: None,
+            began_at: None,
+            clocks: Vec::new(),
+            facts: std::collections::BTreeMap::new(),
+            waiting: Vec::new(),
+            responses: Vec::new(),
+        };
+        incident.note(saying, by, now)?;
+        Ok(incident)
+    }
+
+    /// Takes a step.
+    pub fn step(&mut self, saying: &Saying, by: &PrincipalId, now: Timestamp) -> Result<(), ThreatError> {
+        let next = next(self.state, saying.transition).ok_or_else(|| ThreatError::BadTransition {
+            what: format!("`{}` does not follow `{}`", word(&saying.transition), word(&self.state)),
+        })?;
+        if saying.transition == Transition::Close && self.by_of(Transition::Declare) == Some(by) {
+            return Err(ThreatError::SecondPerson);
+        }
+        if matches!(saying.transition, Transition::Close) && !self.waiting.is_empty() {
+            return bad("actions still wait for another person");
+        }
+        self.note(saying, by, now)?;
+        self.state = next;
+        if saying.transition == Transition::Declare {
+            self.aware_at = Some(self.aware_at.unwrap_or(now));
+        }
+        self.start_clocks()
+    }
+
+    /// Puts an action among those that wait for another person.
+    pub fn ask(&mut self, id: String, asked: &Asked, by: &PrincipalId) -> Result<(), ThreatError> {
+        if self.waiting.len() >= EVIDENCE_COUNT_MAX {
+            return Err(ThreatError::TooMany { what: "waiting actions", count_max: EVIDENCE_COUNT_MAX });
+        }
+        let Asked { kind, target, minutes, reason, .. } = asked.clone();
+        self.waiting.push(Waiting { id, kind, target, minutes, reason, asked_by: by.clone() });
+        Ok(())
+    }
+
+    /// Takes an action that another agrees to out of those that wait.
+    pub fn approve(&mut self, id: &str, by: &PrincipalId) -> Result<Asked, ThreatError> {
+        let place = self.waiting.iter().position(|action| action.id == id).ok_or(ThreatError::NotFound)?;
+        if self.waiting.get(place).is_some_and(|action| action.asked_by == *by) {
+            return Err(ThreatError::SecondPerson);
+        }
+        let Waiting { kind, target, minutes, reason, .. } = self.waiting.remove(place);
+        Ok(Asked { kind, target, minutes, per_minute: None, reason, finding: None, drill: None })
+    }
+
+    /// Drafts of the notices that are due, one for each clock.
+    pub fn drafts(&self) -> Vec<Draft> {
+        let draft = |clock: &BreachClock| {
+            let known = |field: &&str| self.facts.contains_key(*field);
+            Draft {
+                whom: clock.whom.clone(),
+                due_at: clock.due_at,
+                fields: self.facts.clone(),
+                missing: NOTICE_FIELDS.iter().filter(|field| !known(field)).map(ToString::to_string).collect(),
+            }
+        };
+        self.clocks.iter().map(draft).collect()
+    }
+
+    fn by_of(&self, transition: Transition) -> Option<&PrincipalId> {
+        self.steps.iter().rev().find(|step| step.transition == transition).map(|step| &step.by)
+    }
+
+    fn note(&mut self, saying: &Saying, by: &PrincipalId, now: Timestamp) -> Result<(), ThreatError> {
+        if saying.reason.trim().is_empty() || saying.reason.len() > WORDS_BYTES_MAX {
+            return bad("a step needs a reason of at most 4096 bytes");
+        }
+        if saying.evidence.len() > EVIDENCE_COUNT_MAX || saying.evidence.iter().any(|link| link.len() > 512) {
+            return bad("a step has at most 64 links to evidence of 512 bytes");
+        }
+        if self.steps.len() >= STEPS_COUNT_MAX {
+            return Err(ThreatError::TooMany { what: "steps", count_max: STEPS_COUNT_MAX });
+        }
+        for (field, fact) in &saying.facts {
+            if !NOTICE_FIELDS.contains(&field.as_str()) || fact.len() > WORDS_BYTES_MAX {
+                return bad(&format!(
+                    "`{}` is no field of a notice, or too long",
+                    field.chars().take(40).collect::<String>()
+                ));
+            }
+        }
+        if let Some(jurisdictions) = &saying.jurisdictions {
+            let unknown = jurisdictions.iter().find(|name| AUTHORITIES.iter().all(|(known, _)| known != name));
+            if let Some(name) = unknown {
+                return bad(&format!("the clock of `{}` is not known here", name.chars().take(40).collect::<String>()));
+            }
+            self.jurisdictions.clone_from(jurisdictions);
+        }
+        if saying.aware_at.is_some_and(|at| at > now) || saying.began_at.is_some_and(|at| at > now) {
+            return bad("nobody can have known of what is still to come");
+        }
+        self.personal_data = saying.personal_data.unwrap_or(self.personal_data);
+        self.level = saying.level.unwrap_or(self.level);
+        self.aware_at = saying.aware_at.or(self.aware_at);
+        self.began_at = saying.began_at.or(self.began_at);
+        self.facts.extend(saying.facts.clone());
+        self.steps.push(Step {
+            transition: saying.transition,
+            by: by.clone(),
+            at: now,
+            reason: saying.reason.clone(),
+            evidence: saying.evidence.clone(),
+        });
+        Ok(())
+    }
+
+    /// The clocks as they follow from what is known: from awareness, unless personal data is untouched.
+    fn start_clocks(&mut self) -> Result<(), ThreatError> {
+        self.clocks.clear();
+        let declared = self.by_of(Transition::Declare).is_some();
+        let (Some(from), true) = (self.aware_at, declared && self.personal_data != PersonalData::Untouched) else {
+            return Ok(());
+        };
+        let due = from.checked_add(SignedDuration::from_hours(AUTHORITY_HOURS));
+        let due_at = due.map_err(|_| ThreatError::BadTransition { what: "its clocks cannot be told".to_owned() })?;
+        self.clocks.push(BreachClock {
+            jurisdiction: "all".to_owned(),
+            whom: "the controller, by its processor, without undue delay".to_owned(),
+            from,
+            due_at: from,
+        });
+        for (jurisdiction, whom) in
+            AUTHORITIES.iter().filter(|(name, _)| self.jurisdictions.iter().any(|own| own == name))
+        {
+            let (jurisdiction, whom) = ((*jurisdiction).to_owned(), (*whom).to_owned());
+            self.clocks.push(BreachClock { jurisdiction, whom, from, due_at });
+        }
+        Ok(())
+    }
+}
+
+/// Whether an action takes two people: one that stops a whole tenant, or a component for all of them.
+pub fn takes_two(scope: &Scope, asked: &Asked) -> bool {
+    match asked.kind {
+        Kind::DisableKey => true,
+        Kind::QuarantineVersion => *scope == Scope::Host && asked.target.tenant.is_none(),
+        _ => false,
+    }
+}
+
+/// The state after a step; none when the step does not follow.
+fn next(state: State, transition: Transition) -> Option<State> {
+    match (state, transition) {
+        (State::Reported, Transition::Triage) => Some(State::Triaged),
+        (State::Triaged, Transition::Declare) => Some(State::Declared),
+        (State::Reported | State::Triaged, Transition::Dismiss) => Some(State::Dismissed),
+        (State::Declared, Transition::Contain) => Some(State::Contained),
+        (State::Contained, Transition::Eradicate) => Some(State::Eradicated),
+        (State::Eradicated, Transition::Recover) => Some(State::Recovered),
+        (State::Recovered, Transition::Close) => Some(State::Closed),
+        (State::Closed, Transition::Improve) => Some(State::Closed),
+        (State::Dismissed | State::Closed, Transition::Note | Transition::ApproveAction) => None,
+        (state, Transition::Note | Transition::ApproveAction) => Some(state),
+        _ => None,
+    }
+}
+
+fn word<T: Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(ToOwned::to_owned)).unwrap_or_default()
+}
+
+fn bad<T>(what: &str) -> Result<T, ThreatError> {
+    Err(ThreatError::BadTransition { what: what.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [Transition; 11] = [
+        Transition::Report,
+        Transition::Triage,
+        Transition::Declare,
+        Transition::Dismiss,
+        Transition::Note,
+        Transition::Contain,
+        Transition::Eradicate,
+        Transition::Recover,
+        Transition::Close,
+        Transition::Improve,
+        Transition::ApproveAction,
+    ];
+
+    fn saying(transition: Transition) -> Saying {
+        Saying {
+            transition,
+            reason: "because".into(),
+            evidence: vec!["f_1".into()],
+            title: Some("T".into()),
+            level: None,
+            personal_data: None,
+            jurisdictions: None,
+            aware_at: None,
+            began_at: None,
+            facts: Default::default(),
+        }
+    }
+
+    fn who(name: &str) -> PrincipalId {
+        name.parse().unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn opened() -> Incident {
+        Incident::open("in_1".into(), &saying(Transition::Report), &who("acme/a"), at(1_000)).unwrap()
+    }
+
+    #[test]
+    fn the_whole_way_takes_two_people_and_leaves_a_step_for_each_state() {
+        let mut incident = opened();
+        for transition in
+            [Transition::Triage, Transition::Declare, Transition::Contain, Transition::Eradicate, Transition::Recover]
+        {
+            incident.step(&saying(transition), &who("acme/a"), at(2_000)).unwrap();
+        }
+        let alone = incident.step(&saying(Transition::Close), &who("acme/a"), at(3_000));
+        assert!(matches!(alone, Err(ThreatError::SecondPerson)));
+        incident.step(&saying(Transition::Close), &who("acme/b"), at(3_000)).unwrap();
+        incident.step(&saying(Transition::Improve), &who("acme/a"), at(4_000)).unwrap();
+        assert_eq!((incident.state, incident.steps.len()), (State::Closed, 8));
+        assert!(incident.step(&saying(Transition::Declare), &who("acme/b"), at(5_000)).is_err());
+    }
+
+    #[test]
+    fn clocks_run_from_awareness_and_stop_only_when_no_personal_data_is_concerned() {
+        let mut incident = opened();
+        incident.step(&saying(Transition::Triage), &who("acme/a"), at(2_000)).unwrap();
+        let declare = Saying {
+            jurisdictions: Some(vec!["uk".into(), "jersey".into()]),
+            aware_at: Some(at(1_500)),
+            ..saying(Transition::Declare)
+        };
+        incident.step(&declare, &who("acme/a"), at(9_000)).unwrap();
+        assert_eq!(incident.clocks.len(), 3);
+        assert_eq!(incident.clocks[0].due_at, at(1_500));
+        assert_eq!(incident.clocks[1].due_at, at(1_500 + 72 * 3_600));
+        let facts = [("nature".to_owned(), "a key was taken".to_owned())].into();
+        incident.step(&Saying { facts, ..saying(Transition::Note) }, &who("acme/a"), at(9_100)).unwrap();
+        let drafts = incident.drafts();
+        assert_eq!((drafts.len(), drafts[1].missing.len()), (3, 7));
+        let none = Saying { personal_data: Some(PersonalData::Untouched), ..saying(Transition::Note) };
+        incident.step(&none, &who("acme/a"), at(9_200)).unwrap();
+        assert!(incident.clocks.is_empty());
+    }
+
+    #[test]
+    fn a_step_without_a_reason_or_with_an_unknown_jurisdiction_is_refused_and_changes_nothing() {
+        let before = opened();
+        for wrong in [
+            Saying { reason: " ".into(), ..saying(Transition::Triage) },
+            Saying { jurisdictions: Some(vec!["atlantis".into()]), ..saying(Transition::Triage) },
+            Saying { aware_at: Some(at(9_999)), ..saying(Transition::Triage) },
+            Saying { evidence: vec!["x".into(); 65], ..saying(Transition::Triage) },
+        ] {
+            let mut incident = before.clone();
+            assert!(incident.step(&wrong, &who("acme/a"), at(2_000)).is_err());
+            assert_eq!(incident, before);
+        }
+    }
+
+    #[test]
+    fn who_asked_for_an_action_does_not_agree_to_it() {
+        let mut incident = opened();
+        let asked = Asked {
+            kind: Kind::DisableKey,
+            target: Target::default(),
+            minutes: 5,
+            per_minute: None,
+            reason: "r".into(),
+            finding: None,
+            drill: None,
+        };
+        assert!(takes_two(&Scope::Host, &asked));
+        incident.ask("a1".into(), &asked, &who("acme/a")).unwrap();
+        assert!(matches!(incident.approve("a1", &who("acme/a")), Err(ThreatError::SecondPerson)));
+        assert_eq!(incident.approve("a1", &who("acme/b")).unwrap().kind, Kind::DisableKey);
+        assert!(matches!(incident.approve("a1", &who("acme/b")), Err(ThreatError::NotFound)));
+    }
+
+    proptest! {
+        /// The table of states by itself, against one that is written down another way: the order of states.
+        #[test]
+        fn no_walk_reaches_a_state_without_those_before_it(walk in prop::collection::vec(0_usize..11, 0..40)) {
+            let mut incident = opened();
+            let mut seen = vec![State::Reported];
+            for (turn, step) in walk.into_iter().enumerate() {
+                let by = who(if turn % 2 == 0 { "acme/a" } else { "acme/b" });
+                if incident.step(&saying(ALL[step]), &by, at(2_000)).is_ok() {
+                    seen.push(incident.state);
+                }
+            }
+            let order = [State::Triaged, State::Declared, State::Contained, State::Eradicated, State::Recovered, State::Closed];
+            for (place, state) in order.iter().enumerate().skip(1) {
+                if seen.contains(state) {
+                    prop_assert!(seen.contains(&order[place - 1]), "{seen:?}");
+                }
+            }
+            if let Some(place) = seen.iter().position(|state| *state == State::Dismissed) {
+                prop_assert!(seen[place..].iter().all(|state| *state == State::Dismissed));
+            }
+        }
+    }
+}
