@@ -5,19 +5,20 @@
 use anyhow::anyhow;
 use wstd::http::{HeaderMap, Method, Request as WasiRequest};
 
-use crate::{Body, Result};
+use crate::{Body, Occasion, Result};
 
 /// One invocation, from which parameters are bound.
 #[derive(Debug)]
 pub struct Call {
     request: Option<Request>,
+    pub(crate) occasion: Option<Occasion>,
 }
 
 /// What a plugin function may name as a parameter. Naming it makes it a need of the plugin.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing the host can give to a plugin",
     label = "not a need",
-    note = "a plugin's parameters are any of Request, Kv, Blobs, Files, Http, Log, Config, Secrets"
+    note = "a plugin's parameters are any of Request, Occasion, Kv, Blobs, Files, Http, Log, Config, Secrets, Pii, Queues"
 )]
 pub trait FromHost: Sized {
     /// Takes it from the host for this call.
@@ -35,13 +36,18 @@ pub struct Request {
 
 impl Call {
     pub(crate) fn new(request: WasiRequest<wstd::http::Body>) -> Self {
-        Self { request: Some(Request { inner: request.map(Body) }) }
+        Self { request: Some(Request { inner: request.map(Body) }), occasion: None }
+    }
+
+    /// A call without an HTTP request.
+    pub(crate) fn on(occasion: Occasion) -> Self {
+        Self { request: None, occasion: Some(occasion) }
     }
 }
 
 impl FromHost for Request {
     fn from_host(call: &mut Call) -> Result<Self> {
-        call.request.take().ok_or_else(|| anyhow!("the request is named by two parameters"))
+        call.request.take().ok_or_else(|| anyhow!("there is no request, or it is named by two parameters"))
     }
 }
 

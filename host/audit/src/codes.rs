@@ -112,6 +112,21 @@ pub const SUBJECT_ERASED: &str = "PII-003 subject-erased";
 /// The rules about fields of a plugin were set.
 pub const FIELD_RULES_WRITTEN: &str = "PII-004 field-rules-written";
 
+/// An extension point was declared, changed or withdrawn.
+pub const HOOK_DECLARED: &str = "AUT-001 hook-declared";
+/// A plugin was bound to an extension point, or a binding taken away.
+pub const HOOK_BOUND: &str = "AUT-002 hook-bound";
+/// A queue was made, changed or deleted.
+pub const QUEUE_WRITTEN: &str = "AUT-003 queue-written";
+/// Dead messages of a queue were put back.
+pub const QUEUE_REDRIVEN: &str = "AUT-004 queue-redriven";
+/// A message was put into a queue through the API.
+pub const MESSAGE_SENT: &str = "AUT-005 message-sent";
+/// A schedule was made, changed or deleted.
+pub const SCHEDULE_WRITTEN: &str = "AUT-006 schedule-written";
+/// A schedule was run out of its time.
+pub const SCHEDULE_RUN: &str = "AUT-007 schedule-run";
+
 /// The host started.
 pub const HOST_STARTED: &str = "HST-001 host-started";
 /// The host stopped in order.

@@ -12,6 +12,10 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
+pub use self::automation::{
+    BindArgs, CallHookArgs, DeadArgs, HookCommand, NameArgs, NameFileArgs, QueueCommand, QueueSetArgs, RedriveArgs,
+    ScheduleCommand, ScheduleSetArgs, SendArgs, UnbindArgs,
+};
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
@@ -23,6 +27,7 @@ pub use self::policy::{
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
+mod automation;
 mod backup;
 mod groups;
 mod keys;
@@ -128,6 +133,16 @@ pub enum Command {
     /// Personal data: rules about fields, erasing a person
     #[command(subcommand)]
     Pii(PiiCommand),
+
+    /// Extension points of the product and what is bound to them
+    #[command(subcommand)]
+    Hook(HookCommand),
+    /// Queues: messages that plugins take
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Plugins that run on time
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
 
     /// Tenants of the host
     #[command(subcommand)]

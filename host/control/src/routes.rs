@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins,
-    policies, quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
+    Control, audit_log, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii,
+    plugins, policies, quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -37,6 +37,7 @@ use crate::{
         (name = "backups", description = "Backups of a tenant, restores and drills"),
         (name = "jobs", description = "Long work and what came of it"),
         (name = "personal-data", description = "Fields of personal data, and the people they are about"),
+        (name = "automation", description = "Extension points and what is bound to them, queues, schedules"),
         (name = "audit", description = "Audit logs and their signed heads"),
         (name = "host", description = "The host about itself")
     )
@@ -150,6 +151,22 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(policies::approvals::approve))
         .routes(routes!(policies::elevations::list, policies::elevations::request))
         .routes(routes!(policies::elevations::end))
+        .routes(routes!(automation::hooks::points))
+        .routes(routes!(automation::hooks::declare, automation::hooks::withdraw))
+        .routes(routes!(automation::hooks::list))
+        .routes(routes!(automation::hooks::bind, automation::hooks::unbind))
+        .routes(routes!(automation::hooks::call))
+        .routes(routes!(automation::hooks::dry_run))
+        .routes(routes!(automation::queues::list))
+        .routes(routes!(automation::queues::read, automation::queues::write, automation::queues::delete))
+        .routes(routes!(automation::queues::send))
+        .routes(routes!(automation::queues::dead))
+        .routes(routes!(automation::queues::redrive))
+        .routes(routes!(automation::schedules::list))
+        .routes(routes!(automation::schedules::read, automation::schedules::write, automation::schedules::delete))
+        .routes(routes!(automation::schedules::pause))
+        .routes(routes!(automation::schedules::resume))
+        .routes(routes!(automation::schedules::run))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

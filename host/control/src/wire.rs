@@ -6,6 +6,7 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod automation;
 mod backup;
 mod keys;
 mod pii;
@@ -13,6 +14,7 @@ mod policy;
 mod quota;
 mod zero_trust;
 
+pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use keys::{DestroyView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};

@@ -155,6 +155,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     });
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     closing.close_disabled().await?;
+    automation.start().await?;
     Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
 }
 
