@@ -18,11 +18,13 @@ mod blob;
 mod body;
 mod config;
 mod error;
+mod event;
 mod files;
 mod http;
 mod kv;
 mod log;
 mod pii;
+mod queue;
 mod request;
 mod response;
 mod secrets;
@@ -38,15 +40,19 @@ pub use body::Body;
 pub use bytes::Bytes;
 pub use config::Config;
 pub use error::{HostError, Result};
+pub use event::{Occasion, refuse, retry};
 pub use files::Files;
 pub use http::{Http, HttpRequest, HttpResponse};
 pub use kv::{Keys, Kv};
 pub use log::Log;
 pub use pii::{Finding, Kind, Pii};
+pub use queue::{Delivery, Queues};
 pub use request::{Call, FromHost, Request};
-pub use response::{IntoResponse, Response};
 #[cfg(feature = "json")]
 pub use response::Json;
+pub use response::{IntoResponse, Response};
+#[cfg(feature = "json")]
+pub use ringfence_sdk_macros::hook;
 pub use ringfence_sdk_macros::{plugin, workflow};
 pub use secrets::Secrets;
 #[cfg(feature = "json")]

@@ -5,24 +5,25 @@
 use anyhow::anyhow;
 use wstd::http::{HeaderMap, Method, Request as WasiRequest};
 
-use crate::{Body, Result};
+use crate::{Body, Occasion, Result};
 
 /// One invocation, from which parameters are bound.
 pub struct Call {
     request: Option<Request>,
-    /// What a handler other than HTTP's was given.
+    /// What a workflow was given.
     #[cfg(feature = "json")]
     pub(crate) payload: Option<Vec<u8>>,
     /// What takes a workflow's steps back.
     #[cfg(feature = "json")]
     pub(crate) undo: crate::steps::Undo,
+    pub(crate) occasion: Option<Occasion>,
 }
 
 /// What a plugin function may name as a parameter. Naming it makes it a need of the plugin.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is nothing the host can give to a plugin",
     label = "not a need",
-    note = "a plugin's parameters are any of Request, Kv, Blobs, Files, Http, Log, Config, Secrets"
+    note = "a plugin's parameters are any of Request, Occasion, Kv, Blobs, Files, Http, Log, Config, Secrets, Pii, Queues"
 )]
 pub trait FromHost: Sized {
     /// Takes it from the host for this call.
@@ -52,18 +53,32 @@ impl Call {
             payload: None,
             #[cfg(feature = "json")]
             undo: crate::steps::Undo::default(),
+            occasion: None,
         }
     }
 
+    /// A run of a workflow.
     #[cfg(feature = "json")]
     pub(crate) fn of_event(payload: Vec<u8>) -> Self {
-        Self { request: None, payload: Some(payload), undo: crate::steps::Undo::default() }
+        Self { request: None, payload: Some(payload), undo: crate::steps::Undo::default(), occasion: None }
+    }
+
+    /// A call without an HTTP request.
+    pub(crate) fn on(occasion: Occasion) -> Self {
+        Self {
+            request: None,
+            #[cfg(feature = "json")]
+            payload: None,
+            #[cfg(feature = "json")]
+            undo: crate::steps::Undo::default(),
+            occasion: Some(occasion),
+        }
     }
 }
 
 impl FromHost for Request {
     fn from_host(call: &mut Call) -> Result<Self> {
-        call.request.take().ok_or_else(|| anyhow!("the request is named by two parameters"))
+        call.request.take().ok_or_else(|| anyhow!("there is no request, or it is named by two parameters"))
     }
 }
 

@@ -12,6 +12,8 @@ pub use wasip2::http::types::{IncomingRequest, ResponseOutparam};
 use wstd::http::request::try_from_incoming;
 use wstd::http::server::Responder;
 
+#[cfg(feature = "json")]
+use crate::event::Wish;
 use crate::{Call, IntoResponse, Response, Result};
 
 /// Answers one request with `handler`, and returns when the answer's last byte was handed to the host.
@@ -83,4 +85,61 @@ pub fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
 #[doc(hidden)]
 pub fn no_workflow(name: &str) -> crate::Error {
     crate::anyhow!("this plugin has no workflow `{name}`")
+}
+/// Handlers beside HTTP, made from `wit/`; what is not exported costs a component nothing.
+#[doc(hidden)]
+#[allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
+pub mod hook {
+    wit_bindgen::generate!({
+        path: "../wit", world: "hook-plugin", pub_export_macro: true, export_macro_name: "export_hook", generate_all,
+    });
+}
+#[doc(hidden)]
+#[allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
+pub mod schedule {
+    wit_bindgen::generate!({
+        path: "../wit", world: "schedule-plugin", pub_export_macro: true, export_macro_name: "export_schedule",
+        with: { "ringfence:plugin/event@0.1.0": crate::rt::hook::ringfence::plugin::event },
+    });
+}
+#[doc(hidden)]
+#[allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
+pub mod message {
+    wit_bindgen::generate!({
+        path: "../wit", world: "message-plugin", pub_export_macro: true, export_macro_name: "export_message",
+        with: { "ringfence:plugin/event@0.1.0": crate::rt::hook::ringfence::plugin::event },
+    });
+}
+
+#[doc(hidden)]
+pub use hook::ringfence::plugin::event::{Context as EventContext, Failure as EventFailure};
+
+/// A payload that nobody looks at.
+#[doc(hidden)]
+#[cfg(feature = "json")]
+pub type Anything = serde::de::IgnoredAny;
+
+/// Runs `handler` for one occasion. `expected` is the only name it is meant for; `*` is any.
+#[doc(hidden)]
+#[cfg(feature = "json")]
+pub fn event<T: serde::de::DeserializeOwned, R: serde::Serialize>(
+    expected: &str,
+    payload: &[u8],
+    context: EventContext,
+    handler: impl AsyncFnOnce(T, Call) -> Result<R>,
+) -> Result<Vec<u8>, EventFailure> {
+    if expected != "*" && context.name != expected {
+        return Err(EventFailure::Failed(format!("this plugin is for `{expected}`, not for `{}`", context.name)));
+    }
+    let call = Call::on(crate::Occasion::of(context, payload));
+    let answer = wstd::runtime::block_on(async {
+        let payload = serde_json::from_slice(payload)?;
+        let answer = handler(payload, call).await?;
+        Ok(serde_json::to_vec(&answer)?)
+    });
+    answer.map_err(|error: crate::Error| match error.downcast_ref::<Wish>() {
+        Some(Wish::Refuse(why)) => EventFailure::Refused(why.clone()),
+        Some(Wish::Retry(why)) => EventFailure::Retry(why.clone()),
+        None => EventFailure::Failed(format!("{error:#}")),
+    })
 }

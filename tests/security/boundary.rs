@@ -73,6 +73,13 @@ fn body_for(path: &str) -> Value {
         Some("quota") => json!({}),
         Some("fields") => json!({ "rules": [] }),
         Some("keyvalue") => json!({ "scope": ["default"] }),
+        Some("n") if path.starts_with("/hooks") => json!({
+            "mode": "validate", "payload": {}, "deadline_ms": 1000, "on_failure": "open", "result_bytes_max": 1000,
+            "binders": "several",
+        }),
+        Some("n") if path.contains("/queues/") => json!({}),
+        Some("n") if path.contains("/hooks/") => json!({ "payload": {} }),
+        Some("n") if path.contains("/schedules/") => json!({ "plugin": "hello", "cron": "0 0 * * *" }),
         Some("n") => json!({ "value": "v" }),
         _ => json!({}),
     }

@@ -142,6 +142,20 @@ pub const RUN_SIGNALLED: &str = "RUN-003 run-signalled";
 pub const RUN_CHANGED: &str = "RUN-004 run-changed";
 /// Somebody decided what a run asked for.
 pub const RUN_DECIDED: &str = "RUN-005 run-decided";
+/// An extension point was declared, changed or withdrawn.
+pub const HOOK_DECLARED: &str = "EVT-001 hook-declared";
+/// A plugin was bound to an extension point, or a binding taken away.
+pub const HOOK_BOUND: &str = "EVT-002 hook-bound";
+/// A queue was made, changed or deleted.
+pub const QUEUE_WRITTEN: &str = "EVT-003 queue-written";
+/// Dead messages of a queue were put back.
+pub const QUEUE_REDRIVEN: &str = "EVT-004 queue-redriven";
+/// A message was put into a queue through the API.
+pub const MESSAGE_SENT: &str = "EVT-005 message-sent";
+/// A schedule was made, changed or deleted.
+pub const SCHEDULE_WRITTEN: &str = "EVT-006 schedule-written";
+/// A schedule was run out of its time.
+pub const SCHEDULE_RUN: &str = "EVT-007 schedule-run";
 
 /// The host started.
 pub const HOST_STARTED: &str = "HST-001 host-started";
@@ -182,8 +196,7 @@ pub const AUDIT_REPAIRED: &str = "AUD-003 audit-repaired";
 pub const APPLICATION_EVENT: &str = "APP-001 application-event";
 
 /// The areas of the host's own codes: what an application may not call its events.
-pub const AREAS: [&str; 15] =
-    ["TEN", "BAK", "AUT", "PLG", "SEC", "KEY", "POL", "INV", "PII", "HST", "AUD", "CHK", "APP", "THR", "INC"];
+pub const AREAS: [&str; 17] = ["TEN", "BAK", "AUT", "PLG", "SEC", "KEY", "POL", "INV", "PII", "HST", "AUD", "CHK", "APP", "THR", "INC", "RUN", "EVT"];
 
 /// The action's word in an entry about a refused action; which one was refused is in the details.
 pub const DENIED_ACTION: &str = "denied-action";

@@ -4,20 +4,26 @@
 //! writes down what was done, as the gateway does. Must never run a guest in any other way.
 #![forbid(unsafe_code)]
 
+mod error;
+pub mod hooks;
 pub mod invoke;
+pub mod queue;
+pub mod schedule;
+mod store;
 pub mod workflow;
 
 use std::sync::Arc;
 
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Capabilities, GuestLogs, Quotas};
-use ringfence_core::{Clock, Entropy};
+use ringfence_core::{Clock, Entropy, TenantId};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
-use ringfence_store::Tenants;
+use ringfence_store::{TenantStore, Tenants};
 
+pub use error::AutomationError;
 pub use invoke::{Call, CallError, Done, Effects};
 
 /// The rooms that an invocation without a caller walks through.
@@ -53,11 +59,45 @@ pub struct AutomationParts {
 #[derive(Clone)]
 pub struct Automation {
     pub(crate) parts: Arc<AutomationParts>,
+    pub(crate) hooks: Arc<hooks::Hooks>,
+    pub(crate) queues: Arc<queue::Queues>,
+    pub(crate) timer: Arc<schedule::Timer>,
+    /// One change at a time: of points with bindings, and of queues.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One change of a schedule at a time, runs included.
+    pub(crate) changing_schedules: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Automation {
-    /// Over its rooms.
+    /// Over its rooms. Nothing is started yet.
     pub fn new(parts: AutomationParts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+            hooks: Arc::default(),
+            queues: Arc::default(),
+            timer: Arc::default(),
+            changing: Arc::default(),
+            changing_schedules: Arc::default(),
+        }
+    }
+
+    /// Reads what is durable, and starts: queues hand over, the timer runs, guests can send messages. Must be called once,
+    /// inside a runtime, when every other room is open.
+    pub async fn start(&self) -> Result<(), AutomationError> {
+        self.parts.capabilities.set_postbox(Arc::new(self.clone()));
+        self.open_points().await?;
+        for tenant in self.parts.tenants.list().await? {
+            let Some(store) = self.parts.tenants.open_tenant(&tenant.id) else { continue };
+            if let Err(error) = self.open_tenant(&tenant.id, &store).await {
+                tracing::error!(tenant = %tenant.id, %error, "a tenant's queues and schedules do not open");
+            }
+        }
+        tokio::spawn(self.clone().keep_time());
+        Ok(())
+    }
+
+    async fn open_tenant(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
+        self.open_queues(tenant, store).await?;
+        self.open_schedules(tenant, store).await
     }
 }

@@ -16,6 +16,10 @@ pub use self::audit::{
     AuditCommand, AuditExportArgs, AuditListArgs, AuditPackageArgs, AuditProofArgs, AuditRecordArgs, AuditRepairArgs,
     AuditSearchArgs, AuditStatsArgs, AuditVerifyArgs,
 };
+pub use self::automation::{
+    BindArgs, CallHookArgs, DeadArgs, HookCommand, NameArgs, NameFileArgs, QueueCommand, QueueSetArgs, RedriveArgs,
+    ScheduleCommand, ScheduleSetArgs, SendArgs, UnbindArgs,
+};
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
@@ -28,6 +32,7 @@ pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
 mod audit;
+mod automation;
 mod backup;
 mod groups;
 mod keys;
@@ -133,6 +138,16 @@ pub enum Command {
     /// Personal data: rules about fields, erasing a person
     #[command(subcommand)]
     Pii(PiiCommand),
+
+    /// Extension points of the product and what is bound to them
+    #[command(subcommand)]
+    Hook(HookCommand),
+    /// Queues: messages that plugins take
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Plugins that run on time
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
 
     /// Tenants of the host
     #[command(subcommand)]

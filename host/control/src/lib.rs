@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod automation;
 mod backup_work;
 mod backups;
 pub mod call;

@@ -96,6 +96,8 @@ pub fn status_of(code: &str) -> StatusCode {
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,
         "exists"
+        | "hook-bound"
+        | "too-many"
         | "version-exists"
         | "need-not-granted"
         | "nothing-to-roll-back"
@@ -118,10 +120,10 @@ pub fn status_of(code: &str) -> StatusCode {
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "throttled" | "quota-exhausted" => StatusCode::TOO_MANY_REQUESTS,
+        "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" => StatusCode::TOO_MANY_REQUESTS,
         "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
-        "key-disabled" => StatusCode::LOCKED,
+        "key-disabled" | "tenant-suspended" => StatusCode::LOCKED,
         "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
         "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.

@@ -16,8 +16,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, people, pii, plugins,
-    policies, quota, secrets, sign_in, tenants, tokens, usage, workflows, zero_trust,
+    Control, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, people, pii,
+    plugins, policies, quota, secrets, sign_in, tenants, tokens, usage, workflows, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -39,6 +39,7 @@ use crate::{
         (name = "workflows", description = "Durable workflows: their runs, and what is done to them"),
         (name = "jobs", description = "Long work and what came of it"),
         (name = "personal-data", description = "Fields of personal data, and the people they are about"),
+        (name = "automation", description = "Extension points and what is bound to them, queues, schedules"),
         (name = "audit", description = "Audit logs and their signed heads"),
         (name = "host", description = "The host about itself")
     )
@@ -190,6 +191,22 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(policies::approvals::approve))
         .routes(routes!(policies::elevations::list, policies::elevations::request))
         .routes(routes!(policies::elevations::end))
+        .routes(routes!(automation::hooks::points))
+        .routes(routes!(automation::hooks::declare, automation::hooks::withdraw))
+        .routes(routes!(automation::hooks::list))
+        .routes(routes!(automation::hooks::bind, automation::hooks::unbind))
+        .routes(routes!(automation::hooks::call))
+        .routes(routes!(automation::hooks::dry_run))
+        .routes(routes!(automation::queues::list))
+        .routes(routes!(automation::queues::read, automation::queues::write, automation::queues::delete))
+        .routes(routes!(automation::queues::send))
+        .routes(routes!(automation::queues::dead))
+        .routes(routes!(automation::queues::redrive))
+        .routes(routes!(automation::schedules::list))
+        .routes(routes!(automation::schedules::read, automation::schedules::write, automation::schedules::delete))
+        .routes(routes!(automation::schedules::pause))
+        .routes(routes!(automation::schedules::resume))
+        .routes(routes!(automation::schedules::run))
         .routes(routes!(audit::list))
         .routes(routes!(audit::checkpoint))
         .routes(routes!(audit::list_host))

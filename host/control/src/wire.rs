@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 mod audit;
+mod automation;
 mod backup;
 mod devices;
 mod keys;
@@ -19,6 +20,7 @@ mod workflow;
 mod zero_trust;
 
 pub use audit::*;
+pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use devices::*;
 pub use keys::{

@@ -311,6 +311,16 @@ pub mod act {
         ManageRun = "manage-run" true;
         /// Decide what a run asks people for.
         ApproveRun = "approve-run" true;
+        /// Declare, change or withdraw an extension point of the product.
+        DeclareHook = "declare-hook" true;
+        /// Read what is bound to extension points, and queues and schedules.
+        ReadAutomation = "read-automation" false;
+        /// Bind plugins to extension points; make, change and delete queues and schedules.
+        WriteAutomation = "write-automation" true;
+        /// Ask the plugins that are bound to an extension point.
+        CallHook = "call-hook" true;
+        /// Put a message into a queue.
+        SendMessage = "send-message" true;
     }
 }
 

@@ -25,7 +25,8 @@ const OPERATOR_ON_TENANT: [&str; 14] = [
     "restore-backup",
 ];
 /// What only an operator may do.
-pub(crate) const OPERATOR_ALONE: [&str; 8] = [
+pub(crate) const OPERATOR_ALONE: [&str; 9] = [
+    "declare-hook",
     "list-tenants",
     "create-tenant",
     "read-host",

@@ -173,6 +173,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     closing.close_disabled().await?;
     workflows.go_on_with_all().await?;
+    automation.start().await?;
     Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
 }
 

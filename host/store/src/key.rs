@@ -25,8 +25,19 @@ pub(crate) const AREA_FILES: u8 = 2;
 /// First byte of the counts of bytes held, one a tenant.
 pub(crate) const AREA_HELD: u8 = 3;
 /// First segments of the names whose records count as what a tenant keeps: what its guests and its people put there.
-pub(crate) const COUNTED: [&str; 9] =
-    ["kv", "config", "secret", "blob", "file", "subject", "subject-token", "subject-token-of", "run"];
+pub(crate) const COUNTED: [&str; 11] = [
+    "kv",
+    "config",
+    "secret",
+    "blob",
+    "file",
+    "subject",
+    "subject-token",
+    "subject-token-of",
+    "queue-message",
+    "queue-dead",
+    "run",
+];
 /// Length of a tenant's uid.
 pub(crate) const UID_BYTES: usize = 16;
 

@@ -10,6 +10,7 @@ use crate::error::{CliError, Exit};
 pub mod approvals;
 pub mod audit;
 mod audit_views;
+pub mod automation;
 pub mod backup;
 pub mod call;
 pub mod data;
@@ -73,6 +74,9 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Pii(PiiCommand::Fields(PiiFieldsCommand::Set(args))) => pii::fields_set(cx, args).await,
         Command::Pii(PiiCommand::Show(args)) => pii::show(cx, args).await,
         Command::Pii(PiiCommand::Erase(args)) => pii::erase(cx, args).await,
+        Command::Hook(command) => automation::hook(cx, command).await,
+        Command::Queue(command) => automation::queue(cx, command).await,
+        Command::Schedule(command) => automation::schedule(cx, command).await,
         Command::Tenant(TenantCommand::Create(args)) => tenants::create(cx, args).await,
         Command::Tenant(TenantCommand::List) => tenants::list(cx).await,
         Command::Tenant(TenantCommand::Show(args)) => tenants::show(cx, args).await,

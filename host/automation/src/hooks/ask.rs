@@ -1,0 +1,198 @@
+//! One call of an extension point: each bound plugin in turn, within the point's deadline.
+//!
+//! Must never take longer than the deadline, nor fail for a plugin's sake beyond what the point's declaration says.
+
+use std::time::Duration;
+
+use ringfence_capabilities::Letter;
+use ringfence_core::{Blame, InvocationId, Principal, ResourceName, TenantId};
+use ringfence_engine::{EventContext, EventFailure, Export};
+use ringfence_store::TenantStore;
+use serde_json::Value;
+
+use super::binding::Bound;
+use super::fold::{Fold, HookAnswer, HookOutcome, Next, Said, Step};
+use super::point::{Mode, Ready};
+use crate::queue::message::HookTarget;
+use crate::{Automation, AutomationError, Call, CallError, Effects};
+
+/// LIMIT: most bytes of a payload.
+const PAYLOAD_BYTES_MAX: usize = 256 << 10;
+
+/// A call of a point, in the product's words.
+pub struct Asked<'a> {
+    /// Whose plugins.
+    pub tenant: &'a TenantId,
+    /// Their store.
+    pub store: &'a TenantStore,
+    /// The point.
+    pub hook: &'a ResourceName,
+    /// What it is about.
+    pub payload: Value,
+    /// On whose behalf.
+    pub principal: &'a Principal,
+    /// Whether it counts.
+    pub effects: Effects,
+}
+
+impl Automation {
+    /// Asks the tenant's plugins that are bound to a point. Refusals of the tenant as a whole are errors; what a plugin does
+    /// is in the answer.
+    pub async fn ask(&self, asked: Asked<'_>) -> Result<HookAnswer, AutomationError> {
+        let ready = self.hooks.point(asked.hook.as_str()).ok_or(AutomationError::NotFound("extension point"))?;
+        if asked.payload.to_string().len() > PAYLOAD_BYTES_MAX {
+            return Err(AutomationError::BadPayload(format!("it is over {PAYLOAD_BYTES_MAX} bytes")));
+        }
+        ready.payload.check(&asked.payload).map_err(AutomationError::BadPayload)?;
+        let bound = self.bound(asked.store, asked.hook).await?;
+        if ready.point.spec.mode == Mode::Notify && asked.effects == Effects::Real {
+            return self.notify(&asked, &bound).await;
+        }
+        let spec = &ready.point.spec;
+        let mut fold = Fold::new(spec.mode, spec.on_failure, asked.payload.clone());
+        let end = self.parts.clock.monotonic() + Duration::from_millis(spec.deadline_ms);
+        for one in bound.iter() {
+            let (ran, said) = self.ask_one(&asked, &ready, one, fold.payload(), end).await?;
+            if fold.take(&one.binding.plugin, ran, said) == Next::Stop {
+                break;
+            }
+        }
+        Ok(fold.end())
+    }
+
+    async fn ask_one(
+        &self,
+        asked: &Asked<'_>,
+        ready: &Ready,
+        one: &Bound,
+        payload: &Value,
+        end: Duration,
+    ) -> Result<(Option<(InvocationId, String)>, Said), AutomationError> {
+        match one.condition.as_ref().map(|condition| condition.holds(payload)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => return Ok((None, Said::NotAsked)),
+            Some(Err(why)) => return Ok((None, broken("condition", why))),
+        }
+        let left = end.saturating_sub(self.parts.clock.monotonic());
+        if left.is_zero() {
+            return Ok((None, broken("deadline", "the point's time was over before it was asked")));
+        }
+        let call = Call {
+            tenant: asked.tenant.clone(),
+            plugin: one.binding.plugin.clone(),
+            version: None,
+            export: Export::Hook,
+            payload: serde_json::to_vec(payload).unwrap_or_default(),
+            context: EventContext {
+                name: asked.hook.to_string(),
+                id: InvocationId::random(&*self.parts.entropy).to_string(),
+                attempt: 1,
+                at: self.parts.clock.now().to_string(),
+                attributes: match asked.effects {
+                    Effects::Real => Vec::new(),
+                    Effects::Without => vec![("dry-run".to_owned(), "true".to_owned())],
+                },
+            },
+            principal: asked.principal.clone(),
+            cause: format!("hook/{}", asked.hook),
+            time_ms_max: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
+            effects: asked.effects,
+        };
+        let done = match tokio::time::timeout(left, self.call(call)).await {
+            // It goes on to its own end, which is the same one, and is recorded there.
+            Err(_) => return Ok((None, broken("deadline", "it did not answer within the point's time"))),
+            Ok(Err(error)) if concerns_tenant(&error) => return Err(error.into()),
+            Ok(Err(error)) => return Ok((None, broken(error.code(), told(&error)))),
+            Ok(Ok(done)) => done,
+        };
+        let said = match done.answer {
+            Ok(bytes) => heard(ready, &bytes),
+            Err(EventFailure::Refused(why)) => Said::Refused(why),
+            Err(EventFailure::Retry(why) | EventFailure::Failed(why)) => broken("plugin-failed", why),
+        };
+        Ok((Some((done.invocation, done.version.to_string())), said))
+    }
+
+    /// Puts a message for each bound plugin whose condition holds into the tenant's queue for hooks.
+    async fn notify(&self, asked: &Asked<'_>, bound: &[Bound]) -> Result<HookAnswer, AutomationError> {
+        let queue = self.hooks_queue(asked.tenant, asked.store).await?;
+        let payload = serde_json::to_vec(&asked.payload).unwrap_or_default();
+        let mut steps = Vec::with_capacity(bound.len());
+        for one in bound {
+            let plugin = one.binding.plugin.clone();
+            let mut step = Step {
+                plugin: plugin.clone(),
+                version: None,
+                invocation: None,
+                outcome: "queued".to_owned(),
+                code: None,
+                detail: None,
+                result: None,
+            };
+            match one.condition.as_ref().map(|condition| condition.holds(&asked.payload)) {
+                None | Some(Ok(true)) => {
+                    let letter = Letter {
+                        queue: asked.hook.clone(),
+                        payload: payload.clone(),
+                        idempotency_key: None,
+                        delay_ms: 0,
+                        priority: 4,
+                        group: None,
+                    };
+                    let target = HookTarget { hook: asked.hook.to_string(), plugin };
+                    self.send_to(&queue, asked.principal.id().as_str(), letter, Some(target)).await?;
+                }
+                Some(Ok(false)) => "skipped".clone_into(&mut step.outcome),
+                Some(Err(why)) => {
+                    "failed".clone_into(&mut step.outcome);
+                    (step.code, step.detail) = (Some("condition".to_owned()), Some(why));
+                }
+            }
+            steps.push(step);
+        }
+        Ok(HookAnswer { outcome: HookOutcome::Queued, payload: None, steps })
+    }
+}
+
+/// An answer, checked at the edge.
+fn heard(ready: &Ready, bytes: &[u8]) -> Said {
+    let spec = &ready.point.spec;
+    if bytes.len() as u64 > spec.result_bytes_max {
+        return broken("result-too-large", format!("its answer is over {} bytes", spec.result_bytes_max));
+    }
+    // A validator that has nothing to add says nothing.
+    let bytes: &[u8] = if bytes.is_empty() { b"null" } else { bytes };
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
+        return broken("bad-result", "its answer is not JSON");
+    };
+    match ready.result.as_ref().map(|schema| schema.check(&value)) {
+        Some(Err(why)) => broken("bad-result", format!("its answer does not fit the point: {why}")),
+        None | Some(Ok(())) => Said::Answer(value),
+    }
+}
+
+/// Whether it is about the tenant and not about one plugin: then the product's request fails whatever the point says.
+fn concerns_tenant(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Suspended
+            | CallError::KeyDisabled
+            | CallError::QuotaExhausted { .. }
+            | CallError::TenantBusy { .. }
+            | CallError::Overloaded
+            | CallError::AuditUnavailable
+            | CallError::Host
+    )
+}
+
+/// What the product is told of a failure: a trap's text is for the plugin's owner alone.
+fn told(error: &CallError) -> String {
+    match error {
+        CallError::Run(error) if error.blame() == Blame::Plugin => format!("the plugin failed ({})", error.code()),
+        other => other.to_string(),
+    }
+}
+
+fn broken(code: &str, detail: impl Into<String>) -> Said {
+    Said::Broken { code: code.to_owned(), detail: detail.into() }
+}

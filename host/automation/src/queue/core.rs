@@ -1,0 +1,416 @@
+//! Which message of a queue goes when: pure, no clock, no disk, no threads.
+//!
+//! Times are milliseconds of the caller's clock. Must never lose a message, hand one over twice at the same time, nor hand
+//! over a later one of a group before an earlier one is gone.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// What a queue is told to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Rules {
+    /// Most messages handed over at the same time.
+    pub concurrency_count: u32,
+    /// Attempts until a message is dead.
+    pub attempts_max: u32,
+    /// Until a message that was handed over is thought lost, milliseconds.
+    pub visibility_ms: u64,
+    /// Wait after the first failed attempt, milliseconds; twice as long after each further one.
+    pub backoff_ms: u64,
+    /// Longest such wait, milliseconds.
+    pub backoff_ms_max: u64,
+    /// Most messages.
+    pub depth_count_max: u64,
+}
+
+/// What is known of a message without its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its place: what came earlier is lower.
+    pub seq: u64,
+    /// Higher goes first.
+    pub priority: u8,
+    /// Not before.
+    pub due_ms: i64,
+    /// Attempts that failed.
+    pub failed_count: u32,
+    /// Messages of one group go one after another.
+    pub group: Option<Arc<str>>,
+}
+
+/// What becomes of a message whose attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes again.
+    Again {
+        /// Not before.
+        due_ms: i64,
+        /// Attempts that failed.
+        failed_count: u32,
+    },
+    /// It went often enough.
+    Dead,
+}
+
+/// A queue's messages by when they may go.
+#[derive(Debug)]
+pub struct Core {
+    rules: Rules,
+    is_paused: bool,
+    items: HashMap<u64, Item>,
+    /// May go now: highest priority first, then in order.
+    ready: BTreeSet<(Reverse<u8>, u64)>,
+    /// May go at a time.
+    later: BTreeSet<(i64, u64)>,
+    /// Handed over, with when each is thought lost.
+    flying: BTreeMap<u64, i64>,
+    /// Members of each group, in order; the first alone may go.
+    groups: HashMap<Arc<str>, BTreeSet<u64>>,
+}
+
+impl Rules {
+    /// How long a message waits after `failed_count` attempts. `draw` is 0 to 1000 and spreads messages that failed together:
+    /// half of the wait is fixed, the other half drawn.
+    pub fn backoff_ms(&self, failed_count: u32, draw: u16) -> u64 {
+        let doubled = self.backoff_ms.saturating_mul(1_u64 << failed_count.saturating_sub(1).min(40));
+        let whole = doubled.min(self.backoff_ms_max);
+        let half = whole / 2;
+        half + (whole - half).saturating_mul(u64::from(draw.min(1_000))) / 1_000
+    }
+}
+
+impl Core {
+    /// An empty queue.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            is_paused: false,
+            items: HashMap::new(),
+            ready: BTreeSet::new(),
+            later: BTreeSet::new(),
+            flying: BTreeMap::new(),
+            groups: HashMap::new(),
+        }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Puts other rules into force.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Hands nothing over until [`Core::resume`].
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// Hands over again.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+    }
+
+    /// How many messages there are, those handed over included.
+    pub fn depth(&self) -> u64 {
+        self.items.len() as u64
+    }
+
+    /// How many are handed over now.
+    pub fn flying_count(&self) -> u64 {
+        self.flying.len() as u64
+    }
+
+    /// Takes a message in. One that is there already is left alone.
+    pub fn insert(&mut self, item: Item) {
+        let seq = item.seq;
+        if self.items.contains_key(&seq) {
+            return;
+        }
+        if let Some(group) = &item.group {
+            self.groups.entry(Arc::clone(group)).or_default().insert(seq);
+        }
+        self.items.insert(seq, item);
+        self.schedule(seq);
+    }
+
+    /// The next message to hand over, if one may go now. Give it back with `done`, `failed`, `put_back` or `dead`.
+    pub fn take(&mut self, now_ms: i64) -> Option<u64> {
+        while let Some(&(due_ms, seq)) = self.later.first().filter(|(due_ms, _)| *due_ms <= now_ms) {
+            self.later.remove(&(due_ms, seq));
+            if let Some(item) = self.items.get(&seq) {
+                self.ready.insert((Reverse(item.priority), seq));
+            }
+        }
+        if self.is_paused || self.flying.len() >= self.rules.concurrency_count as usize {
+            return None;
+        }
+        let (_, seq) = self.ready.pop_first()?;
+        self.flying.insert(seq, add(now_ms, self.rules.visibility_ms));
+        Some(seq)
+    }
+
+    /// What would become of a message if this attempt failed now. Changes nothing: the shell makes it durable first.
+    pub fn fate(&self, seq: u64, now_ms: i64, draw: u16) -> Fate {
+        let failed_count = self.items.get(&seq).map_or(0, |item| item.failed_count).saturating_add(1);
+        if failed_count >= self.rules.attempts_max {
+            return Fate::Dead;
+        }
+        Fate::Again { due_ms: add(now_ms, self.rules.backoff_ms(failed_count, draw)), failed_count }
+    }
+
+    /// The message is gone: done with, or dead.
+    pub fn gone(&mut self, seq: u64) {
+        let Some(item) = self.items.remove(&seq) else { return };
+        self.flying.remove(&seq);
+        self.ready.remove(&(Reverse(item.priority), seq));
+        self.later.remove(&(item.due_ms, seq));
+        let Some(group) = item.group else { return };
+        let Some(members) = self.groups.get_mut(&group) else { return };
+        members.remove(&seq);
+        match members.first().copied() {
+            Some(next) => self.schedule(next),
+            None => drop(self.groups.remove(&group)),
+        }
+    }
+
+    /// The attempt failed and the message goes again.
+    pub fn again(&mut self, seq: u64, due_ms: i64, failed_count: u32) {
+        if self.flying.remove(&seq).is_none() {
+            return;
+        }
+        if let Some(item) = self.items.get_mut(&seq) {
+            item.due_ms = due_ms;
+            item.failed_count = failed_count;
+        }
+        self.schedule(seq);
+    }
+
+    /// It could not be handed over, which is not its fault: it goes again, and nothing is counted.
+    pub fn put_back(&mut self, seq: u64, due_ms: i64) {
+        let failed_count = self.items.get(&seq).map_or(0, |item| item.failed_count);
+        self.again(seq, due_ms, failed_count);
+    }
+
+    /// Messages that were handed over and are thought lost.
+    pub fn overdue(&self, now_ms: i64) -> Vec<u64> {
+        self.flying.iter().filter(|(_, until_ms)| **until_ms <= now_ms).map(|(seq, _)| *seq).collect()
+    }
+
+    /// When there may be something to do again, if nothing else happens; none when only another call can bring it.
+    pub fn wake_at_ms(&self) -> Option<i64> {
+        let lost = self.flying.values().min().copied();
+        let is_full = self.is_paused || self.flying.len() >= self.rules.concurrency_count as usize;
+        let next = if is_full { None } else { self.later.first().map(|(due_ms, _)| *due_ms) };
+        lost.into_iter().chain(next).min()
+    }
+
+    /// Everything that is here and not handed over.
+    pub fn seqs(&self) -> impl Iterator<Item = u64> + '_ {
+        self.items.keys().copied().filter(|seq| !self.flying.contains_key(seq))
+    }
+
+    /// Lets a message go when it may: of a group, the first alone, and not while it is handed over.
+    fn schedule(&mut self, seq: u64) {
+        let Some(item) = self.items.get(&seq) else { return };
+        let is_first = item.group.as_ref().is_none_or(|group| {
+            self.groups.get(group).and_then(|members| members.first()).is_some_and(|first| *first == seq)
+        });
+        if !is_first || self.flying.contains_key(&seq) {
+            return;
+        }
+        // An earlier member may come after a later one: then that one waits again.
+        if let Some(second) = item.group.as_ref().and_then(|group| self.groups.get(group)?.iter().nth(1).copied())
+            && let Some(other) = self.items.get(&second)
+        {
+            self.ready.remove(&(Reverse(other.priority), second));
+            self.later.remove(&(other.due_ms, second));
+        }
+        self.later.insert((item.due_ms, seq));
+    }
+}
+
+fn add(now_ms: i64, more_ms: u64) -> i64 {
+    now_ms.saturating_add(i64::try_from(more_ms).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RULES: Rules = Rules {
+        concurrency_count: 2,
+        attempts_max: 3,
+        visibility_ms: 1_000,
+        backoff_ms: 100,
+        backoff_ms_max: 1_000,
+        depth_count_max: 100,
+    };
+
+    fn item(seq: u64) -> Item {
+        Item { seq, priority: 4, due_ms: 0, failed_count: 0, group: None }
+    }
+
+    #[test]
+    fn higher_priority_goes_first_then_the_earlier() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        core.insert(Item { priority: 9, ..item(2) });
+        core.insert(item(3));
+        assert_eq!((core.take(0), core.take(0), core.take(0)), (Some(2), Some(1), None));
+        core.gone(2);
+        assert_eq!(core.take(0), Some(3));
+    }
+
+    #[test]
+    fn a_delayed_message_waits_and_says_when() {
+        let mut core = Core::new(RULES);
+        core.insert(Item { due_ms: 500, ..item(1) });
+        assert_eq!((core.take(499), core.wake_at_ms()), (None, Some(500)));
+        assert_eq!(core.take(500), Some(1));
+    }
+
+    #[test]
+    fn a_failing_message_waits_longer_each_time_and_then_is_dead() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        assert_eq!(core.take(0), Some(1));
+        assert_eq!(core.fate(1, 0, 0), Fate::Again { due_ms: 50, failed_count: 1 });
+        core.again(1, 50, 1);
+        assert_eq!((core.take(49), core.take(50)), (None, Some(1)));
+        assert_eq!(core.fate(1, 50, 1_000), Fate::Again { due_ms: 250, failed_count: 2 });
+        core.again(1, 250, 2);
+        assert_eq!(core.take(250), Some(1));
+        assert_eq!(core.fate(1, 250, 0), Fate::Dead);
+    }
+
+    #[test]
+    fn a_message_that_comes_back_uncounted_has_all_its_attempts() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        for round in 0..10 {
+            assert_eq!(core.take(round), Some(1));
+            core.put_back(1, round + 1);
+        }
+        assert_eq!(core.take(10), Some(1));
+        assert!(matches!(core.fate(1, 10, 0), Fate::Again { failed_count: 1, .. }));
+    }
+
+    #[test]
+    fn a_group_goes_in_order_also_when_its_first_fails() {
+        let mut core = Core::new(RULES);
+        let of_group = |seq| Item { group: Some("order-7".into()), priority: 9 - seq as u8, ..item(seq) };
+        core.insert(of_group(2));
+        core.insert(of_group(1));
+        core.insert(of_group(3));
+        assert_eq!((core.take(0), core.take(0)), (Some(1), None));
+        core.again(1, 100, 1);
+        assert_eq!((core.take(0), core.take(100), core.take(100)), (None, Some(1), None));
+        core.gone(1);
+        assert_eq!((core.take(100), core.take(100)), (Some(2), None));
+    }
+
+    #[test]
+    fn a_message_that_nobody_gives_back_is_found() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        assert_eq!(core.take(0), Some(1));
+        assert!(core.overdue(999).is_empty());
+        assert_eq!((core.overdue(1_000), core.wake_at_ms()), (vec![1], Some(1_000)));
+    }
+
+    #[test]
+    fn a_paused_queue_hands_nothing_over() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        core.pause();
+        assert_eq!((core.take(0), core.wake_at_ms()), (None, None));
+        core.resume();
+        assert_eq!(core.take(0), Some(1));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert { priority: u8, delay: u8, group: Option<u8> },
+        Take,
+        Done(usize),
+        Fail(usize),
+        PutBack(usize),
+        Pass(u8),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step =
+            prop_oneof![
+                (0_u8..10, any::<u8>(), proptest::option::of(0_u8..3))
+                    .prop_map(|(priority, delay, group)| Step::Insert { priority, delay, group }),
+                Just(Step::Take),
+                Just(Step::Take),
+                any::<usize>().prop_map(Step::Done),
+                any::<usize>().prop_map(Step::Fail),
+                any::<usize>().prop_map(Step::PutBack),
+                any::<u8>().prop_map(Step::Pass),
+            ];
+        proptest::collection::vec(step, 1..120)
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_or_doubled_and_groups_keep_their_order(steps in steps()) {
+            let mut core = Core::new(RULES);
+            let (mut now, mut seq) = (0_i64, 0_u64);
+            let mut flying: Vec<u64> = Vec::new();
+            let mut alive: BTreeMap<u64, Option<u8>> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert { priority, delay, group } => {
+                        seq += 1;
+                        let name = group.map(|group| Arc::from(group.to_string()));
+                        core.insert(Item { seq, priority, due_ms: now + i64::from(delay), failed_count: 0, group: name });
+                        alive.insert(seq, group);
+                    }
+                    Step::Take => if let Some(taken) = core.take(now) {
+                        prop_assert!(!flying.contains(&taken) && alive.contains_key(&taken));
+                        if let Some(group) = alive[&taken] {
+                            let earlier = alive.iter().any(|(other, of)| *other < taken && *of == Some(group));
+                            prop_assert!(!earlier, "an earlier one of the group is still here");
+                        }
+                        flying.push(taken);
+                        prop_assert!(flying.len() <= RULES.concurrency_count as usize);
+                    },
+                    Step::Done(which) if !flying.is_empty() => {
+                        let done = flying.swap_remove(which % flying.len());
+                        core.gone(done);
+                        alive.remove(&done);
+                    }
+                    Step::Fail(which) if !flying.is_empty() => {
+                        let failed = flying.swap_remove(which % flying.len());
+                        match core.fate(failed, now, 500) {
+                            Fate::Dead => { core.gone(failed); alive.remove(&failed); }
+                            Fate::Again { due_ms, failed_count } => core.again(failed, due_ms, failed_count),
+                        }
+                    }
+                    Step::PutBack(which) if !flying.is_empty() => {
+                        core.put_back(flying.swap_remove(which % flying.len()), now + 5);
+                    }
+                    Step::Pass(ms) => now += i64::from(ms),
+                    _ => {}
+                }
+                prop_assert_eq!(core.depth(), alive.len() as u64);
+                prop_assert_eq!(core.flying_count(), flying.len() as u64);
+            }
+            // Whatever happened, everything that is left can be got.
+            now += 100_000;
+            for seq in flying.drain(..) { core.put_back(seq, now); }
+            while let Some(taken) = core.take(now) { core.gone(taken); alive.remove(&taken); }
+            prop_assert!(alive.is_empty(), "left behind: {:?}", alive);
+        }
+    }
+}

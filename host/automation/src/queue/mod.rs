@@ -1,0 +1,388 @@
+//! Queues: durable, sealed, of one tenant each. What goes when is `core.rs`; this is the shell that keeps and hands over.
+//!
+//! At least once: a message is deleted after its plugin answered, never before. INVARIANT: what is in memory follows what
+//! is durable, so a kill at any moment only makes a message come again. Must never let one queue wait for another: each has
+//! a task of its own, and the scheduler decides between tenants.
+
+pub mod core;
+mod dead;
+mod hand_over;
+pub mod message;
+mod open;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use ringfence_capabilities::{Letter, PostError, Postbox};
+use ringfence_core::{PluginName, PrincipalId, ResourceName, TenantId};
+use ringfence_store::{Op, Precondition, StoreError, TenantStore};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use self::core::Core;
+pub use self::core::Rules;
+pub use self::dead::DeadLetter;
+use self::message::{Head, HookTarget, PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
+use crate::{Automation, AutomationError};
+
+/// LIMIT: queues of one tenant.
+pub const QUEUES_COUNT_MAX: usize = 32;
+/// LIMIT: messages of one queue.
+const DEPTH_COUNT_MAX: u64 = 200_000;
+/// LIMIT: messages of one queue handed over at the same time.
+const CONCURRENCY_COUNT_MAX: u32 = 64;
+/// LIMIT: attempts.
+const ATTEMPTS_MAX: u32 = 100;
+/// LIMIT: longest wait of any kind, milliseconds: 30 days.
+const WAIT_MS_MAX: u64 = 30 * 86_400_000;
+/// LIMIT: longest idempotency key or name of a group, bytes.
+const WORD_BYTES_MAX: usize = 200;
+/// Highest priority; 4 is usual.
+pub const PRIORITY_MAX: u8 = 9;
+/// How long a message is taken once only under its key.
+const ONCE_MS: i64 = 86_400_000;
+/// The host's own queue of a tenant, for extension points that notify; no queue of a tenant can be called so.
+pub(crate) const HOOKS_QUEUE: &str = "_hooks";
+
+/// A queue as its tenant describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSpec {
+    /// Who takes its messages; none while they only gather.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PluginName>,
+    /// How it goes about it.
+    #[serde(flatten)]
+    pub rules: Rules,
+    /// Whether it hands over nothing for now.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// A queue as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueRecord {
+    /// Its name.
+    pub name: String,
+    /// As described.
+    pub spec: QueueSpec,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: PrincipalId,
+}
+
+/// A queue and how it stands.
+#[derive(Debug, Clone)]
+pub struct QueueState {
+    /// As it is kept.
+    pub record: QueueRecord,
+    /// Messages, those handed over included.
+    pub depth_count: u64,
+    /// Messages handed over now.
+    pub running_count: u64,
+}
+
+/// A message that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Its id.
+    pub id: String,
+    /// Whether it was there already, under its idempotency key.
+    pub is_repeat: bool,
+}
+
+/// A queue that is open.
+pub(crate) struct Queue {
+    pub(crate) tenant: TenantId,
+    pub(crate) store: TenantStore,
+    pub(crate) name: String,
+    pub(crate) spec: Mutex<QueueSpec>,
+    pub(crate) core: Mutex<Core>,
+    /// Rung when there may be something to do.
+    pub(crate) bell: Notify,
+    pub(crate) is_closed: AtomicBool,
+    /// The highest place given out.
+    last_seq: Mutex<u64>,
+}
+
+/// The open queues, by tenant's uid and name.
+#[derive(Default)]
+pub(crate) struct Queues(Mutex<HashMap<(String, String), Arc<Queue>>>);
+
+/// What is kept under an idempotency key.
+#[derive(Debug, Serialize, Deserialize)]
+struct Once {
+    seq: u64,
+    at_ms: i64,
+}
+
+impl Rules {
+    /// Whether they can be followed.
+    pub fn check(&self) -> Result<(), AutomationError> {
+        let in_range = [
+            ("concurrency_count", u64::from(self.concurrency_count), 1, u64::from(CONCURRENCY_COUNT_MAX)),
+            ("attempts_max", u64::from(self.attempts_max), 1, u64::from(ATTEMPTS_MAX)),
+            ("visibility_ms", self.visibility_ms, 1_000, WAIT_MS_MAX),
+            ("backoff_ms", self.backoff_ms, 1, WAIT_MS_MAX),
+            ("backoff_ms_max", self.backoff_ms_max, self.backoff_ms, WAIT_MS_MAX),
+            ("depth_count_max", self.depth_count_max, 1, DEPTH_COUNT_MAX),
+        ];
+        match in_range.into_iter().find(|(_, value, least, most)| !(least..=most).contains(&value)) {
+            Some((what, _, least, most)) => Err(AutomationError::BadQueue(format!("`{what}` is {least} to {most}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What a queue is like of which nothing else was said.
+    pub const USUAL: Self = Self {
+        concurrency_count: 4,
+        attempts_max: 5,
+        visibility_ms: 120_000,
+        backoff_ms: 1_000,
+        backoff_ms_max: 300_000,
+        depth_count_max: 10_000,
+    };
+}
+
+// === impl Queue ===
+
+impl Queue {
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn spec(&self) -> QueueSpec {
+        self.spec.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.bell.notify_one();
+    }
+
+    /// A place after all that were given out; near the time, so that one that is gone is not given out again after a start.
+    fn next_seq(&self, now_ms: i64) -> u64 {
+        let mut last = self.last_seq.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000);
+        *last = now.max(last.saturating_add(1));
+        *last
+    }
+
+    pub(crate) fn id(&self, seq: u64) -> String {
+        format!("{}/{seq}", self.name)
+    }
+}
+
+// === impl Queues ===
+
+impl Queues {
+    pub(crate) fn get(&self, store: &TenantStore, name: &str) -> Option<Arc<Queue>> {
+        self.lock().get(&(store.uid(), name.to_owned())).cloned()
+    }
+    pub(crate) fn insert(&self, queue: Arc<Queue>) {
+        self.lock().insert((queue.store.uid(), queue.name.clone()), queue);
+    }
+    pub(crate) fn remove(&self, queue: &Queue) {
+        self.lock().remove(&(queue.store.uid(), queue.name.clone()));
+    }
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Queue>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Automation {
+    /// The tenant's queues, with how they stand.
+    pub async fn queues(&self, store: &TenantStore) -> Result<Vec<QueueState>, AutomationError> {
+        let page = store.scan(&message::queues_key(), None, QUEUES_COUNT_MAX * 2).await?;
+        let mut states = Vec::new();
+        for (_, record) in page.records {
+            let record: QueueRecord = record.json()?;
+            if record.name != HOOKS_QUEUE {
+                states.push(self.state_of(store, record));
+            }
+        }
+        states.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        Ok(states)
+    }
+
+    /// One queue.
+    pub async fn queue(&self, store: &TenantStore, name: &ResourceName) -> Result<QueueState, AutomationError> {
+        let record = store.get_json(&queue_key(name.as_str())).await?.ok_or(AutomationError::NotFound("queue"))?;
+        Ok(self.state_of(store, record))
+    }
+
+    /// Makes a queue or changes one; what it holds stays.
+    pub async fn set_queue(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        name: &str,
+        spec: QueueSpec,
+        by: &PrincipalId,
+    ) -> Result<QueueState, AutomationError> {
+        spec.rules.check()?;
+        let _one = self.changing.lock().await;
+        let before: Option<QueueRecord> = store.get_json(&queue_key(name)).await?;
+        if before.is_none() && self.queues(store).await?.len() >= QUEUES_COUNT_MAX {
+            return Err(AutomationError::TooMany { what: "queues", max: QUEUES_COUNT_MAX });
+        }
+        let (created_at, created_by) = before
+            .map_or_else(|| (self.parts.clock.now(), by.clone()), |before| (before.created_at, before.created_by));
+        let record = QueueRecord { name: name.to_owned(), spec: spec.clone(), created_at, created_by };
+        store.put_json(&queue_key(name), &record).await?;
+        match self.queues.get(store, name) {
+            Some(queue) => {
+                let mut core = queue.core();
+                core.set_rules(spec.rules);
+                if spec.paused || spec.plugin.is_none() && name != HOOKS_QUEUE {
+                    core.pause()
+                } else {
+                    core.resume()
+                }
+                drop(core);
+                *queue.spec.lock().unwrap_or_else(PoisonError::into_inner) = spec;
+                queue.bell.notify_one();
+            }
+            None => self.open_queue(tenant, store, &record).await?,
+        }
+        Ok(self.state_of(store, record))
+    }
+
+    /// Deletes a queue with all that is in it.
+    pub async fn delete_queue(&self, store: &TenantStore, name: &ResourceName) -> Result<(), AutomationError> {
+        let _one = self.changing.lock().await;
+        let name = name.as_str();
+        if store.get(&queue_key(name)).await?.is_none() {
+            return Err(AutomationError::NotFound("queue"));
+        }
+        if let Some(queue) = self.queues.get(store, name) {
+            queue.close();
+            self.queues.remove(&queue);
+        }
+        store.delete(&queue_key(name)).await?;
+        for prefix in [messages_key(name), message::dead_key(name), once_key(name)] {
+            crate::store::delete_below(store, &prefix).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a message into a queue; resolves when it is durable.
+    pub async fn send(&self, store: &TenantStore, from: &str, letter: Letter) -> Result<Sent, AutomationError> {
+        let queue = self.queues.get(store, letter.queue.as_str()).ok_or(AutomationError::NotFound("queue"))?;
+        self.send_to(&queue, from, letter, None).await
+    }
+
+    pub(crate) async fn send_to(
+        &self,
+        queue: &Queue,
+        from: &str,
+        letter: Letter,
+        hook: Option<HookTarget>,
+    ) -> Result<Sent, AutomationError> {
+        check(&letter)?;
+        let now = self.parts.clock.now();
+        let now_ms = now.as_millisecond();
+        {
+            let core = queue.core();
+            if core.depth() >= core.rules().depth_count_max {
+                return Err(AutomationError::QueueFull { retry_after_ms: 1_000 });
+            }
+        }
+        let due_ms = now_ms.saturating_add(i64::try_from(letter.delay_ms).unwrap_or(i64::MAX));
+        let head = Head {
+            seq: queue.next_seq(now_ms),
+            from: from.to_owned(),
+            at: now,
+            priority: letter.priority,
+            due_ms,
+            failed_count: 0,
+            group: letter.group,
+            hook,
+            last_error: None,
+            died_at: None,
+        };
+        let mut ops = vec![Op::put(messages_key(&queue.name).number(head.seq), head.pack(&letter.payload)?)];
+        let mut preconditions = vec![Precondition::Present(queue_key(&queue.name))];
+        if let Some(key) = letter.idempotency_key {
+            let key = once_key(&queue.name).push(key);
+            match store_once(&queue.store, &key, now_ms).await? {
+                Known::Fresh(once) => return Ok(Sent { id: queue.id(once.seq), is_repeat: true }),
+                Known::Nothing => preconditions.push(Precondition::Absent(key.clone())),
+                Known::Stale(revision) => preconditions.push(Precondition::Revision(key.clone(), revision)),
+            }
+            ops.push(Op::put_json(key, &Once { seq: head.seq, at_ms: now_ms })?);
+        }
+        queue.store.batch(ops, preconditions).await?;
+        queue.core().insert(head.item());
+        queue.bell.notify_one();
+        Ok(Sent { id: queue.id(head.seq), is_repeat: false })
+    }
+
+    fn state_of(&self, store: &TenantStore, record: QueueRecord) -> QueueState {
+        let queue = self.queues.get(store, &record.name);
+        let counts = queue.map(|queue| {
+            let core = queue.core();
+            (core.depth(), core.flying_count())
+        });
+        let (depth_count, running_count) = counts.unwrap_or_default();
+        QueueState { record, depth_count, running_count }
+    }
+}
+
+/// What is known of an idempotency key.
+enum Known {
+    Nothing,
+    Fresh(Once),
+    /// So old that it counts no more.
+    Stale(u64),
+}
+
+async fn store_once(store: &TenantStore, key: &ringfence_store::Key, now_ms: i64) -> Result<Known, StoreError> {
+    let Some(record) = store.get(key).await? else { return Ok(Known::Nothing) };
+    let once: Once = record.json()?;
+    Ok(if now_ms.saturating_sub(once.at_ms) < ONCE_MS { Known::Fresh(once) } else { Known::Stale(record.revision) })
+}
+
+fn check(letter: &Letter) -> Result<(), AutomationError> {
+    let bad = |why: String| Err(AutomationError::BadQueue(why));
+    if letter.payload.len() > PAYLOAD_BYTES_MAX {
+        return bad(format!("a message is at most {PAYLOAD_BYTES_MAX} bytes"));
+    }
+    if letter.priority > PRIORITY_MAX {
+        return bad(format!("`priority` is 0 to {PRIORITY_MAX}"));
+    }
+    if letter.delay_ms > WAIT_MS_MAX {
+        return bad(format!("`delay_ms` is at most {WAIT_MS_MAX}"));
+    }
+    let is_word = |word: &Option<String>| word.as_ref().is_none_or(|word| (1..=WORD_BYTES_MAX).contains(&word.len()));
+    if !is_word(&letter.group) || !is_word(&letter.idempotency_key) {
+        return bad(format!("`group` and `idempotency_key` are 1 to {WORD_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+impl Postbox for Automation {
+    fn send(
+        &self,
+        store: &TenantStore,
+        from: &PluginName,
+        letter: Letter,
+    ) -> BoxFuture<'static, Result<String, PostError>> {
+        let (this, store, from) = (self.clone(), store.clone(), format!("{}/plugin/{from}", store.label()));
+        Box::pin(async move {
+            let sent = Self::send(&this, &store, &from, letter).await;
+            sent.map(|sent| sent.id).map_err(|error| match error {
+                AutomationError::NotFound(_) => PostError::NoQueue,
+                AutomationError::QueueFull { retry_after_ms } => PostError::Full { retry_after_ms },
+                AutomationError::BadQueue(why) => PostError::Invalid(why),
+                AutomationError::Store(StoreError::Quota { .. }) => {
+                    PostError::Invalid("the tenant's storage is used up".to_owned())
+                }
+                _ => PostError::Unavailable,
+            })
+        })
+    }
+}

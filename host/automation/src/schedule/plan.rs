@@ -1,0 +1,243 @@
+//! When a schedule is due: cron over a time zone's own calendar, what was missed, jitter. Pure.
+//!
+//! A clock that is set forward skips no fixed time: what falls into the gap runs as it ends; a clock that is set back runs a
+//! fixed time once, and what runs every so many minutes in both (Vixie cron's rules, which `croner` follows). Must never
+//! look at the system's clock.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// LIMIT: longest jitter, milliseconds.
+pub const JITTER_MS_MAX: u64 = 3_600_000;
+/// LIMIT: most missed runs made up for under `all`; of more, the latest.
+pub const MISSED_COUNT_MAX: usize = 100;
+/// LIMIT: most ticks looked at in one go; what is older than these is counted as skipped without its number.
+const TICKS_COUNT_MAX: usize = 10_000;
+/// LIMIT: longest cron expression.
+const CRON_BYTES_MAX: usize = 200;
+/// A tick that is later than this was missed, not late.
+const GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// What to do about runs that the host slept through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missed {
+    /// Nothing.
+    Skip,
+    /// Run once.
+    Once,
+    /// Run each.
+    All,
+}
+
+/// When something is to run, parsed.
+#[derive(Debug, Clone)]
+pub struct Times {
+    cron: Cron,
+    zone: TimeZone,
+}
+
+/// What is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The times to run for, oldest first.
+    pub run: Vec<Timestamp>,
+    /// Times that are not made up for.
+    pub skipped_count: u64,
+    /// Up to here everything is decided.
+    pub until: Timestamp,
+}
+
+// === impl Times ===
+
+impl Times {
+    /// Reads a cron expression of five fields, or six with seconds first, and the name of an IANA time zone.
+    pub fn parse(cron: &str, zone: &str) -> Result<Self, String> {
+        if cron.len() > CRON_BYTES_MAX {
+            return Err(format!("a cron expression is at most {CRON_BYTES_MAX} bytes"));
+        }
+        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+        let parsed = parser.parse(cron).map_err(|error| {
+            format!("`{cron}` is not a cron expression: {}", error.to_string().trim_end_matches('.').to_lowercase())
+        })?;
+        let zone = TimeZone::get(zone).map_err(|_| format!("`{}` is not an IANA time zone", cut(zone)))?;
+        Ok(Self { cron: parsed, zone })
+    }
+
+    /// The first time after `after`; none when there is none in the next years.
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let from = after.to_zoned(self.zone.clone());
+        let next = self.cron.find_next_occurrence(&from, false).ok()?.timestamp();
+        // Whatever the calendar does, time goes forward here.
+        (next > after).then_some(next)
+    }
+
+    /// The next `count` times.
+    pub fn upcoming(&self, after: Timestamp, count: usize) -> Vec<Timestamp> {
+        std::iter::successors(self.next(after), |last| self.next(*last)).take(count).collect()
+    }
+
+    /// What is due at `now`, when everything up to `decided` is decided.
+    pub fn due(&self, decided: Timestamp, now: Timestamp, missed: Missed) -> Due {
+        // A clock that was set back decides nothing anew.
+        if now <= decided {
+            return Due { run: Vec::new(), skipped_count: 0, until: decided };
+        }
+        let ticks = std::iter::successors(self.next(decided), |last| self.next(*last));
+        let ticks: Vec<Timestamp> = ticks.take_while(|tick| *tick <= now).take(TICKS_COUNT_MAX).collect();
+        let whole = ticks.len();
+        let is_missed = |tick: &Timestamp| now.duration_since(*tick) > GRACE;
+        let missed_count = ticks.iter().filter(|tick| is_missed(tick)).count();
+        let mut run: Vec<Timestamp> = match missed {
+            Missed::Skip => ticks.into_iter().skip(missed_count).collect(),
+            Missed::Once => ticks.into_iter().skip(missed_count.saturating_sub(1)).collect(),
+            Missed::All => ticks,
+        };
+        let too_many = run.len().saturating_sub(MISSED_COUNT_MAX);
+        run.drain(..too_many);
+        // Once means once, also when the one in time and the missed ones fall together.
+        if missed == Missed::Once && missed_count > 0 && run.len() > 1 {
+            run.remove(0);
+        }
+        Due { skipped_count: (whole - run.len()) as u64, run, until: now }
+    }
+}
+
+/// How much later than its time a tick runs: drawn from its name, so that it is the same whenever it is asked.
+pub fn jitter_ms(uid: &str, name: &str, tick: Timestamp, most_ms: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (uid, name, tick.as_millisecond()).hash(&mut hasher);
+    if most_ms == 0 { 0 } else { hasher.finish() % (most_ms + 1) }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn upcoming(cron: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
+        let times = Times::parse(cron, zone).unwrap();
+        times.upcoming(at(after), count).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn seconds_are_optional() {
+        assert_eq!(
+            upcoming("*/15 * * * *", "UTC", "2026-01-01T00:07:30Z", 2),
+            ["2026-01-01T00:15:00Z", "2026-01-01T00:30:00Z"]
+        );
+        assert_eq!(
+            upcoming("*/20 * * * * *", "UTC", "2026-01-01T00:00:05Z", 2),
+            ["2026-01-01T00:00:20Z", "2026-01-01T00:00:40Z"]
+        );
+    }
+
+    #[test]
+    fn a_fixed_time_in_the_hour_that_is_skipped_runs_once_on_that_day() {
+        // Berlin goes from 02:00 to 03:00 on 29 March 2026.
+        let days = upcoming("30 2 * * *", "Europe/Berlin", "2026-03-28T02:00:00Z", 3);
+        assert_eq!(days.len(), 3);
+        assert!(days[0].starts_with("2026-03-29T01:") && days[1] == "2026-03-30T00:30:00Z", "{days:?}");
+    }
+
+    #[test]
+    fn a_fixed_time_in_the_hour_that_comes_twice_runs_once() {
+        // Berlin goes from 03:00 back to 02:00 on 25 October 2026.
+        let days = upcoming("30 2 * * *", "Europe/Berlin", "2026-10-24T02:00:00Z", 3);
+        assert!(days[0].starts_with("2026-10-25T0") && days[1] == "2026-10-26T01:30:00Z", "{days:?}");
+    }
+
+    #[test]
+    fn what_runs_every_half_hour_runs_every_half_hour_whatever_the_clock_does() {
+        for start in ["2026-10-24T23:00:00Z", "2026-03-28T23:00:00Z"] {
+            let times = Times::parse("*/30 * * * *", "Europe/Berlin").unwrap().upcoming(at(start), 12);
+            for pair in times.windows(2) {
+                assert_eq!(pair[1].duration_since(pair[0]), SignedDuration::from_mins(30), "{times:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn missed_runs_follow_the_policy() {
+        let times = Times::parse("0 * * * *", "UTC").unwrap();
+        let (decided, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T05:00:01Z"));
+        let hour = |n: u8| at(&format!("2026-01-01T0{n}:00:00Z"));
+        let due = |missed| times.due(decided, now, missed);
+        assert_eq!((due(Missed::Skip).run, due(Missed::Skip).skipped_count), (vec![hour(5)], 4));
+        assert_eq!((due(Missed::Once).run, due(Missed::Once).skipped_count), (vec![hour(5)], 4));
+        assert_eq!(due(Missed::All).run, (1..=5).map(hour).collect::<Vec<_>>());
+        let late = at("2026-01-01T05:10:00Z");
+        assert!(times.due(decided, late, Missed::Skip).run.is_empty());
+        assert_eq!(times.due(decided, late, Missed::Once).run, [hour(5)]);
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_runs_nothing_twice() {
+        let times = Times::parse("* * * * *", "UTC").unwrap();
+        let first = times.due(at("2026-01-01T00:00:30Z"), at("2026-01-01T00:01:00Z"), Missed::All);
+        assert_eq!(first.run.len(), 1);
+        let back = times.due(first.until, at("2026-01-01T00:00:10Z"), Missed::All);
+        assert!(back.run.is_empty() && back.until == first.until);
+        assert!(times.due(back.until, at("2026-01-01T00:01:30Z"), Missed::All).run.is_empty());
+    }
+
+    #[test]
+    fn a_year_of_seconds_is_bounded() {
+        let times = Times::parse("* * * * * *", "UTC").unwrap();
+        let due = times.due(at("2025-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"), Missed::All);
+        assert!(due.run.len() <= MISSED_COUNT_MAX && due.until == at("2026-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn what_is_no_cron_and_no_zone_is_refused_and_what_never_comes_has_no_next() {
+        for bad in ["", "* * *", "61 * * * *", "* * * * * * *", "0 0 * * MON-", "@never"] {
+            assert!(Times::parse(bad, "UTC").is_err(), "{bad}");
+        }
+        assert!(Times::parse("* * * * *", "Europe/Atlantis").is_err());
+        assert!(Times::parse(&format!("{} * * * *", "1,".repeat(100)), "UTC").is_err());
+        assert_eq!(
+            Times::parse("0 0 30 2 *", "UTC").ok().and_then(|times| times.next(at("2026-01-01T00:00:00Z"))),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn ticks_ascend_and_none_is_decided_twice(start in 0_i64..4_000_000_000, steps in proptest::collection::vec(0_i64..100_000, 1..20)) {
+            let times = Times::parse("*/7 3-22 * * *", "America/New_York").unwrap();
+            let mut decided = Timestamp::from_second(start).unwrap();
+            let (mut now, mut last) = (decided, None);
+            for step in steps {
+                now += SignedDuration::from_secs(step);
+                let due = times.due(decided, now, Missed::All);
+                for tick in &due.run {
+                    prop_assert!(last.is_none_or(|last| *tick > last) && *tick <= now);
+                    last = Some(*tick);
+                }
+                decided = due.until;
+            }
+        }
+
+        #[test]
+        fn jitter_stays_within_and_is_the_same_again(most in 0_u64..JITTER_MS_MAX, second in 0_i64..4_000_000_000) {
+            let tick = Timestamp::from_second(second).unwrap();
+            let drawn = jitter_ms("uid", "nightly", tick, most);
+            prop_assert!(drawn <= most);
+            prop_assert_eq!(drawn, jitter_ms("uid", "nightly", tick, most));
+        }
+    }
+}

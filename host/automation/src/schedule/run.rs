@@ -1,0 +1,305 @@
+//! One run of a schedule: what is due is decided and written, then run, then its end is written.
+//!
+//! Must never run what is not written as begun, so that a kill at any moment leaves either nothing or the same run.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use ringfence_core::{Principal, ResourceName, TenantId};
+use ringfence_engine::{EventContext, Export};
+use ringfence_store::{StoreError, TenantStore};
+
+use super::plan::jitter_ms;
+use super::timer::{Entry, Running};
+use super::{LastRun, Overlap, Schedule, schedule_key, schedules_key};
+use crate::{Automation, AutomationError, Call, Effects};
+
+/// Attempts of one run that cannot begin just now.
+const ATTEMPTS_COUNT: u32 = 10;
+/// LIMIT: longest wait between two of them.
+const WAIT_MS_MAX: u64 = 30_000;
+/// Schedules read in one go.
+const PAGE_COUNT: usize = 1_000;
+
+/// How one run ended: a stable word, and a text.
+type Ending = (String, Option<String>);
+
+impl Automation {
+    /// Reads a tenant's schedules, puts them on the timer, and runs again what was begun when the host stopped.
+    pub(crate) async fn open_schedules(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
+        let page = store.scan(&schedules_key(), None, PAGE_COUNT).await?;
+        for (_, record) in page.records {
+            let schedule: Schedule = record.json()?;
+            self.timer.set(tenant, store, &schedule);
+            for tick in schedule.begun.clone() {
+                let this = self.clone();
+                let (tenant, store, schedule) = (tenant.clone(), store.clone(), schedule.clone());
+                tokio::spawn(async move { this.run_tick(&tenant, &store, &schedule, tick, 2).await });
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a schedule at once, whatever it says about time and rest. Resolves when the run is over.
+    pub async fn run_now(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        name: &ResourceName,
+        principal: Principal,
+    ) -> Result<LastRun, AutomationError> {
+        let schedule = self.schedule(store, name).await?;
+        let now = self.parts.clock.now();
+        let (outcome, detail) = self.run_once(tenant, &schedule, now, 1, Some(principal)).await;
+        let last = LastRun { due_at: now, ended_at: self.parts.clock.now(), outcome, detail };
+        self.change_schedule(store, name, |schedule| schedule.last = Some(last.clone())).await?;
+        Ok(last)
+    }
+
+    /// It is time: decides what is due, and runs it.
+    pub(crate) async fn fire(self, entry: Arc<Entry>, now: Timestamp) {
+        let mut run = Vec::new();
+        let (uid, name) = (entry.store.uid(), entry.name.to_string());
+        let decided = self
+            .change_schedule(&entry.store, &entry.name, |schedule| {
+                run = decide(schedule, &uid, &name, now, &mut lock(&entry));
+            })
+            .await;
+        let schedule = match decided {
+            Ok(Some(schedule)) => schedule,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "a schedule cannot be written; it is decided at its next time");
+                return lock(&entry).count = lock(&entry).count.saturating_sub(run.len());
+            }
+        };
+        for tick in run {
+            let (this, entry, schedule) = (self.clone(), Arc::clone(&entry), schedule.clone());
+            let is_beside = schedule.spec.overlap == Overlap::Allow;
+            let work = async move { this.run_and_follow(&entry, schedule, tick).await };
+            if is_beside { drop(tokio::spawn(work)) } else { work.await }
+        }
+    }
+
+    /// Runs one tick, then the one that gathered behind it.
+    async fn run_and_follow(&self, entry: &Entry, schedule: Schedule, tick: Timestamp) {
+        self.run_tick(&entry.tenant, &entry.store, &schedule, tick, 1).await;
+        loop {
+            let next = {
+                let mut running = lock(entry);
+                let next = running.next.take();
+                if next.is_none() {
+                    running.count = running.count.saturating_sub(1);
+                }
+                next
+            };
+            let Some(tick) = next else { return };
+            self.run_tick(&entry.tenant, &entry.store, &schedule, tick, 1).await;
+        }
+    }
+
+    async fn run_tick(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        schedule: &Schedule,
+        tick: Timestamp,
+        attempt: u32,
+    ) {
+        let (outcome, detail) = self.run_once(tenant, schedule, tick, attempt, None).await;
+        let last = LastRun { due_at: tick, ended_at: self.parts.clock.now(), outcome, detail };
+        let written = self
+            .change_schedule(store, &schedule.name, |schedule| {
+                schedule.begun.retain(|begun| *begun != tick);
+                schedule.last = Some(last);
+            })
+            .await;
+        if let Err(error) = written {
+            tracing::warn!(%error, "the end of a scheduled run is not written: it runs again after a restart");
+        }
+    }
+
+    async fn run_once(
+        &self,
+        tenant: &TenantId,
+        schedule: &Schedule,
+        tick: Timestamp,
+        attempt: u32,
+        principal: Option<Principal>,
+    ) -> Ending {
+        let Some(principal) = principal.or_else(|| self.workload(tenant, &schedule.spec.plugin).ok()) else {
+            return ("host-error".to_owned(), None);
+        };
+        let call = Call {
+            tenant: tenant.clone(),
+            plugin: schedule.spec.plugin.clone(),
+            version: None,
+            export: Export::Schedule,
+            payload: serde_json::to_vec(&schedule.spec.payload).unwrap_or_default(),
+            context: EventContext {
+                name: schedule.name.to_string(),
+                id: format!("{}/{tick}", schedule.name),
+                attempt,
+                at: tick.to_string(),
+                attributes: Vec::new(),
+            },
+            principal,
+            cause: format!("schedule/{}", schedule.name),
+            time_ms_max: None,
+            effects: Effects::Real,
+        };
+        for _ in 1..ATTEMPTS_COUNT {
+            match self.call(call.clone()).await {
+                // What passes is waited for: a run is not lost to a busy moment.
+                Err(error) if error.passes_after_ms().is_some() => {
+                    let wait_ms = error.passes_after_ms().unwrap_or(0).clamp(100, WAIT_MS_MAX);
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                }
+                ended => return ending(ended),
+            }
+        }
+        ending(self.call(call).await)
+    }
+
+    /// Reads a schedule, changes it and writes it. None when it is gone.
+    async fn change_schedule(
+        &self,
+        store: &TenantStore,
+        name: &ResourceName,
+        change: impl FnOnce(&mut Schedule),
+    ) -> Result<Option<Schedule>, StoreError> {
+        let _one = self.changing_schedules.lock().await;
+        let key = schedule_key(name.as_str());
+        let Some(mut schedule) = store.get_json::<Schedule>(&key).await? else { return Ok(None) };
+        change(&mut schedule);
+        store.put_json(&key, &schedule).await?;
+        Ok(Some(schedule))
+    }
+}
+
+/// Which ticks run now: notes in the record what is decided and begun, and in memory what is under way.
+fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, running: &mut Running) -> Vec<Timestamp> {
+    let Ok(times) = schedule.spec.times() else { return Vec::new() };
+    if schedule.spec.paused {
+        return Vec::new();
+    }
+    // A tick whose jitter is not over yet is not due.
+    let jitter = |tick: Timestamp| {
+        let late = jitter_ms(uid, name, tick, schedule.spec.jitter_ms);
+        SignedDuration::from_millis(i64::try_from(late).unwrap_or(0))
+    };
+    let mut due = times.due(schedule.decided_until, now, schedule.spec.missed);
+    if let Some(early) = due.run.iter().position(|tick| tick.duration_since(now) + jitter(*tick) > SignedDuration::ZERO)
+    {
+        let rest = due.run.split_off(early);
+        due.until = rest.first().map_or(due.until, |tick| *tick - SignedDuration::from_nanos(1));
+    }
+    schedule.decided_until = due.until;
+    schedule.skipped_count = schedule.skipped_count.saturating_add(due.skipped_count);
+    let mut run = due.run;
+    if running.count > 0 && schedule.spec.overlap != Overlap::Allow {
+        if schedule.spec.overlap == Overlap::Queue && running.next.is_none() {
+            running.next = run.pop();
+            schedule.begun.extend(running.next);
+        }
+        schedule.skipped_count = schedule.skipped_count.saturating_add(run.len() as u64);
+        return Vec::new();
+    }
+    running.count += run.len();
+    schedule.begun.extend(run.iter().copied());
+    run
+}
+
+fn ending(ended: Result<crate::Done, crate::CallError>) -> Ending {
+    match ended {
+        Ok(done) => match done.answer {
+            Ok(_) => ("done".to_owned(), None),
+            Err(failure) => ("plugin-failed".to_owned(), Some(failure.text().to_owned())),
+        },
+        Err(error) => (error.code().to_owned(), Some(error.to_string())),
+    }
+}
+
+fn lock(entry: &Entry) -> MutexGuard<'_, Running> {
+    entry.running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Missed, ScheduleSpec};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn schedule(missed: Missed, overlap: Overlap) -> Schedule {
+        let spec = ScheduleSpec {
+            plugin: "nightly".parse().unwrap(),
+            cron: "* * * * *".into(),
+            zone: "UTC".into(),
+            missed,
+            overlap,
+            jitter_ms: 0,
+            payload: serde_json::Value::Null,
+            paused: false,
+        };
+        Schedule {
+            name: "nightly".parse().unwrap(),
+            spec,
+            created_at: at("2026-01-01T00:00:00Z"),
+            created_by: "acme/ada".parse().unwrap(),
+            decided_until: at("2026-01-01T00:00:00Z"),
+            begun: Vec::new(),
+            skipped_count: 0,
+            last: None,
+        }
+    }
+
+    fn decide_at(schedule: &mut Schedule, now: &str, running: &mut Running) -> Vec<Timestamp> {
+        decide(schedule, "uid", "nightly", at(now), running)
+    }
+
+    #[test]
+    fn what_runs_is_on_record_as_begun_and_decided_once() {
+        let (mut schedule, mut running) = (schedule(Missed::All, Overlap::Allow), Running::default());
+        let run = decide_at(&mut schedule, "2026-01-01T00:02:30Z", &mut running);
+        assert_eq!(run.len(), 2);
+        assert_eq!((schedule.begun.clone(), running.count), (run, 2));
+        assert!(decide_at(&mut schedule, "2026-01-01T00:02:30Z", &mut running).is_empty());
+    }
+
+    #[test]
+    fn a_time_that_meets_a_run_is_skipped_gathers_once_or_runs_beside_it() {
+        for (overlap, beside, gathers) in
+            [(Overlap::Skip, 0, false), (Overlap::Queue, 0, true), (Overlap::Allow, 1, false)]
+        {
+            let (mut schedule, mut running) = (schedule(Missed::Skip, overlap), Running::default());
+            assert_eq!(decide_at(&mut schedule, "2026-01-01T00:01:00Z", &mut running).len(), 1);
+            assert_eq!(decide_at(&mut schedule, "2026-01-01T00:02:00Z", &mut running).len(), beside, "{overlap:?}");
+            assert_eq!(running.next.is_some(), gathers, "{overlap:?}");
+            decide_at(&mut schedule, "2026-01-01T00:03:00Z", &mut running);
+            assert_eq!(schedule.skipped_count, if overlap == Overlap::Skip { 2 } else { u64::from(gathers) });
+        }
+    }
+
+    #[test]
+    fn a_schedule_that_rests_decides_nothing() {
+        let (mut schedule, mut running) = (schedule(Missed::All, Overlap::Skip), Running::default());
+        schedule.spec.paused = true;
+        assert!(decide_at(&mut schedule, "2026-01-01T00:05:00Z", &mut running).is_empty());
+        assert_eq!(schedule.decided_until, at("2026-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_tick_whose_jitter_is_not_over_is_left_for_later() {
+        let mut schedule = schedule(Missed::All, Overlap::Allow);
+        schedule.spec.jitter_ms = 50_000;
+        let late = jitter_ms("uid", "nightly", at("2026-01-01T00:01:00Z"), 50_000);
+        assert!(late > 0);
+        let mut running = Running::default();
+        assert!(decide_at(&mut schedule, "2026-01-01T00:01:00Z", &mut running).is_empty());
+        assert_eq!(decide_at(&mut schedule, "2026-01-01T00:01:59Z", &mut running), [at("2026-01-01T00:01:00Z")]);
+    }
+}

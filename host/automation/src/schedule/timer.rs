@@ -1,0 +1,152 @@
+//! The host's one timer: every schedule by when it is due next, and one task that waits for the first of them.
+//!
+//! Must never trust one long sleep: the wall clock may be set, and so it is looked at again every little while.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use ringfence_core::{ResourceName, TenantId};
+use ringfence_store::TenantStore;
+use tokio::sync::Notify;
+
+use super::Schedule;
+use super::plan::{Times, jitter_ms};
+use crate::Automation;
+
+/// Longest time without a look at the clock.
+const LOOK_MS_MAX: u64 = 1_000;
+
+/// A tenant's uid and a schedule's name.
+type Name = (String, String);
+
+/// A schedule, waiting.
+pub(crate) struct Entry {
+    pub(crate) tenant: TenantId,
+    pub(crate) store: TenantStore,
+    pub(crate) name: ResourceName,
+    times: Times,
+    jitter_ms: u64,
+    due_at: Timestamp,
+    /// Runs under way, and whether one more is to follow.
+    pub(crate) running: Arc<Mutex<Running>>,
+}
+
+/// What of a schedule is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    pub(crate) count: usize,
+    /// The time to run for when the one under way is over.
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// All schedules of the host.
+#[derive(Default)]
+pub(crate) struct Timer {
+    state: Mutex<State>,
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Name, Arc<Entry>>,
+    order: BTreeSet<(Timestamp, Name)>,
+}
+
+// === impl Timer ===
+
+impl Timer {
+    /// Puts a schedule in, or what is left of it after a change.
+    pub(crate) fn set(&self, tenant: &TenantId, store: &TenantStore, schedule: &Schedule) {
+        let name = (store.uid(), schedule.name.to_string());
+        let mut state = self.lock();
+        let running = state.remove(&name).map(|before| Arc::clone(&before.running)).unwrap_or_default();
+        let Ok(times) = schedule.spec.times() else { return };
+        let Some(tick) = times.next(schedule.decided_until).filter(|_| !schedule.spec.paused) else { return };
+        let jitter_ms = schedule.spec.jitter_ms;
+        let due_at = late(&name, tick, jitter_ms);
+        let entry = Entry {
+            tenant: tenant.clone(),
+            store: store.clone(),
+            name: schedule.name.clone(),
+            times,
+            jitter_ms,
+            due_at,
+            running,
+        };
+        state.put(name, entry);
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// Forgets a schedule.
+    pub(crate) fn remove(&self, store: &TenantStore, name: &ResourceName) {
+        self.lock().remove(&(store.uid(), name.to_string()));
+    }
+
+    /// Takes what is due out, each put back with its next time.
+    fn due(&self, now: Timestamp) -> Vec<Arc<Entry>> {
+        let mut state = self.lock();
+        let mut due = Vec::new();
+        while let Some((at, name)) = state.order.first().filter(|(at, _)| *at <= now).cloned() {
+            state.order.remove(&(at, name.clone()));
+            let Some(entry) = state.entries.remove(&name) else { continue };
+            if let Some(tick) = entry.times.next(now) {
+                let next = Entry {
+                    tenant: entry.tenant.clone(),
+                    store: entry.store.clone(),
+                    name: entry.name.clone(),
+                    times: entry.times.clone(),
+                    jitter_ms: entry.jitter_ms,
+                    due_at: late(&name, tick, entry.jitter_ms),
+                    running: Arc::clone(&entry.running),
+                };
+                state.put(name, next);
+            }
+            due.push(entry);
+        }
+        due
+    }
+
+    fn wait(&self, now: Timestamp) -> Duration {
+        let first = self.lock().order.first().map(|(at, _)| at.duration_since(now));
+        let most = Duration::from_millis(LOOK_MS_MAX);
+        first.map_or(most, |wait| Duration::try_from(wait).unwrap_or(Duration::ZERO).min(most))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn put(&mut self, name: Name, entry: Entry) {
+        self.order.insert((entry.due_at, name.clone()));
+        self.entries.insert(name, Arc::new(entry));
+    }
+    fn remove(&mut self, name: &Name) -> Option<Arc<Entry>> {
+        let entry = self.entries.remove(name)?;
+        self.order.remove(&(entry.due_at, name.clone()));
+        Some(entry)
+    }
+}
+
+fn late((uid, name): &Name, tick: Timestamp, most_ms: u64) -> Timestamp {
+    let late_ms = i64::try_from(jitter_ms(uid, name, tick, most_ms)).unwrap_or(0);
+    tick.checked_add(SignedDuration::from_millis(late_ms)).unwrap_or(tick)
+}
+
+impl Automation {
+    /// Runs what is due, for as long as the host runs.
+    pub(crate) async fn keep_time(self) {
+        loop {
+            let now = self.parts.clock.now();
+            for entry in self.timer.due(now) {
+                tokio::spawn(self.clone().fire(entry, now));
+            }
+            let wait = self.timer.wait(self.parts.clock.now());
+            let _ = tokio::time::timeout(wait, self.timer.bell.notified()).await;
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Hooks, queues and schedules through the real binary.
+
+use anyhow::Result;
+use reqwest::StatusCode;
+use ringfence_tests::{Host, Session, Tenant, answer, eventually, problem};
+use serde_json::{Value, json};
+
+use crate::started;
+
+const GRANTS: &[(&str, &[&str])] = &[("keyvalue", &["default"]), ("queue", &["work"])];
+
+fn point(mode: &str, on_failure: &str) -> Value {
+    json!({
+        "mode": mode, "payload": { "type": "object", "properties": { "count": { "type": "integer" } } },
+        "deadline_ms": 2000, "on_failure": on_failure, "result_bytes_max": 10_000, "binders": "several",
+    })
+}
+
+async fn declare(operator: &Session, name: &str, declaration: &Value) -> Result<Value> {
+    answer(operator.put(&format!("/hooks/{name}")).json(declaration).send().await?).await
+}
+
+async fn bind(tenant: &Tenant, hook: &str, plugin: &str, binding: Value) -> Result<Value> {
+    let path = tenant.path(&format!("/hooks/{hook}/bindings/{plugin}"));
+    answer(tenant.admin.put(&path).json(&binding).send().await?).await
+}
+
+async fn ask(tenant: &Tenant, hook: &str, payload: Value) -> Result<Value> {
+    let path = tenant.path(&format!("/hooks/{hook}"));
+    answer(tenant.admin.post(&path).json(&json!({ "payload": payload })).send().await?).await
+}
+
+async fn send(tenant: &Tenant, queue: &str, message: &Value) -> Result<Value> {
+    let path = tenant.path(&format!("/queues/{queue}/messages"));
+    answer(tenant.admin.post(&path).json(message).send().await?).await
+}
+
+async fn queue(tenant: &Tenant, name: &str, settings: Value) -> Result<Value> {
+    answer(tenant.admin.put(&tenant.path(&format!("/queues/{name}"))).json(&settings).send().await?).await
+}
+
+async fn noted(tenant: &Tenant, plugin: &str, what: &str) -> Result<String> {
+    Ok(tenant.fetch(plugin, &format!("/{what}")).await?.1)
+}
+
+async fn tenant_with(host: &Host, operator: &Session, name: &str, plugins: &[&str]) -> Result<Tenant> {
+    let tenant = host.tenant(operator, name).await?;
+    for plugin in plugins {
+        tenant.ship("events", plugin, "[budget]\ntime_ms = 20000\n", GRANTS).await?;
+    }
+    Ok(tenant)
+}
+
+#[tokio::test]
+async fn the_first_veto_stops_a_validation_and_says_who_and_why() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first", "second"]).await?;
+    declare(&operator, "t.validate", &point("validate", "closed")).await?;
+    bind(&acme, "t.validate", "second", json!({ "order": 2 })).await?;
+    bind(&acme, "t.validate", "first", json!({ "order": 1, "condition": "payload.count < 10" })).await?;
+    let vetoed = ask(&acme, "t.validate", json!({ "do": "veto", "count": 1 })).await?;
+    assert_eq!(vetoed["outcome"], "vetoed", "{vetoed}");
+    assert_eq!(vetoed["steps"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&vetoed["steps"][0]["plugin"], &vetoed["steps"][0]["detail"]),
+        (&json!("first"), &json!("the payload says so"))
+    );
+    let passed_over = ask(&acme, "t.validate", json!({ "do": "veto", "count": 10 })).await?;
+    assert_eq!(passed_over["steps"][0]["outcome"], "skipped");
+    assert_eq!(passed_over["steps"][1]["plugin"], "second");
+    assert_eq!(ask(&acme, "t.validate", json!({ "count": 1 })).await?["outcome"], "passed");
+    // What does not fit the schema reaches no plugin.
+    let path = acme.path("/hooks/t.validate");
+    let wrong = acme.admin.post(&path).json(&json!({ "payload": { "count": "many" } })).send().await?;
+    let (status, wrong) = problem(wrong).await?;
+    assert_eq!((status, &wrong["code"]), (422, &json!("bad-payload")), "{wrong}");
+    // Every run is an invocation like any other, with its cause.
+    let id = vetoed["steps"][0]["invocation"].as_str().unwrap_or_default();
+    let record = acme.admin.get(&acme.path(&format!("/plugins/first/invocations/{id}"))).send().await?;
+    assert_eq!(answer(record).await?["cause"], "hook/t.validate");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transformation_is_a_pipe_and_a_collection_gathers() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first", "second"]).await?;
+    for mode in ["transform", "collect"] {
+        declare(&operator, mode, &point(mode, "closed")).await?;
+        for plugin in ["first", "second"] {
+            bind(&acme, mode, plugin, json!({})).await?;
+        }
+    }
+    let made = ask(&acme, "transform", json!({ "do": "add", "count": 5 })).await?;
+    assert_eq!((&made["outcome"], &made["payload"]["count"]), (&json!("passed"), &json!(7)), "{made}");
+    let gathered = ask(&acme, "collect", json!({ "do": "add", "count": 5 })).await?;
+    let counts: Vec<_> =
+        gathered["steps"].as_array().into_iter().flatten().map(|step| step["result"]["count"].clone()).collect();
+    assert_eq!(counts, [json!(6), json!(6)], "{gathered}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broken_slow_or_verbose_plugin_does_no_more_than_the_point_says() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["bad"]).await?;
+    for (name, on_failure, outcome) in [("t.open", "open", "passed"), ("t.closed", "closed", "failed")] {
+        declare(&operator, name, &point("transform", on_failure)).await?;
+        bind(&acme, name, "bad", json!({})).await?;
+        for (act, code) in
+            [("break", "trap"), ("hang", "budget-"), ("grow", "result-too-large"), ("note", "bad-result")]
+        {
+            let answer = ask(&acme, name, json!({ "do": act, "count": 1 })).await?;
+            assert_eq!(answer["outcome"], outcome, "{act}: {answer}");
+            let told = answer["steps"][0]["code"].as_str().unwrap_or_default();
+            assert!(told.starts_with(code) || act == "hang" && told == "deadline", "{act}: {answer}");
+            assert!(!answer.to_string().contains("panicked"), "a trap is for the plugin's owner: {answer}");
+            if on_failure == "open" {
+                assert_eq!(answer["payload"]["count"], 1, "{act}: {answer}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_answer_and_changes_nothing() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    declare(&operator, "t.change", &point("transform", "open")).await?;
+    declare(&operator, "t.tell", &point("notify", "open")).await?;
+    for hook in ["t.change", "t.tell"] {
+        bind(&acme, hook, "first", json!({})).await?;
+        let path = acme.path(&format!("/hooks/{hook}/dry-run"));
+        for act in ["add", "note"] {
+            let shown = answer(acme.admin.post(&path).json(&json!({ "payload": { "do": act } })).send().await?).await?;
+            assert_eq!(shown["outcome"], "passed", "{shown}");
+            if (hook, act) == ("t.change", "add") {
+                assert_eq!(shown["payload"]["count"], 1, "{shown}");
+            }
+        }
+    }
+    assert_eq!(noted(&acme, "first", "noted").await?, "nothing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_would_break_bound_plugins_is_refused_while_any_is_bound() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    assert_eq!(declare(&operator, "t.point", &point("validate", "open")).await?["version"], 1);
+    bind(&acme, "t.point", "first", json!({})).await?;
+    let other = point("collect", "open");
+    let (status, refused) = problem(operator.put("/hooks/t.point").json(&other).send().await?).await?;
+    assert_eq!((status, &refused["code"]), (409, &json!("hook-bound")), "{refused}");
+    assert_eq!(operator.delete("/hooks/t.point").send().await?.status(), StatusCode::CONFLICT);
+    let mut wider = point("validate", "closed");
+    wider["deadline_ms"] = json!(9_000);
+    assert_eq!(declare(&operator, "t.point", &wider).await?["version"], 2);
+    let unbind = acme.path("/hooks/t.point/bindings/first");
+    assert_eq!(acme.admin.delete(&unbind).send().await?.status(), StatusCode::NO_CONTENT);
+    assert_eq!(declare(&operator, "t.point", &other).await?["version"], 3);
+    assert_eq!(operator.delete("/hooks/t.point").send().await?.status(), StatusCode::NO_CONTENT);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plugin_without_the_handler_and_a_hostile_condition_are_not_bound() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    declare(&operator, "t.point", &point("validate", "open")).await?;
+    let nested = format!("{}true{}", "(".repeat(100), ")".repeat(100));
+    for (plugin, condition) in
+        [("hello", "true"), ("first", nested.as_str()), ("first", "payload."), ("first", "other > 1")]
+    {
+        let path = acme.path(&format!("/hooks/t.point/bindings/{plugin}"));
+        let (status, refused) =
+            problem(acme.admin.put(&path).json(&json!({ "condition": condition })).send().await?).await?;
+        assert_eq!((status, &refused["code"]), (422, &json!("bad-binding")), "{refused}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_notification_is_queued_and_arrives() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    declare(&operator, "t.tell", &point("notify", "open")).await?;
+    bind(&acme, "t.tell", "first", json!({})).await?;
+    let told = ask(&acme, "t.tell", json!({ "do": "note" })).await?;
+    assert_eq!((&told["outcome"], &told["steps"][0]["outcome"]), (&json!("queued"), &json!("queued")));
+    eventually("the notification", async || Ok(noted(&acme, "first", "noted").await? == "1")).await
+}
+
+#[tokio::test]
+async fn a_message_from_a_plugin_reaches_the_queues_plugin_once_it_is_granted() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["sender", "taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker" })).await?;
+    declare(&operator, "t.point", &point("collect", "closed")).await?;
+    bind(&acme, "t.point", "sender", json!({})).await?;
+    assert_eq!(ask(&acme, "t.point", json!({ "do": "send" })).await?["outcome"], "passed");
+    eventually("the message", async || Ok(noted(&acme, "taker", "noted").await? == "1")).await?;
+    answer(acme.admin.delete(&acme.path("/plugins/sender/grants/queue")).send().await?).await?;
+    assert_eq!(ask(&acme, "t.point", json!({ "do": "send" })).await?["outcome"], "failed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failing_message_is_tried_dies_is_found_and_goes_again() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "attempts_max": 3, "backoff_ms": 10, "backoff_ms_max": 20 }))
+        .await?;
+    let sent = send(&acme, "work", &json!({ "payload": { "do": "fail", "name": "poison" } })).await?;
+    send(&acme, "work", &json!({ "payload": { "do": "retry", "name": "patient" } })).await?;
+    send(&acme, "work", &json!({ "payload": { "do": "refuse", "name": "refused" } })).await?;
+    let dead = async |text: &str| {
+        let path = acme.path(&format!("/queues/work/dead?text={text}"));
+        answer(acme.admin.get(&path).send().await?).await
+    };
+    eventually("two dead letters", async || {
+        Ok(dead("message%20says").await?["items"].as_array().map(Vec::len) == Some(2))
+    })
+    .await?;
+    assert_eq!(noted(&acme, "taker", "attempts-poison").await?, "3");
+    assert_eq!(noted(&acme, "taker", "attempts-refused").await?, "1");
+    eventually("the patient one", async || Ok(noted(&acme, "taker", "noted").await? == "1")).await?;
+    let found = dead("poison").await?;
+    assert_eq!((&found["items"][0]["id"], &found["items"][0]["failed_count"]), (&sent["id"], &json!(3)), "{found}");
+    let redrive = acme.admin.post(&acme.path("/queues/work/dead/redrive")).json(&json!({ "ids": [sent["id"]] }));
+    assert_eq!(answer(redrive.send().await?).await?["count"], 1);
+    eventually("three more attempts", async || Ok(noted(&acme, "taker", "attempts-poison").await? == "6")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_under_the_same_key_is_taken_once_and_a_full_queue_says_so() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "paused": true, "depth_count_max": 2 })).await?;
+    let keyed = json!({ "payload": { "name": "once" }, "idempotency_key": "k1" });
+    let (first, again) = (send(&acme, "work", &keyed).await?, send(&acme, "work", &keyed).await?);
+    assert_eq!((&first["is_repeat"], &again["is_repeat"], &first["id"]), (&json!(false), &json!(true), &again["id"]));
+    send(&acme, "work", &json!({})).await?;
+    let path = acme.path("/queues/work/messages");
+    let (status, full) = problem(acme.admin.post(&path).json(&json!({})).send().await?).await?;
+    assert_eq!((status, &full["code"]), (429, &json!("queue-full")));
+    queue(&acme, "work", json!({ "plugin": "taker" })).await?;
+    eventually("both", async || Ok(noted(&acme, "taker", "noted").await? == "2")).await?;
+    assert_eq!(noted(&acme, "taker", "attempts-once").await?, "1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flood_of_one_tenant_leaves_another_ones_next_message_alone() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    let globex = tenant_with(&host, &operator, "globex", &["taker"]).await?;
+    for tenant in [&acme, &globex] {
+        queue(tenant, "work", json!({ "plugin": "taker", "concurrency_count": 2 })).await?;
+    }
+    let flood = (0..200).map(|_| send(&acme, "work", &json!({ "payload": { "name": "flood" } })));
+    futures::future::try_join_all(flood).await?;
+    send(&globex, "work", &json!({ "payload": { "name": "single" } })).await?;
+    eventually("the other tenant's message", async || Ok(noted(&globex, "taker", "attempts-single").await? == "1"))
+        .await?;
+    eventually("the flood", async || Ok(noted(&acme, "taker", "attempts-flood").await? == "200")).await
+}
+
+#[tokio::test]
+async fn a_suspended_tenant_takes_nothing_and_goes_on_when_it_is_resumed() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "attempts_max": 1 })).await?;
+    send(&acme, "work", &json!({ "payload": { "name": "late" }, "delay_ms": 1500 })).await?;
+    answer(operator.post("/tenants/acme/suspend").send().await?).await?;
+    let refused = acme.admin.post(&acme.path("/queues/work/messages")).json(&json!({})).send().await?;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    let due = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    eventually("its time", async || Ok(std::time::Instant::now() > due)).await?;
+    answer(operator.post("/tenants/acme/resume").send().await?).await?;
+    // Its one attempt was not spent while nothing could run.
+    eventually("the message", async || Ok(noted(&acme, "taker", "attempts-late").await? == "1")).await
+}
+
+#[tokio::test]
+async fn messages_survive_a_kill_and_each_arrives() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "concurrency_count": 4 })).await?;
+    let names: Vec<String> = (0..40).map(|n| format!("m{n}")).collect();
+    let sent = names.iter().map(|name| {
+        let acme = &acme;
+        async move { send(acme, "work", &json!({ "payload": { "name": name } })).await }
+    });
+    futures::future::try_join_all(sent).await?;
+    let key = acme.admin.key.clone();
+    host.kill()?;
+    let host = Host::start(&place)?;
+    let admin = host.sign_in(&key).await?;
+    let acme = Tenant { admin, ..acme };
+    for name in &names {
+        let attempts = format!("attempts-{name}");
+        eventually(name, async || {
+            Ok(noted(&acme, "taker", &attempts).await?.parse::<u32>().is_ok_and(|count| count >= 1))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_schedule_runs_shows_what_comes_rests_and_runs_when_told() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let grants: &[(&str, &[&str])] = &[("keyvalue", &["default"]), ("logging", &[])];
+    acme.push("nightly", "nightly", "0.1.0", "").await?;
+    for (capability, scope) in grants {
+        acme.grant("nightly", capability, scope).await?;
+    }
+    acme.deploy("nightly", "0.1.0").await?;
+    let path = acme.path("/schedules/nightly");
+    let every_second = json!({ "plugin": "nightly", "cron": "* * * * * *", "zone": "Europe/Berlin" });
+    let made = answer(acme.admin.put(&path).json(&every_second).send().await?).await?;
+    assert_eq!(made["next"].as_array().map(Vec::len), Some(5), "{made}");
+    let read = async || answer(acme.admin.get(&path).send().await?).await;
+    eventually("a run", async || Ok(read().await?["last"]["outcome"] == "done")).await?;
+    let rests = answer(acme.admin.post(&format!("{path}/pause")).send().await?).await?;
+    assert_eq!((&rests["next"], &rests["settings"]["paused"]), (&json!([]), &json!(true)), "{rests}");
+    eventually("nothing under way", async || Ok(read().await?["running_count"] == 0)).await?;
+    let told = answer(acme.admin.post(&format!("{path}/run")).send().await?).await?;
+    assert_eq!(told["outcome"], "done", "{told}");
+    for bad in [json!({ "plugin": "nightly", "cron": "0 0 30 2 *" }), json!({ "plugin": "nightly", "cron": "x" })] {
+        let (status, refused) = problem(acme.admin.put(&path).json(&bad).send().await?).await?;
+        assert_eq!((status, &refused["code"]), (422, &json!("bad-schedule")), "{refused}");
+    }
+    let (status, refused) = problem(acme.admin.call(reqwest::Method::GET, "/acme/nightly/").send().await?).await?;
+    assert_eq!((status, &refused["code"]), (502, &json!("no-handler")), "it answers no HTTP: {refused}");
+    assert_eq!(acme.admin.delete(&path).send().await?.status(), StatusCode::NO_CONTENT);
+    Ok(())
+}

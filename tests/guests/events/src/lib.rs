@@ -1,0 +1,50 @@
+//! Does in a hook, or with a message, what the payload's `do` says, and notes under `seen` what it was handed. Over HTTP
+//! it answers with a counter.
+
+use ringfence_sdk::{Kv, Occasion, Queues, Request, Result, bail, hook, plugin, refuse, retry};
+use serde_json::{Value, json};
+
+#[plugin]
+fn over_http(request: Request, kv: Kv) -> Result<String> {
+    Ok(kv.text(request.path().trim_start_matches('/'))?.unwrap_or_else(|| "nothing".to_owned()))
+}
+
+#[hook("*")]
+fn in_a_hook(payload: Value, kv: Kv, queues: Queues) -> Result<Value> {
+    match payload["do"].as_str() {
+        Some("veto") => Err(refuse("the payload says so")),
+        Some("break") => panic!("the payload says so"),
+        Some("hang") => loop {
+            std::hint::black_box(0);
+        },
+        Some("note") => {
+            kv.add("noted", 1)?;
+            Ok(Value::Null)
+        }
+        Some("send") => {
+            queues.send("work", &json!({ "do": "note" }), ringfence_sdk::Delivery::usual())?;
+            Ok(Value::Null)
+        }
+        Some("grow") => Ok(json!("x".repeat(100_000))),
+        Some("add") => {
+            let mut made = payload.clone();
+            made["count"] = json!(payload["count"].as_i64().unwrap_or(0) + 1);
+            Ok(made)
+        }
+        _ => Ok(payload),
+    }
+}
+
+#[plugin(queue = "*")]
+fn with_a_message(message: Value, occasion: Occasion, kv: Kv) -> Result<()> {
+    kv.add(&format!("attempts-{}", message["name"].as_str().unwrap_or("x")), 1)?;
+    match message["do"].as_str() {
+        Some("fail") => bail!("the message says so"),
+        Some("retry") if occasion.attempt < 3 => return Err(retry("not yet")),
+        Some("refuse") => return Err(refuse("the message says so")),
+        Some("mend") if kv.text("mended")?.is_none() => bail!("not mended yet"),
+        _ => {}
+    }
+    kv.add("noted", 1)?;
+    Ok(())
+}
