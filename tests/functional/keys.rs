@@ -177,11 +177,15 @@ async fn second_operator(host: &Host, operator: &Session) -> Result<Session> {
 #[tokio::test]
 async fn keys_are_destroyed_when_two_operators_want_it_and_the_receipt_is_on_the_hosts_log() -> Result<()> {
     let place = Place::new()?;
-    let host = Host::start_with(&place, &[], &[
-        ("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "0"),
-        // Who was invited this minute is no second person otherwise.
-        ("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0"),
-    ])?;
+    let host = Host::start_with(
+        &place,
+        &[],
+        &[
+            ("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "0"),
+            // Who was invited this minute is no second person otherwise.
+            ("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0"),
+        ],
+    )?;
     let operator = host.operator().await?;
     let other = second_operator(&host, &operator).await?;
     let acme = host.tenant(&operator, "acme").await?;

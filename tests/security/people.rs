@@ -106,14 +106,15 @@ async fn a_person_with_codes_signs_in_with_both_and_every_refusal_is_the_same() 
         Some(code) => json!({ "method": "password", "principal": "acme/ann", "password": password, "code": code }),
     };
     // The next step's code: the one of now is used up.
-    let (status, issued) = sign_in(&host, &body(PASSWORD, Some(code(&secret, 1)?))).await?;
+    let next = code(&secret, 1)?;
+    let (status, issued) = sign_in(&host, &body(PASSWORD, Some(next.clone()))).await?;
     assert_eq!((status, issued["trust"]["strength"].as_str()), (200, Some("two-factors")), "{issued}");
     let spare = recovery["recovery_codes"][0].as_str().unwrap_or_default().to_owned();
     assert_eq!(sign_in(&host, &body(PASSWORD, Some(spare.clone()))).await?.0, 200);
     let mut refusals = Vec::new();
     for wrong in [
         body(PASSWORD, None),
-        body(PASSWORD, Some(code(&secret, 1)?)),
+        body(PASSWORD, Some(next)),
         body(PASSWORD, Some(spare)),
         body("another password", Some("123456".to_owned())),
         json!({ "method": "password", "principal": "acme/nobody", "password": PASSWORD }),

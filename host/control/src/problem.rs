@@ -88,9 +88,7 @@ pub fn status_of(code: &str) -> StatusCode {
     match code {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
         "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound"
-        | "step-up-required" => {
-            StatusCode::UNAUTHORIZED
-        }
+        | "step-up-required" => StatusCode::UNAUTHORIZED,
         "denied" | "self-lowering" => StatusCode::FORBIDDEN,
         "not-found" | "no-entry" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
@@ -265,9 +263,8 @@ impl From<IdentityError> for ApiError {
             IdentityError::BadPassword { .. } => Self::new("bad-password", text),
             IdentityError::TooManyPeople { .. } => Self::new("conflict", text),
             IdentityError::NoPerson => Self::new("no-person", text),
-            IdentityError::StepUp { .. } => {
-                Self::new("step-up-required", text).help("`POST /api/v1/zero-trust/step-up` proves more in this session")
-            }
+            IdentityError::StepUp { .. } => Self::new("step-up-required", text)
+                .help("`POST /api/v1/zero-trust/step-up` proves more in this session"),
             IdentityError::Fallen { .. } => Self::new("unauthenticated", text).help("ringfence login"),
             IdentityError::NonceSpent => Self::new("nonce-spent", text),
             IdentityError::BadEvidence(_) => Self::new("bad-evidence", text),

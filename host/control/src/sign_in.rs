@@ -38,11 +38,9 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
         Authenticate::Invitation { token, password } => {
             Proof::Invitation { token: SecretString::new(token), password: password.map(SecretString::new) }
         }
-        Authenticate::Password { principal, password, code } => Proof::Password {
-            principal,
-            password: SecretString::new(password),
-            code: code.map(SecretString::new),
-        },
+        Authenticate::Password { principal, password, code } => {
+            Proof::Password { principal, password: SecretString::new(password), code: code.map(SecretString::new) }
+        }
         Authenticate::Passkey { ceremony, answer } => Proof::Passkey { ceremony, answer: PasskeyAnswer(answer) },
         Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };

@@ -98,6 +98,8 @@ pub const WRONG_CODES_COUNT_MAX: u32 = 10;
 pub const WRONG_CODES_SECONDS: u64 = 900;
 /// Most risk adjustments, and most open findings, of one principal.
 pub const RISKS_PER_PRINCIPAL_COUNT_MAX: usize = 32;
+/// Most principals of one tenant, and most operators, about whom risk, networks and devices are remembered.
+pub const ABOUT_COUNT_MAX: usize = 4_096;
 /// Longest life of a risk adjustment, in hours.
 pub const RISK_HOURS_MAX: i64 = 90 * 24;
 /// Most networks remembered of one principal.

@@ -5,15 +5,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use ringfence_core::limits::ABOUT_COUNT_MAX;
 use ringfence_core::{PrincipalId, TenantId};
 
-use crate::OPERATOR;
 use crate::devices::posture_of;
 use crate::risk::{About, Adjustment};
 use crate::standing::TrustSettings;
 use crate::tables::Tables;
 use crate::throttle::Source;
 use crate::trust::{Finding, Posture};
+use crate::{IdentityError, OPERATOR};
 
 impl Tables {
     /// What a tenant asks of sessions, if it decided.
@@ -24,6 +25,29 @@ impl Tables {
     /// Decides what a tenant asks.
     pub(crate) fn set_trust(&mut self, tenant: TenantId, settings: TrustSettings) {
         self.trust.insert(tenant, Arc::new(settings));
+    }
+
+    /// Who gives way when something is to be remembered about one more principal of a place: none while there is room. Fails
+    /// when about everybody there is something that still counts.
+    pub(crate) fn making_room(
+        &self,
+        tenant: Option<&TenantId>,
+        principal: &PrincipalId,
+        now: Timestamp,
+    ) -> Result<Option<PrincipalId>, IdentityError> {
+        if self.about.contains_key(principal) || self.of_place(tenant).count() < ABOUT_COUNT_MAX {
+            return Ok(None);
+        }
+        let idle = self.of_place(tenant).filter(|about| !about.counts(now));
+        let oldest = idle.min_by_key(|about| about.networks.iter().map(|network| network.last).max());
+        let full =
+            IdentityError::FactorState("too much is remembered about principals here; wait until some of it is over");
+        oldest.and_then(|about| about.principal.clone()).map(Some).ok_or(full)
+    }
+
+    /// Forgets what is known about a principal.
+    pub(crate) fn drop_about(&mut self, principal: &PrincipalId) {
+        self.about.remove(principal);
     }
 
     /// What is known about a principal.

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::{NETWORKS_PER_PRINCIPAL_COUNT_MAX, RISK_HOURS_MAX, RISKS_PER_PRINCIPAL_COUNT_MAX};
 use ringfence_core::proof::act;
 use ringfence_core::{Permit, PrincipalId, TenantId};
-use ringfence_store::{Key, Op};
+use ringfence_store::{Key, Op, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::devices::DeviceRecord;
@@ -84,6 +84,15 @@ pub(crate) struct About {
     /// Open findings, by the name that whoever found them gave them.
     #[serde(default)]
     pub(crate) findings: Vec<OpenFinding>,
+}
+
+impl About {
+    /// Whether any of it is more than a memory of networks.
+    pub(crate) fn counts(&self, now: Timestamp) -> bool {
+        self.adjustments.iter().any(|adjustment| now < adjustment.expires_at)
+            || self.findings.iter().any(|finding| now < finding.until)
+            || !self.devices.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -239,7 +248,7 @@ impl Identity {
         if self.shared.read().network_last(principal, source).is_some_and(noted) {
             return Ok(());
         }
-        self.change_about(tenant, principal, |about| {
+        let noted = self.change_about(tenant, principal, |about| {
             about.networks.retain(|network| now.duration_since(network.last) < NETWORK_KEPT);
             match about.networks.iter_mut().find(|network| network.source == source) {
                 Some(network) => network.last = now,
@@ -252,8 +261,16 @@ impl Identity {
                 }
             }
             Ok(())
-        })
-        .await
+        });
+        match noted.await {
+            // A network that cannot be remembered stays a new one; nobody is kept out for that.
+            Err(IdentityError::FactorState(_)) => Ok(()),
+            // The tenant was deleted meanwhile: its keys prove nothing any more.
+            Err(IdentityError::NotFound { .. } | IdentityError::Store(StoreError::Gone)) => {
+                Err(IdentityError::Unauthenticated)
+            }
+            other => other,
+        }
     }
 
     fn sign(&self, adjustment: &mut Adjustment) -> Result<(), IdentityError> {
@@ -307,8 +324,13 @@ impl Identity {
         let mut about = self.shared.read().about(principal).cloned().unwrap_or_default();
         about.principal = Some(principal.clone());
         change(&mut about)?;
-        finish(store, vec![Op::put_json(about_at(principal), &about)?]).await?;
-        self.shared.write().put_about(about);
+        let gives_way = self.shared.read().making_room(tenant, principal, self.shared.clock.now())?;
+        let mut ops = vec![Op::put_json(about_at(principal), &about)?];
+        ops.extend(gives_way.iter().map(|other| Op::delete(about_at(other))));
+        finish(store, ops).await?;
+        let mut tables = self.shared.write();
+        gives_way.iter().for_each(|other| tables.drop_about(other));
+        tables.put_about(about);
         Ok(())
     }
 }
