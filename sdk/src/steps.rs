@@ -264,7 +264,8 @@ impl Steps {
 pub(crate) async fn undo(undo: &Undo) -> Result<()> {
     loop {
         let Some((name, work)) = undo.0.borrow_mut().pop() else { return Ok(()) };
-        step(&[], host::Kind::Compensation, &name, Retry { attempts: 10, ..Retry::default() }, work).await?;
+        let retry = Retry { attempts: 10, ..Retry::default() };
+        step(&[], host::Kind::Compensation, &name, retry, async |call| work(call).await).await?;
     }
 }
 

@@ -24,6 +24,7 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{day}", "2026-11-20")
                 .replace("{backup}", "b_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{job}", "j_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+                .replace("{run}", "run_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{id}", "nothing");
             if let Some(rest) = filled.strip_prefix("/api/v1") {
                 let label = format!("{} {path}", method.to_uppercase());
@@ -50,6 +51,9 @@ fn body_for(path: &str) -> Value {
         Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),
         Some("fields") => json!({ "rules": [] }),
+        Some("runs") => json!({ "plugin": "hello" }),
+        Some("signal") => json!({ "name": "go" }),
+        Some("approve") if path.contains("/runs/") => json!({ "name": "payment", "approved": true }),
         Some("keyvalue") => json!({ "scope": ["default"] }),
         Some("n") => json!({ "value": "v" }),
         _ => json!({}),

@@ -21,6 +21,10 @@ pub use self::policy::{
     PolicyCommand, PolicyFileArgs, PolicyRollbackArgs, PolicyShadowArgs, PolicyShowArgs,
 };
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
+pub use self::runs::{
+    RunApproveArgs, RunArgs, RunCommand, RunListArgs, RunMigrateArgs, RunQueryArgs, RunRetryArgs, RunSignalArgs,
+    RunStartArgs, RunTerminateArgs,
+};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
 mod backup;
@@ -29,6 +33,7 @@ mod keys;
 mod pii;
 mod policy;
 mod quota;
+mod runs;
 mod store;
 
 /// The whole command line.
@@ -153,6 +158,10 @@ pub enum Command {
     /// The audit log: read it, verify it, take it away
     #[command(subcommand)]
     Audit(AuditCommand),
+
+    /// Runs of durable workflows
+    #[command(subcommand)]
+    Run(RunCommand),
 
     /// Backups of a tenant: make, check, rehearse
     #[command(subcommand)]
