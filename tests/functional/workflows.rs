@@ -203,7 +203,8 @@ async fn a_run_keeps_its_version_over_a_deploy_and_code_that_differs_is_stuck_un
     let failed = until(&acme, &run, "failed").await?;
     assert!(failed["error"].as_str().is_some(), "{failed}");
 
-    let kept = begin(&acme, &json!({ "plugin": "runs", "workflow": "approval", "input": { "to": "a", "pounds": 1 } })).await?;
+    let kept =
+        begin(&acme, &json!({ "plugin": "runs", "workflow": "approval", "input": { "to": "a", "pounds": 1 } })).await?;
     until(&acme, &kept, "waiting").await?;
     let back = acme.admin.post(&acme.path("/plugins/runs/rollback")).json(&json!({})).send().await?;
     assert_eq!(back.status(), StatusCode::OK);

@@ -200,12 +200,7 @@ impl Workflows {
         }
     }
 
-    async fn follow(
-        &self,
-        loaded: &mut Loaded,
-        verdict: Verdict,
-        ready_revision: u64,
-    ) -> Result<Next, WorkflowError> {
+    async fn follow(&self, loaded: &mut Loaded, verdict: Verdict, ready_revision: u64) -> Result<Next, WorkflowError> {
         let at_ms = unix_ms(&*self.parts().clock);
         let more = match verdict {
             Verdict::Again => return Ok(Next::Again),
@@ -271,12 +266,7 @@ impl Workflows {
     fn now(&self) -> Now {
         let mut bytes = [0_u8; 8];
         self.parts().entropy.fill(&mut bytes);
-        Now {
-            at_ms: unix_ms(&*self.parts().clock),
-            dice: u64::from_le_bytes(bytes),
-            fresh: String::new(),
-            child: None,
-        }
+        Now { at_ms: unix_ms(&*self.parts().clock), dice: u64::from_le_bytes(bytes), fresh: String::new(), child: None }
     }
 }
 

@@ -84,7 +84,9 @@ fn replay(
         let mut decisions = vec![decision];
         if let Ok(Answer::Execute { idempotency_key, attempt }) = &decisions[0].answer {
             *far.entry(idempotency_key.clone()).or_default() += 1;
-            decisions.push(complete(&open(&place, &format!("step-{number}"), *attempt), Ok("1".into()), &now(at_ms)).unwrap());
+            decisions.push(
+                complete(&open(&place, &format!("step-{number}"), *attempt), Ok("1".into()), &now(at_ms)).unwrap(),
+            );
         }
         for decision in decisions {
             for event in decision.events {
