@@ -147,7 +147,11 @@ impl Workflows {
                 let _ = store.delete(&journal::ready_key(run)).await;
                 None
             }
-            Err(WorkflowError::Store(StoreError::Conflict { .. })) => None,
+            // Another host was faster: what this one has of the run is old.
+            Err(WorkflowError::Store(StoreError::Conflict { .. })) => {
+                self.forget(store, run);
+                None
+            }
             Err(error) => {
                 tracing::warn!(%error, run = %run, "a run could not be driven");
                 Some(LATER_MS)

@@ -82,10 +82,10 @@ fn replay(
         };
         let decision = ask(&state, &RunNames(&id), &place, &question, &now(at_ms)).unwrap();
         let mut decisions = vec![decision];
-        if let Ok(Answer::Execute { idempotency_key, attempt }) = &decisions[0].answer {
-            *far.entry(idempotency_key.clone()).or_default() += 1;
+        if let Ok(Answer::Execute { idempotency_key, attempt }) = decisions[0].answer.clone() {
+            *far.entry(idempotency_key).or_default() += 1;
             decisions.push(
-                complete(&open(&place, &format!("step-{number}"), *attempt), Ok("1".into()), &now(at_ms)).unwrap(),
+                complete(&open(&place, &format!("step-{number}"), attempt), Ok("1".into()), &now(at_ms)).unwrap(),
             );
         }
         for decision in decisions {
