@@ -205,11 +205,7 @@ impl Steps {
     }
 
     /// Does the same for each item, each in a branch of its own: while one waits, the others go on.
-    pub async fn each<I, T>(
-        &self,
-        items: Vec<I>,
-        work: impl AsyncFn(Self, I) -> Result<T>,
-    ) -> Result<Vec<Result<T>>> {
+    pub async fn each<I, T>(&self, items: Vec<I>, work: impl AsyncFn(Self, I) -> Result<T>) -> Result<Vec<Result<T>>> {
         let count = u32::try_from(items.len()).map_err(|_| anyhow!("too many branches"))?;
         let fork = host::fork(&self.branch, count).map_err(Stopped::from)?;
         let mut results = Vec::with_capacity(items.len());
@@ -264,7 +260,8 @@ impl Steps {
 pub(crate) async fn undo(undo: &Undo) -> Result<()> {
     loop {
         let Some((name, work)) = undo.0.borrow_mut().pop() else { return Ok(()) };
-        step(&[], host::Kind::Compensation, &name, Retry { attempts: 10, ..Retry::default() }, work).await?;
+        let retry = Retry { attempts: 10, ..Retry::default() };
+        step(&[], host::Kind::Compensation, &name, retry, async |call| work(call).await).await?;
     }
 }
 

@@ -21,6 +21,7 @@ mod objects;
 mod policies;
 mod quotas;
 mod uploads;
+mod workflows;
 
 /// One host for all tests of this program would be faster, but a test that breaks it would break the others: each has
 /// its own, on free ports, in a directory of its own.

@@ -4,6 +4,8 @@
 //! Must never reach around the two ports: what a test knows, a user can know.
 #![forbid(unsafe_code)]
 
+pub mod far_end;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

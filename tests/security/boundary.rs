@@ -30,6 +30,7 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{seq}", "0")
                 .replace("{package}", "nothing")
                 .replace("{path}", "checkpoint")
+                .replace("{run}", "run_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{id}", "nothing");
             if let Some(rest) = filled.strip_prefix("/api/v1") {
                 let label = format!("{} {path}", method.to_uppercase());
@@ -72,6 +73,9 @@ fn body_for(path: &str) -> Value {
         Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),
         Some("fields") => json!({ "rules": [] }),
+        Some("runs") => json!({ "plugin": "hello" }),
+        Some("signal") => json!({ "name": "go" }),
+        Some("approve") if path.contains("/runs/") => json!({ "name": "payment", "approved": true }),
         Some("keyvalue") => json!({ "scope": ["default"] }),
         Some("n") if path.starts_with("/hooks") => json!({
             "mode": "validate", "payload": {}, "deadline_ms": 1000, "on_failure": "open", "result_bytes_max": 1000,

@@ -29,6 +29,10 @@ pub use self::policy::{
     PolicyCommand, PolicyFileArgs, PolicyRollbackArgs, PolicyShadowArgs, PolicyShowArgs,
 };
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
+pub use self::runs::{
+    RunApproveArgs, RunArgs, RunCommand, RunListArgs, RunMigrateArgs, RunQueryArgs, RunRetryArgs, RunSignalArgs,
+    RunStartArgs, RunTerminateArgs,
+};
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 
 mod audit;
@@ -39,6 +43,7 @@ mod keys;
 mod pii;
 mod policy;
 mod quota;
+mod runs;
 mod store;
 
 /// The whole command line.
@@ -173,6 +178,10 @@ pub enum Command {
     /// The audit log: read it, verify it, take it away
     #[command(subcommand)]
     Audit(AuditCommand),
+
+    /// Runs of durable workflows
+    #[command(subcommand)]
+    Run(RunCommand),
 
     /// Backups of a tenant: make, check, rehearse
     #[command(subcommand)]

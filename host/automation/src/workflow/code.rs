@@ -20,10 +20,8 @@ impl Runner for Automation {
             let tenant = call.store.tenant().cloned().ok_or_else(|| no_code("there is no such tenant"))?;
             let principal = this.workload(&tenant, &call.plugin).map_err(|error| not_run(&error))?;
             let facts = call.history.facts();
-            let attributes = vec![
-                ("by".to_owned(), call.by.to_string()),
-                ("version".to_owned(), call.version.to_string()),
-            ];
+            let attributes =
+                vec![("by".to_owned(), call.by.to_string()), ("version".to_owned(), call.version.to_string())];
             let context = EventContext {
                 name: call.workflow.clone(),
                 id: call.run.to_string(),

@@ -7,9 +7,7 @@ use ringfence_core::workflow::Place;
 use semver::Version;
 
 use crate::workflow::event::{Ending, Event};
-use crate::workflow::limits::{
-    HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SIGNALS_WAITING_COUNT_MAX,
-};
+use crate::workflow::limits::{HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SIGNALS_WAITING_COUNT_MAX};
 use crate::workflow::state::{Progress, State};
 
 /// Something that is done to a run from outside its code.

@@ -272,7 +272,8 @@ fn known(state: &State, place: &Place, outcome: &Outcome) -> Result<Answer, Stop
 
 /// After a cancelling only compensations are begun, and what the code needs to find its way to them.
 fn is_refused(state: &State, ask: &Ask) -> bool {
-    let is_allowed = matches!(ask, Ask::Step { kind: StepKind::Compensation, .. } | Ask::Now | Ask::Random | Ask::NewId);
+    let is_allowed =
+        matches!(ask, Ask::Step { kind: StepKind::Compensation, .. } | Ask::Now | Ask::Random | Ask::NewId);
     state.cancelled_by.is_some() && !is_allowed
 }
 

@@ -147,7 +147,11 @@ impl Workflows {
                 let _ = store.delete(&journal::ready_key(run)).await;
                 None
             }
-            Err(WorkflowError::Store(StoreError::Conflict { .. })) => None,
+            // Another host was faster: what this one has of the run is old.
+            Err(WorkflowError::Store(StoreError::Conflict { .. })) => {
+                self.forget(store, run);
+                None
+            }
             Err(error) => {
                 tracing::warn!(%error, run = %run, "a run could not be driven");
                 Some(LATER_MS)
@@ -200,12 +204,7 @@ impl Workflows {
         }
     }
 
-    async fn follow(
-        &self,
-        loaded: &mut Loaded,
-        verdict: Verdict,
-        ready_revision: u64,
-    ) -> Result<Next, WorkflowError> {
+    async fn follow(&self, loaded: &mut Loaded, verdict: Verdict, ready_revision: u64) -> Result<Next, WorkflowError> {
         let at_ms = unix_ms(&*self.parts().clock);
         let more = match verdict {
             Verdict::Again => return Ok(Next::Again),
@@ -271,12 +270,7 @@ impl Workflows {
     fn now(&self) -> Now {
         let mut bytes = [0_u8; 8];
         self.parts().entropy.fill(&mut bytes);
-        Now {
-            at_ms: unix_ms(&*self.parts().clock),
-            dice: u64::from_le_bytes(bytes),
-            fresh: String::new(),
-            child: None,
-        }
+        Now { at_ms: unix_ms(&*self.parts().clock), dice: u64::from_le_bytes(bytes), fresh: String::new(), child: None }
     }
 }
 

@@ -183,7 +183,11 @@ impl Head {
                 self.version = version.clone();
                 self.go_on();
             }
-            event if wakes(event) => self.go_on(),
+            Event::Resumed { .. } if self.stuck.is_some() => self.status = Status::Stuck,
+            Event::Resumed { .. } => self.status = Status::Running,
+            Event::Rewound { .. } | Event::Retried { .. } => self.go_on(),
+            // One that is paused or stuck stays so, whatever it is told.
+            event if wakes(event) && self.status == Status::Waiting => self.status = Status::Running,
             _ => {}
         }
     }
@@ -249,12 +253,6 @@ impl Loaded {
         let mut ops = more;
         let number = head.events_count;
         for event in &events {
-            if let Event::Rewound { .. } = event {
-                head.status = Status::Running;
-            }
-            if let Event::Resumed { .. } = event {
-                head.status = Status::Running;
-            }
             head.apply(event, at_ms);
             ops.extend(due_of(event).map(|due_ms| Op::put(due_key(due_ms, &run), Vec::new())));
         }

@@ -254,9 +254,7 @@ impl State {
             Event::Told { place, told } => {
                 (place, Op::new(told_word(told), "", Progress::Done(Outcome::Told(told.clone()))))
             }
-            Event::Published { place, name, .. } => {
-                (place, Op::new("publish", name, Progress::Done(Outcome::Nothing)))
-            }
+            Event::Published { place, name, .. } => (place, Op::new("publish", name, Progress::Done(Outcome::Nothing))),
             Event::AttributeSet { place, name, .. } => {
                 (place, Op::new("attribute", name, Progress::Done(Outcome::Nothing)))
             }
@@ -278,7 +276,9 @@ impl State {
 
     /// One no is a no; a yes counts once enough have said it.
     fn decided(&mut self, place: &Place, by: &PrincipalId, approved: bool, note: &str) {
-        let Some(Op { progress: Progress::Asked { question, agreed, .. }, .. }) = self.ops.get_mut(place) else { return };
+        let Some(Op { progress: Progress::Asked { question, agreed, .. }, .. }) = self.ops.get_mut(place) else {
+            return;
+        };
         let outcome = if approved {
             agreed.push((by.clone(), note.to_owned()));
             if (agreed.len() as u64) < u64::from(question.approvals_count) {
@@ -321,8 +321,19 @@ const fn told_word(told: &Told) -> &'static str {
 
 /// Every word of what can be asked.
 pub const WORDS: [&str; 13] = [
-    "step", "compensation", "sleep", "signal", "approval", "child", "child-end", "fork", "now", "random", "new-id",
-    "publish", "attribute",
+    "step",
+    "compensation",
+    "sleep",
+    "signal",
+    "approval",
+    "child",
+    "child-end",
+    "fork",
+    "now",
+    "random",
+    "new-id",
+    "publish",
+    "attribute",
 ];
 
 fn known_word(word: &str) -> &'static str {

@@ -1,1 +1,255 @@
+//! Histories: whatever is cut off and whenever, the end is the same and nothing that is finished is done again.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use ringfence_core::workflow::{Answer, Ask, Place, Question, Retry, StepFailure, StepKind, Stop};
+use ringfence_core::{PrincipalId, RunId};
+
+use super::command::{Command, Refusal, command};
+use super::decide::{Fault, Names, Now, OpenStep, ask, complete, pause_ms};
+use super::event::{Event, Started};
+use super::journal::{RunNames, id_of};
+use super::limits::{HISTORY_EVENTS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX};
+use super::state::State;
+
+const RETRY: Retry = Retry { attempts_count: 3, first_ms: 100, factor_percent: 200, max_ms: 1_000 };
+
+fn run() -> RunId {
+    id_of(&[b"a run"])
+}
+
+fn who(name: &str) -> PrincipalId {
+    format!("acme/{name}").parse().unwrap()
+}
+
+fn now(at_ms: u64) -> Now {
+    Now { at_ms, dice: 7, fresh: "fresh".to_owned(), child: None }
+}
+
+fn begun() -> State {
+    let mut state = State::default();
+    state.apply(&Event::Started(Started {
+        plugin: "shop".parse().unwrap(),
+        version: "0.1.0".parse().unwrap(),
+        workflow: "shop".to_owned(),
+        input: "null".to_owned(),
+        by: who("ann"),
+        parent: None,
+        depth: 0,
+        attributes: BTreeMap::new(),
+    }));
+    state
+}
+
+fn step(name: &str) -> Ask {
+    Ask::Step { kind: StepKind::Step, name: name.to_owned(), retry: RETRY }
+}
+
+fn open(place: &Place, name: &str, attempt: u32) -> OpenStep {
+    OpenStep { place: place.clone(), kind: StepKind::Step, name: name.to_owned(), attempt, retry: RETRY }
+}
+
+fn apply(state: &mut State, events: &[Event]) {
+    events.iter().for_each(|event| state.apply(event));
+}
+
+fn asked(state: &mut State, place: u32, question: &Ask, at_ms: u64) -> Result<Answer, Stop> {
+    let id = run();
+    let decision = ask(state, &RunNames(&id), &Place::new(vec![place]), question, &now(at_ms)).unwrap();
+    apply(state, &decision.events);
+    decision.answer
+}
+
+/// A workflow of so many steps, run once over its history: stops for good after `budget` appended events, as a host does
+/// that is killed. Counts what reaches the far end.
+fn replay(
+    history: &mut Vec<Event>,
+    steps: u32,
+    budget: usize,
+    at_ms: u64,
+    far: &mut BTreeMap<String, u32>,
+) -> Option<Result<(), Stop>> {
+    let id = run();
+    let mut state = State::default();
+    apply(&mut state, history);
+    let mut appended = 0;
+    for number in 0..steps * 2 {
+        let place = Place::new(vec![number]);
+        let question = match number % 2 {
+            0 => step(&format!("step-{number}")),
+            _ => Ask::Sleep { name: "nap".to_owned(), ms: 10 },
+        };
+        let decision = ask(&state, &RunNames(&id), &place, &question, &now(at_ms)).unwrap();
+        let mut decisions = vec![decision];
+        if let Ok(Answer::Execute { idempotency_key, attempt }) = decisions[0].answer.clone() {
+            *far.entry(idempotency_key).or_default() += 1;
+            decisions.push(
+                complete(&open(&place, &format!("step-{number}"), attempt), Ok("1".into()), &now(at_ms)).unwrap(),
+            );
+        }
+        for decision in decisions {
+            for event in decision.events {
+                if appended == budget {
+                    return None;
+                }
+                appended += 1;
+                state.apply(&event);
+                history.push(event);
+            }
+            if let Err(stop) = decision.answer {
+                return Some(Err(stop));
+            }
+        }
+    }
+    Some(Ok(()))
+}
+
+proptest! {
+    #[test]
+    fn a_run_cut_after_any_prefix_of_its_events_comes_to_the_same_end(cuts in prop::collection::vec(0_usize..6, 0..60)) {
+        let (mut whole, mut cut) = (Vec::new(), Vec::new());
+        let (mut far_whole, mut far_cut) = (BTreeMap::new(), BTreeMap::new());
+        let mut at_ms = 0;
+        while replay(&mut whole, 5, usize::MAX, at_ms, &mut far_whole) != Some(Ok(())) {
+            at_ms += 10;
+        }
+        at_ms = 0;
+        for budget in cuts {
+            replay(&mut cut, 5, budget, at_ms, &mut far_cut);
+            at_ms += 10;
+        }
+        while replay(&mut cut, 5, usize::MAX, at_ms, &mut far_cut) != Some(Ok(())) {
+            at_ms += 10;
+        }
+        // The same keys, and each step and sleep stands in the history once.
+        prop_assert_eq!(far_whole.keys().collect::<Vec<_>>(), far_cut.keys().collect::<Vec<_>>());
+        let words = |events: &[Event]| events.iter().map(|event| (event.word(), event.place().cloned())).collect::<Vec<_>>();
+        prop_assert_eq!(words(&whole), words(&cut));
+    }
+
+    #[test]
+    fn a_pause_is_between_half_and_the_whole_and_never_over_its_cap(failed in 1_u32..200, dice in any::<u64>(), first in 0_u64..100_000) {
+        let retry = Retry { first_ms: first, ..RETRY };
+        prop_assert!(pause_ms(&retry, failed, dice) <= retry.max_ms);
+        prop_assert!(pause_ms(&retry, 1, dice) >= first.min(retry.max_ms) / 2);
+    }
+}
+
+#[test]
+fn a_finished_step_is_never_executed_again_and_a_failed_one_waits_for_its_pause() {
+    let mut state = begun();
+    let place = Place::new(vec![0]);
+    let Ok(Answer::Execute { idempotency_key: first, attempt: 1 }) = asked(&mut state, 0, &step("charge"), 1) else {
+        panic!("not executed")
+    };
+    let failure = StepFailure { message: "no line".to_owned(), again: true };
+    let failed = complete(&open(&place, "charge", 1), Err(failure), &now(1)).unwrap();
+    apply(&mut state, &failed.events);
+    assert_eq!(failed.answer, Err(Stop::Suspended));
+    assert_eq!(asked(&mut state, 0, &step("charge"), 2), Err(Stop::Suspended));
+    let again = asked(&mut state, 0, &step("charge"), 200);
+    assert_eq!(again, Ok(Answer::Execute { idempotency_key: first, attempt: 2 }));
+    let done = complete(&open(&place, "charge", 2), Ok("7".to_owned()), &now(200)).unwrap();
+    apply(&mut state, &done.events);
+    assert_eq!(asked(&mut state, 0, &step("charge"), 201), Ok(Answer::Outcome(Ok("7".to_owned()))));
+}
+
+#[test]
+fn code_that_differs_from_its_history_is_told_place_expected_and_found() {
+    let mut state = begun();
+    asked(&mut state, 0, &Ask::Sleep { name: "nap".into(), ms: 1 }, 0).unwrap_err();
+    let id = run();
+    let fault = ask(&state, &RunNames(&id), &Place::new(vec![0]), &step("charge"), &now(9)).unwrap_err();
+    assert!(matches!(fault, Fault::Nondeterminism { .. }));
+    assert_eq!(fault.to_string(), "at place 0 the history has sleep `nap` and the code asks for step `charge`");
+}
+
+#[test]
+fn a_signal_may_come_before_its_wait_and_one_key_counts_once() {
+    let mut state = begun();
+    let signal = Command::Signal { name: "go".into(), payload: "1".into(), key: Some("k".into()) };
+    for expected in [1, 0] {
+        let events = command(&state, &signal, &who("bob")).unwrap();
+        assert_eq!(events.len(), expected);
+        apply(&mut state, &events);
+    }
+    let wait = Ask::Signal { name: "go".into(), timeout_ms: None };
+    assert_eq!(asked(&mut state, 0, &wait, 5), Ok(Answer::Signal(Some("1".into()))));
+    assert_eq!(asked(&mut state, 1, &wait, 5), Err(Stop::Suspended));
+}
+
+#[test]
+fn after_a_cancelling_only_compensations_are_begun() {
+    let mut state = begun();
+    let cancelled = command(&state, &Command::Cancel, &who("ann")).unwrap();
+    apply(&mut state, &cancelled);
+    assert_eq!(asked(&mut state, 0, &step("ship"), 1), Err(Stop::Cancelled));
+    let refund = Ask::Step { kind: StepKind::Compensation, name: "refund".into(), retry: RETRY };
+    assert!(matches!(asked(&mut state, 1, &refund, 1), Ok(Answer::Execute { .. })));
+}
+
+#[test]
+fn two_approvals_are_of_two_persons_none_of_whom_began_the_run() {
+    let mut state = begun();
+    let question = Question { title: "?".into(), details: String::new(), approvals_count: 2, timeout_ms: None };
+    let wait = Ask::Approval { name: "pay".into(), question };
+    assert_eq!(asked(&mut state, 0, &wait, 1), Err(Stop::Suspended));
+    let yes = Command::Decide { name: "pay".into(), approved: true, note: String::new(), decision: None };
+    assert!(matches!(command(&state, &yes, &who("ann")), Err(Refusal::SecondPerson(_))));
+    let first = command(&state, &yes, &who("bob")).unwrap();
+    apply(&mut state, &first);
+    assert!(matches!(command(&state, &yes, &who("bob")), Err(Refusal::SecondPerson(_))));
+    assert_eq!(asked(&mut state, 0, &wait, 2), Err(Stop::Suspended));
+    let second = command(&state, &yes, &who("eve")).unwrap();
+    apply(&mut state, &second);
+    let verdict = Answer::Verdict { approved: true, by: "acme/bob,acme/eve".into(), note: String::new() };
+    assert_eq!(asked(&mut state, 0, &wait, 3), Ok(verdict));
+}
+
+#[test]
+fn a_rewound_step_that_had_succeeded_gets_another_key_and_a_failed_one_keeps_its() {
+    let id = run();
+    let key = |place: u32, redone| RunNames(&id).idempotency_key(&Place::new(vec![place]), redone);
+    let mut state = begun();
+    for (place, result) in [(0, Ok("1".to_owned())), (1, Err("no".to_owned()))] {
+        let place = Place::new(vec![place]);
+        state.apply(&Event::StepDone { place, kind: StepKind::Step, name: "s".into(), attempt: 1, result });
+    }
+    state.apply(&Event::Rewound { to: Place::new(vec![0]), by: who("ann") });
+    for (place, redone) in [(0, 1), (1, 0)] {
+        let execute = Answer::Execute { idempotency_key: key(place, redone), attempt: 1 };
+        assert_eq!(asked(&mut state, place, &step("s"), 1), Ok(execute));
+    }
+}
+
+#[test]
+fn a_history_ends_at_its_limit_and_signals_nobody_waits_for_are_bounded() {
+    let mut state = begun();
+    state.events_count = HISTORY_EVENTS_COUNT_MAX;
+    let id = run();
+    let fault = ask(&state, &RunNames(&id), &Place::new(vec![0]), &Ask::Now, &now(1)).unwrap_err();
+    assert_eq!(fault.code(), "workflow-limit");
+    let mut state = begun();
+    let signal = |number: usize| Command::Signal { name: number.to_string(), payload: "1".into(), key: None };
+    for number in 0..SIGNALS_WAITING_COUNT_MAX {
+        let events = command(&state, &signal(number), &who("bob")).unwrap();
+        apply(&mut state, &events);
+    }
+    assert!(matches!(command(&state, &signal(0), &who("bob")), Err(Refusal::Limit { .. })));
+}
+
+#[test]
+fn a_sleep_is_over_once_and_time_and_dice_are_the_same_at_every_replay() {
+    let mut state = begun();
+    let nap = Ask::Sleep { name: "nap".into(), ms: 10 };
+    assert_eq!(asked(&mut state, 0, &nap, 100), Err(Stop::Suspended));
+    assert_eq!(asked(&mut state, 0, &nap, 109), Err(Stop::Suspended));
+    assert_eq!(asked(&mut state, 0, &nap, 110), Ok(Answer::Done));
+    let events_count = state.events_count;
+    // The clock may be set back: what is over stays over.
+    assert_eq!(asked(&mut state, 0, &nap, 5), Ok(Answer::Done));
+    assert_eq!(state.events_count, events_count);
+    assert_eq!(asked(&mut state, 1, &Ask::Now, 200), Ok(Answer::Number(200)));
+    assert_eq!(asked(&mut state, 1, &Ask::Now, 999), Ok(Answer::Number(200)));
+}

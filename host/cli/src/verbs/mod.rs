@@ -21,6 +21,7 @@ pub mod logs;
 pub mod pii;
 pub mod policies;
 pub mod quota;
+pub mod runs;
 pub mod session;
 pub mod ship;
 pub mod tenants;
@@ -94,6 +95,7 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Backup(BackupCommand::Drill(args)) => backup::drill(cx, args).await,
         Command::Backup(BackupCommand::Delete(args)) => backup::delete(cx, args).await,
         Command::Backup(BackupCommand::RecoveryKey(args)) => backup::recovery_key(cx, args).await,
+        Command::Run(command) => runs::run(cx, command).await,
         Command::Restore(args) => backup::restore(cx, args).await,
         Command::Key(command) => keys::run(cx, command).await,
         Command::Policy(policy) => policies::run(cx, policy).await,

@@ -33,11 +33,7 @@ pub async fn signal(
 /// Asks a run to take back what it did, and end.
 #[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/cancel", tag = "workflows",
     responses((status = 200, body = RunView), (status = "default", body = Problem)))]
-pub async fn cancel(
-    State(control): State<Control>,
-    call: Call,
-    Path((tenant, run)): Path<(String, String)>,
-) -> Answer {
+pub async fn cancel(State(control): State<Control>, call: Call, Path((tenant, run)): Path<(String, String)>) -> Answer {
     let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
     change(&control, &call, reached, codes::RUN_CHANGED, Command::Cancel).await
 }
@@ -59,11 +55,7 @@ pub async fn terminate(
 /// Lets a run begin nothing more.
 #[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/pause", tag = "workflows",
     responses((status = 200, body = RunView), (status = "default", body = Problem)))]
-pub async fn pause(
-    State(control): State<Control>,
-    call: Call,
-    Path((tenant, run)): Path<(String, String)>,
-) -> Answer {
+pub async fn pause(State(control): State<Control>, call: Call, Path((tenant, run)): Path<(String, String)>) -> Answer {
     let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
     change(&control, &call, reached, codes::RUN_CHANGED, Command::Pause).await
 }
@@ -71,11 +63,7 @@ pub async fn pause(
 /// Lets a paused run go on.
 #[utoipa::path(post, path = "/tenants/{tenant}/runs/{run}/resume", tag = "workflows",
     responses((status = 200, body = RunView), (status = "default", body = Problem)))]
-pub async fn resume(
-    State(control): State<Control>,
-    call: Call,
-    Path((tenant, run)): Path<(String, String)>,
-) -> Answer {
+pub async fn resume(State(control): State<Control>, call: Call, Path((tenant, run)): Path<(String, String)>) -> Answer {
     let reached = control.reach_run::<act::ManageRun>(&call, &tenant, &run).await?;
     change(&control, &call, reached, codes::RUN_CHANGED, Command::Resume).await
 }

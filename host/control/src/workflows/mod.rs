@@ -159,9 +159,7 @@ impl Control {
     ) -> Result<(Reached<A>, RunId), ApiError> {
         let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
         let known = match (self.parts.tenants.open_tenant(&tenant), run.parse::<RunId>()) {
-            (Some(store), Ok(run)) => {
-                self.parts.workflows.head(&store, &run).await.ok().map(|head| (run, head.plugin))
-            }
+            (Some(store), Ok(run)) => self.parts.workflows.head(&store, &run).await.ok().map(|head| (run, head.plugin)),
             _ => None,
         };
         let Some((run, plugin)) = known else {
@@ -235,9 +233,9 @@ fn filter(asked: RunsAsked) -> Result<Filter, ApiError> {
     };
     let mut attributes = std::collections::BTreeMap::new();
     for pair in asked.attributes.iter().flat_map(|text| text.split(',')) {
-        let (name, value) = pair.split_once('=').ok_or_else(|| {
-            ApiError::new("bad-word", format!("`{pair}` is not an attribute: say `name=value`"))
-        })?;
+        let (name, value) = pair
+            .split_once('=')
+            .ok_or_else(|| ApiError::new("bad-word", format!("`{pair}` is not an attribute: say `name=value`")))?;
         attributes.insert(name.to_owned(), value.to_owned());
     }
     let plugin = asked.plugin.map(|plugin| plugin.parse()).transpose()?;

@@ -19,7 +19,8 @@ struct Many {
 #[workflow(also(waiter, napper, parent, family, endless, picky))]
 async fn runs(many: Input<Many>, steps: Steps, http: Http) -> Result<u32> {
     let Many { url, steps: count, every } = many.0;
-    let retry = Retry { attempts: 50, first: Duration::from_millis(20), factor_percent: 100, max: Duration::from_millis(50) };
+    let retry =
+        Retry { attempts: 50, first: Duration::from_millis(20), factor_percent: 100, max: Duration::from_millis(50) };
     for number in 0..count {
         steps
             .run_with(&format!("step-{number}"), retry, async |call| {

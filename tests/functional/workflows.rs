@@ -1,0 +1,229 @@
+//! Durable workflows through the API: steps, signals, timers, people, children, versions, limits.
+
+use anyhow::{Context, Result};
+use reqwest::StatusCode;
+use ringfence_tests::far_end::FarEnd;
+use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, problem, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+const BUDGET: &str = "[budget]\ncpu_ms = 4000\ntime_ms = 30000\n";
+
+/// A host whose guests may reach the far end.
+pub async fn started_beside(far: &FarEnd) -> Result<(Place, Host, Session)> {
+    let place = Place::new()?;
+    let config = place.config(&format!("[egress]\nallow_private = [\"{}\"]\n", far.address))?;
+    let host = Host::start_with(&place, &["--config", &config.display().to_string()], &[])?;
+    let operator = host.operator().await?;
+    Ok((place, host, operator))
+}
+
+async fn begin(tenant: &Tenant, body: &Value) -> Result<String> {
+    string(&answer(tenant.admin.post(&tenant.path("/runs")).json(body).send().await?).await?, "id")
+}
+
+async fn show(tenant: &Tenant, run: &str) -> Result<Value> {
+    answer(tenant.admin.get(&tenant.path(&format!("/runs/{run}"))).send().await?).await
+}
+
+/// Waits until the run is doing this, and shows it.
+async fn until(tenant: &Tenant, run: &str, status: &str) -> Result<Value> {
+    let mut last = Value::Null;
+    eventually(&format!("the run is {status}"), async || {
+        last = show(tenant, run).await?;
+        Ok(last["status"] == *status)
+    })
+    .await
+    .with_context(|| format!("{last}"))?;
+    Ok(last)
+}
+
+async fn act(who: &Session, tenant: &Tenant, run: &str, verb: &str, body: &Value) -> Result<(u16, Value)> {
+    let response = who.post(&tenant.path(&format!("/runs/{run}/{verb}"))).json(body).send().await?;
+    let status = response.status();
+    if status.is_success() { Ok((status.as_u16(), answer(response).await?)) } else { problem(response).await }
+}
+
+fn events(run: &Value, word: &str) -> usize {
+    run["timeline"].as_array().map_or(0, |all| all.iter().filter(|entry| entry["event"] == *word).count())
+}
+
+#[tokio::test]
+async fn a_checkout_charges_and_ships_once_and_takes_the_charge_back_when_shipping_is_refused() -> Result<()> {
+    let far = FarEnd::start().await?;
+    let (_place, host, operator) = started_beside(&far).await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let origin = far.origin();
+    acme.push("checkout", "checkout", "0.1.0", BUDGET).await?;
+    acme.grant("checkout", "config", &[]).await?;
+    acme.grant("checkout", "http", &[&origin]).await?;
+    acme.deploy("checkout", "0.1.0").await?;
+    let config = acme.path("/plugins/checkout/config/shop-url");
+    answer(acme.admin.put(&config).json(&json!({ "value": origin })).send().await?).await?;
+    let good = json!({ "plugin": "checkout", "input": { "id": "17", "pence": 999 }, "key": "order-17" });
+    let run = begin(&acme, &good).await?;
+    let done = until(&acme, &run, "completed").await?;
+    assert!(done["output"]["parcel"].as_str().is_some_and(|parcel| parcel.starts_with("ship-")), "{done}");
+    assert_eq!((events(&done, "step-done"), done["attributes"]["order"].as_str()), (2, Some("17")));
+    // The same key is the same run.
+    assert_eq!(begin(&acme, &good).await?, run);
+    assert_eq!(far.asked().len(), 2);
+    let query = answer(acme.admin.get(&acme.path(&format!("/runs/{run}/queries/parcel"))).send().await?).await?;
+    assert_eq!(query["value"], done["output"]["parcel"]);
+    let found = answer(acme.admin.get(&acme.path("/runs?attributes=order=17")).send().await?).await?;
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
+
+    far.refuse("/ship");
+    let run = begin(&acme, &json!({ "plugin": "checkout", "input": { "id": "18", "pence": 1 } })).await?;
+    let failed = until(&acme, &run, "failed").await?;
+    assert!(failed["error"].as_str().is_some_and(|error| error.contains("ship was refused")), "{failed}");
+    let words: Vec<String> = far.asked().into_values().map(|(what, _)| what).collect();
+    assert!(words.iter().any(|what| what.starts_with("/refund charge-")), "{words:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_waits_for_its_signal_however_early_it_comes_and_its_children_and_branches_go_on_beside() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let start = |workflow: &str, input: Value| json!({ "plugin": "runs", "workflow": workflow, "input": input });
+
+    let waiter = begin(&acme, &start("waiter", Value::Null)).await?;
+    let early = begin(&acme, &start("waiter", Value::Null)).await?;
+    let go = json!({ "name": "go", "payload": { "n": 1 }, "key": "once" });
+    assert_eq!(act(&acme.admin, &acme, &early, "signal", &go).await?.0, 200);
+    assert_eq!(until(&acme, &early, "completed").await?["output"], json!({ "n": 1 }));
+    let waiting = until(&acme, &waiter, "waiting").await?;
+    assert_eq!(waiting["waits"][0]["what"], "signal");
+    for _ in 0..2 {
+        let (status, told) = act(&acme.admin, &acme, &waiter, "signal", &go).await?;
+        assert!(status == 200 || told["code"] == "run-ended", "{told}");
+    }
+    let done = until(&acme, &waiter, "completed").await?;
+    assert_eq!((done["output"].clone(), events(&done, "signal-received")), (json!({ "n": 1 }), 1));
+
+    let parent = begin(&acme, &start("parent", json!(50))).await?;
+    assert_eq!(until(&acme, &parent, "completed").await?["output"], 100);
+    let family = begin(&acme, &start("family", Value::Null)).await?;
+    until(&acme, &family, "waiting").await?;
+    for name in ["c", "a", "b"] {
+        act(&acme.admin, &acme, &family, "signal", &json!({ "name": name, "payload": name })).await?;
+    }
+    assert_eq!(until(&acme, &family, "completed").await?["output"], json!(["a", "b", "c"]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn people_decide_under_the_policy_of_the_moment_and_two_are_two() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("approval", "approval", "", &[]).await?;
+    let yes = json!({ "name": "payment", "approved": true, "note": "fine" });
+    let small = begin(&acme, &json!({ "plugin": "approval", "input": { "to": "ann", "pounds": 5 } })).await?;
+    until(&acme, &small, "waiting").await?;
+    let developer = acme.member(&host, "dev", "developer").await?;
+    let (status, told) = act(&developer, &acme, &small, "approve", &yes).await?;
+    assert_eq!((status, told["code"].as_str()), (403, Some("denied")), "a developer approves nothing");
+    assert_eq!(act(&acme.admin, &acme, &small, "approve", &yes).await?.0, 200);
+    assert_eq!(until(&acme, &small, "completed").await?["output"], "paid, said acme/admin");
+
+    let large = begin(&acme, &json!({ "plugin": "approval", "input": { "to": "bob", "pounds": 50_000 } })).await?;
+    until(&acme, &large, "waiting").await?;
+    let (status, told) = act(&acme.admin, &acme, &large, "approve", &yes).await?;
+    assert_eq!((status, told["code"].as_str()), (409, Some("second-person-needed")), "who began it");
+    let first = acme.member(&host, "one", "tenant-admin").await?;
+    let second = acme.member(&host, "two", "tenant-admin").await?;
+    assert_eq!(act(&first, &acme, &large, "approve", &yes).await?.0, 200);
+    assert_eq!(act(&first, &acme, &large, "approve", &yes).await?.1["code"], "second-person-needed");
+    // The second one's right is taken away before he says anything.
+    let text = "@id(\"two-approves-nothing\")\nforbid (principal == Ringfence::Service::\"acme/two\", \
+                action == Ringfence::Action::\"approve-run\", resource);";
+    let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?;
+    assert!(put.status().is_success(), "{}", put.text().await?);
+    assert_eq!(act(&second, &acme, &large, "approve", &yes).await?.0, 403);
+    let third = acme.member(&host, "three", "tenant-admin").await?;
+    assert_eq!(act(&third, &acme, &large, "approve", &yes).await?.0, 200);
+    assert_eq!(until(&acme, &large, "completed").await?["output"], "paid, said acme/one,acme/three");
+    Ok(())
+}
+
+#[tokio::test]
+async fn runs_are_paused_cancelled_terminated_retried_and_kept_to_their_limits() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let start = |workflow: &str, input: Value| json!({ "plugin": "runs", "workflow": workflow, "input": input });
+    let none = json!({});
+
+    let napper = begin(&acme, &start("napper", json!(3_600_000))).await?;
+    until(&acme, &napper, "waiting").await?;
+    assert_eq!(act(&acme.admin, &acme, &napper, "cancel", &none).await?.0, 200);
+    until(&acme, &napper, "cancelled").await?;
+    assert_eq!(act(&acme.admin, &acme, &napper, "cancel", &none).await?.1["code"], "run-ended");
+
+    let waiter = begin(&acme, &start("waiter", Value::Null)).await?;
+    until(&acme, &waiter, "waiting").await?;
+    act(&acme.admin, &acme, &waiter, "pause", &none).await?;
+    act(&acme.admin, &acme, &waiter, "signal", &json!({ "name": "go" })).await?;
+    until(&acme, &waiter, "paused").await?;
+    act(&acme.admin, &acme, &waiter, "resume", &none).await?;
+    until(&acme, &waiter, "completed").await?;
+
+    let picky = begin(&acme, &start("picky", Value::Null)).await?;
+    let failed = until(&acme, &picky, "failed").await?;
+    assert_eq!(events(&failed, "step-done"), 1);
+    assert_eq!(act(&acme.admin, &acme, &picky, "retry", &json!({ "from": "0" })).await?.0, 200);
+    eventually("the step is done again", async || Ok(events(&show(&acme, &picky).await?, "step-done") == 2)).await?;
+
+    let endless = begin(&acme, &start("waiter", Value::Null)).await?;
+    act(&acme.admin, &acme, &endless, "terminate", &json!({ "reason": "enough" })).await?;
+    assert_eq!(until(&acme, &endless, "terminated").await?["error"], "enough");
+
+    let unknown = begin(&acme, &start("nothing", Value::Null)).await?;
+    let failed = until(&acme, &unknown, "failed").await?;
+    assert!(failed["error"].as_str().is_some_and(|error| error.contains("no workflow `nothing`")), "{failed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_keeps_its_version_over_a_deploy_and_code_that_differs_is_stuck_until_it_is_mended() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let body = json!({ "plugin": "runs", "workflow": "waiter", "input": null });
+    let run = begin(&acme, &body).await?;
+    until(&acme, &run, "waiting").await?;
+    // Another component under the next version: it has workflows, and none of them does this.
+    acme.push("approval", "runs", "0.2.0", "").await?;
+    acme.deploy("runs", "0.2.0").await?;
+    let (status, moved) = act(&acme.admin, &acme, &run, "migrate", &json!({})).await?;
+    assert_eq!((status, moved["version"].as_str()), (200, Some("0.2.0")));
+    let failed = until(&acme, &run, "failed").await?;
+    assert!(failed["error"].as_str().is_some(), "{failed}");
+
+    let kept =
+        begin(&acme, &json!({ "plugin": "runs", "workflow": "approval", "input": { "to": "a", "pounds": 1 } })).await?;
+    until(&acme, &kept, "waiting").await?;
+    let back = acme.admin.post(&acme.path("/plugins/runs/rollback")).json(&json!({})).send().await?;
+    assert_eq!(back.status(), StatusCode::OK);
+    let yes = json!({ "name": "payment", "approved": true });
+    act(&acme.admin, &acme, &kept, "approve", &yes).await?;
+    assert_eq!(until(&acme, &kept, "completed").await?["version"], "0.2.0");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_suspended_tenants_runs_rest_and_go_on_when_it_is_resumed() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let body = json!({ "plugin": "runs", "workflow": "napper", "input": 300 });
+    let run = begin(&acme, &body).await?;
+    until(&acme, &run, "waiting").await?;
+    answer(operator.post("/tenants/acme/suspend").json(&json!({})).send().await?).await?;
+    answer(operator.post("/tenants/acme/resume").json(&json!({})).send().await?).await?;
+    until(&acme, &run, "completed").await?;
+    Ok(())
+}
