@@ -14,3 +14,4 @@ mod disk_full;
 mod kills;
 mod objects;
 mod peers;
+mod rotation;

@@ -15,7 +15,7 @@ mod zero_trust;
 
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use keys::{
-    DestroyView, DisabledView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
+    DestroyView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
 };
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;

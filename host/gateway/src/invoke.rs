@@ -18,6 +18,7 @@ use ringfence_engine::{Body, Engine, Meter};
 use ringfence_identity::{Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route};
+use ringfence_store::StoreError;
 
 use crate::listen::Peer;
 use crate::pace::{Pace, Source};
@@ -111,7 +112,10 @@ impl Gateway {
             Ok(permit) => permit,
             Err(denial) => return Err(self.denied(seen, &principal, denial).await),
         };
-        route.store.check_keys().map_err(|_| Refusal::KeyDisabled)?;
+        route.store.check_keys().map_err(|error| match error {
+            StoreError::KeyRefused => Refusal::KeyRefused,
+            _ => Refusal::KeyDisabled,
+        })?;
         // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
         let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
         ledger
@@ -216,6 +220,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::BodyTimeout
         | Refusal::FieldsNotJson
         | Refusal::KeyDisabled
+        | Refusal::KeyRefused
         | Refusal::Suspended => seen.peer.map(Source::Peer),
     }
 }
