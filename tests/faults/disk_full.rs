@@ -5,10 +5,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use reqwest::StatusCode;
-use ringfence_tests::{Host, Place, answer, problem, string};
-use serde_json::json;
+use ringfence_tests::{Host, Place, answer, files_under, problem, string};
+use serde_json::{Value, json};
 
 /// A mounted tmpfs that is unmounted when dropped.
 struct Small(PathBuf, #[expect(dead_code, reason = "the mount point goes when it goes")] tempfile::TempDir);
@@ -71,5 +71,54 @@ async fn a_full_disk_refuses_writes_and_heals() -> Result<()> {
     let admin = host.sign_in(&key).await?;
     let names = answer(admin.get("/tenants/acme/secrets").send().await?).await?;
     assert_eq!(names["items"].as_array().map(Vec::len), Some(2), "{}", json!(names));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_full_backup_directory_refuses_the_next_backup_and_leaves_the_earlier_ones_whole() -> Result<()> {
+    let disk = Small::mount(12)?;
+    let place = Place::new()?;
+    let home = tempfile::tempdir()?;
+    let config = home.path().join("ringfence.toml");
+    std::fs::write(&config, format!("[backup]\npath = {:?}\n", disk.0))?;
+    let config = config.to_str().context("path")?;
+    let host = Host::start_with(&place, &["--config", config], &[])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    for number in 0..40 {
+        answer(acme.admin.put(&acme.path(&format!("/secrets/s{number}"))).body(vec![b'x'; 50_000]).send().await?)
+            .await?;
+    }
+    let done = async |job: &Value| -> Result<Value> {
+        let path = format!("/jobs/{}", string(job, "id")?);
+        let mut last = Value::Null;
+        ringfence_tests::eventually("the job ends", async || {
+            last = answer(acme.admin.get(&path).send().await?).await?;
+            Ok(last["state"] != "running" && last["state"] != "queued")
+        })
+        .await?;
+        Ok(last)
+    };
+    let new = |body: Value| acme.admin.post("/tenants/acme/backups").json(&body).send();
+    let first = done(&answer(new(json!({})).await?).await?).await?;
+    assert_eq!(first["state"], "succeeded", "{first}");
+    let free = rustix::fs::statvfs(&disk.0)?;
+    // Room for a half.
+    let ballast = usize::try_from(free.f_bavail * free.f_frsize)?.saturating_sub(1 << 20);
+    std::fs::write(disk.0.join("ballast"), vec![1_u8; ballast])?;
+    let second = done(&answer(new(json!({})).await?).await?).await?;
+    assert_eq!((&second["state"], &second["error"]["code"]), (&json!("failed"), &json!("backups-full")), "{second}");
+    let list = answer(acme.admin.get("/tenants/acme/backups").send().await?).await?;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "no half backup is listed");
+    let parts = files_under(&disk.0)?.into_iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "part"));
+    assert_eq!(parts.count(), 0, "and none lies there");
+    // The tenant's own data is elsewhere, and goes on.
+    answer(acme.admin.put(&acme.path("/secrets/after")).body("full").send().await?).await?;
+    let drill = format!("/tenants/acme/backups/{}/drill", string(&list["items"][0], "id")?);
+    let drilled = done(&answer(acme.admin.post(&drill).send().await?).await?).await?;
+    assert_eq!(drilled["state"], "succeeded", "{drilled}");
+    std::fs::remove_file(disk.0.join("ballast"))?;
+    let third = done(&answer(new(json!({})).await?).await?).await?;
+    assert_eq!(third["state"], "succeeded", "{third}");
     Ok(())
 }

@@ -15,3 +15,4 @@ mod kills;
 mod objects;
 mod peers;
 mod runs;
+mod rotation;

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use reqwest::Method;
@@ -13,6 +15,11 @@ use crate::started;
 /// The part of Vault's Transit that a start needs, over what it was told before. Plain text under base64: what is tested here
 /// is when the host asks, not how Vault encrypts.
 fn serve_vault(listener: TcpListener) {
+    serve_vault_while(listener, Arc::new(AtomicBool::new(true)));
+}
+
+/// The same, refusing while it is told to.
+fn serve_vault_while(listener: TcpListener, open: Arc<AtomicBool>) {
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut reader = BufReader::new(&stream);
@@ -32,6 +39,11 @@ fn serve_vault(listener: TcpListener) {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
+            if !open.load(Ordering::Relaxed) {
+                let refused = "HTTP/1.1 403 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                (&stream).write_all(refused.as_bytes()).unwrap();
+                continue;
+            }
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
             let data = if line.contains("/encrypt/") {
                 json!({ "ciphertext": format!("vault:v1:{}|{}", body["plaintext"].as_str().unwrap(), body["context"]) })
@@ -129,6 +141,76 @@ async fn disabled_keys_are_felt_by_the_next_request_and_by_no_other_tenant() -> 
     answer(operator.post("/tenants/acme/keys/enable").send().await?).await?;
     assert_eq!(acme.fetch("hello", "/").await?.0, 200);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_whose_own_key_provider_refuses_is_locked_and_no_other_is() -> Result<()> {
+    let place = Place::new()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let vault = Arc::new(AtomicBool::new(true));
+    serve_vault_while(listener, vault.clone());
+    let home = place.data().parent().context("parent")?.to_owned();
+    std::fs::write(home.join("token"), "s.token")?;
+    let config = home.join("ringfence.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "[keys.own]\nacme = \"vault:http://{address}/transit/keys/acme?token-file={}\"\n",
+            home.join("token").display()
+        ),
+    )?;
+    let args = ["--config", config.to_str().context("path")?];
+    let mut host = Host::start_with(&place, &args, &[])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    for tenant in [&acme, &globex] {
+        tenant.ship("hello", "hello", "", &[]).await?;
+    }
+    let (status, refused) = problem(globex.admin.put("/tenants/globex/keys/own").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("own-key-not-allowed")));
+    let key = answer(acme.admin.put("/tenants/acme/keys/own").send().await?).await?;
+    assert_eq!((&key["own"]["opens"], &key["own"]["id"]), (&json!(true), &json!("acme#1")));
+    assert_eq!(acme.fetch("hello", "/").await?.0, 200);
+    let locked = async |host: &Host, admin: &Session| -> Result<bool> {
+        let (status, refused) = problem(admin.get("/tenants/acme/plugins").send().await?).await.unwrap_or_default();
+        assert_eq!(globex_answers(host).await?, 200, "the other tenant is served all along");
+        Ok((status, refused["code"].as_str()) == (423, Some("key-refused")))
+    };
+    vault.store(false, Ordering::Relaxed);
+    eventually("the tenant is locked", async || locked(&host, &acme.admin).await).await?;
+    let (status, refused) = problem(acme.admin.call(Method::GET, "/acme/hello/").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (423, Some("key-refused")));
+    vault.store(true, Ordering::Relaxed);
+    eventually("it opens again", async || Ok(acme.fetch("hello", "/").await?.0 == 200)).await?;
+
+    // The same over a start: nobody of the tenant can sign in until its provider opens the key.
+    let (operator_key, admin_key) = (operator.key.clone(), acme.admin.key.clone());
+    vault.store(false, Ordering::Relaxed);
+    host.kill()?;
+    let host = Host::start_with(&place, &args, &[])?;
+    let operator = host.sign_in(&operator_key).await?;
+    assert!(locked(&host, &operator).await?);
+    assert!(host.sign_in(&admin_key).await.is_err());
+    vault.store(true, Ordering::Relaxed);
+    eventually("its admin signs in", async || Ok(host.sign_in(&admin_key).await.is_ok())).await?;
+    let admin = host.sign_in(&admin_key).await?;
+    eventually("its plugin answers", async || {
+        Ok(admin.call(Method::GET, "/acme/hello/").send().await?.status().as_u16() == 200)
+    })
+    .await?;
+    let page = answer(operator.get("/audit?limit=1000").send().await?).await?.to_string();
+    assert!(["KEY-008", "KEY-010", "KEY-011"].iter().all(|code| page.contains(code)), "{page}");
+    Ok(())
+}
+
+async fn globex_answers(host: &Host) -> Result<u16> {
+    // Without a key of the caller's: that it is asked for one is an answer of its own policy.
+    Ok(match host.anonymous().call(Method::GET, "/globex/hello/").send().await?.status().as_u16() {
+        401 => 200,
+        other => other,
+    })
 }
 
 #[tokio::test]

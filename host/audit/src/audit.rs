@@ -102,7 +102,7 @@ impl Audit {
         audit.state(&Log::Host).await?;
         let records = audit.inner.tenants.list().await.map_err(|error| writer::unavailable("tenants", &error))?;
         for record in records {
-            let Some(store) = audit.inner.tenants.open_tenant(&record.id) else { continue };
+            let Some(store) = audit.inner.tenants.open_readable(&record.id) else { continue };
             if let Err(error) = audit.state(&Log::Tenant(store)).await {
                 tracing::error!(tenant = %record.id, %error, "a tenant's audit log does not open");
             }

@@ -97,6 +97,18 @@ pub const KEY_DESTROYED: &str = "KEY-006 key-destroyed";
 /// The root key got a new version, and every key was wrapped anew.
 pub const ROOT_KEY_ROTATED: &str = "KEY-007 root-key-rotated";
 
+/// A tenant put a key that it keeps itself around its key.
+pub const OWN_KEY_TAKEN: &str = "KEY-008 own-key-taken";
+/// And took it away again.
+pub const OWN_KEY_GIVEN_UP: &str = "KEY-009 own-key-given-up";
+/// A tenant was locked, because its own key provider does not open its key.
+pub const OWN_KEY_LOCKED: &str = "KEY-010 own-key-locked";
+/// It opens it again.
+pub const OWN_KEY_OPENED: &str = "KEY-011 own-key-opened";
+
+/// Old versions of a tenant's key were forgotten, because nothing is sealed under them.
+pub const KEY_VERSIONS_RETIRED: &str = "KEY-012 key-versions-retired";
+
 /// A tenant's policy was changed.
 pub const POLICY_WRITTEN: &str = "POL-001 policy-written";
 /// A candidate policy was put into the shadow, or taken out.

@@ -177,7 +177,7 @@ impl Metering {
         let taken = std::mem::take(&mut self.0.collected().pending);
         for (uid, mut pending) in taken {
             match write(&mut pending).await {
-                Ok(()) | Err(StoreError::Gone | StoreError::KeyDisabled) => {}
+                Ok(()) | Err(StoreError::Gone | StoreError::KeyDisabled | StoreError::KeyRefused) => {}
                 Err(error) => {
                     tracing::warn!(tenant = pending.store.label(), %error, "invocation records are not written yet");
                     self.0.collected().put_back(uid, pending);

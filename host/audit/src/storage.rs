@@ -91,7 +91,7 @@ impl Metering {
                 held.bytes = bytes;
                 held.freshness = Freshness::Fresh;
             }
-            Err(StoreError::Gone | StoreError::KeyDisabled) => {}
+            Err(StoreError::Gone | StoreError::KeyDisabled | StoreError::KeyRefused) => {}
             Err(error) => tracing::warn!(tenant = store.label(), %error, "storage cannot be weighed now"),
         }
         let ended = self.0.clock.monotonic();

@@ -274,7 +274,10 @@ impl Writer {
             }
             Ok(Err(error)) => {
                 // A deleted tenant says nothing about the other logs, and a lost race is settled by reading back.
-                let alone = matches!(error, StoreError::Gone | StoreError::KeyDisabled | StoreError::Conflict { .. });
+                let alone = matches!(
+                    error,
+                    StoreError::Gone | StoreError::KeyDisabled | StoreError::KeyRefused | StoreError::Conflict { .. }
+                );
                 self.shared.writable.fetch_and(alone, Ordering::Relaxed);
                 Err(unavailable(&self.origin, &error))
             }
@@ -456,7 +459,7 @@ pub(crate) async fn read(store: &TenantStore, origin: &str, seq: u64) -> Result<
 pub(crate) fn unavailable(origin: &str, error: &StoreError) -> AuditError {
     match error {
         StoreError::Gone => AuditError::Gone,
-        StoreError::KeyDisabled => AuditError::KeyDisabled,
+        StoreError::KeyDisabled | StoreError::KeyRefused => AuditError::KeyDisabled,
         other => {
             tracing::warn!(log = %origin, reason = %other, "the audit log could not be reached");
             AuditError::Unavailable

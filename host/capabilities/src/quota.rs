@@ -300,7 +300,7 @@ impl Ledger {
         };
         match self.store.put_json(&day_key(), &used).await {
             Ok(_) => self.day().kept = used,
-            Err(StoreError::Gone | StoreError::KeyDisabled) => {}
+            Err(StoreError::Gone | StoreError::KeyDisabled | StoreError::KeyRefused) => {}
             Err(error) => return Err(error),
         }
         Ok(())

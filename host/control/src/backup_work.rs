@@ -215,6 +215,16 @@ impl Control {
         }
     }
 
+    /// Reads a tenant that could not be read at the start.
+    pub(crate) async fn read_tenant(&self, id: &TenantId) -> Result<(), ApiError> {
+        let _one = self.changing.lock().await;
+        let Some(store) = self.parts.tenants.open_readable(id) else { return Ok(()) };
+        let record = self.parts.tenants.record(id).await?.ok_or_else(ApiError::not_found)?;
+        self.parts.quotas.open(&store, &record.quota).await?;
+        self.parts.identity.reload(id).await?;
+        self.load(id, &store).await
+    }
+
     /// Puts into force what a restored tenant's records say.
     async fn load(&self, id: &TenantId, store: &TenantStore) -> Result<(), ApiError> {
         let stored = crate::stored_policy(store).await?;

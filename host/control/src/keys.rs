@@ -12,7 +12,9 @@ use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, TenantId};
 use ringfence_keys::{KeyVersion, Purpose};
-use ringfence_store::{DeleteAsked, KeyReceipt, KeyStatus, ResealStep, Side, StoreError, TenantStore};
+use ringfence_store::{
+    Archived, DeleteAsked, KeyReceipt, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore,
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -22,11 +24,16 @@ use crate::extract::JsonBody;
 use crate::host::word;
 use crate::problem::ApiError;
 use crate::wire::{
-    DestroyView, DisabledView, KeyVersionView, Problem, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
+    DestroyView, DisabledView, KeyVersionView, OwnKeyView, Problem, ResealView, RootKeyView, RootRotated, RotateKey,
+    TenantKeyView,
 };
 
 /// Between two looks for something to do.
 const REST: Duration = Duration::from_secs(1);
+/// Between two questions to the providers of keys that tenants keep themselves.
+const OWN_REST: Duration = Duration::from_secs(10);
+/// Between two looks for versions of keys that nothing is sealed under any more.
+const RETIRE_REST: Duration = Duration::from_secs(3_600);
 /// Between two steps of sealing anew: at most 50 steps of 200 records a second, behind everything else that is written.
 const STEP_REST: Duration = Duration::from_millis(20);
 
@@ -132,6 +139,33 @@ pub async fn enable(
     let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
     let act = async |id: &TenantId| control.parts.tenants.enable_key(id, side(&call)).await;
     control.change(&call, reached, codes::KEY_ENABLED, act).await
+}
+
+/// Puts the key that the tenant keeps itself around its key: from then on nothing of it opens without its provider, whose
+/// address the operator allowed. Again is fine, and takes the provider's newest version.
+#[utoipa::path(put, path = "/tenants/{tenant}/keys/own", tag = "keys",
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn take_own(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_keys::<act::RotateKeys>(&call, &tenant).await?;
+    let act = async |id: &TenantId| control.parts.tenants.take_own_key(id).await;
+    control.change(&call, reached, codes::OWN_KEY_TAKEN, act).await
+}
+
+/// Takes it away again. Its provider must open the key once more.
+#[utoipa::path(delete, path = "/tenants/{tenant}/keys/own", tag = "keys",
+    responses((status = 200, body = TenantKeyView), (status = "default", body = Problem)))]
+pub async fn give_up_own(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<TenantKeyView>, ApiError> {
+    let reached = control.reach_keys::<act::RotateKeys>(&call, &tenant).await?;
+    let act = async |id: &TenantId| control.parts.tenants.give_up_own_key(id).await;
+    control.change(&call, reached, codes::OWN_KEY_GIVEN_UP, act).await
 }
 
 /// Asks for a tenant's keys, and with them everything it stored, to be destroyed. Another operator must agree.
@@ -292,6 +326,7 @@ fn view(id: &TenantId, status: KeyStatus) -> TenantKeyView {
             .map(|key| KeyVersionView { version: key.version, purpose: purpose_word(key), root: key.root.clone() })
             .collect(),
         shredding: word(&status.shredding),
+        own: status.own.map(|own| OwnKeyView { id: own.id, opens: own.opens.is_ok() }),
         destroy: status.destroy.map(|request| DestroyView {
             asked_by: request.asked_by,
             asked_at: request.asked_at.to_string(),
@@ -316,7 +351,76 @@ impl KeyKeeper {
     }
 
     /// Runs until told to stop.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        tokio::join!(self.tend(stop.clone()), self.tend_own(stop.clone()), self.retire(stop));
+    }
+
+    /// Lets go of versions of keys that nothing is sealed under any more.
+    async fn retire(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RETIRE_REST) => {}
+                _ = stop.wait_for(|stopping| *stopping) => return,
+            }
+            for record in self.0.parts.tenants.list().await.unwrap_or_default() {
+                if let Err(error) = self.retire_of(&record.id).await {
+                    tracing::warn!(tenant = %record.id, code = error.code, "old versions of a key are not forgotten yet");
+                }
+            }
+        }
+    }
+
+    async fn retire_of(&self, id: &TenantId) -> Result<(), ApiError> {
+        let control = &self.0;
+        let Some(store) = control.parts.tenants.open_readable(id) else { return Ok(()) };
+        let archives = control.parts.archives.list(&store).await?;
+        let archived = if archives.is_empty() { Archived::Nothing } else { Archived::Something };
+        let Some(retired) = control.parts.tenants.retire_key_versions(id, archived).await? else { return Ok(()) };
+        let mut event = Event::new(
+            codes::KEY_VERSIONS_RETIRED,
+            act::RotateKeys::NAME,
+            control.parts.audit.actor(),
+            format!("tenant/{id}"),
+        );
+        event.details = json!({ "tenant": id.as_str(), "versions": retired.versions, "kept": retired.kept });
+        control.parts.audit.record(&Log::Host, event).await?;
+        Ok(())
+    }
+
+    /// Asks the providers of keys that tenants keep themselves, and opens and shuts tenants as they answer.
+    async fn tend_own(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(OWN_REST) => {}
+                _ = stop.wait_for(|stopping| *stopping) => return,
+            }
+            match self.0.parts.tenants.tend_own_keys().await {
+                Ok(changes) => {
+                    for (id, change) in changes {
+                        self.own_changed(&id, change).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the keys that tenants keep themselves could not be tended"),
+            }
+        }
+    }
+
+    async fn own_changed(&self, id: &TenantId, change: OwnChange) {
+        let control = &self.0;
+        if change == OwnChange::OpenedFirst
+            && let Err(error) = control.read_tenant(id).await
+        {
+            tracing::error!(tenant = %id, code = error.code, detail = error.detail, "an opened tenant cannot be read");
+        }
+        let code = if change == OwnChange::Locked { codes::OWN_KEY_LOCKED } else { codes::OWN_KEY_OPENED };
+        let mut event = Event::new(code, act::ReadKeys::NAME, control.parts.audit.actor(), format!("tenant/{id}"));
+        event.details = json!({ "tenant": id.as_str() });
+        if let Err(error) = control.parts.audit.record(&Log::Host, event).await {
+            tracing::warn!(%error, tenant = %id, "what a tenant's own key provider says could not be written to the log");
+        }
+    }
+
+    async fn tend(&self, mut stop: watch::Receiver<bool>) {
         loop {
             let rest = match self.turn().await {
                 Ok(rest) => rest,

@@ -57,6 +57,15 @@ impl ApiError {
             .help("ringfence key status")
     }
 
+    /// A tenant whose own key provider does not open its key.
+    pub fn key_refused() -> Self {
+        Self::new(
+            "key-refused",
+            "the tenant's own key provider does not open its key, so nothing of it can be read or changed",
+        )
+        .help("let the provider open it again, and wait half a minute")
+    }
+
     /// A tenant that is being put back to a backup, or was when that failed: half of it is old and half is new.
     pub fn restore_unfinished() -> Self {
         Self::new(
@@ -106,6 +115,7 @@ pub fn status_of(code: &str) -> StatusCode {
         | "nothing-to-approve"
         | "held-by-operator"
         | "restore-unfinished"
+        | "own-key-not-allowed"
         | "backup-in-use"
         | "run-ended"
         | "run-not-waiting"
@@ -121,7 +131,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" => StatusCode::TOO_MANY_REQUESTS,
         "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
-        "key-disabled" | "tenant-suspended" => StatusCode::LOCKED,
+        "key-disabled" | "key-refused" | "tenant-suspended" => StatusCode::LOCKED,
         "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
         "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
@@ -184,6 +194,11 @@ impl From<StoreError> for ApiError {
             StoreError::Exists => Self::new("exists", "there is already a tenant of that name"),
             StoreError::Gone | StoreError::UnknownTenant | StoreError::Missing => Self::not_found(),
             StoreError::KeyDisabled => Self::key_disabled(),
+            StoreError::KeyRefused => Self::key_refused(),
+            StoreError::Keys(KeysError::OwnNotAllowed) => {
+                Self::new("own-key-not-allowed", KeysError::OwnNotAllowed.to_string())
+                    .help("the operator names its address in ringfence.toml, under `[keys.own]`")
+            }
             StoreError::Held => Self::new("held-by-operator", error.to_string()).help("ask an operator of the host"),
             StoreError::Conflict { .. } => Self::new("conflict", "it was changed at the same moment; try again"),
             StoreError::BadToken => Self::new("bad-cursor", "the cursor is not one of ours"),

@@ -155,6 +155,7 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(keys::rotate))
         .routes(routes!(keys::disable))
         .routes(routes!(keys::enable))
+        .routes(routes!(keys::take_own, keys::give_up_own))
         .routes(routes!(keys::destroy))
         .routes(routes!(keys::approve))
         .routes(routes!(backups::list, backups::create))

@@ -24,7 +24,7 @@ pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use devices::*;
 pub use keys::{
-    DestroyView, DisabledView, KeyVersionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
+    DestroyView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
 };
 pub use people::*;
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};

@@ -18,6 +18,7 @@ use ringfence_engine::{Body, Engine, InstanceKey, Meter, Reuse};
 use ringfence_identity::{ActClass, Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route, VersionRef};
+use ringfence_store::StoreError;
 
 use crate::cut::cut_with;
 use crate::listen::Peer;
@@ -118,7 +119,10 @@ impl Gateway {
             Err(denial) => return Err(self.denied(seen, &principal, denial).await),
         };
         self.check_trust(seen, &principal)?;
-        route.store.check_keys().map_err(|_| Refusal::KeyDisabled)?;
+        route.store.check_keys().map_err(|error| match error {
+            StoreError::KeyRefused => Refusal::KeyRefused,
+            _ => Refusal::KeyDisabled,
+        })?;
         // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
         let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
         ledger
@@ -252,6 +256,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::BodyTimeout
         | Refusal::FieldsNotJson
         | Refusal::KeyDisabled
+        | Refusal::KeyRefused
         | Refusal::Suspended => seen.peer.map(Source::Peer),
     }
 }

@@ -55,6 +55,8 @@ pub enum Refusal {
     Suspended,
     /// The tenant's keys are disabled, and the caller may know it.
     KeyDisabled,
+    /// The tenant's own key provider does not open its key, and the caller may know it.
+    KeyRefused,
     /// The host's own keys are not open yet.
     HostLocked,
     /// The host is full.
@@ -139,6 +141,9 @@ impl Refusal {
             ),
             Self::Suspended => (StatusCode::LOCKED, "tenant-suspended", "this tenant is suspended"),
             Self::KeyDisabled => (StatusCode::LOCKED, "key-disabled", "the keys of this tenant are disabled"),
+            Self::KeyRefused => {
+                (StatusCode::LOCKED, "key-refused", "this tenant's own key provider does not open its key")
+            }
             Self::HostLocked => (StatusCode::SERVICE_UNAVAILABLE, "host-locked", "the host is locked"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the host is full"),
             Self::AuditUnavailable => (

@@ -114,6 +114,13 @@ impl Identity {
         self.shared.write().forget(tenant);
     }
 
+    /// Reads who can sign in to a tenant whose records could not be read at the start.
+    pub async fn reload(&self, tenant: &TenantId) -> Result<(), IdentityError> {
+        let read = self.shared.shelf.load_tenant(tenant, self.shared.now()).await?;
+        self.shared.write().take_in(read);
+        Ok(())
+    }
+
     pub(crate) fn store_of(&self, tenant: Option<&TenantId>) -> Result<TenantStore, IdentityError> {
         self.shared.shelf.of(tenant).ok_or_else(|| not_found(tenant.map_or("", TenantId::as_str)))
     }

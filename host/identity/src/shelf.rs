@@ -77,11 +77,18 @@ impl Shelf {
         self.load_one(None, &mut tables, now).await?;
         for record in self.tenants.list().await? {
             match self.load_one(Some(&record.id), &mut tables, now).await {
-                // Deleted while we were loading.
-                Err(IdentityError::Store(StoreError::Gone)) => tables.forget(&record.id),
+                // Deleted while we were loading, or locked by its own key provider: see `Identity::reload`.
+                Err(IdentityError::Store(StoreError::Gone | StoreError::KeyRefused)) => tables.forget(&record.id),
                 other => other?,
             }
         }
+        Ok(tables)
+    }
+
+    /// What is stored of one tenant, less what is over.
+    pub(crate) async fn load_tenant(&self, tenant: &TenantId, now: Now) -> Result<Tables, IdentityError> {
+        let mut tables = Tables::default();
+        self.load_one(Some(tenant), &mut tables, now).await?;
         Ok(tables)
     }
 

@@ -64,6 +64,13 @@ pub(crate) struct Tables {
 const ENDING_COUNT_MAX: usize = 500;
 
 impl Tables {
+    /// Takes in what was read of a tenant that could not be read before.
+    pub(crate) fn take_in(&mut self, read: Self) {
+        self.keys.extend(read.keys);
+        self.sessions.extend(read.sessions);
+        self.settings.extend(read.settings);
+    }
+
     /// Who a token stands for, now.
     pub(crate) fn holder(&self, claims: &Claims, now: Now) -> Result<Held, IdentityError> {
         let session = self.sessions.get(&claims.sid).ok_or(IdentityError::Unauthenticated)?;

@@ -48,6 +48,12 @@ pub enum KeysError {
     /// The wrapping key of this tenant, kept by the root key provider, is not there: it was destroyed.
     #[error("the wrapping key of this tenant is not with the root key provider")]
     ShardGone,
+    /// The operator allows this tenant no key of its own, or no longer.
+    #[error("the operator of this host has allowed this tenant no key of its own")]
+    OwnNotAllowed,
+    /// The provider that a tenant chose for a key of its own does not open it.
+    #[error("the key that the tenant keeps itself does not open: {0}")]
+    Own(#[source] Box<Self>),
     /// A tenant key has as many versions as it can have.
     #[error("this key has 255 versions, and no more can be told apart")]
     TooManyVersions,
@@ -121,6 +127,20 @@ impl KeysError {
     /// server that is being unsealed look alike.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Refused { .. } | Self::Io { .. })
+    }
+
+    /// Whether the provider of a tenant's own key says no, rather than nothing.
+    pub fn is_own_refusal(&self) -> bool {
+        match self {
+            Self::OwnNotAllowed => true,
+            Self::Own(why) => !matches!(**why, Self::Unreachable { .. } | Self::Io { .. }),
+            _ => false,
+        }
+    }
+
+    /// Whether it is about a tenant's own key, and so about that tenant alone.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::OwnNotAllowed | Self::Own(_))
     }
 
     /// Whose fault it is. Always the host's: no caller reaches a key.

@@ -10,6 +10,7 @@ mod chunk;
 mod context;
 mod derive;
 mod error;
+mod locked;
 mod record;
 mod root;
 mod secret;
@@ -22,6 +23,7 @@ pub use backup::BackupKey;
 pub use chunk::{ChunkOpener, STREAM_HEAD_BYTES};
 pub use context::{Context, Purpose};
 pub use error::KeysError;
+pub use locked::{LockedMemory, can_lock_memory, locked_memory};
 pub use record::{OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES, sealed_version};
 pub use root::{
     Assurance, AwsCredentials, AwsKmsUri, KeyVersion, MissingRootKey, Outside, Pkcs11Uri, RootKey, RootKeyUri,

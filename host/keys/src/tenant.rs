@@ -18,12 +18,13 @@ use aes_siv::KeyInit;
 use aes_siv::siv::Aes256Siv;
 use arc_swap::ArcSwap;
 use ringfence_core::Entropy;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::chunk::ChunkOpener;
 use crate::context::{Context, Purpose};
 use crate::derive::{KeyBytes, expand, mac};
 use crate::error::KeysError;
+use crate::locked::Locked;
 use crate::record;
 use crate::stream::{Keys, StreamOpener, StreamSealer};
 
@@ -45,7 +46,7 @@ struct Inner {
 }
 
 enum State {
-    Open(Box<Ring>),
+    Open(Locked<Ring>),
     Closed(Closed),
 }
 
@@ -70,8 +71,9 @@ pub(crate) struct OpenVersion {
 
 /// The keys of all versions, derived.
 struct Ring {
-    /// Ascending by version.
-    versions: Vec<VersionKeys>,
+    first: VersionKeys,
+    /// The later ones, ascending.
+    later: Vec<Locked<VersionKeys>>,
     macs: [KeyBytes; Purpose::ALL.len()],
     segment: KeyBytes<NAME_KEY_BYTES>,
 }
@@ -87,19 +89,13 @@ struct VersionKeys {
 impl Ring {
     fn derive(versions: &[OpenVersion]) -> Result<Self, KeysError> {
         let first = versions.iter().find(|version| version.version == FIRST_VERSION).ok_or(KeysError::NotAuthentic)?;
-        let mut derived = versions
-            .iter()
-            .map(|open| {
-                Ok(VersionKeys {
-                    version: open.version,
-                    purpose: open.purpose,
-                    seals: of_each_purpose(&open.key, SEAL_LABEL)?,
-                })
-            })
-            .collect::<Result<Vec<_>, KeysError>>()?;
-        derived.sort_by_key(|keys| keys.version);
+        let later = versions.iter().filter(|version| version.version != FIRST_VERSION);
+        let mut later =
+            later.map(|open| VersionKeys::derive(open).map(Locked::new)).collect::<Result<Vec<_>, KeysError>>()?;
+        later.sort_by_key(|keys| keys.version);
         Ok(Self {
-            versions: derived,
+            first: VersionKeys::derive(first)?,
+            later,
             macs: of_each_purpose(&first.key, MAC_LABEL)?,
             segment: expand(first.key.as_slice(), &[NAME_LABEL])?,
         })
@@ -107,18 +103,42 @@ impl Ring {
 
     /// The newest version for a purpose and its key.
     fn newest(&self, purpose: Purpose) -> Result<(u8, &KeyBytes), KeysError> {
-        let keys = self.versions.iter().rev().find(|keys| keys.covers(purpose)).ok_or(KeysError::Cipher)?;
+        let keys = self.versions().rev().find(|keys| keys.covers(purpose)).ok_or(KeysError::Cipher)?;
         Ok((keys.version, keys.seal(purpose)?))
     }
 
     /// The key that a thing of this version was sealed under.
     fn of(&self, purpose: Purpose, version: u8) -> Result<&KeyBytes, KeysError> {
-        let keys = self.versions.iter().find(|keys| keys.version == version && keys.covers(purpose));
+        let keys = self.versions().find(|keys| keys.version == version && keys.covers(purpose));
         keys.ok_or(KeysError::NotAuthentic)?.seal(purpose)
+    }
+
+    /// Ascending.
+    fn versions(&self) -> impl DoubleEndedIterator<Item = &VersionKeys> {
+        std::iter::once(&self.first).chain(self.later.iter().map(|keys| &**keys))
+    }
+}
+
+impl Zeroize for Ring {
+    fn zeroize(&mut self) {
+        self.first.zeroize();
+        self.later.clear();
+        self.macs.iter_mut().for_each(Zeroize::zeroize);
+        self.segment.zeroize();
+    }
+}
+
+impl Zeroize for VersionKeys {
+    fn zeroize(&mut self) {
+        self.seals.iter_mut().for_each(Zeroize::zeroize);
     }
 }
 
 impl VersionKeys {
+    fn derive(open: &OpenVersion) -> Result<Self, KeysError> {
+        let OpenVersion { version, purpose, ref key } = *open;
+        Ok(Self { version, purpose, seals: of_each_purpose(key, SEAL_LABEL)? })
+    }
     fn covers(&self, purpose: Purpose) -> bool {
         self.purpose.is_none_or(|only| only == purpose)
     }
@@ -139,7 +159,7 @@ fn of_each_purpose(key: &KeyBytes, label: &[u8]) -> Result<[KeyBytes; Purpose::A
 
 impl TenantKeys {
     pub(crate) fn derive(tenant: &str, versions: &[OpenVersion]) -> Result<Self, KeysError> {
-        let state = ArcSwap::from_pointee(State::Open(Box::new(Ring::derive(versions)?)));
+        let state = ArcSwap::from_pointee(State::Open(Locked::new(Ring::derive(versions)?)));
         Ok(Self(Arc::new(Inner { tenant: tenant.into(), state })))
     }
 
@@ -155,7 +175,7 @@ impl TenantKeys {
 
     /// Puts other versions into force, for all clones. Destroyed keys stay destroyed.
     pub(crate) fn install(&self, versions: &[OpenVersion]) -> Result<(), KeysError> {
-        self.change(State::Open(Box::new(Ring::derive(versions)?)))
+        self.change(State::Open(Locked::new(Ring::derive(versions)?)))
     }
 
     /// Forgets the key bytes, for all clones: sealing and opening fail with [`KeysError::Closed`] from now on.

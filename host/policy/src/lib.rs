@@ -190,8 +190,10 @@ impl Policy {
         if let Some(error) = validator.validate(&named, ValidationMode::Strict).validation_errors().next() {
             return Err(broken(error));
         }
+        let words = Words::of(schema);
+        words.check_forms().map_err(|error| broken(&error))?;
         let checker = Checker {
-            words: Words::of(schema),
+            words,
             validator,
             authorizer: Authorizer::new(),
             platform: Index::build(named.policies(), usize::MAX).map_err(|error| broken(&error))?,

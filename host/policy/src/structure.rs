@@ -11,6 +11,7 @@ use cedar_policy::{
 use crate::decision::{Finding, FindingKind};
 use crate::guard;
 use crate::tenant::display_id;
+use crate::text::Form;
 
 /// LIMIT: most unconditional forbids that every permit is compared with.
 const FORBIDS_COMPARED_COUNT_MAX: usize = 64;
@@ -34,7 +35,7 @@ struct Scope {
 }
 
 /// Everything that is found.
-pub(crate) fn findings(policies: &[CedarPolicy]) -> Vec<Finding> {
+pub(crate) fn findings(policies: &[CedarPolicy], forms: &[Form]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let forbids: Vec<(Scope, &CedarPolicy)> = policies
         .iter()
@@ -43,9 +44,9 @@ pub(crate) fn findings(policies: &[CedarPolicy]) -> Vec<Finding> {
         .map(|policy| (scope(policy), policy))
         .collect();
     let mut seen = BTreeSet::new();
-    for policy in policies {
+    for (place, policy) in policies.iter().enumerate() {
         let (id, scope) = (display_id(policy), scope(policy));
-        if !seen.insert(bare(policy)) {
+        if forms.get(place).is_some_and(|form| !seen.insert(form.bare.as_str())) {
             findings.push(unreachable(format!("`{id}` says what another statement says already")));
         }
         if policy.effect() == Effect::Forbid {

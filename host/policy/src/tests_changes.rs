@@ -66,7 +66,13 @@ proptest! {
         }
         for question in questions() {
             let Ok(asked) = question.translate(&checker.words, Standing::Active) else { continue };
-            let (slice, all) = (checker.ask(&asked, [None, Some(&rules)]), checker.ask_all(&asked, &whole));
+            // The one with entities made here, the other with entities that the schema held.
+            let held = question::Translated {
+                entities: checker.words.held(&asked).unwrap(),
+                request: asked.request.clone(),
+                place: asked.place.clone(),
+            };
+            let (slice, all) = (checker.ask(&asked, [None, Some(&rules)]), checker.ask_all(&held, &whole));
             prop_assert_eq!(slice.outcome, all.outcome, "{:?} {}", question, texts.concat());
             let sorted = |mut list: Vec<String>| { list.sort(); list };
             prop_assert_eq!(sorted(slice.errors), sorted(all.errors), "{:?} {}", question, texts.concat());
@@ -290,4 +296,30 @@ fn nothing_is_said_of_what_lies_behind_another_border() {
         let denial = denied(policy.permit::<act::Invoke>(&service("acme", Role::TenantAdmin), &resource));
         assert_eq!(remedies(&policy, &denial), []);
     }
+}
+
+#[test]
+fn of_many_statements_of_one_shape_each_is_held_to_the_schema() {
+    let policy = active();
+    let good = |n: usize| {
+        format!(
+            "permit (principal == Ringfence::Service::\"acme/s{n}\", action == Ringfence::Action::\"invoke\", resource);\n"
+        )
+    };
+    let text: String = (0..50).map(good).collect();
+    let analysis = policy.check_tenant_policy(&tenant("acme"), &text).unwrap();
+    assert_eq!((analysis.policies.len(), analysis.findings.len()), (50, 0));
+    // A mistake in the middle is found there, and a warning is told of each that earns it.
+    let wrong = format!("{text}permit (principal, action, resource) when {{ principal.shoesize == 7 }};\n{text}");
+    let error = policy.check_tenant_policy(&tenant("acme"), &wrong).unwrap_err().to_string();
+    assert!(error.contains("line 51"), "{error}");
+    let never = |n: usize| {
+        format!(
+            "permit (principal == Ringfence::Service::\"acme/s{n}\", action == Ringfence::Action::\"invoke\", resource) when {{ false }};\n"
+        )
+    };
+    let text: String = (0..3).map(good).chain((0..4).map(never)).collect();
+    let analysis = policy.check_tenant_policy(&tenant("acme"), &text).unwrap();
+    let unreachable = analysis.findings.iter().filter(|finding| finding.kind == FindingKind::Unreachable);
+    assert_eq!(unreachable.count(), 4);
 }

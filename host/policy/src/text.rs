@@ -12,6 +12,9 @@ use crate::PolicyError;
 /// Words that make an expression deeper.
 const OPERATOR_WORDS: [&str; 7] = ["in", "has", "like", "is", "if", "then", "else"];
 
+/// Types whose names are a tenant's own: not the enumerated roles, nor the actions, of which each has a type of its own.
+const NAMED_TYPES: [&str; 6] = ["Person", "Service", "Tenant", "Plugin", "Secret", "Field"];
+
 /// Where each statement starts, in bytes, in order. Fails when the text breaks a cap.
 pub(crate) fn statements(text: &str) -> Result<Vec<usize>, PolicyError> {
     if text.len() > POLICY_BYTES_MAX {
@@ -57,6 +60,106 @@ pub(crate) fn statements(text: &str) -> Result<Vec<usize>, PolicyError> {
         return Err(PolicyError::TooMany { count: scan.starts.len(), count_max: POLICY_STATEMENTS_COUNT_MAX });
     }
     Ok(scan.starts)
+}
+
+/// One statement in two forms that say when two statements are the same, but for space and comments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// Without its annotations.
+    pub(crate) bare: String,
+    /// And with the names of things numbered by their first appearance: statements of one shape have one type, because
+    /// whether a statement fits the schema depends on the types of things and on which of them are the same. Names that
+    /// could be written in two ways, or look like another, keep their own.
+    pub(crate) shape: String,
+}
+
+/// The forms of statements that start at these places.
+pub(crate) fn forms(text: &str, starts: &[usize]) -> Vec<Form> {
+    let ends = starts.iter().skip(1).copied().chain(std::iter::once(text.len()));
+    starts.iter().zip(ends).map(|(start, end)| form(text.get(*start..end).unwrap_or_default())).collect()
+}
+
+fn form(statement: &str) -> Form {
+    let tokens = without_annotations(tokens(statement));
+    let mut named: Vec<(&str, &str)> = Vec::new();
+    let mut form = Form { bare: String::new(), shape: String::new() };
+    for (place, token) in tokens.iter().enumerate() {
+        form.bare.push_str(token);
+        form.bare.push(' ');
+        let kind = tokens.get(..place).and_then(|before| match before {
+            [.., kind, ":", ":"] if token.starts_with('"') => Some(*kind),
+            _ => None,
+        });
+        match kind {
+            Some(kind) if NAMED_TYPES.contains(&kind) && token.is_ascii() && !token.contains('\\') => {
+                let number = named.iter().position(|known| *known == (kind, token)).unwrap_or_else(|| {
+                    named.push((kind, token));
+                    named.len() - 1
+                });
+                form.shape.push_str(&format!("#{number} "));
+            }
+            _ => {
+                form.shape.push_str(token);
+                form.shape.push(' ');
+            }
+        }
+    }
+    form
+}
+
+/// Words, strings and signs, without space and comments.
+fn tokens(statement: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = statement.char_indices().peekable();
+    while let Some((at, c)) = rest.next() {
+        let mut end = at + c.len_utf8();
+        match c {
+            '"' => {
+                let mut escaped = false;
+                for (inner_at, inner) in rest.by_ref() {
+                    end = inner_at + inner.len_utf8();
+                    match inner {
+                        '"' if !escaped => break,
+                        _ => escaped = inner == '\\' && !escaped,
+                    }
+                }
+            }
+            '/' if rest.peek().is_some_and(|(_, next)| *next == '/') => {
+                for (_, inner) in rest.by_ref() {
+                    if inner == '\n' {
+                        break;
+                    }
+                }
+                continue;
+            }
+            _ if c.is_whitespace() => continue,
+            _ if is_of_a_word(c) => {
+                while let Some((next_at, next)) = rest.next_if(|(_, next)| is_of_a_word(*next)) {
+                    end = next_at + next.len_utf8();
+                }
+            }
+            _ => {}
+        }
+        tokens.extend(statement.get(at..end));
+    }
+    tokens
+}
+
+fn without_annotations(mut tokens: Vec<&str>) -> Vec<&str> {
+    let mut from = 0;
+    loop {
+        match tokens.get(from..).unwrap_or_default() {
+            ["@", _, "(", _, ")", ..] => from += 5,
+            ["@", _, ..] => from += 2,
+            _ => break,
+        }
+    }
+    tokens.drain(..from);
+    tokens
+}
+
+fn is_of_a_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// Line and column of a byte offset, both counted from 1, the column in characters.
@@ -173,11 +276,40 @@ mod tests {
         assert_eq!(position("", 9), (1, 1));
     }
 
+    #[test]
+    fn statements_of_one_shape_differ_in_names_alone() {
+        let of = |text: &str| form(text);
+        let one = of(
+            "@id(\"x\") permit (principal == R::Service::\"acme/a\", action, resource == R::Secret::\"acme/x\"); // a",
+        );
+        let two = of("permit(principal==R::Service::\"acme/b\",action,\nresource == R::Secret::\"acme/y\");");
+        assert_eq!(one.shape, two.shape);
+        assert_ne!(one.bare, two.bare);
+        assert_eq!(
+            of("@a permit(principal, action, resource);").bare,
+            of("permit ( principal,action,resource ) ;").bare
+        );
+        // Which names are the same, what sort of thing they are, and any other string, are part of the shape.
+        let base = of("when { R::Secret::\"a\" == R::Secret::\"b\" }").shape;
+        for other in [
+            "when { R::Secret::\"a\" == R::Secret::\"a\" }",
+            "when { R::Secret::\"a\" == R::Plugin::\"b\" }",
+            "when { R::Secret::\"a\" == R::Secret::\"\\u{62}\" }",
+            "when { R::Secret::\"a\" == R::Secret::\"\u{431}\" }",
+        ] {
+            assert_ne!(of(other).shape, base, "{other}");
+        }
+        assert_ne!(of("action == R::Action::\"a\"").shape, of("action == R::Action::\"b\"").shape);
+        assert_ne!(of("x == R::Role::\"a\"").shape, of("x == R::Role::\"b\"").shape);
+        assert_ne!(of("x like \"a\"").shape, of("x like \"b\"").shape);
+    }
+
     proptest! {
         #[test]
         fn scanning_never_panics(text in ".{0,200}") {
             let _ = statements(&text);
             let _ = position(&text, text.len() / 2);
+            let _ = forms(&text, &[0]);
         }
     }
 }

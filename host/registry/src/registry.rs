@@ -65,7 +65,7 @@ impl Registry {
     ) -> Result<Self, RegistryError> {
         let live = Live::new();
         for tenant in tenants.list().await? {
-            let Some(store) = tenants.open_tenant(&tenant.id) else { continue };
+            let Some(store) = tenants.open_readable(&tenant.id) else { continue };
             start::sweep(&store).await?;
             start::count(&store).await?;
             live.extend(start::load(&store).await?);
@@ -344,7 +344,7 @@ impl Registry {
         let Some(before) = before else { return Ok(0) };
         let mut live = HashSet::new();
         for tenant in tenants.list().await? {
-            let Some(store) = tenants.open_tenant(&tenant.id) else { continue };
+            let Some(store) = tenants.open_readable(&tenant.id) else { continue };
             for digest in start::digests(&store).await? {
                 live.insert(engine.native_name(store.keys(), &digest)?);
             }

@@ -13,8 +13,9 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use jiff::SignedDuration;
 use ringfence_cli::ServeArgs;
 use ringfence_control::BackupPlan;
-use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides};
+use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides, TenantId};
 use ringfence_engine::IoClass;
+use ringfence_keys::RootKeyUri;
 use ringfence_store::Backend;
 use ringfence_store::backup::GuestLogs;
 use serde::{Deserialize, Serialize};
@@ -109,8 +110,11 @@ pub struct StoreSection {
 pub struct Keys {
     /// Root key: `file:/etc/ringfence/root.key`, `pkcs11:`, `vault:` or `awskms:`.
     pub root: String,
-    /// Hours between the second person's word and the destruction of a tenant's keys; 0 for at once.
+    /// Hours between the word that a tenant's keys, or the tenant, go and their destruction; 0 for at once.
     pub destroy_delay_hours: u32,
+    /// Where a tenant may keep a key itself: `pkcs11:`, `vault:` or `awskms:`, by the tenant's name.
+    #[serde(default)]
+    pub own: BTreeMap<String, String>,
 }
 
 /// `[identity]`.
@@ -209,6 +213,7 @@ struct FileStore {
 struct FileKeys {
     root: Option<String>,
     destroy_delay_hours: Option<u32>,
+    own: Option<BTreeMap<String, String>>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,7 +298,7 @@ fn defaults() -> Config {
             client_certificates: ClientCertificates::Off,
         },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
-        keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24 },
+        keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24, own: BTreeMap::new() },
         identity: IdentitySection { origin: String::new(), second_person_hours: 24 },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
         egress: Egress { allow_private: Vec::new() },
@@ -328,6 +333,7 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
         bail!("`identity.second_person_hours` is 0 to {SECOND_PERSON_HOURS_MAX}");
     }
     plans(&config).context("`plans`")?;
+    own_keys(&config)?;
     backup_plan(&config)?;
     if config.listen.plain_http == PlainHttp::Loopback && config.tls.certificate.as_os_str().is_empty() {
         for (key, address) in [("listen.plugins", config.listen.plugins), ("listen.control", config.listen.control)] {
@@ -340,6 +346,19 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// Where tenants may keep a key themselves, by tenant. A file of this host is no place of the tenant's.
+pub fn own_keys(config: &Config) -> Result<BTreeMap<String, RootKeyUri>> {
+    let read = |(tenant, uri): (&String, &String)| {
+        let id: TenantId = tenant.parse().with_context(|| format!("`keys.own.{tenant}`"))?;
+        let uri: RootKeyUri = uri.parse().with_context(|| format!("`keys.own.{tenant}`"))?;
+        if matches!(uri, RootKeyUri::File(_)) {
+            bail!("`keys.own.{tenant}` is a `pkcs11:`, `vault:` or `awskms:` address");
+        }
+        Ok((id.to_string(), uri))
+    };
+    config.keys.own.iter().map(read).collect()
 }
 
 /// The plans, checked against what this host has.

@@ -20,6 +20,10 @@ use crate::config;
 const SMALLEST_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 /// Least free bytes where data lies.
 const FREE_BYTES_MIN: u64 = 1 << 30;
+/// What the keys of a tenant take of locked memory, once they were rotated.
+const KEYS_BYTES: u64 = 8 << 10;
+/// Least tenants whose keys are kept out of the swap without a word.
+const TENANTS_LOCKED_COUNT_MIN: u64 = 1_000;
 /// Least open files a busy host needs.
 const FILES_COUNT_MIN: u64 = 8_192;
 /// Least mappings: each loaded component takes a few.
@@ -54,7 +58,7 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
             checks.push(port("control port", config.listen.control));
             checks.push(tls(&config));
             checks.push(io_threads(config.engine.io_class));
-            checks.extend([files(), mappings(), compiler()]);
+            checks.extend([files(), mappings(), locked_memory(), compiler()]);
             checks
         }
         Err(error) => vec![check("configuration", Verdict::Fail, &format!("{error:#}"), None)],
@@ -184,6 +188,27 @@ fn tls(config: &config::Config) -> Check {
         )
     } else {
         check("transport", Verdict::Ok, "plain HTTP on loopback only", None)
+    }
+}
+
+/// Whether keys can be kept out of the swap. Core dumps are never written, whatever is found here.
+fn locked_memory() -> Check {
+    let name = "locked memory";
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock);
+    let help =
+        "raise this account's limit of locked memory (`LimitMEMLOCK=` of a systemd service), or turn the swap off";
+    if !ringfence_keys::can_lock_memory() {
+        return check(name, Verdict::Warn, "none: keys may be written to the swap; core dumps are off", Some(help));
+    }
+    match limit.maximum.or(limit.current) {
+        None => check(name, Verdict::Ok, "without a limit: keys stay out of the swap; core dumps are off", None),
+        Some(bytes) => {
+            let tenants_count = bytes / KEYS_BYTES;
+            let said =
+                format!("{} KiB, for the keys of about {tenants_count} tenants; core dumps are off", bytes >> 10);
+            let enough = tenants_count >= TENANTS_LOCKED_COUNT_MIN;
+            check(name, if enough { Verdict::Ok } else { Verdict::Warn }, &said, (!enough).then_some(help))
+        }
     }
 }
 

@@ -115,7 +115,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
     let store = Store::open(&data.join("store"), options).context("the store does not open")?;
     let uri = config.keys.root.parse().context("`keys.root`")?;
-    let lock = Lock { uri, missing, store: store.clone(), clock: clock.clone(), entropy: entropy.clone() };
+    let own = crate::config::own_keys(config)?;
+    let lock = Lock { uri, own, missing, store: store.clone(), clock: clock.clone(), entropy: entropy.clone() };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let [plugins_url, control_url] = [&plugins, &control].map(|port| format!("{scheme}://{}", port.address()));
     let ports = Ports { plugins: &plugins, control: &control, tls: tls_config.clone() };
@@ -127,6 +128,11 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let plugins_address = plugins.address();
     let place = Place { data: &data, plugins_address, connections, io, store, tenants, clock, entropy };
     let wired = wire(config, place).await?;
+    let memory = ringfence_keys::locked_memory();
+    if memory.refused_count > 0 {
+        let (refused, locked) = (memory.refused_count, memory.locked_count);
+        tracing::warn!(refused, locked, "not all keys are kept out of the swap; see `ringfence doctor`");
+    }
     let token_file = write_operator_token(&wired, &data).await?;
 
     let (stop, stopping) = watch::channel(false);
@@ -209,6 +215,8 @@ fn prepare_process(args: &ServeArgs) -> Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let files = rustix::process::getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+    let locked = rustix::process::getrlimit(Resource::Memlock);
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: locked.maximum, maximum: locked.maximum });
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use ringfence_cli::{BackendArg, Format, ServeArgs, StoreCommand};
 use ringfence_keys::{MissingRootKey, Outside, RootKey, RootKeyUri};
-use ringfence_store::{Backend, Checked, DiskOptions, StoreError};
+use ringfence_store::{Backend, Checked, DiskOptions, Salvaged, StoreError};
 
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
@@ -22,6 +22,7 @@ const ROWS_A_WORD: u64 = 100_000;
 pub fn store(command: &StoreCommand, format: Format) -> Result<ExitCode> {
     match command {
         StoreCommand::Migrate(args) => migrate(&load(&args.serve)?, backend(args.from), backend(args.to), format),
+        StoreCommand::Salvage(args) => salvage(&load(&args.serve)?, format),
         StoreCommand::Check(args) => check(&load(&args.serve)?, format),
     }
 }
@@ -59,12 +60,49 @@ fn migrate(config: &Config, from: Backend, to: Backend, format: Format) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(config: &Config, format: Format) -> Result<ExitCode> {
+fn salvage(config: &Config, format: Format) -> Result<ExitCode> {
+    let (root, dir) = (root_key(config)?, config.store.path.join("store"));
+    let done: Salvaged =
+        ringfence_store::salvage(&dir, &root, Arc::new(SystemEntropy), DiskOptions::RECOMMENDED.cache_bytes)
+            .context("nothing was salvaged, and nothing was changed")?;
+    if format == Format::Json {
+        println!("{}", serde_json::to_string(&done)?);
+    } else {
+        for tenant in &done.tenants {
+            let mark = if tenant.lost_count == 0 { "√" } else { "×" };
+            println!(
+                "{mark} tenant `{}`: {} records recovered, {} lost",
+                tenant.tenant, tenant.recovered_count, tenant.lost_count
+            );
+        }
+        for (uid, count) in &done.nameless {
+            println!("× {count} records of a tenant whose name is lost (unique id {uid})");
+        }
+        if done.gaps_count > 0 {
+            println!("× {} places of the database cannot be read; nobody knows what was there", done.gaps_count);
+        }
+        if done.found_revision < done.durable_revision {
+            println!(
+                "× the newest change found is {}, and {} was durable: what came between is lost",
+                done.found_revision, done.durable_revision
+            );
+        }
+        println!("the damaged store is kept in `{}`; delete it when you no longer need it", done.kept.display());
+    }
+    Ok(if done.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn root_key(config: &Config) -> Result<RootKey> {
     let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
     let outside =
         Outside { entropy: Arc::new(SystemEntropy), clock: Arc::new(SystemClock::new()), aws: aws_from_environment() };
     let root =
         RootKey::connect(&uri, MissingRootKey::Refuse, &outside).context("the root key is needed to open anything")?;
+    Ok(root.with_own(crate::config::own_keys(config)?, outside))
+}
+
+fn check(config: &Config, format: Format) -> Result<ExitCode> {
+    let root = root_key(config)?;
     let dir = config.store.path.join("store");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache_bytes = DiskOptions::RECOMMENDED.cache_bytes;

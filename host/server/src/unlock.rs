@@ -4,6 +4,7 @@
 //! Must never serve anything that needs a key before the keys are open, and never give up on a provider that is away. A root
 //! key in a file is not waited for: it is there or it is wrong.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 pub struct Lock {
     /// Where the root key is.
     pub uri: RootKeyUri,
+    /// Where tenants may keep a key themselves.
+    pub own: BTreeMap<String, RootKeyUri>,
     /// Whether a missing one may be made.
     pub missing: MissingRootKey,
     /// The open store.
@@ -79,10 +82,9 @@ impl Lock {
 
     async fn try_open(&self) -> Result<Tenants, StoreError> {
         let outside = Outside { entropy: self.entropy.clone(), clock: self.clock.clone(), aws: aws_from_environment() };
-        let (uri, missing) = (self.uri.clone(), self.missing);
-        let root = tokio::task::spawn_blocking(move || RootKey::connect(&uri, missing, &outside))
-            .await
-            .map_err(|_| StoreError::Closed)??;
+        let (uri, own, missing) = (self.uri.clone(), self.own.clone(), self.missing);
+        let connect = move || RootKey::connect(&uri, missing, &outside).map(|root| root.with_own(own, outside));
+        let root = tokio::task::spawn_blocking(connect).await.map_err(|_| StoreError::Closed)??;
         Tenants::open(self.store.clone(), Arc::new(root), self.entropy.clone(), self.clock.clone()).await
     }
 

@@ -14,7 +14,7 @@ use ringfence_audit::{Audit, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
-use ringfence_control::{Control, ControlParts, HostFacts, put_policy_into_force, stored_policy};
+use ringfence_control::{Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
 use ringfence_core::{Budget, Clock, Entropy};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
@@ -208,7 +208,8 @@ pub fn refuse_after_damage(dir: &Path) -> Result<()> {
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with("quarantine-") {
             anyhow::bail!(
-                "a damaged store lies in `{}`: restore a backup, or move that directory elsewhere to begin empty",
+                "a damaged store lies in `{}`: recover what opens of it with `ringfence store salvage`, restore a backup, or \
+                 move that directory elsewhere to begin empty",
                 entry.path().display()
             );
         }
@@ -233,7 +234,11 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<
             TenantState::Active => Standing::Active,
             TenantState::Suspended => Standing::Suspended,
         };
-        let stored = stored_policy(&store).await?;
+        // A tenant that is locked has nobody who could ask; its operators do, and are told.
+        let stored = match store.check_keys() {
+            Ok(()) => stored_policy(&store).await?,
+            Err(_) => StoredPolicy::default(),
+        };
         put_policy_into_force(&policy, &record.id, standing, stored)
             .with_context(|| format!("the policy of tenant `{}`", record.id))?;
     }
@@ -244,7 +249,7 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<
 async fn open_quotas(config: &Config, tenants: &Tenants, engine: &Engine, clock: &Arc<dyn Clock>) -> Result<Quotas> {
     let quotas = Quotas::new(crate::config::plans(config)?, engine.clone(), clock.clone());
     for record in tenants.list().await? {
-        let Some(store) = tenants.open_tenant(&record.id) else { continue };
+        let Some(store) = tenants.open_readable(&record.id) else { continue };
         quotas.open(&store, &record.quota).await.with_context(|| format!("the quota of tenant `{}`", record.id))?;
         if record.state == TenantState::Suspended {
             engine.scheduler().suspend(&record.id);

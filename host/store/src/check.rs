@@ -248,7 +248,7 @@ async fn reads_to_the_end(blobs: &Blobs, name: &str) -> Result<(), StoreError> {
 
 // === the copy ===
 
-fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     directory::make(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

@@ -114,6 +114,13 @@ impl Drop for PendingFiles {
     }
 }
 
+/// Who lets go of a store without closing it ends the thread too, after what is queued.
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.line.shut();
+    }
+}
+
 // === impl Committer ===
 
 impl Committer {

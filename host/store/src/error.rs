@@ -30,6 +30,9 @@ pub enum StoreError {
     /// There is no such file.
     #[error("there is no such file")]
     Missing,
+    /// The provider of the key that the tenant keeps itself does not open it: nothing of the tenant can be read or written.
+    #[error("the tenant's own key provider does not open its key")]
+    KeyRefused,
     /// An operator disabled the keys, or wants them destroyed: an operator enables them.
     #[error("an operator disabled the keys of this tenant, so an operator enables them")]
     Held,
@@ -150,6 +153,7 @@ impl StoreError {
             | Self::Missing
             | Self::KeyDisabled
             | Self::Held
+            | Self::KeyRefused
             | Self::Quota { .. }
             | Self::TooLarge { .. }
             | Self::NoSubject
@@ -182,7 +186,9 @@ impl From<KeysError> for StoreError {
     fn from(error: KeysError) -> Self {
         match error {
             KeysError::Closed(Closed::Destroyed) => Self::Gone,
-            KeysError::Closed(Closed::Disabled | Closed::Refused) => Self::KeyDisabled,
+            KeysError::Closed(Closed::Disabled) => Self::KeyDisabled,
+            KeysError::Closed(Closed::Refused) => Self::KeyRefused,
+            ref own if own.is_own() && !matches!(own, KeysError::OwnNotAllowed) => Self::KeyRefused,
             other => Self::Keys(other),
         }
     }

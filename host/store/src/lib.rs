@@ -18,8 +18,11 @@ mod held;
 mod key;
 mod line;
 mod measure;
+mod own_keys;
 mod record;
 mod reseal;
+mod retire;
+mod salvage;
 mod store;
 mod subjects;
 mod tenant_keys;
@@ -38,10 +41,13 @@ pub use held::HeldBytes;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
 pub use reseal::ResealStep;
+pub use retire::{Archived, Retired};
+pub use salvage::{Salvaged, SalvagedTenant, salvage};
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
+pub use own_keys::OwnChange;
 pub use tenant_keys::{
-    DeleteAsked, DestroyRequest, Disabled, KeyReceipt, KeyStatus, KeyUse, Reseal, Side, TendedKeys,
+    DeleteAsked, DestroyRequest, Disabled, KeyReceipt, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys,
 };
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};

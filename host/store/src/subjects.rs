@@ -295,6 +295,11 @@ impl Subjects {
     }
 }
 
+/// The wrapped key in a stored record of one.
+pub(crate) fn wrapped_key(record: &Record) -> Result<Vec<u8>, StoreError> {
+    BASE64.decode(record.json::<KeyRecord>()?.wrapped.as_bytes()).map_err(|_| StoreError::Damaged)
+}
+
 fn check_value(field: &str, value: &[u8]) -> Result<(), StoreError> {
     if field.len() > FIELD_BYTES_MAX {
         return Err(StoreError::TooLarge { what: "the name of a field", max: FIELD_BYTES_MAX as u64 });

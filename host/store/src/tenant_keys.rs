@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ringfence_core::TenantId;
-use ringfence_keys::{Closed, KeyVersion, Purpose, RootKey, Shredding, TenantKeys, WrappedKey};
+use ringfence_keys::{Closed, KeyVersion, KeysError, Purpose, RootKey, Shredding, TenantKeys, WrappedKey};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::error::StoreError;
 use crate::key::{Key, UID_BYTES, Uid};
+use crate::retire::Superseded;
 use crate::store::Store;
 use crate::tenants::{PLATFORM, Tenants, key_path, parse_uid};
 
@@ -97,6 +98,9 @@ pub(crate) struct KeyState {
     pub(crate) disabled: Option<Disabled>,
     pub(crate) destroy: Option<DestroyRequest>,
     pub(crate) reseal: Option<Reseal>,
+    /// Versions that may be forgotten once nothing is under them.
+    #[serde(default)]
+    pub(crate) superseded: Option<Superseded>,
 }
 
 /// What the background has to do about keys.
@@ -115,6 +119,8 @@ pub struct KeyStatus {
     pub state: KeyUse,
     /// Who disabled them, while they are.
     pub disabled: Option<Disabled>,
+    /// The key that the tenant keeps itself; none when it keeps none.
+    pub own: Option<OwnStatus>,
     /// The versions, ascending.
     pub versions: Vec<KeyVersion>,
     /// What deleting the tenant does to older copies of the data directory.
@@ -123,6 +129,15 @@ pub struct KeyStatus {
     pub destroy: Option<DestroyRequest>,
     /// Whether things are being sealed anew.
     pub reseal: Option<Reseal>,
+}
+
+/// What can be said about a key that a tenant keeps itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnStatus {
+    /// Its identifier, as its provider has it; says nothing about the key.
+    pub id: String,
+    /// Whether its provider opens it.
+    pub opens: Result<(), Closed>,
 }
 
 /// What was destroyed with a tenant, for the receipt.
@@ -139,7 +154,14 @@ pub struct KeyReceipt {
 impl KeyState {
     /// As it is when nothing is written down.
     fn usual(tenant: &TenantId) -> Self {
-        Self { tenant: tenant.clone(), state: KeyUse::Enabled, disabled: None, destroy: None, reseal: None }
+        Self {
+            tenant: tenant.clone(),
+            state: KeyUse::Enabled,
+            disabled: None,
+            destroy: None,
+            reseal: None,
+            superseded: None,
+        }
     }
 
     /// Disables, or keeps disabled: the higher side stands.
@@ -173,7 +195,13 @@ impl Tenants {
         let uid = self.live_uid(id)?;
         let wrapped = self.wrapped(uid).await?;
         let KeyState { state, disabled, destroy, reseal, .. } = self.key_state(id).await?;
-        Ok(KeyStatus { state, disabled, versions: wrapped.versions(), shredding: wrapped.shredding(), destroy, reseal })
+        let opens = match self.open_tenant(id).map(|view| view.keys().check()) {
+            Some(Err(KeysError::Closed(why))) => Err(why),
+            _ => Ok(()),
+        };
+        let own = wrapped.own().map(|own| OwnStatus { id: own.to_owned(), opens });
+        let (versions, shredding) = (wrapped.versions(), wrapped.shredding());
+        Ok(KeyStatus { state, disabled, own, versions, shredding, destroy, reseal })
     }
 
     /// Gives a tenant a new version of its key, for one purpose or all. New things are sealed under it from now on; old ones
@@ -218,9 +246,21 @@ impl Tenants {
         let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
         let wrapped = self.wrapped(uid).await?;
         let (inner, keys) = (Arc::clone(&self.0), view.keys().clone());
-        self.change_key_state(id, |state| *state = KeyState { reseal: state.reseal.take(), ..KeyState::usual(id) })
-            .await?;
-        spawn_blocking(move || inner.root.reopen(&keys, &wrapped)).await.map_err(StoreError::unavailable)??;
+        self.change_key_state(id, |state| {
+            *state =
+                KeyState { reseal: state.reseal.take(), superseded: state.superseded.take(), ..KeyState::usual(id) }
+        })
+        .await?;
+        spawn_blocking(move || match inner.root.reopen(&keys, &wrapped) {
+            // Enabled all the same: its own provider has the last word, and is asked again.
+            Err(error) if error.is_own() => {
+                keys.close(Closed::Refused);
+                Ok(())
+            }
+            other => other,
+        })
+        .await
+        .map_err(StoreError::unavailable)??;
         self.key_status(id).await
     }
 
@@ -436,7 +476,7 @@ impl Tenants {
         Ok(made.await.map_err(StoreError::unavailable)??)
     }
 
-    async fn wrapped(&self, uid: Uid) -> Result<WrappedKey, StoreError> {
+    pub(crate) async fn wrapped(&self, uid: Uid) -> Result<WrappedKey, StoreError> {
         let store = self.0.store.clone();
         let read = spawn_blocking(move || read_key(&store, &uid)).await.map_err(StoreError::unavailable)??;
         read.ok_or(StoreError::KeyMissing { what: "a tenant" })

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use ringfence_core::{Clock, Entropy, QuotaChoice, TenantId};
-use ringfence_keys::{KeysError, RootKey, TenantKeys};
+use ringfence_keys::{Closed, KeysError, RootKey, TenantKeys};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -22,6 +22,7 @@ use crate::blobs;
 use crate::engine::{Order, Span};
 use crate::error::StoreError;
 use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid, area, successor};
+use crate::own_keys::OwnSeen;
 use crate::record::{Op, Precondition};
 use crate::store::Store;
 use crate::tenant_keys::{KeyReceipt, PLATFORM_UID, read_key, write_key};
@@ -75,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) platform: TenantStore,
     known: RwLock<BTreeMap<TenantId, Known>>,
+    pub(crate) own_seen: OwnSeen,
     /// One change of the tenants at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
@@ -118,7 +120,8 @@ impl Tenants {
         let platform = TenantStore::new(store.clone(), platform);
         prepare_files(&store, &PLATFORM_UID)?;
         let changing = tokio::sync::Mutex::default();
-        let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known: RwLock::default(), changing }));
+        let (known, own_seen) = (RwLock::default(), OwnSeen::default());
+        let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known, own_seen, changing }));
         this.sweep_staged().await?;
         let mut after = None;
         loop {
@@ -331,6 +334,7 @@ impl Tenants {
     async fn finish_deletion(&self, stored: &StoredTenant) -> Result<KeyReceipt, StoreError> {
         let receipt = self.erase_area(parse_uid(&stored.record.uid)?).await?;
         self.forget_key_state(&stored.record.id).await?;
+        self.0.own_seen.forget(&stored.record.id);
         self.0.platform.delete(&tenant_key(&stored.record.id)).await?;
         self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(&stored.record.id);
         Ok(receipt)
@@ -383,6 +387,8 @@ impl Tenants {
         .map_err(StoreError::unavailable)?;
         match unwrapped {
             Ok(keys) => Ok(Some(keys)),
+            Err(StoreError::Keys(error)) if error.is_own() => self.shut(id, &error),
+            Err(StoreError::KeyRefused) => self.shut(id, &StoreError::KeyRefused),
             Err(
                 error @ (StoreError::KeyMissing { .. }
                 | StoreError::Damaged
@@ -398,6 +404,13 @@ impl Tenants {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The keys of a tenant whose own provider does not open them now: closed, until it does.
+    fn shut(&self, id: &TenantId, error: &dyn fmt::Display) -> Result<Option<TenantKeys>, StoreError> {
+        tracing::warn!(tenant = %id, %error, "a tenant starts locked: its own key provider does not open its key");
+        self.0.own_seen.shut_at_start(id);
+        Ok(Some(TenantKeys::closed(id.as_str(), Closed::Refused)))
     }
 
     /// The uid of a tenant that is not being deleted.

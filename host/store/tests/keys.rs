@@ -11,11 +11,15 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use ringfence_keys::{Purpose, Shredding};
-use ringfence_store::{Backend, BlobId, DeleteAsked, Key, KeyUse, ResealStep, Side, StoreError, TenantStore, Tenants};
-use support::{Place, contains, files_below, id, open, view};
+use ringfence_keys::{Closed, KeysError, MissingRootKey, Outside, Purpose, RootKey, RootKeyUri, Shredding};
+use ringfence_store::{
+    Archived, Backend, BlobId, DeleteAsked, Key, KeyUse, OwnChange, ResealStep, Side, Store, StoreError, TenantStore,
+    Tenants,
+};
+use support::{Place, StoppedClock, SystemEntropy, contains, files_below, id, open, view};
 
 const RECORDS_COUNT: u64 = 450;
 
@@ -303,6 +307,142 @@ fn restrict(directory: &Path) {
     for (path, _) in files_below(directory) {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
+}
+
+/// A root key beside the data, and at `own` what tenant acme keeps itself; none when the operator allows none.
+fn root_with_own(place: &Path, own: Option<&Path>) -> Arc<RootKey> {
+    let outside = Outside { entropy: Arc::new(SystemEntropy), clock: Arc::new(StoppedClock), aws: None };
+    let allowed = own.map(|own| ("acme".to_owned(), RootKeyUri::File(own.to_owned())));
+    let root = RootKey::connect(&RootKeyUri::File(place.join("root.key")), MissingRootKey::Create, &outside).unwrap();
+    Arc::new(root.with_own(allowed.into_iter().collect(), outside))
+}
+
+#[tokio::test]
+async fn a_tenant_that_keeps_a_key_itself_is_locked_without_it_and_no_other_is() {
+    let place = Place::new();
+    let dir = place.directory.path();
+    let own = dir.join("own.key");
+    drop(RootKey::open_or_create(&RootKeyUri::File(own.clone()), &SystemEntropy).unwrap());
+    let start = async |own: Option<&Path>| {
+        let store = Store::open(&place.data(), place.options()).unwrap();
+        let tenants = support::tenants(&store, root_with_own(dir, own)).await.unwrap();
+        (store, tenants)
+    };
+    let (acme_id, bolt_id) = (id("acme"), id("bolt"));
+    let (store, tenants) = start(Some(&own)).await;
+    view(&tenants, "acme").await.put(&key(1), "mine").await.unwrap();
+    view(&tenants, "bolt").await.put(&key(1), "other").await.unwrap();
+    let not_allowed = tenants.take_own_key(&bolt_id).await;
+    assert!(matches!(not_allowed, Err(StoreError::Keys(KeysError::OwnNotAllowed))));
+    let status = tenants.take_own_key(&acme_id).await.unwrap();
+    assert_eq!(status.own.unwrap().opens, Ok(()));
+    tenants.rotate_key(&acme_id, None).await.unwrap();
+    tenants.rotate_root().await.unwrap();
+    assert!(tenants.tend_own_keys().await.unwrap().is_empty());
+    store.close().await.unwrap();
+
+    // Without its provider a start serves everybody else.
+    std::fs::rename(&own, dir.join("away")).unwrap();
+    let (store, tenants) = start(Some(&own)).await;
+    let acme = tenants.open_tenant(&acme_id).unwrap();
+    assert!(matches!(acme.get(&key(1)).await, Err(StoreError::KeyRefused)));
+    assert!(tenants.open_readable(&acme_id).is_none());
+    assert!(matches!(tenants.rotate_key(&acme_id, None).await, Err(StoreError::KeyRefused)));
+    let bolt = tenants.open_tenant(&bolt_id).unwrap();
+    assert_eq!(bolt.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"other");
+    assert!(tenants.tend_own_keys().await.unwrap().is_empty());
+    assert_eq!(tenants.key_status(&acme_id).await.unwrap().own.unwrap().opens, Err(Closed::Refused));
+    // Enabling does not open what the tenant's provider does not.
+    tenants.disable_key(&acme_id, "u_ops", Side::Operator).await.unwrap();
+    tenants.enable_key(&acme_id, Side::Operator).await.unwrap();
+    assert!(matches!(acme.check_keys(), Err(StoreError::KeyRefused)));
+    std::fs::rename(dir.join("away"), &own).unwrap();
+    assert_eq!(tenants.tend_own_keys().await.unwrap(), [(acme_id.clone(), OwnChange::OpenedFirst)]);
+    assert_eq!(acme.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"mine");
+    store.close().await.unwrap();
+
+    // What the operator no longer allows opens nothing either; given up in time, it is not needed.
+    let (store, tenants) = start(None).await;
+    assert!(matches!(tenants.open_tenant(&acme_id).unwrap().check_keys(), Err(StoreError::KeyRefused)));
+    store.close().await.unwrap();
+    let (store, tenants) = start(Some(&own)).await;
+    assert_eq!(tenants.give_up_own_key(&acme_id).await.unwrap().own, None);
+    store.close().await.unwrap();
+    let (_store, tenants) = start(None).await;
+    let acme = tenants.open_tenant(&acme_id).unwrap();
+    assert_eq!(acme.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"mine");
+}
+
+#[tokio::test]
+async fn a_tenant_whose_own_key_is_away_can_be_deleted() {
+    let place = Place::new();
+    let dir = place.directory.path();
+    let own = dir.join("own.key");
+    drop(RootKey::open_or_create(&RootKeyUri::File(own.clone()), &SystemEntropy).unwrap());
+    let store = Store::open(&place.data(), place.options()).unwrap();
+    let tenants = support::tenants(&store, root_with_own(dir, Some(&own))).await.unwrap();
+    view(&tenants, "acme").await.put(&key(1), "mine").await.unwrap();
+    tenants.take_own_key(&id("acme")).await.unwrap();
+    store.close().await.unwrap();
+    std::fs::remove_file(&own).unwrap();
+    let store = Store::open(&place.data(), place.options()).unwrap();
+    let tenants = support::tenants(&store, root_with_own(dir, Some(&own))).await.unwrap();
+    tenants.delete(&id("acme")).await.unwrap();
+    assert!(tenants.record(&id("acme")).await.unwrap().is_none());
+}
+
+/// A clock that is moved by hand.
+struct Moved(std::sync::atomic::AtomicI64);
+impl ringfence_core::Clock for Moved {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(self.0.load(std::sync::atomic::Ordering::Relaxed)).unwrap()
+    }
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn versions_under_which_nothing_is_sealed_are_forgotten_after_a_day_and_no_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Moved(0.into()));
+    let days = |count: i64| clock.0.fetch_add(count * 86_400, std::sync::atomic::Ordering::Relaxed);
+    let root = support::root(directory.path());
+    let tenants = Tenants::open(Store::memory(), root, Arc::new(SystemEntropy), clock.clone()).await.unwrap();
+    let acme = view(&tenants, "acme").await;
+    let acme_id = id("acme");
+    let retire = async |archived| tenants.retire_key_versions(&acme_id, archived).await.unwrap();
+    let versions =
+        async || tenants.key_status(&acme_id).await.unwrap().versions.iter().map(|v| v.version).collect::<Vec<_>>();
+    let blob = fill(&acme).await;
+    assert_eq!(retire(Archived::Nothing).await, None, "nothing is old");
+    tenants.rotate_key(&acme_id, None).await.unwrap();
+    reseal_to_the_end(&tenants, "acme").await;
+    // A person whose key is wrapped under version 2, which is the newest now and not for long.
+    let sealed = acme.subjects().seal("email", "ann", b"a", jiff::Timestamp::UNIX_EPOCH).await.unwrap();
+    tenants.rotate_key(&acme_id, None).await.unwrap();
+    assert_eq!(retire(Archived::Nothing).await, None, "sealing anew is under way");
+    reseal_to_the_end(&tenants, "acme").await;
+    assert_eq!(retire(Archived::Nothing).await, None, "the wait begins");
+    assert_eq!(retire(Archived::Nothing).await, None, "and is not over");
+    days(1);
+    let kept = retire(Archived::Nothing).await.unwrap();
+    assert_eq!((kept.versions.len(), kept.kept.get(&2)), (0, Some(&1)), "somebody's key is under it");
+    acme.subjects().erase("ann", "acme/admin", jiff::Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!(retire(Archived::Something).await, None);
+    days(1);
+    let kept = retire(Archived::Something).await.unwrap();
+    assert_eq!((kept.versions.len(), kept.kept.get(&2)), (0, Some(&0)), "an archive may need it");
+    assert_eq!(versions().await, [1, 2, 3]);
+    assert_eq!(retire(Archived::Nothing).await, None);
+    days(1);
+    assert_eq!(retire(Archived::Nothing).await.unwrap().versions, [2]);
+    assert_eq!(versions().await, [1, 3]);
+    check(&acme, &blob).await;
+    assert!(acme.subjects().open("email", None, &sealed).await.is_err());
+    acme.put(&key(0), "value 0").await.unwrap();
+    tenants.rotate_key(&acme_id, None).await.unwrap();
+    assert_eq!(versions().await, [1, 3, 4], "a number is never used again");
 }
 
 #[tokio::test]

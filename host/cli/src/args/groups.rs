@@ -85,6 +85,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("key rotate", "ringfence key rotate acme\nringfence key rotate --root"),
     ("key disable", "ringfence key disable acme"),
     ("key enable", "ringfence key enable acme"),
+    ("key own", "ringfence key own acme"),
+    ("key disown", "ringfence key disown acme"),
     ("key destroy", "ringfence key destroy acme"),
     ("key approve", "ringfence key approve acme"),
     ("secret set", "ringfence secret set webhook-key\nringfence secret set webhook-key --file key.bin"),
@@ -147,6 +149,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("serve", "ringfence serve --dev --data data\nringfence serve --config ringfence.toml"),
     ("doctor", "ringfence doctor --config ringfence.toml"),
     ("store migrate", "ringfence store migrate sled redb --data /var/lib/ringfence"),
+    ("store salvage", "ringfence store salvage --config ringfence.toml"),
     ("store check", "ringfence store check --config ringfence.toml"),
     (
         "login",

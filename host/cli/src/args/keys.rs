@@ -18,6 +18,10 @@ pub enum KeyCommand {
     Disable(TenantNameArgs),
     /// Take a disabling, or a request to destroy, back
     Enable(TenantNameArgs),
+    /// Put the key that a tenant keeps itself around its key; the operator allows where
+    Own(TenantNameArgs),
+    /// Take it away again
+    Disown(TenantNameArgs),
     /// Ask for a tenant's keys to be destroyed; somebody else must agree
     Destroy(TenantNameArgs),
     /// Agree to the destruction that somebody else asked for

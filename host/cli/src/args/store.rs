@@ -9,6 +9,8 @@ use super::ServeArgs;
 pub enum StoreCommand {
     /// Move the store to another backend; the old database is kept aside
     Migrate(StoreMigrateArgs),
+    /// Recover what opens of a store that was set aside as damaged, into a new one in its place
+    Salvage(StoreCheckArgs),
     /// Open everything in the store and name what is damaged; changes nothing
     Check(StoreCheckArgs),
 }
@@ -34,7 +36,7 @@ pub struct StoreMigrateArgs {
     pub serve: ServeArgs,
 }
 
-/// `store check`.
+/// `store check` and `store salvage`.
 #[derive(Debug, Clone, Args)]
 pub struct StoreCheckArgs {
     /// What `serve` takes

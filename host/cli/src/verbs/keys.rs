@@ -19,6 +19,8 @@ pub async fn run(cx: &mut Context<'_>, command: &KeyCommand) -> Result<Exit, Cli
         KeyCommand::Rotate(args) => rotate(cx, args).await,
         KeyCommand::Disable(args) => disable(cx, args).await,
         KeyCommand::Enable(args) => act(cx, args, "enable", "enabled the keys of").await,
+        KeyCommand::Own(args) => own(cx, args, Method::PUT, "put its own key around the key of").await,
+        KeyCommand::Disown(args) => own(cx, args, Method::DELETE, "took its own key away from the key of").await,
         KeyCommand::Destroy(args) => destroy(cx, args).await,
         KeyCommand::Approve(args) => approve(cx, args).await,
     }
@@ -78,6 +80,14 @@ async fn approve(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, Cl
     act(cx, args, "destroy/approve", "agreed to the destruction of the keys of").await
 }
 
+async fn own(cx: &mut Context<'_>, args: &TenantNameArgs, method: Method, done: &str) -> Result<Exit, CliError> {
+    let api = cx.of_tenant(&args.name)?;
+    let request = Request::new(method, format!("/tenants/{}/keys/own", args.name));
+    let answer = api.send::<TenantKeyView>(&request).await?;
+    cx.print(&answer, |key| format!("{done} {}\n{}", key.tenant, key_text(key)))?;
+    Ok(Exit::Ok)
+}
+
 async fn act(cx: &mut Context<'_>, args: &TenantNameArgs, act: &str, done: &str) -> Result<Exit, CliError> {
     let api = cx.of_tenant(&args.name)?;
     let request = Request::new(Method::POST, format!("/tenants/{}/keys/{act}", args.name));
@@ -106,6 +116,10 @@ fn key_text(key: &TenantKeyView) -> String {
     let reseal = key.reseal.as_ref().map_or_else(String::new, |reseal| {
         format!("sealing anew  {} of {} records seen\n", reseal.resealed_count, reseal.seen_count)
     });
+    let own = key.own.as_ref().map_or_else(String::new, |own| {
+        format!("own key  {} ({})\n", own.id, if own.opens { "opens" } else { "refused: the tenant is locked" })
+    });
+    let by = key.disabled.as_ref().map_or_else(String::new, |disabled| format!("disabled by  {}\n", disabled.by));
     let head = format!("tenant  {}\nstate   {}\ndeleting reaches  {}\n", key.tenant, state_words(key), key.shredding);
-    format!("{head}{reseal}{}", table(["version", "purpose", "wrapped by"], &rows))
+    format!("{head}{by}{own}{reseal}{}", table(["version", "purpose", "wrapped by"], &rows))
 }

@@ -28,6 +28,9 @@ pub struct TenantKeyView {
     /// Who disabled it, while it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disabled: Option<DisabledView>,
+    /// The key that the tenant keeps itself; absent when it keeps none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnKeyView>,
     /// Its versions, the oldest first.
     pub versions: Vec<KeyVersionView>,
     /// What deleting the tenant does to older copies of the data directory.
@@ -38,6 +41,15 @@ pub struct TenantKeyView {
     /// How far sealing anew has come after a rotation; absent when nothing is left to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reseal: Option<ResealView>,
+}
+
+/// A key that a tenant keeps itself.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct OwnKeyView {
+    /// Its identifier at its provider; says nothing about the key.
+    pub id: String,
+    /// Whether the provider opens it; while it does not, the tenant is locked.
+    pub opens: bool,
 }
 
 /// Who disabled a tenant's keys.

@@ -15,7 +15,7 @@ const OLD_WRAPPED: &str = r#"{"root":"1760524f8ad03881","sealed":"UgEJCQkJCQkJCQ
 
 fn open(path: &Path) -> Result<RootKey, KeysError> {
     let provider = Box::new(file::FileProvider::open(path, MissingRootKey::Refuse, &Fixed(1))?);
-    Ok(RootKey { provider, scheme: "file" })
+    Ok(RootKey { provider, scheme: "file", own: None })
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> PathBuf {
@@ -221,4 +221,49 @@ fn debug_prints_no_key() {
     let (_, wrapped) = root.new_tenant_key("acme", &dice()).unwrap();
     let printed = format!("{root:?} {wrapped:?}");
     assert_eq!(printed, format!("<root key {id}> <key wrapped by {id}>", id = root.id()));
+}
+
+/// A root key whose tenant acme may keep the key in `own` itself.
+fn with_own(directory: &Path, own: &Path) -> RootKey {
+    struct Still;
+    impl ringfence_core::Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> std::time::Duration {
+            std::time::Duration::ZERO
+        }
+    }
+    let outside = Outside { entropy: std::sync::Arc::new(dice()), clock: std::sync::Arc::new(Still), aws: None };
+    let allowed = std::collections::BTreeMap::from([("acme".to_owned(), RootKeyUri::File(own.to_owned()))]);
+    root_in(directory, 1).with_own(allowed, outside)
+}
+
+#[test]
+fn a_key_with_a_layer_of_the_tenants_own_opens_with_both_keys_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = write(&directory.path().join("own.key"), &[9; 32], 0o600);
+    let other = write(&directory.path().join("other.key"), &[8; 32], 0o600);
+    let root = with_own(directory.path(), &own);
+    let (keys, plain) = root.new_tenant_key("acme", &dice()).unwrap();
+    let sealed = keys.seal(crate::Purpose::Record, &HERE, b"secret", &dice()).unwrap();
+    let wrapped = root.take_own("acme", &plain, &dice()).unwrap();
+    assert!(wrapped.own().is_some() && plain.own().is_none());
+    let rotated = root.add_version("acme", &wrapped, None, &dice()).unwrap();
+    let stored: WrappedKey = serde_json::from_str(&serde_json::to_string(&rotated).unwrap()).unwrap();
+    let opened = root.unwrap_tenant_key("acme", &stored).unwrap();
+    assert_eq!(opened.open(crate::Purpose::Record, &HERE, &sealed).unwrap().as_slice(), b"secret");
+    // Without the tenant's key, with another, for another tenant, and with the layer left out by whoever has the file.
+    let alone = root_in(directory.path(), 1).unwrap_tenant_key("acme", &stored).unwrap_err();
+    assert!(matches!(alone, KeysError::OwnNotAllowed) && alone.is_own_refusal());
+    let wrong = with_own(directory.path(), &other).unwrap_tenant_key("acme", &stored).unwrap_err();
+    assert!(wrong.is_own() && wrong.is_own_refusal() && !wrong.is_transient(), "{wrong}");
+    assert!(root.take_own("bolt", &plain, &dice()).is_err());
+    let text = serde_json::to_string(&wrapped).unwrap();
+    let without = text.replace(&format!("\"own\":\"{}\",", wrapped.own().unwrap()), "");
+    assert_ne!(text, without);
+    let cut: WrappedKey = serde_json::from_str(&without).unwrap();
+    assert!(root_in(directory.path(), 1).unwrap_tenant_key("acme", &cut).is_err());
+    let given_up = root.give_up_own("acme", &stored, &dice()).unwrap();
+    assert!(root_in(directory.path(), 1).unwrap_tenant_key("acme", &given_up).is_ok());
 }

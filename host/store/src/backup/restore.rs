@@ -192,7 +192,7 @@ impl Archives {
     /// any more stays suspended, and is named.
     pub async fn resume(&self, tenants: &Tenants) -> Result<(), BackupError> {
         for record in tenants.list().await? {
-            let Some(store) = tenants.open_tenant(&record.id) else { continue };
+            let Some(store) = tenants.open_readable(&record.id) else { continue };
             let Some(journal) = store.get_json::<Journal>(&journal_key()).await? else { continue };
             let keyring = Keyring::of(&store).await?;
             let source = Source { tenant_uid: journal.tenant_uid, backup: journal.backup, keyring };

@@ -2,6 +2,7 @@
 //!
 //! Engines know nothing of tenants, keys or sealing. Must never panic, whatever is on the disk.
 
+mod damaged;
 mod guard;
 mod memory;
 mod redb;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::damaged::Damaged;
 pub(crate) use self::memory::MemoryEngine;
 pub use self::memory::{Fault, Faults};
 use self::redb::RedbEngine;

@@ -17,7 +17,9 @@ use super::guard::{Guard, forget_cached, is_damage};
 use super::{Engine, EngineError, OpenFailure, Order, Rows, Span, Write, borrow, collect, is_empty};
 
 /// The one table: everything is ordered bytes.
-const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+/// Its name in the directory.
+pub(super) const FILE: &str = "data.redb";
 const FILE_MODE: u32 = 0o600;
 
 /// Where the database lies. Something else than a file only in tests of what a disk can do.
@@ -45,7 +47,7 @@ pub(super) struct RedbEngine<M: Medium = OneFile> {
 impl RedbEngine {
     /// Opens the database in `directory`, which must exist and belong to this process alone.
     pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, OpenFailure> {
-        let this = Self::open_on(OneFile(directory.join("data.redb")), cache_bytes)?;
+        let this = Self::open_on(OneFile(directory.join(FILE)), cache_bytes)?;
         File::open(directory)?.sync_all()?;
         Ok(this)
     }

@@ -1,0 +1,174 @@
+//! Old versions of a tenant's key, forgotten once nothing is sealed under them: everything is looked at, and counted.
+//!
+//! Must never forget a version that something needs. New things are sealed under newer versions alone, so what is counted can
+//! only grow less, but for a stream that was begun before the rotation: hence the wait before the count that decides.
+//! Version 1 stays, as names are under it; and as archives hold the wrapped keys of people as they were, a version that
+//! wraps these stays while the tenant has archives. Native code is not counted: what does not open is compiled anew.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use ringfence_core::TenantId;
+use ringfence_keys::{Purpose, sealed_version};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use crate::blobs;
+use crate::engine::{Order, Span};
+use crate::error::StoreError;
+use crate::key::{AREA_RECORDS, Key, area, successor};
+use crate::record::Stored;
+use crate::tenant_keys::write_key;
+use crate::tenant_store::{TenantStore, value_directory};
+use crate::tenants::Tenants;
+
+/// LIMIT: no stream is being written for longer.
+const WAIT: SignedDuration = SignedDuration::from_hours(24);
+/// Records looked at a time, and bytes of them.
+const SPAN_COUNT: usize = 1_000;
+const SPAN_BYTES: usize = 4 << 20;
+/// As much of a file as says its version.
+const HEAD_BYTES: usize = 2;
+
+/// Versions that newer ones stand in for, and since when that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Superseded {
+    versions: Vec<u8>,
+    since: Timestamp,
+}
+
+/// Whether a tenant has archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archived {
+    /// None.
+    Nothing,
+    /// Some.
+    Something,
+}
+
+/// What came of looking for versions to forget.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retired {
+    /// Forgotten now.
+    pub versions: Vec<u8>,
+    /// Not forgotten, and how many things are sealed under each; 0 where archives are the reason.
+    pub kept: BTreeMap<u8, u64>,
+}
+
+impl Tenants {
+    /// Forgets the versions of a tenant's key under which nothing is sealed any more. None while there is nothing to decide: no
+    /// old version, sealing anew under way, or the wait not over. Reads the head of everything the tenant stored, once a wait.
+    pub async fn retire_key_versions(&self, id: &TenantId, archived: Archived) -> Result<Option<Retired>, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let uid = self.live_uid(id)?;
+        let view = self.open_readable(id).ok_or(StoreError::KeyDisabled)?;
+        let wrapped = self.wrapped(uid).await?;
+        let superseded = wrapped.superseded();
+        let state = self.key_state(id).await?;
+        if state.reseal.is_some() || superseded.is_empty() {
+            return Ok(None);
+        }
+        let now = self.0.clock.now();
+        match state.superseded {
+            Some(known) if known.versions == superseded && now.duration_since(known.since) >= WAIT => {}
+            Some(known) if known.versions == superseded => return Ok(None),
+            _ => {
+                let noted = Superseded { versions: superseded, since: now };
+                self.change_key_state(id, |state| state.superseded = Some(noted)).await?;
+                return Ok(None);
+            }
+        }
+        let mut counts = {
+            let view = view.clone();
+            spawn_blocking(move || count(&view)).await.map_err(StoreError::unavailable)??
+        };
+        for version in people(&view).await? {
+            *counts.entry(version).or_default() += 1;
+        }
+        let mut retired = Retired::default();
+        for version in superseded {
+            let count = counts.get(&version).copied().unwrap_or(0);
+            if count > 0 || (archived == Archived::Something && wrapped.covers(version, Purpose::Personal)) {
+                retired.kept.insert(version, count);
+            } else {
+                retired.versions.push(version);
+            }
+        }
+        if !retired.versions.is_empty() {
+            let (inner, keys, store) = (Arc::clone(&self.0), view.keys().clone(), self.0.store.clone());
+            let next = wrapped.without(&retired.versions);
+            spawn_blocking(move || {
+                write_key(&store, &uid, &next)?;
+                inner.root.reopen(&keys, &next).map_err(StoreError::from)
+            })
+            .await
+            .map_err(StoreError::unavailable)??;
+        }
+        // Looked at again after another wait.
+        self.change_key_state(id, |state| state.superseded = None).await?;
+        Ok(Some(retired))
+    }
+}
+
+/// How many records and files there are under each version.
+fn count(view: &TenantStore) -> Result<BTreeMap<u8, u64>, StoreError> {
+    let mut counts: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut add = |bytes: &[u8]| -> Result<(), StoreError> {
+        *counts.entry(sealed_version(bytes).ok_or(StoreError::Damaged)?).or_default() += 1;
+        Ok(())
+    };
+    let uid = &view.shared().uid;
+    let prefix = area(AREA_RECORDS, uid);
+    let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+    let mut from = Bound::Included(prefix);
+    loop {
+        view.shared().check_alive()?;
+        let to = to.clone();
+        let span = Span { from, to, order: Order::Forward, count_max: SPAN_COUNT, bytes_max: SPAN_BYTES };
+        let rows = view.engine().range(&span)?;
+        for (_, value) in &rows.pairs {
+            add(Stored::parse(value)?.sealed_bytes())?;
+        }
+        match rows.pairs.into_iter().next_back() {
+            Some((last, _)) if rows.more => from = Bound::Excluded(last),
+            _ => break,
+        }
+    }
+    let files = &view.store().0.files;
+    for directory in [value_directory(uid), blobs::directory(uid)] {
+        // Those that are being written count too.
+        for name in files.list(&directory).map_err(StoreError::unavailable)? {
+            let mut head = Vec::with_capacity(HEAD_BYTES);
+            match files.open(&format!("{directory}/{name}")) {
+                // Deleted meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                opened => opened
+                    .and_then(|reader| reader.take(HEAD_BYTES as u64).read_to_end(&mut head))
+                    .map_err(StoreError::unavailable)?,
+            };
+            if !head.is_empty() {
+                add(&head)?;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// The versions that wrap the keys of people, each as often as it does.
+async fn people(view: &TenantStore) -> Result<Vec<u8>, StoreError> {
+    let (mut versions, mut after) = (Vec::new(), None);
+    loop {
+        let page = view.scan(&Key::new(["subject"]), after.as_ref(), SPAN_COUNT).await?;
+        for (_, record) in &page.records {
+            let wrapped = crate::subjects::wrapped_key(record)?;
+            versions.push(sealed_version(&wrapped).ok_or(StoreError::Damaged)?);
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(versions),
+        }
+    }
+}
