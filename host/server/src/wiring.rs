@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use ringfence_audit::anchor::Anchors;
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, put_policy_into_force, stored_policy};
@@ -26,7 +27,7 @@ use ringfence_store::{Store, TenantState, Tenants};
 use crate::config::Config;
 
 /// Name of this host in tokens and audit logs.
-const HOST_NAME: &str = "ringfence";
+pub const HOST_NAME: &str = "ringfence";
 
 /// The rooms, open, and the two planes over them.
 pub struct Wired {
@@ -36,8 +37,10 @@ pub struct Wired {
     pub control: Control,
     /// For the enrolment token.
     pub identity: Identity,
-    /// For the drain.
+    /// For its anchors, and for the drain.
     pub audit: Audit,
+    /// Who else keeps or signs the heads of the logs.
+    pub anchors: Anchors,
     /// For the drain.
     pub metering: Metering,
     /// Keeps what tenants use of a day, and for the drain.
@@ -76,6 +79,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let archives = open_archives(config, data, &entropy, &clock)?;
     archives.resume(&tenants).await?;
 
+    let anchors = crate::anchors::anchors(&config.audit)?;
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
     let identity = Identity::open(
         tenants.platform().clone(),
@@ -138,7 +142,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     });
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     closing.close_disabled().await?;
-    Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
+    Ok(Wired { gateway, control, identity, audit, anchors, metering, quotas, logs, store })
 }
 
 fn facts(
