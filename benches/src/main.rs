@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod audit;
 mod blob;
 mod cold;
 mod components;
@@ -54,6 +55,8 @@ enum Bench {
     Store(store::Plan),
     /// Decisions under ten thousand policies, and the proof of the border
     Policy(policy::Plan),
+    /// The audit log: durable entries, proofs of a long log, verifying, a flood
+    Audit(audit::Plan),
     /// The victim's caller, in a process of its own
     #[command(hide = true)]
     OpenLoop,
@@ -85,6 +88,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Metering(plan) => metering::run(&plan).await?,
         Bench::Store(plan) => store::run(&plan).await?,
         Bench::Policy(plan) => policy::run(&plan).await?,
+        Bench::Audit(plan) => audit::run(plan).await?,
         Bench::OpenLoop => return open_loop::main(),
         Bench::Neighbour => return neighbour::main().await,
         Bench::Plain => return peers::plain_main().await,

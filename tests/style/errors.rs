@@ -8,6 +8,7 @@ use ringfence_tests::root;
 /// Where codes are named, and the words that stand before one.
 const SOURCES: [(&str, &[&str]); 7] = [
     ("host/control/src", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/audit", &["ApiError::new(", "Self::new("]),
     ("host/control/src/policies", &["ApiError::new(", "Self::new("]),
     ("host/control/src/zero_trust", &["ApiError::new(", "Self::new("]),
     ("host/gateway/src/refuse.rs", &["StatusCode::"]),

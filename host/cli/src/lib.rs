@@ -12,12 +12,12 @@ use std::sync::Arc;
 use clap::FromArgMatches;
 use ringfence_core::{Clock, Entropy};
 
-use crate::args::ConfigCommand;
+use crate::args::{AuditCommand, ConfigCommand};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::ui::Ui;
 
-pub use crate::args::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
+pub use crate::args::{AuditRepairArgs, BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 pub use crate::args::{Cli, Command, ConfigShowArgs, DoctorArgs, ServeArgs};
 pub use crate::environment::{Environment, Secret};
 pub use crate::ui::{Io, Terminal};
@@ -50,6 +50,8 @@ pub trait Hosted {
     fn doctor(&self, args: &DoctorArgs, format: Format) -> ExitCode;
     /// `ringfence store ...`.
     fn store(&self, command: &StoreCommand, format: Format) -> ExitCode;
+    /// `ringfence audit repair`.
+    fn audit_repair(&self, args: &AuditRepairArgs, format: Format) -> ExitCode;
     /// `ringfence config show`.
     fn config_show(&self, args: &ConfigShowArgs, format: Format) -> ExitCode;
     /// `ringfence compile-child`: speaks the engine's child protocol on standard input and output.
@@ -89,6 +91,7 @@ pub fn run_with(
         Command::Serve(args) => hosted.serve(args, format),
         Command::Doctor(args) => hosted.doctor(args, format),
         Command::Store(command) => hosted.store(command, format),
+        Command::Audit(AuditCommand::Repair(args)) => hosted.audit_repair(args, format),
         Command::Config(ConfigCommand::Show(args)) => hosted.config_show(args, format),
         Command::CompileChild => hosted.compile_child(),
         verb => {

@@ -44,6 +44,8 @@ pub struct Config {
     pub egress: Egress,
     /// Where backups of tenants lie, when they are made and which are kept.
     pub backup: BackupSection,
+    /// Who else keeps or signs the heads of the audit logs.
+    pub audit: AuditSection,
     /// Plans of tenants, each as it differs from the built-in plan `standard`.
     pub plans: BTreeMap<PlanName, QuotaOverrides>,
 }
@@ -168,6 +170,19 @@ pub struct BackupSection {
     pub guest_logs: GuestLogs,
 }
 
+/// `[audit]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSection {
+    /// Between two rounds of committing to the heads of all logs, `10s`.
+    pub anchor_every: String,
+    /// A directory elsewhere that keeps every committed head, better one that can be written once; empty for none. When it
+    /// cannot be written for two minutes nothing is done any more that must be on the log.
+    pub mirror: PathBuf,
+    /// Witnesses (c2sp.org/tlog-witness), each `URL KEY`.
+    pub witnesses: Vec<String>,
+}
+
 /// The file alone: every key optional, none unknown.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,6 +196,7 @@ struct File {
     engine: Option<FileEngine>,
     egress: Option<Egress>,
     backup: Option<FileBackup>,
+    audit: Option<FileAudit>,
     plans: Option<BTreeMap<PlanName, QuotaOverrides>>,
 }
 #[derive(Deserialize)]
@@ -244,6 +260,15 @@ struct FileBackup {
     guest_logs: Option<GuestLogs>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileAudit {
+    anchor_every: Option<String>,
+    mirror: Option<PathBuf>,
+    witnesses: Option<Vec<String>>,
+}
+
 /// LIMIT: longest wait before keys are destroyed, 90 days.
 const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 
@@ -271,6 +296,8 @@ const ENVIRONMENT: [(&str, &str); 19] = [
     ("ENGINE_IO_CLASS", "engine.io_class"),
     ("BACKUP_PATH", "backup.path"),
     ("BACKUP_EVERY", "backup.every"),
+    ("AUDIT_ANCHOR_EVERY", "audit.anchor_every"),
+    ("AUDIT_MIRROR", "audit.mirror"),
 ];
 
 /// Where a value came from, for `config show --origin`.
@@ -310,6 +337,7 @@ fn defaults() -> Config {
             keep_weekly_count: 4,
             guest_logs: GuestLogs::With,
         },
+        audit: AuditSection { anchor_every: "10s".to_owned(), mirror: PathBuf::new(), witnesses: Vec::new() },
         plans: BTreeMap::new(),
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod ambient;
+mod anchors;
 mod config;
 mod doctor;
 mod serve;
@@ -15,7 +16,7 @@ mod wiring;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ringfence_cli::{ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs, StoreCommand};
+use ringfence_cli::{AuditRepairArgs, ConfigShowArgs, DoctorArgs, Format, Hosted, ServeArgs, StoreCommand};
 use ringfence_core::{Clock, Entropy};
 
 /// A request takes some two hundred small allocations, and what one thread allocates another often frees: the system's
@@ -41,6 +42,9 @@ impl Hosted for Host {
     }
     fn store(&self, command: &StoreCommand, format: Format) -> ExitCode {
         store::store(command, format).unwrap_or_else(|error| report(Err(error)))
+    }
+    fn audit_repair(&self, args: &AuditRepairArgs, format: Format) -> ExitCode {
+        anchors::repair(args, format).unwrap_or_else(|error| report(Err(error)))
     }
     fn config_show(&self, args: &ConfigShowArgs, format: Format) -> ExitCode {
         report(config::show(&args.serve, None).and_then(|shown| {

@@ -140,6 +140,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
+    let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
@@ -166,6 +167,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let _ = keeper.await;
     // A backup that is being written is given up: it leaves nothing, and the next start makes it again.
     backups.abort();
+    // A round that waits for a witness is given up: the next start takes it up where the logs stand.
+    anchoring.abort();
     let _ = tending.await;
     let _ = policies.await;
     drain(&wired).await;

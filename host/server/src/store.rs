@@ -125,7 +125,7 @@ fn check(config: &Config, format: Format) -> Result<ExitCode> {
     Ok(if checked.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn load(args: &ServeArgs) -> Result<Config> {
+pub fn load(args: &ServeArgs) -> Result<Config> {
     // As `serve --dev --data` does: the root key of such a host lies in its data directory.
     let dev_dir = match (args.dev, &args.data) {
         (true, Some(data)) => Some(std::path::absolute(data)?),

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use ringfence_audit::anchor::Anchors;
 use ringfence_audit::{Audit, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
@@ -29,7 +30,7 @@ use tokio::runtime::Handle;
 use crate::config::Config;
 
 /// Name of this host in tokens and audit logs.
-const HOST_NAME: &str = "ringfence";
+pub const HOST_NAME: &str = "ringfence";
 
 /// The rooms, open, and the two planes over them.
 pub struct Wired {
@@ -39,8 +40,10 @@ pub struct Wired {
     pub control: Control,
     /// For the enrolment token.
     pub identity: Identity,
-    /// For the drain.
+    /// For its anchors, and for the drain.
     pub audit: Audit,
+    /// Who else keeps or signs the heads of the logs.
+    pub anchors: Anchors,
     /// For the drain.
     pub metering: Metering,
     /// Keeps what tenants use of a day, and for the drain.
@@ -81,6 +84,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let archives = open_archives(config, data, &entropy, &clock)?;
     archives.resume(&tenants).await?;
 
+    let anchors = crate::anchors::anchors(&config.audit)?;
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
     let identity = Identity::open(
         tenants.platform().clone(),
@@ -174,7 +178,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     closing.close_disabled().await?;
     workflows.go_on_with_all().await?;
     automation.start().await?;
-    Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
+    Ok(Wired { gateway, control, identity, audit, anchors, metering, quotas, logs, store })
 }
 
 fn facts(

@@ -8,16 +8,14 @@ use std::path::Path;
 use data_encoding::HEXLOWER;
 use ringfence_audit::export::{Checked, Coverage, ExportError, check};
 use ringfence_control::wire::{
-    Analytics, AnchorView, EventRecorded, EvidenceView, NewEvidence, NewEvent, Trail, TrailEvent, ViolationView,
+    Analytics, AnchorView, EventRecorded, EvidenceView, NewEvent, NewEvidence, Trail, TrailEvent, ViolationView,
     Violations,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::Format;
-use crate::args::{
-    AuditPackageArgs, AuditProofArgs, AuditRecordArgs, AuditSearchArgs, AuditStatsArgs, OperatorArgs,
-};
+use crate::args::{AuditPackageArgs, AuditProofArgs, AuditRecordArgs, AuditSearchArgs, AuditStatsArgs, OperatorArgs};
 use crate::client::{Api, Request, read_body};
 use crate::context::Context;
 use crate::error::{CliError, Exit};

@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
 use ringfence_cli::{
-    ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, StoreCommand, Terminal, run_with,
+    AuditRepairArgs, ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, StoreCommand, Terminal, run_with,
 };
 use ringfence_core::{Clock, Entropy};
 use serde_json::{Value, json};
@@ -68,6 +68,10 @@ impl Hosted for Side {
     }
     fn store(&self, _: &StoreCommand, format: Format) -> ExitCode {
         self.called.lock().unwrap().push(format!("store {format:?}"));
+        ExitCode::SUCCESS
+    }
+    fn audit_repair(&self, _: &AuditRepairArgs, format: Format) -> ExitCode {
+        self.called.lock().unwrap().push(format!("audit repair {format:?}"));
         ExitCode::SUCCESS
     }
     fn doctor(&self, _: &DoctorArgs, format: Format) -> ExitCode {

@@ -1,0 +1,306 @@
+//! `audit`: durable entries of many writers against the store's own commits, what the request path pays, proofs of a long
+//! log, verifying it, and what one tenant's flood does to another's commits.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use futures::future::try_join_all;
+use ringfence_audit::verify::verify;
+use ringfence_audit::{Audit, Event, InvocationSummary, Log, codes};
+use ringfence_core::{Clock, Entropy, InvocationId, PrincipalId, Usage};
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::{Backend, DiskOptions, Key, Store, TenantStore, Tenants};
+use serde_json::{Value, json};
+
+use crate::report::Report;
+use crate::stats::{median, quantile};
+
+/// Bytes of a value that is about as long as a stored entry.
+const VALUE_BYTES: usize = 1_500;
+const CACHE_BYTES: u64 = 64 << 20;
+/// Invocations counted to find what one costs.
+const COUNTED: u32 = 200_000;
+/// Proofs made.
+const PROOFS_COUNT: u64 = 200;
+/// Commits of the victim, alone and beside the flood.
+const VICTIM_COUNT: usize = 200;
+
+/// How much to measure.
+#[derive(clap::Args)]
+pub struct Plan {
+    /// Rounds; the median of them is the figure
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// The store's backend
+    #[arg(long, default_value = "sled")]
+    pub backend: String,
+    /// Tenants that write at once
+    #[arg(long, default_value_t = 4)]
+    pub tenants: usize,
+    /// Writers of each tenant
+    #[arg(long, default_value_t = 128)]
+    pub writers: usize,
+    /// Entries of each writer in a round
+    #[arg(long, default_value_t = 40)]
+    pub entries: usize,
+    /// Entries of the log that proofs are made of
+    #[arg(long, default_value_t = 1_000_000)]
+    pub long: u64,
+    /// Entries verified
+    #[arg(long, default_value_t = 50_000)]
+    pub verified: u64,
+}
+
+struct Dice;
+impl Entropy for Dice {
+    fn fill(&self, into: &mut [u8]) {
+        // The kernel answers requests of this size whole once it has started; a benchmark may stop if not.
+        let _ = rustix::rand::getrandom(into, rustix::rand::GetRandomFlags::empty());
+    }
+}
+
+struct StoppedClock;
+impl Clock for StoppedClock {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Runs the benchmark and gives its figures. The log's writers need threads of their own, as in the host.
+pub async fn run(plan: Plan) -> Result<Value> {
+    tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(measure(&plan))
+    })
+    .await?
+}
+
+async fn measure(plan: &Plan) -> Result<Value> {
+    let backend = Backend::from_name(&plan.backend).with_context(|| format!("`{}` is no backend", plan.backend))?;
+    let mut report = Report::start("audit")?;
+    report.fact("rounds", plan.rounds)?;
+    report.put("backend", backend.name())?;
+    let place = tempfile::tempdir()?;
+    let (store, tenants) = open(place.path(), backend).await?;
+    let mut stores = Vec::new();
+    for number in 0..plan.tenants {
+        stores.push(tenant(&tenants, &format!("bench-{number}")).await?);
+    }
+    let audit = Audit::open(tenants.clone(), Arc::new(StoppedClock), Arc::new(Dice), "bench".to_owned()).await?;
+    let logs: Vec<Log> = stores.iter().cloned().map(Log::Tenant).collect();
+    commits(&mut report, plan, &audit, &logs, &stores).await?;
+    counted(&mut report, &audit, &logs)?;
+    flood(&mut report, plan, &audit, &logs).await?;
+    let long = Log::Tenant(tenant(&tenants, "long").await?);
+    proofs(&mut report, plan, &audit, &long).await?;
+    verified(&mut report, plan, &audit, &long).await?;
+    audit.flush().await?;
+    drop((audit, logs, stores, tenants, long));
+    store.close().await?;
+    report.finish()
+}
+
+async fn open(dir: &Path, backend: Backend) -> Result<(Store, Tenants)> {
+    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &Dice)?;
+    let options = DiskOptions { backend, cache_bytes: CACHE_BYTES, ..DiskOptions::RECOMMENDED };
+    let store = Store::open(&dir.join("data"), options)?;
+    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(Dice), Arc::new(StoppedClock)).await?;
+    Ok((store, tenants))
+}
+
+async fn tenant(tenants: &Tenants, name: &str) -> Result<TenantStore> {
+    let id = name.parse()?;
+    tenants.create(&id, name).await?;
+    tenants.open_tenant(&id).with_context(|| format!("tenant `{name}`"))
+}
+
+fn event() -> Result<Event> {
+    let actor: PrincipalId = "bench/ada".parse()?;
+    let mut event = Event::new(codes::VERSION_PUSHED, "push-version", actor, "tenant/bench/plugin/visits");
+    event.details = json!({ "version": "0.1.0", "digest": "0".repeat(64), "bytes": 123_456 });
+    Ok(event)
+}
+
+/// Durable entries a second, the same number of commits of the store alone in turn, and how long one entry takes.
+async fn commits(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], stores: &[TenantStore]) -> Result<()> {
+    let (mut rates, mut ratios, mut waits) = (Vec::new(), Vec::new(), Vec::new());
+    let count = logs.len() * plan.writers * plan.entries;
+    for round in 0..plan.rounds {
+        let started = Instant::now();
+        let writing = logs.iter().flat_map(|log| (0..plan.writers).map(move |_| log)).map(|log| {
+            let (audit, log, entries) = (audit.clone(), log.clone(), plan.entries);
+            tokio::spawn(async move {
+                let mut waits = Vec::with_capacity(entries);
+                for _ in 0..entries {
+                    let began = Instant::now();
+                    audit.record(&log, event()?).await?;
+                    waits.push(u64::try_from(began.elapsed().as_micros())?);
+                }
+                anyhow::Ok(waits)
+            })
+        });
+        for written in try_join_all(writing.collect::<Vec<_>>()).await? {
+            waits.extend(written?);
+        }
+        let ours = count as f64 / started.elapsed().as_secs_f64();
+        let alone = store_commits(plan, stores, round).await?;
+        rates.push(ours);
+        ratios.push(ours / alone);
+    }
+    report.median("durable_events_per_s", &rates)?;
+    report.median("ratio_vs_store_commit", &ratios)?;
+    for (key, share) in [("commit_p50_ms", 0.5), ("commit_p99_ms", 0.99)] {
+        report.put(key, quantile(&waits, share).map(|us| us as f64 / 1_000.0))?;
+    }
+    Ok(())
+}
+
+/// Commits a second of the store alone: one value of an entry's length each, by as many writers.
+async fn store_commits(plan: &Plan, stores: &[TenantStore], round: usize) -> Result<f64> {
+    let mut value = vec![0; VALUE_BYTES];
+    Dice.fill(&mut value);
+    let started = Instant::now();
+    let writers = stores.iter().flat_map(|store| (0..plan.writers).map(move |writer| (store, writer)));
+    let writing = writers.map(|(store, writer)| {
+        let (store, value, entries) = (store.clone(), value.clone(), plan.entries);
+        tokio::spawn(async move {
+            for entry in 0..entries {
+                let number = ((round * plan_max(entries) + entry) * 1_000 + writer) as u64;
+                store.put(&Key::new(["bench"]).number(number), value.clone()).await?;
+            }
+            anyhow::Ok(())
+        })
+    });
+    for written in try_join_all(writing.collect::<Vec<_>>()).await? {
+        written?;
+    }
+    Ok((stores.len() * plan.writers * plan.entries) as f64 / started.elapsed().as_secs_f64())
+}
+
+/// So that no round writes another's keys.
+fn plan_max(entries: usize) -> usize {
+    entries.next_power_of_two()
+}
+
+/// What the request path pays for an invocation that is counted.
+fn counted(report: &mut Report, audit: &Audit, logs: &[Log]) -> Result<()> {
+    let log = logs.first().ok_or_else(|| anyhow!("no log"))?;
+    let summary = InvocationSummary {
+        plugin: "visits".parse()?,
+        version: "0.1.0".to_owned(),
+        invocation: InvocationId::random(&Dice),
+        status: 200,
+        code: None,
+        usage: Usage::default(),
+    };
+    let started = Instant::now();
+    for _ in 0..COUNTED {
+        audit.invocation(log, summary.clone());
+    }
+    report.put("added_us", started.elapsed().as_secs_f64() * 1e6 / f64::from(COUNTED))
+}
+
+/// What a victim's commits take alone and beside another tenant's flood, in turn.
+async fn flood(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log]) -> Result<()> {
+    let [victim, hostile, ..] = logs else { return report.missing("flood_delay_ratio", "it takes two tenants") };
+    let (mut ratios, mut alone_all, mut beside_all) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        let alone = victims(audit, victim).await?;
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let flooding: Vec<_> = (0..512)
+            .map(|_| {
+                let (audit, log, stop) = (audit.clone(), hostile.clone(), Arc::clone(&stop));
+                tokio::spawn(async move {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        // A refusal for want of room in the queue is the flood's own matter.
+                        let _ = audit.record(&log, event()?).await;
+                    }
+                    anyhow::Ok(())
+                })
+            })
+            .collect();
+        let beside = victims(audit, victim).await?;
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for ended in try_join_all(flooding).await? {
+            ended?;
+        }
+        ratios.push(beside / alone);
+        alone_all.push(alone);
+        beside_all.push(beside);
+    }
+    report.median("flood_delay_ratio", &ratios)?;
+    report.median("victim_alone_ms", &alone_all)?;
+    report.median("victim_beside_flood_ms", &beside_all)
+}
+
+/// The median of a victim's commits, one after the other.
+async fn victims(audit: &Audit, log: &Log) -> Result<f64> {
+    let mut waits = Vec::with_capacity(VICTIM_COUNT);
+    for _ in 0..VICTIM_COUNT {
+        let began = Instant::now();
+        audit.record(log, event()?).await?;
+        waits.push(began.elapsed().as_secs_f64() * 1_000.0);
+    }
+    median(&waits).ok_or_else(|| anyhow!("no commits"))
+}
+
+/// Inclusion proofs of a long log.
+async fn proofs(report: &mut Report, plan: &Plan, audit: &Audit, log: &Log) -> Result<()> {
+    let writers = 256;
+    let each = plan.long / writers + 1;
+    let writing: Vec<_> = (0..writers)
+        .map(|_| {
+            let (audit, log) = (audit.clone(), log.clone());
+            tokio::spawn(async move {
+                for _ in 0..each {
+                    audit.record(&log, event()?).await?;
+                }
+                anyhow::Ok(())
+            })
+        })
+        .collect();
+    for written in try_join_all(writing).await? {
+        written?;
+    }
+    let size = audit.size(log).await?;
+    report.put("proof_entries", size)?;
+    let mut waits = Vec::new();
+    for number in 0..PROOFS_COUNT {
+        let seq = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) % size;
+        let began = Instant::now();
+        let proof = audit.proof(log, seq).await?;
+        waits.push(began.elapsed().as_secs_f64() * 1_000.0);
+        ensure!(proof.is_some(), "entry {seq} has no proof");
+    }
+    report.median("proof_ms", &waits)
+}
+
+/// Entries verified a second, bodies included, by one thread from memory.
+async fn verified(report: &mut Report, plan: &Plan, audit: &Audit, log: &Log) -> Result<()> {
+    let size = plan.verified.min(audit.size(log).await?);
+    let mut entries = Vec::new();
+    while (entries.len() as u64) < size {
+        let page = audit.list(log, entries.len() as u64, 1_000).await?;
+        ensure!(!page.is_empty(), "the log ends early");
+        entries.extend(page);
+    }
+    let count = entries.len();
+    let head = audit.checkpoint(log).await?;
+    let mut rates = Vec::new();
+    for _ in 0..plan.rounds {
+        let entries = entries.clone();
+        let started = Instant::now();
+        // It ends with "truncated" unless the whole log was taken; every entry before was checked all the same.
+        let result = verify(&head.origin, &audit.vkey(log), entries, &head.text, None);
+        let taken = started.elapsed().as_secs_f64();
+        let expected = matches!(result, Ok(_) | Err(ringfence_audit::verify::Fault::Truncated { .. }));
+        ensure!(expected, "the log does not verify: {result:?}");
+        rates.push(count as f64 / taken);
+    }
+    report.median("verify_entries_per_s", &rates)
+}

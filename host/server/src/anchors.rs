@@ -1,0 +1,90 @@
+//! `[audit]` of the configuration: who else keeps or signs the heads of the logs; and `ringfence audit repair`.
+//!
+//! Must never mend a log of a host that runs: the store can be opened once, and that is what refuses it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use jiff::SignedDuration;
+use ringfence_audit::anchor::{Anchors, WITNESSES_COUNT_MAX};
+use ringfence_audit::mirror::Mirror;
+use ringfence_audit::witness::Witness;
+use ringfence_cli::{AuditRepairArgs, Format};
+use ringfence_core::{Clock, Entropy};
+use ringfence_keys::{MissingRootKey, Outside, RootKey, RootKeyUri};
+use ringfence_store::{DiskOptions, Store, Tenants};
+
+use crate::ambient::{SystemClock, SystemEntropy};
+use crate::config::{AuditSection, Config};
+use crate::unlock::aws_from_environment;
+use crate::wiring::HOST_NAME;
+
+/// LIMIT: least and most time between two rounds.
+const EVERY_MIN: SignedDuration = SignedDuration::from_secs(1);
+const EVERY_MAX: SignedDuration = SignedDuration::from_hours(1);
+
+/// The anchors as configured, the mirror's directory open.
+pub fn anchors(section: &AuditSection) -> Result<Anchors> {
+    let text = &section.anchor_every;
+    let every: SignedDuration =
+        text.parse().with_context(|| format!("`audit.anchor_every` = `{text}` is not a time such as `10s`"))?;
+    if every < EVERY_MIN || every > EVERY_MAX {
+        bail!("`audit.anchor_every` is 1s to 1h");
+    }
+    if section.witnesses.len() > WITNESSES_COUNT_MAX {
+        bail!("`audit.witnesses` are at most {WITNESSES_COUNT_MAX}");
+    }
+    let witness = |text: &String| {
+        let (url, vkey) =
+            text.split_once(' ').with_context(|| format!("`audit.witnesses`: `{text}` is no `URL KEY`"))?;
+        if !url.starts_with("https://") && !url.starts_with("http://127.0.0.1:") {
+            bail!("`audit.witnesses`: `{url}` is not an https address");
+        }
+        Witness::new(url, vkey.trim()).context("`audit.witnesses`")
+    };
+    let witnesses = section.witnesses.iter().map(witness).collect::<Result<_>>()?;
+    let mirror = if section.mirror.as_os_str().is_empty() {
+        None
+    } else {
+        let opened = Dir::open_ambient_dir(&section.mirror, ambient_authority());
+        let dir =
+            opened.with_context(|| format!("`audit.mirror` = `{}` cannot be opened", section.mirror.display()))?;
+        Some(Mirror::new(dir))
+    };
+    Ok(Anchors { every: Duration::try_from(every)?, witnesses, mirror })
+}
+
+/// Mends the logs of a host that is stopped.
+pub fn repair(args: &AuditRepairArgs, format: Format) -> Result<ExitCode> {
+    let config: Config = crate::store::load(&args.serve)?;
+    let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
+    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+    let outside = Outside { entropy: entropy.clone(), clock: clock.clone(), aws: aws_from_environment() };
+    let root = RootKey::connect(&uri, MissingRootKey::Refuse, &outside).context("the root key is needed")?;
+    let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
+    let store = Store::open(&config.store.path.join("store"), options).context("the store does not open")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let repaired = runtime.block_on(async {
+        let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await?;
+        let repaired = ringfence_audit::repair(tenants, clock, entropy, HOST_NAME.to_owned()).await?;
+        store.close().await?;
+        anyhow::Ok(repaired)
+    })?;
+    if format == Format::Json {
+        println!("{}", serde_json::to_string(&repaired)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if repaired.is_empty() {
+        println!("√ every log is sound; nothing was changed");
+    }
+    for log in &repaired {
+        let head = log.head_size.map_or("an unknown number of".to_owned(), |size| size.to_string());
+        println!("{}: {}", log.origin, log.reason);
+        println!("  its head said {head} entries; {} hold, {} were put aside", log.kept_count, log.aside_count);
+    }
+    Ok(ExitCode::SUCCESS)
+}
