@@ -1,0 +1,158 @@
+//! The audit log as its owner uses it: proofs, tiles, trails, his own events, what went wrong, evidence to take away.
+
+use anyhow::{Context, Result};
+use reqwest::StatusCode;
+use ringfence_audit::export::check;
+use ringfence_audit::heads::{Cover, verify_cover};
+use ringfence_audit::note::Verifier;
+use ringfence_audit::proof::InclusionProof;
+use ringfence_tests::{answer, problem, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+#[tokio::test]
+async fn an_entry_is_proven_against_the_key_and_the_tiles_give_the_same_root() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let head = answer(acme.admin.get(&acme.path("/audit/checkpoint")).send().await?).await?;
+    let verifier = Verifier::parse(&string(&head, "vkey")?).context("a key")?;
+    let page = answer(acme.admin.get(&acme.path("/audit?from=1&limit=1")).send().await?).await?;
+    let envelope = string(&page["items"][0], "envelope")?;
+    let text = acme.admin.get("/audit/proofs/1").send().await?.text().await?;
+    let proof = InclusionProof::parse(&text).context("a proof")?;
+    assert!(proof.verify(&verifier, envelope.as_bytes()).is_some());
+    assert!(proof.verify(&verifier, envelope.replace("Success", "Failure").as_bytes()).is_none());
+    let size = head["size"].as_u64().context("a size")?;
+    let tile = acme.admin.get(&acme.path(&format!("/audit/tlog/tile/0/000.p/{size}"))).send().await?.bytes().await?;
+    let leaves: Vec<[u8; 32]> = tile.chunks(32).map(|hash| hash.try_into().unwrap()).collect();
+    let signed = verifier.open(&string(&head, "checkpoint")?).context("a head")?;
+    assert_eq!(ringfence_audit::tree::root(&leaves), signed.root);
+    for absent in ["/audit/tlog/tile/0/999", "/audit/tlog/tile/../0", "/audit/tlog/x"] {
+        assert_eq!(problem(acme.admin.get(&acme.path(absent)).send().await?).await?.0, 404, "{absent}");
+    }
+    let (status, refused) = problem(acme.admin.get("/audit/proofs/100000").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (404, Some("no-entry")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trail_is_filtered_redacted_by_role_and_itself_on_the_record() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let auditor = acme.member(&host, "eve", "auditor").await?;
+    let path = "/audit/trails/acme?code=PLG-002&outcome=success";
+    let full = answer(acme.admin.get(path).send().await?).await?;
+    let events = full["events"].as_array().context("events")?;
+    assert_eq!(events.len(), 1, "{full}");
+    assert!(events[0]["body"]["src_endpoint"]["ip"].is_string());
+    let less = answer(auditor.get(path).send().await?).await?;
+    assert!(less["events"][0]["body"].get("src_endpoint").is_none());
+    assert_eq!(less["events"][0]["redacted"], json!(["src_endpoint"]));
+    assert!(less["events"][0].get("salt").is_none());
+    let reads = answer(acme.admin.get("/audit/trails/acme?code=HST-003&actor=acme/eve").send().await?).await?;
+    assert_eq!(reads["events"].as_array().map(Vec::len), Some(1), "{reads}");
+    let globex = host.tenant(&operator, "globex").await?;
+    assert_eq!(globex.admin.get("/audit/trails/acme").send().await?.status(), StatusCode::NOT_FOUND);
+    let (status, _) = problem(acme.admin.get("/audit/trails/acme?outcome=maybe").send().await?).await?;
+    assert_eq!(status, 422);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_application_records_its_own_events_and_cannot_pass_for_the_host() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let caller = acme.member(&host, "cal", "caller").await?;
+    let event =
+        json!({ "code": "order-placed", "message": "order 17", "resource": "order/17", "data": { "total": 5 } });
+    let recorded = caller.post("/audit/log-event?wait=published").json(&event).send().await?;
+    assert_eq!(recorded.status(), StatusCode::CREATED);
+    let recorded: Value = recorded.json().await?;
+    let found = answer(acme.admin.get("/audit/trails/acme?code=APP-001").send().await?).await?;
+    let event = &found["events"][0];
+    assert_eq!(event["seq"], recorded["seq"]);
+    assert_eq!(event["body"]["actor"]["user"]["uid"], "acme/cal");
+    assert_eq!(event["body"]["unmapped"]["details"]["code"], "order-placed");
+    let verifier = Verifier::parse(&string(&found, "vkey")?).context("a key")?;
+    let proof = InclusionProof::parse(&string(&recorded, "proof")?).context("a proof")?;
+    assert!(proof.verify(&verifier, string(event, "envelope")?.as_bytes()).is_some());
+    for forged in
+        [json!({ "code": "TEN-003", "message": "m" }), json!({ "code": "x", "message": "m", "class_uid": 3002 })]
+    {
+        let (status, refused) = problem(caller.post("/audit/log-event").json(&forged).send().await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (422, Some("reserved-event")));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_denial_twice_is_one_violation_and_counts_agree_with_the_trail() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let caller = acme.member(&host, "cal", "caller").await?;
+    for _ in 0..2 {
+        assert_eq!(caller.get(&acme.path("/secrets")).send().await?.status(), StatusCode::FORBIDDEN);
+    }
+    let found = answer(acme.admin.get("/audit/violations").send().await?).await?;
+    let rows: Vec<&Value> =
+        found["items"].as_array().into_iter().flatten().filter(|row| row["actor"] == "acme/cal").collect();
+    assert_eq!((rows.len(), rows[0]["count"].as_u64(), rows[0]["kind"].as_str()), (1, Some(2), Some("denied")));
+    let counts = answer(acme.admin.get("/audit/analytics?metric=denials&group=actor&window=1h").send().await?).await?;
+    assert_eq!(counts["series"], json!([{ "key": "acme/cal", "count": 2 }]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn evidence_is_checked_elsewhere_and_one_changed_byte_is_found() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let vkey = string(&answer(acme.admin.get(&acme.path("/audit/checkpoint")).send().await?).await?, "vkey")?;
+    for (asked, complete) in [
+        (json!({ "formats": ["csv"] }), true),
+        (json!({ "query": { "code": "PLG" } }), false),
+        (json!({ "sample_count": 3 }), false),
+    ] {
+        let made = acme.admin.post("/audit/evidence-package").json(&asked).send().await?;
+        assert_eq!(made.status(), StatusCode::CREATED, "{asked}");
+        let made: Value = made.json().await?;
+        assert_eq!(made["complete"], json!(complete), "{made}");
+        let url = string(&made, "url")?;
+        let path = url.strip_prefix("/api/v1").context("a path")?;
+        let bytes = acme.admin.get(path).send().await?.bytes().await?.to_vec();
+        let checked = check(bytes.as_slice(), Some(&vkey), None)?;
+        assert_eq!(checked.manifest.entries_count, made["entries_count"].as_u64().context("a count")?);
+        let at = bytes.windows(8).position(|window| window == b"envelope").context("an entry")? + 40;
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        assert!(check(changed.as_slice(), Some(&vkey), None).is_err());
+        let globex = host.tenant(&operator, &format!("globex-{complete}-{at}")).await?;
+        assert_eq!(globex.admin.get(path).send().await?.status(), StatusCode::NOT_FOUND);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_host_commits_to_every_log_and_its_owner_can_check_it() -> Result<()> {
+    let place = ringfence_tests::Place::new()?;
+    let host = ringfence_tests::Host::start_with(&place, &[], &[("RINGFENCE_AUDIT_ANCHOR_EVERY", "1s")])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let key = string(&answer(acme.admin.get(&acme.path("/audit/checkpoint")).send().await?).await?, "vkey")?;
+    let mut view = Value::Null;
+    ringfence_tests::eventually("a commitment to the log", async || {
+        view = answer(acme.admin.get("/audit/anchor").send().await?).await?;
+        Ok(view["proof"].is_string())
+    })
+    .await?;
+    assert_eq!(view["level"], "L0", "nobody outside keeps or signs anything here");
+    let proof = InclusionProof::parse(&string(&view, "proof")?).context("a proof")?;
+    let cover = Cover { checkpoint: string(&view, "checkpoint")?, salt: string(&view, "salt")?, index: proof.index };
+    let (log, heads) = (Verifier::parse(&key), Verifier::parse(&string(&view, "heads_vkey")?));
+    let head = verify_cover(&cover, &log.context("a key")?, &heads.context("a key")?, &proof);
+    assert!(head.context("a covered head")?.size > 0);
+    Ok(())
+}
