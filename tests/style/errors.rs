@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
-const SOURCES: [(&str, &[&str]); 6] = [
+const SOURCES: [(&str, &[&str]); 7] = [
     ("host/control/src", &["ApiError::new(", "Self::new("]),
     ("host/control/src/policies", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/threat", &["ApiError::new(", "Self::new("]),
     ("host/gateway/src/refuse.rs", &["StatusCode::"]),
     ("host/registry/src/error.rs", &["=> "]),
     ("host/registry/src/inspect.rs", &["} => ", "Module => "]),

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, ResourceTable};
 
 use crate::error::CapabilitiesError;
+use crate::guarded::Guarded;
 use crate::grants::LiveGrants;
 use crate::http::{EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
@@ -56,6 +57,8 @@ pub struct Binding {
     pub ledger: Arc<Ledger>,
     /// Who swears to what it opens of personal data.
     pub witness: Arc<dyn Witness>,
+    /// What is held against it now.
+    pub guarded: Guarded,
 }
 
 // === impl Capabilities ===
@@ -69,7 +72,7 @@ impl Capabilities {
 
     /// Binds one invocation.
     pub fn bind(&self, binding: Binding) -> GuestSetup {
-        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness } = binding;
+        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness, guarded } = binding;
         let notebook = Arc::new(Notebook::new(
             logs,
             invocation,
@@ -85,6 +88,7 @@ impl Capabilities {
             Arc::clone(&meter),
             Arc::clone(&notebook),
             Arc::clone(&ledger),
+            guarded.clone(),
         );
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
@@ -100,6 +104,7 @@ impl Capabilities {
             cursors: Vec::new(),
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
+            guarded,
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter }
     }
@@ -120,6 +125,7 @@ pub(crate) struct Bound {
     /// Places for objects that are being read and written.
     pub(crate) blob_streams: Arc<Semaphore>,
     pub(crate) personal: Personal,
+    pub(crate) guarded: Guarded,
 }
 
 impl Bound {

@@ -15,6 +15,10 @@ use crate::words::{Lifetime, PluginVersion, VersionRef};
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
+pub use self::threat::{
+    DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs, RulesDeleteArgs,
+    RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
+};
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
     ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
@@ -30,6 +34,7 @@ mod pii;
 mod policy;
 mod quota;
 mod store;
+mod threat;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -138,6 +143,9 @@ pub enum Command {
     /// What a tenant may have, and what it uses of it
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Threats: findings, rules, responses, incidents
+    #[command(subcommand)]
+    Threat(ThreatCommand),
     /// Keys: list, rotate, disable, destroy
     #[command(subcommand)]
     Key(KeyCommand),

@@ -17,7 +17,7 @@ use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
     Control, audit_log, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, pii, plugins,
-    policies, quota, secrets, sign_in, tenants, tokens, usage, zero_trust,
+    policies, quota, secrets, sign_in, tenants, threat, tokens, usage, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -38,6 +38,7 @@ use crate::{
         (name = "jobs", description = "Long work and what came of it"),
         (name = "personal-data", description = "Fields of personal data, and the people they are about"),
         (name = "audit", description = "Audit logs and their signed heads"),
+        (name = "security", description = "Detection, findings, responses, intelligence, incidents"),
         (name = "host", description = "The host about itself")
     )
 )]
@@ -150,6 +151,19 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(policies::approvals::approve))
         .routes(routes!(policies::elevations::list, policies::elevations::request))
         .routes(routes!(policies::elevations::end))
+        .routes(routes!(threat::findings::list))
+        .routes(routes!(threat::findings::read))
+        .routes(routes!(threat::findings::drill))
+        .routes(routes!(threat::rules::list))
+        .routes(routes!(threat::rules::try_out))
+        .routes(routes!(threat::rules::put, threat::rules::delete))
+        .routes(routes!(threat::rules::settings, threat::rules::put_settings))
+        .routes(routes!(threat::responses::list, threat::responses::make))
+        .routes(routes!(threat::responses::undo))
+        .routes(routes!(threat::intelligence::read, threat::intelligence::load))
+        .routes(routes!(threat::incidents::list))
+        .routes(routes!(threat::incidents::read))
+        .routes(routes!(threat::incidents::step))
         .routes(routes!(audit_log::list))
         .routes(routes!(audit_log::checkpoint))
         .routes(routes!(audit_log::list_host))

@@ -13,7 +13,7 @@ use cap_std::fs::Dir;
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, put_policy_into_force, stored_policy};
-use ringfence_core::{Budget, Clock, Entropy};
+use ringfence_core::{Budget, Clock, Entropy, Standing as ThreatStanding};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::Identity;
@@ -22,6 +22,7 @@ use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
+use ringfence_threat::Threat;
 
 use crate::config::Config;
 
@@ -46,6 +47,8 @@ pub struct Wired {
     pub logs: GuestLogs,
     /// For the drain.
     pub store: Store,
+    /// Reads along beside the calls.
+    pub threat: Threat,
 }
 
 /// What only the start knows.
@@ -103,6 +106,9 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
     let metering = Metering::open(tenants.clone(), audit.clone(), clock.clone()).await?;
 
+    let standing = Arc::new(ThreatStanding::default());
+    let threat =
+        Threat::open(tenants.clone(), audit.clone(), clock.clone(), entropy.clone(), Arc::clone(&standing)).await?;
     let fields = FieldRules::default();
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),
@@ -115,6 +121,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
+        standing,
         clock: clock.clone(),
         entropy: entropy.clone(),
     });
@@ -130,6 +137,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
+        threat: threat.clone(),
         archives,
         backup_plan: crate::config::backup_plan(config)?,
         clock,
@@ -138,7 +146,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     });
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     closing.close_disabled().await?;
-    Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store })
+    Ok(Wired { gateway, control, identity, audit, metering, quotas, logs, store, threat })
 }
 
 fn facts(
