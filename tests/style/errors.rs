@@ -11,6 +11,7 @@ const SOURCES: [(&str, &[&str]); 7] = [
     ("host/control/src/audit", &["ApiError::new(", "Self::new("]),
     ("host/control/src/policies", &["ApiError::new(", "Self::new("]),
     ("host/control/src/zero_trust", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/threat", &["ApiError::new(", "Self::new("]),
     ("host/gateway/src/refuse.rs", &["StatusCode::"]),
     ("host/registry/src/error.rs", &["=> "]),
     ("host/registry/src/inspect.rs", &["} => ", "Module => "]),

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, ResourceTable};
 
 use crate::error::CapabilitiesError;
+use crate::guarded::Guarded;
 use crate::grants::LiveGrants;
 use crate::http::{EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
@@ -61,6 +62,8 @@ pub struct Binding {
     pub witness: Arc<dyn Witness>,
     /// The history of the run it is, when it is one.
     pub steps: Option<Arc<dyn RunHistory>>,
+    /// What is held against it now.
+    pub guarded: Guarded,
 }
 
 // === impl Capabilities ===
@@ -79,7 +82,7 @@ impl Capabilities {
 
     /// Binds one invocation.
     pub fn bind(&self, binding: Binding) -> GuestSetup {
-        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness, steps } = binding;
+        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness, steps, guarded } = binding;
         let notebook = Arc::new(Notebook::new(
             logs,
             invocation,
@@ -95,6 +98,7 @@ impl Capabilities {
             Arc::clone(&meter),
             Arc::clone(&notebook),
             Arc::clone(&ledger),
+            guarded.clone(),
         );
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
@@ -112,6 +116,7 @@ impl Capabilities {
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             steps,
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
+            guarded,
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
     }
@@ -134,6 +139,7 @@ pub(crate) struct Bound {
     pub(crate) blob_streams: Arc<Semaphore>,
     pub(crate) personal: Personal,
     pub(crate) steps: Option<Arc<dyn RunHistory>>,
+    pub(crate) guarded: Guarded,
 }
 
 impl Bound {

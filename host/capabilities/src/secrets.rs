@@ -10,6 +10,7 @@ use wasmtime::component::Linker;
 
 use crate::bind::{Bindings, View};
 use crate::bindings::secrets::ringfence::plugin::secrets;
+use crate::guarded::Got;
 
 /// Offers `ringfence:plugin/secrets@0.1.0`.
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -23,10 +24,15 @@ impl secrets::Host for View<'_> {
         // SECURITY: the grant is asked before the store, so that a refusal takes the same path for any name.
         let granted = name.parse::<ResourceName>().is_ok() && bound.may(Capability::Secrets, &name);
         if !granted {
+            bound.guarded.asked("secret", &name, Got::Nothing);
             return Ok(Err(secrets::Error::Denied("this secret is not granted".to_owned())));
         }
         Ok(match bound.store.get(&Key::new(["secret", name.as_str()])).await {
-            Ok(record) => Ok(record.map(|record| record.value.to_vec())),
+            Ok(record) => {
+                let got = if record.is_some() { Got::Something } else { Got::Nothing };
+                bound.guarded.asked("secret", &name, got);
+                Ok(record.map(|record| record.value.to_vec()))
+            }
             Err(_) => Err(secrets::Error::Other("the secret is unavailable".to_owned())),
         })
     }

@@ -75,11 +75,14 @@ impl GuestLog for Lines {
 
 /// A witness that can be asked what it heard, and made to fail.
 #[derive(Default)]
-pub(crate) struct Sworn(Mutex<(Vec<Opening>, bool)>);
+pub(crate) struct Sworn(Mutex<(Vec<Opening>, bool)>, Mutex<Vec<crate::Tried>>);
 
 impl Sworn {
     pub(crate) fn all(&self) -> Vec<Opening> {
         self.0.lock().unwrap().0.clone()
+    }
+    pub(crate) fn tried(&self) -> Vec<crate::Tried> {
+        self.1.lock().unwrap().clone()
     }
     pub(crate) fn fail(&self) {
         self.0.lock().unwrap().1 = true;
@@ -92,6 +95,10 @@ impl Witness for Sworn {
         heard.0.push(opening);
         Box::pin(std::future::ready(!heard.1))
     }
+
+    fn tried(&self, tried: crate::Tried) {
+        self.1.lock().unwrap().push(tried);
+    }
 }
 
 /// One tenant with one plugin.
@@ -102,6 +109,7 @@ pub(crate) struct Rig {
     pub(crate) entropy: Arc<Counter>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) sworn: Arc<Sworn>,
+    pub(crate) standing: Arc<ringfence_core::Standing>,
     clock: Arc<Moved>,
     _dir: tempfile::TempDir,
 }
@@ -119,8 +127,8 @@ impl Rig {
         let clock = Arc::new(Moved::default());
         let ledger = Ledger::new(store.clone(), Quota::STANDARD, DayUse::default(), Arc::clone(&clock) as _);
         let ledger = Arc::new(ledger);
-        let (grants_now, lines, sworn) = Default::default();
-        let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, clock, _dir: dir };
+        let (grants_now, lines, sworn, standing) = Default::default();
+        let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, standing, clock, _dir: dir };
         rig.grant(grants);
         rig
     }
@@ -159,6 +167,17 @@ impl Rig {
         ))
     }
 
+    /// The plugin `visits` under watch.
+    pub(crate) fn guarded(&self) -> crate::Guarded {
+        crate::Guarded {
+            standing: Arc::clone(&self.standing),
+            tenant: "acme".parse().unwrap(),
+            plugin: "visits".parse().unwrap(),
+            clock: Arc::clone(&self.clock) as _,
+            witness: Arc::clone(&self.sworn) as _,
+        }
+    }
+
     /// A guest of the plugin `visits`.
     pub(crate) fn guest(&self, budget: Budget) -> TestGuest {
         self.guest_of("visits", budget)
@@ -184,6 +203,7 @@ impl Rig {
                 clock: Arc::clone(&self.clock) as _,
                 openings_count: 0,
             },
+            guarded: self.guarded(),
         };
         TestGuest { bound, table: ResourceTable::new() }
     }

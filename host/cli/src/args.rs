@@ -23,6 +23,10 @@ pub use self::automation::{
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
+pub use self::threat::{
+    DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs, RulesDeleteArgs,
+    RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
+};
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
     ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
@@ -45,6 +49,7 @@ mod policy;
 mod quota;
 mod runs;
 mod store;
+mod threat;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -163,6 +168,9 @@ pub enum Command {
     /// What a tenant may have, and what it uses of it
     #[command(subcommand)]
     Quota(QuotaCommand),
+    /// Threats: findings, rules, responses, incidents
+    #[command(subcommand)]
+    Threat(ThreatCommand),
     /// Keys: list, rotate, disable, destroy
     #[command(subcommand)]
     Key(KeyCommand),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
 use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
+use ringfence_core::proof::act;
 use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
 use ringfence_identity::{ActClass, Channel, IdentityError, Shown};
 use ringfence_policy::{Denial, Visibility};
@@ -39,6 +40,10 @@ impl FromRequestParts<Control> for Call {
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
         let principal =
             shown(parts).and_then(|shown| control.parts.identity.verify(&shown)).map_err(unauthenticated)?;
+        let parts = &*control.parts;
+        let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
+        let standing = parts.threat.standing();
+        standing.admit(&principal, principal.tenant(), peer, now, monotonic).map_err(|held| ApiError::held(&held))?;
         Ok(Self { principal, request, peer })
     }
 }
@@ -124,6 +129,7 @@ impl Control {
 
     async fn permit<A: Action>(&self, call: &Call, resource: Resource) -> Result<Permit<A>, ApiError> {
         match self.parts.policy.permit::<A>(&call.principal, &resource) {
+            Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
             Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, ActClass::of::<A>()) {
                 Ok(()) => Ok(permit),
@@ -146,6 +152,16 @@ impl Control {
         event.source_ip = call.peer;
         event.details = serde_json::json!({ "score": score, "session": call.principal.session() });
         self.parts.audit.record(&home.map_or(Log::Host, Log::Tenant), event).await.map(drop).map_err(ApiError::from)
+    }
+
+    /// Whether a tenant is read-only for this act: for its own people, unless it is the answer to a threat itself.
+    fn is_held<A: Action>(&self, call: &Call, resource: &Resource) -> bool {
+        let answers = [act::RespondThreat::NAME, act::RevokeToken::NAME, act::DisableKeys::NAME];
+        let own = call.principal.tenant().filter(|own| resource.tenant() == Some(own));
+        let standing = self.parts.threat.standing();
+        A::MUTATES
+            && !answers.contains(&A::NAME)
+            && own.is_some_and(|tenant| standing.is_read_only(tenant, self.parts.clock.now()))
     }
 
     /// Puts a denial on the record and says it: with its decision to a member, as "not found" to a stranger.

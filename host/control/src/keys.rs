@@ -276,6 +276,7 @@ impl Control {
         self.forget_quota(id);
         self.parts.registry.forget(id).await;
         self.parts.identity.forget_tenant(id).await;
+        self.parts.threat.forget(id).await;
         self.parts.logs.forget(id);
         self.parts.audit.forget(store).await;
         Ok(())

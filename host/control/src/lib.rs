@@ -30,6 +30,7 @@ mod secrets;
 mod sign_in;
 mod tenants;
 mod tend;
+mod threat;
 mod tokens;
 mod usage;
 pub mod wire;
@@ -52,6 +53,7 @@ use ringfence_policy::Policy;
 use ringfence_registry::Registry;
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, Tenants};
+use ringfence_threat::Threat;
 
 pub use backup_work::BackupPlan;
 pub use backups::{ArchiveContent, ArchiveReport, check_archive};
@@ -90,6 +92,8 @@ pub struct ControlParts {
     pub audit: Audit,
     /// Invocation records and sums.
     pub metering: Metering,
+    /// Detection and response.
+    pub threat: Threat,
     /// Backups of tenants.
     pub archives: Archives,
     /// Durable workflows.
@@ -139,6 +143,8 @@ pub struct Control {
     pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
     /// Turns to review a policy, which takes a core for a while.
     pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
+    /// One drill at a time.
+    pub(crate) drilling: Arc<tokio::sync::Semaphore>,
 }
 
 impl Control {
@@ -152,6 +158,7 @@ impl Control {
             under_way: idempotency::UnderWay::default(),
             keeping: Arc::default(),
             reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
+            drilling: Arc::new(tokio::sync::Semaphore::new(1)),
         }
     }
 }

@@ -101,6 +101,7 @@ impl Control {
     async fn register_host(&self, registry: &mut Registry) -> Result<(), ApiError> {
         let status = self.status(crate::host::Figures::All).await?;
         let store = self.parts.store.stats().await?;
+        let threat = self.parts.threat.health();
         let (native_count, native_bytes) = self.parts.registry.native_size().await?;
         for (name, help, value) in [
             ("tenants", "Tenants", status.tenants_count),
@@ -115,6 +116,12 @@ impl Control {
             ("code_cached", "Pieces of native code on disk", native_count),
             ("code_cached_bytes", "Their bytes", native_bytes),
             ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
+            ("threat_backlog", "Audit entries that detection has not looked at yet", threat.backlog_count),
+            ("threat_backlog_age_ms", "How far detection is behind, milliseconds", threat.backlog_age_ms),
+            ("threat_entries_evaluated", "Audit entries looked at since the start", threat.evaluated_count),
+            ("threat_entries_missed", "Audit entries read from the logs, since the feed lost them", threat.missed_count),
+            ("threat_findings", "Findings since the start", threat.findings_count),
+            ("threat_findings_counted_only", "Findings that were only counted, for there were too many", threat.counted_only_count),
         ] {
             let gauge = Count::default();
             gauge.set(value);

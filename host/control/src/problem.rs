@@ -57,6 +57,30 @@ impl ApiError {
             .help("ringfence key status")
     }
 
+    /// A tenant in which nothing is changed, in answer to a threat.
+    pub fn read_only() -> Self {
+        Self::new("tenant-read-only", "nothing of this tenant is changed now, in answer to a threat")
+            .help("ringfence threat responses")
+    }
+
+    /// Something is held against who calls, in answer to a threat.
+    pub fn held(held: &ringfence_core::Held) -> Self {
+        use ringfence_core::Held;
+        match held {
+            Held::SourceBlocked => {
+                Self::new("source-blocked", "requests without a session are not taken from this address now")
+            }
+            Held::SessionEnded | Held::Quarantined => {
+                Self::new("unauthenticated", "a valid access token is needed here").help("ringfence login")
+            }
+            Held::Suspended => Self::new("principal-suspended", "you are suspended for now, in answer to a threat"),
+            Held::Paced { retry_after_ms } => Self {
+                retry_after_seconds: Some(retry_after_ms.div_ceil(1_000).max(1)),
+                ..Self::new("rate-limited", "you are held to a pace for now, in answer to a threat")
+            },
+        }
+    }
+
     /// A tenant whose own key provider does not open its key.
     pub fn key_refused() -> Self {
         Self::new(
@@ -98,7 +122,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
         "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound"
         | "step-up-required" => StatusCode::UNAUTHORIZED,
-        "denied" | "self-lowering" => StatusCode::FORBIDDEN,
+        "denied" | "self-lowering" | "source-blocked" | "principal-suspended" => StatusCode::FORBIDDEN,
         "not-found" | "no-entry" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,
@@ -122,16 +146,18 @@ pub fn status_of(code: &str) -> StatusCode {
         | "tenant-not-empty"
         | "idempotency-in-progress"
         | "idempotency-interrupted"
+        | "bad-transition"
+        | "response-too-wide"
         | "idempotency-not-kept" => StatusCode::CONFLICT,
         "backup-missing" => StatusCode::NOT_FOUND,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" => StatusCode::TOO_MANY_REQUESTS,
+        "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" | "rate-limited" => StatusCode::TOO_MANY_REQUESTS,
         "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
-        "key-disabled" | "key-refused" | "tenant-suspended" => StatusCode::LOCKED,
+        "key-disabled" | "key-refused" | "tenant-suspended" | "tenant-read-only" => StatusCode::LOCKED,
         "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
         "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
@@ -206,6 +232,7 @@ impl From<StoreError> for ApiError {
             StoreError::Quota { bytes_max } => {
                 Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None }.into()
             }
+            StoreError::ReadOnly => Self::read_only(),
             StoreError::NoSubject => Self::new("bad-word", error.to_string()),
             StoreError::Full { .. } => Self::new("store-full", "the host's disk is full; nothing was changed"),
             StoreError::Busy | StoreError::Overrun | StoreError::Unavailable { .. } | StoreError::Closed => {

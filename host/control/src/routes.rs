@@ -17,7 +17,7 @@ use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
     Control, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, people, pii,
-    plugins, policies, quota, secrets, sign_in, tenants, tokens, usage, workflows, zero_trust,
+    plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -41,6 +41,7 @@ use crate::{
         (name = "personal-data", description = "Fields of personal data, and the people they are about"),
         (name = "automation", description = "Extension points and what is bound to them, queues, schedules"),
         (name = "audit", description = "Audit logs and their signed heads"),
+        (name = "security", description = "Detection, findings, responses, intelligence, incidents"),
         (name = "host", description = "The host about itself")
     )
 )]
@@ -192,6 +193,19 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(policies::approvals::approve))
         .routes(routes!(policies::elevations::list, policies::elevations::request))
         .routes(routes!(policies::elevations::end))
+        .routes(routes!(threat::findings::list))
+        .routes(routes!(threat::findings::read))
+        .routes(routes!(threat::findings::drill))
+        .routes(routes!(threat::rules::list))
+        .routes(routes!(threat::rules::try_out))
+        .routes(routes!(threat::rules::put, threat::rules::delete))
+        .routes(routes!(threat::rules::settings, threat::rules::put_settings))
+        .routes(routes!(threat::responses::list, threat::responses::make))
+        .routes(routes!(threat::responses::undo))
+        .routes(routes!(threat::intelligence::read, threat::intelligence::load))
+        .routes(routes!(threat::incidents::list))
+        .routes(routes!(threat::incidents::read))
+        .routes(routes!(threat::incidents::step))
         .routes(routes!(automation::hooks::points))
         .routes(routes!(automation::hooks::declare, automation::hooks::withdraw))
         .routes(routes!(automation::hooks::list))

@@ -49,6 +49,8 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     if !control.parts.audit.is_writable() {
         return Err(ApiError::new("audit-unavailable", "the audit log cannot be written, so nobody can sign in"));
     }
+    let standing = control.parts.threat.standing();
+    standing.admit_sign_in(source, control.parts.clock.now()).map_err(|held| ApiError::held(&held))?;
     let shown = shown(&head)?;
     match control.parts.identity.authenticate(proof, source, &shown).await {
         Ok(issued) => {

@@ -17,6 +17,7 @@ mod policy;
 mod quota;
 mod trust;
 mod workflow;
+mod threat;
 mod zero_trust;
 
 pub use audit::*;
@@ -33,6 +34,7 @@ pub use workflow::{
     DecideRun, MigrateRun, QueryView, RetryRun, RunDetail, RunView, SignalRun, StartRun, TerminateRun, TimelineEntry,
     WaitView, WorkflowView,
 };
+pub use threat::*;
 pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
 pub use trust::*;
 pub use zero_trust::{

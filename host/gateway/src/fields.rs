@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
 use ringfence_audit::{Log, codes};
-use ringfence_capabilities::{Opening, Verdict, Witness};
+use ringfence_capabilities::{Opening, Tried, Verdict, Witness};
 use ringfence_core::fields::{Direction, FieldRule, FieldSubject, Otherwise, Step, steps};
 use ringfence_core::proof::act;
 use ringfence_core::{Resource, Usage, limits};
@@ -291,6 +291,26 @@ impl Witness for Sworn {
         let (gateway, log) = (self.gateway.clone(), self.log.clone());
         let event = self.seen.event(&gateway, code, details);
         Box::pin(async move { gateway.parts.audit.record(&log, event).await.is_ok() })
+    }
+
+    fn tried(&self, tried: Tried) {
+        let (code, details) = match tried {
+            Tried::Egress { origin, why } => (codes::EGRESS_REFUSED, json!({ "origin": origin, "code": why })),
+            Tried::Canary { kind, name } => (codes::CANARY_TOUCHED, json!({ "kind": kind, "name": name })),
+        };
+        let (gateway, log) = (self.gateway.clone(), self.log.clone());
+        // LIMIT: the audit log's own queue; a guest makes no more of these than it may make host calls.
+        let Ok(place) = Arc::clone(&gateway.telling).try_acquire_owned() else {
+            tracing::warn!(code, "too much of what guests try waits to be put on record; this is not");
+            return;
+        };
+        let event = self.seen.event(&gateway, code, details);
+        gateway.io.clone().spawn(async move {
+            if let Err(error) = gateway.parts.audit.record(&log, event).await {
+                tracing::warn!(%error, "what a guest tried could not be put on record");
+            }
+            drop(place);
+        });
     }
 }
 

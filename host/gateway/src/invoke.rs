@@ -11,14 +11,15 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Binding, Capabilities, FieldRules, GuestLogs, Ledger, LiveGrants, Quotas};
+use ringfence_capabilities::{Binding, Capabilities, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Quotas};
 use ringfence_core::proof::act;
-use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource};
+use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource, Standing};
 use ringfence_engine::{Body, Engine, InstanceKey, Meter, Reuse};
 use ringfence_identity::{ActClass, Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route, VersionRef};
 use ringfence_store::StoreError;
+use tokio::sync::Semaphore;
 
 use crate::cut::cut_with;
 use crate::listen::Peer;
@@ -27,6 +28,9 @@ use crate::record::Seen;
 use crate::refuse::Refusal;
 use crate::request::{checked_host, for_guest, strip};
 use crate::turns::Turns;
+
+/// LIMIT: things that guests tried and that wait to be put on record.
+const TRIED_COUNT_MAX: usize = 256;
 
 /// The rooms that an invocation walks through.
 #[derive(Clone)]
@@ -51,6 +55,8 @@ pub struct GatewayParts {
     pub audit: Audit,
     /// What was spent.
     pub metering: Metering,
+    /// What is held against whom.
+    pub standing: Arc<Standing>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Dice: invocation ids and the canary's draw.
@@ -63,12 +69,17 @@ pub struct Gateway {
     pub(crate) parts: Arc<GatewayParts>,
     pace: Arc<Pace>,
     turns: Arc<Turns>,
+    /// Places for what guests try, on its way to the record.
+    pub(crate) telling: Arc<Semaphore>,
+    /// Where that is written from: guests run on threads that are in no runtime.
+    pub(crate) io: tokio::runtime::Handle,
 }
 
 impl Gateway {
-    /// A gateway over its rooms.
+    /// A gateway over its rooms. Must be called inside the runtime that does its I/O.
     pub fn new(parts: GatewayParts) -> Self {
-        Self { parts: Arc::new(parts), pace: Arc::default(), turns: Arc::default() }
+        let (telling, io) = (Arc::new(Semaphore::new(TRIED_COUNT_MAX)), tokio::runtime::Handle::current());
+        Self { parts: Arc::new(parts), pace: Arc::default(), turns: Arc::default(), telling, io }
     }
 
     /// Answers one request, whatever it is.
@@ -118,6 +129,8 @@ impl Gateway {
             Ok(permit) => permit,
             Err(denial) => return Err(self.denied(seen, &principal, denial).await),
         };
+        let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
+        parts.standing.admit(&principal, Some(&route.tenant), seen.peer, now, monotonic)?;
         self.check_trust(seen, &principal)?;
         route.store.check_keys().map_err(|error| match error {
             StoreError::KeyRefused => Refusal::KeyRefused,
@@ -132,6 +145,7 @@ impl Gateway {
             return Err(Refusal::AuditUnavailable);
         }
         let version = route.choose(self.draw());
+        parts.standing.admit_version(&route.tenant, &version.digest, now)?;
         seen.version = Some(version.clone());
         let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
         let rules = self.field_rules(&route).await?;
@@ -195,16 +209,26 @@ impl Gateway {
     }
 
     fn binding(&self, route: &Route, seen: &Seen, budget: ringfence_core::Budget, ledger: Arc<Ledger>) -> Binding {
+        let (standing, witness) = (Arc::clone(&self.parts.standing), self.witness(seen, route));
+        let held = standing.is_read_only(&route.tenant, self.parts.clock.now());
+        let guarded = Guarded {
+            standing,
+            tenant: route.tenant.clone(),
+            plugin: route.plugin.clone(),
+            clock: Arc::clone(&self.parts.clock),
+            witness: Arc::clone(&witness),
+        };
         Binding {
-            store: route.store.clone(),
+            store: if held { route.store.read_only() } else { route.store.clone() },
             plugin: route.plugin.clone(),
             grants: LiveGrants::new(route.grants.clone()),
             logs: self.parts.logs.of(&route.store, &route.plugin),
             invocation: seen.invocation.clone(),
             meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
             ledger,
-            witness: self.witness(seen, route),
+            witness,
             steps: None,
+            guarded,
         }
     }
 
@@ -257,6 +281,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::FieldsNotJson
         | Refusal::KeyDisabled
         | Refusal::KeyRefused
+        | Refusal::Held(_)
         | Refusal::Suspended => seen.peer.map(Source::Peer),
     }
 }

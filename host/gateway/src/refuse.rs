@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use ringfence_core::limits::NONCE_SECONDS;
-use ringfence_core::{Blame, DecisionId};
+use ringfence_core::{Blame, DecisionId, Held};
 use ringfence_engine::{AdmitError, RunError};
 use ringfence_identity::IdentityError;
 use serde::Serialize;
@@ -65,6 +65,8 @@ pub enum Refusal {
     AuditUnavailable,
     /// The host is shutting down or broken.
     Host,
+    /// Something is held against the caller or the version, in answer to a threat.
+    Held(Held),
     /// The guest failed.
     Run(RunError),
 }
@@ -152,6 +154,7 @@ impl Refusal {
                 "the audit log cannot be written, so nothing is run",
             ),
             Self::Host => (StatusCode::SERVICE_UNAVAILABLE, "host-error", "the host could not run the plugin"),
+            Self::Held(held) => describe_held(held),
             Self::Run(error) => describe_run(error),
         }
     }
@@ -201,13 +204,15 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match self {
-            Self::TenantBusy { retry_after_ms } | Self::QuotaExhausted { retry_after_ms } => {
+            Self::TenantBusy { retry_after_ms }
+            | Self::QuotaExhausted { retry_after_ms }
+            | Self::Held(Held::Paced { retry_after_ms }) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
             }
             Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
-            Self::Unauthenticated => {
+            Self::Unauthenticated | Self::Held(Held::SessionEnded) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // RFC 9449, section 7.1.
@@ -237,6 +242,25 @@ impl Refusal {
             _ => {}
         }
         response
+    }
+}
+
+impl From<Held> for Refusal {
+    fn from(held: Held) -> Self {
+        Self::Held(held)
+    }
+}
+
+/// What is held is said, so that who is held knows whom to ask; an ended session is a session that is none.
+fn describe_held(held: &Held) -> (StatusCode, &'static str, &'static str) {
+    match held {
+        Held::SourceBlocked => {
+            (StatusCode::FORBIDDEN, "source-blocked", "calls without a session are not taken from this address now")
+        }
+        Held::SessionEnded => (StatusCode::UNAUTHORIZED, "unauthenticated", "a valid access token is needed here"),
+        Held::Suspended => (StatusCode::FORBIDDEN, "principal-suspended", "you are suspended for now"),
+        Held::Paced { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "you are held to a pace for now"),
+        Held::Quarantined => (StatusCode::LOCKED, "version-quarantined", "this version is under quarantine"),
     }
 }
 

@@ -143,6 +143,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
+    let detection = tokio::spawn(wired.threat.clone().run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -171,6 +172,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     anchoring.abort();
     let _ = tending.await;
     let _ = policies.await;
+    let _ = detection.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())

@@ -16,7 +16,7 @@ use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
-use ringfence_core::{Budget, Clock, Entropy};
+use ringfence_core::{Budget, Clock, Entropy, Standing as ThreatStanding};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::{Identity, IdentityConfig};
@@ -25,6 +25,7 @@ use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
+use ringfence_threat::Threat;
 use tokio::runtime::Handle;
 
 use crate::config::Config;
@@ -52,6 +53,8 @@ pub struct Wired {
     pub logs: GuestLogs,
     /// For the drain.
     pub store: Store,
+    /// Reads along beside the calls.
+    pub threat: Threat,
 }
 
 /// What only the start knows.
@@ -117,6 +120,9 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
     let metering = Metering::open(tenants.clone(), audit.clone(), clock.clone()).await?;
 
+    let standing = Arc::new(ThreatStanding::default());
+    let threat =
+        Threat::open(tenants.clone(), audit.clone(), clock.clone(), entropy.clone(), Arc::clone(&standing)).await?;
     let capabilities = Arc::new(capabilities);
     let automation = Automation::new(AutomationParts {
         tenants: tenants.clone(),
@@ -151,6 +157,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
+        standing,
         clock: clock.clone(),
         entropy: entropy.clone(),
     });
@@ -166,6 +173,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
+        threat: threat.clone(),
         archives,
         automation: automation.clone(),
         workflows: workflows.clone(),
@@ -178,7 +186,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     closing.close_disabled().await?;
     workflows.go_on_with_all().await?;
     automation.start().await?;
-    Ok(Wired { gateway, control, identity, audit, anchors, metering, quotas, logs, store })
+    Ok(Wired { gateway, control, identity, audit, anchors, metering, quotas, logs, store, threat })
 }
 
 fn facts(

@@ -1,5 +1,5 @@
 //! How an owner wants detection to act: which rules may answer by themselves, whether addresses may be blocked, names laid
-//! out as bait, working hours, and where alerts go.
+//! out as bait, and working hours.
 //!
 //! Pure. Nothing acts by itself, and no address is blocked, until its owner says so.
 
@@ -11,8 +11,6 @@ use crate::risk::WorkingHours;
 
 /// LIMIT: rules named in one setting, and canaries.
 const NAMES_COUNT_MAX: usize = 64;
-/// LIMIT: longest address of a webhook, in bytes.
-const URL_BYTES_MAX: usize = 1_024;
 /// Stands for every rule.
 pub const EVERY_RULE: &str = "*";
 
@@ -39,20 +37,12 @@ pub struct Settings {
     pub canaries: Vec<ResourceName>,
     /// When the tenant works.
     pub working_hours: Option<WorkingHours>,
-    /// Where alerts are sent.
-    pub webhook: Option<String>,
 }
 
 impl Settings {
     /// Nothing acts by itself.
     pub fn unset() -> Self {
-        Self {
-            automatic: Vec::new(),
-            block_source: SourceBlocks::Refused,
-            canaries: Vec::new(),
-            working_hours: None,
-            webhook: None,
-        }
+        Self { automatic: Vec::new(), block_source: SourceBlocks::Refused, canaries: Vec::new(), working_hours: None }
     }
 
     /// Whether they can be followed.
@@ -67,12 +57,7 @@ impl Settings {
         if let Some(why) = self.working_hours.as_ref().and_then(|hours| hours.check().err()) {
             return bad(why);
         }
-        match &self.webhook {
-            Some(url) if url.len() > URL_BYTES_MAX || !url.starts_with("https://") => {
-                bad("`webhook` is not an `https://` address of at most 1024 bytes")
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Whether a rule may act by itself.
@@ -97,7 +82,6 @@ mod tests {
     fn settings_that_cannot_be_followed_are_refused() {
         assert!(Settings::unset().check().is_ok());
         for bad in [
-            Settings { webhook: Some("http://hooks.example".into()), ..Settings::unset() },
             Settings { automatic: vec!["r".into(); 65], ..Settings::unset() },
             Settings {
                 working_hours: Some(WorkingHours {

@@ -24,6 +24,7 @@ use super::charge::Charged;
 use super::connect::{self, Resolver};
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
+use crate::guarded::Guarded;
 use crate::logging::Notebook;
 use crate::logs::LogLevel;
 use crate::quota::Ledger;
@@ -89,6 +90,7 @@ pub(crate) struct Gate {
     meter: Arc<Meter>,
     notebook: Arc<Notebook>,
     ledger: Arc<Ledger>,
+    guarded: Guarded,
 }
 
 /// Where a request goes, parsed once.
@@ -159,8 +161,9 @@ impl Gate {
         meter: Arc<Meter>,
         notebook: Arc<Notebook>,
         ledger: Arc<Ledger>,
+        guarded: Guarded,
     ) -> Self {
-        Self { outbound, plugin, grants, meter, notebook, ledger }
+        Self { outbound, plugin, grants, meter, notebook, ledger, guarded }
     }
 
     /// Whether the request may go out, before anything is resolved.
@@ -171,6 +174,14 @@ impl Gate {
         }
         let origin = Origin::of(uri)?;
         let text = origin.text();
+        if self.guarded.is_frozen() {
+            self.guarded.refused(&text, "frozen");
+            self.notebook.own(
+                LogLevel::Warn,
+                &format!("outgoing request to `{text}` was refused: a response to a threat holds this plugin's requests back"),
+            );
+            return Err(HttpError::HttpRequestDenied);
+        }
         if !self.grants.covers(Capability::Http, &text) {
             self.notebook.own(
                 LogLevel::Warn,
@@ -180,6 +191,7 @@ impl Gate {
                     self.plugin
                 ),
             );
+            self.guarded.refused(&text, "not-granted");
             return Err(HttpError::HttpRequestDenied);
         }
         self.ledger.egress_request().map_err(|exhausted| {
@@ -204,10 +216,13 @@ impl WasiHttpHooks for Gate {
         let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
         let ledger = Arc::clone(&self.ledger);
         let request = request.map(|body| Charged::wrap(body, &ledger));
-        let meter = Arc::clone(&self.meter);
+        let (meter, guarded) = (Arc::clone(&self.meter), self.guarded.clone());
         // Names, handshakes and sockets are the I/O runtime's work, also when the guest's own worker polls for the answer.
         let task =
-            self.outbound.io.spawn(async move { outbound.send(&origin, request, options, &notebook, meter).await });
+            self.outbound.io.spawn(async move {
+            let told = (&*notebook, &guarded);
+            outbound.send(&origin, request, options, told, meter).await
+        });
         let task = AbortOnDrop(task);
         Box::new(async move {
             let answer = task.wait().await?.map(|body| Charged::wrap(body, &ledger));
@@ -233,7 +248,7 @@ impl Outbound {
         origin: &Origin,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
-        notebook: &Notebook,
+        told: (&Notebook, &Guarded),
         meter: Arc<Meter>,
     ) -> Result<http::Response<WasiBody>, HttpError> {
         let request = request.map(|body| counted(body, Arc::clone(&meter)));
@@ -247,7 +262,7 @@ impl Outbound {
         let now = Instant::now();
         let deadline = now.checked_add(Duration::from_millis(self.config.total_ms)).unwrap_or(now);
         let exchange = async {
-            let addresses = self.addresses(origin, connect_limit, notebook).await?;
+            let addresses = self.addresses(origin, connect_limit, told).await?;
             let stream = connect::dial(&addresses, connect_limit).await?;
             if origin.is_secure() {
                 let stream = connect::secure(&self.tls, &origin.host, stream, connect_limit).await?;
@@ -267,7 +282,7 @@ impl Outbound {
         &self,
         origin: &Origin,
         wait: Duration,
-        notebook: &Notebook,
+        (notebook, guarded): (&Notebook, &Guarded),
     ) -> Result<Vec<SocketAddr>, HttpError> {
         let resolved = match origin.host.parse::<IpAddr>() {
             Ok(literal) => vec![SocketAddr::new(literal, origin.port)],
@@ -283,6 +298,7 @@ impl Outbound {
         // SECURITY: one bad address spoils all: a name that mixes public and private ones is up to something.
         let bad = resolved.iter().find_map(|address| self.prohibited(*address).map(|why| (address, why)));
         if let Some((address, why)) = bad {
+            guarded.refused(&origin.text(), "not-public");
             notebook.own(
                 LogLevel::Warn,
                 &format!(

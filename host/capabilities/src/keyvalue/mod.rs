@@ -12,6 +12,7 @@ use ringfence_engine::{Guest, Held};
 use ringfence_store::{Key, Op, PageToken, Precondition, StoreError};
 use wasmtime::component::{Linker, Resource};
 
+use crate::guarded::Got;
 use crate::bind::{Bound, View};
 
 /// What both spellings call the bucket without a name.
@@ -81,7 +82,7 @@ impl From<StoreError> for KvError {
         // The guest learns that the store did not do it, not why: causes are the host's business.
         tracing::debug!(%error, "a key-value call failed");
         match error {
-            StoreError::Quota { .. } => Self::Other(error.to_string()),
+            StoreError::Quota { .. } | StoreError::ReadOnly => Self::Other(error.to_string()),
             _ => Self::Other("the store is unavailable".to_owned()),
         }
     }
@@ -113,6 +114,7 @@ impl View<'_> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
         let record = bound.store.get(&bound.key(&name, key)?).await?;
+        bound.guarded.asked("key", key, if record.is_some() { Got::Something } else { Got::Nothing });
         Ok(record.map(|record| record.value.to_vec()))
     }
 

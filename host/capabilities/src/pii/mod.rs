@@ -50,6 +50,9 @@ pub enum Verdict {
 pub trait Witness: Send + Sync {
     /// Resolves once the opening is durably on record; with `false` when it could not be written, and then nothing is opened.
     fn opening(&self, opening: Opening) -> BoxFuture<'static, bool>;
+
+    /// Hears what a guest tried. Never waits; puts it on record when it can.
+    fn tried(&self, tried: crate::Tried);
 }
 
 /// What the capability needs of one invocation.
@@ -169,7 +172,7 @@ fn told(error: StoreError) -> Error {
         StoreError::Erased => Error::Erased,
         StoreError::Keys(_) => Error::NotSealedHere,
         StoreError::NoSubject | StoreError::TooLarge { .. } => Error::Invalid(error.to_string()),
-        StoreError::Quota { .. } => Error::Other(error.to_string()),
+        StoreError::Quota { .. } | StoreError::ReadOnly => Error::Other(error.to_string()),
         other => {
             tracing::debug!(error = %other, "a call about personal data failed");
             Error::Other("the store is unavailable".to_owned())

@@ -25,6 +25,7 @@ pub mod runs;
 pub mod session;
 pub mod ship;
 pub mod tenants;
+mod threat;
 pub mod tokens;
 pub mod top;
 pub mod usage;
@@ -98,6 +99,7 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Run(command) => runs::run(cx, command).await,
         Command::Restore(args) => backup::restore(cx, args).await,
         Command::Key(command) => keys::run(cx, command).await,
+        Command::Threat(command) => threat::run(cx, command).await,
         Command::Policy(policy) => policies::run(cx, policy).await,
         Command::Approval(approval) => approvals::approval(cx, approval).await,
         Command::Elevation(elevation) => approvals::elevation(cx, elevation).await,

@@ -1,0 +1,98 @@
+//! What standing says of one plugin now, and who is told of what it tries: refused destinations, names that are bait.
+//!
+//! Must never wait, and never let on to a guest that a name is bait: its answer is the same.
+
+use std::sync::Arc;
+
+use ringfence_core::{Clock, PluginName, Standing, TenantId};
+
+use crate::pii::Witness;
+
+/// Something a guest tried that says something about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tried {
+    /// An outgoing request that was refused.
+    Egress {
+        /// Scheme, host and port.
+        origin: String,
+        /// Why: `not-granted`, `not-public`, `frozen`.
+        why: &'static str,
+    },
+    /// A name that is bait.
+    Canary {
+        /// Of what: `secret`, `key`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+}
+
+/// One plugin under watch.
+#[derive(Clone)]
+pub struct Guarded {
+    /// What is held now.
+    pub standing: Arc<Standing>,
+    /// Whose plugin.
+    pub tenant: TenantId,
+    /// Which.
+    pub plugin: PluginName,
+    /// The time that holds are measured by.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told.
+    pub witness: Arc<dyn Witness>,
+}
+
+impl Guarded {
+    /// Whether it may send nothing out now.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.standing.is_frozen(&self.tenant, &self.plugin, self.clock.now())
+    }
+
+    /// Tells of a refused destination.
+    pub(crate) fn refused(&self, origin: &str, why: &'static str) {
+        self.witness.tried(Tried::Egress { origin: origin.to_owned(), why });
+    }
+
+    /// Tells of a name that was asked for, if it is bait: one that the tenant chose in any case, one of the host's own when
+    /// the plugin did not get it.
+    pub(crate) fn asked(&self, kind: &'static str, name: &str, got: Got) {
+        let bait = match got {
+            Got::Something => self.standing.is_chosen_canary(&self.tenant, name),
+            Got::Nothing => self.standing.is_canary(&self.tenant, name),
+        };
+        if bait {
+            self.witness.tried(Tried::Canary { kind, name: name.to_owned() });
+        }
+    }
+}
+
+/// What a guest got that asked for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Got {
+    /// A value.
+    Something,
+    /// None, or a refusal.
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_core::standing::{CANARY_NAMES, Table};
+
+    use super::*;
+    use crate::testing::Rig;
+
+    #[tokio::test]
+    async fn a_name_of_the_hosts_is_bait_while_nothing_is_there_and_a_chosen_one_always() {
+        let rig = Rig::new(&[]).await;
+        let chosen = Arc::new(["payroll-root".to_owned()].into());
+        rig.standing.publish(Table { canaries: [("acme".parse().unwrap(), chosen)].into(), ..Table::default() });
+        let guarded = rig.guarded();
+        guarded.asked("key", CANARY_NAMES[0], Got::Something);
+        guarded.asked("key", "visits", Got::Nothing);
+        assert!(rig.sworn.tried().is_empty());
+        guarded.asked("secret", CANARY_NAMES[0], Got::Nothing);
+        guarded.asked("key", "payroll-root", Got::Something);
+        assert_eq!(rig.sworn.tried().len(), 2);
+    }
+}

@@ -1,0 +1,177 @@
+//! `threat`: findings, rules, responses, intelligence, incidents, drills.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `threat ...`.
+#[derive(Debug, Subcommand)]
+pub enum ThreatCommand {
+    /// List findings, newest first
+    List,
+    /// List the rules that apply
+    Rules,
+    /// Write a text of rules (Sigma YAML)
+    RulesPut(RulesPutArgs),
+    /// Delete a text of your own rules
+    RulesDelete(RulesDeleteArgs),
+    /// Show how detection acts, or set it from a file
+    Settings(ThreatSettingsArgs),
+    /// List responses, those that are over too
+    Responses,
+    /// Hold something against a principal, a source, a version or a tenant
+    Respond(RespondArgs),
+    /// Take a response back
+    Undo(UndoArgs),
+    /// Play the attacks of the shipped rules and measure what comes of them
+    Drill(DrillArgs),
+    /// Show threat intelligence, or load a STIX 2.1 bundle
+    Intel(IntelArgs),
+    /// Incidents: open, step on, show
+    #[command(subcommand)]
+    Incident(IncidentCommand),
+}
+
+/// `threat rules-put`.
+#[derive(Debug, Clone, Args)]
+pub struct RulesPutArgs {
+    /// What to call the text
+    pub name: String,
+    /// The file
+    pub file: PathBuf,
+}
+
+/// `threat rules-delete`.
+#[derive(Debug, Clone, Args)]
+pub struct RulesDeleteArgs {
+    /// The text's name
+    pub name: String,
+}
+
+/// `threat settings`.
+#[derive(Debug, Clone, Args)]
+pub struct ThreatSettingsArgs {
+    /// A JSON file with the settings to put into force
+    #[arg(long, value_name = "FILE")]
+    pub set: Option<PathBuf>,
+}
+
+/// `threat respond`.
+#[derive(Debug, Clone, Args)]
+pub struct RespondArgs {
+    /// What is done, such as suspend-principal
+    pub kind: String,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// Against whom
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub principal: Option<String>,
+    /// Against an address
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Option<String>,
+    /// Against a component
+    #[arg(long, value_name = "DIGEST")]
+    pub digest: Option<String>,
+    /// Against a plugin
+    #[arg(long, value_name = "PLUGIN")]
+    pub plugin: Option<String>,
+    /// In this tenant; for operators
+    #[arg(long, value_name = "TENANT")]
+    pub of: Option<String>,
+    /// For how long
+    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    pub minutes: u32,
+    /// The pace of a rate limit, requests a minute
+    #[arg(long, value_name = "COUNT")]
+    pub per_minute: Option<u32>,
+    /// The finding it answers
+    #[arg(long, value_name = "ID")]
+    pub finding: Option<String>,
+    /// Only say whom it would touch
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `threat undo`.
+#[derive(Debug, Clone, Args)]
+pub struct UndoArgs {
+    /// The response
+    pub id: String,
+}
+
+/// `threat drill`.
+#[derive(Debug, Clone, Args)]
+pub struct DrillArgs {
+    /// How often each attack is played
+    #[arg(long, default_value_t = 1)]
+    pub rounds: u32,
+}
+
+/// `threat intel`.
+#[derive(Debug, Clone, Args)]
+pub struct IntelArgs {
+    /// A STIX 2.1 bundle to load
+    #[arg(long, value_name = "FILE")]
+    pub load: Option<PathBuf>,
+    /// What to call its feed
+    #[arg(long, value_name = "NAME", default_value = "upload")]
+    pub feed: String,
+}
+
+/// `threat incident ...`.
+#[derive(Debug, Subcommand)]
+pub enum IncidentCommand {
+    /// List incidents, newest first
+    List,
+    /// Show an incident with drafts of the notices that are due
+    Show(IncidentShowArgs),
+    /// Open an incident
+    Open(IncidentOpenArgs),
+    /// Take a step: triage, declare, dismiss, note, contain, ...
+    Step(IncidentStepArgs),
+}
+
+/// `threat incident show`.
+#[derive(Debug, Clone, Args)]
+pub struct IncidentShowArgs {
+    /// The incident
+    pub id: String,
+}
+
+/// `threat incident open`.
+#[derive(Debug, Clone, Args)]
+pub struct IncidentOpenArgs {
+    /// What it is
+    pub title: String,
+    /// Why it is opened
+    #[arg(long)]
+    pub reason: String,
+    /// How bad: low, medium, high, critical
+    #[arg(long)]
+    pub level: Option<String>,
+    /// A finding, a place in a log, a document; again for more
+    #[arg(long, value_name = "LINK")]
+    pub evidence: Vec<String>,
+}
+
+/// `threat incident step`.
+#[derive(Debug, Clone, Args)]
+pub struct IncidentStepArgs {
+    /// The incident
+    pub id: String,
+    /// The step
+    pub transition: String,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
+    /// A finding, a place in a log, a document; again for more
+    #[arg(long, value_name = "LINK")]
+    pub evidence: Vec<String>,
+    /// Whether personal data is concerned: unknown, concerned, untouched
+    #[arg(long, value_name = "WORD")]
+    pub personal_data: Option<String>,
+    /// Where the people concerned are; again for more
+    #[arg(long, value_name = "PLACE")]
+    pub jurisdiction: Vec<String>,
+}

@@ -1,0 +1,269 @@
+//! `threat`: findings, rules, responses, intelligence, incidents, drills; of the tenant in use, or of the host for operators.
+//!
+//! Must never hold anything without saying whom that touches.
+
+use std::path::Path;
+
+use ringfence_control::wire::{
+    IncidentStep, IncidentStepped, LoadedIntelligence, MakeResponse, Page, RunDrill, ThreatDrill, ThreatFinding,
+    ThreatIntelligence, ThreatResponse, ThreatRules, ThreatSettings, ThreatTarget,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::args::{
+    IncidentCommand, IncidentOpenArgs, IncidentStepArgs, IntelArgs, RespondArgs, RulesPutArgs, ThreatCommand,
+    ThreatSettingsArgs,
+};
+use crate::client::{Request, segment};
+use crate::context::Context;
+use crate::error::{CliError, Exit};
+use crate::table::table;
+use crate::ui::read_capped;
+
+/// LIMIT: largest file of rules or settings, in bytes; the host takes fewer.
+const TEXT_BYTES_MAX: usize = 256 << 10;
+/// LIMIT: largest bundle, in bytes.
+const BUNDLE_BYTES_MAX: usize = 16 << 20;
+
+/// `ringfence threat ...`.
+pub async fn run(cx: &mut Context<'_>, command: &ThreatCommand) -> Result<Exit, CliError> {
+    match command {
+        ThreatCommand::List => list(cx).await,
+        ThreatCommand::Rules => rules(cx).await,
+        ThreatCommand::RulesPut(args) => rules_put(cx, args).await,
+        ThreatCommand::RulesDelete(args) => {
+            let path = format!("/security/rules/{}", segment(&args.name)?);
+            cx.current()?.act(&Request::delete(path)).await?;
+            cx.done(&format!("deleted the rules {}", args.name))?;
+            Ok(Exit::Ok)
+        }
+        ThreatCommand::Settings(args) => settings(cx, args).await,
+        ThreatCommand::Responses => responses(cx).await,
+        ThreatCommand::Respond(args) => respond(cx, args).await,
+        ThreatCommand::Undo(args) => {
+            let path = format!("/security/responses/{}", segment(&args.id)?);
+            let answer = cx.current()?.send::<ThreatResponse>(&Request::delete(path)).await?;
+            cx.print(&answer, |response| format!("took back {}\n", response.kind))?;
+            Ok(Exit::Ok)
+        }
+        ThreatCommand::Drill(args) => drill(cx, args.rounds).await,
+        ThreatCommand::Intel(args) => intel(cx, args).await,
+        ThreatCommand::Incident(command) => incident(cx, command).await,
+    }
+}
+
+async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let answer = cx.current()?.send::<Page<ThreatFinding>>(&Request::get("/security/findings")).await?;
+    cx.print(&answer, |page| {
+        let row = |one: &ThreatFinding| {
+            let who = one.actor.clone().or_else(|| one.source.clone()).unwrap_or_default();
+            [one.last_at.clone(), one.level.clone(), one.rule.clone(), one.count.to_string(), who, one.id.clone()]
+        };
+        let rows: Vec<[String; 6]> = page.items.iter().map(row).collect();
+        table(["last", "level", "rule", "count", "who", "finding"], &rows)
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn rules(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let answer = cx.current()?.send::<Page<ThreatRules>>(&Request::get("/security/rules")).await?;
+    cx.print(&answer, |page| {
+        let row = |one: &ThreatRules| {
+            let title = one.titles.first().cloned().unwrap_or_default();
+            [one.name.clone(), one.owner.clone(), one.level.clone(), one.response.clone().unwrap_or_default(), title]
+        };
+        let rows: Vec<[String; 5]> = page.items.iter().map(row).collect();
+        table(["rules", "owner", "level", "answer", "title"], &rows)
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn rules_put(cx: &mut Context<'_>, args: &RulesPutArgs) -> Result<Exit, CliError> {
+    let text = String::from_utf8(read(&args.file, TEXT_BYTES_MAX)?)
+        .map_err(|_| CliError::failed("bad-rule", "the rules are not text".to_owned(), None))?;
+    let path = format!("/security/rules/{}", segment(&args.name)?);
+    let answer = cx.current()?.send::<ThreatRules>(&Request::put(path, json!({ "text": text }))).await?;
+    cx.print(&answer, |rules| format!("{} rules of {} are in force\n", rules.titles.len(), rules.name))?;
+    Ok(Exit::Ok)
+}
+
+async fn settings(cx: &mut Context<'_>, args: &ThreatSettingsArgs) -> Result<Exit, CliError> {
+    let api = cx.current()?;
+    let answer = match &args.set {
+        None => api.send::<ThreatSettings>(&Request::get("/security/settings")).await?,
+        Some(file) => {
+            let settings: Value = parse(&read(file, TEXT_BYTES_MAX)?, "bad-threat-settings")?;
+            api.send::<ThreatSettings>(&Request::put("/security/settings", settings)).await?
+        }
+    };
+    cx.print(&answer, pretty)?;
+    Ok(Exit::Ok)
+}
+
+async fn responses(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let answer = cx.current()?.send::<Page<ThreatResponse>>(&Request::get("/security/responses")).await?;
+    cx.print(&answer, |page| {
+        let rows: Vec<[String; 5]> = page.items.iter().map(row).collect();
+        table(["response", "against", "state", "until", "id"], &rows)
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn respond(cx: &mut Context<'_>, args: &RespondArgs) -> Result<Exit, CliError> {
+    let body = MakeResponse {
+        kind: args.kind.clone(),
+        target: ThreatTarget {
+            tenant: args.of.clone(),
+            principal: args.principal.clone(),
+            source: args.source.clone(),
+            digest: args.digest.clone(),
+            plugin: args.plugin.clone(),
+        },
+        minutes: Some(args.minutes),
+        per_minute: args.per_minute,
+        reason: args.reason.clone(),
+        finding: args.finding.clone(),
+        dry_run: args.dry_run,
+    };
+    let answer = cx.current()?.send::<ThreatResponse>(&Request::post("/security/responses", value(&body))).await?;
+    cx.print(&answer, |made| {
+        let mut text = match &made.id {
+            Some(id) => format!(
+                "{} holds until {}\n  take it back: ringfence threat undo {id}\n",
+                made.kind,
+                made.until.clone().unwrap_or_default()
+            ),
+            None => format!("{} would touch:\n", made.kind),
+        };
+        if let Some(blast) = &made.blast {
+            let principals =
+                if blast.principals.is_empty() { "nobody known".to_owned() } else { blast.principals.join(", ") };
+            text.push_str(&format!("  {principals}  ({} recorded acts in the last day)\n", blast.acts_count));
+            blast.notes.iter().for_each(|note| text.push_str(&format!("  {note}\n")));
+        }
+        text
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn drill(cx: &mut Context<'_>, rounds: u32) -> Result<Exit, CliError> {
+    let request = Request::post("/security/drills", value(&RunDrill { rounds: Some(rounds) }));
+    let request = request.time(Some(std::time::Duration::from_secs(600)));
+    let answer = cx.current()?.send::<ThreatDrill>(&request).await?;
+    let missed = answer.value.misses_count;
+    cx.print(&answer, |drill| {
+        let ms = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), |us| format!("{} ms", us / 1_000));
+        let row = |one: &ringfence_control::wire::DrilledRule| {
+            let found = if one.detected { "found" } else { "MISSED" };
+            [one.rule.clone(), found.to_owned(), ms(one.detect_us), ms(one.respond_us)]
+        };
+        let rows: Vec<[String; 4]> = drill.rules.iter().map(row).collect();
+        let sum = format!(
+            "{} played, {} missed; found within {} (median), {} (95 of 100)\n",
+            drill.played_count,
+            drill.misses_count,
+            ms(drill.detect_us.p50),
+            ms(drill.detect_us.p95)
+        );
+        format!("{}{sum}", table(["rule", "", "found after", "held after"], &rows))
+    })?;
+    Ok(if missed == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+async fn intel(cx: &mut Context<'_>, args: &IntelArgs) -> Result<Exit, CliError> {
+    let api = cx.current()?;
+    let Some(file) = &args.load else {
+        let answer = api.send::<ThreatIntelligence>(&Request::get("/security/threat-intelligence")).await?;
+        cx.print(&answer, pretty)?;
+        return Ok(Exit::Ok);
+    };
+    let bundle: Value = parse(&read(file, BUNDLE_BYTES_MAX)?, "bad-bundle")?;
+    let request = Request::post("/security/threat-intelligence", bundle).query("feed", Some(&args.feed));
+    let answer = api.send::<LoadedIntelligence>(&request).await?;
+    cx.print(&answer, |loaded| {
+        format!(
+            "{} indicators are matched, {} cannot be matched here, {} are not used; seen {} times in the log\n",
+            loaded.matched_count, loaded.unmatched_pattern_count, loaded.not_used_count, loaded.sightings_count
+        )
+    })?;
+    Ok(Exit::Ok)
+}
+
+async fn incident(cx: &mut Context<'_>, command: &IncidentCommand) -> Result<Exit, CliError> {
+    match command {
+        IncidentCommand::List => {
+            let answer = cx.current()?.send::<Value>(&Request::get("/security/incidents")).await?;
+            cx.print(&answer, pretty)?;
+        }
+        IncidentCommand::Show(args) => {
+            let path = format!("/security/incidents/{}", segment(&args.id)?);
+            let answer = cx.current()?.send::<Value>(&Request::get(path)).await?;
+            cx.print(&answer, pretty)?;
+        }
+        IncidentCommand::Open(args) => step(cx, &opening(args)).await?,
+        IncidentCommand::Step(args) => step(cx, &stepping(args)).await?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn step(cx: &mut Context<'_>, step: &IncidentStep) -> Result<(), CliError> {
+    let request = Request::post("/security/incident-response", value(step));
+    let answer = cx.current()?.send::<IncidentStepped>(&request).await?;
+    cx.print(&answer, |stepped| format!("{} is {}\n", stepped.incident_id, stepped.state))
+}
+
+fn opening(args: &IncidentOpenArgs) -> IncidentStep {
+    IncidentStep {
+        transition: "report".to_owned(),
+        title: Some(args.title.clone()),
+        reason: args.reason.clone(),
+        level: args.level.clone(),
+        evidence: args.evidence.clone(),
+        ..IncidentStep::default()
+    }
+}
+
+fn stepping(args: &IncidentStepArgs) -> IncidentStep {
+    IncidentStep {
+        incident_id: Some(args.id.clone()),
+        transition: args.transition.clone(),
+        reason: args.reason.clone(),
+        evidence: args.evidence.clone(),
+        personal_data: args.personal_data.clone(),
+        jurisdictions: (!args.jurisdiction.is_empty()).then(|| args.jurisdiction.clone()),
+        ..IncidentStep::default()
+    }
+}
+
+fn row(one: &ThreatResponse) -> [String; 5] {
+    let target = &one.target;
+    let plugin = target.plugin.clone();
+    let against =
+        [&target.principal, &target.source, &target.digest, &plugin, &target.tenant].into_iter().flatten().next();
+    [
+        one.kind.clone(),
+        against.cloned().unwrap_or_default(),
+        one.state.clone(),
+        one.until.clone().unwrap_or_default(),
+        one.id.clone().unwrap_or_default(),
+    ]
+}
+
+fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, CliError> {
+    let mut file = std::fs::File::open(path).map_err(|error| CliError::file("read", path, &error))?;
+    read_capped(&mut file, bytes_max, "the file")
+}
+
+fn parse(bytes: &[u8], code: &'static str) -> Result<Value, CliError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| CliError::failed(code, format!("the file is not JSON: {error}"), None))
+}
+
+fn value<T: Serialize>(body: &T) -> Value {
+    serde_json::to_value(body).unwrap_or_default()
+}
+
+fn pretty<T: Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}

@@ -1,0 +1,94 @@
+//! Incidents: opened and stepped on, listed, and drafts of the notices that people send.
+//!
+//! Must never send a notice, nor let a step happen that the log has no intent for.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use jiff::Timestamp;
+use ringfence_audit::codes;
+use ringfence_core::proof::act;
+use ringfence_threat::incident::Saying;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::JsonBody;
+use crate::host::word;
+use crate::problem::ApiError;
+use crate::threat::responses;
+use crate::wire::{IncidentStep, IncidentStepped, Page, Problem};
+
+/// Lists incidents, newest first.
+#[utoipa::path(get, path = "/security/incidents", tag = "security",
+    responses((status = 200, body = Value), (status = "default", body = Problem)))]
+pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Page<Value>>, ApiError> {
+    let owner = control.owner::<act::ReadThreat>(&call).await?;
+    let all = control.parts.threat.incidents(&owner.scope).await?;
+    let items = all.iter().filter_map(|incident| serde_json::to_value(incident).ok()).collect();
+    Ok(Json(Page { items, cursor: None }))
+}
+
+/// Reads an incident with everything that was done, and drafts of the notices that are due. Nobody but a person sends them.
+#[utoipa::path(get, path = "/security/incidents/{id}", tag = "security",
+    responses((status = 200, body = Value), (status = "default", body = Problem)))]
+pub async fn read(State(control): State<Control>, call: Call, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let owner = control.owner::<act::ReadThreat>(&call).await?;
+    let incident = control.parts.threat.incident(&owner.scope, &id).await?;
+    Ok(Json(json!({ "incident": incident, "drafts": incident.drafts() })))
+}
+
+/// Opens an incident, or takes a step of one, with the responses that belong to it.
+#[utoipa::path(post, path = "/security/incident-response", tag = "security", request_body = IncidentStep,
+    responses((status = 200, body = IncidentStepped), (status = "default", body = Problem)))]
+pub async fn step(
+    State(control): State<Control>,
+    call: Call,
+    JsonBody(asked): JsonBody<IncidentStep>,
+) -> Result<Json<IncidentStepped>, ApiError> {
+    let owner = control.owner::<act::RespondThreat>(&call).await?;
+    let id = asked.incident_id.clone();
+    let details = json!({ "incident": id, "transition": asked.transition, "actions": asked.actions.len() });
+    let actions = asked.actions.iter().cloned().map(responses::asked_for).collect::<Result<Vec<_>, _>>()?;
+    let saying = saying(asked)?;
+    let (by, scope) = (call.principal.id(), owner.scope);
+    let stepped = control
+        .bracket(&call, &owner.log, owner.permit, codes::INCIDENT_CHANGED, details, async |_permit| {
+            Ok(control.parts.threat.step(&scope, by, id.as_deref(), &saying, actions).await?)
+        })
+        .await?;
+    let now = control.parts.clock.now();
+    Ok(Json(IncidentStepped {
+        state: word(&stepped.incident.state),
+        effects: stepped.made.into_iter().map(|made| responses::view(made, None, now)).collect(),
+        failed: stepped.failed,
+        clocks: serde_json::to_value(&stepped.incident.clocks).unwrap_or_default(),
+        waiting: serde_json::to_value(&stepped.incident.waiting).unwrap_or_default(),
+        incident_id: stepped.incident.id,
+    }))
+}
+
+fn saying(asked: IncidentStep) -> Result<Saying, ApiError> {
+    let time = |text: Option<String>| -> Result<Option<Timestamp>, ApiError> {
+        let read =
+            |text: String| text.parse().map_err(|_| ApiError::new("bad-transition", "a time is not of RFC 3339"));
+        text.map(read).transpose()
+    };
+    Ok(Saying {
+        transition: parsed(&asked.transition, "transition")?,
+        reason: asked.reason,
+        evidence: asked.evidence,
+        title: asked.title,
+        level: asked.level.map(|text| parsed(&text, "level")).transpose()?,
+        personal_data: asked.personal_data.map(|text| parsed(&text, "personal_data")).transpose()?,
+        jurisdictions: asked.jurisdictions,
+        aware_at: time(asked.aware_at)?,
+        began_at: time(asked.began_at)?,
+        facts: asked.facts,
+    })
+}
+
+fn parsed<T: DeserializeOwned>(text: &str, field: &str) -> Result<T, ApiError> {
+    let value = serde_json::from_value(Value::String(text.to_owned()));
+    value.map_err(|_| ApiError::new("bad-transition", format!("`{field}` is not a word that is known here")))
+}

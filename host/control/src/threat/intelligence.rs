@@ -1,0 +1,139 @@
+//! Threat intelligence: bundles taken in, indicators shown with what became of them and where they were seen.
+//!
+//! Must never show an indicator marked TLP:RED to anyone but the owner that loaded it.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::{FromRequest, Request};
+use jiff::Timestamp;
+use ringfence_audit::codes;
+use ringfence_core::proof::act;
+use ringfence_threat::intel::{Indicator, Use};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::{Asked, read_body};
+use crate::problem::ApiError;
+use crate::threat::at;
+use crate::wire::{LoadedIntelligence, Problem, ThreatFeed, ThreatIntelligence};
+
+/// LIMIT: longest bundle, in bytes.
+const BUNDLE_BYTES_MAX: usize = 16 << 20;
+/// LIMIT: indicators of one answer.
+const SHOWN_COUNT_MAX: usize = 5_000;
+
+/// Which indicators, and what to call a bundle.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Wanted {
+    /// Only of this indicator type, such as `malicious-activity`.
+    r#type: Option<String>,
+    /// Only what came since, RFC 3339.
+    since: Option<String>,
+    /// What to call the feed of a bundle that is loaded; `upload` when absent.
+    feed: Option<String>,
+}
+
+/// A STIX bundle, longer than other bodies.
+pub struct BundleBody(Value);
+
+impl FromRequest<Control> for BundleBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _control: &Control) -> Result<Self, ApiError> {
+        let bytes = read_body(request, BUNDLE_BYTES_MAX).await?;
+        let bundle = serde_json::from_slice(&bytes);
+        bundle.map(Self).map_err(|error| ApiError::new("bad-json", format!("the body is not JSON: {error}")))
+    }
+}
+
+/// Reads indicators with their sightings; without any feed, freshness is unknown.
+#[utoipa::path(get, path = "/security/threat-intelligence", tag = "security", params(Wanted),
+    responses((status = 200, body = ThreatIntelligence), (status = "default", body = Problem)))]
+pub async fn read(
+    State(control): State<Control>,
+    call: Call,
+    Asked(wanted): Asked<Wanted>,
+) -> Result<Json<ThreatIntelligence>, ApiError> {
+    let owner = control.owner::<act::ReadThreat>(&call).await?;
+    let since: Option<Timestamp> = wanted
+        .since
+        .map(|text| text.parse().map_err(|_| ApiError::new("bad-request", "`since` is no time of RFC 3339")))
+        .transpose()?;
+    let all = control.parts.threat.indicators(&owner.scope);
+    let mut feeds: BTreeMap<String, (Timestamp, u64)> = BTreeMap::new();
+    for indicator in &all {
+        let (last, count) = feeds.entry(indicator.feed.clone()).or_insert((indicator.loaded_at, 0));
+        (*last, *count) = ((*last).max(indicator.loaded_at), *count + 1);
+    }
+    let unmatched = all.iter().filter(|one| matches!(one.used, Use::UnmatchedPattern(_))).count();
+    let fits = |one: &&Indicator| {
+        wanted.r#type.as_ref().is_none_or(|kind| one.types.contains(kind))
+            && since.is_none_or(|since| one.loaded_at >= since)
+    };
+    let now = control.parts.clock.now();
+    let objects = all.iter().filter(fits).take(SHOWN_COUNT_MAX).map(|one| stix(one, now)).collect();
+    let feed = |(name, (last, count)): (String, (Timestamp, u64))| ThreatFeed {
+        name,
+        last_update: last.to_string(),
+        indicators_count: count,
+    };
+    Ok(Json(ThreatIntelligence {
+        objects,
+        feeds: feeds.into_iter().map(feed).collect(),
+        unmatched_patterns: unmatched as u64,
+    }))
+}
+
+/// Takes a STIX 2.1 bundle in. Its indicators are matched from the next event on, and the log was asked about them.
+#[utoipa::path(post, path = "/security/threat-intelligence", tag = "security", params(Wanted),
+    request_body(content = Value, content_type = "application/json"),
+    responses((status = 200, body = LoadedIntelligence), (status = "default", body = Problem)))]
+pub async fn load(
+    State(control): State<Control>,
+    call: Call,
+    Asked(wanted): Asked<Wanted>,
+    BundleBody(bundle): BundleBody,
+) -> Result<Json<LoadedIntelligence>, ApiError> {
+    let owner = control.owner::<act::WriteThreat>(&call).await?;
+    let feed = wanted.feed.unwrap_or_else(|| "upload".to_owned());
+    let feed: ringfence_core::ResourceName = feed.parse()?;
+    let count = bundle.get("objects").and_then(Value::as_array).map_or(0, Vec::len);
+    let details = json!({ "feed": feed.as_str(), "objects": count });
+    let scope = owner.scope;
+    let loaded = control
+        .bracket(&call, &owner.log, owner.permit, codes::INTELLIGENCE_LOADED, details, async |_permit| {
+            Ok(control.parts.threat.load_bundle(&scope, feed.as_str(), &bundle).await?)
+        })
+        .await?;
+    Ok(Json(LoadedIntelligence {
+        matched_count: loaded.matched_count as u64,
+        unmatched_pattern_count: loaded.unmatched_pattern_count as u64,
+        not_used_count: loaded.not_used_count as u64,
+        others_count: loaded.others_count as u64,
+        refused: loaded.refused,
+        looked_back_count: loaded.looked_back_count,
+        sightings_count: loaded.sightings_count,
+        active_after_us: loaded.active_after_us,
+    }))
+}
+
+/// An indicator as STIX, with what became of it here.
+fn stix(indicator: &Indicator, now: Timestamp) -> Value {
+    let used = indicator.judge(now);
+    let seen = indicator.seen_ms.map(|(first, last)| json!({ "first_seen": at(first), "last_seen": at(last) }));
+    json!({
+        "type": "indicator", "spec_version": "2.1", "id": indicator.id, "name": indicator.name,
+        "indicator_types": indicator.types, "pattern": indicator.pattern, "pattern_type": "stix",
+        "confidence": indicator.confidence, "valid_from": indicator.valid_from, "valid_until": indicator.valid_until,
+        "revoked": indicator.revoked, "modified": indicator.modified,
+        "x_ringfence": {
+            "use": used, "feed": indicator.feed, "source": indicator.source, "tlp": indicator.tlp,
+            "loaded_at": indicator.loaded_at, "sightings_count": indicator.sightings_count, "sightings": seen,
+        },
+    })
+}

@@ -1,0 +1,155 @@
+//! Responses: tried, made, listed, taken back.
+//!
+//! Must never hold anything before the intent is on the log: an act that disables keys is on the host's, since the tenant's
+//! own closes with them.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use jiff::Timestamp;
+use ringfence_audit::{Log, codes};
+use ringfence_core::proof::act;
+use ringfence_threat::{Asked, Blast, Kind, Response, Target};
+use serde_json::json;
+
+use crate::Control;
+use crate::call::Call;
+use crate::extract::JsonBody;
+use crate::problem::ApiError;
+use crate::wire::{MakeResponse, Page, Problem, ThreatBlast, ThreatResponse, ThreatTarget};
+
+/// Lists responses, newest first, those that are over too.
+#[utoipa::path(get, path = "/security/responses", tag = "security",
+    responses((status = 200, body = Page<ThreatResponse>), (status = "default", body = Problem)))]
+pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Page<ThreatResponse>>, ApiError> {
+    let owner = control.owner::<act::ReadThreat>(&call).await?;
+    let now = control.parts.clock.now();
+    let all = control.parts.threat.responses(&owner.scope);
+    Ok(Json(Page { items: all.into_iter().map(|response| view(response, None, now)).collect(), cursor: None }))
+}
+
+/// Makes a response, or only says whom it would touch. Holds from the next request on, until its end or until it is taken
+/// back.
+#[utoipa::path(post, path = "/security/responses", tag = "security", request_body = MakeResponse,
+    responses((status = 200, body = ThreatResponse), (status = "default", body = Problem)))]
+pub async fn make(
+    State(control): State<Control>,
+    call: Call,
+    JsonBody(asked): JsonBody<MakeResponse>,
+) -> Result<Json<ThreatResponse>, ApiError> {
+    let owner = control.owner::<act::RespondThreat>(&call).await?;
+    let dry_run = asked.dry_run;
+    let asked = asked_for(asked)?;
+    let (by, threat) = (call.principal.id(), &control.parts.threat);
+    let (checked, blast) = threat.preview(&owner.scope, by, asked)?;
+    if dry_run {
+        return Ok(Json(tried(checked, by.to_string(), blast)));
+    }
+    let log = if checked.kind == Kind::DisableKey { Log::Host } else { owner.log };
+    let details = json!({
+        "kind": checked.kind.word(), "target": checked.target, "minutes": checked.minutes, "reason": checked.reason,
+        "finding": checked.finding,
+    });
+    let scope = owner.scope;
+    let (response, blast) = control
+        .bracket(&call, &log, owner.permit, codes::RESPONSE_MADE, details, async |_permit| {
+            Ok(threat.respond(&scope, by, checked).await?)
+        })
+        .await?;
+    Ok(Json(view(response, Some(blast), control.parts.clock.now())))
+}
+
+/// Takes a response back.
+#[utoipa::path(delete, path = "/security/responses/{id}", tag = "security",
+    responses((status = 200, body = ThreatResponse), (status = "default", body = Problem)))]
+pub async fn undo(
+    State(control): State<Control>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Result<Json<ThreatResponse>, ApiError> {
+    let owner = control.owner::<act::RespondThreat>(&call).await?;
+    let (by, threat) = (call.principal.id(), &control.parts.threat);
+    let response = threat.response(&owner.scope, &id)?;
+    let log = if response.kind == Kind::DisableKey { Log::Host } else { owner.log };
+    let details = json!({ "response": id, "kind": response.kind.word() });
+    let scope = owner.scope;
+    let response = control
+        .bracket(&call, &log, owner.permit, codes::RESPONSE_UNDONE, details, async |_permit| {
+            Ok(threat.undo(&scope, by, &id).await?)
+        })
+        .await?;
+    Ok(Json(view(response, None, control.parts.clock.now())))
+}
+
+/// What a body asks for.
+pub(crate) fn asked_for(body: MakeResponse) -> Result<Asked, ApiError> {
+    let kind = Kind::from_word(&body.kind).ok_or_else(|| {
+        let all: Vec<&str> = Kind::ALL.iter().map(|kind| kind.word()).collect();
+        ApiError::new("bad-response", format!("`kind` is one of {}", all.join(", ")))
+    })?;
+    let ThreatTarget { tenant, principal, source, digest, plugin } = body.target;
+    let target = Target {
+        tenant: tenant.map(|name| name.parse()).transpose()?,
+        principal: principal.map(|name| name.parse()).transpose()?,
+        source: match source {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| ApiError::new("bad-response", "`source` is no address"))?),
+        },
+        digest: digest.map(|text| text.parse()).transpose()?,
+        plugin: plugin.map(|name| name.parse()).transpose()?,
+    };
+    let (minutes, per_minute) = (body.minutes.unwrap_or(60), body.per_minute);
+    Ok(Asked { kind, target, minutes, per_minute, reason: body.reason, finding: body.finding, drill: None })
+}
+
+pub(crate) fn view(response: Response, blast: Option<Blast>, now: Timestamp) -> ThreatResponse {
+    let state = match &response.undone {
+        Some(_) => "undone",
+        None if response.is_in_force(now) => "in-force",
+        None => "over",
+    };
+    ThreatResponse {
+        id: Some(response.id),
+        kind: response.kind.word().to_owned(),
+        target: target_view(response.target),
+        per_minute: response.per_minute,
+        reason: response.reason,
+        finding: response.finding,
+        by: response.by.to_string(),
+        made_at: Some(response.made_at.to_string()),
+        until: Some(response.until.to_string()),
+        state: state.to_owned(),
+        drill: response.drill,
+        blast: blast.map(blast_view),
+    }
+}
+
+fn tried(asked: Asked, by: String, blast: Blast) -> ThreatResponse {
+    ThreatResponse {
+        id: None,
+        kind: asked.kind.word().to_owned(),
+        target: target_view(asked.target),
+        per_minute: asked.per_minute,
+        reason: asked.reason,
+        finding: asked.finding,
+        by,
+        made_at: None,
+        until: None,
+        state: "dry-run".to_owned(),
+        drill: None,
+        blast: Some(blast_view(blast)),
+    }
+}
+
+fn blast_view(blast: Blast) -> ThreatBlast {
+    ThreatBlast { principals: blast.principals, acts_count: blast.acts_count, notes: blast.notes }
+}
+
+fn target_view(target: Target) -> ThreatTarget {
+    ThreatTarget {
+        tenant: target.tenant.map(|name| name.to_string()),
+        principal: target.principal.map(|name| name.to_string()),
+        source: target.source.map(|source| source.to_string()),
+        digest: target.digest.map(|digest| digest.to_string()),
+        plugin: target.plugin.map(|name| name.to_string()),
+    }
+}
