@@ -23,6 +23,7 @@ mod shares;
 mod stage;
 mod stats;
 mod store;
+mod threat;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -54,6 +55,8 @@ enum Bench {
     Store(store::Plan),
     /// Decisions under ten thousand policies, and the proof of the border
     Policy(policy::Plan),
+    /// Drills of the shipped rules while ordinary events go on
+    Threat(threat::Plan),
     /// The victim's caller, in a process of its own
     #[command(hide = true)]
     OpenLoop,
@@ -85,6 +88,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Metering(plan) => metering::run(&plan).await?,
         Bench::Store(plan) => store::run(&plan).await?,
         Bench::Policy(plan) => policy::run(&plan).await?,
+        Bench::Threat(plan) => threat::run(&plan).await?,
         Bench::OpenLoop => return open_loop::main(),
         Bench::Neighbour => return neighbour::main().await,
         Bench::Plain => return peers::plain_main().await,

@@ -16,6 +16,7 @@ mod hostile;
 mod personal;
 mod possession;
 mod sessions;
+mod threat;
 mod tls;
 mod tokens;
 
