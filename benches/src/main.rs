@@ -24,6 +24,7 @@ mod shares;
 mod stage;
 mod stats;
 mod store;
+mod threat;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -57,6 +58,8 @@ enum Bench {
     Policy(policy::Plan),
     /// The audit log: durable entries, proofs of a long log, verifying, a flood
     Audit(audit::Plan),
+    /// Drills of the shipped rules while ordinary events go on
+    Threat(threat::Plan),
     /// The victim's caller, in a process of its own
     #[command(hide = true)]
     OpenLoop,
@@ -89,6 +92,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Store(plan) => store::run(&plan).await?,
         Bench::Policy(plan) => policy::run(&plan).await?,
         Bench::Audit(plan) => audit::run(plan).await?,
+        Bench::Threat(plan) => threat::run(&plan).await?,
         Bench::OpenLoop => return open_loop::main(),
         Bench::Neighbour => return neighbour::main().await,
         Bench::Plain => return peers::plain_main().await,

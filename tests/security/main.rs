@@ -17,6 +17,7 @@ mod people;
 mod personal;
 mod possession;
 mod sessions;
+mod threat;
 mod tls;
 mod tokens;
 mod trust;

@@ -1,0 +1,237 @@
+//! The reader over real logs: every entry once, whatever was lost, slow or down; labels of drills believed only while they
+//! are under way; responses ended in time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ringfence_audit::{Audit, Event, FEED_COUNT_MAX, Log, codes};
+use ringfence_core::{Clock, Entropy, Standing, TenantId};
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::{Store, TenantStore, Tenants};
+use ringfence_threat::{Asked, Kind, Scope, Target, Threat};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+/// Time that a test moves on.
+struct Moved(AtomicI64);
+impl Clock for Moved {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.0.load(Ordering::Relaxed)).unwrap()
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.load(Ordering::Relaxed)).unwrap())
+    }
+}
+
+struct Counter(AtomicU64);
+impl Entropy for Counter {
+    fn fill(&self, into: &mut [u8]) {
+        for chunk in into.chunks_mut(32) {
+            let block = Sha256::digest(self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            chunk.copy_from_slice(&block[..chunk.len()]);
+        }
+    }
+}
+
+struct World {
+    tenants: Tenants,
+    clock: Arc<Moved>,
+    entropy: Arc<Counter>,
+    acme: TenantStore,
+}
+
+/// A reader that is running.
+struct Running {
+    threat: Threat,
+    audit: Audit,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.send(true).unwrap();
+        self.task.await.unwrap();
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (clock, entropy) =
+            (Arc::new(Moved(AtomicI64::new(1_790_000_000_000))), Arc::new(Counter(AtomicU64::new(1))));
+        let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
+        let tenants = Tenants::open(Store::memory(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
+        let id: TenantId = "acme".parse().unwrap();
+        tenants.create(&id, "Acme").await.unwrap();
+        let acme = tenants.open_tenant(&id).unwrap();
+        Self { tenants, clock, entropy, acme }
+    }
+
+    async fn audit(&self) -> Audit {
+        Audit::open(self.tenants.clone(), self.clock.clone(), self.entropy.clone(), "host.example".to_owned())
+            .await
+            .unwrap()
+    }
+
+    async fn start(&self, audit: Audit) -> Running {
+        let standing = Arc::new(Standing::default());
+        let threat =
+            Threat::open(self.tenants.clone(), audit.clone(), self.clock.clone(), self.entropy.clone(), standing)
+                .await
+                .unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(threat.clone().run(stopping));
+        Running { threat, audit, stop, task }
+    }
+
+    async fn record(&self, audit: &Audit, code: &'static str, details: serde_json::Value) {
+        let mut event = Event::new(code, "invoke", "acme/ada".parse().unwrap(), "tenant/acme/plugin/visits");
+        event.details = details;
+        audit.record(&Log::Tenant(self.acme.clone()), event).await.unwrap();
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Tenant("acme".parse().unwrap())
+    }
+}
+
+async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if check().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what} never came");
+}
+
+async fn found(running: &Running, scope: &Scope, rule: &str) -> usize {
+    running.threat.findings(scope).await.unwrap().iter().filter(|finding| finding.rule == rule).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_while_nobody_read_along_is_found_after_the_restart_and_once() {
+    let world = World::new().await;
+    let scope = world.scope();
+    let running = world.start(world.audit().await).await;
+    world.record(&running.audit, codes::EGRESS_REFUSED, json!({})).await;
+    eventually("the first entry", async || running.threat.health().evaluated_count >= 1).await;
+    let audit = running.audit.clone();
+    running.stop().await;
+    for _ in 0..3 {
+        world.record(&audit, codes::EGRESS_REFUSED, json!({})).await;
+    }
+    let running = world.start(audit.clone()).await;
+    eventually("the finding", async || found(&running, &scope, "egress-denied").await == 1).await;
+    running.stop().await;
+    let running = world.start(audit).await;
+    world.record(&running.audit, codes::SECRET_WRITTEN, json!({})).await;
+    eventually("another entry", async || running.threat.health().evaluated_count >= 1).await;
+    assert_eq!(found(&running, &scope, "egress-denied").await, 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_beyond_the_feed_loses_no_entry() {
+    let world = World::new().await;
+    let audit = world.audit().await;
+    let running = world.start(audit.clone()).await;
+    let count = FEED_COUNT_MAX + 500;
+    for _ in 0..count.div_ceil(250) {
+        futures::future::join_all((0..250).map(|_| world.record(&audit, codes::SECRET_WRITTEN, json!({})))).await;
+    }
+    world.record(&audit, codes::CANARY_TOUCHED, json!({})).await;
+    eventually("the finding behind the flood", async || found(&running, &world.scope(), "canary").await == 1).await;
+    assert!(running.threat.health().evaluated_count as usize >= count);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_label_of_a_drill_is_believed_only_while_that_drill_is_under_way() {
+    let world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    world.record(&running.audit, codes::CANARY_TOUCHED, json!({ "drill": "dr_made_up" })).await;
+    eventually("the finding", async || found(&running, &world.scope(), "canary").await == 1).await;
+    let finding = running.threat.findings(&world.scope()).await.unwrap().remove(0);
+    assert_eq!((finding.drill, finding.response), (None, None), "it is real, and nothing acts by itself");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_misses_nothing_and_leaves_nothing_held() {
+    let world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    let report = running.threat.drill(&world.scope(), 2).await.unwrap();
+    let missed: Vec<&str> =
+        report.drilled.iter().filter(|one| one.detected_us.is_none()).map(|one| one.rule.as_str()).collect();
+    assert!(missed.is_empty() && report.not_played.is_empty(), "{missed:?}");
+    assert_eq!(report.drilled.len(), 2 * ringfence_threat::shipped::TEXTS.len());
+    assert!(report.drilled.iter().filter(|one| one.responded_us.is_some()).count() >= 10);
+    assert!(running.threat.responses(&world.scope()).iter().all(|response| response.undone.is_some()));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_is_over_at_its_end_and_disabled_keys_come_back() {
+    let world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    let asked = Asked {
+        kind: Kind::DisableKey,
+        target: Target { tenant: Some("acme".parse().unwrap()), ..Target::default() },
+        minutes: 5,
+        per_minute: None,
+        reason: "a test".into(),
+        finding: None,
+        drill: None,
+    };
+    let by = "operator/ada".parse().unwrap();
+    running.threat.respond(&Scope::Host, &by, asked.clone()).await.unwrap();
+    assert!(world.acme.check_keys().is_err());
+    assert!(running.threat.respond(&Scope::Host, &by, asked).await.is_err(), "they are disabled already");
+    world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
+    eventually("the keys", async || world.acme.check_keys().is_ok()).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_several_were_seen_behind_is_not_blocked() {
+    let world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    let scope = world.scope();
+    let asked = Asked {
+        kind: Kind::BlockSource,
+        target: Target { source: Some("203.0.113.9".parse().unwrap()), ..Target::default() },
+        minutes: 5,
+        per_minute: None,
+        reason: "a test".into(),
+        finding: None,
+        drill: None,
+    };
+    let by = "acme/admin".parse().unwrap();
+    let refused = running.threat.preview(&scope, &by, asked.clone());
+    assert!(matches!(refused, Err(ringfence_threat::ThreatError::BadResponse { .. })), "nobody allowed it");
+    let mut settings = ringfence_threat::Settings::unset();
+    settings.block_source = ringfence_threat::settings::SourceBlocks::Allowed;
+    running.threat.put_settings(&scope, settings).await.unwrap();
+    running.threat.preview(&scope, &by, asked.clone()).unwrap();
+    for who in ["acme/ada", "acme/bob", "acme/cy"] {
+        let mut event = Event::new(codes::SIGNED_IN, "authenticate", who.parse().unwrap(), "host");
+        event.source_ip = Some("203.0.113.9".parse().unwrap());
+        running.audit.record(&Log::Tenant(world.acme.clone()), event).await.unwrap();
+    }
+    eventually("three entries", async || running.threat.health().evaluated_count >= 3).await;
+    let refused = running.threat.preview(&scope, &by, asked);
+    assert!(matches!(refused, Err(ringfence_threat::ThreatError::TooWide { .. })), "{refused:?}");
+    running.stop().await;
+}

@@ -1,0 +1,278 @@
+//! Threats seen and answered, through the real host: each response felt by the next request, findings, rules, intelligence,
+//! incidents, drills, and all of it after a restart.
+
+use anyhow::{Context, Result};
+use reqwest::{Method, StatusCode};
+use ringfence_tests::{Host, Session, answer, eventually, problem, string};
+use serde_json::{Value, json};
+
+use crate::started;
+
+async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
+    let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
+    answer(who.post("/security/responses").json(&body).send().await?).await
+}
+
+async fn undo(who: &Session, response: &Value) -> Result<()> {
+    let path = format!("/security/responses/{}", string(response, "id")?);
+    assert_eq!(answer(who.delete(&path).send().await?).await?["state"], "undone");
+    Ok(())
+}
+
+async fn status(who: &Session, path: &str) -> Result<StatusCode> {
+    Ok(who.fetch(path).await?.0)
+}
+
+async fn findings(who: &Session) -> Result<Vec<Value>> {
+    let page = answer(who.get("/security/findings?limit=1000").send().await?).await?;
+    Ok(page["items"].as_array().context("items")?.clone())
+}
+
+async fn wait_for(who: &Session, rule: &str) -> Result<Value> {
+    eventually(rule, async || Ok(findings(who).await?.iter().any(|finding| finding["rule"] == rule))).await?;
+    findings(who).await?.into_iter().find(|finding| finding["rule"] == rule).context("a finding")
+}
+
+#[tokio::test]
+async fn whoever_is_held_feels_it_on_the_next_request_of_either_port_and_not_after_it_is_taken_back() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let developer = acme.member(&host, "dev", "developer").await?;
+    let other = acme.member(&host, "other", "developer").await?;
+    assert_eq!(status(&developer, "/acme/hello/").await?, StatusCode::OK);
+
+    let suspended = respond(&acme.admin, "suspend-principal", json!({ "principal": "acme/dev" })).await?;
+    assert_eq!(suspended["state"], "in-force");
+    let (code, body) = problem(developer.get("/whoami").send().await?).await?;
+    assert_eq!((code, body["code"].as_str()), (403, Some("principal-suspended")));
+    assert_eq!(status(&developer, "/acme/hello/").await?, StatusCode::FORBIDDEN);
+    assert_eq!(status(&other, "/acme/hello/").await?, StatusCode::OK, "nobody else is held");
+    undo(&acme.admin, &suspended).await?;
+    assert_eq!(status(&developer, "/acme/hello/").await?, StatusCode::OK);
+
+    let paced = respond(&acme.admin, "rate-limit", json!({ "principal": "acme/dev" })).await?;
+    assert_eq!(status(&developer, "/acme/hello/").await?, StatusCode::OK);
+    assert_eq!(status(&developer, "/acme/hello/").await?, StatusCode::TOO_MANY_REQUESTS);
+    undo(&acme.admin, &paced).await?;
+
+    let ended = respond(&acme.admin, "end-sessions", json!({ "principal": "acme/dev" })).await?;
+    assert_eq!(developer.get("/whoami").send().await?.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(status(&developer, "/acme/hello/").await?, StatusCode::UNAUTHORIZED);
+    undo(&acme.admin, &ended).await
+}
+
+#[tokio::test]
+async fn a_version_under_quarantine_is_not_run_and_a_read_only_tenant_is_not_changed() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let plugin = answer(acme.admin.get(&acme.path("/plugins/hello")).send().await?).await?;
+    let digest = string(&plugin["versions"][0], "digest")?;
+
+    let quarantined = respond(&acme.admin, "quarantine-version", json!({ "digest": digest })).await?;
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED);
+    undo(&acme.admin, &quarantined).await?;
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
+    let everywhere = respond(&operator, "quarantine-version", json!({ "digest": digest })).await?;
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED, "for all tenants");
+    undo(&operator, &everywhere).await?;
+
+    let held = respond(&acme.admin, "read-only", json!({})).await?;
+    let put = || acme.admin.put(&acme.path("/secrets/a")).body("value");
+    let (code, body) = problem(put().send().await?).await?;
+    assert_eq!((code, body["code"].as_str()), (423, Some("tenant-read-only")));
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK, "reading goes on");
+    undo(&acme.admin, &held).await?;
+    answer(put().send().await?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn disabled_keys_come_back_when_the_response_is_taken_back_by_an_operator() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let held = respond(&acme.admin, "disable-key", json!({})).await?;
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED);
+    undo(&operator, &held).await?;
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_response_outlives_a_restart_and_a_dry_run_holds_nothing() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let developer = acme.member(&host, "dev", "developer").await?;
+    let body =
+        json!({ "kind": "suspend-principal", "target": { "principal": "acme/dev" }, "reason": "r", "dry_run": true });
+    let tried = answer(acme.admin.post("/security/responses").json(&body).send().await?).await?;
+    assert_eq!((tried["state"].as_str(), tried["id"].is_null()), (Some("dry-run"), true));
+    assert_eq!(tried["blast"]["principals"], json!(["acme/dev"]));
+    assert_eq!(developer.get("/whoami").send().await?.status(), StatusCode::OK);
+    respond(&acme.admin, "suspend-principal", json!({ "principal": "acme/dev" })).await?;
+    host.stop()?;
+    let host = Host::start(&place)?;
+    let developer = host.sign_in(&developer.key).await?;
+    assert_eq!(developer.get("/whoami").send().await?.status(), StatusCode::FORBIDDEN);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_holds_and_sees_only_what_is_its_own() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    for target in [json!({ "principal": "globex/admin" }), json!({ "tenant": "globex" })] {
+        let kind = if target["principal"].is_null() { "read-only" } else { "suspend-principal" };
+        let body = json!({ "kind": kind, "target": target, "reason": "r" });
+        assert_eq!(acme.admin.post("/security/responses").json(&body).send().await?.status(), StatusCode::NOT_FOUND);
+    }
+    let own = respond(&globex.admin, "read-only", json!({})).await?;
+    let path = format!("/security/responses/{}", string(&own, "id")?);
+    assert_eq!(acme.admin.delete(&path).send().await?.status(), StatusCode::NOT_FOUND);
+    let auditor = acme.member(&host, "aud", "auditor").await?;
+    assert_eq!(auditor.get("/security/findings").send().await?.status(), StatusCode::OK);
+    let body = json!({ "kind": "read-only", "target": {}, "reason": "r" });
+    assert_eq!(auditor.post("/security/responses").json(&body).send().await?.status(), StatusCode::FORBIDDEN);
+    let caller = acme.member(&host, "call", "caller").await?;
+    assert_eq!(caller.get("/security/findings").send().await?.status(), StatusCode::FORBIDDEN);
+    Ok(())
+}
+
+#[tokio::test]
+async fn reaching_for_another_tenant_is_found_in_both_places_and_answered_where_its_owner_says_so() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    let settings = json!({ "automatic": ["isolation-violation"] });
+    answer(operator.put("/security/settings").json(&settings).send().await?).await?;
+    assert_eq!(globex.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::NOT_FOUND);
+    let found = wait_for(&acme.admin, "isolation-violation").await?;
+    assert_eq!((found["level"].as_str(), found["attack_version"].as_str()), (Some("critical"), Some("19.1")));
+    assert!(found["response"].is_null(), "the tenant did not say that rules act");
+    wait_for(&operator, "isolation-violation").await?;
+    eventually("the stranger is suspended", async || {
+        Ok(globex.admin.get("/whoami").send().await?.status() == StatusCode::FORBIDDEN)
+    })
+    .await?;
+    assert_eq!(acme.admin.get("/whoami").send().await?.status(), StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rule_of_ones_own_is_in_force_for_the_next_event_and_a_wrong_one_names_its_place() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let rule = "title: A secret was set\nname: secret-set\nlogsource: {product: ringfence, service: audit}\n\
+        detection: {set: {unmapped.code|startswith: SEC-001, status: Success}, condition: set}\nlevel: low\n";
+    let wrong = rule.replace("|startswith", "|base64");
+    let path = "/security/rules/secret-set";
+    let (code, body) = problem(acme.admin.put(path).json(&json!({ "text": wrong })).send().await?).await?;
+    assert_eq!((code, body["code"].as_str()), (422, Some("bad-rule")));
+    assert!(string(&body, "detail")?.contains("detection.set.unmapped.code|base64"), "{body}");
+    answer(acme.admin.put(path).json(&json!({ "text": rule })).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let found = wait_for(&acme.admin, "secret-set").await?;
+    assert_eq!((found["rule_owner"].as_str(), found["actor"].as_str()), (Some("acme"), Some("acme/admin")));
+    assert!(findings(&operator).await?.iter().all(|finding| finding["rule"] != "secret-set"));
+    // After a restart the rule and the finding are still there.
+    let key = acme.admin.key.clone();
+    host.stop()?;
+    let host = Host::start(&place)?;
+    let admin = host.sign_in(&key).await?;
+    assert_eq!(findings(&admin).await?.iter().filter(|finding| finding["rule"] == "secret-set").count(), 1);
+    assert_eq!(admin.delete(path).send().await?.status(), StatusCode::NO_CONTENT);
+    assert_eq!(admin.delete(path).send().await?.status(), StatusCode::NOT_FOUND);
+    assert_eq!(admin.delete("/security/rules/canary").send().await?.status(), StatusCode::NOT_FOUND, "not one's own");
+    Ok(())
+}
+
+#[tokio::test]
+async fn intelligence_is_matched_looked_back_for_and_shown_as_its_marking_lets() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let indicator = |number: u8, pattern: &str, red: bool| {
+        let marks = if red { json!(["marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"]) } else { json!([]) };
+        json!({
+            "type": "indicator", "spec_version": "2.1", "id": format!("indicator--{number}"), "pattern_type": "stix",
+            "pattern": pattern, "valid_from": "2020-01-01T00:00:00Z", "modified": "2026-01-01T00:00:00Z",
+            "name": format!("i{number}"), "object_marking_refs": marks,
+        })
+    };
+    let bundle = json!({ "type": "bundle", "id": "bundle--1", "objects": [
+        indicator(1, "[user-account:account_login = 'acme/admin']", false),
+        indicator(2, "[process:name = 'x']", false),
+        indicator(3, "[ipv4-addr:value = '10.0.0.1']", false),
+        indicator(4, "[user-account:account_login = 'acme/nobody']", true),
+    ] });
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let own = answer(acme.admin.post("/security/threat-intelligence?feed=partner").json(&bundle).send().await?).await?;
+    assert_eq!((own["matched_count"].as_u64(), own["unmatched_pattern_count"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(own["not_used_count"], 1);
+    assert!(own["sightings_count"].as_u64().context("sightings")? >= 1, "{own}");
+    answer(acme.admin.put(&acme.path("/secrets/b")).body("value").send().await?).await?;
+    let found = wait_for(&acme.admin, "indicator").await?;
+    assert_eq!(found["group"][0], json!(["indicator", "indicator--1"]));
+    // What an operator loads is shown to tenants, but not what is marked red.
+    answer(operator.post("/security/threat-intelligence").json(&bundle).send().await?).await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    let shown = answer(globex.admin.get("/security/threat-intelligence").send().await?).await?;
+    let ids: Vec<&str> =
+        shown["objects"].as_array().context("objects")?.iter().filter_map(|one| one["id"].as_str()).collect();
+    assert!(ids.contains(&"indicator--1") && !ids.contains(&"indicator--4"), "{ids:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_incident_goes_its_way_and_what_takes_two_people_waits_for_the_second() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let second = acme.member(&host, "second", "tenant-admin").await?;
+    let step = async |who: &Session, body: Value| -> Result<(u16, Value)> {
+        let response = who.request(Method::POST, "/security/incident-response").json(&body).send().await?;
+        let status = response.status().as_u16();
+        Ok((status, response.json().await?))
+    };
+    let (code, opened) =
+        step(&acme.admin, json!({ "transition": "report", "title": "a key was lost", "reason": "told" })).await?;
+    assert_eq!((code, opened["state"].as_str()), (200, Some("reported")), "{opened}");
+    let id = string(&opened, "incident_id")?;
+    let to = |transition: &str| json!({ "incident_id": id, "transition": transition, "reason": "because" });
+    let (code, refused) = step(&acme.admin, to("contain")).await?;
+    assert_eq!((code, refused["code"].as_str()), (409, Some("bad-transition")));
+    step(&acme.admin, to("triage")).await?;
+    let mut declare = to("declare");
+    declare["jurisdictions"] = json!(["uk"]);
+    let (_, declared) = step(&acme.admin, declare).await?;
+    assert_eq!(declared["clocks"].as_array().context("clocks")?.len(), 2);
+    let mut contain = to("contain");
+    contain["actions"] = json!([{ "kind": "disable-key", "target": {}, "reason": "stop everything" }]);
+    let (_, contained) = step(&acme.admin, contain).await?;
+    let action = string(&contained["waiting"][0], "id")?;
+    let mut approve = to("approve-action");
+    approve["evidence"] = json!([action]);
+    assert_eq!(step(&acme.admin, approve.clone()).await?.0, 409, "not by who asked for it");
+    let read = answer(acme.admin.get(&format!("/security/incidents/{id}")).send().await?).await?;
+    assert_eq!(read["drafts"][1]["missing"].as_array().context("missing")?.len(), 8);
+    assert_eq!(step(&second, approve).await?.0, 200);
+    assert_eq!(acme.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::LOCKED);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drill_finds_every_shipped_rule_and_lets_go_of_what_it_held() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let drill = answer(acme.admin.post("/security/drills").json(&json!({})).send().await?).await?;
+    let missed: Vec<&Value> =
+        drill["rules"].as_array().context("rules")?.iter().filter(|one| one["detected"] == false).collect();
+    assert!(missed.is_empty(), "{missed:?}");
+    assert!(drill["played_count"].as_u64().context("played")? >= 20 && drill["not_played"] == json!([]));
+    assert!(drill["respond_us"]["count"].as_u64().context("answered")? >= 5, "{drill}");
+    let held = answer(acme.admin.get("/security/responses").send().await?).await?;
+    assert!(held["items"].as_array().context("items")?.iter().all(|one| one["state"] == "undone"), "{held}");
+    assert!(findings(&acme.admin).await?.iter().all(|finding| !finding["drill"].is_null()));
+    Ok(())
+}
