@@ -261,7 +261,8 @@ async fn a_flood_of_one_tenant_leaves_another_ones_next_message_alone() -> Resul
     for tenant in [&acme, &globex] {
         queue(tenant, "work", json!({ "plugin": "taker", "concurrency_count": 2 })).await?;
     }
-    let flood = (0..200).map(|_| send(&acme, "work", &json!({ "payload": { "name": "flood" } })));
+    let message = json!({ "payload": { "name": "flood" } });
+    let flood = (0..200).map(|_| send(&acme, "work", &message));
     futures::future::try_join_all(flood).await?;
     send(&globex, "work", &json!({ "payload": { "name": "single" } })).await?;
     eventually("the other tenant's message", async || Ok(noted(&globex, "taker", "attempts-single").await? == "1"))

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use reqwest::Method;
-use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -161,7 +161,7 @@ async fn a_tenant_whose_own_key_provider_refuses_is_locked_and_no_other_is() -> 
         ),
     )?;
     let args = ["--config", config.to_str().context("path")?];
-    let mut host = Host::start_with(&place, &args, &[])?;
+    let host = Host::start_with(&place, &args, &[])?;
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let globex = host.tenant(&operator, "globex").await?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
-const SOURCES: [(&str, &[&str]); 7] = [
+const SOURCES: [(&str, &[&str]); 9] = [
     ("host/control/src", &["ApiError::new(", "Self::new("]),
     ("host/control/src/audit", &["ApiError::new(", "Self::new("]),
     ("host/control/src/policies", &["ApiError::new(", "Self::new("]),

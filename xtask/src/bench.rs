@@ -26,7 +26,7 @@ enum Peers {
     None,
 }
 
-const BENCHES: [(&str, Peers, &str); 10] = [
+const BENCHES: [(&str, Peers, &str); 11] = [
     ("http", Peers::Wanted, "requests a second of hello: Ringfence, `wasmtime serve` in three settings, workerd"),
     ("noisy", Peers::Wanted, "a tenant's latency beside ten kinds of hostile neighbour, and on the peers; 12 minutes"),
     ("shares", Peers::None, "CPU time of two saturating tenants of weight 1:3"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ringfence_audit::{Audit, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
-use ringfence_capabilities::{Binding, LiveGrants, Opening, RunHistory, Verdict, Witness};
+use ringfence_capabilities::{Binding, Guarded, LiveGrants, Opening, RunHistory, Tried, Verdict, Witness};
 use ringfence_core::proof::act;
 use ringfence_core::{
     Blame, Capability, DecisionId, Grant, Grants, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
@@ -18,6 +18,7 @@ use ringfence_policy::Denial;
 use ringfence_registry::{Route, VersionRef};
 use semver::Version;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::Automation;
 
@@ -77,6 +78,9 @@ pub enum CallError {
     /// The tenant's policy does not allow it.
     #[error("the tenant's policy does not allow this call")]
     Denied(DecisionId),
+    /// The version is not run for now, in answer to a threat.
+    #[error("this version is not run for now, in answer to a threat")]
+    Quarantined,
     /// The tenant is suspended.
     #[error("the tenant is suspended")]
     Suspended,
@@ -115,6 +119,7 @@ impl CallError {
         match self {
             Self::NoPlugin => "no-route",
             Self::Denied(_) => "denied",
+            Self::Quarantined => "version-quarantined",
             Self::Suspended => "tenant-suspended",
             Self::KeyDisabled => "key-disabled",
             Self::QuotaExhausted { .. } => "quota-exhausted",
@@ -140,7 +145,7 @@ impl CallError {
         match self {
             Self::QuotaExhausted { retry_after_ms } | Self::TenantBusy { retry_after_ms } => Some(*retry_after_ms),
             Self::Overloaded | Self::AuditUnavailable | Self::Host => Some(1_000),
-            Self::Suspended | Self::KeyDisabled => Some(5_000),
+            Self::Suspended | Self::KeyDisabled | Self::Quarantined => Some(5_000),
             Self::NoPlugin | Self::Denied(_) | Self::Run(_) => None,
         }
     }
@@ -220,16 +225,32 @@ impl Automation {
         })?;
         seen.decision = Some(permit.decision().clone());
         let told = self.told(seen, call, route, &version);
+        let now = parts.clock.now();
+        parts.standing.admit_version(&route.tenant, &version.digest, now).map_err(|_| plain(CallError::Quarantined))?;
+        let held = parts.standing.is_read_only(&route.tenant, now);
+        let witness: Arc<dyn Witness> = Arc::new(Sworn {
+            audit: parts.audit.clone(),
+            told: told.clone(),
+            telling: Arc::clone(&self.telling),
+            io: tokio::runtime::Handle::current(),
+        });
         let guest = parts.capabilities.bind(Binding {
-            store: route.store.clone(),
+            store: if held { route.store.read_only() } else { route.store.clone() },
             plugin: route.plugin.clone(),
             grants: grants(route, call.effects),
             logs: parts.logs.of(&route.store, &route.plugin),
             invocation: seen.invocation.clone(),
             meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
             ledger,
-            witness: Arc::new(Sworn { audit: parts.audit.clone(), told: told.clone() }),
+            witness: Arc::clone(&witness),
             steps,
+            guarded: Guarded {
+                standing: Arc::clone(&parts.standing),
+                tenant: route.tenant.clone(),
+                plugin: route.plugin.clone(),
+                clock: Arc::clone(&parts.clock),
+                witness,
+            },
         });
         let event = EventCall { export: call.export, payload: call.payload.clone(), context: call.context.clone() };
         let answered = parts.engine.run_event(slot, &code, guest, event).await.map_err(|failure| {
@@ -360,6 +381,9 @@ fn failed_as(error: &CallError) -> u16 {
 struct Sworn {
     audit: Audit,
     told: InvocationFacts,
+    telling: Arc<Semaphore>,
+    /// Where that is written from: guests run on threads that are in no runtime.
+    io: tokio::runtime::Handle,
 }
 
 impl Witness for Sworn {
@@ -375,5 +399,23 @@ impl Witness for Sworn {
         let (audit, log) = (self.audit.clone(), Log::Tenant(self.told.store.clone()));
         let event = self.told.event(code, details);
         Box::pin(async move { audit.record(&log, event).await.is_ok() })
+    }
+    fn tried(&self, tried: Tried) {
+        let (code, details) = match tried {
+            Tried::Egress { origin, why } => (codes::EGRESS_REFUSED, json!({ "origin": origin, "code": why })),
+            Tried::Canary { kind, name } => (codes::CANARY_TOUCHED, json!({ "kind": kind, "name": name })),
+        };
+        let Ok(place) = Arc::clone(&self.telling).try_acquire_owned() else {
+            tracing::warn!(code, "too much of what guests try waits to be put on record; this is not");
+            return;
+        };
+        let (audit, log) = (self.audit.clone(), Log::Tenant(self.told.store.clone()));
+        let event = self.told.event(code, details);
+        self.io.spawn(async move {
+            if let Err(error) = audit.record(&log, event).await {
+                tracing::warn!(%error, "what a guest tried could not be put on record");
+            }
+            drop(place);
+        });
     }
 }

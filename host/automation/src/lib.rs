@@ -16,12 +16,16 @@ use std::sync::Arc;
 
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Capabilities, GuestLogs, Quotas};
-use ringfence_core::{Clock, Entropy, TenantId};
+use ringfence_core::{Clock, Entropy, Standing, TenantId};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
 use ringfence_store::{TenantStore, Tenants};
+use tokio::sync::Semaphore;
+
+/// LIMIT: what guests try, on its way to the record.
+const TRIED_COUNT_MAX: usize = 64;
 
 pub use error::AutomationError;
 pub use invoke::{Call, CallError, Done, Effects};
@@ -49,6 +53,8 @@ pub struct AutomationParts {
     pub audit: Audit,
     /// What was spent.
     pub metering: Metering,
+    /// What is held against whom.
+    pub standing: Arc<Standing>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Dice.
@@ -59,6 +65,8 @@ pub struct AutomationParts {
 #[derive(Clone)]
 pub struct Automation {
     pub(crate) parts: Arc<AutomationParts>,
+    /// Places for what guests try, on its way to the record.
+    pub(crate) telling: Arc<Semaphore>,
     pub(crate) hooks: Arc<hooks::Hooks>,
     pub(crate) queues: Arc<queue::Queues>,
     pub(crate) timer: Arc<schedule::Timer>,
@@ -73,6 +81,7 @@ impl Automation {
     pub fn new(parts: AutomationParts) -> Self {
         Self {
             parts: Arc::new(parts),
+            telling: Arc::new(Semaphore::new(TRIED_COUNT_MAX)),
             hooks: Arc::default(),
             queues: Arc::default(),
             timer: Arc::default(),

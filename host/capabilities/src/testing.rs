@@ -199,10 +199,10 @@ impl Rig {
             blob_streams: Arc::new(tokio::sync::Semaphore::new(ringfence_core::limits::BLOB_STREAMS_COUNT_MAX)),
             personal: Personal {
                 witness: Arc::clone(&self.sworn) as _,
-                steps: None,
                 clock: Arc::clone(&self.clock) as _,
                 openings_count: 0,
             },
+            steps: None,
             guarded: self.guarded(),
         };
         TestGuest { bound, table: ResourceTable::new() }

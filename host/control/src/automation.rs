@@ -44,6 +44,7 @@ impl From<CallError> for ApiError {
             }
             CallError::Denied(decision) => Self { decision: Some(decision), ..Self::new("denied", text) },
             CallError::Suspended => Self::new("tenant-suspended", text),
+            CallError::Quarantined => Self::new("version-quarantined", text),
             CallError::KeyDisabled => Self::key_disabled(),
             CallError::QuotaExhausted { .. } => after("quota-exhausted", text),
             CallError::TenantBusy { .. } => after("tenant-busy", text),

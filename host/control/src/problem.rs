@@ -157,7 +157,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" | "rate-limited" => StatusCode::TOO_MANY_REQUESTS,
         "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
-        "key-disabled" | "key-refused" | "tenant-suspended" | "tenant-read-only" => StatusCode::LOCKED,
+        "key-disabled" | "key-refused" | "tenant-suspended" | "tenant-read-only" | "version-quarantined" => StatusCode::LOCKED,
         "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
         "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.

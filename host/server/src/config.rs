@@ -276,7 +276,7 @@ const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 const SECOND_PERSON_HOURS_MAX: u32 = 90 * 24;
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 19] = [
+const ENVIRONMENT: [(&str, &str); 21] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),

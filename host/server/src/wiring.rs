@@ -135,6 +135,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         logs: logs.clone(),
         audit: audit.clone(),
         metering: metering.clone(),
+        standing: Arc::clone(&standing),
         clock: clock.clone(),
         entropy: entropy.clone(),
     });
@@ -146,6 +147,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         entropy: entropy.clone(),
     });
     let fields = FieldRules::default();
+    let entered = io.enter();
     let gateway = Gateway::new(GatewayParts {
         registry: registry.clone(),
         identity: identity.clone(),
@@ -161,6 +163,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
         clock: clock.clone(),
         entropy: entropy.clone(),
     });
+    drop(entered);
     let control = Control::new(ControlParts {
         store: store.clone(),
         tenants,
