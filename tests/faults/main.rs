@@ -14,5 +14,5 @@ mod disk_full;
 mod kills;
 mod objects;
 mod peers;
-mod runs;
 mod rotation;
+mod runs;

@@ -111,11 +111,14 @@ async fn evidence_is_checked_elsewhere_and_one_changed_byte_is_found() -> Result
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     let vkey = string(&answer(acme.admin.get(&acme.path("/audit/checkpoint")).send().await?).await?, "vkey")?;
-    for (asked, complete) in [
+    for (number, (asked, complete)) in [
         (json!({ "formats": ["csv"] }), true),
         (json!({ "query": { "code": "PLG" } }), false),
         (json!({ "sample_count": 3 }), false),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let made = acme.admin.post("/audit/evidence-package").json(&asked).send().await?;
         assert_eq!(made.status(), StatusCode::CREATED, "{asked}");
         let made: Value = made.json().await?;
@@ -129,7 +132,7 @@ async fn evidence_is_checked_elsewhere_and_one_changed_byte_is_found() -> Result
         let mut changed = bytes.clone();
         changed[at] ^= 1;
         assert!(check(changed.as_slice(), Some(&vkey), None).is_err());
-        let globex = host.tenant(&operator, &format!("globex-{complete}-{at}")).await?;
+        let globex = host.tenant(&operator, &format!("globex-{number}")).await?;
         assert_eq!(globex.admin.get(path).send().await?.status(), StatusCode::NOT_FOUND);
     }
     Ok(())

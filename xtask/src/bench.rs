@@ -40,7 +40,11 @@ const BENCHES: [(&str, Peers, &str); 11] = [
     ("blob", Peers::None, "an object of 1 GiB through a guest, against cipher and disk"),
     ("metering", Peers::None, "metered CPU time against the kernel's"),
     ("audit", Peers::None, "durable audit entries against the store's commits, proofs of a million entries, a flood"),
-    ("threat", Peers::None, "drills of the shipped rules beside 5,000 ordinary events a second: found, answered, missed"),
+    (
+        "threat",
+        Peers::None,
+        "drills of the shipped rules beside 5,000 ordinary events a second: found, answered, missed",
+    ),
     ("policy", Peers::None, "decisions under ten thousand policies, and the proof of the border"),
 ];
 

@@ -208,7 +208,10 @@ pub const AUDIT_REPAIRED: &str = "AUD-003 audit-repaired";
 pub const APPLICATION_EVENT: &str = "APP-001 application-event";
 
 /// The areas of the host's own codes: what an application may not call its events.
-pub const AREAS: [&str; 17] = ["TEN", "BAK", "AUT", "PLG", "SEC", "KEY", "POL", "INV", "PII", "HST", "AUD", "CHK", "APP", "THR", "INC", "RUN", "EVT"];
+pub const AREAS: [&str; 17] = [
+    "TEN", "BAK", "AUT", "PLG", "SEC", "KEY", "POL", "INV", "PII", "HST", "AUD", "CHK", "APP", "THR", "INC", "RUN",
+    "EVT",
+];
 
 /// The action's word in an entry about a refused action; which one was refused is in the details.
 pub const DENIED_ACTION: &str = "denied-action";

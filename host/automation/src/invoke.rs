@@ -27,7 +27,7 @@ use crate::Automation;
 pub enum Effects {
     /// It does.
     Real,
-    /// It is tried out: of its grants only configuration and secrets are there, so that it changes nothing.
+    /// It is tried out and changes nothing: what it stored it can read and not write, and it can send nothing.
     Without,
 }
 
@@ -227,7 +227,7 @@ impl Automation {
         let told = self.told(seen, call, route, &version);
         let now = parts.clock.now();
         parts.standing.admit_version(&route.tenant, &version.digest, now).map_err(|_| plain(CallError::Quarantined))?;
-        let held = parts.standing.is_read_only(&route.tenant, now);
+        let held = call.effects == Effects::Without || parts.standing.is_read_only(&route.tenant, now);
         let witness: Arc<dyn Witness> = Arc::new(Sworn {
             audit: parts.audit.clone(),
             told: told.clone(),
@@ -352,7 +352,7 @@ fn grants(route: &Route, effects: Effects) -> LiveGrants {
     }
     let all = route.grants.load();
     let mut harmless = Grants::default();
-    for capability in [Capability::Config, Capability::Secrets] {
+    for capability in [Capability::Config, Capability::Secrets, Capability::Keyvalue, Capability::Blob] {
         if let Some(scope) = all.get(capability) {
             harmless.insert(Grant { capability, scope: scope.to_vec() });
         }

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, ResourceTable};
 
 use crate::error::CapabilitiesError;
-use crate::guarded::Guarded;
 use crate::grants::LiveGrants;
+use crate::guarded::Guarded;
 use crate::http::{EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;

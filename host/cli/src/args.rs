@@ -23,10 +23,6 @@ pub use self::automation::{
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
-pub use self::threat::{
-    DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs, RulesDeleteArgs,
-    RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
-};
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
     ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
@@ -38,6 +34,10 @@ pub use self::runs::{
     RunStartArgs, RunTerminateArgs,
 };
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
+pub use self::threat::{
+    DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs,
+    RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
+};
 
 mod audit;
 mod automation;

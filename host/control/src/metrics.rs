@@ -119,9 +119,17 @@ impl Control {
             ("threat_backlog", "Audit entries that detection has not looked at yet", threat.backlog_count),
             ("threat_backlog_age_ms", "How far detection is behind, milliseconds", threat.backlog_age_ms),
             ("threat_entries_evaluated", "Audit entries looked at since the start", threat.evaluated_count),
-            ("threat_entries_missed", "Audit entries read from the logs, since the feed lost them", threat.missed_count),
+            (
+                "threat_entries_missed",
+                "Audit entries read from the logs, since the feed lost them",
+                threat.missed_count,
+            ),
             ("threat_findings", "Findings since the start", threat.findings_count),
-            ("threat_findings_counted_only", "Findings that were only counted, for there were too many", threat.counted_only_count),
+            (
+                "threat_findings_counted_only",
+                "Findings that were only counted, for there were too many",
+                threat.counted_only_count,
+            ),
         ] {
             let gauge = Count::default();
             gauge.set(value);

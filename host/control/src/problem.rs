@@ -154,10 +154,14 @@ pub fn status_of(code: &str) -> StatusCode {
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
         "unsupported-media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" | "rate-limited" => StatusCode::TOO_MANY_REQUESTS,
+        "throttled" | "quota-exhausted" | "tenant-busy" | "queue-full" | "rate-limited" => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         "root-key-unavailable" | "host-locked" => StatusCode::SERVICE_UNAVAILABLE,
         "audit-unavailable" | "store-unavailable" | "overloaded" | "host-error" => StatusCode::SERVICE_UNAVAILABLE,
-        "key-disabled" | "key-refused" | "tenant-suspended" | "tenant-read-only" | "version-quarantined" => StatusCode::LOCKED,
+        "key-disabled" | "key-refused" | "tenant-suspended" | "tenant-read-only" | "version-quarantined" => {
+            StatusCode::LOCKED
+        }
         "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
         "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.

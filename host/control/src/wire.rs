@@ -15,9 +15,9 @@ mod people;
 mod pii;
 mod policy;
 mod quota;
+mod threat;
 mod trust;
 mod workflow;
-mod threat;
 mod zero_trust;
 
 pub use audit::*;
@@ -25,18 +25,19 @@ pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use devices::*;
 pub use keys::{
-    DestroyView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView,
+    DestroyView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated, RotateKey,
+    TenantKeyView,
 };
 pub use people::*;
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;
+pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
+pub use threat::*;
+pub use trust::*;
 pub use workflow::{
     DecideRun, MigrateRun, QueryView, RetryRun, RunDetail, RunView, SignalRun, StartRun, TerminateRun, TimelineEntry,
     WaitView, WorkflowView,
 };
-pub use threat::*;
-pub use quota::{QuotaFigures, QuotaThrottled, QuotaUse, QuotaView, SetQuota};
-pub use trust::*;
 pub use zero_trust::{
     CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, SessionView, SetSignInSettings,
     SignInSettingsView, UnboundTokensWord,

@@ -41,8 +41,17 @@ const PII_ACTS: [&str; 2] = ["seal", "open"];
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 9] =
-        [Self::Keyvalue, Self::Config, Self::Logging, Self::Secrets, Self::Http, Self::Blob, Self::Files, Self::Pii, Self::Queue];
+    pub const ALL: [Self; 9] = [
+        Self::Keyvalue,
+        Self::Config,
+        Self::Logging,
+        Self::Secrets,
+        Self::Http,
+        Self::Blob,
+        Self::Files,
+        Self::Pii,
+        Self::Queue,
+    ];
 
     /// The word used in grants, manifests, the API and errors.
     pub const fn as_str(self) -> &'static str {

@@ -386,11 +386,8 @@ mod tests {
     fn a_version_is_held_for_one_tenant_or_for_all() {
         let (standing, acme, other) = (Standing::default(), "acme".parse().unwrap(), "globex".parse().unwrap());
         standing.publish(Table {
-            quarantined: [
-                ((Some("acme".parse().unwrap()), digest(1)), hold(200)),
-                ((None, digest(2)), hold(200)),
-            ]
-            .into(),
+            quarantined: [((Some("acme".parse().unwrap()), digest(1)), hold(200)), ((None, digest(2)), hold(200))]
+                .into(),
             ..Table::default()
         });
         assert_eq!(standing.admit_version(&acme, &digest(1), at(100)), Err(Held::Quarantined));

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringfence_audit::{Event, InvocationFailure, Log, Recorder, InvocationFacts, codes, decisions};
+use ringfence_audit::{Event, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Blame, DecisionId, InvocationId, Principal, PrincipalId, Usage};
 use ringfence_engine::{Finished, Meter, Outcome, RunError};

@@ -40,7 +40,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use jiff::Timestamp;
 use ringfence_core::limits::{CREDENTIAL_BYTES_MAX, NONCE_SECONDS, TOKENS_CACHED_COUNT_MAX};
 use ringfence_core::{
-    Clock, Entropy, PluginName, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId,
+    Clock, Entropy, PluginName, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength,
+    TenantId,
 };
 use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
@@ -350,7 +351,10 @@ impl Identity {
 
     /// The plugin itself, for what runs on nobody else's behalf: a schedule, a message. What it may do is the tenant's
     /// policy's to say, as `Service` with the id `<tenant>/plugin/<plugin>`; by default what a caller may, in its tenant.
-    #[expect(clippy::disallowed_methods, reason = "this room says who acts, and here the host itself starts the plugin")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this room says who acts, and here the host itself starts the plugin"
+    )]
     pub fn workload(&self, tenant: &TenantId, plugin: &PluginName) -> Result<Principal, IdentityError> {
         let id = format!("{tenant}/plugin/{plugin}").parse();
         Ok(Principal::mint(

@@ -39,13 +39,13 @@ pub use engine::{Backend, Fault, Faults};
 pub use error::StoreError;
 pub use held::HeldBytes;
 pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
+pub use own_keys::OwnChange;
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
 pub use reseal::ResealStep;
 pub use retire::{Archived, Retired};
 pub use salvage::{Salvaged, SalvagedTenant, salvage};
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
-pub use own_keys::OwnChange;
 pub use tenant_keys::{
     DeleteAsked, DestroyRequest, Disabled, KeyReceipt, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys,
 };

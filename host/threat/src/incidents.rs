@@ -89,7 +89,9 @@ impl Threat {
     async fn keep_incident(&self, scope: &Scope, incident: &Incident) -> Result<(), ThreatError> {
         // A tenant whose keys were just disabled for this incident cannot keep it; the host's log has what was done.
         match put(&self.store(scope)?, &key(&incident.id), incident).await {
-            Err(ThreatError::Store(ringfence_store::StoreError::KeyDisabled)) => {
+            Err(ThreatError::Store(
+                ringfence_store::StoreError::KeyDisabled | ringfence_store::StoreError::KeyRefused,
+            )) => {
                 tracing::warn!(incident = %incident.id, "an incident's last step is on the host's log alone: its keys are disabled");
                 Ok(())
             }

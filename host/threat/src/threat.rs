@@ -150,7 +150,7 @@ impl Threat {
             match threat.load(&scope).await {
                 // A tenant whose keys are disabled has nothing running that a rule could be about.
                 Ok(())
-                | Err(ThreatError::Store(StoreError::KeyDisabled | StoreError::Gone))
+                | Err(ThreatError::Store(StoreError::KeyDisabled | StoreError::KeyRefused | StoreError::Gone))
                 | Err(ThreatError::NotFound) => {}
                 Err(error) => return Err(error),
             }

@@ -390,7 +390,7 @@ impl Watcher {
             Scope::Tenant(tenant) => {
                 let store = self.threat.inner.tenants.open_tenant(tenant)?;
                 match store.check_keys() {
-                    Err(StoreError::KeyDisabled) => None,
+                    Err(StoreError::KeyDisabled | StoreError::KeyRefused) => None,
                     _ => Some(Log::Tenant(store)),
                 }
             }

@@ -34,7 +34,7 @@ async fn checkout(order: Input<Order>, steps: Steps, config: Config, http: Http)
 
 async fn post(http: &Http, shop: &str, what: &str, body: &str, call: StepCall) -> Result<String> {
     let request = HttpRequest::post(&format!("{shop}/{what}")).header("idempotency-key", &call.idempotency_key);
-    let mut answer = http.send(request.body(body.to_owned())).await?;
+    let answer = http.send(request.body(body.to_owned())).await?;
     match answer.status() {
         200..300 => Ok(answer.text().await?),
         // The shop will not do it tomorrow either.

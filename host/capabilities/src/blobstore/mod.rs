@@ -116,7 +116,9 @@ impl From<StoreError> for BlobError {
         // The guest learns that the store did not do it, not why: causes are the host's business.
         tracing::debug!(%error, "a call on objects failed");
         match error {
-            StoreError::Quota { .. } | StoreError::TooLarge { .. } | StoreError::ReadOnly => Self::Said(error.to_string()),
+            StoreError::Quota { .. } | StoreError::TooLarge { .. } | StoreError::ReadOnly => {
+                Self::Said(error.to_string())
+            }
             _ => Self::Said("the store is unavailable".to_owned()),
         }
     }

@@ -178,7 +178,9 @@ impl Gate {
             self.guarded.refused(&text, "frozen");
             self.notebook.own(
                 LogLevel::Warn,
-                &format!("outgoing request to `{text}` was refused: a response to a threat holds this plugin's requests back"),
+                &format!(
+                    "outgoing request to `{text}` was refused: a response to a threat holds this plugin's requests back"
+                ),
             );
             return Err(HttpError::HttpRequestDenied);
         }
@@ -218,8 +220,7 @@ impl WasiHttpHooks for Gate {
         let request = request.map(|body| Charged::wrap(body, &ledger));
         let (meter, guarded) = (Arc::clone(&self.meter), self.guarded.clone());
         // Names, handshakes and sockets are the I/O runtime's work, also when the guest's own worker polls for the answer.
-        let task =
-            self.outbound.io.spawn(async move {
+        let task = self.outbound.io.spawn(async move {
             let told = (&*notebook, &guarded);
             outbound.send(&origin, request, options, told, meter).await
         });

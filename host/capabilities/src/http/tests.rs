@@ -78,7 +78,8 @@ async fn setup(grants: &[&str], config: EgressConfig, budget: Budget) -> Setup {
     let outbound = Outbound::new(config, tokio::runtime::Handle::current()).unwrap();
     let (notebook, ledger) = (rig.notebook(&meter), Arc::clone(&rig.ledger));
     let live = rig.live();
-    let gate = Gate::new(outbound, "webhook".parse().unwrap(), live, Arc::clone(&meter), notebook, ledger, rig.guarded());
+    let gate =
+        Gate::new(outbound, "webhook".parse().unwrap(), live, Arc::clone(&meter), notebook, ledger, rig.guarded());
     Setup { rig, gate }
 }
 

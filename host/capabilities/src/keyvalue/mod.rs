@@ -12,8 +12,8 @@ use ringfence_engine::{Guest, Held};
 use ringfence_store::{Key, Op, PageToken, Precondition, StoreError};
 use wasmtime::component::{Linker, Resource};
 
-use crate::guarded::Got;
 use crate::bind::{Bound, View};
+use crate::guarded::Got;
 
 /// What both spellings call the bucket without a name.
 const DEFAULT_BUCKET: &str = "default";

@@ -94,10 +94,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("threat intel", "ringfence threat intel\nringfence threat intel --load bundle.json --feed partner"),
     ("threat incident list", "ringfence threat incident list"),
     ("threat incident show", "ringfence threat incident show in_u5ikx6nyz2ehd2sylqkcbxm7sa"),
-    (
-        "threat incident open",
-        "ringfence threat incident open \"key in a paste\" --reason \"told by a partner\"",
-    ),
+    ("threat incident open", "ringfence threat incident open \"key in a paste\" --reason \"told by a partner\""),
     (
         "threat incident step",
         "ringfence threat incident step in_u5ikx6nyz2ehd2sylqkcbxm7sa triage \\\n    --reason \"the key was used\"",
@@ -161,7 +158,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("audit export", "ringfence audit export log"),
     ("audit search", "ringfence audit search --outcome denied\nringfence audit search --code PLG --actor acme/ada"),
-    ("audit package", "ringfence audit package november.tar --from 4000 --csv\nringfence audit package sample.tar --sample 25"),
+    (
+        "audit package",
+        "ringfence audit package november.tar --from 4000 --csv\nringfence audit package sample.tar --sample 25",
+    ),
     ("audit proof", "ringfence audit proof 42"),
     ("audit anchor", "ringfence audit anchor"),
     ("audit violations", "ringfence audit violations"),

@@ -1,8 +1,8 @@
 //! From a parsed command line to the verb that does it.
 
 use crate::args::{
-    BackupCommand, Command, ConfigCommand, PiiCommand, PiiFieldsCommand, QuotaCommand, SecretCommand,
-    TenantCommand, TokenCommand, UsageCommand, command,
+    BackupCommand, Command, ConfigCommand, PiiCommand, PiiFieldsCommand, QuotaCommand, SecretCommand, TenantCommand,
+    TokenCommand, UsageCommand, command,
 };
 use crate::context::Context;
 use crate::error::{CliError, Exit};

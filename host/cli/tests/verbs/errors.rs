@@ -115,7 +115,11 @@ fn wrong_usage_ends_with_two_and_names_the_word() {
     let outcome = Person::new().run(&["grant", "visits", "htp"]);
     ended(&outcome, 2);
     assert!(outcome.err.starts_with("error[usage]: "), "{}", outcome.err);
-    assert!(outcome.err.contains("one of keyvalue, config, logging, secrets, http, blob, files, pii, queue"), "{}", outcome.err);
+    assert!(
+        outcome.err.contains("one of keyvalue, config, logging, secrets, http, blob, files, pii, queue"),
+        "{}",
+        outcome.err
+    );
     let outcome = Person::new().run(&["deploy", "visits"]);
     ended(&outcome, 2);
     assert!(outcome.err.contains("visits@0.1.0"), "{}", outcome.err);

@@ -16,7 +16,8 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use jiff::Timestamp;
 use ringfence_cli::{
-    AuditRepairArgs, ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, StoreCommand, Terminal, run_with,
+    AuditRepairArgs, ConfigShowArgs, DoctorArgs, Environment, Format, Hosted, Io, Secret, ServeArgs, StoreCommand,
+    Terminal, run_with,
 };
 use ringfence_core::{Clock, Entropy};
 use serde_json::{Value, json};
