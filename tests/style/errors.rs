@@ -6,10 +6,11 @@ use anyhow::{Context, Result};
 use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
-const SOURCES: [(&str, &[&str]); 9] = [
+const SOURCES: [(&str, &[&str]); 10] = [
     ("host/control/src", &["ApiError::new(", "Self::new("]),
     ("host/control/src/audit", &["ApiError::new(", "Self::new("]),
     ("host/control/src/policies", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/workflows", &["ApiError::new(", "Self::new("]),
     ("host/control/src/zero_trust", &["ApiError::new(", "Self::new("]),
     ("host/control/src/threat", &["ApiError::new(", "Self::new("]),
     ("host/gateway/src/refuse.rs", &["StatusCode::"]),

@@ -11,7 +11,7 @@ use ringfence_store::{Key, Op, StoreError, TenantStore, Tenants};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::envelope::{Envelope, genesis, hex, link};
+use crate::envelope::{Envelope, canonical_body, commitment, genesis, hex, link};
 use crate::tree::{Frontier, Hash, leaf_hash};
 use crate::writer::{self, State, StoredEntry, TILES, entry_key, head_key, unavailable};
 use crate::{Audit, AuditError, Event, Log, Outcome, codes};
@@ -136,6 +136,9 @@ async fn sound(store: &TenantStore, origin: &str) -> Sound {
             return sound;
         }
         let body: Value = serde_json::from_str(&entry.body).unwrap_or_else(|_| json!({}));
+        if !is_committed(&envelope, &entry.salt, &body) {
+            return sound;
+        }
         if let Some(intent) = body.pointer("/unmapped/intent").and_then(Value::as_u64) {
             sound.open.remove(&intent);
         }
@@ -145,6 +148,14 @@ async fn sound(store: &TenantStore, origin: &str) -> Sound {
         sound.time = sound.time.max(envelope.time);
         sound.chain_head = link(&entry.envelope);
         sound.frontier.push(leaf_hash(entry.envelope.as_bytes()));
+    }
+}
+
+/// Whether a body is the one its envelope commits to.
+fn is_committed(envelope: &Envelope, salt: &str, body: &Value) -> bool {
+    match (data_encoding::HEXLOWER.decode(salt.as_bytes()), canonical_body(body)) {
+        (Ok(salt), Ok(text)) => hex(&commitment(&salt, &text)) == envelope.body_sha256,
+        _ => false,
     }
 }
 

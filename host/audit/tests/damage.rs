@@ -130,9 +130,9 @@ async fn an_operator_who_edits_an_entry_or_the_hosts_own_log_is_found_and_mended
     drop(audit);
     assert!(matches!(world.try_open().await, Err(AuditError::Broken { seq: 4, .. })));
     let report = mended(&world).await.remove(0);
-    // The edited entry is the last whose own link back still holds; the one after it no longer follows.
-    assert_eq!((report.kept_count, report.aside_count), (4, 3));
-    assert_eq!(whole(&world.open().await, &Log::Host).await, 5);
+    // The edited entry's link back still holds; its body is not the one it commits to.
+    assert_eq!((report.kept_count, report.aside_count), (3, 4));
+    assert_eq!(whole(&world.open().await, &Log::Host).await, 4);
 }
 
 #[tokio::test]

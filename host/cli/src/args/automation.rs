@@ -138,7 +138,7 @@ pub struct SendArgs {
     /// The message as JSON; `-` for standard input
     pub file: PathBuf,
     /// Take it once only under this key
-    #[arg(long, value_name = "KEY")]
+    #[arg(long = "once", value_name = "KEY")]
     pub key: Option<String>,
     /// Not before so many milliseconds
     #[arg(long, value_name = "MS", default_value_t = 0)]

@@ -66,7 +66,7 @@ pub struct RunStartArgs {
     #[arg(long)]
     pub workflow: Option<String>,
     /// The same key is the same run
-    #[arg(long)]
+    #[arg(long = "once", value_name = "KEY")]
     pub key: Option<String>,
 }
 
@@ -110,7 +110,7 @@ pub struct RunSignalArgs {
     #[arg(default_value = "null")]
     pub payload: String,
     /// The same key is the same signal
-    #[arg(long)]
+    #[arg(long = "once", value_name = "KEY")]
     pub key: Option<String>,
 }
 
