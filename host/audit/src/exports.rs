@@ -14,6 +14,9 @@ use crate::{Audit, AuditError, Entry, Log};
 /// LIMIT: entries of one export.
 pub const EXPORT_COUNT_MAX: usize = 50_000;
 
+/// Whether an entry, by its place, is wanted.
+pub type Keep = dyn Fn(u64, &Entry) -> bool + Send + Sync;
+
 /// What goes into an export.
 pub struct Selection<'a> {
     /// First place.
@@ -21,7 +24,7 @@ pub struct Selection<'a> {
     /// The place after the last; the log's end when none or beyond it.
     pub to: Option<u64>,
     /// Which entries; none for all.
-    pub keep: Option<&'a (dyn Fn(u64, &Entry) -> bool + Send + Sync)>,
+    pub keep: Option<&'a Keep>,
     /// Takes out of a body what the reader may not see, and says what it took.
     pub redact: &'a (dyn Fn(&mut Entry) -> Vec<String> + Send + Sync),
     /// The question in words, for the manifest.

@@ -50,13 +50,10 @@ pub async fn repair(
     }
     let mut repaired = Vec::new();
     for (origin, log, store) in logs {
-        match writer::load(&store, &origin).await {
-            Err(AuditError::Broken { what, seq, .. }) => {
-                let reason = format!("entry {seq}: {what}");
-                repaired.push((log, mend(&store, origin.clone(), reason, clock.now().as_millisecond()).await?));
-            }
-            // A tenant whose keys are disabled, or that is being deleted, is not this verb's matter.
-            Ok(_) | Err(_) => {}
+        // A tenant whose keys are disabled, or that is being deleted, is not this verb's matter.
+        if let Err(AuditError::Broken { what, seq, .. }) = writer::load(&store, &origin).await {
+            let reason = format!("entry {seq}: {what}");
+            repaired.push((log, mend(&store, origin.clone(), reason, clock.now().as_millisecond()).await?));
         }
     }
     if repaired.is_empty() {

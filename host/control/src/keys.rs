@@ -247,7 +247,7 @@ impl Control {
         store: &TenantStore,
     ) -> Result<Option<TenantKeyView>, ApiError> {
         if self.parts.facts.destroy_delay_seconds > 0 {
-            let asked = self.parts.tenants.ask_delete(id, &actor.to_string(), self.destroy_due_at()?).await?;
+            let asked = self.parts.tenants.ask_delete(id, actor.as_str(), self.destroy_due_at()?).await?;
             if let DeleteAsked::Later(status) = asked {
                 return Ok(Some(view(id, status)));
             }

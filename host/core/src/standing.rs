@@ -207,9 +207,8 @@ impl Standing {
         if table.quarantined.is_empty() {
             return Ok(());
         }
-        let held = |whose: Option<TenantId>| {
-            table.quarantined.get(&(whose, digest.clone())).is_some_and(|hold| now < hold.until)
-        };
+        let held =
+            |whose: Option<TenantId>| table.quarantined.get(&(whose, *digest)).is_some_and(|hold| now < hold.until);
         if held(None) || held(Some(tenant.clone())) { Err(Held::Quarantined) } else { Ok(()) }
     }
 

@@ -106,6 +106,7 @@ impl Guest {
 
     /// Takes up the next invocation. The memory moves to its meter; when that may not hold so much, the setup comes back
     /// and this guest is of no use any more.
+    #[expect(clippy::result_large_err, reason = "the setup is handed back, not an error")]
     pub(crate) fn renew(&mut self, setup: GuestSetup) -> Result<(), GuestSetup> {
         self.meter.release(self.grown_bytes);
         if !setup.meter.try_reserve(self.grown_bytes) {

@@ -69,6 +69,7 @@ struct Waiting {
 
 impl Instance {
     /// Makes it serve another invocation; gives the setup back when its memory no longer fits what that may hold.
+    #[expect(clippy::result_large_err, reason = "the setup is handed back, not an error")]
     pub(crate) fn wake(mut self, setup: GuestSetup) -> Result<Self, GuestSetup> {
         self.store.data_mut().renew(setup)?;
         Ok(self)

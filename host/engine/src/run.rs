@@ -97,6 +97,7 @@ pub(crate) async fn run(
 }
 
 /// The instance that waited, for this invocation; else the setup for a new one.
+#[expect(clippy::result_large_err, reason = "the setup is handed back, not an error")]
 fn wake(idle: Option<Instance>, guest: GuestSetup) -> Result<Instance, GuestSetup> {
     match idle {
         Some(idle) => idle.wake(guest),

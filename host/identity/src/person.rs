@@ -181,7 +181,11 @@ impl StoredPerson {
         }
         let shown = digest(&plain(code));
         // Compared with all of them, so that which one it was does not show.
-        let found = self.recovery.iter().enumerate().filter(|(_, kept)| same(kept, &shown)).map(|(at, _)| at).last();
+        let found = self
+            .recovery
+            .iter()
+            .enumerate()
+            .fold(None, |found, (at, kept)| if same(kept, &shown) { Some(at) } else { found });
         let at = found.ok_or(IdentityError::Unauthenticated)?;
         self.recovery.remove(at);
         Ok(())

@@ -55,6 +55,7 @@ pub struct Disabled {
 }
 
 /// What became of a request to delete a tenant.
+#[expect(clippy::large_enum_variant, reason = "one is made for a deletion and looked at once")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeleteAsked {
     /// It is written down, and done when its time has come, unless somebody enables the keys before.

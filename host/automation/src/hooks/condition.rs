@@ -31,8 +31,8 @@ impl Condition {
         }
         // A loop brings one name of its own, and one that the macro makes.
         let references = program.references();
-        let names = references.variables().into_iter().filter(|name| *name != "payload" && !name.starts_with('@'));
-        if let Some(unknown) = names.skip(loops_count).next() {
+        let mut names = references.variables().into_iter().filter(|name| *name != "payload" && !name.starts_with('@'));
+        if let Some(unknown) = names.nth(loops_count) {
             return Err(format!("it knows `payload`, not `{unknown}`"));
         }
         Ok(Self(program))

@@ -46,10 +46,13 @@ pub struct WorkflowsParts {
 #[derive(Clone)]
 pub struct Workflows(Arc<Shared>);
 
+/// Runs that somebody has in memory, by tenant and run.
+type Live = HashMap<(String, RunId), Weak<AsyncMutex<Loaded>>>;
+
 struct Shared {
     parts: WorkflowsParts,
     pumps: Mutex<HashMap<String, Arc<Pump>>>,
-    live: Mutex<HashMap<(String, RunId), Weak<AsyncMutex<Loaded>>>>,
+    live: Mutex<Live>,
 }
 
 /// A run that is to be begun.
@@ -309,7 +312,7 @@ impl Workflows {
         self.0.pumps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn live_map(&self) -> MutexGuard<'_, HashMap<(String, RunId), Weak<AsyncMutex<Loaded>>>> {
+    fn live_map(&self) -> MutexGuard<'_, Live> {
         self.0.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -161,6 +161,7 @@ pub struct IncidentStepArgs {
     /// The incident
     pub id: String,
     /// The step
+    #[arg(value_name = "STEP")]
     pub transition: String,
     /// Why
     #[arg(long)]

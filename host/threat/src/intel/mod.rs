@@ -92,7 +92,7 @@ impl Indicator {
         }
         match Pattern::parse(&self.pattern) {
             Err(why) => Use::UnmatchedPattern(why),
-            Ok(pattern) => match pattern.comparisons().find_map(|one| unfit(one)) {
+            Ok(pattern) => match pattern.comparisons().find_map(unfit) {
                 Some(why) => Use::NotUsed(why),
                 None => Use::Matched,
             },
