@@ -15,7 +15,7 @@ use crate::{Audit, AuditError, Entry, Log};
 pub const EXPORT_COUNT_MAX: usize = 50_000;
 
 /// Whether an entry, by its place, is wanted.
-pub type Keep = dyn Fn(u64, &Entry) -> bool + Send + Sync;
+pub type Keep<'a> = dyn Fn(u64, &Entry) -> bool + Send + Sync + 'a;
 
 /// What goes into an export.
 pub struct Selection<'a> {
@@ -24,7 +24,7 @@ pub struct Selection<'a> {
     /// The place after the last; the log's end when none or beyond it.
     pub to: Option<u64>,
     /// Which entries; none for all.
-    pub keep: Option<&'a Keep>,
+    pub keep: Option<&'a Keep<'a>>,
     /// Takes out of a body what the reader may not see, and says what it took.
     pub redact: &'a (dyn Fn(&mut Entry) -> Vec<String> + Send + Sync),
     /// The question in words, for the manifest.
