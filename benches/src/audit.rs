@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use futures::future::try_join_all;
 use ringfence_audit::verify::verify;
 use ringfence_audit::{Audit, Event, InvocationSummary, Log, codes};
-use ringfence_core::{Clock, Entropy, InvocationId, PrincipalId, Usage};
+use ringfence_core::{Entropy, InvocationId, PrincipalId, Usage};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Backend, DiskOptions, Key, Store, TenantStore, Tenants};
 use serde_json::{Value, json};
 
+use crate::ambient::{KernelDice, StoppedClock};
 use crate::report::Report;
 use crate::stats::{median, quantile};
 
@@ -53,24 +54,6 @@ pub struct Plan {
     pub verified: u64,
 }
 
-struct Dice;
-impl Entropy for Dice {
-    fn fill(&self, into: &mut [u8]) {
-        // The kernel answers requests of this size whole once it has started; a benchmark may stop if not.
-        let _ = rustix::rand::getrandom(into, rustix::rand::GetRandomFlags::empty());
-    }
-}
-
-struct StoppedClock;
-impl Clock for StoppedClock {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::UNIX_EPOCH
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
 /// Runs the benchmark and gives its figures. The log's writers need threads of their own, as in the host.
 pub async fn run(plan: Plan) -> Result<Value> {
     tokio::task::spawn_blocking(move || {
@@ -91,7 +74,7 @@ async fn measure(plan: &Plan) -> Result<Value> {
     for number in 0..plan.tenants {
         stores.push(tenant(&tenants, &format!("bench-{number}")).await?);
     }
-    let audit = Audit::open(tenants.clone(), Arc::new(StoppedClock), Arc::new(Dice), "bench".to_owned()).await?;
+    let audit = Audit::open(tenants.clone(), Arc::new(StoppedClock), Arc::new(KernelDice), "bench".to_owned()).await?;
     let logs: Vec<Log> = stores.iter().cloned().map(Log::Tenant).collect();
     commits(&mut report, plan, &audit, &logs, &stores).await?;
     counted(&mut report, &audit, &logs)?;
@@ -106,10 +89,10 @@ async fn measure(plan: &Plan) -> Result<Value> {
 }
 
 async fn open(dir: &Path, backend: Backend) -> Result<(Store, Tenants)> {
-    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &Dice)?;
+    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &KernelDice)?;
     let options = DiskOptions { backend, cache_bytes: CACHE_BYTES, ..DiskOptions::RECOMMENDED };
     let store = Store::open(&dir.join("data"), options)?;
-    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(Dice), Arc::new(StoppedClock)).await?;
+    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(KernelDice), Arc::new(StoppedClock)).await?;
     Ok((store, tenants))
 }
 
@@ -163,7 +146,7 @@ async fn commits(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], 
 /// Commits a second of the store alone: one value of an entry's length each, by as many writers.
 async fn store_commits(plan: &Plan, stores: &[TenantStore], round: usize) -> Result<f64> {
     let mut value = vec![0; VALUE_BYTES];
-    Dice.fill(&mut value);
+    KernelDice.fill(&mut value);
     let started = Instant::now();
     let writers = stores.iter().flat_map(|store| (0..plan.writers).map(move |writer| (store, writer)));
     let writing = writers.map(|(store, writer)| {
@@ -193,7 +176,7 @@ fn counted(report: &mut Report, audit: &Audit, logs: &[Log]) -> Result<()> {
     let summary = InvocationSummary {
         plugin: "visits".parse()?,
         version: "0.1.0".to_owned(),
-        invocation: InvocationId::random(&Dice),
+        invocation: InvocationId::random(&KernelDice),
         status: 200,
         code: None,
         usage: Usage::default(),

@@ -3,6 +3,7 @@
 //! Must never assert a time: they print, and SPECIFICATION.md says what is promised.
 #![forbid(unsafe_code)]
 
+mod ambient;
 mod answer;
 mod audit;
 mod blob;

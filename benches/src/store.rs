@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use futures::future::try_join_all;
 use redb::ReadableDatabase;
-use ringfence_core::{Clock, Entropy};
+use ringfence_core::Entropy;
 use ringfence_keys::{Context, Purpose, RootKey, RootKeyUri};
 use ringfence_store::{Backend, DiskOptions, Key, Op, Store, TenantStore, Tenants};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::ambient::{KernelDice, StoppedClock};
 use crate::report::Report;
 use crate::stats::{median, quantile};
 
@@ -58,24 +59,6 @@ pub struct Plan {
     pub fill_mib: u64,
 }
 
-struct Dice;
-impl Entropy for Dice {
-    fn fill(&self, into: &mut [u8]) {
-        // The kernel answers requests of this size whole once it has started; a benchmark may stop if not.
-        let _ = rustix::rand::getrandom(into, rustix::rand::GetRandomFlags::empty());
-    }
-}
-
-struct StoppedClock;
-impl Clock for StoppedClock {
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::UNIX_EPOCH
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
 /// Runs the benchmark and gives its figures.
 pub async fn run(plan: &Plan) -> Result<Value> {
     let backend = Backend::from_name(&plan.backend).with_context(|| format!("`{}` is no backend", plan.backend))?;
@@ -102,10 +85,10 @@ pub async fn run(plan: &Plan) -> Result<Value> {
 
 async fn open(dir: &Path, backend: Backend) -> Result<(Store, Tenants)> {
     std::fs::create_dir_all(dir)?;
-    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &Dice)?;
+    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &KernelDice)?;
     let options = DiskOptions { backend, cache_bytes: CACHE_BYTES, ..DiskOptions::RECOMMENDED };
     let store = Store::open(&dir.join("data"), options)?;
-    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(Dice), Arc::new(StoppedClock)).await?;
+    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(KernelDice), Arc::new(StoppedClock)).await?;
     Ok((store, tenants))
 }
 
@@ -127,7 +110,7 @@ fn raw_key(number: u64) -> Vec<u8> {
 
 fn value(bytes: usize) -> Vec<u8> {
     let mut value = vec![0; bytes];
-    Dice.fill(&mut value);
+    KernelDice.fill(&mut value);
     value
 }
 
@@ -305,7 +288,7 @@ fn seal(report: &mut Report, plan: &Plan, ours: &TenantStore) -> Result<()> {
         let started = Instant::now();
         for revision in 0..SEALS_COUNT {
             let context = Context { tenant: ours.label(), store: "record", key: b"bench", revision: revision.into() };
-            std::hint::black_box(ours.keys().seal(Purpose::Record, &context, &plain, &Dice)?);
+            std::hint::black_box(ours.keys().seal(Purpose::Record, &context, &plain, &KernelDice)?);
         }
         each_us.push(started.elapsed().as_secs_f64() * 1e6 / f64::from(SEALS_COUNT));
     }

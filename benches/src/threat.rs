@@ -17,6 +17,7 @@ use ringfence_threat::{Scope, Settings, Threat, shipped};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::ambient::KernelDice;
 use crate::report::Report;
 use crate::stats::quantile;
 
@@ -29,14 +30,6 @@ pub struct Plan {
     /// Ordinary events a second meanwhile
     #[arg(long, default_value_t = 5_000)]
     pub events: u64,
-}
-
-struct Dice;
-impl Entropy for Dice {
-    fn fill(&self, into: &mut [u8]) {
-        // The kernel answers requests of this size whole once it has started; a benchmark may stop if not.
-        let _ = rustix::rand::getrandom(into, rustix::rand::GetRandomFlags::empty());
-    }
 }
 
 struct Running(Instant, jiff::Timestamp);
@@ -76,10 +69,11 @@ pub async fn run(plan: &Plan) -> Result<Value> {
 async fn measure(drills: usize, events: u64) -> Result<Value> {
     let mut report = Report::start("threat")?;
     let place = tempfile::tempdir()?;
-    let root = RootKey::open_or_create(&RootKeyUri::File(place.path().join("root.key")), &Dice)?;
+    let root = RootKey::open_or_create(&RootKeyUri::File(place.path().join("root.key")), &KernelDice)?;
     let store = Store::open(&place.path().join("data"), DiskOptions::RECOMMENDED)?;
     let start = jiff::Timestamp::from_second(1_790_000_000)?;
-    let (clock, dice): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(Running(Instant::now(), start)), Arc::new(Dice));
+    let (clock, dice): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+        (Arc::new(Running(Instant::now(), start)), Arc::new(KernelDice));
     let tenants = Tenants::open(store.clone(), Arc::new(root), dice.clone(), clock.clone()).await?;
     let (quiet, busy) = ("quiet".parse()?, "busy".parse()?);
     for tenant in [&quiet, &busy] {
@@ -87,11 +81,11 @@ async fn measure(drills: usize, events: u64) -> Result<Value> {
     }
     let audit = Audit::open(tenants.clone(), clock.clone(), dice.clone(), "bench".to_owned()).await?;
     let standing = Arc::new(Standing::default());
-    let threat = Threat::open(tenants.clone(), audit.clone(), clock, dice, standing).await?;
+    let (threat, reader) = Threat::open(tenants.clone(), audit.clone(), clock, dice, standing).await?;
     let scope = Scope::Tenant(quiet);
     threat.put_settings(&scope, Settings { block_source: SourceBlocks::Allowed, ..Settings::unset() }).await?;
     let (stop, stopping) = watch::channel(false);
-    let reader = tokio::spawn(threat.clone().run(stopping));
+    let reader = tokio::spawn(reader.run(stopping));
     let log = Log::Tenant(tenants.open_tenant(&busy).context("a tenant")?);
     let (written, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writers: Vec<_> = (0..WRITERS_COUNT)

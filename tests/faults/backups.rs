@@ -6,14 +6,18 @@ use anyhow::{Context, Result};
 use ringfence_tests::{Host, Place, answer, eventually, files_under, problem, string};
 use serde_json::json;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()> {
-    let place = Place::new()?;
-    let mut host = Host::start(&place)?;
+/// Tenant `acme`, and a backup of it.
+struct Backed {
+    operator_key: String,
+    admin_key: String,
+    backup: String,
+}
+
+/// Makes the tenant with so many secrets of 4 kB, and backs it up.
+async fn backed_up(host: &Host, secrets_count: u8) -> Result<Backed> {
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    let (operator_key, admin_key) = (operator.key.clone(), acme.admin.key.clone());
-    for number in 0..40 {
+    for number in 0..secrets_count {
         let path = acme.path(&format!("/secrets/s{number}"));
         answer(acme.admin.put(&path).body(vec![b'a' + (number % 26); 4_000]).send().await?).await?;
     }
@@ -25,6 +29,14 @@ async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()>
         Ok(!backup.is_empty())
     })
     .await?;
+    Ok(Backed { operator_key: operator.key.clone(), admin_key: acme.admin.key.clone(), backup })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()> {
+    let place = Place::new()?;
+    let mut host = Host::start(&place)?;
+    let Backed { operator_key, admin_key, backup } = backed_up(&host, 40).await?;
     let paths = [
         ("/tenants/acme/backups".to_owned(), json!({})),
         (format!("/tenants/acme/backups/{backup}/restore"), json!({ "replace": "acme" })),
@@ -78,21 +90,7 @@ async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()>
 async fn a_tenant_that_is_half_restored_cannot_be_resumed_until_it_is_whole() -> Result<()> {
     let place = Place::new()?;
     let mut host = Host::start(&place)?;
-    let operator = host.operator().await?;
-    let acme = host.tenant(&operator, "acme").await?;
-    let (operator_key, admin_key) = (operator.key.clone(), acme.admin.key.clone());
-    for number in 0..150 {
-        let path = acme.path(&format!("/secrets/s{number}"));
-        answer(acme.admin.put(&path).body(vec![b'a' + (number % 26); 4_000]).send().await?).await?;
-    }
-    answer(acme.admin.post("/tenants/acme/backups").json(&json!({})).send().await?).await?;
-    let mut backup = String::new();
-    eventually("the backup is there", async || {
-        let list = answer(acme.admin.get("/tenants/acme/backups").send().await?).await?;
-        backup = list["items"][0]["id"].as_str().unwrap_or_default().to_owned();
-        Ok(!backup.is_empty())
-    })
-    .await?;
+    let Backed { operator_key, admin_key, backup } = backed_up(&host, 150).await?;
     let archives = files_under(&place.data().join("backups"))?;
     let (file, whole) = archives.first().context("an archive")?;
     // Killed a little later each round, until the kill falls into the restore; then the archive is out of reach.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ringfence_audit::{Audit, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
-use ringfence_capabilities::{Binding, Guarded, LiveGrants, Opening, RunHistory, Tried, Verdict, Witness};
+use ringfence_capabilities::{Binding, Guarded, Ledger, LiveGrants, Opening, RunHistory, Tried, Verdict, Witness};
 use ringfence_core::proof::act;
 use ringfence_core::{
     Blame, Capability, DecisionId, Grant, Grants, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
@@ -216,6 +216,8 @@ impl Automation {
         }
         let version = self.version(call, route).await.map_err(plain)?;
         seen.version = Some(version.clone());
+        let quarantine = parts.standing.admit_version(&route.tenant, &version.digest, parts.clock.now());
+        quarantine.map_err(|_| plain(CallError::Quarantined))?;
         let mut budget = version.budget;
         budget.time_ms = budget.time_ms.min(call.time_ms_max.unwrap_or(u64::MAX));
         let slot = parts.engine.scheduler().admit(&route.tenant, budget).await.map_err(|error| plain(error.into()))?;
@@ -225,33 +227,8 @@ impl Automation {
         })?;
         seen.decision = Some(permit.decision().clone());
         let told = self.told(seen, call, route, &version);
-        let now = parts.clock.now();
-        parts.standing.admit_version(&route.tenant, &version.digest, now).map_err(|_| plain(CallError::Quarantined))?;
-        let held = call.effects == Effects::Without || parts.standing.is_read_only(&route.tenant, now);
-        let witness: Arc<dyn Witness> = Arc::new(Sworn {
-            audit: parts.audit.clone(),
-            told: told.clone(),
-            telling: Arc::clone(&self.telling),
-            io: tokio::runtime::Handle::current(),
-        });
-        let guest = parts.capabilities.bind(Binding {
-            store: if held { route.store.read_only() } else { route.store.clone() },
-            plugin: route.plugin.clone(),
-            grants: grants(route, call.effects),
-            logs: parts.logs.of(&route.store, &route.plugin),
-            invocation: seen.invocation.clone(),
-            meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
-            ledger,
-            witness: Arc::clone(&witness),
-            steps,
-            guarded: Guarded {
-                standing: Arc::clone(&parts.standing),
-                tenant: route.tenant.clone(),
-                plugin: route.plugin.clone(),
-                clock: Arc::clone(&parts.clock),
-                witness,
-            },
-        });
+        let meter = Meter::in_pool(budget, Arc::clone(ledger.memory()));
+        let guest = parts.capabilities.bind(self.binding(call, route, &told, ledger, meter, steps));
         let event = EventCall { export: call.export, payload: call.payload.clone(), context: call.context.clone() };
         let answered = parts.engine.run_event(slot, &code, guest, event).await.map_err(|failure| {
             seen.usage = failure.usage;
@@ -260,6 +237,44 @@ impl Automation {
         let usage = Usage { request_bytes: call.payload.len() as u64, ..answered.usage };
         self.recorder().answered(&told, recorded_as(&answered.answer), usage);
         Ok(Done { invocation: seen.invocation.clone(), version: version.label.clone(), answer: answered.answer, usage })
+    }
+
+    fn binding(
+        &self,
+        call: &Call,
+        route: &Route,
+        told: &InvocationFacts,
+        ledger: Arc<Ledger>,
+        meter: Arc<Meter>,
+        steps: Option<Arc<dyn RunHistory>>,
+    ) -> Binding {
+        let parts = &*self.parts;
+        let held = call.effects == Effects::Without || parts.standing.is_read_only(&route.tenant, parts.clock.now());
+        let witness: Arc<dyn Witness> = Arc::new(Sworn {
+            audit: parts.audit.clone(),
+            told: told.clone(),
+            telling: Arc::clone(&self.telling),
+            io: tokio::runtime::Handle::current(),
+        });
+        let guarded = Guarded {
+            standing: Arc::clone(&parts.standing),
+            tenant: route.tenant.clone(),
+            plugin: route.plugin.clone(),
+            clock: Arc::clone(&parts.clock),
+            witness: Arc::clone(&witness),
+        };
+        Binding {
+            store: if held { route.store.read_only() } else { route.store.clone() },
+            plugin: route.plugin.clone(),
+            grants: grants(route, call.effects),
+            logs: parts.logs.of(&route.store, &route.plugin),
+            invocation: told.invocation.clone(),
+            meter,
+            ledger,
+            witness,
+            steps,
+            guarded,
+        }
     }
 
     async fn version(&self, call: &Call, route: &Route) -> Result<VersionRef, CallError> {

@@ -24,11 +24,11 @@ use ringfence_registry::Registry;
 use ringfence_store::{TenantStore, Tenants};
 use tokio::sync::Semaphore;
 
-/// LIMIT: what guests try, on its way to the record.
-const TRIED_COUNT_MAX: usize = 64;
-
 pub use error::AutomationError;
 pub use invoke::{Call, CallError, Done, Effects};
+
+/// LIMIT: what guests try, on its way to the record.
+const TRIED_COUNT_MAX: usize = 64;
 
 /// The rooms that an invocation without a caller walks through.
 #[derive(Clone)]

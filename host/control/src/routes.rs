@@ -86,7 +86,17 @@ fn with_keys(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
 }
 
 fn table() -> OpenApiRouter<Control> {
-    let api = OpenApiRouter::new()
+    let api = callers().merge(tenants_and_host()).merge(plugins_and_data()).merge(automated()).merge(recorded());
+    let probes = OpenApiRouter::new()
+        .routes(routes!(host::healthz))
+        .routes(routes!(host::readyz))
+        .routes(routes!(metrics::host));
+    OpenApiRouter::with_openapi(Api::openapi()).nest("/api/v1", api).merge(probes)
+}
+
+/// Who calls, what is held of it, and what it may do.
+fn callers() -> OpenApiRouter<Control> {
+    OpenApiRouter::new()
         .routes(routes!(sign_in::authenticate))
         .routes(routes!(sign_in::whoami))
         .routes(routes!(zero_trust::sessions::list_own))
@@ -120,6 +130,27 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(people::remove_host))
         .routes(routes!(zero_trust::settings::read, zero_trust::settings::write))
         .routes(routes!(decisions::read))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::list_host, tokens::create_host))
+        .routes(routes!(tokens::revoke_host))
+        .routes(routes!(policies::text::read, policies::text::write))
+        .routes(routes!(policies::text::rollback))
+        .routes(routes!(policies::text::versions))
+        .routes(routes!(policies::text::version))
+        .routes(routes!(policies::shadow::read, policies::shadow::delete))
+        .routes(routes!(policies::proof::prove))
+        .routes(routes!(policies::ceiling::read, policies::ceiling::write))
+        .routes(routes!(policies::approvals::list))
+        .routes(routes!(policies::approvals::refuse))
+        .routes(routes!(policies::approvals::approve))
+        .routes(routes!(policies::elevations::list, policies::elevations::request))
+        .routes(routes!(policies::elevations::end))
+}
+
+/// Tenants, what they have, and the host about itself.
+fn tenants_and_host() -> OpenApiRouter<Control> {
+    OpenApiRouter::new()
         .routes(routes!(host::read))
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::read, tenants::delete))
@@ -131,25 +162,6 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(usage::receipt))
         .routes(routes!(metrics::tenant))
         .routes(routes!(metrics::loads))
-        .routes(routes!(plugins::list))
-        .routes(routes!(plugins::read))
-        .routes(routes!(plugins::push))
-        .routes(routes!(plugins::diff))
-        .routes(routes!(plugins::grants))
-        .routes(routes!(plugins::grant, plugins::revoke))
-        .routes(routes!(plugins::deploy))
-        .routes(routes!(plugins::rollback))
-        .routes(routes!(logs::read))
-        .routes(routes!(logs::invocations))
-        .routes(routes!(logs::invocation))
-        .routes(routes!(config::list))
-        .routes(routes!(config::put, config::delete))
-        .routes(routes!(secrets::list))
-        .routes(routes!(secrets::put, secrets::delete))
-        .routes(routes!(tokens::list, tokens::create))
-        .routes(routes!(tokens::revoke))
-        .routes(routes!(tokens::list_host, tokens::create_host))
-        .routes(routes!(tokens::revoke_host))
         .routes(routes!(keys::list))
         .routes(routes!(keys::rotate_root))
         .routes(routes!(keys::read))
@@ -166,6 +178,34 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(backups::drill))
         .routes(routes!(backups::restore_archive))
         .routes(routes!(jobs::read))
+}
+
+/// Plugins, what they are given and what they said.
+fn plugins_and_data() -> OpenApiRouter<Control> {
+    OpenApiRouter::new()
+        .routes(routes!(plugins::list))
+        .routes(routes!(plugins::read))
+        .routes(routes!(plugins::push))
+        .routes(routes!(plugins::diff))
+        .routes(routes!(plugins::grants))
+        .routes(routes!(plugins::grant, plugins::revoke))
+        .routes(routes!(plugins::deploy))
+        .routes(routes!(plugins::rollback))
+        .routes(routes!(logs::read))
+        .routes(routes!(logs::invocations))
+        .routes(routes!(logs::invocation))
+        .routes(routes!(config::list))
+        .routes(routes!(config::put, config::delete))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::put, secrets::delete))
+        .routes(routes!(pii::rules, pii::set_rules))
+        .routes(routes!(pii::subject))
+        .routes(routes!(pii::erase))
+}
+
+/// What is started without a caller.
+fn automated() -> OpenApiRouter<Control> {
+    OpenApiRouter::new()
         .routes(routes!(workflows::list_workflows))
         .routes(routes!(workflows::list, workflows::start))
         .routes(routes!(workflows::read))
@@ -178,34 +218,6 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(workflows::retry))
         .routes(routes!(workflows::migrate))
         .routes(routes!(workflows::decide))
-        .routes(routes!(pii::rules, pii::set_rules))
-        .routes(routes!(pii::subject))
-        .routes(routes!(pii::erase))
-        .routes(routes!(policies::text::read, policies::text::write))
-        .routes(routes!(policies::text::rollback))
-        .routes(routes!(policies::text::versions))
-        .routes(routes!(policies::text::version))
-        .routes(routes!(policies::shadow::read, policies::shadow::delete))
-        .routes(routes!(policies::proof::prove))
-        .routes(routes!(policies::ceiling::read, policies::ceiling::write))
-        .routes(routes!(policies::approvals::list))
-        .routes(routes!(policies::approvals::refuse))
-        .routes(routes!(policies::approvals::approve))
-        .routes(routes!(policies::elevations::list, policies::elevations::request))
-        .routes(routes!(policies::elevations::end))
-        .routes(routes!(threat::findings::list))
-        .routes(routes!(threat::findings::read))
-        .routes(routes!(threat::findings::drill))
-        .routes(routes!(threat::rules::list))
-        .routes(routes!(threat::rules::try_out))
-        .routes(routes!(threat::rules::put, threat::rules::delete))
-        .routes(routes!(threat::rules::settings, threat::rules::put_settings))
-        .routes(routes!(threat::responses::list, threat::responses::make))
-        .routes(routes!(threat::responses::undo))
-        .routes(routes!(threat::intelligence::read, threat::intelligence::load))
-        .routes(routes!(threat::incidents::list))
-        .routes(routes!(threat::incidents::read))
-        .routes(routes!(threat::incidents::step))
         .routes(routes!(automation::hooks::points))
         .routes(routes!(automation::hooks::declare, automation::hooks::withdraw))
         .routes(routes!(automation::hooks::list))
@@ -222,6 +234,24 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(automation::schedules::pause))
         .routes(routes!(automation::schedules::resume))
         .routes(routes!(automation::schedules::run))
+}
+
+/// The audit log and what is read from it.
+fn recorded() -> OpenApiRouter<Control> {
+    OpenApiRouter::new()
+        .routes(routes!(threat::findings::list))
+        .routes(routes!(threat::findings::read))
+        .routes(routes!(threat::findings::drill))
+        .routes(routes!(threat::rules::list))
+        .routes(routes!(threat::rules::try_out))
+        .routes(routes!(threat::rules::put, threat::rules::delete))
+        .routes(routes!(threat::rules::settings, threat::rules::put_settings))
+        .routes(routes!(threat::responses::list, threat::responses::make))
+        .routes(routes!(threat::responses::undo))
+        .routes(routes!(threat::intelligence::read, threat::intelligence::load))
+        .routes(routes!(threat::incidents::list))
+        .routes(routes!(threat::incidents::read))
+        .routes(routes!(threat::incidents::step))
         .routes(routes!(audit::list))
         .routes(routes!(audit::checkpoint))
         .routes(routes!(audit::list_host))
@@ -236,12 +266,7 @@ fn table() -> OpenApiRouter<Control> {
         .routes(routes!(audit::violations::list))
         .routes(routes!(audit::analytics::read))
         .routes(routes!(audit::evidence::create))
-        .routes(routes!(audit::evidence::read));
-    let probes = OpenApiRouter::new()
-        .routes(routes!(host::healthz))
-        .routes(routes!(host::readyz))
-        .routes(routes!(metrics::host));
-    OpenApiRouter::with_openapi(Api::openapi()).nest("/api/v1", api).merge(probes)
+        .routes(routes!(audit::evidence::read))
 }
 
 async fn no_endpoint() -> ApiError {

@@ -103,13 +103,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
         if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
     let tls = Tls::open(&config.tls).context("`tls`")?;
     let tls_config = tls.as_ref().map(Tls::config);
-    let plugins = io
-        .spawn(Listening::bind(config.listen.plugins))
-        .await?
-        .with_context(|| format!("cannot listen on {} for plugins", config.listen.plugins))?;
-    let control = Listening::bind(config.listen.control)
-        .await
-        .with_context(|| format!("cannot listen on {} for the control plane", config.listen.control))?;
+    let (plugins, control) = bind(config, io).await?;
     let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     refuse_after_damage(&data.join("store"))?;
     let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
@@ -125,14 +119,10 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
         stopped = wait_for_stop() => return stopped,
     };
     let connections = [plugins.connections(), control.connections()];
-    let plugins_address = plugins.address();
-    let place = Place { data: &data, plugins_address, connections, io, store, tenants, clock, entropy };
-    let wired = wire(config, place).await?;
-    let memory = ringfence_keys::locked_memory();
-    if memory.refused_count > 0 {
-        let (refused, locked) = (memory.refused_count, memory.locked_count);
-        tracing::warn!(refused, locked, "not all keys are kept out of the swap; see `ringfence doctor`");
-    }
+    let place =
+        Place { data: &data, plugins_address: plugins.address(), connections, io, store, tenants, clock, entropy };
+    let (wired, detection) = wire(config, place).await?;
+    warn_of_unlocked_keys();
     let token_file = write_operator_token(&wired, &data).await?;
 
     let (stop, stopping) = watch::channel(false);
@@ -143,7 +133,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
-    let detection = tokio::spawn(wired.threat.clone().run(stopping.clone()));
+    let detection = tokio::spawn(detection.run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -176,6 +166,24 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Both ports, each on the runtime that serves it.
+async fn bind(config: &Config, io: &Handle) -> Result<(Listening, Listening)> {
+    let listen = &config.listen;
+    let plugins = io.spawn(Listening::bind(listen.plugins)).await?;
+    let plugins = plugins.with_context(|| format!("cannot listen on {} for plugins", listen.plugins))?;
+    let control = Listening::bind(listen.control).await;
+    let control = control.with_context(|| format!("cannot listen on {} for the control plane", listen.control))?;
+    Ok((plugins, control))
+}
+
+fn warn_of_unlocked_keys() {
+    let memory = ringfence_keys::locked_memory();
+    if memory.refused_count > 0 {
+        let (refused, locked) = (memory.refused_count, memory.locked_count);
+        tracing::warn!(refused, locked, "not all keys are kept out of the swap; see `ringfence doctor`");
+    }
 }
 
 /// Writes everything that is still in memory, and closes the store.

@@ -25,7 +25,7 @@ use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
-use ringfence_threat::Threat;
+use ringfence_threat::{Reader, Threat};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
@@ -53,8 +53,6 @@ pub struct Wired {
     pub logs: GuestLogs,
     /// For the drain.
     pub store: Store,
-    /// Reads along beside the calls.
-    pub threat: Threat,
 }
 
 /// What only the start knows.
@@ -77,17 +75,93 @@ pub struct Place<'a> {
     pub entropy: Arc<dyn Entropy>,
 }
 
-/// Opens every room.
-pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
-    let Place { data, plugins_address, connections, io, store, tenants, clock, entropy } = place;
-    let facts = facts(config, data, plugins_address, connections, &tenants);
-    let closing = tenants.clone();
+/// The rooms that invocations walk through, open.
+struct Rooms {
+    tenants: Tenants,
+    identity: Identity,
+    policy: Policy,
+    registry: Registry,
+    engine: Engine,
+    capabilities: Arc<Capabilities>,
+    quotas: Quotas,
+    fields: FieldRules,
+    logs: GuestLogs,
+    audit: Audit,
+    metering: Metering,
+    standing: Arc<ThreatStanding>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
 
+/// Opens every room. What detects threats reads along beside the calls.
+pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> {
+    let store = place.store.clone();
+    let facts = facts(config, place.data, place.plugins_address, place.connections.clone(), &place.tenants);
     // Before any room reads a tenant's records: a restore that was cut is carried on first.
-    let archives = open_archives(config, data, &entropy, &clock)?;
-    archives.resume(&tenants).await?;
-
+    let archives = open_archives(config, place.data, &place.entropy, &place.clock)?;
+    archives.resume(&place.tenants).await?;
     let anchors = crate::anchors::anchors(&config.audit)?;
+
+    let io = place.io.clone();
+    let rooms = open_rooms(config, place).await?;
+    let (threat, detection) = Threat::open(
+        rooms.tenants.clone(),
+        rooms.audit.clone(),
+        rooms.clock.clone(),
+        rooms.entropy.clone(),
+        Arc::clone(&rooms.standing),
+    )
+    .await?;
+    let automation = automation(&rooms);
+    let workflows = Workflows::new(WorkflowsParts {
+        tenants: rooms.tenants.clone(),
+        runner: Arc::new(automation.clone()),
+        audit: rooms.audit.clone(),
+        clock: rooms.clock.clone(),
+        entropy: rooms.entropy.clone(),
+    });
+    let gateway = gateway(&rooms, &io);
+    let control = Control::new(ControlParts {
+        store: store.clone(),
+        tenants: rooms.tenants.clone(),
+        identity: rooms.identity.clone(),
+        policy: rooms.policy,
+        registry: rooms.registry,
+        engine: rooms.engine,
+        quotas: rooms.quotas.clone(),
+        fields: rooms.fields,
+        logs: rooms.logs.clone(),
+        audit: rooms.audit.clone(),
+        metering: rooms.metering.clone(),
+        threat,
+        archives,
+        automation: automation.clone(),
+        workflows: workflows.clone(),
+        backup_plan: crate::config::backup_plan(config)?,
+        clock: rooms.clock,
+        entropy: rooms.entropy,
+        facts,
+    });
+    // Until here the rooms read what they keep in memory; from here on disabled keys are not.
+    rooms.tenants.close_disabled().await?;
+    workflows.go_on_with_all().await?;
+    automation.start().await?;
+    let wired = Wired {
+        gateway,
+        control,
+        identity: rooms.identity,
+        audit: rooms.audit,
+        anchors,
+        metering: rooms.metering,
+        quotas: rooms.quotas,
+        logs: rooms.logs,
+        store,
+    };
+    Ok((wired, detection))
+}
+
+async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
+    let Place { data, io, tenants, clock, entropy, .. } = place;
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
     let identity = Identity::open(
         tenants.platform().clone(),
@@ -103,7 +177,6 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     )
     .await?;
     let policy = open_policy(&tenants, &entropy, &clock).await?;
-
     let engine = open_engine(config, data, io, &entropy)?;
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
     let allow_private = allow_private.context("`egress.allow_private`")?;
@@ -119,77 +192,59 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<Wired> {
     let domain = Some(config.listen.domain.clone()).filter(|domain| !domain.is_empty());
     let registry = Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), domain).await?;
     let metering = Metering::open(tenants.clone(), audit.clone(), clock.clone()).await?;
-
-    let standing = Arc::new(ThreatStanding::default());
-    let threat =
-        Threat::open(tenants.clone(), audit.clone(), clock.clone(), entropy.clone(), Arc::clone(&standing)).await?;
-    let capabilities = Arc::new(capabilities);
-    let automation = Automation::new(AutomationParts {
-        tenants: tenants.clone(),
-        identity: identity.clone(),
-        policy: policy.clone(),
-        registry: registry.clone(),
-        engine: engine.clone(),
-        capabilities: capabilities.clone(),
-        quotas: quotas.clone(),
-        logs: logs.clone(),
-        audit: audit.clone(),
-        metering: metering.clone(),
-        standing: Arc::clone(&standing),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-    });
-    let workflows = Workflows::new(WorkflowsParts {
-        tenants: tenants.clone(),
-        runner: Arc::new(automation.clone()),
-        audit: audit.clone(),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-    });
-    let fields = FieldRules::default();
-    let entered = io.enter();
-    let gateway = Gateway::new(GatewayParts {
-        registry: registry.clone(),
-        identity: identity.clone(),
-        policy: policy.clone(),
-        engine: engine.clone(),
-        capabilities,
-        quotas: quotas.clone(),
-        fields: fields.clone(),
-        logs: logs.clone(),
-        audit: audit.clone(),
-        metering: metering.clone(),
-        standing,
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-    });
-    drop(entered);
-    let control = Control::new(ControlParts {
-        store: store.clone(),
+    Ok(Rooms {
         tenants,
-        identity: identity.clone(),
+        identity,
         policy,
         registry,
         engine,
-        quotas: quotas.clone(),
-        fields,
-        logs: logs.clone(),
-        audit: audit.clone(),
-        metering: metering.clone(),
-        threat: threat.clone(),
-        archives,
-        automation: automation.clone(),
-        workflows: workflows.clone(),
-        backup_plan: crate::config::backup_plan(config)?,
+        capabilities: Arc::new(capabilities),
+        quotas,
+        fields: FieldRules::default(),
+        logs,
+        audit,
+        metering,
+        standing: Arc::default(),
         clock,
         entropy,
-        facts,
-    });
-    // Until here the rooms read what they keep in memory; from here on disabled keys are not.
-    closing.close_disabled().await?;
-    workflows.go_on_with_all().await?;
-    automation.start().await?;
-    Ok(Wired { gateway, control, identity, audit, anchors, metering, quotas, logs, store, threat })
+    })
+}
+
+fn automation(rooms: &Rooms) -> Automation {
+    Automation::new(AutomationParts {
+        tenants: rooms.tenants.clone(),
+        identity: rooms.identity.clone(),
+        policy: rooms.policy.clone(),
+        registry: rooms.registry.clone(),
+        engine: rooms.engine.clone(),
+        capabilities: Arc::clone(&rooms.capabilities),
+        quotas: rooms.quotas.clone(),
+        logs: rooms.logs.clone(),
+        audit: rooms.audit.clone(),
+        metering: rooms.metering.clone(),
+        standing: Arc::clone(&rooms.standing),
+        clock: rooms.clock.clone(),
+        entropy: rooms.entropy.clone(),
+    })
+}
+
+fn gateway(rooms: &Rooms, io: &Handle) -> Gateway {
+    let _in_its_runtime = io.enter();
+    Gateway::new(GatewayParts {
+        registry: rooms.registry.clone(),
+        identity: rooms.identity.clone(),
+        policy: rooms.policy.clone(),
+        engine: rooms.engine.clone(),
+        capabilities: Arc::clone(&rooms.capabilities),
+        quotas: rooms.quotas.clone(),
+        fields: rooms.fields.clone(),
+        logs: rooms.logs.clone(),
+        audit: rooms.audit.clone(),
+        metering: rooms.metering.clone(),
+        standing: Arc::clone(&rooms.standing),
+        clock: rooms.clock.clone(),
+        entropy: rooms.entropy.clone(),
+    })
 }
 
 fn facts(

@@ -31,6 +31,7 @@ pub use intelligence::Loaded;
 pub use response::{Asked, Blast, Kind, Response, Scope, Target};
 pub use settings::Settings;
 pub use threat::{HealthView, OPERATOR, RuleText, Threat};
+pub use watch::Reader;
 
 /// The label of the host's own log.
 pub const HOST_LOG: &str = "_platform";

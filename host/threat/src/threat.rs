@@ -24,6 +24,7 @@ use crate::history::History;
 use crate::response::{self, Asked, Blast, Kind, Response, Scope};
 use crate::settings::{Settings, SourceBlocks};
 use crate::sigma::engine::{Hit, InForce, Memory, Pack};
+use crate::watch::Reader;
 use crate::{ThreatError, shipped, sigma};
 
 /// LIMIT: texts of rules of one owner.
@@ -115,14 +116,17 @@ pub struct RuleText {
 }
 
 impl Threat {
-    /// Reads what is kept and puts it into force. Must be called before the first request is taken.
+    /// Reads what is kept and puts it into force, and begins to read along. Must be called before the first request is
+    /// taken. Nothing that is recorded from here on is lost, whenever the reader is run.
     pub async fn open(
         tenants: Tenants,
         audit: Audit,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         standing: Arc<Standing>,
-    ) -> Result<Self, ThreatError> {
+    ) -> Result<(Self, Reader), ThreatError> {
+        // Subscribed before anything is read, so that nothing falls between the logs and the feed.
+        let feed = audit.feed();
         let mut rules = InForce::default();
         for pack in shipped::packs()? {
             rules.everywhere.insert((pack.owner.clone(), pack.name.clone()), pack);
@@ -159,7 +163,8 @@ impl Threat {
         let responses: Vec<Response> = all(platform, &Key::new(["threat-response"]), RESPONSES_KEPT_COUNT_MAX).await?;
         threat.state_mut().responses = responses.into_iter().map(|response| (response.id.clone(), response)).collect();
         threat.publish();
-        Ok(threat)
+        let reader = Reader::open(threat.clone(), feed).await;
+        Ok((threat, reader))
     }
 
     /// The table that admission reads.
@@ -398,6 +403,7 @@ impl Threat {
         let mut over = Vec::new();
         for mut response in found {
             if let Err(error) = self.lift(&response).await {
+                tracing::warn!(response = %response.id, %error, "a response cannot be ended now; it is tried again");
                 tracing::warn!(response = %response.id, %error, "a response cannot be ended now; it is tried again");
                 continue;
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringfence_audit::{Audit, Event as AuditEvent, Feed, Log, Told, codes};
+use ringfence_audit::{Event as AuditEvent, Feed, Log, Told, codes};
 use ringfence_core::TenantId;
 use ringfence_store::{Key, StoreError};
 use serde_json::json;
@@ -36,8 +36,14 @@ const CATCH_UP_PAGE: usize = 500;
 /// New findings after which the oldest are let go.
 const PRUNE_EVERY: u64 = 64;
 
+/// Reads along: what it knows of the logs, and the feed that it was subscribed to when it was opened.
+pub struct Reader {
+    watcher: Watcher,
+    feed: Feed,
+}
+
 /// The reader's own state.
-pub(crate) struct Watcher {
+struct Watcher {
     threat: Threat,
     memory: Memory,
     open: Open,
@@ -47,13 +53,24 @@ pub(crate) struct Watcher {
     made_count: u64,
 }
 
-impl Threat {
+impl Reader {
+    pub(crate) async fn open(threat: Threat, feed: Feed) -> Self {
+        let mut watcher = Watcher {
+            threat,
+            memory: Memory::default(),
+            open: Open::default(),
+            places: HashMap::new(),
+            kept_places: HashMap::new(),
+            made_count: 0,
+        };
+        watcher.load_places().await;
+        Self { watcher, feed }
+    }
+
     /// Reads along until `stop` turns true, on a thread of its own.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        // Subscribed before anything is awaited, so that nothing falls between the logs and the feed.
-        let feed = self.inner.audit.feed();
         let runtime = tokio::runtime::Handle::current();
-        let reader = tokio::task::spawn_blocking(move || runtime.block_on(Watcher::new(self).run(feed, stop)));
+        let reader = tokio::task::spawn_blocking(move || runtime.block_on(self.watcher.run(self.feed, stop)));
         if let Err(error) = reader.await {
             tracing::error!(%error, "detection has ended");
         }
@@ -61,20 +78,8 @@ impl Threat {
 }
 
 impl Watcher {
-    fn new(threat: Threat) -> Self {
-        Self {
-            threat,
-            memory: Memory::default(),
-            open: Open::default(),
-            places: HashMap::new(),
-            kept_places: HashMap::new(),
-            made_count: 0,
-        }
-    }
-
     async fn run(mut self, mut feed: Feed, mut stop: watch::Receiver<bool>) {
-        self.load_places().await;
-        self.catch_up().await;
+        self.catch_up(0).await;
         let mut tick = tokio::time::interval(Duration::from_millis(TICK_MS));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u64;
@@ -93,7 +98,7 @@ impl Watcher {
                     }
                     Some(Told::Missed { count }) => {
                         self.threat.inner.health.missed_count.fetch_add(count, Ordering::Relaxed);
-                        self.catch_up().await;
+                        self.catch_up(count).await;
                     }
                     None => break,
                 },
@@ -109,7 +114,7 @@ impl Watcher {
             return;
         }
         if next.is_some_and(|next| event.seq > next) {
-            self.read_log(log, Some(event.seq)).await;
+            self.read_log(log, event.seq).await;
         }
         self.take(event).await;
     }
@@ -319,47 +324,60 @@ impl Watcher {
         }
     }
 
+    /// The places where reading goes on; a log that was never read begins at its end.
     async fn load_places(&mut self) {
         let platform = self.threat.inner.tenants.platform();
         let count_max = crate::sigma::engine::LOGS_COUNT_MAX;
         match all::<(String, u64)>(platform, &Key::new(["threat-place"]), count_max).await {
-            Ok(places) => self.places = places.into_iter().collect(),
+            Ok(places) => self.kept_places = places.into_iter().collect(),
             Err(error) => {
                 tracing::error!(%error, "how far the logs were read is not known; detection begins at their ends")
             }
         }
-        self.kept_places = self.places.clone();
+        self.places = self.kept_places.clone();
+        for log in self.logs().await {
+            if let Some(size) = self.size(&log).await {
+                self.places.entry(label(&log)).or_insert(size);
+            }
+        }
     }
 
-    /// Reads every log from where it was left to its end.
-    async fn catch_up(&mut self) {
+    /// Every log that can be read.
+    async fn logs(&self) -> Vec<Log> {
+        let tenants = &self.threat.inner.tenants;
         let mut logs = vec![Log::Host];
-        match self.threat.inner.tenants.list().await {
+        match tenants.list().await {
             Ok(records) => {
-                logs.extend(
-                    records
-                        .iter()
-                        .filter_map(|record| self.threat.inner.tenants.open_tenant(&record.id))
-                        .map(Log::Tenant),
-                );
+                logs.extend(records.iter().filter_map(|record| tenants.open_tenant(&record.id)).map(Log::Tenant));
             }
             Err(error) => tracing::error!(%error, "the tenants cannot be listed; entries that were missed stay unread"),
         }
-        for log in logs {
-            self.read_log(&log, None).await;
+        logs
+    }
+
+    async fn size(&self, log: &Log) -> Option<u64> {
+        match self.threat.inner.audit.size(log).await {
+            Ok(size) => Some(size),
+            Err(error) => {
+                tracing::warn!(log = %label(log), %error, "a log cannot be read along");
+                None
+            }
         }
     }
 
-    /// Reads a log from where it was left to `end`, or to its own end; a log that was never read begins at its end.
-    async fn read_log(&mut self, log: &Log, end: Option<u64>) {
-        let audit: Audit = self.threat.inner.audit.clone();
-        let label = label(log);
-        let size = match (end, audit.size(log).await) {
-            (Some(end), _) => end,
-            (None, Ok(size)) => size,
-            (None, Err(error)) => return tracing::warn!(log = %label, %error, "a log cannot be read along"),
-        };
-        let mut next = *self.places.entry(label.clone()).or_insert(size);
+    /// Reads every log from where it was left to its end; of a log that is new, what the feed can have lost.
+    async fn catch_up(&mut self, missed_count: u64) {
+        for log in self.logs().await {
+            let Some(size) = self.size(&log).await else { continue };
+            self.places.entry(label(&log)).or_insert(size.saturating_sub(missed_count));
+            self.read_log(&log, size).await;
+        }
+    }
+
+    /// Reads a log from where it was left to `size`.
+    async fn read_log(&mut self, log: &Log, size: u64) {
+        let (audit, label) = (self.threat.inner.audit.clone(), label(log));
+        let mut next = self.places.get(&label).copied().unwrap_or(size);
         // A name that was used again has a shorter log.
         if next > size {
             next = 0;

@@ -17,7 +17,7 @@ use ringfence_audit::{Audit, Event, FEED_COUNT_MAX, Log, codes};
 use ringfence_core::{Clock, Entropy, Standing, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Store, TenantStore, Tenants};
-use ringfence_threat::{Asked, Kind, Scope, Target, Threat};
+use ringfence_threat::{Asked, Kind, Reader, Scope, Target, Threat};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -48,6 +48,8 @@ struct World {
     clock: Arc<Moved>,
     entropy: Arc<Counter>,
     acme: TenantStore,
+    /// The keys; they are read again when they are enabled again.
+    _directory: tempfile::TempDir,
 }
 
 /// A reader that is running.
@@ -75,7 +77,7 @@ impl World {
         let id: TenantId = "acme".parse().unwrap();
         tenants.create(&id, "Acme").await.unwrap();
         let acme = tenants.open_tenant(&id).unwrap();
-        Self { tenants, clock, entropy, acme }
+        Self { tenants, clock, entropy, acme, _directory: directory }
     }
 
     async fn audit(&self) -> Audit {
@@ -84,14 +86,15 @@ impl World {
             .unwrap()
     }
 
-    async fn start(&self, audit: Audit) -> Running {
+    async fn open(&self, audit: Audit) -> (Threat, Reader) {
         let standing = Arc::new(Standing::default());
-        let threat =
-            Threat::open(self.tenants.clone(), audit.clone(), self.clock.clone(), self.entropy.clone(), standing)
-                .await
-                .unwrap();
+        Threat::open(self.tenants.clone(), audit, self.clock.clone(), self.entropy.clone(), standing).await.unwrap()
+    }
+
+    async fn start(&self, audit: Audit) -> Running {
+        let (threat, reader) = self.open(audit.clone()).await;
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(threat.clone().run(stopping));
+        let task = tokio::spawn(reader.run(stopping));
         Running { threat, audit, stop, task }
     }
 
@@ -139,6 +142,18 @@ async fn what_was_written_while_nobody_read_along_is_found_after_the_restart_and
     world.record(&running.audit, codes::SECRET_WRITTEN, json!({})).await;
     eventually("another entry", async || running.threat.health().evaluated_count >= 1).await;
     assert_eq!(found(&running, &scope, "egress-denied").await, 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_recorded_before_the_reader_runs_is_read() {
+    let world = World::new().await;
+    let audit = world.audit().await;
+    let (threat, reader) = world.open(audit.clone()).await;
+    world.record(&audit, codes::CANARY_TOUCHED, json!({})).await;
+    let (stop, stopping) = watch::channel(false);
+    let running = Running { threat, audit, stop, task: tokio::spawn(reader.run(stopping)) };
+    eventually("the finding", async || found(&running, &world.scope(), "canary").await == 1).await;
     running.stop().await;
 }
 
