@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::started;
 
 /// What anybody may ask: the two doors of signing in.
-const PUBLIC: [&str; 2] = ["/zero-trust/authenticate", "/zero-trust/passkeys/sign-in"];
+const PUBLIC: [&str; 3] =
+    ["/zero-trust/authenticate", "/zero-trust/passkeys/sign-in", "/zero-trust/federation/sign-in"];
 
 /// Every operation of the control plane, its path filled in for a tenant.
 fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {

@@ -11,6 +11,7 @@
 mod boundary;
 mod disk;
 mod egress;
+mod federation;
 mod heads;
 mod hostile;
 mod people;

@@ -12,9 +12,7 @@ use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, TenantId};
 use ringfence_keys::{KeyVersion, Purpose};
-use ringfence_store::{
-    Archived, DeleteAsked, KeyReceipt, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore,
-};
+use ringfence_store::{DeleteAsked, KeyReceipt, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -373,10 +371,10 @@ impl KeyKeeper {
 
     async fn retire_of(&self, id: &TenantId) -> Result<(), ApiError> {
         let control = &self.0;
-        let Some(store) = control.parts.tenants.open_readable(id) else { return Ok(()) };
-        let archives = control.parts.archives.list(&store).await?;
-        let archived = if archives.is_empty() { Archived::Nothing } else { Archived::Something };
-        let Some(retired) = control.parts.tenants.retire_key_versions(id, archived).await? else { return Ok(()) };
+        if control.parts.tenants.open_readable(id).is_none() {
+            return Ok(());
+        }
+        let Some(retired) = control.parts.tenants.retire_key_versions(id).await? else { return Ok(()) };
         let mut event = Event::new(
             codes::KEY_VERSIONS_RETIRED,
             act::RotateKeys::NAME,

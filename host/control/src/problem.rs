@@ -121,7 +121,7 @@ pub fn status_of(code: &str) -> StatusCode {
     match code {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
         "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound"
-        | "step-up-required" => StatusCode::UNAUTHORIZED,
+        | "step-up-required" | "bad-federation" => StatusCode::UNAUTHORIZED,
         "denied" | "self-lowering" | "source-blocked" | "principal-suspended" => StatusCode::FORBIDDEN,
         "not-found" | "no-entry" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
@@ -162,6 +162,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "key-disabled" | "key-refused" | "tenant-suspended" | "tenant-read-only" | "version-quarantined" => {
             StatusCode::LOCKED
         }
+        "provider-unavailable" => StatusCode::BAD_GATEWAY,
         "backups-unavailable" | "job-interrupted" => StatusCode::SERVICE_UNAVAILABLE,
         "store-full" | "backups-full" => StatusCode::INSUFFICIENT_STORAGE,
         // Everything else is about the meaning of what was sent: the upload walk's refusals and bad words.
@@ -315,6 +316,8 @@ impl From<IdentityError> for ApiError {
             IdentityError::NonceSpent => Self::new("nonce-spent", text),
             IdentityError::BadEvidence(_) => Self::new("bad-evidence", text),
             IdentityError::BadAdjustment(_) => Self::new("bad-adjustment", text),
+            IdentityError::BadFederation(_) => Self::new("bad-federation", text),
+            IdentityError::ProviderAway(_) => Self::new("provider-unavailable", text),
             IdentityError::SelfLowering => Self::new("self-lowering", text),
             IdentityError::SecondPerson => Self::second_person_needed(),
             IdentityError::FactorState(_) => Self::new("factor-state", text),

@@ -110,6 +110,7 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(zero_trust::factors::confirm_codes))
         .routes(routes!(zero_trust::factors::set_password))
         .routes(routes!(zero_trust::factors::start_sign_in))
+        .routes(routes!(zero_trust::factors::start_federated))
         .routes(routes!(zero_trust::factors::start))
         .routes(routes!(zero_trust::factors::add_passkey))
         .routes(routes!(zero_trust::factors::remove_passkey))

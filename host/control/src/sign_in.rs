@@ -42,6 +42,9 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
             Proof::Password { principal, password: SecretString::new(password), code: code.map(SecretString::new) }
         }
         Authenticate::Passkey { ceremony, answer } => Proof::Passkey { ceremony, answer: PasskeyAnswer(answer) },
+        Authenticate::Federated { ceremony, code, issuer } => {
+            Proof::Federated { ceremony, code: SecretString::new(code), issuer }
+        }
         Authenticate::ApiKey { key } => Proof::ApiKey { key: SecretString::new(key) },
     };
     let source = peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));

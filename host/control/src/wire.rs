@@ -39,8 +39,9 @@ pub use workflow::{
     WaitView, WorkflowView,
 };
 pub use zero_trust::{
-    CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, SessionView, SetSignInSettings,
-    SignInSettingsView, UnboundTokensWord,
+    CertificateHolderWord, ClaimRoleWord, ClientCertificateTrust, ClientCertificateTrustView, FederatedStartView,
+    IdentityProvider, IdentityProviderView, SessionView, SetSignInSettings, SignInSettingsView, StartFederated,
+    UnboundTokensWord,
 };
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
@@ -133,6 +134,16 @@ pub enum Authenticate {
         /// The browser's `PublicKeyCredential` in JSON.
         #[schema(value_type = Object)]
         answer: serde_json::Value,
+    },
+    /// An identity provider: what it sent back to a sign-in that `POST /zero-trust/federation/sign-in` began.
+    Federated {
+        /// The `state`.
+        ceremony: String,
+        /// The `code`.
+        code: String,
+        /// The `iss`, where the provider sends one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        issuer: Option<String>,
     },
 }
 

@@ -112,6 +112,12 @@ pub const POSTURE_BYTES_MAX: usize = 16 << 10;
 pub const POSTURE_SECONDS_MAX: i64 = 24 * 3_600;
 /// Most passkeys of one person.
 pub const PASSKEYS_PER_PERSON_COUNT_MAX: usize = 16;
+/// Most identity providers a tenant trusts.
+pub const PROVIDERS_COUNT_MAX: usize = 16;
+/// Most claims of one provider that stand for a role.
+pub const PROVIDER_ROLES_COUNT_MAX: usize = 64;
+/// Most providers whose documents are remembered; the one asked longest ago gives way.
+pub const PROVIDERS_KNOWN_COUNT_MAX: usize = 256;
 /// How long a ceremony of a passkey may take, in seconds.
 pub const CEREMONY_SECONDS: u64 = 180;
 /// Most ceremonies under way from one source; the oldest of them gives way.

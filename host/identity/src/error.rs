@@ -116,6 +116,12 @@ pub enum IdentityError {
     /// A risk adjustment that cannot be.
     #[error("{0}")]
     BadAdjustment(&'static str),
+    /// What came back from an identity provider proves nobody here.
+    #[error("the identity provider's answer was not taken: {0}")]
+    BadFederation(&'static str),
+    /// An identity provider that does not do its part.
+    #[error("the identity provider cannot be used now: {0}")]
+    ProviderAway(&'static str),
     /// Somebody wanted to look better by his own word.
     #[error("nobody lowers his own risk")]
     SelfLowering,

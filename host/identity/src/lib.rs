@@ -14,7 +14,9 @@ mod devices;
 mod dpop;
 mod error;
 mod factors;
+mod federation;
 mod manage;
+mod oidc;
 mod passkeys;
 mod people;
 mod person;
@@ -53,6 +55,8 @@ pub use devices::{
 };
 pub use error::IdentityError;
 pub use factors::{CodesOffer, StepUp};
+pub use federation::{Ask, FederatedStart, Fetch, PROVIDER_DOCUMENT_BYTES_MAX};
+pub use oidc::{ClaimRole, ClientSecret, ProviderTrust};
 pub use passkeys::{Ceremony, PasskeyAnswer};
 pub use person::{Factors, NewPerson, PasskeyRecord, PersonRecord};
 pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};
@@ -65,6 +69,7 @@ pub use trust::{Contribution, Finding, Posture, Score};
 use ceremonies::Ceremonies;
 use devices::ForDevice;
 use dpop::Proven;
+use federation::Federation;
 use replay::{Refused, Replay, Rotating};
 use secret_hash::Hasher;
 use sessions::{Arrival, Holder};
@@ -127,6 +132,15 @@ pub enum Proof {
         /// The answer.
         answer: PasskeyAnswer,
     },
+    /// What an identity provider sent back to a sign-in that [`Identity::start_federated`] began.
+    Federated {
+        /// Which sign-in: the `state`.
+        ceremony: String,
+        /// The code.
+        code: SecretString,
+        /// The `iss` beside it, where the provider says it (RFC 9207).
+        issuer: Option<String>,
+    },
 }
 
 /// What the operator decides about identities.
@@ -139,6 +153,8 @@ pub struct IdentityConfig {
     pub second_person_hours: u32,
     /// Who checks evidence about devices that this room has no means for, such as quotes of a TPM; usually nobody.
     pub verifiers: Vec<Box<dyn EvidenceVerifier>>,
+    /// Who asks identity providers.
+    pub fetch: Arc<dyn Fetch>,
 }
 
 /// A signed-in session.
@@ -192,6 +208,7 @@ struct Shared {
     challenges: Mutex<Ceremonies<ForDevice>>,
     /// Who checks evidence that this room has no means for.
     verifiers: Vec<Box<dyn EvidenceVerifier>>,
+    federation: Federation,
     second_person_seconds: i64,
 }
 
@@ -233,6 +250,7 @@ impl Identity {
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),
             verifiers: config.verifiers,
+            federation: Federation::new(config.fetch),
             second_person_seconds: i64::from(config.second_person_hours) * 3_600,
         };
         let identity = Self { shared: Arc::new(shared) };
@@ -267,7 +285,8 @@ impl Identity {
             Proof::Bootstrap { .. }
             | Proof::ClientCertificate { .. }
             | Proof::Invitation { .. }
-            | Proof::Passkey { .. } => None,
+            | Proof::Passkey { .. }
+            | Proof::Federated { .. } => None,
         };
         let _place = shared.admit(source, key_id.as_deref())?;
         // The proof first: one that must come again with a nonce spends nothing.
@@ -287,6 +306,9 @@ impl Identity {
             }
             Proof::Passkey { ceremony, answer } => {
                 self.sign_in_by_passkey(&ceremony, &answer, proven.as_ref(), arrival).await
+            }
+            Proof::Federated { ceremony, code, issuer } => {
+                self.sign_in_federated(&ceremony, &code, issuer.as_deref(), proven.as_ref(), arrival).await
             }
         };
         if matches!(proved, Err(IdentityError::Unauthenticated)) {

@@ -87,10 +87,12 @@ pub enum Method {
     Password,
     /// With a passkey.
     Passkey,
+    /// At an identity provider.
+    Federated,
 }
 
 impl Method {
-    /// Whether the session is a person's, and ends when the person is removed.
+    /// Whether the session is a person's of our own, and ends when the person is removed.
     pub const fn is_of_person(self) -> bool {
         matches!(self, Self::Invitation | Self::Password | Self::Passkey)
     }
@@ -103,6 +105,7 @@ impl Method {
             Self::Invitation => "invitation",
             Self::Password => "password",
             Self::Passkey => "passkey",
+            Self::Federated => "federated",
         }
     }
 }

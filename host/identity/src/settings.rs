@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificate::CertificateTrust;
 use crate::manage::{covers, finish};
+use crate::oidc::{self, ProviderTrust};
+use crate::record::Method;
 use crate::shelf::ending;
 use crate::{Identity, IdentityError};
 
@@ -32,6 +34,9 @@ pub struct SignInSettings {
     /// Which client certificates are trusted; none when nobody signs in with one.
     #[serde(default)]
     pub certificates: Option<CertificateTrust>,
+    /// Which identity providers are trusted.
+    #[serde(default)]
+    pub providers: Vec<ProviderTrust>,
     /// When this was decided.
     pub changed_at: Option<Timestamp>,
     /// Who decided it.
@@ -41,7 +46,13 @@ pub struct SignInSettings {
 impl SignInSettings {
     /// What holds where nobody decided.
     pub const fn unset() -> Self {
-        Self { unbound_tokens: UnboundTokens::Allowed, certificates: None, changed_at: None, changed_by: None }
+        Self {
+            unbound_tokens: UnboundTokens::Allowed,
+            certificates: None,
+            providers: Vec::new(),
+            changed_at: None,
+            changed_by: None,
+        }
     }
 }
 
@@ -61,7 +72,8 @@ impl Identity {
     }
 
     /// Decides how one signs in to a tenant. In force for the next request, sessions that are open included; those that were
-    /// opened with a certificate end when the trust in certificates changes, and are opened anew by whoever still may.
+    /// opened with a certificate end when the trust in certificates changes, and are opened anew by whoever still may; so do
+    /// those that were opened at an identity provider when that trust changes.
     pub async fn set_sign_in_settings(
         &self,
         permit: Permit<act::WritePolicy>,
@@ -69,21 +81,34 @@ impl Identity {
         mut settings: SignInSettings,
     ) -> Result<SignInSettings, IdentityError> {
         covers(permit.resource(), tenant)?;
+        oidc::check_all(&settings.providers)?;
         let store = self.store_of(tenant)?;
         settings.changed_at = Some(self.shared.clock.now());
         settings.changed_by = Some(permit.principal().clone());
         let mut ops = vec![Op::put_json(settings_at(), &settings)?];
-        let ended = {
+        let (ended, before) = {
             let mut tables = self.shared.write();
-            let before = tables.settings_of(tenant).and_then(|before| before.certificates.clone());
-            if before == settings.certificates { Vec::new() } else { tables.end_all_by_certificate(tenant) }
+            let before = tables.settings_of(tenant).map_or_else(SignInSettings::unset, |before| (**before).clone());
+            let mut ended = Vec::new();
+            if before.certificates != settings.certificates {
+                ended.extend(tables.end_all_by(Method::ClientCertificate, tenant));
+            }
+            if before.providers != settings.providers {
+                ended.extend(tables.end_all_by(Method::Federated, tenant));
+            }
+            (ended, before)
         };
         ops.extend(ending(&ended));
         finish(store, ops).await?;
         let mut tables = self.shared.write();
         tables.set_settings(tenant.cloned(), settings.clone());
         // Those that were opened under the old trust while the new one was being written.
-        tables.end_all_by_certificate(tenant);
+        if before.certificates != settings.certificates {
+            tables.end_all_by(Method::ClientCertificate, tenant);
+        }
+        if before.providers != settings.providers {
+            tables.end_all_by(Method::Federated, tenant);
+        }
         drop(tables);
         Ok(settings)
     }

@@ -322,7 +322,7 @@ fn credential_since(tables: &Tables, stored: &StoredSession) -> Option<Timestamp
         Method::Password => person.password.as_ref().map(|password| password.since),
         Method::Passkey => person.passkeys.iter().map(|kept| kept.added_at).min(),
         Method::Invitation => person.record.enrolled_at,
-        Method::Bootstrap | Method::ApiKey | Method::ClientCertificate => None,
+        Method::Bootstrap | Method::ApiKey | Method::ClientCertificate | Method::Federated => None,
     }
 }
 

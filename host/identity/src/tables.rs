@@ -228,11 +228,11 @@ impl Tables {
         ending
     }
 
-    /// Ends all sessions of a place that were opened with a certificate; which ones they were.
-    pub(crate) fn end_all_by_certificate(&mut self, tenant: Option<&TenantId>) -> Vec<SessionId> {
+    /// Ends all sessions of a place that were opened in this way; which ones they were.
+    pub(crate) fn end_all_by(&mut self, method: Method, tenant: Option<&TenantId>) -> Vec<SessionId> {
         let here = self.sessions.values().filter(|session| session.stored.tenant.as_ref() == tenant);
-        let by_certificate = here.filter(|session| session.stored.method == Method::ClientCertificate);
-        let ending: Vec<SessionId> = by_certificate.map(|session| session.stored.id.clone()).collect();
+        let by_method = here.filter(|session| session.stored.method == method);
+        let ending: Vec<SessionId> = by_method.map(|session| session.stored.id.clone()).collect();
         self.end(&ending);
         ending
     }

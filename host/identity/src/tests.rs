@@ -68,6 +68,7 @@ struct Host {
     clock: Arc<Hands>,
     dice: Arc<Dice>,
     identity: Identity,
+    provider: Arc<oidc::Provider>,
 }
 
 impl Host {
@@ -76,11 +77,12 @@ impl Host {
         let store = open(directory.path());
         let clock = Arc::new(Hands { wall: AtomicI64::new(1_800_000_000), monotonic: AtomicU64::new(5_000) });
         let dice = Arc::new(Dice::new());
-        let (tenants, identity) = Self::up(&directory, &store, &clock, &dice).await;
+        let provider = Arc::new(oidc::Provider::new());
+        let (tenants, identity) = Self::up(&directory, &store, &clock, &dice, &provider).await;
         for name in ["acme", "beta"] {
             tenants.create(&tenant(name), name).await.unwrap();
         }
-        Self { directory, store, tenants, clock, dice, identity }
+        Self { directory, store, tenants, clock, dice, identity, provider }
     }
 
     async fn new() -> Self {
@@ -92,18 +94,22 @@ impl Host {
         store: &Store,
         clock: &Arc<Hands>,
         dice: &Arc<Dice>,
+        provider: &Arc<oidc::Provider>,
     ) -> (Tenants, Identity) {
         let uri = RootKeyUri::File(directory.path().join("root.key"));
         let root = Arc::new(RootKey::open_or_create(&uri, dice.as_ref()).unwrap());
         let tenants = Tenants::open(store.clone(), root, dice.clone(), clock.clone()).await.unwrap();
         let platform = tenants.platform().clone();
         let identity =
-            Identity::open(platform, tenants.clone(), clock.clone(), dice.clone(), config(ISSUER)).await.unwrap();
+            Identity::open(platform, tenants.clone(), clock.clone(), dice.clone(), config(ISSUER, provider.clone()))
+                .await
+                .unwrap();
         (tenants, identity)
     }
 
     async fn restart(&mut self) {
-        (self.tenants, self.identity) = Self::up(&self.directory, &self.store, &self.clock, &self.dice).await;
+        (self.tenants, self.identity) =
+            Self::up(&self.directory, &self.store, &self.clock, &self.dice, &self.provider).await;
     }
 
     async fn key(&self, of: Option<&str>, name: &str, role: Role) -> (KeyRecord, SecretString) {
@@ -126,12 +132,13 @@ impl Host {
     }
 }
 
-fn config(issuer: &str) -> IdentityConfig {
+fn config(issuer: &str, fetch: Arc<dyn Fetch>) -> IdentityConfig {
     IdentityConfig {
         issuer: issuer.to_owned(),
         origin: Some("https://ringfence.test".to_owned()),
         second_person_hours: 24,
         verifiers: Vec::new(),
+        fetch,
     }
 }
 
@@ -610,7 +617,7 @@ async fn another_issuers_tokens_are_refused() {
         host.tenants.clone(),
         host.clock.clone(),
         host.dice.clone(),
-        config("https://elsewhere.test"),
+        config("https://elsewhere.test", host.provider.clone()),
     );
     unauthenticated(elsewhere.await.unwrap().verify(&Shown::bearer(issued.access_token.expose())));
     host.restart().await;
@@ -716,5 +723,6 @@ async fn no_secret_reaches_the_disk_or_a_debug_text() {
 }
 
 mod devices;
+mod oidc;
 mod people;
 mod trust;

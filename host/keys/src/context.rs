@@ -26,25 +26,14 @@ pub enum Purpose {
     Log,
     /// Backup archives.
     Backup,
-    /// Personal data in fields.
-    Personal,
     /// Files of a plugin's own directory.
     File,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Record,
-        Self::Name,
-        Self::Blob,
-        Self::Cache,
-        Self::Audit,
-        Self::Log,
-        Self::Backup,
-        Self::Personal,
-        Self::File,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Record, Self::Name, Self::Blob, Self::Cache, Self::Audit, Self::Log, Self::Backup, Self::File];
 
     /// Where it stands in [`Purpose::ALL`].
     pub(crate) const fn index(self) -> usize {
@@ -61,7 +50,6 @@ impl Purpose {
             Self::Audit => b"audit",
             Self::Log => b"log",
             Self::Backup => b"backup",
-            Self::Personal => b"personal",
             Self::File => b"file",
         }
     }

@@ -1,11 +1,18 @@
 //! The keys of one person inside a tenant: a random data key a subject, wrapped under the tenant's key for personal data,
 //! so that destroying one wrapped key takes away everything that was sealed for that person and nothing else.
 //!
-//! Must never make a subject's name part of what it gives out: outside, a subject is its MAC, the [`SubjectRef`].
+//! The key for personal data is random and of its own, not one derived from the tenant key: what was sealed for people, and
+//! their pseudonyms, go along into a backup and open in the tenant it is restored into. Must never be kept anywhere but in
+//! a sealed record of its tenant, so that destroying the tenant key takes it along. Must never make a subject's name part
+//! of what it gives out: outside, a subject is its MAC, the [`SubjectRef`].
 //!
-//! SubjectRef: the first 16 bytes of HMAC-SHA-256 under the tenant's MAC key for personal data over "subject" || 0 || the
-//! subject. A data key is 32 random bytes; wrapped it is a record (see `record.rs`) of purpose `Personal` in the context
-//! (tenant, "personal/key", SubjectRef, key version).
+//! Derivation, HKDF-Expand-SHA-256 over its 32 random bytes: wrapping key "ringfence/personal/v1/wrap", MAC key
+//! "ringfence/personal/v1/mac". Its stored form is the 32 bytes, then the label of the tenant that it was made for, which
+//! stays in every context below wherever the key goes.
+//!
+//! SubjectRef: the first 16 bytes of HMAC-SHA-256 under the MAC key over "subject" || 0 || the subject. A data key is 32
+//! random bytes; wrapped it is a record (see `record.rs`) under the wrapping key in the context (tenant, "personal/key",
+//! SubjectRef, key version).
 //!
 //! Sealed value, printable so that it survives in JSON: "rfp1." and, in base64url without padding (RFC 4648, section 5),
 //! SubjectRef (16 bytes) || key version (4 bytes big-endian) || a record under the data key in the context (tenant,
@@ -22,11 +29,10 @@ use data_encoding::BASE64URL_NOPAD;
 use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
-use crate::context::{Context, Purpose};
-use crate::derive::{KEY_BYTES, KeyBytes};
+use crate::context::Context;
+use crate::derive::{KEY_BYTES, KeyBytes, expand_key, mac};
 use crate::error::KeysError;
 use crate::record;
-use crate::tenant::TenantKeys;
 
 /// What every sealed value starts with; the digit is the version of the format.
 pub const SEALED_PREFIX: &str = "rfp1.";
@@ -40,6 +46,17 @@ const KEY_STORE: &str = "personal/key";
 /// The key's version stands beside the record and in its context, so the record's own is always this.
 const RECORD_VERSION: u8 = 1;
 const VALUE_STORE: &str = "personal/value";
+
+const WRAP_LABEL: &[u8] = b"ringfence/personal/v1/wrap";
+const MAC_LABEL: &[u8] = b"ringfence/personal/v1/mac";
+
+/// The key of a tenant's personal data. Zeroed on drop.
+pub struct PersonalKey {
+    tenant: Box<str>,
+    bytes: KeyBytes,
+    wrap: KeyBytes,
+    mac: KeyBytes,
+}
 
 /// A subject as it is known outside its tenant's own data: 16 bytes that say nothing about who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,12 +88,35 @@ impl fmt::Display for SubjectRef {
     }
 }
 
-// === impl TenantKeys ===
+// === impl PersonalKey ===
 
-impl TenantKeys {
-    /// The pseudonym of a subject in this tenant.
-    pub fn subject_ref(&self, subject: &str) -> Result<SubjectRef, KeysError> {
-        Ok(SubjectRef(head(&self.mac(Purpose::Personal, &[b"subject\0", subject.as_bytes()].concat())?)))
+impl PersonalKey {
+    /// A new one, for a tenant of this label.
+    pub fn generate(tenant: &str, entropy: &dyn Entropy) -> Result<Self, KeysError> {
+        let mut bytes = Zeroizing::new([0_u8; KEY_BYTES]);
+        entropy.fill(bytes.as_mut_slice());
+        Self::new(tenant, bytes)
+    }
+
+    /// Reads the bytes of [`PersonalKey::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeysError> {
+        let (key, tenant) = bytes.split_first_chunk::<KEY_BYTES>().ok_or(KeysError::NotAuthentic)?;
+        Self::new(std::str::from_utf8(tenant).map_err(|_| KeysError::NotAuthentic)?, Zeroizing::new(*key))
+    }
+
+    /// Its stored form. SECURITY: for the value of a sealed record of its tenant, nowhere else.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([self.bytes.as_slice(), self.tenant.as_bytes()].concat())
+    }
+
+    fn new(tenant: &str, bytes: KeyBytes) -> Result<Self, KeysError> {
+        let (wrap, mac) = (expand_key(bytes.as_slice(), &[WRAP_LABEL])?, expand_key(bytes.as_slice(), &[MAC_LABEL])?);
+        Ok(Self { tenant: tenant.into(), bytes, wrap, mac })
+    }
+
+    /// The pseudonym of a subject.
+    pub fn subject_ref(&self, subject: &str) -> SubjectRef {
+        SubjectRef(head(&mac(self.mac.as_slice(), &[b"subject\0", subject.as_bytes()].concat())))
     }
 
     /// A fresh data key for a subject, and the same wrapped, to be stored.
@@ -88,27 +128,33 @@ impl TenantKeys {
     ) -> Result<(SubjectKey, Vec<u8>), KeysError> {
         let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
         entropy.fill(key.as_mut_slice());
-        let wrapped =
-            self.seal(Purpose::Personal, &key_context(self.tenant(), &subject, version), key.as_slice(), entropy)?;
-        Ok((SubjectKey { tenant: self.tenant().into(), subject, version, key }, wrapped))
+        let context = key_context(&self.tenant, &subject, version);
+        let wrapped = record::seal(self.wrap.as_slice(), RECORD_VERSION, &context, key.as_slice(), entropy)?;
+        Ok((SubjectKey { tenant: self.tenant.clone(), subject, version, key }, wrapped))
     }
 
     /// Unwraps a stored data key; fails when it is not of this tenant, subject and version.
     pub fn subject_key(&self, subject: SubjectRef, version: u32, wrapped: &[u8]) -> Result<SubjectKey, KeysError> {
-        let bytes = self.open(Purpose::Personal, &key_context(self.tenant(), &subject, version), wrapped)?;
+        let bytes = record::open(self.wrap.as_slice(), &key_context(&self.tenant, &subject, version), wrapped)?;
         let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
         if bytes.len() != KEY_BYTES {
             return Err(KeysError::NotAuthentic);
         }
         key.copy_from_slice(&bytes);
-        Ok(SubjectKey { tenant: self.tenant().into(), subject, version, key })
+        Ok(SubjectKey { tenant: self.tenant.clone(), subject, version, key })
     }
 
     /// The token of a value in a field: the same for the same value, and no way back without a stored mapping.
-    pub fn field_token(&self, field: &str, value: &[u8]) -> Result<String, KeysError> {
+    pub fn field_token(&self, field: &str, value: &[u8]) -> String {
         let length = (field.len() as u64).to_be_bytes();
-        let mac = self.mac(Purpose::Personal, &[b"token\0", length.as_slice(), field.as_bytes(), value].concat())?;
-        Ok(format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&head::<TOKEN_BYTES>(&mac))))
+        let mac = mac(self.mac.as_slice(), &[b"token\0", length.as_slice(), field.as_bytes(), value].concat());
+        format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&head::<TOKEN_BYTES>(&mac)))
+    }
+}
+
+impl fmt::Debug for PersonalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<key of personal data>")
     }
 }
 
@@ -183,11 +229,15 @@ fn head<const N: usize>(mac: &[u8; 32]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::tests::{Fixed, keys};
+    use crate::tenant::tests::Fixed;
     use proptest::prelude::*;
 
-    fn key_of(tenant: &TenantKeys, subject: &str, version: u32, seed: u8) -> SubjectKey {
-        tenant.new_subject_key(tenant.subject_ref(subject).unwrap(), version, &Fixed(seed)).unwrap().0
+    fn keys(tenant: &str, seed: u8) -> PersonalKey {
+        PersonalKey::generate(tenant, &Fixed(seed)).unwrap()
+    }
+
+    fn key_of(tenant: &PersonalKey, subject: &str, version: u32, seed: u8) -> SubjectKey {
+        tenant.new_subject_key(tenant.subject_ref(subject), version, &Fixed(seed)).unwrap().0
     }
 
     #[test]
@@ -200,9 +250,9 @@ mod tests {
         assert!(ann.open("phone", &sealed).is_err());
         // The same key bytes, so that it is the context which refuses and nothing else.
         for (other, retold) in [
-            (key_of(&acme, "bob", 1, 7), SealedField { subject: acme.subject_ref("bob").unwrap(), ..sealed.clone() }),
+            (key_of(&acme, "bob", 1, 7), SealedField { subject: acme.subject_ref("bob"), ..sealed.clone() }),
             (key_of(&acme, "ann", 2, 7), SealedField { version: 2, ..sealed.clone() }),
-            (key_of(&evil, "ann", 1, 7), SealedField { subject: evil.subject_ref("ann").unwrap(), ..sealed.clone() }),
+            (key_of(&evil, "ann", 1, 7), SealedField { subject: evil.subject_ref("ann"), ..sealed.clone() }),
         ] {
             assert!(other.open("email", &sealed).is_err());
             assert!(other.open("email", &retold).is_err());
@@ -212,33 +262,50 @@ mod tests {
     #[test]
     fn a_wrapped_key_is_bound_to_subject_version_and_tenant() {
         let acme = keys("acme", 1);
-        let ann = acme.subject_ref("ann").unwrap();
+        let ann = acme.subject_ref("ann");
         let (key, wrapped) = acme.new_subject_key(ann, 3, &Fixed(7)).unwrap();
         let text = key.seal("email", b"x", &Fixed(9)).unwrap();
         let again = acme.subject_key(ann, 3, &wrapped).unwrap();
         assert_eq!(again.open("email", &SealedField::parse(&text).unwrap()).unwrap().as_slice(), b"x");
         assert!(acme.subject_key(ann, 4, &wrapped).is_err());
-        assert!(acme.subject_key(acme.subject_ref("bob").unwrap(), 3, &wrapped).is_err());
+        assert!(acme.subject_key(acme.subject_ref("bob"), 3, &wrapped).is_err());
         assert!(keys("acme", 2).subject_key(ann, 3, &wrapped).is_err());
+    }
+
+    #[test]
+    fn everything_opens_where_the_key_was_taken_along() {
+        let acme = keys("acme", 1);
+        let ann = acme.subject_ref("ann");
+        let (key, wrapped) = acme.new_subject_key(ann, 1, &Fixed(7)).unwrap();
+        let text = key.seal("email", b"x", &Fixed(9)).unwrap();
+        let moved = PersonalKey::from_bytes(&acme.to_bytes()).unwrap();
+        assert_eq!(
+            (moved.subject_ref("ann"), moved.field_token("email", b"x")),
+            (ann, acme.field_token("email", b"x"))
+        );
+        let key = moved.subject_key(ann, 1, &wrapped).unwrap();
+        assert_eq!(key.open("email", &SealedField::parse(&text).unwrap()).unwrap().as_slice(), b"x");
+        assert!(PersonalKey::from_bytes(&[0; KEY_BYTES - 1]).is_err());
+        assert!(PersonalKey::from_bytes(&[255; KEY_BYTES + 1]).is_err());
     }
 
     #[test]
     fn tokens_are_equal_for_equal_values_of_one_field_of_one_tenant_alone() {
         let (acme, evil) = (keys("acme", 1), keys("evil", 2));
-        let token = acme.field_token("email", b"ann@example.com").unwrap();
-        assert_eq!(token, acme.field_token("email", b"ann@example.com").unwrap());
+        let token = acme.field_token("email", b"ann@example.com");
+        assert_eq!(token, acme.field_token("email", b"ann@example.com"));
         assert!(token.starts_with(TOKEN_PREFIX) && token.len() == TOKEN_PREFIX.len() + 32);
-        assert_ne!(token, acme.field_token("phone", b"ann@example.com").unwrap());
-        assert_ne!(token, acme.field_token("emai", b"lann@example.com").unwrap());
-        assert_ne!(token, evil.field_token("email", b"ann@example.com").unwrap());
+        assert_ne!(token, acme.field_token("phone", b"ann@example.com"));
+        assert_ne!(token, acme.field_token("emai", b"lann@example.com"));
+        assert_ne!(token, evil.field_token("email", b"ann@example.com"));
     }
 
     #[test]
     fn neither_key_nor_reference_says_who_it_is() {
         let acme = keys("acme", 1);
-        assert_eq!(format!("{:?}", key_of(&acme, "ann", 1, 7)), "<subject key>");
-        assert_ne!(acme.subject_ref("ann").unwrap(), keys("evil", 2).subject_ref("ann").unwrap());
-        assert_eq!(acme.subject_ref("ann").unwrap().to_string().len(), 22);
+        assert_eq!(format!("{:?} {acme:?}", key_of(&acme, "ann", 1, 7)), "<subject key> <key of personal data>");
+        assert_ne!(acme.subject_ref("ann"), keys("evil", 2).subject_ref("ann"));
+        assert_eq!(acme.subject_ref("ann").to_string().len(), 22);
     }
 
     proptest! {

@@ -29,6 +29,7 @@ use ringfence_threat::{Reader, Threat};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
+use crate::provider_fetch::ProviderFetch;
 
 /// Name of this host in tokens and audit logs.
 pub const HOST_NAME: &str = "ringfence";
@@ -163,6 +164,8 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
 async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let Place { data, io, tenants, clock, entropy, .. } = place;
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
+    let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
+    let allow_private = allow_private.context("`egress.allow_private`")?;
     let identity = Identity::open(
         tenants.platform().clone(),
         tenants.clone(),
@@ -173,13 +176,12 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
             origin: Some(config.identity.origin.clone()).filter(|origin| !origin.is_empty()),
             second_person_hours: config.identity.second_person_hours,
             verifiers: Vec::new(),
+            fetch: Arc::new(ProviderFetch::new(allow_private.clone())?),
         },
     )
     .await?;
     let policy = open_policy(&tenants, &entropy, &clock).await?;
     let engine = open_engine(config, data, io, &entropy)?;
-    let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
-    let allow_private = allow_private.context("`egress.allow_private`")?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
         egress: EgressConfig { allow_private, ..EgressConfig::strict() },
         io: io.clone(),

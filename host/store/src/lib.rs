@@ -42,7 +42,7 @@ pub use key::{KEY_NAME_BYTES_MAX, KEY_SEGMENTS_COUNT_MAX, Key, Segment};
 pub use own_keys::OwnChange;
 pub use record::{Commit, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, VALUE_BYTES_MAX};
 pub use reseal::ResealStep;
-pub use retire::{Archived, Retired};
+pub use retire::Retired;
 pub use salvage::{Salvaged, SalvagedTenant, salvage};
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};

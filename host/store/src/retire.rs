@@ -2,8 +2,7 @@
 //!
 //! Must never forget a version that something needs. New things are sealed under newer versions alone, so what is counted can
 //! only grow less, but for a stream that was begun before the rotation: hence the wait before the count that decides.
-//! Version 1 stays, as names are under it; and as archives hold the wrapped keys of people as they were, a version that
-//! wraps these stays while the tenant has archives. Native code is not counted: what does not open is compiled anew.
+//! Version 1 stays, as names are under it; archives need none of them, as they have keys of their own. Native code is not counted: what does not open is compiled anew.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,14 +11,14 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::TenantId;
-use ringfence_keys::{Purpose, sealed_version};
+use ringfence_keys::sealed_version;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::blobs;
 use crate::engine::{Order, Span};
 use crate::error::StoreError;
-use crate::key::{AREA_RECORDS, Key, area, successor};
+use crate::key::{AREA_RECORDS, area, successor};
 use crate::record::Stored;
 use crate::tenant_keys::write_key;
 use crate::tenant_store::{TenantStore, value_directory};
@@ -40,28 +39,19 @@ pub(crate) struct Superseded {
     since: Timestamp,
 }
 
-/// Whether a tenant has archives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Archived {
-    /// None.
-    Nothing,
-    /// Some.
-    Something,
-}
-
 /// What came of looking for versions to forget.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retired {
     /// Forgotten now.
     pub versions: Vec<u8>,
-    /// Not forgotten, and how many things are sealed under each; 0 where archives are the reason.
+    /// Not forgotten, and how many things are sealed under each.
     pub kept: BTreeMap<u8, u64>,
 }
 
 impl Tenants {
     /// Forgets the versions of a tenant's key under which nothing is sealed any more. None while there is nothing to decide: no
     /// old version, sealing anew under way, or the wait not over. Reads the head of everything the tenant stored, once a wait.
-    pub async fn retire_key_versions(&self, id: &TenantId, archived: Archived) -> Result<Option<Retired>, StoreError> {
+    pub async fn retire_key_versions(&self, id: &TenantId) -> Result<Option<Retired>, StoreError> {
         let _one = self.0.changing.lock().await;
         let uid = self.live_uid(id)?;
         let view = self.open_readable(id).ok_or(StoreError::KeyDisabled)?;
@@ -81,17 +71,14 @@ impl Tenants {
                 return Ok(None);
             }
         }
-        let mut counts = {
+        let counts = {
             let view = view.clone();
             spawn_blocking(move || count(&view)).await.map_err(StoreError::unavailable)??
         };
-        for version in people(&view).await? {
-            *counts.entry(version).or_default() += 1;
-        }
         let mut retired = Retired::default();
         for version in superseded {
             let count = counts.get(&version).copied().unwrap_or(0);
-            if count > 0 || (archived == Archived::Something && wrapped.covers(version, Purpose::Personal)) {
+            if count > 0 {
                 retired.kept.insert(version, count);
             } else {
                 retired.versions.push(version);
@@ -155,20 +142,4 @@ fn count(view: &TenantStore) -> Result<BTreeMap<u8, u64>, StoreError> {
         }
     }
     Ok(counts)
-}
-
-/// The versions that wrap the keys of people, each as often as it does.
-async fn people(view: &TenantStore) -> Result<Vec<u8>, StoreError> {
-    let (mut versions, mut after) = (Vec::new(), None);
-    loop {
-        let page = view.scan(&Key::new(["subject"]), after.as_ref(), SPAN_COUNT).await?;
-        for (_, record) in &page.records {
-            let wrapped = crate::subjects::wrapped_key(record)?;
-            versions.push(sealed_version(&wrapped).ok_or(StoreError::Damaged)?);
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(versions),
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The people in a tenant's data: one wrapped data key each, so that one of them can be erased for good.
 //!
-//! Must never write a subject's name, not even sealed: here a subject is its pseudonym. Records: `subject/<ref>` the
-//! wrapped key, `subject-erased/<ref>/<key version>` that it was destroyed, when and by whom, `subject-token/<field>/
+//! Must never write a subject's name, not even sealed: here a subject is its pseudonym. Records: `personal-key` the key that
+//! wraps those of people and makes their pseudonyms (see `ringfence_keys::PersonalKey`), `subject/<ref>` a wrapped key, `subject-erased/<ref>/<key version>` that it was destroyed, when and by whom, `subject-token/<field>/
 //! <token>/<ref>` a sealed value that a token leads back to, and `subject-token-of/<ref>/<field>/<token>` to find these.
 //!
 //! Destroying a wrapped key is what erases: values lie where their plugins put them, and none of them opens again.
@@ -9,7 +9,7 @@
 
 use data_encoding::BASE64;
 use jiff::Timestamp;
-use ringfence_keys::{SealedField, SubjectKey, SubjectRef, Zeroizing};
+use ringfence_keys::{KeysError, PersonalKey, SealedField, SubjectKey, SubjectRef, Zeroizing};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
@@ -74,14 +74,9 @@ impl TenantStore {
 
 impl Subjects {
     /// The pseudonym of a subject. Fails for an empty name or one over [`SUBJECT_BYTES_MAX`].
-    pub fn pseudonym(&self, subject: &str) -> Result<SubjectRef, StoreError> {
-        if subject.is_empty() {
-            return Err(StoreError::NoSubject);
-        }
-        if subject.len() > SUBJECT_BYTES_MAX {
-            return Err(StoreError::TooLarge { what: "the name of a subject", max: SUBJECT_BYTES_MAX as u64 });
-        }
-        Ok(self.0.keys().subject_ref(subject)?)
+    pub async fn pseudonym(&self, subject: &str) -> Result<SubjectRef, StoreError> {
+        check_subject(subject)?;
+        Ok(self.personal().await?.subject_ref(subject))
     }
 
     /// Seals a value of a field for a subject; its key is made when there is none. The result is printable.
@@ -93,7 +88,9 @@ impl Subjects {
         now: Timestamp,
     ) -> Result<String, StoreError> {
         check_value(field, plaintext)?;
-        let key = self.living(self.pseudonym(subject)?, now).await?;
+        check_subject(subject)?;
+        let personal = self.personal().await?;
+        let key = self.living(&personal, personal.subject_ref(subject), now).await?;
         Ok(key.seal(field, plaintext, &*self.0.shared().entropy)?)
     }
 
@@ -107,17 +104,17 @@ impl Subjects {
         sealed: &str,
     ) -> Result<(SubjectRef, Zeroizing<Vec<u8>>), StoreError> {
         let sealed = SealedField::parse(sealed)?;
-        if let Some(subject) = subject
-            && self.pseudonym(subject)? != sealed.subject
-        {
-            return Err(ringfence_keys::KeysError::NotAuthentic.into());
+        subject.map(check_subject).transpose()?;
+        let personal = self.personal_if_any().await?.ok_or(KeysError::NotAuthentic)?;
+        if subject.is_some_and(|subject| personal.subject_ref(subject) != sealed.subject) {
+            return Err(KeysError::NotAuthentic.into());
         }
-        let key = match self.key(sealed.subject).await? {
+        let key = match self.key(&personal, sealed.subject).await? {
             Some((key, _)) if key.version() == sealed.version => key,
             _ if self.0.get(&tombstone_key(sealed.subject, sealed.version)).await?.is_some() => {
                 return Err(StoreError::Erased);
             }
-            _ => return Err(ringfence_keys::KeysError::NotAuthentic.into()),
+            _ => return Err(KeysError::NotAuthentic.into()),
         };
         Ok((sealed.subject, key.open(field, &sealed)?))
     }
@@ -132,9 +129,11 @@ impl Subjects {
         now: Timestamp,
     ) -> Result<String, StoreError> {
         check_value(field, value)?;
-        let token = self.0.keys().field_token(field, value)?;
+        subject.map(check_subject).transpose()?;
+        let personal = self.personal().await?;
+        let token = personal.field_token(field, value);
         let Some(subject) = subject else { return Ok(token) };
-        let person = self.pseudonym(subject)?;
+        let person = personal.subject_ref(subject);
         let mapping = token_key(field, &token, person);
         if let Some(kept) = self.0.get(&mapping).await?
             && let Ok(text) = std::str::from_utf8(&kept.value)
@@ -171,7 +170,7 @@ impl Subjects {
     /// Destroys a subject's key and what its tokens lead to. Again is fine and finishes what was left; none for a subject
     /// that never had a key.
     pub async fn erase(&self, subject: &str, by: &str, now: Timestamp) -> Result<Option<Tombstone>, StoreError> {
-        let person = self.pseudonym(subject)?;
+        let person = self.pseudonym(subject).await?;
         for _ in 0..ATTEMPTS_MAX {
             let Some(record) = self.0.get(&living_key(person)).await? else { break };
             let version = record.json::<KeyRecord>()?.version;
@@ -191,28 +190,32 @@ impl Subjects {
 
     /// What is known of a subject; fine for one that was never seen.
     pub async fn about(&self, subject: &str) -> Result<SubjectAbout, StoreError> {
-        let person = self.pseudonym(subject)?;
+        check_subject(subject)?;
+        let personal = self.personal().await?;
+        let person = personal.subject_ref(subject);
         let tokens = Key::new(["subject-token-of".to_owned(), person.to_string()]);
         let tokens_count = self.0.scan(&tokens, None, SUBJECT_TOKENS_COUNT_MAX).await?.records.len();
-        let key = self.key(person).await?.map(|(key, created_at)| (key.version(), created_at));
+        let key = self.key(&personal, person).await?.map(|(key, created_at)| (key.version(), created_at));
         Ok(SubjectAbout { subject: person, key, erasures: self.erasures(person, 100).await?, tokens_count })
     }
 
-    /// Whether a record of an older copy of this tenant is the key, or a token's value, of a person that was erased since.
-    pub(crate) async fn is_of_erased(&self, key: &Key, value: &[u8]) -> Result<bool, StoreError> {
+    /// The tombstone, when a record of an older copy of this tenant is the key, or a token's value, of a person that was
+    /// erased since.
+    pub(crate) async fn tombstone_of(&self, key: &Key, value: &[u8]) -> Result<Option<Op>, StoreError> {
         let (person, version) = match key.segments() {
             [Segment::Name(first), Segment::Name(person)] if first == "subject" => {
-                let Ok(KeyRecord { version, .. }) = serde_json::from_slice(value) else { return Ok(false) };
+                let Ok(KeyRecord { version, .. }) = serde_json::from_slice(value) else { return Ok(None) };
                 (person.clone(), version)
             }
             [Segment::Name(first), _, _, Segment::Name(person)] if first == "subject-token" => {
-                let Ok(sealed) = SealedField::parse(&String::from_utf8_lossy(value)) else { return Ok(false) };
+                let Ok(sealed) = SealedField::parse(&String::from_utf8_lossy(value)) else { return Ok(None) };
                 (person.clone(), sealed.version)
             }
-            _ => return Ok(false),
+            _ => return Ok(None),
         };
         let tombstone = Key::new(["subject-erased".to_owned(), person]).number(version.into());
-        Ok(self.0.get(&tombstone).await?.is_some())
+        let record = self.0.get(&tombstone).await?;
+        Ok(record.map(|record| Op::put(tombstone, record.value.to_vec())))
     }
 
     /// Removes the ways back to tokens' values that are not there.
@@ -240,22 +243,55 @@ impl Subjects {
         }
     }
 
-    async fn key(&self, person: SubjectRef) -> Result<Option<(SubjectKey, Timestamp)>, StoreError> {
+    async fn personal_if_any(&self) -> Result<Option<PersonalKey>, StoreError> {
+        let Some(record) = self.0.get(&personal_key()).await? else { return Ok(None) };
+        Ok(Some(PersonalKey::from_bytes(&record.value)?))
+    }
+
+    /// The tenant's key for personal data, made when there is none.
+    async fn personal(&self) -> Result<PersonalKey, StoreError> {
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(personal) = self.personal_if_any().await? {
+                return Ok(personal);
+            }
+            let personal = PersonalKey::generate(self.0.keys().tenant(), &*self.0.shared().entropy)?;
+            let op = Op::put(personal_key(), personal.to_bytes().to_vec());
+            match self.0.batch(vec![op], vec![Precondition::Absent(personal_key())]).await {
+                Err(StoreError::Conflict { .. }) => {}
+                other => {
+                    other?;
+                    return Ok(personal);
+                }
+            }
+        }
+        Err(StoreError::Busy)
+    }
+
+    async fn key(
+        &self,
+        personal: &PersonalKey,
+        person: SubjectRef,
+    ) -> Result<Option<(SubjectKey, Timestamp)>, StoreError> {
         let Some(record) = self.0.get(&living_key(person)).await? else { return Ok(None) };
         let KeyRecord { version, wrapped, created_at } = record.json()?;
         let wrapped = BASE64.decode(wrapped.as_bytes()).map_err(|_| StoreError::Damaged)?;
-        Ok(Some((self.0.keys().subject_key(person, version, &wrapped)?, created_at)))
+        Ok(Some((personal.subject_key(person, version, &wrapped)?, created_at)))
     }
 
     /// The living key, made when there is none. After an erasure it is the next version: what was sealed before stays shut.
-    async fn living(&self, person: SubjectRef, now: Timestamp) -> Result<SubjectKey, StoreError> {
+    async fn living(
+        &self,
+        personal: &PersonalKey,
+        person: SubjectRef,
+        now: Timestamp,
+    ) -> Result<SubjectKey, StoreError> {
         for _ in 0..ATTEMPTS_MAX {
-            if let Some((key, _)) = self.key(person).await? {
+            if let Some((key, _)) = self.key(personal, person).await? {
                 return Ok(key);
             }
             let last = self.erasures(person, 1).await?.first().map_or(0, |tombstone| tombstone.key_version);
             let version = last.checked_add(1).ok_or(StoreError::Damaged)?;
-            let (key, wrapped) = self.0.keys().new_subject_key(person, version, &*self.0.shared().entropy)?;
+            let (key, wrapped) = personal.new_subject_key(person, version, &*self.0.shared().entropy)?;
             let record = KeyRecord { version, wrapped: BASE64.encode(&wrapped), created_at: now };
             let conditions =
                 vec![Precondition::Absent(living_key(person)), Precondition::Absent(tombstone_key(person, version))];
@@ -295,9 +331,14 @@ impl Subjects {
     }
 }
 
-/// The wrapped key in a stored record of one.
-pub(crate) fn wrapped_key(record: &Record) -> Result<Vec<u8>, StoreError> {
-    BASE64.decode(record.json::<KeyRecord>()?.wrapped.as_bytes()).map_err(|_| StoreError::Damaged)
+fn check_subject(subject: &str) -> Result<(), StoreError> {
+    if subject.is_empty() {
+        return Err(StoreError::NoSubject);
+    }
+    if subject.len() > SUBJECT_BYTES_MAX {
+        return Err(StoreError::TooLarge { what: "the name of a subject", max: SUBJECT_BYTES_MAX as u64 });
+    }
+    Ok(())
 }
 
 fn check_value(field: &str, value: &[u8]) -> Result<(), StoreError> {
@@ -308,6 +349,10 @@ fn check_value(field: &str, value: &[u8]) -> Result<(), StoreError> {
         return Err(StoreError::TooLarge { what: "the value of a field", max: FIELD_VALUE_BYTES_MAX as u64 });
     }
     Ok(())
+}
+
+fn personal_key() -> Key {
+    Key::new(["personal-key"])
 }
 
 fn living_key(person: SubjectRef) -> Key {
@@ -394,15 +439,15 @@ mod tests {
         assert_eq!(subjects.tokenise("email", Some("bob"), b"a", NOW).await.unwrap(), token);
         subjects.erase("ann", "acme/admin", NOW).await.unwrap();
         let (whose, value) = subjects.detokenise("email", &token).await.unwrap().unwrap();
-        assert_eq!((whose, value.as_slice()), (subjects.pseudonym("bob").unwrap(), b"a".as_slice()));
+        assert_eq!((whose, value.as_slice()), (subjects.pseudonym("bob").await.unwrap(), b"a".as_slice()));
         assert!(subjects.detokenise("phone", &token).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn names_and_values_over_their_limits_are_refused() {
         let subjects = subjects();
-        assert!(matches!(subjects.pseudonym(""), Err(StoreError::NoSubject)));
-        assert!(subjects.pseudonym(&"x".repeat(SUBJECT_BYTES_MAX + 1)).is_err());
+        assert!(matches!(subjects.pseudonym("").await, Err(StoreError::NoSubject)));
+        assert!(subjects.pseudonym(&"x".repeat(SUBJECT_BYTES_MAX + 1)).await.is_err());
         assert!(subjects.seal(&"f".repeat(FIELD_BYTES_MAX + 1), "ann", b"", NOW).await.is_err());
         assert!(subjects.seal("f", "ann", &vec![0; FIELD_VALUE_BYTES_MAX + 1], NOW).await.is_err());
     }

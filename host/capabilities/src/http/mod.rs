@@ -11,7 +11,7 @@ mod egress;
 #[cfg(test)]
 mod tests;
 
-pub use address::AddressRange;
+pub use address::{AddressRange, prohibited};
 pub use connect::{Resolver, SystemResolver};
 pub use egress::EgressConfig;
 pub(crate) use egress::{Gate, Outbound};

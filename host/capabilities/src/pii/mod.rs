@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(open(&mut guest, "email", &email).await.unwrap(), b"ann@example.com");
         let phone = seal(&mut guest, "phone", "020 7946 0958").await.unwrap();
         assert!(matches!(open(&mut guest, "phone", &phone).await, Err(Error::Denied(_))));
-        let subject = Some(rig.store.subjects().pseudonym("ann").unwrap().to_string());
+        let subject = Some(rig.store.subjects().pseudonym("ann").await.unwrap().to_string());
         let sworn = |field: &str, verdict| Opening { field: field.into(), subject: subject.clone(), verdict };
         assert_eq!(rig.sworn.all(), [sworn("email", Verdict::Granted), sworn("phone", Verdict::Refused)]);
     }

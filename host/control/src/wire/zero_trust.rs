@@ -42,7 +42,7 @@ pub enum UnboundTokensWord {
 }
 
 /// `PUT /tenants/{tenant}/sign-in`.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetSignInSettings {
     /// Whether tokens that are bound to nothing are taken.
@@ -50,6 +50,78 @@ pub struct SetSignInSettings {
     /// Which client certificates are trusted; absent for none. Changing it ends the sessions opened with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificates: Option<ClientCertificateTrust>,
+    /// Which identity providers are trusted; absent for none. Changing it ends the sessions opened at one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity_providers: Vec<IdentityProvider>,
+}
+
+/// An identity provider that a tenant trusts (OpenID Connect).
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityProvider {
+    /// What the tenant calls it; whoever signs in there is `<tenant>/<name>-<hash of issuer and subject>`.
+    pub name: String,
+    /// Its issuer identifier, `https://...`, exactly as its discovery document says it.
+    pub issuer: String,
+    /// What it calls this host.
+    pub client_id: String,
+    /// What this host proves itself with; absent for a public client. Never shown again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<String>,
+    /// Where it may send people back to.
+    pub redirect_uris: Vec<String>,
+    /// Who gets which role; the first that fits. Whoever none fits is refused.
+    pub roles: Vec<ClaimRoleWord>,
+}
+
+/// A role for whoever has a claim.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRoleWord {
+    /// The claim of the ID token, such as `groups`.
+    pub claim: String,
+    /// Its value, or one of its values.
+    pub value: String,
+    /// `tenant-admin`, `developer`, `auditor` or `caller`.
+    pub role: String,
+}
+
+/// What may be shown of an identity provider.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct IdentityProviderView {
+    /// What the tenant calls it.
+    pub name: String,
+    /// Its issuer identifier.
+    pub issuer: String,
+    /// What it calls this host.
+    pub client_id: String,
+    /// Whether there is a secret.
+    pub has_secret: bool,
+    /// Where it may send people back to.
+    pub redirect_uris: Vec<String>,
+    /// Who gets which role.
+    pub roles: Vec<ClaimRoleWord>,
+}
+
+/// `POST /zero-trust/federation/sign-in`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartFederated {
+    /// The tenant.
+    pub tenant: String,
+    /// What it calls its provider.
+    pub provider: String,
+    /// Where the provider is to send the person back to: one that the tenant named.
+    pub redirect_uri: String,
+}
+
+/// A sign-in that was begun at an identity provider.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct FederatedStartView {
+    /// Names it; the `state` that the provider sends back.
+    pub ceremony: String,
+    /// Where the person's browser is to go.
+    pub authorization_url: String,
 }
 
 /// Which client certificates a tenant trusts.
@@ -96,6 +168,9 @@ pub struct SignInSettingsView {
     /// Which client certificates are trusted; absent when nobody signs in with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificates: Option<ClientCertificateTrustView>,
+    /// Which identity providers are trusted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity_providers: Vec<IdentityProviderView>,
     /// When this was decided; absent where nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<String>,

@@ -3,11 +3,11 @@
 //! Must never change another's factors, nor one off the record, nor show a key or a recovery code twice.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ringfence_audit::codes;
-use ringfence_identity::{Ceremony, Factors, PasskeyAnswer, PasskeyRecord, SecretString, StepUp};
+use ringfence_identity::{Ceremony, Factors, IdentityError, PasskeyAnswer, PasskeyRecord, SecretString, StepUp};
 use serde::Serialize;
 use serde_json::json;
 
@@ -17,8 +17,8 @@ use crate::extract::JsonBody;
 use crate::idempotency::ShownOnce;
 use crate::problem::ApiError;
 use crate::wire::{
-    AddPasskey, CeremonyPurpose, CeremonyView, CodesOfferView, ConfirmCodes, FactorsView, PasskeyView, Problem,
-    RecoveryCodes, SetPassword, StartCeremony, StepUpBody, SteppedUp,
+    AddPasskey, CeremonyPurpose, CeremonyView, CodesOfferView, ConfirmCodes, FactorsView, FederatedStartView,
+    PasskeyView, Problem, RecoveryCodes, SetPassword, StartCeremony, StartFederated, StepUpBody, SteppedUp,
 };
 
 /// Says what the caller can prove himself with.
@@ -97,6 +97,25 @@ pub async fn set_password(
 pub async fn start_sign_in(State(control): State<Control>, request: Request) -> Result<Json<CeremonyView>, ApiError> {
     let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
     Ok(Json(asked(control.parts.identity.start_passkey_sign_in(source(peer))?)))
+}
+
+/// Begins a sign-in at a tenant's identity provider, for `authenticate` with `"method": "federated"`. A tenant, provider or
+/// redirect URI that is not there is refused like a wrong credential.
+#[utoipa::path(post, path = "/zero-trust/federation/sign-in", tag = "zero-trust", request_body = StartFederated,
+    responses((status = 200, body = FederatedStartView), (status = "default", body = Problem)))]
+pub async fn start_federated(
+    State(control): State<Control>,
+    request: Request,
+) -> Result<Json<FederatedStartView>, ApiError> {
+    let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
+    let JsonBody(asked) = JsonBody::<StartFederated>::from_request(request, &control).await?;
+    let from = source(peer);
+    let standing = control.parts.threat.standing();
+    standing.admit_sign_in(from, control.parts.clock.now()).map_err(|held| ApiError::held(&held))?;
+    let tenant = asked.tenant.parse().map_err(|_| ApiError::from(IdentityError::Unauthenticated))?;
+    let identity = &control.parts.identity;
+    let started = identity.start_federated(&tenant, &asked.provider, &asked.redirect_uri, from).await?;
+    Ok(Json(FederatedStartView { ceremony: started.ceremony, authorization_url: started.authorization_url }))
 }
 
 /// Begins to add a passkey, or to prove more in this session with one.

@@ -6,7 +6,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_identity::{CertificateHolder, CertificateTrust, SignInSettings, UnboundTokens};
+use ringfence_identity::{
+    CertificateHolder, CertificateTrust, ClaimRole, ClientSecret, ProviderTrust, SecretString, SignInSettings,
+    UnboundTokens,
+};
 use serde_json::json;
 
 use crate::Control;
@@ -15,8 +18,8 @@ use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::tokens::parse_role;
 use crate::wire::{
-    CertificateHolderWord, ClientCertificateTrust, ClientCertificateTrustView, Problem, SetSignInSettings,
-    SignInSettingsView, UnboundTokensWord,
+    CertificateHolderWord, ClaimRoleWord, ClientCertificateTrust, ClientCertificateTrustView, IdentityProvider,
+    IdentityProviderView, Problem, SetSignInSettings, SignInSettingsView, UnboundTokensWord,
 };
 
 /// Reads how one signs in to a tenant.
@@ -47,11 +50,13 @@ pub async fn write(
         UnboundTokensWord::Refused => UnboundTokens::Refused,
     };
     let certificates = asked.client_certificates.map(trust).transpose()?;
+    let providers = asked.identity_providers.into_iter().map(provider).collect::<Result<Vec<_>, _>>()?;
     let details = json!({
         "unbound_tokens": unbound_tokens,
         "certificate_holders": certificates.as_ref().map_or(0, |trust| trust.holders().len()),
+        "identity_providers": providers.iter().map(|provider| provider.issuer.as_str()).collect::<Vec<_>>(),
     });
-    let settings = SignInSettings { unbound_tokens, certificates, ..SignInSettings::unset() };
+    let settings = SignInSettings { unbound_tokens, certificates, providers, ..SignInSettings::unset() };
     let (log, id) = (Log::Tenant(reached.store), reached.tenant);
     let settings = control
         .bracket(&call, &log, reached.permit, codes::SIGN_IN_CHANGED, details, async |permit| {
@@ -68,6 +73,32 @@ fn trust(asked: ClientCertificateTrust) -> Result<CertificateTrust, ApiError> {
     });
     let holders = holders.collect::<Result<Vec<_>, _>>()?;
     Ok(CertificateTrust::new(&asked.roots, &asked.revocation_lists, holders)?)
+}
+
+fn provider(asked: IdentityProvider) -> Result<ProviderTrust, ApiError> {
+    let roles = asked.roles.into_iter().map(|role| {
+        Ok::<_, ApiError>(ClaimRole { claim: role.claim, value: role.value, role: parse_role(&role.role, true)? })
+    });
+    Ok(ProviderTrust {
+        name: asked.name.parse()?,
+        issuer: asked.issuer,
+        client_id: asked.client_id,
+        client_secret: asked.client_secret.map(|secret| ClientSecret(SecretString::new(secret))),
+        redirect_uris: asked.redirect_uris,
+        roles: roles.collect::<Result<Vec<_>, _>>()?,
+    })
+}
+
+fn provider_view(trust: ProviderTrust) -> IdentityProviderView {
+    let role = |role: ClaimRole| ClaimRoleWord { claim: role.claim, value: role.value, role: role.role.to_string() };
+    IdentityProviderView {
+        name: trust.name.to_string(),
+        issuer: trust.issuer,
+        client_id: trust.client_id,
+        has_secret: trust.client_secret.is_some(),
+        redirect_uris: trust.redirect_uris,
+        roles: trust.roles.into_iter().map(role).collect(),
+    }
 }
 
 fn trust_view(trust: &CertificateTrust) -> ClientCertificateTrustView {
@@ -87,6 +118,7 @@ fn view(settings: SignInSettings) -> SignInSettingsView {
             UnboundTokens::Refused => UnboundTokensWord::Refused,
         },
         client_certificates: settings.certificates.as_ref().map(trust_view),
+        identity_providers: settings.providers.into_iter().map(provider_view).collect(),
         changed_at: settings.changed_at.map(|at| at.to_string()),
         changed_by: settings.changed_by.map(|by| by.to_string()),
     }

@@ -4,8 +4,9 @@
 //! with keys of its own, but without a name, until [`Staged::publish`] gives it one in a single write; a start throws away
 //! what was staged and never published. In place, a record in the tenant says that a restore is on: a start carries it on
 //! before anyone is served. History is never rolled back: in place the audit log and the metering stay as they are, in a new
-//! tenant the old tenant's lie below `history/<its unique id>`. Nor is an erasure: in place, the key of a person that was
-//! erased since the archive was made, and what it protects, is not written.
+//! tenant the old tenant's lie below `history/<its unique id>`. Nor is an erasure: the key of a person that was erased since
+//! the archive was made, and what it protects, is not written. LIMIT: into a new tenant, erasures are known while the tenant
+//! that the archive was made of is there and its keys are enabled.
 
 use std::collections::HashSet;
 
@@ -20,6 +21,7 @@ use crate::blobs::BlobWriter;
 use crate::error::StoreError;
 use crate::key::Key;
 use crate::record::Op;
+use crate::subjects::Subjects;
 use crate::tenant_store::TenantStore;
 use crate::tenants::{TenantRecord, TenantState, Tenants};
 
@@ -122,9 +124,11 @@ impl Archives {
         if manifest.held_bytes > held_bytes_max {
             return Err(StoreError::Quota { bytes_max: held_bytes_max }.into());
         }
+        let of = tenants.every_uid().into_iter().find(|(_, uid)| *uid == source.tenant_uid);
+        let of = of.and_then(|(id, _)| tenants.open_readable(&id.parse().ok()?));
         let store = tenants.stage(into).await?;
         store.set_held_bytes_max(held_bytes_max);
-        match self.fill(&store, source, Place::New(source.tenant_uid.clone())).await {
+        match self.fill(&store, source, Place::New(source.tenant_uid.clone()), of.as_ref()).await {
             Ok(restored) => Ok(Staged { tenants: tenants.clone(), store, restored, manifest }),
             Err(error) => {
                 tenants.discard(&store).await?;
@@ -157,7 +161,7 @@ impl Archives {
         let held_bytes_max = store.held_bytes_max();
         // Old and new lie side by side for a while; what counts was compared before.
         store.set_held_bytes_max(u64::MAX);
-        let filled = self.fill(store, source, Place::InPlace).await;
+        let filled = self.fill(store, source, Place::InPlace, Some(store)).await;
         store.set_held_bytes_max(held_bytes_max);
         filled
     }
@@ -223,10 +227,18 @@ impl Archives {
         Chain::open(self, &source.keyring, &source.tenant_uid, &source.backup).await
     }
 
-    async fn fill(&self, store: &TenantStore, source: &Source, place: Place) -> Result<Restored, BackupError> {
+    /// `of` is the tenant that the archive was made of, if it is there: it knows who was erased since.
+    async fn fill(
+        &self,
+        store: &TenantStore,
+        source: &Source,
+        place: Place,
+        of: Option<&TenantStore>,
+    ) -> Result<Restored, BackupError> {
         let mut chain = self.chain(source).await?;
         let mut filler = Filler {
             store,
+            erasures: of.map(TenantStore::subjects),
             place,
             ops: Vec::new(),
             bytes: 0,
@@ -289,6 +301,8 @@ impl Place {
 /// Gathers writes, and remembers what is to stay.
 struct Filler<'a> {
     store: &'a TenantStore,
+    /// Who was erased since.
+    erasures: Option<Subjects>,
     place: Place,
     ops: Vec<Op>,
     bytes: usize,
@@ -312,8 +326,13 @@ impl Filler<'_> {
     /// Says whether the record is one to be written.
     async fn record(&mut self, key: Key, value: Vec<u8>) -> Result<bool, BackupError> {
         let Some(key) = self.place.key(key) else { return Ok(false) };
-        if self.place == Place::InPlace && self.store.subjects().is_of_erased(&key, &value).await? {
+        if let Some(erasures) = &self.erasures
+            && let Some(tombstone) = erasures.tombstone_of(&key, &value).await?
+        {
             self.erased = Erased::Some;
+            if self.place != Place::InPlace {
+                self.ops.push(tombstone);
+            }
             return Ok(false);
         }
         if self.place == Place::InPlace {

@@ -613,6 +613,32 @@ async fn a_restore_in_place_does_not_bring_back_a_person_who_was_erased_since() 
 }
 
 #[tokio::test]
+async fn personal_data_opens_in_the_new_tenant_but_that_of_people_who_were_erased_since() {
+    let rig = Rig::new().await;
+    let acme = rig.tenant("acme").await;
+    let (people, now) = (acme.subjects(), Timestamp::UNIX_EPOCH);
+    let ann = people.seal("email", "ann", b"a", now).await.unwrap();
+    let bob = people.seal("email", "bob", b"b", now).await.unwrap();
+    let token = people.tokenise("email", Some("bob"), b"b", now).await.unwrap();
+    let full = rig.back_up(&acme, None).await;
+    people.erase("ann", "acme/admin", now).await.unwrap().unwrap();
+    let source = rig.source(&acme, &full).await;
+    let staged = rig.archives.restore_new(&rig.tenants, &source, &id("copy"), u64::MAX).await.unwrap();
+    staged.publish("Copy", QuotaChoice::default()).await.unwrap();
+    let copy = rig.tenants.open_tenant(&id("copy")).unwrap().subjects();
+    assert_eq!(copy.open("email", Some("bob"), &bob).await.unwrap().1.as_slice(), b"b");
+    assert_eq!(copy.detokenise("email", &token).await.unwrap().unwrap().1.as_slice(), b"b");
+    assert_eq!(copy.tokenise("email", None, b"b", now).await.unwrap(), token);
+    assert!(matches!(copy.open("email", None, &ann).await, Err(StoreError::Erased)));
+    // From here on the two have nothing to do with each other.
+    copy.erase("bob", "copy/admin", now).await.unwrap().unwrap();
+    assert!(matches!(copy.open("email", None, &bob).await, Err(StoreError::Erased)));
+    assert_eq!(people.open("email", None, &bob).await.unwrap().1.as_slice(), b"b");
+    let stranger = rig.tenant("globex").await.subjects();
+    assert!(stranger.open("email", None, &bob).await.is_err());
+}
+
+#[tokio::test]
 async fn a_newer_version_is_named_as_such() {
     let rig = Rig::new().await;
     let (_, source, mut file) = small(&rig).await;
