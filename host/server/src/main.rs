@@ -7,6 +7,7 @@ mod ambient;
 mod anchors;
 mod config;
 mod doctor;
+mod findings;
 mod serve;
 mod store;
 mod tls;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use hyper_util::service::TowerToHyperService;
 use ringfence_cli::{Format, ServeArgs};
 use ringfence_control::{KeyKeeper, PeerAddress};
-use ringfence_core::{Clock, Entropy};
+use ringfence_core::{Clock, Entropy, limits};
 use ringfence_engine::IoClass;
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
 use ringfence_keys::MissingRootKey;
@@ -134,6 +134,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     let detection = tokio::spawn(detection.run(stopping.clone()));
+    tokio::spawn(crate::findings::tell(wired.alerts, wired.identity.clone(), wired.clock.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(
         |mut request: http::Request<hyper::body::Incoming>| {
             if let Some(peer) = request.extensions().get::<Peer>().copied() {
@@ -152,7 +153,9 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     wait_for_stop().await?;
     tracing::info!("draining");
     let _ = stop.send(true);
-    let _ = tokio::join!(data_plane, control_plane);
+    // Runs, queues and schedules begin nothing more, and what they began has the time that open requests have.
+    let most = Duration::from_millis(limits::DRAIN_MS_MAX);
+    let _ = tokio::join!(data_plane, control_plane, wired.workflows.drain(most), wired.automation.drain(most));
     let _ = metering.await;
     let _ = quotas.await;
     let _ = keeper.await;

@@ -25,8 +25,9 @@ use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
-use ringfence_threat::{Reader, Threat};
+use ringfence_threat::{Finding, Reader, Threat};
 use tokio::runtime::Handle;
+use tokio::sync::broadcast;
 
 use crate::config::Config;
 
@@ -45,6 +46,14 @@ pub struct Wired {
     pub audit: Audit,
     /// Who else keeps or signs the heads of the logs.
     pub anchors: Anchors,
+    /// For the drain.
+    pub automation: Automation,
+    /// For the drain.
+    pub workflows: Workflows,
+    /// Findings as they are made, for the trust scores of those they are about.
+    pub alerts: broadcast::Receiver<Arc<Finding>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// For the drain.
     pub metering: Metering,
     /// Keeps what tenants use of a day, and for the drain.
@@ -112,6 +121,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         Arc::clone(&rooms.standing),
     )
     .await?;
+    let (alerts, clock) = (threat.alerts(), rooms.clock.clone());
     let automation = automation(&rooms);
     let workflows = Workflows::new(WorkflowsParts {
         tenants: rooms.tenants.clone(),
@@ -152,6 +162,10 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         identity: rooms.identity,
         audit: rooms.audit,
         anchors,
+        automation,
+        workflows,
+        alerts,
+        clock,
         metering: rooms.metering,
         quotas: rooms.quotas,
         logs: rooms.logs,

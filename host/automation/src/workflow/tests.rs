@@ -7,7 +7,7 @@ use ringfence_core::workflow::{Answer, Ask, Place, Question, Retry, StepFailure,
 use ringfence_core::{PrincipalId, RunId};
 
 use super::command::{Command, Refusal, command};
-use super::decide::{Fault, Names, Now, OpenStep, ask, complete, pause_ms};
+use super::decide::{Attempts, Fault, Names, Now, OpenStep, ask, complete, pause_ms};
 use super::event::{Event, Started};
 use super::journal::{RunNames, id_of};
 use super::limits::{HISTORY_EVENTS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX};
@@ -24,7 +24,7 @@ fn who(name: &str) -> PrincipalId {
 }
 
 fn now(at_ms: u64) -> Now {
-    Now { at_ms, dice: 7, fresh: "fresh".to_owned(), child: None }
+    Now { at_ms, dice: 7, fresh: "fresh".to_owned(), child: None, attempts: Attempts::WhenOver }
 }
 
 fn begun() -> State {
