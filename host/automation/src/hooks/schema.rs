@@ -16,6 +16,8 @@ const WEIGHT_MAX: u64 = 10_000;
 const DEPTH_MAX: usize = 64;
 /// LIMIT: most bytes of one compiled pattern.
 const PATTERN_BYTES_MAX: usize = 256 << 10;
+/// Parts that a pattern counts as: compiled, it may be as large as its limit, and all together stay below 32 MiB.
+const PATTERN_WEIGHT: u64 = WEIGHT_MAX / 100;
 
 /// A schema, compiled.
 pub(crate) struct Schema(Validator);
@@ -67,6 +69,11 @@ impl<'a> Scale<'a> {
                         ("$ref" | "$dynamicRef", Value::String(target)) => self.reference(target, depth)?,
                         // Only what refers to them looks at these.
                         ("$defs" | "definitions", _) => 0,
+                        ("pattern", Value::String(_)) => PATTERN_WEIGHT,
+                        ("patternProperties", Value::Object(patterns)) => {
+                            let own = PATTERN_WEIGHT.saturating_mul(patterns.len() as u64);
+                            own.saturating_add(self.weigh(member, depth + 1)?)
+                        }
                         _ => self.weigh(member, depth + 1)?,
                     };
                     weight = weight.saturating_add(more);
@@ -144,5 +151,46 @@ mod tests {
         assert!(Schema::compile(&deep).is_err());
         assert!(Schema::compile(&json!({ "description": "x".repeat(SCHEMA_BYTES_MAX) })).is_err());
         assert!(Schema::compile(&json!({ "pattern": "(a)\\1" })).is_err());
+    }
+
+    #[test]
+    fn many_patterns_that_are_large_when_compiled_are_refused_and_a_few_are_taken() {
+        let of = |count: usize| {
+            let all: Vec<Value> = (0..count).map(|n| json!({ "pattern": format!("^\\w{{{}}}$", n % 8 + 1) })).collect();
+            json!({ "allOf": all })
+        };
+        assert!(Schema::compile(&of(1_000)).err().unwrap().contains("parts"));
+        assert!(Schema::compile(&of(50)).is_ok());
+        let names: serde_json::Map<String, Value> = (0..1_000).map(|n| (format!("^a{n}$"), json!({}))).collect();
+        assert!(Schema::compile(&json!({ "patternProperties": names })).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_stands_in_a_schema_compiling_and_checking_end_without_a_panic(
+            words in proptest::collection::vec((0_usize..12, 0_usize..6), 1..40),
+        ) {
+            const NAMES: [&str; 12] = ["items", "allOf", "anyOf", "not", "$ref", "$dynamicRef", "$defs", "properties",
+                "pattern", "if", "unevaluatedProperties", "contains"];
+            const TARGETS: [&str; 6] = ["#", "#/$defs/a", "#/items", "#a", "#/allOf/0", "#/properties/x"];
+            let mut schema = json!({ "type": "object" });
+            for (name, target) in words {
+                let inner = schema.clone();
+                schema = match NAMES[name] {
+                    name @ ("allOf" | "anyOf") => json!({ name: [inner.clone(), inner] }),
+                    name @ ("$ref" | "$dynamicRef") => json!({ name: TARGETS[target], "$defs": { "a": inner } }),
+                    name @ ("$defs" | "properties") => json!({ name: { "a": inner.clone(), "x": inner } }),
+                    "pattern" => json!({ "pattern": "(x+x+)+y", "items": inner }),
+                    name => json!({ name: inner }),
+                };
+                if schema.to_string().len() > 2 * SCHEMA_BYTES_MAX {
+                    break;
+                }
+            }
+            if let Ok(schema) = Schema::compile(&schema) {
+                let deep = (0..100).fold(json!("x"), |inner, _| json!({ "x": inner }));
+                let _ = schema.check(&deep);
+            }
+        }
     }
 }

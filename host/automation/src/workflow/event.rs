@@ -60,7 +60,7 @@ pub enum Ending {
         /// In words.
         message: String,
     },
-    /// It was cancelled, and its compensations are through.
+    /// It was cancelled, and its compensations are through, as far as its code could make them.
     Cancelled {
         /// What its code said at the end.
         message: String,
