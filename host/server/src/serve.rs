@@ -133,16 +133,10 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
+    // Listens before anything is found.
+    tokio::spawn(crate::findings::tell(wired.threat.alerts(), wired.identity.clone(), wired.clock.clone()));
     let detection = tokio::spawn(detection.run(stopping.clone()));
-    tokio::spawn(crate::findings::tell(wired.alerts, wired.identity.clone(), wired.clock.clone()));
-    let router = ringfence_control::router(wired.control.clone()).map_request(
-        |mut request: http::Request<hyper::body::Incoming>| {
-            if let Some(peer) = request.extensions().get::<Peer>().copied() {
-                request.extensions_mut().insert(PeerAddress(peer.0.ip()));
-            }
-            request
-        },
-    );
+    let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
     if let Some(tls) = tls {
         tokio::spawn(tls.follow(stopping.clone()));
@@ -169,6 +163,14 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells the control plane in its own word where a request comes from.
+fn with_peer(mut request: http::Request<hyper::body::Incoming>) -> http::Request<hyper::body::Incoming> {
+    if let Some(peer) = request.extensions().get::<Peer>().copied() {
+        request.extensions_mut().insert(PeerAddress(peer.0.ip()));
+    }
+    request
 }
 
 /// Both ports, each on the runtime that serves it.

@@ -25,9 +25,8 @@ use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
-use ringfence_threat::{Finding, Reader, Threat};
+use ringfence_threat::{Reader, Threat};
 use tokio::runtime::Handle;
-use tokio::sync::broadcast;
 
 use crate::config::Config;
 
@@ -50,8 +49,8 @@ pub struct Wired {
     pub automation: Automation,
     /// For the drain.
     pub workflows: Workflows,
-    /// Findings as they are made, for the trust scores of those they are about.
-    pub alerts: broadcast::Receiver<Arc<Finding>>,
+    /// Finds what trust scores are told of.
+    pub threat: Threat,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// For the drain.
@@ -121,7 +120,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         Arc::clone(&rooms.standing),
     )
     .await?;
-    let (alerts, clock) = (threat.alerts(), rooms.clock.clone());
+    let clock = rooms.clock.clone();
     let automation = automation(&rooms);
     let workflows = Workflows::new(WorkflowsParts {
         tenants: rooms.tenants.clone(),
@@ -143,7 +142,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),
-        threat,
+        threat: threat.clone(),
         archives,
         automation: automation.clone(),
         workflows: workflows.clone(),
@@ -164,7 +163,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         anchors,
         automation,
         workflows,
-        alerts,
+        threat,
         clock,
         metering: rooms.metering,
         quotas: rooms.quotas,

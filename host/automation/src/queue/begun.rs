@@ -64,12 +64,7 @@ impl Automation {
     }
 
     /// What a message becomes whose attempt was cut; nothing when it is gone.
-    async fn counted(
-        &self,
-        store: &TenantStore,
-        queue: &QueueRecord,
-        seq: u64,
-    ) -> Result<Vec<Op>, AutomationError> {
+    async fn counted(&self, store: &TenantStore, queue: &QueueRecord, seq: u64) -> Result<Vec<Op>, AutomationError> {
         let key = messages_key(&queue.name).number(seq);
         let Some(record) = store.get(&key).await? else { return Ok(Vec::new()) };
         let Some((mut head, payload)) = Head::unpack(&record.value) else { return Ok(Vec::new()) };

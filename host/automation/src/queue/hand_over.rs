@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringfence_core::PluginName;
-use ringfence_engine::{EventContext, EventFailure, Export};
+use ringfence_engine::{EventContext, EventFailure, Export, RunError};
 use ringfence_store::{Op, Precondition, Record, StoreError, TenantState};
 
 use super::core::Fate;
@@ -41,21 +41,20 @@ impl Automation {
         while !queue.is_closed.load(Ordering::Acquire) {
             let Some(place) = self.closing.begin() else { return };
             let now_ms = self.parts.clock.now().as_millisecond();
-            let (taken, wake_at_ms) = {
+            let taken: Vec<u64> = {
                 let mut core = queue.core();
                 for lost in core.overdue(now_ms) {
                     tracing::warn!(queue = %queue.name, seq = lost, "a message did not come back and goes again");
                     core.put_back(lost, now_ms);
                 }
-                let taken: Vec<u64> = std::iter::from_fn(|| core.take(now_ms)).collect();
-                (taken, core.wake_at_ms())
+                std::iter::from_fn(|| core.take(now_ms)).collect()
             };
             if taken.is_empty() {
                 drop(place);
             } else {
                 self.hand_over_all(&queue, taken, Arc::new(place)).await;
             }
-            let now_ms = self.parts.clock.now().as_millisecond();
+            let (now_ms, wake_at_ms) = (self.parts.clock.now().as_millisecond(), queue.core().wake_at_ms());
             let wait_ms = wake_at_ms.map_or(LOOK_MS_MAX, |at_ms| at_ms.saturating_sub(now_ms).clamp(0, LOOK_MS_MAX));
             let wait = Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0));
             tokio::select! {
@@ -204,6 +203,8 @@ impl Automation {
             },
             Err(error) => match error.passes_after_ms() {
                 Some(wait_ms) => End::NotNow(wait_ms.max(50)),
+                // Stopped by a suspension.
+                None if matches!(error, CallError::Run(RunError::Killed)) => End::NotNow(1_000),
                 // Nothing is deployed yet: that will be mended by a deploy, not by losing messages.
                 None if matches!(error, CallError::NoPlugin) => End::NotNow(5_000),
                 None => End::Failed(format!("{}: {error}", error.code())),

@@ -196,8 +196,7 @@ impl Workflows {
                 return Ok(Some(LATER_MS));
             }
             // It had something to do when the host last ended: that may have been its doing.
-            let attempts =
-                if ready.revision <= self.born_at() { Attempts::BeforeToo } else { Attempts::WhenOver };
+            let attempts = if ready.revision <= self.born_at() { Attempts::BeforeToo } else { Attempts::WhenOver };
             let session = Session::new(Arc::clone(&live), self, attempts).await;
             let call = self.call(&live, Arc::clone(&session)).await;
             let outcome = self.parts().runner.run(call).await;

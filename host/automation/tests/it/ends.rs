@@ -163,7 +163,8 @@ fn a_stuck_run_that_is_cancelled_takes_back_what_it_can_and_ends() {
     let (world, is_broken, refunds) = (World::new(), Arc::new(AtomicBool::new(true)), Arc::default());
     let host = Host::start(&world, &shop(&is_broken, &refunds));
     let by = "acme/ann".parse().unwrap();
-    let command = |run: &RunId, command: Command| host.block_on(host.workflows.command(&world.acme, run, &command, &by));
+    let command =
+        |run: &RunId, command: Command| host.block_on(host.workflows.command(&world.acme, run, &command, &by));
 
     let hopeless = world.begin(&host);
     assert!(host.until(&world, &hopeless, Status::Stuck).stuck.unwrap().contains("trap"));

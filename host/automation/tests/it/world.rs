@@ -68,9 +68,8 @@ impl World {
             (Arc::new(Moved(AtomicI64::new(1_790_000_000_000))), Arc::new(Counter(AtomicU64::new(1))));
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
         let base = runtime();
-        let tenants = base
-            .block_on(Tenants::open(Store::memory(), Arc::new(root), entropy.clone(), clock.clone()))
-            .unwrap();
+        let tenants =
+            base.block_on(Tenants::open(Store::memory(), Arc::new(root), entropy.clone(), clock.clone())).unwrap();
         base.block_on(tenants.create(&acme(), "Acme")).unwrap();
         let store = tenants.open_tenant(&acme()).unwrap();
         Self { tenants, clock, entropy, acme: store, directory, base }
