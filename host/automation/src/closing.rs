@@ -71,18 +71,18 @@ impl Drop for UnderWay {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn nothing_begins_after_the_end_was_announced_and_what_is_under_way_is_waited_for() {
         let closing = Closing::new();
         let under_way = closing.begin().unwrap();
         let long = closing.begin().unwrap();
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             drop(under_way);
         });
         let waiting = tokio::spawn({
             let closing = closing.clone();
-            async move { closing.close(Duration::from_secs(10)).await }
+            async move { closing.close(Duration::from_millis(300)).await }
         });
         closing.announced().await;
         assert!(closing.begin().is_none());
