@@ -16,3 +16,4 @@ mod objects;
 mod peers;
 mod rotation;
 mod runs;
+mod stop;

@@ -62,6 +62,31 @@ async fn a_trail_is_filtered_redacted_by_role_and_itself_on_the_record() -> Resu
 }
 
 #[tokio::test]
+async fn reading_entries_is_on_the_record_and_a_reader_of_small_pages_comes_to_an_end() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let auditor = acme.member(&host, "eve", "auditor").await?;
+    let (mut cursor, mut pages_count) = ("0".to_owned(), 0);
+    loop {
+        let page = answer(auditor.get(&acme.path(&format!("/audit?from={cursor}&limit=2"))).send().await?).await?;
+        pages_count += 1;
+        match page["cursor"].as_str() {
+            Some(next) if pages_count < 100 => cursor = next.to_owned(),
+            _ => break,
+        }
+    }
+    assert!(pages_count < 100, "its own readings kept it going");
+    let reads = answer(acme.admin.get("/audit/trails/acme?code=HST-003&actor=acme/eve").send().await?).await?;
+    let events = reads["events"].as_array().context("events")?;
+    assert_eq!(events.len(), pages_count, "{reads}");
+    assert_eq!(events[0]["body"]["unmapped"]["details"]["view"], "entries");
+    answer(operator.get("/audit?limit=10").send().await?).await?;
+    let page = answer(operator.get("/audit?limit=1000").send().await?).await?.to_string();
+    assert!(page.contains("HST-003"), "the host's own log is no other");
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_application_records_its_own_events_and_cannot_pass_for_the_host() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

@@ -5,6 +5,7 @@ use reqwest::StatusCode;
 use ringfence_tests::{Host, Session, Tenant, answer, eventually, problem};
 use serde_json::{Value, json};
 
+use crate::backups::job;
 use crate::started;
 
 const GRANTS: &[(&str, &[&str])] = &[("keyvalue", &["default"]), ("queue", &["work"])];
@@ -310,6 +311,57 @@ async fn messages_survive_a_kill_and_each_arrives() -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_that_was_locked_when_the_host_started_hands_over_once_it_is_unlocked() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker" })).await?;
+    send(&acme, "work", &json!({ "payload": { "name": "late" }, "delay_ms": 1000 })).await?;
+    answer(operator.post("/tenants/acme/keys/disable").json(&json!({})).send().await?).await?;
+    let (key, operator_key) = (acme.admin.key.clone(), operator.key.clone());
+    host.stop()?;
+    let host = Host::start(&place)?;
+    let operator = host.sign_in(&operator_key).await?;
+    answer(operator.post("/tenants/acme/keys/enable").json(&json!({})).send().await?).await?;
+    let acme = Tenant { admin: host.sign_in(&key).await?, ..acme };
+    eventually("what waited", async || Ok(noted(&acme, "taker", "attempts-late").await? == "1")).await?;
+    send(&acme, "work", &json!({ "payload": { "name": "new" } })).await?;
+    eventually("a new one", async || Ok(noted(&acme, "taker", "attempts-new").await? == "1")).await
+}
+
+#[tokio::test]
+async fn a_restored_tenant_has_its_queues_and_its_rules_of_detection_without_a_restart() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "paused": true })).await?;
+    send(&acme, "work", &json!({ "payload": { "name": "kept" } })).await?;
+    let rule = "title: A secret was set\nname: secret-set\nlogsource: {product: ringfence, service: audit}\n\
+        detection: {set: {unmapped.code|startswith: SEC-001, status: Success}, condition: set}\nlevel: low\n";
+    let rules = "/security/rules/secret-set";
+    answer(acme.admin.put(rules).json(&json!({ "text": rule })).send().await?).await?;
+    let made = job(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    let backup = made["result"]["id"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(acme.admin.delete(&acme.path("/queues/work")).send().await?.status(), StatusCode::NO_CONTENT);
+    assert_eq!(acme.admin.delete(rules).send().await?.status(), StatusCode::NO_CONTENT);
+    let restore = acme.path(&format!("/backups/{backup}/restore"));
+    let back = job(&acme.admin, &restore, json!({ "replace": "acme" })).await?;
+    assert_eq!(back["state"], "succeeded", "{back}");
+    // The backup had the message in a queue that rested.
+    assert_eq!(queue(&acme, "work", json!({ "plugin": "taker", "paused": true })).await?["depth_count"], 1);
+    queue(&acme, "work", json!({ "plugin": "taker" })).await?;
+    eventually("the message", async || Ok(noted(&acme, "taker", "attempts-kept").await? == "1")).await?;
+    assert_eq!(acme.admin.delete(rules).send().await?.status(), StatusCode::NO_CONTENT, "the rule is there again");
+
+    let copied = job(&operator, &restore, json!({ "into": "copy" })).await?;
+    assert_eq!(copied["state"], "succeeded", "{copied}");
+    let body = json!({ "name": "admin", "role": "tenant-admin" });
+    let key = answer(operator.post("/tenants/copy/tokens").json(&body).send().await?).await?;
+    let admin = host.sign_in(key["key"].as_str().unwrap_or_default()).await?;
+    let copy = Tenant { name: "copy".to_owned(), admin };
+    queue(&copy, "work", json!({ "plugin": "taker" })).await?;
+    eventually("its message too", async || Ok(noted(&copy, "taker", "attempts-kept").await? == "1")).await
 }
 
 #[tokio::test]

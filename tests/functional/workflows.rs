@@ -227,3 +227,28 @@ async fn a_suspended_tenants_runs_rest_and_go_on_when_it_is_resumed() -> Result<
     until(&acme, &run, "completed").await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_run_whose_tenants_storage_is_full_goes_on_at_once_when_there_is_more() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let quota = async || answer(operator.get("/tenants/acme/quota").send().await?).await;
+    let set = async |storage_bytes: u64| {
+        let body = json!({ "overrides": { "storage_bytes": storage_bytes } });
+        answer(operator.put("/tenants/acme/quota").json(&body).send().await?).await
+    };
+    let used = quota().await?["use"]["storage_bytes"].as_u64().context("bytes")?;
+    set(used + 8_000).await?;
+    let run = begin(&acme, &json!({ "plugin": "runs", "input": { "url": null, "steps": 200, "every": 0 } })).await?;
+    eventually("the storage is full", async || {
+        Ok(quota().await?["throttled"]["storage_count"].as_u64().is_some_and(|count| count > 0))
+    })
+    .await?;
+    let shown = show(&acme, &run).await?;
+    assert!(shown["ended_at"].is_null() && events(&shown, "step-done") < 200, "{shown}");
+    set(used + 10_000_000).await?;
+    let done = until(&acme, &run, "completed").await?;
+    assert_eq!((events(&done, "step-done"), &done["output"]), (200, &json!(200)));
+    Ok(())
+}

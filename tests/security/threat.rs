@@ -190,6 +190,25 @@ async fn a_rule_of_ones_own_is_in_force_for_the_next_event_and_a_wrong_one_names
 }
 
 #[tokio::test]
+async fn a_finding_lowers_the_trust_score_of_whoever_it_is_about_and_of_nobody_else() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let other = acme.member(&host, "other", "tenant-admin").await?;
+    let rule = "title: A secret was set\nname: secret-set\nlogsource: {product: ringfence, service: audit}\n\
+        detection: {set: {unmapped.code|startswith: SEC-001, status: Success}, condition: set}\nlevel: high\n";
+    answer(other.put("/security/rules/secret-set").json(&json!({ "text": rule })).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let open_findings = async |who: &Session| -> Result<usize> {
+        let score = answer(who.get("/zero-trust/trust-score").send().await?).await?;
+        let signals = score["signals"].as_array().context("signals")?.clone();
+        Ok(signals.iter().filter(|signal| signal["effect"] == -60 && signal["value"] == "high").count())
+    };
+    eventually("the score falls", async || Ok(open_findings(&acme.admin).await? == 1)).await?;
+    assert_eq!(open_findings(&other).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn intelligence_is_matched_looked_back_for_and_shown_as_its_marking_lets() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

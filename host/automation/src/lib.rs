@@ -4,24 +4,27 @@
 //! writes down what was done, as the gateway does. Must never run a guest in any other way.
 #![forbid(unsafe_code)]
 
+mod closing;
 mod error;
 pub mod hooks;
 pub mod invoke;
 pub mod queue;
 pub mod schedule;
 mod store;
+mod tending;
 pub mod workflow;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringfence_audit::{Audit, Metering};
 use ringfence_capabilities::{Capabilities, GuestLogs, Quotas};
-use ringfence_core::{Clock, Entropy, Standing, TenantId};
+use ringfence_core::{Clock, Entropy, Standing};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
-use ringfence_store::{TenantStore, Tenants};
+use ringfence_store::Tenants;
 use tokio::sync::Semaphore;
 
 pub use error::AutomationError;
@@ -74,6 +77,10 @@ pub struct Automation {
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// One change of a schedule at a time, runs included.
     pub(crate) changing_schedules: Arc<tokio::sync::Mutex<()>>,
+    /// Which tenants are open, and which could not be opened yet.
+    pub(crate) opened: Arc<tending::Opened>,
+    /// The end of the host.
+    pub(crate) closing: closing::Closing,
 }
 
 impl Automation {
@@ -87,6 +94,8 @@ impl Automation {
             timer: Arc::default(),
             changing: Arc::default(),
             changing_schedules: Arc::default(),
+            opened: Arc::default(),
+            closing: closing::Closing::new(),
         }
     }
 
@@ -97,16 +106,21 @@ impl Automation {
         self.open_points().await?;
         for tenant in self.parts.tenants.list().await? {
             let Some(store) = self.parts.tenants.open_tenant(&tenant.id) else { continue };
-            if let Err(error) = self.open_tenant(&tenant.id, &store).await {
-                tracing::error!(tenant = %tenant.id, %error, "a tenant's queues and schedules do not open");
-            }
+            self.open_tenant(&store).await;
         }
         tokio::spawn(self.clone().keep_time());
+        tokio::spawn(self.clone().tend());
         Ok(())
     }
 
-    async fn open_tenant(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
-        self.open_queues(tenant, store).await?;
-        self.open_schedules(tenant, store).await
+    /// Ends in order: from now on no message is handed over and no schedule begins, and what is under way is waited for, at
+    /// most so long. What is not over by then is left where it is and comes again after the next start, which is not held
+    /// against it.
+    pub async fn drain(&self, most: Duration) {
+        let left_count = self.closing.close(most).await;
+        if left_count > 0 {
+            tracing::warn!(left_count, "messages and scheduled runs are cut by the end of the host and come again");
+            self.unmark_cut_messages().await;
+        }
     }
 }

@@ -160,6 +160,7 @@ impl Control {
         self.parts.policy.set_standing(id, Standing::Suspended)?;
         self.parts.engine.scheduler().suspend(id);
         self.parts.engine.forget_idle(id);
+        self.parts.automation.close_tenant(store).await;
         // When it fails, half may be written: the tenant stays shut, and the next start carries on.
         let restored = self.parts.archives.restore_in_place(store, source).await?;
         self.parts.tenants.set_state(id, state).await?;
@@ -168,6 +169,7 @@ impl Control {
         if state == TenantState::Active {
             self.parts.engine.scheduler().resume(id);
         }
+        self.tenant_replaced(id, store).await;
         Ok(restored)
     }
 
@@ -187,6 +189,7 @@ impl Control {
         let store = self.parts.tenants.open_tenant(into).ok_or_else(ApiError::not_found)?;
         self.parts.quotas.open(&store, &record.quota).await?;
         self.load(into, &store).await?;
+        self.tenant_replaced(into, &store).await;
         Ok(json!({ "tenant": into, "from": from, "restored": restored }))
     }
 
@@ -222,7 +225,9 @@ impl Control {
         let record = self.parts.tenants.record(id).await?.ok_or_else(ApiError::not_found)?;
         self.parts.quotas.open(&store, &record.quota).await?;
         self.parts.identity.reload(id).await?;
-        self.load(id, &store).await
+        self.load(id, &store).await?;
+        self.tenant_replaced(id, &store).await;
+        Ok(())
     }
 
     /// Puts into force what a restored tenant's records say.

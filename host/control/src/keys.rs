@@ -135,7 +135,11 @@ pub async fn enable(
     Path(tenant): Path<String>,
 ) -> Result<Json<TenantKeyView>, ApiError> {
     let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
-    let act = async |id: &TenantId| control.parts.tenants.enable_key(id, side(&call)).await;
+    let act = async |id: &TenantId| {
+        let enabled = control.parts.tenants.enable_key(id, side(&call)).await?;
+        control.tenant_works(id).await;
+        Ok::<_, StoreError>(enabled)
+    };
     control.change(&call, reached, codes::KEY_ENABLED, act).await
 }
 
@@ -270,6 +274,7 @@ impl Control {
         if let Err(error) = self.parts.audit.record(&Log::Host, event).await {
             tracing::error!(%error, tenant = %id, "keys were destroyed, and the receipt could not be written");
         }
+        self.parts.automation.close_tenant(store).await;
         self.parts.policy.remove_tenant(id);
         self.forget_quota(id);
         self.parts.registry.forget(id).await;
@@ -406,6 +411,9 @@ impl KeyKeeper {
 
     async fn own_changed(&self, id: &TenantId, change: OwnChange) {
         let control = &self.0;
+        if change == OwnChange::Opened {
+            control.tenant_works(id).await;
+        }
         if change == OwnChange::OpenedFirst
             && let Err(error) = control.read_tenant(id).await
         {

@@ -35,6 +35,7 @@ mod tokens;
 mod usage;
 pub mod wire;
 mod workflows;
+mod working;
 mod zero_trust;
 
 use std::net::SocketAddr;

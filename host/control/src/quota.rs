@@ -57,6 +57,7 @@ pub async fn write(
             next.version = record.quota.version.saturating_add(1);
             control.parts.tenants.set_quota(&id, next.clone()).await?;
             control.parts.quotas.change(&id, &next)?;
+            control.tenant_works(&id).await;
             Ok(())
         })
         .await?;

@@ -169,9 +169,7 @@ impl Control {
             match state {
                 TenantState::Active => {
                     scheduler.resume(&id);
-                    if let Some(store) = self.parts.tenants.open_tenant(&id) {
-                        self.parts.workflows.go_on(&store);
-                    }
+                    self.tenant_works(&id).await;
                 }
                 TenantState::Suspended => {
                     let killed_count = scheduler.suspend(&id);
@@ -198,6 +196,7 @@ impl Control {
         let store = self.parts.tenants.open_tenant(&record.id).ok_or_else(ApiError::not_found)?;
         self.parts.quotas.open(&store, &record.quota).await?;
         self.parts.policy.upsert_tenant(&record.id, TenantFacts { suspended: Standing::Active }, None)?;
+        self.parts.automation.open_tenant(&store).await;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod anchors;
 mod config;
 mod doctor;
 mod provider_fetch;
+mod findings;
 mod serve;
 mod store;
 mod tls;

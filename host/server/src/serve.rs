@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use hyper_util::service::TowerToHyperService;
 use ringfence_cli::{Format, ServeArgs};
 use ringfence_control::{KeyKeeper, PeerAddress};
-use ringfence_core::{Clock, Entropy};
+use ringfence_core::{Clock, Entropy, limits};
 use ringfence_engine::IoClass;
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
 use ringfence_keys::MissingRootKey;
@@ -133,15 +133,10 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
+    // Listens before anything is found.
+    tokio::spawn(crate::findings::tell(wired.threat.alerts(), wired.identity.clone(), wired.clock.clone()));
     let detection = tokio::spawn(detection.run(stopping.clone()));
-    let router = ringfence_control::router(wired.control.clone()).map_request(
-        |mut request: http::Request<hyper::body::Incoming>| {
-            if let Some(peer) = request.extensions().get::<Peer>().copied() {
-                request.extensions_mut().insert(PeerAddress(peer.0.ip()));
-            }
-            request
-        },
-    );
+    let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
     if let Some(tls) = tls {
         tokio::spawn(tls.follow(stopping.clone()));
@@ -152,7 +147,9 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     wait_for_stop().await?;
     tracing::info!("draining");
     let _ = stop.send(true);
-    let _ = tokio::join!(data_plane, control_plane);
+    // Runs, queues and schedules begin nothing more, and what they began has the time that open requests have.
+    let most = Duration::from_millis(limits::DRAIN_MS_MAX);
+    let _ = tokio::join!(data_plane, control_plane, wired.workflows.drain(most), wired.automation.drain(most));
     let _ = metering.await;
     let _ = quotas.await;
     let _ = keeper.await;
@@ -166,6 +163,14 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells the control plane in its own word where a request comes from.
+fn with_peer(mut request: http::Request<hyper::body::Incoming>) -> http::Request<hyper::body::Incoming> {
+    if let Some(peer) = request.extensions().get::<Peer>().copied() {
+        request.extensions_mut().insert(PeerAddress(peer.0.ip()));
+    }
+    request
 }
 
 /// Both ports, each on the runtime that serves it.

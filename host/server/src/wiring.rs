@@ -47,6 +47,14 @@ pub struct Wired {
     /// Who else keeps or signs the heads of the logs.
     pub anchors: Anchors,
     /// For the drain.
+    pub automation: Automation,
+    /// For the drain.
+    pub workflows: Workflows,
+    /// Finds what trust scores are told of.
+    pub threat: Threat,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// For the drain.
     pub metering: Metering,
     /// Keeps what tenants use of a day, and for the drain.
     pub quotas: Quotas,
@@ -113,6 +121,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         Arc::clone(&rooms.standing),
     )
     .await?;
+    let clock = rooms.clock.clone();
     let automation = automation(&rooms);
     let workflows = Workflows::new(WorkflowsParts {
         tenants: rooms.tenants.clone(),
@@ -134,7 +143,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),
-        threat,
+        threat: threat.clone(),
         archives,
         automation: automation.clone(),
         workflows: workflows.clone(),
@@ -153,6 +162,10 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         identity: rooms.identity,
         audit: rooms.audit,
         anchors,
+        automation,
+        workflows,
+        threat,
+        clock,
         metering: rooms.metering,
         quotas: rooms.quotas,
         logs: rooms.logs,

@@ -144,6 +144,10 @@ impl TenantStore {
     pub fn uid(&self) -> String {
         HEXLOWER.encode(&self.tenant.uid)
     }
+    /// The revision of the newest batch in the store, whoever wrote it: what is written from now on has a higher one.
+    pub fn newest_revision(&self) -> Result<u64, StoreError> {
+        crate::store::revision(&*self.store.0.engine)
+    }
     /// Whether the tenant is active, read without waiting. A deleted tenant counts as suspended.
     pub fn state(&self) -> TenantState {
         if self.tenant.state.load(Ordering::Acquire) == TenantState::Active as u8 {

@@ -367,6 +367,24 @@ impl Threat {
         found.ok_or(ThreatError::NotFound)
     }
 
+    /// Reads an owner's rules, settings and indicators anew: its records were replaced, or could not be read before. In force
+    /// for the next event; what was held stays held.
+    pub async fn reload(&self, tenant: &TenantId) -> Result<(), ThreatError> {
+        let _one = self.inner.changing.lock().await;
+        let scope = Scope::Tenant(tenant.clone());
+        let names: Vec<String> =
+            self.state().texts.get(&scope).into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        for name in &names {
+            self.state_mut().remove(&scope, name);
+            self.forget_pack(&owner_of(&scope), name);
+        }
+        self.state_mut().settings.remove(&scope);
+        self.forget_indicators(&scope);
+        let loaded = self.load(&scope).await;
+        self.publish();
+        loaded
+    }
+
     /// Lets go of a deleted tenant: its rules, settings and responses.
     pub async fn forget(&self, tenant: &TenantId) {
         let _one = self.inner.changing.lock().await;

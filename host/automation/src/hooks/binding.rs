@@ -71,6 +71,10 @@ impl Bindings {
         }
         kept.insert((store.uid(), hook.to_owned()), bound);
     }
+    pub(super) fn forget_of(&self, store: &TenantStore) {
+        let uid = store.uid();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != uid);
+    }
     fn forget(&self, store: &TenantStore, hook: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(store.uid(), hook.to_owned()));
     }

@@ -45,6 +45,10 @@ impl Hooks {
         let name = ready.point.name.to_string();
         self.points.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::new(ready));
     }
+    /// A tenant's bindings are read anew when they are asked for.
+    pub(crate) fn forget_bindings_of(&self, store: &ringfence_store::TenantStore) {
+        self.bindings.forget_of(store);
+    }
     fn remove(&self, name: &str) {
         self.points.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }

@@ -4,7 +4,7 @@
 //! over a later one of a group before an earlier one is gone.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,8 @@ pub struct Core {
     ready: BTreeSet<(Reverse<u8>, u64)>,
     /// May go at a time.
     later: BTreeSet<(i64, u64)>,
+    /// Of those, the ones that wait for nothing of their own: they could not be handed over just now.
+    put_back: HashSet<u64>,
     /// Handed over, with when each is thought lost.
     flying: BTreeMap<u64, i64>,
     /// Members of each group, in order; the first alone may go.
@@ -91,6 +93,7 @@ impl Core {
             items: HashMap::new(),
             ready: BTreeSet::new(),
             later: BTreeSet::new(),
+            put_back: HashSet::new(),
             flying: BTreeMap::new(),
             groups: HashMap::new(),
         }
@@ -126,6 +129,11 @@ impl Core {
         self.flying.len() as u64
     }
 
+    /// What is handed over now.
+    pub fn flying(&self) -> impl Iterator<Item = u64> + '_ {
+        self.flying.keys().copied()
+    }
+
     /// Takes a message in. One that is there already is left alone.
     pub fn insert(&mut self, item: Item) {
         let seq = item.seq;
@@ -143,6 +151,7 @@ impl Core {
     pub fn take(&mut self, now_ms: i64) -> Option<u64> {
         while let Some(&(due_ms, seq)) = self.later.first().filter(|(due_ms, _)| *due_ms <= now_ms) {
             self.later.remove(&(due_ms, seq));
+            self.put_back.remove(&seq);
             if let Some(item) = self.items.get(&seq) {
                 self.ready.insert((Reverse(item.priority), seq));
             }
@@ -168,6 +177,7 @@ impl Core {
     pub fn gone(&mut self, seq: u64) {
         let Some(item) = self.items.remove(&seq) else { return };
         self.flying.remove(&seq);
+        self.put_back.remove(&seq);
         self.ready.remove(&(Reverse(item.priority), seq));
         self.later.remove(&(item.due_ms, seq));
         let Some(group) = item.group else { return };
@@ -194,7 +204,22 @@ impl Core {
     /// It could not be handed over, which is not its fault: it goes again, and nothing is counted.
     pub fn put_back(&mut self, seq: u64, due_ms: i64) {
         let failed_count = self.items.get(&seq).map_or(0, |item| item.failed_count);
+        if self.flying.contains_key(&seq) {
+            self.put_back.insert(seq);
+        }
         self.again(seq, due_ms, failed_count);
+    }
+
+    /// What kept messages from being handed over is gone: those that were put back may go at once.
+    pub fn hurry(&mut self, now_ms: i64) {
+        for seq in std::mem::take(&mut self.put_back) {
+            let Some(item) = self.items.get_mut(&seq) else { continue };
+            // One that an earlier member of its group holds back is not there, and stays back.
+            if self.later.remove(&(item.due_ms, seq)) {
+                item.due_ms = item.due_ms.min(now_ms);
+                self.later.insert((item.due_ms, seq));
+            }
+        }
     }
 
     /// Messages that were handed over and are thought lost.
@@ -304,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_put_back_hurries_and_what_waits_for_its_own_time_does_not() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        core.insert(item(2));
+        assert_eq!((core.take(0), core.take(0)), (Some(1), Some(2)));
+        core.put_back(1, 5_000);
+        core.again(2, 5_000, 1);
+        core.insert(Item { due_ms: 5_000, ..item(3) });
+        assert_eq!(core.take(10), None);
+        core.hurry(10);
+        assert_eq!((core.take(10), core.take(10)), (Some(1), None));
+    }
+
+    #[test]
     fn a_group_goes_in_order_also_when_its_first_fails() {
         let mut core = Core::new(RULES);
         let of_group = |seq| Item { group: Some("order-7".into()), priority: 9 - seq as u8, ..item(seq) };
@@ -343,6 +382,7 @@ mod tests {
         Done(usize),
         Fail(usize),
         PutBack(usize),
+        Hurry,
         Pass(u8),
     }
 
@@ -356,6 +396,7 @@ mod tests {
                 any::<usize>().prop_map(Step::Done),
                 any::<usize>().prop_map(Step::Fail),
                 any::<usize>().prop_map(Step::PutBack),
+                Just(Step::Hurry),
                 any::<u8>().prop_map(Step::Pass),
             ];
         proptest::collection::vec(step, 1..120)
@@ -400,6 +441,7 @@ mod tests {
                     Step::PutBack(which) if !flying.is_empty() => {
                         core.put_back(flying.swap_remove(which % flying.len()), now + 5);
                     }
+                    Step::Hurry => core.hurry(now),
                     Step::Pass(ms) => now += i64::from(ms),
                     _ => {}
                 }

@@ -98,6 +98,10 @@ pub fn messages_key(queue: &str) -> Key {
 pub fn dead_key(queue: &str) -> Key {
     Key::new(["queue-dead", queue])
 }
+/// Where it is marked which messages are handed over now.
+pub fn begun_key(queue: &str) -> Key {
+    Key::new(["queue-begun", queue])
+}
 /// Where the keys are under which messages were taken once.
 pub fn once_key(queue: &str) -> Key {
     Key::new(["queue-once", queue])

@@ -4,6 +4,7 @@
 //! is durable, so a kill at any moment only makes a message come again. Must never let one queue wait for another: each has
 //! a task of its own, and the scheduler decides between tenants.
 
+mod begun;
 pub mod core;
 mod dead;
 mod hand_over;
@@ -11,6 +12,7 @@ pub mod message;
 mod open;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -44,6 +46,8 @@ const WORD_BYTES_MAX: usize = 200;
 pub const PRIORITY_MAX: u8 = 9;
 /// How long a message is taken once only under its key.
 const ONCE_MS: i64 = 86_400_000;
+/// Such keys looked at together when old ones are thrown away.
+const SWEPT_COUNT: usize = 500;
 /// The host's own queue of a tenant, for extension points that notify; no queue of a tenant can be called so.
 pub(crate) const HOOKS_QUEUE: &str = "_hooks";
 
@@ -182,8 +186,28 @@ impl Queues {
     pub(crate) fn get(&self, store: &TenantStore, name: &str) -> Option<Arc<Queue>> {
         self.lock().get(&(store.uid(), name.to_owned())).cloned()
     }
-    pub(crate) fn insert(&self, queue: Arc<Queue>) {
-        self.lock().insert((queue.store.uid(), queue.name.clone()), queue);
+    /// Takes an open queue in; false when it was opened by somebody else meanwhile, whose it stays.
+    pub(crate) fn insert(&self, queue: &Arc<Queue>) -> bool {
+        match self.lock().entry((queue.store.uid(), queue.name.clone())) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Arc::clone(queue));
+                true
+            }
+        }
+    }
+    pub(crate) fn all(&self) -> Vec<Arc<Queue>> {
+        self.lock().values().cloned().collect()
+    }
+    pub(crate) fn of(&self, store: &TenantStore) -> Vec<Arc<Queue>> {
+        let uid = store.uid();
+        self.lock().iter().filter(|((of, _), _)| *of == uid).map(|(_, queue)| Arc::clone(queue)).collect()
+    }
+    pub(crate) fn close_of(&self, store: &TenantStore) {
+        for queue in self.of(store) {
+            queue.close();
+            self.remove(&queue);
+        }
     }
     pub(crate) fn remove(&self, queue: &Queue) {
         self.lock().remove(&(queue.store.uid(), queue.name.clone()));
@@ -263,7 +287,7 @@ impl Automation {
             self.queues.remove(&queue);
         }
         store.delete(&queue_key(name)).await?;
-        for prefix in [messages_key(name), message::dead_key(name), once_key(name)] {
+        for prefix in [messages_key(name), message::dead_key(name), once_key(name), message::begun_key(name)] {
             crate::store::delete_below(store, &prefix).await?;
         }
         Ok(())
@@ -319,6 +343,41 @@ impl Automation {
         queue.core().insert(head.item());
         queue.bell.notify_one();
         Ok(Sent { id: queue.id(head.seq), is_repeat: false })
+    }
+
+    /// What kept a tenant's messages from being handed over may be gone.
+    pub(crate) fn hurry_queues(&self, store: &TenantStore) {
+        let now_ms = self.parts.clock.now().as_millisecond();
+        for queue in self.queues.of(store) {
+            queue.core().hurry(now_ms);
+            queue.bell.notify_one();
+        }
+    }
+
+    /// Throws away the keys of a queue under which messages were taken more than a day ago. Gives how many.
+    pub(crate) async fn sweep_once(&self, queue: &Queue) -> Result<u64, StoreError> {
+        let now_ms = self.parts.clock.now().as_millisecond();
+        let (mut count, mut after) = (0_u64, None);
+        loop {
+            let page = queue.store.scan(&once_key(&queue.name), after.as_ref(), SWEPT_COUNT).await?;
+            let (mut ops, mut preconditions) = (Vec::new(), Vec::new());
+            for (key, record) in page.records {
+                let Ok(once) = record.json::<Once>() else { continue };
+                if now_ms.saturating_sub(once.at_ms) >= ONCE_MS {
+                    // One that is taken anew at this moment stays, and the rest of its page until the next round.
+                    preconditions.push(Precondition::Revision(key.clone(), record.revision));
+                    ops.push(Op::delete(key));
+                }
+            }
+            count = count.saturating_add(ops.len() as u64);
+            if !ops.is_empty() {
+                queue.store.batch(ops, preconditions).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
     }
 
     fn state_of(&self, store: &TenantStore, record: QueueRecord) -> QueueState {

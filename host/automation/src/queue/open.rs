@@ -25,7 +25,10 @@ impl Automation {
         loop {
             let page = store.scan(&queues_key(), after.as_ref(), PAGE_COUNT).await?;
             for (_, record) in &page.records {
-                self.open_queue(tenant, store, &record.json()?).await?;
+                let record: QueueRecord = record.json()?;
+                if self.queues.get(store, &record.name).is_none() {
+                    self.open_queue(tenant, store, &record).await?;
+                }
             }
             after = page.next;
             if after.is_none() {
@@ -41,6 +44,7 @@ impl Automation {
         record: &QueueRecord,
     ) -> Result<(), AutomationError> {
         let spec = record.spec.clone();
+        self.count_cut_attempts(store, record).await?;
         let mut core = Core::new(spec.rules);
         if spec.paused || spec.plugin.is_none() && record.name != HOOKS_QUEUE {
             core.pause();
@@ -74,8 +78,9 @@ impl Automation {
             is_closed: AtomicBool::new(false),
             last_seq: Mutex::new(last_seq),
         });
-        self.queues.insert(Arc::clone(&queue));
-        tokio::spawn(self.clone().tend_queue(queue));
+        if self.queues.insert(&queue) {
+            tokio::spawn(self.clone().tend_queue(queue));
+        }
         Ok(())
     }
 

@@ -101,6 +101,9 @@ pub struct Schedule {
     /// What was begun and is not known to have ended.
     #[serde(default)]
     pub begun: Vec<Timestamp>,
+    /// Of those, the ones that the end of the host cut, once for each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<Timestamp>,
     /// Times that were not made up for, or met a run that was not over.
     #[serde(default)]
     pub skipped_count: u64,
@@ -182,6 +185,7 @@ impl Automation {
                 created_by: by.clone(),
                 decided_until: now,
                 begun: Vec::new(),
+                cut: Vec::new(),
                 skipped_count: 0,
                 last: None,
             },

@@ -13,12 +13,14 @@ use ringfence_store::{StoreError, TenantStore};
 use super::plan::jitter_ms;
 use super::timer::{Entry, Running};
 use super::{LastRun, Overlap, Schedule, schedule_key, schedules_key};
-use crate::{Automation, AutomationError, Call, Effects};
+use crate::{Automation, AutomationError, Call, CallError, Effects};
 
 /// Attempts of one run that cannot begin just now.
 const ATTEMPTS_COUNT: u32 = 10;
 /// LIMIT: longest wait between two of them.
 const WAIT_MS_MAX: u64 = 30_000;
+/// LIMIT: how often a run that the end of the host cut is begun again.
+const CUTS_COUNT_MAX: usize = 3;
 /// Schedules read in one go.
 const PAGE_COUNT: usize = 1_000;
 
@@ -29,13 +31,25 @@ impl Automation {
     /// Reads a tenant's schedules, puts them on the timer, and runs again what was begun when the host stopped.
     pub(crate) async fn open_schedules(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
         let page = store.scan(&schedules_key(), None, PAGE_COUNT).await?;
+        let now = self.parts.clock.now();
         for (_, record) in page.records {
-            let schedule: Schedule = record.json()?;
+            let mut schedule: Schedule = record.json()?;
+            if self.timer.holds(store, &schedule.name) {
+                // It was made a moment ago, and what it began is under way.
+                continue;
+            }
+            let mut again = Vec::new();
+            if !schedule.begun.is_empty() {
+                // Durable before anything runs: a run that brings the host down each time comes to an end.
+                let changed = self.change_schedule(store, &schedule.name, |schedule| again = take_up(schedule, now));
+                let Some(changed) = changed.await? else { continue };
+                schedule = changed;
+            }
             self.timer.set(tenant, store, &schedule);
-            for tick in schedule.begun.clone() {
+            for (tick, attempt) in again {
                 let this = self.clone();
                 let (tenant, store, schedule) = (tenant.clone(), store.clone(), schedule.clone());
-                tokio::spawn(async move { this.run_tick(&tenant, &store, &schedule, tick, 2).await });
+                tokio::spawn(async move { this.run_tick(&tenant, &store, &schedule, tick, attempt).await });
             }
         }
         Ok(())
@@ -51,7 +65,8 @@ impl Automation {
     ) -> Result<LastRun, AutomationError> {
         let schedule = self.schedule(store, name).await?;
         let now = self.parts.clock.now();
-        let (outcome, detail) = self.run_once(tenant, &schedule, now, 1, Some(principal)).await;
+        let ended = self.run_once(tenant, &schedule, now, 1, Some(principal)).await;
+        let (outcome, detail) = ended.ok_or(AutomationError::Call(CallError::Overloaded))?;
         let last = LastRun { due_at: now, ended_at: self.parts.clock.now(), outcome, detail };
         self.change_schedule(store, name, |schedule| schedule.last = Some(last.clone())).await?;
         Ok(last)
@@ -59,6 +74,8 @@ impl Automation {
 
     /// It is time: decides what is due, and runs it.
     pub(crate) async fn fire(self, entry: Arc<Entry>, now: Timestamp) {
+        // What is due at the end of the host is decided after the next start.
+        let Some(_place) = self.closing.begin() else { return };
         let mut run = Vec::new();
         let (uid, name) = (entry.store.uid(), entry.name.to_string());
         let decided = self
@@ -99,6 +116,7 @@ impl Automation {
         }
     }
 
+    /// Runs one tick and writes its end; at the end of the host it stays begun, and runs again after the next start.
     async fn run_tick(
         &self,
         tenant: &TenantId,
@@ -107,11 +125,13 @@ impl Automation {
         tick: Timestamp,
         attempt: u32,
     ) {
-        let (outcome, detail) = self.run_once(tenant, schedule, tick, attempt, None).await;
+        let Some(_place) = self.closing.begin() else { return };
+        let Some((outcome, detail)) = self.run_once(tenant, schedule, tick, attempt, None).await else { return };
         let last = LastRun { due_at: tick, ended_at: self.parts.clock.now(), outcome, detail };
         let written = self
             .change_schedule(store, &schedule.name, |schedule| {
                 schedule.begun.retain(|begun| *begun != tick);
+                schedule.cut.retain(|cut| *cut != tick);
                 schedule.last = Some(last);
             })
             .await;
@@ -120,6 +140,7 @@ impl Automation {
         }
     }
 
+    /// None when the host ended before it could be run.
     async fn run_once(
         &self,
         tenant: &TenantId,
@@ -127,9 +148,9 @@ impl Automation {
         tick: Timestamp,
         attempt: u32,
         principal: Option<Principal>,
-    ) -> Ending {
+    ) -> Option<Ending> {
         let Some(principal) = principal.or_else(|| self.workload(tenant, &schedule.spec.plugin).ok()) else {
-            return ("host-error".to_owned(), None);
+            return Some(("host-error".to_owned(), None));
         };
         let call = Call {
             tenant: tenant.clone(),
@@ -154,12 +175,15 @@ impl Automation {
                 // What passes is waited for: a run is not lost to a busy moment.
                 Err(error) if error.passes_after_ms().is_some() => {
                     let wait_ms = error.passes_after_ms().unwrap_or(0).clamp(100, WAIT_MS_MAX);
-                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                    tokio::select! {
+                        () = self.closing.announced() => return None,
+                        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+                    }
                 }
-                ended => return ending(ended),
+                ended => return Some(ending(ended)),
             }
         }
-        ending(self.call(call).await)
+        Some(ending(self.call(call).await))
     }
 
     /// Reads a schedule, changes it and writes it. None when it is gone.
@@ -176,6 +200,24 @@ impl Automation {
         store.put_json(&key, &schedule).await?;
         Ok(Some(schedule))
     }
+}
+
+/// What was begun when the host ended and is run again now, with the number of its attempt; what was cut too often is over.
+fn take_up(schedule: &mut Schedule, now: Timestamp) -> Vec<(Timestamp, u32)> {
+    let mut again = Vec::new();
+    for tick in std::mem::take(&mut schedule.begun) {
+        let cuts_count = schedule.cut.iter().filter(|cut| **cut == tick).count();
+        if cuts_count >= CUTS_COUNT_MAX {
+            schedule.cut.retain(|cut| *cut != tick);
+            let detail = Some("the host ended during each of its attempts".to_owned());
+            schedule.last = Some(LastRun { due_at: tick, ended_at: now, outcome: "host-ended".to_owned(), detail });
+            continue;
+        }
+        schedule.begun.push(tick);
+        schedule.cut.push(tick);
+        again.push((tick, u32::try_from(cuts_count).unwrap_or(u32::MAX).saturating_add(2)));
+    }
+    again
 }
 
 /// Which ticks run now: notes in the record what is decided and begun, and in memory what is under way.
@@ -252,6 +294,7 @@ mod tests {
             created_by: "acme/ada".parse().unwrap(),
             decided_until: at("2026-01-01T00:00:00Z"),
             begun: Vec::new(),
+            cut: Vec::new(),
             skipped_count: 0,
             last: None,
         }
@@ -268,6 +311,54 @@ mod tests {
         assert_eq!(run.len(), 2);
         assert_eq!((schedule.begun.clone(), running.count), (run, 2));
         assert!(decide_at(&mut schedule, "2026-01-01T00:02:30Z", &mut running).is_empty());
+    }
+
+    #[test]
+    fn a_run_that_is_cut_each_time_is_begun_again_three_times_and_then_over() {
+        let (mut schedule, now) = (schedule(Missed::All, Overlap::Allow), at("2026-01-01T00:09:00Z"));
+        let tick = at("2026-01-01T00:01:00Z");
+        schedule.begun = vec![tick];
+        for attempt in 2..5 {
+            assert_eq!(take_up(&mut schedule, now), [(tick, attempt)]);
+            assert_eq!(schedule.begun, [tick]);
+        }
+        assert!(take_up(&mut schedule, now).is_empty());
+        assert!(schedule.begun.is_empty() && schedule.cut.is_empty());
+        assert_eq!(schedule.last.unwrap().outcome, "host-ended");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_runs_nothing_twice_and_one_that_is_set_forward_follows_the_policy() {
+        let mut running = Running::default();
+        let mut schedule = schedule(Missed::Once, Overlap::Allow);
+        assert_eq!(decide_at(&mut schedule, "2026-01-01T01:00:00Z", &mut running), [at("2026-01-01T01:00:00Z")]);
+        // Back by half an hour: every minute up to one o'clock is decided, and stays so.
+        for now in ["2026-01-01T00:30:00Z", "2026-01-01T00:59:00Z", "2026-01-01T01:00:00Z"] {
+            assert!(decide_at(&mut schedule, now, &mut running).is_empty(), "{now}");
+        }
+        assert_eq!(decide_at(&mut schedule, "2026-01-01T01:01:00Z", &mut running), [at("2026-01-01T01:01:00Z")]);
+        // Forward by a day: once, not 1,440 times.
+        assert_eq!(decide_at(&mut schedule, "2026-01-02T01:01:00Z", &mut running), [at("2026-01-02T01:01:00Z")]);
+        assert_eq!(schedule.skipped_count, 59 + 1_439);
+    }
+
+    #[test]
+    fn the_day_on_which_the_clock_is_set_runs_a_fixed_time_once_however_often_the_host_restarts() {
+        // New York goes from 01:59 to 03:00 on 8 March 2026 and from 01:59 back to 01:00 on 1 November 2026.
+        for (day, cron) in [("2026-03-08", "30 2 * * *"), ("2026-11-01", "30 1 * * *")] {
+            let mut schedule = schedule(Missed::All, Overlap::Allow);
+            (schedule.spec.cron, schedule.spec.zone) = (cron.to_owned(), "America/New_York".to_owned());
+            schedule.decided_until = at(&format!("{day}T05:00:00Z"));
+            let mut count = 0;
+            for minute in 0..300 {
+                // Read from its record each time, as after a restart.
+                let stored = serde_json::to_string(&schedule).unwrap();
+                schedule = serde_json::from_str(&stored).unwrap();
+                let now = at(&format!("{day}T05:00:10Z")) + SignedDuration::from_mins(minute);
+                count += decide(&mut schedule, "uid", "nightly", now, &mut Running::default()).len();
+            }
+            assert_eq!(count, 1, "{day}");
+        }
     }
 
     #[test]

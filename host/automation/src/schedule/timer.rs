@@ -80,9 +80,24 @@ impl Timer {
         self.bell.notify_one();
     }
 
+    /// Whether a schedule waits here.
+    pub(crate) fn holds(&self, store: &TenantStore, name: &ResourceName) -> bool {
+        self.lock().entries.contains_key(&(store.uid(), name.to_string()))
+    }
+
     /// Forgets a schedule.
     pub(crate) fn remove(&self, store: &TenantStore, name: &ResourceName) {
         self.lock().remove(&(store.uid(), name.to_string()));
+    }
+
+    /// Forgets all schedules of a tenant.
+    pub(crate) fn remove_all_of(&self, store: &TenantStore) {
+        let uid = store.uid();
+        let mut state = self.lock();
+        let names: Vec<Name> = state.entries.keys().filter(|(of, _)| *of == uid).cloned().collect();
+        for name in names {
+            state.remove(&name);
+        }
     }
 
     /// Takes what is due out, each put back with its next time.
@@ -138,15 +153,18 @@ fn late((uid, name): &Name, tick: Timestamp, most_ms: u64) -> Timestamp {
 }
 
 impl Automation {
-    /// Runs what is due, for as long as the host runs.
+    /// Runs what is due, until the end of the host.
     pub(crate) async fn keep_time(self) {
-        loop {
+        while !self.closing.is_announced() {
             let now = self.parts.clock.now();
             for entry in self.timer.due(now) {
                 tokio::spawn(self.clone().fire(entry, now));
             }
             let wait = self.timer.wait(self.parts.clock.now());
-            let _ = tokio::time::timeout(wait, self.timer.bell.notified()).await;
+            tokio::select! {
+                () = self.closing.announced() => return,
+                _ = tokio::time::timeout(wait, self.timer.bell.notified()) => {}
+            }
         }
     }
 }

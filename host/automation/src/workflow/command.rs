@@ -100,15 +100,13 @@ pub fn command(state: &State, command: &Command, by: &PrincipalId) -> Result<Vec
     if state.ending.is_some() {
         return rewound(state, command, by);
     }
-    limit("the number of events of a history", state.events_count.saturating_add(2), HISTORY_EVENTS_COUNT_MAX)?;
+    // Whatever state a run is in, however long its history is: it can be ended.
+    if !matches!(command, Command::Terminate { .. }) {
+        limit("the number of events of a history", state.events_count.saturating_add(3), HISTORY_EVENTS_COUNT_MAX)?;
+    }
     Ok(match command {
         Command::Signal { name, payload, key } => return signal(state, name, payload, key.as_ref(), by),
-        Command::Cancel if state.cancelled_by.is_some() => Vec::new(),
-        Command::Cancel => {
-            let mut events = vec![Event::CancelAsked { by: by.clone() }];
-            events.extend(state.is_paused.then_some(Event::Resumed { by }));
-            events
-        }
+        Command::Cancel => cancelled(state, &by),
         Command::Terminate { reason } => vec![Event::Ended(Ending::Terminated { by, reason: reason.clone() })],
         Command::Pause if state.is_paused => Vec::new(),
         Command::Pause => vec![Event::Paused { by }],
@@ -127,6 +125,14 @@ pub fn command(state: &State, command: &Command, by: &PrincipalId) -> Result<Vec
             return decide(state, name, *approved, (note, decision.as_ref()), by);
         }
     })
+}
+
+/// A cancelled run is run on to its compensations, also when it was paused or stuck before. Nothing when it is on its way.
+fn cancelled(state: &State, by: &PrincipalId) -> Vec<Event> {
+    let asked = state.cancelled_by.is_none().then(|| Event::CancelAsked { by: by.clone() });
+    let resumed = state.is_paused.then(|| Event::Resumed { by: by.clone() });
+    let retried = state.stuck.is_some().then(|| Event::Retried { by: by.clone() });
+    asked.into_iter().chain(resumed).chain(retried).collect()
 }
 
 /// A run that failed can be rewound; nothing else is done to one that has ended.

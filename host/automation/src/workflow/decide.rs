@@ -25,6 +25,17 @@ pub struct Now {
     pub fresh: String,
     /// What a run that this one waits for came to; none while it goes on.
     pub child: Option<Result<String, String>>,
+    /// When attempts of steps are written down.
+    pub attempts: Attempts,
+}
+
+/// When attempts of steps are written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempts {
+    /// When they are over: one write for each step.
+    WhenOver,
+    /// Before they are made too: the end of the host has cut this run, and this may have been its doing.
+    BeforeToo,
 }
 
 /// A step that its code was told to do.
@@ -162,11 +173,17 @@ fn again(state: &State, names: &dyn Names, place: &Place, op: &Op, ask: &Ask, no
         _ if is_refused(state, ask) => refuse(place, ask),
         (Progress::Again { .. }, _) if state.is_paused => suspended(),
         (Progress::Again { failed_count, again_at_ms }, _) if *again_at_ms <= now.at_ms => {
-            let redone_count = state.redone.get(place).copied().unwrap_or(0);
-            just(Answer::Execute {
-                idempotency_key: names.idempotency_key(place, redone_count),
-                attempt: failed_count.saturating_add(1),
-            })
+            execute(state, names, place, ask, failed_count.saturating_add(1), now)
+        }
+        (Progress::Begun { .. }, _) if state.is_paused => suspended(),
+        (Progress::Begun { attempt }, Ask::Step { kind, name, retry }) => {
+            if *attempt < retry.attempts_count.min(ATTEMPTS_COUNT_MAX) {
+                return execute(state, names, place, ask, attempt.saturating_add(1), now);
+            }
+            let message = "the host ended during its last attempt".to_owned();
+            let (place, name, result) = (place.clone(), name.clone(), Err(message.clone()));
+            let event = Event::StepDone { place, kind: *kind, name, attempt: *attempt, result };
+            with(event, Ok(Answer::Outcome(Err(message))))
         }
         (Progress::Waiting { until_ms }, Ask::Sleep { .. }) if is_over(until_ms) => {
             with(Event::TimeOver { place: place.clone() }, Ok(Answer::Done))
@@ -195,14 +212,10 @@ fn first(state: &State, names: &dyn Names, place: &Place, ask: &Ask, now: &Now) 
     if state.is_paused {
         return suspended();
     }
-    let place = place.clone();
-    let redone_count = state.redone.get(&place).copied().unwrap_or(0);
     let until = |ms: u64| now.at_ms.saturating_add(ms.min(WAIT_MS_MAX));
+    let place = place.clone();
     match ask {
-        // The attempt is not written down before it is made: the key, made from the place, is the same whenever it is.
-        Ask::Step { .. } => {
-            just(Answer::Execute { idempotency_key: names.idempotency_key(&place, redone_count), attempt: 1 })
-        }
+        Ask::Step { .. } => execute(state, names, &place, ask, 1, now),
         Ask::Sleep { name, ms } => {
             with(Event::SleepBegun { place, name: name.clone(), until_ms: until(*ms) }, Err(Stop::Suspended))
         }
@@ -218,7 +231,7 @@ fn first(state: &State, names: &dyn Names, place: &Place, ask: &Ask, now: &Now) 
             with(Event::ApprovalAsked { place, name: name.clone(), question, until_ms }, Err(Stop::Suspended))
         }
         Ask::Child { workflow, .. } => {
-            let run = names.child(&place, redone_count);
+            let run = names.child(&place, state.redone.get(&place).copied().unwrap_or(0));
             let answer = Ok(Answer::Name(run.to_string()));
             with(Event::ChildBegun { place, workflow: workflow.clone(), run }, answer)
         }
@@ -243,6 +256,20 @@ fn first(state: &State, names: &dyn Names, place: &Place, ask: &Ask, now: &Now) 
         }
         // The end of this run and the beginning of the next are one batch, which is the shell's.
         Ask::Continue { .. } => suspended(),
+    }
+}
+
+/// Lets the code make an attempt of a step. The key is made from the place and is the same at every attempt, so that the
+/// attempt itself has to be written down before only where it must be counted.
+fn execute(state: &State, names: &dyn Names, place: &Place, ask: &Ask, attempt: u32, now: &Now) -> Decision {
+    let redone_count = state.redone.get(place).copied().unwrap_or(0);
+    let answer = Answer::Execute { idempotency_key: names.idempotency_key(place, redone_count), attempt };
+    match (now.attempts, ask) {
+        (Attempts::BeforeToo, Ask::Step { kind, name, .. }) => {
+            let (place, name) = (place.clone(), name.clone());
+            with(Event::StepBegun { place, kind: *kind, name, attempt }, Ok(answer))
+        }
+        _ => Decision { events: Vec::new(), answer: Ok(answer) },
     }
 }
 
@@ -313,10 +340,6 @@ fn told(place: Place, told: Told) -> Decision {
 
 fn with(event: Event, answer: Result<Answer, Stop>) -> Decision {
     Decision { events: vec![event], answer }
-}
-
-fn just(answer: Answer) -> Decision {
-    Decision { events: Vec::new(), answer: Ok(answer) }
 }
 
 fn suspended() -> Decision {

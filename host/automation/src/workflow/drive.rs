@@ -14,7 +14,7 @@ use ringfence_store::{Op, StoreError, TenantState, TenantStore};
 use semver::Version;
 use serde_json::json;
 
-use crate::workflow::decide::{self, Fault, Now, OpenStep, cut};
+use crate::workflow::decide::{self, Attempts, Fault, Now, OpenStep, cut};
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Event};
 use crate::workflow::journal::{self, Loaded, Mark};
@@ -24,6 +24,8 @@ use crate::workflow::session::{Seen, Session, unix_ms};
 
 /// Before a run is tried again that the host could not drive, milliseconds.
 const LATER_MS: u64 = 2_000;
+/// Before a tenant whose storage is full is tried again, should nobody say that there is room, milliseconds.
+const FULL_MS: u64 = 30_000;
 /// Before a suspended tenant is looked at again, should nobody say that it was resumed, milliseconds.
 const SUSPENDED_MS: u64 = 30_000;
 
@@ -99,18 +101,24 @@ pub fn judge(
     now: &Now,
 ) -> Verdict {
     if let Some(fault) = &seen.fault {
-        let (code, message) = (fault.code().to_owned(), fault.to_string());
-        return Verdict::Write(vec![match fault {
-            Fault::Nondeterminism { .. } => Event::Stuck { code, message },
-            Fault::Limit { .. } => Event::Ended(Ending::Failed { code, message }),
-        }]);
+        let (code, message) = (fault.code(), fault.to_string());
+        return match fault {
+            Fault::Nondeterminism { .. } => stuck(code, message, is_cancelled),
+            Fault::Limit { .. } => ended(Ending::Failed { code: code.to_owned(), message }),
+        };
     }
-    if seen.failure.is_some() {
-        return Verdict::Later(LATER_MS);
+    match &seen.failure {
+        // Nothing of the tenant can be written: the next run would only do its step again for nothing.
+        Some(WorkflowError::Store(StoreError::Quota { .. })) => return Verdict::TenantWaits(FULL_MS),
+        Some(_) => return Verdict::Later(LATER_MS),
+        None => {}
+    }
+    if seen.is_cut {
+        return Verdict::TenantWaits(0);
     }
     match outcome {
         Err(NotRun::NotNow { retry_after_ms }) => Verdict::TenantWaits(retry_after_ms),
-        Err(NotRun::NoCode { message }) => stuck("workflow-code-missing", message),
+        Err(NotRun::NoCode { message }) => stuck("workflow-code-missing", message, is_cancelled),
         Err(NotRun::Failed { code, message }) if !open.is_empty() => {
             let failure = StepFailure { message: format!("{code}: {message}"), again: true };
             let events = open.iter().filter_map(|step| decide::complete(step, Err(failure.clone()), now).ok());
@@ -118,7 +126,7 @@ pub fn judge(
         }
         // A budget of one invocation is none of the run: what was done is in the history, and the rest is done anew.
         Err(NotRun::Failed { code, .. }) if code.starts_with("budget-") && seen.events_count > 0 => Verdict::Again,
-        Err(NotRun::Failed { code, message }) => stuck(&code, message),
+        Err(NotRun::Failed { code, message }) => stuck(&code, message, is_cancelled),
         Ok(_) if seen.is_suspended => Verdict::Rest,
         Ok(Ok(output)) if output.len() > PAYLOAD_BYTES_MAX => {
             let message = format!("the result of a run is over its limit of {PAYLOAD_BYTES_MAX}");
@@ -134,7 +142,12 @@ fn ended(ending: Ending) -> Verdict {
     Verdict::Write(vec![Event::Ended(ending)])
 }
 
-fn stuck(code: &str, message: String) -> Verdict {
+/// The code cannot go on. A run that was cancelled ends here: whoever cancelled it wants no other end of it.
+fn stuck(code: &str, message: String, is_cancelled: bool) -> Verdict {
+    if is_cancelled {
+        let message = cut(&format!("not everything could be taken back: {code}: {message}"));
+        return ended(Ending::Cancelled { message });
+    }
     Verdict::Write(vec![Event::Stuck { code: code.to_owned(), message: cut(&message) }])
 }
 
@@ -161,6 +174,9 @@ impl Workflows {
 
     async fn try_drive(&self, store: &TenantStore, run: &RunId) -> Result<Option<u64>, WorkflowError> {
         loop {
+            if self.closing().is_announced() {
+                return Ok(None);
+            }
             let Some(ready) = store.get(&journal::ready_key(run)).await? else { return Ok(None) };
             let live = self.live(store, run).await?;
             {
@@ -179,8 +195,9 @@ impl Workflows {
             if !self.parts().audit.is_writable() {
                 return Ok(Some(LATER_MS));
             }
-            let session =
-                Session::new(Arc::clone(&live), self.parts().clock.clone(), self.parts().entropy.clone()).await;
+            // It had something to do when the host last ended: that may have been its doing.
+            let attempts = if ready.revision <= self.born_at() { Attempts::BeforeToo } else { Attempts::WhenOver };
+            let session = Session::new(Arc::clone(&live), self, attempts).await;
             let call = self.call(&live, Arc::clone(&session)).await;
             let outcome = self.parts().runner.run(call).await;
             let (seen, open) = session.end();
@@ -270,7 +287,13 @@ impl Workflows {
     fn now(&self) -> Now {
         let mut bytes = [0_u8; 8];
         self.parts().entropy.fill(&mut bytes);
-        Now { at_ms: unix_ms(&*self.parts().clock), dice: u64::from_le_bytes(bytes), fresh: String::new(), child: None }
+        Now {
+            at_ms: unix_ms(&*self.parts().clock),
+            dice: u64::from_le_bytes(bytes),
+            fresh: String::new(),
+            child: None,
+            attempts: Attempts::WhenOver,
+        }
     }
 }
 

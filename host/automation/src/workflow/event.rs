@@ -60,7 +60,7 @@ pub enum Ending {
         /// In words.
         message: String,
     },
-    /// It was cancelled, and its compensations are through.
+    /// It was cancelled, and its compensations are through, as far as its code could make them.
     Cancelled {
         /// What its code said at the end.
         message: String,
@@ -100,6 +100,9 @@ pub enum Event {
     Started(Started),
     /// A step is over: with a result, or failed for good.
     StepDone { place: Place, kind: StepKind, name: String, attempt: u32, result: Result<String, String> },
+    /// An attempt of a step begins. Written where the end of the host has cut this run before, so that what brings the host
+    /// down each time is counted; elsewhere an attempt is written down when it is over.
+    StepBegun { place: Place, kind: StepKind, name: String, attempt: u32 },
     /// An attempt of a step failed, and there will be another.
     StepFailed { place: Place, kind: StepKind, name: String, attempt: u32, message: String, again_at_ms: u64 },
     /// It began to sleep.
@@ -156,6 +159,7 @@ impl Event {
         match self {
             Self::Started(_) => "started",
             Self::StepDone { .. } => "step-done",
+            Self::StepBegun { .. } => "step-begun",
             Self::StepFailed { .. } => "step-failed",
             Self::SleepBegun { .. } => "sleep-begun",
             Self::TimeOver { .. } => "time-over",
@@ -187,6 +191,7 @@ impl Event {
     pub const fn place(&self) -> Option<&Place> {
         match self {
             Self::StepDone { place, .. }
+            | Self::StepBegun { place, .. }
             | Self::StepFailed { place, .. }
             | Self::SleepBegun { place, .. }
             | Self::TimeOver { place }
@@ -211,6 +216,7 @@ impl Event {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::StepDone { name, .. }
+            | Self::StepBegun { name, .. }
             | Self::StepFailed { name, .. }
             | Self::SleepBegun { name, .. }
             | Self::SignalAwaited { name, .. }

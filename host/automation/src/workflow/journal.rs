@@ -342,10 +342,12 @@ pub async fn history(store: &TenantStore, run: &RunId, events_count: u64) -> Res
     }
 }
 
-/// What takes an ended run away whole: a part at a time, the head last.
-pub async fn purge(store: &TenantStore, run: &RunId) -> Result<(), WorkflowError> {
+/// What takes a run away whole that ended long ago: a part at a time, the head last.
+pub async fn purge(store: &TenantStore, run: &RunId, now_ms: u64) -> Result<(), WorkflowError> {
     let Some(head) = store.get_json::<Head>(&head_key(run)).await? else { return Ok(()) };
-    if !head.status.is_ended() {
+    // One that was rewound and ended again is kept from its last end on, and has another mark.
+    let is_due = head.ended_ms.is_some_and(|ended_ms| ended_ms.saturating_add(RETENTION_MS) <= now_ms);
+    if !head.status.is_ended() || !is_due {
         return Ok(());
     }
     loop {

@@ -57,7 +57,7 @@ impl Pump {
     /// Runs until the tenant or the host is gone.
     pub async fn run(self: Arc<Self>, workflows: Workflows) {
         let mut after = None;
-        loop {
+        while !workflows.closing().is_announced() {
             let now_ms = unix_ms(&*workflows.parts().clock);
             let sleep_ms = match self.step(&workflows, now_ms, &mut after).await {
                 Ok(sleep_ms) => sleep_ms,
@@ -67,7 +67,10 @@ impl Pump {
                     FAILED_MS
                 }
             };
-            let _ = tokio::time::timeout(Duration::from_millis(sleep_ms.min(LOOK_MS)), self.woken.notified()).await;
+            tokio::select! {
+                () = workflows.closing().announced() => {}
+                _ = tokio::time::timeout(Duration::from_millis(sleep_ms.min(LOOK_MS)), self.woken.notified()) => {}
+            }
         }
         workflows.forget_tenant(&self.store);
     }
@@ -112,7 +115,7 @@ impl Pump {
                 }
                 if let Ok(run) = run.parse::<RunId>() {
                     if is_purge(&record.value) {
-                        journal::purge(&self.store, &run).await?;
+                        journal::purge(&self.store, &run, now_ms).await?;
                     } else {
                         ops.push(Op::put(ready_key(&run), Vec::new()));
                     }
@@ -132,6 +135,7 @@ impl Pump {
             return false;
         }
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return false };
+        let Some(under_way) = workflows.closing().begin() else { return false };
         self.driven().insert(run.clone());
         let (pump, workflows) = (Arc::clone(self), workflows.clone());
         tokio::spawn(async move {
@@ -141,7 +145,7 @@ impl Pump {
                 *pump.waits_until_ms.lock().unwrap_or_else(PoisonError::into_inner) = until_ms;
             }
             pump.driven().remove(&run);
-            drop(place);
+            drop((place, under_way));
             pump.wake();
         });
         true

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use ringfence_audit::Audit;
 use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId};
@@ -11,6 +12,7 @@ use ringfence_store::{PageToken, StoreError, TenantStore, Tenants};
 use semver::Version;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::closing::Closing;
 use crate::workflow::command::{self, Command, Refusal};
 use crate::workflow::drive::Runner;
 use crate::workflow::error::WorkflowError;
@@ -51,6 +53,9 @@ type Live = HashMap<(String, RunId), Weak<AsyncMutex<Loaded>>>;
 
 struct Shared {
     parts: WorkflowsParts,
+    /// The newest revision of the store at the start: what is older was written by a host that has ended.
+    born_at: u64,
+    closing: Closing,
     pumps: Mutex<HashMap<String, Arc<Pump>>>,
     live: Mutex<Live>,
 }
@@ -102,7 +107,12 @@ pub struct Shown {
 impl Workflows {
     /// Durable workflows over their rooms. Nothing is run before [`Workflows::go_on_with_all`].
     pub fn new(parts: WorkflowsParts) -> Self {
-        Self(Arc::new(Shared { parts, pumps: Mutex::default(), live: Mutex::default() }))
+        let born_at = parts.tenants.platform().newest_revision().unwrap_or_else(|error| {
+            tracing::warn!(%error, "runs that were cut by the end of the host are not told from others");
+            0
+        });
+        let closing = Closing::new();
+        Self(Arc::new(Shared { parts, born_at, closing, pumps: Mutex::default(), live: Mutex::default() }))
     }
 
     /// Goes on with the runs of every tenant. Must be called inside a runtime.
@@ -112,8 +122,8 @@ impl Workflows {
             match self.has_runs(&store).await {
                 Ok(true) => self.wake(&store),
                 Ok(false) => {}
-                // Its keys may be disabled; enabling them wakes it.
-                Err(error) => tracing::warn!(%error, "the runs of a tenant cannot be looked at"),
+                // Its keys may be disabled: the pump looks again until they are not.
+                Err(_) => self.wake(&store),
             }
         }
         Ok(())
@@ -239,8 +249,33 @@ impl Workflows {
         self.pump(store).go_on();
     }
 
+    /// The tenant's records are others now: it was put back to a backup. What is in memory of its runs is forgotten.
+    pub fn read_anew(&self, store: &TenantStore) {
+        let uid = store.uid();
+        self.live_map().retain(|(of, _), _| *of != uid);
+        self.go_on(store);
+    }
+
+    /// Ends in order: no run is taken up and no step begins from now on, and what is under way is waited for, at most so
+    /// long. What is not over by then is replayed after the next start.
+    pub async fn drain(&self, most: Duration) {
+        let left_count = self.0.closing.close(most).await;
+        if left_count > 0 {
+            tracing::warn!(left_count, "runs are cut by the end of the host and go on after the next start");
+        }
+    }
+
     pub(crate) fn parts(&self) -> &WorkflowsParts {
         &self.0.parts
+    }
+
+    pub(crate) fn closing(&self) -> &Closing {
+        &self.0.closing
+    }
+
+    /// What was written up to this revision was written before the host started.
+    pub(crate) fn born_at(&self) -> u64 {
+        self.0.born_at
     }
 
     pub(crate) fn wake(&self, store: &TenantStore) {

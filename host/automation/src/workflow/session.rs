@@ -13,10 +13,12 @@ use ringfence_core::{Clock, Entropy, RunId};
 use ringfence_store::{Op, TenantStore};
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::workflow::decide::{self, Decision, Fault, Now, OpenStep};
+use crate::closing::Closing;
+use crate::workflow::decide::{self, Attempts, Decision, Fault, Now, OpenStep};
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Event, Started};
 use crate::workflow::journal::{self, Loaded, Mark, RunNames};
+use crate::workflow::runs::Workflows;
 
 /// LIMIT: how often a child that is waited for may have gone on as another.
 const CONTINUATIONS_COUNT_MAX: usize = 10_000;
@@ -29,6 +31,8 @@ pub struct Session {
     facts: RunFacts,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    attempts: Attempts,
+    closing: Closing,
     seen: Mutex<Seen>,
 }
 
@@ -44,6 +48,8 @@ pub struct Seen {
     pub failure: Option<WorkflowError>,
     /// Something that is waited for is not there.
     pub is_suspended: bool,
+    /// The host ends: a step that would have begun was not.
+    pub is_cut: bool,
     /// What happened, in words, with places and names.
     pub transitions: Vec<String>,
     /// How much happened.
@@ -54,7 +60,7 @@ pub struct Seen {
 
 impl Session {
     /// A session over a run that nobody else drives.
-    pub async fn new(live: Arc<AsyncMutex<Loaded>>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+    pub async fn new(live: Arc<AsyncMutex<Loaded>>, workflows: &Workflows, attempts: Attempts) -> Arc<Self> {
         let facts = {
             let loaded = live.lock().await;
             RunFacts {
@@ -64,7 +70,9 @@ impl Session {
                 started_ms: loaded.head.started_ms,
             }
         };
-        Arc::new(Self { live, facts, clock, entropy, seen: Mutex::default() })
+        let (clock, entropy) = (Arc::clone(&workflows.parts().clock), Arc::clone(&workflows.parts().entropy));
+        let closing = workflows.closing().clone();
+        Arc::new(Self { live, facts, clock, entropy, attempts, closing, seen: Mutex::default() })
     }
 
     /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
@@ -92,6 +100,10 @@ impl Session {
             Ok(decision) => decision,
             Err(fault) => return Err(self.faulty(fault)),
         };
+        if matches!(decision.answer, Ok(Answer::Execute { .. })) && self.closing.is_announced() {
+            self.seen().is_cut = true;
+            return Err(self.stop(&branch, Stop::Suspended));
+        }
         if let (Ask::Continue { input }, Err(Stop::Suspended)) = (&ask, &decision.answer) {
             return self.go_on_as_another(&mut loaded, input, now.at_ms).await;
         }
@@ -221,6 +233,7 @@ impl Session {
             dice: u64::from_le_bytes(dice.first_chunk().copied().unwrap_or_default()),
             fresh: HEXLOWER.encode(fresh),
             child,
+            attempts: self.attempts,
         }
     }
 }

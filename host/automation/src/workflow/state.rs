@@ -23,6 +23,11 @@ pub struct Op {
 /// How far what was asked is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
+    /// An attempt of a step was begun and nobody knows how it ended.
+    Begun {
+        /// Which.
+        attempt: u32,
+    },
     /// Attempts of a step failed; the next is due then.
     Again {
         /// How many failed.
@@ -220,6 +225,9 @@ impl State {
         let (place, op) = match event {
             Event::StepDone { place, kind, name, result, .. } => {
                 (place, Op::new(step_word(*kind), name, Progress::Done(Outcome::Result(result.clone()))))
+            }
+            Event::StepBegun { place, kind, name, attempt } => {
+                (place, Op::new(step_word(*kind), name, Progress::Begun { attempt: *attempt }))
             }
             Event::StepFailed { place, kind, name, attempt, again_at_ms, .. } => {
                 let progress = Progress::Again { failed_count: *attempt, again_at_ms: *again_at_ms };

@@ -7,10 +7,12 @@ use ringfence_core::workflow::{Answer, Ask, Place, Question, Retry, StepFailure,
 use ringfence_core::{PrincipalId, RunId};
 
 use super::command::{Command, Refusal, command};
-use super::decide::{Fault, Names, Now, OpenStep, ask, complete, pause_ms};
+use super::decide::{Attempts, Fault, Names, Now, OpenStep, ask, complete, pause_ms};
 use super::event::{Event, Started};
 use super::journal::{RunNames, id_of};
-use super::limits::{HISTORY_EVENTS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX};
+use super::limits::{
+    BRANCHES_COUNT_MAX, CHILD_DEPTH_MAX, CHILDREN_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX,
+};
 use super::state::State;
 
 const RETRY: Retry = Retry { attempts_count: 3, first_ms: 100, factor_percent: 200, max_ms: 1_000 };
@@ -24,7 +26,7 @@ fn who(name: &str) -> PrincipalId {
 }
 
 fn now(at_ms: u64) -> Now {
-    Now { at_ms, dice: 7, fresh: "fresh".to_owned(), child: None }
+    Now { at_ms, dice: 7, fresh: "fresh".to_owned(), child: None, attempts: Attempts::WhenOver }
 }
 
 fn begun() -> State {
@@ -252,4 +254,71 @@ fn a_sleep_is_over_once_and_time_and_dice_are_the_same_at_every_replay() {
     assert_eq!(state.events_count, events_count);
     assert_eq!(asked(&mut state, 1, &Ask::Now, 200), Ok(Answer::Number(200)));
     assert_eq!(asked(&mut state, 1, &Ask::Now, 999), Ok(Answer::Number(200)));
+}
+
+#[test]
+fn an_attempt_that_was_begun_and_never_ended_counts_and_keeps_its_key() {
+    let mut state = begun();
+    let id = run();
+    let place = Place::new(vec![0]);
+    let careful = Now { attempts: Attempts::BeforeToo, ..now(1) };
+    let key = RunNames(&id).idempotency_key(&place, 0);
+    for attempt in 1..=3 {
+        let decision = ask(&state, &RunNames(&id), &place, &step("charge"), &careful).unwrap();
+        assert_eq!(decision.answer, Ok(Answer::Execute { idempotency_key: key.clone(), attempt }));
+        assert_eq!(decision.events.iter().map(Event::word).collect::<Vec<_>>(), ["step-begun"]);
+        apply(&mut state, &decision.events);
+    }
+    // Another attempt is not there, whether attempts are written down or not.
+    let decision = ask(&state, &RunNames(&id), &place, &step("charge"), &now(1)).unwrap();
+    assert!(matches!(&decision.answer, Ok(Answer::Outcome(Err(why))) if why.contains("the host ended")));
+    apply(&mut state, &decision.events);
+    assert!(matches!(asked(&mut state, 0, &step("charge"), 2), Ok(Answer::Outcome(Err(_)))));
+}
+
+#[test]
+fn what_was_begun_and_completed_is_as_any_other_step() {
+    let mut state = begun();
+    let (id, place) = (run(), Place::new(vec![0]));
+    let careful = Now { attempts: Attempts::BeforeToo, ..now(1) };
+    let decision = ask(&state, &RunNames(&id), &place, &step("charge"), &careful).unwrap();
+    apply(&mut state, &decision.events);
+    let done = complete(&open(&place, "charge", 1), Ok("7".to_owned()), &now(2)).unwrap();
+    apply(&mut state, &done.events);
+    assert_eq!(asked(&mut state, 0, &step("charge"), 3), Ok(Answer::Outcome(Ok("7".to_owned()))));
+}
+
+#[test]
+fn a_run_can_be_terminated_whatever_it_is_like_and_cancelled_when_it_is_stuck_or_paused() {
+    let words = |events: &[Event]| events.iter().map(Event::word).collect::<Vec<_>>();
+    let terminate = Command::Terminate { reason: "enough".to_owned() };
+    let mut state = begun();
+    state.events_count = HISTORY_EVENTS_COUNT_MAX;
+    assert!(matches!(command(&state, &Command::Pause, &who("ann")), Err(Refusal::Limit { .. })));
+    assert_eq!(words(&command(&state, &terminate, &who("ann")).unwrap()), ["ended"]);
+    let mut state = begun();
+    state.apply(&Event::Stuck { code: "trap".to_owned(), message: String::new() });
+    state.apply(&Event::Paused { by: who("ann") });
+    let cancelled = command(&state, &Command::Cancel, &who("ann")).unwrap();
+    assert_eq!(words(&cancelled), ["cancel-asked", "resumed", "retried"]);
+    apply(&mut state, &cancelled);
+    assert!(state.stuck.is_none() && !state.is_paused && state.cancelled_by.is_some());
+    assert!(command(&state, &Command::Cancel, &who("ann")).unwrap().is_empty(), "it is on its way");
+}
+
+#[test]
+fn branches_children_and_their_depth_are_bounded() {
+    let id = run();
+    let refused = |state: &State, question: &Ask| {
+        let fault = ask(state, &RunNames(&id), &Place::new(vec![0]), question, &now(1)).unwrap_err();
+        assert_eq!(fault.code(), "workflow-limit");
+    };
+    refused(&begun(), &Ask::Fork { branches_count: BRANCHES_COUNT_MAX + 1 });
+    let child = Ask::Child { workflow: "shop".to_owned(), input: "null".to_owned() };
+    let mut state = begun();
+    state.children_count = CHILDREN_COUNT_MAX;
+    refused(&state, &child);
+    let mut state = begun();
+    state.started.as_mut().unwrap().depth = CHILD_DEPTH_MAX;
+    refused(&state, &child);
 }

@@ -8,7 +8,7 @@ use ringfence_audit::{Entry, Event, Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Permit, Resource, limits};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Control;
 use crate::call::Call;
@@ -46,7 +46,7 @@ pub async fn list(
     Asked(range): Asked<Range>,
 ) -> Result<Json<Page<AuditEntryView>>, ApiError> {
     let reached = control.reach_tenant::<act::ReadAudit>(&call, &tenant).await?;
-    control.entries(&Log::Tenant(reached.store), &range).await
+    control.entries(&call, &Log::Tenant(reached.store), reached.permit, &range).await
 }
 
 /// Signs and answers the head of a tenant's log.
@@ -69,8 +69,8 @@ pub async fn list_host(
     call: Call,
     Asked(range): Asked<Range>,
 ) -> Result<Json<Page<AuditEntryView>>, ApiError> {
-    let _permit = control.reach_host::<act::ReadAudit>(&call).await?;
-    control.entries(&Log::Host, &range).await
+    let permit = control.reach_host::<act::ReadAudit>(&call).await?;
+    control.entries(&call, &Log::Host, permit, &range).await
 }
 
 /// Signs and answers the head of the host's log.
@@ -105,11 +105,22 @@ impl Control {
         Ok(())
     }
 
-    async fn entries(&self, log: &Log, range: &Range) -> Result<Json<Page<AuditEntryView>>, ApiError> {
+    /// A page of a log, up to where it ended before this reading was put on it: a reader who goes on comes to an end.
+    async fn entries(
+        &self,
+        call: &Call,
+        log: &Log,
+        permit: Permit<act::ReadAudit>,
+        range: &Range,
+    ) -> Result<Json<Page<AuditEntryView>>, ApiError> {
         let from = range.cursor.or(range.from).unwrap_or(0);
         let limit = range.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX);
-        let entries = self.parts.audit.list(log, from, limit).await?;
-        let cursor = (entries.len() == limit).then(|| from.saturating_add(limit as u64).to_string());
+        let end = self.parts.audit.size(log).await?;
+        self.reading(call, log, permit, json!({ "view": "entries", "from": from, "limit": limit })).await?;
+        let count = usize::try_from(end.saturating_sub(from)).map_or(limit, |rest| rest.min(limit));
+        let entries = if count == 0 { Vec::new() } else { self.parts.audit.list(log, from, count).await? };
+        let next = from.saturating_add(entries.len() as u64);
+        let cursor = (entries.len() == limit && next < end).then(|| next.to_string());
         let items = entries.into_iter().zip(0_u64..).map(|(entry, at)| view(from.saturating_add(at), entry)).collect();
         Ok(Json(Page { items, cursor }))
     }

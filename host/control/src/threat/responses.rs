@@ -77,6 +77,9 @@ pub async fn undo(
             Ok(threat.undo(&scope, by, &id).await?)
         })
         .await?;
+    if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant) {
+        control.tenant_works(tenant).await;
+    }
     Ok(Json(view(response, None, control.parts.clock.now())))
 }
 

@@ -73,7 +73,7 @@ fn waits(shown: &Shown) -> Vec<WaitView> {
         question: None,
     };
     let found = shown.state.ops.iter().filter_map(|(place, op)| match &op.progress {
-        Progress::Done(_) => None,
+        Progress::Done(_) | Progress::Begun { .. } => None,
         Progress::Again { again_at_ms, .. } => Some(wait(place, op.what, &op.name, Some(*again_at_ms))),
         Progress::Waiting { until_ms } => Some(wait(place, op.what, &op.name, *until_ms)),
         Progress::Asked { question, until_ms, .. } => {

@@ -42,6 +42,10 @@ fn with_a_message(message: Value, occasion: Occasion, kv: Kv) -> Result<()> {
         Some("fail") => bail!("the message says so"),
         Some("retry") if occasion.attempt < 3 => return Err(retry("not yet")),
         Some("refuse") => return Err(refuse("the message says so")),
+        Some("hang") => loop {
+            std::hint::black_box(0);
+        },
+        Some("slow") => std::thread::sleep(std::time::Duration::from_secs(2)),
         Some("mend") if kv.text("mended")?.is_none() => bail!("not mended yet"),
         _ => {}
     }

@@ -1,0 +1,15 @@
+//! The room over a real store: runs whose code is written here, queues and schedules of plugins that are not deployed.
+//!
+//! Time is the test's; a host is a runtime, and killing it is dropping that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic with a place"
+)]
+
+mod ends;
+mod faults;
+mod queues;
+mod world;

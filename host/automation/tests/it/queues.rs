@@ -1,0 +1,261 @@
+//! Queues and schedules of tenants that come later, and what is kept of messages. Nothing is deployed here, so that every
+//! message waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use ringfence_audit::Metering;
+use ringfence_automation::queue::{PRIORITY_MAX, QueueSpec, Rules, Sent};
+use ringfence_automation::schedule::{Missed, Overlap, ScheduleSpec};
+use ringfence_automation::{Automation, AutomationError, AutomationParts};
+use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Letter, Quotas};
+use ringfence_core::quota::{Ceiling, Plans};
+use ringfence_core::{Budget, ResourceName};
+use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, IoClass};
+use ringfence_identity::{Identity, IdentityConfig};
+use ringfence_policy::Policy;
+use ringfence_registry::Registry;
+use ringfence_store::{Key, Op, Side};
+use serde_json::json;
+use tokio::runtime::Handle;
+
+use crate::world::{World, acme, eventually, runtime};
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn work() -> ResourceName {
+    "work".parse().unwrap()
+}
+
+fn letter(key: Option<&str>) -> Letter {
+    Letter {
+        queue: work(),
+        payload: b"{}".to_vec(),
+        idempotency_key: key.map(ToOwned::to_owned),
+        delay_ms: 0,
+        priority: PRIORITY_MAX,
+        group: None,
+    }
+}
+
+fn paused() -> QueueSpec {
+    QueueSpec { plugin: Some("taker".parse().unwrap()), rules: Rules { attempts_max: 2, ..Rules::USUAL }, paused: true }
+}
+
+/// Every room below automation, and automation over them, not started.
+async fn automation(world: &World) -> Automation {
+    let (tenants, clock, entropy) = (world.tenants.clone(), world.clock.clone(), world.entropy.clone());
+    let audit = world.audit().await;
+    let settings = IdentityConfig {
+        issuer: "host.example".to_owned(),
+        origin: None,
+        second_person_hours: 24,
+        verifiers: Vec::new(),
+    };
+    let identity =
+        Identity::open(tenants.platform().clone(), tenants.clone(), clock.clone(), entropy.clone(), settings).await;
+    let cache = world.directory.path().join("native");
+    std::fs::create_dir_all(&cache).unwrap();
+    let engine = Engine::new(
+        EngineConfig {
+            worker_threads: 1,
+            slots: 4,
+            memory_bytes_max: Budget::CEILING.memory_bytes,
+            compile: CompileConfig { program: "none".into(), args: Vec::new(), limits: CompileLimits::HOST },
+            cache: Dir::open_ambient_dir(&cache, ambient_authority()).unwrap(),
+            io: Handle::current(),
+            io_class: IoClass::Usual,
+            entropy: entropy.clone(),
+        },
+        ringfence_capabilities::link,
+    )
+    .unwrap();
+    let egress = CapabilitiesConfig {
+        egress: EgressConfig::strict(),
+        io: Handle::current(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+    };
+    let plans = Plans::new(&Default::default(), Ceiling { cores_count: 1, slots_count: 1 }).unwrap();
+    let rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
+    Automation::new(AutomationParts {
+        identity: identity.unwrap(),
+        policy: Policy::new(entropy.clone(), clock.clone()).unwrap(),
+        registry: Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), None).await.unwrap(),
+        capabilities: Arc::new(Capabilities::new(egress).unwrap()),
+        quotas: Quotas::new(plans, engine.clone(), clock.clone()),
+        logs: GuestLogs::new(clock.clone(), Handle::current()),
+        metering: Metering::open(tenants.clone(), audit.clone(), clock.clone()).await.unwrap(),
+        engine,
+        audit,
+        standing: Arc::default(),
+        tenants,
+        clock,
+        entropy,
+    })
+}
+
+async fn queue_of_one_message(world: &World, automation: &Automation, key: Option<&str>) -> Sent {
+    let by = "acme/ann".parse().unwrap();
+    automation.set_queue(&acme(), &world.acme, "work", paused(), &by).await.unwrap();
+    automation.send(&world.acme, "acme/ann", letter(key)).await.unwrap()
+}
+
+async fn depth(world: &World, automation: &Automation) -> u64 {
+    automation.queue(&world.acme, &work()).await.unwrap().depth_count
+}
+
+#[test]
+fn a_key_under_which_a_message_was_taken_is_gone_after_its_day() {
+    let (world, host) = (World::new(), runtime());
+    host.block_on(async {
+        let automation = automation(&world).await;
+        automation.start().await.unwrap();
+        let first = queue_of_one_message(&world, &automation, Some("order-17")).await;
+        let kept = Key::new(["queue-once", "work", "order-17"]);
+        world.clock.pass(23 * HOUR_MS);
+        assert_eq!(automation.sweep().await, 0);
+        let again = automation.send(&world.acme, "acme/ann", letter(Some("order-17"))).await.unwrap();
+        assert_eq!((again.is_repeat, &again.id), (true, &first.id));
+        world.clock.pass(HOUR_MS);
+        assert_eq!(automation.sweep().await, 1);
+        assert!(world.acme.get(&kept).await.unwrap().is_none());
+        let new = automation.send(&world.acme, "acme/ann", letter(Some("order-17"))).await.unwrap();
+        assert!(!new.is_repeat && new.id != first.id);
+        assert_eq!(automation.sweep().await, 0);
+    });
+}
+
+#[test]
+fn an_attempt_that_a_kill_cut_counts_and_a_message_that_is_cut_each_time_dies() {
+    let world = World::new();
+    let host = runtime();
+    let id = host.block_on(async {
+        let automation = automation(&world).await;
+        automation.start().await.unwrap();
+        queue_of_one_message(&world, &automation, None).await.id
+    });
+    drop(host);
+    let seq: u64 = id.strip_prefix("work/").unwrap().parse().unwrap();
+    for (kills_count, alive_count) in [(1, 1), (2, 0)] {
+        // What a host leaves that is killed while its plugin has the message.
+        let mark = Op::put(Key::new(["queue-begun", "work"]).number(seq), Vec::new());
+        world.block_on(world.acme.batch(vec![mark], Vec::new())).unwrap();
+        let host = runtime();
+        host.block_on(async {
+            let automation = automation(&world).await;
+            automation.start().await.unwrap();
+            assert_eq!(depth(&world, &automation).await, alive_count, "after {kills_count} kills");
+            let (dead, _) = automation.dead_letters(&world.acme, &work(), None, None, 10).await.unwrap();
+            assert_eq!(dead.len() as u64, 1 - alive_count);
+            if let Some(letter) = dead.first() {
+                assert_eq!((letter.id.as_str(), letter.failed_count), (id.as_str(), 2));
+                assert!(letter.last_error.as_ref().unwrap().contains("the host ended"), "{letter:?}");
+            }
+        });
+        drop(host);
+    }
+    let left = world.block_on(world.acme.scan(&Key::new(["queue-begun"]), None, 10)).unwrap();
+    assert!(left.records.is_empty(), "each cut counts once");
+}
+
+#[test]
+fn what_is_deployed_nowhere_waits_without_a_mark_or_a_counted_attempt() {
+    let (world, host) = (World::new(), runtime());
+    host.block_on(async {
+        let automation = automation(&world).await;
+        automation.start().await.unwrap();
+        queue_of_one_message(&world, &automation, None).await;
+        let by = "acme/ann".parse().unwrap();
+        let running = QueueSpec { paused: false, ..paused() };
+        automation.set_queue(&acme(), &world.acme, "work", running, &by).await.unwrap();
+        // It is taken, found to have no plugin, and put back.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let begun = world.acme.scan(&Key::new(["queue-begun"]), None, 10).await.unwrap();
+        assert!(begun.records.is_empty());
+        let state = automation.queue(&world.acme, &work()).await.unwrap();
+        assert_eq!((state.depth_count, state.running_count), (1, 0));
+        automation.drain(Duration::from_secs(1)).await;
+    });
+}
+
+#[test]
+fn a_tenant_that_was_locked_when_the_host_started_is_opened_when_it_is_unlocked_told_or_not() {
+    let world = World::new();
+    let host = runtime();
+    host.block_on(async {
+        let automation = automation(&world).await;
+        automation.start().await.unwrap();
+        queue_of_one_message(&world, &automation, None).await;
+        // As it lies in the store: that its plugin has the handler was checked when it was set.
+        let spec = ScheduleSpec {
+            plugin: "taker".parse().unwrap(),
+            cron: "0 0 1 1 *".to_owned(),
+            zone: "UTC".to_owned(),
+            missed: Missed::Skip,
+            overlap: Overlap::Skip,
+            jitter_ms: 0,
+            payload: json!(null),
+            paused: false,
+        };
+        let schedule = json!({
+            "name": "yearly", "spec": spec, "created_at": "2026-01-01T00:00:00Z", "created_by": "acme/ann",
+            "decided_until": "2026-01-01T00:00:00Z",
+        });
+        world.acme.put_json(&Key::new(["schedule", "yearly"]), &schedule).await.unwrap();
+    });
+    drop(host);
+    for is_told in [true, false] {
+        let host = runtime();
+        let automation = host.block_on(async {
+            // As a start does: the rooms read what they need, and then disabled keys are closed.
+            let automation = automation(&world).await;
+            world.tenants.disable_key(&acme(), "acme/ann", Side::Tenant).await.unwrap();
+            automation.start().await.unwrap();
+            let refused = automation.send(&world.acme, "acme/ann", letter(None)).await;
+            assert!(matches!(refused, Err(AutomationError::NotFound("queue"))), "{refused:?}");
+            world.tenants.enable_key(&acme(), Side::Tenant).await.unwrap();
+            if is_told {
+                automation.open_tenant(&world.acme).await;
+                assert_eq!(depth(&world, &automation).await, 1);
+            }
+            automation
+        });
+        eventually("its queue", || host.block_on(depth(&world, &automation)) == 1);
+        // Again is nothing: what is open stays as it is.
+        host.block_on(automation.open_tenant(&world.acme));
+        assert_eq!(host.block_on(depth(&world, &automation)), 1);
+        host.block_on(automation.drain(Duration::from_secs(1)));
+        drop(automation);
+        drop(host);
+    }
+}
+
+#[test]
+fn a_tenant_that_was_put_back_to_a_backup_has_the_queues_of_the_backup() {
+    let (world, host) = (World::new(), runtime());
+    host.block_on(async {
+        let automation = automation(&world).await;
+        automation.start().await.unwrap();
+        let sent = queue_of_one_message(&world, &automation, None).await;
+        let seq: u64 = sent.id.strip_prefix("work/").unwrap().parse().unwrap();
+        automation.close_tenant(&world.acme).await;
+        let record = world.acme.get(&Key::new(["queue", "work"])).await.unwrap().unwrap();
+        let old: String = String::from_utf8(record.value.to_vec()).unwrap().replace("\"work\"", "\"old\"");
+        let ops = vec![
+            Op::delete(Key::new(["queue", "work"])),
+            Op::delete(Key::new(["queue-message", "work"]).number(seq)),
+            Op::put(Key::new(["queue", "old"]), old.into_bytes()),
+        ];
+        world.acme.batch(ops, Vec::new()).await.unwrap();
+        automation.open_tenant(&world.acme).await;
+        let names: Vec<String> =
+            automation.queues(&world.acme).await.unwrap().into_iter().map(|queue| queue.record.name).collect();
+        assert_eq!(names, ["old"]);
+        assert!(automation.send(&world.acme, "acme/ann", letter(None)).await.is_err());
+        let to_old = Letter { queue: "old".parse().unwrap(), ..letter(None) };
+        automation.send(&world.acme, "acme/ann", to_old).await.unwrap();
+    });
+}

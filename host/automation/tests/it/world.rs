@@ -1,0 +1,223 @@
+//! Surroundings: a store in memory, a clock that a test moves, hosts that can be killed, and workflow code written in Rust.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use ringfence_audit::Audit;
+use ringfence_automation::workflow::{Begin, Head, NotRun, RunCall, Runner, Status, Workflows, WorkflowsParts};
+use ringfence_capabilities::RunHistory;
+use ringfence_core::workflow::{Answer, Ask, Place, Retry, StepFailure, StepKind, Stop};
+use ringfence_core::{Clock, Entropy, RunId, TenantId};
+use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::{Store, TenantStore, Tenants};
+use sha2::{Digest, Sha256};
+use tokio::runtime::{Builder, Runtime};
+
+/// Longest wait for what happens beside a test.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Time that a test moves on.
+pub struct Moved(AtomicI64);
+
+impl Moved {
+    /// Moves it by so many milliseconds, also back.
+    pub fn pass(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Moved {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.0.load(Ordering::Relaxed)).unwrap()
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.load(Ordering::Relaxed)).unwrap())
+    }
+}
+
+/// Dice that fall the same way every time.
+pub struct Counter(AtomicU64);
+
+impl Entropy for Counter {
+    fn fill(&self, into: &mut [u8]) {
+        for chunk in into.chunks_mut(32) {
+            let block = Sha256::digest(self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            chunk.copy_from_slice(&block[..chunk.len()]);
+        }
+    }
+}
+
+/// What outlives hosts: the store with its tenant `acme`, and time.
+pub struct World {
+    pub tenants: Tenants,
+    pub clock: Arc<Moved>,
+    pub entropy: Arc<Counter>,
+    pub acme: TenantStore,
+    pub directory: tempfile::TempDir,
+    base: Runtime,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (clock, entropy) =
+            (Arc::new(Moved(AtomicI64::new(1_790_000_000_000))), Arc::new(Counter(AtomicU64::new(1))));
+        let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
+        let base = runtime();
+        let tenants =
+            base.block_on(Tenants::open(Store::memory(), Arc::new(root), entropy.clone(), clock.clone())).unwrap();
+        base.block_on(tenants.create(&acme(), "Acme")).unwrap();
+        let store = tenants.open_tenant(&acme()).unwrap();
+        Self { tenants, clock, entropy, acme: store, directory, base }
+    }
+
+    /// Does something that no host has a part in.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.base.block_on(work)
+    }
+
+    /// Begins a run of the workflow `test` before any host is there.
+    pub fn begin(&self, host: &Host) -> RunId {
+        let begin = Begin {
+            plugin: "shop".parse().unwrap(),
+            version: "0.1.0".parse().unwrap(),
+            workflow: "test".to_owned(),
+            input: "null".to_owned(),
+            by: "acme/ann".parse().unwrap(),
+            attributes: BTreeMap::new(),
+            key: None,
+        };
+        host.block_on(host.workflows.begin(&self.acme, begin)).unwrap().0.run
+    }
+
+    pub async fn audit(&self) -> Audit {
+        let name = "host.example".to_owned();
+        Audit::open(self.tenants.clone(), self.clock.clone(), self.entropy.clone(), name).await.unwrap()
+    }
+}
+
+pub fn acme() -> TenantId {
+    "acme".parse().unwrap()
+}
+
+pub fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// What workflow code comes to.
+pub type Ran = Result<Result<String, String>, NotRun>;
+/// Workflow code.
+pub type Code = Arc<dyn Fn(RunCall) -> BoxFuture<'static, Ran> + Send + Sync>;
+
+struct Guest(Code);
+
+impl Runner for Guest {
+    fn run(&self, call: RunCall) -> BoxFuture<'static, Ran> {
+        (self.0)(call)
+    }
+}
+
+/// A host that runs workflows, until it is killed.
+pub struct Host {
+    runtime: Runtime,
+    pub workflows: Workflows,
+}
+
+impl Host {
+    /// Starts one, and lets it go on with what is there.
+    pub fn start(world: &World, code: &Code) -> Self {
+        Self::start_after(world, code, async || ())
+    }
+
+    /// The same, with something that happens when the rooms are open and before anything goes on.
+    pub fn start_after(world: &World, code: &Code, before: impl AsyncFnOnce()) -> Self {
+        let runtime = runtime();
+        let workflows = runtime.block_on(async {
+            let workflows = Workflows::new(WorkflowsParts {
+                tenants: world.tenants.clone(),
+                runner: Arc::new(Guest(Arc::clone(code))),
+                audit: world.audit().await,
+                clock: world.clock.clone(),
+                entropy: world.entropy.clone(),
+            });
+            before().await;
+            workflows.go_on_with_all().await.unwrap();
+            workflows
+        });
+        Self { runtime, workflows }
+    }
+
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Everything of it stops where it is.
+    pub fn kill(self) {
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
+    }
+
+    /// What is known of a run once it is doing this.
+    pub fn until(&self, world: &World, run: &RunId, status: Status) -> Head {
+        let mut last = None;
+        eventually(&format!("{status:?}"), || {
+            let head = self.block_on(self.workflows.head(&world.acme, run)).unwrap();
+            let is_there = head.status == status;
+            last = Some(head);
+            is_there
+        });
+        last.unwrap()
+    }
+}
+
+/// Waits until something is so.
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !check() {
+        assert!(began.elapsed() < WAIT, "never came: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What the SDK does for a guest, as far as the tests need it.
+pub struct Steps(pub Arc<dyn RunHistory>);
+
+impl Steps {
+    pub async fn ask(&self, ask: Ask) -> Result<Answer, Stop> {
+        self.0.ask(Place::default(), ask).await
+    }
+
+    pub async fn sleep(&self, ms: u64) -> Result<(), Stop> {
+        self.ask(Ask::Sleep { name: "nap".to_owned(), ms }).await.map(drop)
+    }
+
+    /// A step that is tried three times; `work` is given its key and the number of the attempt.
+    pub async fn step(
+        &self,
+        kind: StepKind,
+        name: &str,
+        work: impl AsyncFnOnce(String, u32) -> Result<String, StepFailure>,
+    ) -> Result<Result<String, String>, Stop> {
+        let retry = Retry { attempts_count: 3, first_ms: 0, factor_percent: 100, max_ms: 0 };
+        let asked = self.ask(Ask::Step { kind, name: name.to_owned(), retry }).await?;
+        let answer = match asked {
+            Answer::Execute { idempotency_key, attempt } => {
+                let outcome = work(idempotency_key, attempt).await;
+                self.0.complete(Place::default(), outcome).await?
+            }
+            other => other,
+        };
+        match answer {
+            Answer::Outcome(outcome) => Ok(outcome),
+            other => panic!("a step was answered with {other:?}"),
+        }
+    }
+}
+
+/// What code that was stopped gives back: nobody reads it.
+pub fn stopped(stop: &Stop) -> Ran {
+    Ok(Err(format!("{stop:?}")))
+}

@@ -1,0 +1,29 @@
+//! The one place that is told when a tenant can work: it was made, restored, resumed or unlocked, or may have more.
+//!
+//! Must never be left out where one of these comes true: what waits would go on late, and what was not read would wait for
+//! the next start.
+
+use ringfence_core::TenantId;
+use ringfence_store::TenantStore;
+
+use crate::Control;
+
+impl Control {
+    /// A tenant can work now: queues and schedules that are not open are opened, and what waited goes on at once.
+    pub(crate) async fn tenant_works(&self, id: &TenantId) {
+        let Some(store) = self.parts.tenants.open_tenant(id) else { return };
+        self.parts.automation.open_tenant(&store).await;
+        self.parts.workflows.go_on(&store);
+    }
+
+    /// A tenant's records are others now, or were read for the first time: whoever keeps something of them in memory reads
+    /// them anew.
+    pub(crate) async fn tenant_replaced(&self, id: &TenantId, store: &TenantStore) {
+        if let Err(error) = self.parts.threat.reload(id).await {
+            tracing::error!(tenant = %id, %error, "a tenant's own rules of detection are not in force");
+        }
+        self.parts.automation.close_tenant(store).await;
+        self.parts.automation.open_tenant(store).await;
+        self.parts.workflows.read_anew(store);
+    }
+}
