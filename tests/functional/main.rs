@@ -10,6 +10,7 @@
 mod audit;
 mod automation;
 mod backups;
+mod calls;
 mod capabilities;
 mod deploys;
 mod foreign;

@@ -220,9 +220,10 @@ mod tests {
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
         use Capability::{Blob, Config, Http, Keyvalue, Logging, Pii, Secrets};
-        let expected: [(&str, &[Capability]); 14] = [
+        let expected: [(&str, &[Capability]); 15] = [
             ("album", &[Blob]),
             ("bulk", &[Blob]),
+            ("calls", &[Logging, Http]),
             ("care-note", &[Keyvalue, Pii]),
             ("files", &[]),
             ("hello", &[]),

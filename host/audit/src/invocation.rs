@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ringfence_core::proof::act;
-use ringfence_core::{Action, Blame, Clock, DecisionId, InvocationId, PluginName, PrincipalId, Usage};
+use ringfence_core::{Action, Blame, CausedBy, Clock, DecisionId, InvocationId, PluginName, PrincipalId, Usage};
 use ringfence_store::TenantStore;
 use serde_json::{Value, json};
 
@@ -34,6 +34,28 @@ pub struct InvocationFacts {
     pub source_ip: Option<IpAddr>,
     /// What started it, such as `schedule/nightly`; none for a caller over HTTP.
     pub cause: Option<String>,
+    /// Which invocation called it, when a plugin did, and on whose behalf.
+    pub called: Option<Called>,
+}
+
+/// What is known of an invocation that a plugin called. Whose plugin that was, is in its principal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// The caller, and the first of all.
+    pub by: CausedBy,
+    /// Who began the first of all.
+    pub on_behalf_of: PrincipalId,
+}
+
+impl Called {
+    /// Says it in the details of an event.
+    pub fn tell(&self, details: &mut Value) {
+        if let Some(details) = details.as_object_mut() {
+            details.insert("root".to_owned(), json!(self.by.root));
+            details.insert("caused_by".to_owned(), json!(self.by.parent));
+            details.insert("on_behalf_of".to_owned(), json!(self.on_behalf_of));
+        }
+    }
 }
 
 /// Why there is no answer of the guest's own.
@@ -67,6 +89,9 @@ impl InvocationFacts {
         event.details = details;
         if let (Some(cause), Some(details)) = (&self.cause, event.details.as_object_mut()) {
             details.insert("cause".to_owned(), json!(cause));
+        }
+        if let Some(called) = &self.called {
+            called.tell(&mut event.details);
         }
         event
     }
@@ -120,6 +145,8 @@ impl Recorder {
             at: self.clock.now(),
             principal: told.principal.to_string(),
             cause: told.cause.clone(),
+            caused_by: told.called.as_ref().map(|called| called.by.clone()),
+            on_behalf_of: told.called.as_ref().map(|called| called.on_behalf_of.to_string()),
             status,
             blame: failure.as_ref().map(|failure| failure.blame),
             code: failure.as_ref().map(|failure| failure.code.clone()),

@@ -43,7 +43,7 @@ pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
 pub use exports::{EXPORT_COUNT_MAX, Selection};
 pub use feed::{Committed, FEED_COUNT_MAX, Feed, Told};
-pub use invocation::{InvocationFacts, InvocationFailure, Recorder};
+pub use invocation::{Called, InvocationFacts, InvocationFailure, Recorder};
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
 pub use receipts::ReceiptRef;
 pub use repair::{Repaired, repair};

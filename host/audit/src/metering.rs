@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ringfence_core::{Blame, Clock, InvocationId, PluginName, TenantId, Usage};
+use ringfence_core::{Blame, CausedBy, Clock, InvocationId, PluginName, TenantId, Usage};
 use ringfence_store::{Key, Op, StoreError, TenantStore, Tenants};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -55,6 +55,12 @@ pub struct InvocationRecord {
     /// What started it, such as `schedule/nightly`; none for a caller over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// Which invocation called it, when a plugin did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caused_by: Option<CausedBy>,
+    /// Who began the first of the tree, when a plugin called this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
     /// Status of the answer.
     pub status: u16,
     /// Why it failed; none for the guest's own answers.

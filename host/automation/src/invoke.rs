@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ringfence_audit::{Audit, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
-use ringfence_capabilities::{Binding, Guarded, Ledger, LiveGrants, Opening, RunHistory, Tried, Verdict, Witness};
+use ringfence_capabilities::{
+    Binding, Chain, Guarded, Ledger, LiveGrants, Opening, RunHistory, Tried, Verdict, Witness,
+};
 use ringfence_core::proof::act;
 use ringfence_core::{
     Blame, Capability, DecisionId, Grant, Grants, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
@@ -269,6 +271,8 @@ impl Automation {
             grants: grants(route, call.effects),
             logs: parts.logs.of(&route.store, &route.plugin),
             invocation: told.invocation.clone(),
+            chain: Chain::root(told.invocation.clone(), call.principal.clone(), None),
+            caused_by: None,
             meter,
             ledger,
             witness,
@@ -341,6 +345,7 @@ impl Automation {
             decision: seen.decision.clone(),
             source_ip: None,
             cause: Some(call.cause.clone()),
+            called: None,
         }
     }
 
@@ -354,6 +359,8 @@ impl From<AdmitError> for CallError {
     fn from(error: AdmitError) -> Self {
         match error {
             AdmitError::TenantBusy { retry_after_ms } => Self::TenantBusy { retry_after_ms },
+            // No plugin called this one; said of it, it would mean that the tenant is full.
+            AdmitError::CallersWait => Self::TenantBusy { retry_after_ms: 1_000 },
             AdmitError::Overloaded => Self::Overloaded,
             AdmitError::Suspended => Self::Suspended,
         }

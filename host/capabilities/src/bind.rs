@@ -5,16 +5,17 @@
 use std::sync::{Arc, OnceLock};
 
 use ringfence_core::limits::BLOB_STREAMS_COUNT_MAX;
-use ringfence_core::{Capability, Clock, Entropy, InvocationId, PluginName};
+use ringfence_core::{Capability, CausedBy, Clock, Entropy, InvocationId, PluginName};
 use ringfence_engine::{Guest, GuestSetup, Meter};
 use ringfence_store::TenantStore;
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, ResourceTable};
 
+use crate::calls::{Chain, Exchange};
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
-use crate::http::{EgressConfig, Gate, Outbound};
+use crate::http::{Caller, EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
 use crate::pii::{Personal, Witness};
@@ -38,6 +39,7 @@ pub struct CapabilitiesConfig {
 pub struct Capabilities {
     outbound: Arc<Outbound>,
     postbox: OnceLock<Arc<dyn Postbox>>,
+    exchange: OnceLock<Arc<dyn Exchange>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -54,6 +56,10 @@ pub struct Binding {
     pub logs: Arc<dyn GuestLog>,
     /// Which invocation it is.
     pub invocation: InvocationId,
+    /// Where it stands below the invocation that no plugin called.
+    pub chain: Chain,
+    /// Which called it, when a plugin did.
+    pub caused_by: Option<CausedBy>,
     /// Its counters, with its budget.
     pub meter: Arc<Meter>,
     /// Its tenant's quota.
@@ -72,7 +78,8 @@ impl Capabilities {
     /// Sets up what all invocations share.
     pub fn new(config: CapabilitiesConfig) -> Result<Self, CapabilitiesError> {
         let outbound = Outbound::new(config.egress, config.io)?;
-        Ok(Self { outbound, postbox: OnceLock::new(), clock: config.clock, entropy: config.entropy })
+        let (postbox, exchange) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { outbound, postbox, exchange, clock: config.clock, entropy: config.entropy })
     }
 
     /// Says who takes messages of guests. The first word counts; until then there are no queues.
@@ -80,26 +87,38 @@ impl Capabilities {
         let _ = self.postbox.set(postbox);
     }
 
+    /// Says who runs plugins that plugins call. The first word counts; until then nobody can be called.
+    pub fn set_exchange(&self, exchange: Arc<dyn Exchange>) {
+        let _ = self.exchange.set(exchange);
+    }
+
     /// Binds one invocation.
     pub fn bind(&self, binding: Binding) -> GuestSetup {
-        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness, steps, guarded } = binding;
+        let Binding { store, plugin, grants, logs, invocation, meter, ledger, witness, steps, guarded, .. } = binding;
+        let caller = Caller {
+            store: store.clone(),
+            plugin: plugin.clone(),
+            invocation: invocation.clone(),
+            chain: binding.chain,
+            exchange: self.exchange.get().cloned(),
+        };
         let notebook = Arc::new(Notebook::new(
             logs,
-            invocation,
+            (invocation, binding.caused_by),
             Arc::clone(&meter),
             Arc::clone(&ledger),
             Arc::clone(&self.clock),
             grants.clone(),
         ));
-        let gate = Gate::new(
-            Arc::clone(&self.outbound),
-            plugin.clone(),
-            grants.clone(),
-            Arc::clone(&meter),
-            Arc::clone(&notebook),
-            Arc::clone(&ledger),
-            guarded.clone(),
-        );
+        let gate = Gate {
+            outbound: Arc::clone(&self.outbound),
+            caller,
+            grants: grants.clone(),
+            meter: Arc::clone(&meter),
+            notebook: Arc::clone(&notebook),
+            ledger: Arc::clone(&ledger),
+            guarded: guarded.clone(),
+        };
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
         let host = Bound {

@@ -9,6 +9,7 @@
 mod bind;
 mod bindings;
 mod blobstore;
+mod calls;
 mod config;
 mod error;
 mod files;
@@ -28,6 +29,7 @@ mod steps;
 mod testing;
 
 pub use bind::{Binding, Capabilities, CapabilitiesConfig};
+pub use calls::{Chain, ChainEnd, Exchange, PluginCall};
 pub use error::CapabilitiesError;
 pub use grants::LiveGrants;
 pub use guarded::{Guarded, Tried};

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringfence_core::{Capability, Clock, InvocationId, limits};
+use ringfence_core::{Capability, CausedBy, Clock, InvocationId, limits};
 use ringfence_engine::{Guest, GuestOutput, Meter};
 use wasmtime::component::Linker;
 
@@ -47,6 +47,7 @@ impl logging::Host for View<'_> {
 pub(crate) struct Notebook {
     log: Arc<dyn GuestLog>,
     invocation: InvocationId,
+    caused_by: Option<CausedBy>,
     meter: Arc<Meter>,
     ledger: Arc<Ledger>,
     clock: Arc<dyn Clock>,
@@ -59,13 +60,13 @@ pub(crate) struct Notebook {
 impl Notebook {
     pub(crate) fn new(
         log: Arc<dyn GuestLog>,
-        invocation: InvocationId,
+        (invocation, caused_by): (InvocationId, Option<CausedBy>),
         meter: Arc<Meter>,
         ledger: Arc<Ledger>,
         clock: Arc<dyn Clock>,
         grants: LiveGrants,
     ) -> Self {
-        Self { log, invocation, meter, ledger, clock, grants, said_full: AtomicBool::new(false) }
+        Self { log, invocation, caused_by, meter, ledger, clock, grants, said_full: AtomicBool::new(false) }
     }
 
     /// A line of the guest's: written when logging is granted and the budget allows.
@@ -95,7 +96,8 @@ impl Notebook {
 
     fn put(&self, level: LogLevel, context: String, message: String) {
         let invocation = Some(self.invocation.clone());
-        self.log.line(LogLine { at: self.clock.now(), level, context, message, invocation });
+        let caused_by = self.caused_by.clone();
+        self.log.line(LogLine { at: self.clock.now(), level, context, message, invocation, caused_by });
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ringfence_core::{Clock, InvocationId, PluginName, limits};
+use ringfence_core::{CausedBy, Clock, InvocationId, PluginName, limits};
 use ringfence_store::{Key, Op, Segment, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -56,6 +56,9 @@ pub struct LogLine {
     /// By which invocation; none for the host's own words about the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation: Option<InvocationId>,
+    /// Which invocation called that one, when a plugin did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caused_by: Option<CausedBy>,
 }
 
 /// Takes log lines. Called on a guest's worker: must not block.
@@ -225,7 +228,8 @@ impl Writer {
         if dropped > 0 {
             let message = format!("{dropped} lines were dropped: they came faster than they could be written");
             let context = "ringfence".to_owned();
-            lines.push(LogLine { at: self.clock.now(), level: LogLevel::Warn, context, message, invocation: None });
+            let (at, level) = (self.clock.now(), LogLevel::Warn);
+            lines.push(LogLine { at, level, context, message, invocation: None, caused_by: None });
         }
     }
 
@@ -285,7 +289,8 @@ mod tests {
 
     fn line(number: usize) -> LogLine {
         let message = format!("line {number}");
-        LogLine { at: Still.now(), level: LogLevel::Info, context: "app".to_owned(), message, invocation: None }
+        let (at, level, context) = (Still.now(), LogLevel::Info, "app".to_owned());
+        LogLine { at, level, context, message, invocation: None, caused_by: None }
     }
 
     async fn log(rig: &Rig) -> Arc<StoredLog> {

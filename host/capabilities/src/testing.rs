@@ -7,13 +7,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use ringfence_core::quota::DayUse;
-use ringfence_core::{Budget, Capability, Clock, Entropy, Grant, Grants, InvocationId, Quota};
+use ringfence_core::{
+    Budget, Capability, Clock, Entropy, Grant, Grants, InvocationId, Principal, PrincipalKind, Quota, Strength,
+};
 use ringfence_engine::Meter;
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Store, TenantStore, Tenants};
 use wasmtime::component::ResourceTable;
 
 use crate::bind::{Bound, View};
+use crate::calls::Chain;
 use crate::grants::LiveGrants;
 use crate::logging::Notebook;
 use crate::logs::{GuestLog, LogLine};
@@ -101,6 +104,14 @@ impl Witness for Sworn {
     }
 }
 
+/// An invocation that no plugin called, on nobody's behalf.
+#[expect(clippy::disallowed_methods, reason = "these tests need somebody, and prove nothing about him")]
+pub(crate) fn root_chain() -> Chain {
+    let (kind, strength) = (PrincipalKind::Anonymous, Strength::None);
+    let nobody = Principal::mint("anonymous".parse().unwrap(), kind, None, None, strength, None, Timestamp::UNIX_EPOCH);
+    Chain::root(InvocationId::random(&Counter(AtomicI64::new(1))), nobody, None)
+}
+
 /// One tenant with one plugin.
 pub(crate) struct Rig {
     pub(crate) store: TenantStore,
@@ -159,7 +170,7 @@ impl Rig {
         let invocation = InvocationId::random(&*self.entropy);
         Arc::new(Notebook::new(
             Arc::clone(&self.lines) as _,
-            invocation,
+            (invocation, None),
             Arc::clone(meter),
             Arc::clone(&self.ledger),
             Arc::new(Still),

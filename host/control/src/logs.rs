@@ -107,6 +107,8 @@ fn line_view(line: &StoredLine) -> LogLineView {
         context: line.line.context.clone(),
         message: line.line.message.clone(),
         invocation: line.line.invocation.as_ref().map(ToString::to_string),
+        caused_by: line.line.caused_by.as_ref().map(|by| by.parent.to_string()),
+        root: line.line.caused_by.as_ref().map(|by| by.root.to_string()),
     }
 }
 
@@ -147,6 +149,9 @@ fn invocation_view(record: InvocationRecord) -> InvocationView {
         at: record.at.to_string(),
         principal: record.principal,
         cause: record.cause,
+        caused_by: record.caused_by.as_ref().map(|by| by.parent.to_string()),
+        root: record.caused_by.map(|by| by.root.to_string()),
+        on_behalf_of: record.on_behalf_of,
         status: record.status,
         code: record.code,
         detail: record.detail,

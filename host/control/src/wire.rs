@@ -421,6 +421,12 @@ pub struct LogLineView {
     /// The invocation that wrote it; absent for the host's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation: Option<String>,
+    /// The invocation that called that one, when a plugin did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caused_by: Option<String>,
+    /// The first of the calls that led to it, when a plugin called it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
 }
 
 /// One invocation.
@@ -439,6 +445,15 @@ pub struct InvocationView {
     /// What started it, such as `schedule/nightly`; absent for a caller over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The invocation that called it, when a plugin did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caused_by: Option<String>,
+    /// The first of the calls that led to it, when a plugin called it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// Who began that first one, when a plugin called it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<String>,
     /// Status of the answer.
     pub status: u16,
     /// Why it failed; absent for the guest's own answers.

@@ -7,6 +7,7 @@
 pub mod ambient;
 pub mod blame;
 pub mod budget;
+pub mod calls;
 pub mod capability;
 pub mod fields;
 pub mod ids;
@@ -20,6 +21,7 @@ pub mod workflow;
 pub use ambient::{Clock, Entropy};
 pub use blame::Blame;
 pub use budget::{Budget, Usage};
+pub use calls::CausedBy;
 pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use ids::{
     ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId,

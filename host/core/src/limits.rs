@@ -32,6 +32,10 @@ pub const DRAIN_MS_MAX: u64 = 10_000;
 pub const TENANT_QUEUE_COUNT_MAX: usize = 64;
 /// Longest wait for a slot, in milliseconds.
 pub const SLOT_WAIT_MS_MAX: u64 = 5_000;
+/// Deepest call of a plugin by a plugin: an invocation that no plugin called is at 0.
+pub const PLUGIN_CALL_DEPTH_MAX: u32 = 4;
+/// Most calls of plugins by plugins below one invocation that no plugin called, in all.
+pub const PLUGIN_CALLS_COUNT_MAX: u32 = 16;
 /// Most bytes of one key of a guest's key-value bucket.
 pub const KV_KEY_BYTES_MAX: usize = 1_024;
 /// Most bytes of one value of a guest's key-value bucket.

@@ -5,6 +5,7 @@
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use crate::calls;
 use crate::capability::check_field_scope;
 use crate::limits::{INSTANCE_INVOCATIONS_COUNT_MAX, MANIFEST_BYTES_MAX};
 use crate::{Capability, Need, Needs, PluginName};
@@ -182,7 +183,7 @@ impl Manifest {
 }
 
 /// Checks an origin as grants and manifests write it: `http` or `https`, a lower-case host, an optional port that is
-/// not the scheme's own, nothing else.
+/// not the scheme's own, nothing else. Below `plugin.internal` only plugins of the same tenant: `http://NAME.plugin.internal`.
 pub fn check_origin(origin: &str) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("`{}` is not an origin: {why}", origin.chars().take(120).collect::<String>()));
     let Some((scheme, rest)) = origin.split_once("://") else {
@@ -205,6 +206,9 @@ pub fn check_origin(origin: &str) -> Result<(), String> {
         && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'));
     if !(named || bracketed) {
         return wrong("its host must be lower-case ASCII (use the `xn--` form) or a bracketed IPv6 address");
+    }
+    if calls::is_inside(host) && calls::callee(origin).is_none() {
+        return wrong("another plugin of the tenant is `http://NAME.plugin.internal`, without a port");
     }
     match port.map(str::parse::<u16>) {
         Some(Err(_) | Ok(0)) => wrong("its port must be 1 to 65535"),
@@ -302,9 +306,13 @@ cpu_ms = 50
 
     #[test]
     fn origins_are_strict() {
-        for good in
-            ["https://api.example.com", "http://127.0.0.1:8080", "https://[2001:db8::1]:8443", "http://localhost:1"]
-        {
+        for good in [
+            "https://api.example.com",
+            "http://127.0.0.1:8080",
+            "https://[2001:db8::1]:8443",
+            "http://localhost:1",
+            "http://visits.plugin.internal",
+        ] {
             assert!(check_origin(good).is_ok(), "{good}: {:?}", check_origin(good));
         }
         for bad in [
@@ -321,6 +329,11 @@ cpu_ms = 50
             "https://h:99999",
             "https://h:x",
             "https://bücher.example",
+            "https://visits.plugin.internal",
+            "http://visits.plugin.internal:8080",
+            "http://visits.plugin.internal.",
+            "http://visits.globex.plugin.internal",
+            "http://plugin.internal",
         ] {
             assert!(check_origin(bad).is_err(), "{bad}");
         }

@@ -180,20 +180,16 @@ impl Standing {
             };
         }
         self.count(principal, monotonic);
-        let id = principal.id();
-        if table.suspended.get(id).is_some_and(|hold| now < hold.until) {
-            return Err(Held::Suspended);
-        }
-        if let Some((before, hold)) = table.ended.get(id)
-            && now < hold.until
-            && principal.authenticated_at() <= *before
-        {
-            return Err(Held::SessionEnded);
-        }
-        match table.paces.get(id).filter(|pace| now < pace.hold.until) {
+        stands(&table, principal, now)?;
+        match table.paces.get(principal.id()).filter(|pace| now < pace.hold.until) {
             Some(pace) => pace.take(monotonic).map_err(|retry_after_ms| Held::Paced { retry_after_ms }),
             None => Ok(()),
         }
+    }
+
+    /// Whether what was begun for a principal may go on: nothing is counted, and no pace is asked.
+    pub fn may_go_on(&self, principal: &Principal, now: Timestamp) -> Result<(), Held> {
+        stands(&self.table.load(), principal, now)
     }
 
     /// Whether somebody may try to sign in from this source; the tenant is not known yet, so only the host's blocks hold.
@@ -278,6 +274,17 @@ impl Standing {
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stands(table: &Table, principal: &Principal, now: Timestamp) -> Result<(), Held> {
+    let id = principal.id();
+    if table.suspended.get(id).is_some_and(|hold| now < hold.until) {
+        return Err(Held::Suspended);
+    }
+    match table.ended.get(id) {
+        Some((before, hold)) if now < hold.until && principal.authenticated_at() <= *before => Err(Held::SessionEnded),
+        _ => Ok(()),
     }
 }
 

@@ -178,13 +178,16 @@ pub enum AdmitError {
     /// The tenant is suspended.
     #[error("the tenant is suspended")]
     Suspended,
+    /// Everything that the tenant may have running waits for plugins that it called, and so would this.
+    #[error("every invocation that the tenant may have running waits for one that it called")]
+    CallersWait,
 }
 
 impl AdmitError {
     /// Who can mend it.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::TenantBusy { .. } | Self::Suspended => Blame::Caller,
+            Self::TenantBusy { .. } | Self::Suspended | Self::CallersWait => Blame::Caller,
             Self::Overloaded => Blame::Host,
         }
     }

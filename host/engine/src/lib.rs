@@ -42,4 +42,4 @@ pub use output::{GuestOutput, NoOutput};
 pub use pool::MemoryPool;
 pub use run::Reply;
 pub use scheduler::class::IoClass;
-pub use scheduler::{Scheduler, Slot, TenantLoad, TenantShare};
+pub use scheduler::{Calling, Scheduler, Slot, TenantLoad, TenantShare};

@@ -212,6 +212,12 @@ impl Meter {
         }
     }
 
+    /// Wall time that is left of the budget, milliseconds; all of it before the start.
+    pub fn time_left_ms(&self) -> u64 {
+        let spent_us = self.started.get().map_or(0, |started| micros(*started));
+        self.budget.time_ms.saturating_sub(spent_us / 1_000)
+    }
+
     /// An error when the invocation has to end: for host calls that loop or wait.
     pub fn alive(&self) -> Result<(), BudgetError> {
         match self.ended() {
@@ -467,6 +473,18 @@ mod tests {
         }
         drop(held);
         assert_eq!(meter.usage().memory_byte_us, meter.usage().memory_byte_us);
+    }
+
+    #[test]
+    fn what_is_left_of_the_time_falls_once_the_clock_runs_and_never_below_nothing() {
+        let meter = Meter::new(Budget { time_ms: 1_000, ..budget() });
+        assert_eq!(meter.time_left_ms(), 1_000);
+        let now = Instant::now();
+        meter.start(now.checked_sub(Duration::from_millis(400)).unwrap_or(now));
+        assert!((1..=600).contains(&meter.time_left_ms()), "{}", meter.time_left_ms());
+        let late = Meter::new(Budget { time_ms: 1, ..budget() });
+        late.start(now.checked_sub(Duration::from_millis(400)).unwrap_or(now));
+        assert_eq!(late.time_left_ms(), 0);
     }
 
     #[test]

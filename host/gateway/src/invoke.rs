@@ -7,14 +7,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
+use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Binding, Capabilities, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Quotas};
+use ringfence_capabilities::{
+    Binding, Capabilities, Chain, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Quotas,
+};
 use ringfence_core::proof::act;
-use ringfence_core::{Clock, Entropy, InvocationId, Principal, Resource, Standing};
-use ringfence_engine::{Body, Engine, InstanceKey, Meter, Reuse};
+use ringfence_core::{Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
+use ringfence_engine::{Body, Calling, Engine, InstanceKey, Meter, Reuse, Slot};
 use ringfence_identity::{ActClass, Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route, VersionRef};
@@ -63,6 +67,26 @@ pub struct GatewayParts {
     pub entropy: Arc<dyn Entropy>,
 }
 
+/// A request on its way to a guest.
+pub(crate) struct Asked<'a, B> {
+    /// As it came.
+    pub request: Request<B>,
+    /// The host that it names.
+    pub host: Option<String>,
+    /// Where its invocation stands below the one that no plugin called.
+    pub chain: Chain,
+    /// What another plugin's call has to keep to.
+    pub within: Option<Within<'a>>,
+}
+
+/// What a call of a plugin has to keep to.
+pub(crate) struct Within<'a> {
+    /// Wall time that its caller has left.
+    pub time_ms: u64,
+    /// Its caller, which waits.
+    pub calling: &'a Calling,
+}
+
 /// The data plane's service. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway {
@@ -96,9 +120,7 @@ impl Gateway {
                 if !hold.is_zero() {
                     tokio::time::sleep(hold).await;
                 }
-                refusal
-                    .response()
-                    .map(|text| Full::new(text).map_err(|never: Infallible| match never {}).boxed_unsync())
+                told(&refusal)
             }
         };
         if let Ok(id) = HeaderValue::from_str(seen.invocation.as_str()) {
@@ -124,18 +146,40 @@ impl Gateway {
         let principal = self.authenticate(&request)?;
         seen.principal = Some(principal.clone());
         let route = found.ok_or(Refusal::NoRoute)?;
+        let trace = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let chain = Chain::root(seen.invocation.clone(), principal.clone(), trace);
+        let response = self.walk(seen, route, &principal, Asked { request, host, chain, within: None }).await?;
+        Ok(match principal.session() {
+            Some(session) => {
+                let ended = parts.identity.session_cut(session);
+                response.map(|body| cut_with(body, ended))
+            }
+            None => response,
+        })
+    }
+
+    /// From the permit on. The same for a request from outside and for a call from one plugin to another (`call.rs`).
+    pub(crate) async fn walk<B>(
+        &self,
+        seen: &mut Seen,
+        route: Route,
+        principal: &Principal,
+        asked: Asked<'_, B>,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let parts = &*self.parts;
+        let Asked { request, host, chain, within } = asked;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
-        let permit = match parts.policy.permit::<act::Invoke>(&principal, &resource) {
+        let permit = match parts.policy.permit::<act::Invoke>(principal, &resource) {
             Ok(permit) => permit,
-            Err(denial) => return Err(self.denied(seen, &principal, denial).await),
+            Err(denial) => return Err(self.denied(seen, principal, denial)),
         };
         let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
-        parts.standing.admit(&principal, Some(&route.tenant), seen.peer, now, monotonic)?;
-        self.check_trust(seen, &principal)?;
-        route.store.check_keys().map_err(|error| match error {
-            StoreError::KeyRefused => Refusal::KeyRefused,
-            _ => Refusal::KeyDisabled,
-        })?;
+        parts.standing.admit(principal, Some(&route.tenant), seen.peer, now, monotonic)?;
+        self.check_trust(seen, principal)?;
+        check_keys(&route)?;
         // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
         let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
         ledger
@@ -150,12 +194,12 @@ impl Gateway {
         let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
         let rules = self.field_rules(&route).await?;
         let guest_request = self.seal_fields(seen, &route, &rules, guest_request).await?;
-        let slot = parts.engine.scheduler().admit(&route.tenant, version.budget).await?;
+        let slot = self.slot(&route, version.budget, within).await?;
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
             Refusal::Host
         })?;
-        let mut guest = parts.capabilities.bind(self.binding(&route, seen, version.budget, ledger));
+        let mut guest = parts.capabilities.bind(self.binding(&route, seen, *slot.budget(), ledger, chain));
         guest.reuse = reuse(&route, &version);
         seen.decision = Some(permit.decision().clone());
         let unheard = self.unheard(seen, &guest.meter);
@@ -171,12 +215,21 @@ impl Gateway {
         };
         let mut response = reply.response;
         strip(response.headers_mut());
-        if let Some(session) = principal.session() {
-            let ended = parts.identity.session_cut(session);
-            response = response.map(|body| cut_with(body, ended));
-        }
         self.record_when_finished(seen, response.status().as_u16(), reply.finished);
         Ok(response)
+    }
+
+    /// Waits for a turn. What a plugin called has no more time than its caller has left.
+    async fn slot(&self, route: &Route, mut budget: Budget, within: Option<Within<'_>>) -> Result<Slot, Refusal> {
+        let scheduler = self.parts.engine.scheduler();
+        let slot = match within {
+            None => scheduler.admit(&route.tenant, budget).await,
+            Some(Within { time_ms, calling }) => {
+                budget.time_ms = budget.time_ms.min(time_ms);
+                scheduler.admit_called(calling, budget).await
+            }
+        };
+        Ok(slot?)
     }
 
     fn authenticate(&self, request: &Request<Incoming>) -> Result<Principal, Refusal> {
@@ -197,10 +250,10 @@ impl Gateway {
             .map_err(|error| Refusal::from_identity(&error))
     }
 
-    async fn denied(&self, seen: &mut Seen, principal: &Principal, denial: ringfence_policy::Denial) -> Refusal {
+    fn denied(&self, seen: &mut Seen, principal: &Principal, denial: ringfence_policy::Denial) -> Refusal {
         let refusal = match denial.visible {
             Visibility::Hidden => Refusal::NoRoute,
-            Visibility::Explained if principal.session().is_none() => Refusal::Unauthenticated,
+            Visibility::Explained if principal.kind() == PrincipalKind::Anonymous => Refusal::Unauthenticated,
             Visibility::Explained if denial.record.is_suspension() => Refusal::Suspended,
             Visibility::Explained => Refusal::Denied(denial.decision.clone()),
         };
@@ -208,7 +261,7 @@ impl Gateway {
         refusal
     }
 
-    fn binding(&self, route: &Route, seen: &Seen, budget: ringfence_core::Budget, ledger: Arc<Ledger>) -> Binding {
+    fn binding(&self, route: &Route, seen: &Seen, budget: Budget, ledger: Arc<Ledger>, chain: Chain) -> Binding {
         let (standing, witness) = (Arc::clone(&self.parts.standing), self.witness(seen, route));
         let held = standing.is_read_only(&route.tenant, self.parts.clock.now());
         let guarded = Guarded {
@@ -224,6 +277,8 @@ impl Gateway {
             grants: LiveGrants::new(route.grants.clone()),
             logs: self.parts.logs.of(&route.store, &route.plugin),
             invocation: seen.invocation.clone(),
+            chain,
+            caused_by: seen.called.as_ref().map(|(_, called)| called.by.clone()),
             meter: Meter::in_pool(budget, Arc::clone(ledger.memory())),
             ledger,
             witness,
@@ -239,6 +294,19 @@ impl Gateway {
         // The bias of 65536 over 100 is under 0.1 percent of a percent.
         u8::try_from(u16::from_le_bytes(byte) % 100).unwrap_or(0)
     }
+}
+
+/// A refusal as an answer.
+pub(crate) fn told(refusal: &Refusal) -> Response<Body> {
+    refusal.response().map(|text| Full::new(text).map_err(|never: Infallible| match never {}).boxed_unsync())
+}
+
+/// Whether the tenant's keys are there to work with.
+fn check_keys(route: &Route) -> Result<(), Refusal> {
+    route.store.check_keys().map_err(|error| match error {
+        StoreError::KeyRefused => Refusal::KeyRefused,
+        _ => Refusal::KeyDisabled,
+    })
 }
 
 /// Whether the version's author lets an instance serve more than one invocation, and whose it is then.
@@ -266,6 +334,10 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::HostLocked
         | Refusal::FieldsAnswer
         | Refusal::FieldsNotSealed
+        // Not of those who call from outside.
+        | Refusal::CallDepth
+        | Refusal::CallFanOut { .. }
+        | Refusal::CallsBlocked
         | Refusal::Run(_) => None,
         Refusal::BadRequest(_)
         | Refusal::NoRoute

@@ -1,8 +1,10 @@
-//! The data plane: listen, route, invoke, reply. Walk 1 of ARCHITECTURE.md is `invoke.rs`, top to bottom.
+//! The data plane: listen, route, invoke, reply. Walk 1 of ARCHITECTURE.md is `invoke.rs`, top to bottom;
+//! `call.rs` enters it for calls between plugins of a tenant.
 //!
 //! Must never decide for itself who a caller is or what he may do: it asks `identity` and `policy`, in that order.
 #![forbid(unsafe_code)]
 
+mod call;
 mod cut;
 mod fields;
 pub mod invoke;

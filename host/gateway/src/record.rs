@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringfence_audit::{Event, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
+use ringfence_audit::{Called, Event, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Blame, DecisionId, InvocationId, Principal, PrincipalId, Usage};
 use ringfence_engine::{Finished, Meter, Outcome, RunError};
@@ -34,6 +34,8 @@ pub struct Seen {
     pub denial: Option<Denial>,
     pub usage: Usage,
     pub body: BodyWatch,
+    /// What called, when another plugin did: its word as a cause, and where it stands.
+    pub called: Option<(String, Called)>,
 }
 
 impl Seen {
@@ -48,6 +50,7 @@ impl Seen {
             denial: None,
             usage: Usage::default(),
             body: BodyWatch::default(),
+            called: None,
         }
     }
 
@@ -68,6 +71,12 @@ impl Seen {
         event.decision = self.denial.as_ref().map(|denial| denial.decision.clone()).or_else(|| self.decision.clone());
         event.source_ip = self.peer;
         event.details = details;
+        if let Some((cause, called)) = &self.called {
+            if let Some(details) = event.details.as_object_mut() {
+                details.insert("cause".to_owned(), json!(cause));
+            }
+            called.tell(&mut event.details);
+        }
         event
     }
 }
@@ -126,7 +135,11 @@ impl Gateway {
             // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
             return refusal;
         }
-        if let Refusal::QuotaExhausted { .. } | Refusal::TenantBusy { .. } | Refusal::Overloaded = &refusal {
+        if let Refusal::QuotaExhausted { .. }
+        | Refusal::TenantBusy { .. }
+        | Refusal::Overloaded
+        | Refusal::CallFanOut { again: true } = &refusal
+        {
             // An entry each, durable before the answer, would let a tenant's flood spend the host's disk and processors: they
             // are counted.
             if let Some(told) = self.told(seen, route.stable()) {
@@ -213,7 +226,8 @@ impl Gateway {
             principal: seen.actor(self),
             decision: seen.decision.clone(),
             source_ip: seen.peer,
-            cause: None,
+            cause: seen.called.as_ref().map(|(cause, _)| cause.clone()),
+            called: seen.called.as_ref().map(|(_, called)| called.clone()),
         })
     }
 }

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use ringfence_capabilities::ChainEnd;
 use ringfence_core::limits::NONCE_SECONDS;
 use ringfence_core::{Blame, DecisionId, Held};
 use ringfence_engine::{AdmitError, RunError};
@@ -67,6 +68,15 @@ pub enum Refusal {
     Host,
     /// Something is held against the caller or the version, in answer to a threat.
     Held(Held),
+    /// A plugin called, and calls are as deep as they may be.
+    CallDepth,
+    /// A plugin called, and there were as many calls as may come of one request.
+    CallFanOut {
+        /// Not the first call too many.
+        again: bool,
+    },
+    /// A plugin called, and all that its tenant may have running waits for such calls.
+    CallsBlocked,
     /// The guest failed.
     Run(RunError),
 }
@@ -155,6 +165,21 @@ impl Refusal {
             ),
             Self::Host => (StatusCode::SERVICE_UNAVAILABLE, "host-error", "the host could not run the plugin"),
             Self::Held(held) => describe_held(held),
+            Self::CallDepth => (
+                StatusCode::LOOP_DETECTED,
+                "call-depth",
+                "plugins called plugins as deep as they may: 4 calls below the first",
+            ),
+            Self::CallFanOut { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "call-fan-out",
+                "plugins made as many calls as may come of one request: 16 in all",
+            ),
+            Self::CallsBlocked => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "calls-blocked",
+                "all that this tenant may have running waits for calls like this one, so it could never begin",
+            ),
             Self::Run(error) => describe_run(error),
         }
     }
@@ -209,7 +234,7 @@ impl Refusal {
             | Self::Held(Held::Paced { retry_after_ms }) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
             }
-            Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host => {
+            Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host | Self::CallsBlocked => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
             Self::Unauthenticated | Self::Held(Held::SessionEnded) => {
@@ -245,6 +270,16 @@ impl Refusal {
     }
 }
 
+impl From<ChainEnd> for Refusal {
+    fn from(end: ChainEnd) -> Self {
+        match end {
+            ChainEnd::TooDeep => Self::CallDepth,
+            ChainEnd::TooMany => Self::CallFanOut { again: false },
+            ChainEnd::TooManyAgain => Self::CallFanOut { again: true },
+        }
+    }
+}
+
 impl From<Held> for Refusal {
     fn from(held: Held) -> Self {
         Self::Held(held)
@@ -270,6 +305,7 @@ impl From<AdmitError> for Refusal {
             AdmitError::TenantBusy { retry_after_ms } => Self::TenantBusy { retry_after_ms },
             AdmitError::Overloaded => Self::Overloaded,
             AdmitError::Suspended => Self::Suspended,
+            AdmitError::CallersWait => Self::CallsBlocked,
         }
     }
 }

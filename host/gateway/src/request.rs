@@ -13,7 +13,6 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use ringfence_core::limits;
 use ringfence_engine::{Body, BodyError};
 use tokio::time::{Instant, Sleep};
@@ -104,12 +103,15 @@ impl BodyWatch {
 ///
 /// Cookies are dropped on path routes, where all tenants share one origin in a browser. A small body is waited for here,
 /// before the guest's turn: a slow caller holds no slot.
-pub async fn for_guest(
-    request: Request<Incoming>,
+pub async fn for_guest<B>(
+    request: Request<B>,
     host: Option<&str>,
     rest: &str,
     watch: &BodyWatch,
-) -> Result<Request<Body>, Refusal> {
+) -> Result<Request<Body>, Refusal>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+{
     if request.body().size_hint().lower() > limits::REQUEST_BODY_BYTES_MAX {
         return Err(Refusal::BodyTooLarge);
     }
@@ -129,7 +131,10 @@ pub async fn for_guest(
 }
 
 /// The body as the guest will read it: there already when its length is known and small, else streaming.
-async fn arrived(body: Incoming, watch: &BodyWatch) -> Result<Body, Refusal> {
+async fn arrived<B>(body: B, watch: &BodyWatch) -> Result<Body, Refusal>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+{
     let length = body.size_hint().exact();
     if length == Some(0) {
         return Ok(ringfence_engine::full(Bytes::new()));
@@ -177,21 +182,21 @@ const GATHER: Duration = Duration::from_millis(limits::REQUEST_GATHER_MS_MAX);
 const IDLE: Duration = Duration::from_millis(limits::BODY_IDLE_MS_MAX);
 
 /// A request body that ends with an error past its byte cap or after too long a silence.
-struct Capped {
-    inner: Incoming,
+struct Capped<B> {
+    inner: B,
     left: u64,
     idle: Pin<Box<Sleep>>,
     watch: BodyWatch,
 }
 
-impl Capped {
+impl<B> Capped<B> {
     fn cut(&self, why: u8, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.watch.0.cut.store(why, Ordering::Release);
         Poll::Ready(Some(Err(error)))
     }
 }
 
-impl HttpBody for Capped {
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Capped<B> {
     type Data = Bytes;
     type Error = BodyError;
 

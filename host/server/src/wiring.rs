@@ -131,6 +131,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         entropy: rooms.entropy.clone(),
     });
     let gateway = gateway(&rooms, &io);
+    rooms.capabilities.set_exchange(Arc::new(gateway.clone()));
     let control = Control::new(ControlParts {
         store: store.clone(),
         tenants: rooms.tenants.clone(),

@@ -3,7 +3,8 @@
 //! In this order: is it counted, is `http` granted for exactly this origin now, does the name resolve only to public
 //! addresses, connect to one of those addresses and no other. Redirects are not followed: the guest sees them, and
 //! following one is a new request that comes through here again. Must never add a credential, and never trust a name
-//! twice: what was checked is what is dialled.
+//! twice: what was checked is what is dialled. `http://NAME.plugin.internal` is another plugin of the tenant: granted like
+//! any origin, handed over inside the host (`inside.rs`), and below that suffix nothing is ever looked up.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http_body_util::BodyExt;
-use ringfence_core::{Capability, PluginName};
+use ringfence_core::{Capability, PluginName, calls};
 use ringfence_engine::{Meter, SendAnswer, SendEnd};
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ use super::address::{self, AddressRange};
 use super::body::{Answer, AnswerLimits, counted};
 use super::charge::Charged;
 use super::connect::{self, Resolver};
+use super::inside::Caller;
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
@@ -84,13 +86,21 @@ impl Outbound {
 
 /// The gate of one invocation.
 pub(crate) struct Gate {
-    outbound: Arc<Outbound>,
-    plugin: PluginName,
-    grants: LiveGrants,
-    meter: Arc<Meter>,
-    notebook: Arc<Notebook>,
-    ledger: Arc<Ledger>,
-    guarded: Guarded,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) caller: Caller,
+    pub(crate) grants: LiveGrants,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) notebook: Arc<Notebook>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) guarded: Guarded,
+}
+
+/// Where an admitted request goes.
+enum Destination {
+    /// Out of the host.
+    Outside(Origin),
+    /// To another plugin of the tenant.
+    Plugin(PluginName),
 }
 
 /// Where a request goes, parsed once.
@@ -154,20 +164,8 @@ impl Origin {
 // === impl Gate ===
 
 impl Gate {
-    pub(crate) fn new(
-        outbound: Arc<Outbound>,
-        plugin: PluginName,
-        grants: LiveGrants,
-        meter: Arc<Meter>,
-        notebook: Arc<Notebook>,
-        ledger: Arc<Ledger>,
-        guarded: Guarded,
-    ) -> Self {
-        Self { outbound, plugin, grants, meter, notebook, ledger, guarded }
-    }
-
     /// Whether the request may go out, before anything is resolved.
-    fn admit(&self, uri: &http::Uri) -> Result<Origin, HttpError> {
+    fn admit(&self, uri: &http::Uri) -> Result<Destination, HttpError> {
         self.meter.host_call().map_err(|_| HttpError::HttpRequestDenied)?;
         if self.meter.outgoing().is_err() {
             return Err(HttpError::ConnectionLimitReached);
@@ -175,32 +173,55 @@ impl Gate {
         let origin = Origin::of(uri)?;
         let text = origin.text();
         if self.guarded.is_frozen() {
-            self.guarded.refused(&text, "frozen");
-            self.notebook.own(
-                LogLevel::Warn,
-                &format!(
-                    "outgoing request to `{text}` was refused: a response to a threat holds this plugin's requests back"
-                ),
-            );
-            return Err(HttpError::HttpRequestDenied);
+            return Err(self.deny(&text, "frozen", "a response to a threat holds this plugin's requests back"));
+        }
+        let callee = calls::callee(&text);
+        // SECURITY: no other spelling of a name below the suffix means anything, whatever a name server says about it.
+        if callee.is_none() && calls::is_inside(&origin.host) {
+            let why = "another plugin of the tenant is `http://NAME.plugin.internal`, without a port";
+            return Err(self.deny(&text, "not-granted", why));
         }
         if !self.grants.covers(Capability::Http, &text) {
-            self.notebook.own(
-                LogLevel::Warn,
-                &format!(
-                    "outgoing request to `{text}` was refused: this origin is not granted; to allow it: \
-                     ringfence grant {} http {text}",
-                    self.plugin
-                ),
-            );
-            self.guarded.refused(&text, "not-granted");
-            return Err(HttpError::HttpRequestDenied);
+            let plugin = &self.caller.plugin;
+            let why = format!("this origin is not granted; to allow it: ringfence grant {plugin} http {text}");
+            return Err(self.deny(&text, "not-granted", &why));
+        }
+        // What stays inside is a call like any other, and counts as one where it arrives.
+        if let Some(callee) = callee {
+            return Ok(Destination::Plugin(callee));
         }
         self.ledger.egress_request().map_err(|exhausted| {
             self.notebook.own(LogLevel::Warn, &format!("outgoing request to `{text}` was refused: {exhausted}"));
             HttpError::InternalError(Some(exhausted.to_string()))
         })?;
-        Ok(origin)
+        Ok(Destination::Outside(origin))
+    }
+
+    /// Tells the plugin's owner and the audit log.
+    fn deny(&self, origin: &str, code: &'static str, why: &str) -> HttpError {
+        self.notebook.own(LogLevel::Warn, &format!("outgoing request to `{origin}` was refused: {why}"));
+        self.guarded.refused(origin, code);
+        HttpError::HttpRequestDenied
+    }
+
+    /// Hands the request over to another plugin. How long the callee may take is its own budget and what is left of ours; a
+    /// guest that wants its answer sooner says so.
+    fn call(&self, to: PluginName, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> SendAnswer {
+        let call = match self.caller.call(to, self.meter.time_left_ms(), request) {
+            Ok(call) => call,
+            Err(error) => return Box::new(async move { Err(error) }),
+        };
+        let limit = options.and_then(|options| options.first_byte_timeout);
+        let task = AbortOnDrop(self.outbound.io.spawn(async move {
+            match limit {
+                Some(limit) => tokio::time::timeout(limit, call).await.map_err(|_| HttpError::ConnectionReadTimeout),
+                None => Ok(call.await),
+            }
+        }));
+        Box::new(async move {
+            let end: SendEnd = Box::new(async { Ok(()) });
+            Ok((task.wait().await?, end))
+        })
     }
 }
 
@@ -212,7 +233,8 @@ impl WasiHttpHooks for Gate {
         _: SendEnd,
     ) -> SendAnswer {
         let origin = match self.admit(request.uri()) {
-            Ok(origin) => origin,
+            Ok(Destination::Outside(origin)) => origin,
+            Ok(Destination::Plugin(to)) => return self.call(to, request, options),
             Err(error) => return Box::new(async move { Err(error) }),
         };
         let (outbound, notebook) = (Arc::clone(&self.outbound), Arc::clone(&self.notebook));
@@ -285,6 +307,10 @@ impl Outbound {
         wait: Duration,
         (notebook, guarded): (&Notebook, &Guarded),
     ) -> Result<Vec<SocketAddr>, HttpError> {
+        // SECURITY: the gate hands these over or refuses them; were one to come here, it would still not be looked up.
+        if calls::is_inside(&origin.host) {
+            return Err(HttpError::HttpRequestDenied);
+        }
         let resolved = match origin.host.parse::<IpAddr>() {
             Ok(literal) => vec![SocketAddr::new(literal, origin.port)],
             Err(_) => {

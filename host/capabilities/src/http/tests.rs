@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use ringfence_core::{Budget, Capability, Quota};
+use ringfence_core::{Budget, Capability, InvocationId, Quota};
 use ringfence_engine::Meter;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,8 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpHooks};
 
-use super::{AddressRange, EgressConfig, Gate, Outbound, Resolver};
-use crate::testing::Rig;
+use super::{AddressRange, Caller, EgressConfig, Gate, Outbound, Resolver};
+use crate::calls::{Exchange, PluginCall};
+use crate::testing::{Rig, root_chain};
 
 /// Answers with one list of addresses after the other, the last one for ever.
 struct Script {
@@ -78,8 +79,14 @@ async fn setup(grants: &[&str], config: EgressConfig, budget: Budget) -> Setup {
     let outbound = Outbound::new(config, tokio::runtime::Handle::current()).unwrap();
     let (notebook, ledger) = (rig.notebook(&meter), Arc::clone(&rig.ledger));
     let live = rig.live();
-    let gate =
-        Gate::new(outbound, "webhook".parse().unwrap(), live, Arc::clone(&meter), notebook, ledger, rig.guarded());
+    let caller = Caller {
+        store: rig.store.clone(),
+        plugin: "webhook".parse().unwrap(),
+        invocation: InvocationId::random(&*rig.entropy),
+        chain: root_chain(),
+        exchange: None,
+    };
+    let gate = Gate { outbound, caller, grants: live, meter, notebook, ledger, guarded: rig.guarded() };
     Setup { rig, gate }
 }
 
@@ -366,4 +373,60 @@ async fn a_server_that_never_speaks_tls_is_given_up() {
     let config = EgressConfig { connect_ms: 50, ..trusting(address, vec![root()]) };
     let mut setup = setup(&["https://api.test"], config, Budget::DEFAULT).await;
     assert!(matches!(get(&mut setup.gate, "https://api.test/").await, Err(Error::ConnectionTimeout)));
+}
+
+/// Stands where the walk stands: says who was called, and keeps count.
+#[derive(Default)]
+struct Answering(AtomicUsize);
+
+impl Exchange for Answering {
+    fn call(&self, call: PluginCall) -> futures::future::BoxFuture<'static, http::Response<ringfence_engine::Body>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let text = format!("{} asks {} for {}", call.from, call.to, call.request.uri().path());
+        Box::pin(std::future::ready(http::Response::new(ringfence_engine::full(text))))
+    }
+}
+
+#[tokio::test]
+async fn another_plugin_is_called_when_it_is_granted_and_no_name_server_is_asked() {
+    let script = resolver(&[&["127.0.0.1:1"]]);
+    let config = EgressConfig { resolver: Arc::clone(&script) as _, ..EgressConfig::strict() };
+    let budget = Budget { outgoing_count: 4, ..Budget::DEFAULT };
+    let mut setup = setup(&["http://visits.plugin.internal"], config, budget).await;
+    let uri = "http://visits.plugin.internal/a";
+    assert!(matches!(get(&mut setup.gate, uri).await, Err(Error::DestinationUnavailable)), "nobody runs it");
+    let answering = Arc::new(Answering::default());
+    setup.gate.caller.exchange = Some(Arc::clone(&answering) as _);
+    for spelling in [uri, "http://Visits.Plugin.Internal:80/a"] {
+        let answer = get(&mut setup.gate, spelling).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "webhook asks visits for /a");
+    }
+    setup.rig.grant(&[]);
+    assert!(matches!(get(&mut setup.gate, uri).await, Err(Error::HttpRequestDenied)), "revoked");
+    assert!(matches!(get(&mut setup.gate, uri).await, Err(Error::ConnectionLimitReached)), "a call is a request");
+    assert_eq!((answering.0.load(Ordering::SeqCst), script.asked.load(Ordering::SeqCst)), (2, 0));
+    assert_eq!(setup.rig.ledger.usage().unwrap().day.egress_requests_count, 0, "nothing left the host");
+}
+
+#[tokio::test]
+async fn no_other_spelling_of_a_plugins_name_leads_anywhere() {
+    let names = [
+        "https://visits.plugin.internal",
+        "http://visits.plugin.internal:8080",
+        "http://visits.plugin.internal.",
+        "http://visits.globex.plugin.internal",
+        "http://plugin.internal",
+        "http://other.plugin.internal",
+    ];
+    let script = resolver(&[&["93.184.216.34:0"]]);
+    let config = EgressConfig { resolver: Arc::clone(&script) as _, ..EgressConfig::strict() };
+    // Granted or not: all but the last, which is a plain name without a grant.
+    let mut setup = setup(&names[..names.len() - 1], config, Budget::DEFAULT).await;
+    let answering = Arc::new(Answering::default());
+    setup.gate.caller.exchange = Some(Arc::clone(&answering) as _);
+    for name in names {
+        assert!(matches!(get(&mut setup.gate, name).await, Err(Error::HttpRequestDenied)), "{name}");
+    }
+    assert_eq!((answering.0.load(Ordering::SeqCst), script.asked.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!(setup.rig.sworn.tried().len(), names.len(), "each is told");
 }

@@ -3,13 +3,14 @@
 //! A bounded FIFO for each tenant and deficit round robin over the tenants that have someone waiting (Shreedhar and
 //! Varghese 1995): each round a tenant earns its weight, and a slot costs `SLOT_COST`. A tenant holds at most a quarter of
 //! the slots, or fewer by its own share, and about a tenth of them is kept for tenants that hold none, so that nobody is
-//! locked out. Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
+//! locked out. What a running invocation called goes before what comes anew, and is refused at once when all that run wait
+//! like its caller: nobody would give up a slot. Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ringfence_core::{Budget, TenantId, limits};
+use ringfence_core::{Budget, InvocationId, TenantId, limits};
 use tokio::sync::oneshot;
 
 use super::TenantShare;
@@ -42,6 +43,20 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         Room::give_back(&self.room, &self.tenant);
+    }
+}
+
+/// A running invocation waits for one that it called, until this is dropped.
+#[must_use = "a caller that is not counted as waiting hides that nobody can go on"]
+pub struct Calling {
+    room: Arc<Room>,
+    tenant: TenantId,
+    caller: InvocationId,
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        self.room.call_is_over(&self.tenant, &self.caller);
     }
 }
 
@@ -82,6 +97,17 @@ struct TenantState {
     waiting: VecDeque<Waiter>,
     /// What it has earned of its next slot.
     earned: u32,
+    /// Running invocations that wait for what they called, and for how many.
+    callers: HashMap<InvocationId, u32>,
+}
+
+/// Who wants a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// Something new.
+    Newcomer,
+    /// What a running invocation of the same tenant called.
+    Callee,
 }
 
 struct Waiter {
@@ -99,7 +125,38 @@ impl Room {
 
     /// Waits for a turn.
     pub(crate) async fn admit(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
-        let (number, turn) = match self.ask(tenant)? {
+        self.admit_as(Asker::Newcomer, tenant, budget).await
+    }
+
+    /// Waits for a turn for what a running invocation of the same tenant called, before those who come anew.
+    pub(crate) async fn admit_called(self: &Arc<Self>, by: &Calling, budget: Budget) -> Result<Slot, AdmitError> {
+        self.admit_as(Asker::Callee, &by.tenant, budget).await
+    }
+
+    /// Notes that a running invocation waits from now on for one that it calls.
+    pub(crate) fn calling(self: &Arc<Self>, tenant: &TenantId, caller: &InvocationId) -> Calling {
+        let mut state = self.lock();
+        let own = state.tenants.entry(tenant.clone()).or_default();
+        let calls = own.callers.entry(caller.clone()).or_default();
+        *calls = calls.saturating_add(1);
+        Calling { room: Arc::clone(self), tenant: tenant.clone(), caller: caller.clone() }
+    }
+
+    fn call_is_over(&self, tenant: &TenantId, caller: &InvocationId) {
+        let mut state = self.lock();
+        if let Some(own) = state.tenants.get_mut(tenant)
+            && let Some(calls) = own.callers.get_mut(caller)
+        {
+            *calls = calls.saturating_sub(1);
+            if *calls == 0 {
+                own.callers.remove(caller);
+            }
+        }
+        state.tidy(tenant);
+    }
+
+    async fn admit_as(self: &Arc<Self>, asker: Asker, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
+        let (number, turn) = match self.ask(asker, tenant)? {
             Asked::Granted => return Ok(self.slot(tenant, budget)),
             Asked::Waits { number, turn } => (number, turn),
         };
@@ -168,24 +225,34 @@ impl Room {
         Slot { room: Arc::clone(self), tenant: tenant.clone(), budget }
     }
 
-    fn ask(&self, tenant: &TenantId) -> Result<Asked, AdmitError> {
+    fn ask(&self, asker: Asker, tenant: &TenantId) -> Result<Asked, AdmitError> {
         let mut state = self.lock();
         if state.terms(tenant).standing == Standing::Suspended {
             return Err(AdmitError::Suspended);
         }
+        let is_callee = asker == Asker::Callee;
         let nobody_before = state.tenants.get(tenant).is_none_or(|own| own.waiting.is_empty());
-        if nobody_before && state.may_run(tenant, self.slots) {
+        if (nobody_before || is_callee) && state.may_run(tenant, self.slots) {
             state.start(tenant);
             return Ok(Asked::Granted);
+        }
+        if is_callee && state.only_callers_run(tenant, self.slots) {
+            return Err(AdmitError::CallersWait);
         }
         let number = state.next_waiter;
         state.next_waiter = number.wrapping_add(1);
         let own = state.tenants.entry(tenant.clone()).or_default();
-        if own.waiting.len() >= limits::TENANT_QUEUE_COUNT_MAX {
+        // LIMIT: newcomers that fill the queue do not shut out what was begun before them.
+        let waiting_max = limits::TENANT_QUEUE_COUNT_MAX.saturating_mul(if is_callee { 2 } else { 1 });
+        if own.waiting.len() >= waiting_max {
             return Err(AdmitError::TenantBusy { retry_after_ms: RETRY_AFTER_MS });
         }
         let (sender, turn) = oneshot::channel();
-        own.waiting.push_back(Waiter { number, turn: sender });
+        let waiter = Waiter { number, turn: sender };
+        match asker {
+            Asker::Newcomer => own.waiting.push_back(waiter),
+            Asker::Callee => own.waiting.push_front(waiter),
+        }
         if nobody_before {
             state.round.push_back(tenant.clone());
         }
@@ -251,6 +318,13 @@ impl State {
         }
     }
 
+    /// Whether a tenant has all that it may have running, and every one of them waits for one that it called.
+    fn only_callers_run(&self, tenant: &TenantId, slots: u32) -> bool {
+        let running = self.running(tenant);
+        let callers = self.tenants.get(tenant).map_or(0, |own| own.callers.len());
+        running >= self.cap(tenant, slots) && callers >= usize::try_from(running).unwrap_or(usize::MAX)
+    }
+
     fn start(&mut self, tenant: &TenantId) {
         self.used = self.used.saturating_add(1);
         let own = self.tenants.entry(tenant.clone()).or_default();
@@ -309,7 +383,7 @@ impl State {
         let Some(own) = self.tenants.get(tenant) else { return };
         if own.waiting.is_empty() {
             self.round.retain(|other| other != tenant);
-            if own.running == 0 {
+            if own.running == 0 && own.callers.is_empty() {
                 self.tenants.remove(tenant);
             }
         }
@@ -484,6 +558,82 @@ mod tests {
         }
         assert_eq!(admit(&room, "e").await.err(), Some(AdmitError::Overloaded));
         assert_eq!(room.used(), 4);
+    }
+
+    fn invocation(number: u8) -> InvocationId {
+        struct Dice(u8);
+        impl ringfence_core::Entropy for Dice {
+            fn fill(&self, into: &mut [u8]) {
+                into.fill(self.0);
+            }
+        }
+        InvocationId::random(&Dice(number))
+    }
+
+    #[tokio::test]
+    async fn what_was_called_goes_before_what_comes_anew() {
+        let room = room(8);
+        let (first, second) = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
+        let newcomer = admit(&room, "a");
+        tokio::pin!(newcomer);
+        assert!(futures::poll!(&mut newcomer).is_pending());
+        let calling = room.calling(&tenant("a"), &invocation(1));
+        let called = {
+            let called = room.admit_called(&calling, Budget::DEFAULT);
+            tokio::pin!(called);
+            assert!(futures::poll!(&mut called).is_pending());
+            drop(first);
+            called.await.unwrap()
+        };
+        assert!(futures::poll!(&mut newcomer).is_pending());
+        drop((called, calling, second));
+        assert!(newcomer.await.is_ok());
+        assert_eq!(room.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn callers_that_hold_every_slot_are_told_at_once_and_no_other_is() {
+        let room = room(8);
+        let (first, second) = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
+        let calling = room.calling(&tenant("a"), &invocation(1));
+        // Twice by the same invocation is one that waits.
+        let again = room.calling(&tenant("a"), &invocation(1));
+        {
+            let waits = room.admit_called(&calling, Budget::DEFAULT);
+            tokio::pin!(waits);
+            assert!(futures::poll!(&mut waits).is_pending(), "the second may yet end");
+            let other = room.calling(&tenant("a"), &invocation(2));
+            assert_eq!(room.admit_called(&other, Budget::DEFAULT).await.err(), Some(AdmitError::CallersWait));
+            drop((other, second));
+            drop(waits.await.unwrap());
+        }
+        drop((again, calling, first));
+        // Nothing is left that counts against those who come after.
+        let (first, _second) = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
+        let calling = room.calling(&tenant("a"), &invocation(3));
+        let waits = room.admit_called(&calling, Budget::DEFAULT);
+        tokio::pin!(waits);
+        assert!(futures::poll!(&mut waits).is_pending());
+        drop(first);
+        assert!(waits.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_callee_waits_while_it_is_others_that_fill_the_host() {
+        let room = room(4);
+        let _own = admit(&room, "a").await.unwrap();
+        let calling = room.calling(&tenant("a"), &invocation(1));
+        let refused = room.admit_called(&calling, Budget::DEFAULT).await.err();
+        assert_eq!(refused, Some(AdmitError::CallersWait), "a quarter of four is one");
+        let large = Room::new(8, Duration::from_millis(20));
+        let _own = admit(&large, "a").await.unwrap();
+        let mut others = Vec::new();
+        for name in ["b", "b", "c", "c", "d", "d", "e"] {
+            others.push(admit(&large, name).await.unwrap());
+        }
+        let calling = large.calling(&tenant("a"), &invocation(1));
+        let refused = large.admit_called(&calling, Budget::DEFAULT).await.err();
+        assert_eq!(refused, Some(AdmitError::Overloaded), "after its wait");
     }
 
     #[tokio::test]

@@ -17,11 +17,11 @@ mod model;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfence_core::{Budget, TenantId, limits};
+use ringfence_core::{Budget, InvocationId, TenantId, limits};
 
 use crate::error::AdmitError;
 use admission::Room;
-pub use admission::Slot;
+pub use admission::{Calling, Slot};
 pub(crate) use workers::{Deadline, Dispatch, Task, Workers};
 
 /// Whose turn it is: a tenant's, or that of all rehearsals together.
@@ -86,6 +86,17 @@ impl Scheduler {
     /// Call it inside a tokio runtime with timers.
     pub async fn admit(&self, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
         self.room.admit(tenant, budget).await
+    }
+
+    /// Notes that a running invocation waits for one that it calls, until what this gives is dropped.
+    pub fn calling(&self, tenant: &TenantId, caller: &InvocationId) -> Calling {
+        self.room.calling(tenant, caller)
+    }
+
+    /// Waits for a turn for what a running invocation called, before those who come anew. Refused at once when all that the
+    /// tenant may have running waits for calls of its own: nobody would give up a slot.
+    pub async fn admit_called(&self, by: &Calling, budget: Budget) -> Result<Slot, AdmitError> {
+        self.room.admit_called(by, budget).await
     }
 
     /// Changes what a tenant may take; at once, for what runs too.
