@@ -11,6 +11,7 @@ mod audit;
 mod automation;
 mod backups;
 mod capabilities;
+mod definitions;
 mod deploys;
 mod foreign;
 mod idempotency;

@@ -14,8 +14,16 @@ use ringfence_guest_build::{Install, Lock, Profile, build_all, ensure_toolchain}
 use crate::{hostile, inspect, js, python};
 
 /// Everything the guests are made from.
-const SOURCES: [&str; 7] =
-    ["plugins", "sdk/Cargo.toml", "sdk/macros", "sdk/src", "tests/guests", "wit", "xtask/src/hostile.rs"];
+const SOURCES: [&str; 8] = [
+    "plugins",
+    "sdk/Cargo.toml",
+    "sdk/definition",
+    "sdk/macros",
+    "sdk/src",
+    "tests/guests",
+    "wit",
+    "xtask/src/hostile.rs",
+];
 const NOT_SOURCES: [&str; 3] = ["target", "node_modules", ".git"];
 
 /// Arguments of `cargo xtask guests`.
@@ -220,12 +228,13 @@ mod tests {
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
         use Capability::{Blob, Config, Http, Keyvalue, Logging, Pii, Secrets};
-        let expected: [(&str, &[Capability]); 14] = [
+        let expected: [(&str, &[Capability]); 15] = [
             ("album", &[Blob]),
             ("bulk", &[Blob]),
             ("care-note", &[Keyvalue, Pii]),
             ("files", &[]),
             ("hello", &[]),
+            ("order", &[Http]),
             ("redact", &[]),
             ("visits", &[Keyvalue]),
             ("webhook", &[Config, Secrets, Http]),
@@ -245,7 +254,7 @@ mod tests {
     #[test]
     fn a_manifest_asks_for_what_its_component_imports() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for name in ["album", "care-note", "hello", "redact", "visits", "webhook"] {
+        for name in ["album", "care-note", "hello", "order", "redact", "visits", "webhook"] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
             let manifest = ringfence_core::Manifest::parse(&text).unwrap();
             let asked = [
@@ -265,7 +274,7 @@ mod tests {
     #[test]
     fn guests_import_nothing_that_reaches_outside_but_their_needs() {
         let inert = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/types", "wasi:io/", "wasi:random/"];
-        let own = ["care-note", "hello", "redact", "visits", "webhook", "hostile", "hello-p3", "work"];
+        let own = ["care-note", "hello", "order", "redact", "visits", "webhook", "hostile", "hello-p3", "work"];
         for name in own.into_iter().chain(["wstd-http-server", "spin-visits", "wasmcloud-visits"]) {
             for import in imports(&built(name)).unwrap() {
                 let interface = interface(&import);
