@@ -17,6 +17,8 @@
 mod blob;
 mod body;
 mod config;
+#[cfg(feature = "definition")]
+mod definition;
 mod error;
 mod event;
 mod files;
@@ -51,12 +53,14 @@ pub use request::{Call, FromHost, Request};
 #[cfg(feature = "json")]
 pub use response::Json;
 pub use response::{IntoResponse, Response};
+#[cfg(feature = "definition")]
+pub use ringfence_sdk_macros::definition;
 #[cfg(feature = "json")]
 pub use ringfence_sdk_macros::hook;
 pub use ringfence_sdk_macros::{plugin, workflow};
 pub use secrets::Secrets;
 #[cfg(feature = "json")]
-pub use steps::{Final, Input, Question, Retry, StepCall, Steps, Stopped, Verdict};
+pub use steps::{About, Final, Input, Question, Retry, StepCall, Steps, Stopped, Verdict};
 pub use wstd::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 /// Bindings to the interfaces in `wit/`, private so that a plugin reaches them through its parameters only.

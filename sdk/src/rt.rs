@@ -111,6 +111,10 @@ pub mod message {
     });
 }
 
+#[cfg(feature = "definition")]
+#[doc(hidden)]
+pub use crate::definition::{NoNeed, run_definition};
+
 #[doc(hidden)]
 pub use hook::ringfence::plugin::event::{Context as EventContext, Failure as EventFailure};
 

@@ -81,6 +81,19 @@ pub struct Verdict {
     pub note: String,
 }
 
+/// About a run, for its own code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Its id.
+    pub run: String,
+    /// Its workflow.
+    pub workflow: String,
+    /// The version of the plugin it runs.
+    pub version: String,
+    /// When it began, Unix milliseconds.
+    pub started_ms: u64,
+}
+
 /// What the run was begun with.
 #[derive(Debug)]
 pub struct Input<T>(pub T);
@@ -139,6 +152,12 @@ impl<T: DeserializeOwned> FromHost for Input<T> {
 }
 
 impl Steps {
+    /// About this run.
+    pub fn about(&self) -> About {
+        let host::Facts { run, workflow, version, started_ms } = host::about();
+        About { run, workflow, version, started_ms }
+    }
+
     /// Does a step once, and gives what it gave; tried again by the default [`Retry`] when it fails.
     pub async fn run<T>(&self, name: &str, work: impl AsyncFnOnce(StepCall) -> Result<T>) -> Result<T>
     where

@@ -19,7 +19,7 @@ pub async fn started_beside(far: &FarEnd) -> Result<(Place, Host, Session)> {
     Ok((place, host, operator))
 }
 
-async fn begin(tenant: &Tenant, body: &Value) -> Result<String> {
+pub async fn begin(tenant: &Tenant, body: &Value) -> Result<String> {
     string(&answer(tenant.admin.post(&tenant.path("/runs")).json(body).send().await?).await?, "id")
 }
 
@@ -28,7 +28,7 @@ async fn show(tenant: &Tenant, run: &str) -> Result<Value> {
 }
 
 /// Waits until the run is doing this, and shows it.
-async fn until(tenant: &Tenant, run: &str, status: &str) -> Result<Value> {
+pub async fn until(tenant: &Tenant, run: &str, status: &str) -> Result<Value> {
     let mut last = Value::Null;
     eventually(&format!("the run is {status}"), async || {
         last = show(tenant, run).await?;
@@ -39,13 +39,13 @@ async fn until(tenant: &Tenant, run: &str, status: &str) -> Result<Value> {
     Ok(last)
 }
 
-async fn act(who: &Session, tenant: &Tenant, run: &str, verb: &str, body: &Value) -> Result<(u16, Value)> {
+pub async fn act(who: &Session, tenant: &Tenant, run: &str, verb: &str, body: &Value) -> Result<(u16, Value)> {
     let response = who.post(&tenant.path(&format!("/runs/{run}/{verb}"))).json(body).send().await?;
     let status = response.status();
     if status.is_success() { Ok((status.as_u16(), answer(response).await?)) } else { problem(response).await }
 }
 
-fn events(run: &Value, word: &str) -> usize {
+pub fn events(run: &Value, word: &str) -> usize {
     run["timeline"].as_array().map_or(0, |all| all.iter().filter(|entry| entry["event"] == *word).count())
 }
 

@@ -14,8 +14,16 @@ use ringfence_guest_build::{Install, Lock, Profile, build_all, ensure_toolchain}
 use crate::{hostile, inspect, js, python};
 
 /// Everything the guests are made from.
-const SOURCES: [&str; 7] =
-    ["plugins", "sdk/Cargo.toml", "sdk/macros", "sdk/src", "tests/guests", "wit", "xtask/src/hostile.rs"];
+const SOURCES: [&str; 8] = [
+    "plugins",
+    "sdk/Cargo.toml",
+    "sdk/definition",
+    "sdk/macros",
+    "sdk/src",
+    "tests/guests",
+    "wit",
+    "xtask/src/hostile.rs",
+];
 const NOT_SOURCES: [&str; 3] = ["target", "node_modules", ".git"];
 
 /// Arguments of `cargo xtask guests`.
@@ -227,6 +235,7 @@ mod tests {
             ("care-note", &[Keyvalue, Pii]),
             ("files", &[]),
             ("hello", &[]),
+            ("order", &[Http]),
             ("redact", &[]),
             ("visits", &[Keyvalue]),
             ("webhook", &[Config, Secrets, Http]),
@@ -246,7 +255,7 @@ mod tests {
     #[test]
     fn a_manifest_asks_for_what_its_component_imports() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for name in ["album", "care-note", "hello", "redact", "visits", "webhook"] {
+        for name in ["album", "care-note", "hello", "order", "redact", "visits", "webhook"] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
             let manifest = ringfence_core::Manifest::parse(&text).unwrap();
             let asked = [

@@ -6,6 +6,8 @@
 
 use ringfence_core::Capability;
 use ringfence_core::limits::{COMPONENT_BYTES_MAX, COMPONENT_DEPTH_MAX, COMPONENT_PARTS_COUNT_MAX};
+use ringfence_definition::limits::{DEFINITION_BYTES_MAX, DEFINITIONS_COUNT_MAX};
+use ringfence_definition::{Definition, Refusal, SECTION};
 use serde::{Deserialize, Serialize};
 use wasmparser::{
     BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader, ComponentTypeRef,
@@ -84,6 +86,12 @@ pub enum InspectError {
         /// Versions offered, or a near name.
         hint: Option<String>,
     },
+    /// It carries a declarative workflow that is not taken.
+    #[error("its workflow definition is refused at {refusal}")]
+    Definition {
+        /// Where, and why.
+        refusal: Refusal,
+    },
     /// Nothing to call.
     #[error(
         "the component exports no handler: `wasi:http/incoming-handler@0.2.x`, `wasi:http/handler@0.3.x`, or one of `ringfence:plugin`: `hook`, `schedule`, `message`, `workflow`{}",
@@ -104,6 +112,7 @@ impl InspectError {
             Self::TooLarge { .. } => "too-large",
             Self::TooComplex { .. } => "too-complex",
             Self::UnknownImport { .. } => "unknown-import",
+            Self::Definition { .. } => "workflow-definition",
             Self::NoHandler { .. } => "no-handler",
         }
     }
@@ -131,6 +140,7 @@ struct Walk {
     imports: Vec<(String, bool)>,
     exports: Vec<String>,
     producers: Vec<String>,
+    definitions_count: usize,
 }
 
 impl Walk {
@@ -145,6 +155,8 @@ impl Walk {
             Payload::ComponentInstanceSection(section) => self.count(section.count()),
             Payload::ComponentImportSection(section) if self.inside.len() == 1 => self.read_imports(section),
             Payload::ComponentExportSection(section) if self.inside.len() == 1 => self.read_exports(section),
+            // At any depth: a composed component has those of its parts.
+            Payload::CustomSection(section) if section.name() == SECTION => self.read_definitions(section.data()),
             Payload::CustomSection(section) if self.inside.len() <= 2 => {
                 self.read_producers(&section);
                 Ok(())
@@ -210,6 +222,27 @@ impl Walk {
                 }
             }
         }
+    }
+
+    /// Checks the declarative workflows of a section: one JSON document a line. What runs is the guest's own copy, in the
+    /// sandbox; this is what tells an author before anything runs.
+    fn read_definitions(&mut self, data: &[u8]) -> Result<(), InspectError> {
+        for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            self.definitions_count += 1;
+            if self.definitions_count > DEFINITIONS_COUNT_MAX {
+                return Err(InspectError::TooComplex {
+                    what: format!("more than {DEFINITIONS_COUNT_MAX} workflow definitions"),
+                });
+            }
+            let refused = |refusal| InspectError::Definition { refusal };
+            // LIMIT: before the bytes are looked at as text.
+            if line.len() > DEFINITION_BYTES_MAX {
+                return Err(refused(Refusal::new("", format!("is larger than {DEFINITION_BYTES_MAX} bytes"))));
+            }
+            let text = std::str::from_utf8(line).map_err(|_| refused(Refusal::new("", "is not UTF-8")))?;
+            Definition::parse(text).map_err(refused)?;
+        }
+        Ok(())
     }
 
     fn finish(self, bytes: u64) -> Result<Inspection, InspectError> {

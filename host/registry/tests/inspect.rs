@@ -189,3 +189,36 @@ proptest! {
         let _ = inspect(&[&b"\0asm\x0d\0\x01\0"[..], &tail].concat());
     }
 }
+
+/// The component with a definition section of this content, in a module of its own two levels down or outermost.
+fn with_section(content: &str, is_inner: bool) -> Vec<u8> {
+    let section = format!("(@custom \"ringfence:workflow\" {content:?})");
+    let parts = if is_inner { format!("(component (core module {section}))") } else { section };
+    let text = format!("(component {parts} (instance $h) (export \"{P2}\" (instance $h)))");
+    wat::parse_str(text).unwrap()
+}
+
+fn definition(task: &str) -> String {
+    let document = r#"{"dsl":"1.0.0","namespace":"n","name":"x","version":"0.1.0"}"#;
+    format!(r#"{{"document":{document},"do":[{{"a":{task}}}]}}"#)
+}
+
+#[test]
+fn a_definition_is_checked_wherever_it_lies_and_refused_with_its_path() {
+    let good = definition(r#"{"set":{"a":1}}"#);
+    for is_inner in [false, true] {
+        assert!(inspect(&with_section("", is_inner)).is_ok());
+        assert!(inspect(&with_section(&format!("{good}\n{good}\n"), is_inner)).is_ok());
+        let bad = format!("{good}\n{}\n", definition(r#"{"run":{"container":{"image":"x"}}}"#));
+        let error = inspect(&with_section(&bad, is_inner)).unwrap_err();
+        assert_eq!(error.code(), "workflow-definition");
+        assert!(error.to_string().ends_with("refused at /do/0/a/run/container: not supported"), "{error}");
+    }
+    let many = format!("{good}\n").repeat(17);
+    assert_eq!(inspect(&with_section(&many, false)).unwrap_err().code(), "too-complex");
+    let deep = definition(&format!(r#"{{"set":{{"a":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000)));
+    let large = definition(&format!(r#"{{"set":{{"a":"{}"}}}}"#, "x".repeat(300 << 10)));
+    for hostile in [deep.as_str(), large.as_str(), "not JSON", "[]", "{}", "null"] {
+        assert_eq!(inspect(&with_section(hostile, false)).unwrap_err().code(), "workflow-definition");
+    }
+}

@@ -10,7 +10,18 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, MetaNameValue, Type, parse_macro_input};
 
+#[cfg(feature = "definition")]
+mod definition;
 mod workflow;
+
+/// Makes a plugin of declarative workflows: `definition!("order.yaml");`, or several files, each beside `Cargo.toml`, YAML or
+/// JSON, each run by the name in its `document`. What is not supported is an error here, with its path; the supported part is
+/// in docs/reference/definitions.md. HTTP and queues become needs when a definition uses them.
+#[cfg(feature = "definition")]
+#[proc_macro]
+pub fn definition(files: TokenStream) -> TokenStream {
+    definition::expand(files.into()).unwrap_or_else(|error| error.to_compile_error()).into()
+}
 
 /// Marks a durable workflow: a function over `Input<T>` and `Steps`, beside any other needs. It is run again and again over
 /// its history until it is through; its name is the workflow's, with `-` for `_`. A plugin has one of these, and further
