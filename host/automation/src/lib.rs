@@ -76,7 +76,9 @@ pub struct Automation {
     /// One change at a time: of points with bindings, and of queues.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// One change of a schedule at a time, runs included.
-    pub(crate) changing_schedules: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) schedule_locks: Arc<schedule::Locks>,
+    /// One new schedule at a time.
+    pub(crate) adding_schedule: Arc<tokio::sync::Mutex<()>>,
     /// Which tenants are open, and which could not be opened yet.
     pub(crate) opened: Arc<tending::Opened>,
     /// The end of the host.
@@ -93,7 +95,8 @@ impl Automation {
             queues: Arc::default(),
             timer: Arc::default(),
             changing: Arc::default(),
-            changing_schedules: Arc::default(),
+            schedule_locks: Arc::default(),
+            adding_schedule: Arc::default(),
             opened: Arc::default(),
             closing: closing::Closing::new(),
         }

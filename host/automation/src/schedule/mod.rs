@@ -3,6 +3,7 @@
 //! Durable: up to when everything is decided is written before anything runs, with the run that begins; a host that is
 //! killed in the middle runs that one again under the same id, and nothing else twice.
 
+mod locks;
 pub mod plan;
 mod run;
 mod timer;
@@ -14,6 +15,7 @@ use ringfence_store::{Key, TenantStore};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use locks::Locks;
 pub use plan::Missed;
 pub(crate) use timer::Timer;
 
@@ -170,7 +172,9 @@ impl Automation {
             return Err(AutomationError::BadSchedule(format!("`{}` never comes", spec.cron)));
         }
         self.check_handler(tenant, &spec.plugin, Export::Schedule).await?;
-        let _one = self.changing_schedules.lock().await;
+        // How many there are is looked at by one at a time.
+        let _one = self.adding_schedule.lock().await;
+        let _own = self.schedule_locks.of((store.uid(), name.to_string())).await;
         let key = schedule_key(name.as_str());
         let before: Option<Schedule> = store.get_json(&key).await?;
         if before.is_none() && self.schedules(store).await?.len() >= SCHEDULES_COUNT_MAX {
@@ -197,7 +201,7 @@ impl Automation {
 
     /// Deletes a schedule; a run that is under way goes on.
     pub async fn delete_schedule(&self, store: &TenantStore, name: &ResourceName) -> Result<(), AutomationError> {
-        let _one = self.changing_schedules.lock().await;
+        let _own = self.schedule_locks.of((store.uid(), name.to_string())).await;
         let key = schedule_key(name.as_str());
         if store.get(&key).await?.is_none() {
             return Err(AutomationError::NotFound("schedule"));

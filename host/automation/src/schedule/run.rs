@@ -193,7 +193,7 @@ impl Automation {
         name: &ResourceName,
         change: impl FnOnce(&mut Schedule),
     ) -> Result<Option<Schedule>, StoreError> {
-        let _one = self.changing_schedules.lock().await;
+        let _own = self.schedule_locks.of((store.uid(), name.to_string())).await;
         let key = schedule_key(name.as_str());
         let Some(mut schedule) = store.get_json::<Schedule>(&key).await? else { return Ok(None) };
         change(&mut schedule);

@@ -19,7 +19,7 @@ use crate::Automation;
 const LOOK_MS_MAX: u64 = 1_000;
 
 /// A tenant's uid and a schedule's name.
-type Name = (String, String);
+pub(crate) type Name = (String, String);
 
 /// A schedule, waiting.
 pub(crate) struct Entry {

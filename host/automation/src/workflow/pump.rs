@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use ringfence_core::RunId;
-use ringfence_store::{Op, PageToken, StoreError, TenantStore};
+use ringfence_store::{Op, PageToken, Segment, StoreError, TenantStore};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::workflow::error::WorkflowError;
@@ -98,35 +99,41 @@ impl Pump {
         Ok(if has_more && (began || after.is_none()) { 0 } else { next_ms.saturating_sub(now_ms).max(1) })
     }
 
-    /// Gives the runs whose time has come something to do; when the next time is.
+    /// Gives a page of the runs whose time has come something to do; when the next time is. No more than a page: what became
+    /// ready is driven before the rest is moved.
     async fn move_due(&self, now_ms: u64) -> Result<u64, WorkflowError> {
-        loop {
-            let page = self.store.scan(&due_prefix(), None, MOVED_COUNT).await?;
-            let mut ops = Vec::with_capacity(MOVED_COUNT * 2);
-            let mut next_ms = u64::MAX;
-            for (key, record) in page.records {
-                let [_, ringfence_store::Segment::Number(due_ms), ringfence_store::Segment::Name(run)] = key.segments()
-                else {
-                    continue;
-                };
-                if *due_ms > now_ms {
-                    next_ms = *due_ms;
-                    break;
-                }
-                if let Ok(run) = run.parse::<RunId>() {
-                    if is_purge(&record.value) {
-                        journal::purge(&self.store, &run, now_ms).await?;
-                    } else {
-                        ops.push(Op::put(ready_key(&run), Vec::new()));
-                    }
-                }
-                ops.push(Op::delete(key));
+        // Nearly always nothing has come. One record says so; a page of those that sleep would be opened for nothing, each
+        // time that any run of the tenant rests.
+        let first = self.store.scan(&due_prefix(), None, 1).await?;
+        match first.records.first().map(|(key, _)| key.segments()) {
+            None => return Ok(u64::MAX),
+            Some([_, Segment::Number(due_ms), _]) if *due_ms > now_ms => return Ok(*due_ms),
+            Some(_) => {}
+        }
+        let page = self.store.scan(&due_prefix(), None, MOVED_COUNT).await?;
+        let mut next_ms = if page.next.is_some() { now_ms } else { u64::MAX };
+        let (mut ops, mut old) = (Vec::with_capacity(MOVED_COUNT * 2), Vec::new());
+        for (key, record) in page.records {
+            let [_, Segment::Number(due_ms), Segment::Name(run)] = key.segments() else { continue };
+            if *due_ms > now_ms {
+                next_ms = *due_ms;
+                break;
             }
-            if ops.is_empty() {
-                return Ok(next_ms);
+            if let Ok(run) = run.parse::<RunId>() {
+                if is_purge(&record.value) {
+                    old.push(run);
+                } else {
+                    ops.push(Op::put(ready_key(&run), Vec::new()));
+                }
             }
+            ops.push(Op::delete(key));
+        }
+        // Together: one after another they would hold up all other runs of the tenant for two commits each.
+        try_join_all(old.iter().map(|run| journal::purge(&self.store, run, now_ms))).await?;
+        if !ops.is_empty() {
             self.store.batch(ops, Vec::new()).await?;
         }
+        Ok(next_ms)
     }
 
     /// Drives a run beside others, once there is a place; whether it was not driven already.
@@ -153,5 +160,108 @@ impl Pump {
 
     fn driven(&self) -> std::sync::MutexGuard<'_, HashSet<RunId>> {
         self.driven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use ringfence_core::{Clock, Entropy};
+    use ringfence_keys::{RootKey, RootKeyUri};
+    use ringfence_store::{Store, Tenants};
+
+    use super::*;
+    use crate::workflow::event::{Ending, Event, Started};
+    use crate::workflow::journal::{Loaded, Mark, begin_ops, due_key, id_of};
+    use crate::workflow::limits::RETENTION_MS;
+
+    struct Dice(AtomicU8);
+    impl Entropy for Dice {
+        fn fill(&self, into: &mut [u8]) {
+            into.fill(self.0.fetch_add(1, Ordering::Relaxed));
+        }
+    }
+    struct Still;
+    impl Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    async fn tenant(place: &std::path::Path) -> TenantStore {
+        let dice = Arc::new(Dice(AtomicU8::new(1)));
+        let root = RootKey::open_or_create(&RootKeyUri::File(place.join("root.key")), &*dice).unwrap();
+        let tenants = Tenants::open(Store::memory(), Arc::new(root), dice, Arc::new(Still)).await.unwrap();
+        let id = "acme".parse().unwrap();
+        tenants.create(&id, "acme").await.unwrap();
+        tenants.open_tenant(&id).unwrap()
+    }
+
+    fn run(number: usize) -> RunId {
+        id_of(&[number.to_string().as_bytes()])
+    }
+
+    async fn wait_until(store: &TenantStore, runs: std::ops::Range<usize>, due_ms: u64) {
+        let ops = runs.map(|number| Op::put(due_key(due_ms, &run(number)), Vec::new()));
+        store.batch(ops.collect(), Vec::new()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn runs_become_ready_when_their_time_comes_a_page_at_a_time_and_those_that_sleep_do_not() {
+        let place = tempfile::tempdir().unwrap();
+        let store = tenant(place.path()).await;
+        let pump = Pump::new(store.clone());
+        assert_eq!(pump.move_due(9).await.unwrap(), u64::MAX);
+        wait_until(&store, 0..MOVED_COUNT + 7, 10).await;
+        wait_until(&store, 1_000..1_500, 5_000).await;
+        let ready = async || store.scan(&ready_prefix(), None, 1_000).await.unwrap().records.len();
+        assert_eq!((pump.move_due(9).await.unwrap(), ready().await), (10, 0));
+        // There is more to move at once: the next look is now.
+        assert_eq!((pump.move_due(10).await.unwrap(), ready().await), (10, MOVED_COUNT));
+        assert_eq!((pump.move_due(10).await.unwrap(), ready().await), (5_000, MOVED_COUNT + 7));
+        assert_eq!((pump.move_due(10).await.unwrap(), ready().await), (5_000, MOVED_COUNT + 7));
+        assert_eq!(store.scan(&due_prefix(), None, 1_000).await.unwrap().records.len(), 500);
+    }
+
+    #[tokio::test]
+    async fn runs_that_ended_long_ago_are_taken_away_and_nothing_else_is() {
+        let place = tempfile::tempdir().unwrap();
+        let store = tenant(place.path()).await;
+        let pump = Pump::new(store.clone());
+        for number in 0..20 {
+            let started = Started {
+                plugin: "shop".parse().unwrap(),
+                version: "0.1.0".parse().unwrap(),
+                workflow: "shop".to_owned(),
+                input: "null".to_owned(),
+                by: "acme/ann".parse().unwrap(),
+                parent: None,
+                depth: 0,
+                attributes: std::collections::BTreeMap::new(),
+            };
+            let (ops, absent) = begin_ops(&run(number), started, 1).unwrap();
+            store.batch(ops, vec![absent]).await.unwrap();
+            if number < 15 {
+                let mut loaded = Loaded::read(&store, &run(number)).await.unwrap();
+                let end = Event::Ended(Ending::Completed { output: "1".to_owned() });
+                loaded.append(vec![end], 5, Mark::Keep, Vec::new()).await.unwrap();
+            }
+        }
+        let kept = async || {
+            let mut kept = 0;
+            for number in 0..20 {
+                kept += usize::from(journal::head(&store, &run(number)).await.is_ok());
+            }
+            kept
+        };
+        assert_eq!((pump.move_due(4 + RETENTION_MS).await.unwrap(), kept().await), (5 + RETENTION_MS, 20));
+        assert_eq!((pump.move_due(5 + RETENTION_MS).await.unwrap(), kept().await), (u64::MAX, 5));
+        assert_eq!(store.scan(&journal::list_prefix(), None, 100).await.unwrap().records.len(), 5);
+        // Those that go on have something to do, as before.
+        assert_eq!(store.scan(&ready_prefix(), None, 100).await.unwrap().records.len(), 5);
     }
 }
