@@ -132,7 +132,7 @@ async fn until(session: &Session, run: &str, status: &str) -> Result<()> {
     let end = Instant::now() + WAIT_MAX;
     loop {
         let shown = answer(session.get(run).send().await?).await?;
-        if shown["status"] == status {
+        if shown.get("status").and_then(Value::as_str) == Some(status) {
             return Ok(());
         }
         ensure!(Instant::now() < end, "a run is not {status}: {shown}");
