@@ -15,6 +15,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ringfence_tests::answer;
 use serde_json::{Value, json};
 
+use crate::machine::rss_kib;
 use crate::report::Report;
 use crate::stage::Stage;
 
@@ -163,11 +164,4 @@ impl Watch {
         self.over.store(true, Ordering::Relaxed);
         self.most_kib.load(Ordering::Relaxed).saturating_sub(self.before_kib) as f64 / 1_024.0
     }
-}
-
-fn rss_kib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line =
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no memory in the process's status")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

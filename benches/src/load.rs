@@ -116,10 +116,15 @@ pub async fn round(target: &Target, connections: usize, time: Duration) -> Resul
 
 /// Runs one round, whatever the answers are.
 pub async fn any_round(target: &Target, connections: usize, time: Duration) -> Result<Round> {
-    let request: Arc<[u8]> = target.request().into();
+    any_round_of(target.address, target.request(), connections, time).await
+}
+
+/// Runs one round of a request as it is, whatever the answers are.
+pub async fn any_round_of(address: SocketAddr, request: Vec<u8>, connections: usize, time: Duration) -> Result<Round> {
+    let request: Arc<[u8]> = request.into();
     let start = Instant::now();
     let end = start + time;
-    let tasks: Vec<_> = (0..connections).map(|_| tokio::spawn(one(target.address, request.clone(), end))).collect();
+    let tasks: Vec<_> = (0..connections).map(|_| tokio::spawn(one(address, request.clone(), end))).collect();
     let (mut latencies_us, mut statuses) = (Vec::new(), BTreeMap::new());
     for task in tasks {
         let outcome = tokio::time::timeout_at((end + LINGER).into(), task).await.context("an answer did not come")?;

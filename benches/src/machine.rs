@@ -74,6 +74,14 @@ pub fn private_kib(pid: u32) -> Result<u64> {
     private_of(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?)
 }
 
+/// KiB of memory that a process has in use, what it shares with others included.
+pub fn rss_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no memory in the process's status")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
 /// Time that the hypervisor gave to others, from a moment on.
 pub struct Stolen {
     since: Instant,

@@ -26,6 +26,7 @@ mod stage;
 mod stats;
 mod store;
 mod threat;
+mod workflow;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -61,6 +62,11 @@ enum Bench {
     Audit(audit::Plan),
     /// Drills of the shipped rules while ordinary events go on
     Threat(threat::Plan),
+    /// Durable steps, sleeping runs, queues, schedules, hooks
+    Workflow(workflow::Plan),
+    /// Puts runs to sleep in a data directory, in a process of its own
+    #[command(hide = true)]
+    Sleepers(workflow::Sleepers),
     /// The victim's caller, in a process of its own
     #[command(hide = true)]
     OpenLoop,
@@ -94,6 +100,8 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Policy(plan) => policy::run(&plan).await?,
         Bench::Audit(plan) => audit::run(plan).await?,
         Bench::Threat(plan) => threat::run(&plan).await?,
+        Bench::Workflow(plan) => workflow::run(plan).await?,
+        Bench::Sleepers(asked) => workflow::put_to_sleep(asked).await?,
         Bench::OpenLoop => return open_loop::main(),
         Bench::Neighbour => return neighbour::main().await,
         Bench::Plain => return peers::plain_main().await,

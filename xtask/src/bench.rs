@@ -26,7 +26,7 @@ enum Peers {
     None,
 }
 
-const BENCHES: [(&str, Peers, &str); 11] = [
+const BENCHES: [(&str, Peers, &str); 12] = [
     ("http", Peers::Wanted, "requests a second of hello: Ringfence, `wasmtime serve` in three settings, workerd"),
     ("noisy", Peers::Wanted, "a tenant's latency beside ten kinds of hostile neighbour, and on the peers; 12 minutes"),
     ("shares", Peers::None, "CPU time of two saturating tenants of weight 1:3"),
@@ -44,6 +44,11 @@ const BENCHES: [(&str, Peers, &str); 11] = [
         "threat",
         Peers::None,
         "drills of the shipped rules beside 5,000 ordinary events a second: found, answered, missed",
+    ),
+    (
+        "workflow",
+        Peers::None,
+        "durable steps against the store's commits, 100,000 sleeping runs, queues, schedules, hooks against hello",
     ),
     ("policy", Peers::None, "decisions under ten thousand policies, and the proof of the border"),
 ];

@@ -36,7 +36,8 @@
     (type $failure (variant (case "refused" string) (case "retry" string) (case "failed" string)))
     (func $handle
       (param "payload" (list u8)) (param "context" $context) (result (result (list u8) (error $failure)))
-      (canon lift (core func $code "handle") (memory $code "memory") (realloc (func $code "realloc"))))
+      (canon lift (core func $code "handle")
+        (memory (core memory $code "memory")) (realloc (core func $code "realloc"))))
 
     (component $hook
       (type $record (record

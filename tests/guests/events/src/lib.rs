@@ -1,5 +1,5 @@
-//! Does in a hook, or with a message, what the payload's `do` says, and notes under `seen` what it was handed. Over HTTP
-//! it answers with a counter.
+//! Does in a hook, or with a message, what the payload's `do` says, and counts what it was handed. On time it does nothing.
+//! Over HTTP it answers with a counter.
 
 use ringfence_sdk::{Kv, Occasion, Queues, Request, Result, bail, hook, plugin, refuse, retry};
 use serde_json::{Value, json};
@@ -35,8 +35,16 @@ fn in_a_hook(payload: Value, kv: Kv, queues: Queues) -> Result<Value> {
     }
 }
 
+#[plugin(schedule = "*")]
+fn on_time() -> Result<()> {
+    Ok(())
+}
+
 #[plugin(queue = "*")]
 fn with_a_message(message: Value, occasion: Occasion, kv: Kv) -> Result<()> {
+    if message["do"] == "nothing" {
+        return Ok(());
+    }
     kv.add(&format!("attempts-{}", message["name"].as_str().unwrap_or("x")), 1)?;
     match message["do"].as_str() {
         Some("fail") => bail!("the message says so"),
