@@ -14,7 +14,7 @@ use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Quotas};
 use ringfence_core::{Budget, Ceiling, Clock, Entropy, Plans, PrincipalId, Standing, TenantId};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, IoClass};
-use ringfence_identity::{Identity, IdentityConfig};
+use ringfence_identity::{Identity, IdentityConfig, NoProviders};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_policy::{Policy, Standing as PolicyStanding, TenantFacts};
 use ringfence_registry::{Registry, Rehearsal};
@@ -129,8 +129,13 @@ async fn of(tenants: &Tenants) -> Result<Vec<Tenant>> {
 }
 
 async fn identity(tenants: &Tenants, clock: &Arc<dyn Clock>, entropy: &Arc<dyn Entropy>) -> Result<Identity> {
-    let config =
-        IdentityConfig { issuer: HOST_NAME.to_owned(), origin: None, second_person_hours: 24, verifiers: Vec::new() };
+    let config = IdentityConfig {
+        issuer: HOST_NAME.to_owned(),
+        origin: None,
+        second_person_hours: 24,
+        verifiers: Vec::new(),
+        fetch: Arc::new(NoProviders),
+    };
     let (platform, clock, entropy) = (tenants.platform().clone(), clock.clone(), entropy.clone());
     Ok(Identity::open(platform, tenants.clone(), clock, entropy, config).await?)
 }

@@ -52,6 +52,15 @@ pub trait Fetch: Send + Sync {
     fn fetch(&self, ask: Ask) -> BoxFuture<'static, Option<Vec<u8>>>;
 }
 
+/// Asks nobody: for a host that nobody signs in to in this way.
+pub struct NoProviders;
+
+impl Fetch for NoProviders {
+    fn fetch(&self, _: Ask) -> BoxFuture<'static, Option<Vec<u8>>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
 /// A sign-in that was begun.
 #[derive(Debug)]
 pub struct FederatedStart {

@@ -55,7 +55,7 @@ pub use devices::{
 };
 pub use error::IdentityError;
 pub use factors::{CodesOffer, StepUp};
-pub use federation::{Ask, FederatedStart, Fetch, PROVIDER_DOCUMENT_BYTES_MAX};
+pub use federation::{Ask, FederatedStart, Fetch, NoProviders, PROVIDER_DOCUMENT_BYTES_MAX};
 pub use oidc::{ClaimRole, ClientSecret, ProviderTrust};
 pub use passkeys::{Ceremony, PasskeyAnswer};
 pub use person::{Factors, NewPerson, PasskeyRecord, PersonRecord};

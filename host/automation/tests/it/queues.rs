@@ -14,7 +14,7 @@ use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, Gue
 use ringfence_core::quota::{Ceiling, Plans};
 use ringfence_core::{Budget, ResourceName};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, IoClass};
-use ringfence_identity::{Identity, IdentityConfig};
+use ringfence_identity::{Identity, IdentityConfig, NoProviders};
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
 use ringfence_store::{Key, Op, Side};
@@ -53,6 +53,7 @@ async fn automation(world: &World) -> Automation {
         origin: None,
         second_person_hours: 24,
         verifiers: Vec::new(),
+        fetch: Arc::new(NoProviders),
     };
     let identity =
         Identity::open(tenants.platform().clone(), tenants.clone(), clock.clone(), entropy.clone(), settings).await;
