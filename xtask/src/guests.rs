@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
         use Capability::{Blob, Config, Http, Keyvalue, Logging, Pii, Secrets};
-        let expected: [(&str, &[Capability]); 15] = [
+        let expected: [(&str, &[Capability]); 16] = [
             ("album", &[Blob]),
             ("bulk", &[Blob]),
             ("calls", &[Logging, Http]),
