@@ -207,7 +207,7 @@ impl Gate {
     /// Hands the request over to another plugin. How long the callee may take is its own budget and what is left of ours; a
     /// guest that wants its answer sooner says so.
     fn call(&self, to: PluginName, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> SendAnswer {
-        let call = match self.caller.call(to, self.meter.time_left_ms(), request) {
+        let call = match self.caller.call(to, self.meter.time_left_ms(), request, &self.outbound.io) {
             Ok(call) => call,
             Err(error) => return Box::new(async move { Err(error) }),
         };

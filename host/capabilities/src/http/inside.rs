@@ -1,10 +1,13 @@
 //! A request to another plugin of the tenant: handed over inside the host, with its bodies in the words of `wasi:http`.
 //!
-//! Must never touch a socket or a name server, and never let an answer that broke off look complete.
+//! Must never touch a socket or a name server, and never let an answer that broke off look complete. A callee that answers
+//! without having read what it was sent, as every refusal does, must not look like one that hung up: the rest is read on a
+//! little, as a server does.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -13,11 +16,16 @@ use http_body_util::{BodyExt, Empty};
 use ringfence_core::{InvocationId, PluginName};
 use ringfence_engine::{Body, BodyError};
 use ringfence_store::TenantStore;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
 use crate::calls::{Chain, Exchange, PluginCall};
+
+/// LIMIT: of what a callee did not read, so much is taken, and so long is waited for it.
+const UNREAD_BYTES_MAX: usize = 64 << 10;
+const UNREAD_WAIT: Duration = Duration::from_secs(2);
 
 /// An invocation as one that calls.
 pub(crate) struct Caller {
@@ -36,6 +44,7 @@ impl Caller {
         to: PluginName,
         time_left_ms: u64,
         request: http::Request<WasiBody>,
+        io: &Handle,
     ) -> Result<BoxFuture<'static, http::Response<WasiBody>>, HttpError> {
         let exchange = self.exchange.clone().ok_or(HttpError::DestinationUnavailable)?;
         let call = PluginCall {
@@ -45,9 +54,56 @@ impl Caller {
             chain: self.chain.clone(),
             to,
             time_left_ms,
-            request: request.map(|body| body.map_err(|_| BodyError::Closed).boxed_unsync()),
+            request: request.map(|body| Sent { body: Some(body), io: io.clone() }.boxed_unsync()),
         };
         Ok(Box::pin(async move { exchange.call(call).await.map(piped) }))
+    }
+}
+
+/// What is sent. What is left of it when it is dropped is read on a little.
+struct Sent {
+    /// None once it is read to its end.
+    body: Option<WasiBody>,
+    io: Handle,
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let next = ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(next, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(next.map(|piece| piece.map_err(|_| BodyError::Closed)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.as_ref().map_or_else(|| http_body::SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take() else { return };
+        self.io.spawn(async move {
+            let rest = async {
+                let mut bytes = 0_usize;
+                while let Some(Ok(piece)) = body.frame().await {
+                    bytes = bytes.saturating_add(piece.data_ref().map_or(0, Bytes::len));
+                    if bytes > UNREAD_BYTES_MAX {
+                        return;
+                    }
+                }
+            };
+            drop(tokio::time::timeout(UNREAD_WAIT, rest).await);
+        });
     }
 }
 
@@ -123,6 +179,24 @@ mod tests {
     fn body(pieces: Vec<Result<&'static str, BodyError>>) -> Body {
         let frames = pieces.into_iter().map(|piece| piece.map(|text| Frame::data(Bytes::from_static(text.as_bytes()))));
         StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>())).boxed_unsync()
+    }
+
+    #[tokio::test]
+    async fn what_a_callee_does_not_read_is_taken_all_the_same() {
+        let (sender, pieces) = mpsc::channel::<Result<Frame<Bytes>, HttpError>>(1);
+        let unread = StreamBody::new(futures::stream::unfold(pieces, async |mut pieces| {
+            pieces.recv().await.map(|piece| (piece, pieces))
+        }));
+        drop(Sent { body: Some(Box::pin(unread).boxed_unsync()), io: Handle::current() });
+        for _ in 0..3 {
+            sender.send(Ok(Frame::data(Bytes::from_static(b"x")))).await.unwrap();
+        }
+        for _ in 0..3 {
+            if sender.send(Ok(Frame::data(Bytes::from(vec![0; UNREAD_BYTES_MAX])))).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::timeout(Duration::from_secs(5), sender.closed()).await.expect("there is an end to it");
     }
 
     #[tokio::test]
