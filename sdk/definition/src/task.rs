@@ -122,7 +122,7 @@ impl Reader {
 
     /// An object with expressions in it, or an expression that gives one.
     fn object(&mut self, at: &At<'_>) -> Result<Template, Refusal> {
-        if !at.value.as_str().is_some_and(|text| inside(text).is_some()) {
+        if at.value.as_str().is_none_or(|text| inside(text).is_none()) {
             at.map()?;
         }
         self.template(at)

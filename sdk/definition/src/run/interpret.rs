@@ -18,6 +18,8 @@ use crate::limits::{ITEMS_COUNT_MAX, TASKS_RUN_COUNT_MAX, WAIT_MS_MAX};
 use crate::model::{Backoff, Call, Loop, Retry, Task, Template, Then, Try, Work};
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+/// What a list of tasks came to: its last output, and whether the workflow is to end.
+type Came<S> = Result<(Value, bool), Ended<S>>;
 
 /// What is the same for the whole run.
 struct Shared {
@@ -85,12 +87,7 @@ pub(super) async fn run<H: Host>(definition: &Definition, host: H, input: Value)
 
 impl<H: Host> Runner<'_, H> {
     /// Does a list of tasks; gives the last output, and whether the workflow is to end.
-    fn list<'s>(
-        &'s self,
-        tasks: &'s [Task],
-        input: Value,
-        scope: &'s Scope,
-    ) -> Boxed<'s, Result<(Value, bool), Ended<H::Stop>>> {
+    fn list<'s>(&'s self, tasks: &'s [Task], input: Value, scope: &'s Scope) -> Boxed<'s, Came<H::Stop>> {
         Box::pin(async move {
             let (mut at, mut data) = (0, input);
             while let Some(task) = tasks.get(at) {

@@ -61,10 +61,13 @@ const DEFINITIONS_LEFT_OUT: [(&str, usize); 38] = [
     ("@base64d", 0),
 ];
 
+/// Names of variables, and a text over them.
+type Source = (Vec<String>, String);
+
 /// Expressions that were compiled, by their variables and text.
 #[derive(Default)]
 pub(super) struct Jq {
-    compiled: RefCell<BTreeMap<(Vec<String>, String), Rc<Filter<Data>>>>,
+    compiled: RefCell<BTreeMap<Source, Rc<Filter<Data>>>>,
 }
 
 /// Whether this is jq over these variables, beside those that are always there.
