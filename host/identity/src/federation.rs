@@ -15,7 +15,6 @@ use ringfence_core::limits::PROVIDERS_KNOWN_COUNT_MAX;
 use ringfence_core::{PrincipalId, PrincipalKind, TenantId};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::ceremonies::Ceremonies;
@@ -32,8 +31,10 @@ pub const PROVIDER_DOCUMENT_BYTES_MAX: usize = 256 << 10;
 const KNOWN_FOR: Duration = Duration::from_mins(10);
 /// How long a provider that failed is left alone, and how often its keys are asked for at most.
 const REST: Duration = Duration::from_secs(10);
-/// LIMIT: providers that are asked at one moment.
-const ASKED_COUNT_MAX: usize = 16;
+/// LIMIT: questions under way at one moment, and of them those for sign-ins of one tenant: whoever names providers that
+/// hang waits for his own.
+const ASKED_COUNT_MAX: usize = 64;
+const ASKED_FOR_TENANT_COUNT_MAX: usize = 8;
 
 /// Something to ask of a provider.
 #[derive(Debug)]
@@ -91,12 +92,29 @@ pub(crate) struct Federation {
     fetch: Arc<dyn Fetch>,
     under_way: Mutex<Ceremonies<AtProvider>>,
     known: Mutex<HashMap<String, Known>>,
-    places: Semaphore,
+    /// How many questions are under way for each tenant that has any.
+    asking: Mutex<HashMap<TenantId, usize>>,
+}
+
+/// A question under way; it is over when this is dropped.
+struct Asking<'a> {
+    federation: &'a Federation,
+    tenant: TenantId,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut asking = self.federation.asking();
+        if let Some(count) = asking.get_mut(&self.tenant) {
+            *count = count.saturating_sub(1);
+        }
+        asking.retain(|_, count| *count > 0);
+    }
 }
 
 impl Federation {
     pub(crate) fn new(fetch: Arc<dyn Fetch>) -> Self {
-        Self { fetch, under_way: Mutex::default(), known: Mutex::default(), places: Semaphore::new(ASKED_COUNT_MAX) }
+        Self { fetch, under_way: Mutex::default(), known: Mutex::default(), asking: Mutex::default() }
     }
 
     fn under_way(&self) -> MutexGuard<'_, Ceremonies<AtProvider>> {
@@ -107,14 +125,30 @@ impl Federation {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch(&self, ask: Ask) -> Result<Vec<u8>, IdentityError> {
-        let _place = self.places.try_acquire().map_err(|_| IdentityError::Busy { retry_after_seconds: 1 })?;
+    fn asking(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a question for a tenant's sign-in.
+    fn begin(&self, tenant: &TenantId) -> Result<Asking<'_>, IdentityError> {
+        let mut asking = self.asking();
+        let (all, own) = (asking.values().sum::<usize>(), asking.get(tenant).copied().unwrap_or(0));
+        if all >= ASKED_COUNT_MAX || own >= ASKED_FOR_TENANT_COUNT_MAX {
+            return Err(IdentityError::Busy { retry_after_seconds: 1 });
+        }
+        asking.insert(tenant.clone(), own + 1);
+        Ok(Asking { federation: self, tenant: tenant.clone() })
+    }
+
+    async fn fetch(&self, tenant: &TenantId, ask: Ask) -> Result<Vec<u8>, IdentityError> {
+        let _asking = self.begin(tenant)?;
         self.fetch.fetch(ask).await.ok_or(IdentityError::ProviderAway("it does not answer as it should"))
     }
 
     /// What a provider says of itself; asked anew when it is older than `oldest`.
     async fn provider(
         &self,
+        tenant: &TenantId,
         issuer: &str,
         now: Duration,
         oldest: Duration,
@@ -128,7 +162,7 @@ impl Federation {
                 _ => {}
             }
         }
-        let asked = self.ask(issuer).await;
+        let asked = self.ask(tenant, issuer).await;
         // That this host is busy says nothing about the provider.
         if !matches!(asked, Err(IdentityError::Busy { .. })) {
             let mut all = self.known();
@@ -141,12 +175,13 @@ impl Federation {
         asked
     }
 
-    async fn ask(&self, issuer: &str) -> Result<Arc<(Discovery, Vec<Jwk>)>, IdentityError> {
+    async fn ask(&self, tenant: &TenantId, issuer: &str) -> Result<Arc<(Discovery, Vec<Jwk>)>, IdentityError> {
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let url = Url::parse(&url).map_err(|_| IdentityError::ProviderAway("its issuer is not a URL"))?;
-        let document = self.fetch(Ask { url, form: None, authorization: None }).await?;
+        let document = self.fetch(tenant, Ask { url, form: None, authorization: None }).await?;
         let discovery = Discovery::parse(&document, issuer)?;
-        let keys = self.fetch(Ask { url: discovery.jwks_uri.clone(), form: None, authorization: None }).await?;
+        let keys = Ask { url: discovery.jwks_uri.clone(), form: None, authorization: None };
+        let keys = self.fetch(tenant, keys).await?;
         Ok(Arc::new((discovery, oidc::keys(&keys)?)))
     }
 
@@ -164,7 +199,7 @@ impl Federation {
         }
         let (form, authorization) = trust.asking(discovery, at, code);
         let url = discovery.token_endpoint.clone();
-        let answer = self.fetch(Ask { url, form: Some(form), authorization }).await?;
+        let answer = self.fetch(&at.tenant, Ask { url, form: Some(form), authorization }).await?;
         let tokens: Tokens = serde_json::from_slice(&answer)
             .map_err(|_| IdentityError::BadFederation("it gave no ID token for this code"))?;
         Ok(tokens.id_token)
@@ -221,7 +256,7 @@ impl Identity {
             return Err(IdentityError::Unauthenticated);
         }
         let now = shared.clock.monotonic();
-        let said = shared.federation.provider(&trust.issuer, now, KNOWN_FOR).await?;
+        let said = shared.federation.provider(tenant, &trust.issuer, now, KNOWN_FOR).await?;
         let random = || {
             let mut bytes = [0_u8; 32];
             shared.entropy.fill(&mut bytes);
@@ -269,13 +304,13 @@ impl Identity {
             return Err(IdentityError::BadFederation("the answer is another provider's"));
         }
         let federation = &shared.federation;
-        let said = federation.provider(&trust.issuer, now.monotonic, KNOWN_FOR).await?;
+        let said = federation.provider(&at.tenant, &trust.issuer, now.monotonic, KNOWN_FOR).await?;
         let token = federation.redeem(&trust, &said.0, &at, code).await?;
         let kid = oidc::key_id(&token)?;
         let mut said = said;
         if oidc::key_of(&said.1, kid.as_deref()).is_none() {
             // Its keys were rotated since.
-            said = federation.provider(&trust.issuer, now.monotonic, REST).await?;
+            said = federation.provider(&at.tenant, &trust.issuer, now.monotonic, REST).await?;
         }
         let key = oidc::key_of(&said.1, kid.as_deref());
         let key = key.ok_or(IdentityError::BadFederation("its ID token is signed with a key that it does not show"))?;

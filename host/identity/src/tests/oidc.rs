@@ -104,6 +104,9 @@ impl Provider {
 
 impl Fetch for Provider {
     fn fetch(&self, ask: Ask) -> BoxFuture<'static, Option<Vec<u8>>> {
+        if ask.url.host_str() == Some("hangs.example") {
+            return Box::pin(std::future::pending());
+        }
         let answer = self.answer(&ask).map(|answer| answer.to_string().into_bytes());
         Box::pin(std::future::ready(answer))
     }
@@ -268,6 +271,29 @@ async fn a_provider_that_is_down_or_lies_is_left_alone_for_a_while() {
     host.clock.pass(11);
     *host.provider.issuer.lock().unwrap() = PROVIDER.to_owned();
     host.through_the_provider().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenant_whose_provider_hangs_waits_for_it_alone() {
+    let host = host().await;
+    let hanging = ProviderTrust { issuer: "https://hangs.example".to_owned(), ..trust() };
+    let settings = SignInSettings { providers: vec![hanging], ..SignInSettings::unset() };
+    let (beta, identity) = (tenant("beta"), &host.identity);
+    identity.set_sign_in_settings(permit(Some("beta")), Some(&beta), settings).await.unwrap();
+    let mut waiting = Vec::new();
+    for last in 0..8 {
+        let from = IpAddr::V4(Ipv4Addr::new(198, 51, 100, last));
+        let mut start = Box::pin(identity.start_federated(&beta, "corp", BACK, from));
+        assert!(futures::poll!(&mut start).is_pending());
+        waiting.push(start);
+    }
+    let from = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 99));
+    let ninth = identity.start_federated(&beta, "corp", BACK, from).await;
+    assert!(matches!(ninth, Err(IdentityError::Busy { .. })), "{ninth:?}");
+    host.through_the_provider().await.unwrap();
+    drop(waiting);
+    let mut again = Box::pin(identity.start_federated(&beta, "corp", BACK, from));
+    assert!(futures::poll!(&mut again).is_pending(), "those who hung up left their places");
 }
 
 #[tokio::test]
