@@ -1,5 +1,6 @@
 //! Runs other programs for the verbs: prints a line a finished phase with its time, and the output only on failure.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -18,10 +19,17 @@ pub fn target() -> Result<PathBuf> {
 
 /// Runs cargo in the root, its output shown as it comes; says how long it took.
 pub fn cargo(phase: &str, arguments: &[&str]) -> Result<()> {
+    cargo_with(phase, &[], arguments)
+}
+
+/// As [`cargo`], with something more in its environment.
+pub fn cargo_with(phase: &str, environment: &[(&str, OsString)], arguments: &[&str]) -> Result<()> {
     let start = Instant::now();
     println!("== {phase}: cargo {}", arguments.join(" "));
     let cargo = option_env!("CARGO").unwrap_or("cargo");
-    let status = Command::new(cargo).args(arguments).current_dir(root()?).status().context("cargo does not start")?;
+    let mut command = Command::new(cargo);
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).current_dir(root()?);
+    let status = command.status().context("cargo does not start")?;
     if !status.success() {
         bail!("{phase} failed: cargo {}", arguments.join(" "));
     }

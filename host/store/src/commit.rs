@@ -1,5 +1,6 @@
-//! The commit thread: the one writer. Checks preconditions against the state it changes, gives revisions, seals, applies,
-//! and makes everything that waited durable with one flush before it acknowledges any of it. Tenants take turns (`line.rs`).
+//! The commit thread: the one writer. Takes what waits as a group, checks each batch's preconditions against the state after
+//! those before it, gives revisions, seals, and writes the group at once, durably, before it acknowledges any of it. Tenants
+//! take turns (`line.rs`).
 //!
 //! Must never acknowledge what is not durable, and never let a write of a deleted tenant through. A read may see a batch a
 //! moment before it is durable; nothing that depends on it can become durable earlier, because there is one log.
@@ -27,7 +28,7 @@ use crate::held::{self, Counting};
 use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, Uid, area, successor};
 use crate::line::Line;
 use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
-use crate::store::{REVISION_KEY, check_free};
+use crate::store::{REVISION_KEY, check_floor, check_free};
 use crate::tenant_store::{Tenant, value_path};
 use crate::watch::{Change, Changed, Watchers, is_record};
 
@@ -91,8 +92,10 @@ pub(crate) struct PendingFiles {
     pub(crate) ids: Vec<[u8; 16]>,
 }
 
+type Reply = oneshot::Sender<Result<Commit, StoreError>>;
+
 enum Job {
-    Batch(Batch, oneshot::Sender<Result<Commit, StoreError>>),
+    Batch(Batch, Reply),
     Erase(Uid, oneshot::Sender<Result<(), StoreError>>),
     /// Records to be sealed anew, by their stored keys.
     Reseal(Arc<Tenant>, Vec<Vec<u8>>, oneshot::Sender<Result<(), StoreError>>),
@@ -229,17 +232,17 @@ struct Writer {
     _lock: Option<Arc<File>>,
 }
 
-/// An applied batch that waits for the flush.
+/// A batch that is part of what is written.
 struct Applied {
     commit: Commit,
-    reply: oneshot::Sender<Result<Commit, StoreError>>,
+    reply: Reply,
     /// Value files that nothing refers to once this is durable.
     replaced: Vec<String>,
     /// What those who watch are told then.
     changes: Vec<Changed>,
 }
 
-/// What became of one batch before the flush.
+/// What a batch comes to, before it is written.
 struct Prepared {
     commit: Commit,
     writes: Vec<Write>,
@@ -255,24 +258,24 @@ impl Writer {
             if let Err(error) = self.engine.recover() {
                 tracing::debug!(?error, "the database is still out of service");
             }
-            let mut next = Some(first);
-            let mut applied = Vec::new();
-            let mut others = None;
-            let mut bytes = 0_usize;
+            let (mut group, mut bytes) = (Vec::new(), 0_usize);
+            let (mut next, mut other) = (Some(first), None);
             while let Some(job) = next.take() {
                 match job {
-                    Job::Batch(batch, reply) => {
+                    // A count anew reads what lies there, so nothing may be on its way.
+                    Job::Batch(batch, reply) if matches!(batch.counting, Counting::Add(_)) => {
                         bytes = bytes.saturating_add(batch.bytes());
-                        self.take(batch, reply, &mut applied);
+                        group.push((batch, reply));
                     }
-                    other => others = Some(other),
+                    job => other = Some(job),
                 }
-                if others.is_none() && applied.len() < GROUP_COUNT_MAX && bytes < GROUP_BYTES_MAX {
+                if other.is_none() && group.len() < GROUP_COUNT_MAX && bytes < GROUP_BYTES_MAX {
                     next = line.try_next();
                 }
             }
-            self.flush(applied);
-            match others {
+            self.write(group);
+            match other {
+                Some(Job::Batch(batch, reply)) => self.write(vec![(batch, reply)]),
                 Some(Job::Erase(uid, reply)) => {
                     self.watchers.wake_all();
                     let _ = reply.send(self.erase(&uid));
@@ -280,7 +283,7 @@ impl Writer {
                 Some(Job::Reseal(tenant, stored_keys, reply)) => {
                     let _ = reply.send(self.reseal(&tenant, &stored_keys));
                 }
-                _ => {}
+                None => {}
             }
         }
         drop(served);
@@ -292,53 +295,71 @@ impl Writer {
         Ok(())
     }
 
-    /// Checks and applies one batch, or answers it with the reason why not.
-    fn take(&mut self, batch: Batch, reply: oneshot::Sender<Result<Commit, StoreError>>, applied: &mut Vec<Applied>) {
-        // A panic here must cost one batch, not every later write of the host.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let counters = Arc::clone(&self.counters);
-            // Held until the writes are visible: whoever pins sees all of a batch or none of it.
-            let mut pins = counters.pins.lock();
-            let Prepared { commit, writes, replaced } = self.prepare(&batch)?;
-            pins.note(&*self.engine, &batch.tenant, batch.writes.keys())?;
-            let Batch { mut files, .. } = batch;
-            // From here on the outcome may be in doubt: a file too many is swept at the next start, one too few is a loss.
-            files.ids.clear();
-            let changes = changes(&writes, commit.revision);
-            if let Err(error) = self.engine.apply(writes) {
-                self.watchers.forget(commit.revision);
-                return Err(error.into());
-            }
-            Ok((commit, replaced, changes))
-        }));
-        match result {
-            Ok(Ok((commit, replaced, changes))) => applied.push(Applied { commit, reply, replaced, changes }),
-            Ok(Err(error)) => drop(reply.send(Err(error))),
-            Err(_panic) => drop(reply.send(Err(StoreError::unavailable("the write stopped in the middle")))),
+    /// Writes a group: each batch that holds after those before it, all of them at once. Whoever reads sees all of a batch
+    /// or none of it.
+    fn write(&mut self, group: Vec<(Batch, Reply)>) {
+        if group.is_empty() {
+            return;
         }
+        let (engine, counters) = (Arc::clone(&self.engine), Arc::clone(&self.counters));
+        let mut ahead = Ahead { engine: &*engine, writes: BTreeMap::new() };
+        let mut applied = Vec::with_capacity(group.len());
+        // Held until the writes are visible: whoever pins sees all that has a revision by then.
+        let mut pins = counters.pins.lock();
+        let mut free = None;
+        for (batch, reply) in group {
+            // A panic here must cost one batch, not every later write of the host.
+            let taken = catch_unwind(AssertUnwindSafe(|| {
+                let Prepared { commit, writes, replaced } = self.prepare(&batch, &ahead, &mut free)?;
+                pins.note(&*engine, &batch.tenant, batch.writes.keys())?;
+                let Batch { mut files, .. } = batch;
+                // From here on the outcome may be in doubt: a file too many is swept at the next start, one too few is a
+                // loss.
+                files.ids.clear();
+                let changes = changes(&writes, commit.revision);
+                ahead.writes.extend(writes.into_iter().map(|write| (write.key, write.value)));
+                Ok((commit, replaced, changes))
+            }));
+            match taken {
+                Ok(Ok((commit, replaced, changes))) => applied.push(Applied { commit, reply, replaced, changes }),
+                Ok(Err(error)) => drop(reply.send(Err(error))),
+                Err(_panic) => drop(reply.send(Err(StoreError::unavailable("the write stopped in the middle")))),
+            }
+        }
+        let Some(newest) = applied.last().map(|applied| applied.commit.revision) else { return };
+        ahead.writes.insert(REVISION_KEY.to_vec(), Some(newest.to_be_bytes().to_vec()));
+        let writes = ahead.writes.into_iter().map(|(key, value)| Write { key, value }).collect();
+        let durable = self.make_durable(writes);
+        drop(pins);
+        self.answer(applied, newest, &durable);
     }
 
-    fn prepare(&mut self, batch: &Batch) -> Result<Prepared, StoreError> {
+    /// `free` is what the disk had when the first of the group asked: the floor is far more than a group writes.
+    fn prepare(
+        &mut self,
+        batch: &Batch,
+        ahead: &Ahead<'_>,
+        free: &mut Option<Option<u64>>,
+    ) -> Result<Prepared, StoreError> {
         batch.tenant.check_alive()?;
         for (precondition, check) in batch.checks.iter().enumerate() {
-            if !self.holds(&batch.tenant, check)? {
+            if !holds(ahead, &batch.tenant, check)? {
                 return Err(StoreError::Conflict { precondition });
             }
         }
         if batch.writes.values().any(Option::is_some) {
-            check_free(&self.files, self.free_bytes_min)?;
+            check_floor(*free.get_or_insert_with(|| self.files.free_bytes()), self.free_bytes_min)?;
         }
         let mut writes = Vec::with_capacity(batch.writes.len() + 2);
         // LIMIT: 2^64 batches.
         self.revision = self.revision.saturating_add(1);
         let revision = self.revision;
         self.counters.revision.store(revision, Ordering::Relaxed);
-        writes.push(Write { key: REVISION_KEY.to_vec(), value: Some(revision.to_be_bytes().to_vec()) });
         let mut replaced = Vec::new();
         let (mut gone, mut added) = (0_u64, 0_u64);
         let Tenant { uid, keys, entropy, .. } = &*batch.tenant;
         for (key, payload) in &batch.writes {
-            let (old_bytes, old_file) = held::under(&*self.engine, keys, key)?;
+            let (old_bytes, old_file) = held::under(keys, key, ahead.get(key)?.as_deref());
             if let Some(old) = old_file {
                 replaced.push(value_path(uid, &old.id));
                 writes.push(Write { key: index_key(uid, &old.id), value: None });
@@ -357,38 +378,21 @@ impl Writer {
             }
             writes.push(Write { key: key.clone(), value });
         }
-        writes.extend(held::count(&*self.engine, &batch.tenant, batch.counting, gone, added)?);
+        writes.extend(held::count(ahead, &batch.tenant, batch.counting, gone, added)?);
         Ok(Prepared { commit: Commit { revision }, writes, replaced })
     }
 
-    fn holds(&self, tenant: &Tenant, check: &Check) -> Result<bool, StoreError> {
-        match check {
-            Check::Absent(key) => Ok(self.engine.get(key)?.is_none()),
-            Check::Present(key) => Ok(self.engine.get(key)?.is_some()),
-            Check::Revision(key, revision) => {
-                let Some(bytes) = self.engine.get(key)? else { return Ok(false) };
-                let stored = Stored::parse(&bytes)?;
-                // The revision in clear counts only once the seal over it was checked.
-                stored.open(&tenant.keys, key)?;
-                Ok(stored.revision == *revision)
+    /// Says to those who wait what became of their batches.
+    fn answer(&mut self, mut applied: Vec<Applied>, newest: u64, durable: &Result<(), EngineError>) {
+        // Before anyone is answered: whoever wrote finds its own change told.
+        match durable {
+            Err(_) => self.watchers.forget(newest),
+            Ok(()) => {
+                self.watchers.tell(applied.iter_mut().flat_map(|one| std::mem::take(&mut one.changes)).collect());
             }
         }
-    }
-
-    /// Makes everything applied durable, and only then says so to those who wait.
-    fn flush(&mut self, mut applied: Vec<Applied>) {
-        if applied.is_empty() {
-            return;
-        }
-        let synced = self.sync();
-        let newest = applied.last().map(|applied| applied.commit.revision);
-        // Before anyone is answered: whoever wrote finds its own change told.
-        match (&synced, newest) {
-            (Err(_), Some(newest)) => self.watchers.forget(newest),
-            _ => self.watchers.tell(applied.iter_mut().flat_map(|one| std::mem::take(&mut one.changes)).collect()),
-        }
         for Applied { commit, reply, replaced, .. } in applied {
-            let answer = match &synced {
+            let answer = match durable {
                 Ok(()) => {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
                     for path in replaced {
@@ -406,12 +410,19 @@ impl Writer {
             // Whoever asked may have stopped waiting; the batch is written all the same.
             let _ = reply.send(answer);
         }
-        if let (Ok(()), Some(newest), Some(watermark)) = (&synced, newest, &mut self.watermark) {
+        if let (Ok(()), Some(watermark)) = (durable, &mut self.watermark) {
             watermark.durable = newest;
             if watermark.written_at.elapsed() >= WATERMARK_PAUSE {
                 watermark.write();
             }
         }
+    }
+
+    /// Applies writes and returns once they are durable. After an error all of them are in doubt.
+    fn make_durable(&self, writes: Vec<Write>) -> Result<(), EngineError> {
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        catch_unwind(AssertUnwindSafe(|| self.engine.commit(writes)))
+            .unwrap_or_else(|_panic| Err(EngineError::Failed("the write stopped in the middle".to_owned())))
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -460,6 +471,36 @@ impl Writer {
             }
         }
         self.sync().map_err(StoreError::from)
+    }
+}
+
+/// The database as it will be after the batches of a group that were taken so far.
+pub(crate) struct Ahead<'a> {
+    pub(crate) engine: &'a dyn Engine,
+    /// The newest of each key.
+    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl Ahead<'_> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.writes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.engine.get(key),
+        }
+    }
+}
+
+fn holds(ahead: &Ahead<'_>, tenant: &Tenant, check: &Check) -> Result<bool, StoreError> {
+    match check {
+        Check::Absent(key) => Ok(ahead.get(key)?.is_none()),
+        Check::Present(key) => Ok(ahead.get(key)?.is_some()),
+        Check::Revision(key, revision) => {
+            let Some(bytes) = ahead.get(key)? else { return Ok(false) };
+            let stored = Stored::parse(&bytes)?;
+            // The revision in clear counts only once the seal over it was checked.
+            stored.open(&tenant.keys, key)?;
+            Ok(stored.revision == *revision)
+        }
     }
 }
 

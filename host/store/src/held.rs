@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use ringfence_keys::{TenantKeys, Zeroizing};
 use tokio::task::spawn_blocking;
 
-use crate::commit::{Batch, Payload, PendingFiles};
+use crate::commit::{Ahead, Batch, Payload, PendingFiles};
 use crate::engine::{Engine, Order, Span, Write};
 use crate::error::StoreError;
 use crate::key::{AREA_HELD, COUNTED, Key, Uid, area, successor};
@@ -104,11 +104,11 @@ impl TenantStore {
     }
 }
 
-/// The bytes that lie under a stored key, and the value file among them.
-pub(crate) fn under(engine: &dyn Engine, keys: &TenantKeys, key: &[u8]) -> Result<(u64, Option<FileRef>), StoreError> {
-    let Some(bytes) = engine.get(key)? else { return Ok((0, None)) };
-    let file = file_of(keys, key, &bytes);
-    Ok((size(key.len(), bytes.len(), file.as_ref()), file))
+/// The bytes that what is stored under a key counts, and the value file among them.
+pub(crate) fn under(keys: &TenantKeys, key: &[u8], stored: Option<&[u8]>) -> (u64, Option<FileRef>) {
+    let Some(bytes) = stored else { return (0, None) };
+    let file = file_of(keys, key, bytes);
+    (size(key.len(), bytes.len(), file.as_ref()), file)
 }
 
 /// The bytes that a write makes lie under its key.
@@ -122,7 +122,7 @@ pub(crate) fn of(key: &[u8], sealed: Option<&[u8]>, payload: Option<&Payload>) -
 
 /// The write that keeps the count right, when the batch changes it; refuses what would be too much. For the commit thread.
 pub(crate) fn count(
-    engine: &dyn Engine,
+    ahead: &Ahead<'_>,
     tenant: &Tenant,
     counting: Counting,
     gone: u64,
@@ -130,9 +130,9 @@ pub(crate) fn count(
 ) -> Result<Option<Write>, StoreError> {
     let (before, more) = match counting {
         Counting::Add(0) if gone == 0 && added == 0 => return Ok(None),
-        Counting::Add(more) => (read(engine, &tenant.uid)?.unwrap_or(0), more),
+        Counting::Add(more) => (parse(ahead.get(&area(AREA_HELD, &tenant.uid))?)?.unwrap_or(0), more),
         Counting::Anew(other) => {
-            let bytes = scan(engine, tenant)?.saturating_add(other);
+            let bytes = scan(ahead.engine, tenant)?.saturating_add(other);
             return Ok(Some(write(&tenant.uid, bytes)));
         }
     };
@@ -165,7 +165,7 @@ pub(crate) fn look_ahead(
     // Only now is it worth looking at what goes.
     let mut gone = 0_u64;
     for key in values.keys().filter(|key| counted.contains(*key)) {
-        gone = gone.saturating_add(under(engine, &tenant.keys, key)?.0);
+        gone = gone.saturating_add(under(&tenant.keys, key, engine.get(key)?.as_deref()).0);
     }
     check(tenant, before, before.saturating_sub(gone).saturating_add(added))
 }
@@ -223,8 +223,12 @@ fn size(key_bytes: usize, value_bytes: usize, file: Option<&FileRef>) -> u64 {
 }
 
 fn read(engine: &dyn Engine, uid: &Uid) -> Result<Option<u64>, StoreError> {
-    let Some(bytes) = engine.get(&area(AREA_HELD, uid))? else { return Ok(None) };
-    bytes.try_into().map(|bytes| Some(u64::from_be_bytes(bytes))).map_err(|_| StoreError::Damaged)
+    parse(engine.get(&area(AREA_HELD, uid))?)
+}
+
+fn parse(stored: Option<Vec<u8>>) -> Result<Option<u64>, StoreError> {
+    let parsed = stored.map(|bytes| bytes.try_into().map(u64::from_be_bytes)).transpose();
+    parsed.map_err(|_| StoreError::Damaged)
 }
 
 fn write(uid: &Uid, bytes: u64) -> Write {

@@ -209,7 +209,12 @@ impl Shared {
 }
 
 pub(crate) fn check_free(files: &Files, floor_bytes: u64) -> Result<(), StoreError> {
-    match files.free_bytes() {
+    check_floor(files.free_bytes(), floor_bytes)
+}
+
+/// The same of what the disk said a moment ago; it may say nothing.
+pub(crate) fn check_floor(free_bytes: Option<u64>, floor_bytes: u64) -> Result<(), StoreError> {
+    match free_bytes {
         Some(free_bytes) if free_bytes < floor_bytes => Err(StoreError::Full { free_bytes, floor_bytes }),
         _ => Ok(()),
     }

@@ -156,6 +156,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn apply(&self, writes: Vec<Write>) -> Result<(), EngineError>;
     /// Returns once everything applied before survives a power cut. After an error, all that was not synced is in doubt.
     fn sync(&self) -> Result<(), EngineError>;
+    /// Applies all writes or none and returns once they, and everything applied before, survive a power cut.
+    fn commit(&self, writes: Vec<Write>) -> Result<(), EngineError> {
+        self.apply(writes)?;
+        self.sync()
+    }
     /// Tries to come back after a failure; at once `Ok` when nothing is wrong.
     fn recover(&self) -> Result<(), EngineError>;
     fn bytes_on_disk(&self) -> u64;

@@ -1,7 +1,7 @@
 //! redb: one file, copy-on-write pages, checksums, and a durability of its own.
 //!
-//! A batch is a transaction that is not made durable by itself; [`Engine::sync`] is an empty one that is, and carries all
-//! before it. Every opening checks every page, because a plain one trusts the file and may panic later. Must never serve
+//! [`Engine::apply`] is a transaction that is not made durable by itself; [`Engine::sync`] is an empty one that is, and carries
+//! all before it. Every opening checks every page, because a plain one trusts the file and may panic later. Must never serve
 //! after a failure without opening again.
 
 use std::fs::{File, OpenOptions};
@@ -63,6 +63,23 @@ impl<M: Medium> RedbEngine<M> {
     fn act<T>(&self, act: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, EngineError> {
         self.handle.act(|db| act(db).map_err(|error| describe(&error)))
     }
+
+    fn write(&self, writes: &[Write], durability: Durability) -> Result<(), EngineError> {
+        self.act(|db| {
+            let mut transaction = db.begin_write()?;
+            transaction.set_durability(durability)?;
+            {
+                let mut table = transaction.open_table(ROWS)?;
+                for Write { key, value } in writes {
+                    match value {
+                        Some(value) => table.insert(key.as_slice(), value.as_slice())?,
+                        None => table.remove(key.as_slice())?,
+                    };
+                }
+            }
+            Ok(transaction.commit()?)
+        })
+    }
 }
 
 impl<M: Medium> Engine for RedbEngine<M> {
@@ -88,26 +105,17 @@ impl<M: Medium> Engine for RedbEngine<M> {
     }
 
     fn apply(&self, writes: Vec<Write>) -> Result<(), EngineError> {
-        self.act(|db| {
-            let mut transaction = db.begin_write()?;
-            transaction.set_durability(Durability::None)?;
-            {
-                let mut table = transaction.open_table(ROWS)?;
-                for Write { key, value } in &writes {
-                    match value {
-                        Some(value) => table.insert(key.as_slice(), value.as_slice())?,
-                        None => table.remove(key.as_slice())?,
-                    };
-                }
-            }
-            Ok(transaction.commit()?)
-        })
+        self.write(&writes, Durability::None)
     }
 
     fn sync(&self) -> Result<(), EngineError> {
         // One phase is enough: what would be needed to get past the checksums is to choose the bytes of pages, and all
         // that reaches them is sealed.
         self.act(|db| Ok(db.begin_write()?.commit()?))
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> Result<(), EngineError> {
+        self.write(&writes, Durability::Immediate)
     }
 
     fn recover(&self) -> Result<(), EngineError> {
