@@ -33,5 +33,5 @@ pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};
 pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
 pub use subject::{PersonalKey, SEALED_PREFIX, SealedField, SubjectKey, SubjectRef, TOKEN_PREFIX};
-pub use tenant::{Closed, TenantKeys};
+pub use tenant::{Closed, NameSealer, TenantKeys};
 pub use zeroize::Zeroizing;

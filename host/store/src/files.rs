@@ -5,13 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::{Dir, File, FileExt, OpenOptions, OpenOptionsExt};
+use rustix::fs::{Advice, fadvise};
 
 /// What a file is called until it is whole.
 const PART: &str = ".part";
 const FILE_MODE: u32 = 0o600;
+/// How much of a large file the disk is told to begin with at a time.
+const START_BYTES: u64 = 8 << 20;
 
 /// A directory on disk, or a map in memory.
 #[derive(Clone)]
@@ -51,7 +55,8 @@ impl Files {
             Self::Disk(dir) => {
                 let mut options = OpenOptions::new();
                 options.write(true).create_new(true).mode(FILE_MODE);
-                To::Disk(Arc::clone(dir), dir.open_with(format!("{path}{PART}"), &options)?)
+                let file = dir.open_with(format!("{path}{PART}"), &options)?;
+                To::Disk(Arc::clone(dir), file, Started::default())
             }
             Self::Memory(memory) => To::Memory(Arc::clone(memory), Vec::new()),
         };
@@ -227,8 +232,31 @@ pub(crate) struct FileWriter {
 }
 
 enum To {
-    Disk(Arc<Dir>, File),
+    Disk(Arc<Dir>, File, Started),
     Memory(Arc<Memory>, Vec<u8>),
+}
+
+/// How far a file is written and how far the disk was told to begin.
+#[derive(Default)]
+struct Started {
+    bytes: u64,
+    written_bytes: u64,
+}
+
+// === impl Started ===
+
+impl Started {
+    /// Lets the disk begin with what is there, so that it works while the rest is made and not all at the end. On Linux that is
+    /// what this advice does with pages that are dirty; it drops those that are not, which nobody reads soon.
+    fn more(&mut self, file: &File, bytes: usize) {
+        self.written_bytes = self.written_bytes.saturating_add(bytes as u64);
+        let length = NonZeroU64::new(self.written_bytes.saturating_sub(self.bytes));
+        if length.is_some_and(|length| length.get() >= START_BYTES) {
+            // Only advice: the end makes sure.
+            let _ = fadvise(file, self.bytes, length, Advice::DontNeed);
+            self.bytes = self.written_bytes;
+        }
+    }
 }
 
 // === impl FileWriter ===
@@ -236,7 +264,11 @@ enum To {
 impl FileWriter {
     pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<()> {
         match &mut self.to {
-            Some(To::Disk(_, file)) => file.write_all(data),
+            Some(To::Disk(_, file, started)) => {
+                file.write_all(data)?;
+                started.more(file, data.len());
+                Ok(())
+            }
             Some(To::Memory(_, content)) => {
                 content.extend_from_slice(data);
                 Ok(())
@@ -248,7 +280,7 @@ impl FileWriter {
     /// Makes the file durable and gives it its name, durably.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         match &self.to {
-            Some(To::Disk(dir, file)) => {
+            Some(To::Disk(dir, file, _)) => {
                 file.sync_all()?;
                 dir.rename(format!("{}{PART}", self.path), dir, &self.path)?;
                 sync_directory(dir, self.path.rsplit_once('/').map_or(".", |(above, _)| above))?;
@@ -265,7 +297,7 @@ impl FileWriter {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        if let Some(To::Disk(dir, _)) = &self.to
+        if let Some(To::Disk(dir, ..)) = &self.to
             && let Err(error) = dir.remove_file(format!("{}{PART}", self.path))
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -146,13 +146,14 @@ impl Key {
             });
         }
         let mut out = area(AREA_RECORDS, uid);
+        let mut names = keys.names()?;
         for segment in &self.0 {
             match segment {
                 Segment::Name(name) if name.len() > KEY_NAME_BYTES_MAX => {
                     return Err(StoreError::TooLarge { what: "a name", max: KEY_NAME_BYTES_MAX as u64 });
                 }
                 Segment::Name(name) => {
-                    let sealed = keys.seal_name(&out, name.as_bytes())?;
+                    let sealed = names.seal(&out, name.as_bytes())?;
                     out.push(NAME);
                     // The check above keeps the sealed length far below 2^16.
                     out.extend_from_slice(&u16::try_from(sealed.len()).unwrap_or(u16::MAX).to_be_bytes());
