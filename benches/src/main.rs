@@ -31,6 +31,10 @@ mod workflow;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+/// The host's, since rooms of the host are measured in here, and the databases beside them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Prints the figures of one benchmark as JSON.
 #[derive(Parser)]
 struct Arguments {

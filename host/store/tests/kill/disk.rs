@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ringfence_store::{Backend, DiskOptions, Key, Store, StoreError};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
@@ -35,7 +36,14 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
+        // A database's own threads may let go of its files a moment after it was closed.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !Command::new("umount").arg(&self.0).status().is_ok_and(|status| status.success()) {
+            if Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 
