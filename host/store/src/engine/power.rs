@@ -124,19 +124,22 @@ impl Medium for Shared {
     }
 }
 
-/// Batches and syncs until an error or `batches_max`; what was after each batch since the last sync that was acknowledged.
+/// Batches, syncs and both at once until an error or `batches_max`; what was after each batch since the last sync that was acknowledged.
 fn write_until_it_fails(engine: &dyn Engine, dice: &mut Dice, before: Model, batches_max: u64) -> Vec<Model> {
     let mut model = before;
     let mut since = vec![model.clone()];
     for _ in 0..batches_max {
         let batch = random_batch(dice, &mut model);
-        let applied = engine.apply(batch);
+        let at_once = dice.roll(4) == 0;
+        let applied = if at_once { engine.commit(batch) } else { engine.apply(batch) };
         // A batch that failed may be there all the same; nobody was told that it is.
         since.push(model.clone());
         if applied.is_err() {
             break;
         }
-        if dice.roll(3) == 0 {
+        if at_once {
+            since = vec![model.clone()];
+        } else if dice.roll(3) == 0 {
             if engine.sync().is_err() {
                 break;
             }

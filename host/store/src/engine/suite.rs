@@ -269,11 +269,15 @@ fn compare(seed: u64) {
                 disks.iter().for_each(|disk| disk.engine.sync().unwrap());
                 since = vec![model.clone()];
             }
-            _ => {
+            kind => {
                 let before = dice.0;
                 memory.apply(random_batch(&mut dice, &mut model)).unwrap();
                 for disk in &disks {
-                    disk.engine.apply(random_batch(&mut Dice(before), &mut Model::new())).unwrap();
+                    let batch = random_batch(&mut Dice(before), &mut Model::new());
+                    if kind < 10 { disk.engine.commit(batch) } else { disk.engine.apply(batch) }.unwrap();
+                }
+                if kind < 10 {
+                    since.clear();
                 }
                 since.push(model.clone());
             }
