@@ -107,6 +107,15 @@ impl Tenant {
     }
 }
 
+/// The changes of a batch by stored names.
+struct Named {
+    values: BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>,
+    /// Which of them count as bytes that the tenant holds.
+    counted: BTreeSet<Vec<u8>>,
+    /// Bytes more that it holds in files of their own.
+    hold: u64,
+}
+
 // === impl TenantStore ===
 
 impl TenantStore {
@@ -221,22 +230,7 @@ impl TenantStore {
         check_size(&ops, &preconditions)?;
         let checks =
             preconditions.into_iter().map(|precondition| self.check(&precondition)).collect::<Result<_, _>>()?;
-        let (mut values, mut counted, mut hold) = (BTreeMap::new(), BTreeSet::new(), 0_u64);
-        for op in ops {
-            let (key, value) = match op {
-                Op::Put { key, value } => (key, Some(Zeroizing::new(value))),
-                Op::Delete { key } => (key, None),
-                Op::Hold { bytes } => {
-                    hold = hold.saturating_add(bytes);
-                    continue;
-                }
-            };
-            let stored_key = self.seal(&key)?;
-            if key.is_counted() {
-                counted.insert(stored_key.clone());
-            }
-            values.insert(stored_key, value);
-        }
+        let Named { mut values, mut counted, hold } = self.name(ops)?;
         let mut streamed = Vec::with_capacity(staged.len());
         for (key, value) in staged {
             let stored_key = self.seal(&key)?;
@@ -297,6 +291,27 @@ impl TenantStore {
     /// Writes one record as JSON.
     pub async fn put_json<T: Serialize + ?Sized>(&self, key: &Key, value: &T) -> Result<Commit, StoreError> {
         self.batch(vec![Op::put_json(key.clone(), value)?], Vec::new()).await
+    }
+
+    /// Seals the names of changes; of several to one key the last counts.
+    fn name(&self, ops: Vec<Op>) -> Result<Named, StoreError> {
+        let mut named = Named { values: BTreeMap::new(), counted: BTreeSet::new(), hold: 0 };
+        for op in ops {
+            let (key, value) = match op {
+                Op::Put { key, value } => (key, Some(Zeroizing::new(value))),
+                Op::Delete { key } => (key, None),
+                Op::Hold { bytes } => {
+                    named.hold = named.hold.saturating_add(bytes);
+                    continue;
+                }
+            };
+            let stored_key = self.seal(&key)?;
+            if key.is_counted() {
+                named.counted.insert(stored_key.clone());
+            }
+            named.values.insert(stored_key, value);
+        }
+        Ok(named)
     }
 
     pub(crate) fn seal(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
