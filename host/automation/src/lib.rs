@@ -12,6 +12,7 @@ pub mod queue;
 pub mod schedule;
 mod store;
 mod tending;
+mod to_its_end;
 pub mod workflow;
 
 use std::sync::Arc;

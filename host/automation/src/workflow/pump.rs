@@ -241,6 +241,7 @@ mod tests {
                 by: "acme/ann".parse().unwrap(),
                 parent: None,
                 depth: 0,
+                root: None,
                 attributes: std::collections::BTreeMap::new(),
             };
             let (ops, absent) = begin_ops(&run(number), started, 1).unwrap();

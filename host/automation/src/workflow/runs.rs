@@ -146,6 +146,7 @@ impl Workflows {
             by: begin.by,
             parent: None,
             depth: 0,
+            root: None,
             attributes: begin.attributes,
         };
         let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;

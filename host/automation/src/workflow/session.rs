@@ -156,7 +156,8 @@ impl Session {
         let Some(old) = loaded.state.started.clone() else { return Err(Stop::Suspended) };
         let run = RunNames(&loaded.head.run).next();
         let attributes = loaded.state.attributes.clone();
-        let started = Started { input: input.to_owned(), attributes, version: loaded.head.version.clone(), ..old };
+        let (version, root) = (loaded.head.version.clone(), Some(loaded.root().clone()));
+        let started = Started { input: input.to_owned(), attributes, version, root, ..old };
         let (ops, _) = self.note(journal::begin_ops(&run, started, at_ms))?;
         let events = vec![Event::Ended(Ending::Continued { run })];
         self.saw(&events);
@@ -277,6 +278,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         by: head.by.clone(),
         parent: Some(head.run.clone()),
         depth: depth.saturating_add(1),
+        root: Some(loaded.root().clone()),
         attributes: loaded.state.attributes.clone(),
     };
     Ok(journal::begin_ops(run, started, at_ms)?.0)
