@@ -202,7 +202,7 @@ pub struct Steps(pub Arc<dyn RunHistory>);
 
 impl Steps {
     pub async fn ask(&self, ask: Ask) -> Result<Answer, Stop> {
-        self.0.ask(Place::default(), ask).await
+        self.0.ask(Place::default(), ask).await.0
     }
 
     pub async fn sleep(&self, ms: u64) -> Result<(), Stop> {
