@@ -92,7 +92,10 @@ fn write(report: &mut Report, plan: &Plan, slept: &Value, (empty, full): (&[Resu
     report.put("sleeping_runs_rss_kib", each(grown_kib))?;
     report.put("sleeping_runs_cache_mib", plan.cache_mib)?;
     let last = last_quarter(plan.sleeping);
-    report.put("sleeping_runs_last_quarter_rss_kib", (number("rss_after_kib")? - number("rss_then_kib")?) / last as f64)?;
+    report.put(
+        "sleeping_runs_last_quarter_rss_kib",
+        (number("rss_after_kib")? - number("rss_then_kib")?) / last as f64,
+    )?;
     report.put("fall_asleep_per_s", plan.sleeping as f64 / number("seconds")?)?;
     let figures = |of: &[Resumed], figure: fn(&Resumed) -> f64| -> Vec<f64> { of.iter().map(figure).collect() };
     let rss: fn(&Resumed) -> f64 = |resumed| resumed.rss_kib as f64;

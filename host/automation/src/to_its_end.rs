@@ -66,6 +66,14 @@ mod tests {
     #[tokio::test]
     async fn what_it_comes_to_is_told_and_a_panic_is_nothing() {
         assert_eq!(ToItsEnd::new(async { 7 }).await, Some(7));
-        assert_eq!(ToItsEnd::new(async { if true { panic!("on purpose") } }).await, None);
+        assert_eq!(
+            ToItsEnd::new(async {
+                if true {
+                    panic!("on purpose")
+                }
+            })
+            .await,
+            None
+        );
     }
 }

@@ -258,14 +258,8 @@ impl TenantStore {
         };
         held::look_ahead(&*self.store.0.engine, &self.tenant, &values, &counted, counting)?;
         let files = PendingFiles { files: self.store.0.files.clone(), uid: self.tenant.uid, ids: Vec::new() };
-        let mut batch = Batch {
-            tenant: Arc::clone(&self.tenant),
-            writes: BTreeMap::new(),
-            counted,
-            counting,
-            checks,
-            files,
-        };
+        let mut batch =
+            Batch { tenant: Arc::clone(&self.tenant), writes: BTreeMap::new(), counted, counting, checks, files };
         for (key, value) in values {
             let payload = match value {
                 Some(value) if value.len() > INLINE_BYTES_MAX => {

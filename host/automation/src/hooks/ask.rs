@@ -119,12 +119,7 @@ impl Automation {
     }
 
     /// Puts a message for each bound plugin whose condition holds into the tenant's queue for hooks.
-    async fn notify(
-        &self,
-        asked: &Asked<'_>,
-        payload: &[u8],
-        bound: &[Bound],
-    ) -> Result<HookAnswer, AutomationError> {
+    async fn notify(&self, asked: &Asked<'_>, payload: &[u8], bound: &[Bound]) -> Result<HookAnswer, AutomationError> {
         let queue = self.hooks_queue(asked.tenant, asked.store).await?;
         let mut steps = Vec::with_capacity(bound.len());
         for one in bound {

@@ -41,7 +41,8 @@ impl Automation {
             let is_announced = self.closing.is_announced();
             let (now_ms, wake_at_ms) = (self.parts.clock.now().as_millisecond(), queue.core().wake_at_ms());
             // Whose time comes after the announcement is not handed over, so it need not be waited for.
-            let wait_ms = wake_at_ms.filter(|_| !is_announced).map_or(LOOK_MS_MAX, |at_ms| at_ms.saturating_sub(now_ms));
+            let wait_ms =
+                wake_at_ms.filter(|_| !is_announced).map_or(LOOK_MS_MAX, |at_ms| at_ms.saturating_sub(now_ms));
             let wait = Duration::from_millis(u64::try_from(wait_ms.clamp(0, LOOK_MS_MAX)).unwrap_or(0));
             tokio::select! {
                 () = self.closing.announced(), if !is_announced => {}

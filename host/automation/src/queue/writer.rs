@@ -65,7 +65,6 @@ pub(super) struct Over {
 struct Change {
     seq: u64,
     ops: Vec<Op>,
-    check: Option<Precondition>,
     of: Of,
 }
 
@@ -160,7 +159,7 @@ impl Writer {
             bytes = bytes.saturating_add(sending.letter.payload.len());
             let Sending { letter, from, hook, reply } = sending;
             match self.take_in(letter, from, hook, now_ms).await {
-                Ok(Taken::New { seq, ops }) => changes.push(Change { seq, ops, check: None, of: Of::Letter(reply) }),
+                Ok(Taken::New { seq, ops }) => changes.push(Change { seq, ops, of: Of::Letter(reply) }),
                 Ok(Taken::Repeat(sent)) => drop(reply.send(Ok(sent))),
                 Err(error) => drop(reply.send(Err(error))),
             }
@@ -210,17 +209,17 @@ impl Writer {
         self.last_seq
     }
 
-    /// What an attempt that is over does to its message.
+    /// What an attempt that is over does to its message; nothing when the message is gone, as it is when it was thought lost,
+    /// handed over again, and done.
     fn ended(&self, over: Over, now_ms: i64) -> Change {
         let Over { seq, message, end, place } = over;
-        let key = messages_key(&self.queue.name).number(seq);
         let mut core = self.queue.core();
         let was = core.item(seq).cloned();
-        let check = message.as_ref().map(|(record, _)| Precondition::Revision(key.clone(), record.revision));
         let ops = match (end, message) {
+            _ if was.is_none() => Vec::new(),
             (End::Done, Some(_)) => {
                 core.gone(seq);
-                vec![Op::delete(key)]
+                vec![Op::delete(messages_key(&self.queue.name).number(seq))]
             }
             (End::Failed(why), Some(message)) => {
                 let fate = core.fate(seq, now_ms, self.automation.draw());
@@ -236,7 +235,7 @@ impl Writer {
                 Vec::new()
             }
         };
-        Change { seq, ops, check, of: Of::Attempt(was, place) }
+        Change { seq, ops, of: Of::Attempt(was, place) }
     }
 
     /// What is written of a message whose attempt failed.
@@ -274,8 +273,7 @@ impl Writer {
             (self.marked, self.revision, self.is_in_doubt) = (record.json()?, record.revision, false);
         }
         let begun: BTreeSet<u64> = self.queue.core().flying().collect();
-        let mut checks = vec![Precondition::Revision(marks.clone(), self.revision)];
-        checks.extend(changes.iter().filter_map(|change| change.check.clone()));
+        let checks = vec![Precondition::Revision(marks.clone(), self.revision)];
         let mut ops: Vec<Op> = changes.iter().flat_map(|change| change.ops.iter().cloned()).collect();
         let is_marked = begun != self.marked;
         if is_marked {
@@ -310,7 +308,7 @@ impl Writer {
 
     /// Whether this queue is written by nobody any more, or by somebody else.
     fn close_if_over(&self, error: &StoreError) {
-        if matches!(error, StoreError::Gone | StoreError::Closed | StoreError::Conflict { precondition: 0 }) {
+        if matches!(error, StoreError::Gone | StoreError::Closed | StoreError::Conflict { .. }) {
             self.queue.close();
         }
     }
@@ -356,7 +354,10 @@ impl Writer {
 
 /// What a message that comes is.
 enum Taken {
-    New { seq: u64, ops: Vec<Op> },
+    New {
+        seq: u64,
+        ops: Vec<Op>,
+    },
     /// It was taken under its key before.
     Repeat(Sent),
 }

@@ -312,6 +312,14 @@ impl Workflows {
         self.live_map().remove(&(store.uid(), run.clone()));
     }
 
+    /// Lets go of a copy that nobody holds any more.
+    pub(crate) fn let_go(&self, store: &TenantStore, run: &RunId) {
+        let (mut live, key) = (self.live_map(), (store.uid(), run.clone()));
+        if live.get(&key).is_some_and(|live| live.strong_count() == 0) {
+            live.remove(&key);
+        }
+    }
+
     pub(crate) fn forget_tenant(&self, store: &TenantStore) {
         self.pumps().remove(&store.uid());
     }

@@ -258,7 +258,8 @@ fn a_queue_is_full_at_its_depth_and_a_tenant_has_so_many_of_them() {
         assert!(matches!(over, Err(AutomationError::TooMany { max: QUEUES_COUNT_MAX, .. })), "{over:?}");
         // A queue that is there is changed all the same.
         automation.set_queue(&acme(), &world.acme, "work-1", paused(), &by).await.unwrap();
-        let long = Letter { payload: vec![b' '; PAYLOAD_BYTES_MAX + 1], queue: "work-1".parse().unwrap(), ..letter(None) };
+        let long =
+            Letter { payload: vec![b' '; PAYLOAD_BYTES_MAX + 1], queue: "work-1".parse().unwrap(), ..letter(None) };
         let too_long = automation.send(&world.acme, "acme/ann", long).await;
         assert!(matches!(too_long, Err(AutomationError::BadQueue(_))), "{too_long:?}");
         let eager = Rules { concurrency_count: 65, ..Rules::USUAL };
