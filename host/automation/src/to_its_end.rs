@@ -11,10 +11,11 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 
 /// Resolves with what the work comes to; with nothing when it panicked. Dropped before that, it goes on in a task.
-pub(crate) struct ToItsEnd<T: Send + 'static>(Option<BoxFuture<'static, T>>);
+pub struct ToItsEnd<T: Send + 'static>(Option<BoxFuture<'static, T>>);
 
 impl<T: Send + 'static> ToItsEnd<T> {
-    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
+    /// Work that begins when it is first waited for.
+    pub fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(Box::pin(work)))
     }
 }
