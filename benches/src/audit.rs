@@ -179,6 +179,7 @@ fn counted(report: &mut Report, audit: &Audit, logs: &[Log]) -> Result<()> {
         invocation: InvocationId::random(&KernelDice),
         status: 200,
         code: None,
+        called_by: None,
         usage: Usage::default(),
     };
     let started = Instant::now();

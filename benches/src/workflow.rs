@@ -45,6 +45,9 @@ pub struct Plan {
     /// Runs that sleep
     #[arg(long, default_value_t = 100_000)]
     pub sleeping: usize,
+    /// MiB of pages that the store keeps in memory where runs fall asleep; the host's own are 64
+    #[arg(long, default_value_t = 64)]
+    pub cache_mib: u64,
     /// Messages of each tenant in a round
     #[arg(long, default_value_t = 5_000)]
     pub messages: usize,

@@ -310,3 +310,44 @@ async fn components_that_were_composed_when_they_were_built_upload_and_answer() 
     assert_eq!((&made["outcome"], &made["payload"]["count"]), (&json!("passed"), &json!(7)), "{made}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_hook_a_message_and_a_component_of_the_third_wasi_call_as_a_request_does() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship(&acme, "back", &[]).await?;
+    ship(&acme, "front", &["back"]).await?;
+    let point = json!({
+        "mode": "transform", "payload": {}, "deadline_ms": 5000, "on_failure": "closed", "result_bytes_max": 10_000,
+        "binders": "one",
+    });
+    answer(operator.put("/hooks/t.change").json(&point).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/hooks/t.change/bindings/front")).json(&json!({})).send().await?).await?;
+    let hook = async |name: &str| {
+        let body = json!({ "payload": { "url": format!("http://{name}.plugin.internal/") } });
+        let asked = answer(acme.admin.post(&acme.path("/hooks/t.change")).json(&body).send().await?).await?;
+        string(&asked["payload"], "said")
+    };
+    assert_eq!(hook("back").await?, HERE);
+    assert!(hook("other").await?.starts_with("refused: "), "what is not granted is refused there too");
+    let records = invocations(&acme, "back").await?;
+    let by_hook = records.iter().find(|one| one["cause"] == "call/front").context("no record of the call")?;
+    assert!(by_hook["caused_by"].is_object() && by_hook["on_behalf_of"] == "acme/admin", "{by_hook}");
+
+    answer(acme.admin.put(&acme.path("/queues/work")).json(&json!({ "plugin": "front" })).send().await?).await?;
+    let message = json!({ "payload": { "url": "http://back.plugin.internal/" } });
+    answer(acme.admin.post(&acme.path("/queues/work/messages")).json(&message).send().await?).await?;
+    eventually("the message's call", async || {
+        Ok(Value::from(log_of(&acme, "front").await?).to_string().contains("a message heard 200 here"))
+    })
+    .await?;
+
+    acme.ship("calls-p3", "newest", BUDGET, &[("http", &["http://back.plugin.internal"])]).await?;
+    assert_eq!(acme.fetch("newest", "/back").await?, (StatusCode::OK, HERE.to_owned()));
+    assert!(acme.fetch("newest", "/front").await?.1.starts_with("refused: "), "and of the third WASI as well");
+    eventually("who called whom is on the audit log", async || {
+        let log = audit_log(&acme).await?;
+        Ok(["front", "newest"].iter().all(|by| log.contains(&format!("\"called_by\":\"acme/plugin/{by}\""))))
+    })
+    .await
+}

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use ringfence_tests::far_end::FarEnd;
-use ringfence_tests::{Host, Tenant, answer, files_under, guest, problem, string};
+use ringfence_tests::{Host, Tenant, answer, eventually, files_under, guest, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -103,6 +103,30 @@ async fn a_hostile_definition_is_refused_with_its_path_and_leaves_nothing() -> R
     let good = with_section(guest("order")?, "ringfence:workflow", one(json!({ "set": {} })).as_bytes())?;
     assert_eq!(push(&acme, good).await?.status(), 201);
     Ok(())
+}
+
+#[tokio::test]
+async fn branches_children_and_events_of_a_definition_are_done_as_it_says() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("defined", "defined", BUDGET, &[("queue", &["done"])]).await?;
+    acme.ship("events", "taker", "", &[("keyvalue", &["default"]), ("queue", &["work"])]).await?;
+    let queue = json!({ "plugin": "taker", "paused": true });
+    answer(acme.admin.put(&acme.path("/queues/done")).json(&queue).send().await?).await?;
+    let run = begin(&acme, &json!({ "plugin": "defined", "workflow": "family", "input": { "n": 20 } })).await?;
+    let done = until(&acme, &run, "completed").await?;
+    assert_eq!(done["output"], json!({ "parts": [2, 40] }), "{done}");
+    assert_eq!((events(&done, "forked"), events(&done, "child-begun"), events(&done, "child-ended")), (1, 2, 2));
+    let runs = answer(acme.admin.get(&acme.path("/runs")).send().await?).await?;
+    let runs = runs["items"].as_array().context("items")?;
+    let parts: Vec<&Value> = runs.iter().filter(|run| run["workflow"] == "part").collect();
+    assert!(parts.len() == 2 && parts.iter().all(|part| part["status"] == "completed"), "{runs:?}");
+    // The event is one message, which its plugin takes once it may.
+    let depth = answer(acme.admin.get(&acme.path("/queues/done")).send().await?).await?;
+    assert_eq!(depth["depth_count"], 1, "{depth}");
+    let queue = json!({ "plugin": "taker" });
+    answer(acme.admin.put(&acme.path("/queues/done")).json(&queue).send().await?).await?;
+    eventually("it is taken", async || Ok(acme.fetch("taker", "/noted").await?.1 == "1")).await
 }
 
 #[test]

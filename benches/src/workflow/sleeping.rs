@@ -1,5 +1,5 @@
-//! What many sleeping runs cost: memory of the process in which they fell asleep, memory of a host that was started above them,
-//! and how long such a host takes, from the start of the program, until a run whose time came while it was down has ended.
+//! What many sleeping runs cost: memory of the process in which they fell asleep, all of it and what the last quarter of them
+//! added, when the store's cache was full already; memory of a host that was started above them; and how long such a host takes, from the start of the program, until a run whose time came while it was down has ended.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use ringfence_automation::workflow::journal::{due_prefix, ready_prefix};
+use ringfence_store::DiskOptions;
 use ringfence_tests::{Host, Session, answer, string};
 use serde_json::{Value, json};
 
@@ -41,6 +42,9 @@ pub struct Sleepers {
     /// How many
     #[arg(long)]
     pub runs: usize,
+    /// Bytes of pages that the store keeps in memory
+    #[arg(long)]
+    pub cache_bytes: u64,
 }
 
 /// What a restart came to.
@@ -69,7 +73,7 @@ pub async fn measure(report: &mut Report, plan: &Plan) -> Result<()> {
     }
     let Stage { place, host, operator } = stage;
     host.stop()?;
-    let slept = sleep_elsewhere(&place.data(), plan.sleeping)?;
+    let slept = sleep_elsewhere(&place.data(), plan)?;
     let operator_key = operator.key;
     let host = Host::start(&place)?;
     let operator = host.sign_in(&operator_key).await?;
@@ -86,6 +90,12 @@ fn write(report: &mut Report, plan: &Plan, slept: &Value, (empty, full): (&[Resu
     let grown_kib = number("rss_after_kib")? - number("rss_before_kib")?;
     report.put("sleeping_runs", plan.sleeping)?;
     report.put("sleeping_runs_rss_kib", each(grown_kib))?;
+    report.put("sleeping_runs_cache_mib", plan.cache_mib)?;
+    let last = last_quarter(plan.sleeping);
+    report.put(
+        "sleeping_runs_last_quarter_rss_kib",
+        (number("rss_after_kib")? - number("rss_then_kib")?) / last as f64,
+    )?;
     report.put("fall_asleep_per_s", plan.sleeping as f64 / number("seconds")?)?;
     let figures = |of: &[Resumed], figure: fn(&Resumed) -> f64| -> Vec<f64> { of.iter().map(figure).collect() };
     let rss: fn(&Resumed) -> f64 = |resumed| resumed.rss_kib as f64;
@@ -141,9 +151,10 @@ async fn until(session: &Session, run: &str, status: &str) -> Result<()> {
 }
 
 /// Puts runs to sleep in a process that does nothing else, so that its memory is theirs.
-fn sleep_elsewhere(data: &std::path::Path, runs: usize) -> Result<Value> {
+fn sleep_elsewhere(data: &std::path::Path, plan: &Plan) -> Result<Value> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("sleepers").arg("--data").arg(data).arg("--runs").arg(runs.to_string());
+    command.arg("sleepers").arg("--data").arg(data).arg("--runs").arg(plan.sleeping.to_string());
+    command.arg("--cache-bytes").arg((plan.cache_mib << 20).to_string());
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the process that puts runs to sleep failed with {}", output.status);
     Ok(serde_json::from_slice(&output.stdout)?)
@@ -153,20 +164,32 @@ fn sleep_elsewhere(data: &std::path::Path, runs: usize) -> Result<Value> {
 pub async fn put_to_sleep(asked: Sleepers) -> Result<Value> {
     let work = move || {
         in_rooms(async move |io| {
-            let world = World::open(&asked.data, &io).await?;
+            let options = DiskOptions { cache_bytes: asked.cache_bytes, ..DiskOptions::RECOMMENDED };
+            let world = World::open_with(&asked.data, &io, options).await?;
             sleep(&world, WARM_COUNT).await?;
             let before_kib = settled_kib().await?;
+            let (started, last) = (Instant::now(), last_quarter(asked.runs));
+            sleep(&world, asked.runs - last).await?;
+            let mut seconds = started.elapsed().as_secs_f64();
+            let then_kib = settled_kib().await?;
             let started = Instant::now();
-            sleep(&world, asked.runs).await?;
-            let seconds = started.elapsed().as_secs_f64();
+            sleep(&world, last).await?;
+            seconds += started.elapsed().as_secs_f64();
             let after_kib = settled_kib().await?;
             let asleep = asleep(&world).await?;
             ensure!(asleep >= asked.runs + WARM_COUNT, "{asleep} runs sleep, of {}", asked.runs + WARM_COUNT);
             world.close().await?;
-            Ok(json!({ "rss_before_kib": before_kib, "rss_after_kib": after_kib, "seconds": seconds }))
+            Ok(json!({
+                "rss_before_kib": before_kib, "rss_then_kib": then_kib, "rss_after_kib": after_kib, "seconds": seconds,
+            }))
         })
     };
     tokio::task::spawn_blocking(work).await?
+}
+
+/// The runs that fall asleep when the store's cache is full of those before.
+fn last_quarter(runs: usize) -> usize {
+    (runs / 4).max(1)
 }
 
 /// Begins runs in all tenants and waits until each has fallen asleep.

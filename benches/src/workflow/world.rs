@@ -59,9 +59,14 @@ impl World {
     /// Opens what lies in a data directory that no host has open, and lets it work. `io` is the runtime of guests' I/O; it
     /// must be called inside the other one.
     pub async fn open(data: &Path, io: &Handle) -> Result<Self> {
+        Self::open_with(data, io, DiskOptions::RECOMMENDED).await
+    }
+
+    /// The same over a store that runs otherwise.
+    pub async fn open_with(data: &Path, io: &Handle, options: DiskOptions) -> Result<Self> {
         let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(WallClock::start()), Arc::new(KernelDice));
         let root = RootKey::open_or_create(&RootKeyUri::File(data.join("root.key")), &KernelDice)?;
-        let store = Store::open(&data.join("store"), DiskOptions::RECOMMENDED)?;
+        let store = Store::open(&data.join("store"), options)?;
         let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await?;
         let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
         let metering = Metering::open(tenants.clone(), audit.clone(), clock.clone()).await?;

@@ -32,6 +32,8 @@ struct Kind {
     version: String,
     status: u16,
     code: Option<String>,
+    /// The plugin that called it, when one did.
+    called_by: Option<String>,
 }
 
 /// The invocations since the last entry.
@@ -49,9 +51,10 @@ impl Counts {
             version: crate::envelope::cut(&summary.version, WORD_BYTES_MAX),
             status: summary.status,
             code: summary.code.as_deref().map(|code| crate::envelope::cut(code, WORD_BYTES_MAX)),
+            called_by: summary.called_by.as_ref().map(ToString::to_string),
         };
         if self.kinds.len() >= KINDS_COUNT_MAX && !self.kinds.contains_key(&kind) {
-            kind = Kind { plugin: "other".to_owned(), version: String::new(), status: 0, code: None };
+            kind = Kind { plugin: "other".to_owned(), version: String::new(), status: 0, code: None, called_by: None };
         }
         *self.kinds.entry(kind).or_default() += 1;
         self.ids.push(leaf_hash(summary.invocation.as_str().as_bytes()));
@@ -73,8 +76,11 @@ impl Counts {
             .map(|(kind, count)| {
                 let mut row =
                     json!({"plugin": kind.plugin, "version": kind.version, "status": kind.status, "count": count});
-                if let (Some(code), Some(row)) = (&kind.code, row.as_object_mut()) {
-                    row.insert("code".to_owned(), Value::String(code.clone()));
+                let more = [("code", &kind.code), ("called_by", &kind.called_by)];
+                for (name, value) in more {
+                    if let (Some(value), Some(row)) = (value, row.as_object_mut()) {
+                        row.insert(name.to_owned(), Value::String(value.clone()));
+                    }
                 }
                 row
             })

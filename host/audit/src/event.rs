@@ -88,6 +88,8 @@ pub struct InvocationSummary {
     pub status: u16,
     /// Stable code when the answer was not the guest's own.
     pub code: Option<String>,
+    /// The plugin that called it, when one did.
+    pub called_by: Option<PrincipalId>,
     /// What it spent.
     pub usage: Usage,
 }

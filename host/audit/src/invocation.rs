@@ -131,6 +131,7 @@ impl Recorder {
             invocation: told.invocation.clone(),
             status,
             code,
+            called_by: told.called.as_ref().map(|_| told.principal.clone()),
             usage,
         };
         self.audit.invocation(&Log::Tenant(told.store.clone()), summary);

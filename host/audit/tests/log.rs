@@ -223,8 +223,31 @@ fn summary(world: &World, status: u16, n: u64) -> InvocationSummary {
         invocation: InvocationId::random(&*world.entropy),
         status,
         code: None,
+        called_by: None,
         usage: Usage { cpu_us: n, memory_bytes_peak: n, ..Usage::default() },
     }
+}
+
+#[tokio::test]
+async fn a_call_that_went_well_between_two_plugins_is_counted_with_the_name_of_who_called() {
+    let world = World::new().await;
+    let (acme, audit) = (world.tenant("acme").await, world.open().await);
+    let log = Log::Tenant(acme);
+    let called =
+        || InvocationSummary { called_by: Some("acme/plugin/shop".parse().unwrap()), ..summary(&world, 200, 1) };
+    for summary in [summary(&world, 200, 1), called(), called()] {
+        audit.invocation(&log, summary);
+    }
+    audit.flush().await.unwrap();
+    let entries = all(&audit, &log).await;
+    let details = &entries[0].body.as_ref().unwrap()["unmapped"]["details"];
+    let rows: Vec<(Option<&str>, u64)> = details["counts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["called_by"].as_str(), row["count"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(rows, [(None, 1), (Some("acme/plugin/shop"), 2)]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! and the same as in the gateway's walk.
 //!
 //! Must never run a guest before the act is allowed and the turn taken, nor end without recording what was done, once, on
-//! every path. It runs on a task of its own: whoever asked may go away, and it is recorded all the same.
+//! every path. Whoever asked may go away: it goes to its end and is recorded all the same.
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::Automation;
+use crate::to_its_end::ToItsEnd;
 
 /// Whether what the guest does counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +171,8 @@ impl Automation {
     /// As [`Automation::call`], for a run of a workflow with its history.
     pub async fn call_in_run(&self, call: Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
         let this = self.clone();
-        tokio::spawn(async move { this.call_recorded(&call, steps).await }).await.unwrap_or(Err(CallError::Host))
+        let walk = ToItsEnd::new(async move { this.call_recorded(&call, steps).await });
+        walk.await.unwrap_or(Err(CallError::Host))
     }
 
     /// The plugin itself as a principal, for what runs on nobody else's behalf.

@@ -12,6 +12,7 @@ pub mod queue;
 pub mod schedule;
 mod store;
 mod tending;
+mod to_its_end;
 pub mod workflow;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 
 pub use error::AutomationError;
 pub use invoke::{Call, CallError, Done, Effects};
+pub use to_its_end::ToItsEnd;
 
 /// LIMIT: what guests try, on its way to the record.
 const TRIED_COUNT_MAX: usize = 64;

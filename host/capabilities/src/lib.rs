@@ -39,7 +39,7 @@ pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use queue::{Letter, PostError, Postbox};
 pub use quota::{Ledger, LedgerUse, Quotas};
-pub use steps::RunHistory;
+pub use steps::{Origin, RunHistory};
 
 use ringfence_engine::Guest;
 use wasmtime::component::Linker;

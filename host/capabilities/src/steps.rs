@@ -15,12 +15,22 @@ use wasmtime::component::Linker;
 use crate::bind::{Bindings, View};
 use crate::bindings::steps::ringfence::plugin::steps;
 
+/// Where an answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The run's history had it.
+    History,
+    /// It is new, or there is none.
+    Now,
+}
+
 /// Who keeps the history of the run that a guest is.
 pub trait RunHistory: Send + Sync {
     /// About the run.
     fn facts(&self) -> RunFacts;
-    /// Answers what the code of a branch asks; what the answer depends on is durable before it is given.
-    fn ask(&self, branch: Place, ask: Ask) -> BoxFuture<'_, Result<Answer, Stop>>;
+    /// Answers what the code of a branch asks; what the answer depends on is durable before it is given. Nothing that the
+    /// history has is answered twice in one call of the code.
+    fn ask(&self, branch: Place, ask: Ask) -> BoxFuture<'_, (Result<Answer, Stop>, Origin)>;
     /// Takes what came of the step that the branch was told to do.
     fn complete(&self, branch: Place, outcome: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>>;
 }
@@ -39,12 +49,19 @@ impl View<'_> {
         Ok(bound.steps.clone())
     }
 
+    /// Asks the history. What it had already is no call of the host's budget: there may be more of it than one invocation may
+    /// make calls, it is bounded by its own limit, and its time is counted.
     async fn ask(&mut self, branch: Vec<u32>, ask: Ask) -> Told<Answer> {
-        let Some(history) = self.history()? else { return Ok(Err(outside())) };
-        if branch.len() >= PLACE_DEPTH_MAX {
-            return Ok(Err(steps::Stop::Refused("branches are nested too deep".to_owned())));
+        let history = self.bound()?.steps.clone().filter(|_| branch.len() < PLACE_DEPTH_MAX);
+        let Some(history) = history else {
+            let too_deep = || steps::Stop::Refused("branches are nested too deep".to_owned());
+            return Ok(Err(self.history()?.map_or_else(outside, |_| too_deep())));
+        };
+        let (answer, origin) = history.ask(Place::new(branch), ask).await;
+        if origin == Origin::Now {
+            self.bound()?.call()?;
         }
-        Ok(history.ask(Place::new(branch), ask).await.map_err(stopped))
+        Ok(answer.map_err(stopped))
     }
 }
 
@@ -204,10 +221,41 @@ fn stopped(stop: Stop) -> steps::Stop {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use ringfence_core::Budget;
 
     use super::*;
     use crate::testing::Rig;
+
+    /// Knows so many answers; every one after them is new.
+    struct Knows(AtomicUsize);
+
+    impl RunHistory for Knows {
+        fn facts(&self) -> RunFacts {
+            unimplemented!("nobody asks")
+        }
+        fn ask(&self, _branch: Place, _ask: Ask) -> BoxFuture<'_, (Result<Answer, Stop>, Origin)> {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let origin = if left.is_ok() { Origin::History } else { Origin::Now };
+            Box::pin(async move { (Ok(Answer::Number(7)), origin) })
+        }
+        fn complete(&self, _: Place, _: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>> {
+            unimplemented!("nobody completes")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_history_longer_than_the_calls_of_one_invocation_is_replayed_and_what_is_new_counts() {
+        let rig = Rig::new(&[]).await;
+        let mut guest = rig.guest(Budget { host_calls_count: 3, ..Budget::DEFAULT });
+        guest.bound.steps = Some(Arc::new(Knows(AtomicUsize::new(100))));
+        let mut view = guest.view();
+        for _ in 0..100 + 3 {
+            assert!(matches!(steps::Host::random(&mut view, Vec::new()).await, Ok(Ok(7))));
+        }
+        assert!(steps::Host::random(&mut view, Vec::new()).await.is_err(), "the budget is used up");
+    }
 
     #[tokio::test]
     async fn outside_of_a_run_there_is_no_history_and_everything_is_refused() {

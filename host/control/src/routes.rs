@@ -5,6 +5,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use ringfence_automation::ToItsEnd;
 use ringfence_core::RequestId;
 use ringfence_identity::Shown;
 use utoipa::OpenApi;
@@ -289,8 +290,9 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
     let mut response = if ambiguous {
         ApiError::new("bad-request", "the head can be read in two ways").into_response()
     } else {
-        // In a task of its own: a caller who hangs up must not cut an effect in half, and a fault must not cut a connection.
-        tokio::spawn(next.run(request)).await.unwrap_or_else(|error| ApiError::host(&error).into_response())
+        // A caller who hangs up must not cut an effect in half, and a fault must not cut a connection.
+        let fault = || ApiError::host(&"it stopped in the middle").into_response();
+        ToItsEnd::new(next.run(request)).await.unwrap_or_else(fault)
     };
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         // The body was made before the id was at hand; it is small, so it is made again with it.

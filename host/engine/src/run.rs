@@ -21,7 +21,7 @@ use crate::code::{Code, Ready};
 use crate::ending::{Ending, Finished};
 use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
-use crate::event::{Answered, EventAnswer, EventCall};
+use crate::event::{Answered, EventAnswer, EventCall, Export};
 use crate::guest::{Guest, GuestSetup};
 use crate::idle::{Instance, Reuse};
 use crate::meter::{End, Meter};
@@ -84,7 +84,7 @@ pub(crate) async fn run(
         }
     };
     let stop = StopGuest(&ending);
-    let task = start(shared, Place::Slot(slot), &ending, Box::pin(work));
+    let task = start(shared, Place::Slot(slot), Dispatch::Inline, &ending, Box::pin(work));
     let head = head.await.unwrap_or(Err(RunError::NoResponse));
     std::mem::forget(stop);
     match head {
@@ -120,6 +120,8 @@ pub(crate) async fn run_event(
     // Nobody reads a body: the end of the guest is the end of the invocation.
     ending.body_is_out();
     let (sender, answer) = oneshot::channel();
+    // Nobody waits for a message or a run: their guests would be before others' host work on the threads they come from.
+    let dispatch = if call.export == Export::Hook { Dispatch::Inline } else { Dispatch::Queued };
     let work = {
         let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
         async move {
@@ -132,7 +134,7 @@ pub(crate) async fn run_event(
         }
     };
     let stop = StopGuest(&ending);
-    let _ = start(shared, Place::Slot(slot), &ending, Box::pin(work));
+    let _ = start(shared, Place::Slot(slot), dispatch, &ending, Box::pin(work));
     let outcome = Finished::new(&ending).outcome().await;
     std::mem::forget(stop);
     match (outcome.result, answer.await) {
@@ -163,7 +165,7 @@ pub(crate) async fn rehearse(shared: &Arc<Shared>, code: &Code, guest: GuestSetu
         }
     };
     let stop = StopGuest(&ending);
-    let _ = start(shared, Place::Rehearsal { _turn: turn }, &ending, Box::pin(work));
+    let _ = start(shared, Place::Rehearsal { _turn: turn }, Dispatch::Queued, &ending, Box::pin(work));
     let outcome = Finished::new(&ending).outcome().await;
     std::mem::forget(stop);
     outcome.result
@@ -202,15 +204,15 @@ struct Spent {
 type Guarded = Pin<Box<dyn Future<Output = (Spent, wasmtime::Result<()>)> + Send>>;
 
 /// Hands the guest to the workers, with its deadline.
-fn start(shared: &Arc<Shared>, place: Place, ending: &Arc<Ending>, work: Guarded) -> Arc<Task> {
+fn start(shared: &Arc<Shared>, place: Place, dispatch: Dispatch, ending: &Arc<Ending>, work: Guarded) -> Arc<Task> {
     let meter = Arc::clone(ending.meter());
     // The time counts from here: what the host took to bring the code is not the plugin's.
     let deadline = meter.start(Instant::now());
     let workers = shared.scheduler.workers();
     ending.guard_with(workers.end_at(deadline, &meter));
-    let (lane, dispatch) = match &place {
-        Place::Slot(slot) => (Some(slot.tenant().clone()), Dispatch::Inline),
-        Place::Rehearsal { .. } => (None, Dispatch::Queued),
+    let lane = match &place {
+        Place::Slot(slot) => Some(slot.tenant().clone()),
+        Place::Rehearsal { .. } => None,
     };
     let turn = Turn { work: Some(work), ending: Arc::clone(ending), place: Some(place), shared: Arc::clone(shared) };
     workers.spawn(lane, dispatch, meter, Box::pin(turn))

@@ -50,6 +50,9 @@ pub struct Inspection {
     pub parts: usize,
     /// Deepest nesting; 1 for a component without inner parts.
     pub depth: usize,
+    /// Its declarative workflows, as `name@version`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub definitions: Vec<String>,
     /// What made it, such as `Rust 1.96.0` or `wit-component 0.254.0`, as far as it says.
     pub producers: Vec<String>,
 }
@@ -140,7 +143,7 @@ struct Walk {
     imports: Vec<(String, bool)>,
     exports: Vec<String>,
     producers: Vec<String>,
-    definitions_count: usize,
+    definitions: Vec<String>,
 }
 
 impl Walk {
@@ -228,8 +231,7 @@ impl Walk {
     /// sandbox; this is what tells an author before anything runs.
     fn read_definitions(&mut self, data: &[u8]) -> Result<(), InspectError> {
         for line in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            self.definitions_count += 1;
-            if self.definitions_count > DEFINITIONS_COUNT_MAX {
+            if self.definitions.len() >= DEFINITIONS_COUNT_MAX {
                 return Err(InspectError::TooComplex {
                     what: format!("more than {DEFINITIONS_COUNT_MAX} workflow definitions"),
                 });
@@ -240,7 +242,8 @@ impl Walk {
                 return Err(refused(Refusal::new("", format!("is larger than {DEFINITION_BYTES_MAX} bytes"))));
             }
             let text = std::str::from_utf8(line).map_err(|_| refused(Refusal::new("", "is not UTF-8")))?;
-            Definition::parse(text).map_err(refused)?;
+            let Definition { name, version, .. } = Definition::parse(text).map_err(refused)?;
+            self.definitions.push(shorten(&format!("{name}@{version}")));
         }
         Ok(())
     }
@@ -277,6 +280,7 @@ impl Walk {
             bytes,
             parts: self.parts,
             depth: self.depth,
+            definitions: self.definitions,
             producers: self.producers,
         })
     }

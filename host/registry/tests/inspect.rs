@@ -208,7 +208,8 @@ fn a_definition_is_checked_wherever_it_lies_and_refused_with_its_path() {
     let good = definition(r#"{"set":{"a":1}}"#);
     for is_inner in [false, true] {
         assert!(inspect(&with_section("", is_inner)).is_ok());
-        assert!(inspect(&with_section(&format!("{good}\n{good}\n"), is_inner)).is_ok());
+        let two = inspect(&with_section(&format!("{good}\n{good}\n"), is_inner)).unwrap();
+        assert_eq!(two.definitions, ["x@0.1.0", "x@0.1.0"]);
         let bad = format!("{good}\n{}\n", definition(r#"{"run":{"container":{"image":"x"}}}"#));
         let error = inspect(&with_section(&bad, is_inner)).unwrap_err();
         assert_eq!(error.code(), "workflow-definition");

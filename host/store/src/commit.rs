@@ -263,7 +263,7 @@ impl Writer {
             while let Some(job) = next.take() {
                 match job {
                     // A count anew reads what lies there, so nothing may be on its way.
-                    Job::Batch(batch, reply) if matches!(batch.counting, Counting::Add(_)) => {
+                    Job::Batch(batch, reply) if !matches!(batch.counting, Counting::Anew(_)) => {
                         bytes = bytes.saturating_add(batch.bytes());
                         group.push((batch, reply));
                     }

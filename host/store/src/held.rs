@@ -21,10 +21,13 @@ use crate::tenant_store::{Tenant, TenantStore};
 
 /// Records read at a time when everything is counted anew.
 const COUNT_AT_A_TIME: usize = 1_000;
+/// LIMIT: what a tenant may hold beyond its quota, so that the host can write down that its runs end and its messages fail.
+const RESERVE_BYTES: u64 = 16 << 20;
 /// LIMIT: bytes of records read at a time.
 const BYTES_AT_A_TIME: usize = 16 << 20;
 
-type Values = BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>;
+/// What a batch writes under its stored keys; none deletes.
+pub(crate) type Values = BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>;
 
 /// What a tenant holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct HeldBytes {
 pub(crate) enum Counting {
     /// So many bytes more, in files of their own.
     Add(u64),
+    /// The same, and what is over the quota may come from the reserve.
+    AddWithReserve(u64),
     /// All counted records are added up anew, and so many bytes in files of their own.
     Anew(u64),
 }
@@ -67,7 +72,7 @@ impl TenantStore {
     /// Whether so many bytes more would be too much, in the words of the write that would try it.
     pub fn check_held(&self, more_bytes: u64) -> Result<(), StoreError> {
         let before = read(self.engine(), &self.shared().uid)?.unwrap_or(0);
-        check(self.shared(), before, before.saturating_add(more_bytes))
+        check(self.shared(), before, before.saturating_add(more_bytes), 0)
     }
 
     /// Counts a tenant that was never counted, with `other_bytes` in files that its records name; for the start, before
@@ -128,16 +133,18 @@ pub(crate) fn count(
     gone: u64,
     added: u64,
 ) -> Result<Option<Write>, StoreError> {
-    let (before, more) = match counting {
-        Counting::Add(0) if gone == 0 && added == 0 => return Ok(None),
-        Counting::Add(more) => (parse(ahead.get(&area(AREA_HELD, &tenant.uid))?)?.unwrap_or(0), more),
+    let (more, reserve_bytes) = match counting {
+        Counting::Add(0) | Counting::AddWithReserve(0) if gone == 0 && added == 0 => return Ok(None),
+        Counting::Add(more) => (more, 0),
+        Counting::AddWithReserve(more) => (more, RESERVE_BYTES),
         Counting::Anew(other) => {
             let bytes = scan(ahead.engine, tenant)?.saturating_add(other);
             return Ok(Some(write(&tenant.uid, bytes)));
         }
     };
+    let before = parse(ahead.get(&area(AREA_HELD, &tenant.uid))?)?.unwrap_or(0);
     let after = before.saturating_sub(gone).saturating_add(added).saturating_add(more);
-    check(tenant, before, after)?;
+    check(tenant, before, after, reserve_bytes)?;
     Ok(Some(write(&tenant.uid, after)))
 }
 
@@ -148,8 +155,13 @@ pub(crate) fn look_ahead(
     tenant: &Tenant,
     values: &Values,
     counted: &BTreeSet<Vec<u8>>,
-    hold: u64,
+    counting: Counting,
 ) -> Result<(), StoreError> {
+    let (hold, reserve_bytes) = match counting {
+        Counting::Add(hold) => (hold, 0),
+        Counting::AddWithReserve(hold) => (hold, RESERVE_BYTES),
+        Counting::Anew(_) => return Ok(()),
+    };
     let new = values.iter().filter(|(key, value)| value.is_some() && counted.contains(*key));
     let added = new.fold(hold, |sum, (key, value)| {
         let bytes = value.as_ref().map_or(0, |value| value.len()).saturating_add(key.len());
@@ -167,18 +179,18 @@ pub(crate) fn look_ahead(
     for key in values.keys().filter(|key| counted.contains(*key)) {
         gone = gone.saturating_add(under(&tenant.keys, key, engine.get(key)?.as_deref()).0);
     }
-    check(tenant, before, before.saturating_sub(gone).saturating_add(added))
+    check(tenant, before, before.saturating_sub(gone).saturating_add(added), reserve_bytes)
 }
 
 /// Whether a value that is on its way to a file may grow, with all others that are on theirs counted as held.
 pub(crate) fn check_staged(engine: &dyn Engine, tenant: &Tenant, staged_bytes: u64) -> Result<(), StoreError> {
     let before = read(engine, &tenant.uid)?.unwrap_or(0);
-    check(tenant, before, before.saturating_add(staged_bytes))
+    check(tenant, before, before.saturating_add(staged_bytes), 0)
 }
 
-fn check(tenant: &Tenant, before: u64, after: u64) -> Result<(), StoreError> {
+fn check(tenant: &Tenant, before: u64, after: u64, reserve_bytes: u64) -> Result<(), StoreError> {
     let bytes_max = tenant.held_bytes_max.load(Ordering::Relaxed);
-    if after > before && after > bytes_max {
+    if after > before && after > bytes_max.saturating_add(reserve_bytes) {
         tenant.held_refused_count.fetch_add(1, Ordering::Relaxed);
         return Err(StoreError::Quota { bytes_max });
     }
@@ -298,6 +310,22 @@ mod tests {
         assert!(store.put(&Key::new(["log", "visits"]), vec![1; 10_000]).await.is_ok());
         store.set_held_bytes_max(u64::MAX);
         assert!(store.put(&key("b"), vec![1; 5_000]).await.is_ok(), "raising it takes effect at once");
+    }
+
+    #[tokio::test]
+    async fn what_the_host_writes_down_may_go_over_the_quota_as_far_as_the_reserve_and_no_further() {
+        let store = tenant_in(&Store::memory());
+        store.put(&key("a"), vec![1; 10_000]).await.unwrap();
+        store.set_held_bytes_max(held(&store));
+        let reserve = store.with_reserve();
+        assert!(store.put(&key("b"), vec![1]).await.is_err(), "a guest writes nothing more");
+        assert!(reserve.put(&key("b"), vec![1; 1_000]).await.is_ok());
+        assert!(store.put(&key("c"), vec![1]).await.is_err(), "what the host wrote gives nobody else room");
+        assert!(reserve.batch(vec![Op::Hold { bytes: RESERVE_BYTES }], Vec::new()).await.is_err());
+        assert!(reserve.batch(vec![Op::Hold { bytes: RESERVE_BYTES - 2_000 }], Vec::new()).await.is_ok());
+        assert!(reserve.put(&key("d"), vec![1; 2_000]).await.is_err(), "it ends");
+        let held_back = store.read_only().with_reserve().put(&key("e"), vec![1]).await;
+        assert!(matches!(held_back, Err(StoreError::ReadOnly)), "{held_back:?}");
     }
 
     #[tokio::test]

@@ -54,6 +54,8 @@ pub struct TenantStore {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writes {
     Taken,
+    /// Also a little over the tenant's quota.
+    TakenWithReserve,
     Refused,
 }
 
@@ -107,13 +109,24 @@ impl Tenant {
     }
 }
 
-/// The changes of a batch by stored names.
-struct Named {
-    values: BTreeMap<Vec<u8>, Option<Zeroizing<Vec<u8>>>>,
+/// The changes of a batch, their names sealed and their values not yet.
+#[derive(Default)]
+struct Sealed {
+    values: held::Values,
     /// Which of them count as bytes that the tenant holds.
     counted: BTreeSet<Vec<u8>>,
-    /// Bytes more that it holds in files of their own.
+    streamed: Vec<(Vec<u8>, StagedValue)>,
+    /// Bytes that count beside them.
     hold: u64,
+}
+
+impl Sealed {
+    fn count(&mut self, key: &Key, stored_key: Vec<u8>) -> Vec<u8> {
+        if key.is_counted() {
+            self.counted.insert(stored_key.clone());
+        }
+        stored_key
+    }
 }
 
 // === impl TenantStore ===
@@ -126,6 +139,13 @@ impl TenantStore {
     #[must_use]
     pub fn read_only(&self) -> Self {
         Self { writes: Writes::Refused, ..self.clone() }
+    }
+    /// This view, whose writes may go 16 MiB over the tenant's quota: for what the host has to write down about what is there
+    /// already (a run ended, an attempt failed), never for what a guest or a person puts there. One that writes nothing stays so.
+    #[must_use]
+    pub fn with_reserve(&self) -> Self {
+        let writes = if self.writes == Writes::Refused { Writes::Refused } else { Writes::TakenWithReserve };
+        Self { writes, ..self.clone() }
     }
     /// Fails when this view writes nothing.
     pub(crate) fn check_writes(&self) -> Result<(), StoreError> {
@@ -230,27 +250,16 @@ impl TenantStore {
         check_size(&ops, &preconditions)?;
         let checks =
             preconditions.into_iter().map(|precondition| self.check(&precondition)).collect::<Result<_, _>>()?;
-        let Named { mut values, mut counted, hold } = self.name(ops)?;
-        let mut streamed = Vec::with_capacity(staged.len());
-        for (key, value) in staged {
-            let stored_key = self.seal(&key)?;
-            if key.is_counted() {
-                counted.insert(stored_key.clone());
-            }
-            values.remove(&stored_key);
-            streamed.push((stored_key, value));
-        }
+        let Sealed { values, counted, streamed, hold } = self.sealed(ops, staged)?;
         // Before any file is written: what is refused must not cost the disk anything. The commit thread counts again.
-        held::look_ahead(&*self.store.0.engine, &self.tenant, &values, &counted, hold)?;
-        let files = PendingFiles { files: self.store.0.files.clone(), uid: self.tenant.uid, ids: Vec::new() };
-        let mut batch = Batch {
-            tenant: Arc::clone(&self.tenant),
-            writes: BTreeMap::new(),
-            counted,
-            counting: Counting::Add(hold),
-            checks,
-            files,
+        let counting = match self.writes {
+            Writes::TakenWithReserve => Counting::AddWithReserve(hold),
+            Writes::Taken | Writes::Refused => Counting::Add(hold),
         };
+        held::look_ahead(&*self.store.0.engine, &self.tenant, &values, &counted, counting)?;
+        let files = PendingFiles { files: self.store.0.files.clone(), uid: self.tenant.uid, ids: Vec::new() };
+        let mut batch =
+            Batch { tenant: Arc::clone(&self.tenant), writes: BTreeMap::new(), counted, counting, checks, files };
         for (key, value) in values {
             let payload = match value {
                 Some(value) if value.len() > INLINE_BYTES_MAX => {
@@ -293,25 +302,27 @@ impl TenantStore {
         self.batch(vec![Op::put_json(key.clone(), value)?], Vec::new()).await
     }
 
-    /// Seals the names of changes; of several to one key the last counts.
-    fn name(&self, ops: Vec<Op>) -> Result<Named, StoreError> {
-        let mut named = Named { values: BTreeMap::new(), counted: BTreeSet::new(), hold: 0 };
+    /// The changes of a batch by their stored keys.
+    fn sealed(&self, ops: Vec<Op>, staged: Vec<(Key, StagedValue)>) -> Result<Sealed, StoreError> {
+        let mut sealed = Sealed::default();
         for op in ops {
             let (key, value) = match op {
                 Op::Put { key, value } => (key, Some(Zeroizing::new(value))),
                 Op::Delete { key } => (key, None),
                 Op::Hold { bytes } => {
-                    named.hold = named.hold.saturating_add(bytes);
+                    sealed.hold = sealed.hold.saturating_add(bytes);
                     continue;
                 }
             };
-            let stored_key = self.seal(&key)?;
-            if key.is_counted() {
-                named.counted.insert(stored_key.clone());
-            }
-            named.values.insert(stored_key, value);
+            let stored_key = sealed.count(&key, self.seal(&key)?);
+            sealed.values.insert(stored_key, value);
         }
-        Ok(named)
+        for (key, value) in staged {
+            let stored_key = sealed.count(&key, self.seal(&key)?);
+            sealed.values.remove(&stored_key);
+            sealed.streamed.push((stored_key, value));
+        }
+        Ok(sealed)
     }
 
     pub(crate) fn seal(&self, key: &Key) -> Result<Vec<u8>, StoreError> {

@@ -13,6 +13,8 @@ use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::{Error, LitByteStr, LitStr, Token};
 
+use crate::export::workflows;
+
 /// One file.
 struct Source {
     file: LitStr,
@@ -34,30 +36,10 @@ pub(crate) fn expand(files: TokenStream) -> syn::Result<TokenStream> {
     let embedded = sources.iter().map(embed).collect::<syn::Result<Vec<_>>>()?;
     let names = sources.iter().map(|source| source.definition.name.as_str());
     let texts = sources.iter().map(|source| source.json.as_str());
-    Ok(quote! {
-        #(#embedded)*
-
-        const _: () = {
-            struct Workflows;
-
-            impl ::ringfence_sdk::rt::workflow::Guest for Workflows {
-                fn handle(
-                    payload: ::std::vec::Vec<u8>,
-                    context: ::ringfence_sdk::rt::workflow::Context,
-                ) -> ::core::result::Result<::std::vec::Vec<u8>, ::ringfence_sdk::rt::workflow::Failure> {
-                    ::ringfence_sdk::rt::run_workflow(payload, context, async |name: &str, call: &mut ::ringfence_sdk::Call| {
-                        let json = match name {
-                            #(#names => #texts,)*
-                            other => return ::core::result::Result::Err(::ringfence_sdk::rt::no_workflow(other)),
-                        };
-                        ::ringfence_sdk::rt::run_definition::<#calls, #events>(json, call).await
-                    })
-                }
-            }
-
-            ::ringfence_sdk::rt::workflow::export_workflow!(Workflows with_types_in ::ringfence_sdk::rt::workflow);
-        };
-    })
+    let export = workflows(&quote! {
+        #(#names => ::ringfence_sdk::rt::run_definition::<#calls, #events>(#texts, call).await,)*
+    });
+    Ok(quote!(#(#embedded)* #export))
 }
 
 /// What a need is bound to: the need, or nothing, which is not imported.

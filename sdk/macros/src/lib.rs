@@ -12,6 +12,7 @@ use syn::{Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, MetaNameValue, Type,
 
 #[cfg(feature = "definition")]
 mod definition;
+mod export;
 mod workflow;
 
 /// Makes a plugin of declarative workflows: `definition!("order.yaml");`, or several files, each beside `Cargo.toml`, YAML or

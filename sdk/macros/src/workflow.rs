@@ -9,6 +9,8 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{Error, FnArg, Ident, ItemFn, Meta, Token};
 
+use crate::export::workflows;
+
 /// What the attribute says.
 enum Kind {
     /// One more workflow, which another function's attribute names.
@@ -24,30 +26,8 @@ pub(crate) fn expand(attribute: TokenStream, function: &ItemFn) -> syn::Result<T
     let all: Vec<&Ident> = std::iter::once(&function.sig.ident).chain(&others).collect();
     let names = all.iter().map(|ident| ident.to_string().replace('_', "-"));
     let runners = all.iter().map(|ident| format_ident!("__workflow_{ident}"));
-    Ok(quote! {
-        #function
-        #runner
-
-        const _: () = {
-            struct Workflows;
-
-            impl ::ringfence_sdk::rt::workflow::Guest for Workflows {
-                fn handle(
-                    payload: ::std::vec::Vec<u8>,
-                    context: ::ringfence_sdk::rt::workflow::Context,
-                ) -> ::core::result::Result<::std::vec::Vec<u8>, ::ringfence_sdk::rt::workflow::Failure> {
-                    ::ringfence_sdk::rt::run_workflow(payload, context, async |name: &str, call: &mut ::ringfence_sdk::Call| {
-                        match name {
-                            #(#names => #runners(call).await,)*
-                            other => ::core::result::Result::Err(::ringfence_sdk::rt::no_workflow(other)),
-                        }
-                    })
-                }
-            }
-
-            ::ringfence_sdk::rt::workflow::export_workflow!(Workflows with_types_in ::ringfence_sdk::rt::workflow);
-        };
-    })
+    let export = workflows(&quote!(#(#names => #runners(call).await,)*));
+    Ok(quote!(#function #runner #export))
 }
 
 /// A function that binds the needs, runs the workflow and gives its result as JSON.

@@ -38,23 +38,28 @@ pub struct Asked<'a> {
 impl Automation {
     /// Asks the tenant's plugins that are bound to a point. Refusals of the tenant as a whole are errors; what a plugin does
     /// is in the answer.
-    pub async fn ask(&self, asked: Asked<'_>) -> Result<HookAnswer, AutomationError> {
+    pub async fn ask(&self, mut asked: Asked<'_>) -> Result<HookAnswer, AutomationError> {
         let ready = self.hooks.point(asked.hook.as_str()).ok_or(AutomationError::NotFound("extension point"))?;
-        if asked.payload.to_string().len() > PAYLOAD_BYTES_MAX {
+        let mut bytes = serde_json::to_vec(&asked.payload).unwrap_or_default();
+        if bytes.len() > PAYLOAD_BYTES_MAX {
             return Err(AutomationError::BadPayload(format!("it is over {PAYLOAD_BYTES_MAX} bytes")));
         }
         ready.payload.check(&asked.payload).map_err(AutomationError::BadPayload)?;
         let bound = self.bound(asked.store, asked.hook).await?;
         if ready.point.spec.mode == Mode::Notify && asked.effects == Effects::Real {
-            return self.notify(&asked, &bound).await;
+            return self.notify(&asked, &bytes, &bound).await;
         }
         let spec = &ready.point.spec;
-        let mut fold = Fold::new(spec.mode, spec.on_failure, asked.payload.clone());
+        let mut fold = Fold::new(spec.mode, spec.on_failure, std::mem::take(&mut asked.payload));
         let end = self.parts.clock.monotonic() + Duration::from_millis(spec.deadline_ms);
         for one in bound.iter() {
-            let (ran, said) = self.ask_one(&asked, &ready, one, fold.payload(), end).await?;
+            let (ran, said) = self.ask_one(&asked, &ready, one, (fold.payload(), &bytes), end).await?;
+            let is_changed = spec.mode == Mode::Transform && matches!(said, Said::Answer(_));
             if fold.take(&one.binding.plugin, ran, said) == Next::Stop {
                 break;
+            }
+            if is_changed {
+                bytes = serde_json::to_vec(fold.payload()).unwrap_or_default();
             }
         }
         Ok(fold.end())
@@ -65,7 +70,7 @@ impl Automation {
         asked: &Asked<'_>,
         ready: &Ready,
         one: &Bound,
-        payload: &Value,
+        (payload, bytes): (&Value, &[u8]),
         end: Duration,
     ) -> Result<(Option<(InvocationId, String)>, Said), AutomationError> {
         match one.condition.as_ref().map(|condition| condition.holds(payload)) {
@@ -82,7 +87,7 @@ impl Automation {
             plugin: one.binding.plugin.clone(),
             version: None,
             export: Export::Hook,
-            payload: serde_json::to_vec(payload).unwrap_or_default(),
+            payload: bytes.to_vec(),
             context: EventContext {
                 name: asked.hook.to_string(),
                 id: InvocationId::random(&*self.parts.entropy).to_string(),
@@ -114,9 +119,8 @@ impl Automation {
     }
 
     /// Puts a message for each bound plugin whose condition holds into the tenant's queue for hooks.
-    async fn notify(&self, asked: &Asked<'_>, bound: &[Bound]) -> Result<HookAnswer, AutomationError> {
+    async fn notify(&self, asked: &Asked<'_>, payload: &[u8], bound: &[Bound]) -> Result<HookAnswer, AutomationError> {
         let queue = self.hooks_queue(asked.tenant, asked.store).await?;
-        let payload = serde_json::to_vec(&asked.payload).unwrap_or_default();
         let mut steps = Vec::with_capacity(bound.len());
         for one in bound {
             let plugin = one.binding.plugin.clone();
@@ -133,7 +137,7 @@ impl Automation {
                 None | Some(Ok(true)) => {
                     let letter = Letter {
                         queue: asked.hook.clone(),
-                        payload: payload.clone(),
+                        payload: payload.to_vec(),
                         idempotency_key: None,
                         delay_ms: 0,
                         priority: 4,

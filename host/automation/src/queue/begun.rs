@@ -1,65 +1,58 @@
-//! Marks of the messages that are handed over: durable before the plugin runs, gone with the attempt's end.
+//! The marks of the messages that are handed over: durable before the plugin runs, gone with the attempt's end. One record a
+//! queue names all of them, and `writer.rs` alone writes it while the queue is open.
 //!
 //! A mark that is found when a queue opens is of an attempt that the end of the host cut: it counts like one that failed, so
 //! that a message which brings the host down each time dies as others do. Must never count what the host cut in order.
 
-use ringfence_store::{Op, Precondition, Segment, StoreError, TenantStore};
+use std::collections::BTreeSet;
 
-use super::message::{Head, begun_key, dead_key, messages_key, queue_key};
-use super::{Queue, QueueRecord};
+use ringfence_store::{Op, StoreError, TenantStore};
+
+use super::QueueRecord;
+use super::message::{Head, begun_key, dead_key, messages_key};
 use crate::{Automation, AutomationError};
 
-/// Marks looked at together.
-const PAGE_COUNT: usize = 200;
 /// What is kept of why such an attempt failed.
 const CUT: &str = "the host ended while the message was handed over";
 
 impl Automation {
-    /// Marks messages that are handed over now, with one write for all of them.
-    pub(super) async fn mark_begun(&self, queue: &Queue, seqs: &[u64]) -> Result<(), StoreError> {
-        let ops = seqs.iter().map(|seq| Op::put(begun_key(&queue.name).number(*seq), Vec::new())).collect();
-        queue.store.batch(ops, vec![Precondition::Present(queue_key(&queue.name))]).await.map(drop)
-    }
-
     /// Takes the marks of what is still handed over away, at an end of the host that was announced: long work that met it
-    /// is not at fault.
+    /// is not at fault. Nothing of these queues is written after that.
     pub(crate) async fn unmark_cut_messages(&self) {
         for queue in self.queues.all() {
-            let flying: Vec<u64> = queue.core().flying().collect();
-            if flying.is_empty() {
+            if queue.core().flying_count() == 0 {
                 continue;
             }
-            let ops = flying.iter().map(|seq| Op::delete(begun_key(&queue.name).number(*seq))).collect();
-            if let Err(error) = queue.store.batch(ops, Vec::new()).await {
+            if let Err(error) = unmark(&queue.store, &queue.name).await {
                 tracing::warn!(queue = %queue.name, %error, "attempts that the end of the host cuts are counted");
             }
         }
     }
 
-    /// Counts the attempts that were cut, each once; what was tried often enough is dead.
+    /// Counts the attempts that were cut, each once; what was tried often enough is dead. Gives the revision of the record of
+    /// marks, which has none then.
     pub(super) async fn count_cut_attempts(
         &self,
         store: &TenantStore,
         queue: &QueueRecord,
-    ) -> Result<(), AutomationError> {
-        loop {
-            let page = store.scan(&begun_key(&queue.name), None, PAGE_COUNT).await?;
-            if page.records.is_empty() {
-                return Ok(());
+    ) -> Result<u64, AutomationError> {
+        let key = begun_key(&queue.name);
+        let mut ops = Vec::new();
+        if let Some(record) = store.get(&key).await? {
+            let cut: BTreeSet<u64> = record.json()?;
+            if cut.is_empty() {
+                return Ok(record.revision);
             }
-            let mut ops = Vec::with_capacity(page.records.len() * 3);
-            for (mark, _) in page.records {
-                if let Some(Segment::Number(seq)) = mark.segments().last() {
-                    ops.extend(self.counted(store, queue, *seq).await?);
-                }
-                ops.push(Op::delete(mark));
+            for seq in cut {
+                ops.extend(self.counted(store, queue, seq).await?);
             }
-            match store.batch(ops, Vec::new()).await {
-                Ok(_) => {}
-                // Counting makes records longer. A queue must open all the same, and the marks stay for the next time.
-                Err(StoreError::Quota { .. }) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
+        }
+        ops.push(Op::put_json(key, &BTreeSet::<u64>::new())?);
+        match store.with_reserve().batch(ops, Vec::new()).await {
+            Ok(commit) => Ok(commit.revision),
+            // Counting makes records longer. A queue must open all the same.
+            Err(StoreError::Quota { .. }) => Ok(unmark(store, &queue.name).await?),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -77,4 +70,9 @@ impl Automation {
         let dead = dead_key(&queue.name).number(seq);
         Ok(vec![Op::delete(key), Op::put(dead, head.pack(payload)?)])
     }
+}
+
+/// Writes that nothing of a queue is handed over; the revision of the record that says so.
+pub(super) async fn unmark(store: &TenantStore, queue: &str) -> Result<u64, StoreError> {
+    store.put_json(&begun_key(queue), &BTreeSet::<u64>::new()).await.map(|commit| commit.revision)
 }

@@ -134,6 +134,11 @@ impl Core {
         self.flying.keys().copied()
     }
 
+    /// What is known of a message that is here.
+    pub fn item(&self, seq: u64) -> Option<&Item> {
+        self.items.get(&seq)
+    }
+
     /// Takes a message in. One that is there already is left alone.
     pub fn insert(&mut self, item: Item) {
         let seq = item.seq;

@@ -10,11 +10,13 @@ mod dead;
 mod hand_over;
 pub mod message;
 mod open;
+mod writer;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -22,12 +24,13 @@ use ringfence_capabilities::{Letter, PostError, Postbox};
 use ringfence_core::{PluginName, PrincipalId, ResourceName, TenantId};
 use ringfence_store::{Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use self::core::Core;
 pub use self::core::Rules;
 pub use self::dead::DeadLetter;
-use self::message::{Head, HookTarget, PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
+use self::message::{HookTarget, PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
+use self::writer::{Over, Sending};
 use crate::{Automation, AutomationError};
 
 /// LIMIT: queues of one tenant.
@@ -46,6 +49,8 @@ const WORD_BYTES_MAX: usize = 200;
 pub const PRIORITY_MAX: u8 = 9;
 /// How long a message is taken once only under its key.
 const ONCE_MS: i64 = 86_400_000;
+/// LIMIT: longest wait for a place before a queue's writer.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// Such keys looked at together when old ones are thrown away.
 const SWEPT_COUNT: usize = 500;
 /// The host's own queue of a tenant, for extension points that notify; no queue of a tenant can be called so.
@@ -108,8 +113,10 @@ pub(crate) struct Queue {
     /// Rung when there may be something to do.
     pub(crate) bell: Notify,
     pub(crate) is_closed: AtomicBool,
-    /// The highest place given out.
-    last_seq: Mutex<u64>,
+    /// The way to its writer.
+    letters: mpsc::Sender<Sending>,
+    /// Attempts that are over, for its writer; as many as are handed over at most.
+    over: Mutex<Vec<Over>>,
 }
 
 /// The open queues, by tenant's uid and name.
@@ -167,12 +174,27 @@ impl Queue {
         self.bell.notify_one();
     }
 
-    /// A place after all that were given out; near the time, so that one that is gone is not given out again after a start.
-    fn next_seq(&self, now_ms: i64) -> u64 {
-        let mut last = self.last_seq.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000);
-        *last = now.max(last.saturating_add(1));
-        *last
+    /// Tells its writer of an attempt that is over.
+    fn is_over(&self, over: Over) {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).push(over);
+        self.bell.notify_one();
+    }
+
+    fn take_over(&self) -> Vec<Over> {
+        std::mem::take(&mut *self.over.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn over_count(&self) -> u64 {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    /// Whether there is room for another message.
+    fn check_room(&self) -> Result<(), AutomationError> {
+        let core = self.core();
+        if core.depth() >= core.rules().depth_count_max {
+            return Err(AutomationError::QueueFull { retry_after_ms: 1_000 });
+        }
+        Ok(())
     }
 
     pub(crate) fn id(&self, seq: u64) -> String {
@@ -209,8 +231,13 @@ impl Queues {
             self.remove(&queue);
         }
     }
+    /// Lets go of a queue; one that was opened under its name since stays.
     pub(crate) fn remove(&self, queue: &Queue) {
-        self.lock().remove(&(queue.store.uid(), queue.name.clone()));
+        if let Entry::Occupied(place) = self.lock().entry((queue.store.uid(), queue.name.clone()))
+            && std::ptr::eq(place.get().as_ref(), queue)
+        {
+            place.remove();
+        }
     }
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Queue>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -286,8 +313,9 @@ impl Automation {
             queue.close();
             self.queues.remove(&queue);
         }
-        store.delete(&queue_key(name)).await?;
-        for prefix in [messages_key(name), message::dead_key(name), once_key(name), message::begun_key(name)] {
+        // Without its marks nothing of it is written any more, however late its writer learns of this.
+        store.batch(vec![Op::delete(queue_key(name)), Op::delete(message::begun_key(name))], Vec::new()).await?;
+        for prefix in [messages_key(name), message::dead_key(name), once_key(name)] {
             crate::store::delete_below(store, &prefix).await?;
         }
         Ok(())
@@ -307,42 +335,16 @@ impl Automation {
         hook: Option<HookTarget>,
     ) -> Result<Sent, AutomationError> {
         check(&letter)?;
-        let now = self.parts.clock.now();
-        let now_ms = now.as_millisecond();
-        {
-            let core = queue.core();
-            if core.depth() >= core.rules().depth_count_max {
-                return Err(AutomationError::QueueFull { retry_after_ms: 1_000 });
-            }
+        queue.check_room()?;
+        let (reply, answer) = oneshot::channel();
+        let sending = Sending { letter, from: from.to_owned(), hook, reply };
+        match tokio::time::timeout(ROOM_WAIT, queue.letters.send(sending)).await {
+            Ok(Ok(())) => queue.bell.notify_one(),
+            Ok(Err(_)) => return Err(AutomationError::NotFound("queue")),
+            Err(_) => return Err(StoreError::Busy.into()),
         }
-        let due_ms = now_ms.saturating_add(i64::try_from(letter.delay_ms).unwrap_or(i64::MAX));
-        let head = Head {
-            seq: queue.next_seq(now_ms),
-            from: from.to_owned(),
-            at: now,
-            priority: letter.priority,
-            due_ms,
-            failed_count: 0,
-            group: letter.group,
-            hook,
-            last_error: None,
-            died_at: None,
-        };
-        let mut ops = vec![Op::put(messages_key(&queue.name).number(head.seq), head.pack(&letter.payload)?)];
-        let mut preconditions = vec![Precondition::Present(queue_key(&queue.name))];
-        if let Some(key) = letter.idempotency_key {
-            let key = once_key(&queue.name).push(key);
-            match store_once(&queue.store, &key, now_ms).await? {
-                Known::Fresh(once) => return Ok(Sent { id: queue.id(once.seq), is_repeat: true }),
-                Known::Nothing => preconditions.push(Precondition::Absent(key.clone())),
-                Known::Stale(revision) => preconditions.push(Precondition::Revision(key.clone(), revision)),
-            }
-            ops.push(Op::put_json(key, &Once { seq: head.seq, at_ms: now_ms })?);
-        }
-        queue.store.batch(ops, preconditions).await?;
-        queue.core().insert(head.item());
-        queue.bell.notify_one();
-        Ok(Sent { id: queue.id(head.seq), is_repeat: false })
+        // Its writer went away with the queue.
+        answer.await.unwrap_or(Err(AutomationError::NotFound("queue")))
     }
 
     /// What kept a tenant's messages from being handed over may be gone.
@@ -389,20 +391,6 @@ impl Automation {
         let (depth_count, running_count) = counts.unwrap_or_default();
         QueueState { record, depth_count, running_count }
     }
-}
-
-/// What is known of an idempotency key.
-enum Known {
-    Nothing,
-    Fresh(Once),
-    /// So old that it counts no more.
-    Stale(u64),
-}
-
-async fn store_once(store: &TenantStore, key: &ringfence_store::Key, now_ms: i64) -> Result<Known, StoreError> {
-    let Some(record) = store.get(key).await? else { return Ok(Known::Nothing) };
-    let once: Once = record.json()?;
-    Ok(if now_ms.saturating_sub(once.at_ms) < ONCE_MS { Known::Fresh(once) } else { Known::Stale(record.revision) })
 }
 
 fn check(letter: &Letter) -> Result<(), AutomationError> {

@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicBool;
 
 use ringfence_core::TenantId;
 use ringfence_store::{Segment, TenantStore};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::core::Core;
 use super::message::{Head, dead_key, messages_key, queues_key};
+use super::writer::{LETTERS_WAITING_COUNT_MAX, Writer};
 use super::{HOOKS_QUEUE, Queue, QueueRecord, QueueSpec, Rules};
 use crate::{Automation, AutomationError};
 
@@ -44,7 +45,7 @@ impl Automation {
         record: &QueueRecord,
     ) -> Result<(), AutomationError> {
         let spec = record.spec.clone();
-        self.count_cut_attempts(store, record).await?;
+        let revision = self.count_cut_attempts(store, record).await?;
         let mut core = Core::new(spec.rules);
         if spec.paused || spec.plugin.is_none() && record.name != HOOKS_QUEUE {
             core.pause();
@@ -68,6 +69,7 @@ impl Automation {
         if let Some(Segment::Number(seq)) = newest_dead.records.first().and_then(|(key, _)| key.segments().last()) {
             last_seq = last_seq.max(*seq);
         }
+        let (letters, coming) = mpsc::channel(LETTERS_WAITING_COUNT_MAX);
         let queue = Arc::new(Queue {
             tenant: tenant.clone(),
             store: store.clone(),
@@ -76,10 +78,12 @@ impl Automation {
             core: Mutex::new(core),
             bell: Notify::new(),
             is_closed: AtomicBool::new(false),
-            last_seq: Mutex::new(last_seq),
+            letters,
+            over: Mutex::default(),
         });
         if self.queues.insert(&queue) {
-            tokio::spawn(self.clone().tend_queue(queue));
+            let writer = Writer::new(self.clone(), Arc::clone(&queue), coming, revision, last_seq);
+            tokio::spawn(self.clone().tend_queue(queue, writer));
         }
         Ok(())
     }

@@ -165,6 +165,7 @@ impl Workflows {
                 self.forget(store, run);
                 None
             }
+            Err(WorkflowError::Store(StoreError::Quota { .. })) => Some(FULL_MS),
             Err(error) => {
                 tracing::warn!(%error, run = %run, "a run could not be driven");
                 Some(LATER_MS)

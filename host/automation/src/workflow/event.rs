@@ -39,6 +39,9 @@ pub struct Started {
     /// How deep below the first.
     #[serde(default)]
     pub depth: u32,
+    /// The first of all that it descends from; none for a run that is the first itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<RunId>,
     /// By what it is found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
@@ -185,6 +188,22 @@ impl Event {
             Self::Stuck { .. } => "stuck",
             Self::Ended(_) => "ended",
         }
+    }
+
+    /// Whether it carries nothing of a guest's or a caller's but words of bounded length, so that it may be written when the
+    /// tenant's storage is full: that a run ends, is stopped, or that an attempt failed.
+    pub const fn is_of_the_host(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended(_)
+                | Self::Stuck { .. }
+                | Self::CancelAsked { .. }
+                | Self::Paused { .. }
+                | Self::Resumed { .. }
+                | Self::Retried { .. }
+                | Self::StepFailed { .. }
+                | Self::StepDone { result: Err(_), .. }
+        )
     }
 
     /// The place in the code it belongs to.

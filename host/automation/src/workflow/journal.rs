@@ -1,7 +1,8 @@
 //! A run in the tenant's sealed store: a head, the log of its events, and the marks by which it is found.
 //!
 //! Keys: `run/head/<run>` and `run/log/<run>/<number>` count as what the tenant holds; `run-ready/<run>` is there while the
-//! run has something to do, `run-due/<ms>/<run>` for each time it waits for, `run-list/<ms>/<run>` for listings.
+//! run has something to do, `run-due/<ms>/<run>` for each time it waits for, `run-list/<ms>/<run>` for listings, and
+//! `run-family/<run>` is how many descendants of a run go on.
 //! INVARIANT: every batch of a run has its head's revision as precondition, so that two that append at once cannot both
 //! succeed; and the marks change in the batch with the events they follow from.
 
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 
 use ringfence_core::workflow::Place;
 use ringfence_core::{PluginName, PrincipalId, RunId};
-use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
+use ringfence_store::{Key, Op, Precondition, Record, StoreError, TenantStore};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -17,13 +18,15 @@ use sha2::{Digest as _, Sha256};
 use crate::workflow::decide::Names;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
-use crate::workflow::limits::{HISTORY_BYTES_MAX, RETENTION_MS};
+use crate::workflow::limits::{FAMILY_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS};
 use crate::workflow::state::State;
 
 /// Records of one page of a history.
 const PAGE_COUNT: usize = 1_000;
 /// What a mark in `run-due` is for when it is not to wake the run.
 const PURGE: &[u8] = b"purge";
+/// Attempts to count a run of a family while others of it begin and end.
+const FAMILY_ATTEMPTS_MAX: usize = 256;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -136,6 +139,15 @@ pub enum Mark {
     Keep,
 }
 
+/// What a batch does to how many runs of a family go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FamilyStep {
+    /// Children that begin.
+    children_count: u64,
+    /// Beside them: 1 more, 1 fewer, or none.
+    more_count: i64,
+}
+
 /// How ids and keys of one run are made: hashes under the run's id, which nobody can guess.
 pub struct RunNames<'a>(pub &'a RunId);
 
@@ -240,7 +252,8 @@ impl Loaded {
         &self.store
     }
 
-    /// Appends events durably, with the marks that follow from them and what else belongs into the same batch.
+    /// Appends events durably, with the marks that follow from them and what else belongs into the same batch. With them the
+    /// family's count follows: `Limit` when a child would be one too many.
     pub async fn append(
         &mut self,
         events: Vec<Event>,
@@ -256,6 +269,7 @@ impl Loaded {
             head.apply(event, at_ms);
             ops.extend(due_of(event).map(|due_ms| Op::put(due_key(due_ms, &run), Vec::new())));
         }
+        let step = self.family_step(&head, &events);
         let entries: Vec<Entry> = events.into_iter().map(|event| Entry { at_ms, event }).collect();
         let log = serde_json::to_vec(&entries).map_err(StoreError::Form)?;
         head.events_bytes = head.events_bytes.saturating_add(log.len() as u64);
@@ -263,6 +277,7 @@ impl Loaded {
         if head.events_bytes > HISTORY_BYTES_MAX && !is_closing {
             return Err(WorkflowError::Limit { what: "the bytes of a history", max: HISTORY_BYTES_MAX });
         }
+        let is_ours = log.len() <= RESERVED_BYTES_MAX && entries.iter().all(|entry| entry.event.is_of_the_host());
         ops.push(Op::put(log_key(&run, number), log));
         let wakes = mark == Mark::Ready || entries.iter().any(|entry| wakes(&entry.event));
         if head.status.is_ended() {
@@ -273,13 +288,53 @@ impl Loaded {
             ops.push(Op::put(ready_key(&run), Vec::new()));
         }
         ops.push(Op::put_json(head_key(&run), &head)?);
-        let precondition = Precondition::Revision(head_key(&run), self.revision);
-        let commit = self.store.batch(ops, vec![precondition]).await?;
+        let store = if is_ours { self.store.with_reserve() } else { self.store.clone() };
+        let revision = self.write(&store, ops, step).await?;
         for entry in &entries {
             self.state.apply(&entry.event);
         }
-        (self.head, self.revision) = (head, commit.revision);
+        (self.head, self.revision) = (head, revision);
         Ok(())
+    }
+
+    /// Writes a batch of this run, with the count of its family. Who counts at the same moment counts again.
+    async fn write(&self, store: &TenantStore, ops: Vec<Op>, step: FamilyStep) -> Result<u64, WorkflowError> {
+        let precondition = Precondition::Revision(head_key(&self.head.run), self.revision);
+        if step == FamilyStep::NONE {
+            return Ok(store.batch(ops, vec![precondition]).await?.revision);
+        }
+        let key = family_key(self.root());
+        for _ in 0..FAMILY_ATTEMPTS_MAX {
+            let record = store.get(&key).await?;
+            let count: u64 = record.as_ref().map_or(Ok(0), |record| record.json())?;
+            let (op, unchanged) = (step.op(&key, count)?, unchanged(&key, record.as_ref()));
+            let ops = ops.iter().cloned().chain([op]).collect();
+            match store.batch(ops, vec![precondition.clone(), unchanged]).await {
+                Ok(commit) => return Ok(commit.revision),
+                Err(StoreError::Conflict { precondition: 1 }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Busy.into())
+    }
+
+    /// The first run of its family.
+    pub fn root(&self) -> &RunId {
+        self.state.started.as_ref().and_then(|started| started.root.as_ref()).unwrap_or(&self.head.run)
+    }
+
+    /// What events do to the count of the family: a child more, this run no longer, or again. One that goes on as another
+    /// hands its place over; only the first run of all has none.
+    fn family_step(&self, after: &Head, events: &[Event]) -> FamilyStep {
+        let children_count = events.iter().filter(|event| matches!(event, Event::ChildBegun { .. })).count() as u64;
+        let is_descendant = *self.root() != self.head.run;
+        let more_count = match (self.head.status.is_ended(), after.status) {
+            (false, Status::Continued) => i64::from(!is_descendant),
+            (false, status) if is_descendant && status.is_ended() => -1,
+            (true, status) if is_descendant && !status.is_ended() => 1,
+            _ => 0,
+        };
+        FamilyStep { children_count, more_count }
     }
 
     /// Takes the mark away that the run has something to do, if it is the one that was seen; says whether it was.
@@ -303,6 +358,28 @@ impl Loaded {
             Err(StoreError::Conflict { precondition: 1 }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl FamilyStep {
+    const NONE: Self = Self { children_count: 0, more_count: 0 };
+
+    /// The write that makes it so; `Limit` when there would be too many. Only children are refused: what is there already
+    /// may go on and end.
+    fn op(self, key: &Key, count: u64) -> Result<Op, WorkflowError> {
+        let after = count.saturating_add(self.children_count).saturating_add_signed(self.more_count);
+        if self.children_count > 0 && after > FAMILY_COUNT_MAX {
+            let what = "the number of runs that descend from one and have not ended";
+            return Err(WorkflowError::Limit { what, max: FAMILY_COUNT_MAX });
+        }
+        Ok(if after == 0 { Op::delete(key.clone()) } else { Op::put_json(key.clone(), &after)? })
+    }
+}
+
+fn unchanged(key: &Key, record: Option<&Record>) -> Precondition {
+    match record {
+        Some(record) => Precondition::Revision(key.clone(), record.revision),
+        None => Precondition::Absent(key.clone()),
     }
 }
 
@@ -381,6 +458,10 @@ pub fn is_purge(value: &[u8]) -> bool {
 /// A time that a run waits for.
 pub fn due_key(due_ms: u64, run: &RunId) -> Key {
     due_prefix().number(due_ms).push(run.as_str())
+}
+/// How many descendants of a run have not ended; there is none when it is 0.
+pub fn family_key(root: &RunId) -> Key {
+    Key::new(["run-family", root.as_str()])
 }
 /// All runs, by when they began.
 pub fn list_prefix() -> Key {

@@ -20,6 +20,10 @@ pub const BRANCHES_COUNT_MAX: u32 = 256;
 pub const CHILDREN_COUNT_MAX: usize = 1_000;
 /// LIMIT: deepest nesting of children.
 pub const CHILD_DEPTH_MAX: u32 = 8;
+/// LIMIT: runs that have not ended, of all that one run and its descendants began.
+pub const FAMILY_COUNT_MAX: u64 = 10_000;
+/// LIMIT: bytes of an entry that may be written from the reserve of a tenant whose storage is full.
+pub const RESERVED_BYTES_MAX: usize = 8 << 10;
 /// LIMIT: most signals of one run that nobody has waited for yet.
 pub const SIGNALS_WAITING_COUNT_MAX: usize = 1_000;
 /// LIMIT: most attributes, and most published values, of one run.

@@ -147,6 +147,7 @@ impl Pump {
         let (pump, workflows) = (Arc::clone(self), workflows.clone());
         tokio::spawn(async move {
             let waits_ms = workflows.drive(&pump.store, &run).await;
+            workflows.let_go(&pump.store, &run);
             if let Some(ms) = waits_ms {
                 let until_ms = unix_ms(&*workflows.parts().clock).saturating_add(ms);
                 *pump.waits_until_ms.lock().unwrap_or_else(PoisonError::into_inner) = until_ms;
@@ -241,6 +242,7 @@ mod tests {
                 by: "acme/ann".parse().unwrap(),
                 parent: None,
                 depth: 0,
+                root: None,
                 attributes: std::collections::BTreeMap::new(),
             };
             let (ops, absent) = begin_ops(&run(number), started, 1).unwrap();

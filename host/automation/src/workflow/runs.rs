@@ -146,6 +146,7 @@ impl Workflows {
             by: begin.by,
             parent: None,
             depth: 0,
+            root: None,
             attributes: begin.attributes,
         };
         let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
@@ -309,6 +310,14 @@ impl Workflows {
     /// Lets go of a copy that another host has overtaken.
     pub(crate) fn forget(&self, store: &TenantStore, run: &RunId) {
         self.live_map().remove(&(store.uid(), run.clone()));
+    }
+
+    /// Lets go of a copy that nobody holds any more.
+    pub(crate) fn let_go(&self, store: &TenantStore, run: &RunId) {
+        let (mut live, key) = (self.live_map(), (store.uid(), run.clone()));
+        if live.get(&key).is_some_and(|live| live.strong_count() == 0) {
+            live.remove(&key);
+        }
     }
 
     pub(crate) fn forget_tenant(&self, store: &TenantStore) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
 use futures::future::BoxFuture;
-use ringfence_capabilities::RunHistory;
+use ringfence_capabilities::{Origin, RunHistory};
 use ringfence_core::workflow::{Answer, Ask, Place, RunFacts, StepFailure, Stop};
 use ringfence_core::{Clock, Entropy, RunId};
 use ringfence_store::{Op, TenantStore};
@@ -84,7 +84,7 @@ impl Session {
         (seen, open)
     }
 
-    async fn answer(&self, branch: Place, ask: Ask) -> Result<Answer, Stop> {
+    async fn answer(&self, branch: Place, ask: Ask, origin: &mut Origin) -> Result<Answer, Stop> {
         let place = self.next_place(&branch)?;
         let mut loaded = self.live.lock().await;
         if loaded.state.ending.is_some() {
@@ -100,7 +100,11 @@ impl Session {
             Ok(decision) => decision,
             Err(fault) => return Err(self.faulty(fault)),
         };
-        if matches!(decision.answer, Ok(Answer::Execute { .. })) && self.closing.is_announced() {
+        let is_executed = matches!(decision.answer, Ok(Answer::Execute { .. }));
+        if decision.events.is_empty() && decision.answer.is_ok() && !is_executed {
+            *origin = Origin::History;
+        }
+        if is_executed && self.closing.is_announced() {
             self.seen().is_cut = true;
             return Err(self.stop(&branch, Stop::Suspended));
         }
@@ -156,7 +160,8 @@ impl Session {
         let Some(old) = loaded.state.started.clone() else { return Err(Stop::Suspended) };
         let run = RunNames(&loaded.head.run).next();
         let attributes = loaded.state.attributes.clone();
-        let started = Started { input: input.to_owned(), attributes, version: loaded.head.version.clone(), ..old };
+        let (version, root) = (loaded.head.version.clone(), Some(loaded.root().clone()));
+        let started = Started { input: input.to_owned(), attributes, version, root, ..old };
         let (ops, _) = self.note(journal::begin_ops(&run, started, at_ms))?;
         let events = vec![Event::Ended(Ending::Continued { run })];
         self.saw(&events);
@@ -242,8 +247,12 @@ impl RunHistory for Session {
     fn facts(&self) -> RunFacts {
         self.facts.clone()
     }
-    fn ask(&self, branch: Place, ask: Ask) -> BoxFuture<'_, Result<Answer, Stop>> {
-        Box::pin(self.answer(branch, ask))
+    fn ask(&self, branch: Place, ask: Ask) -> BoxFuture<'_, (Result<Answer, Stop>, Origin)> {
+        Box::pin(async move {
+            let mut origin = Origin::Now;
+            let answer = self.answer(branch, ask, &mut origin).await;
+            (answer, origin)
+        })
     }
     fn complete(&self, branch: Place, outcome: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>> {
         Box::pin(self.completed(branch, outcome))
@@ -277,6 +286,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         by: head.by.clone(),
         parent: Some(head.run.clone()),
         depth: depth.saturating_add(1),
+        root: Some(loaded.root().clone()),
         attributes: loaded.state.attributes.clone(),
     };
     Ok(journal::begin_ops(run, started, at_ms)?.0)

@@ -39,6 +39,7 @@ fn begun() -> State {
         by: who("ann"),
         parent: None,
         depth: 0,
+        root: None,
         attributes: BTreeMap::new(),
     }));
     state

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence_automation::workflow::event::{Ending, Entry, Event, Started, Told};
-use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops};
-use ringfence_automation::workflow::limits::{BRANCHES_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX};
+use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, family_key, ready_prefix};
+use ringfence_automation::workflow::limits::{BRANCHES_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX};
 use ringfence_automation::workflow::state::State;
-use ringfence_automation::workflow::{NotRun, Status};
+use ringfence_automation::workflow::{Begin, Command, Head, NotRun, Status, WorkflowError};
 use ringfence_core::RunId;
-use ringfence_core::workflow::{Ask, Place};
-use ringfence_store::{Side, TenantState};
+use ringfence_core::workflow::{Answer, Ask, Place, StepFailure, StepKind, Stop};
+use ringfence_store::{Side, StoreError, TenantState};
 
 use crate::world::{Code, Host, Steps, World, acme, eventually, stopped};
 
@@ -115,6 +115,7 @@ fn started() -> Started {
         by: "acme/ann".parse().unwrap(),
         parent: None,
         depth: 0,
+        root: None,
         attributes: BTreeMap::new(),
     }
 }
@@ -194,4 +195,159 @@ fn a_fork_too_wide_and_children_without_end_end_the_run_and_take_the_children_wi
     let all = host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 100)).unwrap().0;
     assert_eq!(all.len(), 1 + 9, "the one too wide, and one at each depth");
     assert!(all.iter().all(|head| head.status == Status::Failed), "{all:?}");
+}
+
+/// Begins so many children of itself, one after another, and then sleeps; a child begins `below`.
+fn bomb(first: u32, below: u32) -> Code {
+    Arc::new(move |call| {
+        Box::pin(async move {
+            let count = if call.input == "null" { first } else { below };
+            let steps = Steps(call.history);
+            for _ in 0..count {
+                let child = Ask::Child { workflow: "test".to_owned(), input: "1".to_owned() };
+                match steps.ask(child).await {
+                    Ok(Answer::Name(_)) => {}
+                    Ok(other) => panic!("{other:?}"),
+                    Err(Stop::Cancelled) => return Ok(Err("cancelled".to_owned())),
+                    Err(stop) => return stopped(&stop),
+                }
+            }
+            match steps.sleep(1_000_000_000).await {
+                Ok(()) => Ok(Ok("1".to_owned())),
+                Err(Stop::Cancelled) => Ok(Err("cancelled".to_owned())),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    })
+}
+
+/// How many descendants of a run have not ended, as it is written.
+fn family(world: &World, root: &RunId) -> u64 {
+    world.block_on(world.acme.get_json(&family_key(root))).unwrap().unwrap_or(0)
+}
+
+/// The tenant's runs once none of them has anything to do.
+fn at_rest(world: &World, host: &Host) -> Vec<Head> {
+    eventually("nothing to do", || {
+        world.block_on(world.acme.scan(&ready_prefix(), None, 1)).unwrap().records.is_empty()
+    });
+    host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 1_000)).unwrap().0
+}
+
+#[test]
+fn the_runs_that_descend_from_one_are_counted_and_one_too_many_ends_who_began_it_and_gives_their_places_back() {
+    const ELSEWHERE: u64 = FAMILY_COUNT_MAX - 5;
+    let world = World::new();
+    let host = Host::start(&world, &bomb(4, 0));
+    let root = world.begin(&host);
+    assert_eq!(at_rest(&world, &host).len(), 5);
+    assert_eq!(family(&world, &root), 4);
+    let by = "acme/ann".parse().unwrap();
+    let reason = "enough".to_owned();
+    host.block_on(host.workflows.command(&world.acme, &root, &Command::Terminate { reason }, &by)).unwrap();
+    eventually("its children are over", || family(&world, &root) == 0);
+    host.kill();
+
+    let host = Host::start(&world, &bomb(6, 0));
+    let root = world.begin_in(&host, ELSEWHERE);
+    let head = host.until(&world, &root, Status::Failed);
+    let Some(Ending::Failed { code, message }) = &head.ending else { panic!("{head:?}") };
+    assert_eq!(code, "workflow-limit");
+    assert!(message.contains("descend from one") && message.contains("10000"), "{message}");
+    eventually("what it began is over", || family(&world, &root) == ELSEWHERE);
+}
+
+#[test]
+fn a_fork_bomb_ends_below_the_bound_of_its_family_and_the_count_is_right() {
+    const ELSEWHERE: u64 = FAMILY_COUNT_MAX - 40;
+    let world = World::new();
+    // Unbounded, it would be 2^9 runs.
+    let host = Host::start(&world, &bomb(2, 2));
+    let root = world.begin_in(&host, ELSEWHERE);
+    let all = at_rest(&world, &host);
+    let alive_count = all.iter().filter(|head| head.run != root && !head.status.is_ended()).count() as u64;
+    assert_eq!(family(&world, &root), ELSEWHERE + alive_count, "{all:?}");
+    assert!(alive_count <= 40);
+    let is_limit = |head: &Head| matches!(&head.ending, Some(Ending::Failed { code, .. }) if code == "workflow-limit");
+    assert!(all.iter().any(is_limit), "{all:?}");
+}
+
+#[test]
+fn a_run_that_goes_on_as_another_stays_in_its_family() {
+    let world = World::new();
+    let code: Code = Arc::new(|call| {
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            let child = Ask::Child { workflow: "test".to_owned(), input: "\"child\"".to_owned() };
+            let asked = match call.input.as_str() {
+                "null" => match steps.ask(child).await {
+                    Ok(_) => steps.ask(Ask::Continue { input: "2".to_owned() }).await.map(drop),
+                    Err(stop) => Err(stop),
+                },
+                "2" => steps.ask(child).await.map(drop),
+                _ => steps.sleep(1_000_000_000).await,
+            };
+            match asked {
+                Ok(()) => Ok(Ok("1".to_owned())),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    });
+    let host = Host::start(&world, &code);
+    let root = world.begin(&host);
+    host.until(&world, &root, Status::Continued);
+    eventually("both children sleep, and the second generation has ended", || family(&world, &root) == 2);
+    let all = at_rest(&world, &host);
+    assert_eq!(all.iter().filter(|head| head.status == Status::Waiting).count(), 2, "{all:?}");
+}
+
+#[test]
+fn a_tenant_whose_storage_is_full_writes_that_attempts_fail_and_that_runs_end_and_nothing_else() {
+    let (world, calls) = (World::new(), Arc::new(AtomicUsize::new(0)));
+    let (acme, counted) = (world.acme.clone(), Arc::clone(&calls));
+    // Its storage is full from its step on. The first run's step fails each time, the second's does not.
+    let code: Code = Arc::new(move |call| {
+        let (acme, counted) = (acme.clone(), Arc::clone(&counted));
+        Box::pin(async move {
+            let fails = call.input == "null";
+            let done = Steps(call.history)
+                .step(StepKind::Step, "charge", async |_, _| {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    acme.set_held_bytes_max(acme.held().unwrap().bytes);
+                    match fails {
+                        true => Err(StepFailure { message: "no line".to_owned(), again: true }),
+                        false => Ok("1".to_owned()),
+                    }
+                })
+                .await;
+            match done {
+                Ok(outcome) => Ok(outcome),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    });
+    let host = Host::start(&world, &code);
+    let failing = world.begin(&host);
+    let head = host.until(&world, &failing, Status::Failed);
+    assert_eq!(calls.load(Ordering::Relaxed), 3, "each attempt counts: {head:?}");
+    let begin = |input: &str| {
+        let begin = Begin { input: input.to_owned(), ..world.test() };
+        host.block_on(host.workflows.begin(&world.acme, begin))
+    };
+    let refused = begin("1");
+    assert!(matches!(refused, Err(WorkflowError::Store(StoreError::Quota { .. }))));
+
+    world.acme.set_held_bytes_max(u64::MAX);
+    let run = begin("1").unwrap().0.run;
+    eventually("its step", || calls.load(Ordering::Relaxed) == 4);
+    std::thread::sleep(Duration::from_millis(100));
+    let waiting = host.block_on(host.workflows.head(&world.acme, &run)).unwrap();
+    assert!(!waiting.status.is_ended(), "that a step is done cannot be written: {waiting:?}");
+    let by = "acme/ann".parse().unwrap();
+    let command = |command: Command| host.block_on(host.workflows.command(&world.acme, &run, &command, &by));
+    let (name, payload) = ("go".to_owned(), "1".to_owned());
+    let signal = command(Command::Signal { name, payload, key: None });
+    assert!(matches!(signal, Err(WorkflowError::Store(StoreError::Quota { .. }))));
+    let reason = "no room".to_owned();
+    assert_eq!(command(Command::Terminate { reason }).unwrap().status, Status::Terminated);
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use ringfence_audit::Audit;
+use ringfence_automation::workflow::journal::{family_key, id_of};
 use ringfence_automation::workflow::{Begin, Head, NotRun, RunCall, Runner, Status, Workflows, WorkflowsParts};
 use ringfence_capabilities::RunHistory;
 use ringfence_core::workflow::{Answer, Ask, Place, Retry, StepFailure, StepKind, Stop};
@@ -80,9 +81,9 @@ impl World {
         self.base.block_on(work)
     }
 
-    /// Begins a run of the workflow `test` before any host is there.
-    pub fn begin(&self, host: &Host) -> RunId {
-        let begin = Begin {
+    /// A run of the workflow `test`.
+    pub fn test(&self) -> Begin {
+        Begin {
             plugin: "shop".parse().unwrap(),
             version: "0.1.0".parse().unwrap(),
             workflow: "test".to_owned(),
@@ -90,8 +91,22 @@ impl World {
             by: "acme/ann".parse().unwrap(),
             attributes: BTreeMap::new(),
             key: None,
-        };
-        host.block_on(host.workflows.begin(&self.acme, begin)).unwrap().0.run
+        }
+    }
+
+    /// Begins one.
+    pub fn begin(&self, host: &Host) -> RunId {
+        host.block_on(host.workflows.begin(&self.acme, self.test())).unwrap().0.run
+    }
+
+    /// The same with so many descendants already, of which nobody knows anything else.
+    pub fn begin_in(&self, host: &Host, descendants_count: u64) -> RunId {
+        let key = "a key".to_owned();
+        let run = id_of(&[b"ringfence run key", self.acme.uid().as_bytes(), key.as_bytes()]);
+        self.block_on(self.acme.put_json(&family_key(&run), &descendants_count)).unwrap();
+        let begun = host.block_on(host.workflows.begin(&self.acme, Begin { key: Some(key), ..self.test() })).unwrap();
+        assert_eq!(begun.0.run, run);
+        run
     }
 
     pub async fn audit(&self) -> Audit {
@@ -187,7 +202,7 @@ pub struct Steps(pub Arc<dyn RunHistory>);
 
 impl Steps {
     pub async fn ask(&self, ask: Ask) -> Result<Answer, Stop> {
-        self.0.ask(Place::default(), ask).await
+        self.0.ask(Place::default(), ask).await.0
     }
 
     pub async fn sleep(&self, ms: u64) -> Result<(), Stop> {

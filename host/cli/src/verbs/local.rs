@@ -193,6 +193,9 @@ fn inspection_text(path: &Path, inspection: &Inspection, digest: &Digest) -> Str
     if !imports.is_empty() {
         text.push_str(&format!("imports  {}\n", imports.join("\n         ")));
     }
+    if !inspection.definitions.is_empty() {
+        text.push_str(&format!("defines  {}\n", inspection.definitions.join("\n         ")));
+    }
     if !inspection.producers.is_empty() {
         text.push_str(&format!("made by  {}\n", inspection.producers.join(", ")));
     }

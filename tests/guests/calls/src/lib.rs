@@ -1,10 +1,11 @@
-//! Calls other plugins of its tenant, as its path says, and is called by them.
+//! Calls other plugins of its tenant, as its path, a hook's payload or a message says, and is called by them.
 //!
 //! Must never hide how a call ended: every answer says the status that came back, or the host's refusal.
 
 use std::time::Duration;
 
-use ringfence_sdk::{Http, HttpRequest, IntoResponse, Log, Request, Response, Result, plugin, time};
+use ringfence_sdk::{Http, HttpRequest, IntoResponse, Log, Request, Response, Result, hook, plugin, time};
+use serde_json::{Value, json};
 
 #[plugin]
 async fn calls(mut request: Request, http: Http, log: Log) -> Result<Response> {
@@ -51,6 +52,19 @@ async fn calls(mut request: Request, http: Http, log: Log) -> Result<Response> {
         },
         _ => (404, "nothing to do\n").into_response(),
     })
+}
+
+#[hook("*")]
+async fn in_a_hook(payload: Value, http: Http) -> Result<Value> {
+    let url = payload["url"].as_str().unwrap_or_default();
+    Ok(json!({ "said": said(&http, HttpRequest::get(url)).await }))
+}
+
+#[plugin(queue = "*")]
+async fn with_a_message(message: Value, http: Http, log: Log) -> Result<()> {
+    let url = message["url"].as_str().unwrap_or_default();
+    log.info(&format!("a message heard {}", said(&http, HttpRequest::get(url)).await));
+    Ok(())
 }
 
 /// Status and text of what came back, or the host's refusal.

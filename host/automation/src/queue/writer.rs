@@ -1,0 +1,363 @@
+//! The one writer of a queue: messages that come, attempts that are over and attempts that begin become durable together, in
+//! one batch a round. What comes while a batch is on its way goes with the next.
+//!
+//! Must never answer a sender, begin an attempt or let a message go before the batch that says so is durable. The order in
+//! memory is changed first, so that what an attempt leaves free can be taken in the same batch, and put back when that fails.
+//! INVARIANT: every batch has the revision of the queue's marks as precondition: whoever else writes them (another host, a
+//! backup that was put back, a deletion) ends this writer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ringfence_capabilities::Letter;
+use ringfence_store::{Op, Precondition, Record, StoreError, TenantState};
+use tokio::sync::{mpsc, oneshot};
+
+use super::core::{Core, Fate, Item};
+use super::message::{Head, HookTarget, begun_key, dead_key, messages_key, once_key};
+use super::{ONCE_MS, Once, Queue, Sent};
+use crate::closing::UnderWay;
+use crate::{Automation, AutomationError};
+
+/// LIMIT: messages that wait for the writer of their queue.
+pub(super) const LETTERS_WAITING_COUNT_MAX: usize = 128;
+/// LIMIT: messages taken in by one batch.
+const LETTERS_COUNT_MAX: usize = 128;
+/// LIMIT: bytes of payloads taken in by one batch, reached by the message that goes over.
+const LETTERS_BYTES_MAX: usize = 1 << 20;
+/// Wait after the store could not be written.
+pub(super) const STORE_WAIT_MS: i64 = 1_000;
+/// Wait while nothing of the tenant is run, should nobody say when that is over.
+pub(super) const SHUT_WAIT_MS: i64 = 5_000;
+
+/// A message on its way in, and who waits for it to be durable.
+pub(super) struct Sending {
+    pub letter: Letter,
+    pub from: String,
+    pub hook: Option<HookTarget>,
+    pub reply: oneshot::Sender<Result<Sent, AutomationError>>,
+}
+
+/// How an attempt ended.
+pub(super) enum End {
+    Done,
+    /// Counted against it; the text is kept.
+    Failed(String),
+    /// It will never do.
+    Refused(String),
+    /// Nothing was run, and it is not the message's doing.
+    NotNow(i64),
+    /// There is no such message any more, or it is none of ours and is left where it is.
+    Nothing,
+}
+
+/// An attempt that is over.
+pub(super) struct Over {
+    pub seq: u64,
+    /// What was handed over; none when it could not be read.
+    pub message: Option<(Record, Head)>,
+    pub end: End,
+    /// Held until the end is durable.
+    pub place: Arc<UnderWay>,
+}
+
+/// One thing of a round, as it is in memory already and not yet in the store.
+struct Change {
+    seq: u64,
+    ops: Vec<Op>,
+    of: Of,
+}
+
+enum Of {
+    Letter(oneshot::Sender<Result<Sent, AutomationError>>),
+    /// With what the message was before, and the place it holds.
+    Attempt(Option<Item>, Arc<UnderWay>),
+}
+
+/// Writes what happens to one queue.
+pub(super) struct Writer {
+    automation: Automation,
+    queue: Arc<Queue>,
+    letters: mpsc::Receiver<Sending>,
+    /// One that has to wait for the next batch.
+    held: Option<Sending>,
+    /// The messages that are marked as handed over, and the revision of the record that says so.
+    marked: BTreeSet<u64>,
+    revision: u64,
+    /// Nobody knows whether the last batch was written: the marks are read before the next.
+    is_in_doubt: bool,
+    /// The highest place given out.
+    last_seq: u64,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    /// A writer of an open queue, no message of which is marked.
+    pub(super) fn new(
+        automation: Automation,
+        queue: Arc<Queue>,
+        letters: mpsc::Receiver<Sending>,
+        revision: u64,
+        last_seq: u64,
+    ) -> Self {
+        Self { automation, queue, letters, held: None, marked: BTreeSet::new(), revision, is_in_doubt: false, last_seq }
+    }
+
+    /// Whether somebody waits for a message to be durable.
+    pub(super) fn has_letters(&self) -> bool {
+        self.held.is_some() || !self.letters.is_empty()
+    }
+
+    /// Writes what there is to write, and gives the messages whose attempts begin now, with the place that they share.
+    pub(super) async fn round(&mut self) -> Option<(Vec<u64>, Arc<UnderWay>)> {
+        let now_ms = self.automation.parts.clock.now().as_millisecond();
+        let over = self.queue.take_over();
+        let mut changes: Vec<Change> = over.into_iter().map(|over| self.ended(over, now_ms)).collect();
+        self.take_letters(&mut changes, now_ms).await;
+        let place = self.automation.closing.begin().map(Arc::new);
+        let begin = if place.is_some() { self.take(now_ms) } else { Vec::new() };
+        match self.commit(&changes).await {
+            Ok(()) => changes.into_iter().for_each(|change| self.settle(change)),
+            Err(error) => {
+                self.put_back(&begin, &error);
+                self.one_by_one(changes).await;
+                return None;
+            }
+        }
+        place.filter(|_| !begin.is_empty()).map(|place| (begin, place))
+    }
+
+    /// What may go now. What cannot be run now is no attempt, and nothing to put on record every time.
+    fn take(&self, now_ms: i64) -> Vec<u64> {
+        let mut core = self.queue.core();
+        for lost in core.overdue(now_ms) {
+            tracing::warn!(queue = %self.queue.name, seq = lost, "a message did not come back and goes again");
+            core.put_back(lost, now_ms);
+        }
+        let taken: Vec<u64> = std::iter::from_fn(|| core.take(now_ms)).collect();
+        if self.queue.store.state() == TenantState::Suspended {
+            taken.iter().for_each(|seq| core.put_back(*seq, now_ms.saturating_add(SHUT_WAIT_MS)));
+            return Vec::new();
+        }
+        taken
+    }
+
+    /// Takes messages in: into memory at once, into the store with the batch.
+    async fn take_letters(&mut self, changes: &mut Vec<Change>, now_ms: i64) {
+        let (mut keys, mut count, mut bytes) = (BTreeSet::new(), 0, 0_usize);
+        while count < LETTERS_COUNT_MAX && bytes < LETTERS_BYTES_MAX {
+            let Some(sending) = self.held.take().or_else(|| self.letters.try_recv().ok()) else { return };
+            if let Some(key) = &sending.letter.idempotency_key
+                && !keys.insert(key.clone())
+            {
+                // The same key twice: the second is told of the first once that is durable.
+                self.held = Some(sending);
+                return;
+            }
+            count += 1;
+            bytes = bytes.saturating_add(sending.letter.payload.len());
+            let Sending { letter, from, hook, reply } = sending;
+            match self.take_in(letter, from, hook, now_ms).await {
+                Ok(Taken::New { seq, ops }) => changes.push(Change { seq, ops, of: Of::Letter(reply) }),
+                Ok(Taken::Repeat(sent)) => drop(reply.send(Ok(sent))),
+                Err(error) => drop(reply.send(Err(error))),
+            }
+        }
+    }
+
+    async fn take_in(
+        &mut self,
+        letter: Letter,
+        from: String,
+        hook: Option<HookTarget>,
+        now_ms: i64,
+    ) -> Result<Taken, AutomationError> {
+        let queue = Arc::clone(&self.queue);
+        queue.check_room()?;
+        let once = letter.idempotency_key.map(|key| once_key(&queue.name).push(key));
+        if let Some(key) = &once
+            && let Some(known) = queue.store.get_json::<Once>(key).await?
+            && now_ms.saturating_sub(known.at_ms) < ONCE_MS
+        {
+            return Ok(Taken::Repeat(Sent { id: queue.id(known.seq), is_repeat: true }));
+        }
+        let head = Head {
+            seq: self.next_seq(now_ms),
+            from,
+            at: self.automation.parts.clock.now(),
+            priority: letter.priority,
+            due_ms: now_ms.saturating_add(i64::try_from(letter.delay_ms).unwrap_or(i64::MAX)),
+            failed_count: 0,
+            group: letter.group,
+            hook,
+            last_error: None,
+            died_at: None,
+        };
+        let mut ops = vec![Op::put(messages_key(&queue.name).number(head.seq), head.pack(&letter.payload)?)];
+        if let Some(key) = once {
+            ops.push(Op::put_json(key, &Once { seq: head.seq, at_ms: now_ms })?);
+        }
+        queue.core().insert(head.item());
+        Ok(Taken::New { seq: head.seq, ops })
+    }
+
+    /// A place after all that were given out; near the time, so that one that is gone is not given out again after a start.
+    fn next_seq(&mut self, now_ms: i64) -> u64 {
+        let now = u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000);
+        self.last_seq = now.max(self.last_seq.saturating_add(1));
+        self.last_seq
+    }
+
+    /// What an attempt that is over does to its message; nothing when the message is gone, as it is when it was thought lost,
+    /// handed over again, and done.
+    fn ended(&self, over: Over, now_ms: i64) -> Change {
+        let Over { seq, message, end, place } = over;
+        let mut core = self.queue.core();
+        let was = core.item(seq).cloned();
+        let ops = match (end, message) {
+            _ if was.is_none() => Vec::new(),
+            (End::Done, Some(_)) => {
+                core.gone(seq);
+                vec![Op::delete(messages_key(&self.queue.name).number(seq))]
+            }
+            (End::Failed(why), Some(message)) => {
+                let fate = core.fate(seq, now_ms, self.automation.draw());
+                self.failed(&mut core, message, why, fate)
+            }
+            (End::Refused(why), Some(message)) => self.failed(&mut core, message, why, Fate::Dead),
+            (End::NotNow(wait_ms), _) => {
+                core.put_back(seq, now_ms.saturating_add(wait_ms));
+                Vec::new()
+            }
+            (End::Nothing | End::Done | End::Failed(_) | End::Refused(_), _) => {
+                core.gone(seq);
+                Vec::new()
+            }
+        };
+        Change { seq, ops, of: Of::Attempt(was, place) }
+    }
+
+    /// What is written of a message whose attempt failed.
+    fn failed(&self, core: &mut Core, (record, head): (Record, Head), why: String, fate: Fate) -> Vec<Op> {
+        let (queue, now) = (&self.queue.name, self.automation.parts.clock.now());
+        let payload = Head::unpack(&record.value).map(|(_, payload)| payload).unwrap_or_default();
+        let (seq, key, head) = (head.seq, messages_key(queue).number(head.seq), Head { last_error: Some(why), ..head });
+        let packed = match fate {
+            Fate::Again { due_ms, failed_count } => Head { due_ms, failed_count, ..head }.pack(payload),
+            Fate::Dead => {
+                Head { failed_count: head.failed_count.saturating_add(1), died_at: Some(now), ..head }.pack(payload)
+            }
+        };
+        let Ok(packed) = packed else {
+            core.put_back(seq, now.as_millisecond().saturating_add(STORE_WAIT_MS));
+            return Vec::new();
+        };
+        match fate {
+            Fate::Again { due_ms, failed_count } => {
+                core.again(seq, due_ms, failed_count);
+                vec![Op::put(key, packed)]
+            }
+            Fate::Dead => {
+                core.gone(seq);
+                vec![Op::put(dead_key(queue).number(seq), packed), Op::delete(key)]
+            }
+        }
+    }
+
+    /// One batch of all of it, with the marks as they are then.
+    async fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let marks = begun_key(&self.queue.name);
+        if self.is_in_doubt {
+            let record = self.queue.store.get(&marks).await?.ok_or(StoreError::Conflict { precondition: 0 })?;
+            (self.marked, self.revision, self.is_in_doubt) = (record.json()?, record.revision, false);
+        }
+        let begun: BTreeSet<u64> = self.queue.core().flying().collect();
+        let checks = vec![Precondition::Revision(marks.clone(), self.revision)];
+        let mut ops: Vec<Op> = changes.iter().flat_map(|change| change.ops.iter().cloned()).collect();
+        let is_marked = begun != self.marked;
+        if is_marked {
+            ops.push(Op::put_json(marks, &begun)?);
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        // That an attempt is over can be written down when the tenant's storage is full; that a message comes cannot.
+        let is_ours = changes.iter().all(|change| matches!(change.of, Of::Attempt(..)));
+        let store = if is_ours { self.queue.store.with_reserve() } else { self.queue.store.clone() };
+        match store.batch(ops, checks).await {
+            Ok(commit) if is_marked => (self.marked, self.revision) = (begun, commit.revision),
+            Ok(_) => {}
+            Err(error) => {
+                self.is_in_doubt = matches!(error, StoreError::Unavailable { .. });
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// After a batch that was not written: each for itself, so that one that cannot be written is in nobody's way.
+    async fn one_by_one(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match self.commit(std::slice::from_ref(&change)).await {
+                Ok(()) => self.settle(change),
+                Err(error) => self.undo(change, error),
+            }
+        }
+    }
+
+    /// Whether this queue is written by nobody any more, or by somebody else.
+    fn close_if_over(&self, error: &StoreError) {
+        if matches!(error, StoreError::Gone | StoreError::Closed | StoreError::Conflict { .. }) {
+            self.queue.close();
+        }
+    }
+
+    /// What could not be marked was not begun.
+    fn put_back(&self, begin: &[u64], error: &StoreError) {
+        self.close_if_over(error);
+        let wait_ms = match error {
+            StoreError::KeyDisabled | StoreError::KeyRefused => SHUT_WAIT_MS,
+            _ => STORE_WAIT_MS,
+        };
+        let due_ms = self.automation.parts.clock.now().as_millisecond().saturating_add(wait_ms);
+        let mut core = self.queue.core();
+        begin.iter().for_each(|seq| core.put_back(*seq, due_ms));
+    }
+
+    /// It is durable.
+    fn settle(&self, change: Change) {
+        match change.of {
+            Of::Letter(reply) => drop(reply.send(Ok(Sent { id: self.queue.id(change.seq), is_repeat: false }))),
+            Of::Attempt(_, place) => drop(place),
+        }
+    }
+
+    /// It is not: the sender is told, and a message stays and goes again.
+    fn undo(&self, change: Change, error: StoreError) {
+        self.close_if_over(&error);
+        let now_ms = self.automation.parts.clock.now().as_millisecond();
+        let mut core = self.queue.core();
+        core.gone(change.seq);
+        match change.of {
+            Of::Letter(reply) => drop(reply.send(Err(error.into()))),
+            Of::Attempt(was, place) => {
+                // What was done is done again: at least once.
+                if let Some(item) = was {
+                    core.insert(Item { due_ms: now_ms.saturating_add(STORE_WAIT_MS), ..item });
+                }
+                drop(place);
+            }
+        }
+    }
+}
+
+/// What a message that comes is.
+enum Taken {
+    New {
+        seq: u64,
+        ops: Vec<Op>,
+    },
+    /// It was taken under its key before.
+    Repeat(Sent),
+}
