@@ -6,7 +6,6 @@
 use jiff::Timestamp;
 use ringfence_audit::Entry;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::problem::ApiError;
 
