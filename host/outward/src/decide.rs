@@ -18,6 +18,8 @@ pub struct Pace {
     pub most: Duration,
     /// Failures in a row after which a destination is paused.
     pub attempts_max: u32,
+    /// For one answer, from the name to its last byte.
+    pub answer: Duration,
     /// Between two mails to one destination; what comes meanwhile is told together.
     pub mail_every: Duration,
 }
@@ -29,6 +31,7 @@ impl Pace {
         first: Duration::from_secs(1),
         most: Duration::from_secs(300),
         attempts_max: 24,
+        answer: Duration::from_secs(15),
         mail_every: Duration::from_secs(300),
     };
 }

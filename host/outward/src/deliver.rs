@@ -2,6 +2,8 @@
 //!
 //! Must never try twice: whether and when to try again is decided elsewhere.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use url::Url;
 
@@ -17,6 +19,8 @@ pub(crate) struct Means<'a> {
     pub reach: &'a Reach,
     pub mailer: Option<&'a Mailer>,
     pub now: Timestamp,
+    /// For one answer.
+    pub wait: Duration,
 }
 
 /// Delivers; how many of the batch the receiver said it does not keep.
@@ -28,19 +32,19 @@ pub(crate) async fn deliver(
 ) -> Result<u64, Failure> {
     match &destination.to {
         To::Webhook { url } => {
-            let ask = webhook::ask(destination, checked(means, url)?, secrets, batch, means.now);
+            let ask = webhook::ask(destination, checked(means, url)?, secrets, batch, means);
             let answer = means.reach.send(ask).await.map_err(failure)?;
             webhook::judge(&answer, means.now).map(|()| 0)
         }
         To::Otlp { url } => {
-            let answer = means.reach.send(otlp::ask(checked(means, url)?, secrets, batch)).await.map_err(failure)?;
+            let answer = means.reach.send(otlp::ask(checked(means, url)?, secrets, batch, means.wait)).await.map_err(failure)?;
             webhook::judge(&answer, means.now).map(|()| otlp::rejected_count(&answer))
         }
         To::Syslog { host, port, roots } => {
             let roots = roots.as_deref().map(roots_of).transpose();
             let roots = roots.map_err(|error| Failure::new(error.to_string()))?;
             let target = syslog::Target { host, port: *port, roots };
-            syslog::send(means.reach, target, batch).await.map(|()| 0).map_err(failure)
+            syslog::send(means.reach, target, batch, means.wait).await.map(|()| 0).map_err(failure)
         }
         To::Email { recipients } => {
             let Some(mailer) = means.mailer else { return Err(Failure::new("this host sends no mail any more")) };

@@ -228,7 +228,7 @@ impl Outward {
     async fn pages(&self, fetcher: &Fetcher) -> Result<(), String> {
         let parts = &self.inner.parts;
         let added_after = fetcher.state().added_after;
-        let mut poll = Poll::new(&parts.reach, &fetcher.feed, fetcher.authorization.as_ref(), added_after);
+        let mut poll = Poll::new(&parts.reach, &fetcher.feed, fetcher.authorization.as_ref(), added_after, parts.pace.answer);
         while let Some(page) = poll.page(parts.clock.now()).await? {
             let Page { objects, added_last } = page;
             let count = objects.len() as u64;

@@ -3,6 +3,8 @@
 //! Source: opentelemetry-proto `logs/v1/logs.proto` and the OTLP specification (64-bit numbers are text in JSON). Must
 //! never repeat a batch that the collector took in part: the specification says so, and the rest is counted as rejected.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
@@ -11,13 +13,13 @@ use url::Url;
 use crate::batch::{Batch, Item};
 use crate::destination::Secrets;
 use crate::reach::{Answer, Ask};
-use crate::webhook::{ANSWER_BYTES_MAX, WAIT, plain_headers};
+use crate::webhook::{ANSWER_BYTES_MAX, plain_headers};
 
 /// The request that carries a batch.
-pub(crate) fn ask(url: Url, secrets: &Secrets, batch: &Batch) -> Ask {
+pub(crate) fn ask(url: Url, secrets: &Secrets, batch: &Batch, wait: Duration) -> Ask {
     let body = Bytes::from(logs(batch).to_string());
     let headers = plain_headers(secrets);
-    Ask { method: Method::POST, url, headers, body, answer_bytes_max: ANSWER_BYTES_MAX, wait: WAIT }
+    Ask { method: Method::POST, url, headers, body, answer_bytes_max: ANSWER_BYTES_MAX, wait }
 }
 
 /// Entries of a batch that the collector took and does not keep.

@@ -315,7 +315,7 @@ impl Outward {
         let mut destination = carrier.destination();
         // Its id must not be one that a real batch could have.
         destination.id = self.new_id("trial_");
-        let means = Means { reach: &parts.reach, mailer: parts.mailer.as_ref(), now };
+        let means = Means { reach: &parts.reach, mailer: parts.mailer.as_ref(), now, wait: parts.pace.answer };
         Ok(match deliver(&means, &destination, &carrier.secrets(), &batch).await {
             Ok(_) => Tested { is_delivered: true, why: None },
             Err(failure) => Tested { is_delivered: false, why: Some(failure.why) },

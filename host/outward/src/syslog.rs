@@ -15,8 +15,6 @@ use crate::reach::{Reach, ReachError};
 
 /// Facility `log audit` of RFC 5424, table 1.
 const FACILITY: u8 = 13;
-/// LIMIT: sending a batch and hearing its end.
-const SEND_WAIT: Duration = Duration::from_secs(15);
 /// The number that IANA keeps for examples (RFC 5612): this product has none of its own.
 const STRUCTURE: &str = "audit@32473";
 
@@ -27,8 +25,8 @@ pub(crate) struct Target<'a> {
     pub roots: Option<Vec<rustls::pki_types::CertificateDer<'static>>>,
 }
 
-/// Sends a batch on a connection of its own.
-pub(crate) async fn send(reach: &Reach, target: Target<'_>, batch: &Batch) -> Result<(), ReachError> {
+/// Sends a batch on a connection of its own, and hears its end within `wait`.
+pub(crate) async fn send(reach: &Reach, target: Target<'_>, batch: &Batch, wait: Duration) -> Result<(), ReachError> {
     let mut stream = reach.connect(target.host, target.port, target.roots).await?;
     let frames: Vec<u8> = batch.items.iter().flat_map(|item| frame(item, &batch.log)).collect();
     let sent = async {
@@ -39,7 +37,7 @@ pub(crate) async fn send(reach: &Reach, target: Target<'_>, batch: &Batch) -> Re
         while stream.read(&mut end).await? > 0 {}
         Ok::<_, std::io::Error>(())
     };
-    match tokio::time::timeout(SEND_WAIT, sent).await {
+    match tokio::time::timeout(wait, sent).await {
         Err(_) => Err(ReachError::TimedOut),
         // A receiver that closes without TLS's own farewell has read to the end all the same.
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(()),

@@ -27,8 +27,6 @@ const PAGE_BYTES_MAX: usize = 8 << 20;
 const PAGES_COUNT_MAX: usize = 64;
 /// LIMIT: bytes of all pages of one poll.
 const POLL_BYTES_MAX: usize = 32 << 20;
-/// LIMIT: one page, from the name to its last byte.
-const PAGE_WAIT: Duration = Duration::from_secs(20);
 /// LIMIT: longest `next`, in bytes.
 const NEXT_BYTES_MAX: usize = 1_024;
 
@@ -46,6 +44,7 @@ pub(crate) struct Poll<'a> {
     feed: &'a Feed,
     authorization: Option<&'a Secret<String>>,
     added_after: Option<Timestamp>,
+    wait: Duration,
     next: Option<String>,
     seen: HashSet<String>,
     pages_count: usize,
@@ -69,9 +68,10 @@ impl<'a> Poll<'a> {
         feed: &'a Feed,
         authorization: Option<&'a Secret<String>>,
         added_after: Option<Timestamp>,
+        wait: Duration,
     ) -> Self {
         let seen = HashSet::new();
-        Self { reach, feed, authorization, added_after, next: None, seen, pages_count: 0, bytes: 0, is_over: false }
+        Self { reach, feed, authorization, added_after, wait, next: None, seen, pages_count: 0, bytes: 0, is_over: false }
     }
 
     /// The next page; none at the end, or when a poll has had enough.
@@ -107,7 +107,7 @@ impl<'a> Poll<'a> {
             headers.insert(header::AUTHORIZATION, value);
         }
         let answer_bytes_max = PAGE_BYTES_MAX.min(POLL_BYTES_MAX.saturating_sub(self.bytes));
-        Ok(Ask { method: Method::GET, url, headers, body: Bytes::new(), answer_bytes_max, wait: PAGE_WAIT })
+        Ok(Ask { method: Method::GET, url, headers, body: Bytes::new(), answer_bytes_max, wait: self.wait })
     }
 
     /// Reads a page and decides where to go on.

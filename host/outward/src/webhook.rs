@@ -16,18 +16,17 @@ use url::Url;
 
 use crate::batch::Batch;
 use crate::decide::Failure;
+use crate::deliver::Means;
 use crate::destination::{Destination, Secrets};
 use crate::reach::{Answer, Ask};
 
 /// How a secret is shown, once (Standard Webhooks).
 pub(crate) const SECRET_PREFIX: &str = "whsec_";
-/// LIMIT: one delivery, from the name to the answer's last byte.
-pub(crate) const WAIT: Duration = Duration::from_secs(15);
 /// LIMIT: bytes of an answer, of which nothing is kept.
 pub(crate) const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// The request that carries a batch.
-pub(crate) fn ask(destination: &Destination, url: Url, secrets: &Secrets, batch: &Batch, now: Timestamp) -> Ask {
+pub(crate) fn ask(destination: &Destination, url: Url, secrets: &Secrets, batch: &Batch, means: &Means<'_>) -> Ask {
     let body = Bytes::from(body(destination, batch).to_string());
     let id = message_id(destination, batch);
     let mut headers = plain_headers(secrets);
@@ -36,13 +35,13 @@ pub(crate) fn ask(destination: &Destination, url: Url, secrets: &Secrets, batch:
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    let at = now.as_second();
+    let at = means.now.as_second();
     if let Some(secret) = &secrets.signing {
         put("webhook-signature", signature(secret, &id, at, &body));
     }
     put("webhook-timestamp", at.to_string());
     put("webhook-id", id);
-    Ask { method: Method::POST, url, headers, body, answer_bytes_max: ANSWER_BYTES_MAX, wait: WAIT }
+    Ask { method: Method::POST, url, headers, body, answer_bytes_max: ANSWER_BYTES_MAX, wait: means.wait }
 }
 
 /// What a receiver computes to know that it was this host, and when.

@@ -135,7 +135,7 @@ impl Outward {
         if batch.items.is_empty() {
             return self.skip(carrier, &store, &batch, size).await;
         }
-        let means = Means { reach: &parts.reach, mailer: parts.mailer.as_ref(), now: parts.clock.now() };
+        let means = Means { reach: &parts.reach, mailer: parts.mailer.as_ref(), now: parts.clock.now(), wait: parts.pace.answer };
         match deliver(&means, &destination, &carrier.secrets(), &batch).await {
             Ok(rejected_count) => self.arrived(carrier, &store, &batch, rejected_count, size).await,
             Err(failure) => self.failed(carrier, (&store, &log), &failure).await,
