@@ -3,22 +3,29 @@
 //! Must never let a word of a tenant's rule or log into a header unfiltered, or anybody's name into the envelope but the
 //! recipients that were checked. Composing is pure; `lettre` writes the message and speaks SMTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use lettre::message::header::ContentType;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use lettre::{Address, Message, SmtpTransport, Transport};
 use ringfence_keys::Secret;
 use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use crate::OutwardError;
 use crate::batch::Batch;
 use crate::decide::Failure;
 
-/// LIMIT: one mail, from the connection to the server's last word.
-const WAIT: Duration = Duration::from_secs(30);
+/// LIMIT: one word of the server, and the connection before it.
+const WAIT: Duration = Duration::from_secs(20);
+/// LIMIT: mails under way at once, each on a thread: one that is sent cannot be called back.
+const MAILS_COUNT_MAX: usize = 4;
+/// LIMIT: one mail, its turn included; when the server is slower it may still take it, and gets it once more.
+const MAIL_WAIT: Duration = Duration::from_secs(60);
 /// LIMIT: findings listed in one mail; the rest is counted.
 const LISTED_COUNT_MAX: usize = 50;
 /// LIMIT: characters of a line that somebody else's words are in.
@@ -55,7 +62,8 @@ pub struct MailConfig {
 /// Sends mail. Cheap to clone.
 #[derive(Clone)]
 pub struct Mailer {
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    transport: SmtpTransport,
+    places: Arc<Semaphore>,
     from: Mailbox,
     domains: Vec<String>,
 }
@@ -73,16 +81,17 @@ impl Mailer {
         let bad = |what: String| OutwardError::BadMail { what };
         let from: Address = config.from.parse().map_err(|_| bad("`from` is no mail address".to_owned()))?;
         let builder = match config.security {
-            MailSecurity::Tls => AsyncSmtpTransport::<Tokio1Executor>::relay(&config.host),
-            MailSecurity::StartTls => AsyncSmtpTransport::<Tokio1Executor>::starttls_relay(&config.host),
-            MailSecurity::Plain => Ok(AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&config.host)),
+            MailSecurity::Tls => SmtpTransport::relay(&config.host),
+            MailSecurity::StartTls => SmtpTransport::starttls_relay(&config.host),
+            MailSecurity::Plain => Ok(SmtpTransport::builder_dangerous(&config.host)),
         };
         let mut builder = builder.map_err(|error| bad(error.to_string()))?.port(config.port).timeout(Some(WAIT));
         if let Some((name, password)) = config.login {
             builder = builder.credentials(Credentials::new(name, password.expose().clone()));
         }
         let domains = config.domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
-        Ok(Self { transport: builder.build(), from: Mailbox::new(Some("Ringfence".to_owned()), from), domains })
+        let places = Arc::new(Semaphore::new(MAILS_COUNT_MAX));
+        Ok(Self { transport: builder.build(), places, from: Mailbox::new(Some("Ringfence".to_owned()), from), domains })
     }
 
     /// Whether mail may go to this address.
@@ -100,11 +109,21 @@ impl Mailer {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let message = self.message(recipients, letter, id, now).map_err(Failure::new)?;
-        match tokio::time::timeout(WAIT, self.transport.send(message)).await {
+        let (places, transport) = (Arc::clone(&self.places), self.transport.clone());
+        let sending = async move {
+            let place = places.acquire_owned().await.ok()?;
+            let send = move || {
+                let _place = place;
+                transport.send(&message)
+            };
+            spawn_blocking(send).await.ok()
+        };
+        match tokio::time::timeout(MAIL_WAIT, sending).await {
             Err(_) => Err(Failure::new("the mail server does not answer in time")),
-            Ok(Ok(_)) => Ok(()),
+            Ok(None) => Err(Failure::new("mail cannot be sent now")),
+            Ok(Some(Ok(_))) => Ok(()),
             // What the server said is the operator's to read.
-            Ok(Err(error)) => {
+            Ok(Some(Err(error))) => {
                 tracing::warn!(%error, "mail is not taken");
                 let why = if error.is_permanent() { "refuses the mail" } else { "does not take the mail now" };
                 Err(Failure::new(format!("the mail server {why}")))
