@@ -30,7 +30,8 @@ async fn take(mut stream: TcpStream, kept: Arc<Mutex<Vec<Value>>>) -> Result<()>
         bytes.extend_from_slice(&chunk[..count]);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
         if body.len() >= length.context("a length")?.parse()? {
             kept.lock().unwrap_or_else(PoisonError::into_inner).push(serde_json::from_str(body)?);
             break;
@@ -72,7 +73,7 @@ async fn a_log_is_streamed_by_who_may_choose_that_and_goes_on_after_a_restart() 
     assert_eq!(problem(globex.admin.delete("/audit/streams/siem").send().await?).await?.0, 404);
     host.stop()?;
     let host = Host::start_with(&place, &["--config", &config], &[])?;
-    let admin = host.session(acme.admin.token().to_owned());
+    let admin = host.sign_in(&acme.admin.key).await?;
     let event = json!({ "code": "order-placed", "message": "after the restart" });
     answer(admin.post("/audit/log-event").json(&event).send().await?).await?;
     eventually("the new entry", async || {
@@ -115,7 +116,8 @@ async fn an_attack_is_found_in_an_assessment_and_a_clean_log_is_silent() -> Resu
         assert_eq!(refused.status(), 403);
     }
     let found = assess().await?;
-    let rules: Vec<&str> = found["findings"].as_array().context("findings")?.iter().filter_map(|one| one["rule"].as_str()).collect();
+    let rules: Vec<&str> =
+        found["findings"].as_array().context("findings")?.iter().filter_map(|one| one["rule"].as_str()).collect();
     assert!(rules.contains(&"privilege-escalation"), "{found}");
     for wrong in [json!({ "window": "soon" }), json!({ "window": "400d" })] {
         let refused = acme.admin.post("/zero-trust/threat-assessment").json(&wrong).send().await?;

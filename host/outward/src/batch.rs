@@ -92,8 +92,7 @@ impl Item {
         let code = text("/unmapped/code");
         let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
         let severity = body.get("severity_id").and_then(Value::as_u64).and_then(|id| u8::try_from(id).ok());
-        let mut event =
-            json!({ "seq": seq, "envelope": entry.envelope, "leaf_hash": entry.leaf_hash, "body": body });
+        let mut event = json!({ "seq": seq, "envelope": entry.envelope, "leaf_hash": entry.leaf_hash, "body": body });
         if let Some(members) = event.as_object_mut() {
             if !entry.salt.is_empty() {
                 members.insert("salt".to_owned(), Value::String(entry.salt));

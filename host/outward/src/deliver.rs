@@ -37,7 +37,8 @@ pub(crate) async fn deliver(
             webhook::judge(&answer, means.now).map(|()| 0)
         }
         To::Otlp { url } => {
-            let answer = means.reach.send(otlp::ask(checked(means, url)?, secrets, batch, means.wait)).await.map_err(failure)?;
+            let answer =
+                means.reach.send(otlp::ask(checked(means, url)?, secrets, batch, means.wait)).await.map_err(failure)?;
             webhook::judge(&answer, means.now).map(|()| otlp::rejected_count(&answer))
         }
         To::Syslog { host, port, roots } => {

@@ -296,8 +296,7 @@ pub(crate) fn roots_of(pem: &str) -> Result<Vec<CertificateDer<'static>>, Outwar
     if pem.len() > ROOTS_BYTES_MAX {
         return Err(bad());
     }
-    let roots: Vec<_> =
-        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| bad())?;
+    let roots: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| bad())?;
     if roots.is_empty() || roots.len() > ROOTS_COUNT_MAX { Err(bad()) } else { Ok(roots) }
 }
 

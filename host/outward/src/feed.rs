@@ -155,10 +155,8 @@ mod tests {
     #[test]
     fn a_feed_without_an_answer_is_unknown_and_one_that_fell_silent_is_stale() {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-        let ago = |seconds| FeedState {
-            answered_at: Some(now - SignedDuration::from_secs(seconds)),
-            ..FeedState::default()
-        };
+        let ago =
+            |seconds| FeedState { answered_at: Some(now - SignedDuration::from_secs(seconds)), ..FeedState::default() };
         assert_eq!(FeedState::default().freshness(300, now), "unknown");
         assert_eq!(ago(900).freshness(300, now), "fresh");
         assert_eq!(ago(1_000).freshness(300, now), "stale");

@@ -15,9 +15,7 @@ use ringfence_threat::{Loaded, Scope};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::feed::{
-    FEEDS_COUNT_MAX, Feed, FeedState, FeedView, WantedFeed, authorization_key, key, prefix, state_key,
-};
+use crate::feed::{FEEDS_COUNT_MAX, Feed, FeedState, FeedView, WantedFeed, authorization_key, key, prefix, state_key};
 use crate::taxii::{Page, Poll};
 use crate::{Outward, OutwardError};
 
@@ -228,7 +226,8 @@ impl Outward {
     async fn pages(&self, fetcher: &Fetcher) -> Result<(), String> {
         let parts = &self.inner.parts;
         let added_after = fetcher.state().added_after;
-        let mut poll = Poll::new(&parts.reach, &fetcher.feed, fetcher.authorization.as_ref(), added_after, parts.pace.answer);
+        let mut poll =
+            Poll::new(&parts.reach, &fetcher.feed, fetcher.authorization.as_ref(), added_after, parts.pace.answer);
         while let Some(page) = poll.page(parts.clock.now()).await? {
             let Page { objects, added_last } = page;
             let count = objects.len() as u64;
@@ -279,9 +278,9 @@ impl Outward {
 /// For the owner: what of a failure is his to know.
 fn told(error: &OutwardError) -> String {
     match error {
-        OutwardError::Threat(error @ (ringfence_threat::ThreatError::BadBundle { .. } | ringfence_threat::ThreatError::TooMany { .. })) => {
-            error.to_string()
-        }
+        OutwardError::Threat(
+            error @ (ringfence_threat::ThreatError::BadBundle { .. } | ringfence_threat::ThreatError::TooMany { .. }),
+        ) => error.to_string(),
         _ => "the host could not take it in now".to_owned(),
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lettre::message::header::ContentType;
 use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{Address, Message, SmtpTransport, Transport};
 use ringfence_keys::Secret;
@@ -231,7 +231,8 @@ mod tests {
             json!({ "title": "Fire\r\nBcc: eve@evil.example\r\n\r\nHello", "finding": "f_a\nX: y", "level": "high" }),
         ]));
         assert!(!letter.subject.contains(['\r', '\n']), "{}", letter.subject);
-        let message = mailer(&[]).message(&["ada@acme.example".into()], letter, "out_1", Timestamp::UNIX_EPOCH).unwrap();
+        let message =
+            mailer(&[]).message(&["ada@acme.example".into()], letter, "out_1", Timestamp::UNIX_EPOCH).unwrap();
         let raw = String::from_utf8(message.formatted()).unwrap();
         let (head, _) = raw.split_once("\r\n\r\n").unwrap();
         assert!(!head.lines().any(|line| line.starts_with("Bcc") || line.starts_with("X:")), "{head}");
@@ -243,7 +244,8 @@ mod tests {
     fn drills_say_so_and_many_findings_are_one_mail() {
         let drill = compose(&batch(vec![json!({ "title": "T", "drill": "dr_1" })]));
         assert_eq!(drill.subject, "[DRILL] Ringfence: T");
-        let mixed = compose(&batch(vec![json!({ "title": "T", "drill": "dr_1" }), json!({ "title": "U", "drill": null })]));
+        let mixed =
+            compose(&batch(vec![json!({ "title": "T", "drill": "dr_1" }), json!({ "title": "U", "drill": null })]));
         assert_eq!(mixed.subject, "[with drills] Ringfence: 2 findings");
         let many = compose(&batch((0..80).map(|n| json!({ "title": format!("T{n}") })).collect()));
         assert!(many.subject.contains("80 findings") && many.text.contains("and 30 more"));

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::OutwardError;
 use crate::batch::{Batch, Item};
 use crate::decide::Pace;
 use crate::deliver::{Means, deliver};
@@ -29,7 +30,6 @@ use crate::mail::Mailer;
 use crate::reach::Reach;
 use crate::webhook::SECRET_PREFIX;
 use crate::work::Carrier;
-use crate::OutwardError;
 
 /// LIMIT: batches under way at once, of all owners; together with the size of a batch it bounds the memory.
 const UNDER_WAY_COUNT_MAX: usize = 64;
@@ -127,7 +127,8 @@ impl Outward {
         let _one = self.inner.changing.lock().await;
         match self.load(scope).await {
             // Closed keys: whoever opens them calls this again.
-            Ok(()) | Err(OutwardError::NotFound | OutwardError::Store(StoreError::KeyDisabled | StoreError::KeyRefused)) => {}
+            Ok(())
+            | Err(OutwardError::NotFound | OutwardError::Store(StoreError::KeyDisabled | StoreError::KeyRefused)) => {}
             Err(error) => tracing::error!(owner = scope.log(), %error, "what an owner has carried out does not open"),
         }
     }
@@ -309,8 +310,7 @@ impl Outward {
         let event = json!({
             "test": true, "title": "A trial of this destination", "level": "informational", "at": now.to_string(),
         });
-        let item =
-            Item { seq: 0, time_ms: now.as_millisecond(), code: "test".to_owned(), severity: 1, event };
+        let item = Item { seq: 0, time_ms: now.as_millisecond(), code: "test".to_owned(), severity: 1, event };
         let batch = Batch { log: parts.audit.origin(&log), next: 0, items: vec![item] };
         let mut destination = carrier.destination();
         // Its id must not be one that a real batch could have.

@@ -225,11 +225,7 @@ fn trusting(roots: Vec<CertificateDer<'static>>) -> Result<ClientConfig, ReachEr
     Ok(config)
 }
 
-async fn secure(
-    config: Arc<ClientConfig>,
-    host: &str,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, ReachError> {
+async fn secure(config: Arc<ClientConfig>, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, ReachError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| ReachError::BadAddress)?;
     match tokio::time::timeout(CONNECT_WAIT, TlsConnector::from(config).connect(name, stream)).await {
         Err(_) => Err(ReachError::TimedOut),

@@ -71,7 +71,18 @@ impl<'a> Poll<'a> {
         wait: Duration,
     ) -> Self {
         let seen = HashSet::new();
-        Self { reach, feed, authorization, added_after, wait, next: None, seen, pages_count: 0, bytes: 0, is_over: false }
+        Self {
+            reach,
+            feed,
+            authorization,
+            added_after,
+            wait,
+            next: None,
+            seen,
+            pages_count: 0,
+            bytes: 0,
+            is_over: false,
+        }
     }
 
     /// The next page; none at the end, or when a poll has had enough.
@@ -92,7 +103,9 @@ impl<'a> Poll<'a> {
             .map_err(|_| "the feed's address cannot be asked".to_owned())?;
         {
             let mut query = url.query_pairs_mut();
-            query.append_pair("limit", OBJECTS_ASKED).append_pair("match[type]", "indicator,identity,marking-definition");
+            query
+                .append_pair("limit", OBJECTS_ASKED)
+                .append_pair("match[type]", "indicator,identity,marking-definition");
             if let Some(after) = self.added_after {
                 query.append_pair("added_after", &after.to_string());
             }
@@ -119,8 +132,8 @@ impl<'a> Poll<'a> {
         if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(MEDIA_TYPE) {
             return Err(format!("the server does not answer with `{MEDIA_TYPE}`"));
         }
-        let envelope: Envelope =
-            serde_json::from_slice(&answer.body).map_err(|_| "what the server answers is no TAXII envelope".to_owned())?;
+        let envelope: Envelope = serde_json::from_slice(&answer.body)
+            .map_err(|_| "what the server answers is no TAXII envelope".to_owned())?;
         let added_last = added(&answer.headers, "x-taxii-date-added-last")?;
         // A server whose clock is ahead must not make us miss what it adds until then.
         let added_last = added_last.map(|at| at.min(now));

@@ -135,7 +135,12 @@ impl Outward {
         if batch.items.is_empty() {
             return self.skip(carrier, &store, &batch, size).await;
         }
-        let means = Means { reach: &parts.reach, mailer: parts.mailer.as_ref(), now: parts.clock.now(), wait: parts.pace.answer };
+        let means = Means {
+            reach: &parts.reach,
+            mailer: parts.mailer.as_ref(),
+            now: parts.clock.now(),
+            wait: parts.pace.answer,
+        };
         match deliver(&means, &destination, &carrier.secrets(), &batch).await {
             Ok(rejected_count) => self.arrived(carrier, &store, &batch, rejected_count, size).await,
             Err(failure) => self.failed(carrier, (&store, &log), &failure).await,
@@ -251,7 +256,9 @@ impl Outward {
         match store.put_json(&progress_key(&id), progress).await {
             Ok(_) => carrier.state().kept_seq = progress.next_seq,
             // It is delivered again after a restart, which is what at least once means.
-            Err(error) => tracing::warn!(owner = carrier.owner.log(), %error, "how far a destination is could not be kept"),
+            Err(error) => {
+                tracing::warn!(owner = carrier.owner.log(), %error, "how far a destination is could not be kept")
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use ringfence_store::Op;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::ThreatError;
 use crate::event::Event;
 use crate::finding::{Finding, Held, Open, Taken};
 use crate::history::History;
@@ -17,7 +18,6 @@ use crate::response::Scope;
 use crate::risk::{self, Known};
 use crate::sigma::engine::Memory;
 use crate::threat::{Threat, all};
-use crate::ThreatError;
 
 /// LIMIT: entries of one assessment; the newest of the stretch.
 pub const ASSESSED_COUNT_MAX: u64 = 50_000;
@@ -212,7 +212,10 @@ impl Threat {
             }
         };
         let unmatched = indicators.iter().filter(|one| one.used != crate::intel::Use::Matched).count();
-        note(!is_complete, format!("there are over {ASSESSED_COUNT_MAX} entries: those before {from_seq} were not looked at"));
+        note(
+            !is_complete,
+            format!("there are over {ASSESSED_COUNT_MAX} entries: those before {from_seq} were not looked at"),
+        );
         note(indicators.is_empty(), "no indicators are loaded, so nothing known from outside is looked for".to_owned());
         note(unmatched > 0, format!("{unmatched} indicators cannot be matched here, or are not used"));
         note(settings.canaries.is_empty(), "no names of secrets are laid out as bait".to_owned());

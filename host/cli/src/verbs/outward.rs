@@ -77,7 +77,9 @@ pub async fn feed(cx: &mut Context<'_>, command: &FeedCommand) -> Result<Exit, C
             let request = request.time(Some(std::time::Duration::from_secs(150)));
             let answer = api.send::<FeedStatus>(&request).await?;
             let has_failed = answer.value.last_error.is_some();
-            cx.print(&answer, |feed| table(["feed", "freshness", "answered", "objects", "last error"], &[feed_row(feed)]))?;
+            cx.print(&answer, |feed| {
+                table(["feed", "freshness", "answered", "objects", "last error"], &[feed_row(feed)])
+            })?;
             return Ok(if has_failed { Exit::Failed } else { Exit::Ok });
         }
     }
@@ -247,11 +249,7 @@ async fn own(cx: &Context<'_>, operator: bool) -> Result<Api, CliError> {
 /// `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
 fn host_of(to: &[String]) -> Result<(Option<String>, Option<u16>), CliError> {
     let text = to.first().map(String::as_str).unwrap_or_default();
-    let bad = || CliError::Usage {
-        code: "usage",
-        detail: format!("`{text}` is no HOST and no HOST:PORT"),
-        help: None,
-    };
+    let bad = || CliError::Usage { code: "usage", detail: format!("`{text}` is no HOST and no HOST:PORT"), help: None };
     match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.starts_with('[') => {
             let host = host.trim_matches(['[', ']']).to_owned();

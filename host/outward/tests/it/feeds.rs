@@ -99,7 +99,9 @@ async fn a_server_that_hangs_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_lies_about_sizes_is_not_believed() {
-    let head = |length: usize| format!("HTTP/1.1 200 OK\r\n{TAXII}content-length: {length}\r\n\r\n{{\"objects\":[").into_bytes();
+    let head = |length: usize| {
+        format!("HTTP/1.1 200 OK\r\n{TAXII}content-length: {length}\r\n\r\n{{\"objects\":[").into_bytes()
+    };
     let (why, _) = fails(move |_, _| Reply::Bytes(head(1_000))).await;
     assert_eq!(why, "it breaks off, or does not speak HTTP");
     let (why, _) = fails(|_, _| reply(200, TAXII, &" ".repeat((8 << 20) + 1))).await;
@@ -108,9 +110,10 @@ async fn a_server_that_lies_about_sizes_is_not_believed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_leads_in_a_circle_is_left() {
-    let (why, count) =
-        fails(|number, _| page(&[indicator(u8::try_from(number % 200).unwrap())], true, Some("p2"), "2026-02-01T00:00:00Z"))
-            .await;
+    let (why, count) = fails(|number, _| {
+        page(&[indicator(u8::try_from(number % 200).unwrap())], true, Some("p2"), "2026-02-01T00:00:00Z")
+    })
+    .await;
     assert_eq!((why.as_str(), count), ("the server leads back to where it was", 2));
     let (why, count) = fails(|number, _| {
         let next = if number % 2 == 0 { "a" } else { "b" };
@@ -127,10 +130,8 @@ async fn a_server_that_leads_in_a_circle_is_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_an_end_is_left_after_so_many_pages() {
     let world = World::new().await;
-    let server = Server::start(|number, _| {
-        page(&[indicator(1)], true, Some(&number.to_string()), "2026-02-01T00:00:00Z")
-    })
-    .await;
+    let server =
+        Server::start(|number, _| page(&[indicator(1)], true, Some(&number.to_string()), "2026-02-01T00:00:00Z")).await;
     put(&world, &server).await;
     eventually("the end of the poll", async || feed(&world).state.answered_at.is_some()).await;
     assert_eq!(server.got().len(), 64);

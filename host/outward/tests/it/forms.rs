@@ -70,7 +70,9 @@ async fn syslog_goes_over_tls_to_whom_the_owner_trusts() {
     let messages = messages(&read.lock().unwrap());
     for (message, seq) in messages.iter().zip(0..) {
         assert!(message.starts_with("<110>1 2026-"), "{message}");
-        let data = format!(" host.example ringfence - SEC-001 [audit@32473 seq=\"{seq}\" log=\"host.example/audit/tenant/acme\"] ");
+        let data = format!(
+            " host.example ringfence - SEC-001 [audit@32473 seq=\"{seq}\" log=\"host.example/audit/tenant/acme\"] "
+        );
         assert!(message.contains(&data), "{message}");
         let json = message.split_once('\u{feff}').unwrap().1;
         assert_eq!(serde_json::from_str::<serde_json::Value>(json).unwrap()["seq"], seq);

@@ -102,7 +102,8 @@ async fn serve(mut stream: TcpStream, kept: Arc<Mutex<Vec<Got>>>, say: Arc<Say>)
         bytes.extend_from_slice(&chunk[..count]);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
         if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
             let target = head.split(' ').nth(1).unwrap().to_owned();
             break Got { target, head: head.to_owned(), body: body.to_owned() };

@@ -23,12 +23,8 @@ async fn entries_arrive_signed_in_order_and_once_each() {
     let secret = made.secret.unwrap();
     let bytes = BASE64.decode(secret.expose().strip_prefix("whsec_").unwrap().as_bytes()).unwrap();
     for got in server.got() {
-        let signed = format!(
-            "{}.{}.{}",
-            got.header("webhook-id").unwrap(),
-            got.header("webhook-timestamp").unwrap(),
-            got.body
-        );
+        let signed =
+            format!("{}.{}.{}", got.header("webhook-id").unwrap(), got.header("webhook-timestamp").unwrap(), got.body);
         let tag = BASE64.encode(&sign_shared(&SecretBytes::new(bytes.clone()), signed.as_bytes()));
         assert_eq!(got.header("webhook-signature").unwrap(), format!("v1,{tag}"));
         let body = got.json();
