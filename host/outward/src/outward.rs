@@ -33,6 +33,8 @@ use crate::work::Carrier;
 
 /// LIMIT: batches under way at once, of all owners; together with the size of a batch it bounds the memory.
 const UNDER_WAY_COUNT_MAX: usize = 64;
+/// LIMIT: mails that one owner has sent in an hour, trials and repetitions included.
+pub(crate) const MAILS_PER_HOUR_MAX: u32 = 60;
 /// LIMIT: trials under way at once, of all owners.
 const TRIALS_COUNT_MAX: usize = 4;
 
@@ -48,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) trials: Semaphore,
     pub(crate) stop: watch::Sender<bool>,
     running: Mutex<BTreeMap<Place, Running>>,
+    /// Of each owner that has mail sent: the hour, by the steady clock, and the mails in it.
+    mails: Mutex<BTreeMap<Scope, (u64, u32)>>,
     pub(crate) fetching: Mutex<BTreeMap<(Scope, String), Fetching>>,
     /// One change of destinations or feeds at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
@@ -106,6 +110,7 @@ impl Outward {
             trials: Semaphore::new(TRIALS_COUNT_MAX),
             stop: watch::Sender::new(false),
             running: Mutex::default(),
+            mails: Mutex::default(),
             fetching: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         };
@@ -147,6 +152,7 @@ impl Outward {
             }
             owner != scope
         });
+        self.inner.mails.lock().unwrap_or_else(PoisonError::into_inner).remove(scope);
         self.forget_feeds(scope);
     }
 
@@ -304,6 +310,9 @@ impl Outward {
     pub async fn test(&self, scope: &Scope, carries: Carries, name: &str) -> Result<Tested, OutwardError> {
         let carrier = self.carrier(scope, carries, name)?;
         let Ok(_trial) = self.inner.trials.try_acquire() else { return Err(OutwardError::Busy) };
+        if matches!(carrier.destination().to, To::Email { .. }) && !self.may_mail(scope) {
+            return Err(OutwardError::Busy);
+        }
         let parts = &self.inner.parts;
         let (_, log) = self.place_of(scope)?;
         let now = parts.clock.now();
@@ -348,6 +357,18 @@ impl Outward {
                 Ok((store.clone(), Log::Tenant(store)))
             }
         }
+    }
+
+    /// Whether one more mail of an owner may go; counts it.
+    pub(crate) fn may_mail(&self, scope: &Scope) -> bool {
+        let hour = self.inner.parts.clock.monotonic().as_secs() / 3_600;
+        let mut mails = self.inner.mails.lock().unwrap_or_else(PoisonError::into_inner);
+        let (then, count) = mails.entry(scope.clone()).or_insert((hour, 0));
+        if *then != hour {
+            (*then, *count) = (hour, 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= MAILS_PER_HOUR_MAX
     }
 
     pub(crate) fn new_id(&self, prefix: &str) -> String {
