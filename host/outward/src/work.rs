@@ -135,6 +135,9 @@ impl Outward {
         if batch.items.is_empty() {
             return self.skip(carrier, &store, &batch, size).await;
         }
+        if matches!(destination.to, To::Email { .. }) && !self.may_mail(&carrier.owner) {
+            return Step::Rest(IDLE);
+        }
         let means = Means {
             reach: &parts.reach,
             mailer: parts.mailer.as_ref(),

@@ -97,6 +97,21 @@ async fn a_finding_is_mailed_at_once_and_those_that_follow_together() {
     assert!(text.contains("[DRILL]") && text.contains(" findings"), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trials_of_one_owner_cannot_flood_anybody() {
+    let (port, mails) = server().await;
+    let world = World::with(Some(mailer(port))).await;
+    world.make(Carries::Alerts, "people", email(&["ada@acme.example"])).await.unwrap();
+    let mut sent = 0;
+    while world.outward.test(&crate::world::acme(), Carries::Alerts, "people").await.is_ok() {
+        sent += 1;
+        assert!(sent <= 60, "without an end");
+    }
+    assert_eq!((sent, mails.lock().unwrap().len()), (60, 60));
+    world.clock.on(3_600_000);
+    assert!(world.outward.test(&crate::world::acme(), Carries::Alerts, "people").await.unwrap().is_delivered);
+}
+
 #[tokio::test]
 async fn recipients_are_addresses_of_domains_that_the_operator_lets() {
     let (port, _) = server().await;
