@@ -8,6 +8,7 @@ use lettre::Address;
 use ringfence_core::{PrincipalId, ResourceName, Role};
 use ringfence_keys::{Secret, SecretBytes};
 use ringfence_store::Key;
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -297,7 +298,10 @@ pub(crate) fn roots_of(pem: &str) -> Result<Vec<CertificateDer<'static>>, Outwar
         return Err(bad());
     }
     let roots: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| bad())?;
-    if roots.is_empty() || roots.len() > ROOTS_COUNT_MAX { Err(bad()) } else { Ok(roots) }
+    // PEM says nothing of what is inside.
+    let mut store = RootCertStore::empty();
+    let is_each_one = roots.iter().all(|root: &CertificateDer<'static>| store.add(root.clone()).is_ok());
+    if roots.is_empty() || roots.len() > ROOTS_COUNT_MAX || !is_each_one { Err(bad()) } else { Ok(roots) }
 }
 
 pub(crate) fn prefix(carries: Carries) -> Key {
