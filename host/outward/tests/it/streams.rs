@@ -10,7 +10,7 @@ use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Switch, W
 use ringfence_threat::Scope;
 
 use crate::server::{Reply, Server, reply};
-use crate::world::{World, acme, ada, eventually, webhook};
+use crate::world::{World, acme, eventually, webhook};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_arrive_signed_in_order_and_once_each() {
@@ -189,7 +189,7 @@ async fn a_trial_moves_nothing_on_and_a_new_secret_ends_the_old_one() {
     let renewed = world.outward.renew_secret(&acme(), Carries::Audit, "s").await.unwrap();
     let first = made.secret.unwrap();
     assert_ne!(first.expose(), renewed.expose());
-    assert!(format!("{renewed:?}") == "<secret>");
+    assert_eq!(format!("{renewed:?}"), "<secret>");
     let tested = world.outward.test(&acme(), Carries::Audit, "s").await.unwrap();
     assert!(tested.is_delivered);
     let got = server.got().pop().unwrap();
@@ -201,7 +201,6 @@ async fn a_trial_moves_nothing_on_and_a_new_secret_ends_the_old_one() {
     };
     assert_eq!(got.header("webhook-signature").unwrap(), tag(renewed.expose()));
     assert_ne!(got.header("webhook-signature").unwrap(), tag(first.expose()));
-    let _ = ada();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
