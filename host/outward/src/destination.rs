@@ -132,6 +132,8 @@ pub struct Destination {
     pub switch: Switch,
     /// Why the host stopped by itself.
     pub paused: Option<Paused>,
+    /// The unique id of the owner that it was made for. A copy of a tenant must not speak as the tenant.
+    pub of: String,
     /// Who made it.
     pub made_by: PrincipalId,
     /// When.

@@ -22,7 +22,7 @@ use crate::batch::{Batch, Item};
 use crate::decide::Pace;
 use crate::deliver::{Means, deliver};
 use crate::destination::{
-    Carries, DESTINATIONS_COUNT_MAX, Destination, Progress, Secrets, Switch, To, View, Wanted, WantedChange,
+    Carries, DESTINATIONS_COUNT_MAX, Destination, Paused, Progress, Secrets, Switch, To, View, Wanted, WantedChange,
     authorization_key, key, prefix, progress_key, signing_key,
 };
 use crate::feeds::Fetching;
@@ -204,6 +204,7 @@ impl Outward {
             sees: wanted.sees(most(scope))?,
             switch: Switch::On,
             paused: None,
+            of: store.uid(),
             made_by: by.clone(),
             made_at: parts.clock.now(),
             to,
@@ -259,6 +260,7 @@ impl Outward {
         }
         destination.switch = change.switch.unwrap_or(destination.switch);
         destination.paused = None;
+        destination.of = store.uid();
         ops.push(Op::put_json(key(carries, name), &destination)?);
         store.batch(ops, Vec::new()).await?;
         carrier.changed(destination, secrets);
@@ -397,7 +399,11 @@ impl Outward {
         for carries in Carries::ALL {
             let page = store.scan(&prefix(carries), None, DESTINATIONS_COUNT_MAX).await?;
             for (_, record) in page.records {
-                let destination: Destination = record.json()?;
+                let mut destination: Destination = record.json()?;
+                if destination.of != store.uid() {
+                    let why = "it came with a backup of another tenant; change it to go on".to_owned();
+                    destination.paused = Some(Paused { at: self.inner.parts.clock.now(), why });
+                }
                 let place = (scope.clone(), carries, destination.name.to_string());
                 if self.running().contains_key(&place) {
                     continue;
