@@ -28,6 +28,8 @@ const ROOTS_COUNT_MAX: usize = 8;
 const ROOTS_BYTES_MAX: usize = 32 << 10;
 /// LIMIT: longest value of an `Authorization` header.
 const AUTHORIZATION_BYTES_MAX: usize = 4 << 10;
+/// The first segment of the names of destinations and feeds.
+pub(crate) const AREA: &str = "outward";
 /// The port of syslog over TLS (RFC 5425).
 const SYSLOG_PORT: u16 = 6514;
 
@@ -307,7 +309,7 @@ pub(crate) fn roots_of(pem: &str) -> Result<Vec<CertificateDer<'static>>, Outwar
 }
 
 pub(crate) fn prefix(carries: Carries) -> Key {
-    Key::new(["outward", carries.word()])
+    Key::new([AREA, carries.word()])
 }
 
 pub(crate) fn key(carries: Carries, name: &str) -> Key {

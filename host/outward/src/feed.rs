@@ -9,7 +9,7 @@ use ringfence_store::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::OutwardError;
-use crate::destination::short;
+use crate::destination::{AREA, short};
 use crate::reach::Reach;
 
 /// LIMIT: feeds of one owner.
@@ -133,7 +133,7 @@ impl FeedState {
 }
 
 pub(crate) fn prefix() -> Key {
-    Key::new(["outward", "feed"])
+    Key::new([AREA, "feed"])
 }
 
 pub(crate) fn key(name: &str) -> Key {

@@ -11,7 +11,7 @@ use data_encoding::{BASE32_NOPAD, BASE64};
 use ringfence_audit::{Audit, Log};
 use ringfence_core::{Clock, Entropy, PrincipalId, ResourceName, Role};
 use ringfence_keys::{SHARED_SECRET_BYTES, Secret, SecretBytes};
-use ringfence_store::{Op, Precondition, StoreError, TenantStore, Tenants};
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore, Tenants};
 use ringfence_threat::{Scope, Threat};
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
@@ -22,8 +22,8 @@ use crate::batch::{Batch, Item};
 use crate::decide::Pace;
 use crate::deliver::{Means, deliver};
 use crate::destination::{
-    Carries, DESTINATIONS_COUNT_MAX, Destination, Paused, Progress, Secrets, Switch, To, View, Wanted, WantedChange,
-    authorization_key, key, prefix, progress_key, signing_key,
+    AREA, Carries, DESTINATIONS_COUNT_MAX, Destination, Paused, Progress, Secrets, Switch, To, View, Wanted,
+    WantedChange, authorization_key, key, prefix, progress_key, signing_key,
 };
 use crate::feeds::Fetching;
 use crate::mail::Mailer;
@@ -396,6 +396,10 @@ impl Outward {
             return Ok(());
         }
         let (store, _) = self.place_of(scope)?;
+        // Most owners have nothing carried out, and a start asks all of them.
+        if store.scan(&Key::new([AREA]), None, 1).await?.records.is_empty() {
+            return Ok(());
+        }
         for carries in Carries::ALL {
             let page = store.scan(&prefix(carries), None, DESTINATIONS_COUNT_MAX).await?;
             for (_, record) in page.records {
