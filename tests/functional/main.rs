@@ -21,6 +21,7 @@ mod keys;
 mod looking;
 mod metering;
 mod objects;
+mod outward;
 mod policies;
 mod quotas;
 mod uploads;

@@ -85,6 +85,7 @@ fn body_for(path: &str) -> Value {
         Some("n") if path.contains("/queues/") => json!({}),
         Some("n") if path.contains("/hooks/") => json!({ "payload": {} }),
         Some("n") if path.contains("/schedules/") => json!({ "plugin": "hello", "cron": "0 0 * * *" }),
+        Some("n") if ["/streams/", "/channels/", "/feeds/"].iter().any(|part| path.contains(part)) => json!({}),
         Some("n") => json!({ "value": "v" }),
         _ => json!({}),
     }

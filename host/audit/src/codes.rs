@@ -204,13 +204,25 @@ pub const DRILL_RUN: &str = "THR-011 drill-run";
 pub const AUDIT_EXPORTED: &str = "AUD-002 audit-exported";
 /// A damaged log was closed and a new shard of it begun.
 pub const AUDIT_REPAIRED: &str = "AUD-003 audit-repaired";
+/// A place that logs or findings are carried to was made or changed.
+pub const DESTINATION_WRITTEN: &str = "OUT-001 destination-written";
+/// Such a place was deleted.
+pub const DESTINATION_DELETED: &str = "OUT-002 destination-deleted";
+/// The host stopped carrying to a place that takes nothing.
+pub const DESTINATION_PAUSED: &str = "OUT-003 destination-paused";
+/// Something made up was sent to such a place.
+pub const DESTINATION_TESTED: &str = "OUT-004 destination-tested";
+/// A feed of intelligence was made, changed or asked out of its time.
+pub const FEED_WRITTEN: &str = "OUT-005 feed-written";
+/// A feed was deleted.
+pub const FEED_DELETED: &str = "OUT-006 feed-deleted";
 /// An event of a tenant's own application; its own code is in the details.
 pub const APPLICATION_EVENT: &str = "APP-001 application-event";
 
 /// The areas of the host's own codes: what an application may not call its events.
-pub const AREAS: [&str; 17] = [
+pub const AREAS: [&str; 18] = [
     "TEN", "BAK", "AUT", "PLG", "SEC", "KEY", "POL", "INV", "PII", "HST", "AUD", "CHK", "APP", "THR", "INC", "RUN",
-    "EVT",
+    "EVT", "OUT",
 ];
 
 /// The action's word in an entry about a refused action; which one was refused is in the details.

@@ -23,6 +23,10 @@ pub use self::automation::{
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
+pub use self::outward::{
+    AssessArgs, DestinationAddArgs, DestinationArgs, DestinationChangeArgs, DestinationCommand, DestinationPlaceArgs,
+    FeedArgs, FeedCommand, FeedPutArgs,
+};
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
     ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
@@ -44,6 +48,7 @@ mod automation;
 mod backup;
 mod groups;
 mod keys;
+mod outward;
 mod pii;
 mod policy;
 mod quota;

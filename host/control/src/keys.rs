@@ -13,6 +13,7 @@ use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, TenantId};
 use ringfence_keys::{KeyVersion, Purpose};
 use ringfence_store::{DeleteAsked, KeyReceipt, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore};
+use ringfence_threat::Scope;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -280,6 +281,7 @@ impl Control {
         self.parts.registry.forget(id).await;
         self.parts.identity.forget_tenant(id).await;
         self.parts.threat.forget(id).await;
+        self.parts.outward.forget(&Scope::Tenant(id.clone()));
         self.parts.logs.forget(id);
         self.parts.audit.forget(store).await;
         Ok(())

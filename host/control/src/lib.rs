@@ -19,6 +19,7 @@ mod keys;
 mod locked;
 mod logs;
 mod metrics;
+mod outward;
 mod people;
 mod pii;
 mod plugins;
@@ -50,6 +51,7 @@ use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
+use ringfence_outward::Outward;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
 use ringfence_store::backup::Archives;
@@ -95,6 +97,8 @@ pub struct ControlParts {
     pub metering: Metering,
     /// Detection and response.
     pub threat: Threat,
+    /// What leaves the host.
+    pub outward: Outward,
     /// Backups of tenants.
     pub archives: Archives,
     /// Durable workflows.

@@ -17,8 +17,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, people, pii,
-    plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows, zero_trust,
+    Control, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, outward,
+    people, pii, plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -123,6 +123,8 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(zero_trust::devices::remove))
         .routes(routes!(zero_trust::devices::challenge))
         .routes(routes!(zero_trust::devices::verify))
+        .routes(routes!(zero_trust::assessment::assess))
+        .routes(routes!(zero_trust::assessment::read))
         .routes(routes!(zero_trust::risk::adjust))
         .routes(routes!(zero_trust::risk::approve))
         .routes(routes!(zero_trust::risk::list))
@@ -251,6 +253,17 @@ fn recorded() -> OpenApiRouter<Control> {
         .routes(routes!(threat::responses::list, threat::responses::make))
         .routes(routes!(threat::responses::undo))
         .routes(routes!(threat::intelligence::read, threat::intelligence::load))
+        .routes(routes!(outward::channels::list, outward::channels::make))
+        .routes(routes!(outward::channels::read, outward::channels::change, outward::channels::delete))
+        .routes(routes!(outward::channels::test))
+        .routes(routes!(outward::channels::secret))
+        .routes(routes!(outward::feeds::list))
+        .routes(routes!(outward::feeds::put, outward::feeds::delete))
+        .routes(routes!(outward::feeds::poll))
+        .routes(routes!(outward::streams::list, outward::streams::make))
+        .routes(routes!(outward::streams::read, outward::streams::change, outward::streams::delete))
+        .routes(routes!(outward::streams::test))
+        .routes(routes!(outward::streams::secret))
         .routes(routes!(threat::incidents::list))
         .routes(routes!(threat::incidents::read))
         .routes(routes!(threat::incidents::step))

@@ -11,6 +11,7 @@ mod automation;
 mod backup;
 mod devices;
 mod keys;
+mod outward;
 mod people;
 mod pii;
 mod policy;
@@ -28,6 +29,7 @@ pub use keys::{
     DestroyView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated, RotateKey,
     TenantKeyView,
 };
+pub use outward::*;
 pub use people::*;
 pub use pii::{ErasureView, FieldRuleBody, FieldRulesBody, SubjectView};
 pub use policy::*;

@@ -5,6 +5,7 @@
 
 use ringfence_core::TenantId;
 use ringfence_store::TenantStore;
+use ringfence_threat::Scope;
 
 use crate::Control;
 
@@ -14,6 +15,7 @@ impl Control {
         let Some(store) = self.parts.tenants.open_tenant(id) else { return };
         self.parts.automation.open_tenant(&store).await;
         self.parts.workflows.go_on(&store);
+        self.parts.outward.open(&Scope::Tenant(id.clone())).await;
     }
 
     /// A tenant's records are others now, or were read for the first time: whoever keeps something of them in memory reads
@@ -25,5 +27,6 @@ impl Control {
         self.parts.automation.close_tenant(store).await;
         self.parts.automation.open_tenant(store).await;
         self.parts.workflows.read_anew(store);
+        self.parts.outward.read_anew(&Scope::Tenant(id.clone())).await;
     }
 }

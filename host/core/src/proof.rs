@@ -275,6 +275,8 @@ pub mod act {
         RequestElevation = "request-elevation" true;
         /// Read the audit log and its proofs.
         ReadAudit = "read-audit" false;
+        /// Choose where the audit log is streamed to, outside the host.
+        StreamAudit = "stream-audit" true;
         /// Put an event of one's own application into the audit log.
         RecordEvent = "record-event" true;
         /// Read why a decision was taken.

@@ -14,6 +14,7 @@ mod locked;
 mod record;
 mod root;
 mod secret;
+mod shared;
 mod sign;
 mod stream;
 mod subject;
@@ -30,6 +31,7 @@ pub use root::{
     Shredding, VaultUri, WrappedKey,
 };
 pub use secret::{Secret, SecretBytes, constant_time_eq};
+pub use shared::{SHARED_SECRET_BYTES, sign_shared};
 pub use sign::{SigningKey, verify_ed25519};
 pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
 pub use subject::{PersonalKey, SEALED_PREFIX, SealedField, SubjectKey, SubjectRef, TOKEN_PREFIX};

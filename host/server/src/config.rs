@@ -46,6 +46,8 @@ pub struct Config {
     pub backup: BackupSection,
     /// Who else keeps or signs the heads of the audit logs.
     pub audit: AuditSection,
+    /// The server that mail to people goes through.
+    pub mail: MailSection,
     /// Plans of tenants, each as it differs from the built-in plan `standard`.
     pub plans: BTreeMap<PlanName, QuotaOverrides>,
 }
@@ -183,6 +185,38 @@ pub struct AuditSection {
     pub witnesses: Vec<String>,
 }
 
+/// `[mail]`. Without a server this host sends no mail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailSection {
+    /// Name or address; empty for none.
+    pub server: String,
+    /// Port; 0 for the usual one of `security`.
+    pub port: u16,
+    /// How it is spoken to: `tls`, `start-tls`, or `plain` to a server on this machine.
+    pub security: MailSecurityWord,
+    /// Who writes, `ringfence@example.com`.
+    pub from: String,
+    /// Name to sign in with; empty for none.
+    pub login: String,
+    /// File with the password, readable for this account alone.
+    pub password_file: PathBuf,
+    /// Domains that tenants may have mail sent to; empty for all.
+    pub domains: Vec<String>,
+}
+
+/// How the mail server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MailSecurityWord {
+    /// TLS from the first byte.
+    Tls,
+    /// TLS after a word in clear, without which nothing is sent.
+    StartTls,
+    /// None.
+    Plain,
+}
+
 /// The file alone: every key optional, none unknown.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -197,6 +231,7 @@ struct File {
     egress: Option<Egress>,
     backup: Option<FileBackup>,
     audit: Option<FileAudit>,
+    mail: Option<FileMail>,
     plans: Option<BTreeMap<PlanName, QuotaOverrides>>,
 }
 #[derive(Deserialize)]
@@ -269,6 +304,19 @@ struct FileAudit {
     witnesses: Option<Vec<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileMail {
+    server: Option<String>,
+    port: Option<u16>,
+    security: Option<MailSecurityWord>,
+    from: Option<String>,
+    login: Option<String>,
+    password_file: Option<PathBuf>,
+    domains: Option<Vec<String>>,
+}
+
 /// LIMIT: longest wait before keys are destroyed, 90 days.
 const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 
@@ -338,6 +386,15 @@ fn defaults() -> Config {
             guest_logs: GuestLogs::With,
         },
         audit: AuditSection { anchor_every: "10s".to_owned(), mirror: PathBuf::new(), witnesses: Vec::new() },
+        mail: MailSection {
+            server: String::new(),
+            port: 0,
+            security: MailSecurityWord::Tls,
+            from: String::new(),
+            login: String::new(),
+            password_file: PathBuf::new(),
+            domains: Vec::new(),
+        },
         plans: BTreeMap::new(),
     }
 }

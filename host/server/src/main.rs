@@ -8,6 +8,7 @@ mod anchors;
 mod config;
 mod doctor;
 mod findings;
+mod mail;
 mod provider_fetch;
 mod serve;
 mod store;

@@ -147,9 +147,11 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     wait_for_stop().await?;
     tracing::info!("draining");
     let _ = stop.send(true);
-    // Runs, queues and schedules begin nothing more, and what they began has the time that open requests have.
+    // Runs, queues, schedules and what leaves the host begin nothing more, and what they began has the time that open
+    // requests have.
     let most = Duration::from_millis(limits::DRAIN_MS_MAX);
-    let _ = tokio::join!(data_plane, control_plane, wired.workflows.drain(most), wired.automation.drain(most));
+    let own = (wired.workflows.drain(most), wired.automation.drain(most), wired.outward.drain(most));
+    let _ = tokio::join!(data_plane, control_plane, own.0, own.1, own.2);
     let _ = metering.await;
     let _ = quotas.await;
     let _ = keeper.await;

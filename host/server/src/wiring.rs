@@ -14,6 +14,7 @@ use ringfence_audit::anchor::Anchors;
 use ringfence_audit::{Audit, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
+use ringfence_capabilities::http::SystemResolver;
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
 use ringfence_control::{Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
 use ringfence_core::{Budget, Clock, Entropy, Standing as ThreatStanding};
@@ -21,6 +22,7 @@ use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, Guest
 use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::{Identity, IdentityConfig};
 use ringfence_keys::RootKey;
+use ringfence_outward::{Outward, OutwardParts, Pace, Reach};
 use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
@@ -50,6 +52,8 @@ pub struct Wired {
     pub automation: Automation,
     /// For the drain.
     pub workflows: Workflows,
+    /// For the drain.
+    pub outward: Outward,
     /// Finds what trust scores are told of.
     pub threat: Threat,
     /// Time.
@@ -98,6 +102,7 @@ struct Rooms {
     audit: Audit,
     metering: Metering,
     standing: Arc<ThreatStanding>,
+    reach: Reach,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -130,6 +135,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         clock: rooms.clock.clone(),
         entropy: rooms.entropy.clone(),
     });
+    let outward = outward(config, &rooms, &threat)?;
     let gateway = gateway(&rooms, &io);
     rooms.capabilities.set_exchange(Arc::new(gateway.clone()));
     let control = Control::new(ControlParts {
@@ -145,6 +151,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),
         threat: threat.clone(),
+        outward: outward.clone(),
         archives,
         automation: automation.clone(),
         workflows: workflows.clone(),
@@ -157,6 +164,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
     rooms.tenants.close_disabled().await?;
     workflows.go_on_with_all().await?;
     automation.start().await?;
+    outward.start().await?;
     let wired = Wired {
         gateway,
         control,
@@ -165,6 +173,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         anchors,
         automation,
         workflows,
+        outward,
         threat,
         clock,
         metering: rooms.metering,
@@ -180,6 +189,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
     let allow_private = allow_private.context("`egress.allow_private`")?;
+    let reach = Reach::new(Arc::new(SystemResolver), allow_private.clone()).context("TLS towards the outside")?;
     let identity = Identity::open(
         tenants.platform().clone(),
         tenants.clone(),
@@ -190,7 +200,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
             origin: Some(config.identity.origin.clone()).filter(|origin| !origin.is_empty()),
             second_person_hours: config.identity.second_person_hours,
             verifiers: Vec::new(),
-            fetch: Arc::new(ProviderFetch::new(allow_private.clone())?),
+            fetch: Arc::new(ProviderFetch::new(reach.clone())),
         },
     )
     .await?;
@@ -221,6 +231,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         audit,
         metering,
         standing: Arc::default(),
+        reach,
         clock,
         entropy,
     })
@@ -242,6 +253,19 @@ fn automation(rooms: &Rooms) -> Automation {
         clock: rooms.clock.clone(),
         entropy: rooms.entropy.clone(),
     })
+}
+
+fn outward(config: &Config, rooms: &Rooms, threat: &Threat) -> Result<Outward> {
+    Ok(Outward::new(OutwardParts {
+        tenants: rooms.tenants.clone(),
+        audit: rooms.audit.clone(),
+        threat: threat.clone(),
+        reach: rooms.reach.clone(),
+        mailer: crate::mail::mailer(&config.mail)?,
+        pace: Pace::HOST,
+        clock: rooms.clock.clone(),
+        entropy: rooms.entropy.clone(),
+    }))
 }
 
 fn gateway(rooms: &Rooms, io: &Handle) -> Gateway {

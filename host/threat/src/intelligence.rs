@@ -98,8 +98,20 @@ impl Threat {
         own.chain(shared).cloned().collect()
     }
 
-    /// The indicators that an event matches, as what held.
+    /// The indicators that an event matches, as what held; each is counted as a sighting.
     pub(crate) fn matching(&self, event: &Event) -> Vec<Held> {
+        let mut all = Vec::new();
+        for (owner, held) in self.matched(event) {
+            for (_, id) in &held.group {
+                self.sighted(&owner, id, event.time_ms);
+            }
+            all.push(held);
+        }
+        all
+    }
+
+    /// The indicators that an event matches, and whose they are. Nothing is counted.
+    pub(crate) fn matched(&self, event: &Event) -> Vec<(Scope, Held)> {
         let scope = crate::watch::scope_of(&event.log);
         let matchers = {
             let known = self.inner.intelligence.read().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -111,15 +123,15 @@ impl Threat {
         let mut held = Vec::new();
         for (owner, matcher) in matchers.into_iter().flatten() {
             for id in matcher.matches(event) {
-                let name = self.sighted(&owner, &id, event.time_ms);
-                held.push(Held {
+                let held_now = Held {
                     rule_owner: "intelligence".to_owned(),
                     rule: "indicator".to_owned(),
-                    title: format!("Seen: {name}"),
+                    title: format!("Seen: {}", self.name_of(&owner, &id)),
                     level: Level::High,
                     attack: Vec::new(),
                     group: vec![("indicator".to_owned(), id)],
-                });
+                };
+                held.push((owner.clone(), held_now));
             }
         }
         held
@@ -189,18 +201,24 @@ impl Threat {
         owned.shared = Arc::new(Matcher::new(owned.indicators.values().filter(|one| !is_red(one)), now));
     }
 
-    /// Counts a sighting; the indicator's name.
-    fn sighted(&self, owner: &Scope, id: &str, time_ms: i64) -> String {
+    /// An indicator's name, or its id when it has none.
+    fn name_of(&self, owner: &Scope, id: &str) -> String {
+        let known = self.inner.intelligence.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let name = known.get(owner).and_then(|owned| owned.indicators.get(id)).map(|indicator| indicator.name.clone());
+        name.filter(|name| !name.is_empty()).unwrap_or_else(|| id.to_owned())
+    }
+
+    /// Counts a sighting.
+    fn sighted(&self, owner: &Scope, id: &str, time_ms: i64) {
         let mut known = self.inner.intelligence.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(owned) = known.get_mut(owner) else { return id.to_owned() };
-        let Some(indicator) = owned.indicators.get_mut(id) else { return id.to_owned() };
+        let Some(owned) = known.get_mut(owner) else { return };
+        let Some(indicator) = owned.indicators.get_mut(id) else { return };
         indicator.sightings_count = indicator.sightings_count.saturating_add(1);
         let (first, last) = indicator.seen_ms.unwrap_or((time_ms, time_ms));
         indicator.seen_ms = Some((first.min(time_ms), last.max(time_ms)));
         if !owned.changed.iter().any(|changed| changed == id) {
             owned.changed.push(id.to_owned());
         }
-        if indicator.name.is_empty() { id.to_owned() } else { indicator.name.clone() }
     }
 
     /// Asks the owner's log about indicators that have just come: the latest entries, within the limit.

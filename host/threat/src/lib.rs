@@ -5,6 +5,7 @@
 //! [`response`], [`incident`] and [`intel`] are pure; `watch` is the reader, [`Threat`] the outside.
 #![forbid(unsafe_code)]
 
+pub mod assess;
 pub mod attack;
 pub mod drill;
 mod error;
@@ -23,6 +24,7 @@ pub mod sigma;
 mod threat;
 mod watch;
 
+pub use assess::Assessment;
 pub use drill::{DrillReport, Drilled};
 pub use error::ThreatError;
 pub use finding::Finding;

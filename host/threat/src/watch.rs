@@ -168,16 +168,7 @@ impl Watcher {
             self.found(&event, held, &risk, None).await;
         }
         if risk.points >= risk::ALERT_AT {
-            let who = event.actor().unwrap_or_default().to_owned();
-            let held = Held {
-                rule_owner: crate::shipped::OWNER.to_owned(),
-                rule: "risk".to_owned(),
-                title: "An act with many reasons for concern".to_owned(),
-                level: Level::High,
-                attack: Vec::new(),
-                group: vec![("actor.user.uid".to_owned(), who)],
-            };
-            self.found(&event, held, &risk, None).await;
+            self.found(&event, much_concern(&event), &risk, None).await;
         }
     }
 
@@ -442,8 +433,21 @@ fn plugin_of(event: &Event) -> Option<ringfence_core::PluginName> {
     event.resource()?.split_once("/plugin/")?.1.split('/').next()?.parse().ok()
 }
 
+/// What a score that is high holds.
+pub(crate) fn much_concern(event: &Event) -> Held {
+    let who = event.actor().unwrap_or_default().to_owned();
+    Held {
+        rule_owner: crate::shipped::OWNER.to_owned(),
+        rule: "risk".to_owned(),
+        title: "An act with many reasons for concern".to_owned(),
+        level: Level::High,
+        attack: Vec::new(),
+        group: vec![("actor.user.uid".to_owned(), who)],
+    }
+}
+
 /// What this room writes about what it found; rules are not asked about it.
-fn is_own(code: &str) -> bool {
+pub(crate) fn is_own(code: &str) -> bool {
     [codes::THREAT_FOUND, codes::RESPONSE_MADE, codes::RESPONSE_ENDED, codes::DRILL_RUN].contains(&code)
 }
 

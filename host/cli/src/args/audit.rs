@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{OperatorArgs, ServeArgs};
+use super::{DestinationCommand, OperatorArgs, ServeArgs};
 
 /// `audit ...`.
 #[derive(Debug, Subcommand)]
@@ -29,6 +29,9 @@ pub enum AuditCommand {
     Stats(AuditStatsArgs),
     /// Record an event of your own application
     Record(AuditRecordArgs),
+    /// Stream the log to a place outside, as it grows
+    #[command(subcommand)]
+    Stream(DestinationCommand),
     /// Mend damaged logs of a host that is stopped; says what is lost
     Repair(AuditRepairArgs),
 }

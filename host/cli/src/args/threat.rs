@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::{AssessArgs, DestinationCommand, FeedCommand};
+
 /// `threat ...`.
 #[derive(Debug, Subcommand)]
 pub enum ThreatCommand {
@@ -27,6 +29,14 @@ pub enum ThreatCommand {
     Drill(DrillArgs),
     /// Show threat intelligence, or load a STIX 2.1 bundle
     Intel(IntelArgs),
+    /// Ask today's rules of a stretch of the log
+    Assess(AssessArgs),
+    /// Channels that tell people of findings
+    #[command(subcommand)]
+    Channel(DestinationCommand),
+    /// Feeds of intelligence, asked by the host
+    #[command(subcommand)]
+    Feed(FeedCommand),
     /// Incidents: open, step on, show
     #[command(subcommand)]
     Incident(IncidentCommand),

@@ -22,6 +22,7 @@ use crate::error::{CliError, Exit};
 use crate::table::table;
 use crate::ui::{Stopwatch, read_capped};
 use crate::verbs::audit_views as views;
+use crate::verbs::outward;
 
 /// Entries fetched at once.
 const PAGE_COUNT: u64 = 500;
@@ -51,6 +52,7 @@ pub async fn run(cx: &mut Context<'_>, command: &AuditCommand) -> Result<Exit, C
         AuditCommand::Violations(args) => views::violations(cx, args).await,
         AuditCommand::Stats(args) => views::stats(cx, args).await,
         AuditCommand::Record(args) => views::record(cx, args).await,
+        AuditCommand::Stream(command) => outward::destination(cx, outward::STREAMS, command).await,
         AuditCommand::Repair(_) => Err(CliError::failed("usage", "the host's side of the binary repairs logs", None)),
     }
 }

@@ -174,7 +174,7 @@ pub async fn restore(cx: &mut Context<'_>, args: &RestoreArgs) -> Result<Exit, C
 }
 
 /// Begins a job and waits for its end; a failed one is an error in the host's words.
-async fn follow(
+pub(crate) async fn follow(
     cx: &mut Context<'_>,
     api: &Api,
     request: &Request<'_>,

@@ -18,6 +18,7 @@ pub mod grants;
 pub mod keys;
 pub mod local;
 pub mod logs;
+mod outward;
 pub mod pii;
 pub mod policies;
 pub mod quota;

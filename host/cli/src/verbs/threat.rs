@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
 use crate::ui::read_capped;
+use crate::verbs::outward;
 
 /// LIMIT: largest file of rules or settings, in bytes; the host takes fewer.
 const TEXT_BYTES_MAX: usize = 256 << 10;
@@ -49,6 +50,9 @@ pub async fn run(cx: &mut Context<'_>, command: &ThreatCommand) -> Result<Exit, 
         }
         ThreatCommand::Drill(args) => drill(cx, args.rounds).await,
         ThreatCommand::Intel(args) => intel(cx, args).await,
+        ThreatCommand::Assess(args) => outward::assess(cx, args).await,
+        ThreatCommand::Channel(command) => outward::destination(cx, outward::CHANNELS, command).await,
+        ThreatCommand::Feed(command) => outward::feed(cx, command).await,
         ThreatCommand::Incident(command) => incident(cx, command).await,
     }
 }

@@ -10,14 +10,14 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use http::{StatusCode, header};
 use ringfence_audit::export::{Coverage, ExportError, Table};
-use ringfence_audit::{Entry, Log, Selection, codes};
+use ringfence_audit::{Entry, Log, Selection, codes, redact};
 use ringfence_core::JobId;
 use ringfence_core::proof::act;
 use ringfence_store::{Key, Op, StoreError, TenantStore};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::filter::{Filter, redact};
+use super::filter::Filter;
 use crate::Control;
 use crate::call::Call;
 use crate::extract::JsonBody;

@@ -1,20 +1,16 @@
-//! Which entries of a log fit a question, and what of them a reader may see.
+//! Which entries of a log fit a question.
 //!
-//! Pure. Must never show a reader more than his role allows: what is taken out is named, and its salt goes with it, so that
-//! what is left cannot be used to guess.
+//! Pure. Must never take words that mean nothing for a question that everything fits. What of an entry a reader may see is
+//! said in `ringfence_audit::redact`.
 
 use jiff::Timestamp;
 use ringfence_audit::Entry;
-use ringfence_core::Role;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::problem::ApiError;
 
 /// LIMIT: longest word of a filter, in bytes.
 const WORD_BYTES_MAX: usize = 256;
-/// What of a body only an admin of the tenant (or an operator, of the host's log) sees.
-const FOR_ADMINS: [&str; 2] = ["src_endpoint", "http_request"];
 
 /// A question to a log.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, utoipa::IntoParams)]
@@ -140,20 +136,6 @@ impl Marks {
     }
 }
 
-/// Takes out of a body what `role` may not see, with the salt, and says what it took.
-pub fn redact(role: Option<Role>, entry: &mut Entry) -> Vec<String> {
-    if matches!(role, Some(Role::TenantAdmin | Role::Operator)) {
-        return Vec::new();
-    }
-    let Some(members) = entry.body.as_mut().and_then(Value::as_object_mut) else { return Vec::new() };
-    let taken: Vec<String> =
-        FOR_ADMINS.into_iter().filter(|name| members.remove(*name).is_some()).map(str::to_owned).collect();
-    if !taken.is_empty() {
-        entry.salt.clear();
-    }
-    taken
-}
-
 fn moment(text: &str) -> Result<i64, ApiError> {
     let parsed: Result<Timestamp, _> = text.parse();
     parsed
@@ -163,8 +145,11 @@ fn moment(text: &str) -> Result<i64, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use ringfence_audit::redact;
+    use ringfence_core::Role;
     use serde_json::json;
+
+    use super::*;
 
     fn entry(code: &str, status: &str, action: u8, actor: &str) -> Entry {
         let envelope = json!({"time": 1_790_000_000_000_i64, "class_uid": 6003, "status": status, "action_id": action, "code": code});

@@ -4,13 +4,13 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use ringfence_audit::Log;
+use ringfence_audit::{Log, redact};
 use ringfence_core::limits;
 use ringfence_core::proof::act;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::filter::{Filter, redact};
+use super::filter::Filter;
 use crate::Control;
 use crate::call::Call;
 use crate::extract::Asked;

@@ -10,6 +10,7 @@ use axum::extract::{FromRequest, Request};
 use jiff::Timestamp;
 use ringfence_audit::codes;
 use ringfence_core::proof::act;
+use ringfence_threat::Scope;
 use ringfence_threat::intel::{Indicator, Use};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -86,6 +87,7 @@ pub async fn read(
         objects,
         feeds: feeds.into_iter().map(feed).collect(),
         unmatched_patterns: unmatched as u64,
+        freshness: freshness(&control, &owner.scope).to_owned(),
     }))
 }
 
@@ -120,6 +122,22 @@ pub async fn load(
         sightings_count: loaded.sightings_count,
         active_after_us: loaded.active_after_us,
     }))
+}
+
+/// How fresh what an owner has is: by its own feeds, and the operators', whose indicators it sees.
+fn freshness(control: &Control, scope: &Scope) -> &'static str {
+    let mut feeds = control.parts.outward.feeds(scope);
+    if *scope != Scope::Host {
+        feeds.extend(control.parts.outward.feeds(&Scope::Host));
+    }
+    let is = |word: &str| feeds.iter().any(|feed| feed.freshness == word);
+    if is("fresh") {
+        "fresh"
+    } else if is("stale") {
+        "stale"
+    } else {
+        "unknown"
+    }
 }
 
 /// An indicator as STIX, with what became of it here.

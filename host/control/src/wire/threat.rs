@@ -216,6 +216,9 @@ pub struct ThreatIntelligence {
     pub feeds: Vec<ThreatFeed>,
     /// Indicators whose pattern this host cannot match.
     pub unmatched_patterns: u64,
+    /// `fresh` while a polled feed answers, `stale` when those there are do not, `unknown` without any that ever did.
+    #[serde(default)]
+    pub freshness: String,
 }
 
 /// Where indicators came from.

@@ -2,6 +2,7 @@
 //!
 //! Must never show or end a session of another principal without a permit for its tenant.
 
+pub mod assessment;
 pub mod devices;
 pub mod factors;
 pub mod risk;

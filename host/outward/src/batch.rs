@@ -1,0 +1,159 @@
+//! A batch: the next entries of a log, as the destination's role sees them.
+//!
+//! Must never hold more than a batch, skip an entry, or change their order.
+
+use ringfence_audit::{Audit, AuditError, Entry, Log, codes, redact};
+use ringfence_core::Role;
+use ringfence_threat::{Finding, Scope, Threat};
+use serde_json::{Value, json};
+
+use crate::destination::{Carries, Destination};
+
+/// LIMIT: entries of one batch.
+pub(crate) const BATCH_COUNT_MAX: usize = 200;
+/// LIMIT: bytes of one batch, but for its last entry.
+pub(crate) const BATCH_BYTES_MAX: usize = 512 << 10;
+/// LIMIT: entries looked at for one batch of findings.
+const LOOKED_COUNT_MAX: u64 = 1_000;
+
+/// One thing to carry.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Item {
+    /// Its place in the log.
+    pub seq: u64,
+    /// When it happened, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// The entry's code, such as `TEN-001 tenant-created`.
+    pub code: String,
+    /// OCSF severity, 1 to 6.
+    pub severity: u8,
+    /// All of it.
+    pub event: Value,
+}
+
+/// The next things to carry.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Batch {
+    /// The log's name.
+    pub log: String,
+    /// The entry after the last that was looked at.
+    pub next: u64,
+    /// In the order of the log.
+    pub items: Vec<Item>,
+}
+
+/// The next batch of a log that has `size` entries.
+pub(crate) async fn gather(
+    audit: &Audit,
+    threat: &Threat,
+    (scope, log): (&Scope, &Log),
+    destination: &Destination,
+    (from, size): (u64, u64),
+) -> Result<Batch, AuditError> {
+    let mut batch = Batch { log: audit.origin(log), next: from, items: Vec::new() };
+    let end = match destination.carries {
+        Carries::Audit => size.min(from.saturating_add(BATCH_COUNT_MAX as u64)),
+        Carries::Alerts => size.min(from.saturating_add(LOOKED_COUNT_MAX)),
+    };
+    let mut bytes = 0_usize;
+    while batch.next < end && batch.items.len() < BATCH_COUNT_MAX && bytes < BATCH_BYTES_MAX {
+        // Few at a time: what does not fit into the batch was read for nothing.
+        let entries = audit.list(log, batch.next, usize::try_from(end - batch.next).map_or(50, |rest| rest.min(50)));
+        let entries = entries.await?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            let item = match destination.carries {
+                Carries::Audit => Some(Item::of(batch.next, entry, destination.sees)),
+                Carries::Alerts => finding(threat, scope, batch.next, &entry).await,
+            };
+            batch.next += 1;
+            if let Some(item) = item {
+                bytes = bytes.saturating_add(item.event.to_string().len());
+                batch.items.push(item);
+            }
+            if batch.items.len() >= BATCH_COUNT_MAX || bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+    }
+    Ok(batch)
+}
+
+// === impl Item ===
+
+impl Item {
+    /// An entry, as a role sees it: the same that the trail of the control plane shows.
+    pub(crate) fn of(seq: u64, mut entry: Entry, sees: Role) -> Self {
+        let redacted = redact(Some(sees), &mut entry);
+        let body = entry.body.unwrap_or_default();
+        let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let code = text("/unmapped/code");
+        let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
+        let severity = body.get("severity_id").and_then(Value::as_u64).and_then(|id| u8::try_from(id).ok());
+        let mut event = json!({ "seq": seq, "envelope": entry.envelope, "leaf_hash": entry.leaf_hash, "body": body });
+        if let Some(members) = event.as_object_mut() {
+            if !entry.salt.is_empty() {
+                members.insert("salt".to_owned(), Value::String(entry.salt));
+            }
+            if !redacted.is_empty() {
+                members.insert("redacted".to_owned(), json!(redacted));
+            }
+        }
+        Self { seq, time_ms, code, severity: severity.unwrap_or(1), event }
+    }
+}
+
+/// The finding that an entry is about; none for an entry about something else. What the finding's own record cannot tell
+/// (it was let go, or is being written) the entry does.
+async fn finding(threat: &Threat, scope: &Scope, seq: u64, entry: &Entry) -> Option<Item> {
+    let body = entry.body.as_ref()?;
+    if body.pointer("/unmapped/code").and_then(Value::as_str) != Some(codes::THREAT_FOUND) {
+        return None;
+    }
+    let details = body.pointer("/unmapped/details")?;
+    let id = details.get("finding").and_then(Value::as_str)?;
+    let kept = threat.finding(scope, id).await.ok();
+    let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
+    Some(Item {
+        seq,
+        time_ms,
+        code: codes::THREAT_FOUND.to_owned(),
+        severity: severity_of(details),
+        event: told(seq, details, kept.as_ref()),
+    })
+}
+
+fn told(seq: u64, details: &Value, kept: Option<&Finding>) -> Value {
+    let of = |name: &str| details.get(name).cloned().unwrap_or_default();
+    let mut told = json!({
+        "seq": seq, "finding": of("finding"), "rule": of("rule"), "owner": of("owner"), "level": of("level"),
+        "attack": of("attack"), "risk_points": of("risk_points"), "evidence": of("evidence"), "drill": of("drill"),
+    });
+    if let (Some(members), Some(kept)) = (told.as_object_mut(), kept) {
+        for (name, value) in [
+            ("title", json!(kept.title)),
+            ("actor", json!(kept.actor)),
+            ("resource", json!(kept.resource)),
+            ("source", json!(kept.source)),
+            ("group", json!(kept.group)),
+            ("count", json!(kept.count)),
+            ("response", json!(kept.response)),
+        ] {
+            members.insert(name.to_owned(), value);
+        }
+    }
+    told
+}
+
+/// OCSF severity of a finding's level.
+fn severity_of(details: &Value) -> u8 {
+    match details.get("level").and_then(Value::as_str) {
+        Some("critical") => 5,
+        Some("high") => 4,
+        Some("medium") => 3,
+        Some("low") => 2,
+        _ => 1,
+    }
+}

@@ -1,0 +1,225 @@
+//! Streams of the log: every entry, in order, at least once; what fails, stops, restarts and is deleted.
+
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use ringfence_audit::codes;
+use ringfence_core::Role;
+use ringfence_keys::{SecretBytes, sign_shared};
+use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Switch, Wanted, WantedChange};
+use ringfence_threat::Scope;
+
+use crate::server::{Reply, Server, reply};
+use crate::world::{World, acme, eventually, webhook};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_arrive_signed_in_order_and_once_each() {
+    let world = World::new().await;
+    let server = Server::taking_all().await;
+    let made = world.stream("siem", server.url()).await;
+    world.record(codes::SECRET_WRITTEN, 450).await;
+    eventually("all entries", async || server.seqs().len() == 450).await;
+    assert_eq!(server.seqs(), (0..450).collect::<Vec<u64>>());
+    let secret = made.secret.unwrap();
+    let bytes = BASE64.decode(secret.expose().strip_prefix("whsec_").unwrap().as_bytes()).unwrap();
+    for got in server.got() {
+        let signed =
+            format!("{}.{}.{}", got.header("webhook-id").unwrap(), got.header("webhook-timestamp").unwrap(), got.body);
+        let tag = BASE64.encode(&sign_shared(&SecretBytes::new(bytes.clone()), signed.as_bytes()));
+        assert_eq!(got.header("webhook-signature").unwrap(), format!("v1,{tag}"));
+        let body = got.json();
+        assert_eq!(body["type"], "ringfence.audit");
+        assert_eq!(body["log"], "host.example/audit/tenant/acme");
+        assert!(body["events"].as_array().unwrap().len() <= 200);
+    }
+    eventually("the place", async || world.view(Carries::Audit, "siem").await.progress.next_seq == 450).await;
+    let view = world.view(Carries::Audit, "siem").await;
+    assert_eq!((view.progress.delivered_count, view.behind_count), (450, Some(0)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_taken_is_sent_again_under_the_same_id() {
+    let world = World::new().await;
+    world.record(codes::SECRET_WRITTEN, 3).await;
+    let server = Server::start(|number, _| match number {
+        0 => reply(503, "", ""),
+        1 => Reply::Bytes(Vec::new()),
+        2 => Reply::Hang,
+        _ => reply(200, "", ""),
+    })
+    .await;
+    world.stream("s", server.url()).await;
+    eventually("the arrival", async || world.view(Carries::Audit, "s").await.progress.delivered_count == 3).await;
+    let got = server.got();
+    assert_eq!(got.len(), 4);
+    let ids: Vec<String> = got.iter().map(|got| got.header("webhook-id").unwrap()).collect();
+    assert!(ids.iter().all(|id| *id == ids[0] && !id.contains('.')), "{ids:?}");
+    assert_eq!(world.view(Carries::Audit, "s").await.progress.failures, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_on_after_a_restart_where_it_stopped() {
+    let mut world = World::new().await;
+    let server = Server::taking_all().await;
+    world.stream("s", server.url()).await;
+    world.record(codes::SECRET_WRITTEN, 5).await;
+    eventually("the first", async || server.seqs().len() == 5).await;
+    world.outward.drain(Duration::from_secs(5)).await;
+    world.record(codes::SECRET_WRITTEN, 5).await;
+    world.restart().await;
+    eventually("the rest", async || server.seqs().len() == 10).await;
+    assert_eq!(server.seqs(), (0..10).collect::<Vec<u64>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_receiver_is_left_alone_it_is_said_on_the_log_and_it_goes_on_when_changed() {
+    let world = World::new().await;
+    let dead = Server::start(|_, _| reply(500, "", "")).await;
+    world.stream("s", dead.url()).await;
+    world.record(codes::SECRET_WRITTEN, 2).await;
+    eventually("the pause", async || world.view(Carries::Audit, "s").await.destination.paused.is_some()).await;
+    let view = world.view(Carries::Audit, "s").await;
+    assert_eq!((view.progress.failures, view.progress.next_seq), (6, 0));
+    assert!(view.destination.paused.unwrap().why.contains("500"));
+    let entries = world.audit.list(&world.log(), 2, 10).await.unwrap();
+    let paused = entries[0].body.as_ref().unwrap();
+    assert_eq!(paused["unmapped"]["code"], codes::DESTINATION_PAUSED);
+    assert_eq!(paused["unmapped"]["details"]["destination"], "s");
+    assert_eq!(dead.got().len(), 6);
+    let alive = Server::taking_all().await;
+    let to = Some(Wanted { from_seq: None, ..webhook(alive.url()) });
+    world.outward.change(&acme(), (Carries::Audit, "s"), WantedChange { to, switch: None }).await.unwrap();
+    eventually("what had waited", async || alive.seqs().starts_with(&[0, 1, 2])).await;
+    assert!(world.view(Carries::Audit, "s").await.destination.paused.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_gone_is_not_asked_twice_even_after_a_restart() {
+    let mut world = World::new().await;
+    let gone = Server::start(|_, _| reply(410, "", "")).await;
+    world.stream("s", gone.url()).await;
+    world.record(codes::SECRET_WRITTEN, 1).await;
+    eventually("the pause", async || world.view(Carries::Audit, "s").await.destination.paused.is_some()).await;
+    world.restart().await;
+    world.record(codes::SECRET_WRITTEN, 1).await;
+    assert!(world.view(Carries::Audit, "s").await.destination.paused.is_some());
+    assert_eq!(gone.got().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_hangs_holds_up_no_other() {
+    let world = World::new().await;
+    let (hangs, takes) = (Server::start(|_, _| Reply::Hang).await, Server::taking_all().await);
+    world.stream("hangs", hangs.url()).await;
+    world.stream("takes", takes.url()).await;
+    world.record(codes::SECRET_WRITTEN, 20).await;
+    eventually("the others", async || takes.seqs().len() == 20).await;
+    assert!(hangs.got().len() <= 2);
+    assert_eq!(world.view(Carries::Audit, "hangs").await.progress.next_seq, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_role_may_not_see_is_not_carried_and_says_so() {
+    let world = World::new().await;
+    let (less, all) = (Server::taking_all().await, Server::taking_all().await);
+    world.stream("less", less.url()).await;
+    let sees = Some(Role::TenantAdmin.to_string());
+    world.make(Carries::Audit, "all", Wanted { sees, ..webhook(all.url()) }).await.unwrap();
+    world.record(codes::SECRET_WRITTEN, 1).await;
+    eventually("both", async || less.events().len() == 1 && all.events().len() == 1).await;
+    let (less, all) = (less.events().remove(0), all.events().remove(0));
+    assert_eq!(less["redacted"][0], "src_endpoint");
+    assert!(less.get("salt").is_none() && !less.to_string().contains("203.0.113.7"));
+    assert_eq!(all["body"]["src_endpoint"]["ip"], "203.0.113.7");
+    assert!(all["salt"].is_string());
+    let more = Wanted { sees: Some("operator".into()), ..webhook("https://hook.example/".into()) };
+    assert!(matches!(world.make(Carries::Audit, "more", more).await, Err(OutwardError::BadDestination { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_has_its_own_destinations_so_many_and_a_deleted_one_gets_nothing() {
+    let world = World::new().await;
+    let server = Server::taking_all().await;
+    for number in 0..DESTINATIONS_COUNT_MAX {
+        world.stream(&format!("s{number}"), "https://hook.example/".into()).await;
+    }
+    let refused = world.make(Carries::Alerts, "more", webhook(server.url())).await;
+    assert!(matches!(refused, Err(OutwardError::TooMany { .. })));
+    let again = world.make(Carries::Audit, "s0", webhook(server.url())).await;
+    assert!(matches!(again, Err(OutwardError::Exists)));
+    let globex = Scope::Tenant("globex".parse().unwrap());
+    assert!(world.outward.list(&globex, Carries::Audit).await.is_empty());
+    assert!(matches!(world.outward.read(&globex, Carries::Audit, "s0").await, Err(OutwardError::NotFound)));
+    assert!(matches!(world.outward.delete(&globex, Carries::Audit, "s0").await, Err(OutwardError::NotFound)));
+    world.outward.delete(&acme(), Carries::Audit, "s0").await.unwrap();
+    world.stream("s0", server.url()).await;
+    world.record(codes::SECRET_WRITTEN, 1).await;
+    eventually("the entry", async || server.seqs() == [0]).await;
+    world.outward.delete(&acme(), Carries::Audit, "s0").await.unwrap();
+    world.record(codes::SECRET_WRITTEN, 1).await;
+    assert_eq!(server.seqs(), [0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_off_carries_nothing_and_catches_up_when_it_is_on() {
+    let world = World::new().await;
+    let server = Server::taking_all().await;
+    world.stream("s", server.url()).await;
+    let switch = async |switch| {
+        let change = WantedChange { to: None, switch: Some(switch) };
+        world.outward.change(&acme(), (Carries::Audit, "s"), change).await.unwrap();
+    };
+    switch(Switch::Off).await;
+    world.record(codes::SECRET_WRITTEN, 3).await;
+    assert_eq!(world.view(Carries::Audit, "s").await.behind_count, Some(3));
+    assert!(server.got().is_empty());
+    switch(Switch::On).await;
+    eventually("the rest", async || server.seqs() == [0, 1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trial_moves_nothing_on_and_a_new_secret_ends_the_old_one() {
+    let world = World::new().await;
+    let server = Server::taking_all().await;
+    let made = world.stream("s", server.url()).await;
+    let tested = world.outward.test(&acme(), Carries::Audit, "s").await.unwrap();
+    assert!(tested.is_delivered);
+    assert_eq!(server.events()[0]["test"], true);
+    assert_eq!(world.view(Carries::Audit, "s").await.progress.next_seq, 0);
+    let renewed = world.outward.renew_secret(&acme(), Carries::Audit, "s").await.unwrap();
+    let first = made.secret.unwrap();
+    assert_ne!(first.expose(), renewed.expose());
+    assert_eq!(format!("{renewed:?}"), "<secret>");
+    let tested = world.outward.test(&acme(), Carries::Audit, "s").await.unwrap();
+    assert!(tested.is_delivered);
+    let got = server.got().pop().unwrap();
+    let tag = |secret: &str| {
+        let bytes = BASE64.decode(secret.strip_prefix("whsec_").unwrap().as_bytes()).unwrap();
+        let id = got.header("webhook-id").unwrap();
+        let signed = format!("{id}.{}.{}", got.header("webhook-timestamp").unwrap(), got.body);
+        format!("v1,{}", BASE64.encode(&sign_shared(&SecretBytes::new(bytes), signed.as_bytes())))
+    };
+    assert_eq!(got.header("webhook-signature").unwrap(), tag(renewed.expose()));
+    assert_ne!(got.header("webhook-signature").unwrap(), tag(first.expose()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn findings_are_told_and_drills_are_marked_as_drills() {
+    let world = World::new().await;
+    let server = Server::taking_all().await;
+    world.make(Carries::Alerts, "people", webhook(server.url())).await.unwrap();
+    world.record(codes::SECRET_WRITTEN, 30).await;
+    world.record(codes::CANARY_TOUCHED, 1).await;
+    eventually("the finding", async || !server.events().is_empty()).await;
+    let told = server.events().remove(0);
+    assert_eq!((told["rule"].as_str(), told["drill"].is_null()), (Some("canary"), true));
+    assert!(told["finding"].as_str().unwrap().starts_with("f_"));
+    assert_eq!(server.got()[0].json()["type"], "ringfence.alerts");
+    let report = world.threat.drill(&acme(), 1).await.unwrap();
+    eventually("the drill's findings", async || {
+        let drills = server.events().iter().filter(|event| event["drill"].is_string()).count();
+        drills >= report.drilled.len()
+    })
+    .await;
+    assert!(server.events().iter().skip(1).all(|event| event["drill"].is_string()));
+}
