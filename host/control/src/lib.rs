@@ -36,6 +36,7 @@ mod usage;
 pub mod wire;
 mod workflows;
 mod working;
+mod workloads;
 mod zero_trust;
 
 use std::net::SocketAddr;
@@ -49,7 +50,7 @@ use ringfence_automation::workflow::Workflows;
 use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
-use ringfence_identity::Identity;
+use ringfence_identity::{Identity, Workloads};
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
 use ringfence_store::backup::Archives;
@@ -95,6 +96,8 @@ pub struct ControlParts {
     pub metering: Metering,
     /// Detection and response.
     pub threat: Threat,
+    /// The certificates of plugins, for their authorities.
+    pub workloads: Workloads,
     /// Backups of tenants.
     pub archives: Archives,
     /// Durable workflows.

@@ -725,4 +725,5 @@ async fn no_secret_reaches_the_disk_or_a_debug_text() {
 mod devices;
 mod oidc;
 mod people;
+mod svid;
 mod trust;

@@ -17,6 +17,7 @@ mod secret;
 mod sign;
 mod stream;
 mod subject;
+mod svid;
 mod tenant;
 
 pub use backup::BackupKey;
@@ -33,5 +34,6 @@ pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use sign::{SigningKey, verify_ed25519};
 pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
 pub use subject::{PersonalKey, SEALED_PREFIX, SealedField, SubjectKey, SubjectRef, TOKEN_PREFIX};
+pub use svid::{Svid, SvidAuthority, is_trust_domain};
 pub use tenant::{Closed, TenantKeys};
 pub use zeroize::Zeroizing;

@@ -127,6 +127,8 @@ pub struct IdentitySection {
     pub origin: String,
     /// For how many hours somebody who was invited by another does not count as a second person beside him.
     pub second_person_hours: u32,
+    /// The SPIFFE trust domain of this host's plugins: `spiffe://<it>/tenant/...`. Another name has other authorities.
+    pub trust_domain: String,
 }
 
 /// `[engine]`.
@@ -149,7 +151,11 @@ pub struct EngineSection {
 pub struct Egress {
     /// Private networks or addresses that guests may reach although they are private: `10.0.0.5:8080`, `10.1.0.0/16`.
     /// A tenant's grant is still needed.
+    #[serde(default)]
     pub allow_private: Vec<String>,
+    /// PEM files of root certificates that servers' certificates may be signed under, beside the public ones.
+    #[serde(default)]
+    pub roots: Vec<PathBuf>,
 }
 
 /// `[backup]`.
@@ -237,6 +243,7 @@ struct FileKeys {
 struct FileIdentity {
     origin: Option<String>,
     second_person_hours: Option<u32>,
+    trust_domain: Option<String>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -326,9 +333,13 @@ fn defaults() -> Config {
         },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24, own: BTreeMap::new() },
-        identity: IdentitySection { origin: String::new(), second_person_hours: 24 },
+        identity: IdentitySection {
+            origin: String::new(),
+            second_person_hours: 24,
+            trust_domain: crate::wiring::HOST_NAME.to_owned(),
+        },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
-        egress: Egress { allow_private: Vec::new() },
+        egress: Egress { allow_private: Vec::new(), roots: Vec::new() },
         backup: BackupSection {
             path: PathBuf::new(),
             every: "off".to_owned(),
@@ -359,6 +370,9 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     }
     if config.identity.second_person_hours > SECOND_PERSON_HOURS_MAX {
         bail!("`identity.second_person_hours` is 0 to {SECOND_PERSON_HOURS_MAX}");
+    }
+    if !ringfence_keys::is_trust_domain(&config.identity.trust_domain) {
+        bail!("`identity.trust_domain` is 1 to 255 of a-z, 0-9, `.`, `-` and `_`");
     }
     plans(&config).context("`plans`")?;
     own_keys(&config)?;

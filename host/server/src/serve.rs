@@ -130,6 +130,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
+    let workloads = tokio::spawn(wired.workloads.clone().run(stopping.clone()));
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
@@ -159,6 +160,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     anchoring.abort();
     let _ = tending.await;
     let _ = policies.await;
+    let _ = workloads.await;
     let _ = detection.await;
     drain(&wired).await;
     tracing::info!("stopped");

@@ -136,7 +136,8 @@ impl Files {
     }
 }
 
-fn capped(path: &Path) -> Result<Vec<u8>> {
+/// Reads a small file.
+pub fn capped(path: &Path) -> Result<Vec<u8>> {
     let length = std::fs::metadata(path).with_context(|| format!("cannot read `{}`", path.display()))?.len();
     if length > FILE_BYTES_MAX {
         bail!("`{}` is too long", path.display());

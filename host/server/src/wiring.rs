@@ -14,18 +14,22 @@ use ringfence_audit::anchor::Anchors;
 use ringfence_audit::{Audit, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
-use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
+use ringfence_capabilities::{
+    Capabilities, CapabilitiesConfig, Certificates, EgressConfig, FieldRules, GuestLogs, Quotas,
+};
 use ringfence_control::{Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
-use ringfence_core::{Budget, Clock, Entropy, Standing as ThreatStanding};
+use ringfence_core::{Budget, Clock, Entropy, PluginName, Standing as ThreatStanding, TenantId};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
-use ringfence_identity::{Identity, IdentityConfig};
+use ringfence_identity::{Identity, IdentityConfig, Workloads};
 use ringfence_keys::RootKey;
 use ringfence_policy::{Policy, Standing};
 use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
 use ringfence_threat::{Reader, Threat};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Handle;
 
 use crate::config::Config;
@@ -50,6 +54,8 @@ pub struct Wired {
     pub automation: Automation,
     /// For the drain.
     pub workflows: Workflows,
+    /// The certificates of plugins, whose authorities turn.
+    pub workloads: Workloads,
     /// Finds what trust scores are told of.
     pub threat: Threat,
     /// Time.
@@ -92,6 +98,7 @@ struct Rooms {
     registry: Registry,
     engine: Engine,
     capabilities: Arc<Capabilities>,
+    workloads: Workloads,
     quotas: Quotas,
     fields: FieldRules,
     logs: GuestLogs,
@@ -145,6 +152,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),
         threat: threat.clone(),
+        workloads: rooms.workloads.clone(),
         archives,
         automation: automation.clone(),
         workflows: workflows.clone(),
@@ -165,6 +173,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         anchors,
         automation,
         workflows,
+        workloads: rooms.workloads,
         threat,
         clock,
         metering: rooms.metering,
@@ -197,11 +206,14 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let policy = open_policy(&tenants, &entropy, &clock).await?;
     let engine = open_engine(config, data, io, &entropy)?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
-        egress: EgressConfig { allow_private, ..EgressConfig::strict() },
+        egress: EgressConfig { allow_private, extra_roots: extra_roots(config)?, ..EgressConfig::strict() },
         io: io.clone(),
         clock: clock.clone(),
         entropy: entropy.clone(),
     })?;
+    let trust_domain = config.identity.trust_domain.clone();
+    let workloads = Workloads::open(tenants.platform().clone(), clock.clone(), trust_domain).await?;
+    capabilities.set_certificates(Arc::new(Shown(workloads.clone())));
     let quotas = open_quotas(config, &tenants, &engine, &clock).await?;
     let logs = GuestLogs::new(clock.clone(), Handle::current());
     let rehearsal: Rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
@@ -215,6 +227,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         registry,
         engine,
         capabilities: Arc::new(capabilities),
+        workloads,
         quotas,
         fields: FieldRules::default(),
         logs,
@@ -224,6 +237,34 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         clock,
         entropy,
     })
+}
+
+/// Gives guests' connections the certificates of their plugins.
+struct Shown(Workloads);
+
+impl Certificates for Shown {
+    fn certificate(&self, tenant: &TenantId, plugin: &PluginName) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        let made = self.0.certificate(tenant, plugin).inspect_err(|error| {
+            tracing::error!(%tenant, %plugin, %error, "there is no certificate for a plugin");
+        });
+        made.ok().map(|svid| svid.certified)
+    }
+}
+
+/// The operator's own roots for outgoing requests of guests.
+fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>> {
+    let mut roots = Vec::new();
+    for path in &config.egress.roots {
+        let text = crate::tls::capped(path)?;
+        let read: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&text)
+            .collect::<Result<_, _>>()
+            .map_err(|_| anyhow::anyhow!("`{}` is not a PEM file of certificates", path.display()))?;
+        if read.is_empty() {
+            anyhow::bail!("`{}` holds no certificate", path.display());
+        }
+        roots.extend(read);
+    }
+    Ok(roots)
 }
 
 fn automation(rooms: &Rooms) -> Automation {
