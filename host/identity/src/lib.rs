@@ -34,6 +34,7 @@ mod svid;
 mod tables;
 mod throttle;
 mod token;
+mod tpm;
 mod trust;
 
 use std::collections::HashMap;
@@ -52,7 +53,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use certificate::{CertificateHolder, CertificateTrust};
 pub use devices::{
-    DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict, EvidenceVerifier, PostureIssuer, PostureTrust,
+    DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict, EvidenceAnswer, EvidenceQuestion, EvidenceVerifier,
+    PostureIssuer, PostureTrust,
 };
 pub use error::IdentityError;
 pub use factors::{CodesOffer, StepUp};
@@ -66,6 +68,7 @@ pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
 pub use standing::{ActClass, TrustSettings, Verdict, Verified};
 pub use svid::Workloads;
+pub use tpm::TpmTrust;
 pub use trust::{Contribution, Finding, Posture, Score};
 
 use ceremonies::Ceremonies;
@@ -153,7 +156,7 @@ pub struct IdentityConfig {
     pub origin: Option<String>,
     /// For how long somebody who was invited by another does not count as a second person beside him, in hours.
     pub second_person_hours: u32,
-    /// Who checks evidence about devices that this room has no means for, such as quotes of a TPM; usually nobody.
+    /// Who checks evidence about devices that this room has no means for; usually nobody.
     pub verifiers: Vec<Box<dyn EvidenceVerifier>>,
     /// Who asks identity providers.
     pub fetch: Arc<dyn Fetch>,
@@ -251,7 +254,7 @@ impl Identity {
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),
-            verifiers: config.verifiers,
+            verifiers: [Box::new(tpm::Quotes) as Box<dyn EvidenceVerifier>].into_iter().chain(config.verifiers).collect(),
             federation: Federation::new(config.fetch),
             second_person_seconds: i64::from(config.second_person_hours) * 3_600,
         };

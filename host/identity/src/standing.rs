@@ -20,6 +20,7 @@ use crate::record::{Method, StoredSession};
 use crate::shelf::session_at;
 use crate::tables::Tables;
 use crate::throttle::Source;
+use crate::tpm::TpmTrust;
 use crate::trust::{OffHours, Score, Seen, Signals, score};
 use crate::{Identity, IdentityError};
 
@@ -83,6 +84,9 @@ pub struct TrustSettings {
     /// Whose claims about devices are taken, and what they must say.
     #[serde(default)]
     pub posture: PostureTrust,
+    /// Whose TPMs are trusted, and what they may have measured.
+    #[serde(default)]
+    pub tpm: TpmTrust,
     /// When this was decided.
     pub changed_at: Option<Timestamp>,
     /// Who decided it.
@@ -102,6 +106,7 @@ impl TrustSettings {
             credential_days_max: None,
             hours_utc: None,
             posture: PostureTrust { issuers: Vec::new(), required: Vec::new() },
+            tpm: TpmTrust::none(),
             changed_at: None,
             changed_by: None,
         }

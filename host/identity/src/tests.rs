@@ -726,4 +726,5 @@ mod devices;
 mod oidc;
 mod people;
 mod svid;
+mod tpm;
 mod trust;
