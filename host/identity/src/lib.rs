@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod about;
+mod attestation;
 mod ceremonies;
 mod certificate;
 mod devices;
@@ -51,6 +52,7 @@ use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+pub use attestation::{AttestationTrust, Attested};
 pub use certificate::{CertificateHolder, CertificateTrust};
 pub use devices::{
     DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict, EvidenceAnswer, EvidenceQuestion, EvidenceVerifier,

@@ -14,6 +14,7 @@ use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, SessionId, S
 use ringfence_store::{Key, Op};
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::AttestationTrust;
 use crate::devices::PostureTrust;
 use crate::manage::{covers, finish};
 use crate::record::{Method, StoredSession};
@@ -87,6 +88,9 @@ pub struct TrustSettings {
     /// Whose TPMs are trusted, and what they may have measured.
     #[serde(default)]
     pub tpm: TpmTrust,
+    /// Which authenticators people's passkeys may come from.
+    #[serde(default)]
+    pub attestation: AttestationTrust,
     /// When this was decided.
     pub changed_at: Option<Timestamp>,
     /// Who decided it.
@@ -107,6 +111,7 @@ impl TrustSettings {
             hours_utc: None,
             posture: PostureTrust { issuers: Vec::new(), required: Vec::new() },
             tpm: TpmTrust::none(),
+            attestation: AttestationTrust::any(),
             changed_at: None,
             changed_by: None,
         }
