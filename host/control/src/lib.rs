@@ -9,6 +9,7 @@ mod automation;
 mod backup_work;
 mod backups;
 pub mod call;
+mod certificate_health;
 mod config;
 mod decisions;
 mod extract;
@@ -60,6 +61,7 @@ use ringfence_threat::Threat;
 pub use backup_work::BackupPlan;
 pub use backups::{ArchiveContent, ArchiveReport, check_archive};
 pub use call::PeerAddress;
+pub use certificate_health::CertificateHealth;
 pub use keys::KeyKeeper;
 pub use locked::locked_router;
 pub use policies::{StoredPolicy, put_into_force as put_policy_into_force, stored as stored_policy};
@@ -121,6 +123,8 @@ pub struct HostFacts {
     pub plugins_address: SocketAddr,
     /// Open connections of the data plane and of this one, as they change.
     pub connections: [Arc<AtomicU64>; 2],
+    /// How the certificate of the listeners stands, as it changes.
+    pub certificate: Arc<CertificateHealth>,
     /// Storage engine, in a word.
     pub store_backend: &'static str,
     /// Root key provider, in words.

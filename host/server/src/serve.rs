@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::acme::Acme;
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
 use crate::tls::Tls;
@@ -118,9 +119,26 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
         opened = lock.open(ports, || announce_locked(format, &plugins_url, &control_url)) => opened?,
         stopped = wait_for_stop() => return stopped,
     };
+    let acme = match tls.as_ref().filter(|_| config.tls.acme.is_on()) {
+        Some(tls) => {
+            let (settings, platform) = (config.tls.acme.clone(), tenants.platform().clone());
+            Some(Acme::open(settings, platform, clock.clone(), entropy.clone(), tls.current().clone()).await?)
+        }
+        None => None,
+    };
     let connections = [plugins.connections(), control.connections()];
     let place =
-        Place { data: &data, plugins_address: plugins.address(), connections, io, store, tenants, clock, entropy };
+        Place {
+            data: &data,
+            plugins_address: plugins.address(),
+            connections,
+            certificate: tls.as_ref().map(|tls| tls.current().health().clone()).unwrap_or_default(),
+            io,
+            store,
+            tenants,
+            clock,
+            entropy,
+        };
     let (wired, detection) = wire(config, place).await?;
     warn_of_unlocked_keys();
     let token_file = write_operator_token(&wired, &data).await?;
@@ -139,8 +157,10 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let detection = tokio::spawn(detection.run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
-    if let Some(tls) = tls {
-        tokio::spawn(tls.follow(stopping.clone()));
+    match (tls, acme) {
+        (_, Some(acme)) => drop(tokio::spawn(acme.run(stopping.clone()))),
+        (Some(tls), None) => drop(tokio::spawn(tls.follow(stopping.clone()))),
+        (None, None) => {}
     }
     let data_plane = io.spawn(serve_port(plugins, tls_config.clone(), wired.gateway.clone(), stopping.clone()));
     let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping));

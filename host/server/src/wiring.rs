@@ -17,7 +17,7 @@ use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{
     Capabilities, CapabilitiesConfig, Certificates, EgressConfig, FieldRules, GuestLogs, Quotas,
 };
-use ringfence_control::{Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
+use ringfence_control::{CertificateHealth, Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
 use ringfence_core::{Budget, Clock, Entropy, PluginName, Standing as ThreatStanding, TenantId};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
@@ -78,6 +78,8 @@ pub struct Place<'a> {
     pub plugins_address: std::net::SocketAddr,
     /// How many connections are open, of the data plane and the control plane.
     pub connections: [Arc<AtomicU64>; 2],
+    /// How the certificate of both stands.
+    pub certificate: Arc<CertificateHealth>,
     /// The runtime of the data plane.
     pub io: &'a Handle,
     /// The open store.
@@ -112,7 +114,7 @@ struct Rooms {
 /// Opens every room. What detects threats reads along beside the calls.
 pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> {
     let store = place.store.clone();
-    let facts = facts(config, place.data, place.plugins_address, place.connections.clone(), &place.tenants);
+    let facts = facts(config, &place);
     // Before any room reads a tenant's records: a restore that was cut is carried on first.
     let archives = open_archives(config, place.data, &place.entropy, &place.clock)?;
     archives.resume(&place.tenants).await?;
@@ -304,20 +306,16 @@ fn gateway(rooms: &Rooms, io: &Handle) -> Gateway {
     })
 }
 
-fn facts(
-    config: &Config,
-    data: &Path,
-    plugins_address: std::net::SocketAddr,
-    connections: [Arc<AtomicU64>; 2],
-    tenants: &Tenants,
-) -> HostFacts {
+fn facts(config: &Config, place: &Place<'_>) -> HostFacts {
+    let root = place.tenants.root();
     HostFacts {
-        plugins_address,
-        connections,
+        plugins_address: place.plugins_address,
+        connections: place.connections.clone(),
+        certificate: Arc::clone(&place.certificate),
         store_backend: config.store.backend.name(),
-        root_key: format!("{} ({})", tenants.root().id(), assurance(tenants.root())),
+        root_key: format!("{} ({})", root.id(), assurance(root)),
         destroy_delay_seconds: config.keys.destroy_delay_hours.saturating_mul(3_600),
-        operator_token_file: Some(data.join("operator.token")),
+        operator_token_file: Some(place.data.join("operator.token")),
         cvc5: find_on_path("cvc5"),
     }
 }
