@@ -122,7 +122,11 @@ impl Control {
                 "When the listeners' certificate ends, in seconds since 1970; 0 for none",
                 certificate.until().and_then(|until| u64::try_from(until.as_second()).ok()).unwrap_or_default(),
             ),
-            ("certificate_failures", "Tries for the next certificate that failed in a row", certificate.failures_count()),
+            (
+                "certificate_failures",
+                "Tries for the next certificate that failed in a row",
+                certificate.failures_count(),
+            ),
             ("threat_backlog", "Audit entries that detection has not looked at yet", threat.backlog_count),
             ("threat_backlog_age_ms", "How far detection is behind, milliseconds", threat.backlog_age_ms),
             ("threat_entries_evaluated", "Audit entries looked at since the start", threat.evaluated_count),

@@ -10,9 +10,7 @@ use ringfence_core::limits::{ATTESTATION_MODELS_COUNT_MAX, ATTESTATION_ROOTS_COU
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
-use webauthn_rs::prelude::{
-    AttestationCaList, AttestationCaListBuilder, AttestationMetadata, AttestedPasskey, Uuid,
-};
+use webauthn_rs::prelude::{AttestationCaList, AttestationCaListBuilder, AttestationMetadata, AttestedPasskey, Uuid};
 
 use crate::IdentityError;
 

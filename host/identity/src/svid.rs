@@ -63,10 +63,8 @@ impl Workloads {
             return Err(IdentityError::Host("`identity.trust_domain` is 1 to 255 of a-z, 0-9, `.`, `-` and `_`"));
         }
         let records = scan(&platform, &Key::new(["identity", "svid-authority"])).await?;
-        let mut authorities = records
-            .iter()
-            .map(|record| SvidAuthority::from_stored(&record.value))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut authorities =
+            records.iter().map(|record| SvidAuthority::from_stored(&record.value)).collect::<Result<Vec<_>, _>>()?;
         authorities.sort_by_key(SvidAuthority::number);
         let workloads = Self(Arc::new(Inner {
             platform,
@@ -85,9 +83,8 @@ impl Workloads {
         let _turn = self.0.turning.lock().await;
         let now = self.now();
         let all = self.authorities().clone();
-        let (mut kept, gone): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .partition(|it| now < it.until_second() && it.trust_domain() == self.0.trust_domain);
+        let (mut kept, gone): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|it| now < it.until_second() && it.trust_domain() == self.0.trust_domain);
         let mut ops: Vec<Op> = gone.iter().map(|it| Op::delete(at(it.number()))).collect();
         let mut absent = Vec::new();
         if kept.last().is_none_or(|newest| now >= newest.from_second() + NEXT_AFTER_SECONDS) {

@@ -101,10 +101,8 @@ impl SvidAuthority {
         let bad = || KeysError::BadSvid("a stored authority is malformed");
         let stored: Stored = serde_json::from_slice(bytes).map_err(|_| bad())?;
         let pkcs8 = Zeroizing::new(BASE64.decode(stored.key.as_bytes()).map_err(|_| bad())?);
-        let key = KeyPair::from_pkcs8_der_and_sign_algo(
-            &PrivatePkcs8KeyDer::from(pkcs8.as_slice()),
-            &PKCS_ECDSA_P256_SHA256,
-        );
+        let key =
+            KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()), &PKCS_ECDSA_P256_SHA256);
         let key = Zeroizing::new(key.map_err(|_| bad())?);
         let certificate = CertificateDer::from_pem_slice(stored.certificate.as_bytes()).map_err(|_| bad())?;
         Ok(Self(Arc::new(Inner { stored, key, certificate })))

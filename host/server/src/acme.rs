@@ -119,7 +119,10 @@ impl Acme {
     pub async fn look(&mut self) -> Duration {
         let now = self.clock.now().as_second();
         if now >= self.due_second {
-            match tokio::time::timeout(OBTAIN_WAIT, self.obtain()).await.unwrap_or_else(|_| Err(anyhow!("it took too long"))) {
+            match tokio::time::timeout(OBTAIN_WAIT, self.obtain())
+                .await
+                .unwrap_or_else(|_| Err(anyhow!("it took too long")))
+            {
                 Ok(()) => tracing::info!(names = ?self.settings.names, "there is a new TLS certificate"),
                 Err(error) => {
                     let failures = self.current.health().failed();

@@ -463,7 +463,9 @@ fn check_acme(section: &AcmeSection) -> Result<()> {
     }
     let is_name = |name: &str| {
         let labels = name.split('.').all(|label| (1..=63).contains(&label.len()));
-        name.len() <= 253 && labels && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-'))
+        name.len() <= 253
+            && labels
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-'))
     };
     if let Some(bad) = section.names.iter().find(|name| !is_name(name)) {
         bail!("`tls.acme.names`: `{bad}` is not a DNS name in small letters; a wildcard cannot be proved here");

@@ -127,18 +127,17 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
         None => None,
     };
     let connections = [plugins.connections(), control.connections()];
-    let place =
-        Place {
-            data: &data,
-            plugins_address: plugins.address(),
-            connections,
-            certificate: tls.as_ref().map(|tls| tls.current().health().clone()).unwrap_or_default(),
-            io,
-            store,
-            tenants,
-            clock,
-            entropy,
-        };
+    let place = Place {
+        data: &data,
+        plugins_address: plugins.address(),
+        connections,
+        certificate: tls.as_ref().map(|tls| tls.current().health().clone()).unwrap_or_default(),
+        io,
+        store,
+        tenants,
+        clock,
+        entropy,
+    };
     let (wired, detection) = wire(config, place).await?;
     warn_of_unlocked_keys();
     let token_file = write_operator_token(&wired, &data).await?;

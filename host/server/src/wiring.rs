@@ -17,7 +17,9 @@ use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{
     Capabilities, CapabilitiesConfig, Certificates, EgressConfig, FieldRules, GuestLogs, Quotas,
 };
-use ringfence_control::{CertificateHealth, Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
+use ringfence_control::{
+    CertificateHealth, Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy,
+};
 use ringfence_core::{Budget, Clock, Entropy, PluginName, Standing as ThreatStanding, TenantId};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};

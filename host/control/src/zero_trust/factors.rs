@@ -18,7 +18,8 @@ use crate::idempotency::ShownOnce;
 use crate::problem::ApiError;
 use crate::wire::{
     AddPasskey, CeremonyPurpose, CeremonyView, CodesOfferView, ConfirmCodes, FactorsView, FederatedStartView,
-    PasskeyAttestationView, PasskeyView, Problem, RecoveryCodes, SetPassword, StartCeremony, StartFederated, StepUpBody, SteppedUp,
+    PasskeyAttestationView, PasskeyView, Problem, RecoveryCodes, SetPassword, StartCeremony, StartFederated,
+    StepUpBody, SteppedUp,
 };
 
 /// Says what the caller can prove himself with.

@@ -9,9 +9,7 @@ use axum::extract::{Path, State};
 use jiff::SignedDuration;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_identity::{
-    AttestationTrust, PostureIssuer, PostureTrust, Score, TpmTrust, TrustSettings, Verdict,
-};
+use ringfence_identity::{AttestationTrust, PostureIssuer, PostureTrust, Score, TpmTrust, TrustSettings, Verdict};
 use serde_json::json;
 
 use crate::Control;
@@ -19,8 +17,9 @@ use crate::call::Call;
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::wire::{
-    AttestationRootModels, AttestationRootView, HoursView, PostureIssuerView, PostureTrustView, Problem, SetTrust, SignalView, ThresholdsView, TpmTrustShown,
-    TpmTrustView, TrustScoreView, TrustSettingsView, VerifiedView, VerifySession,
+    AttestationRootModels, AttestationRootView, HoursView, PostureIssuerView, PostureTrustView, Problem, SetTrust,
+    SignalView, ThresholdsView, TpmTrustShown, TpmTrustView, TrustScoreView, TrustSettingsView, VerifiedView,
+    VerifySession,
 };
 
 /// Says where the caller's session stands, and why.

@@ -44,8 +44,7 @@ impl Maker {
         }
         let mut said = vec![4, 16];
         said.extend(model);
-        params.custom_extensions =
-            vec![CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 45724, 1, 1, 4], said)];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 45724, 1, 1, 4], said)];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().to_vec();
         Batch { key, certificate, model }
@@ -117,8 +116,7 @@ fn create(options: &Value, batch: &Batch, speaks: Speaks) -> Value {
         }
     };
     let format = if speaks == Speaks::Silent { "none" } else { "packed" };
-    let object =
-        [vec![0xa3], text("fmt"), text(format), text("attStmt"), statement, text("authData"), bytes_of(&data)];
+    let object = [vec![0xa3], text("fmt"), text(format), text("attStmt"), statement, text("authData"), bytes_of(&data)];
     json!({
         "id": BASE64URL_NOPAD.encode(&id),
         "rawId": BASE64URL_NOPAD.encode(&id),

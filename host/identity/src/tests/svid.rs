@@ -23,10 +23,8 @@ fn svid(workloads: &Workloads, of: &str, plugin: &str) -> ringfence_keys::Svid {
 /// Whether someone who reads the bundle takes the certificate now.
 fn holds(host: &Host, bundle: &Value, svid: &ringfence_keys::Svid) -> bool {
     let keys = bundle["keys"].as_array().unwrap();
-    let roots: Vec<CertificateDer<'static>> = keys
-        .iter()
-        .map(|key| BASE64.decode(key["x5c"][0].as_str().unwrap().as_bytes()).unwrap().into())
-        .collect();
+    let roots: Vec<CertificateDer<'static>> =
+        keys.iter().map(|key| BASE64.decode(key["x5c"][0].as_str().unwrap().as_bytes()).unwrap().into()).collect();
     let anchors: Vec<_> = roots.iter().map(|root| anchor_from_trusted_cert(root).unwrap()).collect();
     let now = UnixTime::since_unix_epoch(Duration::from_secs(host.clock.now().as_second().unsigned_abs()));
     let leaf = svid.certified.end_entity_cert().unwrap();

@@ -58,7 +58,8 @@ impl Chip {
 
     fn sign(&self, quote: &[u8]) -> Vec<u8> {
         let dice = SystemRandom::new();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.key.serialized_der(), &dice).unwrap();
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.key.serialized_der(), &dice).unwrap();
         let signature = pair.sign(&dice, quote).unwrap();
         let (r, s) = signature.as_ref().split_at(32);
         [&[0, 0x18, 0, 0x0b, 0, 32][..], r, &[0, 32], s].concat()
@@ -255,7 +256,10 @@ async fn a_device_keeps_the_tpm_that_it_showed_first() {
     assert!(host.quoted(&issued, &nonce, &second.evidence(&quote(&nonce))).await.is_err());
     let renewed = Chip { certificate: maker.certify(&first.key, attesting()), key: first.key };
     let nonce = host.asked(&issued);
-    assert!(host.quoted(&issued, &nonce, &renewed.evidence(&quote(&nonce))).await.is_ok(), "the same key, certified anew");
+    assert!(
+        host.quoted(&issued, &nonce, &renewed.evidence(&quote(&nonce))).await.is_ok(),
+        "the same key, certified anew"
+    );
 }
 
 #[tokio::test]

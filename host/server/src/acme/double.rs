@@ -17,8 +17,8 @@ use http::{HeaderValue, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SignatureAlgorithm, date_time_ymd,
 };
 use ring::digest::{SHA256, digest};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
@@ -166,8 +166,7 @@ impl Authority {
     async fn check(&self, name: &str, expected: &[u8]) -> bool {
         let (alpn, leaf) = shown(self.0.names_at, name, Some(b"acme-tls/1")).await.unwrap_or_default();
         // OID 1.3.6.1.5.5.7.1.31, critical, an octet string in an octet string.
-        let head: &[u8] =
-            &[6, 8, 0x2b, 6, 1, 5, 5, 7, 1, 0x1f, 1, 1, 0xff, 4, 0x22, 4, 0x20];
+        let head: &[u8] = &[6, 8, 0x2b, 6, 1, 5, 5, 7, 1, 0x1f, 1, 1, 0xff, 4, 0x22, 4, 0x20];
         alpn == b"acme-tls/1" && contains(&leaf, &[head, expected].concat()) && contains(&leaf, name.as_bytes())
     }
 }
@@ -180,8 +179,7 @@ fn contains(all: &[u8], part: &[u8]) -> bool {
 pub async fn shown(at: SocketAddr, name: &str, protocol: Option<&[u8]>) -> Option<(Vec<u8>, Vec<u8>)> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config =
-        config.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer)).with_no_client_auth();
+    let mut config = config.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer)).with_no_client_auth();
     config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let connect = async {
@@ -237,8 +235,7 @@ async fn act(State(authority): State<Authority>, OriginalUri(uri): OriginalUri, 
         if uri.path() == "/account" {
             let jwk = &head["jwk"];
             let point = [vec![4], decoded(&jwk["x"]), decoded(&jwk["y"])].concat();
-            let canonical =
-                format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, jwk["x"], jwk["y"]);
+            let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":{},"y":{}}}"#, jwk["x"], jwk["y"]);
             told.key = Some((point, BASE64URL_NOPAD.encode(digest(&SHA256, canonical.as_bytes()).as_ref())));
             told.accounts_count += 1;
         } else if head["kid"] != json!(format!("{base}/account/1")) {

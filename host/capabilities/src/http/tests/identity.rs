@@ -171,10 +171,8 @@ async fn no_two_requests_with_certificates_share_a_tls_session() {
 async fn a_certificate_that_is_over_or_of_another_authority_is_refused_by_who_verifies() {
     let (ours, other) = (authority(1), authority(2));
     let (address, _seen) = asking_server(Asks::Requires, &ours).await;
-    for wrong in [
-        Issuing { authority: ours.clone(), from: NOW - 7_200 },
-        Issuing { authority: other, from: NOW - 60 },
-    ] {
+    for wrong in [Issuing { authority: ours.clone(), from: NOW - 7_200 }, Issuing { authority: other, from: NOW - 60 }]
+    {
         let mut setup = plugin(address, WITH, wrong).await;
         assert!(hello(&mut setup).await.is_err());
     }
