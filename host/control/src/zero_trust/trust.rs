@@ -152,7 +152,7 @@ fn posture(asked: PostureTrustView) -> PostureTrust {
 }
 
 fn tpm(asked: &TpmTrustView) -> Result<TpmTrust, ApiError> {
-    let set = |set: &BTreeMap<String, String>| {
+    let set = |set: &BTreeMap<String, String>| -> Option<BTreeMap<u8, String>> {
         set.iter().map(|(number, value)| Some((number.parse::<u8>().ok()?, value.clone()))).collect::<Option<_>>()
     };
     let expected = asked.expected.iter().map(set).collect::<Option<Vec<BTreeMap<u8, String>>>>();
@@ -162,8 +162,10 @@ fn tpm(asked: &TpmTrustView) -> Result<TpmTrust, ApiError> {
 }
 
 fn tpm_view(trust: &TpmTrust) -> Option<TpmTrustShown> {
-    let set = |set: &BTreeMap<u8, String>| set.iter().map(|(number, value)| (number.to_string(), value.clone()));
-    let expected = trust.expected().iter().map(|one| set(one).collect()).collect();
+    let set = |set: &BTreeMap<u8, String>| -> BTreeMap<String, String> {
+        set.iter().map(|(number, value)| (number.to_string(), value.clone())).collect()
+    };
+    let expected = trust.expected().iter().map(set).collect();
     (trust.roots_count() > 0).then(|| TpmTrustShown { roots_count: trust.roots_count(), expected })
 }
 
