@@ -72,11 +72,11 @@ enum Speaks {
 
 fn bytes_of(bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
-    [&[0x59], &length[..], bytes].concat()
+    [&[0x59][..], &length, bytes].concat()
 }
 
 fn text(word: &str) -> Vec<u8> {
-    [&[0x60 + u8::try_from(word.len()).unwrap()], word.as_bytes()].concat()
+    [&[0x60 + u8::try_from(word.len()).unwrap()][..], word.as_bytes()].concat()
 }
 
 /// Answers `navigator.credentials.create`.
