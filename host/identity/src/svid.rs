@@ -104,15 +104,15 @@ impl Workloads {
         Ok(())
     }
 
-    /// Keeps the authorities turning until `stop` turns true.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// Keeps the authorities turning until `stop` turns true; whoever calls is told of what fails.
+    pub async fn run(self, mut stop: watch::Receiver<bool>, failed: impl Fn(&IdentityError)) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 _ = stop.wait_for(|stopping| *stopping) => return,
             }
             if let Err(error) = self.turn().await {
-                tracing::error!(%error, "the next authority of workload certificates is not made");
+                failed(&error);
             }
         }
     }

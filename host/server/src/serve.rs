@@ -16,6 +16,7 @@ use ringfence_control::{CertificateHealth, KeyKeeper, PeerAddress};
 use ringfence_core::{Clock, Entropy, limits};
 use ringfence_engine::IoClass;
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
+use ringfence_identity::IdentityError;
 use ringfence_keys::MissingRootKey;
 use ringfence_store::{DiskOptions, Store, Tenants};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -132,7 +133,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
-    let workloads = tokio::spawn(wired.workloads.clone().run(stopping.clone()));
+    let workloads = tokio::spawn(wired.workloads.clone().run(stopping.clone(), warn_of_authority));
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
@@ -212,6 +213,10 @@ async fn bind(config: &Config, io: &Handle) -> Result<(Listening, Listening)> {
     let control = Listening::bind(listen.control).await;
     let control = control.with_context(|| format!("cannot listen on {} for the control plane", listen.control))?;
     Ok((plugins, control))
+}
+
+fn warn_of_authority(error: &IdentityError) {
+    tracing::error!(%error, "the next authority of workload certificates is not made");
 }
 
 fn warn_of_unlocked_keys() {
