@@ -12,6 +12,7 @@ mod automation;
 mod backups;
 mod calls;
 mod capabilities;
+mod certificates;
 mod definitions;
 mod deploys;
 mod foreign;

@@ -15,7 +15,7 @@ use crate::calls::{Chain, Exchange};
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
-use crate::http::{Caller, EgressConfig, Gate, Outbound};
+use crate::http::{Caller, Certificates, EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
 use crate::pii::{Personal, Witness};
@@ -90,6 +90,11 @@ impl Capabilities {
     /// Says who runs plugins that plugins call. The first word counts; until then nobody can be called.
     pub fn set_exchange(&self, exchange: Arc<dyn Exchange>) {
         let _ = self.exchange.set(exchange);
+    }
+
+    /// Says who has the certificates of plugins. The first word counts; until then nobody is shown one.
+    pub fn set_certificates(&self, certificates: Arc<dyn Certificates>) {
+        self.outbound.set_certificates(certificates);
     }
 
     /// Binds one invocation.

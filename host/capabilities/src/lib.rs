@@ -34,7 +34,7 @@ pub use error::CapabilitiesError;
 pub use grants::LiveGrants;
 pub use guarded::{Guarded, Tried};
 pub use guest_logs::GuestLogs;
-pub use http::{AddressRange, EgressConfig, Resolver, prohibited};
+pub use http::{AddressRange, Certificates, EgressConfig, Resolver, prohibited};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use queue::{Letter, PostError, Postbox};

@@ -415,7 +415,7 @@ pub struct WhyArgs {
 pub struct GrantArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets, http, blob or files
+    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue or identity
     pub capability: Capability,
     /// What it covers: buckets, secret names, or origins
     pub scope: Vec<String>,
@@ -426,7 +426,7 @@ pub struct GrantArgs {
 pub struct RevokeArgs {
     /// The plugin
     pub plugin: PluginName,
-    /// keyvalue, config, logging, secrets, http, blob or files
+    /// keyvalue, config, logging, secrets, http, blob, files, pii, queue or identity
     pub capability: Capability,
 }
 

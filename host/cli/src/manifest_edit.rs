@@ -5,7 +5,7 @@
 use ringfence_core::{Capability, Manifest, ManifestError};
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
-/// The manifest's text with `[needs]` naming exactly `imported`, and `files` where the author asks for it, and the component's path when there was none.
+/// The manifest's text with `[needs]` naming exactly `imported`, and those that the author alone can ask for, and the component's path when there was none.
 /// `None` when nothing changes.
 pub fn write_needs(
     text: &str,
@@ -25,8 +25,8 @@ pub fn write_needs(
     let missing: Vec<Capability> = imported.iter().copied().filter(|capability| !stated(*capability)).collect();
     let surplus: Vec<Capability> = Capability::ALL
         .into_iter()
-        // Files are the author's to ask for: the bytes cannot say it.
-        .filter(|capability| *capability != Capability::Files && stated(*capability) && !imported.contains(capability))
+        // Some are the author's to ask for: the bytes cannot say it.
+        .filter(|capability| !capability.is_asked_for() && stated(*capability) && !imported.contains(capability))
         .collect();
     if !missing.is_empty() && document.get("needs").is_none() {
         document.insert("needs", Item::Table(Table::new()));

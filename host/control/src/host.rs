@@ -27,11 +27,14 @@ pub async fn healthz() -> &'static str {
     responses((status = 200, body = String), (status = 503, body = String)))]
 pub async fn readyz(State(control): State<Control>) -> Response {
     if control.parts.audit.is_writable() {
+        // What follows is no reason to send callers elsewhere, but one to look.
+        let mut said = "ready\n".to_owned();
         match control.backup_health.failing_count() {
-            0 => (StatusCode::OK, "ready\n").into_response(),
-            // Not a reason to send callers elsewhere, but one to look.
-            count => (StatusCode::OK, format!("ready\nbackups: {count} failing\n")).into_response(),
+            0 => {}
+            count => said.push_str(&format!("backups: {count} failing\n")),
         }
+        said.extend(control.parts.facts.certificate.line());
+        (StatusCode::OK, said).into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready: the audit log cannot be written\n").into_response()
     }

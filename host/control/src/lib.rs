@@ -9,6 +9,7 @@ mod automation;
 mod backup_work;
 mod backups;
 pub mod call;
+mod certificate_health;
 mod config;
 mod decisions;
 mod extract;
@@ -37,6 +38,7 @@ mod usage;
 pub mod wire;
 mod workflows;
 mod working;
+mod workloads;
 mod zero_trust;
 
 use std::net::SocketAddr;
@@ -50,7 +52,7 @@ use ringfence_automation::workflow::Workflows;
 use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
-use ringfence_identity::Identity;
+use ringfence_identity::{Identity, Workloads};
 use ringfence_outward::Outward;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
@@ -61,6 +63,7 @@ use ringfence_threat::Threat;
 pub use backup_work::BackupPlan;
 pub use backups::{ArchiveContent, ArchiveReport, check_archive};
 pub use call::PeerAddress;
+pub use certificate_health::CertificateHealth;
 pub use keys::KeyKeeper;
 pub use locked::locked_router;
 pub use policies::{StoredPolicy, put_into_force as put_policy_into_force, stored as stored_policy};
@@ -99,6 +102,8 @@ pub struct ControlParts {
     pub threat: Threat,
     /// What leaves the host.
     pub outward: Outward,
+    /// The certificates of plugins, for their authorities.
+    pub workloads: Workloads,
     /// Backups of tenants.
     pub archives: Archives,
     /// Durable workflows.
@@ -122,6 +127,8 @@ pub struct HostFacts {
     pub plugins_address: SocketAddr,
     /// Open connections of the data plane and of this one, as they change.
     pub connections: [Arc<AtomicU64>; 2],
+    /// How the certificate of the listeners stands, as it changes.
+    pub certificate: Arc<CertificateHealth>,
     /// Storage engine, in a word.
     pub store_backend: &'static str,
     /// Root key provider, in words.

@@ -102,6 +102,7 @@ impl Control {
         let status = self.status(crate::host::Figures::All).await?;
         let store = self.parts.store.stats().await?;
         let threat = self.parts.threat.health();
+        let certificate = &self.parts.facts.certificate;
         let (native_count, native_bytes) = self.parts.registry.native_size().await?;
         for (name, help, value) in [
             ("tenants", "Tenants", status.tenants_count),
@@ -116,6 +117,16 @@ impl Control {
             ("code_cached", "Pieces of native code on disk", native_count),
             ("code_cached_bytes", "Their bytes", native_bytes),
             ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
+            (
+                "certificate_until_seconds",
+                "When the listeners' certificate ends, in seconds since 1970; 0 for none",
+                certificate.until().and_then(|until| u64::try_from(until.as_second()).ok()).unwrap_or_default(),
+            ),
+            (
+                "certificate_failures",
+                "Tries for the next certificate that failed in a row",
+                certificate.failures_count(),
+            ),
             ("threat_backlog", "Audit entries that detection has not looked at yet", threat.backlog_count),
             ("threat_backlog_age_ms", "How far detection is behind, milliseconds", threat.backlog_age_ms),
             ("threat_entries_evaluated", "Audit entries looked at since the start", threat.evaluated_count),

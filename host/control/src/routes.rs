@@ -17,8 +17,8 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, outward,
-    people, pii, plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows, zero_trust,
+    Control, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, outward, people, pii,
+    plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows, workloads, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -91,6 +91,8 @@ fn table() -> OpenApiRouter<Control> {
     let probes = OpenApiRouter::new()
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
+        .routes(routes!(workloads::bundle))
+        .routes(routes!(workloads::bundle_pem))
         .routes(routes!(metrics::host));
     OpenApiRouter::with_openapi(Api::openapi()).nest("/api/v1", api).merge(probes)
 }

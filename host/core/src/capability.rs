@@ -34,6 +34,9 @@ pub enum Capability {
     Pii,
     /// Putting messages into the tenant's queues (`ringfence:plugin/queue`). Scope: queue names.
     Queue,
+    /// Showing the plugin's own certificate (an X.509-SVID of SPIFFE) where it connects to. Scope: `https` origins. No
+    /// import stands for it, so it is the manifest that asks for it; without a grant no certificate is shown.
+    Identity,
 }
 
 /// What a `pii` scope word can say about a field, in the words of grants.
@@ -41,7 +44,7 @@ const PII_ACTS: [&str; 2] = ["seal", "open"];
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Keyvalue,
         Self::Config,
         Self::Logging,
@@ -51,6 +54,7 @@ impl Capability {
         Self::Files,
         Self::Pii,
         Self::Queue,
+        Self::Identity,
     ];
 
     /// The word used in grants, manifests, the API and errors.
@@ -65,12 +69,21 @@ impl Capability {
             Self::Files => "files",
             Self::Pii => "pii",
             Self::Queue => "queue",
+            Self::Identity => "identity",
         }
+    }
+
+    /// Whether the manifest asks for it, because no import of a component can.
+    pub const fn is_asked_for(self) -> bool {
+        matches!(self, Self::Files | Self::Identity)
     }
 
     /// Whether a grant of it names what it covers. An unscoped capability is granted whole.
     pub const fn is_scoped(self) -> bool {
-        matches!(self, Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob | Self::Pii | Self::Queue)
+        matches!(
+            self,
+            Self::Keyvalue | Self::Secrets | Self::Http | Self::Blob | Self::Pii | Self::Queue | Self::Identity
+        )
     }
 
     /// The capability an import of the component model stands for, by interface name without its version
@@ -133,8 +146,8 @@ pub struct Needs(pub Vec<Need>);
 pub struct Grant {
     /// What is granted.
     pub capability: Capability,
-    /// The named things covered; `*` covers all of a scoped capability except for `http`, which always names origins, and
-    /// `pii`, where the act is always named: `*:seal`.
+    /// The named things covered; `*` covers all of a scoped capability except for `http` and `identity`, which always name
+    /// origins, and `pii`, where the act is always named: `*:seal`.
     #[serde(default)]
     pub scope: Vec<String>,
 }
@@ -162,12 +175,12 @@ impl Grants {
     pub fn get(&self, capability: Capability) -> Option<&[String]> {
         self.0.get(&capability).map(Vec::as_slice)
     }
-    /// Whether `name` of `capability` is covered. For `http` use origins in their ASCII form, port only when not the default.
+    /// Whether `name` of `capability` is covered. For `http` and `identity` use origins in their ASCII form, port only when not the default.
     pub fn covers(&self, capability: Capability, name: &str) -> bool {
         self.get(capability).is_some_and(|scope| {
             !capability.is_scoped()
                 || scope.iter().any(|item| match capability {
-                    Capability::Http => item == name,
+                    Capability::Http | Capability::Identity => item == name,
                     Capability::Pii => item == name || item.strip_prefix('*').is_some_and(|act| covers_act(act, name)),
                     _ => item == name || item == "*",
                 })
@@ -251,8 +264,10 @@ mod tests {
     #[test]
     fn a_star_never_opens_all_hosts() {
         let mut grants = Grants::default();
-        grants.insert(Grant { capability: Capability::Http, scope: vec!["*".into()] });
-        assert!(!grants.covers(Capability::Http, "https://api.example.com"));
+        for capability in [Capability::Http, Capability::Identity] {
+            grants.insert(Grant { capability, scope: vec!["*".into()] });
+            assert!(!grants.covers(capability, "https://api.example.com"));
+        }
     }
 
     #[test]

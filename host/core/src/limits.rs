@@ -114,6 +114,14 @@ pub const DEVICES_PER_PRINCIPAL_COUNT_MAX: usize = 16;
 pub const POSTURE_BYTES_MAX: usize = 16 << 10;
 /// For how long evidence about a device counts at most, in seconds.
 pub const POSTURE_SECONDS_MAX: i64 = 24 * 3_600;
+/// Most roots of authenticators a tenant trusts.
+pub const ATTESTATION_ROOTS_COUNT_MAX: usize = 16;
+/// Most models of authenticators below one root.
+pub const ATTESTATION_MODELS_COUNT_MAX: usize = 256;
+/// How long the certificate of a workload is good, in seconds.
+pub const SVID_SECONDS: i64 = 3_600;
+/// Most certificates of workloads that are remembered; beyond it they are made for every request.
+pub const SVIDS_KEPT_COUNT_MAX: usize = 10_000;
 /// Most passkeys of one person.
 pub const PASSKEYS_PER_PERSON_COUNT_MAX: usize = 16;
 /// Most identity providers a tenant trusts.

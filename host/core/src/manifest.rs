@@ -74,6 +74,9 @@ pub struct NeedsSection {
     /// Queues that it puts messages into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Vec<String>>,
+    /// Origins that the plugin's own certificate is shown to, `https://api.example.com`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -139,14 +142,17 @@ impl Manifest {
             Capability::Files => &self.needs.files,
             Capability::Pii => &self.needs.pii,
             Capability::Queue => &self.needs.queue,
+            Capability::Identity => &self.needs.identity,
         };
         list.as_deref().unwrap_or_default()
     }
 
-    /// Joins what the bytes import with the scopes the manifest asks for, and with `files`, which bytes cannot say.
+    /// Joins what the bytes import with the scopes the manifest asks for, and with `files` and `identity`, which bytes
+    /// cannot say.
     pub fn needs(&self, imported: impl IntoIterator<Item = Capability>) -> Needs {
         let mut capabilities: Vec<Capability> = imported.into_iter().collect();
         capabilities.extend(self.needs.files.is_some().then_some(Capability::Files));
+        capabilities.extend(self.needs.identity.is_some().then_some(Capability::Identity));
         capabilities.sort_unstable();
         capabilities.dedup();
         Needs(
@@ -169,6 +175,9 @@ impl Manifest {
     fn check_scopes(&self) -> Result<(), ManifestError> {
         for origin in self.asked_scope(Capability::Http) {
             check_origin(origin).map_err(ManifestError::whole)?;
+        }
+        for origin in self.asked_scope(Capability::Identity) {
+            check_secure_origin(origin).map_err(ManifestError::whole)?;
         }
         for word in self.asked_scope(Capability::Pii) {
             check_field_scope(word).map_err(ManifestError::whole)?;
@@ -215,6 +224,16 @@ pub fn check_origin(origin: &str) -> Result<(), String> {
         Some(Ok(80)) if scheme == "http" => wrong("leave out port 80"),
         Some(Ok(443)) if scheme == "https" => wrong("leave out port 443"),
         _ => Ok(()),
+    }
+}
+
+/// Checks an origin that a certificate is shown to: as [`check_origin`], and `https`.
+pub fn check_secure_origin(origin: &str) -> Result<(), String> {
+    check_origin(origin)?;
+    if origin.starts_with("https://") {
+        Ok(())
+    } else {
+        Err(format!("`{origin}` is not `https`, and a certificate can be shown nowhere else"))
     }
 }
 
@@ -289,6 +308,17 @@ cpu_ms = 50
         assert_eq!(manifest.needs([]).0, [Need { capability: Capability::Files, scope: Vec::new() }]);
         assert!(Manifest::parse(&text("")).unwrap().needs([]).0.is_empty());
         assert!(Manifest::parse(&text("files = [\"/etc\"]")).is_err());
+    }
+
+    #[test]
+    fn an_identity_is_needed_by_whoever_asks_for_it_and_names_where_it_is_shown() {
+        let text = |needs: &str| format!("[plugin]\nname = \"a\"\nversion = \"0.1.0\"\n[needs]\n{needs}\n");
+        let needs = Manifest::parse(&text("identity = [\"https://api.example.com\"]")).unwrap().needs([]);
+        let scope = vec!["https://api.example.com".to_owned()];
+        assert_eq!(needs.0, [Need { capability: Capability::Identity, scope }]);
+        for bad in ["http://api.example.com", "*", "api.example.com", "http://visits.plugin.internal"] {
+            assert!(Manifest::parse(&text(&format!("identity = [\"{bad}\"]"))).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// The protocol that an authority asks for which checks a name over TLS.
+const ACME_TLS: &[u8] = b"acme-tls/1";
+
 /// The peer's address, put into every request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
@@ -136,6 +139,10 @@ async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<(TlsSt
         }
         Err(_) => return None,
     };
+    // An authority that checks a name has seen what it came for (RFC 8737, section 3); no request is served there.
+    if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) {
+        return None;
+    }
     let chain = stream.get_ref().1.peer_certificates();
     let certificate = chain.and_then(|chain| ClientCertificate::of(chain.iter().map(|one| one.to_vec()).collect()));
     Some((stream, Channel::Tls { certificate: certificate.map(Arc::new) }))

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use ringfence_core::PrincipalId;
 use ringfence_core::limits::{CEREMONIES_COUNT_MAX, CEREMONIES_PER_SOURCE_COUNT_MAX, CEREMONY_SECONDS};
-use webauthn_rs::prelude::{DiscoverableAuthentication, PasskeyAuthentication, PasskeyRegistration};
+use webauthn_rs::prelude::{
+    AttestedPasskeyRegistration, DiscoverableAuthentication, PasskeyAuthentication, PasskeyRegistration,
+};
 
 use crate::throttle::Source;
 
@@ -20,6 +22,8 @@ pub(crate) enum Pending {
     StepUp(PrincipalId, Box<PasskeyAuthentication>),
     /// Adding a passkey.
     Register(PrincipalId, Box<PasskeyRegistration>),
+    /// Adding a passkey of an authenticator that says what it is.
+    RegisterAttested(PrincipalId, Box<AttestedPasskeyRegistration>),
 }
 
 struct UnderWay<T> {

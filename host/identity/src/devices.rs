@@ -1,4 +1,4 @@
-//! Device trust: a principal's devices, and what somebody whom the tenant trusts signed about them.
+//! Device trust: a principal's devices, and what somebody whom the tenant trusts, or their TPM, signed about them.
 //!
 //! Must never take silence, a claim of a kind that this host cannot check, or one that is over, for a verified device; nor
 //! one nonce twice.
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manage::not_found;
 use crate::secret_hash::random_text;
+use crate::standing::TrustSettings;
 use crate::throttle::Source;
 use crate::trust::Posture;
 use crate::{Identity, IdentityError};
@@ -83,6 +84,9 @@ pub struct DeviceRecord {
     pub registered_at: Timestamp,
     /// What it was found to be, the last time that anything could be found.
     pub found: Option<DeviceFound>,
+    /// The key of the TPM that it showed first, the hash of it; another one cannot speak for it.
+    #[serde(default)]
+    pub tpm: Option<String>,
 }
 
 /// What a device was found to be, and for how long that holds.
@@ -107,18 +111,45 @@ pub struct DeviceEvidence<'a> {
     pub device: &'a str,
     /// The nonce that was given out for it.
     pub nonce: &'a str,
-    /// What sort of evidence: `posture` for a signed claim.
+    /// What sort of evidence: `posture` for a signed claim, `tpm-quote` for a quote of a TPM.
     pub format: &'a str,
-    /// The evidence: for `posture` a JWT signed with EdDSA.
+    /// The evidence: for `posture` a JWT signed with EdDSA, for `tpm-quote` JSON (`tpm.rs`).
     pub evidence: &'a str,
 }
 
-/// Checks evidence of one kind that this host has no means for by itself, such as quotes of a TPM.
+/// Checks evidence of one kind.
 pub trait EvidenceVerifier: Send + Sync {
     /// What sort of evidence it checks.
     fn format(&self) -> &str;
-    /// What the evidence says of a device, and until when, when it is good and answers to the nonce; else why not.
-    fn verify(&self, evidence: &str, device: &str, nonce: &str) -> Result<(BTreeMap<String, bool>, Timestamp), String>;
+    /// What the evidence says of a device when it is good and answers to the nonce, else why not; none where the tenant
+    /// trusts nobody for such evidence, so that it says nothing.
+    fn verify(&self, asked: &EvidenceQuestion<'_>) -> Result<Option<EvidenceAnswer>, &'static str>;
+}
+
+/// Evidence, and what it is to be held against.
+pub struct EvidenceQuestion<'a> {
+    /// The evidence, as its format has it.
+    pub evidence: &'a str,
+    /// The device.
+    pub device: &'a str,
+    /// The nonce that it must answer to.
+    pub nonce: &'a str,
+    /// The time.
+    pub now: Timestamp,
+    /// What the tenant trusts.
+    pub trust: &'a TrustSettings,
+    /// The key of the TPM that the device showed first.
+    pub tpm: Option<&'a str>,
+}
+
+/// What good evidence says.
+pub struct EvidenceAnswer {
+    /// What it says; the device is verified when there is something, and all of it holds.
+    pub claims: BTreeMap<String, bool>,
+    /// Until when that counts.
+    pub until: Timestamp,
+    /// The key of the TPM that says so.
+    pub tpm: Option<String>,
 }
 
 /// A nonce under way: for whose device it is.
@@ -150,7 +181,7 @@ impl Identity {
         principal: &Principal,
         name: ResourceName,
     ) -> Result<DeviceRecord, IdentityError> {
-        let record = DeviceRecord { name, registered_at: self.shared.clock.now(), found: None };
+        let record = DeviceRecord { name, registered_at: self.shared.clock.now(), found: None, tpm: None };
         let kept = record.clone();
         self.change_about(principal.tenant(), principal.id(), |about| {
             if about.devices.iter().any(|other| other.name == kept.name) {
@@ -208,38 +239,60 @@ impl Identity {
             return Err(IdentityError::NonceSpent);
         }
         let now = self.shared.clock.now();
-        let trust = self.thresholds(principal).posture;
-        let (issuer, claims, until) = match shown.format {
-            "posture" => {
-                let claim = read_claim(&shown, &trust, now)?;
-                let until =
-                    Timestamp::from_second(claim.exp).map_err(|_| IdentityError::BadEvidence("it has no end"))?;
-                (claim.iss, claim.posture, until)
-            }
-            format => match self.shared.verifiers.iter().find(|verifier| verifier.format() == format) {
-                None => return Ok((DeviceVerdict::Unsupported, None)),
-                Some(verifier) => {
-                    let checked = verifier.verify(shown.evidence, shown.device, shown.nonce);
-                    let (claims, until) = checked.map_err(|_| IdentityError::BadEvidence("its verifier refused it"))?;
-                    (format.to_owned(), claims, until)
-                }
-            },
+        if shown.evidence.len() > POSTURE_BYTES_MAX {
+            return Err(IdentityError::BadEvidence("it is too long"));
+        }
+        let Some((issuer, answer)) = self.checked(principal, &shown, now)? else {
+            return Ok((DeviceVerdict::Unsupported, None));
         };
+        let EvidenceAnswer { claims, until, tpm } = answer;
         let longest = now.checked_add(SignedDuration::from_secs(POSTURE_SECONDS_MAX)).unwrap_or(now);
-        let said: BTreeMap<String, bool> =
-            trust.required.iter().map(|word| (word.clone(), claims.get(word).copied().unwrap_or(false))).collect();
-        let good = !said.is_empty() && said.values().all(|holds| *holds);
+        let good = !claims.is_empty() && claims.values().all(|holds| *holds);
         let verdict = if good { DeviceVerdict::Verified } else { DeviceVerdict::Failed };
-        let found = DeviceFound { verdict, claims: said, issuer, at: now, expires_at: until.min(longest) };
+        let found = DeviceFound { verdict, claims, issuer, at: now, expires_at: until.min(longest) };
         let kept = found.clone();
         self.change_about(principal.tenant(), principal.id(), |about| {
             let device = about.devices.iter_mut().find(|device| device.name.as_str() == shown.device);
-            device.ok_or_else(|| not_found(shown.device))?.found = Some(kept);
+            let device = device.ok_or_else(|| not_found(shown.device))?;
+            device.found = Some(kept);
+            device.tpm = device.tpm.take().or(tpm);
             Ok(())
         })
         .await?;
         self.end_fallen(principal.tenant(), Some(principal.id()));
         Ok((verdict, Some(found)))
+    }
+
+    /// Who says what about a device; none when nobody here can tell.
+    fn checked(
+        &self,
+        principal: &Principal,
+        shown: &DeviceEvidence<'_>,
+        now: Timestamp,
+    ) -> Result<Option<(String, EvidenceAnswer)>, IdentityError> {
+        let trust = self.thresholds(principal);
+        if shown.format == "posture" {
+            let claim = read_claim(shown, &trust.posture, now)?;
+            let until = Timestamp::from_second(claim.exp).map_err(|_| IdentityError::BadEvidence("it has no end"))?;
+            let said = |word: &String| (word.clone(), claim.posture.get(word).copied().unwrap_or(false));
+            let claims = trust.posture.required.iter().map(said).collect();
+            return Ok(Some((claim.iss, EvidenceAnswer { claims, until, tpm: None })));
+        }
+        let Some(verifier) = self.shared.verifiers.iter().find(|verifier| verifier.format() == shown.format) else {
+            return Ok(None);
+        };
+        let devices = self.devices(principal);
+        let device = devices.iter().find(|device| device.name.as_str() == shown.device);
+        let asked = EvidenceQuestion {
+            evidence: shown.evidence,
+            device: shown.device,
+            nonce: shown.nonce,
+            now,
+            trust: &trust,
+            tpm: device.and_then(|device| device.tpm.as_deref()),
+        };
+        let answer = verifier.verify(&asked).map_err(IdentityError::BadEvidence)?;
+        Ok(answer.map(|answer| (shown.format.to_owned(), answer)))
     }
 }
 
@@ -260,9 +313,6 @@ fn is_failing(device: &DeviceRecord, now: Timestamp) -> bool {
 
 /// A claim, when one whom the tenant trusts signed it for this device and this nonce, now.
 fn read_claim(shown: &DeviceEvidence<'_>, trust: &PostureTrust, now: Timestamp) -> Result<Claim, IdentityError> {
-    if shown.evidence.len() > POSTURE_BYTES_MAX {
-        return Err(IdentityError::BadEvidence("it is too long"));
-    }
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.required_spec_claims.clear();
     // Times are checked below, by the host's own clock.

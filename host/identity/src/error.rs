@@ -30,8 +30,8 @@ pub enum IdentityError {
     /// The place takes only tokens that are bound to a key or a certificate.
     #[error("tokens must be bound to a key here (DPoP, RFC 9449) or to a client certificate")]
     Unbound,
-    /// Trust in client certificates that could not be checked or could let nobody in.
-    #[error("the trust in client certificates cannot be used: {why}")]
+    /// Trust in certificates, devices or authenticators that could not be checked or could let nobody in.
+    #[error("what is to be trusted cannot be used: {why}")]
     BadTrust {
         /// What is wrong.
         why: &'static str,

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod about;
+mod attestation;
 mod ceremonies;
 mod certificate;
 mod devices;
@@ -30,9 +31,11 @@ mod settings;
 mod shelf;
 mod shown;
 mod standing;
+mod svid;
 mod tables;
 mod throttle;
 mod token;
+mod tpm;
 mod trust;
 
 use std::collections::HashMap;
@@ -49,9 +52,11 @@ use ringfence_store::{TenantStore, Tenants};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+pub use attestation::{AttestationTrust, Attested};
 pub use certificate::{CertificateHolder, CertificateTrust};
 pub use devices::{
-    DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict, EvidenceVerifier, PostureIssuer, PostureTrust,
+    DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict, EvidenceAnswer, EvidenceQuestion, EvidenceVerifier,
+    PostureIssuer, PostureTrust,
 };
 pub use error::IdentityError;
 pub use factors::{CodesOffer, StepUp};
@@ -64,6 +69,8 @@ pub use risk::{Adjustment, NewAdjustment};
 pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
 pub use standing::{ActClass, TrustSettings, Verdict, Verified};
+pub use svid::Workloads;
+pub use tpm::TpmTrust;
 pub use trust::{Contribution, Finding, Posture, Score};
 
 use ceremonies::Ceremonies;
@@ -151,7 +158,7 @@ pub struct IdentityConfig {
     pub origin: Option<String>,
     /// For how long somebody who was invited by another does not count as a second person beside him, in hours.
     pub second_person_hours: u32,
-    /// Who checks evidence about devices that this room has no means for, such as quotes of a TPM; usually nobody.
+    /// Who checks evidence about devices that this room has no means for; usually nobody.
     pub verifiers: Vec<Box<dyn EvidenceVerifier>>,
     /// Who asks identity providers.
     pub fetch: Arc<dyn Fetch>,
@@ -249,7 +256,7 @@ impl Identity {
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),
-            verifiers: config.verifiers,
+            verifiers: [Box::new(tpm::Quotes) as Box<dyn EvidenceVerifier>].into_iter().chain(config.verifiers).collect(),
             federation: Federation::new(config.fetch),
             second_person_seconds: i64::from(config.second_person_hours) * 3_600,
         };

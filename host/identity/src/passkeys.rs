@@ -17,6 +17,7 @@ use webauthn_rs::{Webauthn, WebauthnBuilder};
 
 use data_encoding::HEXLOWER;
 
+use crate::attestation::Attested;
 use crate::ceremonies::Pending;
 use crate::dpop::Proven;
 use crate::factors::proved_enough;
@@ -65,12 +66,23 @@ impl Identity {
         if person.passkeys.len() >= PASSKEYS_PER_PERSON_COUNT_MAX {
             return Err(IdentityError::FactorState("there are 16 passkeys already; remove one first"));
         }
-        let known = person.passkeys.iter().map(|kept| kept.passkey.cred_id().clone()).collect();
-        let name = principal.id().as_str();
-        let started = self.webauthn()?.start_passkey_registration(handle(&person)?, name, name, Some(known));
-        let (asked, state) = started.map_err(|_| IdentityError::Host("a passkey cannot be asked for"))?;
-        let options = discoverable(to_json(&asked)?);
-        Ok(self.begin(options, from, Pending::Register(principal.id().clone(), Box::new(state))))
+        let known = Some(person.passkeys.iter().map(|kept| kept.passkey.cred_id().clone()).collect());
+        let (name, handle, of) = (principal.id().as_str(), handle(&person)?, principal.id().clone());
+        let failed = |_| IdentityError::Host("a passkey cannot be asked for");
+        let webauthn = self.webauthn()?;
+        let (asked, pending) = match self.thresholds(principal).attestation.list()? {
+            Some(trusted) => {
+                let started = webauthn.start_attested_passkey_registration(handle, name, name, known, trusted, None);
+                let (asked, state) = started.map_err(failed)?;
+                (asked, Pending::RegisterAttested(of, Box::new(state)))
+            }
+            None => {
+                let started = webauthn.start_passkey_registration(handle, name, name, known);
+                let (asked, state) = started.map_err(failed)?;
+                (asked, Pending::Register(of, Box::new(state)))
+            }
+        };
+        Ok(self.begin(discoverable(to_json(&asked)?), from, pending))
     }
 
     /// Adds the passkey that an authenticator made. The session is proved by it from now on.
@@ -82,20 +94,18 @@ impl Identity {
         name: ResourceName,
     ) -> Result<PasskeyRecord, IdentityError> {
         proved_enough(&self.person_behind(principal)?, principal)?;
-        let Some(Pending::Register(of, state)) = self.end_ceremony(ceremony) else {
-            return Err(IdentityError::BadPasskey("no such ceremony is under way"));
-        };
-        if of != *principal.id() {
-            return Err(IdentityError::BadPasskey("the ceremony is another's"));
-        }
-        let answer: RegisterPublicKeyCredential = from_json(answer)?;
-        let passkey = self
-            .webauthn()?
-            .finish_passkey_registration(&answer, &state)
-            .map_err(|_| IdentityError::BadPasskey("what the authenticator made does not fit what was asked"))?;
+        let (passkey, attested) = self.made_passkey(principal, ceremony, answer)?;
         let now = self.shared.clock.now();
         let id = passkey_id(&passkey);
-        let kept = StoredPasskey { id: id.clone(), name: name.clone(), added_at: now, used_at: None, passkey };
+        let shown = PasskeyRecord { id, name, added_at: now, used_at: None, attested };
+        let kept = StoredPasskey {
+            id: shown.id.clone(),
+            name: shown.name.clone(),
+            added_at: now,
+            used_at: None,
+            passkey,
+            attested: shown.attested.clone(),
+        };
         self.change_person(principal.id(), |person| {
             if person.passkeys.len() >= PASSKEYS_PER_PERSON_COUNT_MAX {
                 return Err(IdentityError::FactorState("there are 16 passkeys already; remove one first"));
@@ -108,7 +118,42 @@ impl Identity {
         })
         .await?;
         self.raise(principal, Strength::Passkey).await?;
-        Ok(PasskeyRecord { id, name, added_at: now, used_at: None })
+        Ok(shown)
+    }
+
+    /// What an authenticator made, verified; with what it proved of itself, where that was asked.
+    fn made_passkey(
+        &self,
+        principal: &Principal,
+        ceremony: &str,
+        answer: &PasskeyAnswer,
+    ) -> Result<(Passkey, Option<Attested>), IdentityError> {
+        let pending = self.end_ceremony(ceremony);
+        let (Some(Pending::Register(of, _)) | Some(Pending::RegisterAttested(of, _))) = &pending else {
+            return Err(IdentityError::BadPasskey("no such ceremony is under way"));
+        };
+        if of != principal.id() {
+            return Err(IdentityError::BadPasskey("the ceremony is another's"));
+        }
+        let answer: RegisterPublicKeyCredential = from_json(answer)?;
+        let unfit = |_| IdentityError::BadPasskey("what the authenticator made does not fit what was asked");
+        let webauthn = self.webauthn()?;
+        match pending {
+            Some(Pending::RegisterAttested(_, state)) => {
+                let made = webauthn.finish_attested_passkey_registration(&answer, &state).map_err(|_| {
+                    IdentityError::BadPasskey("its authenticator does not prove to be one that the tenant trusts")
+                })?;
+                Ok((Passkey::from(&made), Some(Attested::of(&made))))
+            }
+            // SECURITY: begun before the tenant named whom it trusts.
+            Some(Pending::Register(..)) if self.thresholds(principal).attestation.list()?.is_some() => {
+                Err(IdentityError::BadPasskey("the tenant asks more of authenticators since; begin again"))
+            }
+            Some(Pending::Register(_, state)) => {
+                Ok((webauthn.finish_passkey_registration(&answer, &state).map_err(unfit)?, None))
+            }
+            _ => Err(IdentityError::BadPasskey("no such ceremony is under way")),
+        }
     }
 
     /// Removes a passkey.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use webauthn_rs::prelude::Passkey;
 
+use crate::attestation::Attested;
 use crate::secret_hash::{Hashed, random_text};
 use crate::{IdentityError, SecretString};
 
@@ -77,6 +78,8 @@ pub struct PasskeyRecord {
     pub added_at: Timestamp,
     /// When it was last used to sign in.
     pub used_at: Option<Timestamp>,
+    /// What its authenticator proved of itself; none when nobody asked.
+    pub attested: Option<Attested>,
 }
 
 /// A person as the store has him.
@@ -119,6 +122,8 @@ pub(crate) struct StoredPasskey {
     pub(crate) added_at: Timestamp,
     pub(crate) used_at: Option<Timestamp>,
     pub(crate) passkey: Passkey,
+    #[serde(default)]
+    pub(crate) attested: Option<Attested>,
 }
 
 impl StoredPerson {
@@ -160,6 +165,7 @@ impl StoredPerson {
             name: kept.name.clone(),
             added_at: kept.added_at,
             used_at: kept.used_at,
+            attested: kept.attested.clone(),
         });
         Factors {
             password_since: self.password.as_ref().map(|password| password.since),

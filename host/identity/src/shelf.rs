@@ -136,7 +136,7 @@ impl Shelf {
     }
 }
 
-async fn scan(store: &TenantStore, prefix: &Key) -> Result<Vec<Record>, IdentityError> {
+pub(crate) async fn scan(store: &TenantStore, prefix: &Key) -> Result<Vec<Record>, IdentityError> {
     let mut all = Vec::new();
     let mut after = None;
     loop {

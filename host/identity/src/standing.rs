@@ -14,12 +14,14 @@ use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, SessionId, S
 use ringfence_store::{Key, Op};
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::AttestationTrust;
 use crate::devices::PostureTrust;
 use crate::manage::{covers, finish};
 use crate::record::{Method, StoredSession};
 use crate::shelf::session_at;
 use crate::tables::Tables;
 use crate::throttle::Source;
+use crate::tpm::TpmTrust;
 use crate::trust::{OffHours, Score, Seen, Signals, score};
 use crate::{Identity, IdentityError};
 
@@ -83,6 +85,12 @@ pub struct TrustSettings {
     /// Whose claims about devices are taken, and what they must say.
     #[serde(default)]
     pub posture: PostureTrust,
+    /// Whose TPMs are trusted, and what they may have measured.
+    #[serde(default)]
+    pub tpm: TpmTrust,
+    /// Which authenticators people's passkeys may come from.
+    #[serde(default)]
+    pub attestation: AttestationTrust,
     /// When this was decided.
     pub changed_at: Option<Timestamp>,
     /// Who decided it.
@@ -102,6 +110,8 @@ impl TrustSettings {
             credential_days_max: None,
             hours_utc: None,
             posture: PostureTrust { issuers: Vec::new(), required: Vec::new() },
+            tpm: TpmTrust::none(),
+            attestation: AttestationTrust::any(),
             changed_at: None,
             changed_by: None,
         }

@@ -722,7 +722,10 @@ async fn no_secret_reaches_the_disk_or_a_debug_text() {
     assert!(!shown.contains(secret) && !shown.contains(issued.access_token.expose()), "{shown}");
 }
 
+mod attestation;
 mod devices;
 mod oidc;
 mod people;
+mod svid;
+mod tpm;
 mod trust;

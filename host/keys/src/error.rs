@@ -111,6 +111,9 @@ pub enum KeysError {
     /// Bytes that should be an Ed25519 key are something else.
     #[error("not an Ed25519 signing key")]
     BadSigningKey,
+    /// A certificate of a workload, or the authority behind it, cannot be made.
+    #[error("no certificate of a workload: {0}")]
+    BadSvid(&'static str),
     /// A text that should be the printed form of a backup key is something else, or has a slip of the pen.
     #[error("not a recovery key: it begins with `rfbk1-` and every character counts")]
     NotARecoveryKey,

@@ -11,6 +11,7 @@ mod context;
 mod derive;
 mod error;
 mod locked;
+mod raw_ecdsa;
 mod record;
 mod root;
 mod secret;
@@ -18,6 +19,7 @@ mod shared;
 mod sign;
 mod stream;
 mod subject;
+mod svid;
 mod tenant;
 
 pub use backup::BackupKey;
@@ -25,6 +27,7 @@ pub use chunk::{ChunkOpener, STREAM_HEAD_BYTES};
 pub use context::{Context, Purpose};
 pub use error::KeysError;
 pub use locked::{LockedMemory, can_lock_memory, locked_memory};
+pub use raw_ecdsa::{P256_SHA256_RAW, P384_SHA384_RAW};
 pub use record::{OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES, sealed_version};
 pub use root::{
     Assurance, AwsCredentials, AwsKmsUri, KeyVersion, MissingRootKey, Outside, Pkcs11Uri, RootKey, RootKeyUri,
@@ -35,5 +38,6 @@ pub use shared::{SHARED_SECRET_BYTES, sign_shared};
 pub use sign::{SigningKey, verify_ed25519};
 pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
 pub use subject::{PersonalKey, SEALED_PREFIX, SealedField, SubjectKey, SubjectRef, TOKEN_PREFIX};
+pub use svid::{Svid, SvidAuthority, is_trust_domain};
 pub use tenant::{Closed, NameSealer, TenantKeys};
 pub use zeroize::Zeroizing;

@@ -1,7 +1,7 @@
 //! Rules about grants: what can be granted, how much of it, and what is said when something is missing. Pure.
 
 use ringfence_core::capability::check_field_scope;
-use ringfence_core::manifest::check_origin;
+use ringfence_core::manifest::{check_origin, check_secure_origin};
 use ringfence_core::{Capability, Grant, Grants, Need, Needs, PluginName, ResourceName};
 use ringfence_store::TenantStore;
 
@@ -26,7 +26,7 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
     }
     match (capability, grant.scope.is_empty()) {
         (Capability::Keyvalue | Capability::Blob, true) => grant.scope.push(DEFAULT_BUCKET.to_owned()),
-        (Capability::Http, true) => {
+        (Capability::Http | Capability::Identity, true) => {
             return Err(bad("name the origins it covers, such as `https://api.example.com`".to_owned()));
         }
         (Capability::Pii, true) => {
@@ -41,6 +41,7 @@ pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
     for name in &grant.scope {
         match capability {
             Capability::Http => check_origin(name).map_err(bad)?,
+            Capability::Identity => check_secure_origin(name).map_err(bad)?,
             Capability::Pii => check_field_scope(name).map_err(bad)?,
             _ if name == "*" => {}
             _ => drop(name.parse::<ResourceName>().map_err(|error| bad(error.to_string()))?),
@@ -103,6 +104,9 @@ mod tests {
             grant(Capability::Http, &[]),
             grant(Capability::Http, &["*"]),
             grant(Capability::Http, &["api.example.com"]),
+            grant(Capability::Identity, &[]),
+            grant(Capability::Identity, &["*"]),
+            grant(Capability::Identity, &["http://api.example.com"]),
             grant(Capability::Secrets, &[]),
             grant(Capability::Secrets, &["a b"]),
             grant(Capability::Logging, &["x"]),
@@ -113,6 +117,7 @@ mod tests {
         }
         for good in [
             grant(Capability::Http, &["https://api.example.com"]),
+            grant(Capability::Identity, &["https://api.example.com"]),
             grant(Capability::Secrets, &["*"]),
             grant(Capability::Secrets, &["stripe-key"]),
             grant(Capability::Logging, &[]),

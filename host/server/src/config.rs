@@ -76,6 +76,41 @@ pub struct TlsSection {
     pub key: PathBuf,
     /// Whether clients are asked for a certificate.
     pub client_certificates: ClientCertificates,
+    /// From whom the certificate is got instead of files.
+    pub acme: AcmeSection,
+}
+
+/// `[tls.acme]`. An authority is asked for the certificate, and for the next before it ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcmeSection {
+    /// URL of the authority's directory (RFC 8555); empty for none.
+    pub directory: String,
+    /// The names the certificate is for; connections to them on port 443 arrive at one of the listeners.
+    pub names: Vec<String>,
+    /// Where the authority reaches the operator, each `mailto:...`; may be empty.
+    pub contact: Vec<String>,
+    /// Whether the operator agrees to the authority's terms of service.
+    pub terms: AcmeTerms,
+    /// PEM file of the only roots that the authority's own certificate may be signed under; empty for the public ones.
+    pub roots: PathBuf,
+}
+
+/// Whether the operator agrees to an authority's terms of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AcmeTerms {
+    /// He does.
+    Agreed,
+    /// He does not; nothing is asked of it then.
+    NotAgreed,
+}
+
+impl AcmeSection {
+    /// Whether an authority is asked at all.
+    pub fn is_on(&self) -> bool {
+        !self.directory.is_empty()
+    }
 }
 
 /// Whether clients are asked for a certificate.
@@ -129,6 +164,8 @@ pub struct IdentitySection {
     pub origin: String,
     /// For how many hours somebody who was invited by another does not count as a second person beside him.
     pub second_person_hours: u32,
+    /// The SPIFFE trust domain of this host's plugins: `spiffe://<it>/tenant/...`. Another name has other authorities.
+    pub trust_domain: String,
 }
 
 /// `[engine]`.
@@ -151,7 +188,11 @@ pub struct EngineSection {
 pub struct Egress {
     /// Private networks or addresses that guests may reach although they are private: `10.0.0.5:8080`, `10.1.0.0/16`.
     /// A tenant's grant is still needed.
+    #[serde(default)]
     pub allow_private: Vec<String>,
+    /// PEM files of root certificates that servers' certificates may be signed under, beside the public ones.
+    #[serde(default)]
+    pub roots: Vec<PathBuf>,
 }
 
 /// `[backup]`.
@@ -250,6 +291,17 @@ struct FileTls {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     client_certificates: Option<ClientCertificates>,
+    acme: Option<FileAcme>,
+}
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only parsed, to find unknown keys with their line")]
+struct FileAcme {
+    directory: Option<String>,
+    names: Option<Vec<String>>,
+    contact: Option<Vec<String>>,
+    terms: Option<AcmeTerms>,
+    roots: Option<PathBuf>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -272,6 +324,7 @@ struct FileKeys {
 struct FileIdentity {
     origin: Option<String>,
     second_person_hours: Option<u32>,
+    trust_domain: Option<String>,
 }
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -371,12 +424,23 @@ fn defaults() -> Config {
             certificate: PathBuf::new(),
             key: PathBuf::new(),
             client_certificates: ClientCertificates::Off,
+            acme: AcmeSection {
+                directory: String::new(),
+                names: Vec::new(),
+                contact: Vec::new(),
+                terms: AcmeTerms::NotAgreed,
+                roots: PathBuf::new(),
+            },
         },
         store: StoreSection { backend: Backend::Sled, path: PathBuf::from("/var/lib/ringfence") },
         keys: Keys { root: "file:/etc/ringfence/root.key".to_owned(), destroy_delay_hours: 24, own: BTreeMap::new() },
-        identity: IdentitySection { origin: String::new(), second_person_hours: 24 },
+        identity: IdentitySection {
+            origin: String::new(),
+            second_person_hours: 24,
+            trust_domain: crate::wiring::HOST_NAME.to_owned(),
+        },
         engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
-        egress: Egress { allow_private: Vec::new() },
+        egress: Egress { allow_private: Vec::new(), roots: Vec::new() },
         backup: BackupSection {
             path: PathBuf::new(),
             every: "off".to_owned(),
@@ -417,10 +481,17 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     if config.identity.second_person_hours > SECOND_PERSON_HOURS_MAX {
         bail!("`identity.second_person_hours` is 0 to {SECOND_PERSON_HOURS_MAX}");
     }
+    if !ringfence_keys::is_trust_domain(&config.identity.trust_domain) {
+        bail!("`identity.trust_domain` is 1 to 255 of a-z, 0-9, `.`, `-` and `_`");
+    }
     plans(&config).context("`plans`")?;
     own_keys(&config)?;
     backup_plan(&config)?;
-    if config.listen.plain_http == PlainHttp::Loopback && config.tls.certificate.as_os_str().is_empty() {
+    check_acme(&config.tls.acme)?;
+    if config.listen.plain_http == PlainHttp::Loopback
+        && config.tls.certificate.as_os_str().is_empty()
+        && !config.tls.acme.is_on()
+    {
         for (key, address) in [("listen.plugins", config.listen.plugins), ("listen.control", config.listen.control)] {
             if !address.ip().is_loopback() {
                 bail!(
@@ -431,6 +502,38 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
         }
     }
     Ok(config)
+}
+
+/// LIMIT: most names of one certificate.
+const ACME_NAMES_COUNT_MAX: usize = 100;
+
+/// Whether an authority could be asked as configured.
+fn check_acme(section: &AcmeSection) -> Result<()> {
+    if !section.is_on() {
+        return Ok(());
+    }
+    if !section.directory.starts_with("https://") {
+        bail!("`tls.acme.directory` is an `https://` URL");
+    }
+    if section.names.is_empty() || section.names.len() > ACME_NAMES_COUNT_MAX {
+        bail!("`tls.acme.names` are 1 to {ACME_NAMES_COUNT_MAX} names");
+    }
+    let is_name = |name: &str| {
+        let labels = name.split('.').all(|label| (1..=63).contains(&label.len()));
+        name.len() <= 253
+            && labels
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-'))
+    };
+    if let Some(bad) = section.names.iter().find(|name| !is_name(name)) {
+        bail!("`tls.acme.names`: `{bad}` is not a DNS name in small letters; a wildcard cannot be proved here");
+    }
+    if section.contact.len() > 8 || !section.contact.iter().all(|contact| contact.starts_with("mailto:")) {
+        bail!("`tls.acme.contact` are at most 8 addresses, each `mailto:...`");
+    }
+    if section.terms != AcmeTerms::Agreed {
+        bail!("`tls.acme.terms` = \"agreed\" is yours to write, once you read the authority's terms of service");
+    }
+    Ok(())
 }
 
 /// Where tenants may keep a key themselves, by tenant. A file of this host is no place of the tenant's.

@@ -178,6 +178,16 @@ fn port(name: &'static str, address: std::net::SocketAddr) -> Check {
 }
 
 fn tls(config: &config::Config) -> Check {
+    if config.tls.acme.is_on() {
+        let from = format!("TLS, the certificate from `{}`", config.tls.acme.directory);
+        return check("transport", Verdict::Ok, &from, None);
+    }
+    if !config.tls.certificate.as_os_str().is_empty() {
+        return match crate::tls::Tls::open(&config.tls) {
+            Ok(_) => check("transport", Verdict::Ok, "TLS, the certificate from files", None),
+            Err(error) => check("transport", Verdict::Fail, &format!("{error:#}"), None),
+        };
+    }
     let open = [config.listen.plugins, config.listen.control].iter().any(|address| !address.ip().is_loopback());
     if open {
         check(

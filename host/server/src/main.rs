@@ -3,9 +3,11 @@
 //! Must hold no rule of its own: it reads configuration, puts the rooms together (`wiring.rs`), and lets them run.
 #![forbid(unsafe_code)]
 
+mod acme;
 mod ambient;
 mod anchors;
 mod config;
+mod current;
 mod doctor;
 mod findings;
 mod mail;

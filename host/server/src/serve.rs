@@ -12,18 +12,20 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use hyper_util::service::TowerToHyperService;
 use ringfence_cli::{Format, ServeArgs};
-use ringfence_control::{KeyKeeper, PeerAddress};
+use ringfence_control::{CertificateHealth, KeyKeeper, PeerAddress};
 use ringfence_core::{Clock, Entropy, limits};
 use ringfence_engine::IoClass;
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
+use ringfence_identity::IdentityError;
 use ringfence_keys::MissingRootKey;
-use ringfence_store::{DiskOptions, Store};
+use ringfence_store::{DiskOptions, Store, Tenants};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use crate::acme::Acme;
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
 use crate::tls::Tls;
@@ -118,9 +120,10 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
         opened = lock.open(ports, || announce_locked(format, &plugins_url, &control_url)) => opened?,
         stopped = wait_for_stop() => return stopped,
     };
+    let (certificate, acme) = certificate(config, tls.as_ref(), &tenants, &clock, &entropy).await?;
     let connections = [plugins.connections(), control.connections()];
-    let place =
-        Place { data: &data, plugins_address: plugins.address(), connections, io, store, tenants, clock, entropy };
+    let plugins_address = plugins.address();
+    let place = Place { data: &data, plugins_address, connections, certificate, io, store, tenants, clock, entropy };
     let (wired, detection) = wire(config, place).await?;
     warn_of_unlocked_keys();
     let token_file = write_operator_token(&wired, &data).await?;
@@ -130,6 +133,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let quotas = tokio::spawn(wired.quotas.clone().run(stopping.clone()));
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
+    let workloads = tokio::spawn(wired.workloads.clone().run(stopping.clone(), warn_of_authority));
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
@@ -138,9 +142,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let detection = tokio::spawn(detection.run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
-    if let Some(tls) = tls {
-        tokio::spawn(tls.follow(stopping.clone()));
-    }
+    keep_certificate(tls, acme, stopping.clone());
     let data_plane = io.spawn(serve_port(plugins, tls_config.clone(), wired.gateway.clone(), stopping.clone()));
     let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping));
 
@@ -161,10 +163,40 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     anchoring.abort();
     let _ = tending.await;
     let _ = policies.await;
+    let _ = workloads.await;
     let _ = detection.await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How the listeners' certificate stands, and who gets it where an authority is asked; what is kept is in use from here on.
+async fn certificate(
+    config: &Config,
+    tls: Option<&Tls>,
+    tenants: &Tenants,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<(Arc<CertificateHealth>, Option<Acme>)> {
+    let Some(tls) = tls else { return Ok((Arc::default(), None)) };
+    let current = tls.current();
+    let acme = match config.tls.acme.is_on() {
+        true => {
+            let (settings, platform) = (config.tls.acme.clone(), tenants.platform().clone());
+            Some(Acme::open(settings, platform, clock.clone(), entropy.clone(), current.clone()).await?)
+        }
+        false => None,
+    };
+    Ok((current.health().clone(), acme))
+}
+
+/// Keeps the listeners' certificate as it should be, until `stop` turns true.
+fn keep_certificate(tls: Option<Tls>, acme: Option<Acme>, stop: watch::Receiver<bool>) {
+    match (tls, acme) {
+        (_, Some(acme)) => drop(tokio::spawn(acme.run(stop))),
+        (Some(tls), None) => drop(tokio::spawn(tls.follow(stop))),
+        (None, None) => {}
+    }
 }
 
 /// Tells the control plane in its own word where a request comes from.
@@ -183,6 +215,10 @@ async fn bind(config: &Config, io: &Handle) -> Result<(Listening, Listening)> {
     let control = Listening::bind(listen.control).await;
     let control = control.with_context(|| format!("cannot listen on {} for the control plane", listen.control))?;
     Ok((plugins, control))
+}
+
+fn warn_of_authority(error: &IdentityError) {
+    tracing::error!(%error, "the next authority of workload certificates is not made");
 }
 
 fn warn_of_unlocked_keys() {

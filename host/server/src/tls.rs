@@ -6,7 +6,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,14 +14,15 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, version};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{ClientCertificates, TlsSection};
+use crate::current::{ACME_TLS, Current};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -31,7 +32,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The certificate in use and where it comes from.
 pub struct Tls {
     config: Arc<ServerConfig>,
-    files: Files,
+    /// None where an authority is asked for it.
+    files: Option<Files>,
     current: Arc<Current>,
 }
 
@@ -41,10 +43,6 @@ struct Files {
     key: PathBuf,
 }
 
-/// The certificate in use.
-#[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
-
 /// What tells one state of the files from another: time of change, length and inode of each.
 type Stamp = Vec<(i64, i64, u64, u64)>;
 
@@ -52,12 +50,17 @@ impl Tls {
     /// Reads the certificate; none when none is configured.
     pub fn open(section: &TlsSection) -> Result<Option<Self>> {
         let files = match (section.certificate.as_os_str().is_empty(), section.key.as_os_str().is_empty()) {
+            (true, true) if section.acme.is_on() => None,
             (true, true) => return Ok(None),
-            (false, false) => Files { certificate: section.certificate.clone(), key: section.key.clone() },
+            (false, false) if section.acme.is_on() => bail!("`tls.certificate` and `tls.acme` exclude each other"),
+            (false, false) => Some(Files { certificate: section.certificate.clone(), key: section.key.clone() }),
             _ => bail!("`tls.certificate` and `tls.key` are set together or not at all"),
         };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let current = Arc::new(Current(RwLock::new(Arc::new(files.read(&provider)?))));
+        let current = Arc::new(Current::default());
+        if let Some(files) = &files {
+            current.take(files.read(&provider)?);
+        }
         let algorithms = provider.signature_verification_algorithms;
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&version::TLS13])?;
         let builder = match section.client_certificates {
@@ -66,6 +69,9 @@ impl Tls {
         };
         let mut config = builder.with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if files.is_none() {
+            config.alpn_protocols.push(ACME_TLS.to_vec());
+        }
         Ok(Some(Self { config: Arc::new(config), files, current }))
     }
 
@@ -74,28 +80,37 @@ impl Tls {
         self.config.clone()
     }
 
-    /// Keeps the certificate up to its files until `stop` turns true.
+    /// The certificate in use, for whoever else keeps it.
+    pub fn current(&self) -> &Arc<Current> {
+        &self.current
+    }
+
+    /// Keeps the certificate up to its files until `stop` turns true. Without files there is nothing to follow.
     pub async fn follow(self, mut stop: watch::Receiver<bool>) {
+        let Some(files) = &self.files else { return };
         let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
         let mut look = tokio::time::interval(LOOK);
-        let mut seen = self.files.stamp();
+        let mut seen = files.stamp();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stopping| *stopping) => return,
                 _ = hangup.recv() => {}
                 _ = look.tick() => {
-                    if self.files.stamp() == seen {
+                    if files.stamp() == seen {
                         continue;
                     }
                 }
             }
-            seen = self.files.stamp();
-            match self.files.read(self.config.crypto_provider()) {
+            seen = files.stamp();
+            match files.read(self.config.crypto_provider()) {
                 Ok(key) => {
-                    *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+                    self.current.take(key);
                     tracing::info!("the TLS certificate was read again");
                 }
-                Err(error) => tracing::error!("the TLS certificate stays as it was: {error:#}"),
+                Err(error) => {
+                    self.current.health().failed();
+                    tracing::error!("the TLS certificate stays as it was: {error:#}");
+                }
             }
         }
     }
@@ -136,18 +151,13 @@ impl Files {
     }
 }
 
-fn capped(path: &Path) -> Result<Vec<u8>> {
+/// Reads a small file.
+pub fn capped(path: &Path) -> Result<Vec<u8>> {
     let length = std::fs::metadata(path).with_context(|| format!("cannot read `{}`", path.display()))?.len();
     if length > FILE_BYTES_MAX {
         bail!("`{}` is too long", path.display());
     }
     std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
-}
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
 }
 
 /// Takes any certificate that parses from whoever proves to hold its key. SECURITY: this says nothing about who that is. The

@@ -15,12 +15,16 @@ use ringfence_audit::{Audit, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::http::SystemResolver;
-use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
-use ringfence_control::{Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy};
-use ringfence_core::{Budget, Clock, Entropy, Standing as ThreatStanding};
+use ringfence_capabilities::{
+    Capabilities, CapabilitiesConfig, Certificates, EgressConfig, FieldRules, GuestLogs, Quotas,
+};
+use ringfence_control::{
+    CertificateHealth, Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy,
+};
+use ringfence_core::{Budget, Clock, Entropy, PluginName, Standing as ThreatStanding, TenantId};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
-use ringfence_identity::{Identity, IdentityConfig};
+use ringfence_identity::{Identity, IdentityConfig, Workloads};
 use ringfence_keys::RootKey;
 use ringfence_outward::{Outward, OutwardParts, Pace, Reach};
 use ringfence_policy::{Policy, Standing};
@@ -28,6 +32,8 @@ use ringfence_registry::{Registry, Rehearsal};
 use ringfence_store::backup::Archives;
 use ringfence_store::{Store, TenantState, Tenants};
 use ringfence_threat::{Reader, Threat};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Handle;
 
 use crate::config::Config;
@@ -54,6 +60,8 @@ pub struct Wired {
     pub workflows: Workflows,
     /// For the drain.
     pub outward: Outward,
+    /// The certificates of plugins, whose authorities turn.
+    pub workloads: Workloads,
     /// Finds what trust scores are told of.
     pub threat: Threat,
     /// Time.
@@ -76,6 +84,8 @@ pub struct Place<'a> {
     pub plugins_address: std::net::SocketAddr,
     /// How many connections are open, of the data plane and the control plane.
     pub connections: [Arc<AtomicU64>; 2],
+    /// How the certificate of both stands.
+    pub certificate: Arc<CertificateHealth>,
     /// The runtime of the data plane.
     pub io: &'a Handle,
     /// The open store.
@@ -96,6 +106,7 @@ struct Rooms {
     registry: Registry,
     engine: Engine,
     capabilities: Arc<Capabilities>,
+    workloads: Workloads,
     quotas: Quotas,
     fields: FieldRules,
     logs: GuestLogs,
@@ -110,7 +121,7 @@ struct Rooms {
 /// Opens every room. What detects threats reads along beside the calls.
 pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> {
     let store = place.store.clone();
-    let facts = facts(config, place.data, place.plugins_address, place.connections.clone(), &place.tenants);
+    let facts = facts(config, &place);
     // Before any room reads a tenant's records: a restore that was cut is carried on first.
     let archives = open_archives(config, place.data, &place.entropy, &place.clock)?;
     archives.resume(&place.tenants).await?;
@@ -152,6 +163,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         metering: rooms.metering.clone(),
         threat: threat.clone(),
         outward: outward.clone(),
+        workloads: rooms.workloads.clone(),
         archives,
         automation: automation.clone(),
         workflows: workflows.clone(),
@@ -174,6 +186,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         automation,
         workflows,
         outward,
+        workloads: rooms.workloads,
         threat,
         clock,
         metering: rooms.metering,
@@ -207,11 +220,14 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let policy = open_policy(&tenants, &entropy, &clock).await?;
     let engine = open_engine(config, data, io, &entropy)?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
-        egress: EgressConfig { allow_private, ..EgressConfig::strict() },
+        egress: EgressConfig { allow_private, extra_roots: extra_roots(config)?, ..EgressConfig::strict() },
         io: io.clone(),
         clock: clock.clone(),
         entropy: entropy.clone(),
     })?;
+    let trust_domain = config.identity.trust_domain.clone();
+    let workloads = Workloads::open(tenants.platform().clone(), clock.clone(), trust_domain).await?;
+    capabilities.set_certificates(Arc::new(Shown(workloads.clone())));
     let quotas = open_quotas(config, &tenants, &engine, &clock).await?;
     let logs = GuestLogs::new(clock.clone(), Handle::current());
     let rehearsal: Rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
@@ -225,6 +241,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         registry,
         engine,
         capabilities: Arc::new(capabilities),
+        workloads,
         quotas,
         fields: FieldRules::default(),
         logs,
@@ -235,6 +252,34 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         clock,
         entropy,
     })
+}
+
+/// Gives guests' connections the certificates of their plugins.
+struct Shown(Workloads);
+
+impl Certificates for Shown {
+    fn certificate(&self, tenant: &TenantId, plugin: &PluginName) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        let made = self.0.certificate(tenant, plugin).inspect_err(|error| {
+            tracing::error!(%tenant, %plugin, %error, "there is no certificate for a plugin");
+        });
+        made.ok().map(|svid| svid.certified)
+    }
+}
+
+/// The operator's own roots for outgoing requests of guests.
+fn extra_roots(config: &Config) -> Result<Vec<CertificateDer<'static>>> {
+    let mut roots = Vec::new();
+    for path in &config.egress.roots {
+        let text = crate::tls::capped(path)?;
+        let read: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&text)
+            .collect::<Result<_, _>>()
+            .map_err(|_| anyhow::anyhow!("`{}` is not a PEM file of certificates", path.display()))?;
+        if read.is_empty() {
+            anyhow::bail!("`{}` holds no certificate", path.display());
+        }
+        roots.extend(read);
+    }
+    Ok(roots)
 }
 
 fn automation(rooms: &Rooms) -> Automation {
@@ -287,20 +332,16 @@ fn gateway(rooms: &Rooms, io: &Handle) -> Gateway {
     })
 }
 
-fn facts(
-    config: &Config,
-    data: &Path,
-    plugins_address: std::net::SocketAddr,
-    connections: [Arc<AtomicU64>; 2],
-    tenants: &Tenants,
-) -> HostFacts {
+fn facts(config: &Config, place: &Place<'_>) -> HostFacts {
+    let root = place.tenants.root();
     HostFacts {
-        plugins_address,
-        connections,
+        plugins_address: place.plugins_address,
+        connections: place.connections.clone(),
+        certificate: Arc::clone(&place.certificate),
         store_backend: config.store.backend.name(),
-        root_key: format!("{} ({})", tenants.root().id(), assurance(tenants.root())),
+        root_key: format!("{} ({})", root.id(), assurance(root)),
         destroy_delay_seconds: config.keys.destroy_delay_hours.saturating_mul(3_600),
-        operator_token_file: Some(data.join("operator.token")),
+        operator_token_file: Some(place.data.join("operator.token")),
         cvc5: find_on_path("cvc5"),
     }
 }

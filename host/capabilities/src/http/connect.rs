@@ -61,7 +61,7 @@ impl Resolver for SystemResolver {
 }
 
 /// A TLS client that trusts the public roots and the operator's own.
-pub(crate) fn tls(extra_roots: Vec<CertificateDer<'static>>) -> Result<TlsConnector, CapabilitiesError> {
+pub(crate) fn tls(extra_roots: Vec<CertificateDer<'static>>) -> Result<Arc<ClientConfig>, CapabilitiesError> {
     let failed = |error: rustls::Error| CapabilitiesError::Tls(error.to_string());
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     for root in extra_roots {
@@ -74,7 +74,7 @@ pub(crate) fn tls(extra_roots: Vec<CertificateDer<'static>>) -> Result<TlsConnec
         .map_err(failed)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// A connection's task; ends with whoever holds this.

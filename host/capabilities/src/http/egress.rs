@@ -7,14 +7,16 @@
 //! any origin, handed over inside the host (`inside.rs`), and below that suffix nothing is ever looked up.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http_body_util::BodyExt;
 use ringfence_core::{Capability, PluginName, calls};
 use ringfence_engine::{Meter, SendAnswer, SendEnd};
+use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
@@ -22,6 +24,7 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpH
 use super::address::{self, AddressRange};
 use super::body::{Answer, AnswerLimits, counted};
 use super::charge::Charged;
+use super::client_certificate::{self, Certificates};
 use super::connect::{self, Resolver};
 use super::inside::Caller;
 use crate::error::CapabilitiesError;
@@ -73,14 +76,20 @@ impl EgressConfig {
 /// What all gates share.
 pub(crate) struct Outbound {
     config: EgressConfig,
-    tls: TlsConnector,
+    tls: Arc<ClientConfig>,
+    certificates: OnceLock<Arc<dyn Certificates>>,
     io: tokio::runtime::Handle,
 }
 
 impl Outbound {
     pub(crate) fn new(mut config: EgressConfig, io: tokio::runtime::Handle) -> Result<Arc<Self>, CapabilitiesError> {
         let tls = connect::tls(std::mem::take(&mut config.extra_roots))?;
-        Ok(Arc::new(Self { config, tls, io }))
+        Ok(Arc::new(Self { config, tls, certificates: OnceLock::new(), io }))
+    }
+
+    /// Says who has the certificates of plugins. The first word counts; until then there are none.
+    pub(crate) fn set_certificates(&self, certificates: Arc<dyn Certificates>) {
+        let _ = self.certificates.set(certificates);
     }
 }
 
@@ -97,8 +106,8 @@ pub(crate) struct Gate {
 
 /// Where an admitted request goes.
 enum Destination {
-    /// Out of the host.
-    Outside(Origin),
+    /// Out of the host, with the plugin's certificate where it is granted.
+    Outside(Origin, Option<Arc<CertifiedKey>>),
     /// To another plugin of the tenant.
     Plugin(PluginName),
 }
@@ -194,7 +203,23 @@ impl Gate {
             self.notebook.own(LogLevel::Warn, &format!("outgoing request to `{text}` was refused: {exhausted}"));
             HttpError::InternalError(Some(exhausted.to_string()))
         })?;
-        Ok(Destination::Outside(origin))
+        let certificate = self.certificate(&origin, &text)?;
+        Ok(Destination::Outside(origin, certificate))
+    }
+
+    /// The plugin's own certificate, when it may be shown to this origin. A grant that cannot be followed ends the request:
+    /// going on without would look like another caller to who is asked.
+    fn certificate(&self, origin: &Origin, text: &str) -> Result<Option<Arc<CertifiedKey>>, HttpError> {
+        if !origin.is_secure() || !self.grants.covers(Capability::Identity, text) {
+            return Ok(None);
+        }
+        let found = self.outbound.certificates.get().zip(self.caller.store.tenant());
+        let found = found.and_then(|(certificates, tenant)| certificates.certificate(tenant, &self.caller.plugin));
+        found.map(Some).ok_or_else(|| {
+            let why = "the host has no certificate for this plugin now";
+            self.notebook.own(LogLevel::Warn, &format!("outgoing request to `{text}` was refused: {why}"));
+            HttpError::InternalError(Some(why.to_owned()))
+        })
     }
 
     /// Tells the plugin's owner and the audit log.
@@ -232,8 +257,8 @@ impl WasiHttpHooks for Gate {
         options: Option<RequestOptions>,
         _: SendEnd,
     ) -> SendAnswer {
-        let origin = match self.admit(request.uri()) {
-            Ok(Destination::Outside(origin)) => origin,
+        let (origin, certificate) = match self.admit(request.uri()) {
+            Ok(Destination::Outside(origin, certificate)) => (origin, certificate),
             Ok(Destination::Plugin(to)) => return self.call(to, request, options),
             Err(error) => return Box::new(async move { Err(error) }),
         };
@@ -244,7 +269,7 @@ impl WasiHttpHooks for Gate {
         // Names, handshakes and sockets are the I/O runtime's work, also when the guest's own worker polls for the answer.
         let task = self.outbound.io.spawn(async move {
             let told = (&*notebook, &guarded);
-            outbound.send(&origin, request, options, told, meter).await
+            outbound.send((&origin, certificate), request, options, told, meter).await
         });
         let task = AbortOnDrop(task);
         Box::new(async move {
@@ -268,7 +293,7 @@ impl WasiHttpHooks for Gate {
 impl Outbound {
     async fn send(
         &self,
-        origin: &Origin,
+        (origin, certificate): (&Origin, Option<Arc<CertifiedKey>>),
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         told: (&Notebook, &Guarded),
@@ -288,7 +313,11 @@ impl Outbound {
             let addresses = self.addresses(origin, connect_limit, told).await?;
             let stream = connect::dial(&addresses, connect_limit).await?;
             if origin.is_secure() {
-                let stream = connect::secure(&self.tls, &origin.host, stream, connect_limit).await?;
+                let tls = match certificate {
+                    None => TlsConnector::from(Arc::clone(&self.tls)),
+                    Some(certificate) => client_certificate::showing(&self.tls, certificate),
+                };
+                let stream = connect::secure(&tls, &origin.host, stream, connect_limit).await?;
                 connect::exchange(stream, request, first_byte).await
             } else {
                 connect::exchange(stream, request, first_byte).await

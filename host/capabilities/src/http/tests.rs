@@ -20,6 +20,8 @@ use super::{AddressRange, Caller, EgressConfig, Gate, Outbound, Resolver};
 use crate::calls::{Exchange, PluginCall};
 use crate::testing::{Rig, root_chain};
 
+mod identity;
+
 /// Answers with one list of addresses after the other, the last one for ever.
 struct Script {
     answers: Vec<Vec<SocketAddr>>,

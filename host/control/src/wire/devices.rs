@@ -27,6 +27,43 @@ pub struct PostureIssuerView {
     pub key: String,
 }
 
+/// Whose TPMs a tenant trusts, and what they may have measured.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TpmTrustView {
+    /// The roots above the certificates of attestation keys, in PEM.
+    pub roots: String,
+    /// Sets of registers of the SHA-256 bank, number to value in hexadecimal; a quote must be over just those of one set.
+    pub expected: Vec<BTreeMap<String, String>>,
+}
+
+/// Whose TPMs a tenant trusts, as shown.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TpmTrustShown {
+    /// How many roots there are.
+    pub roots_count: usize,
+    /// The sets of registers.
+    pub expected: Vec<BTreeMap<String, String>>,
+}
+
+/// A maker of authenticators, and which of its models are taken.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttestationRootView {
+    /// Its root certificate, in PEM.
+    pub certificate: String,
+    /// The AAGUIDs of its models; all of them when empty.
+    #[serde(default)]
+    pub models: Vec<String>,
+}
+
+/// A maker of authenticators, as shown.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AttestationRootModels {
+    /// The AAGUIDs of its models; all of them when empty.
+    pub models: Vec<String>,
+}
+
 /// `POST /zero-trust/devices`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -77,9 +114,11 @@ pub struct VerifyDevice {
     pub device_id: String,
     /// The nonce that was given out for it.
     pub nonce: String,
-    /// `posture` for a signed claim; others are answered with `unsupported` where the host cannot check them.
+    /// `posture` for a signed claim, `tpm-quote` for a quote of a TPM; others, and those for which the tenant trusts nobody,
+    /// are answered with `unsupported`.
     pub format: String,
-    /// The evidence: a JWT signed with EdDSA whose claims are `iss`, `sub`, `nonce`, `iat`, `exp` and `posture`.
+    /// The evidence. For `posture` a JWT signed with EdDSA whose claims are `iss`, `sub`, `nonce`, `iat`, `exp` and `posture`;
+    /// for `tpm-quote` JSON with `quote`, `signature` and `certificates` in base64, the quote over the SHA-256 of the nonce.
     pub evidence: String,
 }
 

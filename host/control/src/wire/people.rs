@@ -73,6 +73,19 @@ pub struct PasskeyView {
     /// When it was last used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_at: Option<String>,
+    /// What its authenticator proved of itself; absent when that was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<PasskeyAttestationView>,
+}
+
+/// What an authenticator proved of itself.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PasskeyAttestationView {
+    /// `packed`, `tpm` or `other`.
+    pub format: String,
+    /// Its model: the AAGUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// One-time codes on offer. The only time their key is shown.

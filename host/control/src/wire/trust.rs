@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::PostureTrustView;
+use super::{AttestationRootModels, AttestationRootView, PostureTrustView, TpmTrustShown, TpmTrustView};
 
 /// Where a session stands.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -74,6 +74,12 @@ pub struct SetTrust {
     /// Whose claims about devices are taken; nobody's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_posture: Option<PostureTrustView>,
+    /// Whose quotes of TPMs are taken, and what they must show; nobody's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_tpm: Option<TpmTrustView>,
+    /// Which authenticators passkeys may come from; any when absent or empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passkey_attestation: Vec<AttestationRootView>,
 }
 
 /// Hours of the day, in UTC; over midnight when `from` is after `to`.
@@ -101,6 +107,12 @@ pub struct TrustSettingsView {
     pub hours_utc: Option<HoursView>,
     /// Whose claims about devices are taken, and what they must say.
     pub device_posture: PostureTrustView,
+    /// Whose quotes of TPMs are taken, and what they must show; absent when nobody's are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_tpm: Option<TpmTrustShown>,
+    /// Which authenticators passkeys may come from, root by root; any when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passkey_attestation: Vec<AttestationRootModels>,
     /// When this was decided; absent where nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<String>,

@@ -18,7 +18,8 @@ use crate::idempotency::ShownOnce;
 use crate::problem::ApiError;
 use crate::wire::{
     AddPasskey, CeremonyPurpose, CeremonyView, CodesOfferView, ConfirmCodes, FactorsView, FederatedStartView,
-    PasskeyView, Problem, RecoveryCodes, SetPassword, StartCeremony, StartFederated, StepUpBody, SteppedUp,
+    PasskeyAttestationView, PasskeyView, Problem, RecoveryCodes, SetPassword, StartCeremony, StartFederated,
+    StepUpBody, SteppedUp,
 };
 
 /// Says what the caller can prove himself with.
@@ -215,6 +216,9 @@ fn passkey(record: PasskeyRecord) -> PasskeyView {
         name: record.name.to_string(),
         added_at: record.added_at.to_string(),
         used_at: record.used_at.map(|at| at.to_string()),
+        attestation: record
+            .attested
+            .map(|attested| PasskeyAttestationView { format: attested.format, model: attested.model }),
     }
 }
 

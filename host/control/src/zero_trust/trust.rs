@@ -2,12 +2,14 @@
 //!
 //! Must never take a signal from who is judged by it, nor show another's score without a permit.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use jiff::SignedDuration;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_identity::{PostureIssuer, PostureTrust, Score, TrustSettings, Verdict};
+use ringfence_identity::{AttestationTrust, PostureIssuer, PostureTrust, Score, TpmTrust, TrustSettings, Verdict};
 use serde_json::json;
 
 use crate::Control;
@@ -15,8 +17,9 @@ use crate::call::Call;
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::wire::{
-    HoursView, PostureIssuerView, PostureTrustView, Problem, SetTrust, SignalView, ThresholdsView, TrustScoreView,
-    TrustSettingsView, VerifiedView, VerifySession,
+    AttestationRootModels, AttestationRootView, HoursView, PostureIssuerView, PostureTrustView, Problem, SetTrust,
+    SignalView, ThresholdsView, TpmTrustShown, TpmTrustView, TrustScoreView, TrustSettingsView, VerifiedView,
+    VerifySession,
 };
 
 /// Says where the caller's session stands, and why.
@@ -137,6 +140,8 @@ fn settings(asked: &SetTrust) -> Result<TrustSettings, ApiError> {
         credential_days_max: asked.credential_days_max,
         hours_utc,
         posture: asked.device_posture.clone().map_or_else(PostureTrust::default, posture),
+        tpm: asked.device_tpm.as_ref().map(tpm).transpose()?.unwrap_or_default(),
+        attestation: attestation(&asked.passkey_attestation)?,
         ..TrustSettings::unset()
     })
 }
@@ -144,6 +149,30 @@ fn settings(asked: &SetTrust) -> Result<TrustSettings, ApiError> {
 fn posture(asked: PostureTrustView) -> PostureTrust {
     let issuers = asked.issuers.into_iter().map(|issuer| PostureIssuer { name: issuer.name, key: issuer.key });
     PostureTrust { issuers: issuers.collect(), required: asked.required }
+}
+
+fn tpm(asked: &TpmTrustView) -> Result<TpmTrust, ApiError> {
+    let set = |set: &BTreeMap<String, String>| -> Option<BTreeMap<u8, String>> {
+        set.iter().map(|(number, value)| Some((number.parse::<u8>().ok()?, value.clone()))).collect::<Option<_>>()
+    };
+    let expected = asked.expected.iter().map(set).collect::<Option<Vec<BTreeMap<u8, String>>>>();
+    let expected =
+        expected.ok_or_else(|| ApiError::new("bad-trust-settings", "registers are named by numbers, 0 to 23"))?;
+    Ok(TpmTrust::new(&asked.roots, expected)?)
+}
+
+fn tpm_view(trust: &TpmTrust) -> Option<TpmTrustShown> {
+    let set = |set: &BTreeMap<u8, String>| -> BTreeMap<String, String> {
+        set.iter().map(|(number, value)| (number.to_string(), value.clone())).collect()
+    };
+    let expected = trust.expected().iter().map(set).collect();
+    (trust.roots_count() > 0).then(|| TpmTrustShown { roots_count: trust.roots_count(), expected })
+}
+
+fn attestation(asked: &[AttestationRootView]) -> Result<AttestationTrust, ApiError> {
+    let roots: Vec<(String, Vec<String>)> =
+        asked.iter().map(|root| (root.certificate.clone(), root.models.clone())).collect();
+    Ok(AttestationTrust::new(&roots)?)
 }
 
 fn posture_view(trust: &PostureTrust) -> PostureTrustView {
@@ -169,6 +198,8 @@ fn view(settings: &TrustSettings) -> TrustSettingsView {
         credential_days_max: settings.credential_days_max,
         hours_utc: settings.hours_utc.map(|(from, to)| HoursView { from, to }),
         device_posture: posture_view(&settings.posture),
+        device_tpm: tpm_view(&settings.tpm),
+        passkey_attestation: settings.attestation.models().map(|models| AttestationRootModels { models }).collect(),
         changed_at: settings.changed_at.map(|at| at.to_string()),
         changed_by: settings.changed_by.as_ref().map(ToString::to_string),
     }
