@@ -6,6 +6,7 @@
 
 mod closing;
 mod error;
+pub mod expression;
 pub mod hooks;
 pub mod invoke;
 pub mod queue;

@@ -146,6 +146,8 @@ pub struct Control {
     pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
     /// One drill at a time.
     pub(crate) drilling: Arc<tokio::sync::Semaphore>,
+    /// When tenants' own checks are run, and how many at once.
+    pub(crate) checks: audit::checks::Checks,
 }
 
 impl Control {
@@ -160,6 +162,7 @@ impl Control {
             keeping: Arc::default(),
             reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),
+            checks: audit::checks::Checks::default(),
         }
     }
 }

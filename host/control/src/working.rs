@@ -14,6 +14,8 @@ impl Control {
         let Some(store) = self.parts.tenants.open_tenant(id) else { return };
         self.parts.automation.open_tenant(&store).await;
         self.parts.workflows.go_on(&store);
+        self.reload_checks(&store).await;
+        self.reload_host_calls(&store).await;
     }
 
     /// A tenant's records are others now, or were read for the first time: whoever keeps something of them in memory reads
@@ -25,5 +27,7 @@ impl Control {
         self.parts.automation.close_tenant(store).await;
         self.parts.automation.open_tenant(store).await;
         self.parts.workflows.read_anew(store);
+        self.reload_checks(store).await;
+        self.reload_host_calls(store).await;
     }
 }

@@ -277,6 +277,12 @@ pub mod act {
         ReadAudit = "read-audit" false;
         /// Put an event of one's own application into the audit log.
         RecordEvent = "record-event" true;
+        /// Define, delete and run a tenant's own checks over its log and its facts.
+        WriteCheck = "write-check" true;
+        /// Say what is done about a violation, and have the host do it.
+        Remediate = "remediate" true;
+        /// Choose which host calls of a tenant's plugins are on its log.
+        ChooseHostCalls = "choose-host-calls" true;
         /// Read why a decision was taken.
         ReadDecision = "read-decision" false;
         /// Read metering.

@@ -30,6 +30,7 @@ mod settings;
 mod shelf;
 mod shown;
 mod standing;
+mod survey;
 mod tables;
 mod throttle;
 mod token;
@@ -64,6 +65,7 @@ pub use risk::{Adjustment, NewAdjustment};
 pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
 pub use standing::{ActClass, TrustSettings, Verdict, Verified};
+pub use survey::AccessFigures;
 pub use trust::{Contribution, Finding, Posture, Score};
 
 use ceremonies::Ceremonies;

@@ -128,7 +128,7 @@ fn pick(given: Option<&str>, words: &[&'static str]) -> Result<&'static str, Api
 }
 
 /// A time such as `90m`, `24h`, `7d`: jiff's durations have no days, which here are 24 hours.
-fn span(text: &str) -> Option<SignedDuration> {
+pub(super) fn span(text: &str) -> Option<SignedDuration> {
     match text.strip_suffix('d').map(str::parse::<i64>) {
         Some(days) => days.ok()?.checked_mul(24).map(SignedDuration::from_hours),
         None => text.parse().ok(),

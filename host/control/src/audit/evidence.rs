@@ -157,7 +157,8 @@ impl Control {
         store.batch(ops, Vec::new()).await.map(drop)
     }
 
-    fn store_of(&self, log: &Log) -> TenantStore {
+    /// Where what belongs to a log's owner lies.
+    pub(super) fn store_of(&self, log: &Log) -> TenantStore {
         match log {
             Log::Host => self.parts.tenants.platform().clone(),
             Log::Tenant(store) => store.clone(),
