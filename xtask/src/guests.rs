@@ -266,6 +266,7 @@ mod tests {
                 (Capability::Http, manifest.needs.http.is_some()),
                 (Capability::Blob, manifest.needs.blob.is_some()),
                 (Capability::Pii, manifest.needs.pii.is_some()),
+                (Capability::Audit, manifest.needs.audit.is_some()),
             ];
             let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
             assert_eq!(asked, needs(&built(name)).unwrap(), "{name}");

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anchor;
+pub mod application;
 mod audit;
 mod batch;
 mod body;

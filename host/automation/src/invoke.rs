@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use ringfence_audit::application::{ApplicationError, ApplicationEvent, PLUGIN_EVENT_BYTES_MAX};
 use ringfence_audit::{Audit, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
 use ringfence_capabilities::{
-    Binding, Chain, Guarded, Ledger, LiveGrants, Opening, RunHistory, Tried, Verdict, Witness,
+    Binding, Chain, EventRefused, Guarded, Ledger, LiveGrants, Opening, PluginEvent, RunHistory, Tried, Verdict, Witness,
 };
 use ringfence_core::proof::act;
 use ringfence_core::{
@@ -439,5 +440,26 @@ impl Witness for Sworn {
             }
             drop(place);
         });
+    }
+
+    fn event(&self, event: PluginEvent) -> BoxFuture<'static, Result<u64, EventRefused>> {
+        let PluginEvent { code, message, resource, data } = event;
+        let read = ApplicationEvent::read(&code, &message, resource.as_deref(), data, PLUGIN_EVENT_BYTES_MAX);
+        let read = match read {
+            Ok(read) => read,
+            Err(ApplicationError::Reserved(_)) => {
+                let why = format!("`{code}` looks like a code of the host");
+                return Box::pin(std::future::ready(Err(EventRefused::Reserved(why))));
+            }
+            Err(ApplicationError::Invalid(why)) => return Box::pin(std::future::ready(Err(EventRefused::Invalid(why)))),
+        };
+        let (audit, log) = (self.audit.clone(), Log::Tenant(self.told.store.clone()));
+        let details = json!({ "invocation": self.told.invocation.as_str(), "for": "plugin" });
+        let mut entry = self.told.event(codes::PLUGIN_EVENT, details);
+        read.tell(&mut entry);
+        Box::pin(async move {
+            let put = audit.record(&log, entry).await;
+            put.map(|receipt| receipt.seq).map_err(|_| EventRefused::Unavailable)
+        })
     }
 }

@@ -15,6 +15,7 @@ use crate::calls::{Chain, Exchange};
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
+use crate::host_calls::{CallNotes, HostCalls};
 use crate::http::{Caller, EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
@@ -38,6 +39,7 @@ pub struct CapabilitiesConfig {
 /// What all invocations share.
 pub struct Capabilities {
     outbound: Arc<Outbound>,
+    host_calls: HostCalls,
     postbox: OnceLock<Arc<dyn Postbox>>,
     exchange: OnceLock<Arc<dyn Exchange>>,
     clock: Arc<dyn Clock>,
@@ -79,7 +81,13 @@ impl Capabilities {
     pub fn new(config: CapabilitiesConfig) -> Result<Self, CapabilitiesError> {
         let outbound = Outbound::new(config.egress, config.io)?;
         let (postbox, exchange) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { outbound, postbox, exchange, clock: config.clock, entropy: config.entropy })
+        let host_calls = HostCalls::default();
+        Ok(Self { outbound, host_calls, postbox, exchange, clock: config.clock, entropy: config.entropy })
+    }
+
+    /// Which host calls are put on the logs of tenants, and those that wait to be.
+    pub fn host_calls(&self) -> HostCalls {
+        self.host_calls.clone()
     }
 
     /// Says who takes messages of guests. The first word counts; until then there are no queues.
@@ -135,6 +143,7 @@ impl Capabilities {
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             steps,
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
+            events_count: 0,
             guarded,
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
@@ -157,6 +166,8 @@ pub(crate) struct Bound {
     /// Places for objects that are being read and written.
     pub(crate) blob_streams: Arc<Semaphore>,
     pub(crate) personal: Personal,
+    /// Events that the guest put on the audit log, or tried to.
+    pub(crate) events_count: u32,
     pub(crate) steps: Option<Arc<dyn RunHistory>>,
     pub(crate) guarded: Guarded,
 }

@@ -1,11 +1,12 @@
-//! What a guest may import: key-value, objects, files, config, logging, secrets, personal data and outgoing HTTP, each
-//! checked against a live grant.
+//! What a guest may import: key-value, objects, files, config, logging, secrets, personal data, the audit log and outgoing
+//! HTTP, each checked against a live grant.
 //!
 //! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
 //! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
 //! a store with the tenant fixed. The only room that opens a socket for a guest.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bind;
 mod bindings;
 mod blobstore;
@@ -16,6 +17,7 @@ mod files;
 mod grants;
 mod guarded;
 mod guest_logs;
+mod host_calls;
 pub mod http;
 mod keyvalue;
 mod logging;
@@ -28,12 +30,14 @@ mod steps;
 #[cfg(test)]
 mod testing;
 
+pub use audit::{EventRefused, PluginEvent};
 pub use bind::{Binding, Capabilities, CapabilitiesConfig};
 pub use calls::{Chain, ChainEnd, Exchange, PluginCall};
 pub use error::CapabilitiesError;
 pub use grants::LiveGrants;
 pub use guarded::{Guarded, Tried};
 pub use guest_logs::GuestLogs;
+pub use host_calls::{HostCalls, Leave, NotedCall, Share, Shares, Waiting};
 pub use http::{AddressRange, EgressConfig, Resolver, prohibited};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
@@ -50,6 +54,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     config::link(linker)?;
     logging::link(linker)?;
     pii::link(linker)?;
+    audit::link(linker)?;
     queue::link(linker)?;
     secrets::link(linker)?;
     steps::link(linker)?;

@@ -78,7 +78,7 @@ impl GuestLog for Lines {
 
 /// A witness that can be asked what it heard, and made to fail.
 #[derive(Default)]
-pub(crate) struct Sworn(Mutex<(Vec<Opening>, bool)>, Mutex<Vec<crate::Tried>>);
+pub(crate) struct Sworn(Mutex<(Vec<Opening>, bool)>, Mutex<Vec<crate::Tried>>, Mutex<Vec<crate::PluginEvent>>);
 
 impl Sworn {
     pub(crate) fn all(&self) -> Vec<Opening> {
@@ -86,6 +86,9 @@ impl Sworn {
     }
     pub(crate) fn tried(&self) -> Vec<crate::Tried> {
         self.1.lock().unwrap().clone()
+    }
+    pub(crate) fn events(&self) -> Vec<crate::PluginEvent> {
+        self.2.lock().unwrap().clone()
     }
     pub(crate) fn fail(&self) {
         self.0.lock().unwrap().1 = true;
@@ -101,6 +104,17 @@ impl Witness for Sworn {
 
     fn tried(&self, tried: crate::Tried) {
         self.1.lock().unwrap().push(tried);
+    }
+
+    fn event(
+        &self,
+        event: crate::PluginEvent,
+    ) -> futures::future::BoxFuture<'static, Result<u64, crate::EventRefused>> {
+        let failing = self.0.lock().unwrap().1;
+        let mut events = self.2.lock().unwrap();
+        events.push(event);
+        let seq = events.len() as u64;
+        Box::pin(std::future::ready(if failing { Err(crate::EventRefused::Unavailable) } else { Ok(seq) }))
     }
 }
 
@@ -213,6 +227,7 @@ impl Rig {
                 clock: Arc::clone(&self.clock) as _,
                 openings_count: 0,
             },
+            events_count: 0,
             steps: None,
             guarded: self.guarded(),
         };

@@ -46,7 +46,7 @@ use std::sync::atomic::AtomicU64;
 use ringfence_audit::{Audit, Metering};
 use ringfence_automation::Automation;
 use ringfence_automation::workflow::Workflows;
-use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
+use ringfence_capabilities::{FieldRules, GuestLogs, HostCalls, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
@@ -87,6 +87,8 @@ pub struct ControlParts {
     pub quotas: Quotas,
     /// Rules about fields of personal data, in force.
     pub fields: FieldRules,
+    /// Which host calls are on the logs of tenants, and those that wait to be.
+    pub host_calls: HostCalls,
     /// Guest logs.
     pub logs: GuestLogs,
     /// Audit logs.

@@ -34,6 +34,8 @@ pub enum Capability {
     Pii,
     /// Putting messages into the tenant's queues (`ringfence:plugin/queue`). Scope: queue names.
     Queue,
+    /// Putting events of the application on the tenant's audit log (`ringfence:plugin/audit`). No scope.
+    Audit,
 }
 
 /// What a `pii` scope word can say about a field, in the words of grants.
@@ -41,7 +43,7 @@ const PII_ACTS: [&str; 2] = ["seal", "open"];
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Keyvalue,
         Self::Config,
         Self::Logging,
@@ -51,6 +53,7 @@ impl Capability {
         Self::Files,
         Self::Pii,
         Self::Queue,
+        Self::Audit,
     ];
 
     /// The word used in grants, manifests, the API and errors.
@@ -65,6 +68,7 @@ impl Capability {
             Self::Files => "files",
             Self::Pii => "pii",
             Self::Queue => "queue",
+            Self::Audit => "audit",
         }
     }
 
@@ -85,6 +89,7 @@ impl Capability {
             (_, "ringfence:plugin/secrets") => Some(Self::Secrets),
             (_, "ringfence:plugin/pii") => Some(Self::Pii),
             (_, "ringfence:plugin/queue") => Some(Self::Queue),
+            (_, "ringfence:plugin/audit") => Some(Self::Audit),
             (_, "wasi:http/outgoing-handler" | "wasi:http/client") => Some(Self::Http),
             _ => None,
         }

@@ -74,6 +74,9 @@ pub struct NeedsSection {
     /// Queues that it puts messages into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Vec<String>>,
+    /// Always an empty list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -139,6 +142,7 @@ impl Manifest {
             Capability::Files => &self.needs.files,
             Capability::Pii => &self.needs.pii,
             Capability::Queue => &self.needs.queue,
+            Capability::Audit => &self.needs.audit,
         };
         list.as_deref().unwrap_or_default()
     }
@@ -173,7 +177,7 @@ impl Manifest {
         for word in self.asked_scope(Capability::Pii) {
             check_field_scope(word).map_err(ManifestError::whole)?;
         }
-        for capability in [Capability::Config, Capability::Logging, Capability::Files] {
+        for capability in [Capability::Config, Capability::Logging, Capability::Files, Capability::Audit] {
             if !self.asked_scope(capability).is_empty() {
                 return Err(ManifestError::whole(format!("`{capability}` takes no scope; write `{capability} = []`")));
             }

@@ -141,6 +141,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         engine: rooms.engine,
         quotas: rooms.quotas.clone(),
         fields: rooms.fields,
+        host_calls: rooms.capabilities.host_calls(),
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),

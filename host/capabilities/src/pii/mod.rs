@@ -53,6 +53,9 @@ pub trait Witness: Send + Sync {
 
     /// Hears what a guest tried. Never waits; puts it on record when it can.
     fn tried(&self, tried: crate::Tried);
+
+    /// Puts an event of the plugin's application on the tenant's audit log; resolves with its place once it is durable.
+    fn event(&self, event: crate::PluginEvent) -> BoxFuture<'static, Result<u64, crate::EventRefused>>;
 }
 
 /// What the capability needs of one invocation.
