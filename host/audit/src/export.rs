@@ -1,6 +1,6 @@
 //! A part of a log as an archive that says itself how to check it, and the check: offline, with the log's key alone.
 //!
-//! The archive is a tar file: `entries.jsonl` (one entry a line), `entries.csv` when asked for, `checkpoint`, `vkey`, the
+//! The archive is a tar file: `entries.jsonl` (one entry a line), `entries.csv` and `entries.parquet` when asked for, `checkpoint`, `vkey`, the
 //! proofs of the first and the last entry, `VERIFY.md`, `manifest.json` with the digest of every file, and
 //! `manifest.note`, which is the manifest's digest signed by the log's key. A run without a filter is complete between its
 //! ends: every entry points back to the one before, and the last is proven. A filtered one proves each entry alone, and says
@@ -15,6 +15,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::Entry;
+use crate::columns::{self, to_parquet};
 use crate::envelope::{Envelope, canonical_body, commitment, hex, link};
 use crate::note::{SignedHead, Verifier};
 use crate::proof::InclusionProof;
@@ -33,6 +34,7 @@ const MANIFEST: &str = "manifest.json";
 const MANIFEST_NOTE: &str = "manifest.note";
 const ENTRIES: &str = "entries.jsonl";
 const CSV: &str = "entries.csv";
+const PARQUET: &str = "entries.parquet";
 const VERIFY: &str = include_str!("verify.md");
 
 /// One entry of an export.
@@ -107,9 +109,11 @@ pub struct Content {
     pub ends: Vec<InclusionProof>,
     /// Whether a table for spreadsheets goes in.
     pub csv: Option<Table>,
+    /// Whether a Parquet file goes in.
+    pub parquet: Option<Table>,
 }
 
-/// A table for spreadsheets, of the fixed columns.
+/// A table of the fixed columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table;
 
@@ -156,6 +160,9 @@ pub fn archive(content: &Content, sign: impl FnOnce(&str) -> String) -> Result<V
     }
     if content.csv.is_some() {
         files.insert(CSV.to_owned(), to_csv(&content.rows).map_err(ExportError::Unwritable)?);
+    }
+    if content.parquet.is_some() {
+        files.insert(PARQUET.to_owned(), to_parquet(&content.rows).map_err(ExportError::Unwritable)?);
     }
     files.insert(ENTRIES.to_owned(), lines);
     files.insert("checkpoint".to_owned(), content.checkpoint.clone().into_bytes());
@@ -213,6 +220,11 @@ pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&
         && to_csv(&rows).map_err(ExportError::NotAnExport)? != *table
     {
         return Err(ExportError::FileAltered(CSV.to_owned()));
+    }
+    if let Some(file) = files.get(PARQUET)
+        && !columns::is_of(file.clone(), &rows).map_err(ExportError::NotAnExport)?
+    {
+        return Err(ExportError::FileAltered(PARQUET.to_owned()));
     }
     let whole = manifest.coverage == Coverage::Complete
         && rows.len() as u64 == head.size

@@ -12,6 +12,7 @@ mod audit;
 mod batch;
 mod body;
 pub mod codes;
+mod columns;
 pub mod decisions;
 pub mod envelope;
 mod error;
@@ -39,6 +40,7 @@ pub mod verify;
 pub mod witness;
 mod writer;
 
+pub use columns::SCHEMA as PARQUET_SCHEMA;
 pub use audit::{Audit, Intent, stored_entry};
 pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
