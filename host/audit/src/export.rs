@@ -78,6 +78,12 @@ pub struct Manifest {
     pub first_seq: Option<u64>,
     /// Place of the last.
     pub last_seq: Option<u64>,
+    /// Time of the first, milliseconds since 1970 UTC; none of an empty export.
+    #[serde(default)]
+    pub first_time_ms: Option<i64>,
+    /// Time of the last.
+    #[serde(default)]
+    pub last_time_ms: Option<i64>,
     /// Entries.
     pub entries_count: u64,
     /// What was taken out of bodies.
@@ -179,6 +185,8 @@ pub fn archive(content: &Content, sign: impl FnOnce(&str) -> String) -> Result<V
         query: content.query.clone(),
         first_seq: content.rows.first().map(|row| row.seq),
         last_seq: content.rows.last().map(|row| row.seq),
+        first_time_ms: content.rows.first().and_then(time_of),
+        last_time_ms: content.rows.last().and_then(time_of),
         entries_count: content.rows.len() as u64,
         redacted: content.redacted.clone(),
         files: files.iter().map(|(name, bytes)| (name.clone(), digest(bytes))).collect(),
@@ -246,7 +254,10 @@ fn check_part(
     files: &BTreeMap<String, Vec<u8>>,
 ) -> Result<u64, ExportError> {
     let ends = [manifest.first_seq, manifest.last_seq] == [rows.first(), rows.last()].map(|row| row.map(|row| row.seq));
-    if !ends || manifest.entries_count != rows.len() as u64 {
+    let times = [manifest.first_time_ms, manifest.last_time_ms];
+    // Archives from before the times were told have none.
+    let fits = times == [None, None] || times == [rows.first(), rows.last()].map(|row| row.and_then(time_of));
+    if !ends || !fits || manifest.entries_count != rows.len() as u64 {
         return Err(ExportError::FileAltered(ENTRIES.to_owned()));
     }
     let (mut withheld, mut before): (u64, Option<(u64, Hash)>) = (0, None);
@@ -299,6 +310,10 @@ fn check_body(row: &Row, envelope: &Envelope) -> Result<u64, ExportError> {
         _ => false,
     };
     if holds { Ok(0) } else { Err(Fault::BodyAltered { seq: row.seq }.into()) }
+}
+
+fn time_of(row: &Row) -> Option<i64> {
+    serde_json::from_str::<Envelope>(&row.entry.envelope).ok().map(|envelope| envelope.time)
 }
 
 fn rows(text: &str) -> Result<Vec<Row>, ExportError> {

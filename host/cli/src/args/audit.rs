@@ -126,6 +126,9 @@ pub struct AuditPackageArgs {
     /// Put a table for spreadsheets in
     #[arg(long)]
     pub csv: bool,
+    /// Put a Parquet file in
+    #[arg(long)]
+    pub parquet: bool,
     /// The host's own log instead of a tenant's
     #[arg(long)]
     pub operator: bool,

@@ -141,7 +141,10 @@ pub async fn package(cx: &mut Context<'_>, args: &AuditPackageArgs) -> Result<Ex
         query: args.code.iter().map(|code| ("code".to_owned(), code.clone())).collect(),
         sample_count: args.sample,
         sample_seed: None,
-        formats: if args.csv { vec!["csv".to_owned()] } else { Vec::new() },
+        formats: [(args.csv, "csv"), (args.parquet, "parquet")]
+            .into_iter()
+            .filter_map(|(wanted, name)| wanted.then(|| name.to_owned()))
+            .collect(),
     };
     let body = serde_json::to_value(asked).unwrap_or_default();
     let made = api.send::<EvidenceView>(&Request::post("/audit/evidence-package", body)).await?;
