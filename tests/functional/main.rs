@@ -15,6 +15,7 @@ mod capabilities;
 mod definitions;
 mod deploys;
 mod foreign;
+mod hostcalls;
 mod idempotency;
 mod invocations;
 mod keys;

@@ -18,6 +18,7 @@ use crate::guarded::Guarded;
 use crate::http::{Caller, EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
+use crate::overseer::{Leave, Overseer};
 use crate::pii::{Personal, Witness};
 use crate::queue::Postbox;
 use crate::quota::Ledger;
@@ -70,6 +71,8 @@ pub struct Binding {
     pub steps: Option<Arc<dyn RunHistory>>,
     /// What is held against it now.
     pub guarded: Guarded,
+    /// Who says what policy leaves of the grants.
+    pub overseer: Arc<dyn Overseer>,
 }
 
 // === impl Capabilities ===
@@ -110,6 +113,7 @@ impl Capabilities {
             Arc::clone(&self.clock),
             grants.clone(),
         ));
+        let leave = Leave { overseer: binding.overseer, notebook: Arc::clone(&notebook) };
         let gate = Gate {
             outbound: Arc::clone(&self.outbound),
             caller,
@@ -118,6 +122,7 @@ impl Capabilities {
             notebook: Arc::clone(&notebook),
             ledger: Arc::clone(&ledger),
             guarded: guarded.clone(),
+            leave: leave.clone(),
         };
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
@@ -136,6 +141,7 @@ impl Capabilities {
             steps,
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
             guarded,
+            leave,
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
     }
@@ -159,6 +165,7 @@ pub(crate) struct Bound {
     pub(crate) personal: Personal,
     pub(crate) steps: Option<Arc<dyn RunHistory>>,
     pub(crate) guarded: Guarded,
+    pub(crate) leave: Leave,
 }
 
 impl Bound {

@@ -1,5 +1,5 @@
 //! What a guest may import: key-value, objects, files, config, logging, secrets, personal data and outgoing HTTP, each
-//! checked against a live grant.
+//! checked against a live grant, and against policy by whoever is the [`Overseer`].
 //!
 //! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
 //! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
@@ -20,6 +20,7 @@ pub mod http;
 mod keyvalue;
 mod logging;
 mod logs;
+mod overseer;
 mod pii;
 mod queue;
 mod quota;
@@ -36,6 +37,7 @@ pub use guarded::{Guarded, Tried};
 pub use guest_logs::GuestLogs;
 pub use http::{AddressRange, EgressConfig, Resolver, prohibited};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
+pub use overseer::{Forbidden, Overseer};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use queue::{Letter, PostError, Postbox};
 pub use quota::{Ledger, LedgerUse, Quotas};
