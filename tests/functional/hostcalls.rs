@@ -48,7 +48,8 @@ async fn a_tenants_policy_narrows_what_its_plugins_were_granted_at_their_next_ca
         }
     });
     let place = Place::new()?;
-    let config = place.config(&format!("[egress]\nallow_private = [\"{}\"]\n", origin.trim_start_matches("http://")))?;
+    let config =
+        place.config(&format!("[egress]\nallow_private = [\"{}\"]\n", origin.trim_start_matches("http://")))?;
     let host = Host::start_with(&place, &["--config", &config.display().to_string()], &[])?;
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;

@@ -7,13 +7,16 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use ringfence_audit::{Audit, HostDenial, HostDenials, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
+use ringfence_audit::{
+    Audit, HostDenial, HostDenials, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions,
+};
 use ringfence_capabilities::{
     Binding, Chain, Forbidden, Guarded, Ledger, LiveGrants, Opening, Overseer, RunHistory, Tried, Verdict, Witness,
 };
 use ringfence_core::proof::act;
 use ringfence_core::{
-    Blame, Capability, DecisionId, Grant, Grants, HostCall, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
+    Blame, Capability, DecisionId, Grant, Grants, HostCall, InvocationId, PluginName, Principal, Resource, TenantId,
+    Usage,
 };
 use ringfence_engine::{AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, RunError};
 use ringfence_policy::{Denial, HostCaller};

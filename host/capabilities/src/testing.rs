@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use ringfence_core::quota::DayUse;
 use ringfence_core::{
-    Budget, Capability, Clock, DecisionId, Entropy, Grant, Grants, HostAct, HostCall, InvocationId, On, Principal, PrincipalKind, Quota, Strength,
+    Budget, Capability, Clock, DecisionId, Entropy, Grant, Grants, HostAct, HostCall, InvocationId, On, Principal,
+    PrincipalKind, Quota, Strength,
 };
 use ringfence_engine::Meter;
 use ringfence_keys::{RootKey, RootKeyUri};

@@ -149,7 +149,7 @@ pub enum On<'a> {
     /// A queue of the tenant.
     Queue(&'a ResourceName),
     /// A field of personal data.
-    Field(&'a ResourceName),
+    Field(&'a str),
 }
 
 #[cfg(test)]

@@ -79,7 +79,10 @@ impl Denial {
 
 impl std::fmt::Debug for Denial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Denial").field("decision", &self.decision).field("visible", &self.visible).finish_non_exhaustive()
+        f.debug_struct("Denial")
+            .field("decision", &self.decision)
+            .field("visible", &self.visible)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use cedar_policy::{ActionConstraint, Policy as CedarPolicy, PrincipalConstraint};
+use cedar_policy::{ActionConstraint, EntityUid, Policy as CedarPolicy, PrincipalConstraint};
 use ringfence_core::ids::NAME_BYTES_MAX;
 use ringfence_core::limits::POLICY_CACHED_HOST_CALLS_COUNT_MAX;
 use ringfence_core::{
-    DecisionId, HostAct, HostCall, On, PluginName, Principal, PrincipalId, PrincipalKind, Resource, ResourceName, TenantId,
-    WordError,
+    DecisionId, HostAct, HostCall, On, PluginName, Principal, PrincipalId, PrincipalKind, Resource, ResourceName,
+    TenantId, WordError,
 };
 
 use crate::decide::{Shared, TenantState};
@@ -68,8 +68,10 @@ impl HostReads {
         for (place, policy) in policies.iter().enumerate().filter(|(_, policy)| concerns_plugins(policy)) {
             // One whose place in the text is not known may read anything.
             let reads = forms.get(place).map_or_else(|| Reads::of(&["context"]), |form| form.reads);
+            let actions = actions(policy);
             for (act, slot) in HostAct::ALL.iter().zip(all.0.iter_mut()) {
-                if concerns(policy, *act) {
+                let names = |uid: &EntityUid| uid.id().unescaped() == act.as_str();
+                if actions.as_ref().is_none_or(|all| all.iter().any(names)) {
                     *slot = *slot | reads;
                 }
             }
@@ -101,11 +103,12 @@ fn concerns_plugins(policy: &CedarPolicy) -> bool {
     }
 }
 
-fn concerns(policy: &CedarPolicy, act: HostAct) -> bool {
+/// The actions a policy names; none for all.
+fn actions(policy: &CedarPolicy) -> Option<Vec<EntityUid>> {
     match policy.action_constraint() {
-        ActionConstraint::Any => true,
-        ActionConstraint::Eq(uid) => uid.id().unescaped() == act.as_str(),
-        ActionConstraint::In(list) => list.iter().any(|uid| uid.id().unescaped() == act.as_str()),
+        ActionConstraint::Any => None,
+        ActionConstraint::Eq(uid) => Some(vec![uid]),
+        ActionConstraint::In(list) => Some(list),
     }
 }
 
@@ -244,9 +247,10 @@ impl HostCaller {
         // New, or taken out meanwhile.
         let Some(counts) = state.recent.register_host_call(&question()) else { return };
         counts.count(outcome);
+        let room = marks.len() < MARKS_COUNT_MAX;
         match known.and_then(|at| marks.get_mut(at)) {
             Some(slot) => slot.1 = counts,
-            None if marks.len() < MARKS_COUNT_MAX => marks.push((mark.kept(), counts)),
+            None if room => marks.push((mark.kept(), counts)),
             None => {}
         }
     }

@@ -225,8 +225,7 @@ impl Policy {
             tenant: Some(tenant.clone()),
             elevated_from: None,
         };
-        let question =
-            Question::plain(admin, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
+        let question = Question::plain(admin, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
         let view = View { standing: Standing::Active, ceiling: None, own: Some(&rules) };
         if self.shared.ask(&question, view).outcome == Outcome::Deny {
             return Err(PolicyError::LocksOut { action: NEVER_LOCKED });

@@ -106,10 +106,8 @@ impl Occasion {
     /// In Cedar's words.
     pub(crate) fn context(&self, words: &Words, act: Option<HostAct>) -> Result<Context, String> {
         let string = |value: &str| RestrictedExpression::new_string(value.to_owned());
-        let mut pairs = vec![
-            ("caller".to_owned(), string(self.caller.as_str())),
-            ("cause".to_owned(), string(&self.cause)),
-        ];
+        let mut pairs =
+            vec![("caller".to_owned(), string(self.caller.as_str())), ("cause".to_owned(), string(&self.cause))];
         if let Some(role) = self.role {
             pairs.push(("role".to_owned(), RestrictedExpression::new_entity_uid(words.uid("Role", role.as_str())?)));
         }
@@ -163,7 +161,9 @@ mod tests {
         assert_eq!(of("when { context.key like \"a*\" }"), Reads::APPLIES | Reads::NAME);
         assert_eq!(of("when { context has trust && context.trust < 50 }"), Reads::APPLIES | Reads::TRUST);
         assert_eq!(of("when { context . // x\n method == \"GET\" }"), Reads::APPLIES | Reads::METHOD);
-        for all in ["context[\"key\"]", "context == context", "context has \"role\"", "\"the context\"", "context has x"] {
+        for all in
+            ["context[\"key\"]", "context == context", "context has \"role\"", "\"the context\"", "context has x"]
+        {
             assert_eq!(of(all), Reads::ALL, "{all}");
         }
     }

@@ -233,8 +233,15 @@ fn belongs(literal: &EntityUid, tenant: &TenantId) -> bool {
         "Ringfence::Action" | "Ringfence::Role" => true,
         "Ringfence::Anonymous" => id == "anonymous",
         "Ringfence::Tenant" => id == tenant.as_str(),
-        "Ringfence::Person" | "Ringfence::Service" | "Ringfence::Plugin" | "Ringfence::Secret" | "Ringfence::Field"
-        | "Ringfence::Bucket" | "Ringfence::Container" | "Ringfence::Directory" | "Ringfence::Origin"
+        "Ringfence::Person"
+        | "Ringfence::Service"
+        | "Ringfence::Plugin"
+        | "Ringfence::Secret"
+        | "Ringfence::Field"
+        | "Ringfence::Bucket"
+        | "Ringfence::Container"
+        | "Ringfence::Directory"
+        | "Ringfence::Origin"
         | "Ringfence::Queue" => id
             .strip_prefix(tenant.as_str())
             .and_then(|rest| rest.strip_prefix('/'))

@@ -488,7 +488,10 @@ fn a_tenant_can_permit_and_forbid_by_role_and_by_principal() {
     assert!(policy.permit::<act::WriteSecret>(&developer, &secret).is_ok());
     denied(policy.permit::<act::WriteSecret>(&service("acme", Role::Caller), &secret));
     let denial = denied(policy.permit::<act::DeployVersion>(&developer, &plugin("acme", "hello")));
-    assert_eq!(denial.record().help, "policy `tenant/not-ci` of tenant `acme` forbids it; a tenant-admin can change it");
+    assert_eq!(
+        denial.record().help,
+        "policy `tenant/not-ci` of tenant `acme` forbids it; a tenant-admin can change it"
+    );
     assert_eq!(denial.record().determining[0].effect, Effect::Forbid);
 }
 

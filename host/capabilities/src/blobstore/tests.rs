@@ -375,7 +375,8 @@ async fn policy_is_asked_at_every_call_with_the_objects_name_also_of_streams_tha
     let mut guest = rig.guest(Budget::DEFAULT);
     write(&mut guest, "album", "a/1", &content(100_000)).await.unwrap();
     let container = open(&mut guest, "album").await;
-    let whole = HostContainer::get_data(&mut guest.view(), again(&container), "a/1".into(), 0, 9).await.unwrap().unwrap();
+    let whole =
+        HostContainer::get_data(&mut guest.view(), again(&container), "a/1".into(), 0, 9).await.unwrap().unwrap();
     let value = HostContainer::get_data(&mut guest.view(), again(&container), "a/1".into(), 0, 99_999).await;
     let value = value.unwrap().unwrap();
     let stream = HostIncomingValue::incoming_value_consume_async(&mut guest.view(), value).await.unwrap().unwrap();

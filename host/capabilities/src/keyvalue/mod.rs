@@ -167,7 +167,11 @@ impl View<'_> {
         let mut bytes = 0_usize;
         for key in keys {
             bound.call()?;
-            let value = bound.store.get(&bound.key(HostAct::ReadValue, &name, &key)?).await?.map(|record| record.value.to_vec());
+            let value = bound
+                .store
+                .get(&bound.key(HostAct::ReadValue, &name, &key)?)
+                .await?
+                .map(|record| record.value.to_vec());
             bytes = bytes.saturating_add(value.as_ref().map_or(0, Vec::len));
             little(bytes)?;
             found.push((key, value));
