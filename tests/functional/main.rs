@@ -16,6 +16,7 @@ mod capabilities;
 mod definitions;
 mod deploys;
 mod foreign;
+mod hostcalls;
 mod idempotency;
 mod invocations;
 mod keys;

@@ -134,6 +134,8 @@ pub const INVOCATION_REFUSED: &str = "INV-002 invocation-refused";
 pub const INVOCATION_FAILED: &str = "INV-003 invocation-failed";
 /// A guest's outgoing request was refused.
 pub const EGRESS_REFUSED: &str = "INV-004 egress-refused";
+/// Policy did not leave a guest what it was granted.
+pub const HOST_CALL_DENIED: &str = "INV-005 host-call-denied";
 
 /// A field of personal data was opened, by a plugin or for a caller.
 pub const PERSONAL_OPENED: &str = "PII-001 personal-opened";
@@ -297,7 +299,9 @@ pub fn class_of(code: &str) -> u32 {
         VERSION_PUSHED | VERSION_DEPLOYED | VERSION_ROLLED_BACK | HOST_STARTED | HOST_STOPPED => {
             class::APPLICATION_LIFECYCLE
         }
-        INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | MODULE_CALLS => class::MODULE_ACTIVITY,
+        INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | HOST_CALL_DENIED | MODULE_CALLS => {
+            class::MODULE_ACTIVITY
+        }
         EGRESS_REFUSED | HTTP_CALLS => class::HTTP_ACTIVITY,
         PERSONAL_OPENED | PERSONAL_OPEN_REFUSED | DATASTORE_CALLS => class::DATASTORE,
         _ => class::API_ACTIVITY,
@@ -319,8 +323,8 @@ pub fn activity_of(code: &str) -> u8 {
         // update, start, invoke
         TENANT_QUOTA_SET | POLICY_WRITTEN | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN
         | FIELD_RULES_WRITTEN | FACTOR_CHANGED | TRUST_CHANGED | RISK_ADJUSTED | DEVICE_CHANGED | SECRET_WRITTEN
-        | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | MODULE_CALLS | HOST_CALLS_CHOSEN
-        | CHECK_WRITTEN => 3,
+        | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | HOST_CALL_DENIED | MODULE_CALLS
+        | HOST_CALLS_CHOSEN | CHECK_WRITTEN => 3,
         // delete, stop
         TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED | CHECK_DELETED => 4,
         // enable, update
@@ -341,6 +345,7 @@ pub fn is_refusal(code: &str) -> bool {
             | ACTION_DENIED
             | INVOCATION_REFUSED
             | EGRESS_REFUSED
+            | HOST_CALL_DENIED
             | CANARY_TOUCHED
             | PERSONAL_OPEN_REFUSED
     )

@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ringfence_audit::application::{ApplicationError, ApplicationEvent, PLUGIN_EVENT_BYTES_MAX};
-use ringfence_audit::{Audit, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
+use ringfence_audit::{
+    Audit, HostDenial, HostDenials, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions,
+};
 use ringfence_capabilities::{
-    Binding, Chain, EventRefused, Guarded, Ledger, LiveGrants, Opening, PluginEvent, RunHistory, Tried, Verdict, Witness,
+    Binding, Chain, EventRefused, Forbidden, Guarded, Ledger, LiveGrants, Opening, Overseer, PluginEvent, RunHistory,
+    Tried, Verdict, Witness,
 };
 use ringfence_core::proof::act;
 use ringfence_core::{
-    Blame, Capability, DecisionId, Grant, Grants, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
+    Blame, Capability, DecisionId, Grant, Grants, HostCall, InvocationId, PluginName, Principal, Resource, TenantId,
+    Usage,
 };
 use ringfence_engine::{AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, RunError};
-use ringfence_policy::Denial;
+use ringfence_policy::{Denial, HostCaller};
 use ringfence_registry::{Route, VersionRef};
 use semver::Version;
 use serde_json::json;
@@ -202,7 +206,7 @@ impl Automation {
         let parts = &*self.parts;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
         let permit = parts.policy.permit::<act::Invoke>(&call.principal, &resource).map_err(|denial| {
-            let error = match denial.record.is_suspension() {
+            let error = match denial.is_suspension() {
                 true => CallError::Suspended,
                 false => CallError::Denied(denial.decision.clone()),
             };
@@ -231,7 +235,8 @@ impl Automation {
         seen.decision = Some(permit.decision().clone());
         let told = self.told(seen, call, route, &version);
         let meter = Meter::in_pool(budget, Arc::clone(ledger.memory()));
-        let guest = parts.capabilities.bind(self.binding(call, route, &told, ledger, meter, steps));
+        let overseer = self.overseer(call, route, &told).ok_or_else(|| plain(CallError::Host))?;
+        let guest = parts.capabilities.bind(self.binding(call, route, (&told, overseer), ledger, meter, steps));
         let event = EventCall { export: call.export, payload: call.payload.clone(), context: call.context.clone() };
         let answered = parts.engine.run_event(slot, &code, guest, event).await.map_err(|failure| {
             seen.usage = failure.usage;
@@ -246,7 +251,7 @@ impl Automation {
         &self,
         call: &Call,
         route: &Route,
-        told: &InvocationFacts,
+        (told, overseer): (&InvocationFacts, Arc<dyn Overseer>),
         ledger: Arc<Ledger>,
         meter: Arc<Meter>,
         steps: Option<Arc<dyn RunHistory>>,
@@ -279,7 +284,18 @@ impl Automation {
             witness,
             steps,
             guarded,
+            overseer,
         }
+    }
+
+    /// Who says what policy leaves the guest. None for names that make no principal.
+    fn overseer(&self, call: &Call, route: &Route, told: &InvocationFacts) -> Option<Arc<dyn Overseer>> {
+        let parts = &*self.parts;
+        let cause = call.cause.split('/').next().unwrap_or_default();
+        // Nobody is on the line whose session could fall.
+        let trust = Box::new(|| None);
+        let caller = parts.policy.host_caller(&route.tenant, &route.plugin, &call.principal, cause, trust).ok()?;
+        Some(Arc::new(Held { caller, denials: parts.denials.clone(), told: told.clone() }))
     }
 
     async fn version(&self, call: &Call, route: &Route) -> Result<VersionRef, CallError> {
@@ -328,7 +344,7 @@ impl Automation {
             return Err(CallError::AuditUnavailable);
         }
         if let Some(denial) = denial {
-            let kept = json!({ "at": self.parts.clock.now(), "record": denial.record });
+            let kept = json!({ "at": self.parts.clock.now(), "record": denial.record() });
             if let Err(error) = decisions::keep(&route.store, &denial.decision, &kept).await {
                 tracing::warn!(%error, "a denial could not be kept for explaining");
             }
@@ -397,6 +413,30 @@ fn failed_as(error: &CallError) -> u16 {
         Blame::Caller => 403,
         Blame::Plugin | Blame::Upstream => 502,
         Blame::Host => 503,
+    }
+}
+
+/// Policy, as the guest of one call is held to it.
+struct Held {
+    caller: HostCaller,
+    denials: HostDenials,
+    told: InvocationFacts,
+}
+
+impl Overseer for Held {
+    fn ask(&self, call: &HostCall<'_>) -> Result<(), Forbidden> {
+        let Err(denial) = self.caller.ask(call) else { return Ok(()) };
+        let told = self.denials.tell(&self.told, || {
+            let record = denial.record();
+            HostDenial {
+                decision: denial.decision.clone(),
+                principal: self.caller.principal().clone(),
+                act: denial.action(),
+                resource: record.resource.clone(),
+                record: json!(record),
+            }
+        });
+        Err(Forbidden { decision: Some(denial.decision).filter(|_| told) })
     }
 }
 

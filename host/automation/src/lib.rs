@@ -59,6 +59,8 @@ pub struct AutomationParts {
     pub metering: Metering,
     /// What is held against whom.
     pub standing: Arc<Standing>,
+    /// What policy did not leave to guests, on its way to the record.
+    pub denials: ringfence_audit::HostDenials,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Dice.

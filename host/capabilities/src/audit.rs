@@ -10,6 +10,7 @@ use wasmtime::component::Linker;
 
 use crate::bind::{Bindings, View};
 use crate::bindings::audit::ringfence::plugin::audit::{self, Entry, Error};
+use crate::pii::Verdict;
 
 /// LIMIT: events, taken or refused, of one invocation.
 pub const EVENTS_COUNT_MAX: u32 = 100;
@@ -68,6 +69,7 @@ impl audit::Host for View<'_> {
         if let Err(exhausted) = bound.ledger.audit_event() {
             return Ok(Err(Error::Limited(exhausted.retry_after_ms.unwrap_or(0))));
         }
+        bound.leave.notes.note(Capability::Audit, "put-event", &event.code, Verdict::Granted);
         let put = bound.personal.witness.event(event).await;
         Ok(put.map_err(|refused| match refused {
             EventRefused::Reserved(why) => Error::Reserved(why),

@@ -15,10 +15,11 @@ use crate::calls::{Chain, Exchange};
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
-use crate::host_calls::{CallNotes, HostCalls};
+use crate::host_calls::HostCalls;
 use crate::http::{Caller, EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
+use crate::overseer::{Leave, Overseer};
 use crate::pii::{Personal, Witness};
 use crate::queue::Postbox;
 use crate::quota::Ledger;
@@ -72,6 +73,8 @@ pub struct Binding {
     pub steps: Option<Arc<dyn RunHistory>>,
     /// What is held against it now.
     pub guarded: Guarded,
+    /// Who says what policy leaves of the grants.
+    pub overseer: Arc<dyn Overseer>,
 }
 
 // === impl Capabilities ===
@@ -110,6 +113,7 @@ impl Capabilities {
             chain: binding.chain,
             exchange: self.exchange.get().cloned(),
         };
+        let notes = self.host_calls.notes(&store, (&invocation, &plugin), &self.clock, &self.entropy);
         let notebook = Arc::new(Notebook::new(
             logs,
             (invocation, binding.caused_by),
@@ -118,6 +122,7 @@ impl Capabilities {
             Arc::clone(&self.clock),
             grants.clone(),
         ));
+        let leave = Leave { overseer: binding.overseer, notebook: Arc::clone(&notebook), notes };
         let gate = Gate {
             outbound: Arc::clone(&self.outbound),
             caller,
@@ -126,6 +131,7 @@ impl Capabilities {
             notebook: Arc::clone(&notebook),
             ledger: Arc::clone(&ledger),
             guarded: guarded.clone(),
+            leave: leave.clone(),
         };
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
@@ -145,6 +151,7 @@ impl Capabilities {
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
             events_count: 0,
             guarded,
+            leave,
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
     }
@@ -170,6 +177,7 @@ pub(crate) struct Bound {
     pub(crate) events_count: u32,
     pub(crate) steps: Option<Arc<dyn RunHistory>>,
     pub(crate) guarded: Guarded,
+    pub(crate) leave: Leave,
 }
 
 impl Bound {

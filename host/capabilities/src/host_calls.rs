@@ -9,8 +9,11 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use ringfence_core::{Capability, Clock, Entropy, InvocationId, PluginName};
+use ringfence_core::proof::origin_text;
+use ringfence_core::{Capability, Clock, Entropy, HostAct, InvocationId, On, PluginName};
 use ringfence_store::TenantStore;
+
+use crate::pii::Verdict;
 
 /// LIMIT: calls of one tenant that wait to be put on its log.
 pub const WAITING_COUNT_MAX: usize = 4_096;
@@ -33,15 +36,6 @@ pub enum Share {
 /// A tenant's choice, by capability; what is not in it is [`Share::None`].
 pub type Shares = BTreeMap<Capability, Share>;
 
-/// What became of a call at the grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
-    /// It was let through.
-    Given,
-    /// It was not.
-    Refused,
-}
-
 /// A call that waits to be put on the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedCall {
@@ -58,7 +52,7 @@ pub struct NotedCall {
     /// The name of what it did it to, without signs that steer what shows it; may be empty.
     pub on: String,
     /// Whether it was let through.
-    pub leave: Leave,
+    pub verdict: Verdict,
 }
 
 /// What waits for one tenant's log.
@@ -221,8 +215,34 @@ impl Noted {
 // === impl CallNotes ===
 
 impl CallNotes {
+    /// Notes nothing.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// Notes a call that policy was asked about, if it is one of those to be on the log.
+    pub(crate) fn note_act(&self, act: HostAct, on: On<'_>, verdict: Verdict) {
+        if self.0.is_none() {
+            return;
+        }
+        let (capability, on) = match on {
+            On::Value { bucket, key } => (Capability::Keyvalue, format!("{bucket} {key}")),
+            On::Object { container, name } => (Capability::Blob, format!("{container} {name}")),
+            On::Directory => (Capability::Files, String::new()),
+            On::Secret(name) => (Capability::Secrets, name.to_string()),
+            On::Outside { scheme, host, port, method, .. } => {
+                (Capability::Http, format!("{method} {}", origin_text(scheme, host, port)))
+            }
+            On::Plugin { plugin, method, .. } => (Capability::Http, format!("{method} {plugin}")),
+            On::Queue(name) => (Capability::Queue, name.to_string()),
+            On::Field(name) => (Capability::Pii, name.to_string()),
+        };
+        self.note(capability, act.as_str(), &on, verdict);
+    }
+
     /// Notes a call, if it is one of those to be on the log.
-    pub(crate) fn note(&self, capability: Capability, call: &'static str, on: &str, leave: Leave) {
+    pub(crate) fn note(&self, capability: Capability, call: &'static str, on: &str, verdict: Verdict) {
         let Some(of) = &self.0 else { return };
         let drawn = match of.calls.shares.get(&capability).copied().unwrap_or(Share::None) {
             Share::None => false,
@@ -245,7 +265,7 @@ impl CallNotes {
         }
         let (invocation, plugin) = (of.invocation.clone(), of.plugin.clone());
         let at_ms = of.clock.now().as_millisecond();
-        waiting.push(NotedCall { at_ms, invocation, plugin, capability, call, on: name(on), leave });
+        waiting.push(NotedCall { at_ms, invocation, plugin, capability, call, on: name(on), verdict });
     }
 }
 
@@ -281,19 +301,19 @@ mod tests {
     async fn only_what_a_tenant_chose_is_noted() {
         let rig = Rig::new(&[]).await;
         let calls = HostCalls::default();
-        notes(&rig, &calls).note(Capability::Keyvalue, "get", "default", Leave::Given);
+        notes(&rig, &calls).note(Capability::Keyvalue, "get", "default", Verdict::Granted);
         assert!(calls.take().is_empty());
         calls.choose(&rig.store, shares(&[(Capability::Keyvalue, "all"), (Capability::Http, "none")]));
         let noting = notes(&rig, &calls);
-        noting.note(Capability::Keyvalue, "get", "defa\u{1b}[2Jult\n", Leave::Given);
-        noting.note(Capability::Http, "send", "https://api.example.com", Leave::Given);
-        noting.note(Capability::Secrets, "get", "webhook", Leave::Refused);
+        noting.note(Capability::Keyvalue, "get", "defa\u{1b}[2Jult\n", Verdict::Granted);
+        noting.note(Capability::Http, "send", "https://api.example.com", Verdict::Granted);
+        noting.note(Capability::Secrets, "get", "webhook", Verdict::Refused);
         let waiting = calls.take().pop().unwrap();
         assert_eq!((waiting.calls.len(), waiting.missed_count), (1, 0));
         assert_eq!(waiting.calls[0].on, "defa\u{FFFD}[2Jult\u{FFFD}");
         assert!(calls.take().is_empty());
         calls.choose(&rig.store, Shares::new());
-        notes(&rig, &calls).note(Capability::Keyvalue, "get", "default", Leave::Given);
+        notes(&rig, &calls).note(Capability::Keyvalue, "get", "default", Verdict::Granted);
         assert!(calls.take().is_empty());
     }
 
@@ -304,12 +324,12 @@ mod tests {
         calls.choose(&rig.store, shares(&[(Capability::Keyvalue, "all")]));
         let noting = notes(&rig, &calls);
         for _ in 0..WAITING_COUNT_MAX + 500 {
-            noting.note(Capability::Keyvalue, "set", &"n".repeat(10_000), Leave::Given);
+            noting.note(Capability::Keyvalue, "set", &"n".repeat(10_000), Verdict::Granted);
         }
         let waiting = calls.take().pop().unwrap();
         assert_eq!((waiting.calls.len(), waiting.missed_count), (WAITING_COUNT_MAX, 500));
         assert!(waiting.calls.iter().all(|call| call.on.len() <= NAME_BYTES_MAX));
-        noting.note(Capability::Keyvalue, "set", "x", Leave::Given);
+        noting.note(Capability::Keyvalue, "set", "x", Verdict::Granted);
         let waiting = calls.take().pop().unwrap();
         assert_eq!((waiting.calls.len(), waiting.missed_count, calls.missed_count(&rig.store)), (1, 0, 500));
     }
@@ -321,7 +341,7 @@ mod tests {
         calls.choose(&rig.store, shares(&[(Capability::Keyvalue, "1/10")]));
         let noting = notes(&rig, &calls);
         for _ in 0..2_000 {
-            noting.note(Capability::Keyvalue, "get", "x", Leave::Given);
+            noting.note(Capability::Keyvalue, "get", "x", Verdict::Granted);
         }
         let count = calls.take().pop().unwrap().calls.len();
         assert!((150..=250).contains(&count), "{count}");

@@ -1,5 +1,5 @@
 //! What a guest may import: key-value, objects, files, config, logging, secrets, personal data, the audit log and outgoing
-//! HTTP, each checked against a live grant.
+//! HTTP, each checked against a live grant, and against policy by whoever is the [`Overseer`].
 //!
 //! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
 //! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
@@ -22,6 +22,7 @@ pub mod http;
 mod keyvalue;
 mod logging;
 mod logs;
+mod overseer;
 mod pii;
 mod queue;
 mod quota;
@@ -37,9 +38,10 @@ pub use error::CapabilitiesError;
 pub use grants::LiveGrants;
 pub use guarded::{Guarded, Tried};
 pub use guest_logs::GuestLogs;
-pub use host_calls::{HostCalls, Leave, NotedCall, Share, Shares, Waiting};
+pub use host_calls::{HostCalls, NotedCall, Share, Shares, Waiting};
 pub use http::{AddressRange, EgressConfig, Resolver, prohibited};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
+pub use overseer::{Forbidden, Overseer};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use queue::{Letter, PostError, Postbox};
 pub use quota::{Ledger, LedgerUse, Quotas};

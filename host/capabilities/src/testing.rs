@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use ringfence_core::quota::DayUse;
 use ringfence_core::{
-    Budget, Capability, Clock, Entropy, Grant, Grants, InvocationId, Principal, PrincipalKind, Quota, Strength,
+    Budget, Capability, Clock, DecisionId, Entropy, Grant, Grants, HostAct, HostCall, InvocationId, On, Principal,
+    PrincipalKind, Quota, Strength,
 };
 use ringfence_engine::Meter;
 use ringfence_keys::{RootKey, RootKeyUri};
@@ -20,6 +21,7 @@ use crate::calls::Chain;
 use crate::grants::LiveGrants;
 use crate::logging::Notebook;
 use crate::logs::{GuestLog, LogLine};
+use crate::overseer::{Forbidden, Leave, Overseer};
 use crate::pii::{Opening, Personal, Witness};
 use crate::quota::Ledger;
 
@@ -118,6 +120,43 @@ impl Witness for Sworn {
     }
 }
 
+/// Policy that forbids what it was told to, and remembers what it was asked.
+#[derive(Default)]
+pub(crate) struct Strict {
+    forbidden: Mutex<Vec<HostAct>>,
+    asked: Mutex<Vec<(HostAct, String)>>,
+}
+
+impl Strict {
+    pub(crate) fn forbid(&self, acts: &[HostAct]) {
+        *self.forbidden.lock().unwrap() = acts.to_vec();
+    }
+
+    /// What was asked since this was asked last.
+    pub(crate) fn asked(&self) -> Vec<(HostAct, String)> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+impl Overseer for Strict {
+    fn ask(&self, call: &HostCall<'_>) -> Result<(), Forbidden> {
+        let on = match call.on {
+            On::Value { bucket, key } => format!("{bucket} {key}"),
+            On::Object { container, name } => format!("{container} {name}"),
+            On::Directory => String::new(),
+            On::Secret(name) | On::Queue(name) => name.to_string(),
+            On::Outside { scheme, host, port, method, path } => format!("{method} {scheme} {host} {port} {path}"),
+            On::Plugin { plugin, method, path } => format!("{method} {plugin} {path}"),
+            On::Field(name) => name.to_owned(),
+        };
+        self.asked.lock().unwrap().push((call.act, on));
+        if self.forbidden.lock().unwrap().contains(&call.act) {
+            return Err(Forbidden { decision: Some(DecisionId::random(&Counter(AtomicI64::new(1)))) });
+        }
+        Ok(())
+    }
+}
+
 /// An invocation that no plugin called, on nobody's behalf.
 #[expect(clippy::disallowed_methods, reason = "these tests need somebody, and prove nothing about him")]
 pub(crate) fn root_chain() -> Chain {
@@ -134,6 +173,7 @@ pub(crate) struct Rig {
     pub(crate) entropy: Arc<Counter>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) sworn: Arc<Sworn>,
+    pub(crate) strict: Arc<Strict>,
     pub(crate) standing: Arc<ringfence_core::Standing>,
     clock: Arc<Moved>,
     _dir: tempfile::TempDir,
@@ -152,8 +192,8 @@ impl Rig {
         let clock = Arc::new(Moved::default());
         let ledger = Ledger::new(store.clone(), Quota::STANDARD, DayUse::default(), Arc::clone(&clock) as _);
         let ledger = Arc::new(ledger);
-        let (grants_now, lines, sworn, standing) = Default::default();
-        let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, standing, clock, _dir: dir };
+        let (grants_now, lines, sworn, strict, standing) = Default::default();
+        let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, strict, standing, clock, _dir: dir };
         rig.grant(grants);
         rig
     }
@@ -192,6 +232,11 @@ impl Rig {
         ))
     }
 
+    pub(crate) fn leave(&self, notebook: &Arc<Notebook>) -> Leave {
+        let notes = crate::host_calls::CallNotes::none();
+        Leave { overseer: Arc::clone(&self.strict) as _, notebook: Arc::clone(notebook), notes }
+    }
+
     /// The plugin `visits` under watch.
     pub(crate) fn guarded(&self) -> crate::Guarded {
         crate::Guarded {
@@ -210,11 +255,13 @@ impl Rig {
 
     pub(crate) fn guest_of(&self, plugin: &str, budget: Budget) -> TestGuest {
         let meter = Meter::new(budget);
+        let notebook = self.notebook(&meter);
         let bound = Bound {
             store: self.store.clone(),
             plugin: plugin.parse().unwrap(),
             grants: self.live(),
-            notebook: self.notebook(&meter),
+            leave: self.leave(&notebook),
+            notebook,
             meter,
             ledger: Arc::clone(&self.ledger),
             clock: Arc::clone(&self.clock) as _,

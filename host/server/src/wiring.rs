@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::anchor::Anchors;
-use ringfence_audit::{Audit, Metering};
+use ringfence_audit::{Audit, HostDenials, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, FieldRules, GuestLogs, Quotas};
@@ -96,6 +96,7 @@ struct Rooms {
     fields: FieldRules,
     logs: GuestLogs,
     audit: Audit,
+    denials: HostDenials,
     metering: Metering,
     standing: Arc<ThreatStanding>,
     clock: Arc<dyn Clock>,
@@ -219,6 +220,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         quotas,
         fields: FieldRules::default(),
         logs,
+        denials: HostDenials::new(audit.clone(), clock.clone()),
         audit,
         metering,
         standing: Arc::default(),
@@ -240,6 +242,7 @@ fn automation(rooms: &Rooms) -> Automation {
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),
         standing: Arc::clone(&rooms.standing),
+        denials: rooms.denials.clone(),
         clock: rooms.clock.clone(),
         entropy: rooms.entropy.clone(),
     })
@@ -257,6 +260,7 @@ fn gateway(rooms: &Rooms, io: &Handle) -> Gateway {
         fields: rooms.fields.clone(),
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
+        denials: rooms.denials.clone(),
         metering: rooms.metering.clone(),
         standing: Arc::clone(&rooms.standing),
         clock: rooms.clock.clone(),

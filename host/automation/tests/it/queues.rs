@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use ringfence_audit::Metering;
+use ringfence_audit::{HostDenials, Metering};
 use ringfence_automation::queue::{PRIORITY_MAX, QueueSpec, Rules, Sent};
 use ringfence_automation::schedule::{Missed, Overlap, ScheduleSpec};
 use ringfence_automation::{Automation, AutomationError, AutomationParts};
@@ -90,6 +90,7 @@ async fn automation(world: &World) -> Automation {
         logs: GuestLogs::new(clock.clone(), Handle::current()),
         metering: Metering::open(tenants.clone(), audit.clone(), clock.clone()).await.unwrap(),
         engine,
+        denials: HostDenials::new(audit.clone(), clock.clone()),
         audit,
         standing: Arc::default(),
         tenants,

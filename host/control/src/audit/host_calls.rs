@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use ringfence_audit::{AuditError, Event, Log, Outcome, codes};
-use ringfence_capabilities::{Leave, NotedCall, Share, Shares, Waiting};
+use ringfence_capabilities::{NotedCall, Share, Shares, Verdict, Waiting};
 use ringfence_core::Capability;
 use ringfence_core::proof::act;
 use ringfence_store::{Key, TenantStore};
@@ -135,7 +135,7 @@ fn entries(calls: &[NotedCall], missed_count: u64) -> Vec<(&'static str, Value)>
     for call in calls {
         let row = json!({
             "time_ms": call.at_ms, "invocation": call.invocation, "plugin": call.plugin,
-            "capability": call.capability, "call": call.call, "on": call.on, "refused": call.leave == Leave::Refused,
+            "capability": call.capability, "call": call.call, "on": call.on, "refused": call.verdict == Verdict::Refused,
         });
         let bytes = row.to_string().len() + 1;
         let code = code_of(call.capability);
@@ -199,7 +199,7 @@ mod tests {
             capability,
             call: "get",
             on: on.to_owned(),
-            leave: Leave::Given,
+            verdict: Verdict::Granted,
         }
     }
 
