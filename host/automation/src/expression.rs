@@ -125,7 +125,7 @@ impl Prepared<'_> {
         }
         let mut context = self.context.new_inner_scope();
         context.add_variable(name, value.clone()).map_err(|error| short(&error))?;
-        match CelValue::resolve(self.expression.program.expression(), &context) {
+        match self.expression.program.execute(&context) {
             Ok(CelValue::Bool(holds)) => Ok(holds),
             Ok(_) => Err("it comes to something other than true or false".to_owned()),
             Err(error) => Err(short(&error)),
@@ -238,7 +238,7 @@ fn measure(node: &IdedExpr, place: &Place<'_>) -> Result<(Sum, Sum), String> {
                 return Err("it has a loop inside a loop".to_owned());
             }
             let (before, range) = measure(&looped.iter_range, &inner)?;
-            let within = Place { inside: Some((&looped.iter_var, &looped.accu_var)), ..inner };
+            let within = Place { inside: Some((looped.iter_var.as_str(), looped.accu_var.as_str())), ..inner };
             let (condition, _) = measure(&looped.loop_cond, &within)?;
             let (step, gathered) = measure(&looped.loop_step, &within)?;
             let (after, _) = measure(&looped.result, &within)?;

@@ -134,6 +134,9 @@ impl HostCalls {
     /// Puts a tenant's choice into force for every invocation that begins from now on.
     pub fn choose(&self, store: &TenantStore, shares: Shares) {
         let mut tenants = self.0.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        if shares.is_empty() && !tenants.contains_key(&store.uid()) {
+            return;
+        }
         let noted = tenants.get(&store.uid()).map(|known| Arc::clone(&known.noted)).unwrap_or_default();
         tenants.insert(store.uid(), Arc::new(TenantCalls { store: store.clone(), shares, noted }));
         self.0.is_used.store(true, Ordering::Relaxed);

@@ -66,7 +66,6 @@ impl Control {
     /// Puts what a tenant chose into force, after it was read for the first time or anew.
     pub(crate) async fn reload_host_calls(&self, store: &TenantStore) {
         match stored(store).await.map(|words| shares(&words)) {
-            Ok(Ok(chosen)) if chosen.is_empty() => {}
             Ok(Ok(chosen)) => self.parts.host_calls.choose(store, chosen),
             Ok(Err(error)) | Err(error) => {
                 tracing::error!(tenant = store.label(), code = error.code, "which host calls are on the log is not known");

@@ -70,7 +70,7 @@ impl Control {
         if check.over == Over::Facts {
             let Judge { expression, facts } = judge;
             let seen = counts.seen();
-            let asked = move || expression.holds(&[("log", &seen), ("facts", &facts)]);
+            let asked = move || expression.holds(&[("log", &seen), ("facts", &*facts)]);
             match tokio::task::spawn_blocking(asked).await.map_err(|error| ApiError::host(&error))? {
                 Ok(true) => {}
                 Ok(false) => found.failing_count = 1,
@@ -178,7 +178,7 @@ impl Judge {
         let (expression, facts) = (Arc::clone(&self.expression), Arc::clone(&self.facts));
         let mut so_far = std::mem::take(found);
         let work = move || {
-            let prepared = expression.prepare(&[("facts", &facts)]);
+            let prepared = expression.prepare(&[("facts", &*facts)]);
             let prepared = match prepared {
                 Ok(prepared) => prepared,
                 Err(why) => {
