@@ -34,7 +34,11 @@ async fn a_check_of_a_tenants_own_is_tried_kept_run_and_found_and_never_passes_b
 
     let found = answer(acme.admin.get("/audit/trails/acme?class=2003&outcome=failure").send().await?).await?;
     let event = &found["events"][0];
-    assert_eq!((&event["seq"], &event["body"]["compliance"]["status"]), (&failed["finding_seq"], &json!("Fail")), "{found}");
+    assert_eq!(
+        (&event["seq"], &event["body"]["compliance"]["status"]),
+        (&failed["finding_seq"], &json!("Fail")),
+        "{found}"
+    );
     assert_eq!(event["body"]["compliance"]["control"], "iso27001-a.8.19");
     let rows = answer(acme.admin.get("/audit/violations").send().await?).await?;
     let row = rows["items"].as_array().context("rows")?.iter().find(|row| row["kind"] == "check").context("a row")?;
@@ -79,9 +83,8 @@ async fn a_violation_is_over_when_its_check_passes_or_two_people_say_so() -> Res
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
-    let act = |session: &ringfence_tests::Session, body: Value| {
-        session.put("/audit/remediation-action").json(&body).send()
-    };
+    let act =
+        |session: &ringfence_tests::Session, body: Value| session.put("/audit/remediation-action").json(&body).send();
     let rule = json!({ "id": "plugins", "rule": "facts.plugins_count > 0" });
     answer(acme.admin.put("/audit/compliance-check").json(&rule).send().await?).await?;
     answer(acme.admin.post("/audit/compliance-checks/plugins/run").send().await?).await?;
@@ -155,7 +158,8 @@ async fn an_event_of_a_plugin_is_on_the_log_in_the_hosts_words_and_cannot_forge_
     assert!(pushed["missing"].to_string().contains("audit"), "{pushed}");
     acme.grant("consent", "keyvalue", &["default"]).await?;
     let deploy = acme.path("/plugins/consent/deploy");
-    let (status, refused) = problem(acme.admin.post(&deploy).json(&json!({ "version": "0.1.0" })).send().await?).await?;
+    let (status, refused) =
+        problem(acme.admin.post(&deploy).json(&json!({ "version": "0.1.0" })).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (409, Some("need-not-granted")));
     acme.grant("consent", "audit", &[]).await?;
     acme.deploy("consent", "0.1.0").await?;
@@ -176,7 +180,8 @@ async fn an_event_of_a_plugin_is_on_the_log_in_the_hosts_words_and_cannot_forge_
     // The tenant's day, and the grant, end it at once.
     let quota = json!({ "overrides": { "audit_events_per_day": 1 } });
     let version = answer(operator.get("/tenants/acme/quota").send().await?).await?["version"].to_string();
-    let sent = operator.put("/tenants/acme/quota").header("if-match", format!("\"{version}\"")).json(&quota).send().await?;
+    let sent =
+        operator.put("/tenants/acme/quota").header("if-match", format!("\"{version}\"")).json(&quota).send().await?;
     answer(sent).await?;
     assert_eq!(give(b"again".to_vec()).await?, StatusCode::INTERNAL_SERVER_ERROR);
     let used = answer(operator.get("/tenants/acme/quota").send().await?).await?;
@@ -192,9 +197,10 @@ async fn host_calls_are_on_the_log_as_their_tenant_chose() -> Result<()> {
     acme.fetch("visits", "/before").await?;
     let chosen = json!({ "host_calls": { "keyvalue": "all", "http": "1/100" } });
     answer(acme.admin.put("/audit/host-calls").json(&chosen).send().await?).await?;
-    let (status, refused) =
-        problem(acme.admin.put("/audit/host-calls").json(&json!({ "host_calls": { "keyvalue": "some" } })).send().await?)
-            .await?;
+    let (status, refused) = problem(
+        acme.admin.put("/audit/host-calls").json(&json!({ "host_calls": { "keyvalue": "some" } })).send().await?,
+    )
+    .await?;
     assert_eq!((status, refused["code"].as_str()), (422, Some("bad-host-calls")));
     acme.fetch("visits", "/after").await?;
     let mut calls = Vec::new();

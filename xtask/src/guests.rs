@@ -291,9 +291,15 @@ mod tests {
     #[test]
     fn example_plugins_stay_short() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for (name, lines_max) in
-            [("album", 60), ("care-note", 60), ("consent", 60), ("hello", 5), ("redact", 60), ("visits", 60), ("webhook", 60)]
-        {
+        for (name, lines_max) in [
+            ("album", 60),
+            ("care-note", 60),
+            ("consent", 60),
+            ("hello", 5),
+            ("redact", 60),
+            ("visits", 60),
+            ("webhook", 60),
+        ] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("src/lib.rs")).unwrap();
             assert!(text.lines().count() <= lines_max, "{name} has {} lines", text.lines().count());
         }

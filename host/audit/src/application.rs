@@ -98,7 +98,8 @@ impl ApplicationEvent {
 /// the direction of text (Unicode TR 9).
 fn plain(text: &str) -> String {
     let steers = |c: char| {
-        c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{FEFF}')
+        c.is_control()
+            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{FEFF}')
             || ('\u{202A}'..='\u{202E}').contains(&c)
             || ('\u{2066}'..='\u{2069}').contains(&c)
     };
@@ -150,7 +151,9 @@ mod tests {
         let forged = "paid\r\n2026-01-01 TEN-001 tenant-created\u{1b}[2J\u{202e}\u{2028}";
         let event = read("order", forged, json!({ "a\nb": ["x\u{0}y", { "deep": "\u{9b}31m" }] })).unwrap();
         let text = event.details().to_string();
-        assert!(text.contains("paid") && !text.contains("\\n") && !text.contains("\\u001b") && !text.contains("\\u0000"));
+        assert!(
+            text.contains("paid") && !text.contains("\\n") && !text.contains("\\u001b") && !text.contains("\\u0000")
+        );
         assert!(!text.contains(['\u{202e}', '\u{2028}', '\u{9b}']));
         assert_eq!(event.resource("tenant/acme"), "tenant/acme/application/order/7");
     }

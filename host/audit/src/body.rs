@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn members_of_a_class_stand_beside_and_never_in_place_of_the_hosts_own() {
-        let mut event = Event::new(codes::CHECK_RESULT, "run-check", "ringfence".parse().unwrap(), "tenant/acme/check/x");
+        let mut event =
+            Event::new(codes::CHECK_RESULT, "run-check", "ringfence".parse().unwrap(), "tenant/acme/check/x");
         event.members = json!({"compliance": {"status_id": 3}, "time": 1, "actor": {"user": {"uid": "mallory"}}});
         let body = body_of(&Draft { event, phase: Phase::Single, outcome: Outcome::Success }, 7, 5, "acme", false);
         assert_eq!((&body["class_uid"], &body["compliance"]["status_id"]), (&json!(2003), &json!(3)));

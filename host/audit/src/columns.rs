@@ -110,7 +110,8 @@ fn write_group(mut group: SerializedRowGroupWriter<'_, Vec<u8>>, rows: &[Cells])
         let cells = rows.iter().filter_map(|row| row.cells.get(place));
         match rows.first().and_then(|row| row.cells.get(place)) {
             Some(Cell::Long(_)) => {
-                let values: Vec<i64> = cells.map(|cell| if let Cell::Long(value) = cell { *value } else { 0 }).collect();
+                let values: Vec<i64> =
+                    cells.map(|cell| if let Cell::Long(value) = cell { *value } else { 0 }).collect();
                 column.typed::<Int64Type>().write_batch(&values, None, None)?;
             }
             Some(Cell::Int(_)) => {

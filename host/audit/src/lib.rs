@@ -41,8 +41,8 @@ pub mod verify;
 pub mod witness;
 mod writer;
 
-pub use columns::SCHEMA as PARQUET_SCHEMA;
 pub use audit::{Audit, Intent, stored_entry};
+pub use columns::SCHEMA as PARQUET_SCHEMA;
 pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
 pub use exports::{EXPORT_COUNT_MAX, Selection};

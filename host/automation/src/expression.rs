@@ -22,8 +22,7 @@ const WHY_CHARS_MAX: usize = 200;
 /// Stack of the thread that parses one: the parser calls itself for what is nested.
 const PARSER_STACK_BYTES: usize = 16 << 20;
 /// What an expression may call beside operators: each touches its arguments once.
-const FUNCTIONS: [&str; 9] =
-    ["size", "contains", "startsWith", "endsWith", "string", "int", "uint", "double", "bool"];
+const FUNCTIONS: [&str; 9] = ["size", "contains", "startsWith", "endsWith", "string", "int", "uint", "double", "bool"];
 
 /// An expression, compiled.
 pub struct Expression {
@@ -341,7 +340,10 @@ mod tests {
     #[test]
     fn an_expression_is_about_all_its_variables() {
         assert_eq!(holds("entry.count > facts.limit", json!({ "count": 4 })), Ok(true));
-        assert_eq!(holds("entry.name in facts.names && !(entry.count < 2)", json!({ "name": "b", "count": 2 })), Ok(true));
+        assert_eq!(
+            holds("entry.name in facts.names && !(entry.count < 2)", json!({ "name": "b", "count": 2 })),
+            Ok(true)
+        );
         assert_eq!(holds("entry.tags.all(tag, tag.startsWith('x-'))", json!({ "tags": ["x-1", "y"] })), Ok(false));
         assert_eq!(holds("entry.tags.filter(t, t != 'y').size() == 1", json!({ "tags": ["x", "y"] })), Ok(true));
         assert_eq!(holds("has(entry.count) ? entry.count == 1 : true", json!({})), Ok(true));

@@ -491,7 +491,9 @@ impl Witness for Sworn {
                 let why = format!("`{code}` looks like a code of the host");
                 return Box::pin(std::future::ready(Err(EventRefused::Reserved(why))));
             }
-            Err(ApplicationError::Invalid(why)) => return Box::pin(std::future::ready(Err(EventRefused::Invalid(why)))),
+            Err(ApplicationError::Invalid(why)) => {
+                return Box::pin(std::future::ready(Err(EventRefused::Invalid(why))));
+            }
         };
         let (audit, log) = (self.audit.clone(), Log::Tenant(self.told.store.clone()));
         let details = json!({ "invocation": self.told.invocation.as_str(), "for": "plugin" });

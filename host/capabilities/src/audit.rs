@@ -113,7 +113,10 @@ mod tests {
         let mut guest = rig.guest(Budget::DEFAULT);
         let put = audit::Host::put(&mut guest.view(), entry("placed", Some(r#"{"total":7}"#))).await.unwrap();
         assert_eq!(put.unwrap(), 1);
-        assert_eq!((rig.sworn.events()[0].message.as_str(), &rig.sworn.events()[0].data["total"]), ("placed", &7.into()));
+        assert_eq!(
+            (rig.sworn.events()[0].message.as_str(), &rig.sworn.events()[0].data["total"]),
+            ("placed", &7.into())
+        );
         rig.grant(&[]);
         let refused = audit::Host::put(&mut guest.view(), entry("placed", None)).await.unwrap();
         assert!(matches!(refused, Err(Error::Denied(_))));

@@ -112,7 +112,10 @@ impl FromStr for Share {
             "none" => Ok(Self::None),
             "all" | "1/1" => Ok(Self::All),
             text => one_in(text).map(Self::OneIn).ok_or_else(|| {
-                format!("`{}` is not `none`, `all` or `1/N`, N at most {ONE_IN_MAX}", text.chars().take(40).collect::<String>())
+                format!(
+                    "`{}` is not `none`, `all` or `1/N`, N at most {ONE_IN_MAX}",
+                    text.chars().take(40).collect::<String>()
+                )
             }),
         }
     }

@@ -25,8 +25,8 @@ pub use audit::*;
 pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use checks::{
-    CheckDetail, CheckResult, CheckView, CheckWritten, HostCallSettings, PutCheck, RemediateViolation, RemediationParams,
-    RemediationView,
+    CheckDetail, CheckResult, CheckView, CheckWritten, HostCallSettings, PutCheck, RemediateViolation,
+    RemediationParams, RemediationView,
 };
 pub use devices::*;
 pub use keys::{

@@ -34,7 +34,11 @@ impl WordError {
         Self::new(given, "place in a workflow", "numbers with dots between, such as `3` or `2.1.0`")
     }
     pub(crate) fn capability(given: &str) -> Self {
-        Self::new(given, "capability", "one of keyvalue, config, logging, secrets, http, blob, files, pii, queue, audit")
+        Self::new(
+            given,
+            "capability",
+            "one of keyvalue, config, logging, secrets, http, blob, files, pii, queue, audit",
+        )
     }
 }
 

@@ -323,7 +323,9 @@ impl Witness for Sworn {
                 let why = format!("`{code}` looks like a code of the host");
                 return Box::pin(std::future::ready(Err(EventRefused::Reserved(why))));
             }
-            Err(ApplicationError::Invalid(why)) => return Box::pin(std::future::ready(Err(EventRefused::Invalid(why)))),
+            Err(ApplicationError::Invalid(why)) => {
+                return Box::pin(std::future::ready(Err(EventRefused::Invalid(why))));
+            }
         };
         let (gateway, log) = (self.gateway.clone(), self.log.clone());
         let details = json!({ "invocation": self.seen.invocation.as_str(), "for": "plugin" });

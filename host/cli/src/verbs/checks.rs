@@ -92,10 +92,15 @@ pub async fn host_calls(cx: &mut Context<'_>, args: &HostCallsArgs) -> Result<Ex
     };
     let answer = api.send::<HostCallSettings>(&request).await?;
     cx.print(&answer, |settings| {
-        let rows: Vec<[String; 2]> = settings.host_calls.iter().map(|(name, share)| [name.clone(), share.clone()]).collect();
+        let rows: Vec<[String; 2]> =
+            settings.host_calls.iter().map(|(name, share)| [name.clone(), share.clone()]).collect();
         match rows.is_empty() {
             true => "no host calls are put on the log".to_owned(),
-            false => format!("{}\nmissing since the host started: {}", table(["capability", "share"], &rows), settings.missed_count),
+            false => format!(
+                "{}\nmissing since the host started: {}",
+                table(["capability", "share"], &rows),
+                settings.missed_count
+            ),
         }
     })?;
     Ok(Exit::Ok)
@@ -128,7 +133,8 @@ async fn set(cx: &mut Context<'_>, args: &CheckSetArgs) -> Result<Exit, CliError
 fn with_dry_run(path: &Path, dry_run: bool) -> Result<Value, CliError> {
     let mut file = File::open(path).map_err(|error| CliError::file("read", path, &error))?;
     let bytes = read_capped(&mut file, CHECK_BYTES_MAX, "the file")?;
-    let not_json = |why: &str| CliError::failed("bad-json", format!("`{}` is not a check: {why}", path.display()), None);
+    let not_json =
+        |why: &str| CliError::failed("bad-json", format!("`{}` is not a check: {why}", path.display()), None);
     let mut body: Value = serde_json::from_slice(&bytes).map_err(|error| not_json(&error.to_string()))?;
     let members = body.as_object_mut().ok_or_else(|| not_json("it is no object"))?;
     if dry_run {

@@ -68,7 +68,11 @@ impl Control {
         match stored(store).await.map(|words| shares(&words)) {
             Ok(Ok(chosen)) => self.parts.host_calls.choose(store, chosen),
             Ok(Err(error)) | Err(error) => {
-                tracing::error!(tenant = store.label(), code = error.code, "which host calls are on the log is not known");
+                tracing::error!(
+                    tenant = store.label(),
+                    code = error.code,
+                    "which host calls are on the log is not known"
+                );
             }
         }
     }

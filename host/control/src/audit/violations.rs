@@ -220,9 +220,10 @@ mod tests {
     #[test]
     fn a_check_that_fails_is_one_row_whoever_ran_it_and_over_once_it_passes() {
         let mut found = Found::default();
-        for (seq, (state, actor)) in [("pass", "ringfence"), ("fail", "ringfence"), ("unknown", "x"), ("fail", "acme/ada")]
-            .into_iter()
-            .enumerate()
+        for (seq, (state, actor)) in
+            [("pass", "ringfence"), ("fail", "ringfence"), ("unknown", "x"), ("fail", "acme/ada")]
+                .into_iter()
+                .enumerate()
         {
             found.look(seq as u64, &check_result(state, actor));
         }

@@ -106,9 +106,8 @@ impl Check {
         if !SEVERITIES.contains(&severity.as_str()) {
             return Err(bad(format!("`severity` is one of {}", SEVERITIES.join(", "))));
         }
-        let is_control = |text: &String| {
-            (1..=CONTROL_BYTES_MAX).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic())
-        };
+        let is_control =
+            |text: &String| (1..=CONTROL_BYTES_MAX).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
         if sent.controls.len() > CONTROLS_COUNT_MAX || !sent.controls.iter().all(is_control) {
             return Err(bad(format!("`controls` are at most {CONTROLS_COUNT_MAX} words of {CONTROL_BYTES_MAX} bytes")));
         }

@@ -183,7 +183,12 @@ impl Control {
     }
 
     /// What a check comes to when it is run now, for whoever ends what was done about it.
-    pub(crate) async fn run_check_again(&self, call: &Call, store: &TenantStore, id: &str) -> Result<CheckResult, ApiError> {
+    pub(crate) async fn run_check_again(
+        &self,
+        call: &Call,
+        store: &TenantStore,
+        id: &str,
+    ) -> Result<CheckResult, ApiError> {
         let tenant = store.tenant().cloned().ok_or_else(ApiError::not_found)?;
         let check = self.check(store, id).await?;
         let _place = self.place_to_run()?;

@@ -116,7 +116,7 @@ impl Control {
             let first = seq.saturating_sub(PAGE_COUNT);
             let page = self.parts.audit.list(log, first, usize::try_from(seq - first).unwrap_or(0)).await?;
             let (mut fitting, mut is_over) = (Vec::new(), page.is_empty());
-            for (entry, at) in page.iter().zip(first..).rev() {
+            for (at, entry) in (first..seq).rev().zip(page.iter().rev()) {
                 let Some(marks) = Marks::read(entry) else { return Err(ApiError::host(&"an entry cannot be read")) };
                 // The clock may have stepped; an entry that is older than the window ends it all the same.
                 is_over = marks.time < since_ms;
@@ -151,8 +151,7 @@ impl Control {
         (by, request): (PrincipalId, Option<RequestId>),
         mut result: CheckResult,
     ) -> Result<CheckResult, ApiError> {
-        let mut event =
-            Event::new(codes::CHECK_RESULT, "run-check", by, format!("tenant/{tenant}/check/{}", check.id));
+        let mut event = Event::new(codes::CHECK_RESULT, "run-check", by, format!("tenant/{tenant}/check/{}", check.id));
         event.request = request;
         event.details = json!({
             "check": check.id, "version": check.version, "title": check.title, "severity": check.severity,

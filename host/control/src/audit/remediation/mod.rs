@@ -8,7 +8,7 @@ mod state;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
-use ringfence_audit::{Log, codes};
+use ringfence_audit::codes;
 use ringfence_core::PrincipalId;
 use ringfence_core::proof::act;
 use ringfence_store::{Key, Op, Precondition, TenantStore};
@@ -123,12 +123,7 @@ impl Control {
         }
     }
 
-    async fn keep_record(
-        &self,
-        store: &TenantStore,
-        record: &Record,
-        unchanged: Precondition,
-    ) -> Result<(), ApiError> {
+    async fn keep_record(&self, store: &TenantStore, record: &Record, unchanged: Precondition) -> Result<(), ApiError> {
         if record.version == 1 {
             let page = store.scan(&Key::new(["remediation"]), None, RECORDS_COUNT_MAX).await?;
             if page.records.len() >= RECORDS_COUNT_MAX {

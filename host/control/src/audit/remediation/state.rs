@@ -203,7 +203,9 @@ fn first(violation_id: &str, by: &PrincipalId, now: Timestamp) -> Record {
 fn check(act: &Act, note: Option<&str>, evidence: &[String], now: Timestamp) -> Result<(), Refused> {
     let ahead = |at: &Timestamp| *at > now && at.duration_since(now) <= AHEAD_MAX;
     match act {
-        Act::Assign { due_at, .. } if !ahead(due_at) => return Err(Refused::Needs("`due_at` lies within a year ahead")),
+        Act::Assign { due_at, .. } if !ahead(due_at) => {
+            return Err(Refused::Needs("`due_at` lies within a year ahead"));
+        }
         Act::Accept { until } if !ahead(until) => return Err(Refused::Needs("`until` lies within a year ahead")),
         Act::Accept { .. } | Act::Resolve(_) if note.is_none_or(str::is_empty) => {
             return Err(Refused::Needs("`note` says what was done, or why it may stay"));
@@ -244,7 +246,10 @@ mod tests {
     #[test]
     fn what_is_done_by_word_waits_for_another_and_what_a_check_shows_does_not() {
         let waiting = act(Some(assigned()), Act::Resolve(Shown::ByWord)).unwrap();
-        assert_eq!((waiting.state, waiting.asked_by.as_ref().map(PrincipalId::as_str)), (State::WaitingResolved, Some("acme/ada")));
+        assert_eq!(
+            (waiting.state, waiting.asked_by.as_ref().map(PrincipalId::as_str)),
+            (State::WaitingResolved, Some("acme/ada"))
+        );
         assert_eq!(act(Some(waiting.clone()), Act::Refuse).unwrap().state, State::InProgress);
         let done = act(Some(waiting), Act::Approve).unwrap();
         assert_eq!((done.state, done.asked_by), (State::Resolved, None));
@@ -284,7 +289,10 @@ mod tests {
         let silent = step("v_1", Some(assigned()), &Act::Resolve(Shown::ByWord), (None, Vec::new()), who);
         assert!(matches!(silent, Err(Refused::Needs(_))));
         for wrong in [vec!["a\nb".to_owned()], vec!["x".repeat(501)], vec![String::new()], vec!["e".to_owned(); 21]] {
-            assert!(matches!(step("v_1", Some(assigned()), &Act::AddEvidence, (None, wrong), who), Err(Refused::Needs(_))));
+            assert!(matches!(
+                step("v_1", Some(assigned()), &Act::AddEvidence, (None, wrong), who),
+                Err(Refused::Needs(_))
+            ));
         }
     }
 }
