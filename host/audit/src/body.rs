@@ -86,13 +86,17 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
     if let (Some(ip), Some(members)) = (event.source_ip, body.as_object_mut()) {
         members.insert("src_endpoint".to_owned(), json!({"ip": ip.to_string()}));
     }
+    stand_beside(&mut body, of_class);
+    body
+}
+
+/// Adds the members of the event's class. What every event has is the host's word, whatever those say.
+fn stand_beside(body: &mut Value, of_class: Value) {
     if let (Value::Object(of_class), Some(members)) = (of_class, body.as_object_mut()) {
         for (name, value) in of_class {
-            // What every event has is the host's word, whatever the members say.
             members.entry(name).or_insert(value);
         }
     }
-    body
 }
 
 /// OCSF severity: 1 informational, 2 low, 3 medium, 4 high.

@@ -133,8 +133,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
-    let checks = tokio::spawn(wired.control.clone().run_checks(stopping.clone()));
-    let host_calls = tokio::spawn(wired.control.clone().run_host_calls(stopping.clone()));
+    let assurance = tokio::spawn(wired.control.clone().run_assurance(stopping.clone()));
     // Listens before anything is found.
     tokio::spawn(crate::findings::tell(wired.threat.alerts(), wired.identity.clone(), wired.clock.clone()));
     let detection = tokio::spawn(detection.run(stopping.clone()));
@@ -157,9 +156,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let _ = keeper.await;
     // A backup that is being written is given up: it leaves nothing, and the next start makes it again.
     backups.abort();
-    checks.abort();
-    // What was noted until the last guest ended is put on the logs too.
-    let _ = host_calls.await;
+    let _ = assurance.await;
     wired.control.flush_host_calls().await;
     // A round that waits for a witness is given up: the next start takes it up where the logs stand.
     anchoring.abort();

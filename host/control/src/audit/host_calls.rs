@@ -77,13 +77,19 @@ impl Control {
         }
     }
 
+    /// Runs checks on time, and puts noted host calls on the logs, until `stopping` says so. What guests that are still running
+    /// then do is put there by [`Control::flush_host_calls`].
+    pub async fn run_assurance(self, stopping: watch::Receiver<bool>) {
+        tokio::join!(self.clone().run_checks(stopping.clone()), self.run_host_calls(stopping));
+    }
+
     /// Puts on the logs what is noted now. Side by side: a log that is slow must not keep others from theirs.
     pub async fn flush_host_calls(&self) {
         futures::future::join_all(self.parts.host_calls.take().into_iter().map(|waiting| self.put(waiting))).await;
     }
 
     /// Puts noted host calls on the logs until `stopping` says so.
-    pub async fn run_host_calls(self, mut stopping: watch::Receiver<bool>) {
+    async fn run_host_calls(self, mut stopping: watch::Receiver<bool>) {
         match self.parts.tenants.list().await {
             Ok(records) => {
                 for store in records.iter().filter_map(|record| self.parts.tenants.open_tenant(&record.id)) {

@@ -30,8 +30,12 @@ impl Timer {
     pub(super) fn set(&self, tenant: &TenantId, check: &Check, last: Option<Timestamp>) {
         let name = (tenant.clone(), check.id.clone());
         match check.next(last) {
-            Some(next) => drop(self.lock().insert(name, next)),
-            None => drop(self.lock().remove(&name)),
+            Some(next) => {
+                self.lock().insert(name, next);
+            }
+            None => {
+                self.lock().remove(&name);
+            }
         }
     }
 
@@ -60,8 +64,8 @@ impl Timer {
 // === impl Control ===
 
 impl Control {
-    /// Runs checks on time until `stopping` says so.
-    pub async fn run_checks(self, mut stopping: watch::Receiver<bool>) {
+    /// Runs checks on time until `stopping` says so; a run that is under way then is given up.
+    pub(crate) async fn run_checks(self, mut stopping: watch::Receiver<bool>) {
         match self.parts.tenants.list().await {
             Ok(records) => {
                 for store in records.iter().filter_map(|record| self.parts.tenants.open_tenant(&record.id)) {
@@ -81,10 +85,11 @@ impl Control {
                 _ = rounds.tick() => {}
             }
             for (tenant, check) in self.checks.timer.due(self.parts.clock.now()) {
-                if *stopping.borrow() {
-                    return;
+                let stopped = async { drop(stopping.wait_for(|stop| *stop).await) };
+                tokio::select! {
+                    () = stopped => return,
+                    () = self.run_due(&tenant, &check) => {}
                 }
-                self.run_due(&tenant, &check).await;
             }
         }
     }
