@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 
 use crate::started;
 
+#[expect(clippy::disallowed_methods, reason = "whoever sets a due date has a calendar of his own")]
+fn tomorrow() -> String {
+    (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string()
+}
+
 const NEEDS: &str = "[needs]\nkeyvalue = [\"default\"]\naudit = []\n";
 
 #[tokio::test]
@@ -103,7 +108,7 @@ async fn a_violation_is_over_when_its_check_passes_or_two_people_say_so() -> Res
         "params": { "owner": "acme/second", "due_at": "2126-01-01T00:00:00Z" } });
     let (status, refused) = problem(act(&acme.admin, assign).await?).await?;
     assert_eq!((status, refused["code"].as_str()), (422, Some("bad-remediation")), "a century is no due date");
-    let due = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string();
+    let due = tomorrow();
     let assign = |id: &str, dry_run: bool| {
         json!({ "violation_id": id, "action": "assign", "dry_run": dry_run,
             "params": { "owner": "acme/second", "due_at": due } })
