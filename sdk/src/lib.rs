@@ -14,6 +14,7 @@
 //! that would make it a need of every plugin. `cargo xtask guests` prints the needs of every component it builds.
 #![deny(unsafe_code)]
 
+mod audit;
 mod blob;
 mod body;
 mod config;
@@ -37,6 +38,7 @@ pub mod rt;
 pub mod time;
 
 pub use anyhow::{Context, Error, anyhow, bail, ensure};
+pub use audit::{AuditLog, Happening};
 pub use blob::{BlobInfo, Blobs};
 pub use body::Body;
 pub use bytes::Bytes;

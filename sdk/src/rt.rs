@@ -63,11 +63,16 @@ pub fn run_workflow(
             Ok(output) => return Ok(output),
             Err(error) => error,
         };
-        let is_over = |error: &crate::Error| !matches!(error.downcast_ref(), Some(Stopped::Suspended | Stopped::Refused(_)));
+        let is_over =
+            |error: &crate::Error| !matches!(error.downcast_ref(), Some(Stopped::Suspended | Stopped::Refused(_)));
         if is_over(&error)
             && let Err(undoing) = undo(&told).await
         {
-            let why = if is_over(&undoing) { format!("{error:#}; and taking back: {undoing:#}") } else { "it waits".to_owned() };
+            let why = if is_over(&undoing) {
+                format!("{error:#}; and taking back: {undoing:#}")
+            } else {
+                "it waits".to_owned()
+            };
             return Err(workflow::Failure::Failed(why));
         }
         Err(workflow::Failure::Failed(format!("{error:#}")))

@@ -7,6 +7,7 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod assurance;
 mod audit;
 mod automation;
 mod backups;
@@ -16,6 +17,7 @@ mod certificates;
 mod definitions;
 mod deploys;
 mod foreign;
+mod hostcalls;
 mod idempotency;
 mod invocations;
 mod keys;

@@ -30,6 +30,7 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{job}", "j_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{seq}", "0")
                 .replace("{package}", "nothing")
+                .replace("{check}", "nothing")
                 .replace("{path}", "checkpoint")
                 .replace("{run}", "run_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{id}", "nothing");
@@ -70,6 +71,8 @@ fn body_for(path: &str) -> Value {
         Some("restores") => {
             json!({ "tenant_uid": "0".repeat(32), "backup": "b_aaaaaaaaaaaaaaaaaaaaaaaaaa", "into": "made", "recovery_key": "k" })
         }
+        Some("compliance-check") => json!({ "id": "n", "rule": "facts.now_ms > 0" }),
+        Some("remediation-action") => json!({ "violation_id": "nothing", "action": "start" }),
         Some("log-event") => json!({ "code": "order-placed", "message": "m" }),
         Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),

@@ -6,9 +6,11 @@ use anyhow::{Context, Result};
 use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
-const SOURCES: [(&str, &[&str]); 10] = [
+const SOURCES: [(&str, &[&str]); 12] = [
     ("host/control/src", &["ApiError::new(", "Self::new("]),
     ("host/control/src/audit", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/audit/checks", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/audit/remediation", &["ApiError::new(", "Self::new("]),
     ("host/control/src/policies", &["ApiError::new(", "Self::new("]),
     ("host/control/src/workflows", &["ApiError::new(", "Self::new("]),
     ("host/control/src/zero_trust", &["ApiError::new(", "Self::new("]),

@@ -227,12 +227,13 @@ mod tests {
 
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
-        use Capability::{Blob, Config, Http, Keyvalue, Logging, Pii, Secrets};
-        let expected: [(&str, &[Capability]); 16] = [
+        use Capability::{Audit, Blob, Config, Http, Keyvalue, Logging, Pii, Secrets};
+        let expected: [(&str, &[Capability]); 17] = [
             ("album", &[Blob]),
             ("bulk", &[Blob]),
             ("calls", &[Logging, Http]),
             ("care-note", &[Keyvalue, Pii]),
+            ("consent", &[Keyvalue, Audit]),
             ("files", &[]),
             ("hello", &[]),
             ("order", &[Http]),
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn a_manifest_asks_for_what_its_component_imports() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for name in ["album", "care-note", "hello", "order", "redact", "visits", "webhook"] {
+        for name in ["album", "care-note", "consent", "hello", "order", "redact", "visits", "webhook"] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
             let manifest = ringfence_core::Manifest::parse(&text).unwrap();
             let asked = [
@@ -266,6 +267,7 @@ mod tests {
                 (Capability::Http, manifest.needs.http.is_some()),
                 (Capability::Blob, manifest.needs.blob.is_some()),
                 (Capability::Pii, manifest.needs.pii.is_some()),
+                (Capability::Audit, manifest.needs.audit.is_some()),
             ];
             let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
             assert_eq!(asked, needs(&built(name)).unwrap(), "{name}");
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn guests_import_nothing_that_reaches_outside_but_their_needs() {
         let inert = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:http/types", "wasi:io/", "wasi:random/"];
-        let own = ["care-note", "hello", "redact", "visits", "webhook", "hostile", "hello-p3", "work"];
+        let own = ["care-note", "consent", "hello", "redact", "visits", "webhook", "hostile", "hello-p3", "work"];
         for name in own.into_iter().chain(["wstd-http-server", "spin-visits", "wasmcloud-visits"]) {
             for import in imports(&built(name)).unwrap() {
                 let interface = interface(&import);
@@ -289,9 +291,15 @@ mod tests {
     #[test]
     fn example_plugins_stay_short() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for (name, lines_max) in
-            [("album", 60), ("care-note", 60), ("hello", 5), ("redact", 60), ("visits", 60), ("webhook", 60)]
-        {
+        for (name, lines_max) in [
+            ("album", 60),
+            ("care-note", 60),
+            ("consent", 60),
+            ("hello", 5),
+            ("redact", 60),
+            ("visits", 60),
+            ("webhook", 60),
+        ] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("src/lib.rs")).unwrap();
             assert!(text.lines().count() <= lines_max, "{name} has {} lines", text.lines().count());
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use ringfence_audit::{Audit, Metering};
+use ringfence_audit::{Audit, HostDenials, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Quotas};
@@ -94,6 +94,7 @@ impl World {
             audit: audit.clone(),
             metering: metering.clone(),
             standing,
+            denials: HostDenials::new(audit.clone(), clock.clone()),
             clock: clock.clone(),
             entropy: entropy.clone(),
         });

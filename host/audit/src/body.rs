@@ -27,13 +27,14 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
     let (status, action_id) = status_of(draft);
     let (class, activity) = (codes::class_of(event.code), codes::activity_of(event.code));
     let (details, trimmed) = fit_details(event.details.clone());
+    let (of_class, cut_members) = fit_details(event.members.clone());
     let mut unmapped = json!({"code": event.code, "details": details});
     let mut note = |name: &str, value: Value| {
         if let Some(members) = unmapped.as_object_mut() {
             members.insert(name.to_owned(), value);
         }
     };
-    if trimmed {
+    if trimmed || cut_members {
         note("trimmed", Value::Bool(true));
     }
     if stepped {
@@ -85,7 +86,17 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
     if let (Some(ip), Some(members)) = (event.source_ip, body.as_object_mut()) {
         members.insert("src_endpoint".to_owned(), json!({"ip": ip.to_string()}));
     }
+    stand_beside(&mut body, of_class);
     body
+}
+
+/// Adds the members of the event's class. What every event has is the host's word, whatever those say.
+fn stand_beside(body: &mut Value, of_class: Value) {
+    if let (Value::Object(of_class), Some(members)) = (of_class, body.as_object_mut()) {
+        for (name, value) in of_class {
+            members.entry(name).or_insert(value);
+        }
+    }
 }
 
 /// OCSF severity: 1 informational, 2 low, 3 medium, 4 high.
@@ -95,5 +106,21 @@ fn severity_of(code: &str, outcome: &Outcome) -> u8 {
         (codes::KEY_DESTROYED | codes::TENANT_DELETED | codes::ROOT_KEY_ROTATED, _) | (_, Outcome::Denied) => 3,
         (_, Outcome::Failure(_)) => 2,
         (_, Outcome::Success) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Event;
+
+    #[test]
+    fn members_of_a_class_stand_beside_and_never_in_place_of_the_hosts_own() {
+        let mut event =
+            Event::new(codes::CHECK_RESULT, "run-check", "ringfence".parse().unwrap(), "tenant/acme/check/x");
+        event.members = json!({"compliance": {"status_id": 3}, "time": 1, "actor": {"user": {"uid": "mallory"}}});
+        let body = body_of(&Draft { event, phase: Phase::Single, outcome: Outcome::Success }, 7, 5, "acme", false);
+        assert_eq!((&body["class_uid"], &body["compliance"]["status_id"]), (&json!(2003), &json!(3)));
+        assert_eq!((&body["time"], &body["actor"]["user"]["uid"]), (&json!(5), &json!("ringfence")));
     }
 }

@@ -134,6 +134,8 @@ pub const INVOCATION_REFUSED: &str = "INV-002 invocation-refused";
 pub const INVOCATION_FAILED: &str = "INV-003 invocation-failed";
 /// A guest's outgoing request was refused.
 pub const EGRESS_REFUSED: &str = "INV-004 egress-refused";
+/// Policy did not leave a guest what it was granted.
+pub const HOST_CALL_DENIED: &str = "INV-005 host-call-denied";
 
 /// A field of personal data was opened, by a plugin or for a caller.
 pub const PERSONAL_OPENED: &str = "PII-001 personal-opened";
@@ -218,6 +220,26 @@ pub const FEED_WRITTEN: &str = "OUT-005 feed-written";
 pub const FEED_DELETED: &str = "OUT-006 feed-deleted";
 /// An event of a tenant's own application; its own code is in the details.
 pub const APPLICATION_EVENT: &str = "APP-001 application-event";
+/// An event that a plugin put on the log; its own code is in the details.
+pub const PLUGIN_EVENT: &str = "APP-002 plugin-event";
+
+/// A tenant's own check was defined or changed.
+pub const CHECK_WRITTEN: &str = "CHK-001 check-written";
+/// A tenant's own check was deleted.
+pub const CHECK_DELETED: &str = "CHK-002 check-deleted";
+/// What a check came to: a finding.
+pub const CHECK_RESULT: &str = "CHK-003 check-result";
+/// Somebody took on, went on with or ended what is done about a violation.
+pub const REMEDIATION_CHANGED: &str = "CHK-004 remediation-changed";
+
+/// A tenant chose which host calls of its plugins are on the log.
+pub const HOST_CALLS_CHOSEN: &str = "AUD-020 host-calls-chosen";
+/// Host calls of plugins on themselves and the tenant's settings, one row a call.
+pub const MODULE_CALLS: &str = "INV-020 module-calls";
+/// Host calls of plugins on stored data, one row a call.
+pub const DATASTORE_CALLS: &str = "INV-021 datastore-calls";
+/// Outgoing requests of plugins, one row a call.
+pub const HTTP_CALLS: &str = "INV-022 http-calls";
 
 /// The areas of the host's own codes: what an application may not call its events.
 pub const AREAS: [&str; 18] = [
@@ -246,6 +268,8 @@ pub mod class {
     pub const HTTP_ACTIVITY: u32 = 4002;
     /// Datastore Activity.
     pub const DATASTORE: u32 = 6005;
+    /// Compliance Finding.
+    pub const COMPLIANCE: u32 = 2003;
     /// Detection Finding.
     pub const DETECTION: u32 = 2004;
     /// Incident Finding.
@@ -263,7 +287,8 @@ pub fn class_of(code: &str) -> u32 {
         }
         TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => class::DETECTION,
         INCIDENT_CHANGED => class::INCIDENT,
-        RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
+        CHECK_RESULT => class::COMPLIANCE,
+        REMEDIATION_CHANGED | RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
         TOKEN_CREATED
         | TOKEN_REVOKED
@@ -286,9 +311,11 @@ pub fn class_of(code: &str) -> u32 {
         VERSION_PUSHED | VERSION_DEPLOYED | VERSION_ROLLED_BACK | HOST_STARTED | HOST_STOPPED => {
             class::APPLICATION_LIFECYCLE
         }
-        INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED => class::MODULE_ACTIVITY,
-        EGRESS_REFUSED => class::HTTP_ACTIVITY,
-        PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => class::DATASTORE,
+        INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | HOST_CALL_DENIED | MODULE_CALLS => {
+            class::MODULE_ACTIVITY
+        }
+        EGRESS_REFUSED | HTTP_CALLS => class::HTTP_ACTIVITY,
+        PERSONAL_OPENED | PERSONAL_OPEN_REFUSED | DATASTORE_CALLS => class::DATASTORE,
         _ => class::API_ACTIVITY,
     }
 }
@@ -299,7 +326,7 @@ pub fn activity_of(code: &str) -> u8 {
         // create, log on, assign, install
         TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
         | TOKEN_CREATED | PERSON_INVITED | STEPPED_UP | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED
-        | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => 1,
+        | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED | CHECK_RESULT => 1,
         // read, revoke
         TOKEN_REVOKED | PERSON_REMOVED | SESSION_FALLEN | SESSION_ENDED | CAPABILITY_REVOKED | ELEVATION_ENDED
         | DATA_READ | AUDIT_EXPORTED => 2,
@@ -308,9 +335,10 @@ pub fn activity_of(code: &str) -> u8 {
         // update, start, invoke
         TENANT_QUOTA_SET | POLICY_WRITTEN | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN
         | FIELD_RULES_WRITTEN | FACTOR_CHANGED | TRUST_CHANGED | RISK_ADJUSTED | DEVICE_CHANGED | SECRET_WRITTEN
-        | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
+        | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | HOST_CALL_DENIED | MODULE_CALLS
+        | HOST_CALLS_CHOSEN | CHECK_WRITTEN => 3,
         // delete, stop
-        TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED => 4,
+        TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED | CHECK_DELETED => 4,
         // enable, update
         TENANT_RESUMED | VERSION_DEPLOYED | VERSION_ROLLED_BACK => 8,
         // disable
@@ -329,6 +357,7 @@ pub fn is_refusal(code: &str) -> bool {
             | ACTION_DENIED
             | INVOCATION_REFUSED
             | EGRESS_REFUSED
+            | HOST_CALL_DENIED
             | CANARY_TOUCHED
             | PERSONAL_OPEN_REFUSED
     )

@@ -37,6 +37,9 @@ pub struct Event {
     pub source_ip: Option<IpAddr>,
     /// The rest, a JSON object. LIMIT: [`crate::envelope::DETAILS_BYTES_MAX`], trimmed with a flag above it.
     pub details: Value,
+    /// Members that the event's OCSF class has beside those of every event, a JSON object such as `{"compliance": ...}`.
+    /// Never one that every event has. Trimmed like the details.
+    pub members: Value,
 }
 
 impl Event {
@@ -51,6 +54,7 @@ impl Event {
             decision: None,
             source_ip: None,
             details: Value::Null,
+            members: Value::Null,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A part of a log as an archive that says itself how to check it, and the check: offline, with the log's key alone.
 //!
-//! The archive is a tar file: `entries.jsonl` (one entry a line), `entries.csv` when asked for, `checkpoint`, `vkey`, the
+//! The archive is a tar file: `entries.jsonl` (one entry a line), `entries.csv` and `entries.parquet` when asked for, `checkpoint`, `vkey`, the
 //! proofs of the first and the last entry, `VERIFY.md`, `manifest.json` with the digest of every file, and
 //! `manifest.note`, which is the manifest's digest signed by the log's key. A run without a filter is complete between its
 //! ends: every entry points back to the one before, and the last is proven. A filtered one proves each entry alone, and says
@@ -15,6 +15,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::Entry;
+use crate::columns::{self, to_parquet};
 use crate::envelope::{Envelope, canonical_body, commitment, hex, link};
 use crate::note::{SignedHead, Verifier};
 use crate::proof::InclusionProof;
@@ -33,6 +34,7 @@ const MANIFEST: &str = "manifest.json";
 const MANIFEST_NOTE: &str = "manifest.note";
 const ENTRIES: &str = "entries.jsonl";
 const CSV: &str = "entries.csv";
+const PARQUET: &str = "entries.parquet";
 const VERIFY: &str = include_str!("verify.md");
 
 /// One entry of an export.
@@ -76,6 +78,12 @@ pub struct Manifest {
     pub first_seq: Option<u64>,
     /// Place of the last.
     pub last_seq: Option<u64>,
+    /// Time of the first, milliseconds since 1970 UTC; none of an empty export.
+    #[serde(default)]
+    pub first_time_ms: Option<i64>,
+    /// Time of the last.
+    #[serde(default)]
+    pub last_time_ms: Option<i64>,
     /// Entries.
     pub entries_count: u64,
     /// What was taken out of bodies.
@@ -107,9 +115,11 @@ pub struct Content {
     pub ends: Vec<InclusionProof>,
     /// Whether a table for spreadsheets goes in.
     pub csv: Option<Table>,
+    /// Whether a Parquet file goes in.
+    pub parquet: Option<Table>,
 }
 
-/// A table for spreadsheets, of the fixed columns.
+/// A table of the fixed columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table;
 
@@ -157,6 +167,9 @@ pub fn archive(content: &Content, sign: impl FnOnce(&str) -> String) -> Result<V
     if content.csv.is_some() {
         files.insert(CSV.to_owned(), to_csv(&content.rows).map_err(ExportError::Unwritable)?);
     }
+    if content.parquet.is_some() {
+        files.insert(PARQUET.to_owned(), to_parquet(&content.rows).map_err(ExportError::Unwritable)?);
+    }
     files.insert(ENTRIES.to_owned(), lines);
     files.insert("checkpoint".to_owned(), content.checkpoint.clone().into_bytes());
     files.insert("vkey".to_owned(), format!("{}\n", content.vkey).into_bytes());
@@ -172,6 +185,8 @@ pub fn archive(content: &Content, sign: impl FnOnce(&str) -> String) -> Result<V
         query: content.query.clone(),
         first_seq: content.rows.first().map(|row| row.seq),
         last_seq: content.rows.last().map(|row| row.seq),
+        first_time_ms: content.rows.first().and_then(time_of),
+        last_time_ms: content.rows.last().and_then(time_of),
         entries_count: content.rows.len() as u64,
         redacted: content.redacted.clone(),
         files: files.iter().map(|(name, bytes)| (name.clone(), digest(bytes))).collect(),
@@ -214,6 +229,11 @@ pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&
     {
         return Err(ExportError::FileAltered(CSV.to_owned()));
     }
+    if let Some(file) = files.get(PARQUET)
+        && !columns::is_of(file.clone(), &rows).map_err(ExportError::NotAnExport)?
+    {
+        return Err(ExportError::FileAltered(PARQUET.to_owned()));
+    }
     let whole = manifest.coverage == Coverage::Complete
         && rows.len() as u64 == head.size
         && rows.first().is_none_or(|row| row.seq == 0);
@@ -234,7 +254,10 @@ fn check_part(
     files: &BTreeMap<String, Vec<u8>>,
 ) -> Result<u64, ExportError> {
     let ends = [manifest.first_seq, manifest.last_seq] == [rows.first(), rows.last()].map(|row| row.map(|row| row.seq));
-    if !ends || manifest.entries_count != rows.len() as u64 {
+    let times = [manifest.first_time_ms, manifest.last_time_ms];
+    // Archives from before the times were told have none.
+    let fits = times == [None, None] || times == [rows.first(), rows.last()].map(|row| row.and_then(time_of));
+    if !ends || !fits || manifest.entries_count != rows.len() as u64 {
         return Err(ExportError::FileAltered(ENTRIES.to_owned()));
     }
     let (mut withheld, mut before): (u64, Option<(u64, Hash)>) = (0, None);
@@ -287,6 +310,10 @@ fn check_body(row: &Row, envelope: &Envelope) -> Result<u64, ExportError> {
         _ => false,
     };
     if holds { Ok(0) } else { Err(Fault::BodyAltered { seq: row.seq }.into()) }
+}
+
+fn time_of(row: &Row) -> Option<i64> {
+    serde_json::from_str::<Envelope>(&row.entry.envelope).ok().map(|envelope| envelope.time)
 }
 
 fn rows(text: &str) -> Result<Vec<Row>, ExportError> {

@@ -31,6 +31,8 @@ pub struct Selection<'a> {
     pub query: Value,
     /// Whether a table for spreadsheets goes in.
     pub csv: Option<Table>,
+    /// Whether a Parquet file goes in.
+    pub parquet: Option<Table>,
 }
 
 impl Audit {
@@ -74,8 +76,8 @@ impl Audit {
             ends.push(InclusionProof { index: row.seq, path, checkpoint: checkpoint.clone() });
         }
         let (origin, vkey, created_ms) = (head.origin, self.vkey(log), self.clock().now().as_millisecond());
-        let Selection { query, csv, .. } = selection;
-        Ok((Content { origin, vkey, checkpoint, created_ms, coverage, query, redacted, rows, ends, csv }, cut))
+        let Selection { query, csv, parquet, .. } = selection;
+        Ok((Content { origin, vkey, checkpoint, created_ms, coverage, query, redacted, rows, ends, csv, parquet }, cut))
     }
 
     /// The archive of an export, its manifest signed with the log's key.

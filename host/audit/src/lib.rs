@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod anchor;
+pub mod application;
 mod audit;
 mod batch;
 mod body;
 pub mod codes;
+mod columns;
 pub mod decisions;
 pub mod envelope;
 mod error;
@@ -19,6 +21,7 @@ pub mod export;
 mod exports;
 mod feed;
 pub mod heads;
+mod host_denials;
 mod invocation;
 mod metering;
 pub mod mirror;
@@ -40,10 +43,12 @@ pub mod witness;
 mod writer;
 
 pub use audit::{Audit, Intent, stored_entry};
+pub use columns::SCHEMA as PARQUET_SCHEMA;
 pub use error::AuditError;
 pub use event::{Checkpoint, Entry, Event, InvocationSummary, Log, Outcome, Receipt};
 pub use exports::{EXPORT_COUNT_MAX, Selection};
 pub use feed::{Committed, FEED_COUNT_MAX, Feed, Told};
+pub use host_denials::{HostDenial, HostDenials};
 pub use invocation::{Called, InvocationFacts, InvocationFailure, Recorder};
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
 pub use receipts::ReceiptRef;

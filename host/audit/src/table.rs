@@ -25,7 +25,7 @@ pub const COLUMNS: [&str; 14] = [
     "leaf_hash",
 ];
 /// Where the body has them.
-const OF_BODY: [&str; 6] = [
+pub(crate) const OF_BODY: [&str; 6] = [
     "/actor/user/uid",
     "/api/operation",
     "/resources/0/uid",

@@ -22,7 +22,15 @@ fn nothing(_: &mut Entry) -> Vec<String> {
 }
 
 fn range(from: u64, to: u64) -> Selection<'static> {
-    Selection { from, to: Some(to), keep: None, redact: &nothing, query: json!({"from": from}), csv: Some(Table) }
+    Selection {
+        from,
+        to: Some(to),
+        keep: None,
+        redact: &nothing,
+        query: json!({"from": from}),
+        csv: Some(Table),
+        parquet: Some(Table),
+    }
 }
 
 struct Made {

@@ -7,16 +7,21 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use ringfence_audit::{Audit, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions};
+use ringfence_audit::application::{ApplicationError, ApplicationEvent, PLUGIN_EVENT_BYTES_MAX};
+use ringfence_audit::{
+    Audit, HostDenial, HostDenials, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions,
+};
 use ringfence_capabilities::{
-    Binding, Chain, Guarded, Ledger, LiveGrants, Opening, RunHistory, Tried, Verdict, Witness,
+    Binding, Chain, EventRefused, Forbidden, Guarded, Ledger, LiveGrants, Opening, Overseer, PluginEvent, RunHistory,
+    Tried, Verdict, Witness,
 };
 use ringfence_core::proof::act;
 use ringfence_core::{
-    Blame, Capability, DecisionId, Grant, Grants, InvocationId, PluginName, Principal, Resource, TenantId, Usage,
+    Blame, Capability, DecisionId, Grant, Grants, HostCall, InvocationId, PluginName, Principal, Resource, TenantId,
+    Usage,
 };
 use ringfence_engine::{AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, RunError};
-use ringfence_policy::Denial;
+use ringfence_policy::{Denial, HostCaller};
 use ringfence_registry::{Route, VersionRef};
 use semver::Version;
 use serde_json::json;
@@ -203,7 +208,7 @@ impl Automation {
         let parts = &*self.parts;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
         let permit = parts.policy.permit::<act::Invoke>(&call.principal, &resource).map_err(|denial| {
-            let error = match denial.record.is_suspension() {
+            let error = match denial.is_suspension() {
                 true => CallError::Suspended,
                 false => CallError::Denied(denial.decision.clone()),
             };
@@ -232,7 +237,8 @@ impl Automation {
         seen.decision = Some(permit.decision().clone());
         let told = self.told(seen, call, route, &version);
         let meter = Meter::in_pool(budget, Arc::clone(ledger.memory()));
-        let guest = parts.capabilities.bind(self.binding(call, route, &told, ledger, meter, steps));
+        let overseer = self.overseer(call, route, &told).ok_or_else(|| plain(CallError::Host))?;
+        let guest = parts.capabilities.bind(self.binding(call, route, (&told, overseer), ledger, meter, steps));
         let event = EventCall { export: call.export, payload: call.payload.clone(), context: call.context.clone() };
         let answered = parts.engine.run_event(slot, &code, guest, event).await.map_err(|failure| {
             seen.usage = failure.usage;
@@ -247,7 +253,7 @@ impl Automation {
         &self,
         call: &Call,
         route: &Route,
-        told: &InvocationFacts,
+        (told, overseer): (&InvocationFacts, Arc<dyn Overseer>),
         ledger: Arc<Ledger>,
         meter: Arc<Meter>,
         steps: Option<Arc<dyn RunHistory>>,
@@ -280,7 +286,18 @@ impl Automation {
             witness,
             steps,
             guarded,
+            overseer,
         }
+    }
+
+    /// Who says what policy leaves the guest. None for names that make no principal.
+    fn overseer(&self, call: &Call, route: &Route, told: &InvocationFacts) -> Option<Arc<dyn Overseer>> {
+        let parts = &*self.parts;
+        let cause = call.cause.split('/').next().unwrap_or_default();
+        // Nobody is on the line whose session could fall.
+        let trust = Box::new(|| None);
+        let caller = parts.policy.host_caller(&route.tenant, &route.plugin, &call.principal, cause, trust).ok()?;
+        Some(Arc::new(Held { caller, denials: parts.denials.clone(), told: told.clone() }))
     }
 
     async fn version(&self, call: &Call, route: &Route) -> Result<VersionRef, CallError> {
@@ -329,7 +346,7 @@ impl Automation {
             return Err(CallError::AuditUnavailable);
         }
         if let Some(denial) = denial {
-            let kept = json!({ "at": self.parts.clock.now(), "record": denial.record });
+            let kept = json!({ "at": self.parts.clock.now(), "record": denial.record() });
             if let Err(error) = decisions::keep(&route.store, &denial.decision, &kept).await {
                 tracing::warn!(%error, "a denial could not be kept for explaining");
             }
@@ -401,6 +418,30 @@ fn failed_as(error: &CallError) -> u16 {
     }
 }
 
+/// Policy, as the guest of one call is held to it.
+struct Held {
+    caller: HostCaller,
+    denials: HostDenials,
+    told: InvocationFacts,
+}
+
+impl Overseer for Held {
+    fn ask(&self, call: &HostCall<'_>) -> Result<(), Forbidden> {
+        let Err(denial) = self.caller.ask(call) else { return Ok(()) };
+        let told = self.denials.tell(&self.told, || {
+            let record = denial.record();
+            HostDenial {
+                decision: denial.decision.clone(),
+                principal: self.caller.principal().clone(),
+                act: denial.action(),
+                resource: record.resource.clone(),
+                record: json!(record),
+            }
+        });
+        Err(Forbidden { decision: Some(denial.decision).filter(|_| told) })
+    }
+}
+
 /// Swears to what the guest opens of personal data.
 struct Sworn {
     audit: Audit,
@@ -441,5 +482,28 @@ impl Witness for Sworn {
             }
             drop(place);
         });
+    }
+
+    fn event(&self, event: PluginEvent) -> BoxFuture<'static, Result<u64, EventRefused>> {
+        let PluginEvent { code, message, resource, data } = event;
+        let read = ApplicationEvent::read(&code, &message, resource.as_deref(), data, PLUGIN_EVENT_BYTES_MAX);
+        let read = match read {
+            Ok(read) => read,
+            Err(ApplicationError::Reserved(_)) => {
+                let why = format!("`{code}` looks like a code of the host");
+                return Box::pin(std::future::ready(Err(EventRefused::Reserved(why))));
+            }
+            Err(ApplicationError::Invalid(why)) => {
+                return Box::pin(std::future::ready(Err(EventRefused::Invalid(why))));
+            }
+        };
+        let (audit, log) = (self.audit.clone(), Log::Tenant(self.told.store.clone()));
+        let details = json!({ "invocation": self.told.invocation.as_str(), "for": "plugin" });
+        let mut entry = self.told.event(codes::PLUGIN_EVENT, details);
+        read.tell(&mut entry);
+        Box::pin(async move {
+            let put = audit.record(&log, entry).await;
+            put.map(|receipt| receipt.seq).map_err(|_| EventRefused::Unavailable)
+        })
     }
 }

@@ -6,6 +6,7 @@
 
 mod closing;
 mod error;
+pub mod expression;
 pub mod hooks;
 pub mod invoke;
 pub mod queue;
@@ -60,6 +61,8 @@ pub struct AutomationParts {
     pub metering: Metering,
     /// What is held against whom.
     pub standing: Arc<Standing>,
+    /// What policy did not leave to guests, on its way to the record.
+    pub denials: ringfence_audit::HostDenials,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Dice.

@@ -15,9 +15,11 @@ use crate::calls::{Chain, Exchange};
 use crate::error::CapabilitiesError;
 use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
+use crate::host_calls::HostCalls;
 use crate::http::{Caller, Certificates, EgressConfig, Gate, Outbound};
 use crate::logging::{Notebook, Printed, Stream};
 use crate::logs::GuestLog;
+use crate::overseer::{Leave, Overseer};
 use crate::pii::{Personal, Witness};
 use crate::queue::Postbox;
 use crate::quota::Ledger;
@@ -38,6 +40,7 @@ pub struct CapabilitiesConfig {
 /// What all invocations share.
 pub struct Capabilities {
     outbound: Arc<Outbound>,
+    host_calls: HostCalls,
     postbox: OnceLock<Arc<dyn Postbox>>,
     exchange: OnceLock<Arc<dyn Exchange>>,
     clock: Arc<dyn Clock>,
@@ -70,6 +73,8 @@ pub struct Binding {
     pub steps: Option<Arc<dyn RunHistory>>,
     /// What is held against it now.
     pub guarded: Guarded,
+    /// Who says what policy leaves of the grants.
+    pub overseer: Arc<dyn Overseer>,
 }
 
 // === impl Capabilities ===
@@ -79,7 +84,13 @@ impl Capabilities {
     pub fn new(config: CapabilitiesConfig) -> Result<Self, CapabilitiesError> {
         let outbound = Outbound::new(config.egress, config.io)?;
         let (postbox, exchange) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { outbound, postbox, exchange, clock: config.clock, entropy: config.entropy })
+        let host_calls = HostCalls::default();
+        Ok(Self { outbound, host_calls, postbox, exchange, clock: config.clock, entropy: config.entropy })
+    }
+
+    /// Which host calls are put on the logs of tenants, and those that wait to be.
+    pub fn host_calls(&self) -> HostCalls {
+        self.host_calls.clone()
     }
 
     /// Says who takes messages of guests. The first word counts; until then there are no queues.
@@ -107,6 +118,7 @@ impl Capabilities {
             chain: binding.chain,
             exchange: self.exchange.get().cloned(),
         };
+        let notes = self.host_calls.notes(&store, (&invocation, &plugin), &self.clock, &self.entropy);
         let notebook = Arc::new(Notebook::new(
             logs,
             (invocation, binding.caused_by),
@@ -115,6 +127,7 @@ impl Capabilities {
             Arc::clone(&self.clock),
             grants.clone(),
         ));
+        let leave = Leave { overseer: binding.overseer, notebook: Arc::clone(&notebook), notes };
         let gate = Gate {
             outbound: Arc::clone(&self.outbound),
             caller,
@@ -123,6 +136,7 @@ impl Capabilities {
             notebook: Arc::clone(&notebook),
             ledger: Arc::clone(&ledger),
             guarded: guarded.clone(),
+            leave: leave.clone(),
         };
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
@@ -140,7 +154,9 @@ impl Capabilities {
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             steps,
             personal: Personal { witness, clock: Arc::clone(&self.clock), openings_count: 0 },
+            events_count: 0,
             guarded,
+            leave,
         };
         GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
     }
@@ -162,8 +178,11 @@ pub(crate) struct Bound {
     /// Places for objects that are being read and written.
     pub(crate) blob_streams: Arc<Semaphore>,
     pub(crate) personal: Personal,
+    /// Events that the guest put on the audit log, or tried to.
+    pub(crate) events_count: u32,
     pub(crate) steps: Option<Arc<dyn RunHistory>>,
     pub(crate) guarded: Guarded,
+    pub(crate) leave: Leave,
 }
 
 impl Bound {

@@ -130,6 +130,16 @@ pub mod queue {
     });
 }
 
+/// `ringfence:plugin/audit@0.1.0`.
+pub mod audit {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "ringfence:plugin/audit-import",
+        imports: { default: async | trappable },
+        require_store_data_send: true,
+    });
+}
+
 /// `ringfence:plugin/pii@0.1.0`.
 pub mod pii {
     wasmtime::component::bindgen!({

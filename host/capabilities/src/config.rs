@@ -9,6 +9,7 @@ use wasmtime::component::Linker;
 
 use crate::bind::{Bindings, View};
 use crate::bindings::{config_draft, config_rc1, config_wasmcloud};
+use crate::pii::Verdict;
 
 /// Offers `wasi:config/store` `@0.2.0-rc.1`, `@0.2.0-draft-2024-09-27` and `@0.2.0-draft`.
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -32,6 +33,7 @@ impl View<'_> {
         if name.len() > limits::KV_KEY_BYTES_MAX {
             return Ok(Ok(None));
         }
+        bound.leave.notes.note(Capability::Config, "read-config", name, Verdict::Granted);
         let key = Key::new(["config", bound.plugin.as_str(), name]);
         Ok(match bound.store.get(&key).await {
             Ok(record) => Ok(record.map(|record| text(&record.value))),
@@ -45,6 +47,7 @@ impl View<'_> {
         if !bound.grants.has(Capability::Config) {
             return Ok(Err(denied()));
         }
+        bound.leave.notes.note(Capability::Config, "list-config", "", Verdict::Granted);
         let prefix = Key::new(["config", bound.plugin.as_str()]);
         let Ok(page) = bound.store.scan(&prefix, None, limits::PAGE_COUNT_MAX).await else {
             return Ok(Err(unavailable()));

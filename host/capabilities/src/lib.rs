@@ -1,11 +1,12 @@
-//! What a guest may import: key-value, objects, files, config, logging, secrets, personal data and outgoing HTTP, each
-//! checked against a live grant.
+//! What a guest may import: key-value, objects, files, config, logging, secrets, personal data, the audit log and outgoing
+//! HTTP, each checked against a live grant, and against policy by whoever is the [`Overseer`].
 //!
 //! One file for each group of WIT interfaces. Linking offers everything to everyone; what counts is the check at every
 //! call, against grants that may have changed since the last one. Must never see another tenant: a [`Binding`] carries
 //! a store with the tenant fixed. The only room that opens a socket for a guest.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bind;
 mod bindings;
 mod blobstore;
@@ -16,10 +17,12 @@ mod files;
 mod grants;
 mod guarded;
 mod guest_logs;
+mod host_calls;
 pub mod http;
 mod keyvalue;
 mod logging;
 mod logs;
+mod overseer;
 mod pii;
 mod queue;
 mod quota;
@@ -28,14 +31,17 @@ mod steps;
 #[cfg(test)]
 mod testing;
 
+pub use audit::{EventRefused, PluginEvent};
 pub use bind::{Binding, Capabilities, CapabilitiesConfig};
 pub use calls::{Chain, ChainEnd, Exchange, PluginCall};
 pub use error::CapabilitiesError;
 pub use grants::LiveGrants;
 pub use guarded::{Guarded, Tried};
 pub use guest_logs::GuestLogs;
+pub use host_calls::{HostCalls, NotedCall, Share, Shares, Waiting};
 pub use http::{AddressRange, Certificates, EgressConfig, Resolver, prohibited};
 pub use logs::{GuestLog, LogLevel, LogLine, StoredLine, StoredLog};
+pub use overseer::{Forbidden, Overseer};
 pub use pii::{FieldRules, Opening, Verdict, Witness};
 pub use queue::{Letter, PostError, Postbox};
 pub use quota::{Ledger, LedgerUse, Quotas};
@@ -50,6 +56,7 @@ pub fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     config::link(linker)?;
     logging::link(linker)?;
     pii::link(linker)?;
+    audit::link(linker)?;
     queue::link(linker)?;
     secrets::link(linker)?;
     steps::link(linker)?;

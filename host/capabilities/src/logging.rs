@@ -14,6 +14,7 @@ use crate::bind::{Bindings, View};
 use crate::bindings::logging::wasi::logging::logging::{self, Level};
 use crate::grants::LiveGrants;
 use crate::logs::{GuestLog, LogLevel, LogLine};
+use crate::pii::Verdict;
 use crate::quota::Ledger;
 
 /// What the host's own lines name as their origin.
@@ -38,6 +39,10 @@ impl logging::Host for View<'_> {
             Level::Error => LogLevel::Error,
             Level::Critical => LogLevel::Critical,
         };
+        if bound.grants.has(Capability::Logging) {
+            // What is logged lies in the guest log; here it is that it was.
+            bound.leave.notes.note(Capability::Logging, "write-log", "", Verdict::Granted);
+        }
         bound.notebook.write(level, &context, &message);
         Ok(())
     }

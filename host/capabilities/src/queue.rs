@@ -4,7 +4,7 @@
 //! business of whoever is the [`Postbox`].
 
 use futures::future::BoxFuture;
-use ringfence_core::{Capability, PluginName, ResourceName};
+use ringfence_core::{Capability, HostAct, On, PluginName, ResourceName};
 use ringfence_engine::Guest;
 use ringfence_store::TenantStore;
 use wasmtime::component::Linker;
@@ -79,6 +79,9 @@ impl queue::Host for View<'_> {
         let Ok(name) = queue.parse::<ResourceName>() else { return denied() };
         if !bound.may(Capability::Queue, &queue) {
             return denied();
+        }
+        if !bound.leave.has(HostAct::PostMessage, On::Queue(&name)) {
+            return Ok(Err(Error::Denied("policy forbids messages to this queue".to_owned())));
         }
         if let Err(exhausted) = bound.ledger.storage_ops(1) {
             return Ok(Err(Error::Other(exhausted.to_string())));

@@ -63,6 +63,7 @@ struct Refused {
     storage_ops: AtomicU64,
     egress: AtomicU64,
     logs: AtomicU64,
+    audit_events: AtomicU64,
 }
 
 /// What a tenant uses now, and what was refused it since the start.
@@ -90,6 +91,8 @@ pub struct LedgerUse {
     pub egress_refused_count: u64,
     /// Lines of guest log dropped.
     pub log_refused_count: u64,
+    /// Events for the audit log refused.
+    pub audit_events_refused_count: u64,
 }
 
 // === impl Quotas ===
@@ -248,6 +251,14 @@ impl Ledger {
         if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.logs, "bytes of guest log a day", max)) }
     }
 
+    /// Counts an event of an application for the audit log.
+    pub fn audit_event(&self) -> Result<(), Exhausted> {
+        let max = self.quota.load().audit_events_per_day;
+        let fits = self.today(|used| add_within(&mut used.audit_events_count, 1, max));
+        let what = "events on the audit log a day";
+        if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.audit_events, what, max)) }
+    }
+
     /// Takes back bytes of guest log that were counted and then not written.
     pub(crate) fn unlog_bytes(&self, bytes: u64) {
         self.today(|used| used.log_bytes = used.log_bytes.saturating_sub(bytes));
@@ -274,6 +285,7 @@ impl Ledger {
             storage_ops_refused_count: count(&self.refused.storage_ops),
             egress_refused_count: count(&self.refused.egress),
             log_refused_count: count(&self.refused.logs),
+            audit_events_refused_count: count(&self.refused.audit_events),
         })
     }
 

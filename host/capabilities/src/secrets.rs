@@ -3,7 +3,7 @@
 //! Must never say whether a secret exists to a guest that may not read it, and never put a value in a log or an error.
 //! Kept in the tenant's store under `secret/<name>`; written through the control plane alone.
 
-use ringfence_core::{Capability, ResourceName};
+use ringfence_core::{Capability, HostAct, On, ResourceName};
 use ringfence_engine::Guest;
 use ringfence_store::Key;
 use wasmtime::component::Linker;
@@ -22,10 +22,15 @@ impl secrets::Host for View<'_> {
         let bound = self.bound()?;
         bound.call()?;
         // SECURITY: the grant is asked before the store, so that a refusal takes the same path for any name.
-        let granted = name.parse::<ResourceName>().is_ok() && bound.may(Capability::Secrets, &name);
-        if !granted {
+        let granted = name.parse::<ResourceName>().ok().filter(|_| bound.may(Capability::Secrets, &name));
+        let why = match &granted {
+            None => Some("this secret is not granted"),
+            Some(name) if bound.leave.has(HostAct::UseSecret, On::Secret(name)) => None,
+            Some(_) => Some("policy forbids this secret"),
+        };
+        if let Some(why) = why {
             bound.guarded.asked("secret", &name, Got::Nothing);
-            return Ok(Err(secrets::Error::Denied("this secret is not granted".to_owned())));
+            return Ok(Err(secrets::Error::Denied(why.to_owned())));
         }
         Ok(match bound.store.get(&Key::new(["secret", name.as_str()])).await {
             Ok(record) => {
@@ -64,5 +69,20 @@ mod tests {
         assert!(existing.contains("Denied") && existing == missing && missing == odd);
         rig.grant(&[]);
         assert!(secrets::Host::get(&mut guest.view(), "webhook-key".into()).await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn policy_is_asked_for_a_granted_secret_and_for_no_other() {
+        let rig = Rig::new(&[(Capability::Secrets, &["webhook-key"])]).await;
+        rig.store.put(&Key::new(["secret", "webhook-key"]), b"value".to_vec()).await.unwrap();
+        let mut guest = rig.guest(Budget::DEFAULT);
+        rig.strict.forbid(&[HostAct::UseSecret]);
+        for name in ["webhook-key", "other"] {
+            let denied = secrets::Host::get(&mut guest.view(), name.into()).await.unwrap();
+            assert!(matches!(denied, Err(secrets::Error::Denied(_))));
+        }
+        assert_eq!(rig.strict.asked(), [(HostAct::UseSecret, "webhook-key".to_owned())]);
+        rig.strict.forbid(&[]);
+        assert!(secrets::Host::get(&mut guest.view(), "webhook-key".into()).await.unwrap().is_ok());
     }
 }

@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use ringfence_core::quota::DayUse;
 use ringfence_core::{
-    Budget, Capability, Clock, Entropy, Grant, Grants, InvocationId, Principal, PrincipalKind, Quota, Strength,
+    Budget, Capability, Clock, DecisionId, Entropy, Grant, Grants, HostAct, HostCall, InvocationId, On, Principal,
+    PrincipalKind, Quota, Strength,
 };
 use ringfence_engine::Meter;
 use ringfence_keys::{RootKey, RootKeyUri};
@@ -20,6 +21,7 @@ use crate::calls::Chain;
 use crate::grants::LiveGrants;
 use crate::logging::Notebook;
 use crate::logs::{GuestLog, LogLine};
+use crate::overseer::{Forbidden, Leave, Overseer};
 use crate::pii::{Opening, Personal, Witness};
 use crate::quota::Ledger;
 
@@ -78,7 +80,7 @@ impl GuestLog for Lines {
 
 /// A witness that can be asked what it heard, and made to fail.
 #[derive(Default)]
-pub(crate) struct Sworn(Mutex<(Vec<Opening>, bool)>, Mutex<Vec<crate::Tried>>);
+pub(crate) struct Sworn(Mutex<(Vec<Opening>, bool)>, Mutex<Vec<crate::Tried>>, Mutex<Vec<crate::PluginEvent>>);
 
 impl Sworn {
     pub(crate) fn all(&self) -> Vec<Opening> {
@@ -86,6 +88,9 @@ impl Sworn {
     }
     pub(crate) fn tried(&self) -> Vec<crate::Tried> {
         self.1.lock().unwrap().clone()
+    }
+    pub(crate) fn events(&self) -> Vec<crate::PluginEvent> {
+        self.2.lock().unwrap().clone()
     }
     pub(crate) fn fail(&self) {
         self.0.lock().unwrap().1 = true;
@@ -101,6 +106,54 @@ impl Witness for Sworn {
 
     fn tried(&self, tried: crate::Tried) {
         self.1.lock().unwrap().push(tried);
+    }
+
+    fn event(
+        &self,
+        event: crate::PluginEvent,
+    ) -> futures::future::BoxFuture<'static, Result<u64, crate::EventRefused>> {
+        let failing = self.0.lock().unwrap().1;
+        let mut events = self.2.lock().unwrap();
+        events.push(event);
+        let seq = events.len() as u64;
+        Box::pin(std::future::ready(if failing { Err(crate::EventRefused::Unavailable) } else { Ok(seq) }))
+    }
+}
+
+/// Policy that forbids what it was told to, and remembers what it was asked.
+#[derive(Default)]
+pub(crate) struct Strict {
+    forbidden: Mutex<Vec<HostAct>>,
+    asked: Mutex<Vec<(HostAct, String)>>,
+}
+
+impl Strict {
+    pub(crate) fn forbid(&self, acts: &[HostAct]) {
+        *self.forbidden.lock().unwrap() = acts.to_vec();
+    }
+
+    /// What was asked since this was asked last.
+    pub(crate) fn asked(&self) -> Vec<(HostAct, String)> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+impl Overseer for Strict {
+    fn ask(&self, call: &HostCall<'_>) -> Result<(), Forbidden> {
+        let on = match call.on {
+            On::Value { bucket, key } => format!("{bucket} {key}"),
+            On::Object { container, name } => format!("{container} {name}"),
+            On::Directory => String::new(),
+            On::Secret(name) | On::Queue(name) => name.to_string(),
+            On::Outside { scheme, host, port, method, path } => format!("{method} {scheme} {host} {port} {path}"),
+            On::Plugin { plugin, method, path } => format!("{method} {plugin} {path}"),
+            On::Field(name) => name.to_owned(),
+        };
+        self.asked.lock().unwrap().push((call.act, on));
+        if self.forbidden.lock().unwrap().contains(&call.act) {
+            return Err(Forbidden { decision: Some(DecisionId::random(&Counter(AtomicI64::new(1)))) });
+        }
+        Ok(())
     }
 }
 
@@ -120,6 +173,7 @@ pub(crate) struct Rig {
     pub(crate) entropy: Arc<Counter>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) sworn: Arc<Sworn>,
+    pub(crate) strict: Arc<Strict>,
     pub(crate) standing: Arc<ringfence_core::Standing>,
     clock: Arc<Moved>,
     _dir: tempfile::TempDir,
@@ -138,8 +192,8 @@ impl Rig {
         let clock = Arc::new(Moved::default());
         let ledger = Ledger::new(store.clone(), Quota::STANDARD, DayUse::default(), Arc::clone(&clock) as _);
         let ledger = Arc::new(ledger);
-        let (grants_now, lines, sworn, standing) = Default::default();
-        let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, standing, clock, _dir: dir };
+        let (grants_now, lines, sworn, strict, standing) = Default::default();
+        let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, strict, standing, clock, _dir: dir };
         rig.grant(grants);
         rig
     }
@@ -178,6 +232,11 @@ impl Rig {
         ))
     }
 
+    pub(crate) fn leave(&self, notebook: &Arc<Notebook>) -> Leave {
+        let notes = crate::host_calls::CallNotes::none();
+        Leave { overseer: Arc::clone(&self.strict) as _, notebook: Arc::clone(notebook), notes }
+    }
+
     /// The plugin `visits` under watch.
     pub(crate) fn guarded(&self) -> crate::Guarded {
         crate::Guarded {
@@ -196,11 +255,13 @@ impl Rig {
 
     pub(crate) fn guest_of(&self, plugin: &str, budget: Budget) -> TestGuest {
         let meter = Meter::new(budget);
+        let notebook = self.notebook(&meter);
         let bound = Bound {
             store: self.store.clone(),
             plugin: plugin.parse().unwrap(),
             grants: self.live(),
-            notebook: self.notebook(&meter),
+            leave: self.leave(&notebook),
+            notebook,
             meter,
             ledger: Arc::clone(&self.ledger),
             clock: Arc::clone(&self.clock) as _,
@@ -213,6 +274,7 @@ impl Rig {
                 clock: Arc::clone(&self.clock) as _,
                 openings_count: 0,
             },
+            events_count: 0,
             steps: None,
             guarded: self.guarded(),
         };

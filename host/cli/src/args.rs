@@ -21,6 +21,7 @@ pub use self::automation::{
     ScheduleCommand, ScheduleSetArgs, SendArgs, UnbindArgs,
 };
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
+pub use self::checks::{CheckCommand, CheckNameArgs, CheckSetArgs, HostCallsArgs, RemediateArgs};
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
 pub use self::outward::{
@@ -46,6 +47,7 @@ pub use self::threat::{
 mod audit;
 mod automation;
 mod backup;
+mod checks;
 mod groups;
 mod keys;
 mod outward;

@@ -190,13 +190,13 @@ impl Control {
             return ApiError::not_found();
         }
         let home = concerned.unwrap_or_else(|| self.parts.tenants.platform().clone());
-        let kept = crate::decisions::Kept { at: self.parts.clock.now(), record: denial.record.clone() };
+        let kept = crate::decisions::Kept { at: self.parts.clock.now(), record: Box::new(denial.record()) };
         if let Err(error) = decisions::keep(&home, &denial.decision, &kept).await {
             tracing::warn!(%error, "a denial could not be kept for explaining");
         }
         let mut answer = ApiError::new(
             "denied",
-            format!("`{}` may not {} {}", call.principal.id(), denial.record.action, denial.record.resource),
+            format!("`{}` may not {} {}", call.principal.id(), denial.action(), denial.resource()),
         );
         answer.decision = Some(denial.decision);
         answer

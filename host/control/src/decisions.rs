@@ -71,7 +71,10 @@ impl Control {
 }
 
 fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
-    let record = *kept.record;
+    let mut record = *kept.record;
+    if let Some(asked) = &record.asked {
+        record.resource = asked.about();
+    }
     DecisionView {
         id: record.decision.to_string(),
         at: kept.at.to_string(),

@@ -49,7 +49,7 @@ use std::sync::atomic::AtomicU64;
 use ringfence_audit::{Audit, Metering};
 use ringfence_automation::Automation;
 use ringfence_automation::workflow::Workflows;
-use ringfence_capabilities::{FieldRules, GuestLogs, Quotas};
+use ringfence_capabilities::{FieldRules, GuestLogs, HostCalls, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
 use ringfence_identity::{Identity, Workloads};
@@ -92,6 +92,8 @@ pub struct ControlParts {
     pub quotas: Quotas,
     /// Rules about fields of personal data, in force.
     pub fields: FieldRules,
+    /// Which host calls are on the logs of tenants, and those that wait to be.
+    pub host_calls: HostCalls,
     /// Guest logs.
     pub logs: GuestLogs,
     /// Audit logs.
@@ -157,6 +159,8 @@ pub struct Control {
     pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
     /// One drill at a time.
     pub(crate) drilling: Arc<tokio::sync::Semaphore>,
+    /// When tenants' own checks are run, and how many at once.
+    pub(crate) checks: audit::checks::Checks,
 }
 
 impl Control {
@@ -171,6 +175,7 @@ impl Control {
             keeping: Arc::default(),
             reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),
+            checks: audit::checks::Checks::default(),
         }
     }
 }

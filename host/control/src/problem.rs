@@ -147,6 +147,7 @@ pub fn status_of(code: &str) -> StatusCode {
         | "idempotency-in-progress"
         | "idempotency-interrupted"
         | "bad-transition"
+        | "check-still-failing"
         | "response-too-wide"
         | "idempotency-not-kept" => StatusCode::CONFLICT,
         "backup-missing" => StatusCode::NOT_FOUND,

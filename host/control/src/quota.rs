@@ -92,6 +92,7 @@ impl Control {
                 egress_requests_today: used.day.egress_requests_count,
                 egress_bytes_today: used.day.egress_bytes,
                 log_bytes_today: used.day.log_bytes,
+                audit_events_today: used.day.audit_events_count,
                 plugins_count: self.parts.registry.plugins_count(store).await?,
             },
             throttled: QuotaThrottled {
@@ -102,6 +103,7 @@ impl Control {
                 storage_ops_count: used.storage_ops_refused_count,
                 egress_count: used.egress_refused_count,
                 log_count: used.log_refused_count,
+                audit_events_count: used.audit_events_refused_count,
             },
         };
         Ok(([(header::ETAG, etag(version))], Json(view)).into_response())

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 mod audit;
 mod automation;
 mod backup;
+mod checks;
 mod devices;
 mod keys;
 mod outward;
@@ -24,6 +25,10 @@ mod zero_trust;
 pub use audit::*;
 pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
+pub use checks::{
+    CheckDetail, CheckResult, CheckView, CheckWritten, HostCallSettings, PutCheck, RemediateViolation,
+    RemediationParams, RemediationView,
+};
 pub use devices::*;
 pub use keys::{
     DestroyView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated, RotateKey,

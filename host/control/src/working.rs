@@ -16,6 +16,8 @@ impl Control {
         self.parts.automation.open_tenant(&store).await;
         self.parts.workflows.go_on(&store);
         self.parts.outward.open(&Scope::Tenant(id.clone())).await;
+        self.reload_checks(&store).await;
+        self.reload_host_calls(&store).await;
     }
 
     /// A tenant's records are others now, or were read for the first time: whoever keeps something of them in memory reads
@@ -28,5 +30,7 @@ impl Control {
         self.parts.automation.open_tenant(store).await;
         self.parts.workflows.read_anew(store);
         self.parts.outward.read_anew(&Scope::Tenant(id.clone())).await;
+        self.reload_checks(store).await;
+        self.reload_host_calls(store).await;
     }
 }

@@ -37,6 +37,8 @@ pub enum Capability {
     /// Showing the plugin's own certificate (an X.509-SVID of SPIFFE) where it connects to. Scope: `https` origins. No
     /// import stands for it, so it is the manifest that asks for it; without a grant no certificate is shown.
     Identity,
+    /// Putting events of the application on the tenant's audit log (`ringfence:plugin/audit`). No scope.
+    Audit,
 }
 
 /// What a `pii` scope word can say about a field, in the words of grants.
@@ -55,6 +57,7 @@ impl Capability {
         Self::Pii,
         Self::Queue,
         Self::Identity,
+        Self::Audit,
     ];
 
     /// The word used in grants, manifests, the API and errors.
@@ -70,6 +73,7 @@ impl Capability {
             Self::Pii => "pii",
             Self::Queue => "queue",
             Self::Identity => "identity",
+            Self::Audit => "audit",
         }
     }
 
@@ -98,6 +102,7 @@ impl Capability {
             (_, "ringfence:plugin/secrets") => Some(Self::Secrets),
             (_, "ringfence:plugin/pii") => Some(Self::Pii),
             (_, "ringfence:plugin/queue") => Some(Self::Queue),
+            (_, "ringfence:plugin/audit") => Some(Self::Audit),
             (_, "wasi:http/outgoing-handler" | "wasi:http/client") => Some(Self::Http),
             _ => None,
         }

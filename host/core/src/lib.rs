@@ -10,6 +10,7 @@ pub mod budget;
 pub mod calls;
 pub mod capability;
 pub mod fields;
+pub mod host_call;
 pub mod ids;
 pub mod limits;
 pub mod manifest;
@@ -23,6 +24,7 @@ pub use blame::Blame;
 pub use budget::{Budget, Usage};
 pub use calls::CausedBy;
 pub use capability::{Capability, Grant, Grants, Need, Needs};
+pub use host_call::{HostAct, HostCall, On};
 pub use ids::{
     ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId,
     ResourceName, RunId, SessionId, TenantId, WordError,

@@ -78,6 +78,10 @@ pub const POLICY_STATEMENTS_COUNT_MAX: usize = 10_000;
 pub const POLICY_APPLICABLE_COUNT_MAX: usize = 256;
 /// Most distinct questions to one tenant that are remembered for trying a changed policy on.
 pub const POLICY_RECENT_COUNT_MAX: usize = 2_048;
+/// Most distinct host calls of a tenant's plugins that are remembered for the same.
+pub const POLICY_RECENT_HOST_CALLS_COUNT_MAX: usize = 1_024;
+/// Most decisions on host calls kept for those of a tenant that come again.
+pub const POLICY_CACHED_HOST_CALLS_COUNT_MAX: usize = 2_048;
 /// Deepest nesting of brackets in a policy statement.
 pub const POLICY_DEPTH_MAX: usize = 32;
 /// Most operators of one policy statement.

@@ -77,6 +77,9 @@ pub struct NeedsSection {
     /// Origins that the plugin's own certificate is shown to, `https://api.example.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Vec<String>>,
+    /// Always an empty list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Vec<String>>,
 }
 
 /// `[budget]` of the manifest: what one invocation asks to spend; cut to the host's ceilings.
@@ -143,6 +146,7 @@ impl Manifest {
             Capability::Pii => &self.needs.pii,
             Capability::Queue => &self.needs.queue,
             Capability::Identity => &self.needs.identity,
+            Capability::Audit => &self.needs.audit,
         };
         list.as_deref().unwrap_or_default()
     }
@@ -182,7 +186,7 @@ impl Manifest {
         for word in self.asked_scope(Capability::Pii) {
             check_field_scope(word).map_err(ManifestError::whole)?;
         }
-        for capability in [Capability::Config, Capability::Logging, Capability::Files] {
+        for capability in [Capability::Config, Capability::Logging, Capability::Files, Capability::Audit] {
             if !self.asked_scope(capability).is_empty() {
                 return Err(ManifestError::whole(format!("`{capability}` takes no scope; write `{capability} = []`")));
             }

@@ -57,6 +57,8 @@ pub enum PrincipalKind {
     Service,
     /// A caller who showed nothing.
     Anonymous,
+    /// A plugin, at its calls to the host. To other plugins it is a service.
+    Plugin,
 }
 
 /// How an identity was proved, weakest first.
@@ -162,6 +164,49 @@ pub enum Resource {
         /// Which.
         field: ResourceName,
     },
+    /// A bucket of values of a plugin.
+    Bucket {
+        /// Whose.
+        tenant: TenantId,
+        /// Of which plugin.
+        plugin: PluginName,
+        /// Which.
+        name: ResourceName,
+    },
+    /// A container of objects of a plugin.
+    Container {
+        /// Whose.
+        tenant: TenantId,
+        /// Of which plugin.
+        plugin: PluginName,
+        /// Which.
+        name: ResourceName,
+    },
+    /// The directory of a plugin.
+    Directory {
+        /// Whose.
+        tenant: TenantId,
+        /// Of which plugin.
+        plugin: PluginName,
+    },
+    /// A host outside, as a tenant's plugins reach it.
+    Origin {
+        /// Whose plugins.
+        tenant: TenantId,
+        /// `https` or `http`.
+        scheme: String,
+        /// Name or address, in small letters, without brackets.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// A queue of a tenant.
+    Queue {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        name: ResourceName,
+    },
 }
 
 impl Resource {
@@ -172,7 +217,12 @@ impl Resource {
             Self::Tenant { tenant }
             | Self::Plugin { tenant, .. }
             | Self::Secret { tenant, .. }
-            | Self::Field { tenant, .. } => Some(tenant),
+            | Self::Field { tenant, .. }
+            | Self::Bucket { tenant, .. }
+            | Self::Container { tenant, .. }
+            | Self::Directory { tenant, .. }
+            | Self::Origin { tenant, .. }
+            | Self::Queue { tenant, .. } => Some(tenant),
         }
     }
 }
@@ -185,7 +235,23 @@ impl std::fmt::Display for Resource {
             Self::Plugin { tenant, plugin } => write!(f, "tenant/{tenant}/plugin/{plugin}"),
             Self::Secret { tenant, name } => write!(f, "tenant/{tenant}/secret/{name}"),
             Self::Field { tenant, field } => write!(f, "tenant/{tenant}/field/{field}"),
+            Self::Bucket { tenant, plugin, name } => write!(f, "tenant/{tenant}/plugin/{plugin}/bucket/{name}"),
+            Self::Container { tenant, plugin, name } => write!(f, "tenant/{tenant}/plugin/{plugin}/container/{name}"),
+            Self::Directory { tenant, plugin } => write!(f, "tenant/{tenant}/plugin/{plugin}/directory"),
+            Self::Origin { tenant, scheme, host, port } => {
+                write!(f, "tenant/{tenant}/origin/{}", origin_text(scheme, host, *port))
+            }
+            Self::Queue { tenant, name } => write!(f, "tenant/{tenant}/queue/{name}"),
         }
+    }
+}
+
+/// The words of a grant for an origin: scheme, host, and the port when it is not the usual one.
+pub fn origin_text(scheme: &str, host: &str, port: u16) -> String {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    match (scheme, port) {
+        ("https", 443) | ("http", 80) => format!("{scheme}://{host}"),
+        _ => format!("{scheme}://{host}:{port}"),
     }
 }
 
@@ -279,6 +345,12 @@ pub mod act {
         StreamAudit = "stream-audit" true;
         /// Put an event of one's own application into the audit log.
         RecordEvent = "record-event" true;
+        /// Define, delete and run a tenant's own checks over its log and its facts.
+        WriteCheck = "write-check" true;
+        /// Say what is done about a violation, and have the host do it.
+        Remediate = "remediate" true;
+        /// Choose which host calls of a tenant's plugins are on its log.
+        ChooseHostCalls = "choose-host-calls" true;
         /// Read why a decision was taken.
         ReadDecision = "read-decision" false;
         /// Read metering.

@@ -50,6 +50,8 @@ pub struct Quota {
     pub egress_bytes_per_day: u64,
     /// Most bytes of guest log a UTC day.
     pub log_bytes_per_day: u64,
+    /// Most events of applications on the audit log a UTC day.
+    pub audit_events_per_day: u64,
     /// Most plugins.
     pub plugins_count: u64,
     /// Most bytes of one uploaded component.
@@ -93,6 +95,9 @@ pub struct QuotaOverrides {
     /// See [`Quota::log_bytes_per_day`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_bytes_per_day: Option<u64>,
+    /// See [`Quota::audit_events_per_day`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_events_per_day: Option<u64>,
     /// See [`Quota::plugins_count`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugins_count: Option<u64>,
@@ -204,6 +209,8 @@ pub struct DayUse {
     pub egress_bytes: u64,
     /// Bytes of guest log.
     pub log_bytes: u64,
+    /// Events of applications on the audit log.
+    pub audit_events_count: u64,
 }
 
 // === impl Quota ===
@@ -222,6 +229,7 @@ impl Quota {
         egress_requests_per_day: 1_000_000,
         egress_bytes_per_day: 100 << 30,
         log_bytes_per_day: 1 << 30,
+        audit_events_per_day: 100_000,
         plugins_count: 1_000,
         component_bytes: COMPONENT_BYTES_MAX,
     };
@@ -242,6 +250,7 @@ impl Quota {
             egress_requests_per_day: o.egress_requests_per_day.unwrap_or(self.egress_requests_per_day),
             egress_bytes_per_day: o.egress_bytes_per_day.unwrap_or(self.egress_bytes_per_day),
             log_bytes_per_day: o.log_bytes_per_day.unwrap_or(self.log_bytes_per_day),
+            audit_events_per_day: o.audit_events_per_day.unwrap_or(self.audit_events_per_day),
             plugins_count: o.plugins_count.unwrap_or(self.plugins_count),
             component_bytes: o.component_bytes.unwrap_or(self.component_bytes),
         }
@@ -276,6 +285,7 @@ impl Quota {
         figure("egress_requests_per_day", self.egress_requests_per_day, 0)?;
         figure("egress_bytes_per_day", self.egress_bytes_per_day, 0)?;
         figure("log_bytes_per_day", self.log_bytes_per_day, 0)?;
+        figure("audit_events_per_day", self.audit_events_per_day, 0)?;
         figure("plugins_count", self.plugins_count, 0)?;
         within("component_bytes", self.component_bytes, 0, COMPONENT_BYTES_MAX, ", the limit of this host")
     }

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
+use ringfence_audit::application::{ApplicationError, ApplicationEvent, PLUGIN_EVENT_BYTES_MAX};
 use ringfence_audit::{Log, codes};
-use ringfence_capabilities::{Opening, Tried, Verdict, Witness};
+use ringfence_capabilities::{EventRefused, Opening, PluginEvent, Tried, Verdict, Witness};
 use ringfence_core::fields::{Direction, FieldRule, FieldSubject, Otherwise, Step, steps};
 use ringfence_core::proof::act;
 use ringfence_core::{Resource, Usage, limits};
@@ -311,6 +312,29 @@ impl Witness for Sworn {
             }
             drop(place);
         });
+    }
+
+    fn event(&self, event: PluginEvent) -> futures::future::BoxFuture<'static, Result<u64, EventRefused>> {
+        let PluginEvent { code, message, resource, data } = event;
+        let read = ApplicationEvent::read(&code, &message, resource.as_deref(), data, PLUGIN_EVENT_BYTES_MAX);
+        let read = match read {
+            Ok(read) => read,
+            Err(ApplicationError::Reserved(_)) => {
+                let why = format!("`{code}` looks like a code of the host");
+                return Box::pin(std::future::ready(Err(EventRefused::Reserved(why))));
+            }
+            Err(ApplicationError::Invalid(why)) => {
+                return Box::pin(std::future::ready(Err(EventRefused::Invalid(why))));
+            }
+        };
+        let (gateway, log) = (self.gateway.clone(), self.log.clone());
+        let details = json!({ "invocation": self.seen.invocation.as_str(), "for": "plugin" });
+        let mut entry = self.seen.event(&gateway, codes::PLUGIN_EVENT, details);
+        read.tell(&mut entry);
+        Box::pin(async move {
+            let put = gateway.parts.audit.record(&log, entry).await;
+            put.map(|receipt| receipt.seq).map_err(|_| EventRefused::Unavailable)
+        })
     }
 }
 

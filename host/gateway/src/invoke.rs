@@ -12,9 +12,9 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use ringfence_audit::{Audit, Metering};
+use ringfence_audit::{Audit, HostDenials, Metering};
 use ringfence_capabilities::{
-    Binding, Capabilities, Chain, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Quotas,
+    Binding, Capabilities, Chain, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Overseer, Quotas,
 };
 use ringfence_core::proof::act;
 use ringfence_core::{Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
@@ -57,6 +57,8 @@ pub struct GatewayParts {
     pub logs: GuestLogs,
     /// What the host swears to.
     pub audit: Audit,
+    /// What policy did not leave to guests, on its way to the record.
+    pub denials: HostDenials,
     /// What was spent.
     pub metering: Metering,
     /// What is held against whom.
@@ -199,9 +201,10 @@ impl Gateway {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
             Refusal::Host
         })?;
-        let mut guest = parts.capabilities.bind(self.binding(&route, seen, *slot.budget(), ledger, chain));
-        guest.reuse = reuse(&route, &version);
         seen.decision = Some(permit.decision().clone());
+        let overseer = self.overseer(seen, &route, &version, chain.on_behalf_of()).ok_or(Refusal::Host)?;
+        let mut guest = parts.capabilities.bind(self.binding(&route, seen, (*slot.budget(), ledger, chain), overseer));
+        guest.reuse = reuse(&route, &version);
         let unheard = self.unheard(seen, &guest.meter);
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
         let reply = self.seen_by_caller(seen, &route, &rules, result).await;
@@ -254,14 +257,20 @@ impl Gateway {
         let refusal = match denial.visible {
             Visibility::Hidden => Refusal::NoRoute,
             Visibility::Explained if principal.kind() == PrincipalKind::Anonymous => Refusal::Unauthenticated,
-            Visibility::Explained if denial.record.is_suspension() => Refusal::Suspended,
+            Visibility::Explained if denial.is_suspension() => Refusal::Suspended,
             Visibility::Explained => Refusal::Denied(denial.decision.clone()),
         };
         seen.denial = Some(denial);
         refusal
     }
 
-    fn binding(&self, route: &Route, seen: &Seen, budget: Budget, ledger: Arc<Ledger>, chain: Chain) -> Binding {
+    fn binding(
+        &self,
+        route: &Route,
+        seen: &Seen,
+        (budget, ledger, chain): (Budget, Arc<Ledger>, Chain),
+        overseer: Arc<dyn Overseer>,
+    ) -> Binding {
         let (standing, witness) = (Arc::clone(&self.parts.standing), self.witness(seen, route));
         let held = standing.is_read_only(&route.tenant, self.parts.clock.now());
         let guarded = Guarded {
@@ -284,6 +293,7 @@ impl Gateway {
             witness,
             steps: None,
             guarded,
+            overseer,
         }
     }
 

@@ -10,6 +10,7 @@ mod fields;
 pub mod invoke;
 pub mod listen;
 mod locked;
+mod overseer;
 mod pace;
 mod record;
 mod refuse;

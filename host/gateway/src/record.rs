@@ -167,7 +167,7 @@ impl Gateway {
             return Refusal::AuditUnavailable;
         }
         if let Some(denial) = seen.denial.as_ref().filter(|_| !hidden) {
-            let kept = json!({ "at": self.parts.clock.now(), "record": denial.record });
+            let kept = json!({ "at": self.parts.clock.now(), "record": denial.record() });
             if let Err(error) = decisions::keep(store, &denial.decision, &kept).await {
                 tracing::warn!(%error, "a denial could not be kept for explaining");
             }
@@ -216,7 +216,7 @@ impl Gateway {
         Recorder::new(parts.audit.clone(), parts.metering.clone(), parts.clock.clone())
     }
 
-    fn told(&self, seen: &Seen, version: &VersionRef) -> Option<InvocationFacts> {
+    pub(crate) fn told(&self, seen: &Seen, version: &VersionRef) -> Option<InvocationFacts> {
         let route = seen.route.as_ref()?;
         Some(InvocationFacts {
             store: route.store.clone(),

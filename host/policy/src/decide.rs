@@ -4,15 +4,16 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 #[cfg(test)]
 use cedar_policy::{Decision, PolicySet};
 use ringfence_core::limits::POLICY_CACHED_COUNT_MAX;
 use ringfence_core::{Clock, Entropy, Role, TenantId};
 
-use crate::decision::{Effect, Outcome, PolicyReason, Ruling, Visibility};
+use crate::decision::{Effect, Explained, Outcome, PolicyReason, Ruling, Visibility};
 use crate::elevation::Elevation;
+use crate::host_calls::{HostCache, HostReads};
 use crate::question::{Question, Translated};
 use crate::recent::Recent;
 use crate::shadow::Shadow;
@@ -43,6 +44,9 @@ pub(crate) struct TenantState {
     pub(crate) elevations: Arc<[Elevation]>,
     pub(crate) recent: Arc<Recent>,
     pub(crate) version: PolicyVersion,
+    /// What of all these statements applies to host calls.
+    pub(crate) host: HostReads,
+    pub(crate) host_cache: Arc<HostCache>,
 }
 
 /// What a question is held against, beside the platform's policies.
@@ -69,6 +73,14 @@ impl TenantState {
             _ => View { standing, ceiling: Some(&self.ceiling), own: Some(&self.rules) },
         }
     }
+
+    /// Makes what was changed a new state: nothing that was worked out from the old one stays.
+    pub(crate) fn settle(&mut self, version: PolicyVersion) {
+        let shadow = self.shadow.as_ref().map(|shadow| shadow.rules.host).unwrap_or_default();
+        self.host = self.rules.host.and(self.ceiling.host).and(shadow);
+        self.host_cache = Arc::default();
+        self.version = version;
+    }
 }
 
 impl Shared {
@@ -76,8 +88,9 @@ impl Shared {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
     }
 
-    /// The ruling on a question: from the cache while it holds, else from the policies.
-    pub(crate) fn rule(&self, question: &Question) -> Arc<Ruling> {
+    /// The ruling on a question, and the tenant's state that it came from: from the cache while it holds, else from the
+    /// policies.
+    pub(crate) fn rule_in(&self, question: &Question) -> (Arc<Ruling>, Option<Arc<TenantState>>) {
         let state = question.resource.tenant().map(|tenant| self.tenant(tenant));
         let own = question.who.tenant.as_ref();
         let stranger = own.is_some_and(|own| question.resource.tenant() != Some(own) && self.tenant(own).is_none());
@@ -90,7 +103,7 @@ impl Shared {
             if let Some(ruling) = cache.get(question).filter(|ruling| ruling.version == version)
                 && counted(ruling, state.as_deref())
             {
-                return ruling.clone();
+                return (ruling.clone(), state);
             }
         }
         let mut ruling = self.decide(question, state.as_deref(), hidden);
@@ -108,15 +121,16 @@ impl Shared {
             }
             cache.insert(question.clone(), ruling.clone());
         }
-        ruling
+        (ruling, state)
     }
 
-    fn decide(&self, question: &Question, state: Option<&TenantState>, hidden: bool) -> Ruling {
-        let view = |role| match state {
-            Some(state) => state.view(role),
-            None => View { standing: Standing::Active, ceiling: None, own: None },
-        };
-        let mut answer = self.ask(question, view(question.who.role));
+    #[cfg(test)]
+    pub(crate) fn rule(&self, question: &Question) -> Arc<Ruling> {
+        self.rule_in(question).0
+    }
+
+    pub(crate) fn decide(&self, question: &Question, state: Option<&TenantState>, hidden: bool) -> Ruling {
+        let mut answer = self.ask(question, view_of(state, question.who.role));
         if answer.outcome == Outcome::Allow
             && (hidden || !guard::may_ever(&question.who, question.action, &question.resource))
         {
@@ -126,43 +140,51 @@ impl Shared {
             }
             answer.outcome = Outcome::Deny;
         }
-        let mut ruling = Ruling {
+        Ruling {
             outcome: answer.outcome,
             visible: if hidden { Visibility::Hidden } else { Visibility::Explained },
             tenant: state.and(question.resource.tenant()).cloned(),
             determining: answer.determining,
             errors: answer.errors,
-            closest: None,
-            help: String::new(),
             version: state.map_or(0, |state| state.version),
+            explained: OnceLock::new(),
             counts: None,
             shadow: None,
-        };
-        if hidden {
-            "for this principal the thing does not exist; check the name and the tenant".clone_into(&mut ruling.help);
-        } else if ruling.outcome == Outcome::Deny {
-            let closest = explain::alternatives(question)
-                .into_iter()
-                .find(|(role, other)| self.allows(other, view(Some(*role))))
-                .map(|(role, _)| role);
-            ruling.help = explain::help(question, &ruling.determining, &ruling.errors, closest);
-            ruling.closest = closest.map(|role| format!("role {role} may {}", question.action));
         }
-        ruling
+    }
+
+    /// Who else could, and what to do about it, under the state that a ruling came from. Told when somebody asks: it costs
+    /// several decisions.
+    pub(crate) fn explain(&self, question: &Question, state: Option<&TenantState>, ruling: &Ruling) -> Explained {
+        if ruling.visible == Visibility::Hidden {
+            let help = "for this principal the thing does not exist; check the name and the tenant".to_owned();
+            return Explained { closest: None, help };
+        }
+        let closest = explain::alternatives(question)
+            .into_iter()
+            .find(|(role, other)| self.allows(other, view_of(state, Some(*role))))
+            .map(|(role, _)| role);
+        let help = explain::help(question, &ruling.determining, &ruling.errors, closest);
+        Explained { closest: closest.map(|role| format!("role {role} may {}", question.action)), help }
     }
 
     /// Registers a fresh ruling with what the tenant was asked lately, and asks the candidate in the shadow beside it.
     fn observe(&self, question: &Question, state: &TenantState, ruling: &mut Ruling) {
         ruling.counts = state.recent.register(question);
-        if let Some(shadow) = &state.shadow {
-            let view = View { own: Some(&shadow.rules), ..state.view(question.who.role) };
-            let would = if self.allows(question, view) { Outcome::Allow } else { Outcome::Deny };
-            if would != ruling.outcome {
-                shadow.example(question, would);
-                ruling.shadow = Some(would);
-            }
-        }
+        ruling.shadow = self.would(question, state, ruling.outcome);
         counted(ruling, Some(state));
+    }
+
+    /// What the candidate in the shadow would have answered, when there is one and that is something else.
+    pub(crate) fn would(&self, question: &Question, state: &TenantState, outcome: Outcome) -> Option<Outcome> {
+        let shadow = state.shadow.as_ref()?;
+        let view = View { own: Some(&shadow.rules), ..state.view(question.who.role) };
+        let would = if self.allows(question, view) { Outcome::Allow } else { Outcome::Deny };
+        if would == outcome {
+            return None;
+        }
+        shadow.example(question, would);
+        Some(would)
     }
 
     /// Whether both walls let a question through.
@@ -213,6 +235,13 @@ impl Checker {
         let mut determining: Vec<PolicyReason> = if allowed { Vec::new() } else { reasons.collect() };
         determining.sort_by(|a, b| a.id.cmp(&b.id));
         Answer { outcome: if allowed { Outcome::Allow } else { Outcome::Deny }, determining, errors }
+    }
+}
+
+fn view_of(state: Option<&TenantState>, role: Option<Role>) -> View<'_> {
+    match state {
+        Some(state) => state.view(role),
+        None => View { standing: Standing::Active, ceiling: None, own: None },
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Must never show one tenant's policies to another: a hidden denial looks like a thing that does not exist.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ringfence_core::{DecisionId, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
+use crate::decide::{Shared, TenantState};
 use crate::question::Question;
 use crate::recent::{Asked, Counts};
 
@@ -24,14 +25,65 @@ pub enum Visibility {
 }
 
 /// A no. The decision is on record; the caller may be told about it as far as `visible` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Denial {
     /// Names the record.
     pub decision: DecisionId,
     /// How much the caller may be told.
     pub visible: Visibility,
-    /// Everything that is known about it; for the audit log and `ringfence why`.
-    pub record: Box<DecisionRecord>,
+    source: Arc<Source>,
+}
+
+/// What a denial's record is made of, when somebody wants it.
+struct Source {
+    question: Question,
+    ruling: Arc<Ruling>,
+    state: Option<Arc<TenantState>>,
+    shared: Arc<Shared>,
+}
+
+impl Denial {
+    pub(crate) fn new(
+        decision: DecisionId,
+        question: Question,
+        ruling: Arc<Ruling>,
+        state: Option<Arc<TenantState>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let visible = ruling.visible;
+        Self { decision, visible, source: Arc::new(Source { question, ruling, state, shared }) }
+    }
+
+    /// Everything that is known about it; for the audit log and `ringfence why`. Costs several decisions the first time.
+    pub fn record(&self) -> DecisionRecord {
+        let Source { question, ruling, state, shared } = &*self.source;
+        let explained = ruling.explained.get_or_init(|| shared.explain(question, state.as_deref(), ruling));
+        ruling.record(self.decision.clone(), question, explained)
+    }
+
+    /// Whether it was no because the tenant is suspended.
+    pub fn is_suspension(&self) -> bool {
+        self.source.ruling.determining.iter().any(|reason| reason.id == SUSPENDED)
+    }
+
+    /// The action's word.
+    pub fn action(&self) -> &'static str {
+        self.source.question.action
+    }
+
+    /// What was asked for.
+    pub fn resource(&self) -> &Resource {
+        &self.source.question.resource
+    }
+}
+
+impl std::fmt::Debug for Denial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Denial")
+            .field("decision", &self.decision)
+            .field("visible", &self.visible)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Display for Denial {
@@ -148,11 +200,6 @@ pub struct Finding {
 }
 
 impl DecisionRecord {
-    /// Whether it was no because the tenant is suspended.
-    pub fn is_suspension(&self) -> bool {
-        self.determining.iter().any(|reason| reason.id == SUSPENDED)
-    }
-
     /// What one must be allowed to `read-decision` on to be shown this record: the host for an operator's decision and
     /// for tenants that do not exist, else the tenant.
     pub fn readable_under(&self) -> Resource {
@@ -173,18 +220,25 @@ pub(crate) struct Ruling {
     pub(crate) tenant: Option<TenantId>,
     pub(crate) determining: Vec<PolicyReason>,
     pub(crate) errors: Vec<String>,
-    pub(crate) closest: Option<String>,
-    pub(crate) help: String,
     pub(crate) version: u64,
+    /// Filled when somebody asks.
+    pub(crate) explained: OnceLock<Explained>,
     /// How often it was asked; none for what is not recorded.
     pub(crate) counts: Option<Arc<Counts>>,
     /// What the candidate in the shadow would have answered, when that is something else.
     pub(crate) shadow: Option<Outcome>,
 }
 
+/// Who else could, and what to do about a no.
+#[derive(Debug, Clone)]
+pub(crate) struct Explained {
+    pub(crate) closest: Option<String>,
+    pub(crate) help: String,
+}
+
 impl Ruling {
     /// The record of one asking.
-    pub(crate) fn record(&self, decision: DecisionId, question: &Question) -> DecisionRecord {
+    fn record(&self, decision: DecisionId, question: &Question, explained: &Explained) -> DecisionRecord {
         DecisionRecord {
             decision,
             action: question.action.to_owned(),
@@ -195,8 +249,8 @@ impl Ruling {
             outcome: self.outcome,
             determining: self.determining.clone(),
             errors: self.errors.clone(),
-            closest: self.closest.clone(),
-            help: self.help.clone(),
+            closest: explained.closest.clone(),
+            help: explained.help.clone(),
             policy_version: self.version,
             asked: Some(Asked::of(question, 0, 1)),
         }

@@ -11,8 +11,11 @@ use crate::tenant::{is_ceilings, is_tenants};
 /// Roles from the weakest to the strongest inside a tenant, then the operator.
 const WEAKEST_FIRST: [Role; 5] = [Role::Caller, Role::Auditor, Role::Developer, Role::TenantAdmin, Role::Operator];
 
-/// The same question by someone of each other role, weakest first.
+/// The same question by someone of each other role, weakest first; none for plugins, which have no role.
 pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
+    if question.who.kind == PrincipalKind::Plugin {
+        return Vec::new();
+    }
     let ask = |role: Role| {
         let tenant = match role {
             Role::Operator => None,
@@ -25,7 +28,7 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
             _ => question.who.id.clone(),
         };
         let who = Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None };
-        Some((role, Question { who, action: question.action, resource: question.resource.clone() }))
+        Some((role, Question::plain(who, question.action, question.resource.clone())))
     };
     WEAKEST_FIRST.into_iter().filter(|role| Some(*role) != question.who.role).filter_map(ask).collect()
 }

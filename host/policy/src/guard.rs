@@ -3,7 +3,7 @@
 //! Must never look at a policy text. It is asked after every yes, so a mistake in `boundary.cedar`, in the schema or in
 //! the evaluator alone cannot open a way between tenants. INVARIANT: pure, total, and no wider than `boundary.cedar`.
 
-use ringfence_core::{PrincipalKind, Resource, Role};
+use ringfence_core::{HostAct, PrincipalKind, Resource, Role};
 
 use crate::question::Who;
 
@@ -52,9 +52,11 @@ pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {
             role != Role::Operator
                 && own == other
                 && !OPERATOR_ALONE.contains(&action)
+                && HostAct::of_word(action).is_none()
                 // Separation of duties: a role that is held for a while approves nothing.
                 && (action != APPROVE || who.elevated_from.is_none())
         }
+        (PrincipalKind::Plugin, None, Some(own), Some(other)) => own == other && HostAct::of_word(action).is_some(),
         _ => false,
     }
 }

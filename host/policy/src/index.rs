@@ -3,7 +3,8 @@
 //! Must never leave out a policy whose scope fits: a forbid that is not asked is a yes. INVARIANT: a policy lies in
 //! every bucket under which a question that fits its scope looks, and Cedar, which short-circuits the scope, decides a
 //! policy whose scope does not fit without evaluating its conditions; so the slice answers and errs as the whole set does
-//! (`tests.rs` asks both).
+//! (`tests_changes.rs` asks both). In the bucket of one action a policy of the platform names that action alone: Cedar makes
+//! a set of a list each time it looks at one, which cost more than everything else.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -70,8 +71,12 @@ impl Index {
             let resource = resource_side(policy.resource_constraint());
             for action in actions(policy.action_constraint(), actions_spread_count_max) {
                 let bucket = Bucket { action, principal: principal.clone(), resource: resource.clone() };
+                let lies = match &bucket.action {
+                    Some(action) if actions_spread_count_max == usize::MAX => for_action(policy, action),
+                    _ => policy.clone(),
+                };
                 index.shapes.insert(shape(&bucket));
-                index.buckets.entry(bucket).or_default().add(policy.clone())?;
+                index.buckets.entry(bucket).or_default().add(lies)?;
             }
         }
         Ok(index)
@@ -93,10 +98,10 @@ impl Index {
 
     /// The most policies that can apply to one question.
     pub(crate) fn applicable_count_max(&self) -> usize {
-        let mut largest: HashMap<(Shape, bool, bool), usize> = HashMap::new();
+        let mut largest: HashMap<(Shape, u8, u8), usize> = HashMap::new();
         for (bucket, set) in &self.buckets {
-            // A question looks under a thing and under its tenant: both count.
-            let family = (shape(bucket), is_tenant(&bucket.principal), is_tenant(&bucket.resource));
+            // A question looks under a thing, under the plugin it belongs to and under its tenant: all count.
+            let family = (shape(bucket), height(&bucket.principal), height(&bucket.resource));
             let most = largest.entry(family).or_default();
             *most = set.num_of_policies().max(*most);
         }
@@ -116,8 +121,28 @@ fn side_shape(side: &Side) -> u8 {
     }
 }
 
-fn is_tenant(side: &Side) -> bool {
-    matches!(side, Side::Entity(uid) if uid.type_name().basename() == "Tenant")
+/// How many sorts of things can be below one.
+fn height(side: &Side) -> u8 {
+    match side {
+        Side::Entity(uid) => match uid.type_name().basename() {
+            "Bucket" | "Container" | "Directory" => 0,
+            "Tenant" => 2,
+            _ => 1,
+        },
+        Side::Any | Side::Type(_) => 0,
+    }
+}
+
+/// The same policy for requests of one of its actions; as it is when it cannot be told so.
+fn for_action(policy: &CedarPolicy, action: &EntityUid) -> CedarPolicy {
+    let narrow = || {
+        let mut json = policy.to_json().ok()?;
+        let scope = json.get_mut("action")?;
+        let (kind, id) = (action.type_name().to_string(), action.id().unescaped());
+        *scope = serde_json::json!({ "op": "==", "entity": { "type": kind, "id": id } });
+        CedarPolicy::from_json(Some(policy.id().clone()), json).ok()
+    };
+    narrow().unwrap_or_else(|| policy.clone())
 }
 
 fn shape(bucket: &Bucket) -> Shape {

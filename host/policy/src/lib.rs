@@ -15,7 +15,9 @@ mod elevation;
 mod error;
 mod explain;
 mod guard;
+mod host_calls;
 mod index;
+mod occasion;
 pub mod prove;
 mod question;
 mod recent;
@@ -37,11 +39,14 @@ pub use decision::{
 };
 pub use elevation::Elevation;
 pub use error::PolicyError;
+pub use host_calls::{HostCaller, Trust};
+pub use occasion::Occasion;
 pub use recent::{Asked, Taken};
 pub use remedy::{Remedy, RemedyKind};
 pub use shadow::{Differences, EXAMPLES_COUNT_MAX, ShadowReport};
 
 use decide::{Shared, TenantState, View};
+use host_calls::HostReads;
 use index::Index;
 use question::{Question, Who, Words};
 use tenant::{Author, Checked, Checker, Rules};
@@ -87,15 +92,14 @@ impl Policy {
 
     /// Decides whether `principal` may do `A` to `resource`.
     pub fn permit<A: Action>(&self, principal: &Principal, resource: &Resource) -> Result<Permit<A>, Denial> {
-        let question = Question { who: self.who(principal), action: A::NAME, resource: resource.clone() };
-        let ruling = self.shared.rule(&question);
+        let question = Question::plain(self.who(principal), A::NAME, resource.clone());
+        let (ruling, state) = self.shared.rule_in(&question);
         let decision = DecisionId::random(self.shared.entropy.as_ref());
         if ruling.outcome == Outcome::Allow {
             #[expect(clippy::disallowed_methods, reason = "this room decides, and here it decided yes")]
             return Ok(Permit::mint(decision, principal.id().clone(), resource.clone()));
         }
-        let record = Box::new(ruling.record(decision.clone(), &question));
-        Err(Denial { decision, visible: ruling.visible, record })
+        Err(Denial::new(decision, question, ruling, state, Arc::clone(&self.shared)))
     }
 
     /// Whether policy knows this tenant; requests for any other are denied.
@@ -121,8 +125,8 @@ impl Policy {
         if let Some((rules, _)) = compiled {
             (state.text, state.rules) = (Arc::from(policy_text.unwrap_or_default()), rules);
         }
-        state.version = self.next_version();
-        let version = state.version;
+        let version = self.next_version();
+        state.settle(version);
         tenants.insert(tenant.clone(), Arc::new(state));
         Ok(version)
     }
@@ -221,8 +225,7 @@ impl Policy {
             tenant: Some(tenant.clone()),
             elevated_from: None,
         };
-        let question =
-            Question { who: admin, action: NEVER_LOCKED, resource: Resource::Tenant { tenant: tenant.clone() } };
+        let question = Question::plain(admin, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
         let view = View { standing: Standing::Active, ceiling: None, own: Some(&rules) };
         if self.shared.ask(&question, view).outcome == Outcome::Deny {
             return Err(PolicyError::LocksOut { action: NEVER_LOCKED });
@@ -236,8 +239,8 @@ impl Policy {
         let before = tenants.get(tenant).ok_or_else(|| PolicyError::UnknownTenant { tenant: tenant.to_string() })?;
         let mut state = TenantState::clone(before);
         how(&mut state);
-        state.version = self.next_version();
-        let version = state.version;
+        let version = self.next_version();
+        state.settle(version);
         tenants.insert(tenant.clone(), Arc::new(state));
         Ok(version)
     }
@@ -253,6 +256,8 @@ impl Policy {
             elevations: Arc::from([]),
             recent: Arc::default(),
             version: 0,
+            host: HostReads::default(),
+            host_cache: Arc::default(),
         }
     }
 
@@ -277,3 +282,7 @@ impl Policy {
 mod tests;
 #[cfg(test)]
 mod tests_changes;
+#[cfg(test)]
+mod tests_host_calls;
+#[cfg(test)]
+mod tests_mutants;

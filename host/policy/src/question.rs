@@ -11,22 +11,32 @@
 //! | `Ringfence::Host` | `host` | `Ringfence::Host::"host"` |
 //! | `Ringfence::Tenant` | `<tenant>` | `Ringfence::Tenant::"acme"` |
 //! | `Ringfence::Plugin`, `Ringfence::Secret`, `Ringfence::Field` | `<tenant>/<name>` | `Ringfence::Plugin::"acme/hello"` |
+//! | `Ringfence::Bucket`, `Ringfence::Container` | `<tenant>/<plugin>/<name>` | `Ringfence::Bucket::"acme/hello/default"` |
+//! | `Ringfence::Directory` | `<tenant>/<plugin>` | `Ringfence::Directory::"acme/hello"` |
+//! | `Ringfence::Origin` | `<tenant>/<origin>` | `Ringfence::Origin::"acme/https://api.example.com"` |
+//! | `Ringfence::Queue` | `<tenant>/<name>` | `Ringfence::Queue::"acme/mails"` |
 //! | `Ringfence::Action` | the action's word | `Ringfence::Action::"invoke"` |
+//!
+//! A plugin is a resource to those who call it, a `Service` with the id `<tenant>/plugin/<name>` where it calls another, and
+//! itself the principal, as `Ringfence::Plugin`, of its calls to the host.
 //!
 //! Must never build an entity or a request that does not fit the schema: Cedar skips a forbid that fails to evaluate, so an
 //! entity that misses an attribute would turn a no into a yes. Requests are held to it at each question. Entities have few
 //! forms, made here alone, and holding them to it costs more than the answer: one of each form is, when the room opens, and
 //! the tests ask every question both ways. The schema groups no actions, so questions need no entities of actions.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
 };
-use ringfence_core::{Principal, PrincipalId, PrincipalKind, Resource, ResourceName, Role, TenantId};
+use ringfence_core::proof::origin_text;
+use ringfence_core::{HostAct, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 
 use crate::Standing;
 use crate::index::Place;
+use crate::occasion::Occasion;
 
 /// The parts of a principal that decide. Neither session nor time: the same question has the same answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,7 +68,16 @@ impl Who {
             (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), Some(_)) => None,
             (PrincipalKind::Person, Some(_), Some(_)) => Some("Person"),
             (PrincipalKind::Service, Some(_), Some(_)) => Some("Service"),
+            (PrincipalKind::Plugin, None, Some(_)) => Some("Plugin"),
             _ => None,
+        }
+    }
+
+    /// Its id in policies.
+    pub(crate) fn cedar_id(&self) -> Cow<'_, str> {
+        match self.kind {
+            PrincipalKind::Plugin => Cow::Owned(self.id.as_str().replacen("/plugin/", "/", 1)),
+            _ => Cow::Borrowed(self.id.as_str()),
         }
     }
 }
@@ -69,9 +88,16 @@ pub(crate) struct Question {
     pub(crate) who: Who,
     pub(crate) action: &'static str,
     pub(crate) resource: Resource,
+    /// Of a host call, and of nothing else: what it is about.
+    pub(crate) occasion: Option<Occasion>,
 }
 
 impl Question {
+    /// A question that is no host call.
+    pub(crate) fn plain(who: Who, action: &'static str, resource: Resource) -> Self {
+        Self { who, action, resource, occasion: None }
+    }
+
     /// Whether principal and resource belong to two different tenants.
     pub(crate) fn crosses_tenants(&self) -> bool {
         matches!((&self.who.tenant, self.resource.tenant()), (Some(own), Some(other)) if own != other)
@@ -80,31 +106,47 @@ impl Question {
     /// The request and everything it speaks of, checked against the schema. The error is for the decision's record.
     pub(crate) fn translate(&self, words: &Words, standing: Standing) -> Result<Translated, String> {
         let principal_type = self.who.cedar_type().ok_or("the principal has a role its kind cannot have")?;
-        let principal = words.uid(principal_type, self.who.id.as_str())?;
+        let principal = words.uid(principal_type, &self.who.cedar_id())?;
         let (resource_type, resource_id) = resource_parts(&self.resource);
         let resource = words.uid(resource_type, &resource_id)?;
 
-        let mut entities = Vec::with_capacity(4);
+        let mut entities = Vec::with_capacity(5);
         // Only the resource's tenant is looked at; nobody of another tenant gets past the boundary, whatever it is.
         if let Some(own) = self.who.tenant.as_ref().filter(|own| Some(*own) != self.resource.tenant()) {
             entities.push(tenant_entity(words, own, standing)?);
         }
-        entities.push(principal_entity(words, &principal, &self.who)?);
-        let mut resources = vec![resource.clone()];
-        if let Some(tenant) = self.resource.tenant() {
-            entities.push(tenant_entity(words, tenant, standing)?);
-            if !matches!(self.resource, Resource::Tenant { .. }) {
-                let owner = words.uid("Tenant", tenant.as_str())?;
-                let attributes =
-                    HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(owner.clone()))]);
-                resources.push(owner.clone());
-                entities.push(Entity::new(resource.clone(), attributes, HashSet::from([owner])).map_err(text)?);
+        let mut principals = vec![principal.clone()];
+        match (&self.who.tenant, self.who.kind) {
+            (Some(own), PrincipalKind::Plugin) => {
+                principals.push(words.uid("Tenant", own.as_str())?);
+                entities.push(owned_entity(words, &principal, own, None)?);
             }
-        } else {
-            entities.push(Entity::new_no_attrs(resource.clone(), HashSet::new()));
+            _ => entities.push(principal_entity(words, &principal, &self.who)?),
         }
-        let place = Place { action: words.action(self.action)?, principals: vec![principal], resources };
-        words.translated(place, entities, Context::empty())
+        let mut resources = vec![resource.clone()];
+        match self.resource.tenant() {
+            Some(tenant) => {
+                entities.push(tenant_entity(words, tenant, standing)?);
+                let plugin = owner(&self.resource).map(|plugin| words.uid("Plugin", &format!("{tenant}/{plugin}")));
+                let plugin = plugin.transpose()?;
+                if let Some(plugin) = plugin.as_ref().filter(|plugin| **plugin != principal) {
+                    entities.push(owned_entity(words, plugin, tenant, None)?);
+                }
+                if !matches!(self.resource, Resource::Tenant { .. }) {
+                    if resource != principal {
+                        entities.push(resource_entity(words, &resource, &self.resource, (tenant, plugin.as_ref()))?);
+                    }
+                    resources.extend(plugin);
+                    resources.push(words.uid("Tenant", tenant.as_str())?);
+                }
+            }
+            None => entities.push(Entity::new_no_attrs(resource.clone(), HashSet::new())),
+        }
+        let context = match &self.occasion {
+            None => Context::empty(),
+            Some(occasion) => occasion.context(words, HostAct::of_word(self.action))?,
+        };
+        words.translated(Place { action: words.action(self.action)?, principals, resources }, entities, context)
     }
 }
 
@@ -149,13 +191,12 @@ impl Words {
             return Err("the schema groups actions, and questions name none of the groups".to_owned());
         }
         let tenant: TenantId = "acme".parse().map_err(text)?;
-        let plugin = "p".parse().map_err(text)?;
-        let name: ResourceName = "n".parse().map_err(text)?;
+        let plugin: PluginName = "p".parse().map_err(text)?;
         let resources = [
             ("read-host", Resource::Host),
             ("read-tenant", Resource::Tenant { tenant: tenant.clone() }),
-            ("invoke", Resource::Plugin { tenant: tenant.clone(), plugin }),
-            ("write-secret", Resource::Secret { tenant: tenant.clone(), name: name.clone() }),
+            ("invoke", Resource::Plugin { tenant: tenant.clone(), plugin: plugin.clone() }),
+            ("write-secret", Resource::Secret { tenant: tenant.clone(), name: "n".parse().map_err(text)? }),
             ("open-personal-field", Resource::Field { tenant: tenant.clone(), field: "f".parse().map_err(text)? }),
         ];
         let id = |text: &str| text.parse::<PrincipalId>().map_err(|error| error.to_string());
@@ -164,14 +205,26 @@ impl Words {
         let people = [
             who(id("operator/o")?, PrincipalKind::Person, Some(Role::Operator), None, None),
             who(id("acme/p")?, PrincipalKind::Person, Some(Role::Developer), of_tenant.clone(), None),
-            who(id("acme/s")?, PrincipalKind::Service, Some(Role::Caller), of_tenant, Some(Role::Auditor)),
+            who(id("acme/s")?, PrincipalKind::Service, Some(Role::Caller), of_tenant.clone(), Some(Role::Auditor)),
             who(id("other/s")?, PrincipalKind::Service, Some(Role::Caller), Some("other".parse().map_err(text)?), None),
             who(id("anonymous")?, PrincipalKind::Anonymous, None, None, None),
         ];
-        for (action, resource) in &resources {
-            for who in &people {
-                for standing in [Standing::Active, Standing::Suspended] {
-                    let question = Question { who: who.clone(), action, resource: resource.clone() };
+        let plugins = [
+            who(id("acme/plugin/p")?, PrincipalKind::Plugin, None, of_tenant.clone(), None),
+            who(id("acme/plugin/q")?, PrincipalKind::Plugin, None, of_tenant, None),
+        ];
+        for standing in [Standing::Active, Standing::Suspended] {
+            for (action, resource) in &resources {
+                for who in &people {
+                    let question = Question::plain(who.clone(), action, resource.clone());
+                    self.held(&question.translate(self, standing)?)?;
+                }
+            }
+            for act in HostAct::ALL {
+                for (who, role) in plugins.iter().zip([None, Some(Role::Caller)]) {
+                    let occasion = Some(Occasion::some(role).map_err(text)?);
+                    let resource = thing(act, &tenant, &plugin).map_err(text)?;
+                    let question = Question { who: who.clone(), action: act.as_str(), resource, occasion };
                     self.held(&question.translate(self, standing)?)?;
                 }
             }
@@ -210,6 +263,71 @@ fn principal_entity(words: &Words, uid: &EntityUid, who: &Who) -> Result<Entity,
     Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
 }
 
+/// Something of a tenant without words of its own, perhaps of one plugin.
+fn owned_entity(
+    words: &Words,
+    uid: &EntityUid,
+    tenant: &TenantId,
+    plugin: Option<&EntityUid>,
+) -> Result<Entity, String> {
+    let tenant = words.uid("Tenant", tenant.as_str())?;
+    let attributes = HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant.clone()))]);
+    let parents = plugin.cloned().into_iter().chain([tenant]).collect();
+    Entity::new(uid.clone(), attributes, parents).map_err(text)
+}
+
+fn resource_entity(
+    words: &Words,
+    uid: &EntityUid,
+    resource: &Resource,
+    (tenant, plugin): (&TenantId, Option<&EntityUid>),
+) -> Result<Entity, String> {
+    let Resource::Origin { scheme, host, port, .. } = resource else {
+        return owned_entity(words, uid, tenant, plugin);
+    };
+    let tenant = words.uid("Tenant", tenant.as_str())?;
+    let attributes = HashMap::from([
+        ("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant.clone())),
+        ("scheme".to_owned(), RestrictedExpression::new_string(scheme.clone())),
+        ("host".to_owned(), RestrictedExpression::new_string(host.clone())),
+        ("port".to_owned(), RestrictedExpression::new_long((*port).into())),
+    ]);
+    Entity::new(uid.clone(), attributes, HashSet::from([tenant])).map_err(text)
+}
+
+/// The plugin that a thing belongs to.
+fn owner(resource: &Resource) -> Option<&PluginName> {
+    match resource {
+        Resource::Bucket { plugin, .. } | Resource::Container { plugin, .. } | Resource::Directory { plugin, .. } => {
+            Some(plugin)
+        }
+        _ => None,
+    }
+}
+
+/// Some thing that an act is done to.
+fn thing(act: HostAct, tenant: &TenantId, plugin: &PluginName) -> Result<Resource, ringfence_core::WordError> {
+    let (tenant, plugin) = (tenant.clone(), plugin.clone());
+    Ok(match act {
+        HostAct::ReadValue | HostAct::WriteValue | HostAct::DeleteValue | HostAct::ListValues => {
+            Resource::Bucket { tenant, plugin, name: "n".parse()? }
+        }
+        HostAct::ReadObject | HostAct::WriteObject | HostAct::DeleteObject | HostAct::ListObjects => {
+            Resource::Container { tenant, plugin, name: "n".parse()? }
+        }
+        HostAct::ReadFile | HostAct::WriteFile => Resource::Directory { tenant, plugin },
+        HostAct::UseSecret => Resource::Secret { tenant, name: "n".parse()? },
+        HostAct::SendRequest => {
+            Resource::Origin { tenant, scheme: "https".to_owned(), host: "a.example".to_owned(), port: 443 }
+        }
+        HostAct::CallPlugin => Resource::Plugin { tenant, plugin },
+        HostAct::PostMessage => Resource::Queue { tenant, name: "n".parse()? },
+        HostAct::SealField | HostAct::TokeniseField | HostAct::OpenField => {
+            Resource::Field { tenant, field: "f".parse()? }
+        }
+    })
+}
+
 fn tenant_entity(words: &Words, tenant: &TenantId, standing: Standing) -> Result<Entity, String> {
     let own = words.uid("Tenant", tenant.as_str())?;
     let attributes = HashMap::from([
@@ -226,6 +344,13 @@ fn resource_parts(resource: &Resource) -> (&'static str, String) {
         Resource::Plugin { tenant, plugin } => ("Plugin", format!("{tenant}/{plugin}")),
         Resource::Secret { tenant, name } => ("Secret", format!("{tenant}/{name}")),
         Resource::Field { tenant, field } => ("Field", format!("{tenant}/{field}")),
+        Resource::Bucket { tenant, plugin, name } => ("Bucket", format!("{tenant}/{plugin}/{name}")),
+        Resource::Container { tenant, plugin, name } => ("Container", format!("{tenant}/{plugin}/{name}")),
+        Resource::Directory { tenant, plugin } => ("Directory", format!("{tenant}/{plugin}")),
+        Resource::Origin { tenant, scheme, host, port } => {
+            ("Origin", format!("{tenant}/{}", origin_text(scheme, host, *port)))
+        }
+        Resource::Queue { tenant, name } => ("Queue", format!("{tenant}/{name}")),
     }
 }
 
@@ -235,6 +360,6 @@ pub(crate) fn in_cedar(resource: &Resource) -> String {
     format!("Ringfence::{kind}::\"{id}\"")
 }
 
-fn text(error: impl std::fmt::Display) -> String {
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ringfence_core::limits::POLICY_RECENT_COUNT_MAX;
+use ringfence_core::limits::{POLICY_RECENT_COUNT_MAX, POLICY_RECENT_HOST_CALLS_COUNT_MAX};
 use ringfence_core::proof::act;
-use ringfence_core::{PrincipalId, PrincipalKind, Resource, Role, TenantId};
+use ringfence_core::{HostAct, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Outcome;
+use crate::occasion::Occasion;
 use crate::question::{Question, Who};
 
 /// One question as it was asked, enough to ask it again.
@@ -32,6 +33,10 @@ pub struct Asked {
     pub action: String,
     /// For what.
     pub resource: Resource,
+    /// Of a host call: what it was about. Of calls that differ in a key, a name or a path behind its first `/` alone, or in
+    /// the caller alone, the first stands for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub occasion: Option<Occasion>,
     /// How often it was allowed.
     pub allowed_count: u64,
     /// How often it was denied.
@@ -60,7 +65,21 @@ pub(crate) struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     asked: Mutex<HashMap<Question, Arc<Counts>>>,
+    /// Host calls, in a place of their own: what plugins do often does not drive out what people do.
+    host_calls: Mutex<HashMap<Slice, (Question, Arc<Counts>)>>,
     left_out: AtomicU64,
+}
+
+/// What host calls have in common that are remembered as one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Slice {
+    plugin: PrincipalId,
+    action: &'static str,
+    resource: Resource,
+    role: Option<Role>,
+    cause: String,
+    method: String,
+    name: String,
 }
 
 impl Counts {
@@ -91,10 +110,34 @@ impl Recent {
         Some(asked.entry(question.clone()).or_default().clone())
     }
 
+    /// The counts of a host call and all that are like it; none when there is no room, or for what is no host call.
+    pub(crate) fn register_host_call(&self, question: &Question) -> Option<Arc<Counts>> {
+        let occasion = question.occasion.as_ref()?;
+        let slice = Slice {
+            plugin: question.who.id.clone(),
+            action: question.action,
+            resource: question.resource.clone(),
+            role: occasion.role,
+            cause: occasion.cause.clone(),
+            method: occasion.method.clone(),
+            name: occasion.slice().to_owned(),
+        };
+        let mut asked = self.host_calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counts)) = asked.get(&slice) {
+            return Some(counts.clone());
+        }
+        if asked.len() >= POLICY_RECENT_HOST_CALLS_COUNT_MAX {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(asked.entry(slice).or_insert_with(|| (question.clone(), Arc::default())).1.clone())
+    }
+
     /// Everything since the last time.
     pub(crate) fn take(&self) -> Taken {
         let all = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
-        let asked = all.into_iter().map(|(question, counts)| {
+        let calls = std::mem::take(&mut *self.host_calls.lock().unwrap_or_else(PoisonError::into_inner));
+        let asked = all.into_iter().chain(calls.into_values()).map(|(question, counts)| {
             counts.closed.store(true, Ordering::Relaxed);
             let (allowed, denied) = (counts.allowed.load(Ordering::Relaxed), counts.denied.load(Ordering::Relaxed));
             Asked::of(&question, allowed, denied)
@@ -113,15 +156,24 @@ impl Asked {
             elevated_from: question.who.elevated_from,
             action: question.action.to_owned(),
             resource: question.resource.clone(),
+            occasion: question.occasion.clone(),
             allowed_count,
             denied_count,
+        }
+    }
+
+    /// For what, with the key, the name or the path of a host call.
+    pub fn about(&self) -> String {
+        match &self.occasion {
+            Some(occasion) if !occasion.name.is_empty() => format!("{} {}", self.resource, occasion.name),
+            _ => self.resource.to_string(),
         }
     }
 
     /// The same for the same question, however often it was asked.
     pub fn key(&self) -> String {
         let role = |role: Option<Role>| role.map_or("-", Role::as_str);
-        format!(
+        let mut key = format!(
             "{} {:?} {} {} {} {}",
             self.principal,
             self.kind,
@@ -129,12 +181,18 @@ impl Asked {
             role(self.elevated_from),
             self.action,
             self.resource
-        )
+        );
+        if let Some(Occasion { cause, method, .. }) = &self.occasion {
+            let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();
+            key.push_str(&format!(" {cause} {} {method} {slice}", role(self.occasion.as_ref().and_then(|o| o.role))));
+        }
+        key
     }
 
     /// The question; none for an action that is no more.
     pub(crate) fn question(&self) -> Option<Question> {
-        let action = act::ACTIONS.iter().find(|word| **word == self.action)?;
+        let plain = act::ACTIONS.iter().copied().find(|word| *word == self.action);
+        let action = plain.or_else(|| HostAct::of_word(&self.action).map(HostAct::as_str))?;
         let who = Who {
             id: self.principal.clone(),
             kind: self.kind,
@@ -142,6 +200,6 @@ impl Asked {
             tenant: self.tenant.clone(),
             elevated_from: self.elevated_from,
         };
-        Some(Question { who, action, resource: self.resource.clone() })
+        Some(Question { who, action, resource: self.resource.clone(), occasion: self.occasion.clone() })
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::{TenantState, View};
 use crate::decision::Effect;
+use crate::host_calls::HostReads;
 use crate::index::{ACTIONS_SPREAD_COUNT_MAX, Index};
 use crate::question::{Question, Who, in_cedar};
 use crate::recent::Asked;
@@ -28,6 +29,8 @@ pub enum RemedyKind {
     Role,
     /// The tenant's policy gets one more statement.
     Statement,
+    /// A statement of the tenant's policy gets one more condition, which leaves out just this.
+    Exception,
     /// Statements of the tenant's policy go.
     Removal,
     /// The operator lifts the ceiling.
@@ -77,7 +80,8 @@ impl Policy {
     }
 
     fn by_role<'a>(&self, question: &Question, view: &impl Fn(Option<Role>) -> View<'a>, remedies: &mut Vec<Remedy>) {
-        let member = question.who.tenant.is_some() && question.who.kind != PrincipalKind::Anonymous;
+        let member = question.who.tenant.is_some()
+            && !matches!(question.who.kind, PrincipalKind::Anonymous | PrincipalKind::Plugin);
         let others = explain::alternatives(question);
         if member {
             let elevated = others.iter().filter(|(role, _)| *role != Role::Operator).find(|(role, _)| {
@@ -118,6 +122,11 @@ impl Policy {
         let kept = |policy: &&CedarPolicy| {
             effect_of(policy) == Effect::Permit || !forbids.contains(&display_id(policy).as_str())
         };
+        if let [one] = forbids.as_slice()
+            && let Some(change) = self.exception(question, view, (state, one))
+        {
+            remedies.push(Remedy { kind: RemedyKind::Exception, change });
+        }
         if !forbids.is_empty() && self.allowed_with(question, view, own.iter().filter(kept).cloned()) {
             let change = format!("the tenant's policy without `{}`", forbids.join("`, `"));
             remedies.push(Remedy { kind: RemedyKind::Removal, change });
@@ -128,10 +137,30 @@ impl Policy {
         }
     }
 
+    /// The condition that, added to the one statement that forbids, leaves out this principal and thing.
+    fn exception(&self, question: &Question, view: View<'_>, (state, forbid): (&TenantState, &str)) -> Option<String> {
+        let tenant = question.resource.tenant()?;
+        let unless = format!("unless {{ {} }}", exactly(question));
+        let forbids = |policy: &CedarPolicy| effect_of(policy) == Effect::Forbid && display_id(policy) == forbid;
+        let mut changed = Vec::with_capacity(state.rules.policies.len());
+        for policy in &state.rules.policies {
+            if !forbids(policy) {
+                changed.push(policy.clone());
+                continue;
+            }
+            let text = policy.to_string();
+            let text = format!("{} {unless};", text.trim_end().strip_suffix(';')?);
+            let checked = self.shared.checker.check(tenant, &text, Author::Tenant).ok()?;
+            changed.extend(checked.rules.policies.iter().map(|one| one.new_id(policy.id().clone())));
+        }
+        let change = format!("`{forbid}` ends with `{unless}`");
+        self.allowed_with(question, view, changed.into_iter()).then_some(change)
+    }
+
     fn allowed_with(&self, question: &Question, view: View<'_>, own: impl Iterator<Item = CedarPolicy>) -> bool {
         let policies: Vec<CedarPolicy> = own.collect();
         let Ok(index) = Index::build(&policies, ACTIONS_SPREAD_COUNT_MAX) else { return false };
-        let rules = Rules { policies, index };
+        let rules = Rules { policies, index, host: HostReads::default() };
         let view = View { own: Some(&rules), ..view };
         self.shared.allows(question, view)
     }
@@ -139,11 +168,22 @@ impl Policy {
 
 /// The narrowest statement that permits a question.
 fn statement(question: &Question) -> String {
-    let principal = match question.who.kind {
-        PrincipalKind::Anonymous => "principal is Ringfence::Anonymous".to_owned(),
-        PrincipalKind::Person => format!("principal == Ringfence::Person::\"{}\"", question.who.id),
-        PrincipalKind::Service => format!("principal == Ringfence::Service::\"{}\"", question.who.id),
-    };
-    let resource = in_cedar(&question.resource);
+    let (principal, resource) = (principal(&question.who), in_cedar(&question.resource));
     format!("permit ({principal}, action == Ringfence::Action::\"{}\", resource == {resource});", question.action)
+}
+
+/// The condition that holds for this principal, action and thing alone.
+fn exactly(question: &Question) -> String {
+    let (principal, resource) = (principal(&question.who), in_cedar(&question.resource));
+    format!("{principal} && action == Ringfence::Action::\"{}\" && resource == {resource}", question.action)
+}
+
+fn principal(who: &Who) -> String {
+    let kind = match who.kind {
+        PrincipalKind::Anonymous => return "principal is Ringfence::Anonymous".to_owned(),
+        PrincipalKind::Person => "Person",
+        PrincipalKind::Service => "Service",
+        PrincipalKind::Plugin => "Plugin",
+    };
+    format!("principal == Ringfence::{kind}::\"{}\"", who.cedar_id())
 }

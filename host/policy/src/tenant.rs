@@ -16,6 +16,7 @@ use ringfence_core::limits::POLICY_APPLICABLE_COUNT_MAX;
 
 use crate::PolicyError;
 use crate::decision::{Analysis, Effect, Finding, FindingKind, PolicySummary};
+use crate::host_calls::HostReads;
 use crate::index::{ACTIONS_SPREAD_COUNT_MAX, Index};
 use crate::question::Words;
 use crate::structure;
@@ -54,6 +55,8 @@ pub(crate) struct Rules {
     /// In the order of the text.
     pub(crate) policies: Vec<CedarPolicy>,
     pub(crate) index: Index,
+    /// What of it applies to host calls, and reads of their occasions.
+    pub(crate) host: HostReads,
 }
 
 /// Rules and what was found about them.
@@ -108,7 +111,8 @@ impl Checker {
             return Err(PolicyError::TooBroad { count: applicable, count_max: POLICY_APPLICABLE_COUNT_MAX });
         }
         let analysis = self.analyse(&policies, &forms, &verdict);
-        Ok(Checked { rules: Rules { policies, index }, analysis })
+        let host = HostReads::of(&policies, &forms);
+        Ok(Checked { rules: Rules { policies, index, host }, analysis })
     }
 
     /// Holds statements to the schema. One that fits costs a millisecond, so of those of one shape the first is held alone; when
@@ -229,11 +233,19 @@ fn belongs(literal: &EntityUid, tenant: &TenantId) -> bool {
         "Ringfence::Action" | "Ringfence::Role" => true,
         "Ringfence::Anonymous" => id == "anonymous",
         "Ringfence::Tenant" => id == tenant.as_str(),
-        "Ringfence::Person" | "Ringfence::Service" | "Ringfence::Plugin" | "Ringfence::Secret" | "Ringfence::Field" => {
-            id.strip_prefix(tenant.as_str())
-                .and_then(|rest| rest.strip_prefix('/'))
-                .is_some_and(|name| !name.is_empty())
-        }
+        "Ringfence::Person"
+        | "Ringfence::Service"
+        | "Ringfence::Plugin"
+        | "Ringfence::Secret"
+        | "Ringfence::Field"
+        | "Ringfence::Bucket"
+        | "Ringfence::Container"
+        | "Ringfence::Directory"
+        | "Ringfence::Origin"
+        | "Ringfence::Queue" => id
+            .strip_prefix(tenant.as_str())
+            .and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|name| !name.is_empty()),
         _ => false,
     }
 }

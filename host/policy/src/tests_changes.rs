@@ -212,8 +212,8 @@ fn what_is_allowed_is_the_intersection_of_ceiling_and_policy() {
         .set_ceiling(&acme, "@id(\"no-open-doors\") forbid (principal is Ringfence::Anonymous, action, resource);")
         .unwrap();
     let denial = denied(policy.permit::<act::Invoke>(&anonymous(), &plugin("acme", "hello")));
-    assert_eq!(denial.record.determining[0].id, "ceiling/no-open-doors");
-    assert_eq!(denial.record.help, "the operator's ceiling `ceiling/no-open-doors` over tenant `acme` forbids it");
+    assert_eq!(denial.record().determining[0].id, "ceiling/no-open-doors");
+    assert_eq!(denial.record().help, "the operator's ceiling `ceiling/no-open-doors` over tenant `acme` forbids it");
     assert!(policy.permit::<act::Invoke>(&anonymous(), &plugin("beta", "hello")).is_ok());
     assert!(policy.permit::<act::Invoke>(&admin, &plugin("acme", "hello")).is_ok());
     policy.set_tenant_policy(&acme, "").unwrap();
@@ -257,8 +257,8 @@ fn a_role_held_for_a_while_ends_on_the_second() {
 
 /// Remedies of a denial, as kinds and texts.
 fn remedies(policy: &Policy, denial: &Denial) -> Vec<(RemedyKind, String)> {
-    let asked = denial.record.asked.as_ref().unwrap();
-    policy.remedies(asked).into_iter().map(|remedy| (remedy.kind, remedy.change)).collect()
+    let asked = denial.record().asked.unwrap();
+    policy.remedies(&asked).into_iter().map(|remedy| (remedy.kind, remedy.change)).collect()
 }
 
 #[test]
@@ -276,8 +276,14 @@ fn a_denial_names_the_changes_that_allow_it_and_each_does() {
     let text = "@id(\"freeze\") forbid (principal, action == Ringfence::Action::\"push-version\", resource);";
     policy.set_tenant_policy(&acme, text).unwrap();
     let denial = denied(policy.permit::<act::PushVersion>(&developer, &hello));
+    let unless = "unless { principal == Ringfence::Service::\"acme/ci\" && action == Ringfence::Action::\"push-version\" && \
+        resource == Ringfence::Plugin::\"acme/hello\" }";
+    let exception = (RemedyKind::Exception, format!("`tenant/freeze` ends with `{unless}`"));
     let removal = (RemedyKind::Removal, "the tenant's policy without `tenant/freeze`".to_owned());
-    assert_eq!(remedies(&policy, &denial), [removal]);
+    assert_eq!(remedies(&policy, &denial), [exception, removal]);
+    policy.set_tenant_policy(&acme, &text.replace(';', &format!(" {unless};"))).unwrap();
+    assert!(policy.permit::<act::PushVersion>(&developer, &hello).is_ok());
+    denied(policy.permit::<act::PushVersion>(&developer, &plugin("acme", "other")));
 
     policy.set_tenant_policy(&acme, "").unwrap();
     policy.set_ceiling(&acme, text).unwrap();

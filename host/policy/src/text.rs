@@ -8,12 +8,14 @@ use ringfence_core::limits::{
 };
 
 use crate::PolicyError;
+use crate::occasion::Reads;
 
 /// Words that make an expression deeper.
 const OPERATOR_WORDS: [&str; 7] = ["in", "has", "like", "is", "if", "then", "else"];
 
 /// Types whose names are a tenant's own: not the enumerated roles, nor the actions, of which each has a type of its own.
-const NAMED_TYPES: [&str; 6] = ["Person", "Service", "Tenant", "Plugin", "Secret", "Field"];
+const NAMED_TYPES: [&str; 11] =
+    ["Person", "Service", "Tenant", "Plugin", "Secret", "Field", "Bucket", "Container", "Directory", "Origin", "Queue"];
 
 /// Where each statement starts, in bytes, in order. Fails when the text breaks a cap.
 pub(crate) fn statements(text: &str) -> Result<Vec<usize>, PolicyError> {
@@ -71,6 +73,8 @@ pub(crate) struct Form {
     /// whether a statement fits the schema depends on the types of things and on which of them are the same. Names that
     /// could be written in two ways, or look like another, keep their own.
     pub(crate) shape: String,
+    /// What it reads of a host call's occasion, should it apply to one.
+    pub(crate) reads: Reads,
 }
 
 /// The forms of statements that start at these places.
@@ -82,7 +86,7 @@ pub(crate) fn forms(text: &str, starts: &[usize]) -> Vec<Form> {
 fn form(statement: &str) -> Form {
     let tokens = without_annotations(tokens(statement));
     let mut named: Vec<(&str, &str)> = Vec::new();
-    let mut form = Form { bare: String::new(), shape: String::new() };
+    let mut form = Form { bare: String::new(), shape: String::new(), reads: Reads::of(&tokens) };
     for (place, token) in tokens.iter().enumerate() {
         form.bare.push_str(token);
         form.bare.push(' ');
@@ -108,7 +112,7 @@ fn form(statement: &str) -> Form {
 }
 
 /// Words, strings and signs, without space and comments.
-fn tokens(statement: &str) -> Vec<&str> {
+pub(crate) fn tokens(statement: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = statement.char_indices().peekable();
     while let Some((at, c)) = rest.next() {

@@ -111,6 +111,7 @@ const INTERFACES: &[(&str, Offered)] = &[
     ("ringfence:plugin/pii", Exactly(&["0.1.0"])),
     ("ringfence:plugin/steps", Exactly(&["0.1.0"])),
     ("ringfence:plugin/queue", Exactly(&["0.1.0"])),
+    ("ringfence:plugin/audit", Exactly(&["0.1.0"])),
     ("ringfence:plugin/event", Exactly(&["0.1.0"])),
 ];
 

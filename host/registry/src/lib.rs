@@ -18,6 +18,7 @@ mod push;
 mod record;
 mod registry;
 mod start;
+mod survey;
 mod turns;
 
 pub use error::RegistryError;
@@ -29,3 +30,4 @@ pub use record::{
     Canary, Change, NeedChange, PluginDetail, PluginSummary, Published, RouteState, VersionDiff, VersionRecord,
 };
 pub use registry::{Registry, Rehearsal};
+pub use survey::PluginFigures;

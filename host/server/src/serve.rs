@@ -137,6 +137,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
+    let assurance = tokio::spawn(wired.control.clone().run_assurance(stopping.clone()));
     // Listens before anything is found.
     tokio::spawn(crate::findings::tell(wired.threat.alerts(), wired.identity.clone(), wired.clock.clone()));
     let detection = tokio::spawn(detection.run(stopping.clone()));
@@ -159,6 +160,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let _ = keeper.await;
     // A backup that is being written is given up: it leaves nothing, and the next start makes it again.
     backups.abort();
+    let _ = assurance.await;
+    wired.control.flush_host_calls().await;
     // A round that waits for a witness is given up: the next start takes it up where the logs stand.
     anchoring.abort();
     let _ = tending.await;

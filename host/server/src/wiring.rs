@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::anchor::Anchors;
-use ringfence_audit::{Audit, Metering};
+use ringfence_audit::{Audit, HostDenials, Metering};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::http::SystemResolver;
@@ -111,6 +111,7 @@ struct Rooms {
     fields: FieldRules,
     logs: GuestLogs,
     audit: Audit,
+    denials: HostDenials,
     metering: Metering,
     standing: Arc<ThreatStanding>,
     reach: Reach,
@@ -158,6 +159,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         engine: rooms.engine,
         quotas: rooms.quotas.clone(),
         fields: rooms.fields,
+        host_calls: rooms.capabilities.host_calls(),
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),
@@ -245,6 +247,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         quotas,
         fields: FieldRules::default(),
         logs,
+        denials: HostDenials::new(audit.clone(), clock.clone()),
         audit,
         metering,
         standing: Arc::default(),
@@ -295,6 +298,7 @@ fn automation(rooms: &Rooms) -> Automation {
         audit: rooms.audit.clone(),
         metering: rooms.metering.clone(),
         standing: Arc::clone(&rooms.standing),
+        denials: rooms.denials.clone(),
         clock: rooms.clock.clone(),
         entropy: rooms.entropy.clone(),
     })
@@ -325,6 +329,7 @@ fn gateway(rooms: &Rooms, io: &Handle) -> Gateway {
         fields: rooms.fields.clone(),
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
+        denials: rooms.denials.clone(),
         metering: rooms.metering.clone(),
         standing: Arc::clone(&rooms.standing),
         clock: rooms.clock.clone(),

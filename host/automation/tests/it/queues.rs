@@ -7,7 +7,7 @@ use std::time::Duration;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures::future::{join_all, try_join_all};
-use ringfence_audit::Metering;
+use ringfence_audit::{HostDenials, Metering};
 use ringfence_automation::queue::message::PAYLOAD_BYTES_MAX;
 use ringfence_automation::queue::{PRIORITY_MAX, QUEUES_COUNT_MAX, QueueSpec, Rules, Sent};
 use ringfence_automation::schedule::{Missed, Overlap, ScheduleSpec};
@@ -92,6 +92,7 @@ async fn automation(world: &World) -> Automation {
         logs: GuestLogs::new(clock.clone(), Handle::current()),
         metering: Metering::open(tenants.clone(), audit.clone(), clock.clone()).await.unwrap(),
         engine,
+        denials: HostDenials::new(audit.clone(), clock.clone()),
         audit,
         standing: Arc::default(),
         tenants,

@@ -2,7 +2,7 @@
 //!
 //! An object appears, changes and goes whole: what a guest writes goes to a sealed file as it comes and becomes the object
 //! at `finish`; whoever reads the old one reads it to its end. Ranges are read without what lies before them. Must never
-//! reach outside `blob/<plugin>`, and asks for the grant at every call, also on a container and a stream that are open.
+//! reach outside `blob/<plugin>`, and asks for the grant and policy at every call, also on a container and a stream that are open.
 
 mod host;
 mod pipe;
@@ -13,7 +13,7 @@ mod tests;
 use std::sync::Arc;
 
 use ringfence_core::limits::{BLOB_NAME_BYTES_MAX, BLOB_STREAMS_COUNT_MAX, BLOB_WHOLE_BYTES_MAX};
-use ringfence_core::{Capability, ResourceName};
+use ringfence_core::{Capability, HostAct, On, ResourceName};
 use ringfence_engine::Guest;
 use ringfence_store::{PageToken, StoreError, ValueReader};
 use wasmtime::component::{Linker, Resource, ResourceTableError};
@@ -85,6 +85,9 @@ impl BlobError {
     fn denied(container: &ResourceName) -> Self {
         Self::Said(format!("the container `{container}` is not granted"))
     }
+    fn forbidden(act: HostAct) -> Self {
+        Self::Said(format!("policy forbids `{}` here", act.as_str()))
+    }
     fn no_container(name: &ResourceName) -> Self {
         Self::Said(format!("there is no container `{name}`"))
     }
@@ -155,14 +158,19 @@ impl Bound {
         Ok(name)
     }
 
-    /// What a stream of the container is counted with.
-    fn tie(&self, container: ResourceName) -> Answer<Tied> {
+    /// Whether policy leaves an act on an object; the name is empty for all of a container.
+    fn blob_leave(&self, act: HostAct, container: &ResourceName, name: &str) -> Answer<()> {
+        self.leave.ask(act, On::Object { container, name }).map_err(|_| BlobError::forbidden(act))
+    }
+
+    /// What a stream of an object is counted with.
+    fn tie(&self, container: ResourceName, name: &str) -> Answer<Tied> {
         let Ok(place) = Arc::clone(&self.blob_streams).try_acquire_owned() else {
             return Err(BlobError::Said(format!("at most {BLOB_STREAMS_COUNT_MAX} objects can be open at once")));
         };
         let held = self.meter.hold(STREAM_BYTES).map_err(wasmtime::Error::from)?;
-        let (grants, meter) = (self.grants.clone(), Arc::clone(&self.meter));
-        Ok(Tied { container, grants, meter, _place: place, _held: held, uncounted: 0 })
+        let (grants, leave, meter) = (self.grants.clone(), self.leave.clone(), Arc::clone(&self.meter));
+        Ok(Tied { container, name: name.to_owned(), grants, leave, meter, _place: place, _held: held, uncounted: 0 })
     }
 
     /// For long work: counts a call, which fails once the invocation has to end.
@@ -184,6 +192,7 @@ impl View<'_> {
     async fn blob_create(&mut self, name: &str) -> Answer<Resource<Container>> {
         let bound = self.bound()?;
         let name = bound.blob_container(name)?;
+        bound.blob_leave(HostAct::WriteObject, &name, "")?;
         bound.shelf().create(&name).await?;
         Ok(self.table.push(Container { name })?)
     }
@@ -198,6 +207,7 @@ impl View<'_> {
     async fn blob_delete(&mut self, name: &str) -> Answer<()> {
         let bound = self.bound()?;
         let name = bound.blob_container(name)?;
+        bound.blob_leave(HostAct::DeleteObject, &name, "")?;
         bound.shelf().delete(&name, &|| bound.blob_alive()).await
     }
 
@@ -217,6 +227,7 @@ impl View<'_> {
     async fn blob_clear(&mut self, container: &Resource<Container>) -> Answer<()> {
         let name = self.blob_open(container)?;
         let bound = self.bound()?;
+        bound.blob_leave(HostAct::DeleteObject, &name, "")?;
         bound.shelf().clear(&name, &|| bound.blob_alive()).await
     }
 
@@ -228,6 +239,7 @@ impl View<'_> {
 
     async fn blob_list(&mut self, container: &Resource<Container>) -> Answer<Resource<Names>> {
         let name = self.blob_open(container)?;
+        self.bound()?.blob_leave(HostAct::ListObjects, &name, "")?;
         let number = self.bound()?.shelf().container(&name).await?.record.number;
         Ok(self.table.push(Names { container: name, number, next: Next::Start })?)
     }
@@ -238,6 +250,7 @@ impl View<'_> {
         let (container, number, next) = (container.clone(), *number, std::mem::replace(next, Next::End));
         let bound = self.bound()?;
         bound.blob_enter(&container)?;
+        bound.blob_leave(HostAct::ListObjects, &container, "")?;
         let after = match &next {
             Next::End => return Ok((Vec::new(), true)),
             _ if count == 0 => {
@@ -278,7 +291,9 @@ impl View<'_> {
 impl View<'_> {
     async fn blob_object(&mut self, container: &Resource<Container>, name: &str) -> Answer<Option<(String, u64, u64)>> {
         let container = self.blob_open(container)?;
-        let shelf = self.bound()?.shelf();
+        let bound = self.bound()?;
+        bound.blob_leave(HostAct::ReadObject, &container, name)?;
+        let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
         let record = shelf.object(&found, object_name(name)?).await?;
         Ok(record.map(|record| (container.to_string(), record.created_at_s, record.bytes)))
@@ -288,7 +303,7 @@ impl View<'_> {
         let container = self.blob_open(container)?;
         let bound = self.bound()?;
         for name in &names {
-            object_name(name)?;
+            bound.blob_leave(HostAct::DeleteObject, &container, object_name(name)?)?;
         }
         let shelf = bound.shelf();
         let number = shelf.container(&container).await?.record.number;
@@ -305,6 +320,7 @@ impl View<'_> {
     ) -> Answer<Resource<Incoming>> {
         let container = self.blob_open(container)?;
         let bound = self.bound()?;
+        bound.blob_leave(HostAct::ReadObject, &container, name)?;
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
         let reader = shelf.open(&found, object_name(name)?).await?;
@@ -313,7 +329,7 @@ impl View<'_> {
         if start > end || (start >= all && (start, all) != (0, 0)) {
             return Err(BlobError::Said(format!("an object of {all} bytes has no range from {start} to {end}")));
         }
-        let tied = bound.tie(container)?;
+        let tied = bound.tie(container, name)?;
         Ok(self.table.push(Incoming { reader, from: start, end: end.saturating_add(1).min(all), tied })?)
     }
 
@@ -321,6 +337,7 @@ impl View<'_> {
         let Incoming { mut reader, from, end, tied } = self.table.delete(incoming)?;
         let bound = self.bound()?;
         bound.blob_enter(&tied.container)?;
+        tied.leave_to_read()?;
         let bytes = end.saturating_sub(from);
         if bytes > BLOB_WHOLE_BYTES_MAX {
             return Err(BlobError::Said(format!("more than {BLOB_WHOLE_BYTES_MAX} bytes have to be read as a stream")));
@@ -359,7 +376,7 @@ impl View<'_> {
             return Err(BlobError::Said("no container is granted".to_owned()));
         }
         let nowhere = "unnamed".parse::<ResourceName>().map_err(|error| BlobError::Said(error.to_string()))?;
-        let (writer, tied, meter) = (bound.store.value_writer()?, bound.tie(nowhere)?, Arc::clone(&bound.meter));
+        let (writer, tied, meter) = (bound.store.value_writer()?, bound.tie(nowhere, "")?, Arc::clone(&bound.meter));
         let value = self.table.get_mut(value)?;
         if value.pipe.is_some() {
             return Err(BlobError::Said("the body was given already".to_owned()));
@@ -377,8 +394,10 @@ impl View<'_> {
         value: &Resource<Outgoing>,
     ) -> Answer<()> {
         let container = self.blob_open(container)?;
-        self.bound()?.shelf().container(&container).await?;
         let name = object_name(name)?.to_owned();
+        let bound = self.bound()?;
+        bound.blob_leave(HostAct::WriteObject, &container, &name)?;
+        bound.shelf().container(&container).await?;
         self.table.get_mut(value)?.target = Some((container, name));
         Ok(())
     }
@@ -392,6 +411,7 @@ impl View<'_> {
             return Err(BlobError::Said("the value was written to no container".to_owned()));
         };
         bound.blob_enter(&container)?;
+        bound.blob_leave(HostAct::WriteObject, &container, &name)?;
         let staged = match pipe {
             Some((pipe, _tied)) => pipe.finish().await?,
             None => bound.store.value_writer()?.finish().await?,
@@ -404,6 +424,11 @@ impl View<'_> {
         let bound = self.bound()?;
         let (from_container, to_container) = (bound.blob_container(from.0)?, bound.blob_container(to.0)?);
         let (from_name, to_name) = (object_name(from.1)?, object_name(to.1)?);
+        bound.blob_leave(HostAct::ReadObject, &from_container, from_name)?;
+        bound.blob_leave(HostAct::WriteObject, &to_container, to_name)?;
+        if fate == Fate::Removed {
+            bound.blob_leave(HostAct::DeleteObject, &from_container, from_name)?;
+        }
         let shelf = bound.shelf();
         let found = shelf.container(&from_container).await?;
         let mut reader = shelf.open(&found, from_name).await?;
@@ -411,7 +436,7 @@ impl View<'_> {
             return Ok(());
         }
         shelf.container(&to_container).await?;
-        let _tied = bound.tie(from_container)?;
+        let _tied = bound.tie(from_container, from_name)?;
         let mut writer = bound.store.value_writer()?;
         let mut counted = 0_u64;
         while writer.bytes() < reader.bytes() {

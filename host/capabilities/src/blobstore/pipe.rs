@@ -1,7 +1,7 @@
 //! The streams of objects: a guest's writes on their way to the store, and the store's pieces on their way to a guest.
 //!
 //! While one piece is sealed or opened on the blocking threads, the guest fills or empties the next. Must never hold more
-//! than [`STREAM_BYTES`] for a stream, and asks for the grant at every call.
+//! than [`STREAM_BYTES`] for a stream, and asks for the grant and policy at every call.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use ringfence_core::{Capability, ResourceName};
+use ringfence_core::{Capability, HostAct, On, ResourceName};
 use ringfence_engine::{Held, Meter};
 use ringfence_store::{StagedValue, StoreError, ValueReader, ValueWriter};
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,6 +18,7 @@ use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, Stream
 
 use super::BlobError;
 use crate::grants::LiveGrants;
+use crate::overseer::Leave;
 
 /// How much of a guest's writes is handed on at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -29,7 +30,10 @@ const OPERATION_BYTES: u64 = 1 << 20;
 /// What a stream is counted with and may be stopped by; kept as long as the stream.
 pub(crate) struct Tied {
     pub(crate) container: ResourceName,
+    /// The object's name; empty for what has none yet.
+    pub(crate) name: String,
     pub(crate) grants: LiveGrants,
+    pub(crate) leave: Leave,
     pub(crate) meter: Arc<Meter>,
     pub(crate) _place: OwnedSemaphorePermit,
     pub(crate) _held: Held,
@@ -81,11 +85,17 @@ enum Reading {
 
 impl Tied {
     fn check(&self) -> StreamResult<()> {
-        if self.grants.covers(Capability::Blob, self.container.as_str()) {
-            Ok(())
-        } else {
-            Err(StreamError::LastOperationFailed(wasmtime::Error::msg(BlobError::denied(&self.container).words())))
+        let refused = |why: BlobError| StreamError::LastOperationFailed(wasmtime::Error::msg(why.words()));
+        if !self.grants.covers(Capability::Blob, self.container.as_str()) {
+            return Err(refused(BlobError::denied(&self.container)));
         }
+        self.leave_to_read().map_err(refused)
+    }
+
+    /// Whether policy leaves the reading of the object.
+    pub(crate) fn leave_to_read(&self) -> Result<(), BlobError> {
+        let on = On::Object { container: &self.container, name: &self.name };
+        self.leave.ask(HostAct::ReadObject, on).map_err(|_| BlobError::forbidden(HostAct::ReadObject))
     }
 }
 

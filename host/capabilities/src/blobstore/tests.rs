@@ -368,3 +368,46 @@ async fn ten_thousand_containers_are_as_quick_to_find_and_to_delete_as_one() {
     assert!(shelf.find(&name).await.unwrap().is_none());
     assert!(shelf.find(&"c7778".parse().unwrap()).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn policy_is_asked_at_every_call_with_the_objects_name_also_of_streams_that_are_open() {
+    let rig = Rig::new(ALL).await;
+    let mut guest = rig.guest(Budget::DEFAULT);
+    write(&mut guest, "album", "a/1", &content(100_000)).await.unwrap();
+    let container = open(&mut guest, "album").await;
+    let whole =
+        HostContainer::get_data(&mut guest.view(), again(&container), "a/1".into(), 0, 9).await.unwrap().unwrap();
+    let value = HostContainer::get_data(&mut guest.view(), again(&container), "a/1".into(), 0, 99_999).await;
+    let value = value.unwrap().unwrap();
+    let stream = HostIncomingValue::incoming_value_consume_async(&mut guest.view(), value).await.unwrap().unwrap();
+    rig.strict.asked();
+
+    rig.strict.forbid(&[HostAct::ReadObject, HostAct::ListObjects]);
+    let source = guest.table.get_mut(&stream).unwrap();
+    assert!(source.read(10).unwrap_err().to_string().contains("policy"), "an open stream is stopped");
+    guest.table.delete(stream).unwrap();
+    let no = |why: String| assert!(why.starts_with("policy forbids `"), "{why}");
+    let mut view = guest.view();
+    no(HostIncomingValue::incoming_value_consume_sync(&mut view, whole).await.unwrap().unwrap_err());
+    no(HostContainer::has_object(&mut view, again(&container), "a/1".into()).await.unwrap().unwrap_err());
+    no(HostContainer::object_info(&mut view, again(&container), "a/1".into()).await.unwrap().unwrap_err());
+    no(HostContainer::get_data(&mut view, again(&container), "a/1".into(), 0, 9).await.unwrap().unwrap_err());
+    no(HostContainer::list_objects(&mut view, again(&container)).await.unwrap().unwrap_err());
+    let id = |object: &str| ObjectId { container: "album".into(), object: object.into() };
+    no(Blobstore::copy_object(&mut view, id("a/1"), id("b")).await.unwrap().unwrap_err());
+    let asked = rig.strict.asked();
+    let read = asked.iter().filter(|(act, _)| *act == HostAct::ReadObject);
+    assert!(read.clone().count() == 6 && read.clone().all(|(_, on)| on == "album a/1"), "{asked:?}");
+
+    rig.strict.forbid(&[HostAct::WriteObject, HostAct::DeleteObject]);
+    no(write(&mut guest, "album", "a/2", b"x").await.unwrap_err());
+    let mut view = guest.view();
+    no(HostContainer::delete_object(&mut view, again(&container), "a/1".into()).await.unwrap().unwrap_err());
+    no(HostContainer::clear(&mut view, again(&container)).await.unwrap().unwrap_err());
+    no(Blobstore::delete_container(&mut view, "album".into()).await.unwrap().unwrap_err());
+    no(Blobstore::create_container(&mut view, "other".into()).await.unwrap().unwrap_err());
+    no(Blobstore::copy_object(&mut view, id("a/1"), id("b")).await.unwrap().unwrap_err());
+    rig.strict.forbid(&[HostAct::DeleteObject]);
+    no(Blobstore::move_object(&mut view, id("a/1"), id("b")).await.unwrap().unwrap_err());
+    assert_eq!(range(&mut guest, "album", "a/1", 0, 9).await.unwrap(), content(10));
+}

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use ringfence_core::HostAct;
 use ringfence_engine::Guest;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
@@ -121,7 +122,7 @@ impl types::HostDirectoryEntryStream for View<'_> {
 /// The bodies of calls, with `?` on what they may be refused for.
 impl View<'_> {
     async fn read_now(&mut self, this: &Resource<Descriptor>, length: u64, offset: u64) -> Answer<(Vec<u8>, bool)> {
-        let (tree, node, access) = self.files_file(this)?;
+        let (tree, node, access) = self.files_file(this, HostAct::ReadFile)?;
         access.read.check()?;
         let content = tree.read(node, offset, usize::try_from(length).unwrap_or(usize::MAX)).await?;
         let ended = length > 0 && content.is_empty();
@@ -129,7 +130,7 @@ impl View<'_> {
     }
 
     async fn write_now(&mut self, this: &Resource<Descriptor>, buffer: &[u8], offset: u64) -> Answer<u64> {
-        let (tree, node, access) = self.files_file(this)?;
+        let (tree, node, access) = self.files_file(this, HostAct::WriteFile)?;
         access.change.check()?;
         // As much as goes in one batch; the caller writes the rest next.
         let now = buffer.get(..super::tree::TRANSFER_BYTES_MAX).unwrap_or(buffer);
@@ -138,31 +139,33 @@ impl View<'_> {
     }
 
     fn reader(&mut self, this: &Resource<Descriptor>, offset: u64) -> Answer<Resource<DynInputStream>> {
-        let (tree, node, access) = self.files_file(this)?;
+        let (tree, node, access) = self.files_file(this, HostAct::ReadFile)?;
         access.read.check()?;
-        let stream: DynInputStream = Box::new(Reader::new(tree, node, offset, self.bound()?.counted()?));
+        let counted = self.bound()?.counted(HostAct::ReadFile)?;
+        let stream: DynInputStream = Box::new(Reader::new(tree, node, offset, counted));
         Ok(self.table.push(stream)?)
     }
 
     fn writer(&mut self, this: &Resource<Descriptor>, at: Option<u64>) -> Answer<Resource<DynOutputStream>> {
-        let (tree, node, access) = self.files_file(this)?;
+        let (tree, node, access) = self.files_file(this, HostAct::WriteFile)?;
         access.change.check()?;
-        let stream: DynOutputStream = Box::new(Writer::new(tree, node, at, self.bound()?.counted()?));
+        let counted = self.bound()?.counted(HostAct::WriteFile)?;
+        let stream: DynOutputStream = Box::new(Writer::new(tree, node, at, counted));
         Ok(self.table.push(stream)?)
     }
 
     async fn resize(&mut self, this: &Resource<Descriptor>, size: u64) -> Answer<()> {
-        let (tree, node, access) = self.files_file(this)?;
+        let (tree, node, access) = self.files_file(this, HostAct::WriteFile)?;
         access.change.check()?;
         Ok(tree.set_bytes(node, size).await?)
     }
 
     async fn retime(&mut self, this: &Resource<Descriptor>, path: Option<&str>, modified: NewTimestamp) -> Answer<()> {
-        let (tree, base, _, access) = self.files_at(this)?;
+        let (tree, base, _, access) = self.files_at(this, HostAct::WriteFile)?;
         access.change.check()?;
         let node = match path {
             None => base,
-            Some(path) => tree.follow(self.files_directory(this)?.1, path).await?.node()?.0,
+            Some(path) => tree.follow(self.files_directory(this, HostAct::WriteFile)?.1, path).await?.node()?.0,
         };
         match time(modified)? {
             None => Ok(()),
@@ -171,19 +174,19 @@ impl View<'_> {
     }
 
     async fn status(&mut self, this: &Resource<Descriptor>) -> Answer<DescriptorStat> {
-        let (tree, node, ..) = self.files_at(this)?;
+        let (tree, node, ..) = self.files_at(this, HostAct::ReadFile)?;
         Ok(stat(&tree.stat(node).await?))
     }
 
     /// Whether it is still there: everything that was written is durable already.
     async fn settled(&mut self, this: &Resource<Descriptor>) -> Answer<()> {
-        let (tree, node, ..) = self.files_at(this)?;
+        let (tree, node, ..) = self.files_at(this, HostAct::ReadFile)?;
         tree.stat(node).await?;
         Ok(())
     }
 
     fn listing(&mut self, this: &Resource<Descriptor>) -> Answer<Resource<Listing>> {
-        let (_, directory, access) = self.files_directory(this)?;
+        let (_, directory, access) = self.files_directory(this, HostAct::ReadFile)?;
         access.read.check()?;
         Ok(self.table.push(Listing { directory, waiting: Default::default(), next: Next::Start })?)
     }
@@ -232,13 +235,13 @@ impl types::HostDescriptor for View<'_> {
         told(self.writer(&this, None))
     }
     async fn advise(&mut self, this: Resource<Descriptor>, _: u64, _: u64, _: Advice) -> Told<()> {
-        told(self.files_file(&this).map(drop))
+        told(self.files_file(&this, HostAct::ReadFile).map(drop))
     }
     async fn sync_data(&mut self, this: Resource<Descriptor>) -> Told<()> {
         told(self.settled(&this).await)
     }
     async fn get_flags(&mut self, this: Resource<Descriptor>) -> Told<DescriptorFlags> {
-        told(self.files_at(&this).map(|(_, _, kind, access)| {
+        told(self.files_at(&this, HostAct::ReadFile).map(|(_, _, kind, access)| {
             let mut flags = DescriptorFlags::empty();
             if access.read == Allowed::Yes {
                 flags |= DescriptorFlags::READ;
@@ -251,7 +254,7 @@ impl types::HostDescriptor for View<'_> {
         }))
     }
     async fn get_type(&mut self, this: Resource<Descriptor>) -> Told<DescriptorType> {
-        told(self.files_at(&this).map(|(_, _, is, _)| kind(is)))
+        told(self.files_at(&this, HostAct::ReadFile).map(|(_, _, is, _)| kind(is)))
     }
     async fn set_size(&mut self, this: Resource<Descriptor>, size: u64) -> Told<()> {
         told(self.resize(&this, size).await)
@@ -353,7 +356,7 @@ impl types::HostDescriptor for View<'_> {
         Ok(self.table.get(&this)?.node == self.table.get(&other)?.node)
     }
     async fn metadata_hash(&mut self, this: Resource<Descriptor>) -> Told<MetadataHashValue> {
-        told(self.files_at(&this).map(|(_, node, ..)| hash(node)))
+        told(self.files_at(&this, HostAct::ReadFile).map(|(_, node, ..)| hash(node)))
     }
     async fn metadata_hash_at(
         &mut self,

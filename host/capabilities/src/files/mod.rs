@@ -13,7 +13,7 @@ mod tree;
 use std::collections::VecDeque;
 use std::fmt;
 
-use ringfence_core::Capability;
+use ringfence_core::{Capability, HostAct, On};
 use ringfence_engine::Guest;
 use ringfence_store::PageToken;
 use wasmtime::component::{Linker, Resource, ResourceTableError};
@@ -120,19 +120,26 @@ impl Bound {
         }
     }
 
-    /// Counts a call and an operation, and asks for the grant.
-    fn files_enter(&self) -> Answer<Tree> {
+    /// Counts a call and an operation, and asks for the grant and policy.
+    fn files_enter(&self, act: HostAct) -> Answer<Tree> {
         self.call()?;
         if !self.grants.has(Capability::Files) {
             return Err(Refused::Access.into());
         }
+        self.files_leave(act)?;
         self.ledger.storage_ops(1).map_err(|_exhausted| Refused::Quota)?;
         self.meter.storage_op();
         Ok(self.tree())
     }
 
-    fn counted(&self) -> Answer<Counted> {
-        Ok(Counted::new(self.grants.clone(), self.meter.clone(), self.ledger.clone())?)
+    fn files_leave(&self, act: HostAct) -> Answer<()> {
+        Ok(self.leave.ask(act, On::Directory).map_err(|_| Refused::Access)?)
+    }
+
+    /// What a stream is counted with that does this.
+    fn counted(&self, act: HostAct) -> Answer<Counted> {
+        let leave = (self.leave.clone(), act);
+        Ok(Counted::new(self.grants.clone(), leave, self.meter.clone(), self.ledger.clone())?)
     }
 }
 
@@ -151,25 +158,25 @@ impl View<'_> {
         Ok(vec![(root, "/".to_owned())])
     }
 
-    /// An open file or directory, after the call is counted and the grant is asked.
-    fn files_at(&mut self, descriptor: &Resource<Descriptor>) -> Answer<(Tree, u64, Kind, Access)> {
+    /// An open file or directory, after the call is counted and the grant and policy are asked.
+    fn files_at(&mut self, descriptor: &Resource<Descriptor>, act: HostAct) -> Answer<(Tree, u64, Kind, Access)> {
         let Descriptor { node, kind, access } = *self.table.get(descriptor)?;
-        Ok((self.bound()?.files_enter()?, node, kind, access))
+        Ok((self.bound()?.files_enter(act)?, node, kind, access))
     }
 
-    fn files_directory(&mut self, descriptor: &Resource<Descriptor>) -> Answer<(Tree, u64, Access)> {
-        let (tree, node, kind, access) = self.files_at(descriptor)?;
+    fn files_directory(&mut self, descriptor: &Resource<Descriptor>, act: HostAct) -> Answer<(Tree, u64, Access)> {
+        let (tree, node, kind, access) = self.files_at(descriptor, act)?;
         if kind == Kind::Directory { Ok((tree, node, access)) } else { Err(Refused::NotDirectory.into()) }
     }
 
-    fn files_file(&mut self, descriptor: &Resource<Descriptor>) -> Answer<(Tree, u64, Access)> {
-        let (tree, node, kind, access) = self.files_at(descriptor)?;
+    fn files_file(&mut self, descriptor: &Resource<Descriptor>, act: HostAct) -> Answer<(Tree, u64, Access)> {
+        let (tree, node, kind, access) = self.files_at(descriptor, act)?;
         if kind == Kind::File { Ok((tree, node, access)) } else { Err(Refused::IsDirectory.into()) }
     }
 
     /// A directory whose names may be changed.
     fn files_changing(&mut self, descriptor: &Resource<Descriptor>) -> Answer<(Tree, u64)> {
-        let (tree, node, access) = self.files_directory(descriptor)?;
+        let (tree, node, access) = self.files_directory(descriptor, HostAct::WriteFile)?;
         access.change.check()?;
         Ok((tree, node))
     }
@@ -185,7 +192,7 @@ impl View<'_> {
             Next::Start => None,
             Next::After(token) => Some(token),
         };
-        let tree = self.bound()?.files_enter()?;
+        let tree = self.bound()?.files_enter(HostAct::ReadFile)?;
         let (names, next) = tree.list(directory, after, NAMES_COUNT).await?;
         let found = self.table.get_mut(listing)?;
         found.next = next.map_or(Next::End, Next::After);
@@ -194,7 +201,7 @@ impl View<'_> {
     }
 
     async fn files_stat_at(&mut self, descriptor: &Resource<Descriptor>, path: &str) -> Answer<(u64, Node)> {
-        let (tree, base, _) = self.files_directory(descriptor)?;
+        let (tree, base, _) = self.files_directory(descriptor, HostAct::ReadFile)?;
         let (node, _) = tree.follow(base, path).await?.node()?;
         Ok((node, tree.stat(node).await?))
     }
@@ -205,8 +212,11 @@ impl View<'_> {
         path: &str,
         how: Opening,
     ) -> Answer<Resource<Descriptor>> {
-        let (tree, base, access) = self.files_directory(descriptor)?;
-        if how.create != Create::Never || how.truncate == Allowed::Yes || how.access.change == Allowed::Yes {
+        // Libraries open directories as if to change them, and then only read.
+        let writes = how.create != Create::Never || how.truncate == Allowed::Yes;
+        let act = if writes { HostAct::WriteFile } else { HostAct::ReadFile };
+        let (tree, base, access) = self.files_directory(descriptor, act)?;
+        if writes || how.access.change == Allowed::Yes {
             access.change.check()?;
         }
         if how.directory == Allowed::Yes && how.create != Create::Never {

@@ -1,7 +1,7 @@
 //! The streams of a file: reading from a place on, and writing from a place on or at the end.
 //!
 //! What was written is durable when the stream is ready again: a program that checks its writes learns of a full disk or a
-//! used-up quota there. Must never have more than one piece on its way, and asks for the grant at every call.
+//! used-up quota there. Must never have more than one piece on its way, and asks for the grant and policy at every call.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use ringfence_core::Capability;
+use ringfence_core::{Capability, HostAct, On};
 use ringfence_engine::{Held, Meter};
 use tokio::task::JoinHandle;
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
@@ -17,6 +17,7 @@ use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, Stream
 use super::Failure;
 use super::tree::{Refused, Tree};
 use crate::grants::LiveGrants;
+use crate::overseer::Leave;
 use crate::quota::Ledger;
 
 /// How much is read ahead, and the most of one write.
@@ -27,6 +28,8 @@ const STREAM_BYTES: u64 = 2 * PIECE_BYTES as u64;
 /// What every call of a stream is counted with and may be stopped by.
 pub(crate) struct Counted {
     grants: LiveGrants,
+    /// What the stream does, and who leaves it that.
+    leave: (Leave, HostAct),
     meter: Arc<Meter>,
     ledger: Arc<Ledger>,
     /// Counted with the guest's memory while the stream lives.
@@ -69,14 +72,20 @@ enum Writing {
 // === impl Counted ===
 
 impl Counted {
-    pub(crate) fn new(grants: LiveGrants, meter: Arc<Meter>, ledger: Arc<Ledger>) -> wasmtime::Result<Self> {
+    pub(crate) fn new(
+        grants: LiveGrants,
+        leave: (Leave, HostAct),
+        meter: Arc<Meter>,
+        ledger: Arc<Ledger>,
+    ) -> wasmtime::Result<Self> {
         let held = meter.hold(STREAM_BYTES)?;
-        Ok(Self { grants, meter, ledger, _held: held })
+        Ok(Self { grants, leave, meter, ledger, _held: held })
     }
 
     fn enter(&self) -> StreamResult<()> {
         self.meter.host_call().map_err(|error| StreamError::Trap(error.into()))?;
-        if !self.grants.has(Capability::Files) {
+        let (leave, act) = &self.leave;
+        if !self.grants.has(Capability::Files) || !leave.has(*act, On::Directory) {
             return Err(failed(Refused::Access));
         }
         self.ledger.storage_ops(1).map_err(|_exhausted| failed(Refused::Quota))?;

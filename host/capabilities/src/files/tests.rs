@@ -409,3 +409,38 @@ proptest! {
         runtime.block_on(agrees_with_a_model(acts));
     }
 }
+
+#[tokio::test]
+async fn policy_is_asked_at_every_call_for_reading_or_for_changing_also_of_streams_that_are_open() {
+    let rig = Rig::new(GRANTED).await;
+    let mut guest = rig.guest(Budget::DEFAULT);
+    let mut view = guest.view();
+    let root = Preopens::get_directories(&mut view).await.unwrap().remove(0).0;
+    let again = |handle: &Resource<Descriptor>| Resource::new_borrow(handle.rep());
+    let (flags, create) = (DescriptorFlags::READ | DescriptorFlags::WRITE, OpenFlags::CREATE);
+    let open = HostDescriptor::open_at(&mut view, again(&root), PathFlags::empty(), "a".into(), create, flags).await;
+    let file = open.unwrap().unwrap();
+    let stream = HostDescriptor::read_via_stream(&mut view, again(&file), 0).await.unwrap().unwrap();
+    rig.strict.asked();
+
+    rig.strict.forbid(&[HostAct::WriteFile]);
+    let no = |code: ErrorCode| assert_eq!(code, ErrorCode::Access);
+    no(HostDescriptor::write(&mut view, again(&file), b"x".to_vec(), 0).await.unwrap().unwrap_err());
+    no(HostDescriptor::set_size(&mut view, again(&file), 9).await.unwrap().unwrap_err());
+    no(HostDescriptor::write_via_stream(&mut view, again(&file), 0).await.unwrap().unwrap_err());
+    no(HostDescriptor::create_directory_at(&mut view, again(&root), "d".into()).await.unwrap().unwrap_err());
+    no(HostDescriptor::unlink_file_at(&mut view, again(&root), "a".into()).await.unwrap().unwrap_err());
+    let open = HostDescriptor::open_at(&mut view, again(&root), PathFlags::empty(), "b".into(), create, flags).await;
+    no(open.unwrap().unwrap_err());
+    assert!(rig.strict.asked().iter().all(|(act, _)| *act == HostAct::WriteFile));
+    assert!(HostDescriptor::read(&mut view, again(&file), 9, 0).await.unwrap().is_ok());
+    assert!(guest.table.get_mut(&stream).unwrap().read(9).is_ok());
+
+    rig.strict.forbid(&[HostAct::ReadFile]);
+    assert!(guest.table.get_mut(&stream).unwrap().read(9).is_err(), "an open stream is stopped");
+    let mut view = guest.view();
+    no(HostDescriptor::read(&mut view, again(&file), 9, 0).await.unwrap().unwrap_err());
+    no(HostDescriptor::stat(&mut view, again(&file)).await.unwrap().unwrap_err());
+    no(HostDescriptor::read_directory(&mut view, again(&root)).await.unwrap().unwrap_err());
+    assert!(HostDescriptor::write(&mut view, again(&file), b"x".to_vec(), 0).await.unwrap().is_ok());
+}

@@ -1,7 +1,7 @@
 //! The egress gate: every outgoing request of every guest, of either version of `wasi:http`, comes through here.
 //!
-//! In this order: is it counted, is `http` granted for exactly this origin now, does the name resolve only to public
-//! addresses, connect to one of those addresses and no other. Redirects are not followed: the guest sees them, and
+//! In this order: is it counted, is `http` granted for exactly this origin now, does policy leave it, does the name resolve
+//! only to public addresses, connect to one of those addresses and no other. Redirects are not followed: the guest sees them, and
 //! following one is a new request that comes through here again. Must never add a credential, and never trust a name
 //! twice: what was checked is what is dialled. `http://NAME.plugin.internal` is another plugin of the tenant: granted like
 //! any origin, handed over inside the host (`inside.rs`), and below that suffix nothing is ever looked up.
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
 use http_body_util::BodyExt;
-use ringfence_core::{Capability, PluginName, calls};
+use ringfence_core::proof::origin_text;
+use ringfence_core::{Capability, HostAct, On, PluginName, calls};
 use ringfence_engine::{Meter, SendAnswer, SendEnd};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -32,6 +33,7 @@ use crate::grants::LiveGrants;
 use crate::guarded::Guarded;
 use crate::logging::Notebook;
 use crate::logs::LogLevel;
+use crate::overseer::Leave;
 use crate::quota::Ledger;
 
 /// Bytes a guest may hand over in one write of a body.
@@ -102,6 +104,7 @@ pub(crate) struct Gate {
     pub(crate) notebook: Arc<Notebook>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) guarded: Guarded,
+    pub(crate) leave: Leave,
 }
 
 /// Where an admitted request goes.
@@ -162,11 +165,7 @@ impl Origin {
 
     /// The words of a grant: scheme, host, and the port when it is not the usual one.
     fn text(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        match (self.is_secure(), self.port) {
-            (true, 443) | (false, 80) => format!("{}://{host}", self.scheme),
-            _ => format!("{}://{host}:{}", self.scheme, self.port),
-        }
+        origin_text(self.scheme.as_str(), &self.host, self.port)
     }
 }
 
@@ -174,7 +173,7 @@ impl Origin {
 
 impl Gate {
     /// Whether the request may go out, before anything is resolved.
-    fn admit(&self, uri: &http::Uri) -> Result<Destination, HttpError> {
+    fn admit(&self, method: &http::Method, uri: &http::Uri) -> Result<Destination, HttpError> {
         self.meter.host_call().map_err(|_| HttpError::HttpRequestDenied)?;
         if self.meter.outgoing().is_err() {
             return Err(HttpError::ConnectionLimitReached);
@@ -195,10 +194,14 @@ impl Gate {
             let why = format!("this origin is not granted; to allow it: ringfence grant {plugin} http {text}");
             return Err(self.deny(&text, "not-granted", &why));
         }
+        let (method, path) = (method.as_str(), uri.path());
         // What stays inside is a call like any other, and counts as one where it arrives.
-        if let Some(callee) = callee {
-            return Ok(Destination::Plugin(callee));
+        if let Some(plugin) = callee {
+            let asked = self.leave.ask(HostAct::CallPlugin, On::Plugin { plugin: &plugin, method, path });
+            return asked.map(|()| Destination::Plugin(plugin)).map_err(|_| HttpError::HttpRequestDenied);
         }
+        let on = On::Outside { scheme: origin.scheme.as_str(), host: &origin.host, port: origin.port, method, path };
+        self.leave.ask(HostAct::SendRequest, on).map_err(|_| HttpError::HttpRequestDenied)?;
         self.ledger.egress_request().map_err(|exhausted| {
             self.notebook.own(LogLevel::Warn, &format!("outgoing request to `{text}` was refused: {exhausted}"));
             HttpError::InternalError(Some(exhausted.to_string()))
@@ -257,7 +260,7 @@ impl WasiHttpHooks for Gate {
         options: Option<RequestOptions>,
         _: SendEnd,
     ) -> SendAnswer {
-        let (origin, certificate) = match self.admit(request.uri()) {
+        let (origin, certificate) = match self.admit(request.method(), request.uri()) {
             Ok(Destination::Outside(origin, certificate)) => (origin, certificate),
             Ok(Destination::Plugin(to)) => return self.call(to, request, options),
             Err(error) => return Box::new(async move { Err(error) }),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use ringfence_core::{Budget, Capability, InvocationId, Quota};
+use ringfence_core::{Budget, Capability, HostAct, InvocationId, Quota};
 use ringfence_engine::Meter;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -88,7 +88,8 @@ async fn setup(grants: &[&str], config: EgressConfig, budget: Budget) -> Setup {
         chain: root_chain(),
         exchange: None,
     };
-    let gate = Gate { outbound, caller, grants: live, meter, notebook, ledger, guarded: rig.guarded() };
+    let leave = rig.leave(&notebook);
+    let gate = Gate { outbound, caller, grants: live, meter, notebook, ledger, guarded: rig.guarded(), leave };
     Setup { rig, gate }
 }
 
@@ -431,4 +432,26 @@ async fn no_other_spelling_of_a_plugins_name_leads_anywhere() {
     }
     assert_eq!((answering.0.load(Ordering::SeqCst), script.asked.load(Ordering::SeqCst)), (0, 0));
     assert_eq!(setup.rig.sworn.tried().len(), names.len(), "each is told");
+}
+
+#[tokio::test]
+async fn policy_is_asked_for_every_granted_request_with_host_method_and_path_and_for_calls_of_plugins() {
+    let (address, mut asked) = server(OK).await;
+    let origin = format!("http://{address}");
+    let grants = [origin.as_str(), "http://back.plugin.internal"];
+    let mut setup = setup(&grants, allowing(address), Budget::DEFAULT).await;
+    get(&mut setup.gate, &format!("{origin}/a?b=c")).await.unwrap();
+    asked.recv().await.unwrap();
+    let on = format!("GET http {} {} /a", address.ip(), address.port());
+    assert_eq!(setup.rig.strict.asked(), [(HostAct::SendRequest, on)]);
+
+    setup.rig.strict.forbid(&[HostAct::SendRequest, HostAct::CallPlugin]);
+    let no = |error: Error| assert!(matches!(error, Error::HttpRequestDenied), "{error:?}");
+    no(send(&mut setup.gate, http::Method::POST, &format!("{origin}/x"), empty()).await.unwrap_err());
+    no(get(&mut setup.gate, "http://back.plugin.internal/y").await.map(drop).unwrap_err());
+    no(get(&mut setup.gate, "http://not-granted.example/").await.map(drop).unwrap_err());
+    let said = setup.rig.strict.asked();
+    assert_eq!(said.len(), 2, "what is not granted is refused without asking: {said:?}");
+    assert_eq!(said[1], (HostAct::CallPlugin, "GET back /y".to_owned()));
+    assert!(asked.try_recv().is_err(), "nothing was sent");
 }

@@ -7,7 +7,7 @@ mod draft2;
 #[cfg(test)]
 mod tests;
 
-use ringfence_core::{Capability, ResourceName, limits};
+use ringfence_core::{Capability, HostAct, On, ResourceName, limits};
 use ringfence_engine::{Guest, Held};
 use ringfence_store::{Key, Op, PageToken, Precondition, StoreError};
 use wasmtime::component::{Linker, Resource};
@@ -113,7 +113,7 @@ impl View<'_> {
     async fn kv_get(&mut self, bucket: &Resource<Bucket>, key: &str) -> Answer<Option<Vec<u8>>> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
-        let record = bound.store.get(&bound.key(&name, key)?).await?;
+        let record = bound.store.get(&bound.key(HostAct::ReadValue, &name, key)?).await?;
         bound.guarded.asked("key", key, if record.is_some() { Got::Something } else { Got::Nothing });
         Ok(record.map(|record| record.value.to_vec()))
     }
@@ -121,7 +121,7 @@ impl View<'_> {
     async fn kv_set(&mut self, bucket: &Resource<Bucket>, key: &str, value: Vec<u8>) -> Answer<()> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
-        let key = bound.key(&name, key)?;
+        let key = bound.key(HostAct::WriteValue, &name, key)?;
         bound.store.batch(vec![Op::Put { key, value: checked(value)? }], Vec::new()).await?;
         Ok(())
     }
@@ -129,7 +129,7 @@ impl View<'_> {
     async fn kv_delete(&mut self, bucket: &Resource<Bucket>, key: &str) -> Answer<()> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
-        let key = bound.key(&name, key)?;
+        let key = bound.key(HostAct::DeleteValue, &name, key)?;
         bound.store.batch(vec![Op::Delete { key }], Vec::new()).await?;
         Ok(())
     }
@@ -137,7 +137,7 @@ impl View<'_> {
     async fn kv_exists(&mut self, bucket: &Resource<Bucket>, key: &str) -> Answer<bool> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
-        Ok(bound.store.get(&bound.key(&name, key)?).await?.is_some())
+        Ok(bound.store.get(&bound.key(HostAct::ReadValue, &name, key)?).await?.is_some())
     }
 
     async fn kv_list(
@@ -147,6 +147,7 @@ impl View<'_> {
     ) -> Answer<(Vec<String>, Option<PageToken>)> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
+        bound.leave(HostAct::ListValues, &name, "")?;
         bound.meter.storage_op();
         let page = bound.store.scan(&bound.prefix(&name), after, PAGE_COUNT_MAX).await?;
         let keys = page.records.iter().filter_map(|(key, _)| key.last_name().map(str::to_owned)).collect();
@@ -166,7 +167,11 @@ impl View<'_> {
         let mut bytes = 0_usize;
         for key in keys {
             bound.call()?;
-            let value = bound.store.get(&bound.key(&name, &key)?).await?.map(|record| record.value.to_vec());
+            let value = bound
+                .store
+                .get(&bound.key(HostAct::ReadValue, &name, &key)?)
+                .await?
+                .map(|record| record.value.to_vec());
             bytes = bytes.saturating_add(value.as_ref().map_or(0, Vec::len));
             little(bytes)?;
             found.push((key, value));
@@ -183,7 +188,7 @@ impl View<'_> {
         let mut ops = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             bound.call()?;
-            ops.push(Op::Put { key: bound.key(&name, &key)?, value: checked(value)? });
+            ops.push(Op::Put { key: bound.key(HostAct::WriteValue, &name, &key)?, value: checked(value)? });
         }
         bound.store.batch(ops, Vec::new()).await?;
         Ok(())
@@ -197,7 +202,7 @@ impl View<'_> {
         let mut ops = Vec::with_capacity(keys.len());
         for key in keys {
             bound.call()?;
-            ops.push(Op::Delete { key: bound.key(&name, &key)? });
+            ops.push(Op::Delete { key: bound.key(HostAct::DeleteValue, &name, &key)? });
         }
         bound.store.batch(ops, Vec::new()).await?;
         Ok(())
@@ -212,7 +217,8 @@ impl View<'_> {
     ) -> Answer<i128> {
         let name = self.kv_enter(bucket)?;
         let bound = self.bound()?;
-        let key = bound.key(&name, key)?;
+        bound.leave(HostAct::ReadValue, &name, key)?;
+        let key = bound.key(HostAct::WriteValue, &name, key)?;
         for _ in 0..INCREMENT_TRIES_MAX {
             let record = bound.store.get(&key).await?;
             let now = match &record {
@@ -237,13 +243,14 @@ impl View<'_> {
     }
 
     fn kv_current(&mut self, cas: &Resource<Cas>) -> Answer<Option<Vec<u8>>> {
-        let (bucket, value) = {
+        let (bucket, key, value) = {
             let cas = self.table.get(cas)?;
-            (cas.bucket.clone(), cas.value.clone())
+            (cas.bucket.clone(), cas.key.clone(), cas.value.clone())
         };
         let bound = self.bound()?;
         bound.call()?;
         bound.check(&bucket)?;
+        bound.leave(HostAct::ReadValue, &bucket, &key)?;
         Ok(value)
     }
 
@@ -253,7 +260,7 @@ impl View<'_> {
         bound.call().map_err(KvError::from)?;
         bound.check(&bucket)?;
         bound.operate(1)?;
-        let key = bound.key(&bucket, &name)?;
+        let key = bound.key(HostAct::WriteValue, &bucket, &name)?;
         let put = Op::Put { key: key.clone(), value: checked(value)? };
         match bound.store.batch(vec![put], vec![unchanged(&key, revision)]).await {
             Ok(_) => Ok(()),
@@ -276,6 +283,11 @@ impl Bound {
         if self.may(Capability::Keyvalue, bucket.as_str()) { Ok(()) } else { Err(KvError::AccessDenied) }
     }
 
+    /// Whether policy leaves an act on a value; the key is empty for all of a bucket.
+    fn leave(&self, act: HostAct, bucket: &ResourceName, key: &str) -> Answer<()> {
+        self.leave.ask(act, On::Value { bucket, key }).map_err(|_| KvError::AccessDenied)
+    }
+
     /// Counts operations against the tenant's rate; over it the call is refused, in words.
     fn operate(&self, count: u64) -> Answer<()> {
         self.ledger.storage_ops(count).map_err(|exhausted| KvError::Other(exhausted.to_string()))
@@ -285,17 +297,19 @@ impl Bound {
         Key::new(["kv", self.plugin.as_str(), bucket.as_str()])
     }
 
-    /// The name of a value, which somebody is about to work on: this is where storage operations are counted.
-    fn key(&self, bucket: &ResourceName, key: &str) -> Answer<Key> {
+    /// The name of a value, which somebody is about to work on: this is where policy is asked and storage operations are
+    /// counted.
+    fn key(&self, act: HostAct, bucket: &ResourceName, key: &str) -> Answer<Key> {
         if key.is_empty() || key.len() > limits::KV_KEY_BYTES_MAX {
             return Err(KvError::Other(format!("a key has 1 to {} bytes", limits::KV_KEY_BYTES_MAX)));
         }
+        self.leave(act, bucket, key)?;
         self.meter.storage_op();
         Ok(self.prefix(bucket).push(key))
     }
 
     async fn read(&self, bucket: ResourceName, key: String) -> Answer<Cas> {
-        let record = self.store.get(&self.key(&bucket, &key)?).await?;
+        let record = self.store.get(&self.key(HostAct::ReadValue, &bucket, &key)?).await?;
         let (value, revision) = match record {
             Some(record) => (Some(record.value.to_vec()), Some(record.revision)),
             None => (None, None),

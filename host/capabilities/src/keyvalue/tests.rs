@@ -1,6 +1,6 @@
 //! Both spellings of key-value, called as a guest's imports are.
 
-use ringfence_core::{Budget, Capability, Quota};
+use ringfence_core::{Budget, Capability, HostAct, Quota};
 use wasmtime::component::Resource;
 
 use super::Bucket;
@@ -260,4 +260,43 @@ async fn operations_and_bytes_over_the_tenants_quota_are_refused_in_words_until_
     rig.ledger.set(Quota { storage_bytes: 4_000, ..Quota::STANDARD });
     rig.pass(1);
     assert_eq!(set(2_000).await, "set");
+}
+
+#[tokio::test]
+async fn policy_is_asked_at_every_call_with_the_key_and_its_no_is_a_denied_access() {
+    let rig = Rig::new(DEFAULT).await;
+    let mut guest = rig.guest(Budget::DEFAULT);
+    let bucket = Store2::open(&mut guest.view(), String::new()).await.unwrap().unwrap();
+    let mut view = guest.view();
+    Bucket2::set(&mut view, same(&bucket), "k".into(), b"7".to_vec()).await.unwrap().unwrap();
+    let cas = HostCas::new(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap();
+    rig.strict.asked();
+    rig.strict.forbid(&[HostAct::ReadValue, HostAct::ListValues, HostAct::DeleteValue]);
+    let denied = |error: draft2::Error| assert!(matches!(error, draft2::Error::AccessDenied), "{error:?}");
+    denied(Bucket2::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap_err());
+    denied(Bucket2::exists(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap_err());
+    denied(Bucket2::delete(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap_err());
+    denied(Bucket2::list_keys(&mut view, same(&bucket), None).await.unwrap().unwrap_err());
+    denied(Batch2::get_many(&mut view, same(&bucket), vec!["k".into()]).await.unwrap().unwrap_err());
+    denied(Batch2::delete_many(&mut view, same(&bucket), vec!["k".into()]).await.unwrap().unwrap_err());
+    denied(Atomics2::increment(&mut view, same(&bucket), "k".into(), 1).await.unwrap().unwrap_err());
+    denied(HostCas::new(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap_err());
+    denied(HostCas::current(&mut view, Resource::new_borrow(cas.rep())).await.unwrap().unwrap_err());
+    let asked = rig.strict.asked();
+    let of = |act| asked.iter().filter(|(one, _)| *one == act).map(|(_, on)| on.as_str()).collect::<Vec<_>>();
+    assert_eq!(of(HostAct::ReadValue), vec!["default k"; 6]);
+    assert_eq!((of(HostAct::DeleteValue), of(HostAct::ListValues)), (vec!["default k"; 2], vec!["default "]));
+    rig.strict.forbid(&[HostAct::WriteValue]);
+    denied(Bucket2::set(&mut view, same(&bucket), "k".into(), b"8".to_vec()).await.unwrap().unwrap_err());
+    denied(Batch2::set_many(&mut view, same(&bucket), vec![("k".into(), b"8".to_vec())]).await.unwrap().unwrap_err());
+    denied(Atomics2::increment(&mut view, same(&bucket), "k".into(), 1).await.unwrap().unwrap_err());
+    let swap = Atomics2::swap(&mut view, cas, b"8".to_vec()).await.unwrap().unwrap_err();
+    assert!(matches!(swap, CasError::StoreError(draft2::Error::AccessDenied)));
+    assert_eq!(Bucket2::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap(), Some(b"7".to_vec()));
+    assert!(rig.lines.messages().iter().all(|line| line.contains("ringfence why d_")));
+    // What is not granted is refused without asking.
+    rig.strict.asked();
+    rig.grant(&[]);
+    denied(Bucket2::get(&mut view, same(&bucket), "k".into()).await.unwrap().unwrap_err());
+    assert_eq!(rig.strict.asked(), []);
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use ringfence_core::capability::is_field_name;
-use ringfence_core::{Capability, Clock};
+use ringfence_core::{Capability, Clock, HostAct, On};
 use ringfence_engine::Guest;
 use ringfence_keys::SealedField;
 use ringfence_store::{StoreError, Subjects};
@@ -53,6 +53,9 @@ pub trait Witness: Send + Sync {
 
     /// Hears what a guest tried. Never waits; puts it on record when it can.
     fn tried(&self, tried: crate::Tried);
+
+    /// Puts an event of the plugin's application on the tenant's audit log; resolves with its place once it is durable.
+    fn event(&self, event: crate::PluginEvent) -> BoxFuture<'static, Result<u64, crate::EventRefused>>;
 }
 
 /// What the capability needs of one invocation.
@@ -72,7 +75,7 @@ pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 impl pii::Host for View<'_> {
     async fn seal(&mut self, field: String, subject: String, plaintext: Vec<u8>) -> Answer<String> {
         let bound = self.bound()?;
-        let subjects = match bound.enter(&field, "seal")? {
+        let subjects = match bound.enter(&field, HostAct::SealField)? {
             Ok(subjects) => subjects,
             Err(error) => return Ok(Err(error)),
         };
@@ -93,7 +96,7 @@ impl pii::Host for View<'_> {
 
     async fn tokenise(&mut self, field: String, subject: Option<String>, value: Vec<u8>) -> Answer<String> {
         let bound = self.bound()?;
-        let subjects = match bound.enter(&field, "seal")? {
+        let subjects = match bound.enter(&field, HostAct::TokeniseField)? {
             Ok(subjects) => subjects,
             Err(error) => return Ok(Err(error)),
         };
@@ -132,12 +135,17 @@ impl pii::Host for View<'_> {
 // === impl Bound ===
 
 impl Bound {
-    /// The subjects, after the call is counted, the grant is asked and the store's rate is charged.
-    fn enter(&mut self, field: &str, act: &str) -> Answer<Subjects> {
+    /// The subjects, after the call is counted, the grant and policy are asked and the store's rate is charged.
+    fn enter(&mut self, field: &str, host_act: HostAct) -> Answer<Subjects> {
         self.call()?;
+        // Who may seal may tokenise, as far as grants go.
+        let act = if host_act == HostAct::OpenField { "open" } else { "seal" };
         // SECURITY: the grant comes before any word about the field, the subject or the value.
         if !is_field_name(field) || !self.may(Capability::Pii, &format!("{field}:{act}")) {
             return Ok(Err(Error::Denied(format!("`{act}` on this field is not granted"))));
+        }
+        if !self.leave.has(host_act, On::Field(field)) {
+            return Ok(Err(Error::Denied(format!("policy forbids `{}` here", host_act.as_str()))));
         }
         if let Err(over) = self.ledger.storage_ops(1) {
             return Ok(Err(Error::Other(over.to_string())));
@@ -147,7 +155,7 @@ impl Bound {
 
     /// As [`Bound::enter`], for opening: granted or not, it is on the audit log before anything else happens.
     async fn enter_open(&mut self, field: &str, subject: Option<String>) -> Answer<Subjects> {
-        let entered = self.enter(field, "open")?;
+        let entered = self.enter(field, HostAct::OpenField)?;
         if self.personal.openings_count >= OPENINGS_COUNT_MAX {
             return Ok(Err(Error::Other(format!("an invocation opens at most {OPENINGS_COUNT_MAX} values"))));
         }
@@ -287,5 +295,23 @@ mod tests {
         assert!(matches!(refused, Err(Error::Invalid(_))));
         rig.grant(&[]);
         assert!(matches!(pii::Host::detect(&mut guest.view(), "x".into()).await.unwrap(), Err(Error::Denied(_))));
+    }
+
+    #[tokio::test]
+    async fn policy_is_asked_for_each_act_on_a_granted_field_and_a_refused_opening_is_sworn_to() {
+        let rig = Rig::new(ALL).await;
+        let mut guest = rig.guest(Budget::DEFAULT);
+        let sealed = seal(&mut guest, "email", "ann@example.com").await.unwrap();
+        rig.strict.asked();
+        rig.strict.forbid(&[HostAct::SealField, HostAct::OpenField, HostAct::TokeniseField]);
+        assert!(matches!(seal(&mut guest, "email", "x").await, Err(Error::Denied(_))));
+        assert!(matches!(open(&mut guest, "email", &sealed).await, Err(Error::Denied(_))));
+        let token = pii::Host::tokenise(&mut guest.view(), "phone".into(), None, b"1".to_vec()).await.unwrap();
+        assert!(matches!(token, Err(Error::Denied(_))));
+        let acts = [HostAct::SealField, HostAct::OpenField, HostAct::TokeniseField];
+        let asked: Vec<(HostAct, String)> =
+            acts.into_iter().zip(["email", "email", "phone"]).map(|(act, on)| (act, on.to_owned())).collect();
+        assert_eq!(rig.strict.asked(), asked);
+        assert_eq!(rig.sworn.all().last().unwrap().verdict, Verdict::Refused);
     }
 }

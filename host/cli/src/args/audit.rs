@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{DestinationCommand, OperatorArgs, ServeArgs};
+use super::{CheckCommand, DestinationCommand, HostCallsArgs, OperatorArgs, RemediateArgs, ServeArgs};
 
 /// `audit ...`.
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,13 @@ pub enum AuditCommand {
     Anchor(OperatorArgs),
     /// List what went against a rule, one row a cause
     Violations(OperatorArgs),
+    /// Define, run and list checks of your own
+    #[command(subcommand)]
+    Check(CheckCommand),
+    /// Say what is done about a violation
+    Remediate(RemediateArgs),
+    /// Choose which host calls of plugins are on the log
+    HostCalls(HostCallsArgs),
     /// Count entries by one of their properties
     Stats(AuditStatsArgs),
     /// Record an event of your own application
@@ -129,6 +136,9 @@ pub struct AuditPackageArgs {
     /// Put a table for spreadsheets in
     #[arg(long)]
     pub csv: bool,
+    /// Put a Parquet file in
+    #[arg(long)]
+    pub parquet: bool,
     /// The host's own log instead of a tenant's
     #[arg(long)]
     pub operator: bool,

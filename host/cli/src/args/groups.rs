@@ -173,11 +173,22 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("audit search", "ringfence audit search --outcome denied\nringfence audit search --code PLG --actor acme/ada"),
     (
         "audit package",
-        "ringfence audit package november.tar --from 4000 --csv\nringfence audit package sample.tar --sample 25",
+        "ringfence audit package november.tar --from 4000 --csv --parquet\nringfence audit package sample.tar --sample 25",
     ),
     ("audit proof", "ringfence audit proof 42"),
     ("audit anchor", "ringfence audit anchor"),
     ("audit violations", "ringfence audit violations"),
+    ("audit check list", "ringfence audit check list"),
+    ("audit check show", "ringfence audit check show fresh-backup"),
+    ("audit check set", "ringfence audit check set fresh-backup.json --dry-run"),
+    ("audit check run", "ringfence audit check run fresh-backup"),
+    ("audit check delete", "ringfence audit check delete fresh-backup"),
+    (
+        "audit remediate",
+        "ringfence audit remediate v_0123456789abcdef assign \\\n    --owner acme/bob --due 2026-12-31T18:00:00Z\n\
+         ringfence audit remediate v_0123456789abcdef resolve --note \"key revoked\"",
+    ),
+    ("audit host-calls", "ringfence audit host-calls\nringfence audit host-calls keyvalue=1/100 http=all"),
     ("audit stats", "ringfence audit stats --by actor --metric denials --window 7d"),
     ("audit record", "ringfence audit record order-placed \"order 17\" --resource order/17"),
     ("audit stream list", "ringfence audit stream list"),

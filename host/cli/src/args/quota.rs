@@ -58,6 +58,9 @@ pub struct QuotaSetArgs {
     /// Most bytes of guest log a day
     #[arg(long, value_name = "BYTES")]
     pub log_bytes_per_day: Option<u64>,
+    /// Most events of applications on the audit log a day
+    #[arg(long, value_name = "N")]
+    pub audit_events_per_day: Option<u64>,
     /// Most plugins
     #[arg(long, value_name = "N")]
     pub plugins: Option<u64>,
@@ -82,6 +85,7 @@ impl QuotaSetArgs {
             egress_requests_per_day: self.egress_requests_per_day.or(before.egress_requests_per_day),
             egress_bytes_per_day: self.egress_bytes_per_day.or(before.egress_bytes_per_day),
             log_bytes_per_day: self.log_bytes_per_day.or(before.log_bytes_per_day),
+            audit_events_per_day: self.audit_events_per_day.or(before.audit_events_per_day),
             plugins_count: self.plugins.or(before.plugins_count),
             component_bytes: self.component_bytes.or(before.component_bytes),
         }

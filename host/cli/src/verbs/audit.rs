@@ -21,8 +21,7 @@ use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
 use crate::ui::{Stopwatch, read_capped};
-use crate::verbs::audit_views as views;
-use crate::verbs::outward;
+use crate::verbs::{audit_views as views, checks, outward};
 
 /// Entries fetched at once.
 const PAGE_COUNT: u64 = 500;
@@ -50,6 +49,9 @@ pub async fn run(cx: &mut Context<'_>, command: &AuditCommand) -> Result<Exit, C
         AuditCommand::Proof(args) => views::proof(cx, args).await,
         AuditCommand::Anchor(args) => views::anchor(cx, args).await,
         AuditCommand::Violations(args) => views::violations(cx, args).await,
+        AuditCommand::Check(command) => checks::run(cx, command).await,
+        AuditCommand::Remediate(args) => checks::remediate(cx, args).await,
+        AuditCommand::HostCalls(args) => checks::host_calls(cx, args).await,
         AuditCommand::Stats(args) => views::stats(cx, args).await,
         AuditCommand::Record(args) => views::record(cx, args).await,
         AuditCommand::Stream(command) => outward::destination(cx, outward::STREAMS, command).await,

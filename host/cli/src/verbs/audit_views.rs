@@ -93,8 +93,8 @@ pub async fn violations(cx: &mut Context<'_>, args: &OperatorArgs) -> Result<Exi
         if found.items.is_empty() {
             return format!("nothing went against a rule in entries {} to {}", found.from_seq, found.as_of_seq);
         }
-        let rows: Vec<[String; 6]> = found.items.iter().map(violation_row).collect();
-        table(["severity", "kind", "count", "last seen", "who", "what"], &rows)
+        let rows: Vec<[String; 8]> = found.items.iter().map(violation_row).collect();
+        table(["violation", "severity", "kind", "count", "last seen", "who", "what", "state"], &rows)
     })?;
     Ok(Exit::Ok)
 }
@@ -141,7 +141,10 @@ pub async fn package(cx: &mut Context<'_>, args: &AuditPackageArgs) -> Result<Ex
         query: args.code.iter().map(|code| ("code".to_owned(), code.clone())).collect(),
         sample_count: args.sample,
         sample_seed: None,
-        formats: if args.csv { vec!["csv".to_owned()] } else { Vec::new() },
+        formats: [(args.csv, "csv"), (args.parquet, "parquet")]
+            .into_iter()
+            .filter_map(|(wanted, name)| wanted.then(|| name.to_owned()))
+            .collect(),
     };
     let body = serde_json::to_value(asked).unwrap_or_default();
     let made = api.send::<EvidenceView>(&Request::post("/audit/evidence-package", body)).await?;
@@ -194,7 +197,8 @@ pub fn verify_archive(cx: &mut Context<'_>, path: &Path, vkey: Option<&str>) -> 
     Ok(Exit::Ok)
 }
 
-async fn own(cx: &Context<'_>, operator: bool) -> Result<Api, CliError> {
+/// The API as the owner of a log: the tenant in use, or the operators.
+pub(super) async fn own(cx: &Context<'_>, operator: bool) -> Result<Api, CliError> {
     if operator { cx.operator() } else { cx.tenant().await.map(|(api, _)| api) }
 }
 
@@ -228,9 +232,16 @@ fn anchor_text(anchor: &AnchorView) -> String {
     format!("{}  {says}{witnesses}\n  log of logs  {}", anchor.level, anchor.heads_vkey)
 }
 
-fn violation_row(row: &ViolationView) -> [String; 6] {
+fn violation_row(row: &ViolationView) -> [String; 8] {
     let what = format!("{} {}", row.operation, row.resource);
-    [row.severity.clone(), row.kind.clone(), row.count.to_string(), row.last_seen.clone(), row.actor.clone(), what]
+    let state = match &row.remediation {
+        Some(done) if done.overdue => format!("{}, overdue", done.state),
+        Some(done) => done.state.clone(),
+        None if row.over => "passes now".to_owned(),
+        None => String::new(),
+    };
+    let [severity, kind, last, who] = [&row.severity, &row.kind, &row.last_seen, &row.actor].map(String::clone);
+    [row.id.clone(), severity, kind, row.count.to_string(), last, who, what, state]
 }
 
 fn event_row(event: &TrailEvent) -> [String; 5] {

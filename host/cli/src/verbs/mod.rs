@@ -13,6 +13,7 @@ mod audit_views;
 pub mod automation;
 pub mod backup;
 pub mod call;
+mod checks;
 pub mod data;
 pub mod grants;
 pub mod keys;

@@ -77,6 +77,12 @@ fn quota_text(quota: &QuotaView) -> String {
             bytes_words(uses.log_bytes_today),
             refused(held.log_count),
         ),
+        (
+            "audit_events_per_day",
+            may.audit_events_per_day.to_string(),
+            uses.audit_events_today.to_string(),
+            refused(held.audit_events_count),
+        ),
         ("plugins_count", may.plugins_count.to_string(), uses.plugins_count.to_string(), none()),
         ("component_bytes", bytes_words(may.component_bytes), none(), none()),
     ];

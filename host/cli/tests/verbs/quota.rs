@@ -12,7 +12,7 @@ fn view() -> Value {
         "effective": { "weight": 10, "cpu_permille": 500, "cpu_burst_us": 200_000, "concurrency_count": null,
             "requests_per_second": 100, "memory_bytes": 1_u64 << 30, "storage_bytes": 10_u64 << 30,
             "storage_ops_per_second": 1_000, "egress_requests_per_day": 1_000, "egress_bytes_per_day": 1 << 20,
-            "log_bytes_per_day": 1 << 20, "plugins_count": 20, "component_bytes": 1 << 20 },
+            "log_bytes_per_day": 1 << 20, "audit_events_per_day": 1_000, "plugins_count": 20, "component_bytes": 1 << 20 },
         "use": { "running_count": 2, "waiting_count": 1, "memory_bytes": 3 << 20, "storage_bytes": 5 << 20,
             "requests_this_second": 7, "storage_ops_this_second": 0, "egress_requests_today": 9,
             "egress_bytes_today": 2_048, "log_bytes_today": 0, "plugins_count": 3 },

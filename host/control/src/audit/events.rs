@@ -6,13 +6,13 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
+use ringfence_audit::application::{ApplicationError, ApplicationEvent};
 use ringfence_audit::envelope::hex;
 use ringfence_audit::tree::leaf_hash;
 use ringfence_audit::{Event, Outcome, codes};
 use ringfence_core::Action as _;
 use ringfence_core::proof::act;
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
@@ -20,12 +20,6 @@ use crate::extract::{Asked, JsonBody};
 use crate::problem::ApiError;
 use crate::wire::{EventRecorded, NewEvent, Problem};
 
-/// LIMIT: longest code of an application, in bytes.
-const CODE_BYTES_MAX: usize = 64;
-/// LIMIT: longest message, in bytes.
-const MESSAGE_BYTES_MAX: usize = 4 << 10;
-/// LIMIT: longest resource in the application's words, in bytes.
-const RESOURCE_BYTES_MAX: usize = 256;
 /// LIMIT: largest event, in bytes.
 const EVENT_BYTES_MAX: usize = 64 << 10;
 
@@ -47,20 +41,22 @@ pub async fn record(
     JsonBody(new): JsonBody<NewEvent>,
 ) -> Result<(StatusCode, Json<EventRecorded>), ApiError> {
     let (log, permit) = control.own_log::<act::RecordEvent>(&call).await?;
-    check(&new)?;
+    let (new, ledger) = (read(new)?, call.principal.tenant().and_then(|tenant| control.parts.quotas.of(tenant)));
+    if let Some(ledger) = ledger {
+        ledger.audit_event()?;
+    }
     let published = match wait.wait.as_deref() {
         None => false,
         Some("published") => true,
         Some(other) => return Err(ApiError::new("bad-word", format!("`{other}` is nothing to wait for"))),
     };
-    let base = permit.resource().to_string();
-    let resource = new.resource.map_or(base.clone(), |resource| format!("{base}/application/{resource}"));
+    let resource = new.resource(&permit.resource().to_string());
     let name = act::RecordEvent::NAME;
     let mut event = Event::new(codes::APPLICATION_EVENT, name, call.principal.id().clone(), resource);
     event.request = Some(call.request.clone());
     event.decision = Some(permit.decision().clone());
     event.source_ip = call.peer;
-    event.details = json!({ "code": new.code, "message": new.message, "data": new.data });
+    event.details = new.details();
     let audit = &control.parts.audit;
     let receipt = audit.record_outcome(&log, event, Outcome::Success).await?;
     let entry = audit.list(&log, receipt.seq, 1).await?.into_iter().next();
@@ -70,57 +66,34 @@ pub async fn record(
     Ok((StatusCode::CREATED, Json(EventRecorded { log: receipt.log, seq: receipt.seq, leaf_hash: leaf, proof })))
 }
 
-fn check(new: &NewEvent) -> Result<(), ApiError> {
-    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let bad = |text: String| Err(ApiError::new("bad-event", text));
-    if new.code.is_empty() || new.code.len() > CODE_BYTES_MAX || !new.code.chars().all(word) {
-        return bad(format!("`code` is letters, digits, `.`, `_` and `-`, at most {CODE_BYTES_MAX}"));
-    }
-    let area = new.code.split_once('-').map_or("", |(area, _)| area).to_ascii_uppercase();
-    if codes::AREAS.contains(&area.as_str()) {
-        return Err(ApiError::new("reserved-event", format!("`{}` looks like a code of the host", new.code)));
-    }
+fn read(new: NewEvent) -> Result<ApplicationEvent, ApiError> {
     if let Some(class) = new.class_uid.filter(|class| *class != codes::class::API_ACTIVITY) {
         return Err(ApiError::new("reserved-event", format!("class {class} is the host's to use")));
     }
-    if new.message.len() > MESSAGE_BYTES_MAX {
-        return bad(format!("`message` is over {MESSAGE_BYTES_MAX} bytes"));
-    }
-    if new.resource.as_ref().is_some_and(|resource| resource.len() > RESOURCE_BYTES_MAX) {
-        return bad(format!("`resource` is over {RESOURCE_BYTES_MAX} bytes"));
-    }
-    if new.data.to_string().len() > EVENT_BYTES_MAX {
-        return bad(format!("`data` is over {EVENT_BYTES_MAX} bytes"));
-    }
-    Ok(())
+    let NewEvent { code, message, resource, data, .. } = new;
+    ApplicationEvent::read(&code, &message, resource.as_deref(), data, EVENT_BYTES_MAX).map_err(|error| match error {
+        ApplicationError::Reserved(_) => ApiError::new("reserved-event", error.to_string()),
+        ApplicationError::Invalid(_) => ApiError::new("bad-event", error.to_string()),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    fn event(code: &str, class_uid: Option<u32>) -> NewEvent {
-        let (message, data) = ("m".to_owned(), json!({}));
-        NewEvent { code: code.to_owned(), message, resource: None, class_uid, data }
+    fn refused(code: &str, class_uid: Option<u32>, bytes: usize) -> Option<&'static str> {
+        let (message, data) = ("m".to_owned(), json!("d".repeat(bytes)));
+        read(NewEvent { code: code.to_owned(), message, resource: None, class_uid, data }).err().map(|error| error.code)
     }
 
     #[test]
-    fn what_looks_like_the_hosts_own_is_refused() {
-        for code in ["TEN-001", "ten-900", "AUD-9", "Pol-1.x"] {
-            assert_eq!(check(&event(code, None)).unwrap_err().code, "reserved-event", "{code}");
-        }
-        assert_eq!(check(&event("order-placed", Some(3002))).unwrap_err().code, "reserved-event");
-        for code in ["order-placed", "ORDER-1", "tender.opened", "TENDER-1"] {
-            assert!(check(&event(code, Some(6003))).is_ok(), "{code}");
-        }
-    }
-
-    #[test]
-    fn what_is_too_long_or_breaks_a_line_is_refused() {
-        for code in ["", "a b", "a\nb", "ü", &"a".repeat(65)] {
-            assert_eq!(check(&event(code, None)).unwrap_err().code, "bad-event", "{code}");
-        }
-        assert!(check(&NewEvent { message: "m".repeat(5_000), ..event("a", None) }).is_err());
-        assert!(check(&NewEvent { data: json!("d".repeat(70_000)), ..event("a", None) }).is_err());
+    fn classes_and_codes_of_the_host_are_refused() {
+        assert_eq!(refused("TEN-001", None, 0), Some("reserved-event"));
+        assert_eq!(refused("order-placed", Some(3002), 0), Some("reserved-event"));
+        assert_eq!(refused("order-placed", Some(6003), 0), None);
+        assert_eq!(refused("a b", None, 0), Some("bad-event"));
+        assert_eq!(refused("order-placed", None, 70_000), Some("bad-event"));
     }
 }

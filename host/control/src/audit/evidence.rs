@@ -71,10 +71,10 @@ impl Control {
         if let Some(word) = new.query.keys().find(|word| !KNOWN.contains(&word.as_str())) {
             return Err(ApiError::new("bad-word", format!("`query` knows no `{word}`")).help(KNOWN.join(", ")));
         }
-        let csv = match new.formats.iter().find(|format| !["jsonl", "csv"].contains(&format.as_str())) {
-            Some(other) => return Err(ApiError::new("bad-word", format!("`{other}` is no format; `jsonl`, `csv`"))),
-            None => new.formats.iter().any(|format| format == "csv").then_some(Table),
-        };
+        if let Some(other) = new.formats.iter().find(|format| !FORMATS.contains(&format.as_str())) {
+            return Err(ApiError::new("bad-word", format!("`{other}` is no format")).help(FORMATS.join(", ")));
+        }
+        let table = |name: &str| new.formats.iter().any(|format| format == name).then_some(Table);
         let question = filter.question()?;
         let from = new.from_seq.unwrap_or(0);
         let to = new.to_seq.unwrap_or(u64::MAX).min(audit.size(log).await?);
@@ -98,7 +98,8 @@ impl Control {
             keep: if whole { None } else { Some(&keep) },
             redact: &take_out,
             query: words,
-            csv,
+            csv: table("csv"),
+            parquet: table("parquet"),
         };
         let (content, cut) = audit.export(log, selection).await?;
         let bytes = audit.archive(log, &content).map_err(|error: ExportError| ApiError::host(&error))?;
@@ -157,7 +158,8 @@ impl Control {
         store.batch(ops, Vec::new()).await.map(drop)
     }
 
-    fn store_of(&self, log: &Log) -> TenantStore {
+    /// Where what belongs to a log's owner lies.
+    pub(super) fn store_of(&self, log: &Log) -> TenantStore {
         match log {
             Log::Host => self.parts.tenants.platform().clone(),
             Log::Tenant(store) => store.clone(),
@@ -165,6 +167,8 @@ impl Control {
     }
 }
 
+/// What a package can hold; the first always.
+const FORMATS: [&str; 3] = ["jsonl", "csv", "parquet"];
 /// The words of a question.
 const KNOWN: [&str; 7] = ["from", "to", "class", "code", "actor", "resource", "outcome"];
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ringfence_core::TenantId;
-use ringfence_core::limits::POLICY_RECENT_COUNT_MAX;
+use ringfence_core::limits::{POLICY_RECENT_COUNT_MAX, POLICY_RECENT_HOST_CALLS_COUNT_MAX};
 use ringfence_policy::{Asked, Differences, Review};
 use ringfence_store::{Key, TenantStore};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ pub(super) fn differences(side: &Differences) -> DifferencesView {
         principal: asked.principal.to_string(),
         role: asked.role.map(|role| role.to_string()),
         action: asked.action.clone(),
-        resource: asked.resource.to_string(),
+        resource: asked.about(),
     };
     DifferencesView {
         questions_count: side.questions_count,
@@ -136,7 +136,15 @@ fn merge(window: &mut Window, asked: Vec<Asked>, now: Timestamp) {
     }
     let mut questions: Vec<(String, Question)> = known.into_iter().collect();
     questions.sort_by(|(a_key, a), (b_key, b)| (b.last_at, a_key).cmp(&(a.last_at, b_key)));
-    questions.truncate(POLICY_RECENT_COUNT_MAX);
+    let (mut plain, mut host_calls) = (0, 0);
+    questions.retain(|(_, question)| {
+        let (count, count_max) = match question.asked.occasion {
+            None => (&mut plain, POLICY_RECENT_COUNT_MAX),
+            Some(_) => (&mut host_calls, POLICY_RECENT_HOST_CALLS_COUNT_MAX),
+        };
+        *count += 1;
+        *count <= count_max
+    });
     window.questions = questions.into_iter().map(|(_, question)| question).collect();
 }
 

@@ -36,26 +36,33 @@ pub async fn make(
     call: Call,
     JsonBody(asked): JsonBody<MakeResponse>,
 ) -> Result<Json<ThreatResponse>, ApiError> {
-    let owner = control.owner::<act::RespondThreat>(&call).await?;
-    let dry_run = asked.dry_run;
-    let asked = asked_for(asked)?;
-    let (by, threat) = (call.principal.id(), &control.parts.threat);
-    let (checked, blast) = threat.preview(&owner.scope, by, asked)?;
-    if dry_run {
-        return Ok(Json(tried(checked, by.to_string(), blast)));
+    control.respond(&call, asked).await.map(Json)
+}
+
+impl Control {
+    /// Makes a response, or only says whom it would touch.
+    pub(crate) async fn respond(&self, call: &Call, asked: MakeResponse) -> Result<ThreatResponse, ApiError> {
+        let owner = self.owner::<act::RespondThreat>(call).await?;
+        let dry_run = asked.dry_run;
+        let asked = asked_for(asked)?;
+        let (by, threat) = (call.principal.id(), &self.parts.threat);
+        let (checked, blast) = threat.preview(&owner.scope, by, asked)?;
+        if dry_run {
+            return Ok(tried(checked, by.to_string(), blast));
+        }
+        let log = if checked.kind == Kind::DisableKey { Log::Host } else { owner.log };
+        let details = json!({
+            "kind": checked.kind.word(), "target": checked.target, "minutes": checked.minutes, "reason": checked.reason,
+            "finding": checked.finding,
+        });
+        let scope = owner.scope;
+        let (response, blast) = self
+            .bracket(call, &log, owner.permit, codes::RESPONSE_MADE, details, async |_permit| {
+                Ok(threat.respond(&scope, by, checked).await?)
+            })
+            .await?;
+        Ok(view(response, Some(blast), self.parts.clock.now()))
     }
-    let log = if checked.kind == Kind::DisableKey { Log::Host } else { owner.log };
-    let details = json!({
-        "kind": checked.kind.word(), "target": checked.target, "minutes": checked.minutes, "reason": checked.reason,
-        "finding": checked.finding,
-    });
-    let scope = owner.scope;
-    let (response, blast) = control
-        .bracket(&call, &log, owner.permit, codes::RESPONSE_MADE, details, async |_permit| {
-            Ok(threat.respond(&scope, by, checked).await?)
-        })
-        .await?;
-    Ok(Json(view(response, Some(blast), control.parts.clock.now())))
 }
 
 /// Takes a response back.

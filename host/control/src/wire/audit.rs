@@ -112,9 +112,10 @@ pub struct EventRecorded {
 pub struct ViolationView {
     /// Stable name of the cause.
     pub id: String,
-    /// `isolation`, `denied` or `refused`.
+    /// `isolation`, `denied`, `refused`, `check` (one of the tenant's own fails) or `overdue` (what was to be done about the
+    /// violation in `resource` is not).
     pub kind: String,
-    /// `high`, `medium` or `low`.
+    /// `critical`, `high`, `medium` or `low`.
     pub severity: String,
     /// The event's code.
     pub code: String,
@@ -130,8 +131,14 @@ pub struct ViolationView {
     pub last_seen: String,
     /// How often.
     pub count: u64,
+    /// Whether the check passes since.
+    #[serde(default)]
+    pub over: bool,
     /// Places of the newest entries about it, 10 at most.
     pub evidence: Vec<u64>,
+    /// What is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remediation: Option<super::RemediationView>,
 }
 
 /// `GET /audit/violations`.
@@ -191,7 +198,7 @@ pub struct NewEvidence {
     /// The seed, hexadecimal; random when absent.
     #[serde(default)]
     pub sample_seed: Option<String>,
-    /// `jsonl` (always there) and `csv`.
+    /// `jsonl` (always there), `csv` and `parquet`.
     #[serde(default)]
     pub formats: Vec<String>,
 }

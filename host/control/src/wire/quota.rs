@@ -30,6 +30,8 @@ pub struct QuotaFigures {
     pub egress_bytes_per_day: Option<u64>,
     /// Most bytes of guest log a UTC day.
     pub log_bytes_per_day: Option<u64>,
+    /// Most events of applications on the audit log a UTC day.
+    pub audit_events_per_day: Option<u64>,
     /// Most plugins.
     pub plugins_count: Option<u64>,
     /// Most bytes of one uploaded component.
@@ -79,6 +81,9 @@ pub struct QuotaUse {
     pub egress_bytes_today: u64,
     /// Bytes of guest log of this UTC day.
     pub log_bytes_today: u64,
+    /// Events of applications on the audit log of this UTC day.
+    #[serde(default)]
+    pub audit_events_today: u64,
     /// Plugins.
     pub plugins_count: u64,
 }
@@ -100,6 +105,9 @@ pub struct QuotaThrottled {
     pub egress_count: u64,
     /// Lines of guest log.
     pub log_count: u64,
+    /// Events for the audit log.
+    #[serde(default)]
+    pub audit_events_count: u64,
 }
 
 /// `PUT /tenants/{t}/quota`: the whole choice; what is absent is the standard plan and no overrides.
