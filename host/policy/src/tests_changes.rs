@@ -109,6 +109,16 @@ proptest! {
 }
 
 #[test]
+fn what_is_asked_of_the_platform_names_one_action_or_all() {
+    let platform = &ONE.shared.checker.platform;
+    let slices = ASKED.iter().step_by(7).flat_map(|(_, asked, _)| platform.slices(&asked.place));
+    let listed = slices
+        .flat_map(|set| set.policies())
+        .filter(|policy| matches!(policy.action_constraint(), cedar_policy::ActionConstraint::In(_)));
+    assert_eq!(listed.count(), 0);
+}
+
+#[test]
 fn ten_thousand_policies_that_name_things_are_taken_and_decide() {
     let policy = active();
     let text: String = (0..10_000)
