@@ -1,5 +1,8 @@
 //! `policy`: what one decision costs under ten thousand policies of a tenant, first asked and asked again, and how long
-//! the proof of the border takes under a hundred.
+//! the proof of the border takes under a hundred; and what one host call of a guest costs.
+//!
+//! Of decisions the thread's processor time is told beside the wall time: on a machine with other work every hundredth decision
+//! or so is one in whose midst somebody else was given the processor.
 //!
 //! In one process and on one thread: the policy room does no I/O, so there is nothing to wait for but itself.
 
@@ -12,7 +15,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use ringfence_core::proof::act;
-use ringfence_core::{Clock, Entropy, Principal, PrincipalKind, Resource, Role, Strength, TenantId};
+use ringfence_core::{
+    Clock, Entropy, HostAct, HostCall, On, Principal, PrincipalKind, Resource, Role, Strength, TenantId,
+};
 use ringfence_policy::prove::{LocalSolver, Verdict};
 use ringfence_policy::{Policy, Standing, TenantFacts};
 use serde_json::Value;
@@ -75,12 +80,16 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     let questions: Vec<(Principal, Resource)> =
         (0..plan.policies).map(|n| question(&tenant, n)).collect::<Result<_>>()?;
     let (mut p50, mut p99, mut denied, mut cached) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut cpu_p50, mut cpu_p99) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
         // A new version of the tenant's policy: nothing that was answered before holds.
         policy.set_standing(&tenant, Standing::Active)?;
         let (mut all, mut no) = (Vec::with_capacity(questions.len()), Vec::new());
+        let mut all_cpu = Vec::with_capacity(questions.len());
         for (number, (principal, resource)) in questions.iter().enumerate() {
+            let cpu = cpu_us();
             let (us, allowed) = ask(&policy, principal, resource);
+            all_cpu.push(cpu_us() - cpu);
             anyhow::ensure!(
                 allowed != (number.is_multiple_of(DENIED_EVERY)),
                 "question {number} of round {round} is answered wrong"
@@ -93,6 +102,8 @@ pub async fn run(plan: &Plan) -> Result<Value> {
         p50.push(percentile(&mut all, 50)?);
         p99.push(percentile(&mut all, 99)?);
         denied.push(percentile(&mut no, 50)?);
+        cpu_p50.push(percentile(&mut all_cpu, 50)?);
+        cpu_p99.push(percentile(&mut all_cpu, 99)?);
         let (principal, resource) = questions.get(1).context("there are two questions")?;
         let mut again: Vec<f64> = (0..100_000).map(|_| ask(&policy, principal, resource).0).collect();
         cached.push(percentile(&mut again, 50)?);
@@ -101,9 +112,41 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     report.median("p99_us", &p99)?;
     report.median("denied_p50_us", &denied)?;
     report.median("cached_us", &cached)?;
+    report.median("cpu_p50_us", &cpu_p50)?;
+    report.median("cpu_p99_us", &cpu_p99)?;
+    host_calls(&policy, &tenant, &mut report)?;
     policy.set_tenant_policy(&tenant, &text(plan.proved))?;
     prove(&policy, &tenant, plan, &mut report).await?;
     report.finish()
+}
+
+/// What policy adds to a host call: under statements of which none is about such calls, and under one that reads the key.
+fn host_calls(policy: &Policy, tenant: &TenantId, report: &mut Report) -> Result<()> {
+    let (bucket, plugin) = ("default".parse()?, "visits".parse()?);
+    let (by, _) = question(tenant, 1)?;
+    let named = "permit (principal is Ringfence::Person, action, resource);".repeat(100);
+    let reads = "forbid (principal, action == Ringfence::Action::\"read-value\", resource) when { context.key like \"secret/*\" };";
+    for (figure, text) in [("host_call_skipped_us", named.as_str()), ("host_call_cached_us", reads)] {
+        policy.set_tenant_policy(tenant, text)?;
+        let caller = policy.host_caller(tenant, &plugin, &by, "http", Box::new(|| None))?;
+        let mut all = Vec::with_capacity(100_000);
+        for number in 0..100_000_usize {
+            let key = if number.is_multiple_of(2) { "invoices/1" } else { "visits" };
+            let call = HostCall { act: HostAct::ReadValue, on: On::Value { bucket: &bucket, key } };
+            let begun = Instant::now();
+            let left = std::hint::black_box(caller.ask(&call)).is_ok();
+            all.push(begun.elapsed().as_nanos() as f64 / 1e3);
+            anyhow::ensure!(left, "a host call is answered wrong");
+        }
+        report.put(figure, percentile(&mut all, 50)?)?;
+    }
+    Ok(())
+}
+
+/// Processor time of this thread.
+fn cpu_us() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    now.tv_sec as f64 * 1e6 + now.tv_nsec as f64 / 1e3
 }
 
 async fn prove(policy: &Policy, tenant: &TenantId, plan: &Plan, report: &mut Report) -> Result<()> {

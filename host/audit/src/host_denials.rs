@@ -74,12 +74,11 @@ impl HostDenials {
         let Some(left_out) = inner.room(told.store.uid()) else { return false };
         let Ok(place) = Arc::clone(&inner.places).try_acquire_owned() else { return false };
         let HostDenial { decision, principal, act, resource, record } = denial();
-        let mut event = told.event(codes::HOST_CALL_DENIED, json!({}));
-        (event.action, event.resource) = (act, resource);
-        event.details = json!({
-            "invocation": told.invocation.as_str(), "on_behalf_of": event.actor, "cause": told.cause,
-            "left_out_count": left_out,
+        let details = json!({
+            "invocation": told.invocation.as_str(), "on_behalf_of": told.principal, "left_out_count": left_out,
         });
+        let mut event = told.event(codes::HOST_CALL_DENIED, details);
+        (event.action, event.resource) = (act, resource);
         (event.actor, event.decision) = (principal, Some(decision.clone()));
         let kept = json!({ "at": inner.clock.now(), "record": record });
         let (audit, store) = (inner.audit.clone(), told.store.clone());

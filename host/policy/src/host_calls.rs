@@ -26,6 +26,9 @@ use crate::{Policy, Standing};
 /// LIMIT: sorts of calls whose counts an invocation keeps at hand; further ones are looked up.
 const MARKS_COUNT_MAX: usize = 32;
 
+/// LIMIT: bytes of a method among them.
+const MARK_BYTES_MAX: usize = 32;
+
 /// Tells the trust score of the caller's session as it is now, if it has one.
 pub type Trust = Box<dyn Fn() -> Option<u8> + Send + Sync>;
 
@@ -247,7 +250,7 @@ impl HostCaller {
         // New, or taken out meanwhile.
         let Some(counts) = state.recent.register_host_call(&question()) else { return };
         counts.count(outcome);
-        let room = marks.len() < MARKS_COUNT_MAX;
+        let room = marks.len() < MARKS_COUNT_MAX && mark.method.len() <= MARK_BYTES_MAX;
         match known.and_then(|at| marks.get_mut(at)) {
             Some(slot) => slot.1 = counts,
             None if room => marks.push((mark.kept(), counts)),
@@ -282,7 +285,9 @@ impl Shared {
             if cache.len() >= POLICY_CACHED_HOST_CALLS_COUNT_MAX {
                 cache.clear();
             }
-            cache.insert(asked, ruling.clone());
+            if asked.occasion.as_ref().is_some_and(Occasion::is_short) {
+                cache.insert(asked, ruling.clone());
+            }
             ruling
         });
         if let Some(shadow) = &state.shadow {

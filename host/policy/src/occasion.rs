@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::question::{Words, text};
 
+/// LIMIT: bytes of a name, and of a method, that are kept of a call; a longer one is answered and not remembered.
+pub(crate) const KEPT_BYTES_MAX: usize = 1_024;
+/// LIMIT: bytes of what stands for all names that begin so.
+const SLICE_BYTES_MAX: usize = 256;
+
 /// What a host call is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Occasion {
@@ -140,7 +145,19 @@ impl Occasion {
         // A path begins with one.
         let from = usize::from(name.starts_with('/'));
         let end = name.get(from..).and_then(|rest| rest.find('/'));
-        end.and_then(|end| name.get(..=from.saturating_add(end))).unwrap_or_default()
+        let slice = end.and_then(|end| name.get(..=from.saturating_add(end)));
+        slice.filter(|slice| slice.len() <= SLICE_BYTES_MAX).unwrap_or_default()
+    }
+
+    /// Whether it is short enough to be remembered.
+    pub(crate) fn is_short(&self) -> bool {
+        self.name.len().max(self.method.len()) <= KEPT_BYTES_MAX
+    }
+
+    /// As it is kept: cut where it is longer than anybody needs.
+    pub(crate) fn kept(&self) -> Self {
+        let cut = |text: &str| text.get(..text.floor_char_boundary(KEPT_BYTES_MAX)).unwrap_or(text).to_owned();
+        Self { name: cut(&self.name), method: cut(&self.method), ..self.clone() }
     }
 }
 
@@ -173,8 +190,17 @@ mod tests {
         let slice = Occasion::slice_of;
         assert_eq!(slice("invoices/2026/1"), "invoices/");
         assert_eq!(slice("/v1/pay/7"), "/v1/");
-        for whole in ["", "visits", "/", "/health"] {
+        let long = format!("{}/", "x".repeat(SLICE_BYTES_MAX));
+        for whole in ["", "visits", "/", "/health", &long] {
             assert_eq!(slice(whole), "", "{whole}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_cut_between_characters() {
+        let long = Occasion { name: "\u{e9}".repeat(KEPT_BYTES_MAX), ..Occasion::some(None).unwrap() };
+        assert!(!long.is_short() && long.kept().is_short());
+        let odd = Occasion { name: format!("x{}", long.name), ..long };
+        assert_eq!(odd.kept().name.len(), KEPT_BYTES_MAX - 1);
     }
 }

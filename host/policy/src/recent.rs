@@ -119,7 +119,7 @@ impl Recent {
             resource: question.resource.clone(),
             role: occasion.role,
             cause: occasion.cause.clone(),
-            method: occasion.method.clone(),
+            method: occasion.kept().method,
             name: occasion.slice().to_owned(),
         };
         let mut asked = self.host_calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,8 @@ impl Recent {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        Some(asked.entry(slice).or_insert_with(|| (question.clone(), Arc::default())).1.clone())
+        let kept = || Question { occasion: Some(occasion.kept()), ..question.clone() };
+        Some(asked.entry(slice).or_insert_with(|| (kept(), Arc::default())).1.clone())
     }
 
     /// Everything since the last time.
@@ -156,7 +157,7 @@ impl Asked {
             elevated_from: question.who.elevated_from,
             action: question.action.to_owned(),
             resource: question.resource.clone(),
-            occasion: question.occasion.clone(),
+            occasion: question.occasion.as_ref().map(Occasion::kept),
             allowed_count,
             denied_count,
         }
