@@ -30,6 +30,7 @@ fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> {
                 .replace("{job}", "j_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{seq}", "0")
                 .replace("{package}", "nothing")
+                .replace("{hold}", "h_0000000000000000")
                 .replace("{path}", "checkpoint")
                 .replace("{run}", "run_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{id}", "nothing");
@@ -70,6 +71,10 @@ fn body_for(path: &str) -> Value {
         Some("restores") => {
             json!({ "tenant_uid": "0".repeat(32), "backup": "b_aaaaaaaaaaaaaaaaaaaaaaaaaa", "into": "made", "recovery_key": "k" })
         }
+        Some("retention") => json!({ "retention_days": 2557 }),
+        // Without a reason, so that nothing of the rest is held or erased.
+        Some("holds") => json!({ "reason": "" }),
+        Some("erasures") => json!({ "seq": 0, "reason": "" }),
         Some("log-event") => json!({ "code": "order-placed", "message": "m" }),
         Some("sign-in") => json!({ "unbound_tokens": "allowed" }),
         Some("quota") => json!({}),

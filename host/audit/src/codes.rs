@@ -204,6 +204,30 @@ pub const DRILL_RUN: &str = "THR-011 drill-run";
 pub const AUDIT_EXPORTED: &str = "AUD-002 audit-exported";
 /// A damaged log was closed and a new shard of it begun.
 pub const AUDIT_REPAIRED: &str = "AUD-003 audit-repaired";
+/// The host's logs got another signing key.
+pub const AUDIT_KEY_ROTATED: &str = "AUD-020 audit-key-rotated";
+/// This log goes on under another key.
+pub const AUDIT_KEY_CHANGED: &str = "AUD-021 audit-key-changed";
+/// How long a log is kept was set.
+pub const RETENTION_SET: &str = "AUD-022 retention-set";
+/// A shard of a log is due, and when its deletion begins.
+pub const SHARD_DUE: &str = "AUD-023 shard-due";
+/// A deletion that was announced is put off.
+pub const SHARD_SPARED: &str = "AUD-024 shard-spared";
+/// The deletion of a shard begins.
+pub const SHARD_DELETING: &str = "AUD-025 shard-deleting";
+/// A shard is deleted.
+pub const SHARD_DELETED: &str = "AUD-026 shard-deleted";
+/// A legal hold was set on a log.
+pub const HOLD_SET: &str = "AUD-027 hold-set";
+/// Somebody wants a legal hold lifted.
+pub const HOLD_LIFT_ASKED: &str = "AUD-028 hold-lift-asked";
+/// A legal hold was lifted, because two people wanted it.
+pub const HOLD_LIFTED: &str = "AUD-029 hold-lifted";
+/// Somebody wants the body of an application's event erased.
+pub const ERASURE_ASKED: &str = "AUD-030 erasure-asked";
+/// The body of an application's event was erased, because two people wanted it.
+pub const BODY_ERASED: &str = "AUD-031 body-erased";
 /// An event of a tenant's own application; its own code is in the details.
 pub const APPLICATION_EVENT: &str = "APP-001 application-event";
 
@@ -298,7 +322,7 @@ pub fn activity_of(code: &str) -> u8 {
         | FIELD_RULES_WRITTEN | FACTOR_CHANGED | TRUST_CHANGED | RISK_ADJUSTED | DEVICE_CHANGED | SECRET_WRITTEN
         | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED => 3,
         // delete, stop
-        TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED => 4,
+        TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED | SHARD_DELETING | SHARD_DELETED | BODY_ERASED => 4,
         // enable, update
         TENANT_RESUMED | VERSION_DEPLOYED | VERSION_ROLLED_BACK => 8,
         // disable

@@ -277,6 +277,10 @@ pub mod act {
         ReadAudit = "read-audit" false;
         /// Put an event of one's own application into the audit log.
         RecordEvent = "record-event" true;
+        /// Set how long an audit log is kept, erase the body of an application's event in it, change its key.
+        ManageAudit = "manage-audit" true;
+        /// Set a legal hold on an audit log, or agree to lift one.
+        HoldAudit = "hold-audit" true;
         /// Read why a decision was taken.
         ReadDecision = "read-decision" false;
         /// Read metering.

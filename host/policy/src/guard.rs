@@ -23,6 +23,7 @@ const OPERATOR_ON_TENANT: [&str; 14] = [
     "read-backup",
     "write-backup",
     "restore-backup",
+    "hold-audit",
 ];
 /// What only an operator may do.
 pub(crate) const OPERATOR_ALONE: [&str; 9] = [

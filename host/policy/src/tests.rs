@@ -124,7 +124,7 @@ fn reads() -> Vec<&'static str> {
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadKeys RotateKeys DisableKeys DestroyKeys ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
-        WritePolicy SetCeiling ApproveChange RequestElevation ReadAudit RecordEvent ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject
+        WritePolicy SetCeiling ApproveChange RequestElevation ReadAudit RecordEvent ManageAudit HoldAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject
         DeclareHook ReadAutomation WriteAutomation CallHook SendMessage ReadThreat WriteThreat RespondThreat StartRun ReadRun ManageRun ApproveRun];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()
@@ -152,6 +152,7 @@ fn within_the_border(question: &Question, standing: Standing) -> bool {
                 "read-backup",
                 "write-backup",
                 "restore-backup",
+                "hold-audit",
             ]
             .contains(&question.action),
         },

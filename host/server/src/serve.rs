@@ -131,6 +131,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let keeper = tokio::spawn(KeyKeeper::new(wired.control.clone()).run(stopping.clone()));
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
+    let sweeping = tokio::spawn(wired.audit.clone().run_retention(stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     // Listens before anything is found.
@@ -157,6 +158,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     backups.abort();
     // A round that waits for a witness is given up: the next start takes it up where the logs stand.
     anchoring.abort();
+    // A sweep stops between two tiles, each of which goes whole or not at all.
+    sweeping.abort();
     let _ = tending.await;
     let _ = policies.await;
     let _ = detection.await;

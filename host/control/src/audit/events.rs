@@ -37,7 +37,8 @@ pub struct Wait {
     wait: Option<String>,
 }
 
-/// Records an event; durable before the answer.
+/// Records an event; durable before the answer. What it says of a person, its `subject`, is sealed under that person's key
+/// and goes when the person is erased.
 #[utoipa::path(post, path = "/audit/log-event", tag = "audit", request_body = NewEvent, params(Wait),
     responses((status = 201, body = EventRecorded), (status = "default", body = Problem)))]
 pub async fn record(
@@ -60,7 +61,14 @@ pub async fn record(
     event.request = Some(call.request.clone());
     event.decision = Some(permit.decision().clone());
     event.source_ip = call.peer;
-    event.details = json!({ "code": new.code, "message": new.message, "data": new.data });
+    event.details = match new.subject {
+        None => json!({ "code": new.code, "message": new.message, "data": new.data }),
+        Some(subject) => {
+            let part = json!({ "message": new.message, "data": new.data });
+            let (subject, sealed) = control.seal_personal(&log, &subject, &part).await?;
+            json!({ "code": new.code, "subject": subject, "sealed": sealed })
+        }
+    };
     let audit = &control.parts.audit;
     let receipt = audit.record_outcome(&log, event, Outcome::Success).await?;
     let entry = audit.list(&log, receipt.seq, 1).await?.into_iter().next();
@@ -101,7 +109,7 @@ mod tests {
 
     fn event(code: &str, class_uid: Option<u32>) -> NewEvent {
         let (message, data) = ("m".to_owned(), json!({}));
-        NewEvent { code: code.to_owned(), message, resource: None, class_uid, data }
+        NewEvent { code: code.to_owned(), message, resource: None, class_uid, data, subject: None }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Vio
     let (log, permit) = control.own_log::<act::ReadAudit>(&call).await?;
     control.reading(&call, &log, permit, json!({ "view": "violations" })).await?;
     let to = control.parts.audit.size(&log).await?;
-    let from = to.saturating_sub(SCAN_COUNT_MAX);
+    let from = to.saturating_sub(SCAN_COUNT_MAX).max(control.parts.audit.first(&log).await?);
     let mut found = Found::default();
     let mut seq = from;
     while seq < to {
