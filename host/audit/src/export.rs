@@ -250,7 +250,10 @@ pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&
 }
 
 /// Reads a file of the archive that need not be there.
-fn parsed<T: serde::de::DeserializeOwned>(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<Option<T>, ExportError> {
+fn parsed<T: serde::de::DeserializeOwned>(
+    files: &BTreeMap<String, Vec<u8>>,
+    name: &str,
+) -> Result<Option<T>, ExportError> {
     let read = files.get(name).map(|bytes| serde_json::from_slice(bytes)).transpose();
     read.map_err(|_| ExportError::FileAltered(name.to_owned()))
 }

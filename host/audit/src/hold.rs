@@ -96,13 +96,7 @@ impl Audit {
     }
 
     /// Sets a hold. Nothing is deleted after this returned.
-    pub async fn hold(
-        &self,
-        log: &Log,
-        reason: &str,
-        by: PrincipalId,
-        side: HoldSide,
-    ) -> Result<Hold, AuditError> {
+    pub async fn hold(&self, log: &Log, reason: &str, by: PrincipalId, side: HoldSide) -> Result<Hold, AuditError> {
         let _turn = self.keeping().lock().await;
         let mut holds = self.holds(log).await?;
         if holds.len() >= HOLDS_COUNT_MAX {
@@ -150,8 +144,7 @@ impl Audit {
 
     async fn write_holds(&self, log: &Log, holds: &[Hold]) -> Result<(), AuditError> {
         let (platform, key) = (self.store(&Log::Host), key(&self.store(log)));
-        let written =
-            if holds.is_empty() { platform.delete(&key).await } else { platform.put_json(&key, holds).await };
+        let written = if holds.is_empty() { platform.delete(&key).await } else { platform.put_json(&key, holds).await };
         written.map(drop).map_err(|error| unavailable("holds", &error))
     }
 }

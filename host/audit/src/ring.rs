@@ -255,7 +255,8 @@ impl Audit {
         let cosigner = Cosigner::new(&origin, ring.current.post_quantum.public_key()).filter(|_| on);
         let page = self.store(log).scan(&Key::new(["audit-key"]), None, CHANGES_COUNT_MAX).await;
         let page = page.map_err(|error| unavailable(&origin, &error))?;
-        let changes: Result<Vec<KeyChange>, StoreError> = page.records.iter().map(|(_, record)| record.json()).collect();
+        let changes: Result<Vec<KeyChange>, StoreError> =
+            page.records.iter().map(|(_, record)| record.json()).collect();
         let changes = changes.map_err(|error| unavailable(&origin, &error))?;
         Ok(LogKeys { vkey, before, cosigner_vkey: cosigner.map(|cosigner| cosigner.vkey()), changes })
     }

@@ -109,7 +109,9 @@ pub enum Fault {
     #[error("the log was rolled back or rewritten since the older checkpoint")]
     RolledBack,
     /// Entries before this one are missing, and the log does not say that they were deleted, or says it otherwise.
-    #[error("the entries before {seq} are missing, and the log does not say that they were deleted after their retention")]
+    #[error(
+        "the entries before {seq} are missing, and the log does not say that they were deleted after their retention"
+    )]
     Undeclared {
         /// The first entry shown.
         seq: u64,

@@ -5,8 +5,8 @@
 //! the new head in one batch of the store, whose precondition is the head this writer knows.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ringfence_core::{Clock, Entropy};

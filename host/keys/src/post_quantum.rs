@@ -62,7 +62,8 @@ impl PostQuantumKey {
     }
 
     fn from_zeroizing(seed: Zeroizing<[u8; SEED_BYTES]>) -> Result<Self, KeysError> {
-        let pair = PqdsaKeyPair::from_seed(&ML_DSA_44_SIGNING, seed.as_slice()).map_err(|_| KeysError::BadSigningKey)?;
+        let pair =
+            PqdsaKeyPair::from_seed(&ML_DSA_44_SIGNING, seed.as_slice()).map_err(|_| KeysError::BadSigningKey)?;
         Ok(Self(Arc::new(Inner { seed, pair })))
     }
 }

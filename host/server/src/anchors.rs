@@ -12,8 +12,8 @@ use cap_std::fs::Dir;
 use jiff::SignedDuration;
 use ringfence_audit::anchor::{Anchors, WITNESSES_COUNT_MAX};
 use ringfence_audit::mirror::Mirror;
-use ringfence_audit::{PostQuantum, RETENTION_DAYS_MAX, Terms};
 use ringfence_audit::witness::Witness;
+use ringfence_audit::{PostQuantum, RETENTION_DAYS_MAX, Terms};
 use ringfence_cli::{AuditRepairArgs, Format};
 use ringfence_core::{Clock, Entropy};
 use ringfence_keys::{MissingRootKey, Outside, RootKey, RootKeyUri};
@@ -63,7 +63,9 @@ pub fn anchors(section: &AuditSection) -> Result<Anchors> {
 pub fn terms(section: &AuditSection) -> Result<Terms> {
     let (days, min) = (section.retention_days, section.retention_days_min);
     if min == 0 || days < min || days > RETENTION_DAYS_MAX {
-        bail!("`audit.retention_days` is at least `audit.retention_days_min`, that at least 1, and at most {RETENTION_DAYS_MAX}");
+        bail!(
+            "`audit.retention_days` is at least `audit.retention_days_min`, that at least 1, and at most {RETENTION_DAYS_MAX}"
+        );
     }
     let post_quantum = match section.post_quantum {
         PostQuantumWord::On => PostQuantum::On,

@@ -68,7 +68,8 @@ pub async fn list(cx: &mut Context<'_>, args: &AuditListArgs) -> Result<Exit, Cl
     let mut left = args.limit;
     let mut rows: Vec<[String; 5]> = Vec::new();
     while left > 0 {
-        let page = fetch(&api, &path, from, left.min(PAGE_COUNT)).await?;
+        // From 0 means from what is left.
+        let page = fetch(&api, &path, Some(from).filter(|from| *from > 0), left.min(PAGE_COUNT)).await?;
         for view in &page.items {
             match cx.ui.format {
                 Format::Json => cx.ui.json(view)?,
@@ -137,7 +138,8 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
     };
     let verified = verify_claim(&claim, entries).map_err(|fault| fault_error(&fault))?;
     if let Some(size) = verified.unreached {
-        let lost = "is of before what was deleted after its retention: nothing shows any more that the log continues it";
+        let lost =
+            "is of before what was deleted after its retention: nothing shows any more that the log continues it";
         cx.ui.note(&format!("the checkpoint kept last, of {size} entries, {lost}"));
     }
     let vkey = verified.vkey.clone();
@@ -188,8 +190,8 @@ async fn log_of(cx: &Context<'_>, operator: bool) -> Result<(Api, String, String
     Ok((api, format!("/tenants/{tenant}/audit"), tenant.to_string()))
 }
 
-async fn fetch(api: &Api, path: &str, from: u64, limit: u64) -> Result<Page<AuditEntryView>, CliError> {
-    let request = Request::get(path).query("from", Some(from)).query("limit", Some(limit));
+async fn fetch(api: &Api, path: &str, from: Option<u64>, limit: u64) -> Result<Page<AuditEntryView>, CliError> {
+    let request = Request::get(path).query("from", from).query("limit", Some(limit));
     api.send::<Page<AuditEntryView>>(&request).await.map(|answer| answer.value)
 }
 
@@ -205,7 +207,7 @@ async fn fetch_all(api: &Api, path: &str, size: u64) -> Result<(Vec<Entry>, Opti
     let (mut entries, mut beginning) = (Vec::new(), None);
     let mut from = 0;
     while from < size {
-        let page = match fetch(api, path, from, PAGE_COUNT.min(size - from)).await {
+        let page = match fetch(api, path, Some(from), PAGE_COUNT.min(size - from)).await {
             Err(CliError::Refused(refusal)) if refusal.problem.code == "audit-retention" && beginning.is_none() => {
                 beginning = keeping::beginning(api).await?;
                 from = beginning.as_ref().map_or(size, |beginning| beginning.size);

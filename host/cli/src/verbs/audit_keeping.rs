@@ -4,8 +4,8 @@
 
 use ringfence_audit::{Beginning, KeyChange, Trust};
 use ringfence_control::wire::{
-    AgreementView, BeginningView, HoldView, KeyChangeView, LogKeyRotated, LogKeysView, LogLifeView, NewErasure, NewHold,
-    SetRetention,
+    AgreementView, BeginningView, HoldView, KeyChangeView, LogKeyRotated, LogKeysView, LogLifeView, NewErasure,
+    NewHold, SetRetention,
 };
 use serde_json::to_value;
 
@@ -35,7 +35,10 @@ pub async fn hold(cx: &mut Context<'_>, args: &AuditHoldArgs) -> Result<Exit, Cl
     let body = to_value(NewHold { reason: args.reason.clone() }).unwrap_or_default();
     let answer = api.send::<HoldView>(&Request::post(path, body)).await?;
     cx.print(&answer, |hold| {
-        format!("{} holds the log: nothing of it is deleted until two people lift it\n  ringfence audit lift {}", hold.id, hold.id)
+        format!(
+            "{} holds the log: nothing of it is deleted until two people lift it\n  ringfence audit lift {}",
+            hold.id, hold.id
+        )
     })?;
     Ok(Exit::Ok)
 }
@@ -77,7 +80,10 @@ pub async fn rotate(cx: &mut Context<'_>) -> Result<Exit, CliError> {
     let answer = api.send::<LogKeyRotated>(&Request::post("/audit/keys/rotate", serde_json::json!({}))).await?;
     cx.print(&answer, |rotated| {
         let days = rotated.overlap_days;
-        format!("the logs have key {}; the one before signs along for {days} days\n  {}", rotated.generation, rotated.vkey)
+        format!(
+            "the logs have key {}; the one before signs along for {days} days\n  {}",
+            rotated.generation, rotated.vkey
+        )
     })?;
     Ok(Exit::Ok)
 }
@@ -93,13 +99,18 @@ pub async fn beginning(api: &Api) -> Result<Option<Beginning>, CliError> {
 
 /// The changes that lead from a known key to the one the host signs with now; an error when they do not.
 pub async fn follow(api: &Api, origin: &str, known: &str, now: &str) -> Result<Vec<KeyChange>, CliError> {
-    let keys = api.send::<LogKeysView>(&Request::get("/audit/keys")).await?.value;
-    let changes: Vec<KeyChange> = keys.changes.into_iter().map(change).collect();
+    let changes: Vec<KeyChange> = match api.send::<LogKeysView>(&Request::get("/audit/keys")).await {
+        Ok(keys) => keys.value.changes.into_iter().map(change).collect(),
+        Err(CliError::Refused(_)) => Vec::new(),
+        Err(error) => return Err(error),
+    };
     match Trust::follow(origin, known, &changes) {
         Some(trust) if trust.vkey() == now => Ok(changes),
         _ => Err(CliError::Failed {
             code: "audit-key-changed",
-            detail: format!("the host signs `{origin}` with another key than the one kept, and nothing leads there from it"),
+            detail: format!(
+                "the host signs `{origin}` with another key than the one kept, and nothing leads there from it"
+            ),
             help: Some("ask the operator why before you trust this log".to_owned()),
         }),
     }
