@@ -96,8 +96,11 @@ fn every_interface_of_plugins_has_its_place_in_the_list() -> Result<()> {
     let (rows, known) = (table("Interfaces of plugins")?, codes()?);
     let text = std::fs::read_to_string(root().join("host/registry/src/interfaces.rs"))?;
     let list = text.split("const INTERFACES").nth(1).and_then(|rest| rest.split("];").next()).context("the list")?;
-    let there: BTreeSet<String> =
-        list.split('"').filter(|word| word.starts_with("wasi:") || word.starts_with("ringfence:")).map(str::to_owned).collect();
+    let there: BTreeSet<String> = list
+        .split('"')
+        .filter(|word| word.starts_with("wasi:") || word.starts_with("ringfence:"))
+        .map(str::to_owned)
+        .collect();
     assert!(there.len() > 30, "{there:?}");
     let listed: BTreeSet<String> = rows.keys().cloned().collect();
     assert_eq!(there, listed, "docs/reference/audit-coverage.md and the interfaces that plugins may import differ");

@@ -33,8 +33,6 @@ pub const OPERATOR_ENROLLED: &str = "AUT-001 operator-enrolled";
 pub const SIGNED_IN: &str = "AUT-002 signed-in";
 /// A sign-in was refused.
 pub const SIGN_IN_REFUSED: &str = "AUT-003 sign-in-refused";
-/// A token was refused.
-pub const TOKEN_REFUSED: &str = "AUT-004 token-refused";
 /// An API key was made.
 pub const TOKEN_CREATED: &str = "AUT-005 api-key-created";
 /// An API key was revoked.
@@ -276,7 +274,7 @@ pub fn class_of(code: &str) -> u32 {
         TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => class::DETECTION,
         INCIDENT_CHANGED => class::INCIDENT,
         RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
-        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
+        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
         TOKEN_CREATED
         | TOKEN_REVOKED
         | SESSION_ENDED
@@ -309,9 +307,9 @@ pub fn class_of(code: &str) -> u32 {
 pub fn activity_of(code: &str) -> u8 {
     match code {
         // create, log on, assign, install
-        TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
-        | TOKEN_CREATED | PERSON_INVITED | STEPPED_UP | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED
-        | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => 1,
+        TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_CREATED
+        | PERSON_INVITED | STEPPED_UP | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED | THREAT_FOUND
+        | REQUEST_BURST | CANARY_TOUCHED => 1,
         // read, revoke
         TOKEN_REVOKED | PERSON_REMOVED | SESSION_FALLEN | SESSION_ENDED | CAPABILITY_REVOKED | ELEVATION_ENDED
         | DATA_READ | AUDIT_EXPORTED => 2,
@@ -338,7 +336,6 @@ pub fn is_refusal(code: &str) -> bool {
         code,
         TENANT_ISOLATION
             | SIGN_IN_REFUSED
-            | TOKEN_REFUSED
             | ACTION_DENIED
             | INVOCATION_REFUSED
             | EGRESS_REFUSED

@@ -6,7 +6,7 @@
 //! one before ended, `audit-stump` what stands for the deleted part.
 
 use jiff::Timestamp;
-use jiff::civil::date;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use ringfence_store::{Key, Op, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ struct StoredStump {
 impl Shard {
     /// When retention of so many days is over, counted from the end of its last year.
     pub(crate) fn due_at(&self, days: u32) -> Option<Timestamp> {
-        let end = date(self.last_year.checked_add(1)?, 1, 1).to_zoned(TimeZone::UTC).ok()?.timestamp();
+        let end = Date::new(self.last_year.checked_add(1)?, 1, 1).ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp();
         end.checked_add(jiff::SignedDuration::from_hours(24 * i64::from(days))).ok()
     }
 }

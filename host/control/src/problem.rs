@@ -287,11 +287,11 @@ impl From<AuditError> for ApiError {
             AuditError::Held { .. } => {
                 Self::new("legal-hold", error.to_string()).help("two people lift it: ringfence audit lift")
             }
-            AuditError::NoSuch
-            | AuditError::OtherSide
-            | AuditError::NotErasable { .. }
-            | AuditError::TooMany { .. }
-            | AuditError::Days { .. } => Self::new(error.code(), error.to_string()),
+            AuditError::NoSuch => Self::new("no-entry", error.to_string()),
+            AuditError::OtherSide => Self::new("hold-of-others", error.to_string()),
+            AuditError::NotErasable { .. } => Self::new("not-erasable", error.to_string()),
+            AuditError::TooMany { .. } => Self::new("too-many", error.to_string()),
+            AuditError::Days { .. } => Self::new("bad-retention", error.to_string()),
             other => {
                 tracing::error!(error = %other, "the audit log refused an entry");
                 Self::new("audit-unavailable", "the audit log cannot be written, so nothing was done")

@@ -8,7 +8,7 @@ use ringfence_core::{PrincipalKind, Resource, Role};
 use crate::question::Who;
 
 /// What an operator may do to a tenant.
-const OPERATOR_ON_TENANT: [&str; 14] = [
+const OPERATOR_ON_TENANT: [&str; 15] = [
     "read-tenant",
     "suspend-tenant",
     "set-quota",

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use jiff::SignedDuration;
+use ringfence_audit::RETENTION_DAYS;
 use ringfence_cli::ServeArgs;
 use ringfence_control::BackupPlan;
 use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides, TenantId};

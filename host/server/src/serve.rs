@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::service::TowerToHyperService;
+use ringfence_audit::{AuditError, Event, Log, codes};
 use ringfence_cli::{Format, ServeArgs};
 use ringfence_control::{KeyKeeper, PeerAddress};
 use ringfence_core::{Clock, Entropy, limits};
@@ -122,6 +123,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let place =
         Place { data: &data, plugins_address: plugins.address(), connections, io, store, tenants, clock, entropy };
     let (wired, detection) = wire(config, place).await?;
+    record(&wired, codes::HOST_STARTED, "start-host").await.context("the audit log does not take the start")?;
     warn_of_unlocked_keys();
     let token_file = write_operator_token(&wired, &data).await?;
 
@@ -194,10 +196,20 @@ fn warn_of_unlocked_keys() {
     }
 }
 
+/// Puts a step of the host's life on its own log.
+async fn record(wired: &Wired, code: &'static str, action: &'static str) -> Result<(), AuditError> {
+    let mut event = Event::new(code, action, wired.audit.actor(), "host");
+    event.details = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+    wired.audit.record(&Log::Host, event).await.map(drop)
+}
+
 /// Writes everything that is still in memory, and closes the store.
 async fn drain(wired: &Wired) {
     let all = async {
         wired.logs.flush().await;
+        if let Err(error) = record(wired, codes::HOST_STOPPED, "stop-host").await {
+            tracing::error!(%error, "the audit log does not say that the host stopped in order");
+        }
         if let Err(error) = wired.audit.flush().await {
             tracing::error!(%error, "the audit log is not complete");
         }
