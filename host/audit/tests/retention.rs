@@ -387,3 +387,23 @@ async fn erasing_an_applications_event_leaves_its_entry_and_every_proof() {
     let audit = world.open().await;
     assert_eq!(checked(&audit, &log, None, None).await.unwrap().bodies_withheld, 1);
 }
+
+#[tokio::test]
+async fn a_log_from_before_there_were_shards_gets_them_and_is_swept_like_any() {
+    let world = World::new().await;
+    let audit = world.open().await;
+    let store = world.tenant("globex").await;
+    let log = Log::Tenant(store.clone());
+    at(&world, JUNE_2026);
+    fill(&audit, &log, 600).await;
+    store.delete(&Key::new(["audit-shard"]).number(0)).await.unwrap();
+    at(&world, JUNE_2034);
+    let audit = world.open().await;
+    fill(&audit, &log, 1).await;
+    let life = audit.life(&log).await.unwrap();
+    assert_eq!((life.shards[0].year, life.shards[0].to), (2026, Some(600)));
+    sweep_through(&world, &audit, &log).await;
+    let life = audit.life(&log).await.unwrap();
+    assert_eq!((life.first, life.bodies_from, life.shards[0].from), (512, 600, 0));
+    assert!(checked(&audit, &log, life.beginning.as_ref(), None).await.is_ok());
+}

@@ -16,7 +16,8 @@ use ringfence_audit::export::{Table, check};
 use ringfence_audit::note::Verifier;
 use ringfence_audit::verify::{Claim, Fault, verify_claim};
 use ringfence_audit::{Audit, Entry, KeyChange, Log, PostQuantum, Selection, Terms, Trust, codes};
-use ringfence_store::{DiskOptions, Store, StoreError};
+use ringfence_keys::SigningKey;
+use ringfence_store::{DiskOptions, Key, Store, StoreError};
 use serde_json::json;
 use world::{World, pushed};
 
@@ -170,4 +171,17 @@ async fn two_hosts_do_not_write_one_log() {
     let head = one.checkpoint(&log).await.unwrap().text;
     let verified = verify_claim(&Claim::new(&origin, &vkey, &head), all(&one, &log).await).unwrap();
     assert_eq!(verified.entries, 4);
+}
+
+#[tokio::test]
+async fn a_host_from_before_keys_could_change_keeps_its_key() {
+    let world = World::new().await;
+    let legacy = SigningKey::generate(&*world.entropy).unwrap();
+    let platform = world.tenants.platform();
+    platform.put(&Key::new(["audit-signing-key"]), legacy.to_pkcs8().to_vec()).await.unwrap();
+    let audit = world.open().await;
+    let vkey = Verifier::new(&audit.origin(&Log::Host), legacy.public_key()).vkey();
+    assert_eq!(audit.vkey(&Log::Host), vkey);
+    assert!(platform.get(&Key::new(["audit-signing-key"])).await.unwrap().is_none());
+    assert_eq!(world.open().await.vkey(&Log::Host), vkey);
 }

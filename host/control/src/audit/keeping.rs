@@ -6,7 +6,9 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use ringfence_audit::{Agreed, Asked, Beginning, Entry, Hold, HoldSide, Log, REASON_BYTES_MAX, Shard, codes};
+use ringfence_audit::{
+    Agreed, Asked, AuditError, Beginning, Entry, Hold, HoldSide, Log, REASON_BYTES_MAX, Shard, codes,
+};
 use ringfence_core::proof::act;
 use ringfence_core::{Permit, PrincipalId, Role};
 use serde_json::{Value, json};
@@ -172,7 +174,7 @@ impl Control {
         id: &str,
     ) -> Result<Json<AgreementView>, ApiError> {
         let audit = &self.parts.audit;
-        let hold = audit.holds(log).await?.into_iter().find(|hold| hold.id == id).ok_or_else(ApiError::not_found)?;
+        let hold = audit.holds(log).await?.into_iter().find(|hold| hold.id == id).ok_or(AuditError::NoSuch)?;
         let code = if is_others(hold.lift.as_ref(), call) { codes::HOLD_LIFTED } else { codes::HOLD_LIFT_ASKED };
         let details = json!({ "hold": id, "asked_by": hold.lift.map(|asked| asked.by) });
         let agreed = self
