@@ -76,7 +76,8 @@ impl Audit {
         }
         let (origin, vkey, created_ms) = (head.origin, self.vkey(log), self.clock().now().as_millisecond());
         let Selection { query, csv, .. } = selection;
-        let beginning = if from == state.first { self.beginning(log).await? } else { None };
+        // A sweep may have gone on meanwhile: then the entries themselves show that they are not the first any more.
+        let beginning = self.beginning(log).await?.filter(|beginning| beginning.size == from);
         let changes = self.keys(log).await?.changes;
         let content = Content {
             origin,
