@@ -207,6 +207,14 @@ async fn a_hold_keeps_a_tenant_and_an_erased_person_leaves_a_log_that_verifies()
     let (status, refused) = problem(operator.delete(&format!("/tenants/acme{path}")).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (409, Some("hold-of-others")));
 
+    // Its keys are shut while its deletion waits: a hold that comes then is in time.
+    let later = host.tenant(&operator, "initech").await?;
+    assert_eq!(operator.delete("/tenants/initech").send().await?.status(), StatusCode::ACCEPTED);
+    assert_eq!(later.admin.post("/audit/holds").json(&order).send().await?.status(), StatusCode::LOCKED);
+    answer(operator.post("/tenants/initech/audit/holds").json(&order).send().await?).await?;
+    let (status, refused) = problem(operator.delete("/tenants/initech").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("legal-hold")));
+
     let key = string(&answer(globex.admin.get("/audit/keys").send().await?).await?, "vkey")?;
     let event = json!({ "code": "order-placed", "message": "canary-ann", "subject": "ann", "data": { "n": 1 } });
     let seq = answer(globex.admin.post("/audit/log-event").json(&event).send().await?).await?["seq"].clone();

@@ -11,9 +11,10 @@ mod world;
 
 use std::sync::atomic::Ordering;
 
+use ringfence_audit::export::{Content, check};
 use ringfence_audit::verify::{Claim, Fault as LogFault, Verified, verify_claim};
 use ringfence_audit::{
-    Agreed, Audit, AuditError, Beginning, Entry, Event, HoldSide, Log, Outcome, Swept, codes, repair,
+    Agreed, Audit, AuditError, Beginning, Entry, Event, HoldSide, Log, Outcome, Selection, Swept, codes, repair,
 };
 use ringfence_core::PrincipalId;
 use ringfence_store::{Fault, Faults, Key, Op};
@@ -406,4 +407,22 @@ async fn a_log_from_before_there_were_shards_gets_them_and_is_swept_like_any() {
     let life = audit.life(&log).await.unwrap();
     assert_eq!((life.first, life.bodies_from, life.shards[0].from), (512, 600, 0));
     assert!(checked(&audit, &log, life.beginning.as_ref(), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_archive_of_what_is_left_is_the_whole_log_and_says_where_it_begins() {
+    let world = World::new().await;
+    let audit = world.open().await;
+    let log = two_years(&world, &audit, 600, 20).await;
+    sweep_through(&world, &audit, &log).await;
+    let nothing = |_: &mut Entry| Vec::new();
+    let select = |from| Selection { from, to: None, keep: None, redact: &nothing, query: json!({}), csv: None };
+    let (content, _) = audit.export(&log, select(0)).await.unwrap();
+    let archive = audit.archive(&log, &content).unwrap();
+    let checked = check(archive.as_slice(), Some(&audit.vkey(&log)), None).unwrap();
+    assert!(checked.whole && checked.manifest.first_seq == Some(512) && checked.bodies_withheld == 88);
+    let without = Content { beginning: None, ..content };
+    let archive = audit.archive(&log, &without).unwrap();
+    assert!(!check(archive.as_slice(), Some(&audit.vkey(&log)), None).unwrap().whole, "a part is not the whole");
+    assert!(matches!(audit.export(&log, select(3)).await, Err(AuditError::Deleted { .. })));
 }

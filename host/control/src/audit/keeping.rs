@@ -10,11 +10,11 @@ use ringfence_audit::{
     Agreed, Asked, AuditError, Beginning, Entry, Hold, HoldSide, Log, REASON_BYTES_MAX, Shard, codes,
 };
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, PrincipalId, Role};
+use ringfence_core::{Permit, PrincipalId, Resource, Role, TenantId};
 use serde_json::{Value, json};
 
 use crate::Control;
-use crate::call::Call;
+use crate::call::{Call, Reached};
 use crate::extract::JsonBody;
 use crate::host::word;
 use crate::problem::ApiError;
@@ -89,7 +89,7 @@ pub async fn hold_tenant(
     Path(tenant): Path<String>,
     JsonBody(new): JsonBody<NewHold>,
 ) -> Result<(StatusCode, Json<HoldView>), ApiError> {
-    let reached = control.reach_tenant::<act::HoldAudit>(&call, &tenant).await?;
+    let reached = control.reach_held(&call, &tenant).await?;
     control.set_hold(&call, &Log::Tenant(reached.store), reached.permit, new).await
 }
 
@@ -101,7 +101,7 @@ pub async fn lift_tenant(
     call: Call,
     Path((tenant, hold)): Path<(String, String)>,
 ) -> Result<Json<AgreementView>, ApiError> {
-    let reached = control.reach_tenant::<act::HoldAudit>(&call, &tenant).await?;
+    let reached = control.reach_held(&call, &tenant).await?;
     control.lift_hold(&call, &Log::Tenant(reached.store), reached.permit, &hold).await
 }
 
@@ -146,6 +146,12 @@ impl Control {
         })
     }
 
+    /// A tenant for an act on its holds: its keys may be shut, as they are while its deletion waits.
+    async fn reach_held(&self, call: &Call, tenant: &str) -> Result<Reached<act::HoldAudit>, ApiError> {
+        let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
+        self.reach_closed(call, Resource::Tenant { tenant }).await
+    }
+
     async fn set_hold(
         &self,
         call: &Call,
@@ -155,9 +161,9 @@ impl Control {
     ) -> Result<(StatusCode, Json<HoldView>), ApiError> {
         check_reason(&new.reason)?;
         let (by, audit) = (call.principal.id().clone(), &self.parts.audit);
-        let details = json!({ "reason": new.reason, "side": word(&side(call)) });
+        let details = json!({ "log": audit.origin(log), "reason": new.reason, "side": word(&side(call)) });
         let hold = self
-            .bracket(call, log, permit, codes::HOLD_SET, details, async |_permit| {
+            .bracket(call, &writable(log), permit, codes::HOLD_SET, details, async |_permit| {
                 // A deletion of the tenant, or of a person in it, looks for holds under this lock.
                 let _one = self.changing.lock().await;
                 Ok(audit.hold(log, &new.reason, by, side(call)).await?)
@@ -176,9 +182,9 @@ impl Control {
         let audit = &self.parts.audit;
         let hold = audit.holds(log).await?.into_iter().find(|hold| hold.id == id).ok_or(AuditError::NoSuch)?;
         let code = if is_others(hold.lift.as_ref(), call) { codes::HOLD_LIFTED } else { codes::HOLD_LIFT_ASKED };
-        let details = json!({ "hold": id, "asked_by": hold.lift.map(|asked| asked.by) });
+        let details = json!({ "log": audit.origin(log), "hold": id, "asked_by": hold.lift.map(|asked| asked.by) });
         let agreed = self
-            .bracket(call, log, permit, code, details, async |_permit| {
+            .bracket(call, &writable(log), permit, code, details, async |_permit| {
                 Ok(audit.lift(log, id, call.principal.id(), side(call), &self.are_two()).await?)
             })
             .await?;
@@ -225,6 +231,14 @@ fn check_reason(reason: &str) -> Result<(), ApiError> {
         return Err(ApiError::new("bad-word", format!("`reason` is 1 to {REASON_BYTES_MAX} bytes")));
     }
     Ok(())
+}
+
+/// Where an act on the holds of a log is written: the log itself, or the host's while the tenant's keys are shut.
+fn writable(log: &Log) -> Log {
+    match log {
+        Log::Tenant(store) if store.check_keys().is_err() => Log::Host,
+        other => other.clone(),
+    }
 }
 
 fn side(call: &Call) -> HoldSide {
