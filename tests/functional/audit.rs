@@ -188,7 +188,10 @@ async fn the_host_commits_to_every_log_and_its_owner_can_check_it() -> Result<()
 
 #[tokio::test]
 async fn a_hold_keeps_a_tenant_and_an_erased_person_leaves_a_log_that_verifies() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+    let place = ringfence_tests::Place::new()?;
+    let settings = [("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "24"), ("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")];
+    let host = ringfence_tests::Host::start_with(&place, &[], &settings)?;
+    let operator = host.operator().await?;
     let (acme, globex) = (host.tenant(&operator, "acme").await?, host.tenant(&operator, "globex").await?);
     let order = json!({ "reason": "case 17" });
     let hold = answer(acme.admin.post("/audit/holds").json(&order).send().await?).await?;
@@ -206,6 +209,9 @@ async fn a_hold_keeps_a_tenant_and_an_erased_person_leaves_a_log_that_verifies()
     assert_eq!((status, refused["code"].as_str()), (409, Some("second-person-needed")), "a key is not a person");
     let (status, refused) = problem(operator.delete(&format!("/tenants/acme{path}")).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (409, Some("hold-of-others")));
+    let bob = host.person(&acme.admin, "/tenants/acme/people", "bob", "tenant-admin").await?;
+    assert_eq!(answer(bob.delete(&path).send().await?).await?["state"], "done");
+    assert_eq!(operator.delete("/tenants/acme").send().await?.status(), StatusCode::ACCEPTED);
 
     // Its keys are shut while its deletion waits: a hold that comes then is in time.
     let later = host.tenant(&operator, "initech").await?;
