@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use reqwest::StatusCode;
+use ringfence_audit::cosign::Cosigner;
 use ringfence_audit::export::check;
 use ringfence_audit::heads::{Cover, verify_cover};
 use ringfence_audit::note::Verifier;
@@ -182,5 +183,83 @@ async fn the_host_commits_to_every_log_and_its_owner_can_check_it() -> Result<()
     let (log, heads) = (Verifier::parse(&key), Verifier::parse(&string(&view, "heads_vkey")?));
     let head = verify_cover(&cover, &log.context("a key")?, &heads.context("a key")?, &proof);
     assert!(head.context("a covered head")?.size > 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hold_keeps_a_tenant_and_an_erased_person_leaves_a_log_that_verifies() -> Result<()> {
+    let place = ringfence_tests::Place::new()?;
+    let settings = [("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "24"), ("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")];
+    let host = ringfence_tests::Host::start_with(&place, &[], &settings)?;
+    let operator = host.operator().await?;
+    let (acme, globex) = (host.tenant(&operator, "acme").await?, host.tenant(&operator, "globex").await?);
+    let order = json!({ "reason": "case 17" });
+    let hold = answer(acme.admin.post("/audit/holds").json(&order).send().await?).await?;
+    let (status, refused) = problem(operator.delete("/tenants/acme").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("legal-hold")));
+    let (status, refused) = problem(operator.post("/tenants/acme/keys/destroy").json(&json!({})).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("legal-hold")));
+    let life = answer(acme.admin.get("/audit/retention").send().await?).await?;
+    assert_eq!((life["retention_days"].as_u64(), life["holds"][0]["id"].clone()), (Some(2_557), hold["id"].clone()));
+    assert_eq!(life["shards"][0]["state"], "open");
+    let path = format!("/audit/holds/{}", string(&hold, "id")?);
+    assert_eq!(answer(acme.admin.delete(&path).send().await?).await?["state"], "asked");
+    let other_key = acme.member(&host, "eve", "tenant-admin").await?;
+    let (status, refused) = problem(other_key.delete(&path).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("second-person-needed")), "a key is not a person");
+    let (status, refused) = problem(operator.delete(&format!("/tenants/acme{path}")).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("hold-of-others")));
+    let bob = host.person(&acme.admin, "/tenants/acme/people", "bob", "tenant-admin").await?;
+    assert_eq!(answer(bob.delete(&path).send().await?).await?["state"], "done");
+    assert_eq!(operator.delete("/tenants/acme").send().await?.status(), StatusCode::ACCEPTED);
+
+    // Its keys are shut while its deletion waits: a hold that comes then is in time.
+    let later = host.tenant(&operator, "initech").await?;
+    assert_eq!(operator.delete("/tenants/initech").send().await?.status(), StatusCode::ACCEPTED);
+    assert_eq!(later.admin.post("/audit/holds").json(&order).send().await?.status(), StatusCode::LOCKED);
+    answer(operator.post("/tenants/initech/audit/holds").json(&order).send().await?).await?;
+    let (status, refused) = problem(operator.delete("/tenants/initech").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("legal-hold")));
+
+    let key = string(&answer(globex.admin.get("/audit/keys").send().await?).await?, "vkey")?;
+    let event = json!({ "code": "order-placed", "message": "canary-ann", "subject": "ann", "data": { "n": 1 } });
+    let seq = answer(globex.admin.post("/audit/log-event").json(&event).send().await?).await?["seq"].clone();
+    let trail = "/audit/trails/globex?code=APP-001";
+    let seen = answer(globex.admin.get(trail).send().await?).await?;
+    assert_eq!(seen["events"][0]["personal"]["message"], "canary-ann", "{seen}");
+    assert!(!seen["events"][0]["body"].to_string().contains("canary-ann"));
+    let erased = globex.admin.post(&globex.path("/subjects/ann/erase")).json(&json!({})).send().await?;
+    assert_eq!(erased.status(), StatusCode::OK);
+    let seen = answer(globex.admin.get(trail).send().await?).await?;
+    assert!(seen["events"][0].get("personal").is_none() && seen["events"][0]["salt"].is_string(), "{seen}");
+    let proof = globex.admin.get(&format!("/audit/proofs/{seq}")).send().await?.text().await?;
+    let envelope = string(&seen["events"][0], "envelope")?;
+    let held = InclusionProof::parse(&proof).context("a proof")?;
+    assert!(held.verify(&Verifier::parse(&key).context("a key")?, envelope.as_bytes()).is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_key_of_the_logs_can_be_followed_from_the_old_one() -> Result<()> {
+    let place = ringfence_tests::Place::new()?;
+    let host = ringfence_tests::Host::start_with(&place, &[], &[("RINGFENCE_AUDIT_POST_QUANTUM", "on")])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let old = string(&answer(acme.admin.get("/audit/keys").send().await?).await?, "vkey")?;
+    let (status, _) = problem(acme.admin.post("/audit/keys/rotate").json(&json!({})).send().await?).await?;
+    assert_eq!(status, 403, "the key is the host's");
+    answer(operator.post("/audit/keys/rotate").json(&json!({})).send().await?).await?;
+    let keys = answer(acme.admin.get("/audit/keys").send().await?).await?;
+    assert_eq!(keys["changes"][0]["old_vkey"].as_str(), Some(old.as_str()), "{keys}");
+    let head = answer(acme.admin.get(&acme.path("/audit/checkpoint")).send().await?).await?;
+    let checkpoint = string(&head, "checkpoint")?;
+    for key in [&old, &string(&keys, "vkey")?] {
+        assert!(Verifier::parse(key).context("a key")?.open(&checkpoint).is_some(), "{key}");
+    }
+    let cosigner = Cosigner::parse(&string(&keys, "cosigner_vkey")?).context("a key")?;
+    assert!(cosigner.has_signed(&checkpoint));
+    let seq = keys["changes"][0]["seq"].as_u64().context("a place")?;
+    let page = answer(acme.admin.get(&acme.path(&format!("/audit?from={seq}&limit=1"))).send().await?).await?;
+    assert!(string(&page["items"][0], "envelope")?.contains("AUD-021 audit-key-changed"));
     Ok(())
 }

@@ -9,6 +9,7 @@
 )]
 
 mod boundary;
+mod coverage;
 mod disk;
 mod egress;
 mod federation;

@@ -7,6 +7,7 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod coverage;
 mod errors;
 mod files;
 mod openapi;

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ringfence_core::{Clock, Entropy};
-use ringfence_keys::SigningKey;
-use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore, Tenants};
+use ringfence_store::{TenantStore, Tenants};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,7 +17,9 @@ use crate::anchor::Standing;
 use crate::batch::Batch;
 use crate::envelope::hex;
 use crate::feed::{Feed, Publisher};
-use crate::note::{SignedHead, Verifier, checkpoint_text, seal_note};
+use crate::note::SignedHead;
+use crate::ring::Ring;
+use crate::terms::Terms;
 use crate::tree::leaf_hash;
 use crate::witness::Witness;
 use crate::writer::{self, Command, Draft, Phase, QUEUE_COUNT_MAX, Shared, State, WRITE_TIME_MAX, Writer};
@@ -44,6 +45,8 @@ struct Inner {
     anchors: Standing,
     /// What each witness has signed for, as far as this run knows.
     seen: Mutex<HashMap<String, u64>>,
+    /// One at a time: setting and lifting holds, deleting, erasing, changing keys.
+    keeping: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone)]
@@ -78,11 +81,12 @@ impl Audit {
         entropy: Arc<dyn Entropy>,
         origin_host: String,
     ) -> Result<Self, AuditError> {
-        let signing = signing_key(tenants.platform(), &*entropy).await?;
+        let ring = Ring::open(tenants.platform(), &*entropy).await?;
         let shared = Arc::new(Shared {
             clock,
             entropy,
-            signing,
+            ring: std::sync::RwLock::new(Arc::new(ring)),
+            terms: std::sync::RwLock::default(),
             writable: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
             feed: Publisher::default(),
@@ -97,6 +101,7 @@ impl Audit {
             covering: tokio::sync::Mutex::default(),
             anchors: Standing::default(),
             seen: Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
         };
         let audit = Self { inner: Arc::new(inner) };
         audit.state(&Log::Host).await?;
@@ -165,15 +170,19 @@ impl Audit {
     /// Up to `limit` entries from place `from` on, with their bodies.
     pub async fn list(&self, log: &Log, from: u64, limit: usize) -> Result<Vec<Entry>, AuditError> {
         let (store, origin) = (self.store(log), self.origin(log));
-        let size = self.state(log).await?.frontier.size();
+        let state = self.state(log).await?;
+        let size = state.frontier.size();
+        if from < size {
+            state.check_kept(&origin, from)?;
+        }
         let end = from.saturating_add(limit.min(LIST_COUNT_MAX) as u64).min(size);
         let mut entries = Vec::new();
         for seq in from..end {
             let broken = |what| AuditError::Broken { log: origin.clone(), seq, what };
             let stored = writer::read(&store, &origin, seq).await?.ok_or_else(|| broken("it is missing"))?;
-            let body = serde_json::from_str(&stored.body).map_err(|_| broken("its body cannot be read"))?;
+            let body = stored.read_body().map_err(|_| broken("its body cannot be read"))?;
             let leaf_hash = hex(&leaf_hash(stored.envelope.as_bytes()));
-            entries.push(Entry { envelope: stored.envelope, leaf_hash, body: Some(body), salt: stored.salt });
+            entries.push(Entry { envelope: stored.envelope, leaf_hash, body, salt: stored.salt });
         }
         Ok(entries)
     }
@@ -186,10 +195,9 @@ impl Audit {
     /// Signs the log's present head, which covers everything acknowledged so far.
     pub async fn checkpoint(&self, log: &Log) -> Result<Checkpoint, AuditError> {
         let state = self.state(log).await?;
-        let head = SignedHead { origin: self.origin(log), size: state.frontier.size(), root: state.frontier.root() };
-        let text = checkpoint_text(&head);
+        let head = state.head(&self.origin(log));
         Ok(Checkpoint {
-            text: self.sign_note(log, &text),
+            text: self.sign_head(&head),
             size: head.size,
             root: hex(&head.root),
             chain_head: hex(&state.chain_head),
@@ -199,7 +207,7 @@ impl Audit {
 
     /// The log's verifier key, `name+hash+key` (C2SP). Public; who verifies should learn it once and keep it.
     pub fn vkey(&self, log: &Log) -> String {
-        self.verifier(log).vkey()
+        self.inner.shared.ring().verifier(&self.origin(log)).vkey()
     }
 
     /// The log's name.
@@ -213,7 +221,17 @@ impl Audit {
     /// Signs a text of the host's about a tenant with the key of its log, as a note. SECURITY: for texts that no
     /// checkpoint can be taken for.
     pub(crate) fn sign_note(&self, log: &Log, text: &str) -> String {
-        seal_note(text, &self.verifier(log), &self.inner.shared.signing.sign(text.as_bytes()))
+        self.inner.shared.ring().note(&self.origin(log), text, self.clock().now().as_millisecond())
+    }
+
+    /// Signs a head of a log of this host.
+    pub(crate) fn sign_head(&self, head: &SignedHead) -> String {
+        self.inner.shared.checkpoint(head)
+    }
+
+    /// Puts the operator's terms in force.
+    pub fn set_terms(&self, terms: Terms) {
+        *self.inner.shared.terms.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(terms);
     }
 
     /// Who acts when the host does something by itself.
@@ -262,8 +280,28 @@ impl Audit {
         &*self.inner.shared.clock
     }
 
-    pub(crate) fn signing(&self) -> &SigningKey {
-        &self.inner.shared.signing
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.inner.shared.entropy
+    }
+
+    pub(crate) fn keeping(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.keeping
+    }
+
+    /// The writers that run.
+    pub(crate) fn all_handles(&self) -> Vec<Handle> {
+        self.writers().values().cloned().collect()
+    }
+
+    /// The logs that can be read now.
+    pub(crate) async fn all_logs(&self) -> Vec<Log> {
+        let records = self.inner.tenants.list().await.unwrap_or_default();
+        let stores = records.iter().filter_map(|record| self.inner.tenants.open_readable(&record.id));
+        std::iter::once(Log::Host).chain(stores.map(Log::Tenant)).collect()
     }
 
     /// 32 random bytes.
@@ -293,12 +331,8 @@ impl Audit {
         ask(&self.handle(log), |answer| Command::Append(Box::new(draft), answer)).await
     }
 
-    async fn state(&self, log: &Log) -> Result<State, AuditError> {
+    pub(crate) async fn state(&self, log: &Log) -> Result<State, AuditError> {
         ask(&self.handle(log), Command::State).await
-    }
-
-    fn verifier(&self, log: &Log) -> Verifier {
-        Verifier::new(&self.origin(log), self.inner.shared.signing.public_key())
     }
 
     pub(crate) fn store(&self, log: &Log) -> TenantStore {
@@ -368,9 +402,9 @@ impl Drop for Intent {
 /// Reads an entry in the form it is stored in, such as a restored backup has it; none for anything else.
 pub fn stored_entry(bytes: &[u8]) -> Option<Entry> {
     let stored: writer::StoredEntry = serde_json::from_slice(bytes).ok()?;
-    let body = serde_json::from_str(&stored.body).ok()?;
+    let body = stored.read_body().ok()?;
     let leaf_hash = hex(&leaf_hash(stored.envelope.as_bytes()));
-    Some(Entry { envelope: stored.envelope, leaf_hash, body: Some(body), salt: stored.salt })
+    Some(Entry { envelope: stored.envelope, leaf_hash, body, salt: stored.salt })
 }
 
 /// Sends a command to a writer and waits for its answer, both within [`WRITE_TIME_MAX`] each.
@@ -385,18 +419,4 @@ pub(crate) async fn ask<T>(
         Ok(Ok(result)) => result,
         _ => Err(AuditError::Unavailable),
     }
-}
-
-/// The host's signing key for logs: read from the platform's store, made when there is none. It signs heads of logs and usage
-/// receipts, and nothing else.
-async fn signing_key(platform: &TenantStore, entropy: &dyn Entropy) -> Result<SigningKey, AuditError> {
-    let key = Key::new(["audit-signing-key"]);
-    let reached = |error: &StoreError| writer::unavailable("signing key", error);
-    if let Some(record) = platform.get(&key).await.map_err(|error| reached(&error))? {
-        return SigningKey::from_pkcs8(&record.value).map_err(|_| AuditError::Unavailable);
-    }
-    let signing = SigningKey::generate(entropy).map_err(|_| AuditError::Unavailable)?;
-    let put = Op::Put { key: key.clone(), value: signing.to_pkcs8().to_vec() };
-    platform.batch(vec![put], vec![Precondition::Absent(key)]).await.map_err(|error| reached(&error))?;
-    Ok(signing)
 }

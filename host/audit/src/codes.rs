@@ -33,8 +33,6 @@ pub const OPERATOR_ENROLLED: &str = "AUT-001 operator-enrolled";
 pub const SIGNED_IN: &str = "AUT-002 signed-in";
 /// A sign-in was refused.
 pub const SIGN_IN_REFUSED: &str = "AUT-003 sign-in-refused";
-/// A token was refused.
-pub const TOKEN_REFUSED: &str = "AUT-004 token-refused";
 /// An API key was made.
 pub const TOKEN_CREATED: &str = "AUT-005 api-key-created";
 /// An API key was revoked.
@@ -218,6 +216,30 @@ pub const DESTINATION_TESTED: &str = "OUT-004 destination-tested";
 pub const FEED_WRITTEN: &str = "OUT-005 feed-written";
 /// A feed was deleted.
 pub const FEED_DELETED: &str = "OUT-006 feed-deleted";
+/// The host's logs got another signing key.
+pub const AUDIT_KEY_ROTATED: &str = "AUD-020 audit-key-rotated";
+/// This log goes on under another key.
+pub const AUDIT_KEY_CHANGED: &str = "AUD-021 audit-key-changed";
+/// How long a log is kept was set.
+pub const RETENTION_SET: &str = "AUD-022 retention-set";
+/// A shard of a log is due, and when its deletion begins.
+pub const SHARD_DUE: &str = "AUD-023 shard-due";
+/// A deletion that was announced is put off.
+pub const SHARD_SPARED: &str = "AUD-024 shard-spared";
+/// The deletion of a shard begins.
+pub const SHARD_DELETING: &str = "AUD-025 shard-deleting";
+/// A shard is deleted.
+pub const SHARD_DELETED: &str = "AUD-026 shard-deleted";
+/// A legal hold was set on a log.
+pub const HOLD_SET: &str = "AUD-027 hold-set";
+/// Somebody wants a legal hold lifted.
+pub const HOLD_LIFT_ASKED: &str = "AUD-028 hold-lift-asked";
+/// A legal hold was lifted, because two people wanted it.
+pub const HOLD_LIFTED: &str = "AUD-029 hold-lifted";
+/// Somebody wants the body of an application's event erased.
+pub const ERASURE_ASKED: &str = "AUD-030 erasure-asked";
+/// The body of an application's event was erased, because two people wanted it.
+pub const BODY_ERASED: &str = "AUD-031 body-erased";
 /// An event of a tenant's own application; its own code is in the details.
 pub const APPLICATION_EVENT: &str = "APP-001 application-event";
 /// An event that a plugin put on the log; its own code is in the details.
@@ -233,7 +255,7 @@ pub const CHECK_RESULT: &str = "CHK-003 check-result";
 pub const REMEDIATION_CHANGED: &str = "CHK-004 remediation-changed";
 
 /// A tenant chose which host calls of its plugins are on the log.
-pub const HOST_CALLS_CHOSEN: &str = "AUD-020 host-calls-chosen";
+pub const HOST_CALLS_CHOSEN: &str = "AUD-010 host-calls-chosen";
 /// Host calls of plugins on themselves and the tenant's settings, one row a call.
 pub const MODULE_CALLS: &str = "INV-020 module-calls";
 /// Host calls of plugins on stored data, one row a call.
@@ -289,7 +311,7 @@ pub fn class_of(code: &str) -> u32 {
         INCIDENT_CHANGED => class::INCIDENT,
         CHECK_RESULT => class::COMPLIANCE,
         REMEDIATION_CHANGED | RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
-        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
+        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
         TOKEN_CREATED
         | TOKEN_REVOKED
         | SESSION_ENDED
@@ -324,9 +346,9 @@ pub fn class_of(code: &str) -> u32 {
 pub fn activity_of(code: &str) -> u8 {
     match code {
         // create, log on, assign, install
-        TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED
-        | TOKEN_CREATED | PERSON_INVITED | STEPPED_UP | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED
-        | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED | CHECK_RESULT => 1,
+        TENANT_CREATED | TENANT_ISOLATION | OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_CREATED
+        | PERSON_INVITED | STEPPED_UP | CAPABILITY_GRANTED | APPROVAL_GIVEN | VERSION_PUSHED | THREAT_FOUND
+        | REQUEST_BURST | CANARY_TOUCHED | CHECK_RESULT => 1,
         // read, revoke
         TOKEN_REVOKED | PERSON_REMOVED | SESSION_FALLEN | SESSION_ENDED | CAPABILITY_REVOKED | ELEVATION_ENDED
         | DATA_READ | AUDIT_EXPORTED => 2,
@@ -338,7 +360,8 @@ pub fn activity_of(code: &str) -> u8 {
         | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | HOST_CALL_DENIED | MODULE_CALLS
         | HOST_CALLS_CHOSEN | CHECK_WRITTEN => 3,
         // delete, stop
-        TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED | CHECK_DELETED => 4,
+        TENANT_DELETED | SECRET_DELETED | SUBJECT_ERASED | HOST_STOPPED | SHARD_DELETING | SHARD_DELETED
+        | BODY_ERASED | CHECK_DELETED => 4,
         // enable, update
         TENANT_RESUMED | VERSION_DEPLOYED | VERSION_ROLLED_BACK => 8,
         // disable
@@ -353,7 +376,6 @@ pub fn is_refusal(code: &str) -> bool {
         code,
         TENANT_ISOLATION
             | SIGN_IN_REFUSED
-            | TOKEN_REFUSED
             | ACTION_DENIED
             | INVOCATION_REFUSED
             | EGRESS_REFUSED

@@ -15,13 +15,15 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::Entry;
+use crate::beginning::Beginning;
 use crate::columns::{self, to_parquet};
 use crate::envelope::{Envelope, canonical_body, commitment, hex, link};
-use crate::note::{SignedHead, Verifier};
+use crate::key_change::{KeyChange, Trust};
+use crate::note::SignedHead;
 use crate::proof::InclusionProof;
 use crate::table::to_csv;
 use crate::tree::{Hash, leaf_hash, verify_inclusion};
-use crate::verify::{Fault, verify};
+use crate::verify::{Claim, Fault, verify_claim};
 
 /// LIMIT: largest archive read, in bytes.
 pub const ARCHIVE_BYTES_MAX: u64 = 1 << 30;
@@ -35,6 +37,8 @@ const MANIFEST_NOTE: &str = "manifest.note";
 const ENTRIES: &str = "entries.jsonl";
 const CSV: &str = "entries.csv";
 const PARQUET: &str = "entries.parquet";
+const BEGINNING: &str = "beginning.json";
+const CHANGES: &str = "key-changes.json";
 const VERIFY: &str = include_str!("verify.md");
 
 /// One entry of an export.
@@ -117,6 +121,10 @@ pub struct Content {
     pub csv: Option<Table>,
     /// Whether a Parquet file goes in.
     pub parquet: Option<Table>,
+    /// What stands for the part that was deleted after its retention, when the export begins right after it.
+    pub beginning: Option<Beginning>,
+    /// The changes of the log's key.
+    pub changes: Vec<KeyChange>,
 }
 
 /// A table of the fixed columns.
@@ -174,6 +182,13 @@ pub fn archive(content: &Content, sign: impl FnOnce(&str) -> String) -> Result<V
     files.insert("checkpoint".to_owned(), content.checkpoint.clone().into_bytes());
     files.insert("vkey".to_owned(), format!("{}\n", content.vkey).into_bytes());
     files.insert("VERIFY.md".to_owned(), VERIFY.as_bytes().to_vec());
+    let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|error| ExportError::Unwritable(error.to_string()));
+    if let Some(beginning) = &content.beginning {
+        files.insert(BEGINNING.to_owned(), json(serde_json::to_vec_pretty(beginning))?);
+    }
+    if !content.changes.is_empty() {
+        files.insert(CHANGES.to_owned(), json(serde_json::to_vec_pretty(&content.changes))?);
+    }
     for proof in &content.ends {
         files.insert(format!("proof-{}.tlog-proof", proof.index), proof.to_string().into_bytes());
     }
@@ -208,9 +223,10 @@ pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&
     let manifest: Manifest = serde_json::from_str(text(MANIFEST)?)
         .map_err(|_| ExportError::NotAnExport(format!("`{MANIFEST}` cannot be read")))?;
     let vkey = vkey.map_or_else(|| text("vkey"), Ok)?;
-    let verifier = Verifier::parse(vkey).filter(|verifier| verifier.name() == manifest.origin);
-    let verifier = verifier.ok_or(ExportError::BadSignature)?;
-    let signed = verifier.open_text(text(MANIFEST_NOTE)?, NOTE_BYTES_MAX).ok_or(ExportError::BadSignature)?;
+    let changes: Vec<KeyChange> = parsed(&files, CHANGES)?.unwrap_or_default();
+    let beginning: Option<Beginning> = parsed(&files, BEGINNING)?;
+    let trust = Trust::follow(&manifest.origin, vkey, &changes).ok_or(ExportError::BadSignature)?;
+    let signed = trust.open_text(text(MANIFEST_NOTE)?, NOTE_BYTES_MAX).ok_or(ExportError::BadSignature)?;
     if signed != note_text(&manifest.origin, text(MANIFEST)?.as_bytes()) {
         return Err(ExportError::FileAltered(MANIFEST.to_owned()));
     }
@@ -223,7 +239,7 @@ pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&
         return Err(ExportError::FileAltered(name.clone()));
     }
     let rows = rows(text(ENTRIES)?)?;
-    let head = verifier.open(text("checkpoint")?).ok_or(Fault::BadSignature)?;
+    let head = trust.open(text("checkpoint")?).ok_or(Fault::BadSignature)?;
     if let Some(table) = files.get(CSV)
         && to_csv(&rows).map_err(ExportError::NotAnExport)? != *table
     {
@@ -234,16 +250,32 @@ pub fn check(archive: impl std::io::Read, vkey: Option<&str>, previous: Option<&
     {
         return Err(ExportError::FileAltered(PARQUET.to_owned()));
     }
+    let start = beginning.as_ref().map_or(0, |beginning| beginning.size);
     let whole = manifest.coverage == Coverage::Complete
-        && rows.len() as u64 == head.size
-        && rows.first().is_none_or(|row| row.seq == 0);
+        && rows.len() as u64 == head.size.saturating_sub(start)
+        && rows.first().is_none_or(|row| row.seq == start);
     let bodies_withheld = if whole {
         let entries = rows.into_iter().map(|row| row.entry);
-        verify(&manifest.origin, vkey, entries, text("checkpoint")?, previous)?.bodies_withheld
+        let claim = Claim {
+            previous,
+            beginning: beginning.as_ref(),
+            changes: &changes,
+            ..Claim::new(&manifest.origin, vkey, text("checkpoint")?)
+        };
+        verify_claim(&claim, entries)?.bodies_withheld
     } else {
         check_part(&manifest, &rows, &head, &files)?
     };
     Ok(Checked { manifest, head, whole, bodies_withheld })
+}
+
+/// Reads a file of the archive that need not be there.
+fn parsed<T: serde::de::DeserializeOwned>(
+    files: &BTreeMap<String, Vec<u8>>,
+    name: &str,
+) -> Result<Option<T>, ExportError> {
+    let read = files.get(name).map(|bytes| serde_json::from_slice(bytes)).transpose();
+    read.map_err(|_| ExportError::FileAltered(name.to_owned()))
 }
 
 /// Checks a part of a log. Bodies that are withheld are counted.

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::envelope::hex;
 use crate::export::{Content, Coverage, Row, Table};
-use crate::note::{SignedHead, checkpoint_text};
 use crate::proof::InclusionProof;
 use crate::tree::inclusion_spans;
 use crate::{Audit, AuditError, Entry, Log};
@@ -40,10 +39,12 @@ impl Audit {
     pub async fn export(&self, log: &Log, selection: Selection<'_>) -> Result<(Content, bool), AuditError> {
         let (state, edge) = self.edge(log).await?;
         let size = state.frontier.size();
-        let head = SignedHead { origin: self.origin(log), size, root: state.frontier.root() };
-        let checkpoint = self.sign_note(log, &checkpoint_text(&head));
+        let head = state.head(&self.origin(log));
+        let checkpoint = self.sign_head(&head);
         let to = selection.to.unwrap_or(size).min(size);
-        let (mut rows, mut redacted, mut seq, mut cut) = (Vec::new(), Vec::new(), selection.from, false);
+        // From the beginning means from what is left of it; a place that was deleted is refused below.
+        let from = if selection.from == 0 { state.first } else { selection.from };
+        let (mut rows, mut redacted, mut seq, mut cut) = (Vec::new(), Vec::new(), from, false);
         while seq < to && !cut {
             let page = self.list(log, seq, usize::try_from(to - seq).unwrap_or(usize::MAX)).await?;
             if page.is_empty() {
@@ -77,7 +78,25 @@ impl Audit {
         }
         let (origin, vkey, created_ms) = (head.origin, self.vkey(log), self.clock().now().as_millisecond());
         let Selection { query, csv, parquet, .. } = selection;
-        Ok((Content { origin, vkey, checkpoint, created_ms, coverage, query, redacted, rows, ends, csv, parquet }, cut))
+        // A sweep may have gone on meanwhile: then the entries themselves show that they are not the first any more.
+        let beginning = self.beginning(log).await?.filter(|beginning| beginning.size == from);
+        let changes = self.keys(log).await?.changes;
+        let content = Content {
+            origin,
+            vkey,
+            checkpoint,
+            created_ms,
+            coverage,
+            query,
+            redacted,
+            rows,
+            ends,
+            csv,
+            parquet,
+            beginning,
+            changes,
+        };
+        Ok((content, cut))
     }
 
     /// The archive of an export, its manifest signed with the log's key.

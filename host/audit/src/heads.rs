@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::envelope::hex;
-use crate::note::{SignedHead, Verifier, checkpoint_text, seal_note};
+use crate::note::{SignedHead, Verifier};
 use crate::proof::InclusionProof;
 use crate::shelf::{Leaves, Reader, Shelf, ShelfError};
 use crate::tiles::Edge;
@@ -218,12 +218,11 @@ impl Audit {
     }
 
     fn heads_verifier(&self) -> Verifier {
-        Verifier::new(&self.heads_origin(), self.signing().public_key())
+        self.shared().ring().verifier(&self.heads_origin())
     }
 
     fn sign_heads(&self, size: u64, root: &Hash) -> String {
-        let text = checkpoint_text(&SignedHead { origin: self.heads_origin(), size, root: *root });
-        seal_note(&text, &self.heads_verifier(), &self.signing().sign(text.as_bytes()))
+        self.sign_head(&SignedHead { origin: self.heads_origin(), size, root: *root })
     }
 }
 

@@ -61,7 +61,7 @@ impl Verifier {
     }
     /// Checks a checkpoint and gives what it says; `None` when it is not one of this log or not signed by its key.
     pub fn open(&self, checkpoint: &str) -> Option<SignedHead> {
-        let head = parse_text(&self.open_text(checkpoint, CHECKPOINT_BYTES_MAX)?)?;
+        let head = parse_checkpoint(&self.open_text(checkpoint, CHECKPOINT_BYTES_MAX)?)?;
         (head.origin == self.name).then_some(head)
     }
     /// The text of a note, when it is signed by this key and not longer than `bytes_max`.
@@ -95,9 +95,14 @@ pub fn checkpoint_text(head: &SignedHead) -> String {
 
 /// The whole note: a text with its Ed25519 signature by `verifier`'s key.
 pub fn seal_note(text: &str, verifier: &Verifier, signature: &[u8; 64]) -> String {
+    format!("{text}\n{}", signature_line(verifier, signature))
+}
+
+/// One signature of a note, ended by a newline.
+pub(crate) fn signature_line(verifier: &Verifier, signature: &[u8; 64]) -> String {
     let mut bytes = verifier.id.to_vec();
     bytes.extend_from_slice(signature);
-    format!("{text}\n\u{2014} {} {}\n", verifier.name, BASE64.encode(&bytes))
+    format!("\u{2014} {} {}\n", verifier.name, BASE64.encode(&bytes))
 }
 
 /// First 4 bytes of `SHA-256(name || 0x0A || 0x01 || public key)`.
@@ -108,7 +113,14 @@ fn key_id(name: &str, public: &[u8; 32]) -> [u8; 4] {
     [a, b, c, d]
 }
 
-fn parse_text(text: &str) -> Option<SignedHead> {
+/// What a checkpoint says; who signed it is not looked at.
+pub(crate) fn claimed_head(checkpoint: &str) -> Option<SignedHead> {
+    let (text, _) = checkpoint.rsplit_once("\n\n").filter(|_| checkpoint.len() <= CHECKPOINT_BYTES_MAX)?;
+    parse_checkpoint(&format!("{text}\n"))
+}
+
+/// What the text of a checkpoint says; who signed it is not looked at.
+pub(crate) fn parse_checkpoint(text: &str) -> Option<SignedHead> {
     let mut lines = text.lines();
     let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
     let canonical = size == "0" || (!size.starts_with('0') && size.bytes().all(|b| b.is_ascii_digit()));

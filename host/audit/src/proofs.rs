@@ -4,7 +4,6 @@
 //! head is signed. Reads only.
 
 use crate::audit::ask;
-use crate::note::{SignedHead, checkpoint_text};
 use crate::proof::InclusionProof;
 use crate::shelf::{Reader, Shelf};
 use crate::tiles::{Edge, TILE_COUNT, Tile};
@@ -18,9 +17,9 @@ impl Audit {
         let (state, edge) = self.edge(log).await?;
         let size = state.frontier.size();
         let Some(spans) = inclusion_spans(seq, size) else { return Ok(None) };
+        state.check_kept(&self.origin(log), seq)?;
         let path = self.roots(log, &edge, spans).await?;
-        let head = SignedHead { origin: self.origin(log), size, root: state.frontier.root() };
-        let checkpoint = self.sign_note(log, &checkpoint_text(&head));
+        let checkpoint = self.sign_head(&state.head(&self.origin(log)));
         Ok(Some(InclusionProof { index: seq, path, checkpoint }))
     }
 
@@ -29,7 +28,10 @@ impl Audit {
     pub async fn consistency(&self, log: &Log, old: u64, new: u64) -> Result<Option<Vec<Hash>>, AuditError> {
         let (state, edge) = self.edge(log).await?;
         match consistency_spans(old, new).filter(|_| new <= state.frontier.size()) {
-            Some(spans) => self.roots(log, &edge, spans).await.map(Some),
+            Some(spans) => {
+                state.check_kept(&self.origin(log), old)?;
+                self.roots(log, &edge, spans).await.map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -40,6 +42,7 @@ impl Audit {
         if !tile.is_in(state.frontier.size()) {
             return Ok(None);
         }
+        state.check_tile(&self.origin(log), tile)?;
         let shelf = Shelf::new(self.store(log), TILES);
         let mut reader = Reader::new(&shelf, &edge);
         let hashes = reader.hashes(tile.level, tile.index).await.map_err(|error| untiled(&self.origin(log), &error))?;
@@ -49,9 +52,11 @@ impl Audit {
     /// The entries below a tile of level 0, each as its length (2 bytes big-endian) and its envelope; none when the log has
     /// not so many.
     pub async fn bundle(&self, log: &Log, tile: Tile) -> Result<Option<Vec<u8>>, AuditError> {
-        if tile.level != 0 || !tile.is_in(self.size(log).await?) {
+        let state = self.state(log).await?;
+        if tile.level != 0 || !tile.is_in(state.frontier.size()) {
             return Ok(None);
         }
+        state.check_tile(&self.origin(log), tile)?;
         let (store, origin, first) = (self.store(log), self.origin(log), tile.index * TILE_COUNT);
         let mut bytes = Vec::new();
         for seq in first..first + u64::from(tile.width) {

@@ -7,11 +7,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ringfence_core::{Clock, Entropy};
-use ringfence_store::{Key, Op, StoreError, TenantStore, Tenants};
+use ringfence_store::{Key, Op, Segment, StoreError, TenantStore, Tenants};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::envelope::{Envelope, canonical_body, commitment, genesis, hex, link};
+use crate::beginning::peaks;
+use crate::envelope::{Envelope, canonical_body, commitment, hex, link};
+use crate::ring::FIRST_GENERATION;
+use crate::shards::Stump;
+use crate::shelf::Shelf;
+use crate::tiles::{Changed, TILE_COUNT, levels_of, nodes};
 use crate::tree::{Frontier, Hash, leaf_hash};
 use crate::writer::{self, State, StoredEntry, TILES, entry_key, head_key, unavailable};
 use crate::{Audit, AuditError, Event, Log, Outcome, codes};
@@ -75,6 +80,7 @@ struct Sound {
     chain_head: Hash,
     time: i64,
     open: BTreeSet<u64>,
+    stump: Stump,
 }
 
 async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) -> Result<Repaired, AuditError> {
@@ -82,7 +88,10 @@ async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) 
     let head = store.get(&head_key()).await.ok().flatten();
     let parsed: Option<Value> = head.as_ref().and_then(|record| serde_json::from_slice(&record.value).ok());
     let head_size = parsed.as_ref().and_then(|head| head.get("size")?.as_u64());
-    let sound = sound(store, &origin).await;
+    let generation = parsed.as_ref().and_then(|head| head.get("key")?.as_u64()).and_then(|key| u32::try_from(key).ok());
+    // A stump that cannot be read is no beginning to go on from: better no repair than a log that forgets what it was.
+    let stump = Stump::load(store, &origin).await?;
+    let sound = sound(store, stump).await;
     let size = sound.frontier.size();
     let aside = Key::new(["audit-aside"]).number(u64::try_from(now_ms).unwrap_or(0));
     let mut ops: Vec<Op> =
@@ -106,14 +115,17 @@ async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) 
         }
     }
     // The tree of the part that holds is made anew from its entries when it is next asked for.
-    for tile in tiles(store).await.map_err(failed)? {
+    for tile in tiles(store, &sound.stump).await.map_err(failed)? {
         ops.push(Op::delete(tile));
         if ops.len() >= MOVE_COUNT {
             store.batch(std::mem::take(&mut ops), Vec::new()).await.map_err(failed)?;
         }
     }
-    let Sound { frontier, chain_head, time, open } = sound;
-    let head = State { frontier, chain_head, time, open, revision: None };
+    let Sound { frontier, chain_head, time, open, stump } = sound;
+    ops.extend(edge_ops(store, &stump));
+    let (first, bodies_to) = (stump.edge.size(), stump.bodies_to);
+    let generation = generation.unwrap_or(FIRST_GENERATION);
+    let head = State { frontier, chain_head, time, open, revision: None, generation, first, bodies_to };
     let stored = Op::put_json(head_key(), &head.stored()).map_err(|_| AuditError::Unrepresentable)?;
     ops.push(if size == 0 { Op::delete(head_key()) } else { stored });
     store.batch(ops, Vec::new()).await.map_err(failed)?;
@@ -121,9 +133,9 @@ async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) 
 }
 
 /// Walks a log from its beginning as far as it holds.
-async fn sound(store: &TenantStore, origin: &str) -> Sound {
-    let mut sound =
-        Sound { frontier: Frontier::new(), chain_head: genesis(origin), time: i64::MIN, open: BTreeSet::new() };
+async fn sound(store: &TenantStore, stump: Stump) -> Sound {
+    let frontier = Frontier::from_parts(stump.edge.size(), peaks(&stump.edge)).unwrap_or_else(Frontier::new);
+    let mut sound = Sound { frontier, chain_head: stump.chain_head, time: i64::MIN, open: BTreeSet::new(), stump };
     loop {
         let seq = sound.frontier.size();
         let Ok(Some(record)) = store.get(&entry_key(seq)).await else { return sound };
@@ -133,13 +145,15 @@ async fn sound(store: &TenantStore, origin: &str) -> Sound {
             return sound;
         }
         let body: Value = serde_json::from_str(&entry.body).unwrap_or_else(|_| json!({}));
-        if !is_committed(&envelope, &entry.salt, &body) {
+        // What was erased, or deleted after its retention, has nothing left to compare.
+        let bare = entry.is_bare();
+        if !bare && !is_committed(&envelope, &entry.salt, &body) {
             return sound;
         }
         if let Some(intent) = body.pointer("/unmapped/intent").and_then(Value::as_u64) {
             sound.open.remove(&intent);
         }
-        if envelope.status == "Intended" {
+        if envelope.status == "Intended" && !bare {
             sound.open.insert(seq);
         }
         sound.time = sound.time.max(envelope.time);
@@ -156,14 +170,33 @@ fn is_committed(envelope: &Envelope, salt: &str, body: &Value) -> bool {
     }
 }
 
-async fn tiles(store: &TenantStore) -> Result<Vec<Key>, StoreError> {
+/// The tiles that are to be made anew: all but those over what is deleted, which nothing else holds any more.
+async fn tiles(store: &TenantStore, stump: &Stump) -> Result<Vec<Key>, StoreError> {
     let (mut keys, mut after) = (Vec::new(), None);
     loop {
         let page = store.scan(&Key::new([TILES]), after.as_ref(), MOVE_COUNT).await?;
-        keys.extend(page.records.into_iter().map(|(key, _)| key));
+        keys.extend(page.records.into_iter().map(|(key, _)| key).filter(|key| !is_over_stump(key, stump)));
         match page.next {
             Some(token) => after = Some(token),
             None => return Ok(keys),
         }
     }
+}
+
+/// Whether a tile is a full one of the tree over the deleted entries.
+fn is_over_stump(key: &Key, stump: &Stump) -> bool {
+    let [_, Segment::Number(level), Segment::Number(index)] = key.segments() else { return false };
+    u8::try_from(*level).is_ok_and(|level| *index < nodes(stump.edge.size(), level) / TILE_COUNT)
+}
+
+/// The unfinished tiles of the tree over the deleted entries, as they were when the stump was cut.
+fn edge_ops<'a>(store: &'a TenantStore, stump: &'a Stump) -> impl Iterator<Item = Op> + 'a {
+    let (shelf, size) = (Shelf::new(store.clone(), TILES), stump.edge.size());
+    let level = |level: u8| Changed {
+        level,
+        index: nodes(size, level) / TILE_COUNT,
+        hashes: stump.edge.hashes(level).to_vec(),
+    };
+    let open = (1..levels_of(size)).map(level).filter(|tile| !tile.hashes.is_empty()).collect();
+    shelf.ops(open).collect::<Vec<_>>().into_iter()
 }

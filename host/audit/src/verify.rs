@@ -5,19 +5,54 @@
 //! What it cannot prove alone: that the holder of the key did not write and sign another history from the start. For that
 //! keep a checkpoint and pass it as `previous` next time, or have one held by someone else.
 
-use crate::Entry;
+use crate::beginning::Beginning;
+use crate::cosign::Cosigner;
 use crate::envelope::{canonical_body, commitment, genesis, hex, link};
-use crate::note::{SignedHead, Verifier};
+use crate::key_change::{KeyChange, Trust};
+use crate::note::{SignedHead, claimed_head};
 use crate::tree::{Frontier, Hash, leaf_hash};
+use crate::{Entry, codes};
 
 /// The tenant part of the host's own log.
 const PLATFORM: &str = "_platform";
 
+/// What is to be checked, with what its checker knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The log's name.
+    pub origin: &'a str,
+    /// Its verifier key as once learnt, not as shown beside the entries.
+    pub vkey: &'a str,
+    /// Its signed head.
+    pub checkpoint: &'a str,
+    /// An older head that was kept.
+    pub previous: Option<&'a str>,
+    /// What stands for entries that were deleted after their retention.
+    pub beginning: Option<&'a Beginning>,
+    /// Changes of the key, to follow from the known one.
+    pub changes: &'a [KeyChange],
+    /// A post-quantum key that must have signed the head too.
+    pub cosigner: Option<&'a str>,
+}
+
+impl<'a> Claim<'a> {
+    /// A whole log under one key.
+    pub fn new(origin: &'a str, vkey: &'a str, checkpoint: &'a str) -> Self {
+        Self { origin, vkey, checkpoint, previous: None, beginning: None, changes: &[], cosigner: None }
+    }
+}
+
 /// A log that stood every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// Entries checked, all that the checkpoint covers.
+    /// Entries checked, all that the checkpoint covers and that were not deleted after their retention.
     pub entries: u64,
+    /// The first of them: 0, or where the deleted part ends.
+    pub from: u64,
+    /// Size of the older checkpoint when it lies in the deleted part, so that nothing shows any more that the log continues it.
+    pub unreached: Option<u64>,
+    /// The newest key that follows from the known one.
+    pub vkey: String,
     /// Of these, entries whose body was not shown, so that only its commitment is covered.
     pub bodies_withheld: u64,
     /// What the checkpoint says.
@@ -73,6 +108,23 @@ pub enum Fault {
     /// The log is not a continuation of the one the older checkpoint was made of.
     #[error("the log was rolled back or rewritten since the older checkpoint")]
     RolledBack,
+    /// Entries before this one are missing, and the log does not say that they were deleted, or says it otherwise.
+    #[error(
+        "the entries before {seq} are missing, and the log does not say that they were deleted after their retention"
+    )]
+    Undeclared {
+        /// The first entry shown.
+        seq: u64,
+    },
+    /// The log does not say at this place that its key changed.
+    #[error("entry {seq} should say that the log's key changed")]
+    KeyUndeclared {
+        /// Which.
+        seq: u64,
+    },
+    /// The post-quantum key that was asked for did not sign the checkpoint.
+    #[error("the checkpoint has no cosignature of the post-quantum key")]
+    BadCosignature,
     /// A body is not the one its entry commits to.
     #[error("the body of entry {seq} was altered")]
     BodyAltered {
@@ -92,23 +144,20 @@ pub fn verify(
     checkpoint: &str,
     previous: Option<&str>,
 ) -> Result<Verified, Fault> {
-    let verifier = Verifier::parse(vkey).filter(|verifier| verifier.name() == origin).ok_or(Fault::BadSignature)?;
-    let head = verifier.open(checkpoint).ok_or(Fault::BadSignature)?;
-    let previous = match previous {
-        Some(text) => Some(verifier.open(text).ok_or(Fault::BadSignature)?),
-        None => None,
-    };
-    if previous.as_ref().is_some_and(|old| old.size > head.size || (old.size == head.size && old.root != head.root)) {
-        return Err(Fault::RolledBack);
+    verify_claim(&Claim { previous, ..Claim::new(origin, vkey, checkpoint) }, entries)
+}
+
+/// Checks a log against a [`Claim`]: from its beginning, or from where its deleted part ends.
+pub fn verify_claim(claim: &Claim<'_>, entries: impl IntoIterator<Item = Entry>) -> Result<Verified, Fault> {
+    let trust = Trust::follow(claim.origin, claim.vkey, claim.changes).ok_or(Fault::BadSignature)?;
+    let head = trust.open(claim.checkpoint).ok_or(Fault::BadSignature)?;
+    if let Some(cosigner) = claim.cosigner {
+        let cosigner = Cosigner::parse(cosigner).ok_or(Fault::BadCosignature)?;
+        if !cosigner.has_signed(claim.checkpoint) {
+            return Err(Fault::BadCosignature);
+        }
     }
-    let mut walk = Walk {
-        tenant: tenant_of(origin),
-        chain_head: genesis(origin),
-        frontier: Frontier::new(),
-        bodies_withheld: 0,
-        head,
-        previous,
-    };
+    let mut walk = Walk::begin(claim, &trust, head)?;
     walk.check_previous()?;
     let mut entries = entries.into_iter().peekable();
     while let Some(entry) = entries.next() {
@@ -116,9 +165,8 @@ pub fn verify(
             Ok(()) => {}
             Err(Broken::Fault(fault)) => return Err(fault),
             Err(Broken::Gap) => {
-                let seq = walk.frontier.size();
-                let wanted = hex(&walk.chain_head);
-                let later = entries.any(|entry| Marks::read(&entry).is_some_and(|marks| marks.prev == wanted));
+                let (seq, wanted) = (walk.frontier.size(), walk.wanted());
+                let later = entries.any(|entry| Marks::read(&entry).is_some_and(|marks| Some(marks.prev) == wanted));
                 return Err(if later { Fault::Reordered { seq } } else { Fault::Missing { seq } });
             }
         }
@@ -142,6 +190,8 @@ struct Marks {
     tenant_uid: String,
     #[serde(default)]
     body_sha256: Option<String>,
+    #[serde(default)]
+    code: String,
 }
 
 impl Marks {
@@ -165,14 +215,75 @@ impl From<Fault> for Broken {
 /// Where the check stands: everything before `frontier.size()` holds.
 struct Walk<'a> {
     tenant: &'a str,
-    chain_head: Hash,
+    vkey: String,
+    /// None before the first entry of a log whose beginning is deleted: what it points back to is covered by its own hash.
+    chain_head: Option<Hash>,
+    from: u64,
     frontier: Frontier,
     bodies_withheld: u64,
     head: SignedHead,
-    previous: Option<SignedHead>,
+    /// Older heads that the walk must come by.
+    older: Vec<SignedHead>,
+    unreached: Option<u64>,
+    /// Changes of key that the log must speak of.
+    changes: Vec<KeyChange>,
+    /// The final head of what is deleted; taken away once the log has spoken of it.
+    undeclared: Option<SignedHead>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    /// Where the walk begins, when all signatures on what it goes by hold.
+    fn begin(claim: &Claim<'a>, trust: &Trust, head: SignedHead) -> Result<Self, Fault> {
+        let mut walk = Self {
+            tenant: tenant_of(claim.origin),
+            vkey: trust.vkey(),
+            chain_head: Some(genesis(claim.origin)),
+            from: 0,
+            frontier: Frontier::new(),
+            bodies_withheld: 0,
+            head,
+            older: Vec::new(),
+            unreached: None,
+            changes: Vec::new(),
+            undeclared: None,
+        };
+        if let Some(beginning) = claim.beginning {
+            let seq = beginning.size;
+            // Signed when the shard was closed, maybe by a key from before the known one. The walk shows what it says: its root
+            // must lie on the way to the head, which is signed by a key that is known.
+            let last = claimed_head(&beginning.final_checkpoint).ok_or(Fault::Undeclared { seq })?;
+            let fits = last.origin == claim.origin && seq > 0 && seq <= last.size && last.size < walk.head.size;
+            let frontier = beginning.frontier().filter(|_| fits).ok_or(Fault::Undeclared { seq })?;
+            (walk.from, walk.frontier, walk.chain_head) = (seq, frontier, None);
+            walk.older.push(last.clone());
+            walk.undeclared = Some(last);
+        }
+        if let Some(previous) = claim.previous {
+            let previous = trust.open(previous).ok_or(Fault::BadSignature)?;
+            if previous.size < walk.from {
+                walk.unreached = Some(previous.size);
+            } else {
+                walk.older.push(previous);
+            }
+        }
+        for (change, head) in &trust.changes {
+            if change.seq >= walk.from {
+                walk.changes.push(change.clone());
+                walk.older.push(head.clone());
+            }
+        }
+        let head = &walk.head;
+        if walk.older.iter().any(|old| old.size > head.size || (old.size == head.size && old.root != head.root)) {
+            return Err(Fault::RolledBack);
+        }
+        Ok(walk)
+    }
+
+    /// What the next entry must point back to; none when only its own hash says it.
+    fn wanted(&self) -> Option<String> {
+        self.chain_head.map(|head| hex(&head))
+    }
+
     fn step(&mut self, entry: &Entry, next: Option<&Entry>) -> Result<(), Broken> {
         let seq = self.frontier.size();
         if seq >= self.head.size {
@@ -185,17 +296,19 @@ impl Walk<'_> {
             return Err(Fault::Altered { seq }.into());
         }
         self.check_body(&marks, entry, next)?;
-        self.chain_head = link(&entry.envelope);
+        self.check_declared(&marks, entry)?;
+        self.chain_head = Some(link(&entry.envelope));
         self.frontier.push(leaf);
         Ok(self.check_previous()?)
     }
 
     fn check_place(&self, marks: &Marks, entry: &Entry, next: Option<&Entry>) -> Result<(), Broken> {
         let seq = self.frontier.size();
-        let chained = marks.prev == hex(&self.chain_head);
+        let chained = self.wanted().is_none_or(|wanted| marks.prev == wanted);
         let ours = marks.tenant_uid == self.tenant;
         let fault = match (chained, ours, marks.seq.cmp(&seq)) {
             (true, true, std::cmp::Ordering::Equal) => return Ok(()),
+            (true, true, std::cmp::Ordering::Greater) if self.chain_head.is_none() => return Err(Broken::Gap),
             // It points back to the right entry and yet says something else about itself.
             (true, _, _) => Fault::Altered { seq },
             (false, false, _) => Fault::Spliced { seq },
@@ -211,7 +324,10 @@ impl Walk<'_> {
         let seq = self.frontier.size();
         let this = match next {
             Some(_) => !self.vouched(&entry.envelope, next),
-            None => self.vouched(&entry.envelope.replacen(&marks.prev, &hex(&self.chain_head), 1), None),
+            None => {
+                let wanted = self.wanted().unwrap_or_else(|| marks.prev.clone());
+                self.vouched(&entry.envelope.replacen(&marks.prev, &wanted, 1), None)
+            }
         };
         if this { seq } else { seq.saturating_sub(1) }
     }
@@ -247,11 +363,32 @@ impl Walk<'_> {
         }
     }
 
-    /// Compares with the older checkpoint when the walk is at its size.
+    /// Whether an entry speaks of what it must: that the key changed, or that what is missing was deleted.
+    fn check_declared(&mut self, marks: &Marks, entry: &Entry) -> Result<(), Fault> {
+        let seq = self.frontier.size();
+        let says = |name: &str| entry.body.as_ref().and_then(|body| body.pointer(&format!("/unmapped/details/{name}")));
+        if let Some(change) = self.changes.iter().find(|change| change.seq == seq) {
+            let other = says("new").is_some_and(|new| new.as_str() != Some(&change.new_vkey));
+            if other || marks.code != codes::AUDIT_KEY_CHANGED {
+                return Err(Fault::KeyUndeclared { seq });
+            }
+        }
+        if marks.code == codes::SHARD_DELETING
+            && let Some(last) = &self.undeclared
+        {
+            let root = says("root").is_none_or(|root| root.as_str() == Some(&hex(&last.root)));
+            let to = says("to").is_none_or(|to| to.as_u64() == Some(last.size));
+            self.undeclared.take_if(|_| root && to);
+        }
+        Ok(())
+    }
+
+    /// Compares with the older checkpoints when the walk is at the size of one.
     fn check_previous(&self) -> Result<(), Fault> {
-        match &self.previous {
-            Some(old) if old.size == self.frontier.size() && old.root != self.frontier.root() => Err(Fault::RolledBack),
-            _ => Ok(()),
+        let size = self.frontier.size();
+        match self.older.iter().find(|old| old.size == size && old.root != self.frontier.root()) {
+            Some(_) => Err(Fault::RolledBack),
+            None => Ok(()),
         }
     }
 
@@ -263,11 +400,17 @@ impl Walk<'_> {
         if self.frontier.root() != self.head.root {
             return Err(Fault::Altered { seq: have.saturating_sub(1) });
         }
+        if self.undeclared.is_some() {
+            return Err(Fault::Undeclared { seq: self.from });
+        }
         Ok(Verified {
-            entries: have,
+            entries: have - self.from,
+            from: self.from,
+            unreached: self.unreached,
+            vkey: self.vkey,
             bodies_withheld: self.bodies_withheld,
             head: self.head,
-            chain_head: self.chain_head,
+            chain_head: self.chain_head.unwrap_or_default(),
         })
     }
 }

@@ -5,12 +5,12 @@
 //! the new head in one batch of the store, whose precondition is the head this writer knows.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ringfence_core::{Clock, Entropy};
-use ringfence_keys::{Purpose, SigningKey};
+use ringfence_keys::Purpose;
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +19,12 @@ use crate::batch::{Batch, Counts};
 use crate::body::{body_of, status_of};
 use crate::envelope::{Envelope, canonical_body, commitment, cut, genesis, hex, link};
 use crate::feed::{Committed, Publisher};
+use crate::note::SignedHead;
+use crate::retention::Pruned;
+use crate::ring::{FIRST_GENERATION, Held, Ring};
+use crate::shards::Stump;
 use crate::shelf::{Leaves, Shelf, ShelfError};
+use crate::terms::Terms;
 use crate::tiles::Edge;
 use crate::tree::{Frontier, Hash, leaf_hash};
 use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
@@ -43,13 +48,36 @@ pub(crate) const HOST_ACTOR: &str = "ringfence";
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) signing: SigningKey,
+    /// The keys that sign heads.
+    pub(crate) ring: Held<Ring>,
+    /// What the operator set.
+    pub(crate) terms: Held<Terms>,
     /// Whether the last write of any log succeeded.
     pub(crate) writable: AtomicBool,
     /// Whether nothing may be written because a second place does not have what it must.
     pub(crate) stopped: AtomicBool,
     /// Tells those who read along.
     pub(crate) feed: Publisher,
+}
+
+impl Shared {
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_ring(&self, ring: Ring) {
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ring);
+    }
+
+    pub(crate) fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Signs a head with every key that signs now.
+    pub(crate) fn checkpoint(&self, head: &SignedHead) -> String {
+        let now = self.clock.now().as_millisecond();
+        self.ring().checkpoint(head, now, self.terms().post_quantum)
+    }
 }
 
 /// What an entry is in the life of an act.
@@ -79,6 +107,10 @@ pub(crate) enum Command {
     /// The state with the edge of its tiles, to make proofs from.
     Edge(Answer<(State, Edge)>),
     Flush(Answer<()>),
+    /// Says that the key changed, when the log has not said so yet.
+    Announce(Answer<()>),
+    /// One step of deleting the entries before a place.
+    Prune(u64, Answer<Pruned>),
 }
 
 /// Where a log stands.
@@ -90,6 +122,12 @@ pub(crate) struct State {
     pub(crate) open: BTreeSet<u64>,
     /// Revision of the stored head; none before the first entry.
     pub(crate) revision: Option<u64>,
+    /// Generation of the signing key that the log named last.
+    pub(crate) generation: u32,
+    /// The first entry that is there.
+    pub(crate) first: u64,
+    /// Entries before this place have no body any more.
+    pub(crate) bodies_to: u64,
 }
 
 /// The head as it is stored beside the entries.
@@ -101,6 +139,12 @@ pub(crate) struct StoredHead {
     peaks: Vec<String>,
     time: i64,
     open: BTreeSet<u64>,
+    #[serde(default = "first_generation")]
+    pub(crate) key: u32,
+}
+
+fn first_generation() -> u32 {
+    FIRST_GENERATION
 }
 
 /// An entry as it is stored; the store seals it.
@@ -141,10 +185,10 @@ pub(crate) struct Writer {
 }
 
 /// Entries that are written together, on the state that they make.
-struct Group {
-    state: State,
+pub(crate) struct Group {
+    pub(crate) state: State,
     edge: Edge,
-    ops: Vec<Op>,
+    pub(crate) ops: Vec<Op>,
     /// For those who read along.
     told: Vec<Committed>,
 }
@@ -205,6 +249,8 @@ impl Writer {
                     let written = if self.pending.is_none() { Ok(()) } else { Err(AuditError::Unavailable) };
                     drop(answer.send(written));
                 }
+                Command::Announce(answer) => drop(answer.send(self.announce().await)),
+                Command::Prune(to, answer) => drop(answer.send(self.prune(to).await)),
                 Command::Append(_, answer) => drop(answer.send(Err(AuditError::Unavailable))),
             }
         }
@@ -212,7 +258,7 @@ impl Writer {
 
     /// Writes a group; everyone in it is answered, with a receipt only when the whole group is durable.
     async fn append(&mut self, drafts: Vec<(Draft, Answer<Receipt>)>) {
-        let mut group = match self.group().await {
+        let mut group = match self.group().await.and_then(|group| self.announced(group)) {
             Ok(group) => group,
             Err(error) => return drafts.into_iter().for_each(|(_, answer)| drop(answer.send(Err(error.clone())))),
         };
@@ -230,6 +276,17 @@ impl Writer {
         }
     }
 
+    async fn announce(&mut self) -> Result<(), AuditError> {
+        let group = self.group().await?;
+        let group = self.announced(group)?;
+        self.commit(group).await
+    }
+
+    /// Forgets what the store was known to hold: the next command reads it back.
+    pub(crate) fn forget_state(&mut self) {
+        (self.state, self.edge) = (None, None);
+    }
+
     /// An empty group on the present state.
     async fn group(&mut self) -> Result<Group, AuditError> {
         let state = self.state().await?.clone();
@@ -237,7 +294,7 @@ impl Writer {
         Ok(Group { state, edge, ops: Vec::new(), told: Vec::new() })
     }
 
-    async fn edge(&mut self, state: &State) -> Result<Edge, AuditError> {
+    pub(crate) async fn edge(&mut self, state: &State) -> Result<Edge, AuditError> {
         if let Some(edge) = self.edge.as_ref().filter(|edge| edge.size() == state.frontier.size()) {
             return Ok(edge.clone());
         }
@@ -263,7 +320,7 @@ impl Writer {
             None => Precondition::Absent(head_key()),
         };
         // Until the store has said yes, what it holds is not known: the next command reads it back.
-        (self.state, self.edge) = (None, None);
+        self.forget_state();
         match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(ops, vec![expected])).await {
             Ok(Ok(commit)) => {
                 self.shared.writable.store(true, Ordering::Relaxed);
@@ -290,7 +347,7 @@ impl Writer {
     }
 
     /// Adds an entry to a group; no operation when the entry is not needed any more.
-    fn entry(&self, group: &mut Group, draft: Draft) -> Result<Receipt, AuditError> {
+    pub(crate) fn entry(&self, group: &mut Group, draft: Draft) -> Result<Receipt, AuditError> {
         let state = &mut group.state;
         let seq = state.frontier.size();
         let receipt = Receipt { log: self.origin.clone(), seq };
@@ -300,6 +357,7 @@ impl Writer {
             _ => {}
         }
         let now = self.shared.clock.now().as_millisecond();
+        group.ops.extend(self.shard_op(state, now)?);
         let label = self.store.label().to_owned();
         let (status, action_id) = status_of(&draft);
         let event = body_of(&draft, seq, now, &label, now < state.time);
@@ -346,7 +404,7 @@ impl Writer {
     }
 
     /// The state, read from the store when it is not known.
-    async fn state(&mut self) -> Result<&State, AuditError> {
+    pub(crate) async fn state(&mut self) -> Result<&State, AuditError> {
         if self.state.is_none() {
             let state = load(&self.store, &self.origin).await?;
             self.state = Some(state);
@@ -405,6 +463,9 @@ pub(crate) async fn load(store: &TenantStore, origin: &str) -> Result<State, Aud
             time: i64::MIN,
             open: BTreeSet::new(),
             revision: None,
+            generation: 0,
+            first: 0,
+            bodies_to: 0,
         },
         Some(record) => {
             let stored: StoredHead =
@@ -413,19 +474,25 @@ pub(crate) async fn load(store: &TenantStore, origin: &str) -> Result<State, Aud
             State::from_stored(stored, record.revision).ok_or_else(|| broken(size, "its head does not fit its size"))?
         }
     };
-    check_tail(store, origin, &state).await?;
+    let stump = Stump::load(store, origin).await?;
+    let state = State { first: stump.edge.size(), bodies_to: stump.bodies_to, ..state };
+    if state.first > state.frontier.size() {
+        return Err(broken(state.first, "it is deleted, and the log ends before it"));
+    }
+    check_tail(store, origin, &state, stump.chain_head).await?;
     Ok(state)
 }
 
-/// INVARIANT: entries `0..size` exist and nothing after; each links to the one before and the last to the head.
-async fn check_tail(store: &TenantStore, origin: &str, state: &State) -> Result<(), AuditError> {
+/// INVARIANT: entries `first..size` exist and nothing after; each links to the one before and the last to the head. `start` is
+/// what the first of them points back to.
+async fn check_tail(store: &TenantStore, origin: &str, state: &State, start: Hash) -> Result<(), AuditError> {
     let size = state.frontier.size();
     let broken = |seq, what| AuditError::Broken { log: origin.to_owned(), seq, what };
     if read(store, origin, size).await?.is_some() {
         return Err(broken(size, "it stands after the end"));
     }
-    let from = size.saturating_sub(TAIL_COUNT);
-    let mut before: Option<Hash> = (from == 0).then(|| genesis(origin));
+    let from = size.saturating_sub(TAIL_COUNT).max(state.first);
+    let mut before: Option<Hash> = (from == state.first).then_some(start);
     for seq in from..size {
         let stored = read(store, origin, seq).await?.ok_or_else(|| broken(seq, "it is missing"))?;
         let envelope: Envelope =
@@ -494,7 +561,13 @@ impl State {
             peaks: self.frontier.peaks().iter().map(|peak| hex(peak)).collect(),
             time: self.time,
             open: self.open.clone(),
+            key: self.generation,
         }
+    }
+
+    /// The head to sign.
+    pub(crate) fn head(&self, origin: &str) -> SignedHead {
+        SignedHead { origin: origin.to_owned(), size: self.frontier.size(), root: self.frontier.root() }
     }
 
     fn from_stored(stored: StoredHead, revision: u64) -> Option<Self> {
@@ -507,6 +580,9 @@ impl State {
             time: stored.time,
             open: stored.open,
             revision: Some(revision),
+            generation: stored.key,
+            first: 0,
+            bodies_to: 0,
         })
     }
 }

@@ -13,8 +13,8 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
 pub use self::audit::{
-    AuditCommand, AuditExportArgs, AuditListArgs, AuditPackageArgs, AuditProofArgs, AuditRecordArgs, AuditRepairArgs,
-    AuditSearchArgs, AuditStatsArgs, AuditVerifyArgs,
+    AuditCommand, AuditEraseArgs, AuditExportArgs, AuditHoldArgs, AuditLiftArgs, AuditListArgs, AuditPackageArgs,
+    AuditProofArgs, AuditRecordArgs, AuditRepairArgs, AuditRetentionArgs, AuditSearchArgs, AuditStatsArgs, AuditVerifyArgs,
 };
 pub use self::automation::{
     BindArgs, CallHookArgs, DeadArgs, HookCommand, NameArgs, NameFileArgs, QueueCommand, QueueSetArgs, RedriveArgs,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use jiff::civil::ISOWeekDate;
 use jiff::tz::TimeZone;
-use ringfence_audit::{Event, Log, Outcome, codes};
+use ringfence_audit::verify::{Claim, verify_claim};
+use ringfence_audit::{Beginning, Event, Log, Outcome, codes, stored_beginning};
 use ringfence_core::{BackupId, QuotaChoice, TenantId};
 use ringfence_policy::Standing;
 use ringfence_store::backup::{BackupError, Drilled, GuestLogs, Keyring, Order, Reason, Restored, Source, Stored};
@@ -24,6 +25,8 @@ use crate::problem::ApiError;
 const LOOK_SECONDS: u64 = 1;
 /// LIMIT: backups that build on each other before a full one is made.
 const CHAIN_COUNT_MAX: usize = 32;
+/// Years of a log looked at.
+const SHARDS_COUNT: usize = 1_000;
 /// Audit entries read at a time.
 const ENTRIES_COUNT: usize = 500;
 
@@ -199,12 +202,18 @@ impl Control {
         let (staged, drilled): (_, Drilled) = self.parts.archives.rehearse(&self.parts.tenants, &source).await?;
         let origin = self.parts.audit.origin(&Log::Tenant(store.clone()));
         let (scratch, manifest) = (staged.store().clone(), staged.manifest.clone());
-        let vkey = self.parts.audit.vkey(&Log::Tenant(store.clone()));
+        let keys = self.parts.audit.keys(&Log::Tenant(store.clone())).await?;
         let checked = tokio::task::spawn_blocking(move || {
             let size = manifest.audit_checkpoint.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(u64::MAX);
-            let entries =
-                Entries { store: scratch, uid: source.tenant_uid, next: 0, size, page: Vec::new().into_iter() };
-            ringfence_audit::verify::verify(&origin, &vkey, entries, &manifest.audit_checkpoint, None)
+            // The key of its time, if it is one of ours.
+            let ours = std::iter::once(&keys.vkey).chain(&keys.before).find(|known| **known == manifest.audit_vkey);
+            let vkey = ours.unwrap_or(&keys.vkey);
+            let beginning = beginning_of(&scratch, &source.tenant_uid);
+            let next = beginning.as_ref().map_or(0, |beginning| beginning.size);
+            let entries = Entries { store: scratch, uid: source.tenant_uid, next, size, page: Vec::new().into_iter() };
+            let claim =
+                Claim { beginning: beginning.as_ref(), ..Claim::new(&origin, vkey, &manifest.audit_checkpoint) };
+            verify_claim(&claim, entries)
         })
         .await;
         staged.discard().await?;
@@ -307,6 +316,18 @@ fn surplus(all: &[Stored], daily_count: usize, weekly_count: usize) -> Vec<Backu
     }
     // A parent is older than what builds on it, so that the newest first never leaves a child without its parent.
     all.iter().filter(|stored| !kept.contains(&stored.backup)).map(|stored| stored.backup.clone()).collect()
+}
+
+/// What stands in a restored backup for the part of its log that was deleted; none when nothing was. For a thread that may
+/// block.
+fn beginning_of(scratch: &TenantStore, uid: &str) -> Option<Beginning> {
+    let under = |name: &str| Key::new(["history", uid, name]);
+    Handle::current().block_on(async {
+        let stump = scratch.get(&under("audit-stump")).await.ok().flatten()?;
+        let shards = scratch.scan(&under("audit-shard"), None, SHARDS_COUNT).await.ok()?;
+        let records = shards.records.iter().map(|(key, record)| Some((key.last_number()?, record.value.as_slice())));
+        stored_beginning(&stump.value, records.flatten())
+    })
 }
 
 /// The audit entries of a restored backup, read as they are asked for; for a thread that may block.

@@ -180,6 +180,7 @@ pub async fn destroy(
     Path(tenant): Path<String>,
 ) -> Result<Json<TenantKeyView>, ApiError> {
     let reached = control.reach_keys::<act::DestroyKeys>(&call, &tenant).await?;
+    control.parts.audit.check_not_held(&reached.store).await?;
     let who = call.principal.id().to_string();
     let asked = async |id: &TenantId| control.parts.tenants.ask_destroy(id, &who).await;
     control.change(&call, reached, codes::KEY_DESTROY_ASKED, asked).await.map_err(|error| match error.code {
@@ -197,6 +198,7 @@ pub async fn approve(
     Path(tenant): Path<String>,
 ) -> Result<Json<TenantKeyView>, ApiError> {
     let reached = control.reach_keys::<act::DestroyKeys>(&call, &tenant).await?;
+    control.parts.audit.check_not_held(&reached.store).await?;
     let who = call.principal.id().to_string();
     let due_at = control.destroy_due_at()?;
     let agreed = async |id: &TenantId| {
@@ -249,6 +251,7 @@ impl Control {
         id: &TenantId,
         store: &TenantStore,
     ) -> Result<Option<TenantKeyView>, ApiError> {
+        self.parts.audit.check_not_held(store).await?;
         if self.parts.facts.destroy_delay_seconds > 0 {
             let asked = self.parts.tenants.ask_delete(id, actor.as_str(), self.destroy_due_at()?).await?;
             if let DeleteAsked::Later(status) = asked {
@@ -268,6 +271,8 @@ impl Control {
         store: &TenantStore,
     ) -> Result<(), ApiError> {
         let _one = self.changing.lock().await;
+        // Setting a hold takes the same lock.
+        self.parts.audit.check_not_held(store).await?;
         // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
         let receipt = self.parts.tenants.delete(id).await?;
         let mut event = Event::new(codes::KEY_DESTROYED, act::DestroyKeys::NAME, actor.clone(), format!("tenant/{id}"));
@@ -469,6 +474,10 @@ impl KeyKeeper {
         let control = &self.0;
         let Some(store) = control.parts.tenants.open_tenant(id) else { return };
         let Ok(actor) = wanted_by.parse::<PrincipalId>() else { return };
+        // While there is a legal hold it waits.
+        if control.parts.audit.check_not_held(&store).await.is_err() {
+            return;
+        }
         let mut event =
             Event::new(codes::TENANT_DELETED, act::DestroyKeys::NAME, actor.clone(), format!("tenant/{id}"));
         event.details = json!({ "tenant": id.as_str() });

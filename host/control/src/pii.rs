@@ -101,6 +101,8 @@ pub async fn erase(
                 return Err(ApiError::restore_unfinished());
             }
             let _one = control.changing.lock().await;
+            // What the log says of this person would go with the key.
+            control.parts.audit.check_not_held(&store).await?;
             if control.parts.archives.is_restoring(&store).await? {
                 return Err(ApiError::restore_unfinished());
             }

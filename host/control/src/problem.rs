@@ -137,6 +137,8 @@ pub fn status_of(code: &str) -> StatusCode {
         | "factor-state"
         | "nonce-spent"
         | "nothing-to-approve"
+        | "legal-hold"
+        | "hold-of-others"
         | "held-by-operator"
         | "restore-unfinished"
         | "own-key-not-allowed"
@@ -151,6 +153,7 @@ pub fn status_of(code: &str) -> StatusCode {
         | "response-too-wide"
         | "idempotency-not-kept" => StatusCode::CONFLICT,
         "backup-missing" => StatusCode::NOT_FOUND,
+        "audit-retention" => StatusCode::GONE,
         "precondition-failed" => StatusCode::PRECONDITION_FAILED,
         "precondition-required" => StatusCode::PRECONDITION_REQUIRED,
         "body-too-large" => StatusCode::PAYLOAD_TOO_LARGE,
@@ -279,6 +282,17 @@ impl From<AuditError> for ApiError {
         match error {
             AuditError::Gone => Self::not_found(),
             AuditError::KeyDisabled => Self::key_disabled(),
+            AuditError::OnePerson => Self::second_person_needed(),
+            AuditError::Deleted { .. } => Self::new("audit-retention", error.to_string())
+                .help("`ringfence audit retention` shows the final signed head over them"),
+            AuditError::Held { .. } => {
+                Self::new("legal-hold", error.to_string()).help("two people lift it: ringfence audit lift")
+            }
+            AuditError::NoSuch => Self::new("no-entry", error.to_string()),
+            AuditError::OtherSide => Self::new("hold-of-others", error.to_string()),
+            AuditError::NotErasable { .. } => Self::new("not-erasable", error.to_string()),
+            AuditError::TooMany { .. } => Self::new("too-many", error.to_string()),
+            AuditError::Days { .. } => Self::new("bad-retention", error.to_string()),
             other => {
                 tracing::error!(error = %other, "the audit log refused an entry");
                 Self::new("audit-unavailable", "the audit log cannot be written, so nothing was done")

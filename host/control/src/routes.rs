@@ -290,6 +290,14 @@ fn recorded() -> OpenApiRouter<Control> {
         .routes(routes!(audit::analytics::read))
         .routes(routes!(audit::evidence::create))
         .routes(routes!(audit::evidence::read))
+        .routes(routes!(audit::keeping::life, audit::keeping::set_days))
+        .routes(routes!(audit::keeping::hold))
+        .routes(routes!(audit::keeping::lift))
+        .routes(routes!(audit::keeping::hold_tenant))
+        .routes(routes!(audit::keeping::lift_tenant))
+        .routes(routes!(audit::keeping::erase))
+        .routes(routes!(audit::keys::read))
+        .routes(routes!(audit::keys::rotate))
 }
 
 async fn no_endpoint() -> ApiError {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 mod audit;
+mod audit_keeping;
 mod automation;
 mod backup;
 mod checks;
@@ -23,6 +24,7 @@ mod workflow;
 mod zero_trust;
 
 pub use audit::*;
+pub use audit_keeping::*;
 pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
 pub use checks::{

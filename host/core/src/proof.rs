@@ -351,6 +351,10 @@ pub mod act {
         Remediate = "remediate" true;
         /// Choose which host calls of a tenant's plugins are on its log.
         ChooseHostCalls = "choose-host-calls" true;
+        /// Set how long an audit log is kept, erase the body of an application's event in it, change its key.
+        ManageAudit = "manage-audit" true;
+        /// Set a legal hold on an audit log, or agree to lift one.
+        HoldAudit = "hold-audit" true;
         /// Read why a decision was taken.
         ReadDecision = "read-decision" false;
         /// Read metering.

@@ -46,7 +46,8 @@ impl ActClass {
             "invoke" => Self::Invoke,
             "create-token" | "revoke-token" | "write-policy" | "set-ceiling" | "approve-change"
             | "grant-capability" | "disable-keys" | "destroy-keys" | "rotate-keys" | "delete-tenant"
-            | "suspend-tenant" | "restore-backup" | "take-recovery-key" | "erase-subject" => Self::Administer,
+            | "suspend-tenant" | "restore-backup" | "take-recovery-key" | "erase-subject" | "manage-audit"
+            | "hold-audit" => Self::Administer,
             _ if A::MUTATES => Self::Change,
             _ => Self::Read,
         }

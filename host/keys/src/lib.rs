@@ -11,6 +11,7 @@ mod context;
 mod derive;
 mod error;
 mod locked;
+mod post_quantum;
 mod raw_ecdsa;
 mod record;
 mod root;
@@ -27,6 +28,7 @@ pub use chunk::{ChunkOpener, STREAM_HEAD_BYTES};
 pub use context::{Context, Purpose};
 pub use error::KeysError;
 pub use locked::{LockedMemory, can_lock_memory, locked_memory};
+pub use post_quantum::{ML_DSA_44_PUBLIC_BYTES, ML_DSA_44_SIGNATURE_BYTES, PostQuantumKey, verify_ml_dsa_44};
 pub use raw_ecdsa::{P256_SHA256_RAW, P384_SHA384_RAW};
 pub use record::{OVERHEAD_BYTES as RECORD_OVERHEAD_BYTES, sealed_version};
 pub use root::{

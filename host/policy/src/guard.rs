@@ -8,7 +8,7 @@ use ringfence_core::{HostAct, PrincipalKind, Resource, Role};
 use crate::question::Who;
 
 /// What an operator may do to a tenant.
-const OPERATOR_ON_TENANT: [&str; 14] = [
+const OPERATOR_ON_TENANT: [&str; 15] = [
     "read-tenant",
     "suspend-tenant",
     "set-quota",
@@ -23,6 +23,7 @@ const OPERATOR_ON_TENANT: [&str; 14] = [
     "read-backup",
     "write-backup",
     "restore-backup",
+    "hold-audit",
 ];
 /// What only an operator may do.
 pub(crate) const OPERATOR_ALONE: [&str; 9] = [

@@ -171,7 +171,7 @@ fn reads() -> Vec<&'static str> {
     macro_rules! all { ($($name:ident)*) => { [$(of::<act::$name>()),*] } }
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadKeys RotateKeys DisableKeys DestroyKeys ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
-        WritePolicy SetCeiling ApproveChange RequestElevation ReadAudit StreamAudit RecordEvent ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject
+        WritePolicy SetCeiling ApproveChange RequestElevation ReadAudit StreamAudit RecordEvent ManageAudit HoldAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject
         DeclareHook ReadAutomation WriteAutomation CallHook SendMessage ReadThreat WriteThreat RespondThreat StartRun ReadRun ManageRun ApproveRun
         WriteCheck Remediate ChooseHostCalls];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
@@ -205,6 +205,7 @@ pub(crate) fn within_the_border(question: &Question, standing: Standing) -> bool
                 "read-backup",
                 "write-backup",
                 "restore-backup",
+                "hold-audit",
             ]
             .contains(&question.action),
         },

@@ -13,13 +13,14 @@ use jiff::SignedDuration;
 use ringfence_audit::anchor::{Anchors, WITNESSES_COUNT_MAX};
 use ringfence_audit::mirror::Mirror;
 use ringfence_audit::witness::Witness;
+use ringfence_audit::{PostQuantum, RETENTION_DAYS_MAX, Terms};
 use ringfence_cli::{AuditRepairArgs, Format};
 use ringfence_core::{Clock, Entropy};
 use ringfence_keys::{MissingRootKey, Outside, RootKey, RootKeyUri};
 use ringfence_store::{DiskOptions, Store, Tenants};
 
 use crate::ambient::{SystemClock, SystemEntropy};
-use crate::config::{AuditSection, Config};
+use crate::config::{AuditSection, Config, PostQuantumWord};
 use crate::unlock::aws_from_environment;
 use crate::wiring::HOST_NAME;
 
@@ -56,6 +57,21 @@ pub fn anchors(section: &AuditSection) -> Result<Anchors> {
         Some(Mirror::new(dir))
     };
     Ok(Anchors { every: Duration::try_from(every)?, witnesses, mirror })
+}
+
+/// How long logs are kept and how their heads are signed, as configured.
+pub fn terms(section: &AuditSection) -> Result<Terms> {
+    let (days, min) = (section.retention_days, section.retention_days_min);
+    if min == 0 || days < min || days > RETENTION_DAYS_MAX {
+        bail!(
+            "`audit.retention_days` is at least `audit.retention_days_min`, that at least 1, and at most {RETENTION_DAYS_MAX}"
+        );
+    }
+    let post_quantum = match section.post_quantum {
+        PostQuantumWord::On => PostQuantum::On,
+        PostQuantumWord::Off => PostQuantum::Off,
+    };
+    Ok(Terms { retention_days: days, retention_days_min: min, post_quantum, ..Terms::default() })
 }
 
 /// Mends the logs of a host that is stopped.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use jiff::SignedDuration;
+use ringfence_audit::RETENTION_DAYS;
 use ringfence_cli::ServeArgs;
 use ringfence_control::BackupPlan;
 use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides, TenantId};
@@ -224,6 +225,22 @@ pub struct AuditSection {
     pub mirror: PathBuf,
     /// Witnesses (c2sp.org/tlog-witness), each `URL KEY`.
     pub witnesses: Vec<String>,
+    /// Days that a closed year of a log is kept when its owner set nothing.
+    pub retention_days: u32,
+    /// The least that an owner may set, in days.
+    pub retention_days_min: u32,
+    /// Whether heads carry an ML-DSA-44 cosignature too: `on` or `off`.
+    pub post_quantum: PostQuantumWord,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PostQuantumWord {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// `[mail]`. Without a server this host sends no mail.
@@ -355,6 +372,9 @@ struct FileAudit {
     anchor_every: Option<String>,
     mirror: Option<PathBuf>,
     witnesses: Option<Vec<String>>,
+    retention_days: Option<u32>,
+    retention_days_min: Option<u32>,
+    post_quantum: Option<PostQuantumWord>,
 }
 
 #[derive(Deserialize)]
@@ -377,7 +397,7 @@ const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 const SECOND_PERSON_HOURS_MAX: u32 = 90 * 24;
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 21] = [
+const ENVIRONMENT: [(&str, &str); 24] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
@@ -399,6 +419,9 @@ const ENVIRONMENT: [(&str, &str); 21] = [
     ("BACKUP_EVERY", "backup.every"),
     ("AUDIT_ANCHOR_EVERY", "audit.anchor_every"),
     ("AUDIT_MIRROR", "audit.mirror"),
+    ("AUDIT_RETENTION_DAYS", "audit.retention_days"),
+    ("AUDIT_RETENTION_DAYS_MIN", "audit.retention_days_min"),
+    ("AUDIT_POST_QUANTUM", "audit.post_quantum"),
 ];
 
 /// Where a value came from, for `config show --origin`.
@@ -449,7 +472,14 @@ fn defaults() -> Config {
             keep_weekly_count: 4,
             guest_logs: GuestLogs::With,
         },
-        audit: AuditSection { anchor_every: "10s".to_owned(), mirror: PathBuf::new(), witnesses: Vec::new() },
+        audit: AuditSection {
+            anchor_every: "10s".to_owned(),
+            mirror: PathBuf::new(),
+            witnesses: Vec::new(),
+            retention_days: RETENTION_DAYS,
+            retention_days_min: 365,
+            post_quantum: PostQuantumWord::Off,
+        },
         mail: MailSection {
             server: String::new(),
             port: 0,

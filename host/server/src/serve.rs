@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::service::TowerToHyperService;
+use ringfence_audit::{AuditError, Event, Log, codes};
 use ringfence_cli::{Format, ServeArgs};
 use ringfence_control::{CertificateHealth, KeyKeeper, PeerAddress};
 use ringfence_core::{Clock, Entropy, limits};
@@ -125,6 +126,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let plugins_address = plugins.address();
     let place = Place { data: &data, plugins_address, connections, certificate, io, store, tenants, clock, entropy };
     let (wired, detection) = wire(config, place).await?;
+    record(&wired, codes::HOST_STARTED, "start-host").await.context("the audit log does not take the start")?;
     warn_of_unlocked_keys();
     let token_file = write_operator_token(&wired, &data).await?;
 
@@ -135,6 +137,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let backups = tokio::spawn(wired.control.clone().run_backups(stopping.clone()));
     let workloads = tokio::spawn(wired.workloads.clone().run(stopping.clone(), warn_of_authority));
     let anchoring = tokio::spawn(wired.audit.clone().run_anchors(wired.anchors.clone(), stopping.clone()));
+    let sweeping = tokio::spawn(wired.audit.clone().run_retention(stopping.clone()));
     let tending = tokio::spawn(wired.control.clone().tend(stopping.clone()));
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     let assurance = tokio::spawn(wired.control.clone().run_assurance(stopping.clone()));
@@ -164,6 +167,8 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     wired.control.flush_host_calls().await;
     // A round that waits for a witness is given up: the next start takes it up where the logs stand.
     anchoring.abort();
+    // A sweep stops between two tiles, each of which goes whole or not at all.
+    sweeping.abort();
     let _ = tending.await;
     let _ = policies.await;
     let _ = workloads.await;
@@ -232,10 +237,20 @@ fn warn_of_unlocked_keys() {
     }
 }
 
+/// Puts a step of the host's life on its own log.
+async fn record(wired: &Wired, code: &'static str, action: &'static str) -> Result<(), AuditError> {
+    let mut event = Event::new(code, action, wired.audit.actor(), "host");
+    event.details = serde_json::json!({ "version": env!("CARGO_PKG_VERSION") });
+    wired.audit.record(&Log::Host, event).await.map(drop)
+}
+
 /// Writes everything that is still in memory, and closes the store.
 async fn drain(wired: &Wired) {
     let all = async {
         wired.logs.flush().await;
+        if let Err(error) = record(wired, codes::HOST_STOPPED, "stop-host").await {
+            tracing::error!(%error, "the audit log does not say that the host stopped in order");
+        }
         if let Err(error) = wired.audit.flush().await {
             tracing::error!(%error, "the audit log is not complete");
         }

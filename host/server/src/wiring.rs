@@ -202,6 +202,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
 async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let Place { data, io, tenants, clock, entropy, .. } = place;
     let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
+    audit.set_terms(crate::anchors::terms(&config.audit)?);
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
     let allow_private = allow_private.context("`egress.allow_private`")?;
     let reach = Reach::new(Arc::new(SystemResolver), allow_private.clone()).context("TLS towards the outside")?;

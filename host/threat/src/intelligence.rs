@@ -242,7 +242,8 @@ impl Threat {
             return Ok((0, 0));
         }
         let size = self.inner.audit.size(&log).await?;
-        let (mut at, mut looked, mut seen) = (size.saturating_sub(RETRO_COUNT_MAX), 0_u64, 0_u64);
+        let first = self.inner.audit.first(&log).await?;
+        let (mut at, mut looked, mut seen) = (size.saturating_sub(RETRO_COUNT_MAX).max(first), 0_u64, 0_u64);
         while at < size {
             let entries = self.inner.audit.list(&log, at, RETRO_PAGE).await?;
             if entries.is_empty() {

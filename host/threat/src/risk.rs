@@ -63,8 +63,8 @@ pub struct Risk {
 pub fn points(event: &Event, known: &Known<'_>) -> Risk {
     let mut contributions = vec![because("base", 1, "every event")];
     let code = event.code();
-    if code.starts_with("AUT-003") || code.starts_with("AUT-004") {
-        contributions.push(because("login-failed", 3, "a sign-in or a token was refused"));
+    if code.starts_with("AUT-003") {
+        contributions.push(because("login-failed", 3, "a sign-in was refused"));
     }
     if is_administrative(event) {
         contributions.push(because("administrative", 2, "it changes who may do what, or deletes something"));

@@ -377,6 +377,8 @@ impl Watcher {
             tracing::error!(log = %label, from = next, to = size, "too many entries were missed; the oldest stay unread");
             next = size - CATCH_UP_COUNT_MAX;
         }
+        // What was deleted after its retention was read long ago, or never will be.
+        next = next.max(audit.first(log).await.unwrap_or(0));
         while next < size {
             let page = usize::try_from(size - next).map_or(CATCH_UP_PAGE, |rest| rest.min(CATCH_UP_PAGE));
             let entries = match audit.list(log, next, page).await {

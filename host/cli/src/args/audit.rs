@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use ringfence_core::TenantId;
 
 use super::{CheckCommand, DestinationCommand, HostCallsArgs, OperatorArgs, RemediateArgs, ServeArgs};
 
@@ -39,6 +40,18 @@ pub enum AuditCommand {
     /// Stream the log to a place outside, as it grows
     #[command(subcommand)]
     Stream(DestinationCommand),
+    /// Show or set how long the log is kept, its years and its holds
+    Retention(AuditRetentionArgs),
+    /// Hold the log: nothing of it is deleted until two people lift it
+    Hold(AuditHoldArgs),
+    /// Want a hold lifted; another person must say the same
+    Lift(AuditLiftArgs),
+    /// Want the body of an application's event erased; another person must say the same
+    Erase(AuditEraseArgs),
+    /// Show the keys that sign the log, and their changes
+    Keys(OperatorArgs),
+    /// Give the host's logs a new signing key
+    RotateKey,
     /// Mend damaged logs of a host that is stopped; says what is lost
     Repair(AuditRepairArgs),
 }
@@ -72,6 +85,12 @@ pub struct AuditVerifyArgs {
     /// The key to check against: the vkey, or a file with it
     #[arg(long, value_name = "KEY")]
     pub vkey: Option<String>,
+    /// What stands for the deleted part, from beside the export
+    #[arg(long, value_name = "FILE", requires = "file")]
+    pub beginning: Option<PathBuf>,
+    /// A post-quantum key that must have signed the head too: the vkey, or a file with it
+    #[arg(long, value_name = "KEY", conflicts_with = "archive")]
+    pub cosigner: Option<String>,
     /// The host's own log instead of a tenant's
     #[arg(long)]
     pub operator: bool,
@@ -82,6 +101,56 @@ pub struct AuditVerifyArgs {
 pub struct AuditExportArgs {
     /// Folder for entries.ndjson, checkpoint and vkey
     pub dir: PathBuf,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit retention`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditRetentionArgs {
+    /// Keep closed years for so many days
+    #[arg(long, value_name = "N")]
+    pub days: Option<u32>,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit hold`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditHoldArgs {
+    /// Why
+    pub reason: String,
+    /// As an operator, on the log of this tenant
+    #[arg(long, value_name = "TENANT", conflicts_with = "operator")]
+    pub of: Option<TenantId>,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit lift`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditLiftArgs {
+    /// The hold
+    pub hold: String,
+    /// As an operator, on the log of this tenant
+    #[arg(long, value_name = "TENANT", conflicts_with = "operator")]
+    pub of: Option<TenantId>,
+    /// The host's own log instead of a tenant's
+    #[arg(long)]
+    pub operator: bool,
+}
+
+/// `audit erase`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditEraseArgs {
+    /// Place of the entry
+    pub seq: u64,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
     /// The host's own log instead of a tenant's
     #[arg(long)]
     pub operator: bool,
@@ -187,6 +256,9 @@ pub struct AuditRecordArgs {
     /// The rest, as JSON
     #[arg(long, value_name = "JSON")]
     pub data: Option<String>,
+    /// The person whom it is about: the message and the rest become unreadable when that person is erased
+    #[arg(long, value_name = "NAME")]
+    pub subject: Option<String>,
 }
 
 /// `audit repair`; answered by the host's side of the binary.

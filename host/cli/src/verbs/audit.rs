@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
-use ringfence_audit::verify::{Fault, Verified, verify as verify_log};
-use ringfence_audit::{Entry, envelope, tree};
+use ringfence_audit::verify::{Claim, Fault, Verified, verify_claim};
+use ringfence_audit::{Beginning, Entry, envelope, tree};
 use ringfence_control::wire::{AuditEntryView, CheckpointView, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
 use crate::ui::{Stopwatch, read_capped};
-use crate::verbs::{audit_views as views, checks, outward};
+use crate::verbs::{audit_keeping as keeping, audit_views as views, checks, outward};
 
 /// Entries fetched at once.
 const PAGE_COUNT: u64 = 500;
@@ -55,6 +55,12 @@ pub async fn run(cx: &mut Context<'_>, command: &AuditCommand) -> Result<Exit, C
         AuditCommand::Stats(args) => views::stats(cx, args).await,
         AuditCommand::Record(args) => views::record(cx, args).await,
         AuditCommand::Stream(command) => outward::destination(cx, outward::STREAMS, command).await,
+        AuditCommand::Retention(args) => keeping::retention(cx, args).await,
+        AuditCommand::Hold(args) => keeping::hold(cx, args).await,
+        AuditCommand::Lift(args) => keeping::lift(cx, args).await,
+        AuditCommand::Erase(args) => keeping::erase(cx, args).await,
+        AuditCommand::Keys(args) => keeping::keys(cx, args).await,
+        AuditCommand::RotateKey => keeping::rotate(cx).await,
         AuditCommand::Repair(_) => Err(CliError::failed("usage", "the host's side of the binary repairs logs", None)),
     }
 }
@@ -66,7 +72,8 @@ pub async fn list(cx: &mut Context<'_>, args: &AuditListArgs) -> Result<Exit, Cl
     let mut left = args.limit;
     let mut rows: Vec<[String; 5]> = Vec::new();
     while left > 0 {
-        let page = fetch(&api, &path, from, left.min(PAGE_COUNT)).await?;
+        // From 0 means from what is left.
+        let page = fetch(&api, &path, Some(from).filter(|from| *from > 0), left.min(PAGE_COUNT)).await?;
         for view in &page.items {
             match cx.ui.format {
                 Format::Json => cx.ui.json(view)?,
@@ -94,12 +101,19 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
     if let Some(archive) = &args.archive {
         return views::verify_archive(cx, archive, args.vkey.as_deref());
     }
+    let cosigner = args.cosigner.as_deref().map(key_text).transpose()?;
     if let (Some(file), Some(checkpoint), Some(vkey)) = (&args.file, &args.checkpoint, &args.vkey) {
         let checkpoint = read_text(checkpoint, HEAD_BYTES_MAX)?;
         let vkey = key_text(vkey)?;
         let entries = parse_export(file)?;
         let origin = origin_of(&checkpoint);
-        let verified = verify_log(&origin, &vkey, entries, &checkpoint, None).map_err(|fault| fault_error(&fault))?;
+        let beginning = args.beginning.as_deref().map(read_beginning).transpose()?;
+        let claim = Claim {
+            beginning: beginning.as_ref(),
+            cosigner: cosigner.as_deref(),
+            ..Claim::new(&origin, &vkey, &checkpoint)
+        };
+        let verified = verify_claim(&claim, entries).map_err(|fault| fault_error(&fault))?;
         return report(cx, &origin, &verified, &checkpoint);
     }
     let (api, path, name) = log_of(cx, args.operator).await?;
@@ -108,15 +122,31 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
     let kept = read_kept(&home.file(&file))?;
     let head = api.send::<CheckpointView>(&Request::get(format!("{path}/checkpoint"))).await?.value;
     let vkey = trusted_key(args.vkey.as_deref(), kept.as_ref(), &head)?;
+    let changes = match vkey == head.vkey {
+        true => Vec::new(),
+        false => keeping::follow(&api, &head.origin, &vkey, &head.vkey).await?,
+    };
     if kept.is_none() && args.vkey.is_none() {
         cx.ui.note(&format!("first check of {name}: keeping its key for the next\n  {vkey}"));
     }
     let watch = Stopwatch::start();
-    let entries = fetch_all(&api, &path, head.size).await?;
+    let (entries, beginning) = fetch_all(&api, &path, head.size).await?;
     cx.ui.phase("fetched", &format!("{} entries of {name}", entries.len()), watch.took());
     let previous = kept.as_ref().map(|kept| kept.checkpoint.as_str());
-    let verified =
-        verify_log(&head.origin, &vkey, entries, &head.checkpoint, previous).map_err(|fault| fault_error(&fault))?;
+    let claim = Claim {
+        previous,
+        beginning: beginning.as_ref(),
+        changes: &changes,
+        cosigner: cosigner.as_deref(),
+        ..Claim::new(&head.origin, &vkey, &head.checkpoint)
+    };
+    let verified = verify_claim(&claim, entries).map_err(|fault| fault_error(&fault))?;
+    if let Some(size) = verified.unreached {
+        let lost =
+            "is of before what was deleted after its retention: nothing shows any more that the log continues it";
+        cx.ui.note(&format!("the checkpoint kept last, of {size} entries, {lost}"));
+    }
+    let vkey = verified.vkey.clone();
     let keep = Kept { origin: head.origin, vkey, checkpoint: head.checkpoint.clone() };
     home.write(&file, &serde_json::to_vec_pretty(&keep).unwrap_or_default())?;
     report(cx, &name, &verified, &head.checkpoint)
@@ -126,7 +156,7 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
 pub async fn export(cx: &mut Context<'_>, args: &AuditExportArgs) -> Result<Exit, CliError> {
     let (api, path, name) = log_of(cx, args.operator).await?;
     let head = api.send::<CheckpointView>(&Request::get(format!("{path}/checkpoint"))).await?.value;
-    let entries = fetch_all(&api, &path, head.size).await?;
+    let (entries, beginning) = fetch_all(&api, &path, head.size).await?;
     let failed = |error: std::io::Error| CliError::file("write", &args.dir, &error);
     fs::create_dir_all(&args.dir).map_err(failed)?;
     let mut lines = String::new();
@@ -137,13 +167,19 @@ pub async fn export(cx: &mut Context<'_>, args: &AuditExportArgs) -> Result<Exit
     fs::write(args.dir.join("entries.ndjson"), lines).map_err(failed)?;
     fs::write(args.dir.join("checkpoint"), &head.checkpoint).map_err(failed)?;
     fs::write(args.dir.join("vkey"), format!("{}\n", head.vkey)).map_err(failed)?;
+    let mut with_beginning = String::new();
+    if let Some(beginning) = &beginning {
+        let text = serde_json::to_vec_pretty(beginning).unwrap_or_default();
+        fs::write(args.dir.join("beginning.json"), text).map_err(failed)?;
+        with_beginning = format!(" \\\n                  --beginning {}/beginning.json", args.dir.display());
+    }
     let dir = args.dir.display();
     match cx.ui.format {
         Format::Json => cx.ui.json(&json!({
             "log": name, "entries_count": entries.len(), "dir": dir.to_string(), "vkey": head.vkey,
         }))?,
         Format::Text => cx.ui.text(&format!(
-            "wrote {} entries of {name} to {dir}\n  verify with:  ringfence audit verify --file {dir}/entries.ndjson \\\n                  --checkpoint {dir}/checkpoint --vkey {dir}/vkey\n",
+            "wrote {} entries of {name} to {dir}\n  verify with:  ringfence audit verify --file {dir}/entries.ndjson \\\n                  --checkpoint {dir}/checkpoint --vkey {dir}/vkey{with_beginning}\n",
             entries.len()
         ))?,
     }
@@ -158,8 +194,8 @@ async fn log_of(cx: &Context<'_>, operator: bool) -> Result<(Api, String, String
     Ok((api, format!("/tenants/{tenant}/audit"), tenant.to_string()))
 }
 
-async fn fetch(api: &Api, path: &str, from: u64, limit: u64) -> Result<Page<AuditEntryView>, CliError> {
-    let request = Request::get(path).query("from", Some(from)).query("limit", Some(limit));
+async fn fetch(api: &Api, path: &str, from: Option<u64>, limit: u64) -> Result<Page<AuditEntryView>, CliError> {
+    let request = Request::get(path).query("from", from).query("limit", Some(limit));
     api.send::<Page<AuditEntryView>>(&request).await.map(|answer| answer.value)
 }
 
@@ -169,12 +205,21 @@ fn next_of(page: &Page<AuditEntryView>, from: u64) -> Option<u64> {
     (next > from && !page.items.is_empty()).then_some(next)
 }
 
-/// The first `size` entries: those the checkpoint covers. The log may grow while it is read.
-async fn fetch_all(api: &Api, path: &str, size: u64) -> Result<Vec<Entry>, CliError> {
-    let mut entries = Vec::new();
+/// The first `size` entries: those the checkpoint covers. The log may grow while it is read. When its oldest entries were
+/// deleted after their retention, what stands for them, and the rest.
+async fn fetch_all(api: &Api, path: &str, size: u64) -> Result<(Vec<Entry>, Option<Beginning>), CliError> {
+    let (mut entries, mut beginning) = (Vec::new(), None);
     let mut from = 0;
     while from < size {
-        let page = fetch(api, path, from, PAGE_COUNT.min(size - from)).await?;
+        let page = match fetch(api, path, Some(from), PAGE_COUNT.min(size - from)).await {
+            Err(CliError::Refused(refusal)) if refusal.problem.code == "audit-retention" && beginning.is_none() => {
+                beginning = keeping::beginning(api).await?;
+                from = beginning.as_ref().map_or(size, |beginning| beginning.size);
+                entries.clear();
+                continue;
+            }
+            other => other?,
+        };
         let next = next_of(&page, from);
         entries.extend(page.items.into_iter().filter(|view| view.seq < size).map(entry_of));
         match next {
@@ -182,7 +227,7 @@ async fn fetch_all(api: &Api, path: &str, size: u64) -> Result<Vec<Entry>, CliEr
             None => break,
         }
     }
-    Ok(entries)
+    Ok((entries, beginning))
 }
 
 fn entry_of(view: AuditEntryView) -> Entry {
@@ -235,7 +280,7 @@ fn trusted_key(given: Option<&str>, kept: Option<&Kept>, head: &CheckpointView) 
         (None, None) => head.vkey.clone(),
     };
     let moved = kept.is_some_and(|kept| kept.origin != head.origin);
-    if trusted != head.vkey || moved {
+    if moved {
         return Err(CliError::Failed {
             code: "audit-key-changed",
             detail: format!("the host signs `{}` with another key than the one kept", head.origin),
@@ -272,6 +317,13 @@ pub(super) fn key_text(given: &str) -> Result<String, CliError> {
     read_text(path, HEAD_BYTES_MAX).map(|text| text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
+/// What stands for the deleted part, as an export has it.
+fn read_beginning(path: &Path) -> Result<Beginning, CliError> {
+    serde_json::from_str(&read_text(path, HEAD_BYTES_MAX)?).map_err(|_| {
+        CliError::failed("bad-export", format!("`{}` is not the beginning of a log", path.display()), None)
+    })
+}
+
 fn origin_of(checkpoint: &str) -> String {
     checkpoint.lines().next().unwrap_or_default().to_owned()
 }
@@ -288,15 +340,19 @@ fn report(cx: &mut Context<'_>, name: &str, verified: &Verified, checkpoint: &st
     match cx.ui.format {
         Format::Json => cx.ui.json(&json!({
             "verified": true, "log": name, "origin": verified.head.origin, "entries_count": verified.entries,
-            "bodies_withheld_count": verified.bodies_withheld, "root": root, "checkpoint": checkpoint,
+            "bodies_withheld_count": verified.bodies_withheld, "from_seq": verified.from, "root": root, "checkpoint": checkpoint,
         }))?,
         Format::Text => {
+            let begins = match verified.from {
+                0 => String::new(),
+                from => format!("\n  it begins at entry {from}: what was before was deleted after its retention, as the log says"),
+            };
             let withheld = match verified.bodies_withheld {
                 0 => String::new(),
                 count => format!("\n  {count} bodies are withheld; only their commitments were checked"),
             };
             cx.ui.text(&format!(
-                "verified {} entries of {name} up to checkpoint {}{withheld}",
+                "verified {} entries of {name} up to checkpoint {}{begins}{withheld}",
                 verified.entries,
                 root.get(..16).unwrap_or(&root)
             ))?;
@@ -316,6 +372,9 @@ pub(super) fn fault_error(fault: &Fault) -> CliError {
         Fault::BadSignature => "audit-bad-signature",
         Fault::RolledBack => "audit-rolled-back",
         Fault::BodyAltered { .. } => "audit-body-altered",
+        Fault::Undeclared { .. } => "audit-undeclared",
+        Fault::KeyUndeclared { .. } => "audit-key-changed",
+        Fault::BadCosignature => "audit-bad-cosignature",
     };
     CliError::Failed {
         code,

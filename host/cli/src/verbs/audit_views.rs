@@ -124,7 +124,7 @@ pub async fn record(cx: &mut Context<'_>, args: &AuditRecordArgs) -> Result<Exit
             .map_err(|error| CliError::failed("bad-event", format!("`--data` is not JSON: {error}"), None))?,
     };
     let (code, message, resource) = (args.code.clone(), args.message.clone(), args.resource.clone());
-    let event = NewEvent { code, message, resource, class_uid: None, data };
+    let event = NewEvent { code, message, resource, class_uid: None, data, subject: args.subject.clone() };
     let (api, _tenant) = cx.tenant().await?;
     let body = serde_json::to_value(event).unwrap_or_default();
     let answer = api.send::<EventRecorded>(&Request::post("/audit/log-event", body)).await?;

@@ -9,6 +9,7 @@ use crate::error::{CliError, Exit};
 
 pub mod approvals;
 pub mod audit;
+mod audit_keeping;
 mod audit_views;
 pub mod automation;
 pub mod backup;

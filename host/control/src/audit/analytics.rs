@@ -58,11 +58,11 @@ pub async fn read(
     let since_ms = control.parts.clock.now().checked_sub(span).map_err(|_| bad())?.as_millisecond();
     control.reading(&call, &log, permit, json!({ "view": "analytics", "group": group, "window": window })).await?;
     let audit = &control.parts.audit;
-    let to = audit.size(&log).await?;
+    let (to, first) = (audit.size(&log).await?, audit.first(&log).await?);
     let (mut counts, mut seq, mut other) = (BTreeMap::new(), to, 0_u64);
     // From the end back, until an entry is older than the window.
-    'back: while seq > 0 {
-        let from = seq.saturating_sub(1_000);
+    'back: while seq > first {
+        let from = seq.saturating_sub(1_000).max(first);
         let page = audit.list(&log, from, usize::try_from(seq - from).unwrap_or(usize::MAX)).await?;
         for entry in page.iter().rev() {
             let Some(marks) = Marks::read(entry) else { break 'back };

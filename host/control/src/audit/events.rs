@@ -31,16 +31,18 @@ pub struct Wait {
     wait: Option<String>,
 }
 
-/// Records an event; durable before the answer.
+/// Records an event; durable before the answer. What it says of a person, its `subject`, is sealed under that person's key
+/// and goes when the person is erased.
 #[utoipa::path(post, path = "/audit/log-event", tag = "audit", request_body = NewEvent, params(Wait),
     responses((status = 201, body = EventRecorded), (status = "default", body = Problem)))]
 pub async fn record(
     State(control): State<Control>,
     call: Call,
     Asked(wait): Asked<Wait>,
-    JsonBody(new): JsonBody<NewEvent>,
+    JsonBody(mut new): JsonBody<NewEvent>,
 ) -> Result<(StatusCode, Json<EventRecorded>), ApiError> {
     let (log, permit) = control.own_log::<act::RecordEvent>(&call).await?;
+    let subject = new.subject.take();
     let (new, ledger) = (read(new)?, call.principal.tenant().and_then(|tenant| control.parts.quotas.of(tenant)));
     if let Some(ledger) = ledger {
         ledger.audit_event()?;
@@ -56,7 +58,15 @@ pub async fn record(
     event.request = Some(call.request.clone());
     event.decision = Some(permit.decision().clone());
     event.source_ip = call.peer;
-    event.details = new.details();
+    event.details = match subject {
+        None => new.details(),
+        Some(subject) => {
+            let said = new.details();
+            let part = json!({ "message": said.get("message"), "data": said.get("data") });
+            let (subject, sealed) = control.seal_personal(&log, &subject, &part).await?;
+            json!({ "code": said.get("code"), "subject": subject, "sealed": sealed })
+        }
+    };
     let audit = &control.parts.audit;
     let receipt = audit.record_outcome(&log, event, Outcome::Success).await?;
     let entry = audit.list(&log, receipt.seq, 1).await?.into_iter().next();
@@ -85,7 +95,8 @@ mod tests {
 
     fn refused(code: &str, class_uid: Option<u32>, bytes: usize) -> Option<&'static str> {
         let (message, data) = ("m".to_owned(), json!("d".repeat(bytes)));
-        read(NewEvent { code: code.to_owned(), message, resource: None, class_uid, data }).err().map(|error| error.code)
+        let new = NewEvent { code: code.to_owned(), message, resource: None, class_uid, data, subject: None };
+        read(new).err().map(|error| error.code)
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Control {
         if from > to {
             return Err(ApiError::new("bad-request", format!("the log has no entries from {from} to {to}")));
         }
+        let from = if from == 0 { audit.first(log).await? } else { from };
         let sample = self.sample(&new, from, to)?;
         let keep = |seq: u64, entry: &Entry| {
             sample.as_ref().is_none_or(|(_, picked)| picked.contains(&seq)) && question.fits(entry)

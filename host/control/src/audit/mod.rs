@@ -20,6 +20,8 @@ pub mod events;
 pub mod evidence;
 mod filter;
 pub mod host_calls;
+pub mod keeping;
+pub mod keys;
 pub mod remediation;
 pub mod tlog;
 pub mod trails;
@@ -116,7 +118,11 @@ impl Control {
         permit: Permit<act::ReadAudit>,
         range: &Range,
     ) -> Result<Json<Page<AuditEntryView>>, ApiError> {
-        let from = range.cursor.or(range.from).unwrap_or(0);
+        // A place that was deleted after its retention is refused; without a place one begins with what is left.
+        let from = match range.cursor.or(range.from) {
+            Some(from) => from,
+            None => self.parts.audit.first(log).await?,
+        };
         let limit = range.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX);
         let end = self.parts.audit.size(log).await?;
         self.reading(call, log, permit, json!({ "view": "entries", "from": from, "limit": limit })).await?;

@@ -56,13 +56,15 @@ pub async fn read(
 ) -> Result<Json<Trail>, ApiError> {
     let reached = control.reach_tenant::<act::ReadAudit>(&call, &tenant).await?;
     let log = Log::Tenant(reached.store);
-    let (start, limit) = (page.cursor.unwrap_or(0), page.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX));
+    let (start, limit) = (page.cursor, page.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX));
     let Page { from, to, class, code, actor, resource, outcome, .. } = page;
     let filter = Filter { from, to, class, code, actor, resource, outcome };
     let question = filter.question()?;
     control.reading(&call, &log, reached.permit, json!({ "filter": filter, "cursor": start, "limit": limit })).await?;
     let audit = &control.parts.audit;
-    let checkpoint = audit.checkpoint(&log).await?;
+    let (checkpoint, first) = (audit.checkpoint(&log).await?, audit.first(&log).await?);
+    // A place that was deleted after its retention is refused; without a place one begins with what is left.
+    let start = start.unwrap_or(first);
     let (mut events, mut seq) = (Vec::new(), start);
     let end = checkpoint.size.min(start.saturating_add(SCAN_COUNT_MAX));
     'pages: while seq < end {
@@ -76,14 +78,17 @@ pub async fn read(
             }
             if question.fits(&entry) {
                 let redacted = redact(call.principal.role(), &mut entry);
+                let personal = control.personal_part(call.principal.role(), &log, &entry).await;
                 let salt = Some(entry.salt).filter(|salt| !salt.is_empty());
                 let body = entry.body.unwrap_or_default();
-                events.push(TrailEvent { seq, envelope: entry.envelope, body, salt, redacted });
+                events.push(TrailEvent { seq, envelope: entry.envelope, body, salt, redacted, personal });
             }
             seq += 1;
         }
     }
     let cursor = (seq < checkpoint.size).then(|| seq.to_string());
     let vkey = audit.vkey(&log);
-    Ok(Json(Trail { events, scanned_count: seq.saturating_sub(start), cursor, checkpoint: checkpoint.text, vkey }))
+    let scanned_count = seq.saturating_sub(start);
+    let deleted_before = (first > 0).then_some(first);
+    Ok(Json(Trail { events, scanned_count, cursor, deleted_before, checkpoint: checkpoint.text, vkey }))
 }

@@ -56,7 +56,7 @@ impl Control {
     /// All causes in the newest entries, which are those from the one place up to the other.
     async fn found(&self, log: &Log) -> Result<(Found, u64, u64), ApiError> {
         let to = self.parts.audit.size(log).await?;
-        let from = to.saturating_sub(SCAN_COUNT_MAX);
+        let from = to.saturating_sub(SCAN_COUNT_MAX).max(self.parts.audit.first(log).await?);
         let mut found = Found::default();
         let mut seq = from;
         while seq < to {

@@ -55,6 +55,11 @@ pub struct TrailEvent {
     /// What was taken out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub redacted: Vec<String>,
+    /// What the event says of its subject, opened; absent without a subject, for an erased one, and for other roles than
+    /// tenant-admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub personal: Option<serde_json::Value>,
 }
 
 /// `GET /audit/trails/{tenant}`.
@@ -67,6 +72,9 @@ pub struct Trail {
     /// Where the next page begins; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
+    /// Entries before this place were deleted after their retention; `GET /audit/retention` has the final head over them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_before: Option<u64>,
     /// The log's signed head, which every entry can be proven against.
     pub checkpoint: String,
     /// Key to check with (C2SP vkey).
@@ -91,6 +99,10 @@ pub struct NewEvent {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub data: serde_json::Value,
+    /// The person whom `message` and `data` are about, as the tenant's plugins name him: both are then sealed under that
+    /// person's key, and erasing the person makes them unreadable.
+    #[serde(default)]
+    pub subject: Option<String>,
 }
 
 /// Where an event stands.
