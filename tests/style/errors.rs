@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
-const SOURCES: [(&str, &[&str]); 10] = [
+const SOURCES: [(&str, &[&str]); 11] = [
     ("host/control/src", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/access", &["ApiError::new(", "Self::new("]),
     ("host/control/src/audit", &["ApiError::new(", "Self::new("]),
     ("host/control/src/policies", &["ApiError::new(", "Self::new("]),
     ("host/control/src/workflows", &["ApiError::new(", "Self::new("]),

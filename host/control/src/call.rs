@@ -132,7 +132,11 @@ impl Control {
             Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
             Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, ActClass::of::<A>()) {
-                Ok(()) => Ok(permit),
+                Ok(()) => {
+                    let (who, now) = (&call.principal, self.parts.clock.now());
+                    self.access.note(who.id(), who.tenant(), A::NAME, now);
+                    Ok(permit)
+                }
                 Err(IdentityError::Fallen { score, .. }) => {
                     self.record_fallen(call, score).await?;
                     Err(unauthenticated(IdentityError::Unauthenticated))

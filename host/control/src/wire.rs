@@ -6,6 +6,7 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod access;
 mod audit;
 mod automation;
 mod backup;
@@ -20,6 +21,7 @@ mod trust;
 mod workflow;
 mod zero_trust;
 
+pub use access::*;
 pub use audit::*;
 pub use automation::*;
 pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};

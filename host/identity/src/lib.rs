@@ -34,6 +34,7 @@ mod tables;
 mod throttle;
 mod token;
 mod trust;
+mod used;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -65,6 +66,7 @@ pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
 pub use standing::{ActClass, TrustSettings, Verdict, Verified};
 pub use trust::{Contribution, Finding, Posture, Score};
+pub use used::{LAST_USE_SECONDS, LastUse};
 
 use ceremonies::Ceremonies;
 use devices::ForDevice;

@@ -726,3 +726,4 @@ mod devices;
 mod oidc;
 mod people;
 mod trust;
+mod used;
