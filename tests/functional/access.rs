@@ -58,7 +58,8 @@ async fn the_report_says_who_holds_and_used_what_and_what_was_not_watched_is_unk
     let admin = holders.iter().find(|one| one["principal"] == "acme/admin").context("admin")?;
     assert_eq!(admin["has_second_person"], false);
     assert!(admin["would_do"].is_null(), "it is not watched for long enough: {admin}");
-    let kinds: Vec<&str> = first["findings"].as_array().context("findings")?.iter().filter_map(|f| f["kind"].as_str()).collect();
+    let kinds: Vec<&str> =
+        first["findings"].as_array().context("findings")?.iter().filter_map(|f| f["kind"].as_str()).collect();
     assert!(kinds.contains(&"no-second-person") && kinds.contains(&"one-hand"), "{kinds:?}");
     assert!(!kinds.contains(&"dormant") && !kinds.contains(&"grant-unused"), "{kinds:?}");
     let grant = |report: &Value, capability: &str| -> Value {

@@ -14,8 +14,18 @@ use crate::started;
 /// Endpoints whose id is the caller's own to choose or of the caller's own place, so that nobody else's can be meant: names
 /// in a tenant, places in its log, capabilities. Those of a tenant's path are asked for another tenant in `boundary.rs`.
 const OWN_NAMES: [&str; 12] = [
-    "{tenant}", "{plugin}", "{version}", "{capability}", "{name}", "{subject}", "{day}", "{seq}", "{path}", "{item}",
-    "{invocation}", "{run}",
+    "{tenant}",
+    "{plugin}",
+    "{version}",
+    "{capability}",
+    "{name}",
+    "{subject}",
+    "{day}",
+    "{seq}",
+    "{path}",
+    "{item}",
+    "{invocation}",
+    "{run}",
 ];
 /// Endpoints with an id that are an operator's alone: no tenant has such a thing.
 const OPERATORS: [&str; 2] = ["DELETE /api/v1/sessions/{id}", "DELETE /api/v1/tokens/{id}"];
@@ -54,7 +64,8 @@ const PROBED: [(&str, &str); 22] = [
 #[test]
 fn every_endpoint_has_a_row_in_the_matrix_of_roles_and_every_row_an_endpoint() -> Result<()> {
     let matrix = std::fs::read_to_string(root().join("tests/golden/roles.txt"))?;
-    let rows: BTreeSet<&str> = matrix.lines().skip(1).filter_map(|line| line.split("  ").next()).map(str::trim).collect();
+    let rows: BTreeSet<&str> =
+        matrix.lines().skip(1).filter_map(|line| line.split("  ").next()).map(str::trim).collect();
     let row = |label: &str| -> String { label.split_whitespace().take(2).collect::<Vec<_>>().join(" ") };
     let rows: BTreeSet<String> = rows.into_iter().map(row).collect();
     let labels: BTreeSet<String> = labels()?.into_iter().collect();
@@ -89,7 +100,8 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
     let developer = acme.member(host, "dev", "developer").await?;
     let mut denial = Value::Null;
     for _ in 0..4 {
-        let denied = developer.post(&acme.path("/tokens")).json(&json!({ "name": "k", "role": "caller" })).send().await?;
+        let denied =
+            developer.post(&acme.path("/tokens")).json(&json!({ "name": "k", "role": "caller" })).send().await?;
         denial = problem(denied).await?.1;
     }
     let asked = json!({ "role": "tenant-admin", "minutes": 5, "reason": "a look" });
@@ -99,7 +111,9 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
     let due = json!({ "title": "all", "reviewers": ["acme/dev"], "due_at": far_off() });
     let review = post(admin, &acme.path("/access/reviews"), due).await?;
     let backup = post(admin, &acme.path("/backups"), json!({})).await?;
-    let made = async || Ok::<_, anyhow::Error>(answer(admin.get(&acme.path("/backups")).send().await?).await?["items"][0].clone());
+    let made = async || {
+        Ok::<_, anyhow::Error>(answer(admin.get(&acme.path("/backups")).send().await?).await?["items"][0].clone())
+    };
     eventually("a backup", async || Ok(!made().await?.is_null())).await?;
     let sessions = answer(admin.get("/zero-trust/sessions").send().await?).await?;
     let keys = answer(admin.get(&acme.path("/tokens")).send().await?).await?;
@@ -110,7 +124,9 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
     let package = post(admin, "/audit/evidence-package", json!({})).await?;
     let lower = json!({ "subject": "acme/dev", "delta": 5, "reason": "a look", "expires_at": far_off() });
     let adjustment = post(admin, "/zero-trust/risk-adjustment", lower).await?;
-    let found = async || Ok::<_, anyhow::Error>(answer(admin.get("/security/findings").send().await?).await?["items"][0].clone());
+    let found = async || {
+        Ok::<_, anyhow::Error>(answer(admin.get("/security/findings").send().await?).await?["items"][0].clone())
+    };
     eventually("a finding about denials", async || Ok(!found().await?.is_null())).await?;
     let finding = found().await?;
     let id = |value: &Value, key: &str| string(value, key).with_context(|| key.to_owned());
@@ -177,7 +193,8 @@ async fn the_id_of_a_strangers_thing_is_the_id_of_nothing() -> Result<()> {
     let things = things(&host, &acme).await?;
     for (label, kind) in PROBED {
         let (_, real) = things.iter().find(|(known, _)| *known == kind).context(kind)?;
-        let (foreign, nothing) = (ask(&globex.admin, label, real).await?, ask(&globex.admin, label, &like(real)).await?);
+        let (foreign, nothing) =
+            (ask(&globex.admin, label, real).await?, ask(&globex.admin, label, &like(real)).await?);
         assert_eq!(foreign, nothing, "{label}");
         assert_eq!(foreign.0, 404, "{label}: {}", foreign.1);
     }

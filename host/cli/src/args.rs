@@ -13,8 +13,8 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
 pub use self::access::{
-    AccessCommand, AccessReportArgs, ChoiceArg, ReviewArgs, ReviewCommand, ReviewDecideArgs, ReviewExportArgs, ReviewOfArg,
-    ReviewOpenArgs,
+    AccessCommand, AccessReportArgs, ChoiceArg, ReviewArgs, ReviewCommand, ReviewDecideArgs, ReviewExportArgs,
+    ReviewOfArg, ReviewOpenArgs,
 };
 pub use self::audit::{
     AuditCommand, AuditExportArgs, AuditListArgs, AuditPackageArgs, AuditProofArgs, AuditRecordArgs, AuditRepairArgs,
@@ -28,7 +28,8 @@ pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerify
 pub use self::groups::command;
 pub use self::keys::{KeyCommand, KeyRotateArgs};
 pub use self::people::{
-    PersonCommand, PersonInviteArgs, PersonNameArgs, PersonResetArgs, ProviderAddArgs, ProviderCommand, ProviderNameArgs,
+    PersonCommand, PersonInviteArgs, PersonNameArgs, PersonResetArgs, ProviderAddArgs, ProviderCommand,
+    ProviderNameArgs,
 };
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{

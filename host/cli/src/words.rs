@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn a_claim_stands_for_a_role_and_its_value_may_have_colons() {
         let parsed: ClaimToRole = "groups=urn:a:devs:developer".parse().unwrap();
-        assert_eq!((parsed.claim.as_str(), parsed.value.as_str(), parsed.role.as_str()), ("groups", "urn:a:devs", "developer"));
+        assert_eq!(
+            (parsed.claim.as_str(), parsed.value.as_str(), parsed.role.as_str()),
+            ("groups", "urn:a:devs", "developer")
+        );
         for bad in ["", "groups", "groups=devs", "=devs:developer", "groups=:developer", "groups=devs:"] {
             assert!(bad.parse::<ClaimToRole>().is_err(), "{bad}");
         }

@@ -13,9 +13,7 @@ use futures::{Stream, StreamExt};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{
-    Capability, Grant, Grants, Manifest, ManifestError, Need, Needs, Permit, PluginName, limits,
-};
+use ringfence_core::{Capability, Grant, Grants, Manifest, ManifestError, Need, Needs, Permit, PluginName, limits};
 use ringfence_registry::{Announced, RegistryError, Room, RouteState, VersionRecord};
 use ringfence_store::TenantStore;
 use semver::Version;

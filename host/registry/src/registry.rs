@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use ringfence_core::{Action, Capability, Clock, Grant, Grants, Permit, PluginName, PrincipalId, Resource, TenantId, proof::act};
+use ringfence_core::{
+    Action, Capability, Clock, Grant, Grants, Permit, PluginName, PrincipalId, Resource, TenantId, proof::act,
+};
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{TenantStore, Tenants};
 use semver::Version;

@@ -11,9 +11,7 @@ use ringfence_control::wire::{
 };
 use serde_json::json;
 
-use crate::args::{
-    AccessCommand, AccessReportArgs, ReviewCommand, ReviewDecideArgs, ReviewExportArgs, ReviewOpenArgs,
-};
+use crate::args::{AccessCommand, AccessReportArgs, ReviewCommand, ReviewDecideArgs, ReviewExportArgs, ReviewOpenArgs};
 use crate::client::{Request, segment};
 use crate::context::Context;
 use crate::error::{CliError, Exit};

@@ -55,8 +55,10 @@ pub async fn provider(cx: &mut Context<'_>, command: &ProviderCommand) -> Result
             cx.print_list(&answer, "no identity providers", providers_text)?;
         }
         ProviderCommand::Remove(args) => {
-            let question =
-                format!("Trust `{}` no longer? Whoever signed in at a provider of this tenant is signed out.", args.name);
+            let question = format!(
+                "Trust `{}` no longer? Whoever signed in at a provider of this tenant is signed out.",
+                args.name
+            );
             cx.ui.confirm(&format!("provider remove {}", args.name), &question)?;
             api.act(&Request::delete(format!("{path}/providers/{}", args.name))).await?;
             cx.done(&format!("removed {}", args.name))?;
@@ -111,8 +113,9 @@ async fn remove(cx: &mut Context<'_>, args: &PersonNameArgs) -> Result<Exit, Cli
 
 async fn reset(cx: &mut Context<'_>, args: &PersonResetArgs) -> Result<Exit, CliError> {
     let name = &args.person.name;
-    let question =
-        format!("Take away the password, codes and passkeys of `{name}`? He is signed out and needs the new invitation.");
+    let question = format!(
+        "Take away the password, codes and passkeys of `{name}`? He is signed out and needs the new invitation."
+    );
     cx.ui.confirm(&format!("person reset {name}"), &question)?;
     let (api, path) = place(cx, args.person.operator).await?;
     let found = find(&api, path.clone(), name).await?;
@@ -152,7 +155,10 @@ fn print_invitation(cx: &mut Context<'_>, answer: &Answer<InvitedPerson>, out: O
         }
         (Format::Text, Some(out)) => {
             let (principal, role) = (&person.principal, &person.role);
-            cx.ui.text(&format!("wrote the invitation of {principal} ({role}), until {expires_at}, to {}", out.display()))
+            cx.ui.text(&format!(
+                "wrote the invitation of {principal} ({role}), until {expires_at}, to {}",
+                out.display()
+            ))
         }
     }
 }
@@ -185,8 +191,11 @@ fn wanted(cx: &mut Context<'_>, args: &ProviderAddArgs) -> Result<IdentityProvid
             Some(secret.reveal().trim().to_owned()).filter(|secret| !secret.is_empty())
         }
     };
-    let role =
-        |one: &crate::words::ClaimToRole| ClaimRoleWord { claim: one.claim.clone(), value: one.value.clone(), role: one.role.clone() };
+    let role = |one: &crate::words::ClaimToRole| ClaimRoleWord {
+        claim: one.claim.clone(),
+        value: one.value.clone(),
+        role: one.role.clone(),
+    };
     Ok(IdentityProvider {
         name: args.name.to_string(),
         issuer: args.issuer.clone(),

@@ -103,7 +103,10 @@ fn password(cx: &mut Context<'_>, args: &LoginArgs, who: String) -> Result<Authe
         let text = cx.ui.read_input(SECRET_BYTES_MAX)?;
         let text = Secret::new(String::from_utf8(text).map_err(|_| not_text())?);
         let mut lines = text.reveal().lines();
-        (Secret::new(lines.next().unwrap_or_default().to_owned()), Secret::new(lines.next().unwrap_or_default().to_owned()))
+        (
+            Secret::new(lines.next().unwrap_or_default().to_owned()),
+            Secret::new(lines.next().unwrap_or_default().to_owned()),
+        )
     } else {
         let password = cx.ui.ask_secret("password", "`--password-stdin`")?;
         // Asked whether or not there is one: the host does not say which of the two was wrong.
@@ -169,9 +172,9 @@ async fn federated(
     let begun = begin(cx, host, (&tenant, provider), &format!("http://{address}{BACK}")).await?;
     cx.ui.tell(&format!("open this in a browser:\n{}", begun.authorization_url));
     let waiting = tokio::time::timeout(BROWSER_MAX, wait_for_browser(&listener, &begun.ceremony));
-    let came = waiting.await.map_err(|_| {
-        CliError::failed("browser-timeout", "the browser did not come back in three minutes", None)
-    })?;
+    let came = waiting
+        .await
+        .map_err(|_| CliError::failed("browser-timeout", "the browser did not come back in three minutes", None))?;
     Ok(proof(begun.ceremony, came?))
 }
 
@@ -275,7 +278,11 @@ fn refused(word: &str) -> CliError {
 
 fn cannot_listen(error: &std::io::Error) -> CliError {
     let words = crate::error::io_words(error);
-    CliError::failed("listen", format!("cannot listen on this machine for the browser: {words}"), "add `--redirect URI`")
+    CliError::failed(
+        "listen",
+        format!("cannot listen on this machine for the browser: {words}"),
+        "add `--redirect URI`",
+    )
 }
 
 fn not_text() -> CliError {
@@ -313,7 +320,9 @@ mod tests {
             assert!(visit("GET /favicon.ico HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
             assert!(visit("GET /callback?code=x&state=forged HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
             assert!(visit("POST /callback?code=x&state=st HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 404"));
-            assert!(visit("GET /callback?code=x&state=st HTTP/1.1\r\nhost: h\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+            assert!(
+                visit("GET /callback?code=x&state=st HTTP/1.1\r\nhost: h\r\n\r\n").await.starts_with("HTTP/1.1 200")
+            );
         };
         let (back, ()) = tokio::join!(wait_for_browser(&listener, "st"), browsing);
         assert_eq!(back.unwrap(), Back { code: "x".to_owned(), issuer: None });

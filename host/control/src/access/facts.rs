@@ -50,8 +50,9 @@ impl Control {
             self.keep_facts().await;
             let due = self.tend_reviews().await;
             let rest = due.map_or(KEEP_EVERY, |due| KEEP_EVERY.min(self.until(due)));
+            let stopped = async { drop(stopping.wait_for(|stop| *stop).await) };
             tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => return self.keep_facts().await,
+                () = stopped => return self.keep_facts().await,
                 () = self.access.0.opened.notified() => {}
                 () = tokio::time::sleep(rest) => {}
             }
@@ -115,7 +116,13 @@ impl Control {
                 Ok(()) | Err(StoreError::Gone) => {}
                 Err(error) => {
                     tracing::warn!(%error, %plugin, "which grants a plugin used is not written down yet");
-                    self.access.pending().grants.entry((uid, plugin)).or_insert((store, Default::default())).1.extend(used);
+                    self.access
+                        .pending()
+                        .grants
+                        .entry((uid, plugin))
+                        .or_insert((store, Default::default()))
+                        .1
+                        .extend(used);
                 }
             }
         }

@@ -215,7 +215,8 @@ impl Control {
         let keys = identity.list_keys(self.permit_to_list(call, tenant).await?, tenant).await?;
         let people = identity.list_people(self.permit_to_list(call, tenant).await?, tenant)?;
         let uses = identity.last_uses(self.permit_to_list(call, tenant).await?, tenant)?;
-        let used: BTreeMap<PrincipalId, LastUse> = uses.into_iter().map(|used| (used.principal.clone(), used)).collect();
+        let used: BTreeMap<PrincipalId, LastUse> =
+            uses.into_iter().map(|used| (used.principal.clone(), used)).collect();
         let mut holders = Vec::new();
         for person in people {
             let used_at = used.get(&person.principal).map(|used| used.at);
@@ -296,7 +297,8 @@ impl Control {
                 holder.would_do = would_do(holder.role, &done, &smaller);
             }
             if matches!(holder.role, Role::TenantAdmin | Role::Operator) {
-                let mut others = deciders.iter().filter(|(other, role)| *role == holder.role && *other != holder.principal);
+                let mut others =
+                    deciders.iter().filter(|(other, role)| *role == holder.role && *other != holder.principal);
                 let identity = &self.parts.identity;
                 holder.has_second_person =
                     Some(others.any(|(other, _)| identity.is_second_person(&holder.principal, other)));
@@ -384,12 +386,14 @@ fn findings(survey: &Survey, is_one_owner: impl Fn(&PrincipalId, &PrincipalId) -
     };
     let role_of = |who: &PrincipalId| survey.holders.iter().find(|holder| holder.principal == *who).map(|h| h.role);
     for holder in &survey.holders {
-        let subject = holder.key.as_ref().map_or(holder.principal.to_string(), |key| format!("{} {key}", holder.principal));
+        let subject =
+            holder.key.as_ref().map_or(holder.principal.to_string(), |key| format!("{} {key}", holder.principal));
         if holder.state == Use::Unused {
             add("dormant", subject.clone(), format!("{} for {} days without a sign-in", holder.role, survey.days));
         }
         if let Some(less) = holder.would_do {
-            let detail = format!("holds {}; what it did in {} days takes no more than {less}", holder.role, survey.days);
+            let detail =
+                format!("holds {}; what it did in {} days takes no more than {less}", holder.role, survey.days);
             add("role-unused", subject.clone(), detail);
         }
         if let Some(giver) = &holder.given_by

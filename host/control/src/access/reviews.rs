@@ -18,8 +18,8 @@ use ringfence_store::{Op, TenantStore};
 use serde_json::json;
 
 use super::campaign::{
-    About, Campaign, Choice, Conflict, DAYS_MAX, Decision, ITEMS_COUNT_MAX, Item, Overdue, Persons, REVIEWERS_COUNT_MAX,
-    REVIEWS_COUNT_MAX, Turn, head_key, heads_key, item_key, items_key,
+    About, Campaign, Choice, Conflict, DAYS_MAX, Decision, ITEMS_COUNT_MAX, Item, Overdue, Persons,
+    REVIEWERS_COUNT_MAX, REVIEWS_COUNT_MAX, Turn, head_key, heads_key, item_key, items_key,
 };
 use super::facts::scan;
 use super::report::{DAYS_DEFAULT, Survey, Use, days};
@@ -207,8 +207,11 @@ pub async fn decide(
         None => {}
         Some(Conflict::NoSecondPerson) => return Err(ApiError::second_person_needed()),
         Some(Conflict::Own) => {
-            return Err(ApiError::new("own-review", "nobody decides about himself, what he gave, or what he escalated")
-                .help("another reviewer of the same review, or a tenant-admin once it is escalated"));
+            return Err(ApiError::new(
+                "own-review",
+                "nobody decides about himself, what he gave, or what he escalated",
+            )
+            .help("another reviewer of the same review, or a tenant-admin once it is escalated"));
         }
     }
     let decided = control.decide_item(&call, (&tenant, &store), reached.permit, &campaign, item, (choice, reason));
@@ -361,7 +364,8 @@ impl Control {
     /// Whether who opens a review may have its rest revoked: he can be asked for later, and may do each of it now.
     async fn may_revoke_later(&self, call: &Call, tenant: &TenantId, plan: &Plan) -> Result<(), ApiError> {
         if self.parts.identity.absent(tenant, call.principal.id()).is_none() {
-            let text = "what is left is revoked in the name of who opens the review, who must have a key or be a person here";
+            let text =
+                "what is left is revoked in the name of who opens the review, who must have a key or be a person here";
             return Err(ApiError::new("bad-review", text));
         }
         let resource = || Resource::Tenant { tenant: tenant.clone() };

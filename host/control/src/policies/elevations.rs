@@ -143,7 +143,8 @@ impl Control {
         (tenant, store): (&TenantId, &TenantStore),
         id: &str,
     ) -> Result<(), ApiError> {
-        let held = stored(store).await?.into_iter().find(|held| held.id.as_str() == id).ok_or_else(ApiError::not_found)?;
+        let held =
+            stored(store).await?.into_iter().find(|held| held.id.as_str() == id).ok_or_else(ApiError::not_found)?;
         self.end_held(call, permit, (tenant, store), &held).await
     }
 
