@@ -6,6 +6,7 @@
 mod ambient;
 mod answer;
 mod audit;
+mod auth;
 mod blob;
 mod cold;
 mod components;
@@ -62,6 +63,8 @@ enum Bench {
     Store(store::Plan),
     /// Decisions under ten thousand policies, and the proof of the border
     Policy(policy::Plan),
+    /// What authentication adds to a call, and a storm of sign-ins beside calls
+    Auth(auth::Plan),
     /// The audit log: durable entries, proofs of a long log, verifying, a flood
     Audit(audit::Plan),
     /// Drills of the shipped rules while ordinary events go on
@@ -102,6 +105,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Metering(plan) => metering::run(&plan).await?,
         Bench::Store(plan) => store::run(&plan).await?,
         Bench::Policy(plan) => policy::run(&plan).await?,
+        Bench::Auth(plan) => auth::run(&plan).await?,
         Bench::Audit(plan) => audit::run(plan).await?,
         Bench::Threat(plan) => threat::run(&plan).await?,
         Bench::Workflow(plan) => workflow::run(plan).await?,

@@ -7,6 +7,7 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod access;
 mod assurance;
 mod audit;
 mod automation;

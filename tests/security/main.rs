@@ -15,6 +15,7 @@ mod egress;
 mod federation;
 mod heads;
 mod hostile;
+mod identifiers;
 mod people;
 mod personal;
 mod possession;

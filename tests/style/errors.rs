@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use ringfence_tests::root;
 
 /// Where codes are named, and the words that stand before one.
-const SOURCES: [(&str, &[&str]); 12] = [
+const SOURCES: [(&str, &[&str]); 13] = [
     ("host/control/src", &["ApiError::new(", "Self::new("]),
+    ("host/control/src/access", &["ApiError::new(", "Self::new("]),
     ("host/control/src/audit", &["ApiError::new(", "Self::new("]),
     ("host/control/src/audit/checks", &["ApiError::new(", "Self::new("]),
     ("host/control/src/audit/remediation", &["ApiError::new(", "Self::new("]),

@@ -26,7 +26,7 @@ enum Peers {
     None,
 }
 
-const BENCHES: [(&str, Peers, &str); 12] = [
+const BENCHES: [(&str, Peers, &str); 13] = [
     ("http", Peers::Wanted, "requests a second of hello: Ringfence, `wasmtime serve` in three settings, workerd"),
     ("noisy", Peers::Wanted, "a tenant's latency beside ten kinds of hostile neighbour, and on the peers; 12 minutes"),
     ("shares", Peers::None, "CPU time of two saturating tenants of weight 1:3"),
@@ -49,6 +49,11 @@ const BENCHES: [(&str, Peers, &str); 12] = [
         "workflow",
         Peers::None,
         "durable steps against the store's commits, 100,000 sleeping runs, queues, schedules, hooks against hello",
+    ),
+    (
+        "auth",
+        Peers::None,
+        "CPU that knowing and allowing a caller adds to a warm call; calls beside 10,000 sign-ins a minute",
     ),
     ("policy", Peers::None, "decisions under ten thousand policies, and the proof of the border"),
 ];

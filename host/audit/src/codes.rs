@@ -62,6 +62,15 @@ pub const DEVICE_CHANGED: &str = "AUT-017 device-changed";
 /// Evidence about a device was checked.
 pub const DEVICE_VERIFIED: &str = "AUT-018 device-verified";
 
+/// An access review was opened.
+pub const REVIEW_OPENED: &str = "AUT-030 review-opened";
+/// Somebody decided an item of an access review.
+pub const REVIEW_DECIDED: &str = "AUT-031 review-decided";
+/// An access review was closed.
+pub const REVIEW_CLOSED: &str = "AUT-032 review-closed";
+/// An access review came to its last day with items that nobody had decided.
+pub const REVIEW_OVERDUE: &str = "AUT-033 review-overdue";
+
 /// A version was published.
 pub const VERSION_PUSHED: &str = "PLG-001 version-pushed";
 /// A route was moved.
@@ -329,7 +338,11 @@ pub fn class_of(code: &str) -> u32 {
         | APPROVAL_ASKED
         | APPROVAL_GIVEN
         | APPROVAL_REFUSED
-        | ELEVATION_ENDED => class::USER_ACCESS,
+        | ELEVATION_ENDED
+        | REVIEW_OPENED
+        | REVIEW_DECIDED
+        | REVIEW_CLOSED
+        | REVIEW_OVERDUE => class::USER_ACCESS,
         VERSION_PUSHED | VERSION_DEPLOYED | VERSION_ROLLED_BACK | HOST_STARTED | HOST_STOPPED => {
             class::APPLICATION_LIFECYCLE
         }

@@ -389,7 +389,7 @@ impl From<AdmitError> for CallError {
 /// The plugin's grants, or what of them changes nothing.
 fn grants(route: &Route, effects: Effects) -> LiveGrants {
     if effects == Effects::Real {
-        return LiveGrants::new(Arc::clone(&route.grants));
+        return LiveGrants::new(Arc::clone(&route.grants)).noting(Arc::clone(&route.used));
     }
     let all = route.grants.load();
     let mut harmless = Grants::default();

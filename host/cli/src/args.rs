@@ -12,6 +12,10 @@ use ringfence_core::{Capability, DecisionId, PlanName, PluginName, ResourceName,
 
 use crate::words::{Lifetime, PluginVersion, VersionRef};
 
+pub use self::access::{
+    AccessCommand, AccessReportArgs, ChoiceArg, ReviewArgs, ReviewCommand, ReviewDecideArgs, ReviewExportArgs,
+    ReviewOfArg, ReviewOpenArgs,
+};
 pub use self::audit::{
     AuditCommand, AuditEraseArgs, AuditExportArgs, AuditHoldArgs, AuditLiftArgs, AuditListArgs, AuditPackageArgs,
     AuditProofArgs, AuditRecordArgs, AuditRepairArgs, AuditRetentionArgs, AuditSearchArgs, AuditStatsArgs, AuditVerifyArgs,
@@ -27,6 +31,10 @@ pub use self::keys::{KeyCommand, KeyRotateArgs};
 pub use self::outward::{
     AssessArgs, DestinationAddArgs, DestinationArgs, DestinationChangeArgs, DestinationCommand, DestinationPlaceArgs,
     FeedArgs, FeedCommand, FeedPutArgs,
+};
+pub use self::people::{
+    PersonCommand, PersonInviteArgs, PersonNameArgs, PersonResetArgs, ProviderAddArgs, ProviderCommand,
+    ProviderNameArgs,
 };
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
@@ -44,6 +52,7 @@ pub use self::threat::{
     RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
 };
 
+mod access;
 mod audit;
 mod automation;
 mod backup;
@@ -51,6 +60,7 @@ mod checks;
 mod groups;
 mod keys;
 mod outward;
+mod people;
 mod pii;
 mod policy;
 mod quota;
@@ -172,6 +182,15 @@ pub enum Command {
     /// API keys
     #[command(subcommand)]
     Token(TokenCommand),
+    /// People who sign in: invite, list, remove, reset
+    #[command(subcommand)]
+    Person(PersonCommand),
+    /// Identity providers that people sign in at
+    #[command(subcommand)]
+    Provider(ProviderCommand),
+    /// Who holds what access and uses it; access reviews
+    #[command(subcommand)]
+    Access(AccessCommand),
     /// What a tenant may have, and what it uses of it
     #[command(subcommand)]
     Quota(QuotaCommand),
@@ -212,7 +231,7 @@ pub enum Command {
     #[command(subcommand)]
     Store(StoreCommand),
 
-    /// Sign in to a host and keep the key
+    /// Sign in to a host and keep the key, or a person's session
     Login(LoginArgs),
     /// Show who you are signed in as
     Whoami,
@@ -655,6 +674,24 @@ pub struct LoginArgs {
     /// Your name, when enrolling as the first operator
     #[arg(long, value_name = "NAME", default_value = "operator")]
     pub name: ResourceName,
+    /// Sign in as a person, `acme/ann`: asks for password and one-time code
+    #[arg(long = "as", value_name = "PERSON", group = "way", conflicts_with_all = ["token_stdin", "token_file"])]
+    pub person: Option<String>,
+    /// Sign in at this identity provider of the tenant, by the browser
+    #[arg(long, value_name = "NAME", group = "way", conflicts_with_all = ["token_stdin", "token_file", "password_stdin"])]
+    pub provider: Option<ResourceName>,
+    /// Sign in with an invitation, and set a password
+    #[arg(long, group = "way", conflicts_with_all = ["token_stdin", "token_file"])]
+    pub invited: bool,
+    /// Read the invitation from a file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token_stdin", "token_file", "person", "provider"])]
+    pub invitation_file: Option<PathBuf>,
+    /// Read the password, and on a second line the code, from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Come back here instead of to this machine, and ask for that address
+    #[arg(long, value_name = "URI", requires = "provider")]
+    pub redirect: Option<String>,
 }
 
 /// `use`.

@@ -22,7 +22,7 @@ use crate::address::Address;
 use crate::environment::Secret;
 use crate::error::{CliError, Refusal, io_words};
 use crate::possession::{self, Possession};
-use crate::profiles::{CachedToken, Home};
+use crate::profiles::{CachedToken, Home, Profile};
 use crate::ui::{Stopwatch, Trace};
 
 /// LIMIT: longest wait for a connection.
@@ -69,10 +69,12 @@ pub enum Credential {
     Anonymous,
     /// A key whose tokens are kept for this command only.
     Key(Secret),
-    /// A key of the profiles, whose tokens are kept there.
+    /// A key of the profiles, whose tokens are kept there; or a person's session alone.
     Profile {
-        /// The key.
-        key: Secret,
+        /// Who it speaks for.
+        principal: String,
+        /// The key; none for a person, who has to sign in again by himself.
+        key: Option<Secret>,
         /// Where its tokens are kept.
         home: Home,
         /// The token kept last.
@@ -132,6 +134,14 @@ pub struct Answer<T> {
 enum Freshness {
     Kept,
     New,
+}
+
+impl Credential {
+    /// What a profile signs in with.
+    pub fn of(profile: &Profile, home: Home) -> Self {
+        let (principal, key, token) = (profile.principal.clone(), profile.key.clone(), profile.token.clone());
+        Self::Profile { principal, key, home, token }
+    }
 }
 
 // === impl Request ===
@@ -224,7 +234,10 @@ impl Api {
     /// Who the credential speaks for, as a fresh sign-in says; and the token to keep.
     pub async fn sign_in(&self) -> Result<(TokenResponse, CachedToken), CliError> {
         let key = match &self.credential {
-            Credential::Key(key) | Credential::Profile { key, .. } => key,
+            Credential::Key(key) | Credential::Profile { key: Some(key), .. } => key,
+            Credential::Profile { key: None, principal, .. } => {
+                return Err(CliError::SessionOver { host: self.host.to_string(), principal: principal.clone() });
+            }
             Credential::Anonymous => {
                 return Err(CliError::NotSignedIn { host: self.host.to_string(), tenant: None });
             }
@@ -253,6 +266,11 @@ impl Api {
     /// Sends a request and reads its JSON answer.
     pub async fn send<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<Answer<T>, CliError> {
         read_answer(&self.host, self.open(request).await?).await
+    }
+
+    /// Sends a request that needs no session, such as the beginning of a sign-in.
+    pub async fn ask<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<Answer<T>, CliError> {
+        read_answer(&self.host, self.attempt(request, Showing { token: None, possession: None }).await?).await
     }
 
     /// Sends a request with a token given, for the one moment of enrolment when no key exists yet.
@@ -348,8 +366,9 @@ impl Api {
     /// Keeps a token where the profile has it. It works without being kept: a folder that cannot be written is no reason
     /// to stop.
     fn keep(&self, token: &CachedToken) {
-        if let Credential::Profile { home, key, .. } = &self.credential {
-            let _ = home.update(|profiles| profiles.put_token(&self.host.to_string(), key, token.clone()));
+        if let Credential::Profile { home, key, principal, .. } = &self.credential {
+            let host = self.host.to_string();
+            let _ = home.update(|profiles| profiles.put_token(&host, principal, key.as_ref(), token.clone()));
         }
     }
 

@@ -191,8 +191,7 @@ impl<'a> Context<'a> {
     }
 
     fn with_profile(&self, host: Address, profile: &Profile) -> Result<Api, CliError> {
-        let credential =
-            Credential::Profile { key: profile.key.clone(), home: self.home()?, token: profile.token.clone() };
+        let credential = Credential::of(profile, self.home()?);
         Api::new(host, credential, (Arc::clone(&self.clock), Arc::clone(&self.entropy)), self.ui.trace())
     }
 }

@@ -95,6 +95,20 @@ pub enum CliError {
         /// The tenant wanted.
         tenant: Option<String>,
     },
+    /// A person's session has ended, and only he can open another.
+    #[error("the session of `{principal}` at `{host}` is over")]
+    SessionOver {
+        /// The host.
+        host: String,
+        /// Who was signed in.
+        principal: String,
+    },
+    /// Nothing there is called so.
+    #[error("{what}")]
+    NoSuch {
+        /// What was looked for.
+        what: String,
+    },
     /// The command line does not suffice.
     #[error("{detail}")]
     Usage {
@@ -160,6 +174,8 @@ impl CliError {
             Self::Refused(refusal) => &refusal.problem.code,
             Self::Unreachable { .. } => "unreachable",
             Self::NotSignedIn { .. } => "not-signed-in",
+            Self::SessionOver { .. } => "session-over",
+            Self::NoSuch { .. } => "not-found",
             Self::Usage { code, .. } | Self::Failed { code, .. } => code,
             Self::Manifest { .. } => "bad-manifest",
             Self::OutputClosed => "output-closed",
@@ -174,7 +190,8 @@ impl CliError {
                 exit => exit,
             },
             Self::Unreachable { .. } => Exit::Unreachable,
-            Self::NotSignedIn { .. } => Exit::SignIn,
+            Self::NotSignedIn { .. } | Self::SessionOver { .. } => Exit::SignIn,
+            Self::NoSuch { .. } => Exit::NotFound,
             Self::Usage { .. } => Exit::Usage,
             Self::Failed { .. } | Self::Manifest { .. } => Exit::Failed,
             Self::OutputClosed => Exit::Ok,
@@ -201,8 +218,9 @@ impl CliError {
                 let tenant = tenant.as_deref().map(|tenant| format!(" --tenant {tenant}")).unwrap_or_default();
                 Some(format!("ringfence login --host {host}{tenant}"))
             }
+            Self::SessionOver { host, principal } => Some(format!("ringfence login --host {host} --as {principal}")),
             Self::Usage { help, .. } | Self::Failed { help, .. } => help.clone(),
-            Self::Manifest { .. } | Self::OutputClosed => None,
+            Self::Manifest { .. } | Self::OutputClosed | Self::NoSuch { .. } => None,
         }
     }
 

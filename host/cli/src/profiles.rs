@@ -47,7 +47,7 @@ pub struct Current {
     pub tenant: Option<TenantId>,
 }
 
-/// One key of this person.
+/// One key of this person, or a session of his.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -56,11 +56,16 @@ pub struct Profile {
     /// The key's tenant; absent for an operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    /// Who the key speaks for.
+    /// Who the key or session speaks for.
     pub principal: String,
-    /// The API key.
-    #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
-    pub key: Secret,
+    /// The API key; absent for a person, whose session is all that is kept.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_optional_secret",
+        deserialize_with = "read_optional_secret"
+    )]
+    pub key: Option<Secret>,
     /// The access token fetched last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<CachedToken>,
@@ -104,9 +109,12 @@ impl Profiles {
         self.all.push(profile);
     }
 
-    /// Keeps a token with the profile whose key fetched it.
-    pub fn put_token(&mut self, host: &str, key: &Secret, token: CachedToken) {
-        if let Some(profile) = self.all.iter_mut().find(|profile| profile.host == host && profile.key == *key) {
+    /// Keeps a token with the profile that it was fetched for.
+    pub fn put_token(&mut self, host: &str, principal: &str, key: Option<&Secret>, token: CachedToken) {
+        let fits = |profile: &&mut Profile| {
+            profile.host == host && profile.principal == principal && profile.key.as_ref() == key
+        };
+        if let Some(profile) = self.all.iter_mut().find(fits) {
             profile.token = Some(token);
         }
     }
@@ -240,7 +248,7 @@ mod tests {
             host: "http://127.0.0.1:7000".into(),
             tenant: tenant.map(|t| t.parse().unwrap()),
             principal: "acme/ci".into(),
-            key: Secret::new(key.into()),
+            key: Some(Secret::new(key.into())),
             token: None,
         }
     }
@@ -252,7 +260,7 @@ mod tests {
         home.update(|profiles| profiles.put(profile(Some("acme"), "rfk_a_b"))).unwrap();
         home.update(|profiles| profiles.put(profile(None, "rfk_c_d"))).unwrap();
         let read = home.load().unwrap();
-        assert_eq!(read.find("http://127.0.0.1:7000", None).unwrap().key.reveal(), "rfk_c_d");
+        assert_eq!(read.find("http://127.0.0.1:7000", None).unwrap().key.as_ref().unwrap().reveal(), "rfk_c_d");
         let mode = fs::metadata(home.file(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }

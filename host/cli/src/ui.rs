@@ -165,6 +165,11 @@ impl Ui {
         }
     }
 
+    /// What a person has to know to go on, on standard error, whatever the flags say.
+    pub fn tell(&self, text: &str) {
+        self.err.always(text);
+    }
+
     /// A failure, on standard error: for people, or with `--json` the API's problem.
     pub fn error(&self, error: &CliError) {
         if matches!(error, CliError::OutputClosed) {

@@ -30,6 +30,17 @@ pub struct VersionRef {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime(pub u32);
 
+/// A role for whoever has a claim, `groups=devs:developer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimToRole {
+    /// The claim.
+    pub claim: String,
+    /// Its value.
+    pub value: String,
+    /// The role; the host says whether there is such a one.
+    pub role: String,
+}
+
 /// A word that does not parse; says what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -61,6 +72,19 @@ impl FromStr for VersionRef {
                 Ok(Self { plugin: Some(parse_plugin(plugin)?), version: parse_version(version)? })
             }
         }
+    }
+}
+
+impl FromStr for ClaimToRole {
+    type Err = WordsError;
+    fn from_str(text: &str) -> Result<Self, WordsError> {
+        let wrong = || WordsError("write claim, value and role, as in `groups=devs:developer`".to_owned());
+        let (claim, rest) = text.split_once('=').ok_or_else(wrong)?;
+        let (value, role) = rest.rsplit_once(':').ok_or_else(wrong)?;
+        if claim.is_empty() || value.is_empty() || role.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { claim: claim.to_owned(), value: value.to_owned(), role: role.to_owned() })
     }
 }
 
@@ -111,6 +135,18 @@ mod tests {
             assert_eq!(text.parse::<VersionRef>().unwrap().plugin, None, "{text}");
         }
         assert!("visits@0.2.0".parse::<VersionRef>().unwrap().plugin.is_some());
+    }
+
+    #[test]
+    fn a_claim_stands_for_a_role_and_its_value_may_have_colons() {
+        let parsed: ClaimToRole = "groups=urn:a:devs:developer".parse().unwrap();
+        assert_eq!(
+            (parsed.claim.as_str(), parsed.value.as_str(), parsed.role.as_str()),
+            ("groups", "urn:a:devs", "developer")
+        );
+        for bad in ["", "groups", "groups=devs", "=devs:developer", "groups=:developer", "groups=devs:"] {
+            assert!(bad.parse::<ClaimToRole>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -132,7 +132,11 @@ impl Control {
             Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
             Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, ActClass::of::<A>()) {
-                Ok(()) => Ok(permit),
+                Ok(()) => {
+                    let (who, now) = (&call.principal, self.parts.clock.now());
+                    self.access.note(who.id(), who.tenant(), A::NAME, now);
+                    Ok(permit)
+                }
                 Err(IdentityError::Fallen { score, .. }) => {
                     self.record_fallen(call, score).await?;
                     Err(unauthenticated(IdentityError::Unauthenticated))
@@ -181,10 +185,10 @@ impl Control {
         if hidden || logs.is_empty() {
             logs.push(Log::Host);
         }
-        for log in logs {
-            if self.parts.audit.record(&log, event.clone()).await.is_err() {
-                return ApiError::new("audit-unavailable", "the audit log cannot be written, so nothing was done");
-            }
+        // SECURITY: both at once, or the time it takes would tell a tenant that is there from one that is not.
+        let written = logs.iter().map(|log| self.parts.audit.record(log, event.clone()));
+        if futures::future::join_all(written).await.iter().any(Result::is_err) {
+            return ApiError::new("audit-unavailable", "the audit log cannot be written, so nothing was done");
         }
         if hidden {
             return ApiError::not_found();

@@ -4,6 +4,7 @@
 //! Open `call.rs` first: it is what every endpoint does; then `plugins.rs`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod audit;
 mod automation;
 mod backup_work;
@@ -149,6 +150,8 @@ pub struct Control {
     pub(crate) parts: Arc<ControlParts>,
     /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// What access was used lately, and turns to review it.
+    pub(crate) access: access::Access,
     /// Long work.
     pub(crate) jobs: jobs::Jobs,
     pub(crate) backup_health: Arc<backup_work::BackupHealth>,
@@ -169,6 +172,7 @@ impl Control {
         Self {
             parts: Arc::new(parts),
             changing: Arc::default(),
+            access: access::Access::default(),
             jobs: jobs::Jobs::default(),
             backup_health: Arc::default(),
             under_way: idempotency::UnderWay::default(),

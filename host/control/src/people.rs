@@ -128,7 +128,8 @@ impl Control {
         Ok(response)
     }
 
-    async fn remove_person(
+    /// Removes a person, on the record.
+    pub(crate) async fn remove_person(
         &self,
         call: &Call,
         permit: Permit<act::RevokeToken>,

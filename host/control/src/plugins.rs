@@ -13,8 +13,9 @@ use futures::{Stream, StreamExt};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{Capability, Grant, Grants, Manifest, ManifestError, Need, Needs, limits};
+use ringfence_core::{Capability, Grant, Grants, Manifest, ManifestError, Need, Needs, Permit, PluginName, limits};
 use ringfence_registry::{Announced, RegistryError, Room, RouteState, VersionRecord};
+use ringfence_store::TenantStore;
 use semver::Version;
 use serde::Deserialize;
 use serde_json::json;
@@ -106,6 +107,25 @@ pub async fn push(
 }
 
 impl Control {
+    /// Takes a capability away, on the record.
+    pub(crate) async fn revoke_grant(
+        &self,
+        call: &Call,
+        permit: Permit<act::GrantCapability>,
+        store: &TenantStore,
+        plugin: &PluginName,
+        capability: Capability,
+    ) -> Result<Grants, ApiError> {
+        let details = json!({ "capability": capability.as_str() });
+        let log = Log::Tenant(store.clone());
+        self.bracket(call, &log, permit, codes::CAPABILITY_REVOKED, details, async |permit| {
+            let left = self.parts.registry.revoke(permit, store, plugin, capability).await?;
+            self.forget_grant(store, plugin, capability).await;
+            Ok(left)
+        })
+        .await
+    }
+
     async fn push(
         &self,
         call: &Call,
@@ -233,7 +253,10 @@ pub async fn grant(
     let details = json!({ "capability": capability.as_str(), "scope": grant.scope });
     let grants = control
         .bracket(&call, &log, reached.permit, codes::CAPABILITY_GRANTED, details, async |permit| {
-            Ok(control.parts.registry.grant(permit, &store, &plugin, grant).await?)
+            let by = permit.principal().clone();
+            let granted = control.parts.registry.grant(permit, &store, &plugin, grant).await?;
+            control.note_grant(&store, &plugin, capability, &by).await;
+            Ok(granted)
         })
         .await?;
     Ok(Json(Page { items: grant_views(&grants), cursor: None }))
@@ -249,14 +272,7 @@ pub async fn revoke(
 ) -> Result<Json<Page<GrantView>>, ApiError> {
     let (reached, plugin) = control.reach_plugin::<act::GrantCapability>(&call, &tenant, &plugin).await?;
     let capability: Capability = capability.parse()?;
-    let store = reached.store;
-    let log = Log::Tenant(store.clone());
-    let details = json!({ "capability": capability.as_str() });
-    let grants = control
-        .bracket(&call, &log, reached.permit, codes::CAPABILITY_REVOKED, details, async |permit| {
-            Ok(control.parts.registry.revoke(permit, &store, &plugin, capability).await?)
-        })
-        .await?;
+    let grants = control.revoke_grant(&call, reached.permit, &reached.store, &plugin, capability).await?;
     Ok(Json(Page { items: grant_views(&grants), cursor: None }))
 }
 

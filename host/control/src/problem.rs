@@ -122,7 +122,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
         "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound"
         | "step-up-required" | "bad-federation" => StatusCode::UNAUTHORIZED,
-        "denied" | "self-lowering" | "source-blocked" | "principal-suspended" => StatusCode::FORBIDDEN,
+        "denied" | "not-reviewer" | "self-lowering" | "source-blocked" | "principal-suspended" => StatusCode::FORBIDDEN,
         "not-found" | "no-entry" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,
@@ -150,6 +150,7 @@ pub fn status_of(code: &str) -> StatusCode {
         | "idempotency-interrupted"
         | "bad-transition"
         | "check-still-failing"
+        | "review-closed"
         | "response-too-wide"
         | "idempotency-not-kept" => StatusCode::CONFLICT,
         "backup-missing" => StatusCode::NOT_FOUND,

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, outward, people, pii,
+    Control, access, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, outward, people, pii,
     plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows, workloads, zero_trust,
 };
 
@@ -34,6 +34,7 @@ use crate::{
         (name = "secrets", description = "Secrets, write-only"),
         (name = "tokens", description = "API keys"),
         (name = "people", description = "People: invited, enrolled, removed"),
+        (name = "access", description = "Who holds what access and uses it, and reviews of that"),
         (name = "keys", description = "Keys: their versions and states, never their bytes"),
         (name = "policy", description = "The tenant's own policy"),
         (name = "backups", description = "Backups of a tenant, restores and drills"),
@@ -135,6 +136,7 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(people::list_host, people::invite_host))
         .routes(routes!(people::remove_host))
         .routes(routes!(zero_trust::settings::read, zero_trust::settings::write))
+        .routes(routes!(zero_trust::settings::put_provider, zero_trust::settings::delete_provider))
         .routes(routes!(decisions::read))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
@@ -152,6 +154,13 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(policies::approvals::approve))
         .routes(routes!(policies::elevations::list, policies::elevations::request))
         .routes(routes!(policies::elevations::end))
+        .routes(routes!(access::report::read))
+        .routes(routes!(access::report::read_host))
+        .routes(routes!(access::reviews::list, access::reviews::open))
+        .routes(routes!(access::reviews::read))
+        .routes(routes!(access::reviews::export))
+        .routes(routes!(access::reviews::decide))
+        .routes(routes!(access::reviews::close))
 }
 
 /// Tenants, what they have, and the host about itself.

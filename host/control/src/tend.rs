@@ -1,4 +1,5 @@
-//! What the control plane does unasked: once an hour it throws away what nobody will ask for again.
+//! What the control plane does unasked: once an hour it throws away what nobody will ask for again; all the time it writes
+//! down what access was used (`access/`).
 //!
 //! Must never touch what may still be asked for: each sweep decides that where the thing lies.
 
@@ -14,7 +15,11 @@ const ROUND: Duration = Duration::from_secs(3_600);
 
 impl Control {
     /// Tends until `stopping` says so. The first round is at once: a host that restarts daily is tended too.
-    pub async fn tend(self, mut stopping: watch::Receiver<bool>) {
+    pub async fn tend(self, stopping: watch::Receiver<bool>) {
+        tokio::join!(self.sweep_hourly(stopping.clone()), self.watch_access(stopping));
+    }
+
+    async fn sweep_hourly(&self, mut stopping: watch::Receiver<bool>) {
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -122,7 +122,8 @@ impl Control {
         Ok(response)
     }
 
-    async fn revoke_token(
+    /// Revokes a key, on the record.
+    pub(crate) async fn revoke_token(
         &self,
         call: &Call,
         permit: Permit<act::RevokeToken>,

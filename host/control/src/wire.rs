@@ -6,6 +6,7 @@ use ringfence_core::{Need, Usage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod access;
 mod audit;
 mod audit_keeping;
 mod automation;
@@ -23,6 +24,7 @@ mod trust;
 mod workflow;
 mod zero_trust;
 
+pub use access::*;
 pub use audit::*;
 pub use audit_keeping::*;
 pub use automation::*;

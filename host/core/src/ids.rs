@@ -190,6 +190,11 @@ random_id!(
 );
 
 random_id!(
+    /// One access review.
+    ReviewId, "rv_", "review id"
+);
+
+random_id!(
     /// One execution of a durable workflow.
     RunId, "run_", "run id"
 );

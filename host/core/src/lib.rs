@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod proof;
 pub mod quota;
 pub mod standing;
+pub mod used;
 pub mod workflow;
 
 pub use ambient::{Clock, Entropy};
@@ -27,9 +28,10 @@ pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use host_call::{HostAct, HostCall, On};
 pub use ids::{
     ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId,
-    ResourceName, RunId, SessionId, TenantId, WordError,
+    ResourceName, ReviewId, RunId, SessionId, TenantId, WordError,
 };
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
 pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaOverrides};
 pub use standing::{Held, Standing};
+pub use used::CapabilityUse;

@@ -399,6 +399,8 @@ pub mod act {
         CallHook = "call-hook" true;
         /// Put a message into a queue.
         SendMessage = "send-message" true;
+        /// Decide what an access review asks, and read the review.
+        ReviewAccess = "review-access" true;
     }
 }
 

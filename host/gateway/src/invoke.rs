@@ -283,7 +283,7 @@ impl Gateway {
         Binding {
             store: if held { route.store.read_only() } else { route.store.clone() },
             plugin: route.plugin.clone(),
-            grants: LiveGrants::new(route.grants.clone()),
+            grants: LiveGrants::new(route.grants.clone()).noting(Arc::clone(&route.used)),
             logs: self.parts.logs.of(&route.store, &route.plugin),
             invocation: seen.invocation.clone(),
             chain,

@@ -252,7 +252,7 @@ impl Identity {
         let source = Source::of(from);
         let _place = shared.admit(source, None)?;
         let trust = self.provider_of(tenant, provider)?;
-        if !trust.redirect_uris.iter().any(|known| known == redirect_uri) {
+        if !trust.redirect_uris.iter().any(|known| oidc::is_redirect(known, redirect_uri)) {
             return Err(IdentityError::Unauthenticated);
         }
         let now = shared.clock.monotonic();

@@ -6,12 +6,15 @@
 //! Signing in opens a session, which lives as long as its one access token: five minutes. There is no refresh; whoever
 //! wants more proves himself again. Sessions are durable: a token outlives a restart of the host, and so does its end.
 #![forbid(unsafe_code)]
+#![allow(unexpected_cfgs, reason = "`fuzzing` is what cargo-fuzz sets")]
 
 mod about;
 mod attestation;
 mod ceremonies;
 mod certificate;
 mod devices;
+#[cfg(any(test, fuzzing))]
+pub mod doors;
 mod dpop;
 mod error;
 mod factors;
@@ -38,6 +41,7 @@ mod throttle;
 mod token;
 mod tpm;
 mod trust;
+mod used;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -74,6 +78,7 @@ pub use survey::AccessFigures;
 pub use svid::Workloads;
 pub use tpm::TpmTrust;
 pub use trust::{Contribution, Finding, Posture, Score};
+pub use used::{LAST_USE_SECONDS, LastUse};
 
 use ceremonies::Ceremonies;
 use devices::ForDevice;

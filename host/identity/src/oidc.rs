@@ -242,6 +242,22 @@ pub(crate) fn check_all(providers: &[ProviderTrust]) -> Result<(), IdentityError
     providers.iter().try_for_each(ProviderTrust::check)
 }
 
+/// Whether a redirect URI is the one that a tenant named: to the byte, but for the port of one that leads to the person's own
+/// machine and was named without any, which a program there cannot choose before it listens (RFC 8252, section 7.3).
+pub(crate) fn is_redirect(named: &str, asked: &str) -> bool {
+    if named == asked {
+        return true;
+    }
+    let (Ok(mut named), Ok(mut asked)) = (Url::parse(named), Url::parse(asked)) else { return false };
+    let is_literal = |url: &Url| match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(_)) | None => false,
+    };
+    let fits = named.scheme() == "http" && named.port().is_none() && is_literal(&named) && is_literal(&asked);
+    fits && named.set_port(None).is_ok() && asked.set_port(None).is_ok() && named == asked
+}
+
 /// Whether nobody can read along: TLS, or the machine itself.
 fn is_safe(url: &Url) -> bool {
     let is_here = match url.host() {
@@ -269,4 +285,34 @@ fn refused(why: &'static str) -> IdentityError {
 
 fn away(why: &'static str) -> IdentityError {
     IdentityError::ProviderAway(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_loopback_redirect_that_was_named_without_a_port_may_have_any() {
+        let named = "http://127.0.0.1/callback";
+        for good in [named, "http://127.0.0.1:49152/callback"] {
+            assert!(is_redirect(named, good), "{good}");
+        }
+        assert!(is_redirect("http://[::1]/callback", "http://[::1]:5000/callback"));
+        for bad in [
+            "http://127.0.0.1:49152/other",
+            "http://127.0.0.1:49152/callback?x=y",
+            "http://127.0.0.1:49152/callback#x",
+            "https://127.0.0.1:49152/callback",
+            "http://127.0.0.2:49152/callback",
+            "http://localhost:49152/callback",
+            "http://evil.example:49152/callback",
+            "http://ann@127.0.0.1:49152/callback",
+            "http://127.0.0.1.evil.example/callback",
+            "",
+        ] {
+            assert!(!is_redirect(named, bad), "{bad}");
+        }
+        assert!(!is_redirect("http://127.0.0.1:7000/callback", "http://127.0.0.1:7001/callback"), "a named port stays");
+        assert!(!is_redirect("https://app.example/back", "https://app.example:8443/back"));
+    }
 }

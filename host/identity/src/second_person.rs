@@ -24,8 +24,8 @@ impl Identity {
 }
 
 impl Identity {
-    /// Whether both are of one owner.
-    pub(crate) fn is_one_owner(&self, one: &PrincipalId, other: &PrincipalId) -> bool {
+    /// Whether both are of one owner: one person, as far as can be told.
+    pub fn is_one_owner(&self, one: &PrincipalId, other: &PrincipalId) -> bool {
         let tables = self.shared.read();
         let (ones, others) = (named_or_owners(&tables, one), named_or_owners(&tables, other));
         !ones.is_disjoint(&others)

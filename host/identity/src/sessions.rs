@@ -71,6 +71,12 @@ impl Identity {
         let over = shared.read().to_end(&stored, now);
         let mut ops = vec![Op::put_json(session_at(&stored.id), &stored)?];
         ops.extend(ending(&over));
+        let used = shared.read().next_use(&stored);
+        let kept = used.as_ref().map(|used| shared.read().keeping_use(used)).transpose()?;
+        let gone = kept.and_then(|(more, gone)| {
+            ops.extend(more);
+            gone
+        });
         match store.batch(ops, Vec::new()).await {
             // The tenant was deleted meanwhile: its keys prove nothing any more.
             Err(StoreError::Gone) => return Err(IdentityError::Unauthenticated),
@@ -87,6 +93,9 @@ impl Identity {
         let revoked = {
             let mut tables = shared.write();
             tables.end(&over);
+            if let Some(used) = used {
+                tables.put_use(used, gone);
+            }
             let revoked = stored.key.as_ref().is_some_and(|key| tables.live_key(key, now.wall).is_none())
                 || (stored.method.is_of_person() && tables.person(&stored.principal).is_none());
             if !revoked {

@@ -9,6 +9,7 @@
 //! | risk, findings, networks | likewise | `identity/about/<principal, in hexadecimal>` |
 //! | what is asked of sessions | the tenant's | `identity/trust` |
 //! | how one signs in | likewise | `identity/settings` |
+//! | when somebody last signed in | likewise | `identity/used/<principal, in hexadecimal>` |
 //!
 //! Which tenant a key id belongs to is known from the store it was loaded from: there is no second index to disagree.
 //! Must never write a tenant's record into another store.
@@ -23,6 +24,7 @@ use crate::record::{StoredKey, StoredSession};
 use crate::settings::settings_at;
 use crate::standing::trust_at;
 use crate::tables::{Now, Tables};
+use crate::used::LastUse;
 
 /// How many records are loaded at a time.
 const PAGE: usize = 256;
@@ -111,6 +113,12 @@ impl Shelf {
         }
         for record in scan(&store, &Key::new(["identity", "about"])).await? {
             tables.put_about(record.json()?);
+        }
+        for record in scan(&store, &Key::new(["identity", "used"])).await? {
+            let used: LastUse = record.json()?;
+            if used.tenant.as_ref() == tenant {
+                tables.put_use(used, None);
+            }
         }
         if let (Some(record), Some(tenant)) = (store.get(&trust_at()).await?, tenant) {
             tables.set_trust(tenant.clone(), record.json()?);

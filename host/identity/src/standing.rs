@@ -44,7 +44,7 @@ impl ActClass {
     pub fn of<A: ringfence_core::Action>() -> Self {
         match A::NAME {
             "invoke" => Self::Invoke,
-            "create-token" | "revoke-token" | "write-policy" | "set-ceiling" | "approve-change"
+            "create-token" | "revoke-token" | "review-access" | "write-policy" | "set-ceiling" | "approve-change"
             | "grant-capability" | "disable-keys" | "destroy-keys" | "rotate-keys" | "delete-tenant"
             | "suspend-tenant" | "restore-backup" | "take-recovery-key" | "erase-subject" | "manage-audit"
             | "hold-audit" => Self::Administer,

@@ -18,6 +18,7 @@ use crate::risk::About;
 use crate::settings::{SignInSettings, UnboundTokens};
 use crate::standing::TrustSettings;
 use crate::token::{Claims, EXPIRY_LEEWAY_SECONDS};
+use crate::used::LastUse;
 
 /// What time it is, on both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +57,8 @@ pub(crate) struct Tables {
     /// What tenants ask of sessions, where that was decided.
     pub(crate) trust: HashMap<TenantId, Arc<TrustSettings>>,
     sessions: HashMap<SessionId, Session>,
+    /// When principals last signed in.
+    pub(crate) used: HashMap<PrincipalId, LastUse>,
     /// How one signs in to a place, where that was chosen; the platform's under none.
     settings: HashMap<Option<TenantId>, Arc<SignInSettings>>,
 }
@@ -69,6 +72,7 @@ impl Tables {
         self.keys.extend(read.keys);
         self.sessions.extend(read.sessions);
         self.settings.extend(read.settings);
+        self.used.extend(read.used);
     }
 
     /// Who a token stands for, now.
@@ -246,6 +250,7 @@ impl Tables {
         self.forget_about(tenant);
         self.people.retain(|_, person| person.record.tenant.as_ref() != Some(tenant));
         self.settings.remove(&Some(tenant.clone()));
+        self.used.retain(|_, used| used.tenant.as_ref() != Some(tenant));
     }
 
     // === people ===

@@ -729,3 +729,4 @@ mod people;
 mod svid;
 mod tpm;
 mod trust;
+mod used;

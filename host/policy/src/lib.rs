@@ -22,6 +22,7 @@ pub mod prove;
 mod question;
 mod recent;
 mod remedy;
+pub mod roles;
 mod shadow;
 mod structure;
 mod tenant;

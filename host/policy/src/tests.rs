@@ -172,7 +172,7 @@ fn reads() -> Vec<&'static str> {
     let all = all![Invoke ListTenants CreateTenant ReadTenant SuspendTenant SetQuota DeleteTenant ReadKeys RotateKeys DisableKeys DestroyKeys ReadPlugin PushVersion
         DeployVersion GrantCapability ReadLogs ReadConfig WriteConfig ListSecrets WriteSecret ListTokens CreateToken RevokeToken ReadPolicy
         WritePolicy SetCeiling ApproveChange RequestElevation ReadAudit StreamAudit RecordEvent ManageAudit HoldAudit ReadDecision ReadUsage ReadBackup WriteBackup RestoreBackup TakeRecoveryKey ReadHost OpenPersonalField ReadSubject EraseSubject
-        DeclareHook ReadAutomation WriteAutomation CallHook SendMessage ReadThreat WriteThreat RespondThreat StartRun ReadRun ManageRun ApproveRun
+        ReviewAccess DeclareHook ReadAutomation WriteAutomation CallHook SendMessage ReadThreat WriteThreat RespondThreat StartRun ReadRun ManageRun ApproveRun
         WriteCheck Remediate ChooseHostCalls];
     assert_eq!(all.len(), act::ACTIONS.len(), "an action is missing in this test");
     all.into_iter().filter(|(_, mutates)| !mutates).map(|(name, _)| name).collect()

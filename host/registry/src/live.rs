@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ringfence_core::{Budget, Digest, Grants, PluginName, TenantId};
+use ringfence_core::{Budget, Capability, CapabilityUse, Digest, Grants, PluginName, TenantId};
 use ringfence_store::{BlobId, TenantStore};
 use semver::Version;
 
@@ -58,6 +58,8 @@ pub struct Route {
     pub rest: String,
     /// What the tenant grants this plugin, now and at any later look.
     pub grants: Arc<ArcSwap<Grants>>,
+    /// Told what of them is used.
+    pub used: Arc<CapabilityUse>,
     choice: Arc<Choice>,
 }
 
@@ -88,6 +90,7 @@ pub(crate) struct Choice {
 pub(crate) struct Plugin {
     pub(crate) store: TenantStore,
     pub(crate) grants: Arc<ArcSwap<Grants>>,
+    pub(crate) used: Arc<CapabilityUse>,
     pub(crate) choice: ArcSwapOption<Choice>,
 }
 
@@ -111,6 +114,7 @@ impl Live {
             store: plugin.store.clone(),
             choice: plugin.choice.load_full()?,
             grants: Arc::clone(&plugin.grants),
+            used: Arc::clone(&plugin.used),
             tenant: address.tenant,
             plugin: address.plugin,
             rest: address.rest,
@@ -120,6 +124,17 @@ impl Live {
     /// How many plugins have a route.
     pub(crate) fn routes_count(&self) -> usize {
         self.plugins.load().values().filter(|plugin| plugin.choice.load().is_some()).count()
+    }
+
+    /// What every plugin used since the last look; those that used nothing are left out.
+    pub(crate) fn take_used(&self) -> Vec<(TenantStore, PluginName, Vec<Capability>)> {
+        let plugins = self.plugins.load();
+        let used = plugins.iter().filter_map(|(name, plugin)| {
+            let used = plugin.used.take();
+            let plugin_name = name.split_once('/')?.1.parse().ok()?;
+            (!used.is_empty()).then(|| (plugin.store.clone(), plugin_name, used))
+        });
+        used.collect()
     }
 
     /// A plugin, if it is live.
@@ -137,6 +152,7 @@ impl Live {
         let fresh = Arc::new(Plugin {
             store: store.clone(),
             grants: Arc::new(ArcSwap::from_pointee(Grants::default())),
+            used: Arc::default(),
             choice: ArcSwapOption::empty(),
         });
         let mut plugins = HashMap::clone(&self.plugins.load());

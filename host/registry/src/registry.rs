@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use ringfence_core::{Action, Capability, Clock, Grant, Grants, Permit, PluginName, Resource, TenantId, proof::act};
+use ringfence_core::{
+    Action, Capability, Clock, Grant, Grants, Permit, PluginName, PrincipalId, Resource, TenantId, proof::act,
+};
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{TenantStore, Tenants};
 use semver::Version;
@@ -179,6 +181,16 @@ impl Registry {
         Ok(store.get_json(&grants_key(plugin)).await?.unwrap_or_default())
     }
 
+    /// Who published a version. For callers that hold a permit for the plugins of the tenant.
+    pub async fn publisher(
+        &self,
+        store: &TenantStore,
+        plugin: &PluginName,
+        label: &Version,
+    ) -> Result<Option<PrincipalId>, RegistryError> {
+        Ok(version(store, plugin, label).await?.map(|stored| stored.record.pushed_by))
+    }
+
     /// Grants a capability to a plugin, beside what it has. The next host call sees it.
     pub async fn grant(
         &self,
@@ -297,6 +309,11 @@ impl Registry {
     /// How many plugins a tenant has. For callers that hold a permit for more than counting.
     pub async fn plugins_count(&self, store: &TenantStore) -> Result<u64, RegistryError> {
         start::count_below(store, &plugins_key()).await
+    }
+
+    /// The capabilities that plugins used since this was last asked, by plugin.
+    pub fn take_used(&self) -> Vec<(TenantStore, PluginName, Vec<Capability>)> {
+        self.inner.live.take_used()
     }
 
     /// How many plugins have a route.

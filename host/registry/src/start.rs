@@ -41,6 +41,7 @@ pub(crate) async fn load(store: &TenantStore) -> Result<Vec<(PluginName, Arc<Plu
         let plugin = Plugin {
             store: store.clone(),
             grants: Arc::new(ArcSwap::from_pointee(grants)),
+            used: Arc::default(),
             choice: ArcSwapOption::new(choice),
         };
         plugins.push((name, Arc::new(plugin)));

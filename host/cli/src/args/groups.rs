@@ -22,7 +22,23 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("See", &["logs", "status", "usage", "top", "why"]),
     ("Give", &["grant", "revoke", "grants", "secret", "config", "pii"]),
     ("Automate", &["hook", "queue", "schedule", "run"]),
-    ("Govern", &["tenant", "quota", "key", "token", "policy", "approval", "elevation", "audit", "threat"]),
+    (
+        "Govern",
+        &[
+            "tenant",
+            "quota",
+            "key",
+            "token",
+            "person",
+            "provider",
+            "access",
+            "policy",
+            "approval",
+            "elevation",
+            "audit",
+            "threat",
+        ],
+    ),
     ("Operate", &["serve", "doctor", "store", "backup", "restore"]),
     ("Self", &["login", "whoami", "use", "completions", "version"]),
 ];
@@ -145,6 +161,36 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("token list", "ringfence token list\nringfence token list --operator"),
     ("token revoke", "ringfence token revoke k7m2q4"),
+    (
+        "person invite",
+        "ringfence person invite ann --role developer\n\
+         ringfence person invite bob --role operator --out bob.invitation",
+    ),
+    ("person list", "ringfence person list\nringfence person list --operator"),
+    ("person show", "ringfence person show ann"),
+    ("person remove", "ringfence person remove ann"),
+    ("person reset", "ringfence person reset ann"),
+    (
+        "provider add",
+        "ringfence provider add corp --issuer https://id.example.com \\\n    \
+         --client-id ringfence --role groups=devs:developer --public",
+    ),
+    ("provider list", "ringfence provider list"),
+    ("provider remove", "ringfence provider remove corp"),
+    ("access report", "ringfence access report\nringfence access report --unused 30"),
+    (
+        "access review open",
+        "ringfence access review open autumn --reviewer acme/ann --due 14d\n\
+         ringfence access review open keys --reviewer acme/ann --due 7d \\\n    --of keys --revoke-overdue",
+    ),
+    ("access review list", "ringfence access review list"),
+    ("access review show", "ringfence access review show rv_u5ikx6nyz2ehd2sylqkcbxm7sa"),
+    (
+        "access review decide",
+        "ringfence access review decide rv_u5ikx6nyz2ehd2sylqkcbxm7sa 3 revoke \\\n    --reason \"left the team\"",
+    ),
+    ("access review close", "ringfence access review close rv_u5ikx6nyz2ehd2sylqkcbxm7sa"),
+    ("access review export", "ringfence access review export rv_u5ikx6nyz2ehd2sylqkcbxm7sa \\\n    --out autumn.json"),
     ("quota show", "ringfence quota show acme"),
     ("quota set", "ringfence quota set acme --plan free\nringfence quota set acme --cpu-permille 500 --plugins 20"),
     ("policy show", "ringfence policy show"),
@@ -227,7 +273,9 @@ const EXAMPLES: &[(&str, &str)] = &[
     (
         "login",
         "ringfence login --host http://127.0.0.1:7000 --token-file data/operator.token\n\
-         ringfence login --tenant acme",
+         ringfence login --tenant acme\n\
+         ringfence login --as acme/ann\n\
+         ringfence login --tenant acme --provider corp",
     ),
     ("whoami", "ringfence whoami"),
     ("use", "ringfence use acme"),

@@ -7,6 +7,7 @@ use crate::args::{
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 
+pub mod access;
 pub mod approvals;
 pub mod audit;
 mod audit_keeping;
@@ -21,12 +22,14 @@ pub mod keys;
 pub mod local;
 pub mod logs;
 mod outward;
+pub mod people;
 pub mod pii;
 pub mod policies;
 pub mod quota;
 pub mod runs;
 pub mod session;
 pub mod ship;
+mod sign_in;
 pub mod tenants;
 mod threat;
 pub mod tokens;
@@ -91,6 +94,9 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Token(TokenCommand::Create(args)) => tokens::create(cx, args).await,
         Command::Token(TokenCommand::List(args)) => tokens::list(cx, args).await,
         Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
+        Command::Person(command) => people::person(cx, command).await,
+        Command::Provider(command) => people::provider(cx, command).await,
+        Command::Access(command) => access::run(cx, command).await,
         Command::Quota(QuotaCommand::Show(args)) => quota::show(cx, args).await,
         Command::Quota(QuotaCommand::Set(args)) => quota::set(cx, args).await,
         Command::Backup(BackupCommand::Create(args)) => backup::create(cx, args).await,

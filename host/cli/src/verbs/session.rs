@@ -17,6 +17,7 @@ use crate::environment::Secret;
 use crate::error::{CliError, Exit};
 use crate::profiles::{CachedToken, Current, Profile};
 use crate::ui::read_capped;
+use crate::verbs::sign_in;
 
 /// What API keys start with; anything else is an enrolment token.
 const KEY_PREFIX: &str = "rfk_";
@@ -25,26 +26,46 @@ const KEY_BYTES_MAX: usize = 1024;
 
 /// `ringfence login`.
 pub async fn login(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Exit, CliError> {
-    let home = cx.home()?;
-    let profiles = home.load()?;
-    let host = cx.address(&profiles)?;
+    let host = cx.address(&cx.home()?.load()?)?;
+    if let Some(way) = sign_in::way(args) {
+        let answer = sign_in::as_person(cx, host.clone(), args, way).await?;
+        return keep(cx, &host, None, answer);
+    }
     let given = read_key(cx, args)?;
-    let (key, (answer, token)) = if given.reveal().starts_with(KEY_PREFIX) {
+    let (key, signed) = if given.reveal().starts_with(KEY_PREFIX) {
         let api = cx.with_key(host.clone(), Credential::Key(given.clone()))?;
         let answer = api.sign_in().await?;
         (given, answer)
     } else {
         enrol(cx, host.clone(), &given, args).await?
     };
+    keep(cx, &host, Some(key), signed)
+}
+
+/// Keeps what a sign-in gave, under its host and tenant, and chooses both.
+fn keep(
+    cx: &mut Context<'_>,
+    host: &Address,
+    key: Option<Secret>,
+    (answer, token): (TokenResponse, CachedToken),
+) -> Result<Exit, CliError> {
+    let home = cx.home()?;
     let tenant = tenant_of(&answer.principal)?;
     if let (Some(wanted), Some(tenant)) = (&cx.flags.tenant, &tenant)
         && wanted != tenant
     {
         return Err(CliError::Usage {
             code: "other-tenant",
-            detail: format!("this key belongs to tenant `{tenant}`, not to `{wanted}`"),
+            detail: format!("this sign-in belongs to tenant `{tenant}`, not to `{wanted}`"),
             help: Some(format!("ringfence login --host {host} --tenant {tenant}")),
         });
+    }
+    let there = home.load()?;
+    let loses = there.find(&host.to_string(), tenant.as_ref()).filter(|old| key.is_none() && old.key.is_some());
+    if let Some(old) = loses {
+        // A key was shown once; a session lasts five minutes.
+        let question = format!("This takes the place of the key kept for `{}`. Go on?", old.principal);
+        cx.ui.confirm("login", &question)?;
     }
     let chosen = tenant.clone().or_else(|| cx.flags.tenant.clone());
     let profile =
@@ -55,7 +76,7 @@ pub async fn login(cx: &mut Context<'_>, args: &LoginArgs) -> Result<Exit, CliEr
         profiles.current = Some(Current { host: profile.host.clone(), tenant: chosen.or(kept) });
         profiles.put(profile);
     })?;
-    print_principal(cx, &host, &answer.principal, "signed in")?;
+    print_principal(cx, host, &answer.principal, "signed in")?;
     Ok(Exit::Ok)
 }
 
@@ -78,7 +99,7 @@ pub async fn choose(cx: &mut Context<'_>, args: &UseArgs) -> Result<Exit, CliErr
     let Some(profile) = profile else {
         return Err(CliError::NotSignedIn { host: name, tenant: Some(args.name.to_string()) });
     };
-    let credential = Credential::Profile { key: profile.key.clone(), home: home.clone(), token: profile.token.clone() };
+    let credential = Credential::of(profile, home.clone());
     let api = cx.with_key(host, credential)?;
     let tenant = api.send::<TenantView>(&Request::get(format!("/tenants/{}", args.name))).await?;
     home.update(|profiles| {

@@ -87,7 +87,8 @@ fn print(cx: &mut Context<'_>, answer: &Answer<CreatedToken>, out: Option<&Path>
     }
 }
 
-fn write_key(out: &Path, key: &str) -> Result<(), CliError> {
+/// Writes something that is shown once into a new file of this account alone.
+pub fn write_key(out: &Path, key: &str) -> Result<(), CliError> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

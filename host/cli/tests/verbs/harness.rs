@@ -276,6 +276,12 @@ impl StandIn {
         seen.iter().filter(|seen| !seen.line.contains("zero-trust")).cloned().collect()
     }
 
+    /// What was sent to sign in with, so far.
+    pub fn sign_in_bodies(&self) -> Vec<Vec<u8>> {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|seen| seen.line.ends_with("/authenticate")).map(|seen| seen.body.clone()).collect()
+    }
+
     pub fn sign_ins(&self) -> usize {
         self.seen.lock().unwrap().iter().filter(|seen| seen.line.contains("zero-trust")).count()
     }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{ApprovalId, PrincipalId, Resource, Role, TenantId};
+use ringfence_core::{Action, ApprovalId, Permit, PrincipalId, Resource, Role, TenantId};
 use ringfence_policy::Elevation;
 use ringfence_store::{Key, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
@@ -30,13 +30,13 @@ const HELD_COUNT_MAX: usize = 256;
 /// As it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Held {
-    id: ApprovalId,
-    principal: PrincipalId,
-    role: Role,
+    pub(crate) id: ApprovalId,
+    pub(crate) principal: PrincipalId,
+    pub(crate) role: Role,
     reason: String,
-    approved_by: PrincipalId,
+    pub(crate) approved_by: PrincipalId,
     at: Timestamp,
-    until: Timestamp,
+    pub(crate) until: Timestamp,
 }
 
 /// Asks for another role for a while; another tenant-admin must allow it.
@@ -89,16 +89,7 @@ pub async fn end(
         let resource = Resource::Tenant { tenant: tenant.clone() };
         let _permit = control.reach::<act::ApproveChange>(&call, resource).await?.permit;
     }
-    let log = Log::Tenant(store.clone());
-    let details = json!({ "elevation": held.id, "principal": held.principal });
-    control
-        .bracket(&call, &log, reached.permit, codes::ELEVATION_ENDED, details, async |_permit| {
-            let _one = control.changing.lock().await;
-            let mut all = stored(&store).await?;
-            all.retain(|one| one.id != held.id);
-            control.hold(&tenant, &store, all).await
-        })
-        .await?;
+    control.end_held(&call, reached.permit, (&tenant, &store), &held).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -142,6 +133,37 @@ impl Control {
             until,
         });
         self.hold(tenant, store, all).await
+    }
+
+    /// Ends a role that is held for a while, for who may allow one; one that is over already is not found.
+    pub(crate) async fn end_elevation(
+        &self,
+        call: &Call,
+        permit: Permit<act::ApproveChange>,
+        (tenant, store): (&TenantId, &TenantStore),
+        id: &str,
+    ) -> Result<(), ApiError> {
+        let held =
+            stored(store).await?.into_iter().find(|held| held.id.as_str() == id).ok_or_else(ApiError::not_found)?;
+        self.end_held(call, permit, (tenant, store), &held).await
+    }
+
+    async fn end_held<A: Action>(
+        &self,
+        call: &Call,
+        permit: Permit<A>,
+        (tenant, store): (&TenantId, &TenantStore),
+        held: &Held,
+    ) -> Result<(), ApiError> {
+        let log = Log::Tenant(store.clone());
+        let details = json!({ "elevation": held.id, "principal": held.principal });
+        self.bracket(call, &log, permit, codes::ELEVATION_ENDED, details, async |_permit| {
+            let _one = self.changing.lock().await;
+            let mut all = stored(store).await?;
+            all.retain(|one| one.id != held.id);
+            self.hold(tenant, store, all).await
+        })
+        .await
     }
 
     async fn hold(&self, tenant: &TenantId, store: &TenantStore, all: Vec<Held>) -> Result<(), ApiError> {

@@ -61,7 +61,7 @@ pub fn put_into_force(
 }
 
 /// Some words for people: not empty, on a few lines, not a book.
-fn checked_words(words: String, what: &str) -> Result<String, ApiError> {
+pub(crate) fn checked_words(words: String, what: &str) -> Result<String, ApiError> {
     let odd = words.chars().any(|c| c.is_control() && c != '\n');
     if odd || words.trim().is_empty() || words.chars().count() > NOTE_CHARS_MAX {
         return Err(ApiError::new("bad-word", format!("`{what}` is 1 to {NOTE_CHARS_MAX} characters of text")));

@@ -1,19 +1,21 @@
-//! How one signs in to a tenant: `/tenants/{t}/sign-in`.
+//! How one signs in to a tenant: `/tenants/{t}/sign-in`, and its identity providers one by one.
 //!
 //! Must never put a decision into force that the log has no intent for, nor overwrite one the caller has not seen.
 
 use axum::Json;
 use axum::extract::{Path, State};
+use http::StatusCode;
 use ringfence_audit::{Log, codes};
+use ringfence_core::Resource;
 use ringfence_core::proof::act;
 use ringfence_identity::{
     CertificateHolder, CertificateTrust, ClaimRole, ClientSecret, ProviderTrust, SecretString, SignInSettings,
     UnboundTokens,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Control;
-use crate::call::Call;
+use crate::call::{Call, Reached};
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::tokens::parse_role;
@@ -64,6 +66,76 @@ pub async fn write(
         })
         .await?;
     Ok(Json(view(settings)))
+}
+
+/// Trusts an identity provider, or changes that trust; without a secret it keeps the one it has. Sessions that were opened at
+/// any provider of the tenant end.
+#[utoipa::path(put, path = "/tenants/{tenant}/sign-in/providers/{name}", tag = "zero-trust", request_body = IdentityProvider,
+    responses((status = 200, body = IdentityProviderView), (status = "default", body = Problem)))]
+pub async fn put_provider(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, name)): Path<(String, String)>,
+    JsonBody(asked): JsonBody<IdentityProvider>,
+) -> Result<Json<IdentityProviderView>, ApiError> {
+    let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
+    if asked.name != name {
+        return Err(ApiError::new("bad-word", "the name in the body is another than the one in the path"));
+    }
+    let mut new = provider(asked)?;
+    let details = json!({ "provider": new.name, "issuer": new.issuer });
+    let view = control
+        .change_providers(&call, reached, details, |providers| {
+            let old = providers.iter().position(|old| old.name == new.name).map(|place| providers.remove(place));
+            new.client_secret = new.client_secret.take().or_else(|| old.and_then(|old| old.client_secret));
+            providers.push(new.clone());
+            Ok(provider_view(new))
+        })
+        .await?;
+    Ok(Json(view))
+}
+
+/// Trusts an identity provider no longer; sessions that were opened at any provider of the tenant end.
+#[utoipa::path(delete, path = "/tenants/{tenant}/sign-in/providers/{name}", tag = "zero-trust",
+    responses((status = 204), (status = "default", body = Problem)))]
+pub async fn delete_provider(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, name)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
+    let details = json!({ "provider_removed": name.chars().take(80).collect::<String>() });
+    control
+        .change_providers(&call, reached, details, |providers| {
+            let place = providers.iter().position(|known| known.name.as_str() == name);
+            providers.remove(place.ok_or_else(ApiError::not_found)?);
+            Ok(())
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Control {
+    /// Changes which providers are trusted and leaves the rest of how one signs in as it is.
+    async fn change_providers<T>(
+        &self,
+        call: &Call,
+        reached: Reached<act::WritePolicy>,
+        details: Value,
+        change: impl FnOnce(&mut Vec<ProviderTrust>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let Reached { tenant, store, permit } = reached;
+        let resource = Resource::Tenant { tenant: tenant.clone() };
+        let may_read = self.reach::<act::ReadPolicy>(call, resource).await?.permit;
+        self.bracket(call, &Log::Tenant(store), permit, codes::SIGN_IN_CHANGED, details, async |permit| {
+            let _one = self.changing.lock().await;
+            let mut settings = self.parts.identity.sign_in_settings(may_read, Some(&tenant))?;
+            let changed = change(&mut settings.providers)?;
+            self.parts.identity.set_sign_in_settings(permit, Some(&tenant), settings).await?;
+            Ok(changed)
+        })
+        .await
+    }
 }
 
 fn trust(asked: ClientCertificateTrust) -> Result<CertificateTrust, ApiError> {

@@ -247,7 +247,7 @@ pub(crate) enum Class {
     /// What the host swears about the tenant: never rolled back; kept apart, to be read, in a new tenant.
     History,
     /// Never in an archive: credentials (a revoked key must not come back), counters of the running host, leftovers of
-    /// uploads, and what backups keep about themselves.
+    /// uploads, what backups keep about themselves, and when access was last used and how it was reviewed.
     Apart,
 }
 
@@ -260,7 +260,7 @@ pub(crate) fn class(key: &Key) -> Class {
         | "usage-closed" | "receipt" | "receipt-head" | "invocation" | "decision" => Class::History,
         "log" => Class::Logs,
         "subject-erased" => Class::Erasures,
-        "identity" | "quota" | "quarantine" | "backup" | "job" => Class::Apart,
+        "identity" | "quota" | "quarantine" | "backup" | "job" | "access" | "review" => Class::Apart,
         _ => Class::State,
     }
 }

@@ -1,0 +1,239 @@
+//! Every endpoint is accounted for: each has its row in the matrix of roles, and each that takes an id is asked with the
+//! real id of another tenant's thing and with one that nothing has, which must be the same answer.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use reqwest::Method;
+use ringfence_tests::{Host, Session, Tenant, answer, eventually, problem, root, string};
+use serde_json::{Value, json};
+
+use crate::boundary::{NO_ROW, body_for, labels};
+use crate::started;
+
+/// Endpoints whose id is the caller's own to choose or of the caller's own place, so that nobody else's can be meant: names
+/// in a tenant, places in its log, capabilities. Those of a tenant's path are asked for another tenant in `boundary.rs`.
+const OWN_NAMES: [&str; 12] = [
+    "{tenant}",
+    "{plugin}",
+    "{version}",
+    "{capability}",
+    "{name}",
+    "{subject}",
+    "{day}",
+    "{seq}",
+    "{path}",
+    "{item}",
+    "{invocation}",
+    "{run}",
+];
+/// Endpoints with an id that are an operator's alone: no tenant has such a thing.
+const OPERATORS: [&str; 2] = ["DELETE /api/v1/sessions/{id}", "DELETE /api/v1/tokens/{id}"];
+/// Ids that are looked up among what the caller himself has, under a name that he chose or that only a browser can make.
+const CALLERS_OWN: [&str; 3] = [
+    "DELETE /api/v1/zero-trust/devices/{id}",
+    "POST /api/v1/zero-trust/devices/{id}/challenge",
+    "DELETE /api/v1/zero-trust/passkeys/{id}",
+];
+/// Asked below with a real foreign id: the endpoint and which thing its id names.
+const PROBED: [(&str, &str); 22] = [
+    ("GET /api/v1/audit/evidence-packages/{package}", "package"),
+    ("GET /api/v1/decisions/{id}", "decision"),
+    ("GET /api/v1/jobs/{job}", "job"),
+    ("GET /api/v1/security/findings/{id}", "finding"),
+    ("GET /api/v1/security/incidents/{id}", "incident"),
+    ("DELETE /api/v1/security/responses/{id}", "response"),
+    ("POST /api/v1/zero-trust/risk-adjustments/{id}/approve", "adjustment"),
+    ("DELETE /api/v1/zero-trust/sessions/{id}", "session"),
+    ("DELETE /api/v1/tenants/{tenant}/sessions/{id}", "session"),
+    ("DELETE /api/v1/tenants/{tenant}/tokens/{id}", "key"),
+    ("DELETE /api/v1/tenants/{tenant}/approvals/{id}", "approval"),
+    ("POST /api/v1/tenants/{tenant}/approvals/{id}/approve", "approval"),
+    ("DELETE /api/v1/tenants/{tenant}/elevations/{id}", "elevation"),
+    ("GET /api/v1/tenants/{tenant}/backups/{backup}", "backup"),
+    ("DELETE /api/v1/tenants/{tenant}/backups/{backup}", "backup"),
+    ("POST /api/v1/tenants/{tenant}/backups/{backup}/drill", "backup"),
+    ("POST /api/v1/tenants/{tenant}/backups/{backup}/restore", "backup"),
+    ("GET /api/v1/tenants/{tenant}/access/reviews/{review}", "review"),
+    ("GET /api/v1/tenants/{tenant}/access/reviews/{review}/export", "review"),
+    ("PUT /api/v1/tenants/{tenant}/access/reviews/{review}/items/{item}", "review"),
+    ("POST /api/v1/tenants/{tenant}/access/reviews/{review}/close", "review"),
+    ("GET /api/v1/audit/trails/{tenant}", "tenant"),
+];
+
+#[test]
+fn every_endpoint_has_a_row_in_the_matrix_of_roles_and_every_row_an_endpoint() -> Result<()> {
+    let matrix = std::fs::read_to_string(root().join("tests/golden/roles.txt"))?;
+    let rows: BTreeSet<&str> =
+        matrix.lines().skip(1).filter_map(|line| line.split("  ").next()).map(str::trim).collect();
+    let row = |label: &str| -> String { label.split_whitespace().take(2).collect::<Vec<_>>().join(" ") };
+    let rows: BTreeSet<String> = rows.into_iter().map(row).collect();
+    let labels: BTreeSet<String> = labels()?.into_iter().collect();
+    let without: BTreeSet<String> = NO_ROW.iter().map(|(label, _)| (*label).to_owned()).collect();
+    let missing: Vec<_> = labels.iter().filter(|label| !rows.contains(*label) && !without.contains(*label)).collect();
+    assert!(missing.is_empty(), "no row in tests/golden/roles.txt: {missing:?}");
+    let gone: Vec<_> = rows.union(&without).filter(|row| !labels.contains(*row)).collect();
+    assert!(gone.is_empty(), "a row without an endpoint: {gone:?}");
+    assert!(rows.is_disjoint(&without));
+    Ok(())
+}
+
+#[test]
+fn every_endpoint_that_takes_an_id_is_asked_with_a_strangers() -> Result<()> {
+    let known: BTreeSet<&str> = PROBED.iter().map(|(label, _)| *label).chain(OPERATORS).chain(CALLERS_OWN).collect();
+    let labels = labels()?;
+    for label in &labels {
+        let mut path = label.clone();
+        OWN_NAMES.iter().for_each(|own| path = path.replace(own, "x"));
+        assert!(!path.contains('{') || known.contains(label.as_str()), "{label} takes an id that nothing probes");
+    }
+    for label in known {
+        assert!(labels.iter().any(|known| known == label), "{label} is no endpoint");
+    }
+    Ok(())
+}
+
+/// What acme has, by the words of [`PROBED`].
+async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)>> {
+    let admin = &acme.admin;
+    let post = async |who: &Session, path: &str, body: Value| answer(who.post(path).json(&body).send().await?).await;
+    let developer = acme.member(host, "dev", "developer").await?;
+    let mut denial = Value::Null;
+    for _ in 0..4 {
+        let denied =
+            developer.post(&acme.path("/tokens")).json(&json!({ "name": "k", "role": "caller" })).send().await?;
+        denial = problem(denied).await?.1;
+    }
+    let asked = json!({ "role": "tenant-admin", "minutes": 5, "reason": "a look" });
+    let approval = post(&developer, &acme.path("/elevations"), asked.clone()).await?;
+    let elevation = string(&post(&developer, &acme.path("/elevations"), asked).await?, "id")?;
+    post(admin, &acme.path(&format!("/approvals/{elevation}/approve")), json!({})).await?;
+    let due = json!({ "title": "all", "reviewers": ["acme/dev"], "due_at": far_off() });
+    let review = post(admin, &acme.path("/access/reviews"), due).await?;
+    let backup = post(admin, &acme.path("/backups"), json!({})).await?;
+    let made = async || {
+        Ok::<_, anyhow::Error>(answer(admin.get(&acme.path("/backups")).send().await?).await?["items"][0].clone())
+    };
+    eventually("a backup", async || Ok(!made().await?.is_null())).await?;
+    let sessions = answer(admin.get("/zero-trust/sessions").send().await?).await?;
+    let keys = answer(admin.get(&acme.path("/tokens")).send().await?).await?;
+    let target = json!({ "kind": "suspend-principal", "target": { "principal": "acme/nobody" }, "reason": "r" });
+    let response = post(admin, "/security/responses", target).await?;
+    let report = json!({ "transition": "report", "title": "a key was lost", "reason": "told" });
+    let incident = post(admin, "/security/incident-response", report).await?;
+    let package = post(admin, "/audit/evidence-package", json!({})).await?;
+    let lower = json!({ "subject": "acme/dev", "delta": 5, "reason": "a look", "expires_at": far_off() });
+    let adjustment = post(admin, "/zero-trust/risk-adjustment", lower).await?;
+    let found = async || {
+        Ok::<_, anyhow::Error>(answer(admin.get("/security/findings").send().await?).await?["items"][0].clone())
+    };
+    eventually("a finding about denials", async || Ok(!found().await?.is_null())).await?;
+    let finding = found().await?;
+    let id = |value: &Value, key: &str| string(value, key).with_context(|| key.to_owned());
+    Ok(vec![
+        ("tenant", "acme".to_owned()),
+        ("decision", id(&denial, "decision_id")?),
+        ("approval", id(&approval, "id")?),
+        ("elevation", elevation),
+        ("review", id(&review, "id")?),
+        ("job", id(&backup, "id")?),
+        ("backup", id(&made().await?, "id")?),
+        ("session", id(&sessions["items"][0], "id")?),
+        ("key", id(&keys["items"][0], "id")?),
+        ("response", id(&response, "id")?),
+        ("incident", id(&incident, "incident_id")?),
+        ("package", id(&package, "id")?),
+        ("adjustment", id(&adjustment, "id")?),
+        ("finding", id(&finding, "id")?),
+    ])
+}
+
+/// Some months from now.
+#[expect(clippy::disallowed_methods, reason = "a caller has a clock of its own")]
+fn far_off() -> String {
+    let later = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(24 * 90));
+    later.map(|at| at.to_string()).unwrap_or_default()
+}
+
+/// An id of the same form that nothing has: the letters of the real one in another order.
+fn like(real: &str) -> String {
+    let (prefix, rest) = real.split_once('_').map_or(("", real), |(prefix, rest)| (prefix, rest));
+    let turned: String = rest.chars().rev().collect();
+    if prefix.is_empty() { turned } else { format!("{prefix}_{turned}") }
+}
+
+async fn ask(who: &Session, label: &str, thing: &str) -> Result<(u16, Value)> {
+    let (method, path) = label.split_once(' ').context("a label has a method")?;
+    let mut path = path.trim_start_matches("/api/v1").to_owned();
+    if path.starts_with("/tenants/") {
+        // One's own tenant, and in it the id of somebody else's thing.
+        path = path.replacen("{tenant}", "globex", 1);
+    }
+    path = path.replace("{item}", "0");
+    while let (Some(from), Some(to)) = (path.find('{'), path.find('}')) {
+        path.replace_range(from..=to, thing);
+    }
+    let method = Method::from_bytes(method.as_bytes())?;
+    let mut request = who.request(method.clone(), &path);
+    if matches!(method, Method::POST | Method::PUT) {
+        request = request.json(&body_for(&path));
+    }
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    let mut said: Value = serde_json::from_str(&response.text().await?).unwrap_or(Value::Null);
+    said.as_object_mut().map(|fields| fields.remove("request_id"));
+    Ok((status, said))
+}
+
+#[tokio::test]
+async fn the_id_of_a_strangers_thing_is_the_id_of_nothing() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    let things = things(&host, &acme).await?;
+    for (label, kind) in PROBED {
+        let (_, real) = things.iter().find(|(known, _)| *known == kind).context(kind)?;
+        let (foreign, nothing) =
+            (ask(&globex.admin, label, real).await?, ask(&globex.admin, label, &like(real)).await?);
+        assert_eq!(foreign, nothing, "{label}");
+        assert_eq!(foreign.0, 404, "{label}: {}", foreign.1);
+    }
+    // And they are still there for whose they are.
+    let session = acme.admin.get("/whoami").send().await?;
+    assert!(session.status().is_success());
+    Ok(())
+}
+
+/// How often a figure of one is larger than a figure of the other; a half when they are alike (Mann and Whitney 1947).
+fn superiority(one: &[u128], other: &[u128]) -> f64 {
+    let larger = one.iter().flat_map(|a| other.iter().map(move |b| f64::from(u8::from(a > b))));
+    larger.sum::<f64>() / (one.len() * other.len()) as f64
+}
+
+/// The two are asked in turn, so that what else the machine does is shared between them; what is compared is how often one
+/// takes longer than the other, and not how long. A refusal that did something more for a tenant that is there, such as one
+/// write to the disk after another, would take longer nearly always.
+#[tokio::test]
+async fn how_long_a_refusal_takes_does_not_tell_a_tenant_that_is_there_from_none() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    let (mut there, mut nowhere) = (Vec::new(), Vec::new());
+    for round in 0..160 {
+        let mut paths = [("/tenants/acme/plugins", &mut there), ("/tenants/acne/plugins", &mut nowhere)];
+        if round % 2 == 1 {
+            paths.reverse();
+        }
+        for (path, times) in paths {
+            let start = std::time::Instant::now();
+            assert_eq!(globex.admin.get(path).send().await?.status().as_u16(), 404);
+            // The first ones open connections and fill caches.
+            if round >= 10 {
+                times.push(start.elapsed().as_micros());
+            }
+        }
+    }
+    let share = superiority(&there, &nowhere);
+    assert!((0.03..0.97).contains(&share), "one takes longer than the other in {share} of all pairs");
+    Ok(())
+}
