@@ -46,7 +46,7 @@ const PII_ACTS: [&str; 2] = ["seal", "open"];
 
 impl Capability {
     /// All of them, in the order they are printed.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Keyvalue,
         Self::Config,
         Self::Logging,
