@@ -13,6 +13,7 @@ use ringfence_audit::{Event, Outcome, codes};
 use ringfence_core::Action as _;
 use ringfence_core::proof::act;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
@@ -89,8 +90,6 @@ fn read(new: NewEvent) -> Result<ApplicationEvent, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn refused(code: &str, class_uid: Option<u32>, bytes: usize) -> Option<&'static str> {

@@ -172,7 +172,7 @@ fn entries(calls: &[NotedCall], missed_count: u64) -> Vec<(&'static str, Value)>
 fn code_of(capability: Capability) -> &'static str {
     match capability {
         Capability::Keyvalue | Capability::Blob | Capability::Files | Capability::Pii => codes::DATASTORE_CALLS,
-        Capability::Http => codes::HTTP_CALLS,
+        Capability::Http | Capability::Identity => codes::HTTP_CALLS,
         Capability::Config | Capability::Logging | Capability::Secrets | Capability::Queue | Capability::Audit => {
             codes::MODULE_CALLS
         }
