@@ -56,6 +56,6 @@ async fn every_endpoint_that_does_something_leaves_an_entry_of_the_codes_that_th
             seen_count += 1;
         }
     }
-    assert!(seen_count >= 30, "only {seen_count} endpoints did something");
+    assert!(seen_count >= 20, "only {seen_count} endpoints did something");
     Ok(())
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ringfence_core::limits::PAGE_COUNT_MAX;
 use ringfence_core::{Clock, Entropy};
 use ringfence_store::{Key, Op, Segment, StoreError, TenantStore, Tenants};
 use serde::Serialize;
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::beginning::peaks;
 use crate::envelope::{Envelope, canonical_body, commitment, hex, link};
+use crate::key_change::KeyChange;
 use crate::ring::FIRST_GENERATION;
 use crate::shards::Stump;
 use crate::shelf::Shelf;
@@ -124,7 +126,10 @@ async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) 
     let Sound { frontier, chain_head, time, open, stump } = sound;
     ops.extend(edge_ops(store, &stump));
     let (first, bodies_to) = (stump.edge.size(), stump.bodies_to);
-    let generation = generation.unwrap_or(FIRST_GENERATION);
+    let (stale, announced) = stale(store, size).await.map_err(failed)?;
+    ops.extend(stale);
+    // A change of key whose entry is lost is said again.
+    let generation = generation.unwrap_or(FIRST_GENERATION).min(announced.unwrap_or(u32::MAX));
     let head = State { frontier, chain_head, time, open, revision: None, generation, first, bodies_to };
     let stored = Op::put_json(head_key(), &head.stored()).map_err(|_| AuditError::Unrepresentable)?;
     ops.push(if size == 0 { Op::delete(head_key()) } else { stored });
@@ -181,6 +186,25 @@ async fn tiles(store: &TenantStore, stump: &Stump) -> Result<Vec<Key>, StoreErro
             None => return Ok(keys),
         }
     }
+}
+
+/// The deletions of what was kept about entries that are lost: borders of shards, and changes of key, with the generation of the
+/// key before the first of these.
+async fn stale(store: &TenantStore, size: u64) -> Result<(Vec<Op>, Option<u32>), StoreError> {
+    let (mut ops, mut announced) = (Vec::new(), None);
+    let shards = store.scan(&Key::new(["audit-shard"]), None, PAGE_COUNT_MAX).await?;
+    let lost = shards.records.into_iter().map(|(key, _)| key);
+    ops.extend(lost.filter(|key| key.last_number().is_some_and(|from| from >= size)).map(Op::delete));
+    let changes = store.scan(&Key::new(["audit-key"]), None, PAGE_COUNT_MAX).await?;
+    for (key, record) in changes.records {
+        if record.json::<KeyChange>().is_ok_and(|change| change.seq < size) {
+            continue;
+        }
+        let before = key.last_number().and_then(|generation| u32::try_from(generation.saturating_sub(1)).ok());
+        announced = announced.or(before);
+        ops.push(Op::delete(key));
+    }
+    Ok((ops, announced))
 }
 
 /// Whether a tile is a full one of the tree over the deleted entries.

@@ -15,7 +15,7 @@ use ringfence_audit::cosign::Cosigner;
 use ringfence_audit::export::{Table, check};
 use ringfence_audit::note::Verifier;
 use ringfence_audit::verify::{Claim, Fault, verify_claim};
-use ringfence_audit::{Audit, Entry, KeyChange, Log, PostQuantum, Selection, Terms, Trust, codes};
+use ringfence_audit::{Audit, Entry, KeyChange, Log, PostQuantum, Selection, Terms, Trust, codes, repair};
 use ringfence_keys::SigningKey;
 use ringfence_store::{DiskOptions, Key, Store, StoreError};
 use serde_json::json;
@@ -184,4 +184,30 @@ async fn a_host_from_before_keys_could_change_keeps_its_key() {
     assert_eq!(audit.vkey(&Log::Host), vkey);
     assert!(platform.get(&Key::new(["audit-signing-key"])).await.unwrap().is_none());
     assert_eq!(world.open().await.vkey(&Log::Host), vkey);
+}
+
+#[tokio::test]
+async fn a_mended_log_says_again_what_it_lost_about_its_key_and_its_years() {
+    let world = World::new().await;
+    let audit = world.open().await;
+    let store = world.tenant("globex").await;
+    let log = Log::Tenant(store.clone());
+    fill(&audit, &log, 4).await;
+    let old = audit.vkey(&log);
+    world.clock.0.fetch_add(366 * DAY_MS, Ordering::Relaxed);
+    audit.rotate_key().await.unwrap();
+    fill(&audit, &log, 4).await;
+    drop(audit);
+    store.delete(&Key::new(["audit"]).number(3)).await.unwrap();
+    let host = "host.example".to_owned();
+    repair(world.tenants.clone(), world.clock.clone(), world.entropy.clone(), host).await.unwrap();
+    let audit = world.open().await;
+    fill(&audit, &log, 2).await;
+    let (origin, keys) = (audit.origin(&log), audit.keys(&log).await.unwrap());
+    let head = audit.checkpoint(&log).await.unwrap().text;
+    let claim = Claim { changes: &keys.changes, ..Claim::new(&origin, &old, &head) };
+    let verified = verify_claim(&claim, all(&audit, &log).await).unwrap();
+    assert_eq!(verified.vkey, keys.vkey, "the old key still leads to the new one");
+    let shards = audit.life(&log).await.unwrap().shards;
+    assert_eq!(shards.iter().map(|shard| (shard.from, shard.to)).collect::<Vec<_>>(), [(0, Some(3)), (3, None)]);
 }
