@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use ringfence_audit::codes;
+use ringfence_audit::{Event, Log, codes};
 use ringfence_core::Role;
 use ringfence_keys::{SecretBytes, sign_shared};
 use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Switch, Wanted, WantedChange};
+use ringfence_store::Key;
 use ringfence_threat::Scope;
 
 use crate::server::{Reply, Server, reply};
@@ -222,4 +223,24 @@ async fn findings_are_told_and_drills_are_marked_as_drills() {
     })
     .await;
     assert!(server.events().iter().skip(1).all(|event| event["drill"].is_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_tenant_does_not_speak_as_the_tenant_until_somebody_says_so() {
+    let world = World::new().await;
+    let server = Server::taking_all().await;
+    world.stream("s", server.url()).await;
+    let (id, record) = ("globex".parse().unwrap(), Key::new(["outward", "audit", "s"]));
+    let kept = world.acme.get(&record).await.unwrap().unwrap();
+    let copy = world.tenants.open_tenant(&id).unwrap();
+    copy.put(&record, kept.value.to_vec()).await.unwrap();
+    let globex = Scope::Tenant(id);
+    world.outward.open(&globex).await;
+    let view = world.outward.read(&globex, Carries::Audit, "s").await.unwrap();
+    assert!(view.destination.paused.unwrap().why.contains("backup of another tenant"));
+    let event = Event::new(codes::SECRET_WRITTEN, "write-secret", "globex/bob".parse().unwrap(), "tenant/globex");
+    world.audit.record(&Log::Tenant(copy), event).await.unwrap();
+    world.outward.change(&globex, (Carries::Audit, "s"), WantedChange::default()).await.unwrap();
+    eventually("the entry", async || server.events().len() == 1).await;
+    assert_eq!(server.got()[0].json()["log"], "host.example/audit/tenant/globex");
 }
