@@ -214,7 +214,7 @@ fn a_call_from_a_stack_that_is_too_small_to_evaluate_on_is_answered_all_the_same
         "forbid (principal, action == Ringfence::Action::\"read-value\", resource) when { context.key == \"x\" };";
     policy.set_tenant_policy(&tenant("acme"), text).unwrap();
     // As on a guest's fiber, the evaluator sees too little stack; there it would say so of any.
-    let small = std::thread::Builder::new().stack_size(64 << 10).spawn(move || {
+    let small = std::thread::Builder::new().stack_size(96 << 10).spawn(move || {
         let (caller, bucket) = (hello(&policy), name("default"));
         let on_small = policy.shared.ask(
             &caller.full(&value(HostAct::ReadValue, &bucket, "y")),
