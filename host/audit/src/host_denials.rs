@@ -4,17 +4,17 @@
 //! decisions out: what is over the pace is counted, and the next entry says how many there were.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ringfence_core::{Clock, DecisionId, PrincipalId};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::audit::Audit;
 use crate::codes;
 use crate::decisions;
-use crate::event::{Event, Log};
+use crate::event::Log;
 use crate::invocation::InvocationFacts;
 
 /// LIMIT: denials of a tenant's guests put on record in one window.
@@ -50,8 +50,10 @@ struct Inner {
     /// Where it is written from: guests run on threads that are in no runtime.
     io: tokio::runtime::Handle,
     places: Arc<Semaphore>,
+    /// One decision at a time is kept, or many at once would be in each other's way.
+    keeping: Mutex<()>,
     /// By the tenant's unique id.
-    windows: Mutex<HashMap<String, Window>>,
+    windows: std::sync::Mutex<HashMap<String, Window>>,
 }
 
 #[derive(Default)]
@@ -65,7 +67,8 @@ impl HostDenials {
     /// Writes to these logs. Must be called inside the runtime that is to do it.
     pub fn new(audit: Audit, clock: Arc<dyn Clock>) -> Self {
         let (io, places) = (tokio::runtime::Handle::current(), Arc::new(Semaphore::new(WAITING_COUNT_MAX)));
-        Self(Arc::new(Inner { audit, clock, io, places, windows: Mutex::default() }))
+        let (keeping, windows) = Default::default();
+        Self(Arc::new(Inner { audit, clock, io, places, keeping, windows }))
     }
 
     /// Puts a denial on record, if there is room; says whether. What it is made of is asked for only then. Never waits.
@@ -81,21 +84,23 @@ impl HostDenials {
         (event.action, event.resource) = (act, resource);
         (event.actor, event.decision) = (principal, Some(decision.clone()));
         let kept = json!({ "at": inner.clock.now(), "record": record });
-        let (audit, store) = (inner.audit.clone(), told.store.clone());
+        let (this, store) = (Arc::clone(&self.0), told.store.clone());
         inner.io.spawn(async move {
             // What is kept is found from the entry, so it comes first.
-            let kept = decisions::keep(&store, &decision, &kept).await;
-            if let Err(error) = kept.map_err(|error| error.to_string()).and(put(&audit, store, event).await) {
+            let kept = {
+                let _one = this.keeping.lock().await;
+                decisions::keep(&store, &decision, &kept).await
+            };
+            if let Err(error) = kept {
+                tracing::warn!(%error, "a denied host call could not be kept for explaining");
+            }
+            if let Err(error) = this.audit.record(&Log::Tenant(store), event).await {
                 tracing::warn!(%error, "a denied host call could not be put on record");
             }
             drop(place);
         });
         true
     }
-}
-
-async fn put(audit: &Audit, store: ringfence_store::TenantStore, event: Event) -> Result<(), String> {
-    audit.record(&Log::Tenant(store), event).await.map(drop).map_err(|error| error.to_string())
 }
 
 impl Inner {

@@ -29,6 +29,9 @@ const MARKS_COUNT_MAX: usize = 32;
 /// LIMIT: bytes of a method among them.
 const MARK_BYTES_MAX: usize = 32;
 
+/// LIMIT: stack of one evaluation, as the deepest text that is taken needs it at most.
+const STACK_BYTES: usize = 2 << 20;
+
 /// Tells the trust score of the caller's session as it is now, if it has one.
 pub type Trust = Box<dyn Fn() -> Option<u8> + Send + Sync>;
 
@@ -163,7 +166,8 @@ impl HostCaller {
     pub fn ask(&self, call: &HostCall<'_>) -> Result<(), Denial> {
         let Some(state) = self.shared.tenant(&self.tenant) else {
             let question = self.question(call, Reads::NOTHING);
-            let ruling = Arc::new(self.shared.decide(&question, None, true));
+            let ruling = on_own_stack(|| self.shared.decide(&question, None, true));
+            let ruling = Arc::new(ruling);
             return Err(self.denial(question, ruling, None));
         };
         let reads = state.host.at(call.act);
@@ -277,9 +281,11 @@ impl Shared {
         let asked = Question { occasion, ..question.clone() };
         let known = state.host_cache.0.read().unwrap_or_else(PoisonError::into_inner).get(&asked).cloned();
         let ruling = known.unwrap_or_else(|| {
-            let mut ruling = self.decide(&asked, Some(state), false);
-            ruling.shadow = self.would(question, state, ruling.outcome);
-            let ruling = Arc::new(ruling);
+            let ruling = Arc::new(on_own_stack(|| {
+                let mut ruling = self.decide(&asked, Some(state), false);
+                ruling.shadow = self.would(question, state, ruling.outcome);
+                ruling
+            }));
             let mut cache = state.host_cache.0.write().unwrap_or_else(PoisonError::into_inner);
             // LIMIT: emptied when full; the answers are cheap enough to be found again.
             if cache.len() >= POLICY_CACHED_HOST_CALLS_COUNT_MAX {
@@ -333,6 +339,12 @@ impl Mark<String> {
             && self.method == other.method
             && self.scheme == other.scheme
     }
+}
+
+/// Evaluates on a stack of its own. Guests call from their fibers: what is left of such a stack the evaluator cannot know, and
+/// it takes that for too little, which is a no.
+fn on_own_stack<T>(evaluate: impl FnOnce() -> T) -> T {
+    stacker::grow(STACK_BYTES, evaluate)
 }
 
 /// A field as policies name it: by the first 63 characters of its name, of which there can be one more.

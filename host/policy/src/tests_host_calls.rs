@@ -208,6 +208,27 @@ fn a_plugin_is_left_one_prefix_and_the_next_call_follows_a_change() {
 }
 
 #[test]
+fn a_call_from_a_stack_that_is_too_small_to_evaluate_on_is_answered_all_the_same() {
+    let policy = active();
+    let text =
+        "forbid (principal, action == Ringfence::Action::\"read-value\", resource) when { context.key == \"x\" };";
+    policy.set_tenant_policy(&tenant("acme"), text).unwrap();
+    // As on a guest's fiber, the evaluator sees too little stack; there it would say so of any.
+    let small = std::thread::Builder::new().stack_size(96 << 10).spawn(move || {
+        let (caller, bucket) = (hello(&policy), name("default"));
+        let on_small = policy.shared.ask(
+            &caller.full(&value(HostAct::ReadValue, &bucket, "y")),
+            View { standing: Standing::Active, ceiling: None, own: None },
+        );
+        let left = ["x", "y"].map(|key| is_left(&caller, &value(HostAct::ReadValue, &bucket, key)));
+        (on_small.errors.len(), left)
+    });
+    let (errors_count, left) = small.unwrap().join().unwrap();
+    assert!(errors_count > 0, "the stack is not small enough to show anything");
+    assert_eq!(left, [false, true]);
+}
+
+#[test]
 fn statements_see_on_whose_behalf_and_how_much_its_session_is_trusted_now() {
     let policy = active();
     let text = "forbid (principal, action == Ringfence::Action::\"use-secret\", resource) \
