@@ -160,7 +160,7 @@ async fn an_event_of_a_plugin_is_on_the_log_in_the_hosts_words_and_cannot_forge_
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let pushed = acme.push("consent", "consent", "0.1.0", NEEDS).await?;
-    assert!(pushed["missing"].to_string().contains("audit"), "{pushed}");
+    assert!(pushed["needs"].to_string().contains("audit"), "{pushed}");
     acme.grant("consent", "keyvalue", &["default"]).await?;
     let deploy = acme.path("/plugins/consent/deploy");
     let (status, refused) =
