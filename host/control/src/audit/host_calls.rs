@@ -203,7 +203,7 @@ mod tests {
     fn noted(capability: Capability, on: &str) -> NotedCall {
         NotedCall {
             at_ms: 1_790_000_000_000,
-            invocation: serde_json::from_value(json!("inv_aaaaaaaaaaaaaaaaaaaaaaaaaa")).unwrap(),
+            invocation: serde_json::from_value(json!("i_aaaaaaaaaaaaaaaaaaaaaaaaaa")).unwrap(),
             plugin: "visits".parse().unwrap(),
             capability,
             call: "get",
