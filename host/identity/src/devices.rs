@@ -254,6 +254,10 @@ impl Identity {
         self.change_about(principal.tenant(), principal.id(), |about| {
             let device = about.devices.iter_mut().find(|device| device.name.as_str() == shown.device);
             let device = device.ok_or_else(|| not_found(shown.device))?;
+            // Asked again: two first quotes may have been checked at the same time.
+            if device.tpm.is_some() && tpm.is_some() && device.tpm != tpm {
+                return Err(IdentityError::BadEvidence("it is by another TPM than this device showed first"));
+            }
             device.found = Some(kept);
             device.tpm = device.tpm.take().or(tpm);
             Ok(())

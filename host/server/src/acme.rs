@@ -6,7 +6,6 @@
 //!
 //! LIMIT: while they are read and written the library has copies of both keys in memory that it does not zero.
 
-use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
