@@ -139,7 +139,7 @@ async fn mend(store: &TenantStore, origin: String, reason: String, now_ms: i64) 
 
 /// Walks a log from its beginning as far as it holds.
 async fn sound(store: &TenantStore, stump: Stump) -> Sound {
-    let frontier = Frontier::from_parts(stump.edge.size(), peaks(&stump.edge)).unwrap_or_else(Frontier::new);
+    let frontier = Frontier::from_parts(stump.edge.size(), peaks(&stump.edge)).unwrap_or_default();
     let mut sound = Sound { frontier, chain_head: stump.chain_head, time: i64::MIN, open: BTreeSet::new(), stump };
     loop {
         let seq = sound.frontier.size();
