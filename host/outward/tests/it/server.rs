@@ -16,11 +16,10 @@ pub struct Got {
 
 impl Got {
     pub fn header(&self, name: &str) -> Option<String> {
-        let found = self.head.lines().find_map(|line| {
+        self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then(|| value.to_owned())
-        });
-        found
+        })
     }
 
     pub fn json(&self) -> serde_json::Value {
