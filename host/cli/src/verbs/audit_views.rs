@@ -143,7 +143,8 @@ pub async fn package(cx: &mut Context<'_>, args: &AuditPackageArgs) -> Result<Ex
         sample_seed: None,
         formats: [(args.csv, "csv"), (args.parquet, "parquet")]
             .into_iter()
-            .filter_map(|(wanted, name)| wanted.then(|| name.to_owned()))
+            .filter(|(wanted, _)| *wanted)
+            .map(|(_, name)| name.to_owned())
             .collect(),
     };
     let body = serde_json::to_value(asked).unwrap_or_default();
