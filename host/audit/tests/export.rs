@@ -91,14 +91,14 @@ fn with(archive: &[u8], name: &str, change: impl Fn(String) -> String) -> Vec<u8
     for file in tar::Archive::new(archive).entries().unwrap() {
         let mut file = file.unwrap();
         let path = file.path().unwrap().to_string_lossy().into_owned();
-        let mut text = String::new();
-        file.read_to_string(&mut text).unwrap();
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).unwrap();
         if path == name {
-            text = change(text);
+            content = change(String::from_utf8(content).unwrap()).into_bytes();
         }
         let mut header = tar::Header::new_ustar();
-        header.set_size(text.len() as u64);
-        builder.append_data(&mut header, path, text.as_bytes()).unwrap();
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, path, content.as_slice()).unwrap();
     }
     builder.into_inner().unwrap()
 }

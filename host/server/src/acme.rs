@@ -274,7 +274,9 @@ fn answer_to(name: &str, digest: &[u8]) -> Result<CertifiedKey> {
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    Ok(CertifiedKey::from_der(vec![certificate.der().clone()], key, &default_provider())?)
+    let key = default_provider().key_provider.load_private_key(key)?;
+    // Not held against each other, because the extension is critical (RFC 8737) and no verifier of ours knows it.
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
 }
 
 /// A client for the operator's authority: HTTPS alone, no redirects, the public roots or only the operator's.
