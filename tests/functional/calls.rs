@@ -332,7 +332,7 @@ async fn a_hook_a_message_and_a_component_of_the_third_wasi_call_as_a_request_do
     assert!(hook("other").await?.starts_with("refused: "), "what is not granted is refused there too");
     let records = invocations(&acme, "back").await?;
     let by_hook = records.iter().find(|one| one["cause"] == "call/front").context("no record of the call")?;
-    assert!(by_hook["caused_by"].is_object() && by_hook["on_behalf_of"] == "acme/admin", "{by_hook}");
+    assert!(by_hook["caused_by"].is_string() && by_hook["on_behalf_of"] == "acme/admin", "{by_hook}");
 
     answer(acme.admin.put(&acme.path("/queues/work")).json(&json!({ "plugin": "front" })).send().await?).await?;
     let message = json!({ "payload": { "url": "http://back.plugin.internal/" } });

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use reqwest::{Method, StatusCode};
 use ringfence_tests::{Host, Place, Tenant, answer, eventually, string};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const POLICY: &str = r#"
 @id("invoices-only")
@@ -44,7 +45,9 @@ async fn a_tenants_policy_narrows_what_its_plugins_were_granted_at_their_next_ca
     let origin = format!("http://{}", far_end.local_addr()?);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = far_end.accept().await {
-            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").await;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|count| count > 0) {}
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await;
         }
     });
     let place = Place::new()?;
