@@ -13,12 +13,13 @@ use crate::started;
 
 /// Endpoints whose id is the caller's own to choose or of the caller's own place, so that nobody else's can be meant: names
 /// in a tenant, places in its log, capabilities. Those of a tenant's path are asked for another tenant in `boundary.rs`.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 13] = [
     "{tenant}",
     "{plugin}",
     "{version}",
     "{capability}",
     "{name}",
+    "{check}",
     "{subject}",
     "{day}",
     "{seq}",
@@ -28,7 +29,11 @@ const OWN_NAMES: [&str; 12] = [
     "{run}",
 ];
 /// Endpoints with an id that are an operator's alone: no tenant has such a thing.
-const OPERATORS: [&str; 2] = ["DELETE /api/v1/sessions/{id}", "DELETE /api/v1/tokens/{id}"];
+const OPERATORS: [&str; 3] = [
+    "DELETE /api/v1/sessions/{id}",
+    "DELETE /api/v1/tokens/{id}",
+    "DELETE /api/v1/tenants/{tenant}/audit/holds/{hold}",
+];
 /// Ids that are looked up among what the caller himself has, under a name that he chose or that only a browser can make.
 const CALLERS_OWN: [&str; 3] = [
     "DELETE /api/v1/zero-trust/devices/{id}",
@@ -36,7 +41,9 @@ const CALLERS_OWN: [&str; 3] = [
     "DELETE /api/v1/zero-trust/passkeys/{id}",
 ];
 /// Asked below with a real foreign id: the endpoint and which thing its id names.
-const PROBED: [(&str, &str); 22] = [
+const PROBED: [(&str, &str); 24] = [
+    ("DELETE /api/v1/audit/holds/{hold}", "hold"),
+    ("GET /api/v1/zero-trust/threat-assessments/{id}", "assessment"),
     ("GET /api/v1/audit/evidence-packages/{package}", "package"),
     ("GET /api/v1/decisions/{id}", "decision"),
     ("GET /api/v1/jobs/{job}", "job"),
@@ -123,7 +130,9 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
     let incident = post(admin, "/security/incident-response", report).await?;
     let package = post(admin, "/audit/evidence-package", json!({})).await?;
     let lower = json!({ "subject": "acme/dev", "delta": 5, "reason": "a look", "expires_at": far_off() });
-    let adjustment = post(admin, "/zero-trust/risk-adjustment", lower).await?;
+    let adjustment = answer(admin.put("/zero-trust/risk-adjustment").json(&lower).send().await?).await?;
+    let hold = post(admin, "/audit/holds", json!({ "reason": "a case" })).await?;
+    let assessment = post(admin, "/zero-trust/threat-assessment", json!({})).await?;
     let found = async || {
         Ok::<_, anyhow::Error>(answer(admin.get("/security/findings").send().await?).await?["items"][0].clone())
     };
@@ -145,6 +154,8 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
         ("package", id(&package, "id")?),
         ("adjustment", id(&adjustment, "id")?),
         ("finding", id(&finding, "id")?),
+        ("hold", id(&hold, "id")?),
+        ("assessment", id(&assessment, "id")?),
     ])
 }
 
