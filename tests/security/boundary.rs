@@ -100,6 +100,7 @@ pub fn body_for(path: &str) -> Value {
             json!({ "tenant_uid": "0".repeat(32), "backup": "b_aaaaaaaaaaaaaaaaaaaaaaaaaa", "into": "made", "recovery_key": "k" })
         }
         Some("compliance-check") => json!({ "id": "n", "rule": "facts.now_ms > 0" }),
+        Some("host-calls") => json!({ "host_calls": { "http": "none" } }),
         Some("remediation-action") => json!({ "violation_id": "nothing", "action": "start" }),
         Some("retention") => json!({ "retention_days": 2557 }),
         // Without a reason, so that nothing of the rest is held or erased.

@@ -129,7 +129,7 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
     let report = json!({ "transition": "report", "title": "a key was lost", "reason": "told" });
     let incident = post(admin, "/security/incident-response", report).await?;
     let package = post(admin, "/audit/evidence-package", json!({})).await?;
-    let lower = json!({ "subject": "acme/dev", "delta": 5, "reason": "a look", "expires_at": far_off() });
+    let lower = json!({ "subject": "acme/dev", "delta": -5, "reason": "a look", "expires_at": far_off() });
     let adjustment = answer(admin.put("/zero-trust/risk-adjustment").json(&lower).send().await?).await?;
     let hold = post(admin, "/audit/holds", json!({ "reason": "a case" })).await?;
     let assessment = post(admin, "/zero-trust/threat-assessment", json!({})).await?;
