@@ -60,7 +60,9 @@ pub enum ReviewOfArg {
 
 /// `access review open`.
 #[derive(Debug, Clone, Args)]
-#[command(override_usage = "ringfence access review open <TITLE> --reviewer <PRINCIPAL> \\\n           --due <TIME> [OPTIONS]")]
+#[command(
+    override_usage = "ringfence access review open <TITLE> --reviewer <PRINCIPAL> \\\n           --due <TIME> [OPTIONS]"
+)]
 pub struct ReviewOpenArgs {
     /// What to call it
     pub title: String,
@@ -104,7 +106,9 @@ pub enum ChoiceArg {
 
 /// `access review decide`.
 #[derive(Debug, Clone, Args)]
-#[command(override_usage = "ringfence access review decide <ID> <ITEM> <CHOICE> \\\n           --reason <TEXT> [OPTIONS]")]
+#[command(
+    override_usage = "ringfence access review decide <ID> <ITEM> <CHOICE> \\\n           --reason <TEXT> [OPTIONS]"
+)]
 pub struct ReviewDecideArgs {
     /// Its id, as `access review list` shows it
     pub id: String,
