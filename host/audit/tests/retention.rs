@@ -416,7 +416,8 @@ async fn an_archive_of_what_is_left_is_the_whole_log_and_says_where_it_begins() 
     let log = two_years(&world, &audit, 600, 20).await;
     sweep_through(&world, &audit, &log).await;
     let nothing = |_: &mut Entry| Vec::new();
-    let select = |from| Selection { from, to: None, keep: None, redact: &nothing, query: json!({}), csv: None, parquet: None };
+    let select =
+        |from| Selection { from, to: None, keep: None, redact: &nothing, query: json!({}), csv: None, parquet: None };
     let (content, _) = audit.export(&log, select(0)).await.unwrap();
     let archive = audit.archive(&log, &content).unwrap();
     let checked = check(archive.as_slice(), Some(&audit.vkey(&log)), None).unwrap();

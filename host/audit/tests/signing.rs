@@ -114,7 +114,15 @@ async fn an_export_verifies_with_a_key_from_before_the_change() {
     world.clock.0.fetch_add(31 * DAY_MS, Ordering::Relaxed);
     fill(&audit, &log, 4).await;
     let nothing = |_: &mut Entry| Vec::new();
-    let selection = Selection { from: 0, to: None, keep: None, redact: &nothing, query: json!({}), csv: Some(Table), parquet: None };
+    let selection = Selection {
+        from: 0,
+        to: None,
+        keep: None,
+        redact: &nothing,
+        query: json!({}),
+        csv: Some(Table),
+        parquet: None,
+    };
     let (content, _) = audit.export(&log, selection).await.unwrap();
     let archive = audit.archive(&log, &content).unwrap();
     assert!(check(archive.as_slice(), Some(&old), None).unwrap().whole);

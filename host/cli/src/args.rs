@@ -18,7 +18,8 @@ pub use self::access::{
 };
 pub use self::audit::{
     AuditCommand, AuditEraseArgs, AuditExportArgs, AuditHoldArgs, AuditLiftArgs, AuditListArgs, AuditPackageArgs,
-    AuditProofArgs, AuditRecordArgs, AuditRepairArgs, AuditRetentionArgs, AuditSearchArgs, AuditStatsArgs, AuditVerifyArgs,
+    AuditProofArgs, AuditRecordArgs, AuditRepairArgs, AuditRetentionArgs, AuditSearchArgs, AuditStatsArgs,
+    AuditVerifyArgs,
 };
 pub use self::automation::{
     BindArgs, CallHookArgs, DeadArgs, HookCommand, NameArgs, NameFileArgs, QueueCommand, QueueSetArgs, RedriveArgs,

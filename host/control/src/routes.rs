@@ -17,8 +17,9 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, access, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics, outward, people, pii,
-    plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows, workloads, zero_trust,
+    Control, access, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics,
+    outward, people, pii, plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows,
+    workloads, zero_trust,
 };
 
 #[derive(OpenApi)]

@@ -263,7 +263,10 @@ impl Identity {
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),
-            verifiers: [Box::new(tpm::Quotes) as Box<dyn EvidenceVerifier>].into_iter().chain(config.verifiers).collect(),
+            verifiers: [Box::new(tpm::Quotes) as Box<dyn EvidenceVerifier>]
+                .into_iter()
+                .chain(config.verifiers)
+                .collect(),
             federation: Federation::new(config.fetch),
             second_person_seconds: i64::from(config.second_person_hours) * 3_600,
         };

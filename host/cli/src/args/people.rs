@@ -70,7 +70,9 @@ pub enum ProviderCommand {
 
 /// `provider add`.
 #[derive(Debug, Clone, Args)]
-#[command(override_usage = "ringfence provider add <NAME> --issuer <URL> \\\n           --client-id <ID> --role <CLAIM=VALUE:ROLE> [OPTIONS]")]
+#[command(
+    override_usage = "ringfence provider add <NAME> --issuer <URL> \\\n           --client-id <ID> --role <CLAIM=VALUE:ROLE> [OPTIONS]"
+)]
 pub struct ProviderAddArgs {
     /// What to call it
     pub name: ResourceName,

@@ -173,11 +173,7 @@ impl Control {
 type Asked = (Act, (Option<String>, Vec<String>));
 
 /// Reads what was sent.
-fn read(
-    action: &str,
-    params: RemediationParams,
-    violation: Option<&ViolationView>,
-) -> Result<Asked, ApiError> {
+fn read(action: &str, params: RemediationParams, violation: Option<&ViolationView>) -> Result<Asked, ApiError> {
     let bad = |text: &str| ApiError::new("bad-remediation", text.to_owned());
     let RemediationParams { owner, due_at, note, evidence, until, response: _ } = params;
     let moment = |text: Option<String>, name: &str| -> Result<Timestamp, ApiError> {
