@@ -68,6 +68,13 @@ pub enum Agreed {
 /// Whether two principals can be two people.
 pub type SecondPerson<'a> = dyn Fn(&PrincipalId, &PrincipalId) -> bool + Send + Sync + 'a;
 
+impl Asked {
+    /// Whether this word still waits for another person's, and not for `by`'s.
+    pub fn waits_for(&self, by: &PrincipalId, now: Timestamp) -> bool {
+        now.duration_since(self.at) < WAITING && self.by != *by
+    }
+}
+
 /// What comes of `by`'s word when `asked` waits.
 pub(crate) fn agree(
     asked: Option<&Asked>,
@@ -75,7 +82,7 @@ pub(crate) fn agree(
     now: Timestamp,
     are_two: &SecondPerson<'_>,
 ) -> Result<Agreed, AuditError> {
-    let waiting = asked.filter(|asked| now.duration_since(asked.at) < WAITING && asked.by != *by);
+    let waiting = asked.filter(|asked| asked.waits_for(by, now));
     match waiting {
         None => Ok(Agreed::Asked),
         Some(asked) if are_two(&asked.by, by) => Ok(Agreed::Done),

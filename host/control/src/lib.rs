@@ -156,6 +156,8 @@ pub struct Control {
     pub(crate) jobs: jobs::Jobs,
     pub(crate) backup_health: Arc<backup_work::BackupHealth>,
     pub(crate) under_way: idempotency::UnderWay,
+    /// One word of two people at a time about what an audit log keeps, so that what was announced is what is done.
+    pub(crate) agreeing: Arc<tokio::sync::Mutex<()>>,
     /// One at a time keeps what tenants were asked.
     pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
     /// Turns to review a policy, which takes a core for a while.
@@ -176,6 +178,7 @@ impl Control {
             jobs: jobs::Jobs::default(),
             backup_health: Arc::default(),
             under_way: idempotency::UnderWay::default(),
+            agreeing: Arc::default(),
             keeping: Arc::default(),
             reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),

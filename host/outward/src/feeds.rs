@@ -228,8 +228,10 @@ impl Outward {
         let added_after = fetcher.state().added_after;
         let mut poll =
             Poll::new(&parts.reach, &fetcher.feed, fetcher.authorization.as_ref(), added_after, parts.pace.answer);
-        while let Some(page) = poll.page(parts.clock.now()).await? {
-            let Page { objects, added_last } = page;
+        loop {
+            let place = self.inner.pages.acquire().await;
+            let _place = place.map_err(|_closed| "the host is ending".to_owned())?;
+            let Some(Page { objects, added_last }) = poll.page(parts.clock.now()).await? else { return Ok(()) };
             let count = objects.len() as u64;
             let loaded = match objects.is_empty() {
                 true => None,
@@ -243,7 +245,6 @@ impl Outward {
                 state.active_after_us = Some(loaded.active_after_us);
             }
         }
-        Ok(())
     }
 
     /// Takes a page in, between an intent and an outcome.
@@ -254,7 +255,11 @@ impl Outward {
         let mut event = Event::new(codes::INTELLIGENCE_LOADED, "poll-feed", parts.audit.actor(), scope.log());
         event.details = json!({ "feed": name, "objects": objects.len() });
         let intent = parts.audit.intent(&log, event).await?;
-        let bundle = json!({ "type": "bundle", "objects": objects });
+        let mut bundle = serde_json::Map::new();
+        bundle.insert("type".to_owned(), "bundle".into());
+        // Moved, not written anew: it may be large.
+        bundle.insert("objects".to_owned(), Value::Array(objects));
+        let bundle = Value::Object(bundle);
         let loaded = parts.threat.load_bundle(scope, name, &bundle).await;
         let outcome = match &loaded {
             Ok(_) => Outcome::Success,

@@ -33,6 +33,8 @@ use crate::work::Carrier;
 
 /// LIMIT: batches under way at once, of all owners; together with the size of a batch it bounds the memory.
 const UNDER_WAY_COUNT_MAX: usize = 64;
+/// LIMIT: pages of feeds at once, of all owners.
+const PAGES_COUNT_MAX: usize = 8;
 /// LIMIT: mails that one owner has sent in an hour, trials and repetitions included.
 pub(crate) const MAILS_PER_HOUR_MAX: u32 = 60;
 /// LIMIT: trials under way at once, of all owners.
@@ -47,6 +49,8 @@ pub struct Outward {
 pub(crate) struct Inner {
     pub(crate) parts: OutwardParts,
     pub(crate) places: Semaphore,
+    /// Pages of feeds that are fetched and read at once, of all owners: a small page can be large in memory.
+    pub(crate) pages: Semaphore,
     pub(crate) trials: Semaphore,
     pub(crate) stop: watch::Sender<bool>,
     running: Mutex<BTreeMap<Place, Running>>,
@@ -107,6 +111,7 @@ impl Outward {
         let inner = Inner {
             parts,
             places: Semaphore::new(UNDER_WAY_COUNT_MAX),
+            pages: Semaphore::new(PAGES_COUNT_MAX),
             trials: Semaphore::new(TRIALS_COUNT_MAX),
             stop: watch::Sender::new(false),
             running: Mutex::default(),

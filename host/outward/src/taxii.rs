@@ -22,7 +22,7 @@ const MEDIA_TYPE: &str = "application/taxii+json";
 /// LIMIT: objects asked for at once, which a server may undercut and does not exceed by much.
 const OBJECTS_ASKED: &str = "1000";
 /// LIMIT: bytes of one page.
-const PAGE_BYTES_MAX: usize = 8 << 20;
+const PAGE_BYTES_MAX: usize = 4 << 20;
 /// LIMIT: pages of one poll; the rest comes with the next.
 const PAGES_COUNT_MAX: usize = 64;
 /// LIMIT: bytes of all pages of one poll.

@@ -202,7 +202,8 @@ impl Outward {
 
     async fn failed(&self, carrier: &Carrier, (store, log): (&TenantStore, &Log), failure: &Failure) -> Step {
         let parts = &self.inner.parts;
-        let (mut progress, mut destination) = (carrier.progress(), carrier.destination());
+        let (mut progress, before) = (carrier.progress(), carrier.destination());
+        let mut destination = before.clone();
         progress.failures = progress.failures.saturating_add(1);
         progress.last_error = Some(failure.why.clone());
         let now = parts.clock.now();
@@ -220,6 +221,11 @@ impl Outward {
             carrier.state().progress = progress;
             return Step::Rest(parts.pace.most);
         }
+        // Nobody changes it from here on; and who did before has the last word, on the disk too.
+        let _one = self.inner.changing.lock().await;
+        if carrier.destination() != before || carrier.progress().failures.saturating_add(1) != progress.failures {
+            return Step::Rest(Duration::ZERO);
+        }
         let ops = Op::put_json(key(destination.carries, destination.name.as_str()), &destination)
             .and_then(|op| Ok(vec![op, Op::put_json(progress_key(&destination.id), &progress)?]));
         let written = match ops {
@@ -230,10 +236,7 @@ impl Outward {
             tracing::error!(owner = carrier.owner.log(), %error, "a pause could not be kept; it holds until the host ends");
         }
         let mut state = carrier.state();
-        // Somebody who changed it meanwhile has the last word.
-        if state.destination.paused.is_none() && state.progress.failures.saturating_add(1) == progress.failures {
-            (state.destination, state.progress) = (destination, progress);
-        }
+        (state.destination, state.progress) = (destination, progress);
         Step::Rest(IDLE)
     }
 

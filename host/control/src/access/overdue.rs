@@ -11,7 +11,7 @@ use ringfence_store::TenantStore;
 use serde_json::json;
 
 use super::campaign::{About, Campaign, Choice, Item, Overdue, Turn, head_key, item_key};
-use super::reviews::{heads, items_of};
+use super::reviews::{head, heads, items_of};
 use crate::Control;
 use crate::call::Call;
 use crate::problem::ApiError;
@@ -42,14 +42,19 @@ impl Control {
         let now = self.parts.clock.now();
         let mut next: Option<Timestamp> = None;
         for campaign in heads(store).await? {
+            // One that fails keeps no other from its turn; the next round tries again.
+            let failed = |error: ApiError| {
+                tracing::warn!(%tenant, review = %campaign.id, code = error.code, "a review could not be looked after");
+            };
+            // Also of one that was closed since: what was decided before is carried out.
+            self.carry_on(tenant, store, &campaign).await.unwrap_or_else(failed);
             if campaign.closed_at.is_some() || campaign.due_done {
                 continue;
             }
-            self.carry_on(tenant, store, &campaign).await?;
             if campaign.due_at > now {
                 next = next.into_iter().chain([campaign.due_at]).min();
             } else {
-                self.come_due(tenant, store, campaign).await?;
+                self.come_due(tenant, store, &campaign).await.unwrap_or_else(failed);
             }
         }
         Ok(next)
@@ -65,15 +70,24 @@ impl Control {
                 Ok(()) => item.decisions.iter_mut().for_each(|decision| decision.done = true),
                 // He may not any more: the item is open again, for somebody who may.
                 Err(error) if error.code == "denied" => drop(item.decisions.pop()),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%tenant, review = %campaign.id, code = error.code, "a revocation was not carried on");
+                    continue;
+                }
             }
             store.put_json(&item_key(&campaign.id, item.number), &item).await?;
         }
         Ok(())
     }
 
-    async fn come_due(&self, tenant: &TenantId, store: &TenantStore, mut campaign: Campaign) -> Result<(), ApiError> {
+    async fn come_due(&self, tenant: &TenantId, store: &TenantStore, found: &Campaign) -> Result<(), ApiError> {
         let _one = self.access.0.deciding.lock().await;
+        // As it is by now: somebody may have closed it while this waited for its turn.
+        let mut campaign = head(store, found.id.as_str()).await?;
+        if campaign.closed_at.is_some() || campaign.due_done {
+            return Ok(());
+        }
+        let mut failed = None;
         let items = items_of(store, &campaign.id).await?;
         let mut open: Vec<Item> = items.into_iter().filter(|item| item.turn() != Turn::Nobody).collect();
         let open_count = open.len();
@@ -90,10 +104,13 @@ impl Control {
                     Ok(Left::Revoked) => revoked_count += 1,
                     Ok(Left::Stays) => {}
                     Err(error) if matches!(error.code, "denied" | "not-found" | "second-person-needed") => {}
-                    // Something that passes: the next round goes on from here.
-                    Err(error) => return Err(error),
+                    // Something that passes: the others have their turn, and the next round tries this one again.
+                    Err(error) => failed = Some(error),
                 }
             }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         let mut event = Event::new(
             codes::REVIEW_OVERDUE,

@@ -198,9 +198,10 @@ pub async fn decide(
         _ => return Err(ApiError::new("bad-review", "`choice` is keep, revoke or escalate")),
     };
     let reason = checked_words(asked.reason, "reason")?;
-    let campaign = control.seen(&call, &tenant, &store, &review).await?;
     let number: u64 = item.parse().map_err(|_| ApiError::not_found())?;
+    // The review is read in one's turn: it may be closed while others have theirs.
     let _one = control.access.0.deciding.lock().await;
+    let campaign = control.seen(&call, &tenant, &store, &review).await?;
     let item: Item = store.get_json(&item_key(&campaign.id, number)).await?.ok_or_else(ApiError::not_found)?;
     control.may_decide(&call, &tenant, &campaign, &item).await?;
     match item.conflict(call.principal.id(), choice, &control.parts.identity) {
@@ -486,7 +487,7 @@ pub(super) async fn heads(store: &TenantStore) -> Result<Vec<Campaign>, ApiError
     Ok(scan(store, &heads_key()).await?.into_iter().map(|(_, campaign)| campaign).collect())
 }
 
-async fn head(store: &TenantStore, id: &str) -> Result<Campaign, ApiError> {
+pub(super) async fn head(store: &TenantStore, id: &str) -> Result<Campaign, ApiError> {
     let id: ReviewId = id.parse().map_err(|_| ApiError::not_found())?;
     store.get_json(&head_key(&id)).await?.ok_or_else(ApiError::not_found)
 }

@@ -117,8 +117,9 @@ pub async fn erase(
     let (log, permit) = control.own_log::<act::ManageAudit>(&call).await?;
     check_reason(&new.reason)?;
     let audit = &control.parts.audit;
+    let _one = control.agreeing.lock().await;
     let asked = audit.asked_to_erase(&log, new.seq).await?;
-    let code = if is_others(asked.as_ref(), &call) { codes::BODY_ERASED } else { codes::ERASURE_ASKED };
+    let code = if control.is_others(asked.as_ref(), &call) { codes::BODY_ERASED } else { codes::ERASURE_ASKED };
     let details = json!({ "seq": new.seq, "reason": new.reason, "asked_by": asked.map(|asked| asked.by) });
     let agreed = control
         .bracket(&call, &log, permit, code, details, async |_permit| {
@@ -180,8 +181,9 @@ impl Control {
         id: &str,
     ) -> Result<Json<AgreementView>, ApiError> {
         let audit = &self.parts.audit;
+        let _one = self.agreeing.lock().await;
         let hold = audit.holds(log).await?.into_iter().find(|hold| hold.id == id).ok_or(AuditError::NoSuch)?;
-        let code = if is_others(hold.lift.as_ref(), call) { codes::HOLD_LIFTED } else { codes::HOLD_LIFT_ASKED };
+        let code = if self.is_others(hold.lift.as_ref(), call) { codes::HOLD_LIFTED } else { codes::HOLD_LIFT_ASKED };
         let details = json!({ "log": audit.origin(log), "hold": id, "asked_by": hold.lift.map(|asked| asked.by) });
         let agreed = self
             .bracket(call, &writable(log), permit, code, details, async |_permit| {
@@ -189,6 +191,11 @@ impl Control {
             })
             .await?;
         Ok(Json(agreement(agreed)))
+    }
+
+    /// Whether somebody else than the caller asked, and his word still waits.
+    fn is_others(&self, asked: Option<&Asked>, call: &Call) -> bool {
+        asked.is_some_and(|asked| asked.waits_for(call.principal.id(), self.parts.clock.now()))
     }
 
     fn are_two(&self) -> impl Fn(&PrincipalId, &PrincipalId) -> bool + Send + Sync + '_ {
@@ -243,11 +250,6 @@ fn writable(log: &Log) -> Log {
 
 fn side(call: &Call) -> HoldSide {
     if call.principal.tenant().is_none() { HoldSide::Operator } else { HoldSide::Tenant }
-}
-
-/// Whether somebody else than the caller asked before.
-fn is_others(asked: Option<&Asked>, call: &Call) -> bool {
-    asked.is_some_and(|asked| asked.by != *call.principal.id())
 }
 
 fn agreement(agreed: Agreed) -> AgreementView {

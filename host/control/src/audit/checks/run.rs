@@ -108,12 +108,14 @@ impl Control {
         let since_ms = clock.now().as_millisecond().saturating_sub(check.window_seconds.saturating_mul(1_000));
         let ends_at = clock.monotonic() + RUN_TIME_MAX;
         let mut seq = to;
-        while seq > 0 {
+        // What lies before was deleted after its retention.
+        let floor = self.parts.audit.first(log).await?;
+        while seq > floor {
             if to - seq >= SCAN_COUNT_MAX || clock.monotonic() >= ends_at || found.cost > RUN_COST_MAX {
                 found.undecided = Some("there is more in the window than a run looks at".to_owned());
                 break;
             }
-            let first = seq.saturating_sub(PAGE_COUNT);
+            let first = seq.saturating_sub(PAGE_COUNT).max(floor);
             let page = self.parts.audit.list(log, first, usize::try_from(seq - first).unwrap_or(0)).await?;
             let (mut fitting, mut is_over) = (Vec::new(), page.is_empty());
             for (at, entry) in (first..seq).rev().zip(page.iter().rev()) {

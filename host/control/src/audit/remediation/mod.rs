@@ -65,6 +65,9 @@ pub async fn put(
         .bracket(&call, &log, permit, codes::REMEDIATION_CHANGED, details, async |_permit| {
             let mut done = view(next.clone(), now);
             match (&act, check_id(&act, violation.as_ref())) {
+                (Act::Resolve(Shown::ByCheck), None) => {
+                    return Err(ApiError::new("bad-remediation", "the check behind this violation is not known"));
+                }
                 (Act::Resolve(Shown::ByCheck), Some(check)) => {
                     let result = control.run_check_again(&call, &store, &check).await?;
                     if result.state != "pass" {
