@@ -80,6 +80,8 @@ pub struct Automation {
     pub(crate) timer: Arc<schedule::Timer>,
     /// One change at a time: of points with bindings, and of queues.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One queue is opened at a time.
+    pub(crate) opening: Arc<tokio::sync::Mutex<()>>,
     /// One change of a schedule at a time, runs included.
     pub(crate) schedule_locks: Arc<schedule::Locks>,
     /// One new schedule at a time.
@@ -100,6 +102,7 @@ impl Automation {
             queues: Arc::default(),
             timer: Arc::default(),
             changing: Arc::default(),
+            opening: Arc::default(),
             schedule_locks: Arc::default(),
             adding_schedule: Arc::default(),
             opened: Arc::default(),

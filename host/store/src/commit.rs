@@ -303,7 +303,7 @@ impl Writer {
         }
         let (engine, counters) = (Arc::clone(&self.engine), Arc::clone(&self.counters));
         let mut ahead = Ahead { engine: &*engine, writes: BTreeMap::new() };
-        let mut applied = Vec::with_capacity(group.len());
+        let (mut applied, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
         // Held until the writes are visible: whoever pins sees all that has a revision by then.
         let mut pins = counters.pins.lock();
         let mut free = None;
@@ -322,6 +322,8 @@ impl Writer {
             }));
             match taken {
                 Ok(Ok((commit, replaced, changes))) => applied.push(Applied { commit, reply, replaced, changes }),
+                // It may be so only because of what is not written yet, and is said when that is there.
+                Ok(Err(error)) if !ahead.writes.is_empty() => refused.push((reply, error)),
                 Ok(Err(error)) => drop(reply.send(Err(error))),
                 Err(_panic) => drop(reply.send(Err(StoreError::unavailable("the write stopped in the middle")))),
             }
@@ -332,6 +334,12 @@ impl Writer {
         let durable = self.make_durable(writes);
         drop(pins);
         self.answer(applied, newest, &durable);
+        for (reply, error) in refused {
+            let _ = reply.send(Err(match &durable {
+                Ok(()) => error,
+                Err(failed) => failed.clone().into(),
+            }));
+        }
     }
 
     /// `free` is what the disk had when the first of the group asked: the floor is far more than a group writes.

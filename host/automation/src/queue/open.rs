@@ -44,6 +44,11 @@ impl Automation {
         store: &TenantStore,
         record: &QueueRecord,
     ) -> Result<(), AutomationError> {
+        // One opens it: who came second would take what runs for cut by a kill.
+        let _one = self.opening.lock().await;
+        if self.queues.get(store, &record.name).is_some() {
+            return Ok(());
+        }
         let spec = record.spec.clone();
         let revision = self.count_cut_attempts(store, record).await?;
         let mut core = Core::new(spec.rules);

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ringfence_capabilities::Letter;
 use ringfence_store::{Op, Precondition, Record, StoreError, TenantState};
@@ -180,6 +181,14 @@ impl Writer {
             && let Some(known) = queue.store.get_json::<Once>(key).await?
             && now_ms.saturating_sub(known.at_ms) < ONCE_MS
         {
+            // It may be there although its sender was told that nobody knows: then it is not in the order yet.
+            let is_known = queue.core().item(known.seq).is_some();
+            if !is_known
+                && let Some(record) = queue.store.get(&messages_key(&queue.name).number(known.seq)).await?
+                && let Some((head, _)) = Head::unpack(&record.value)
+            {
+                queue.core().insert(head.item());
+            }
             return Ok(Taken::Repeat(Sent { id: queue.id(known.seq), is_repeat: true }));
         }
         let head = Head {
@@ -269,6 +278,11 @@ impl Writer {
     async fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         let marks = begun_key(&self.queue.name);
         if self.is_in_doubt {
+            // What was not answered in time may still stand in line; this passes after it.
+            self.queue.store.batch(Vec::new(), Vec::new()).await?;
+            if self.queue.is_closed.load(Ordering::Acquire) {
+                return Err(StoreError::Gone);
+            }
             let record = self.queue.store.get(&marks).await?.ok_or(StoreError::Conflict { precondition: 0 })?;
             (self.marked, self.revision, self.is_in_doubt) = (record.json()?, record.revision, false);
         }
@@ -298,9 +312,15 @@ impl Writer {
 
     /// After a batch that was not written: each for itself, so that one that cannot be written is in nobody's way.
     async fn one_by_one(&mut self, changes: Vec<Change>) {
-        for change in changes {
+        let mut changes = changes.into_iter();
+        while let Some(change) = changes.next() {
             match self.commit(std::slice::from_ref(&change)).await {
                 Ok(()) => self.settle(change),
+                // Not the change's doing: the others would wait as long, one after the other.
+                Err(error @ (StoreError::Unavailable { .. } | StoreError::Busy)) => {
+                    self.undo(change, error);
+                    changes.by_ref().for_each(|rest| self.undo(rest, StoreError::Busy));
+                }
                 Err(error) => self.undo(change, error),
             }
         }
