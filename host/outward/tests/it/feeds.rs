@@ -104,8 +104,8 @@ async fn a_server_that_lies_about_sizes_is_not_believed() {
     };
     let (why, _) = fails(move |_, _| Reply::Bytes(head(1_000))).await;
     assert_eq!(why, "it breaks off, or does not speak HTTP");
-    let (why, _) = fails(|_, _| reply(200, TAXII, &" ".repeat((8 << 20) + 1))).await;
-    assert_eq!(why, format!("its answer is over {} bytes", 8 << 20));
+    let (why, _) = fails(|_, _| reply(200, TAXII, &" ".repeat((4 << 20) + 1))).await;
+    assert_eq!(why, format!("its answer is over {} bytes", 4 << 20));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
