@@ -9,6 +9,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// LIMIT: how long a message stays away beyond its queue's visibility time before it is thought lost, milliseconds. The plugin
+/// is cut at the visibility time of its own run; before that lie the batch that marks the message (35 s at most: 5 for room, 30
+/// for the disk) and the wait for a slot (5 s), after it the batch that writes the end (35 s); 15 s are for what has no bound of
+/// its own, the reading of message and code. Without it, who used all of its time would be handed over twice.
+pub const GRACE_MS: u64 = 90_000;
+
 /// What a queue is told to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Rules {
@@ -16,7 +22,7 @@ pub struct Rules {
     pub concurrency_count: u32,
     /// Attempts until a message is dead.
     pub attempts_max: u32,
-    /// Until a message that was handed over is thought lost, milliseconds.
+    /// Longest that a plugin has a message, milliseconds; one that is not back 90 s after that is thought lost.
     pub visibility_ms: u64,
     /// Wait after the first failed attempt, milliseconds; twice as long after each further one.
     pub backoff_ms: u64,
@@ -165,7 +171,7 @@ impl Core {
             return None;
         }
         let (_, seq) = self.ready.pop_first()?;
-        self.flying.insert(seq, add(now_ms, self.rules.visibility_ms));
+        self.flying.insert(seq, add(now_ms, self.rules.visibility_ms.saturating_add(GRACE_MS)));
         Some(seq)
     }
 
@@ -366,8 +372,9 @@ mod tests {
         let mut core = Core::new(RULES);
         core.insert(item(1));
         assert_eq!(core.take(0), Some(1));
-        assert!(core.overdue(999).is_empty());
-        assert_eq!((core.overdue(1_000), core.wake_at_ms()), (vec![1], Some(1_000)));
+        let lost_ms = 1_000 + GRACE_MS as i64;
+        assert!(core.overdue(lost_ms - 1).is_empty());
+        assert_eq!((core.overdue(lost_ms), core.wake_at_ms()), (vec![1], Some(lost_ms)));
     }
 
     #[test]
@@ -408,6 +415,25 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_attempt_that_uses_all_of_its_time_is_not_lost_while_its_end_is_written(
+            visibility_ms in 1_000_u64..1_000_000, taken_ms in 0_i64..1_000_000, late_ms in 0..GRACE_MS,
+        ) {
+            let mut core = Core::new(Rules { visibility_ms, ..RULES });
+            core.insert(item(1));
+            prop_assert_eq!(core.take(taken_ms), Some(1));
+            let cut_ms = taken_ms + visibility_ms as i64;
+            let written_ms = cut_ms + late_ms as i64;
+            for now_ms in [cut_ms, written_ms] {
+                prop_assert!(core.overdue(now_ms).is_empty() && core.take(now_ms).is_none());
+            }
+            // Its end, at last: the message is gone, and nothing is left to be handed over again.
+            core.gone(1);
+            let later_ms = cut_ms + GRACE_MS as i64;
+            prop_assert!(core.overdue(later_ms).is_empty() && core.take(later_ms).is_none());
+            prop_assert_eq!(core.wake_at_ms(), None);
+        }
+
         #[test]
         fn nothing_is_lost_or_doubled_and_groups_keep_their_order(steps in steps()) {
             let mut core = Core::new(RULES);
