@@ -30,7 +30,7 @@ pub(crate) const LESS: &str = "records that were durable are not there any more"
 pub struct DiskOptions {
     /// The database under it.
     pub backend: Backend,
-    /// Most bytes of pages kept in memory.
+    /// Most bytes of pages kept in memory: with sled about so many, since it counts them late and as they lie on disk.
     pub cache_bytes: u64,
     /// Bytes of the disk that writes leave free; deletes still work below.
     pub free_bytes_min: u64,

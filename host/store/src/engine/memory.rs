@@ -1,9 +1,9 @@
 //! The engine of tests: an ordered map. Nothing outlives it, and so everything is as durable as it will ever be; and it
-//! fails when it is told to, in the two ways that a disk does.
+//! fails when it is told to, in the two ways that a disk does, and hangs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Engine, EngineError, Order, Rows, Span, Write, collect, is_empty};
 
@@ -16,31 +16,68 @@ pub enum Fault {
     InDoubt,
 }
 
-/// Failures to come, for tests: one for each write, in order.
+/// Failures to come, for tests: one for each write, in order. All clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<Mutex<Planned>>);
+pub struct Faults(Arc<Plan>);
+
+#[derive(Debug, Default)]
+struct Plan {
+    planned: Mutex<Planned>,
+    /// A disk that hung goes on.
+    went_on: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Planned {
     writes: VecDeque<Option<Fault>>,
     sync: Option<Fault>,
+    /// Writes that still pass before the disk hangs; none when it does not.
+    passing_count: Option<usize>,
+    /// Writes that hang.
+    hanging_count: usize,
 }
 
 impl Faults {
     /// The next writes go as planned here, one after the other; those after them go well.
     pub fn plan(&self, writes: impl IntoIterator<Item = Option<Fault>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).writes = writes.into_iter().collect();
+        self.lock().writes = writes.into_iter().collect();
+    }
+
+    /// The disk hangs at the first write after so many, and answers nobody until [`Faults::go_on`]; reads are answered.
+    pub fn hang_after(&self, writes_count: usize) {
+        self.lock().passing_count = Some(writes_count);
+    }
+
+    /// Whether a write hangs.
+    pub fn is_hanging(&self) -> bool {
+        self.lock().hanging_count > 0
+    }
+
+    /// What hangs is written, and all that comes.
+    pub fn go_on(&self) {
+        self.lock().passing_count = None;
+        self.0.went_on.notify_all();
     }
 
     /// The fate of a write. One that is in doubt fails when it is to be made durable.
     fn next_write(&self) -> Option<Fault> {
-        let mut planned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut planned = self.lock();
+        while planned.passing_count == Some(0) {
+            planned.hanging_count += 1;
+            planned = self.0.went_on.wait(planned).unwrap_or_else(PoisonError::into_inner);
+            planned.hanging_count -= 1;
+        }
+        planned.passing_count = planned.passing_count.map(|count| count - 1);
         planned.sync = planned.writes.pop_front().flatten();
         planned.sync
     }
 
     fn next_sync(&self) -> Option<Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).sync.take()
+        self.lock().sync.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Planned> {
+        self.0.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

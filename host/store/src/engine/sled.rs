@@ -7,6 +7,8 @@
 //!   it tells an empty store from a lost one. Damaged files are moved aside by the caller, never deleted.
 //! * When the disk has no space at all, its threads can wait for each other for good. The floor of free space under every
 //!   write keeps it from there; without one, writes would end at the caller's deadline until the process starts again.
+//! * Its cache learns of what was read in lots of 64 accesses a shard: until then pages stay, however many there are. So what was
+//!   read to find damage is let go of with its handle, and the library is given less than it may use.
 //!
 //! Must never acknowledge before [`Engine::sync`] returned, and never serve after it failed without opening again: pages
 //! that failed to reach the disk are marked clean by the kernel, so a second fsync proves nothing.
@@ -27,6 +29,9 @@ use super::{Engine, EngineError, OpenFailure, Order, Rows, Span, Write, borrow, 
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long to wait between two looks at it.
 const LOCK_LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Pages in memory that the library has not counted: 64 accesses wait in each of its 256 shards, about half of them of a page
+/// that waits already, and 16 records make a page, which is some 4 KiB.
+const UNCOUNTED_BYTES: u64 = 256 * 64 / 2 * 4_096;
 /// How the library says that the lock is held.
 const LOCK_WORDS: &str = "could not acquire lock";
 
@@ -134,23 +139,42 @@ fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
 
 fn open(directory: &Path, cache_bytes: u64) -> Result<(sled::Db, File), OpenFailure> {
     remove_stale_snapshots(directory)?;
-    let config = sled::Config::new().path(directory).cache_capacity(cache_bytes).flush_every_ms(None);
+    let config = sled::Config::new().path(directory).cache_capacity(counted(cache_bytes)).flush_every_ms(None);
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let db = open_when_free(&config)?;
         read_all(&db)?;
         Ok(db)
     }));
-    let db = match opened {
+    let read = match opened {
         Ok(Ok(db)) => db,
         Ok(Err(sled::Error::Io(error))) if !is_damage(&error) => return Err(OpenFailure::Io(error)),
         Ok(Err(error)) => return Err(OpenFailure::Corrupt(describe(&error))),
         Err(_panic) => return Err(OpenFailure::Corrupt("the database could not be read".to_owned())),
     };
+    let db = afresh(read, &config)?;
     let file = File::open(directory.join("db"))?;
     file.sync_all()?;
     File::open(directory.join("conf"))?.sync_all()?;
     File::open(directory)?.sync_all()?;
     Ok((db, file))
+}
+
+/// Lets go of a handle that has all pages in memory, and opens one that has none. They were good a moment ago: what fails now is
+/// the disk or the system, and nothing that files would be moved aside for.
+fn afresh(read: sled::Db, config: &sled::Config) -> io::Result<sled::Db> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        drop(read);
+        open_when_free(config)
+    }));
+    match opened {
+        Ok(opened) => opened.map_err(|error| io::Error::other(describe(&error))),
+        Err(_panic) => Err(io::Error::other("the database stopped while it was opened")),
+    }
+}
+
+/// Of the bytes that pages may take in memory, those that the library may count: never less than half.
+fn counted(cache_bytes: u64) -> u64 {
+    cache_bytes.saturating_sub(UNCOUNTED_BYTES).max(cache_bytes / 2)
 }
 
 /// Reads every page, so that damage shows now and not in the middle of a request.
@@ -208,5 +232,15 @@ fn describe(error: &sled::Error) -> String {
         sled::Error::Io(error) => error.to_string(),
         sled::Error::Unsupported(what) | sled::Error::ReportableBug(what) => what.chars().take(200).collect(),
         sled::Error::CollectionNotFound(_) => "a tree is missing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_may_count_what_is_left_beside_what_it_does_not_count_and_half_at_least() {
+        assert_eq!([1, 64, 1_024].map(|mib: u64| counted(mib << 20) >> 10), [512, 32 << 10, 992 << 10]);
     }
 }
