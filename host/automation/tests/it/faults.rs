@@ -81,11 +81,12 @@ fn the_runs_of_a_tenant_that_was_locked_when_the_host_started_go_on_once_it_is_n
         world.tenants.disable_key(&acme(), "acme/ann", Side::Tenant).await.unwrap();
     });
     world.clock.pass(61_000);
-    std::thread::sleep(Duration::from_millis(100));
+    host.look(&world);
     assert_eq!(calls.load(Ordering::Relaxed), 1);
     world.block_on(world.tenants.enable_key(&acme(), Side::Tenant)).unwrap();
     host.workflows.go_on(&world.acme);
     host.until(&world, &run, Status::Completed);
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "its code was run once, and when it was not locked");
 }
 
 /// Asks for one number more, for ever.
@@ -338,9 +339,10 @@ fn a_tenant_whose_storage_is_full_writes_that_attempts_fail_and_that_runs_end_an
     assert!(matches!(refused, Err(WorkflowError::Store(StoreError::Quota { .. }))));
 
     world.acme.set_held_bytes_max(u64::MAX);
+    let refused_count = || world.acme.held().unwrap().refused_count;
+    let before = refused_count();
     let run = begin("1").unwrap().0.run;
-    eventually("its step", || calls.load(Ordering::Relaxed) == 4);
-    std::thread::sleep(Duration::from_millis(100));
+    eventually("its step, and what it was refused", || calls.load(Ordering::Relaxed) == 4 && refused_count() > before);
     let waiting = host.block_on(host.workflows.head(&world.acme, &run)).unwrap();
     assert!(!waiting.status.is_ended(), "that a step is done cannot be written: {waiting:?}");
     let by = "acme/ann".parse().unwrap();

@@ -1,14 +1,16 @@
 //! Queues and schedules of tenants that come later, and what is kept of messages. Nothing is deployed here, so that every
 //! message waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures::future::{join_all, try_join_all};
 use ringfence_audit::{HostDenials, Metering};
-use ringfence_automation::queue::message::PAYLOAD_BYTES_MAX;
+use ringfence_automation::queue::message::{Head, PAYLOAD_BYTES_MAX};
 use ringfence_automation::queue::{PRIORITY_MAX, QUEUES_COUNT_MAX, QueueSpec, Rules, Sent};
 use ringfence_automation::schedule::{Missed, Overlap, ScheduleSpec};
 use ringfence_automation::{Automation, AutomationError, AutomationParts};
@@ -19,7 +21,7 @@ use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, Guest
 use ringfence_identity::{Identity, IdentityConfig, NoProviders};
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
-use ringfence_store::{Key, Op, Side, StoreError};
+use ringfence_store::{Faults, Key, Op, Side, StoreError};
 use serde_json::json;
 use tokio::runtime::Handle;
 
@@ -114,6 +116,16 @@ fn marks() -> Key {
 
 async fn marked(world: &World) -> Vec<u64> {
     world.acme.get_json(&marks()).await.unwrap().unwrap()
+}
+
+fn seq_of(sent: &Sent) -> u64 {
+    sent.id.strip_prefix("work/").unwrap().parse().unwrap()
+}
+
+/// The messages that are durable.
+async fn stored(world: &World) -> BTreeSet<u64> {
+    let page = world.acme.scan(&Key::new(["queue-message", "work"]), None, 1_000).await.unwrap();
+    page.records.iter().map(|(key, _)| key.last_number().unwrap()).collect()
 }
 
 async fn depth(world: &World, automation: &Automation) -> u64 {
@@ -362,4 +374,103 @@ fn a_tenant_that_was_put_back_to_a_backup_has_the_queues_of_the_backup() {
         let to_old = Letter { queue: "old".parse().unwrap(), ..letter(None) };
         automation.send(&world.acme, "acme/ann", to_old).await.unwrap();
     });
+}
+
+#[test]
+fn a_queue_whose_disk_hangs_lets_senders_wait_or_refuses_them_and_keeps_all_that_it_took() {
+    const SENDERS_COUNT: usize = 400;
+    // A batch on its way, and as many that wait for the writer.
+    const TAKEN_COUNT_MAX: usize = 2 * 128;
+    let faults = Faults::default();
+    let (world, host) = (World::with_faults(faults.clone()), runtime());
+    let automation = host.block_on(automation(&world));
+    let first = host.block_on(async {
+        automation.start().await.unwrap();
+        queue_of_one_message(&world, &automation, None).await
+    });
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    faults.hang_after(0);
+    let sending: Vec<_> = (0..SENDERS_COUNT)
+        .map(|_| {
+            let (automation, acme, acknowledged) = (automation.clone(), world.acme.clone(), Arc::clone(&acknowledged));
+            host.spawn(async move {
+                let sent = automation.send(&acme, "acme/ann", letter(None)).await;
+                acknowledged.fetch_add(usize::from(sent.is_ok()), Ordering::SeqCst);
+                sent
+            })
+        })
+        .collect();
+    eventually("a write that hangs", || faults.is_hanging());
+    eventually("refusals of those for whom there is no place", || {
+        sending.iter().filter(|task| task.is_finished()).count() >= SENDERS_COUNT - TAKEN_COUNT_MAX
+    });
+    assert_eq!(acknowledged.load(Ordering::SeqCst), 0, "nothing is durable while the disk hangs");
+    faults.go_on();
+    let sent: Vec<_> = host.block_on(join_all(sending)).into_iter().map(Result::unwrap).collect();
+    let mut taken = BTreeSet::from([seq_of(&first)]);
+    for sent in &sent {
+        match sent {
+            Ok(sent) => assert!(taken.insert(seq_of(sent)), "a place was given out twice: {sent:?}"),
+            Err(error) => assert!(matches!(error, AutomationError::Store(StoreError::Busy)), "{error:?}"),
+        }
+    }
+    assert!(taken.len() > 1, "those who had a place were taken in once the disk went on");
+    assert_eq!(host.block_on(stored(&world)), taken, "what was acknowledged is there, and nothing that was refused");
+    taken.insert(seq_of(&host.block_on(automation.send(&world.acme, "acme/ann", letter(None))).unwrap()));
+    assert_eq!(host.block_on(depth(&world, &automation)), taken.len() as u64);
+    drop((automation, host));
+
+    let host = runtime();
+    let again = host.block_on(self::automation(&world));
+    host.block_on(again.start()).unwrap();
+    assert_eq!(host.block_on(stored(&world)), taken);
+    assert_eq!(host.block_on(depth(&world, &again)), taken.len() as u64);
+}
+
+#[test]
+fn who_opens_a_queue_while_another_does_finds_the_one_writer() {
+    let faults = Faults::default();
+    let (world, host) = (World::with_faults(faults.clone()), runtime());
+    let seq = host.block_on(async {
+        let automation = automation(&world).await;
+        automation.start().await.unwrap();
+        seq_of(&queue_of_one_message(&world, &automation, None).await)
+    });
+    drop(host);
+    world.block_on(world.acme.put_json(&marks(), &[seq])).unwrap();
+    let host = runtime();
+    let automation = host.block_on(automation(&world));
+    // The one has the queue's record written, and then hangs in the middle of opening: at the marks.
+    faults.hang_after(1);
+    let one = host.spawn({
+        let (automation, acme_store) = (automation.clone(), world.acme.clone());
+        async move {
+            let by = "acme/ann".parse().unwrap();
+            automation.set_queue(&acme(), &acme_store, "work", paused(), &by).await.map(drop)
+        }
+    });
+    eventually("the marks on their way", || faults.is_hanging());
+    let other = host.spawn({
+        let (automation, acme_store) = (automation.clone(), world.acme.clone());
+        async move { automation.open_tenant(&acme_store).await }
+    });
+    // Time for the other to come as far. What is asserted holds however far it came.
+    for _ in 0..50 {
+        world.block_on(world.acme.scan(&Key::new(["queue"]), None, 1)).unwrap();
+    }
+    faults.go_on();
+    host.block_on(one).unwrap().unwrap();
+    host.block_on(other).unwrap();
+
+    // A second opening would have written the marks anew: the first writer would have to end at its first batch.
+    let sent = try_join_all((0..20).map(|_| automation.send(&world.acme, "acme/ann", letter(None))));
+    let sent = host.block_on(sent).unwrap();
+    let mut all: BTreeSet<u64> = sent.iter().map(seq_of).collect();
+    assert_eq!(all.len(), 20);
+    all.insert(seq);
+    assert_eq!(host.block_on(stored(&world)), all);
+    assert_eq!(host.block_on(depth(&world, &automation)), 21);
+    let record = world.block_on(world.acme.get(&Key::new(["queue-message", "work"]).number(seq))).unwrap().unwrap();
+    let (head, _) = Head::unpack(&record.value).unwrap();
+    assert_eq!(head.failed_count, 1, "the attempt that was cut counts once");
 }

@@ -14,7 +14,7 @@ use ringfence_capabilities::RunHistory;
 use ringfence_core::workflow::{Answer, Ask, Place, Retry, StepFailure, StepKind, Stop};
 use ringfence_core::{Clock, Entropy, RunId, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
-use ringfence_store::{Store, TenantStore, Tenants};
+use ringfence_store::{Faults, Store, TenantStore, Tenants};
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
 
@@ -22,21 +22,30 @@ use tokio::runtime::{Builder, Runtime};
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Time that a test moves on.
-pub struct Moved(AtomicI64);
+pub struct Moved {
+    ms: AtomicI64,
+    asked_count: AtomicU64,
+}
 
 impl Moved {
     /// Moves it by so many milliseconds, also back.
     pub fn pass(&self, ms: i64) {
-        self.0.fetch_add(ms, Ordering::Relaxed);
+        self.ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// How often somebody asked what time it is.
+    fn asked_count(&self) -> u64 {
+        self.asked_count.load(Ordering::Acquire)
     }
 }
 
 impl Clock for Moved {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.0.load(Ordering::Relaxed)).unwrap()
+        self.asked_count.fetch_add(1, Ordering::AcqRel);
+        Timestamp::from_millisecond(self.ms.load(Ordering::Relaxed)).unwrap()
     }
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.0.load(Ordering::Relaxed)).unwrap())
+        Duration::from_millis(u64::try_from(self.ms.load(Ordering::Relaxed)).unwrap())
     }
 }
 
@@ -64,16 +73,21 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with_faults(Faults::default())
+    }
+
+    /// One whose disk fails and hangs as planned.
+    pub fn with_faults(faults: Faults) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (clock, entropy) =
-            (Arc::new(Moved(AtomicI64::new(1_790_000_000_000))), Arc::new(Counter(AtomicU64::new(1))));
+        let clock = Arc::new(Moved { ms: AtomicI64::new(1_790_000_000_000), asked_count: AtomicU64::new(0) });
+        let entropy = Arc::new(Counter(AtomicU64::new(1)));
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
         let base = runtime();
-        let tenants =
-            base.block_on(Tenants::open(Store::memory(), Arc::new(root), entropy.clone(), clock.clone())).unwrap();
+        let store = Store::memory_with_faults(faults);
+        let tenants = base.block_on(Tenants::open(store, Arc::new(root), entropy.clone(), clock.clone())).unwrap();
         base.block_on(tenants.create(&acme(), "Acme")).unwrap();
-        let store = tenants.open_tenant(&acme()).unwrap();
-        Self { tenants, clock, entropy, acme: store, directory, base }
+        let acme = tenants.open_tenant(&acme()).unwrap();
+        Self { tenants, clock, entropy, acme, directory, base }
     }
 
     /// Does something that no host has a part in.
@@ -168,6 +182,16 @@ impl Host {
 
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
+    }
+
+    /// Has it look at the tenant's runs, and waits until it has. A look asks for the time as it begins, and nobody else does
+    /// while nothing is run: when the second has begun, one that began after this call is over.
+    pub fn look(&self, world: &World) {
+        for _ in 0..2 {
+            let before = world.clock.asked_count();
+            self.workflows.go_on(&world.acme);
+            eventually("a look", || world.clock.asked_count() > before);
+        }
     }
 
     /// Everything of it stops where it is.
