@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// LIMIT: how long a message stays away beyond its queue's visibility time before it is thought lost, milliseconds. The plugin
-/// is cut at the visibility time of its own run; before that lie the batch that marks the message (35 s at most: 5 for room, 30
-/// for the disk) and the wait for a slot (5 s), after it the batch that writes the end (35 s); 15 s are for what has no bound of
-/// its own, the reading of message and code. Without it, who used all of its time would be handed over twice.
+/// LIMIT: how long a message stays away beyond its queue's visibility time before it is thought lost, milliseconds. The
+/// plugin is cut at the visibility time of its own run; before that lie the batch that marks the message (35 s at most: 5
+/// for room, 30 for the disk) and the wait for a slot (5 s), after it the batch that writes the end (35 s); 15 s are for
+/// what has no bound of its own, the reading of message and code. Without it, who used all of its time would be handed
+/// over twice.
 pub const GRACE_MS: u64 = 90_000;
 
 /// What a queue is told to be.

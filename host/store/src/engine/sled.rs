@@ -7,8 +7,8 @@
 //!   it tells an empty store from a lost one. Damaged files are moved aside by the caller, never deleted.
 //! * When the disk has no space at all, its threads can wait for each other for good. The floor of free space under every
 //!   write keeps it from there; without one, writes would end at the caller's deadline until the process starts again.
-//! * Its cache learns of what was read in lots of 64 accesses a shard: until then pages stay, however many there are. So what was
-//!   read to find damage is let go of with its handle, and the library is given less than it may use.
+//! * Its cache learns of what was read in lots of 64 accesses a shard: until then pages stay, however many there are. So
+//!   what was read to find damage is let go of with its handle, and the library is given less than it may use.
 //!
 //! Must never acknowledge before [`Engine::sync`] returned, and never serve after it failed without opening again: pages
 //! that failed to reach the disk are marked clean by the kernel, so a second fsync proves nothing.
@@ -159,8 +159,8 @@ fn open(directory: &Path, cache_bytes: u64) -> Result<(sled::Db, File), OpenFail
     Ok((db, file))
 }
 
-/// Lets go of a handle that has all pages in memory, and opens one that has none. They were good a moment ago: what fails now is
-/// the disk or the system, and nothing that files would be moved aside for.
+/// Lets go of a handle that has all pages in memory, and opens one that has none. They were good a moment ago: what fails
+/// now is the disk or the system, and nothing that files would be moved aside for.
 fn afresh(read: sled::Db, config: &sled::Config) -> io::Result<sled::Db> {
     let opened = catch_unwind(AssertUnwindSafe(|| {
         drop(read);
