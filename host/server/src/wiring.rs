@@ -174,6 +174,8 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         entropy: rooms.entropy,
         facts,
     });
+    // Before anything of a tenant is begun, here or by a caller.
+    control.read_assurance().await?;
     // Until here the rooms read what they keep in memory; from here on disabled keys are not.
     rooms.tenants.close_disabled().await?;
     workflows.go_on_with_all().await?;
