@@ -1,5 +1,5 @@
 //! What a stranger's bytes meet before anybody is known, each as one function that bytes go into: for fuzzing, and for the
-//! same properties over a bounded number of cases in the tests. Not in the product.
+//! same properties over a bounded number of cases in the tests. Not in the product: only `fuzz/` asks for the feature `fuzzing`.
 //!
 //! Each must never panic, and never take what nobody proved: it is given keys that the bytes cannot have been signed with.
 
