@@ -331,6 +331,43 @@ async fn a_tenant_that_was_locked_when_the_host_started_hands_over_once_it_is_un
     eventually("a new one", async || Ok(noted(&acme, "taker", "attempts-new").await? == "1")).await
 }
 
+/// Whether a plugin of the tenant is on its log with having counted the attempts of this message.
+async fn is_on_the_log(acme: &Tenant, name: &str) -> Result<bool> {
+    let found = answer(acme.admin.get("/audit/trails/acme?class=6005").send().await?).await?;
+    let events = found["events"].as_array().cloned().unwrap_or_default();
+    let lists = events.iter().filter_map(|event| event["body"]["unmapped"]["details"]["calls"].as_array());
+    let key = format!("default attempts-{name}");
+    Ok(lists.flatten().any(|call| call["on"] == key && call["call"] == "write-value"))
+}
+
+#[tokio::test]
+async fn what_a_start_or_an_unlocking_hands_over_is_on_the_log_as_its_tenant_chose() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    let chosen = json!({ "host_calls": { "keyvalue": "all" } });
+    answer(acme.admin.put("/audit/host-calls").json(&chosen).send().await?).await?;
+    queue(&acme, "work", json!({ "plugin": "taker" })).await?;
+    let (key, operator_key) = (acme.admin.key.clone(), operator.key.clone());
+    // It is handed over by the start itself, before anybody can ask the host anything.
+    send(&acme, "work", &json!({ "payload": { "name": "early" }, "delay_ms": 2000 })).await?;
+    let due = std::time::Instant::now() + std::time::Duration::from_millis(2500);
+    host.stop()?;
+    eventually("its time", async || Ok(std::time::Instant::now() > due)).await?;
+    let host = Host::start(&place)?;
+    let acme = Tenant { admin: host.sign_in(&key).await?, ..acme };
+    eventually("the start's call", async || is_on_the_log(&acme, "early").await).await?;
+
+    let operator = host.sign_in(&operator_key).await?;
+    send(&acme, "work", &json!({ "payload": { "name": "late" }, "delay_ms": 1000 })).await?;
+    answer(operator.post("/tenants/acme/keys/disable").json(&json!({})).send().await?).await?;
+    host.stop()?;
+    let host = Host::start(&place)?;
+    let operator = host.sign_in(&operator_key).await?;
+    answer(operator.post("/tenants/acme/keys/enable").json(&json!({})).send().await?).await?;
+    let acme = Tenant { admin: host.sign_in(&key).await?, ..acme };
+    eventually("the unlocked tenant's call", async || is_on_the_log(&acme, "late").await).await
+}
+
 #[tokio::test]
 async fn a_restored_tenant_has_its_queues_and_its_rules_of_detection_without_a_restart() -> Result<()> {
     let (_place, host, operator) = started().await?;

@@ -241,6 +241,8 @@ impl Control {
 
     /// Puts into force what a restored tenant's records say.
     async fn load(&self, id: &TenantId, store: &TenantStore) -> Result<(), ApiError> {
+        // Before the routes, with which calls begin.
+        self.reload_host_calls(store).await;
         let stored = crate::stored_policy(store).await?;
         let suspended = match store.state() {
             TenantState::Active => Standing::Active,

@@ -98,89 +98,82 @@ struct Problem<'a> {
 impl Refusal {
     /// Status, code and text for the caller.
     pub fn describe(&self) -> (StatusCode, &'static str, &'static str) {
+        let (status, code) = self.status_and_code();
+        (status, code, self.detail())
+    }
+
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad-request", why),
-            Self::NoRoute => (StatusCode::NOT_FOUND, "no-route", "nothing is deployed here"),
-            Self::Unauthenticated => {
-                (StatusCode::UNAUTHORIZED, "unauthenticated", "a valid access token is needed here")
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad-request"),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no-route"),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::NonceNeeded => (StatusCode::UNAUTHORIZED, "use-dpop-nonce"),
+            Self::BadProof => (StatusCode::UNAUTHORIZED, "bad-proof"),
+            Self::TokenUnbound => (StatusCode::UNAUTHORIZED, "token-unbound"),
+            Self::StepUp => (StatusCode::UNAUTHORIZED, "step-up-required"),
+            Self::TooManyProofs => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
+            Self::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout"),
+            Self::FieldsNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "fields-not-json"),
+            Self::FieldsNotSealed => (StatusCode::INSUFFICIENT_STORAGE, "fields-not-sealed"),
+            Self::FieldsAnswer => (StatusCode::BAD_GATEWAY, "fields-answer"),
+            Self::TenantBusy { .. } => (StatusCode::TOO_MANY_REQUESTS, "tenant-busy"),
+            Self::QuotaExhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota-exhausted"),
+            Self::Suspended => (StatusCode::LOCKED, "tenant-suspended"),
+            Self::KeyDisabled => (StatusCode::LOCKED, "key-disabled"),
+            Self::KeyRefused => (StatusCode::LOCKED, "key-refused"),
+            Self::HostLocked => (StatusCode::SERVICE_UNAVAILABLE, "host-locked"),
+            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "audit-unavailable"),
+            Self::Host => (StatusCode::SERVICE_UNAVAILABLE, "host-error"),
+            Self::CallDepth => (StatusCode::LOOP_DETECTED, "call-depth"),
+            Self::CallFanOut { .. } => (StatusCode::TOO_MANY_REQUESTS, "call-fan-out"),
+            Self::CallsBlocked => (StatusCode::TOO_MANY_REQUESTS, "calls-blocked"),
+            Self::Held(held) => {
+                let (status, code, _) = describe_held(held);
+                (status, code)
             }
-            Self::NonceNeeded => (
-                StatusCode::UNAUTHORIZED,
-                "use-dpop-nonce",
-                "the proof of possession needs the nonce of this answer's `DPoP-Nonce` header",
-            ),
-            Self::BadProof => {
-                (StatusCode::UNAUTHORIZED, "bad-proof", "the proof of possession is missing, wrong or used")
+            Self::Run(error) => (describe_run(error).0, error.code()),
+        }
+    }
+
+    fn detail(&self) -> &'static str {
+        match self {
+            Self::BadRequest(why) => why,
+            Self::NoRoute => "nothing is deployed here",
+            Self::Unauthenticated => "a valid access token is needed here",
+            Self::NonceNeeded => "the proof of possession needs the nonce of this answer's `DPoP-Nonce` header",
+            Self::BadProof => "the proof of possession is missing, wrong or used",
+            Self::TokenUnbound => "this tenant takes only tokens that are bound to a key",
+            Self::StepUp => {
+                "your tenant asks for a session that is proved more strongly; `GET /zero-trust/trust-score` says why"
             }
-            Self::TokenUnbound => {
-                (StatusCode::UNAUTHORIZED, "token-unbound", "this tenant takes only tokens that are bound to a key")
+            Self::TooManyProofs => "this key used more proofs than are remembered",
+            Self::Denied(_) => "the tenant's policy does not allow this call",
+            Self::BodyTooLarge => "the body is over the limit",
+            Self::BodyTimeout => "the body did not arrive in time",
+            Self::FieldsNotJson => "fields of this body are under protection, so it must be plain JSON",
+            Self::FieldsNotSealed => "a field under protection could not be sealed, so the plugin was not called",
+            Self::FieldsAnswer => {
+                "fields of the plugin's answer are under protection, and it is not plain JSON within its limit"
             }
-            Self::StepUp => (
-                StatusCode::UNAUTHORIZED,
-                "step-up-required",
-                "your tenant asks for a session that is proved more strongly; `GET /zero-trust/trust-score` says why",
-            ),
-            Self::TooManyProofs => {
-                (StatusCode::TOO_MANY_REQUESTS, "throttled", "this key used more proofs than are remembered")
+            Self::TenantBusy { .. } => "this tenant has as many calls running and waiting as it may have",
+            Self::QuotaExhausted { .. } => "this tenant's quota of requests a second is used up",
+            Self::Suspended => "this tenant is suspended",
+            Self::KeyDisabled => "the keys of this tenant are disabled",
+            Self::KeyRefused => "this tenant's own key provider does not open its key",
+            Self::HostLocked => "the host is locked",
+            Self::Overloaded => "the host is full",
+            Self::AuditUnavailable => "the audit log cannot be written, so nothing is run",
+            Self::Host => "the host could not run the plugin",
+            Self::CallDepth => "plugins called plugins as deep as they may: 4 calls below the first",
+            Self::CallFanOut { .. } => "plugins made as many calls as may come of one request: 16 in all",
+            Self::CallsBlocked => {
+                "all that this tenant may have running waits for calls like this one, so it could never begin"
             }
-            Self::Denied(_) => (StatusCode::FORBIDDEN, "denied", "the tenant's policy does not allow this call"),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "the body is over the limit"),
-            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body-timeout", "the body did not arrive in time"),
-            Self::FieldsNotJson => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "fields-not-json",
-                "fields of this body are under protection, so it must be plain JSON",
-            ),
-            Self::FieldsNotSealed => (
-                StatusCode::INSUFFICIENT_STORAGE,
-                "fields-not-sealed",
-                "a field under protection could not be sealed, so the plugin was not called",
-            ),
-            Self::FieldsAnswer => (
-                StatusCode::BAD_GATEWAY,
-                "fields-answer",
-                "fields of the plugin's answer are under protection, and it is not plain JSON within its limit",
-            ),
-            Self::TenantBusy { .. } => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "tenant-busy",
-                "this tenant has as many calls running and waiting as it may have",
-            ),
-            Self::QuotaExhausted { .. } => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "quota-exhausted",
-                "this tenant's quota of requests a second is used up",
-            ),
-            Self::Suspended => (StatusCode::LOCKED, "tenant-suspended", "this tenant is suspended"),
-            Self::KeyDisabled => (StatusCode::LOCKED, "key-disabled", "the keys of this tenant are disabled"),
-            Self::KeyRefused => {
-                (StatusCode::LOCKED, "key-refused", "this tenant's own key provider does not open its key")
-            }
-            Self::HostLocked => (StatusCode::SERVICE_UNAVAILABLE, "host-locked", "the host is locked"),
-            Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "the host is full"),
-            Self::AuditUnavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "audit-unavailable",
-                "the audit log cannot be written, so nothing is run",
-            ),
-            Self::Host => (StatusCode::SERVICE_UNAVAILABLE, "host-error", "the host could not run the plugin"),
-            Self::Held(held) => describe_held(held),
-            Self::CallDepth => (
-                StatusCode::LOOP_DETECTED,
-                "call-depth",
-                "plugins called plugins as deep as they may: 4 calls below the first",
-            ),
-            Self::CallFanOut { .. } => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "call-fan-out",
-                "plugins made as many calls as may come of one request: 16 in all",
-            ),
-            Self::CallsBlocked => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "calls-blocked",
-                "all that this tenant may have running waits for calls like this one, so it could never begin",
-            ),
-            Self::Run(error) => describe_run(error),
+            Self::Held(held) => describe_held(held).2,
+            Self::Run(error) => describe_run(error).1,
         }
     }
 
@@ -310,9 +303,9 @@ impl From<AdmitError> for Refusal {
     }
 }
 
-/// The code is the engine's own word; the status says whose fault it is.
-fn describe_run(error: &RunError) -> (StatusCode, &'static str, &'static str) {
-    let (status, detail) = match error {
+/// Status and text; the code is the engine's own word. The status says whose fault it is.
+fn describe_run(error: &RunError) -> (StatusCode, &'static str) {
+    match error {
         RunError::CpuBudget => (StatusCode::GATEWAY_TIMEOUT, "the plugin used up its CPU time and was stopped"),
         RunError::TimeBudget => (StatusCode::GATEWAY_TIMEOUT, "the plugin used up its time and was stopped"),
         RunError::MemoryBudget => (StatusCode::INSUFFICIENT_STORAGE, "the plugin used up its memory and was stopped"),
@@ -323,6 +316,5 @@ fn describe_run(error: &RunError) -> (StatusCode, &'static str, &'static str) {
         RunError::Trap { .. } => (StatusCode::BAD_GATEWAY, "the plugin failed"),
         RunError::Killed => (StatusCode::SERVICE_UNAVAILABLE, "the plugin was stopped"),
         RunError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "the host could not run the plugin"),
-    };
-    (status, error.code(), detail)
+    }
 }

@@ -136,7 +136,9 @@ fn skip_space(text: &str, from: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use ringfence_core::fields::steps;
+    use serde_json::json;
 
     fn hits(text: &str, pointer: &str) -> Result<Vec<(String, Vec<String>)>, NotJson> {
         let text = checked(text.as_bytes())?;
@@ -200,5 +202,26 @@ mod tests {
     fn a_text_with_too_many_hits_is_refused() {
         let many = format!("[{}1]", "1,".repeat(HITS_COUNT_MAX + 1));
         assert_eq!(hits(&many, "/*"), Err(NotJson));
+    }
+
+    proptest! {
+        /// Bodies come here from callers whom nobody knows, where a tenant's policy lets those call.
+        #[test]
+        fn any_text_is_refused_or_its_values_are_values_at_their_places(
+            any_text in "[ab0-9{}\\[\\]:,\"\\\\ .é-]{0,60}",
+            members in proptest::collection::vec(("[a-c]", "[0-9a-zé\\\\\" ]{0,6}"), 0..6),
+        ) {
+            let members: Vec<String> =
+                members.iter().map(|(name, value)| format!("\"{name}\" : {}", json!([value, { "b": value }]))).collect();
+            for whole in [any_text, format!("{{{}}}", members.join(" ,"))] {
+                let Ok(text) = checked(whole.as_bytes()) else { continue };
+                for pointer in ["/a", "/*", "/a/*", "/*/1/b"] {
+                    let Ok(hits) = find(text, &steps(pointer).unwrap()) else { continue };
+                    prop_assert!(hits.iter().all(|hit| checked(text[hit.place.clone()].as_bytes()).is_ok()));
+                    let same = hits.iter().map(|hit| (hit.place.clone(), text[hit.place.clone()].to_owned())).collect();
+                    prop_assert_eq!(replace(text, same).unwrap(), text);
+                }
+            }
+        }
     }
 }

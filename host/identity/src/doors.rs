@@ -1,5 +1,5 @@
 //! What a stranger's bytes meet before anybody is known, each as one function that bytes go into: for fuzzing, and for the
-//! same properties over a bounded number of cases in the tests. Not in the product.
+//! same properties over a bounded number of cases in the tests. Not in the product: only `fuzz/` asks for the feature `fuzzing`.
 //!
 //! Each must never panic, and never take what nobody proved: it is given keys that the bytes cannot have been signed with.
 
@@ -13,10 +13,12 @@ use jsonwebtoken::jwk::Jwk;
 use ringfence_core::{Entropy, Principal, PrincipalKind, Role, Strength};
 use ringfence_keys::SigningKey;
 use sha2::{Digest as _, Sha256};
+use webauthn_rs::prelude::{DiscoverableKey, PublicKeyCredential};
 
 use crate::certificate::{CertificateHolder, CertificateTrust};
 use crate::dpop::{self, Nonces};
 use crate::oidc::{self, ClaimRole, Discovery, ProviderTrust};
+use crate::passkeys::{self, PasskeyAnswer};
 use crate::record::Binding;
 use crate::secret_hash;
 use crate::shown::{Channel, ClientCertificate, Shown};
@@ -140,6 +142,43 @@ pub fn certificate(data: &[u8]) {
     let _ = CertificateTrust::new(ROOT, &text, vec![holder]);
 }
 
+/// An authenticator's answer to a sign-in: as it is, and in the place of what an authenticator sends back about this host.
+pub fn passkey(data: &[u8]) {
+    let Ok(webauthn) = passkeys::relying_party("https://ringfence.example") else { panic!("the origin is none") };
+    let Ok((asked, state)) = webauthn.start_discoverable_authentication() else { panic!("nothing is asked for") };
+    let asked = serde_json::to_value(&asked).unwrap_or_default();
+    // The curve's base point: any will do, since nobody signed a challenge that is made here.
+    let key = serde_json::json!({ "cred": {
+        "cred_id": "AAAA", "counter": 0, "transports": null, "registration_policy": "required", "extensions": {},
+        "user_verified": true, "backup_eligible": false, "backup_state": false,
+        "attestation": { "data": "None", "metadata": "None" }, "attestation_format": "none",
+        "cred": { "type_": "ES256", "key": { "EC_EC2": {
+            "curve": "SECP256R1",
+            "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+            "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
+        } } },
+    } });
+    let Ok(key) = serde_json::from_value::<DiscoverableKey>(key) else { panic!("the key is none") };
+    let encoded = |bytes: &[u8]| data_encoding::BASE64URL_NOPAD.encode(bytes);
+    let shown = |client: &[u8], authenticator: &[u8]| {
+        PasskeyAnswer(serde_json::json!({ "id": "AAAA", "rawId": "AAAA", "type": "public-key", "response": {
+            "authenticatorData": encoded(authenticator), "clientDataJSON": encoded(client), "signature": encoded(data),
+            "userHandle": "AAAAAAAAAAAAAAAAAAAAAA",
+        } }))
+    };
+    let fits = serde_json::json!({
+        "type": "webauthn.get", "challenge": asked.pointer("/publicKey/challenge"), "origin": "https://ringfence.example",
+    });
+    let of_here = [Sha256::digest("ringfence.example").to_vec(), data.to_vec()].concat();
+    let as_it_is = PasskeyAnswer(serde_json::from_slice(data).unwrap_or_default());
+    for answer in [as_it_is, shown(data, data), shown(fits.to_string().as_bytes(), &of_here)] {
+        let Ok(answer) = passkeys::from_json::<PublicKeyCredential>(&answer) else { continue };
+        let _ = webauthn.identify_discoverable_authentication(&answer);
+        let judged = webauthn.finish_discoverable_authentication_v2(&answer, state.clone(), &key);
+        assert!(judged.is_err(), "an answer that no authenticator gave was taken");
+    }
+}
+
 /// What an identity provider says: its discovery document, its keys, its ID tokens.
 pub fn provider(data: &[u8]) {
     if let Ok(found) = Discovery::parse(data, ISSUER) {
@@ -189,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    const DOORS: [fn(&[u8]); 6] = [head, token, api_key, proof, certificate, provider];
+    const DOORS: [fn(&[u8]); 7] = [head, token, api_key, proof, certificate, passkey, provider];
 
     #[test]
     fn every_door_holds_against_what_nearly_fits() {
@@ -202,6 +241,10 @@ mod tests {
             b"{\"typ\":\"dpop+jwt\",\"alg\":\"none\",\"jwk\":{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"\"}}",
             b"{\"keys\":[{\"kty\":\"oct\",\"k\":\"AA\"}]}",
             b"{\"issuer\":\"https://id.example\",\"authorization_endpoint\":\"javascript:x\",\"token_endpoint\":\"a\",\"jwks_uri\":\"\"}",
+            // Present and verified, counted once, no extensions.
+            b"\x05\0\0\0\x01",
+            // An extension map that says it is longer than it is.
+            b"\x85\0\0\0\x01\xbb\xff\xff\xff\xff\xff\xff\xff\xff",
             ROOT.as_bytes(),
             token.as_bytes(),
         ] {

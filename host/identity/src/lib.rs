@@ -6,14 +6,13 @@
 //! Signing in opens a session, which lives as long as its one access token: five minutes. There is no refresh; whoever
 //! wants more proves himself again. Sessions are durable: a token outlives a restart of the host, and so does its end.
 #![forbid(unsafe_code)]
-#![allow(unexpected_cfgs, reason = "`fuzzing` is what cargo-fuzz sets")]
 
 mod about;
 mod attestation;
 mod ceremonies;
 mod certificate;
 mod devices;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod doors;
 mod dpop;
 mod error;

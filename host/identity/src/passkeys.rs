@@ -294,7 +294,7 @@ fn to_json<T: serde::Serialize>(options: &T) -> Result<Value, IdentityError> {
     serde_json::to_value(options).map_err(|_| IdentityError::Host("a passkey cannot be asked for"))
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(answer: &PasskeyAnswer) -> Result<T, IdentityError> {
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(answer: &PasskeyAnswer) -> Result<T, IdentityError> {
     let malformed = |_| IdentityError::BadPasskey("the answer is none of an authenticator");
     let text = serde_json::to_string(&answer.0).map_err(malformed)?;
     if text.len() > PASSKEY_ANSWER_BYTES_MAX {

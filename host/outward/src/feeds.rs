@@ -39,6 +39,8 @@ pub(crate) struct Fetcher {
     state: Mutex<FeedState>,
     /// One poll at a time.
     polling: tokio::sync::Mutex<()>,
+    /// One person at a time who asks for a poll and waits for it.
+    asked: tokio::sync::Mutex<()>,
 }
 
 impl Fetcher {
@@ -109,7 +111,7 @@ impl Outward {
         let place = (scope.clone(), name.to_owned());
         let found = self.fetching().get(&place).map(|fetching| Arc::clone(&fetching.fetcher));
         let fetcher = found.ok_or(OutwardError::NotFound)?;
-        let Ok(_trial) = self.inner.trials.try_acquire() else { return Err(OutwardError::Busy) };
+        let Ok(_asked) = fetcher.asked.try_lock() else { return Err(OutwardError::Busy) };
         self.poll(&fetcher).await;
         Ok(view(&fetcher, self.inner.parts.clock.now()))
     }
@@ -164,6 +166,7 @@ impl Outward {
             authorization,
             state: Mutex::new(state),
             polling: tokio::sync::Mutex::default(),
+            asked: tokio::sync::Mutex::default(),
         });
         let task = tokio::spawn(self.clone().ask_on(Arc::clone(&fetcher)));
         self.fetching().insert(place, Fetching { fetcher: Arc::clone(&fetcher), task });
@@ -229,8 +232,8 @@ impl Outward {
         let mut poll =
             Poll::new(&parts.reach, &fetcher.feed, fetcher.authorization.as_ref(), added_after, parts.pace.answer);
         loop {
-            let place = self.inner.pages.acquire().await;
-            let _place = place.map_err(|_closed| "the host is ending".to_owned())?;
+            let place = self.inner.pages.take(&fetcher.owner).await;
+            let _place = place.ok_or_else(|| "the host is ending".to_owned())?;
             let Some(Page { objects, added_last }) = poll.page(parts.clock.now()).await? else { return Ok(()) };
             let count = objects.len() as u64;
             let loaded = match objects.is_empty() {

@@ -4,7 +4,8 @@
 //! A room of its own because of its authority: it opens sockets for tenants when no guest runs. Must never reach an
 //! address that a guest may not ([`Reach`] is the only door), carry one owner's entries to another's destination, or hold
 //! more than one batch of a log in memory. Layout: [`Reach`] is the door, `decide`, `batch`, `webhook`, `otlp`, `syslog`,
-//! `mail` and `taxii` are pure but for their last step, `work` and `feeds` the tasks, [`Outward`] the outside.
+//! `mail` and `taxii` are pure but for their last step, `work` and `feeds` the tasks, `places` says how many of them are under
+//! way, [`Outward`] is the outside.
 #![forbid(unsafe_code)]
 
 mod batch;
@@ -17,6 +18,7 @@ mod feeds;
 mod mail;
 mod otlp;
 mod outward;
+mod places;
 mod reach;
 mod syslog;
 mod taxii;

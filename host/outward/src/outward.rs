@@ -14,7 +14,7 @@ use ringfence_keys::{SHARED_SECRET_BYTES, Secret, SecretBytes};
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore, Tenants};
 use ringfence_threat::{Scope, Threat};
 use serde_json::json;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::OutwardError;
@@ -27,18 +27,25 @@ use crate::destination::{
 };
 use crate::feeds::Fetching;
 use crate::mail::Mailer;
+use crate::places::Places;
 use crate::reach::Reach;
 use crate::webhook::SECRET_PREFIX;
 use crate::work::Carrier;
 
 /// LIMIT: batches under way at once, of all owners; together with the size of a batch it bounds the memory.
 const UNDER_WAY_COUNT_MAX: usize = 64;
-/// LIMIT: pages of feeds at once, of all owners.
+/// LIMIT: batches of one owner under way at once, to whichever of its destinations.
+const UNDER_WAY_OF_ONE_MAX: usize = 4;
+/// LIMIT: pages of feeds at once, of all owners: a small page can be large in memory.
 const PAGES_COUNT_MAX: usize = 8;
+/// LIMIT: pages of one owner's feeds at once.
+const PAGES_OF_ONE_MAX: usize = 2;
 /// LIMIT: mails that one owner has sent in an hour, trials and repetitions included.
 pub(crate) const MAILS_PER_HOUR_MAX: u32 = 60;
 /// LIMIT: trials under way at once, of all owners.
-const TRIALS_COUNT_MAX: usize = 4;
+const TRIALS_COUNT_MAX: usize = 16;
+/// LIMIT: trials of one owner at once; the next is told to come back.
+const TRIALS_OF_ONE_MAX: usize = 1;
 
 /// What leaves the host. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -48,10 +55,12 @@ pub struct Outward {
 
 pub(crate) struct Inner {
     pub(crate) parts: OutwardParts,
-    pub(crate) places: Semaphore,
-    /// Pages of feeds that are fetched and read at once, of all owners: a small page can be large in memory.
-    pub(crate) pages: Semaphore,
-    pub(crate) trials: Semaphore,
+    /// Of batches on their way.
+    pub(crate) places: Places,
+    /// Of pages of feeds that are fetched and read.
+    pub(crate) pages: Places,
+    /// Of trials.
+    trials: Places,
     pub(crate) stop: watch::Sender<bool>,
     running: Mutex<BTreeMap<Place, Running>>,
     /// Of each owner that has mail sent: the hour, by the steady clock, and the mails in it.
@@ -110,9 +119,9 @@ impl Outward {
     pub fn new(parts: OutwardParts) -> Self {
         let inner = Inner {
             parts,
-            places: Semaphore::new(UNDER_WAY_COUNT_MAX),
-            pages: Semaphore::new(PAGES_COUNT_MAX),
-            trials: Semaphore::new(TRIALS_COUNT_MAX),
+            places: Places::new(UNDER_WAY_COUNT_MAX, UNDER_WAY_OF_ONE_MAX),
+            pages: Places::new(PAGES_COUNT_MAX, PAGES_OF_ONE_MAX),
+            trials: Places::new(TRIALS_COUNT_MAX, TRIALS_OF_ONE_MAX),
             stop: watch::Sender::new(false),
             running: Mutex::default(),
             mails: Mutex::default(),
@@ -316,7 +325,9 @@ impl Outward {
     /// Sends one made-up thing, and says what came of it. Nothing is moved on. The caller writes it down.
     pub async fn test(&self, scope: &Scope, carries: Carries, name: &str) -> Result<Tested, OutwardError> {
         let carrier = self.carrier(scope, carries, name)?;
-        let Ok(_trial) = self.inner.trials.try_acquire() else { return Err(OutwardError::Busy) };
+        // Somebody waits for the answer, so not longer than for a receiver's.
+        let turn = tokio::time::timeout(self.inner.parts.pace.answer, self.inner.trials.take_if_free(scope)).await;
+        let Ok(Some(_trial)) = turn else { return Err(OutwardError::Busy) };
         if matches!(carrier.destination().to, To::Email { .. }) && !self.may_mail(scope) {
             return Err(OutwardError::Busy);
         }

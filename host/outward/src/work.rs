@@ -126,7 +126,7 @@ impl Outward {
         if let Some(wait) = self.mail_wait(carrier, &destination) {
             return Step::Rest(wait);
         }
-        let Ok(_place) = self.inner.places.acquire().await else { return Step::End };
+        let Some(_place) = self.inner.places.take(&carrier.owner).await else { return Step::End };
         let read = (progress.next_seq, size);
         let batch = match gather(&parts.audit, &parts.threat, (&carrier.owner, &log), &destination, read).await {
             Ok(batch) => batch,

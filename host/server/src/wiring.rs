@@ -130,23 +130,10 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
 
     let io = place.io.clone();
     let rooms = open_rooms(config, place).await?;
-    let (threat, detection) = Threat::open(
-        rooms.tenants.clone(),
-        rooms.audit.clone(),
-        rooms.clock.clone(),
-        rooms.entropy.clone(),
-        Arc::clone(&rooms.standing),
-    )
-    .await?;
-    let clock = rooms.clock.clone();
+    let (threat, detection) = detection(&rooms).await?;
+    let (tenants, clock) = (rooms.tenants.clone(), rooms.clock.clone());
     let automation = automation(&rooms);
-    let workflows = Workflows::new(WorkflowsParts {
-        tenants: rooms.tenants.clone(),
-        runner: Arc::new(automation.clone()),
-        audit: rooms.audit.clone(),
-        clock: rooms.clock.clone(),
-        entropy: rooms.entropy.clone(),
-    });
+    let workflows = workflows(&rooms, &automation);
     let outward = outward(config, &rooms, &threat)?;
     let gateway = gateway(&rooms, &io);
     rooms.capabilities.set_exchange(Arc::new(gateway.clone()));
@@ -174,11 +161,6 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         entropy: rooms.entropy,
         facts,
     });
-    // Until here the rooms read what they keep in memory; from here on disabled keys are not.
-    rooms.tenants.close_disabled().await?;
-    workflows.go_on_with_all().await?;
-    automation.start().await?;
-    outward.start().await?;
     let wired = Wired {
         gateway,
         control,
@@ -196,7 +178,37 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         logs: rooms.logs,
         store,
     };
+    begin(&wired, &tenants).await?;
     Ok((wired, detection))
+}
+
+/// Goes on with what tenants had begun. The listeners come after it.
+async fn begin(wired: &Wired, tenants: &Tenants) -> Result<()> {
+    // Before anything of a tenant is begun, here or by a caller.
+    wired.control.read_assurance().await?;
+    // Until here the rooms read what they keep in memory; from here on disabled keys are not.
+    tenants.close_disabled().await?;
+    wired.workflows.go_on_with_all().await?;
+    wired.automation.start().await?;
+    wired.outward.start().await?;
+    Ok(())
+}
+
+/// Detection, and what reads the logs for it.
+async fn detection(rooms: &Rooms) -> Result<(Threat, Reader)> {
+    let (tenants, audit) = (rooms.tenants.clone(), rooms.audit.clone());
+    let (clock, entropy) = (rooms.clock.clone(), rooms.entropy.clone());
+    Ok(Threat::open(tenants, audit, clock, entropy, Arc::clone(&rooms.standing)).await?)
+}
+
+fn workflows(rooms: &Rooms, automation: &Automation) -> Workflows {
+    Workflows::new(WorkflowsParts {
+        tenants: rooms.tenants.clone(),
+        runner: Arc::new(automation.clone()),
+        audit: rooms.audit.clone(),
+        clock: rooms.clock.clone(),
+        entropy: rooms.entropy.clone(),
+    })
 }
 
 async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {

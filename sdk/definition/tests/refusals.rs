@@ -68,24 +68,45 @@ fn every_supported_construct_is_taken() {
     assert_eq!(parse(&whole).unwrap().name, "order");
 }
 
+fn inner() -> Value {
+    json!([{ "i": { "set": {} } }])
+}
+
+fn http(extra: Value) -> Value {
+    let mut with = json!({ "method": "get", "endpoint": "https://x.example" });
+    with.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    json!({ "call": "http", "with": with })
+}
+
+fn child(extra: Value) -> Value {
+    let mut child = json!({ "namespace": "shop", "name": "ship", "version": "0.1.0" });
+    child.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    json!({ "run": { "workflow": child } })
+}
+
+fn listen(to: Value) -> Value {
+    json!({ "listen": { "to": to } })
+}
+
+fn catching(catch: Value) -> Value {
+    json!({ "try": inner(), "catch": catch })
+}
+
+fn retrying(retry: Value) -> Value {
+    catching(json!({ "retry": retry }))
+}
+
+/// Each task is refused at its place in the document.
+fn refused_at<const COUNT: usize>(cases: [(Value, &str); COUNT]) {
+    for (task, path) in cases {
+        let refused = parse(&one(task.clone())).expect_err(&task.to_string());
+        assert_eq!(refused.0, format!("/do/0/a{path}"), "{task}: {}", refused.1);
+    }
+}
+
 #[test]
-fn every_other_construct_is_refused_with_its_path() {
-    let inner = json!([{ "i": { "set": {} } }]);
-    let http = |extra: Value| {
-        let mut with = json!({ "method": "get", "endpoint": "https://x.example" });
-        with.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        json!({ "call": "http", "with": with })
-    };
-    let listen = |to: Value| json!({ "listen": { "to": to } });
-    let catching = |catch: Value| json!({ "try": inner, "catch": catch });
-    let retrying = |retry: Value| catching(json!({ "retry": retry }));
-    let child = |extra: Value| {
-        let mut child = json!({ "namespace": "shop", "name": "ship", "version": "0.1.0" });
-        child.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        json!({ "run": { "workflow": child } })
-    };
-    let event = json!({ "source": "s", "type": "mail" });
-    for (task, path) in [
+fn other_calls_and_runs_are_refused_with_their_path() {
+    refused_at([
         (json!({ "run": { "container": { "image": "x" } } }), "/run/container"),
         (json!({ "run": { "script": { "language": "js" } } }), "/run/script"),
         (json!({ "run": { "shell": { "command": "ls" } } }), "/run/shell"),
@@ -106,6 +127,12 @@ fn every_other_construct_is_refused_with_its_path() {
         (http(json!({ "endpoint": "https://x.example/{+path}" })), "/with/endpoint"),
         (http(json!({ "endpoint": "https://x.example/{path" })), "/with/endpoint"),
         (http(json!({ "headers": "x" })), "/with/headers"),
+    ]);
+}
+
+#[test]
+fn other_ways_to_listen_and_fork_are_refused_with_their_path() {
+    refused_at([
         (listen(json!({ "all": [] })), "/listen/to/all"),
         (listen(json!({ "any": [] })), "/listen/to/any"),
         (listen(json!({ "one": { "with": { "type": "x", "source": "y" } } })), "/listen/to/one/with/source"),
@@ -113,7 +140,7 @@ fn every_other_construct_is_refused_with_its_path() {
         (json!({ "listen": { "to": {}, "foreach": {} } }), "/listen/foreach"),
         (json!({ "listen": { "to": {} }, "foreach": {} }), "/foreach"),
         (json!({ "listen": { "to": {}, "read": "raw" } }), "/listen/read"),
-        (json!({ "fork": { "compete": true, "branches": inner } }), "/fork/compete"),
+        (json!({ "fork": { "compete": true, "branches": inner() } }), "/fork/compete"),
         (json!({ "fork": { "branches": [] } }), "/fork/branches"),
         (json!({ "fork": { "branches": [{ "x": { "set": {}, "then": "end" } }] } }), "/fork/branches/0/x/then"),
         (json!({ "fork": { "branches": [{ "x": { "set": {}, "then": "exit" } }] } }), "/fork/branches/0/x/then"),
@@ -121,6 +148,12 @@ fn every_other_construct_is_refused_with_its_path() {
             json!({ "fork": { "branches": [{ "x": { "set": {}, "export": { "as": "." } } }] } }),
             "/fork/branches/0/x/export",
         ),
+    ]);
+}
+
+#[test]
+fn other_members_of_any_task_and_unknown_tasks_are_refused_with_their_path() {
+    refused_at([
         (json!({ "set": {}, "timeout": { "after": "PT1S" } }), "/timeout"),
         (json!({ "set": {}, "input": { "schema": {} } }), "/input/schema"),
         (json!({ "set": {}, "output": { "schema": {} } }), "/output/schema"),
@@ -137,18 +170,25 @@ fn every_other_construct_is_refused_with_its_path() {
         (json!({ "wait": "${ .wait }" }), "/wait"),
         (json!({ "wait": { "years": 1 } }), "/wait/years"),
         (json!({ "wait": { "seconds": -1 } }), "/wait/seconds"),
+    ]);
+}
+
+#[test]
+fn other_loops_switches_events_and_errors_are_refused_with_their_path() {
+    let event = json!({ "source": "s", "type": "mail" });
+    refused_at([
         (json!({ "switch": [] }), "/switch"),
         (json!({ "switch": [{ "x": { "when": "." } }] }), "/switch/0/x/then"),
         (json!({ "switch": [{ "x": { "then": "nowhere" } }] }), "/switch/0/x/then"),
         (json!({ "for": { "in": "." }, "do": [] }), "/do"),
-        (json!({ "for": { "each": "x" }, "do": inner }), "/for/in"),
-        (json!({ "for": { "in": ".", "each": "input" }, "do": inner }), "/for/each"),
-        (json!({ "for": { "in": ".", "at": "1a" }, "do": inner }), "/for/at"),
+        (json!({ "for": { "each": "x" }, "do": inner() }), "/for/in"),
+        (json!({ "for": { "in": ".", "each": "input" }, "do": inner() }), "/for/each"),
+        (json!({ "for": { "in": ".", "at": "1a" }, "do": inner() }), "/for/at"),
         (json!({ "emit": { "event": { "with": { "source": "s", "type": "${ .t }" } } } }), "/emit/event/with/type"),
         (json!({ "emit": { "event": { "with": event, "cc": [] } } }), "/emit/event/cc"),
         (json!({ "raise": { "error": "named" } }), "/raise/error"),
         (json!({ "raise": { "error": { "type": "t", "status": 99 } } }), "/raise/error/status"),
-        (json!({ "try": inner }), "/catch"),
+        (json!({ "try": inner() }), "/catch"),
         (catching(json!({ "errors": { "filter": "." } })), "/catch/errors/filter"),
         (catching(json!({ "errors": { "with": { "detail": "${ .x }" } } })), "/catch/errors/with/detail"),
         (retrying(json!("default")), "/catch/retry"),
@@ -160,10 +200,7 @@ fn every_other_construct_is_refused_with_its_path() {
             retrying(json!({ "limit": { "attempt": { "count": 1 } }, "backoff": { "magic": {} } })),
             "/catch/retry/backoff/magic",
         ),
-    ] {
-        let refused = parse(&one(task.clone())).expect_err(&task.to_string());
-        assert_eq!(refused.0, format!("/do/0/a{path}"), "{task}: {}", refused.1);
-    }
+    ]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use ringfence_audit::{AuditError, Event, Log, Outcome, codes};
 use ringfence_capabilities::{NotedCall, Share, Shares, Verdict, Waiting};
 use ringfence_core::Capability;
 use ringfence_core::proof::act;
-use ringfence_store::{Key, TenantStore};
+use ringfence_store::{Key, StoreError, TenantStore};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -63,18 +63,31 @@ pub async fn write(
 }
 
 impl Control {
-    /// Puts what a tenant chose into force, after it was read for the first time or anew.
-    pub(crate) async fn reload_host_calls(&self, store: &TenantStore) {
-        match stored(store).await.map(|words| shares(&words)) {
-            Ok(Ok(chosen)) => self.parts.host_calls.choose(store, chosen),
-            Ok(Err(error)) | Err(error) => {
-                tracing::error!(
-                    tenant = store.label(),
-                    code = error.code,
-                    "which host calls are on the log is not known"
-                );
+    /// Reads of all tenants which host calls are on their logs, and when their checks are due. For the start, before anything of
+    /// a tenant is begun: what a plugin did before that would not be on the log. Fails when the tenants cannot be listed.
+    pub async fn read_assurance(&self) -> Result<(), StoreError> {
+        for record in self.parts.tenants.list().await? {
+            let Some(store) = self.parts.tenants.open_tenant(&record.id) else { continue };
+            self.reload_host_calls(&store).await;
+            if store.check_keys().is_ok() {
+                self.reload_checks(&store).await;
             }
         }
+        Ok(())
+    }
+
+    /// Puts what a tenant chose into force, after it was read for the first time or anew, and before anything of it is begun.
+    pub(crate) async fn reload_host_calls(&self, store: &TenantStore) {
+        let (chosen, unread) = in_force(stored(store).await);
+        if let Some(error) = unread {
+            let tenant = store.label();
+            tracing::warn!(
+                tenant,
+                code = error.code,
+                "which host calls are on the log cannot be read: all are until it can"
+            );
+        }
+        self.parts.host_calls.choose(store, chosen);
     }
 
     /// Runs checks on time, and puts noted host calls on the logs, until `stopping` says so. What guests that are still running
@@ -90,16 +103,6 @@ impl Control {
 
     /// Puts noted host calls on the logs until `stopping` says so.
     async fn run_host_calls(self, mut stopping: watch::Receiver<bool>) {
-        match self.parts.tenants.list().await {
-            Ok(records) => {
-                for store in records.iter().filter_map(|record| self.parts.tenants.open_tenant(&record.id)) {
-                    if store.check_keys().is_ok() {
-                        self.reload_host_calls(&store).await;
-                    }
-                }
-            }
-            Err(error) => tracing::error!(%error, "host calls of no tenant are on its log"),
-        }
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -134,6 +137,15 @@ impl Control {
                 }
             }
         }
+    }
+}
+
+/// What is in force, given what is stored; and why, where that says nothing: then every call is on the log, because one that
+/// should be and is not cannot be found out any more.
+fn in_force(stored: Result<BTreeMap<String, String>, ApiError>) -> (Shares, Option<ApiError>) {
+    match stored.and_then(|words| shares(&words)) {
+        Ok(chosen) => (chosen, None),
+        Err(error) => (Capability::ALL.into_iter().map(|capability| (capability, Share::All)).collect(), Some(error)),
     }
 }
 
@@ -232,6 +244,20 @@ mod tests {
     fn what_is_missing_is_told_also_when_nothing_else_is() {
         let entries = entries(&[], 7);
         assert_eq!((entries.len(), &entries[0].1["missed_count"]), (1, &json!(7)));
+    }
+
+    #[test]
+    fn where_a_choice_cannot_be_read_every_call_is_on_the_log() {
+        let chose = |capability: &str| BTreeMap::from([(capability.to_owned(), "1/100".to_owned())]);
+        let (chosen, unread) = in_force(Ok(chose("http")));
+        assert!(unread.is_none());
+        assert_eq!(chosen, Shares::from([(Capability::Http, Share::OneIn(100))]));
+        assert!(in_force(Ok(BTreeMap::new())).0.is_empty(), "nobody chose anything");
+        for unreadable in [Err(ApiError::not_found()), Ok(chose("teleport"))] {
+            let (chosen, unread) = in_force(unreadable);
+            assert!(unread.is_some());
+            assert!(Capability::ALL.iter().all(|capability| chosen.get(capability) == Some(&Share::All)), "{chosen:?}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Feeds: a TAXII server in order, and those that hang, lie, loop or send rubbish.
 
+use std::time::Duration;
+
 use ringfence_keys::Secret;
-use ringfence_outward::{FeedView, OutwardError, WantedFeed};
+use ringfence_outward::{FEEDS_COUNT_MAX, FeedView, OutwardError, Pace, WantedFeed};
+use ringfence_threat::Scope;
 use serde_json::{Value, json};
 
 use crate::server::{Got, Reply, Server, reply};
-use crate::world::{World, acme, ada, eventually};
+use crate::world::{PACE, World, acme, ada, eventually};
 
 const TAXII: &str = "content-type: application/taxii+json;version=2.1\r\n";
 
@@ -95,6 +98,22 @@ async fn fails(say: impl Fn(usize, &Got) -> Reply + Send + Sync + 'static) -> (S
 async fn a_server_that_hangs_is_given_up() {
     let (why, count) = fails(|_, _| Reply::Hang).await;
     assert_eq!((why.as_str(), count), ("it does not answer in time", 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn feeds_that_hang_hold_up_no_other_owners() {
+    let world = World::at(Pace { answer: Duration::from_secs(600), ..PACE }, None).await;
+    let hangs = Server::start(|_, _| Reply::Hang).await;
+    for number in 0..FEEDS_COUNT_MAX {
+        let name = format!("f{number}").parse().unwrap();
+        world.outward.put_feed(&acme(), name, &ada(), wanted(&hangs)).await.unwrap();
+    }
+    eventually("two of them", async || hangs.got().len() == 2).await;
+    let answers = Server::start(|_, _| page(&[], false, None, "2026-02-02T00:00:00Z")).await;
+    let globex = Scope::Tenant("globex".parse().unwrap());
+    world.outward.put_feed(&globex, "isac".parse().unwrap(), &ada(), wanted(&answers)).await.unwrap();
+    eventually("the other's", async || world.outward.feeds(&globex)[0].freshness == "fresh").await;
+    assert_eq!(hangs.got().len(), 2, "one owner has two pages at once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use data_encoding::BASE64;
 use ringfence_audit::{Event, Log, codes};
-use ringfence_core::Role;
+use ringfence_core::{Role, TenantId};
 use ringfence_keys::{SecretBytes, sign_shared};
-use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Switch, Wanted, WantedChange};
+use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Pace, Switch, Wanted, WantedChange};
 use ringfence_store::Key;
 use ringfence_threat::Scope;
 
 use crate::server::{Reply, Server, reply};
-use crate::world::{World, acme, eventually, webhook};
+use crate::world::{PACE, World, acme, ada, eventually, webhook};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_arrive_signed_in_order_and_once_each() {
@@ -117,6 +117,43 @@ async fn one_that_hangs_holds_up_no_other() {
     eventually("the others", async || takes.seqs().len() == 20).await;
     assert!(hangs.got().len() <= 2);
     assert_eq!(world.view(Carries::Audit, "hangs").await.progress.next_seq, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_whose_receivers_hang_hold_no_other_owner_up() {
+    // Longer than anything here is waited for: nobody's turn comes because a receiver was given up.
+    let world = World::at(Pace { answer: Duration::from_secs(600), ..PACE }, None).await;
+    let (hangs, takes) = (Server::start(|_, _| Reply::Hang).await, Server::taking_all().await);
+    let mut owners = Vec::new();
+    for number in 0..8 {
+        let name = format!("slow{number}");
+        let id: TenantId = name.parse().unwrap();
+        world.tenants.create(&id, &name).await.unwrap();
+        let owner = Scope::Tenant(id.clone());
+        // As many of all of them as there are places of all owners together.
+        for number in 0..DESTINATIONS_COUNT_MAX {
+            let place = (Carries::Audit, format!("s{number}").parse().unwrap());
+            world.outward.create(&owner, place, &ada(), webhook(hangs.url())).await.unwrap();
+        }
+        let store = world.tenants.open_tenant(&id).unwrap();
+        let event = Event::new(codes::SECRET_WRITTEN, "write-secret", format!("{name}/bob").parse().unwrap(), "store");
+        world.audit.record(&Log::Tenant(store), event).await.unwrap();
+        owners.push(owner);
+    }
+    eventually("four of each", async || hangs.got().len() == 32).await;
+    world.stream("takes", takes.url()).await;
+    world.record(codes::SECRET_WRITTEN, 3).await;
+    eventually("the ninth's", async || takes.seqs() == [0, 1, 2]).await;
+    // Trials as well: one of each owner, and a second one is told so.
+    for owner in owners.clone() {
+        let outward = world.outward.clone();
+        tokio::spawn(async move { outward.test(&owner, Carries::Audit, "s0").await });
+    }
+    eventually("a trial of each", async || hangs.got().len() == 40).await;
+    let second = world.outward.test(&owners[0], Carries::Audit, "s1").await;
+    assert!(matches!(second, Err(OutwardError::Busy)));
+    assert!(world.outward.test(&acme(), Carries::Audit, "takes").await.unwrap().is_delivered);
+    assert_eq!(hangs.got().len(), 40, "who hangs has four places and a trial");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

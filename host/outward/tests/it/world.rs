@@ -103,6 +103,10 @@ impl World {
     }
 
     pub async fn with(mailer: Option<Mailer>) -> Self {
+        Self::at(PACE, mailer).await
+    }
+
+    pub async fn at(pace: Pace, mailer: Option<Mailer>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (clock, entropy) =
             (Arc::new(Moved(AtomicI64::new(1_790_000_000_000))), Arc::new(Counter(AtomicU64::new(1))));
@@ -128,7 +132,7 @@ impl World {
             threat: threat.clone(),
             reach: reach.clone(),
             mailer,
-            pace: PACE,
+            pace,
             clock: clock.clone(),
             entropy: entropy.clone(),
         };

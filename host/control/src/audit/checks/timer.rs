@@ -66,16 +66,6 @@ impl Timer {
 impl Control {
     /// Runs checks on time until `stopping` says so; a run that is under way then is given up.
     pub(crate) async fn run_checks(self, mut stopping: watch::Receiver<bool>) {
-        match self.parts.tenants.list().await {
-            Ok(records) => {
-                for store in records.iter().filter_map(|record| self.parts.tenants.open_tenant(&record.id)) {
-                    if store.check_keys().is_ok() {
-                        self.reload_checks(&store).await;
-                    }
-                }
-            }
-            Err(error) => tracing::error!(%error, "no checks are run on time"),
-        }
         let mut rounds = tokio::time::interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
