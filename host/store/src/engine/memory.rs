@@ -1,9 +1,9 @@
 //! The engine of tests: an ordered map. Nothing outlives it, and so everything is as durable as it will ever be; and it
-//! fails when it is told to, in the two ways that a disk does.
+//! fails when it is told to, in the two ways that a disk does, and takes as long as it is told to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::{Engine, EngineError, Order, Rows, Span, Write, collect, is_empty};
 
@@ -16,31 +16,79 @@ pub enum Fault {
     InDoubt,
 }
 
-/// Failures to come, for tests: one for each write, in order.
+/// Failures to come, for tests: one for each write, in order; and flushes that take until they are let through.
 #[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<Mutex<Planned>>);
+pub struct Faults(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    planned: Mutex<Planned>,
+    let_through: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Planned {
     writes: VecDeque<Option<Fault>>,
     sync: Option<Fault>,
+    /// How many flushes may end while they are held; none when they are not held.
+    passes: Option<u64>,
+    held_count: u64,
 }
+
+// === impl Faults ===
 
 impl Faults {
     /// The next writes go as planned here, one after the other; those after them go well.
     pub fn plan(&self, writes: impl IntoIterator<Item = Option<Fault>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).writes = writes.into_iter().collect();
+        self.lock().writes = writes.into_iter().collect();
+    }
+
+    /// From now on a flush does not end before it is let through. What it flushes is there to be read all the same.
+    pub fn hold_flushes(&self) {
+        self.lock().passes = Some(0);
+    }
+
+    /// One flush ends, the one that is held or the next.
+    pub fn let_one_through(&self) {
+        if let Some(passes) = &mut self.lock().passes {
+            *passes += 1;
+        }
+        self.0.let_through.notify_all();
+    }
+
+    /// All end, now and later.
+    pub fn let_all_through(&self) {
+        self.lock().passes = None;
+        self.0.let_through.notify_all();
+    }
+
+    /// Flushes that are held now: one a store at most, whose only writer waits for it.
+    pub fn held_count(&self) -> u64 {
+        self.lock().held_count
     }
 
     /// The fate of a write. One that is in doubt fails when it is to be made durable.
     fn next_write(&self) -> Option<Fault> {
-        let mut planned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut planned = self.lock();
         planned.sync = planned.writes.pop_front().flatten();
         planned.sync
     }
 
     fn next_sync(&self) -> Option<Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).sync.take()
+        let mut planned = self.lock();
+        planned.held_count += 1;
+        while planned.passes == Some(0) {
+            planned = self.0.let_through.wait(planned).unwrap_or_else(PoisonError::into_inner);
+        }
+        planned.held_count -= 1;
+        if let Some(passes) = &mut planned.passes {
+            *passes -= 1;
+        }
+        planned.sync.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Planned> {
+        self.0.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -49,6 +97,8 @@ pub(crate) struct MemoryEngine {
     map: RwLock<Option<BTreeMap<Vec<u8>, Vec<u8>>>>,
     faults: Faults,
 }
+
+// === impl MemoryEngine ===
 
 impl MemoryEngine {
     pub(crate) fn new(faults: Faults) -> Self {
