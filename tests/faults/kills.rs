@@ -150,6 +150,19 @@ async fn a_broken_store_is_set_aside_and_said_not_overwritten() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_second_host_on_one_directory_is_refused_in_words_and_the_first_goes_on() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let Err(error) = Host::start(&place).map(drop) else {
+        anyhow::bail!("two hosts share a directory");
+    };
+    assert!(format!("{error:#}").contains("in use by another process"), "{error:#}");
+    host.tenant(&operator, "acme").await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn sigterm_lets_an_open_call_finish_and_takes_no_new_one() -> Result<()> {
     let place = Place::new()?;
     let host = Host::start(&place)?;

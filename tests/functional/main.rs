@@ -28,6 +28,7 @@ mod objects;
 mod outward;
 mod policies;
 mod quotas;
+mod store;
 mod uploads;
 mod workflows;
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ringfence_tests::{answer, eventually, files_under, guest};
 use serde_json::json;
 
@@ -101,5 +101,15 @@ async fn a_tampered_native_code_entry_is_never_loaded() -> Result<()> {
     let (status, text) = admin.fetch("/acme/hello/").await?;
     assert!(status.is_success() && text.starts_with("hello"), "{status} {text}");
     assert!(host.stderr().contains("cache"), "the tampering is reported: {}", host.stderr());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_host_cannot_leave_its_memory_in_a_core_file() -> Result<()> {
+    let (_place, host, _operator) = started().await?;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", host.pid()))?;
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no such limit")?;
+    // The hard limit too: nothing it starts, and no handler, can raise it again.
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
     Ok(())
 }

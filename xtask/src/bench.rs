@@ -35,7 +35,7 @@ const BENCHES: [(&str, Peers, &str); 13] = [
     (
         "store",
         Peers::None,
-        "durable writes of 32 writers and reads against the databases alone; tenants; opening 1 GiB",
+        "durable writes of 32 writers and reads against the databases alone; tenants; opening 1 GiB; an object of 1 GiB",
     ),
     ("blob", Peers::None, "an object of 1 GiB through a guest, against cipher and disk"),
     ("metering", Peers::None, "metered CPU time against the kernel's"),

@@ -81,6 +81,9 @@ impl<T: Zeroize> Drop for Locked<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     /// Kilobytes of this process that are locked, as the kernel counts them.
@@ -102,5 +105,22 @@ mod tests {
         // A machine that locks nothing has to say so, and works all the same.
         assert_eq!(held > 0, can_lock_memory());
         assert!(locked_memory().locked_count >= held);
+    }
+
+    #[test]
+    fn a_key_is_zeroed_before_its_pages_are_let_go() {
+        const KEY: [u8; 2_048] = [0xA7; 2_048];
+        // This process as the kernel sees it, at any address.
+        let memory = File::open("/proc/self/mem").unwrap();
+        let key = Locked::new(KEY);
+        let place = std::ptr::from_ref(&*key).addr() as u64;
+        let mut found = [0; KEY.len()];
+        memory.read_exact_at(&mut found, place).unwrap();
+        assert_eq!(found, KEY, "this is where it lies");
+        drop(key);
+        // Pages that went back to the system cannot be read at all; in others whoever comes next may have written.
+        found.fill(0);
+        let _ = memory.read_exact_at(&mut found, place);
+        assert!(!found.windows(16).any(|part| part == &KEY[..16]), "the key is still there");
     }
 }

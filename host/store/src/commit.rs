@@ -304,7 +304,8 @@ impl Writer {
         let (engine, counters) = (Arc::clone(&self.engine), Arc::clone(&self.counters));
         let mut ahead = Ahead { engine: &*engine, writes: BTreeMap::new() };
         let (mut applied, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
-        // Held until the writes are visible: whoever pins sees all that has a revision by then.
+        // Held until the last batch has its revision, and not while they are written: whoever pins after that waits for this
+        // group before it reads, so it sees all that has a revision by now, and what comes later is noted for it.
         let mut pins = counters.pins.lock();
         let mut free = None;
         for (batch, reply) in group {
@@ -328,11 +329,11 @@ impl Writer {
                 Err(_panic) => drop(reply.send(Err(StoreError::unavailable("the write stopped in the middle")))),
             }
         }
+        drop(pins);
         let Some(newest) = applied.last().map(|applied| applied.commit.revision) else { return };
         ahead.writes.insert(REVISION_KEY.to_vec(), Some(newest.to_be_bytes().to_vec()));
         let writes = ahead.writes.into_iter().map(|(key, value)| Write { key, value }).collect();
         let durable = self.make_durable(writes);
-        drop(pins);
         self.answer(applied, newest, &durable);
         for (reply, error) in refused {
             let _ = reply.send(Err(match &durable {
@@ -570,4 +571,153 @@ pub(crate) fn index_key(uid: &Uid, id: &[u8; 16]) -> Vec<u8> {
     let mut key = area(AREA_FILES, uid);
     key.extend_from_slice(id);
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+    use crate::engine::{Fault, Faults};
+    use crate::key::Key;
+    use crate::record::{Op, Precondition};
+    use crate::store::Store;
+    use crate::tenant_store::TenantStore;
+    use crate::tenant_store::tests::tenant_in;
+
+    type Told = JoinHandle<Result<Commit, StoreError>>;
+
+    /// A store whose commit thread waits in a flush: what is written meanwhile is its next group.
+    struct Flushing {
+        faults: Faults,
+        store: TenantStore,
+        /// The write that it flushes.
+        first: Told,
+        /// The revision of the first write of the next group.
+        next_revision: u64,
+    }
+
+    fn key() -> Key {
+        Key::new(["k"])
+    }
+
+    async fn until(holds: impl Fn() -> bool) {
+        let wait = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), wait).await.expect("it never came to that");
+    }
+
+    impl Flushing {
+        async fn new() -> Self {
+            let faults = Faults::default();
+            let store = tenant_in(&Store::memory_with_faults(faults.clone()));
+            faults.hold_flushes();
+            let other = store.clone();
+            let first = tokio::spawn(async move { other.put(&Key::new(["other"]), *b"v").await });
+            until(|| faults.held_count() == 1).await;
+            let next_revision = store.store().0.counters.revision.load(Ordering::Relaxed) + 1;
+            Self { faults, store, first, next_revision }
+        }
+
+        fn waiting(&self) -> usize {
+            self.store.store().0.committer.waiting()
+        }
+
+        /// Writes behind those that wait already.
+        async fn put(&self, value: &'static str, precondition: Precondition) -> Told {
+            let (store, before) = (self.store.clone(), self.waiting());
+            let told = tokio::spawn(async move { store.batch(vec![Op::put(key(), value)], vec![precondition]).await });
+            until(|| self.waiting() == before + 1).await;
+            told
+        }
+
+        /// Until the flush of those that waited is held, all of them as one group.
+        async fn flush_the_group(&mut self) {
+            self.faults.let_one_through();
+            (&mut self.first).await.unwrap().unwrap();
+            until(|| self.faults.held_count() == 1).await;
+            assert_eq!(self.waiting(), 0, "they are one group");
+        }
+    }
+
+    async fn nobody_is_told(all: &[Told]) {
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        assert!(all.iter().all(|told| !told.is_finished()), "told before it is durable");
+    }
+
+    async fn answers(all: Vec<Told>) -> Vec<Result<Commit, StoreError>> {
+        let mut answers = Vec::new();
+        for told in all {
+            answers.push(told.await.unwrap());
+        }
+        answers
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_only_after_the_winner_it_lost_to_is_durable_and_visible() {
+        let mut flushing = Flushing::new().await;
+        let both = vec![
+            flushing.put("winner", Precondition::Absent(key())).await,
+            flushing.put("loser", Precondition::Absent(key())).await,
+        ];
+        flushing.flush_the_group().await;
+        nobody_is_told(&both).await;
+        flushing.faults.let_all_through();
+        let answers = answers(both).await;
+        let [Ok(won), Err(StoreError::Conflict { precondition: 0 })] = answers[..] else { panic!("{answers:?}") };
+        let seen = flushing.store.get(&key()).await.unwrap().unwrap();
+        assert_eq!((seen.value.as_slice(), seen.revision), (&b"winner"[..], won.revision));
+    }
+
+    #[tokio::test]
+    async fn of_a_chain_in_one_group_nobody_is_told_before_all_that_he_builds_on_is_durable() {
+        let mut flushing = Flushing::new().await;
+        let first = flushing.next_revision;
+        let chain = vec![
+            flushing.put("one", Precondition::Absent(key())).await,
+            flushing.put("two", Precondition::Revision(key(), first)).await,
+            // Right until the one before it.
+            flushing.put("three", Precondition::Revision(key(), first)).await,
+        ];
+        flushing.flush_the_group().await;
+        nobody_is_told(&chain).await;
+        flushing.faults.let_all_through();
+        let answers = answers(chain).await;
+        let [Ok(one), Ok(two), Err(StoreError::Conflict { precondition: 0 })] = answers[..] else {
+            panic!("{answers:?}")
+        };
+        assert_eq!((one.revision, two.revision), (first, first + 1));
+        let seen = flushing.store.get(&key()).await.unwrap().unwrap();
+        assert_eq!((seen.value.as_slice(), seen.revision), (&b"two"[..], two.revision));
+    }
+
+    #[tokio::test]
+    async fn when_a_flush_fails_nobody_of_its_group_is_told_success_or_a_refusal_for_what_was_not_written() {
+        for fault in [Fault::InDoubt, Fault::Lost] {
+            let mut flushing = Flushing::new().await;
+            let all = vec![
+                flushing.put("winner", Precondition::Absent(key())).await,
+                flushing.put("loser", Precondition::Absent(key())).await,
+                flushing.put("builds on it", Precondition::Present(key())).await,
+            ];
+            flushing.faults.plan([Some(fault)]);
+            // What is lost fails before there is anything to flush.
+            if fault == Fault::InDoubt {
+                flushing.flush_the_group().await;
+                nobody_is_told(&all).await;
+            }
+            flushing.faults.let_all_through();
+            for answer in answers(all).await {
+                assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{fault:?}: {answer:?}");
+            }
+            // It is said of the next write what holds then.
+            let later = flushing.store.batch(Vec::new(), vec![Precondition::Absent(key())]).await;
+            assert_eq!(later.is_ok(), fault == Fault::Lost, "{later:?}");
+        }
+    }
 }

@@ -478,6 +478,7 @@ fn check_size(ops: &[Op], preconditions: &[Precondition]) -> Result<(), StoreErr
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::engine::Write;
     use ringfence_keys::{RootKey, RootKeyUri};
 
     /// Counts; good enough where nothing secret is made, and every test is the same each time.
@@ -504,5 +505,51 @@ pub(crate) mod tests {
         }
         let tenant = Tenant::new("acme".parse().ok(), uid, test_keys(1), entropy, TenantState::Active);
         TenantStore::new(store.clone(), tenant)
+    }
+
+    #[tokio::test]
+    async fn a_stored_record_with_any_bit_flipped_or_in_any_other_place_is_refused_and_no_other_is_hurt() {
+        let all = Store::memory();
+        let acme = tenant_in(&all);
+        let entropy = Arc::new(Counting(AtomicU8::new(100)));
+        let evil = Tenant::new("evil".parse().ok(), [8; 16], test_keys(2), entropy, TenantState::Active);
+        let evil = TenantStore::new(all.clone(), evil);
+        let [one, two] = ["one", "two"].map(|name| Key::new(["kv", "visits", "default", name]));
+        for (tenant, key) in [(&acme, &one), (&acme, &two), (&evil, &one)] {
+            tenant.put(key, *b"value").await.unwrap();
+        }
+        let stored =
+            |tenant: &TenantStore, key: &Key| tenant.engine().get(&tenant.seal(key).unwrap()).unwrap().unwrap();
+        // What lies under a key, put there past the store.
+        let read_altered = async |tenant: &TenantStore, key: &Key, altered: Vec<u8>| {
+            let (stored_key, whole) = (tenant.seal(key).unwrap(), stored(tenant, key));
+            let lay =
+                |value| tenant.engine().apply(vec![Write { key: stored_key.clone(), value: Some(value) }]).unwrap();
+            lay(altered);
+            let read = tenant.get(key).await;
+            lay(whole);
+            read
+        };
+        let refused = |read: Result<Option<Record>, StoreError>| matches!(read, Err(StoreError::Damaged));
+        let whole = stored(&acme, &one);
+        for bit in 0..whole.len() * 8 {
+            let mut altered = whole.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert!(refused(read_altered(&acme, &one, altered).await), "bit {bit}");
+        }
+        for length in 0..whole.len() {
+            assert!(refused(read_altered(&acme, &one, whole[..length].to_vec()).await), "cut at {length}");
+        }
+        // The kind is what tells one store of the seal from another: a value inside, or where its file is.
+        let as_file = [&[2][..], &whole[1..]].concat();
+        let at_anothers_revision = [&whole[..1], &stored(&acme, &two)[1..9], &whole[9..]].concat();
+        for (what, altered) in [("kind", as_file), ("revision", at_anothers_revision)] {
+            assert!(refused(read_altered(&acme, &one, altered).await), "another {what}");
+        }
+        assert!(refused(read_altered(&acme, &two, whole.clone()).await), "under another key");
+        assert!(refused(read_altered(&evil, &one, whole).await), "in another tenant");
+        for (tenant, key) in [(&acme, &one), (&acme, &two), (&evil, &one)] {
+            assert_eq!(tenant.get(key).await.unwrap().unwrap().value.as_slice(), b"value");
+        }
     }
 }

@@ -95,7 +95,7 @@ async fn after_a_rotation_old_things_are_readable_new_ones_are_under_the_new_key
     let uid = acme.uid();
     store.close().await.unwrap();
     // Every sealed thing of the tenant says that it is under version 2.
-    let database = sled::open(place.data().join("db")).unwrap();
+    let database = ::sled::open(place.data().join("db")).unwrap();
     let prefix = data_encoding::HEXLOWER.decode(uid.as_bytes()).unwrap();
     let values: Vec<_> =
         database.iter().map(Result::unwrap).filter(|(key, value)| contains(key, &prefix) && value.len() > 50).collect();
@@ -265,9 +265,10 @@ async fn one_operator_deletes_after_a_delay_that_can_be_undone_and_two_at_once()
     assert_eq!(tenants.ask_delete(&acme, "u_two", later).await.unwrap(), DeleteAsked::Agreed);
 }
 
-#[tokio::test]
-async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant() {
-    let place = Place::new();
+on_every_backend!(after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant);
+
+async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant(backend: Backend) {
+    let place = Place::on(backend);
     let old = place.directory.path().join("old-copy");
     let (store, tenants) = place.open().await;
     let acme = view(&tenants, "acme").await;
@@ -294,7 +295,7 @@ async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for
         }
     }
     restrict(&old);
-    let (_store, tenants) = open(&old, Backend::Sled).await.unwrap();
+    let (_store, tenants) = open(&old, backend).await.unwrap();
     assert!(tenants.record(&id("acme")).await.unwrap().is_some(), "the copy knows that there was one");
     assert!(tenants.open_tenant(&id("acme")).is_none(), "and cannot open it");
     let bolt = tenants.open_tenant(&id("bolt")).unwrap();

@@ -389,7 +389,7 @@ fn a_queue_whose_disk_hangs_lets_senders_wait_or_refuses_them_and_keeps_all_that
         queue_of_one_message(&world, &automation, None).await
     });
     let acknowledged = Arc::new(AtomicUsize::new(0));
-    faults.hang_after(0);
+    faults.hold_flushes();
     let sending: Vec<_> = (0..SENDERS_COUNT)
         .map(|_| {
             let (automation, acme, acknowledged) = (automation.clone(), world.acme.clone(), Arc::clone(&acknowledged));
@@ -400,12 +400,12 @@ fn a_queue_whose_disk_hangs_lets_senders_wait_or_refuses_them_and_keeps_all_that
             })
         })
         .collect();
-    eventually("a write that hangs", || faults.is_hanging());
+    eventually("a write that hangs", || faults.held_count() > 0);
     eventually("refusals of those for whom there is no place", || {
         sending.iter().filter(|task| task.is_finished()).count() >= SENDERS_COUNT - TAKEN_COUNT_MAX
     });
     assert_eq!(acknowledged.load(Ordering::SeqCst), 0, "nothing is durable while the disk hangs");
-    faults.go_on();
+    faults.let_all_through();
     let sent: Vec<_> = host.block_on(join_all(sending)).into_iter().map(Result::unwrap).collect();
     let mut taken = BTreeSet::from([seq_of(&first)]);
     for sent in &sent {
@@ -441,7 +441,8 @@ fn who_opens_a_queue_while_another_does_finds_the_one_writer() {
     let host = runtime();
     let automation = host.block_on(automation(&world));
     // The one has the queue's record written, and then hangs in the middle of opening: at the marks.
-    faults.hang_after(1);
+    faults.hold_flushes();
+    faults.let_one_through();
     let one = host.spawn({
         let (automation, acme_store) = (automation.clone(), world.acme.clone());
         async move {
@@ -449,7 +450,7 @@ fn who_opens_a_queue_while_another_does_finds_the_one_writer() {
             automation.set_queue(&acme(), &acme_store, "work", paused(), &by).await.map(drop)
         }
     });
-    eventually("the marks on their way", || faults.is_hanging());
+    eventually("the marks on their way", || faults.held_count() > 0);
     let other = host.spawn({
         let (automation, acme_store) = (automation.clone(), world.acme.clone());
         async move { automation.open_tenant(&acme_store).await }
@@ -458,7 +459,7 @@ fn who_opens_a_queue_while_another_does_finds_the_one_writer() {
     for _ in 0..50 {
         world.block_on(world.acme.scan(&Key::new(["queue"]), None, 1)).unwrap();
     }
-    faults.go_on();
+    faults.let_all_through();
     host.block_on(one).unwrap().unwrap();
     host.block_on(other).unwrap();
 

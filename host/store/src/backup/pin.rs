@@ -52,6 +52,7 @@ struct Pin {
 // === impl Pins ===
 
 impl Pins {
+    /// Never held through a flush: those who pin and let go do so on threads that must not wait for a disk.
     pub(crate) fn lock(&self) -> MutexGuard<'_, PinTable> {
         // The table is whole between any two statements that hold it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -126,8 +127,8 @@ impl Snapshot {
         };
         let from = Some(Bound::Excluded(area(AREA_RECORDS, &uid)));
         let mut this = Self { store: store.clone(), revision, blobs: BTreeSet::new(), from };
-        // What is visible may not be durable yet, and a backup must not know what a power cut could take back: an empty
-        // batch is acknowledged after everything before it.
+        // What has a revision may be on its way still, and a backup must not know what a power cut could take back: an
+        // empty batch is acknowledged after everything before it is there, durably. INVARIANT: nothing is read earlier.
         store.batch(Vec::new(), Vec::new()).await?;
         this.blobs = store.blobs().list().await?.into_iter().collect();
         if let Some(pin) = counters.pins.lock().0.get_mut(&uid) {

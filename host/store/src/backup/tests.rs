@@ -10,8 +10,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::pin::Snapshot;
 use super::*;
+use crate::engine::Faults;
 use crate::record::{INLINE_BYTES_MAX, Precondition};
 use crate::store::Store;
+use crate::tenant_store::tests::tenant_in;
 use crate::tenants::{TenantState, Tenants};
 
 /// Every draw another, and every run the same.
@@ -699,4 +701,46 @@ async fn a_tenant_that_changes_too_much_costs_its_backup_and_not_its_writes() {
     Snapshot::pin(&acme).await.unwrap();
     let absent = acme.batch(Vec::new(), vec![Precondition::Absent(kv("n1"))]).await;
     assert!(absent.is_err(), "the writes stand");
+}
+
+#[tokio::test]
+async fn a_backup_that_begins_during_a_flush_keeps_no_thread_waiting_and_shows_what_had_begun() {
+    let faults = Faults::default();
+    let acme = tenant_in(&Store::memory_with_faults(faults.clone()));
+    let committer = &acme.store().0.committer;
+    acme.put(&kv("n"), b"before".to_vec()).await.unwrap();
+    let spawn_put = |value: &'static str| {
+        let acme = acme.clone();
+        tokio::spawn(async move { acme.put(&kv("n"), value).await })
+    };
+    let pause = || tokio::time::sleep(Duration::from_millis(1));
+    faults.hold_flushes();
+    let begun = spawn_put("begun");
+    while faults.held_count() == 0 {
+        pause().await;
+    }
+    // Were this one thread to wait for the flush, nobody but this other would ever end it.
+    let end = faults.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(10));
+        end.let_all_through();
+    });
+    let pinned = acme.clone();
+    let pinned = tokio::spawn(async move { Snapshot::pin(&pinned).await });
+    while committer.waiting() == 0 && faults.held_count() == 1 {
+        pause().await;
+    }
+    assert_eq!(faults.held_count(), 1, "it is still being flushed");
+    assert!(!pinned.is_finished(), "a backup shows only what is durable");
+    let later = spawn_put("later");
+    while committer.waiting() == 1 {
+        pause().await;
+    }
+    faults.let_all_through();
+    let mut snapshot = pinned.await.unwrap().unwrap();
+    let begun = begun.await.unwrap().unwrap();
+    assert!(later.await.unwrap().unwrap().revision > snapshot.revision());
+    let records = snapshot.next().await.unwrap().unwrap();
+    let [(_, record)] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((record.value.as_slice(), record.revision), (&b"begun"[..], begun.revision));
 }

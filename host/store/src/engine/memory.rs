@@ -1,5 +1,5 @@
 //! The engine of tests: an ordered map. Nothing outlives it, and so everything is as durable as it will ever be; and it
-//! fails when it is told to, in the two ways that a disk does, and hangs.
+//! fails when it is told to, in the two ways that a disk does, and takes as long as it is told to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -16,26 +16,26 @@ pub enum Fault {
     InDoubt,
 }
 
-/// Failures to come, for tests: one for each write, in order. All clones are the same.
+/// Failures to come, for tests: one for each write, in order; and flushes that take until they are let through.
 #[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<Plan>);
+pub struct Faults(Arc<Shared>);
 
 #[derive(Debug, Default)]
-struct Plan {
+struct Shared {
     planned: Mutex<Planned>,
-    /// A disk that hung goes on.
-    went_on: Condvar,
+    let_through: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Planned {
     writes: VecDeque<Option<Fault>>,
     sync: Option<Fault>,
-    /// Writes that still pass before the disk hangs; none when it does not.
-    passing_count: Option<usize>,
-    /// Writes that hang.
-    hanging_count: usize,
+    /// How many flushes may end while they are held; none when they are not held.
+    passes: Option<u64>,
+    held_count: u64,
 }
+
+// === impl Faults ===
 
 impl Faults {
     /// The next writes go as planned here, one after the other; those after them go well.
@@ -43,37 +43,48 @@ impl Faults {
         self.lock().writes = writes.into_iter().collect();
     }
 
-    /// The disk hangs at the first write after so many, and answers nobody until [`Faults::go_on`]; reads are answered.
-    pub fn hang_after(&self, writes_count: usize) {
-        self.lock().passing_count = Some(writes_count);
+    /// From now on a flush does not end before it is let through. What it flushes is there to be read all the same.
+    pub fn hold_flushes(&self) {
+        self.lock().passes = Some(0);
     }
 
-    /// Whether a write hangs.
-    pub fn is_hanging(&self) -> bool {
-        self.lock().hanging_count > 0
+    /// One flush ends, the one that is held or the next.
+    pub fn let_one_through(&self) {
+        if let Some(passes) = &mut self.lock().passes {
+            *passes += 1;
+        }
+        self.0.let_through.notify_all();
     }
 
-    /// What hangs is written, and all that comes.
-    pub fn go_on(&self) {
-        self.lock().passing_count = None;
-        self.0.went_on.notify_all();
+    /// All end, now and later.
+    pub fn let_all_through(&self) {
+        self.lock().passes = None;
+        self.0.let_through.notify_all();
+    }
+
+    /// Flushes that are held now: one a store at most, whose only writer waits for it.
+    pub fn held_count(&self) -> u64 {
+        self.lock().held_count
     }
 
     /// The fate of a write. One that is in doubt fails when it is to be made durable.
     fn next_write(&self) -> Option<Fault> {
         let mut planned = self.lock();
-        while planned.passing_count == Some(0) {
-            planned.hanging_count += 1;
-            planned = self.0.went_on.wait(planned).unwrap_or_else(PoisonError::into_inner);
-            planned.hanging_count -= 1;
-        }
-        planned.passing_count = planned.passing_count.map(|count| count - 1);
         planned.sync = planned.writes.pop_front().flatten();
         planned.sync
     }
 
     fn next_sync(&self) -> Option<Fault> {
-        self.lock().sync.take()
+        let mut planned = self.lock();
+        planned.held_count += 1;
+        while planned.passes == Some(0) {
+            planned = self.0.let_through.wait(planned).unwrap_or_else(PoisonError::into_inner);
+        }
+        planned.held_count -= 1;
+        if let Some(passes) = &mut planned.passes {
+            *passes -= 1;
+        }
+        planned.sync.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, Planned> {
@@ -86,6 +97,8 @@ pub(crate) struct MemoryEngine {
     map: RwLock<Option<BTreeMap<Vec<u8>, Vec<u8>>>>,
     faults: Faults,
 }
+
+// === impl MemoryEngine ===
 
 impl MemoryEngine {
     pub(crate) fn new(faults: Faults) -> Self {

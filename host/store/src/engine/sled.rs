@@ -237,7 +237,45 @@ fn describe(error: &sled::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::suite::{all, write};
     use super::*;
+
+    const CACHE_BYTES: u64 = 1 << 20;
+
+    #[test]
+    fn a_sync_that_fails_is_never_acknowledged_and_nothing_is_served_until_the_disk_was_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = SledEngine::open(directory.path(), CACHE_BYTES).unwrap();
+        engine.commit(vec![write("before", Some(b"1"))]).unwrap();
+        drop(engine);
+        // The kernel refuses to make a device durable: the log is written, and its fdatasync fails.
+        let (db, _) = open(directory.path(), CACHE_BYTES).unwrap();
+        let handle = Guard::new((db, File::open("/dev/null").unwrap()));
+        let directory_of = directory.path().to_owned();
+        let engine = SledEngine { directory: directory_of, cache_bytes: CACHE_BYTES, handle, synced: Mutex::default() };
+        assert_eq!(engine.get(b"before").unwrap().unwrap(), b"1");
+        let failed =
+            |result: Result<(), EngineError>| assert!(matches!(result, Err(EngineError::Failed(_))), "{result:?}");
+        failed(engine.commit(vec![write("during", Some(b"2"))]));
+        failed(engine.sync());
+        failed(engine.apply(vec![write("during", Some(b"3"))]));
+        failed(engine.get(b"before").map(drop));
+        failed(engine.range(&all()).map(drop));
+        let deadline = Instant::now() + LOCK_WAIT_MAX * 4;
+        while engine.recover().is_err() {
+            assert!(Instant::now() < deadline, "it never came back");
+            std::thread::sleep(LOCK_LOOK_AGAIN);
+        }
+        assert_eq!(engine.get(b"before").unwrap().unwrap(), b"1");
+        // In doubt until now: it is there or not, and stays that way.
+        let during = engine.get(b"during").unwrap();
+        assert!(during.is_none() || during.as_deref() == Some(b"2"), "{during:?}");
+        engine.commit(vec![write("after", Some(b"4"))]).unwrap();
+        drop(engine);
+        let engine = SledEngine::open(directory.path(), CACHE_BYTES).unwrap();
+        assert_eq!(engine.get(b"during").unwrap(), during);
+        assert_eq!(engine.get(b"after").unwrap().unwrap(), b"4");
+    }
 
     #[test]
     fn the_library_may_count_what_is_left_beside_what_it_does_not_count_and_half_at_least() {

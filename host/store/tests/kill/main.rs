@@ -1,5 +1,5 @@
-//! The store under violence, in processes of its own: killed at random moments, cut off from power, and with writes that
-//! the system refuses. Nothing acknowledged may be lost, no batch may be half there, and it must open again.
+//! The store under violence, in processes of its own: killed at random moments, cut off from power, opened twice, and with
+//! writes that the system refuses. Nothing acknowledged may be lost, no batch may be half there, and it must open again.
 //!
 //! A program without the usual harness, because it starts itself again as the victim: `kill victim <backend> <directory>`.
 //! The counts grow with `RINGFENCE_TORTURE`; every random run prints its seed.
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ringfence_core::Entropy;
-use ringfence_store::{Backend, Key, StoreError};
+use ringfence_store::{Backend, Key, Store, StoreError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Place, SystemEntropy, times, view};
 use victim::{Fates, check, note, there};
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             for backend in Backend::ALL {
                 scope.spawn(move || nothing_acknowledged_is_lost_when_the_process_is_killed(backend));
                 scope.spawn(move || {
+                    a_second_process_is_refused_by_name_until_the_first_is_gone(backend);
                     a_write_that_the_system_refuses_is_not_acknowledged_and_the_store_recovers(backend);
                     disk::a_disk_that_cannot_be_written_is_a_clear_refusal_and_reads_come_back(backend);
                     disk::a_disk_that_is_full_refuses_writes_and_loses_nothing(backend);
@@ -134,6 +135,23 @@ fn victim(backend: Backend, directory: &Path) -> std::process::Child {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+fn a_second_process_is_refused_by_name_until_the_first_is_gone(backend: Backend) {
+    let place = Place::on(backend);
+    let mut first = victim(backend, place.directory.path());
+    // What it says first it says once it has the store open; and it needs somebody who could listen.
+    let mut output = BufReader::new(first.stdout.take().unwrap());
+    let mut said = String::new();
+    output.read_line(&mut said).unwrap();
+    let second = Store::open(&place.data(), place.options());
+    assert!(matches!(&second, Err(StoreError::InUse { path }) if *path == place.data()), "{second:?}");
+    assert!(first.try_wait().unwrap().is_none(), "the first goes on: {said}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let store = Store::open(&place.data(), place.options()).unwrap();
+    runtime().block_on(store.close()).unwrap();
+    println!("test a_second_process_is_refused_by_name_until_the_first_is_gone ... ok ({backend})");
 }
 
 /// With a limit on the size of files the system refuses the database's next growth, as a full or failing disk does.
