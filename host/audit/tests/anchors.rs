@@ -235,3 +235,28 @@ async fn a_mirror_that_is_gone_stops_the_logs_after_its_time() {
     assert!(!audit.is_writable());
     assert_eq!(audit.record(&acme, pushed()).await.unwrap_err(), AuditError::Unavailable);
 }
+
+#[tokio::test]
+async fn a_mirror_that_was_full_for_a_while_has_everything_afterwards() {
+    let (world, dir) = (World::new().await, tempfile::tempdir().unwrap());
+    let (acme, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
+    let anchors = mirrored(&dir);
+    audit.record(&acme, pushed()).await.unwrap();
+    // What a disk that fills in the middle of a file leaves behind.
+    let unfinished = dir.path().join("unfinished");
+    std::fs::write(&unfinished, "host.example/audit/heads\n1\nAAAA").unwrap();
+    audit.anchor(&anchors).await.unwrap();
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L2);
+    // No room: nothing can be written any more.
+    std::fs::create_dir(&unfinished).unwrap();
+    audit.record(&acme, pushed()).await.unwrap();
+    audit.anchor(&anchors).await.unwrap();
+    assert!(audit.is_writable(), "a moment is no failure");
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L0, "and is not told as if it were mirrored");
+    std::fs::remove_dir(&unfinished).unwrap();
+    audit.record(&acme, pushed()).await.unwrap();
+    let round = audit.anchor(&anchors).await.unwrap();
+    assert_eq!(anchors.mirror.as_ref().unwrap().root().unwrap(), (round.to, round.root));
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L2);
+    assert!(audit.is_writable());
+}
