@@ -140,7 +140,7 @@ impl<'e, I: Iterator<Item = Shown<'e>>> Iterator for Looking<'_, I> {
 }
 
 /// Looks at entries on this thread and, for more than a few, on others too; on this one alone when there are none to be had.
-fn all<'e>(mut shown: Vec<Option<Shown<'e>>>, tenant: &str, threads_count: usize) -> Vec<Option<Seen>> {
+fn all(mut shown: Vec<Option<Shown<'_>>>, tenant: &str, threads_count: usize) -> Vec<Option<Seen>> {
     let mut seen: Vec<Option<Seen>> = Vec::new();
     seen.resize_with(shown.len(), || None);
     let helpers_count = threads_count.min(shown.len().div_ceil(PART_COUNT)).saturating_sub(1);
