@@ -3,12 +3,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use futures::future::try_join_all;
-use ringfence_audit::verify::verify;
-use ringfence_audit::{Audit, Event, InvocationSummary, Log, codes};
+use ringfence_audit::verify::{Fault, Verified, verify};
+use ringfence_audit::{Audit, Event, InvocationSummary, Log, Shown, codes};
 use ringfence_core::{Entropy, InvocationId, PrincipalId, Usage};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Backend, DiskOptions, Key, Store, TenantStore, Tenants};
@@ -16,11 +16,13 @@ use serde_json::{Value, json};
 
 use crate::ambient::{KernelDice, StoppedClock};
 use crate::report::Report;
-use crate::stats::{median, quantile};
+use crate::stats::{Arrivals, median, quantile};
 
 /// Bytes of a value that is about as long as a stored entry.
 const VALUE_BYTES: usize = 1_500;
 const CACHE_BYTES: u64 = 64 << 20;
+/// How long entries come at half the rate, a round.
+const HALF_RATE_TIME: Duration = Duration::from_secs(5);
 /// Invocations counted to find what one costs.
 const COUNTED: u32 = 200_000;
 /// Proofs made.
@@ -76,7 +78,8 @@ async fn measure(plan: &Plan) -> Result<Value> {
     }
     let audit = Audit::open(tenants.clone(), Arc::new(StoppedClock), Arc::new(KernelDice), "bench".to_owned()).await?;
     let logs: Vec<Log> = stores.iter().cloned().map(Log::Tenant).collect();
-    commits(&mut report, plan, &audit, &logs, &stores).await?;
+    let rate = commits(&mut report, plan, &audit, &logs, &stores).await?;
+    half_rate(&mut report, plan, &audit, &logs, rate).await?;
     counted(&mut report, &audit, &logs)?;
     flood(&mut report, plan, &audit, &logs).await?;
     let long = Log::Tenant(tenant(&tenants, "long").await?);
@@ -109,8 +112,10 @@ fn event() -> Result<Event> {
     Ok(event)
 }
 
-/// Durable entries a second, the same number of commits of the store alone in turn, and how long one entry takes.
-async fn commits(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], stores: &[TenantStore]) -> Result<()> {
+/// Durable entries a second, which is the answer; the same number of commits of the store alone in turn; and how long one
+/// entry takes. Every writer writes its next entry as soon as it has the receipt of the one before, so that waits at this rate
+/// are as long as there are writers: see [`half_rate`].
+async fn commits(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], stores: &[TenantStore]) -> Result<f64> {
     let (mut rates, mut ratios, mut waits) = (Vec::new(), Vec::new(), Vec::new());
     let count = logs.len() * plan.writers * plan.entries;
     for round in 0..plan.rounds {
@@ -138,6 +143,34 @@ async fn commits(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], 
     report.median("durable_events_per_s", &rates)?;
     report.median("ratio_vs_store_commit", &ratios)?;
     for (key, share) in [("commit_p50_ms", 0.5), ("commit_p99_ms", 0.99)] {
+        report.put(key, quantile(&waits, share).map(|us| us as f64 / 1_000.0))?;
+    }
+    median(&rates).context("no rounds")
+}
+
+/// How long an entry takes when they come at half of `rate`, to all logs in turn, whether or not earlier ones are durable yet:
+/// counted from when each was due.
+async fn half_rate(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], rate: f64) -> Result<()> {
+    let mut waits = Vec::new();
+    for round in 0..plan.rounds {
+        let arrivals = Arrivals::new(rate / 2.0, HALF_RATE_TIME, round as u64 + 1);
+        let started = tokio::time::Instant::now();
+        let mut writing = Vec::new();
+        for (due, log) in arrivals.zip(logs.iter().cycle()) {
+            let due = started + due;
+            tokio::time::sleep_until(due).await;
+            let (audit, log) = (audit.clone(), log.clone());
+            writing.push(tokio::spawn(async move {
+                audit.record(&log, event()?).await?;
+                anyhow::Ok(u64::try_from(due.elapsed().as_micros())?)
+            }));
+        }
+        for written in try_join_all(writing).await? {
+            waits.push(written?);
+        }
+    }
+    report.put("half_rate_events_per_s", (rate / 2.0).round())?;
+    for (key, share) in [("commit_p50_ms_half_rate", 0.5), ("commit_p99_ms_half_rate", 0.99)] {
         report.put(key, quantile(&waits, share).map(|us| us as f64 / 1_000.0))?;
     }
     Ok(())
@@ -264,27 +297,44 @@ async fn proofs(report: &mut Report, plan: &Plan, audit: &Audit, log: &Log) -> R
     report.median("proof_ms", &waits)
 }
 
-/// Entries verified a second, bodies included, by one thread from memory.
+/// Entries verified a second, bodies included, by as many threads as there are cores. Neither figure has reading and opening
+/// what the store holds in it. `verify_entries_per_s`: from entries as a log lists them, whose bodies are read already and must
+/// be written again to be hashed. `verify_export_entries_per_s`: all that `ringfence audit verify --file` does once the file is
+/// in memory, from its text to the verdict, so with reading the lines.
 async fn verified(report: &mut Report, plan: &Plan, audit: &Audit, log: &Log) -> Result<()> {
     let size = plan.verified.min(audit.size(log).await?);
-    let mut entries = Vec::new();
+    let (mut entries, mut export) = (Vec::new(), String::new());
     while (entries.len() as u64) < size {
         let page = audit.list(log, entries.len() as u64, 1_000).await?;
         ensure!(!page.is_empty(), "the log ends early");
         entries.extend(page);
     }
-    let count = entries.len();
-    let head = audit.checkpoint(log).await?;
-    let mut rates = Vec::new();
+    for entry in &entries {
+        let line = json!({ "envelope": entry.envelope, "body": entry.body, "salt": entry.salt });
+        export.push_str(&line.to_string());
+        export.push('\n');
+    }
+    let count = entries.len() as f64;
+    let (head, vkey) = (audit.checkpoint(log).await?, audit.vkey(log));
+    let (mut listed, mut exported) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         let entries = entries.clone();
         let started = Instant::now();
-        // It ends with "truncated" unless the whole log was taken; every entry before was checked all the same.
-        let result = verify(&head.origin, &audit.vkey(log), entries, &head.text, None);
-        let taken = started.elapsed().as_secs_f64();
-        let expected = matches!(result, Ok(_) | Err(ringfence_audit::verify::Fault::Truncated { .. }));
-        ensure!(expected, "the log does not verify: {result:?}");
-        rates.push(count as f64 / taken);
+        let result = verify(&head.origin, &vkey, entries, &head.text, None);
+        listed.push(count / started.elapsed().as_secs_f64());
+        expect(&result)?;
+        let started = Instant::now();
+        let result = verify(&head.origin, &vkey, export.lines().map(Shown::Line), &head.text, None);
+        exported.push(count / started.elapsed().as_secs_f64());
+        expect(&result)?;
     }
-    report.median("verify_entries_per_s", &rates)
+    report.median("verify_entries_per_s", &listed)?;
+    report.median("verify_export_entries_per_s", &exported)
+}
+
+/// A check ends with "truncated" unless the whole log was taken; every entry before was checked all the same.
+fn expect(result: &Result<Verified, Fault>) -> Result<()> {
+    let expected = matches!(result, Ok(_) | Err(Fault::Truncated { .. }));
+    ensure!(expected, "the log does not verify: {result:?}");
+    Ok(())
 }

@@ -10,7 +10,7 @@
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::AuditError;
@@ -24,45 +24,49 @@ pub const DETAILS_BYTES_MAX: usize = 16 << 10;
 const TRIMMED_TEXT_BYTES_MAX: usize = 256;
 /// LIMIT: most members of an object or a list that a trimmed `details` keeps.
 const TRIMMED_COUNT_MAX: usize = 16;
+/// What most bodies fit into.
+const BODY_BYTES_USUAL: usize = 1 << 10;
 /// Largest whole number that JSON numbers carry exactly (RFC 8785, 3.2.2.3).
 const EXACT_MAX: u64 = 1 << 53;
 
-/// The chained part of an entry.
+/// The chained part of an entry. INVARIANT: its fields stand in the order of their names, which is the canonical one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
-    /// Format version, 1.
-    pub v: u8,
-    /// Place in the log, from 0 without gaps.
-    pub seq: u64,
+    /// OCSF action: 1 allowed, 2 denied.
+    pub action_id: u8,
+    /// OCSF activity within the class.
+    pub activity_id: u8,
+    /// Who, as a keyed hash, hex.
+    pub actor_hmac: String,
+    /// Salted commitment to the body, hex.
+    pub body_sha256: String,
+    /// OCSF class.
+    pub class_uid: u32,
+    /// Small stable code.
+    pub code: String,
     /// Hash of the entry before, hex.
     pub prev: String,
+    /// On what, as a keyed hash, hex.
+    pub resource_hmac: String,
+    /// Place in the log, from 0 without gaps.
+    pub seq: u64,
+    /// `Intended`, `Success`, `Failure` or `Unknown`.
+    pub status: String,
     /// Whose log; `_platform` for the host's own.
     pub tenant_uid: String,
     /// Wall clock, milliseconds since 1970 UTC. Order is by `seq`; the clock may step back, and the body then says so.
     pub time: i64,
-    /// OCSF class.
-    pub class_uid: u32,
-    /// OCSF activity within the class.
-    pub activity_id: u8,
-    /// `Intended`, `Success`, `Failure` or `Unknown`.
-    pub status: String,
-    /// OCSF action: 1 allowed, 2 denied.
-    pub action_id: u8,
-    /// Who, as a keyed hash, hex.
-    pub actor_hmac: String,
-    /// On what, as a keyed hash, hex.
-    pub resource_hmac: String,
-    /// Salted commitment to the body, hex.
-    pub body_sha256: String,
-    /// Small stable code.
-    pub code: String,
+    /// Format version, 1.
+    pub v: u8,
 }
 
 impl Envelope {
     /// The canonical text, the bytes that everything else is computed from.
     pub fn canonical(&self) -> Result<String, AuditError> {
-        let text = serde_json_canonicalizer::to_string(self).map_err(|_| AuditError::Unrepresentable)?;
+        let exact = self.seq <= EXACT_MAX && self.time.unsigned_abs() <= EXACT_MAX;
+        let text = if exact { serde_json::to_string(self) } else { serde_json_canonicalizer::to_string(self) };
+        let text = text.map_err(|_| AuditError::Unrepresentable)?;
         if text.len() > ENVELOPE_BYTES_MAX { Err(AuditError::Unrepresentable) } else { Ok(text) }
     }
 }
@@ -84,7 +88,60 @@ pub fn commitment(salt: &[u8], body: &str) -> Hash {
 
 /// Canonical text of a body.
 pub fn canonical_body(body: &Value) -> Result<String, AuditError> {
+    let mut text = Vec::with_capacity(BODY_BYTES_USUAL);
+    if write_plain(body, &mut text)
+        && let Ok(text) = String::from_utf8(text)
+    {
+        return Ok(text);
+    }
     serde_json_canonicalizer::to_string(body).map_err(|_| AuditError::Unrepresentable)
+}
+
+/// Writes a value whose canonical form takes no more than sorting: names of ASCII, which sort by bytes as they do by UTF-16
+/// units, and whole numbers that JSON carries exactly. False for any other, and then what was written is worth nothing.
+fn write_plain(value: &Value, to: &mut Vec<u8>) -> bool {
+    match value {
+        Value::Array(items) => {
+            to.push(b'[');
+            for (place, item) in items.iter().enumerate() {
+                if place > 0 {
+                    to.push(b',');
+                }
+                if !write_plain(item, to) {
+                    return false;
+                }
+            }
+            to.push(b']');
+            true
+        }
+        Value::Object(members) => {
+            let mut members: Vec<(&String, &Value)> = members.iter().collect();
+            members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            to.push(b'{');
+            for (place, (name, item)) in members.into_iter().enumerate() {
+                if place > 0 {
+                    to.push(b',');
+                }
+                if !name.is_ascii() || serde_json::to_writer(&mut *to, name).is_err() {
+                    return false;
+                }
+                to.push(b':');
+                if !write_plain(item, to) {
+                    return false;
+                }
+            }
+            to.push(b'}');
+            true
+        }
+        Value::Number(number) => is_exact(number) && serde_json::to_writer(&mut *to, number).is_ok(),
+        Value::Null | Value::Bool(_) | Value::String(_) => serde_json::to_writer(&mut *to, value).is_ok(),
+    }
+}
+
+/// Whether a number is a whole one that JSON carries exactly.
+fn is_exact(number: &Number) -> bool {
+    let whole = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
+    whole.is_some_and(|magnitude| magnitude <= EXACT_MAX)
 }
 
 /// Lower-case hex.
@@ -179,7 +236,65 @@ mod tests {
         );
     }
 
+    fn envelope(seq: u64, time: i64, words: [String; 2]) -> Envelope {
+        let [code, status] = words;
+        Envelope {
+            action_id: 1,
+            activity_id: 99,
+            actor_hmac: hex(&[1; 32]),
+            body_sha256: hex(&[2; 32]),
+            class_uid: 6003,
+            code,
+            prev: hex(&[3; 32]),
+            resource_hmac: hex(&[4; 32]),
+            seq,
+            status,
+            tenant_uid: "acme".to_owned(),
+            time,
+            v: 1,
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let number = prop_oneof![
+            any::<i64>().prop_map(|number| json!(number)),
+            any::<u64>().prop_map(|number| json!(number)),
+            (-1_000_i64..1_000).prop_map(|number| json!(number)),
+            any::<f64>().prop_map(|number| json!(number)),
+            (EXACT_MAX - 2..EXACT_MAX + 3).prop_map(|number| json!(number)),
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            number,
+            any::<String>().prop_map(Value::String),
+        ];
+        leaf.prop_recursive(4, 48, 6, |inner| {
+            let name = prop_oneof!["[a-c_]{0,3}", any::<String>()];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Array),
+                prop::collection::vec((name, inner), 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn the_short_way_to_the_canonical_form_leads_to_the_same_text(value in value()) {
+            prop_assert_eq!(canonical_body(&value).ok(), serde_json_canonicalizer::to_string(&value).ok());
+        }
+
+        #[test]
+        fn an_envelope_is_written_in_canonical_form(seq in any::<u64>(), time in any::<i64>(), small in 0_u64..1_000,
+            words in ["\\PC{0,20}", ".{0,20}"]) {
+            for (seq, time) in [(seq, time), (small, 1_790_000_000_000)] {
+                let envelope = envelope(seq, time, words.clone());
+                let canonical = serde_json_canonicalizer::to_string(&envelope).unwrap();
+                prop_assert_eq!(envelope.canonical().unwrap(), canonical);
+            }
+        }
+
         #[test]
         fn whatever_the_details_they_fit_afterwards(text in ".{0,200}", count in 0_usize..2000, depth in 0_usize..60) {
             let mut value = json!({"a": vec![text; count]});

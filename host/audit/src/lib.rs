@@ -29,6 +29,7 @@ mod host_denials;
 mod invocation;
 mod key_change;
 mod metering;
+mod look;
 pub mod mirror;
 pub mod note;
 pub mod proof;
@@ -62,6 +63,7 @@ pub use hold::{Agreed, Asked, HOLDS_COUNT_MAX, Hold, HoldSide, REASON_BYTES_MAX,
 pub use host_denials::{HostDenial, HostDenials};
 pub use invocation::{Called, InvocationFacts, InvocationFailure, Recorder};
 pub use key_change::{KeyChange, Trust};
+pub use look::Shown;
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
 pub use receipts::ReceiptRef;
 pub use redact::redact;

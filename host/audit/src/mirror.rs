@@ -1,9 +1,9 @@
 //! A directory elsewhere that keeps every head of the log of logs, each written once: the second place that must have what
 //! the host says it recorded.
 //!
-//! Must never overwrite or remove a file: a file that is there with other content is another history, which is an error that
-//! stops the logs. One file a round, `heads-<size, 20 digits>`: the signed head, an empty line, the commitments that came
-//! since the file before, each in hex. Whoever has the files can recompute the whole tree without the host.
+//! Must never overwrite or remove a file that is whole: one that is there with other content is another history, which is an
+//! error that stops the logs. One file a round, `heads-<size, 20 digits>`: the signed head, an empty line, the commitments
+//! that came since the file before, each in hex. Whoever has the files can recompute the whole tree without the host.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -16,6 +16,8 @@ use crate::tree::{Frontier, Hash, leaf_hash};
 /// LIMIT: longest file read back, in bytes; one holds at most a round's commitments.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "heads-";
+/// A file that is being written; of no meaning to a reader.
+const UNFINISHED: &str = "unfinished";
 
 /// Why the mirror does not have what it should.
 #[derive(Debug, thiserror::Error)]
@@ -68,15 +70,16 @@ impl Mirror {
         let name = file_name(size);
         let lines: String = added.iter().map(|commitment| format!("{}\n", hex(commitment))).collect();
         let text = format!("{checkpoint}\n{lines}");
-        let mut file = match self.0.open_with(&name, OpenOptions::new().write(true).create_new(true)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return if self.read(&name)? == text { Ok(()) } else { Err(MirrorError::Other(name)) };
-            }
-            Err(error) => return Err(error.into()),
-        };
+        match self.read(&name) {
+            Ok(there) => return if there == text { Ok(()) } else { Err(MirrorError::Other(name)) },
+            Err(MirrorError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        // Under another name first: when the disk is full in the middle, nothing is left that looks like another history.
+        let mut file = self.0.open_with(UNFINISHED, OpenOptions::new().write(true).create(true).truncate(true))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        self.0.rename(UNFINISHED, &self.0, &name)?;
         self.0.open(".")?.sync_all()?;
         Ok(())
     }

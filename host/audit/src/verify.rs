@@ -7,11 +7,11 @@
 
 use crate::beginning::Beginning;
 use crate::cosign::Cosigner;
-use crate::envelope::{canonical_body, commitment, genesis, hex, link};
+use crate::envelope::{genesis, hex};
 use crate::key_change::{KeyChange, Trust};
+use crate::look::{Body, Looking, Marks, Says, Seen, Shown, Subject};
 use crate::note::{SignedHead, claimed_head};
 use crate::tree::{Frontier, Hash, leaf_hash};
-use crate::{Entry, codes};
 
 /// The tenant part of the host's own log.
 const PLATFORM: &str = "_platform";
@@ -67,6 +67,12 @@ pub enum Fault {
     /// An entry is not what was signed for. When a whole tail was recomputed to fit, this names its last entry.
     #[error("entry {seq} was altered")]
     Altered {
+        /// Which.
+        seq: u64,
+    },
+    /// A line that was shown for an entry is none.
+    #[error("entry {seq} cannot be read")]
+    Unreadable {
         /// Which.
         seq: u64,
     },
@@ -136,11 +142,11 @@ pub enum Fault {
 /// Checks a whole log from entry 0 against `checkpoint`, and against `previous`, an older checkpoint that was kept.
 ///
 /// `origin` is the log's name and `vkey` its verifier key as once learnt, not as shown beside the entries.
-/// Memory: one entry at a time and a few hashes.
-pub fn verify(
+/// Memory: a few thousand entries at a time and a few hashes. Blocks: it takes as many threads as there are cores.
+pub fn verify<'e>(
     origin: &str,
     vkey: &str,
-    entries: impl IntoIterator<Item = Entry>,
+    entries: impl IntoIterator<Item: Into<Shown<'e>>>,
     checkpoint: &str,
     previous: Option<&str>,
 ) -> Result<Verified, Fault> {
@@ -148,7 +154,10 @@ pub fn verify(
 }
 
 /// Checks a log against a [`Claim`]: from its beginning, or from where its deleted part ends.
-pub fn verify_claim(claim: &Claim<'_>, entries: impl IntoIterator<Item = Entry>) -> Result<Verified, Fault> {
+pub fn verify_claim<'e>(
+    claim: &Claim<'_>,
+    entries: impl IntoIterator<Item: Into<Shown<'e>>>,
+) -> Result<Verified, Fault> {
     let trust = Trust::follow(claim.origin, claim.vkey, claim.changes).ok_or(Fault::BadSignature)?;
     let head = trust.open(claim.checkpoint).ok_or(Fault::BadSignature)?;
     if let Some(cosigner) = claim.cosigner {
@@ -159,14 +168,15 @@ pub fn verify_claim(claim: &Claim<'_>, entries: impl IntoIterator<Item = Entry>)
     }
     let mut walk = Walk::begin(claim, &trust, head)?;
     walk.check_previous()?;
-    let mut entries = entries.into_iter().peekable();
-    while let Some(entry) = entries.next() {
-        match walk.step(&entry, entries.peek()) {
+    let shown = entries.into_iter().map(Into::<Shown<'e>>::into);
+    let mut entries = Looking::new(walk.tenant, shown).peekable();
+    while let Some(seen) = entries.next() {
+        match walk.step(seen, entries.peek()) {
             Ok(()) => {}
             Err(Broken::Fault(fault)) => return Err(fault),
             Err(Broken::Gap) => {
-                let (seq, wanted) = (walk.frontier.size(), walk.wanted());
-                let later = entries.any(|entry| Marks::read(&entry).is_some_and(|marks| Some(marks.prev) == wanted));
+                let (seq, wanted) = (walk.frontier.size(), walk.chain_head);
+                let later = wanted.is_some() && entries.any(|seen| seen.says.is_some_and(|says| says.prev == wanted));
                 return Err(if later { Fault::Reordered { seq } } else { Fault::Missing { seq } });
             }
         }
@@ -179,24 +189,6 @@ fn tenant_of(origin: &str) -> &str {
     match origin.rsplit_once("/audit/tenant/") {
         Some((_, tenant)) => tenant,
         None => PLATFORM,
-    }
-}
-
-/// What the walk reads from an envelope; everything else is covered by the hashes.
-#[derive(serde::Deserialize)]
-struct Marks {
-    seq: u64,
-    prev: String,
-    tenant_uid: String,
-    #[serde(default)]
-    body_sha256: Option<String>,
-    #[serde(default)]
-    code: String,
-}
-
-impl Marks {
-    fn read(entry: &Entry) -> Option<Self> {
-        serde_json::from_str(&entry.envelope).ok()
     }
 }
 
@@ -279,34 +271,29 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// What the next entry must point back to; none when only its own hash says it.
-    fn wanted(&self) -> Option<String> {
-        self.chain_head.map(|head| hex(&head))
-    }
-
-    fn step(&mut self, entry: &Entry, next: Option<&Entry>) -> Result<(), Broken> {
+    fn step(&mut self, seen: Seen, next: Option<&Seen>) -> Result<(), Broken> {
         let seq = self.frontier.size();
         if seq >= self.head.size {
             return Err(Fault::Unsigned { seq }.into());
         }
-        let marks = Marks::read(entry).ok_or(Fault::Altered { seq })?;
-        self.check_place(&marks, entry, next)?;
-        let leaf = leaf_hash(entry.envelope.as_bytes());
-        if !entry.leaf_hash.is_empty() && entry.leaf_hash != hex(&leaf) {
+        let envelope = seen.envelope.as_deref().ok_or(Fault::Unreadable { seq })?;
+        let says = seen.says.as_ref().ok_or(Fault::Altered { seq })?;
+        self.check_place(says, envelope, &seen, next)?;
+        if !seen.is_own_leaf {
             return Err(Fault::Altered { seq }.into());
         }
-        self.check_body(&marks, entry, next)?;
-        self.check_declared(&marks, entry)?;
-        self.chain_head = Some(link(&entry.envelope));
-        self.frontier.push(leaf);
+        self.check_body(&seen, next)?;
+        self.check_declared(says, seen.about.as_ref())?;
+        self.chain_head = Some(seen.link);
+        self.frontier.push(seen.leaf);
         Ok(self.check_previous()?)
     }
 
-    fn check_place(&self, marks: &Marks, entry: &Entry, next: Option<&Entry>) -> Result<(), Broken> {
+    fn check_place(&self, says: &Says, envelope: &str, seen: &Seen, next: Option<&Seen>) -> Result<(), Broken> {
         let seq = self.frontier.size();
-        let chained = self.wanted().is_none_or(|wanted| marks.prev == wanted);
-        let ours = marks.tenant_uid == self.tenant;
-        let fault = match (chained, ours, marks.seq.cmp(&seq)) {
+        // Of a log whose beginning is deleted, what the first entry points back to is covered by its own hash.
+        let chained = self.chain_head.is_none() || says.prev == self.chain_head;
+        let fault = match (chained, says.is_ours, says.seq.cmp(&seq)) {
             (true, true, std::cmp::Ordering::Equal) => return Ok(()),
             (true, true, std::cmp::Ordering::Greater) if self.chain_head.is_none() => return Err(Broken::Gap),
             // It points back to the right entry and yet says something else about itself.
@@ -314,70 +301,66 @@ impl<'a> Walk<'a> {
             (false, false, _) => Fault::Spliced { seq },
             (false, true, std::cmp::Ordering::Greater) => return Err(Broken::Gap),
             (false, true, std::cmp::Ordering::Less) => Fault::Reordered { seq },
-            (false, true, std::cmp::Ordering::Equal) => Fault::Altered { seq: self.altered_of_two(marks, entry, next) },
+            (false, true, std::cmp::Ordering::Equal) => {
+                Fault::Altered { seq: self.altered_of_two(envelope, seen, next) }
+            }
         };
         Err(fault.into())
     }
 
     /// The link between this entry and the one before does not hold: which of the two was altered.
-    fn altered_of_two(&self, marks: &Marks, entry: &Entry, next: Option<&Entry>) -> u64 {
+    fn altered_of_two(&self, envelope: &str, seen: &Seen, next: Option<&Seen>) -> u64 {
         let seq = self.frontier.size();
-        let this = match next {
-            Some(_) => !self.vouched(&entry.envelope, next),
-            None => {
-                let wanted = self.wanted().unwrap_or_else(|| marks.prev.clone());
-                self.vouched(&entry.envelope.replacen(&marks.prev, &wanted, 1), None)
+        let this = match (next, Marks::read(envelope), self.chain_head) {
+            (None, Some(marks), Some(wanted)) => {
+                self.is_signed(leaf_hash(envelope.replacen(marks.prev, &hex(&wanted), 1).as_bytes()))
             }
+            _ => !self.is_vouched(seen, next),
         };
         if this { seq } else { seq.saturating_sub(1) }
     }
 
     /// Whether what follows vouches for this envelope's text: the next entry's link, or the signed root at the end.
-    fn vouched(&self, envelope: &str, next: Option<&Entry>) -> bool {
+    fn is_vouched(&self, seen: &Seen, next: Option<&Seen>) -> bool {
         match next {
-            Some(next) => Marks::read(next).is_some_and(|marks| marks.prev == hex(&link(envelope))),
-            None => {
-                let mut frontier = self.frontier.clone();
-                frontier.push(leaf_hash(envelope.as_bytes()));
-                frontier.size() == self.head.size && frontier.root() == self.head.root
-            }
+            Some(next) => next.says.as_ref().is_some_and(|says| says.prev == Some(seen.link)),
+            None => self.is_signed(seen.leaf),
         }
     }
 
-    fn check_body(&mut self, marks: &Marks, entry: &Entry, next: Option<&Entry>) -> Result<(), Fault> {
+    /// Whether this leaf is the last of the tree that was signed.
+    fn is_signed(&self, leaf: Hash) -> bool {
+        let mut frontier = self.frontier.clone();
+        frontier.push(leaf);
+        frontier.size() == self.head.size && frontier.root() == self.head.root
+    }
+
+    fn check_body(&mut self, seen: &Seen, next: Option<&Seen>) -> Result<(), Fault> {
         let seq = self.frontier.size();
-        let (Some(body), Some(committed)) = (&entry.body, &marks.body_sha256) else {
-            self.bodies_withheld += 1;
-            return Ok(());
-        };
-        let holds = data_encoding::HEXLOWER.decode(entry.salt.as_bytes()).is_ok_and(|salt| {
-            let is_committed = |text: &str| hex(&commitment(&salt, text)) == *committed;
-            // Written plainly most bodies are canonical already, and no text but the committed one has its hash.
-            body.is_object() && is_committed(&body.to_string())
-                || canonical_body(body).is_ok_and(|text| is_committed(&text))
-        });
-        match holds {
-            true => Ok(()),
-            false if self.vouched(&entry.envelope, next) => Err(Fault::BodyAltered { seq }),
-            false => Err(Fault::Altered { seq }),
+        match seen.body {
+            Body::Committed => {}
+            Body::Withheld => self.bodies_withheld += 1,
+            Body::Other if self.is_vouched(seen, next) => return Err(Fault::BodyAltered { seq }),
+            Body::Other => return Err(Fault::Altered { seq }),
         }
+        Ok(())
     }
 
     /// Whether an entry speaks of what it must: that the key changed, or that what is missing was deleted.
-    fn check_declared(&mut self, marks: &Marks, entry: &Entry) -> Result<(), Fault> {
+    fn check_declared(&mut self, says: &Says, about: Option<&serde_json::Value>) -> Result<(), Fault> {
         let seq = self.frontier.size();
-        let says = |name: &str| entry.body.as_ref().and_then(|body| body.pointer(&format!("/unmapped/details/{name}")));
+        let word = |name: &str| about.and_then(|body| body.pointer(&format!("/unmapped/details/{name}")));
         if let Some(change) = self.changes.iter().find(|change| change.seq == seq) {
-            let other = says("new").is_some_and(|new| new.as_str() != Some(&change.new_vkey));
-            if other || marks.code != codes::AUDIT_KEY_CHANGED {
+            let other = word("new").is_some_and(|new| new.as_str() != Some(&change.new_vkey));
+            if other || says.subject != Subject::KeyChange {
                 return Err(Fault::KeyUndeclared { seq });
             }
         }
-        if marks.code == codes::SHARD_DELETING
+        if says.subject == Subject::Deletion
             && let Some(last) = &self.undeclared
         {
-            let root = says("root").is_none_or(|root| root.as_str() == Some(&hex(&last.root)));
-            let to = says("to").is_none_or(|to| to.as_u64() == Some(last.size));
+            let root = word("root").is_none_or(|root| root.as_str() == Some(&hex(&last.root)));
+            let to = word("to").is_none_or(|to| to.as_u64() == Some(last.size));
             self.undeclared.take_if(|_| root && to);
         }
         Ok(())

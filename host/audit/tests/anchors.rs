@@ -235,3 +235,61 @@ async fn a_mirror_that_is_gone_stops_the_logs_after_its_time() {
     assert!(!audit.is_writable());
     assert_eq!(audit.record(&acme, pushed()).await.unwrap_err(), AuditError::Unavailable);
 }
+
+#[tokio::test]
+async fn a_mirror_that_was_full_for_a_while_has_everything_afterwards() {
+    let (world, dir) = (World::new().await, tempfile::tempdir().unwrap());
+    let (acme, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
+    let anchors = mirrored(&dir);
+    audit.record(&acme, pushed()).await.unwrap();
+    // What a disk that fills in the middle of a file leaves behind.
+    let unfinished = dir.path().join("unfinished");
+    std::fs::write(&unfinished, "host.example/audit/heads\n1\nAAAA").unwrap();
+    audit.anchor(&anchors).await.unwrap();
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L2);
+    // No room: nothing can be written any more.
+    std::fs::create_dir(&unfinished).unwrap();
+    audit.record(&acme, pushed()).await.unwrap();
+    audit.anchor(&anchors).await.unwrap();
+    assert!(audit.is_writable(), "a moment is no failure");
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L0, "and is not told as if it were mirrored");
+    std::fs::remove_dir(&unfinished).unwrap();
+    audit.record(&acme, pushed()).await.unwrap();
+    let round = audit.anchor(&anchors).await.unwrap();
+    assert_eq!(anchors.mirror.as_ref().unwrap().root().unwrap(), (round.to, round.root));
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L2);
+    assert!(audit.is_writable());
+}
+
+#[tokio::test]
+async fn a_witness_that_hangs_keeps_no_entry_waiting() {
+    let world = World::new().await;
+    let (acme, audit) = (Log::Tenant(world.tenant("acme").await), world.open().await);
+    audit.record(&acme, pushed()).await.unwrap();
+    let witness = StandIn::start(&world, &audit.heads_vkey());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs = format!("http://{}", listener.local_addr().unwrap());
+    let (came, comes) = tokio::sync::oneshot::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        came.send(()).unwrap();
+        // Nothing is ever answered; the connection is there until the test has seen enough.
+        let _ = ended.recv();
+        drop(stream);
+    });
+    let witnesses = vec![Witness::new(&hangs, &witness.vkey).unwrap()];
+    let anchors = Anchors { every: Duration::from_secs(1), witnesses, mirror: None };
+    let asking = tokio::spawn({
+        let audit = audit.clone();
+        async move { audit.anchor(&anchors).await.map(drop) }
+    });
+    comes.await.unwrap();
+    for seq in 1..20 {
+        assert_eq!(audit.record(&acme, pushed()).await.unwrap().seq, seq);
+    }
+    assert!(!asking.is_finished(), "the witness was asked all the time");
+    drop(end);
+    asking.await.unwrap().unwrap();
+    assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L0);
+}

@@ -69,6 +69,68 @@ proptest! {
     }
 }
 
+/// What is tried while one write fails: single entries, an announced act with its outcome, counted invocations. What was
+/// acknowledged, and whether the act was.
+async fn act(audit: &Audit, log: &Log) -> (Vec<u64>, Option<u64>) {
+    let mut acknowledged = Vec::new();
+    for _ in 0..3 {
+        acknowledged.extend(audit.record(log, pushed()).await.ok().map(|receipt| receipt.seq));
+    }
+    let mut announced = None;
+    if let Ok(intent) = audit.intent(log, pushed()).await {
+        announced = Some(intent.receipt().seq);
+        acknowledged.extend(announced);
+        acknowledged.extend(intent.outcome(Outcome::Success, Value::Null).await.ok().map(|receipt| receipt.seq));
+    }
+    acknowledged.extend(audit.record(log, pushed()).await.ok().map(|receipt| receipt.seq));
+    (acknowledged, announced)
+}
+
+#[tokio::test]
+async fn whichever_write_a_crash_falls_on_what_was_acknowledged_is_there_and_every_act_has_an_end() {
+    let mut acknowledged_all = 0;
+    for point in 0..8 {
+        for fault in [Fault::Lost, Fault::InDoubt] {
+            let faults = Faults::default();
+            let world = World::with_faults(faults.clone()).await;
+            let log = Log::Tenant(world.tenant("acme").await);
+            let audit = world.open().await;
+            faults.plan(std::iter::repeat_n(None, point).chain([Some(fault)]));
+            let (acknowledged, announced) = act(&audit, &log).await;
+            faults.plan([]);
+            drop(audit);
+            let audit = world.open().await;
+            let size = whole(&audit, &log).await;
+            let ascend = acknowledged.windows(2).all(|pair| pair[0] < pair[1]);
+            assert!(ascend, "write {point}, {fault:?}: no place is given twice: {acknowledged:?}");
+            assert!(acknowledged.iter().all(|seq| *seq < size), "write {point}, {fault:?}");
+            if let Some(intent) = announced {
+                let entries = audit.list(&log, 0, 1_000).await.unwrap();
+                let ends = entries.iter().filter(|entry| {
+                    entry.body.as_ref().is_some_and(|body| body["unmapped"]["intent"].as_u64() == Some(intent))
+                });
+                assert_eq!(ends.count(), 1, "write {point}, {fault:?}: the act has one end");
+            }
+            acknowledged_all = acknowledged_all.max(acknowledged.len());
+        }
+    }
+    assert_eq!(acknowledged_all, 6, "some of these points are past the last write");
+}
+
+#[tokio::test]
+async fn more_acts_than_one_batch_can_close_are_all_closed_at_the_next_start() {
+    let world = World::new().await;
+    let log = Log::Tenant(world.tenant("acme").await);
+    let audit = world.open().await;
+    for _ in 0..1_100 {
+        // Neither an outcome nor a drop: as when the process is killed.
+        std::mem::forget(audit.intent(&log, pushed()).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert_eq!(whole(&world.open().await, &log).await, 2_200);
+    }
+}
+
 async fn mended(world: &World) -> Vec<Repaired> {
     repair(world.tenants.clone(), world.clock.clone(), world.entropy.clone(), "host.example".to_owned()).await.unwrap()
 }

@@ -8,11 +8,11 @@
 )]
 
 use proptest::prelude::*;
-use ringfence_audit::Entry;
 use ringfence_audit::envelope::{canonical_body, commitment, genesis, hex, link};
 use ringfence_audit::note::{SignedHead, Verifier, checkpoint_text, seal_note};
 use ringfence_audit::tree::{Hash, leaf_hash, root};
 use ringfence_audit::verify::{Fault, verify};
+use ringfence_audit::{Entry, Shown};
 use ringfence_core::Entropy;
 use ringfence_keys::SigningKey;
 use serde_json::json;
@@ -208,6 +208,55 @@ fn entries_past_the_checkpoint_and_foreign_checkpoints_are_refused() {
     assert_eq!(foreign, Err(Fault::BadSignature));
     let misnamed = verify(&other.origin, &log.vkey(), log.entries.clone(), &log.checkpoint(6), None);
     assert_eq!(misnamed, Err(Fault::BadSignature));
+}
+
+/// The same entries as lines of an export.
+fn lines(entries: &[Entry]) -> Vec<String> {
+    let line = |entry: &Entry| json!({"envelope": entry.envelope, "body": entry.body, "salt": entry.salt}).to_string();
+    entries.iter().map(line).collect()
+}
+
+#[test]
+fn a_long_log_is_found_at_fault_at_the_same_place_however_it_is_shown() {
+    // Longer than what is looked at together, with faults at and around the borders.
+    let log = Kept::new("acme", 2_200);
+    let checkpoint = log.checkpoint(2_200);
+    let says = |shown: &[Entry]| {
+        let lines = lines(shown);
+        let of_lines = verify(&log.origin, &log.vkey(), lines.iter().map(|line| Shown::Line(line)), &checkpoint, None);
+        let of_entries = verify(&log.origin, &log.vkey(), shown.to_vec(), &checkpoint, None);
+        assert_eq!(of_lines, of_entries);
+        of_entries.map(|verified| verified.entries)
+    };
+    assert_eq!(says(&log.entries), Ok(2_200));
+    for seq in [0, 64, 2_047, 2_048, 2_198] {
+        let at = seq as u64;
+        let removed = log.with(|entries| drop(entries.remove(seq)));
+        assert_eq!(says(&removed), Err(Fault::Missing { seq: at }));
+        let swapped = log.with(|entries| entries.swap(seq, seq + 1));
+        assert_eq!(says(&swapped), Err(Fault::Reordered { seq: at }));
+        let body = log.with(|entries| entries[seq].body = Some(json!({"act": 99})));
+        assert_eq!(says(&body), Err(Fault::BodyAltered { seq: at }));
+        let altered = log.with(|entries| {
+            entries[seq].envelope = entries[seq].envelope.replacen("Success", "Failure", 1);
+            entries[seq].leaf_hash = String::new();
+        });
+        assert_eq!(says(&altered), Err(Fault::Altered { seq: at }));
+        let cut = log.with(|entries| entries.truncate(seq));
+        assert_eq!(says(&cut), Err(Fault::Truncated { have: at, signed: 2_200 }));
+    }
+}
+
+#[test]
+fn a_line_that_is_no_entry_is_named() {
+    let log = Kept::new("acme", 6);
+    for line in ["", "{}", "garbage", "{\"envelope\":1}"] {
+        let mut lines = lines(&log.entries);
+        lines[3] = line.to_owned();
+        let shown = lines.iter().map(|line| Shown::Line(line));
+        let found = verify(&log.origin, &log.vkey(), shown, &log.checkpoint(6), None);
+        assert_eq!(found, Err(Fault::Unreadable { seq: 3 }), "{line}");
+    }
 }
 
 proptest! {

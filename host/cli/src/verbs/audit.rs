@@ -8,7 +8,7 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use ringfence_audit::verify::{Claim, Fault, Verified, verify_claim};
-use ringfence_audit::{Beginning, Entry, envelope, tree};
+use ringfence_audit::{Beginning, Entry, Shown};
 use ringfence_control::wire::{AuditEntryView, CheckpointView, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
     if let (Some(file), Some(checkpoint), Some(vkey)) = (&args.file, &args.checkpoint, &args.vkey) {
         let checkpoint = read_text(checkpoint, HEAD_BYTES_MAX)?;
         let vkey = key_text(vkey)?;
-        let entries = parse_export(file)?;
+        let export = read_text(file, EXPORT_BYTES_MAX)?;
         let origin = origin_of(&checkpoint);
         let beginning = args.beginning.as_deref().map(read_beginning).transpose()?;
         let claim = Claim {
@@ -113,7 +113,11 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
             cosigner: cosigner.as_deref(),
             ..Claim::new(&origin, &vkey, &checkpoint)
         };
-        let verified = verify_claim(&claim, entries).map_err(|fault| fault_error(&fault))?;
+        let lines = export.lines().filter(|line| !line.trim().is_empty()).map(Shown::Line);
+        let verified = verify_claim(&claim, lines).map_err(|fault| match fault {
+            Fault::Unreadable { .. } => CliError::failed("bad-export", format!("`{}`: {fault}", file.display()), None),
+            _ => fault_error(&fault),
+        })?;
         return report(cx, &origin, &verified, &checkpoint);
     }
     let (api, path, name) = log_of(cx, args.operator).await?;
@@ -232,7 +236,7 @@ async fn fetch_all(api: &Api, path: &str, size: u64) -> Result<(Vec<Entry>, Opti
 
 fn entry_of(view: AuditEntryView) -> Entry {
     Entry {
-        leaf_hash: envelope::hex(&tree::leaf_hash(view.envelope.as_bytes())),
+        leaf_hash: String::new(),
         body: (!view.body.is_null()).then_some(view.body),
         envelope: view.envelope,
         salt: view.salt,
@@ -241,35 +245,6 @@ fn entry_of(view: AuditEntryView) -> Entry {
 
 fn view_of(entry: &Entry) -> Value {
     json!({ "envelope": entry.envelope, "body": entry.body, "salt": entry.salt })
-}
-
-/// A line of an export. The hash of a leaf is computed here, never read.
-#[derive(Deserialize)]
-struct ExportLine {
-    envelope: String,
-    #[serde(default)]
-    body: Option<Value>,
-    #[serde(default)]
-    salt: String,
-}
-
-fn parse_export(path: &Path) -> Result<Vec<Entry>, CliError> {
-    let text = read_text(path, EXPORT_BYTES_MAX)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            let line: ExportLine = serde_json::from_str(line).map_err(|_| {
-                let detail = format!("`{}` line {} is not an entry of an audit log", path.display(), index + 1);
-                CliError::failed("bad-export", detail, None)
-            })?;
-            Ok(Entry {
-                leaf_hash: envelope::hex(&tree::leaf_hash(line.envelope.as_bytes())),
-                envelope: line.envelope,
-                body: line.body,
-                salt: line.salt,
-            })
-        })
-        .collect()
 }
 
 /// The key to check with: given, else kept, else (once) the host's word. A key that changed is a fault.
@@ -363,6 +338,7 @@ fn report(cx: &mut Context<'_>, name: &str, verified: &Verified, checkpoint: &st
 
 pub(super) fn fault_error(fault: &Fault) -> CliError {
     let code = match fault {
+        Fault::Unreadable { .. } => "bad-export",
         Fault::Altered { .. } => "audit-altered",
         Fault::Missing { .. } => "audit-missing",
         Fault::Reordered { .. } => "audit-reordered",

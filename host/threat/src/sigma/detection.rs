@@ -346,6 +346,24 @@ mod tests {
         }
     }
 
+    /// Elsewhere these take longer than anybody waits: exponentially long in a matcher that goes back, or as long as the product
+    /// of pattern and text for every star.
+    #[test]
+    fn a_pattern_made_to_run_for_ever_ends() {
+        let long = "a".repeat(1 << 20);
+        let body = json!({"resources": [{"uid": long}]});
+        let event = Event { log: "acme".into(), seq: 1, time_ms: 0, body };
+        let stars = "*a".repeat(60);
+        for selection in [
+            "resources.uid|re: ^(a+)+b$".to_owned(),
+            "resources.uid|re: ^(a|aa)*b$".to_owned(),
+            format!("resources.uid: '{stars}*b'"),
+        ] {
+            let detection = detection(&format!("s:\n  {selection}\ncondition: s")).unwrap();
+            assert!(!detection.matches(&event), "{selection}");
+        }
+    }
+
     proptest! {
         #[test]
         fn wildcards_agree_with_a_regular_expression(pattern in "[ab*?]{0,8}", text in "[abc]{0,10}") {

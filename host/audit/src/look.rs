@@ -1,0 +1,305 @@
+//! What an entry shows by itself, without those around it: its hashes, what it says about its place, whether its body is the
+//! one that it commits to.
+//!
+//! Pure, and the same on every thread, so that as many look at a long log as there are cores; this is nearly all of the work
+//! of a check. Must never say anything about an entry's place in the log: `verify` goes through what was seen in order.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::envelope::{canonical_body, commitment, link};
+use crate::tree::{Hash, leaf_hash};
+use crate::{Entry, codes};
+
+/// LIMIT: entries of a log that are in memory at once.
+const AHEAD_COUNT: usize = 2_048;
+/// Entries that a thread takes at a time.
+const PART_COUNT: usize = 64;
+
+/// An entry as somebody shows it.
+#[derive(Debug, Clone)]
+pub enum Shown<'a> {
+    /// As a log lists it.
+    Entry(Entry),
+    /// As a line of an export has it: a JSON object with `envelope`, `body`, `salt` and, when it likes, `leaf_hash`. Cheaper,
+    /// since a body is hashed as it is written.
+    Line(&'a str),
+}
+
+impl From<Entry> for Shown<'_> {
+    fn from(entry: Entry) -> Self {
+        Self::Entry(entry)
+    }
+}
+
+/// A line of an export. SECURITY: of two members of one name it is no line; others than these are not looked at.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    envelope: Cow<'a, str>,
+    #[serde(borrow, default)]
+    body: Option<&'a RawValue>,
+    #[serde(default)]
+    salt: &'a str,
+    #[serde(default)]
+    leaf_hash: &'a str,
+}
+
+/// What is read of an envelope; everything else is covered by the hashes. None of these is ever written with escapes.
+#[derive(Deserialize)]
+pub(crate) struct Marks<'a> {
+    pub(crate) seq: u64,
+    pub(crate) prev: &'a str,
+    pub(crate) tenant_uid: &'a str,
+    #[serde(default)]
+    pub(crate) body_sha256: Option<&'a str>,
+    #[serde(default)]
+    pub(crate) code: &'a str,
+}
+
+impl<'a> Marks<'a> {
+    pub(crate) fn read(envelope: &'a str) -> Option<Self> {
+        serde_json::from_str(envelope).ok()
+    }
+}
+
+/// What an entry showed.
+pub(crate) struct Seen {
+    /// None for a line that is no entry.
+    pub(crate) envelope: Option<String>,
+    /// None for an envelope that cannot be read.
+    pub(crate) says: Option<Says>,
+    pub(crate) leaf: Hash,
+    /// What its successor must point back to.
+    pub(crate) link: Hash,
+    /// Whether the leaf hash shown beside it is its own, when one is.
+    pub(crate) is_own_leaf: bool,
+    pub(crate) body: Body,
+    /// The body of an entry about the log itself, which has to say certain things.
+    pub(crate) about: Option<Value>,
+}
+
+/// What an envelope says.
+pub(crate) struct Says {
+    pub(crate) seq: u64,
+    /// None for what is no hash, which nothing has.
+    pub(crate) prev: Option<Hash>,
+    /// Whether it is of the log's tenant.
+    pub(crate) is_ours: bool,
+    pub(crate) subject: Subject,
+}
+
+/// Whether an entry is about the log itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    KeyChange,
+    Deletion,
+    Other,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    Withheld,
+    Committed,
+    /// Not the one that the envelope commits to.
+    Other,
+}
+
+/// The entries of a log as they are seen, in their order: a few thousand at a time, by several threads.
+pub(crate) struct Looking<'t, I> {
+    entries: I,
+    tenant: &'t str,
+    threads_count: usize,
+    seen: std::vec::IntoIter<Option<Seen>>,
+}
+
+impl<'t, I> Looking<'t, I> {
+    pub(crate) fn new(tenant: &'t str, entries: I) -> Self {
+        let threads_count = thread::available_parallelism().map_or(1, usize::from);
+        Self { entries, tenant, threads_count, seen: Vec::new().into_iter() }
+    }
+}
+
+impl<'e, I: Iterator<Item = Shown<'e>>> Iterator for Looking<'_, I> {
+    type Item = Seen;
+
+    fn next(&mut self) -> Option<Seen> {
+        if self.seen.len() == 0 {
+            let shown = self.entries.by_ref().take(AHEAD_COUNT).map(Some).collect();
+            self.seen = all(shown, self.tenant, self.threads_count).into_iter();
+        }
+        // INVARIANT: every place is filled; were one not, the check would end there, and name what is missing.
+        self.seen.next().flatten()
+    }
+}
+
+/// Looks at entries on this thread and, for more than a few, on others too; on this one alone when there are none to be had.
+fn all(mut shown: Vec<Option<Shown<'_>>>, tenant: &str, threads_count: usize) -> Vec<Option<Seen>> {
+    let mut seen: Vec<Option<Seen>> = Vec::new();
+    seen.resize_with(shown.len(), || None);
+    let helpers_count = threads_count.min(shown.len().div_ceil(PART_COUNT)).saturating_sub(1);
+    {
+        let parts = Mutex::new(shown.chunks_mut(PART_COUNT).zip(seen.chunks_mut(PART_COUNT)));
+        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some((shown, seen)) = next() {
+                for (shown, seen) in shown.iter_mut().zip(seen) {
+                    *seen = shown.take().map(|shown| look(shown, tenant));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..helpers_count {
+                // One that cannot be started is one fewer.
+                let _ = thread::Builder::new().name("audit-verify".to_owned()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+    }
+    seen
+}
+
+fn look(shown: Shown<'_>, tenant: &str) -> Seen {
+    match shown {
+        Shown::Entry(Entry { envelope, leaf_hash, body, salt }) => {
+            look_at(envelope, &leaf_hash, body.map(Cited::Read), &salt, tenant)
+        }
+        Shown::Line(line) => match serde_json::from_str::<Line<'_>>(line) {
+            Ok(Line { envelope, body, salt, leaf_hash }) => {
+                look_at(envelope.into_owned(), leaf_hash, body.map(|body| Cited::Text(body.get())), salt, tenant)
+            }
+            Err(_) => Seen {
+                envelope: None,
+                says: None,
+                leaf: Hash::default(),
+                link: Hash::default(),
+                is_own_leaf: false,
+                body: Body::Other,
+                about: None,
+            },
+        },
+    }
+}
+
+/// A body as it is at hand.
+enum Cited<'a> {
+    Read(Value),
+    Text(&'a str),
+}
+
+fn look_at(envelope: String, leaf_text: &str, body: Option<Cited<'_>>, salt: &str, tenant: &str) -> Seen {
+    let leaf = leaf_hash(envelope.as_bytes());
+    let is_own_leaf = leaf_text.is_empty() || hash(leaf_text) == Some(leaf);
+    let (mut says, mut seen_body, mut about) = (None, Body::Withheld, None);
+    if let Some(marks) = Marks::read(&envelope) {
+        let subject = match marks.code {
+            codes::AUDIT_KEY_CHANGED => Subject::KeyChange,
+            codes::SHARD_DELETING => Subject::Deletion,
+            _ => Subject::Other,
+        };
+        if let (Some(body), Some(committed)) = (&body, marks.body_sha256) {
+            seen_body = if is_committed(body, salt, committed) { Body::Committed } else { Body::Other };
+        }
+        let (is_ours, prev) = (marks.tenant_uid == tenant, hash(marks.prev));
+        says = Some(Says { seq: marks.seq, prev, is_ours, subject });
+        if subject != Subject::Other {
+            about = body.and_then(Cited::read);
+        }
+    }
+    Seen { link: link(&envelope), envelope: Some(envelope), says, leaf, is_own_leaf, body: seen_body, about }
+}
+
+/// Whether a body is the one that `committed` commits to. The commitment is over the canonical form, in which most are written:
+/// no other text than the committed one has its hash, so that only for one that has not the form is made.
+fn is_committed(body: &Cited<'_>, salt: &str, committed: &str) -> bool {
+    let (Ok(salt), Some(committed)) = (HEXLOWER.decode(salt.as_bytes()), hash(committed)) else { return false };
+    let fits = |text: &str| commitment(&salt, text) == committed;
+    match body {
+        Cited::Text(text) if text.starts_with('{') && fits(text) => true,
+        Cited::Text(text) => {
+            let read = serde_json::from_str::<Value>(text).ok();
+            read.and_then(|body| canonical_body(&body).ok()).is_some_and(|text| fits(&text))
+        }
+        Cited::Read(body) => canonical_body(body).is_ok_and(|text| fits(&text)),
+    }
+}
+
+impl Cited<'_> {
+    fn read(self) -> Option<Value> {
+        match self {
+            Self::Read(body) => Some(body),
+            Self::Text(text) => serde_json::from_str(text).ok(),
+        }
+    }
+}
+
+fn hash(text: &str) -> Option<Hash> {
+    let mut hash = Hash::default();
+    let whole = HEXLOWER.decode_len(text.len()) == Ok(hash.len());
+    (whole && HEXLOWER.decode_mut(text.as_bytes(), &mut hash).is_ok()).then_some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::hex;
+    use serde_json::json;
+
+    fn seen(line: &str) -> Seen {
+        look(Shown::Line(line), "acme")
+    }
+
+    fn line(body: &str, committed: &str) -> String {
+        let envelope = json!({
+            "seq": 7, "prev": hex(&[9; 32]), "tenant_uid": "acme", "body_sha256": committed, "code": codes::AUDIT_KEY_CHANGED,
+        });
+        format!("{{\"seq\":7,\"envelope\":{},\"body\":{body},\"salt\":\"ab\"}}", json!(envelope.to_string()))
+    }
+
+    #[test]
+    fn a_body_is_the_committed_one_in_whatever_form_it_is_written() {
+        let committed = hex(&commitment(&[0xab], r#"{"a":1,"b":[true]}"#));
+        for written in [r#"{"a":1,"b":[true]}"#, r#"{ "b" : [true], "a":1.0 }"#, r#"{"b":[true],"\u0061":1}"#] {
+            let seen = seen(&line(written, &committed));
+            assert!(seen.body == Body::Committed, "{written}");
+            assert_eq!(seen.about.unwrap()["a"].as_f64(), Some(1.0));
+            let says = seen.says.unwrap();
+            assert_eq!((says.seq, says.prev, says.is_ours), (7, Some([9; 32]), true));
+        }
+        for other in [r#"{"a":2,"b":[true]}"#, r#"{"a":1,"b":[true],"c":0}"#, r#"{"a":1}"#, "[]", "7"] {
+            assert!(seen(&line(other, &committed)).body == Body::Other, "{other}");
+        }
+        assert!(seen(&line("null", &committed)).body == Body::Withheld);
+        assert!(seen(&line(r#"{"a":1,"b":[true]}"#, &committed.to_uppercase())).body == Body::Other);
+    }
+
+    #[test]
+    fn what_is_no_entry_says_nothing() {
+        for line in ["", "{}", "[]", r#"{"envelope":7}"#, r#"{"envelope":"{}","envelope":"{}"}"#] {
+            assert!(seen(line).envelope.is_none(), "{line}");
+        }
+        assert!(seen(r#"{"envelope":"{}"}"#).says.is_none());
+    }
+
+    #[test]
+    fn however_many_look_the_order_is_the_same() {
+        let lines: Vec<String> = (0..AHEAD_COUNT * 2 + 7)
+            .map(|seq| {
+                let envelope = json!({ "seq": seq, "prev": "", "tenant_uid": "acme" }).to_string();
+                json!({ "envelope": envelope }).to_string()
+            })
+            .collect();
+        for threads_count in [1, 2, 5] {
+            let shown = lines.iter().map(|line| Shown::Line(line));
+            let looking = Looking { threads_count, ..Looking::new("acme", shown) };
+            let seqs: Vec<u64> = looking.map(|seen| seen.says.unwrap().seq).collect();
+            assert!(seqs.into_iter().eq(0..lines.len() as u64));
+        }
+    }
+}
