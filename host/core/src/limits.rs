@@ -148,7 +148,7 @@ pub const SESSIONS_PER_KEY_COUNT_MAX: usize = 256;
 pub const TOKENS_CACHED_COUNT_MAX: usize = 16_384;
 /// Most bytes of an access token or another credential.
 pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
-/// Most sign-ins whose secret is being hashed at the same time (19 MiB each).
+/// Most sign-ins whose secret is being hashed at the same time (19 MiB each, of a password).
 pub const SIGN_IN_PARALLEL_COUNT_MAX: usize = 2;
 /// Most sign-ins waiting for their turn.
 pub const SIGN_IN_WAITING_COUNT_MAX: usize = 256;

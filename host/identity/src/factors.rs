@@ -105,7 +105,7 @@ impl Identity {
         if let Some(kept) = &person.password {
             let old = old.map_or("", |old| old.expose());
             let shown = if old.len() <= CREDENTIAL_BYTES_MAX { old } else { "" };
-            if !self.shared.hasher.matches(shown, Some(kept.hashed.clone())).await? {
+            if !self.shared.hasher.is_password(shown, Some(kept.hashed.clone())).await? {
                 return Err(IdentityError::FactorState("the old password is another one"));
             }
         }

@@ -248,7 +248,7 @@ impl Identity {
             clock,
             entropy,
             tokens,
-            hasher: Hasher::new(),
+            hasher: Hasher::start().map_err(|_| IdentityError::Host("no thread for hashing could be started"))?,
             anonymous: "anonymous".parse().map_err(|_| IdentityError::Host("anonymous has no name"))?,
             tables: RwLock::new(tables),
             throttle: Mutex::default(),
@@ -443,7 +443,7 @@ impl Identity {
         let shown = secret_hash::parse(key.expose()).ok_or(IdentityError::Unauthenticated)?;
         // SECURITY: an ended key takes the same path as a live one, and an unknown one as well: one hash each.
         let hashed = shared.read().keys.get(shown.id).map(|stored| stored.hashed.clone());
-        let matches = shared.hasher.matches(shown.secret, hashed).await?;
+        let matches = shared.hasher.is_key(shown.secret, hashed).await?;
         let holder = shared.read().live_key(shown.id, shared.clock.now()).map(|stored| Holder {
             id: stored.record.principal.clone(),
             kind: PrincipalKind::Service,

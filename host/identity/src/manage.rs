@@ -28,7 +28,7 @@ impl Identity {
         let now = shared.clock.now();
         let expires_at = admissible(&new, now)?;
         let (id, secret) = secret_hash::generate(shared.entropy.as_ref());
-        let hashed = shared.hasher.hash(&secret, shared.entropy.as_ref()).await?;
+        let hashed = shared.hasher.hash_key(&secret, shared.entropy.as_ref()).await?;
         // One at a time, so that the counts below are those of the moment of writing.
         let _turn = shared.making.lock().await;
         let by_operator = permit.principal().as_str().starts_with(&format!("{OPERATOR}/"));

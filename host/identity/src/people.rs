@@ -157,7 +157,7 @@ impl Identity {
             stored.as_ref().and_then(|person| person.password.as_ref()).map(|password| password.hashed.clone());
         // SECURITY: one hash each, for known and unknown names.
         let typed = if password.expose().len() <= PASSWORD_BYTES_MAX { password.expose().as_str() } else { "" };
-        if !shared.hasher.matches(typed, hashed).await? {
+        if !shared.hasher.is_password(typed, hashed).await? {
             return Err(IdentityError::Unauthenticated);
         }
         let (principal, person) = principal.zip(stored).ok_or(IdentityError::Unauthenticated)?;
@@ -234,7 +234,7 @@ impl Identity {
         if text.chars().count() < PASSWORD_CHARS_MIN || text.len() > PASSWORD_BYTES_MAX {
             return Err(IdentityError::BadPassword { chars_min: PASSWORD_CHARS_MIN, bytes_max: PASSWORD_BYTES_MAX });
         }
-        let hashed = self.shared.hasher.hash_text(text, self.shared.entropy.as_ref()).await?;
+        let hashed = self.shared.hasher.hash_password(text, self.shared.entropy.as_ref()).await?;
         Ok(StoredPassword { hashed, since: self.shared.clock.now() })
     }
 

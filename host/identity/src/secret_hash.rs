@@ -1,9 +1,13 @@
-//! API keys as text, and their secrets as argon2id hashes (RFC 9106; 19 MiB, 2 passes, 1 lane as OWASP advises).
+//! API keys as text, and secrets as argon2id hashes (RFC 9106).
 //!
-//! Must never hash on a thread that serves requests, nor more than a few at a time, nor say sooner that a key id is
-//! unknown: an unknown one costs one hash as well.
+//! What a hash costs is for guesses to cost. A password, which a person chose, costs what OWASP advises: 19 MiB, 2 passes, 1
+//! lane. A key's secret is 256 random bits, which nobody guesses at whatever cost: it costs a hundredth of that, so that
+//! whoever signs in with keys all day takes little of the processor from others.
+//!
+//! Must never hash on a thread that serves requests, nor more than a few at a time, nor before those who serve, nor say
+//! sooner that a name or a key id is unknown: an unknown one costs one hash as well.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -12,16 +16,28 @@ use ringfence_core::Entropy;
 use ringfence_core::limits::{SIGN_IN_PARALLEL_COUNT_MAX, SIGN_IN_WAIT_MS_MAX, SIGN_IN_WAITING_COUNT_MAX};
 use ringfence_keys::{Zeroizing, constant_time_eq};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::{IdentityError, SecretString};
 
 const PREFIX: &str = "rfk_";
 const ID_CHARS: usize = 16;
 const SECRET_CHARS: usize = 52;
-const MEMORY_KIB: u32 = 19 * 1024;
-const PASSES: u32 = 2;
 const LANES: u32 = 1;
+/// Of the threads that hash: those who serve come first, and a tenth of a core is left when they take all there is.
+const NICE: i32 = 10;
+
+/// What the hash of a secret takes.
+#[derive(Clone, Copy)]
+struct Cost {
+    memory_kib: u32,
+    passes: u32,
+}
+
+/// Of what a person chose.
+const PASSWORD: Cost = Cost { memory_kib: 19 * 1024, passes: 2 };
+/// Of 256 random bits.
+const KEY: Cost = Cost { memory_kib: 256, passes: 1 };
 
 /// The public and the secret part of a key that was shown.
 pub(crate) struct Shown<'a> {
@@ -68,9 +84,10 @@ pub(crate) struct Hashed {
 }
 
 impl Hashed {
-    /// What an unknown id is compared with; nothing hashes to it, since its hash is empty.
-    fn dummy() -> Self {
-        Self { salt: BASE64.encode(&[0_u8; 16]), hash: String::new(), memory_kib: MEMORY_KIB, passes: PASSES }
+    /// What an unknown name is compared with; nothing hashes to it, since its hash is empty.
+    fn dummy(cost: Cost) -> Self {
+        let Cost { memory_kib, passes } = cost;
+        Self { salt: BASE64.encode(&[0_u8; 16]), hash: String::new(), memory_kib, passes }
     }
 }
 
@@ -79,19 +96,40 @@ impl Hashed {
 pub(crate) struct Hasher {
     turns: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    jobs: mpsc::Sender<Job>,
     /// How many hashes were computed, so that a test can see that guesses cost the same.
     #[cfg(test)]
     count: Arc<std::sync::atomic::AtomicUsize>,
 }
 
+type Job = Box<dyn FnOnce() + Send>;
+
 impl Hasher {
-    pub(crate) fn new() -> Self {
-        Self {
+    /// Starts the threads that hash; they end with the last clone.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..SIGN_IN_PARALLEL_COUNT_MAX {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name("hash".to_owned()).spawn(move || {
+                // On Linux it is this thread's alone. A kernel that says no leaves it where it is.
+                let _ = rustix::process::nice(NICE);
+                loop {
+                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    match job {
+                        Ok(job) => job(),
+                        Err(mpsc::RecvError) => break,
+                    }
+                }
+            })?;
+        }
+        Ok(Self {
             turns: Arc::new(Semaphore::new(SIGN_IN_PARALLEL_COUNT_MAX)),
             places: Arc::new(Semaphore::new(SIGN_IN_PARALLEL_COUNT_MAX + SIGN_IN_WAITING_COUNT_MAX)),
+            jobs,
             #[cfg(test)]
             count: Arc::default(),
-        }
+        })
     }
 
     #[cfg(test)]
@@ -100,41 +138,45 @@ impl Hasher {
     }
 
     /// The hash of a new key's secret, with a new salt.
-    pub(crate) async fn hash(&self, key: &SecretString, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
+    pub(crate) async fn hash_key(&self, key: &SecretString, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
         let shown = parse(key.expose()).ok_or(IdentityError::Host("a new key is malformed"))?;
-        self.hash_text(shown.secret, entropy).await
+        self.hash(shown.secret, KEY, entropy).await
     }
 
-    /// The hash of a secret, with a new salt.
-    pub(crate) async fn hash_text(&self, secret: &str, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
+    /// The hash of a new password, with a new salt.
+    pub(crate) async fn hash_password(&self, text: &str, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
+        self.hash(text, PASSWORD, entropy).await
+    }
+
+    async fn hash(&self, secret: &str, cost: Cost, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
         let mut salt = [0_u8; 16];
         entropy.fill(&mut salt);
-        let hash = self.run(secret, salt.to_vec(), MEMORY_KIB, PASSES).await?;
-        Ok(Hashed {
-            salt: BASE64.encode(&salt),
-            hash: BASE64.encode(hash.as_slice()),
-            memory_kib: MEMORY_KIB,
-            passes: PASSES,
-        })
+        let hash = self.run(secret, salt.to_vec(), cost).await?;
+        let Cost { memory_kib, passes } = cost;
+        Ok(Hashed { salt: BASE64.encode(&salt), hash: BASE64.encode(hash.as_slice()), memory_kib, passes })
     }
 
-    /// Whether `secret` is the one that was hashed. SECURITY: takes as long when there is none.
-    pub(crate) async fn matches(&self, secret: &str, stored: Option<Hashed>) -> Result<bool, IdentityError> {
-        let stored = stored.unwrap_or_else(Hashed::dummy);
+    /// Whether `secret` is the key's. SECURITY: takes as long when there is none.
+    pub(crate) async fn is_key(&self, secret: &str, stored: Option<Hashed>) -> Result<bool, IdentityError> {
+        self.matches(secret, stored.unwrap_or_else(|| Hashed::dummy(KEY))).await
+    }
+
+    /// Whether `text` is the password. SECURITY: takes as long when there is none.
+    pub(crate) async fn is_password(&self, text: &str, stored: Option<Hashed>) -> Result<bool, IdentityError> {
+        self.matches(text, stored.unwrap_or_else(|| Hashed::dummy(PASSWORD))).await
+    }
+
+    async fn matches(&self, secret: &str, stored: Hashed) -> Result<bool, IdentityError> {
         let corrupt = |_| IdentityError::Host("a stored hash is malformed");
         let salt = BASE64.decode(stored.salt.as_bytes()).map_err(corrupt)?;
         let expected = BASE64.decode(stored.hash.as_bytes()).map_err(corrupt)?;
-        let hash = self.run(secret, salt, stored.memory_kib.min(MEMORY_KIB), stored.passes.min(PASSES)).await?;
+        let cost =
+            Cost { memory_kib: stored.memory_kib.min(PASSWORD.memory_kib), passes: stored.passes.min(PASSWORD.passes) };
+        let hash = self.run(secret, salt, cost).await?;
         Ok(constant_time_eq(hash.as_slice(), &expected))
     }
 
-    async fn run(
-        &self,
-        secret: &str,
-        salt: Vec<u8>,
-        memory_kib: u32,
-        passes: u32,
-    ) -> Result<Zeroizing<[u8; 32]>, IdentityError> {
+    async fn run(&self, secret: &str, salt: Vec<u8>, cost: Cost) -> Result<Zeroizing<[u8; 32]>, IdentityError> {
         let busy = || IdentityError::Busy { retry_after_seconds: 1 };
         let _place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
         let wait = Duration::from_millis(SIGN_IN_WAIT_MS_MAX);
@@ -145,18 +187,22 @@ impl Hasher {
         #[cfg(test)]
         self.count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let secret = Zeroizing::new(secret.to_owned());
-        let work = move || {
+        let (answer, done) = oneshot::channel();
+        let job = move || {
             // The turn ends with the work, even when nobody waits for its result any more.
             let _turn = turn;
             let mut out = Zeroizing::new([0_u8; 32]);
-            let params = Params::new(memory_kib, passes, LANES, Some(32)).ok()?;
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                .hash_password_into(secret.as_bytes(), &salt, out.as_mut_slice())
-                .ok()?;
-            Some(out)
+            let hashed = Params::new(cost.memory_kib, cost.passes, LANES, Some(32)).and_then(|params| {
+                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+                argon2.hash_password_into(secret.as_bytes(), &salt, out.as_mut_slice())
+            });
+            let _ = answer.send(hashed.is_ok().then_some(out));
         };
-        let done = tokio::task::spawn_blocking(work).await.map_err(|_| IdentityError::Host("hashing stopped"))?;
-        done.ok_or(IdentityError::Host("hashing failed"))
+        let stopped = IdentityError::Host("hashing stopped");
+        if self.jobs.send(Box::new(job)).is_err() {
+            return Err(stopped);
+        }
+        done.await.map_err(|_| stopped)?.ok_or(IdentityError::Host("hashing failed"))
     }
 }
 
@@ -167,15 +213,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_matches_its_hash_and_no_other() {
-        let (hasher, dice) = (Hasher::new(), Dice::new());
+        let (hasher, dice) = (Hasher::start().unwrap(), Dice::new());
         let ((id, key), (_, other)) = (generate(&dice), generate(&dice));
-        let hashed = hasher.hash(&key, &dice).await.unwrap();
+        let hashed = hasher.hash_key(&key, &dice).await.unwrap();
         let (shown, wrong) = (parse(key.expose()).unwrap(), parse(other.expose()).unwrap());
         assert_eq!(shown.id, id);
-        assert!(hasher.matches(shown.secret, Some(hashed.clone())).await.unwrap());
-        assert!(!hasher.matches(wrong.secret, Some(hashed.clone())).await.unwrap());
-        assert!(!hasher.matches(shown.secret, None).await.unwrap());
+        assert!(hasher.is_key(shown.secret, Some(hashed.clone())).await.unwrap());
+        assert!(!hasher.is_key(wrong.secret, Some(hashed.clone())).await.unwrap());
+        assert!(!hasher.is_key(shown.secret, None).await.unwrap());
         assert!(!serde_json::to_string(&hashed).unwrap().contains(shown.secret));
+    }
+
+    #[tokio::test]
+    async fn a_password_is_hashed_at_a_persons_cost_and_one_that_is_not_there_as_well() {
+        let (hasher, dice) = (Hasher::start().unwrap(), Dice::new());
+        let hashed = hasher.hash_password("correct horse", &dice).await.unwrap();
+        assert_eq!((hashed.memory_kib, hashed.passes), (19 * 1024, 2));
+        assert_eq!(Hashed::dummy(PASSWORD).memory_kib, hashed.memory_kib);
+        assert!(hasher.is_password("correct horse", Some(hashed.clone())).await.unwrap());
+        assert!(!hasher.is_password("battery staple", Some(hashed)).await.unwrap());
+        assert!(!hasher.is_password("correct horse", None).await.unwrap());
     }
 
     #[test]
@@ -199,10 +256,10 @@ mod tests {
 
     #[tokio::test]
     async fn more_waiting_than_the_cap_are_told_to_come_back() {
-        let hasher = Hasher { places: Arc::new(Semaphore::new(1)), ..Hasher::new() };
+        let hasher = Hasher { places: Arc::new(Semaphore::new(1)), ..Hasher::start().unwrap() };
         let held = hasher.places.clone().try_acquire_owned().unwrap();
-        assert!(matches!(hasher.matches("x", None).await, Err(IdentityError::Busy { .. })));
+        assert!(matches!(hasher.is_key("x", None).await, Err(IdentityError::Busy { .. })));
         drop(held);
-        assert!(!hasher.matches("x", None).await.unwrap());
+        assert!(!hasher.is_key("x", None).await.unwrap());
     }
 }
