@@ -1,40 +1,16 @@
-//! Dice and a clock for benchmarks that open rooms of the host themselves.
+//! The host's own dice and clock, for benchmarks that open rooms of the host themselves, and a clock that stands still.
 //!
-//! Must never be what is measured: the dice are the host's own call to the kernel, the clock costs nothing.
+//! Must never be what is measured: a clock that stands still costs nothing, and the rest costs what it costs the host.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ringfence_core::{Clock, Entropy};
+use ringfence_core::Clock;
 
-/// The kernel's dice, as the host has them.
-pub struct KernelDice;
+// The host is a program, not a library: its file is taken as it is, so that nothing here can differ from it.
+#[path = "../../host/server/src/ambient.rs"]
+mod host;
 
-impl Entropy for KernelDice {
-    fn fill(&self, into: &mut [u8]) {
-        // The kernel answers requests of this size whole once it has started; a benchmark may stop if not.
-        let _ = rustix::rand::getrandom(into, rustix::rand::GetRandomFlags::empty());
-    }
-}
-
-/// The system's clocks, as the host has them.
-pub struct WallClock(Instant);
-
-impl WallClock {
-    /// Starts the monotonic one at zero.
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl Clock for WallClock {
-    #[expect(clippy::disallowed_methods, reason = "what is measured is when things happen")]
-    fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
-    }
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
+pub use host::{SystemClock, SystemEntropy};
 
 /// A clock that stands still.
 pub struct StoppedClock;

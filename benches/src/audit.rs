@@ -14,7 +14,7 @@ use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Backend, DiskOptions, Key, Store, TenantStore, Tenants};
 use serde_json::{Value, json};
 
-use crate::ambient::{KernelDice, StoppedClock};
+use crate::ambient::{StoppedClock, SystemEntropy};
 use crate::report::Report;
 use crate::stats::{Arrivals, median, quantile};
 
@@ -76,7 +76,8 @@ async fn measure(plan: &Plan) -> Result<Value> {
     for number in 0..plan.tenants {
         stores.push(tenant(&tenants, &format!("bench-{number}")).await?);
     }
-    let audit = Audit::open(tenants.clone(), Arc::new(StoppedClock), Arc::new(KernelDice), "bench".to_owned()).await?;
+    let audit =
+        Audit::open(tenants.clone(), Arc::new(StoppedClock), Arc::new(SystemEntropy), "bench".to_owned()).await?;
     let logs: Vec<Log> = stores.iter().cloned().map(Log::Tenant).collect();
     let rate = commits(&mut report, plan, &audit, &logs, &stores).await?;
     half_rate(&mut report, plan, &audit, &logs, rate).await?;
@@ -92,10 +93,10 @@ async fn measure(plan: &Plan) -> Result<Value> {
 }
 
 async fn open(dir: &Path, backend: Backend) -> Result<(Store, Tenants)> {
-    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &KernelDice)?;
+    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &SystemEntropy)?;
     let options = DiskOptions { backend, cache_bytes: CACHE_BYTES, ..DiskOptions::RECOMMENDED };
     let store = Store::open(&dir.join("data"), options)?;
-    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(KernelDice), Arc::new(StoppedClock)).await?;
+    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(SystemEntropy), Arc::new(StoppedClock)).await?;
     Ok((store, tenants))
 }
 
@@ -179,7 +180,7 @@ async fn half_rate(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log]
 /// Commits a second of the store alone: one value of an entry's length each, by as many writers.
 async fn store_commits(plan: &Plan, stores: &[TenantStore], round: usize) -> Result<f64> {
     let mut value = vec![0; VALUE_BYTES];
-    KernelDice.fill(&mut value);
+    SystemEntropy.fill(&mut value);
     let started = Instant::now();
     let writers = stores.iter().flat_map(|store| (0..plan.writers).map(move |writer| (store, writer)));
     let writing = writers.map(|(store, writer)| {
@@ -209,7 +210,7 @@ fn counted(report: &mut Report, audit: &Audit, logs: &[Log]) -> Result<()> {
     let summary = InvocationSummary {
         plugin: "visits".parse()?,
         version: "0.1.0".to_owned(),
-        invocation: InvocationId::random(&KernelDice),
+        invocation: InvocationId::random(&SystemEntropy),
         status: 200,
         code: None,
         called_by: None,

@@ -6,22 +6,19 @@
 //!
 //! In one process and on one thread: the policy room does no I/O, so there is nothing to wait for but itself.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use ringfence_core::proof::act;
-use ringfence_core::{
-    Clock, Entropy, HostAct, HostCall, On, Principal, PrincipalKind, Resource, Role, Strength, TenantId,
-};
+use ringfence_core::{HostAct, HostCall, On, Principal, PrincipalKind, Resource, Role, Strength, TenantId};
 use ringfence_policy::prove::{LocalSolver, Verdict};
 use ringfence_policy::{Policy, Standing, TenantFacts};
 use serde_json::Value;
 
+use crate::ambient::{StoppedClock, SystemEntropy};
 use crate::report::Report;
 
 /// Every tenth question is one that is denied, and explained.
@@ -44,33 +41,12 @@ pub struct Plan {
     pub cvc5: Option<PathBuf>,
 }
 
-/// The machine's dice, as a host has them: a system call each.
-struct Dice(File);
-
-impl Entropy for Dice {
-    fn fill(&self, into: &mut [u8]) {
-        // Only ids are made of it here.
-        let _ = (&self.0).read_exact(into);
-    }
-}
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
 /// Runs the benchmark and gives its figures.
 pub async fn run(plan: &Plan) -> Result<Value> {
     let mut report = Report::start("policy")?;
     report.fact("rounds", plan.rounds)?;
     let tenant: TenantId = "acme".parse()?;
-    let policy = Policy::new(Arc::new(Dice(File::open("/dev/urandom")?)), Arc::new(Still))?;
+    let policy = Policy::new(Arc::new(SystemEntropy), Arc::new(StoppedClock))?;
     policy.upsert_tenant(&tenant, TenantFacts { suspended: Standing::Active }, None)?;
     let begun = Instant::now();
     policy.set_tenant_policy(&tenant, &text(plan.policies))?;

@@ -16,7 +16,7 @@ use ringfence_store::{Backend, DiskOptions, Key, Op, Store, TenantStore, Tenants
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ambient::{KernelDice, StoppedClock};
+use crate::ambient::{StoppedClock, SystemEntropy};
 use crate::blob;
 use crate::report::Report;
 use crate::stage::Stage;
@@ -96,10 +96,10 @@ pub async fn run(plan: &Plan) -> Result<Value> {
 
 async fn open(dir: &Path, backend: Backend) -> Result<(Store, Tenants)> {
     std::fs::create_dir_all(dir)?;
-    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &KernelDice)?;
+    let root = RootKey::open_or_create(&RootKeyUri::File(dir.join("root.key")), &SystemEntropy)?;
     let options = DiskOptions { backend, cache_bytes: CACHE_BYTES, ..DiskOptions::RECOMMENDED };
     let store = Store::open(&dir.join("data"), options)?;
-    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(KernelDice), Arc::new(StoppedClock)).await?;
+    let tenants = Tenants::open(store.clone(), Arc::new(root), Arc::new(SystemEntropy), Arc::new(StoppedClock)).await?;
     Ok((store, tenants))
 }
 
@@ -121,7 +121,7 @@ fn raw_key(number: u64) -> Vec<u8> {
 
 fn value(bytes: usize) -> Vec<u8> {
     let mut value = vec![0; bytes];
-    KernelDice.fill(&mut value);
+    SystemEntropy.fill(&mut value);
     value
 }
 
@@ -299,7 +299,7 @@ fn seal(report: &mut Report, plan: &Plan, ours: &TenantStore) -> Result<()> {
         let started = Instant::now();
         for revision in 0..SEALS_COUNT {
             let context = Context { tenant: ours.label(), store: "record", key: b"bench", revision: revision.into() };
-            std::hint::black_box(ours.keys().seal(Purpose::Record, &context, &plain, &KernelDice)?);
+            std::hint::black_box(ours.keys().seal(Purpose::Record, &context, &plain, &SystemEntropy)?);
         }
         each_us.push(started.elapsed().as_secs_f64() * 1e6 / f64::from(SEALS_COUNT));
     }

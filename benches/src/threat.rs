@@ -17,7 +17,7 @@ use ringfence_threat::{Scope, Settings, Threat, shipped};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::ambient::KernelDice;
+use crate::ambient::SystemEntropy;
 use crate::report::Report;
 use crate::stats::quantile;
 
@@ -69,11 +69,11 @@ pub async fn run(plan: &Plan) -> Result<Value> {
 async fn measure(drills: usize, events: u64) -> Result<Value> {
     let mut report = Report::start("threat")?;
     let place = tempfile::tempdir()?;
-    let root = RootKey::open_or_create(&RootKeyUri::File(place.path().join("root.key")), &KernelDice)?;
+    let root = RootKey::open_or_create(&RootKeyUri::File(place.path().join("root.key")), &SystemEntropy)?;
     let store = Store::open(&place.path().join("data"), DiskOptions::RECOMMENDED)?;
     let start = jiff::Timestamp::from_second(1_790_000_000)?;
     let (clock, dice): (Arc<dyn Clock>, Arc<dyn Entropy>) =
-        (Arc::new(Running(Instant::now(), start)), Arc::new(KernelDice));
+        (Arc::new(Running(Instant::now(), start)), Arc::new(SystemEntropy));
     let tenants = Tenants::open(store.clone(), Arc::new(root), dice.clone(), clock.clone()).await?;
     let (quiet, busy) = ("quiet".parse()?, "busy".parse()?);
     for tenant in [&quiet, &busy] {

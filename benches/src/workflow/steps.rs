@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::Plan;
 use super::world::{Tenant, World};
-use crate::ambient::KernelDice;
+use crate::ambient::SystemEntropy;
 use crate::report::Report;
 
 /// Bytes of a value that is committed alone: those of the benchmark `store`.
@@ -89,7 +89,7 @@ pub async fn begin(workflows: &Workflows, tenant: &Tenant, workflow: &str, input
 /// As many writers as there were runs, each as many durable writes as a run had steps, one after another.
 async fn commit_all(tenants: &[Tenant], steps: u32, round: usize) -> Result<()> {
     let mut value = vec![0; VALUE_BYTES];
-    KernelDice.fill(&mut value);
+    SystemEntropy.fill(&mut value);
     let writers = tenants.iter().flat_map(|tenant| (0..RUNS_COUNT).map(move |writer| (tenant, writer)));
     let writing = writers.map(|(tenant, writer)| {
         let (store, value) = (tenant.store.clone(), value.clone());

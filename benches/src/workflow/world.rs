@@ -23,7 +23,7 @@ use ringfence_threat::Threat;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::ambient::{KernelDice, WallClock};
+use crate::ambient::{SystemClock, SystemEntropy};
 
 /// The host's usual settings.
 const SLOTS_COUNT: u32 = 128;
@@ -64,8 +64,9 @@ impl World {
 
     /// The same over a store that runs otherwise.
     pub async fn open_with(data: &Path, io: &Handle, options: DiskOptions) -> Result<Self> {
-        let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(WallClock::start()), Arc::new(KernelDice));
-        let root = RootKey::open_or_create(&RootKeyUri::File(data.join("root.key")), &KernelDice)?;
+        let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+            (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+        let root = RootKey::open_or_create(&RootKeyUri::File(data.join("root.key")), &SystemEntropy)?;
         let store = Store::open(&data.join("store"), options)?;
         let tenants = Tenants::open(store.clone(), Arc::new(root), entropy.clone(), clock.clone()).await?;
         let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;

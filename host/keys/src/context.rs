@@ -87,8 +87,15 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// The encoding described at the type.
     pub(crate) fn encode(&self) -> Vec<u8> {
+        self.encode_after(&[])
+    }
+
+    /// The same behind `first`.
+    pub(crate) fn encode_after(&self, first: &[u8]) -> Vec<u8> {
         let fields = [self.tenant.as_bytes(), self.store.as_bytes(), self.key];
-        let mut out = Vec::with_capacity(fields.iter().map(|field| field.len() + 8).sum::<usize>() + 8);
+        let fields_bytes = fields.iter().map(|field| field.len() + 8).sum::<usize>();
+        let mut out = Vec::with_capacity(first.len() + fields_bytes + 8);
+        out.extend_from_slice(first);
         for field in fields {
             out.extend_from_slice(&(field.len() as u64).to_be_bytes());
             out.extend_from_slice(field);

@@ -12,7 +12,7 @@ use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
 use crate::context::Context;
-use crate::derive::expand_key;
+use crate::derive::{KeyBytes, expand_key};
 use crate::error::KeysError;
 
 /// How many bytes longer a record is than its value.
@@ -50,15 +50,15 @@ pub(crate) fn seal(
 ) -> Result<Vec<u8>, KeysError> {
     let mut salt = [0_u8; SALT_BYTES];
     entropy.fill(&mut salt);
-    let context = context.encode();
-    let key = cipher(expand_key(purpose_key, &[LABEL, &salt, &context])?.as_slice())?;
+    let bound = bound(version, context);
+    let key = cipher(record_key(purpose_key, &salt, &bound)?.as_slice())?;
     let mut out = Vec::with_capacity(plaintext.len() + OVERHEAD_BYTES);
     out.extend_from_slice(&[MAGIC, version]);
     out.extend_from_slice(&salt);
     out.extend_from_slice(plaintext);
     let (_, body) = out.split_at_mut_checked(HEADER_BYTES + SALT_BYTES).ok_or(KeysError::Cipher)?;
     let tag = key
-        .seal_in_place_separate_tag(zero_nonce(), Aad::from(associated(version, &context)), body)
+        .seal_in_place_separate_tag(zero_nonce(), Aad::from(&bound), body)
         .map_err(|ring::error::Unspecified| KeysError::TooLong)?;
     out.extend_from_slice(tag.as_ref());
     Ok(out)
@@ -69,11 +69,11 @@ pub(crate) fn open(purpose_key: &[u8], context: &Context<'_>, sealed: &[u8]) -> 
     let version = version(sealed)?;
     let (_, rest) = sealed.split_at_checked(HEADER_BYTES).ok_or(KeysError::NotAuthentic)?;
     let (salt, body) = rest.split_at_checked(SALT_BYTES).ok_or(KeysError::NotAuthentic)?;
-    let context = context.encode();
-    let key = cipher(expand_key(purpose_key, &[LABEL, salt, &context])?.as_slice())?;
+    let bound = bound(version, context);
+    let key = cipher(record_key(purpose_key, salt, &bound)?.as_slice())?;
     let mut buffer = Zeroizing::new(body.to_vec());
     let length = key
-        .open_in_place(zero_nonce(), Aad::from(associated(version, &context)), buffer.as_mut_slice())
+        .open_in_place(zero_nonce(), Aad::from(&bound), buffer.as_mut_slice())
         .map_err(|ring::error::Unspecified| KeysError::NotAuthentic)?
         .len();
     buffer.truncate(length);
@@ -90,8 +90,14 @@ fn zero_nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; 12])
 }
 
-fn associated(version: u8, context: &[u8]) -> Vec<u8> {
-    [&[MAGIC, version], context].concat()
+/// What a record is bound to: its first bytes, and the encoded context.
+fn bound(version: u8, context: &Context<'_>) -> Vec<u8> {
+    context.encode_after(&[MAGIC, version])
+}
+
+fn record_key(purpose_key: &[u8], salt: &[u8], bound: &[u8]) -> Result<KeyBytes, KeysError> {
+    let context = bound.get(HEADER_BYTES..).ok_or(KeysError::Cipher)?;
+    expand_key(purpose_key, &[LABEL, salt, context])
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! (`tests_changes.rs` asks both). In the bucket of one action a policy of the platform names that action alone: Cedar makes
 //! a set of a list each time it looks at one, which cost more than everything else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use cedar_policy::{
     ActionConstraint, EntityTypeName, EntityUid, Policy as CedarPolicy, PolicySet, PolicySetError, PrincipalConstraint,
@@ -18,27 +18,10 @@ use cedar_policy::{
 pub(crate) const ACTIONS_SPREAD_COUNT_MAX: usize = 2;
 
 /// What a scope says of one side.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Side {
     Any,
     Type(EntityTypeName),
     Entity(EntityUid),
-}
-
-/// Where policies with one and the same scope lie.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Bucket {
-    action: Option<EntityUid>,
-    principal: Side,
-    resource: Side,
-}
-
-/// Which sides a bucket names; only shapes that occur are looked under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Shape {
-    action: bool,
-    principal: u8,
-    resource: u8,
 }
 
 /// What a question names, in Cedar's words.
@@ -51,12 +34,51 @@ pub(crate) struct Place {
     pub(crate) resources: Vec<EntityUid>,
 }
 
-/// Policies by scope.
+/// Policies by scope: by action, then by what it says of the principal, then of the resource. Most questions find little on
+/// the way, so little of a question is hashed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
-    buckets: HashMap<Bucket, PolicySet>,
-    shapes: BTreeSet<Shape>,
+    every_action: BySide<BySide<PolicySet>>,
+    actions: HashMap<EntityUid, BySide<BySide<PolicySet>>>,
 }
+
+/// Things by what a scope says of one side.
+#[derive(Debug, Clone, Default)]
+struct BySide<T> {
+    any: T,
+    types: HashMap<EntityTypeName, T>,
+    entities: HashMap<EntityUid, T>,
+}
+
+/// What sort of side it is, and for an entity its height: [`height`].
+type Sort = (u8, u8);
+
+// === impl BySide ===
+
+impl<T: Default> BySide<T> {
+    fn of(&mut self, side: Side) -> &mut T {
+        match side {
+            Side::Any => &mut self.any,
+            Side::Type(name) => self.types.entry(name).or_default(),
+            Side::Entity(uid) => self.entities.entry(uid).or_default(),
+        }
+    }
+
+    /// All that fits a thing: `named` is the thing itself and then what it is in.
+    fn fitting<'a>(&'a self, named: &'a [EntityUid]) -> impl Iterator<Item = &'a T> {
+        let of_type = named.first().and_then(|uid| self.types.get(uid.type_name()));
+        let entities = named.iter().filter_map(|uid| self.entities.get(uid));
+        std::iter::once(&self.any).chain(of_type).chain(entities)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Sort, &T)> {
+        let types = self.types.values().map(|below| ((1, 0), below));
+        let entities = self.entities.iter().map(|(uid, below)| ((2, height(uid)), below));
+        std::iter::once(((0, 0), &self.any)).chain(types).chain(entities)
+    }
+}
+
+// === impl Index ===
 
 impl Index {
     /// Sorts policies into buckets, lists of at most `actions_spread_count_max` actions into the bucket of each. Fails
@@ -67,16 +89,17 @@ impl Index {
     ) -> Result<Self, Box<PolicySetError>> {
         let mut index = Self::default();
         for policy in policies {
-            let principal = principal_side(policy.principal_constraint());
-            let resource = resource_side(policy.resource_constraint());
             for action in actions(policy.action_constraint(), actions_spread_count_max) {
-                let bucket = Bucket { action, principal: principal.clone(), resource: resource.clone() };
-                let lies = match &bucket.action {
+                let lies = match &action {
                     Some(action) if actions_spread_count_max == usize::MAX => for_action(policy, action),
                     _ => policy.clone(),
                 };
-                index.shapes.insert(shape(&bucket));
-                index.buckets.entry(bucket).or_default().add(lies)?;
+                let principals = match action {
+                    Some(action) => index.actions.entry(action).or_default(),
+                    None => &mut index.every_action,
+                };
+                let resources = principals.of(principal_side(policy.principal_constraint()));
+                resources.of(resource_side(policy.resource_constraint())).add(lies)?;
             }
         }
         Ok(index)
@@ -84,52 +107,36 @@ impl Index {
 
     /// The policies that can apply, in disjoint sets.
     pub(crate) fn slices<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = &'a PolicySet> {
-        self.shapes.iter().flat_map(move |shape| {
-            let action = shape.action.then(|| place.action.clone());
-            sides(shape.principal, &place.principals).flat_map(move |principal| {
-                let action = action.clone();
-                sides(shape.resource, &place.resources).filter_map(move |resource| {
-                    let bucket = Bucket { action: action.clone(), principal: principal.clone(), resource };
-                    self.buckets.get(&bucket)
-                })
-            })
-        })
+        let principals = std::iter::once(&self.every_action).chain(self.actions.get(&place.action));
+        principals
+            .flat_map(|principals| principals.fitting(&place.principals))
+            .flat_map(|resources| resources.fitting(&place.resources))
+            .filter(|set| !set.is_empty())
     }
 
     /// The most policies that can apply to one question.
     pub(crate) fn applicable_count_max(&self) -> usize {
-        let mut largest: HashMap<(Shape, u8, u8), usize> = HashMap::new();
-        for (bucket, set) in &self.buckets {
-            // A question looks under a thing, under the plugin it belongs to and under its tenant: all count.
-            let family = (shape(bucket), height(&bucket.principal), height(&bucket.resource));
-            let most = largest.entry(family).or_default();
-            *most = set.num_of_policies().max(*most);
+        let every = std::iter::once((false, &self.every_action));
+        let mut largest: HashMap<(bool, Sort, Sort), usize> = HashMap::new();
+        for (of_one_action, principals) in every.chain(self.actions.values().map(|principals| (true, principals))) {
+            for (principal, resources) in principals.all() {
+                for (resource, set) in resources.all() {
+                    // A question looks under a thing, under the plugin it belongs to and under its tenant: all count.
+                    let most = largest.entry((of_one_action, principal, resource)).or_default();
+                    *most = set.num_of_policies().max(*most);
+                }
+            }
         }
         largest.values().sum()
     }
 }
 
-const ANY: u8 = 0;
-const TYPE: u8 = 1;
-const ENTITY: u8 = 2;
-
-fn side_shape(side: &Side) -> u8 {
-    match side {
-        Side::Any => ANY,
-        Side::Type(_) => TYPE,
-        Side::Entity(_) => ENTITY,
-    }
-}
-
 /// How many sorts of things can be below one.
-fn height(side: &Side) -> u8 {
-    match side {
-        Side::Entity(uid) => match uid.type_name().basename() {
-            "Bucket" | "Container" | "Directory" => 0,
-            "Tenant" => 2,
-            _ => 1,
-        },
-        Side::Any | Side::Type(_) => 0,
+fn height(uid: &EntityUid) -> u8 {
+    match uid.type_name().basename() {
+        "Bucket" | "Container" | "Directory" => 0,
+        "Tenant" => 2,
+        _ => 1,
     }
 }
 
@@ -143,24 +150,6 @@ fn for_action(policy: &CedarPolicy, action: &EntityUid) -> CedarPolicy {
         CedarPolicy::from_json(Some(policy.id().clone()), json).ok()
     };
     narrow().unwrap_or_else(|| policy.clone())
-}
-
-fn shape(bucket: &Bucket) -> Shape {
-    Shape {
-        action: bucket.action.is_some(),
-        principal: side_shape(&bucket.principal),
-        resource: side_shape(&bucket.resource),
-    }
-}
-
-/// Under what a question looks for policies of a shape, on one side.
-fn sides(shape: u8, named: &[EntityUid]) -> impl Iterator<Item = Side> {
-    let count = if shape == ENTITY { named.len() } else { 1 };
-    named.iter().take(count).map(move |uid| match shape {
-        ANY => Side::Any,
-        TYPE => Side::Type(uid.type_name().clone()),
-        _ => Side::Entity(uid.clone()),
-    })
 }
 
 fn actions(constraint: ActionConstraint, spread_count_max: usize) -> Vec<Option<EntityUid>> {

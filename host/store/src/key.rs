@@ -7,9 +7,11 @@
 //!
 //! Must never let two paths share a stored form, nor a name reach the disk in clear.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
 
-use ringfence_keys::TenantKeys;
+use ringfence_keys::{NameSealer, TenantKeys};
 
 use crate::error::StoreError;
 
@@ -59,6 +61,37 @@ pub enum Segment {
 /// The name of a record: a path of segments, such as `Key::new(["kv", plugin, bucket, key])`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Key(Vec<Segment>);
+
+/// LIMIT: beginnings of keys that are remembered for one tenant; when there are more all are forgotten, and sealed again.
+const BEGINNINGS_COUNT_MAX: usize = 256;
+/// LIMIT: longest beginning that is remembered, sealed.
+const BEGINNING_BYTES_MAX: usize = 512;
+
+/// What keys of one tenant begin with, all but the last segment, with its stored form: most keys are one of many in a bucket,
+/// and to seal the names above it costs more than the rest of a read. A stored form never changes (names stay under the
+/// first version of a tenant's keys). In memory only.
+#[derive(Default)]
+pub(crate) struct Beginnings(RwLock<HashMap<Vec<Segment>, Box<[u8]>>>);
+
+// === impl Beginnings ===
+
+impl Beginnings {
+    fn get(&self, beginning: &[Segment]) -> Option<Vec<u8>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(beginning).map(|sealed| sealed.to_vec())
+    }
+
+    fn keep(&self, beginning: &[Segment], sealed: &[u8]) {
+        if sealed.len() > BEGINNING_BYTES_MAX {
+            return;
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= BEGINNINGS_COUNT_MAX {
+            known.clear();
+        }
+        known.insert(beginning.to_vec(), sealed.into());
+    }
+}
 
 // === impl Segment ===
 
@@ -139,33 +172,35 @@ impl Key {
     }
     /// The stored form.
     pub(crate) fn seal(&self, keys: &TenantKeys, uid: &Uid) -> Result<Vec<u8>, StoreError> {
-        if self.0.len() > KEY_SEGMENTS_COUNT_MAX {
-            return Err(StoreError::TooLarge {
-                what: "the number of segments of a key",
-                max: KEY_SEGMENTS_COUNT_MAX as u64,
-            });
-        }
-        let mut out = area(AREA_RECORDS, uid);
+        self.check_count()?;
+        seal_onto(area(AREA_RECORDS, uid), &self.0, &mut keys.names()?)
+    }
+    /// The stored form, with what was sealed before it.
+    pub(crate) fn seal_with(
+        &self,
+        keys: &TenantKeys,
+        uid: &Uid,
+        beginnings: &Beginnings,
+    ) -> Result<Vec<u8>, StoreError> {
+        self.check_count()?;
+        // Before anything is looked up: keys that are closed seal no name, known or not.
         let mut names = keys.names()?;
-        for segment in &self.0 {
-            match segment {
-                Segment::Name(name) if name.len() > KEY_NAME_BYTES_MAX => {
-                    return Err(StoreError::TooLarge { what: "a name", max: KEY_NAME_BYTES_MAX as u64 });
-                }
-                Segment::Name(name) => {
-                    let sealed = names.seal(&out, name.as_bytes())?;
-                    out.push(NAME);
-                    // The check above keeps the sealed length far below 2^16.
-                    out.extend_from_slice(&u16::try_from(sealed.len()).unwrap_or(u16::MAX).to_be_bytes());
-                    out.extend_from_slice(&sealed);
-                }
-                Segment::Number(number) => {
-                    out.push(NUMBER);
-                    out.extend_from_slice(&number.to_be_bytes());
-                }
+        let Some((last, beginning)) = self.0.split_last().filter(|(_, beginning)| !beginning.is_empty()) else {
+            return seal_onto(area(AREA_RECORDS, uid), &self.0, &mut names);
+        };
+        let sealed = match beginnings.get(beginning) {
+            Some(sealed) => sealed,
+            None => {
+                let sealed = seal_onto(area(AREA_RECORDS, uid), beginning, &mut names)?;
+                beginnings.keep(beginning, &sealed);
+                sealed
             }
-        }
-        Ok(out)
+        };
+        seal_onto(sealed, std::slice::from_ref(last), &mut names)
+    }
+    fn check_count(&self) -> Result<(), StoreError> {
+        let (what, max) = ("the number of segments of a key", KEY_SEGMENTS_COUNT_MAX as u64);
+        if self.0.len() > KEY_SEGMENTS_COUNT_MAX { Err(StoreError::TooLarge { what, max }) } else { Ok(()) }
     }
 
     /// Reads a stored form below a prefix that is known in both forms.
@@ -204,6 +239,29 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(&self.0).finish()
     }
+}
+
+/// The stored form of `segments` below what is in `out` already.
+fn seal_onto(mut out: Vec<u8>, segments: &[Segment], names: &mut NameSealer) -> Result<Vec<u8>, StoreError> {
+    for segment in segments {
+        match segment {
+            Segment::Name(name) if name.len() > KEY_NAME_BYTES_MAX => {
+                return Err(StoreError::TooLarge { what: "a name", max: KEY_NAME_BYTES_MAX as u64 });
+            }
+            Segment::Name(name) => {
+                let sealed = names.seal(&out, name.as_bytes())?;
+                out.push(NAME);
+                // The check above keeps the sealed length far below 2^16.
+                out.extend_from_slice(&u16::try_from(sealed.len()).unwrap_or(u16::MAX).to_be_bytes());
+                out.extend_from_slice(&sealed);
+            }
+            Segment::Number(number) => {
+                out.push(NUMBER);
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// The stored form of everything of one kind that a tenant has.
@@ -264,7 +322,36 @@ mod tests {
         assert_eq!(successor(&[255, 255]), None);
     }
 
+    #[test]
+    fn closed_keys_seal_no_name_however_well_it_is_known() {
+        let (keys, beginnings) = (test_keys(1), Beginnings::default());
+        let key = Key::new(["kv", "plugin", "default", "a"]);
+        assert!(key.seal_with(&keys, &[7; 16], &beginnings).is_ok());
+        keys.close(ringfence_keys::Closed::Destroyed);
+        assert!(key.seal_with(&keys, &[7; 16], &beginnings).is_err());
+    }
+
+    #[test]
+    fn so_many_beginnings_are_remembered_and_no_long_ones() {
+        let (keys, beginnings) = (test_keys(1), Beginnings::default());
+        for number in 0..3 * BEGINNINGS_COUNT_MAX as u64 {
+            Key::new(["run"]).number(number).push("a").seal_with(&keys, &[7; 16], &beginnings).unwrap();
+            assert!(beginnings.0.read().unwrap().len() <= BEGINNINGS_COUNT_MAX);
+        }
+        let (count, long) = (beginnings.0.read().unwrap().len(), "x".repeat(BEGINNING_BYTES_MAX));
+        Key::new([long.as_str(), "a"]).seal_with(&keys, &[7; 16], &beginnings).unwrap();
+        assert_eq!(beginnings.0.read().unwrap().len(), count);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_remembered_changes_no_stored_form(all in prop::collection::vec(key(), 1..40)) {
+            let (keys, uid, beginnings) = (test_keys(1), [7; 16], Beginnings::default());
+            for key in all {
+                let stored = key.seal_with(&keys, &uid, &beginnings).unwrap();
+                prop_assert_eq!(stored, key.seal(&keys, &uid).unwrap());
+            }
+        }
         #[test]
         fn a_key_survives_its_stored_form(prefix in key(), below in key()) {
             let (keys, uid) = (test_keys(1), [7; 16]);

@@ -22,7 +22,7 @@ use crate::commit::{Batch, Check, Payload, PendingFiles};
 use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
 use crate::held::{self, Counting};
-use crate::key::{Key, Uid, successor};
+use crate::key::{Beginnings, Key, Uid, successor};
 use crate::line::Room;
 use crate::record::{
     Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
@@ -65,6 +65,8 @@ pub(crate) struct Tenant {
     pub(crate) uid: Uid,
     pub(crate) keys: TenantKeys,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// Stored forms of what its keys begin with.
+    beginnings: Beginnings,
     /// What the tenant may hold, and how often more was refused.
     pub(crate) held_bytes_max: AtomicU64,
     pub(crate) held_refused_count: AtomicU64,
@@ -88,6 +90,7 @@ impl Tenant {
             uid,
             keys,
             entropy,
+            beginnings: Beginnings::default(),
             held_bytes_max: AtomicU64::new(u64::MAX),
             held_refused_count: AtomicU64::new(0),
             staged_bytes: AtomicU64::new(0),
@@ -326,7 +329,7 @@ impl TenantStore {
     }
 
     pub(crate) fn seal(&self, key: &Key) -> Result<Vec<u8>, StoreError> {
-        key.seal(&self.tenant.keys, &self.tenant.uid)
+        key.seal_with(&self.tenant.keys, &self.tenant.uid, &self.tenant.beginnings)
     }
 
     fn check(&self, precondition: &Precondition) -> Result<Check, StoreError> {
