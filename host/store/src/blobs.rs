@@ -233,7 +233,7 @@ impl BlobWriter {
         let data = std::mem::take(&mut self.waiting);
         let (sealer, mut file) = self.seal(data).await?;
         let tenant = Arc::clone(&self.blobs.tenant);
-        blocking(move || {
+        let whole = blocking(move || {
             let mut sealed = Vec::new();
             sealer.finish(&mut sealed)?;
             file.write(&sealed).map_err(StoreError::unavailable)?;
@@ -241,6 +241,7 @@ impl BlobWriter {
             file.finish().map_err(StoreError::unavailable)
         })
         .await?;
+        whole.keep();
         Ok(self.id)
     }
 

@@ -67,7 +67,7 @@ impl Files {
     pub(crate) fn write(&self, path: &str, content: &[u8]) -> io::Result<()> {
         let mut file = self.create(path)?;
         file.write(content)?;
-        file.finish()
+        file.finish().map(Whole::keep)
     }
 
     pub(crate) fn open(&self, path: &str) -> io::Result<FileReader> {
@@ -278,20 +278,22 @@ impl FileWriter {
     }
 
     /// Makes the file durable and gives it its name, durably.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
-        match &self.to {
+    pub(crate) fn finish(mut self) -> io::Result<Whole> {
+        let files = match &self.to {
             Some(To::Disk(dir, file, _)) => {
                 file.sync_all()?;
                 dir.rename(format!("{}{PART}", self.path), dir, &self.path)?;
                 sync_directory(dir, self.path.rsplit_once('/').map_or(".", |(above, _)| above))?;
+                Files::Disk(Arc::clone(dir))
             }
             Some(To::Memory(memory, content)) => {
                 memory.map().insert(self.path.clone(), Arc::new(content.clone()));
+                Files::Memory(Arc::clone(memory))
             }
             None => return Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        };
         self.to = None;
-        Ok(())
+        Ok(Whole { files, path: Some(std::mem::take(&mut self.path)) })
     }
 }
 
@@ -302,6 +304,29 @@ impl Drop for FileWriter {
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, "an unfinished file could not be removed; the next start removes it");
+        }
+    }
+}
+
+/// A file that was just finished. Dropped before [`Whole::keep`], it leaves nothing: whoever had it made may be gone by the
+/// time the thread that made it is done.
+#[must_use]
+pub(crate) struct Whole {
+    files: Files,
+    path: Option<String>,
+}
+
+impl Whole {
+    /// Leaves it where it is.
+    pub(crate) fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.path.take().map(|path| self.files.remove(&path)) {
+            tracing::warn!(%error, "a file that nobody waited for could not be removed");
         }
     }
 }
@@ -364,7 +389,7 @@ mod tests {
             file.write(b"one").unwrap();
             assert!(files.read("a/b/f", 100).unwrap().is_none());
             file.write(b"two").unwrap();
-            file.finish().unwrap();
+            file.finish().unwrap().keep();
             assert_eq!(files.read("a/b/f", 100).unwrap().unwrap(), b"onetwo");
             drop(files.create("a/b/g").unwrap());
             assert_eq!(files.list("a/b").unwrap(), vec!["f"]);

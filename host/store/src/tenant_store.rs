@@ -21,6 +21,7 @@ use crate::blobs::{Blobs, READ_BYTES};
 use crate::commit::{Batch, Check, Payload, PendingFiles};
 use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
+use crate::files::Whole;
 use crate::held::{self, Counting};
 use crate::key::{Beginnings, Key, Uid, successor};
 use crate::line::Room;
@@ -267,10 +268,11 @@ impl TenantStore {
             let payload = match value {
                 Some(value) if value.len() > INLINE_BYTES_MAX => {
                     let file = FileRef { id: self.random_id(), bytes: value.len() as u64 };
-                    // Before the write: when it stops half way, dropping the batch removes what there is.
-                    batch.files.ids.push(file.id);
                     let this = self.clone();
-                    spawn_blocking(move || this.write_file(file, &value)).await.map_err(StoreError::unavailable)??;
+                    let written = spawn_blocking(move || this.write_file(file, &value)).await;
+                    let whole = written.map_err(StoreError::unavailable)??;
+                    batch.files.ids.push(file.id);
+                    whole.keep();
                     Some(Payload::InFile(file))
                 }
                 value => value.map(Payload::Inside),
@@ -399,14 +401,16 @@ impl TenantStore {
 
     // === values in files ===
 
-    fn write_file(&self, file: FileRef, value: &[u8]) -> Result<(), StoreError> {
+    fn write_file(&self, file: FileRef, value: &[u8]) -> Result<Whole, StoreError> {
         self.store.0.check_free()?;
         let Tenant { uid, keys, entropy, .. } = &*self.tenant;
         let mut sealer = keys.stream_sealer(Purpose::Blob, &value_context(keys, &file.id), entropy.as_ref())?;
         let mut sealed = Vec::new();
         sealer.push(value, &mut sealed)?;
         sealer.finish(&mut sealed)?;
-        self.store.0.files.write(&value_path(uid, &file.id), &sealed).map_err(StoreError::unavailable)
+        let mut to = self.store.0.files.create(&value_path(uid, &file.id)).map_err(StoreError::unavailable)?;
+        to.write(&sealed).map_err(StoreError::unavailable)?;
+        to.finish().map_err(StoreError::unavailable)
     }
 
     /// The value in a file; none when the file is gone, which happens when the value is replaced in that moment.

@@ -170,8 +170,7 @@ impl ValueWriter {
             _ => {
                 let bytes = self.bytes;
                 let Sealing { sealer, mut file, id } = *self.seal(gathered, Bytes::new()).await?;
-                pending.ids.push(id);
-                blocking(move || {
+                let whole = blocking(move || {
                     let mut sealed = Vec::new();
                     sealer.finish(&mut sealed)?;
                     file.write(&sealed).map_err(StoreError::unavailable)?;
@@ -179,6 +178,8 @@ impl ValueWriter {
                     file.finish().map_err(StoreError::unavailable)
                 })
                 .await?;
+                pending.ids.push(id);
+                whole.keep();
                 Payload::InFile(FileRef { id, bytes })
             }
         };
@@ -331,6 +332,9 @@ impl fmt::Debug for ValueReader {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
     use super::*;
     use crate::record::{Op, Precondition};
     use crate::store::Store;
@@ -408,6 +412,46 @@ mod tests {
         assert!(value_files(&store).is_empty());
         assert_eq!(store.held().unwrap().bytes, 0);
         assert_eq!(store.shared().staged_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    fn is_pending<T>(future: Pin<&mut impl Future<Output = T>>) -> bool {
+        future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    #[test]
+    fn whoever_goes_away_while_a_file_is_being_finished_leaves_none() {
+        // One thread for blocking work, which takes it in order: what is asked last is done last.
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let settled = || blocking(|| Ok(()));
+        runtime.block_on(async {
+            let store = tenant_in(&Store::memory());
+            for polls_count in 1..=2 {
+                let mut writer = store.value_writer().unwrap();
+                writer.write(Bytes::from(content(500_000))).await.unwrap();
+                let mut finish = Box::pin(writer.finish());
+                for _ in 1..polls_count {
+                    assert!(is_pending(finish.as_mut()));
+                    settled().await.unwrap();
+                }
+                assert!(is_pending(finish.as_mut()));
+                drop(finish);
+                settled().await.unwrap();
+                assert!(value_files(&store).is_empty(), "after {polls_count}");
+            }
+            let (blob, large) = (store.blobs().create().await.unwrap(), key("large"));
+            let mut finish = Box::pin(blob.finish());
+            assert!(is_pending(finish.as_mut()));
+            settled().await.unwrap();
+            assert!(is_pending(finish.as_mut()));
+            drop(finish);
+            settled().await.unwrap();
+            assert!(store.blobs().list().await.unwrap().is_empty());
+            let mut put = Box::pin(store.put(&large, content(INLINE_BYTES_MAX + 1)));
+            assert!(is_pending(put.as_mut()));
+            drop(put);
+            settled().await.unwrap();
+            assert!(value_files(&store).is_empty() && store.get(&large).await.unwrap().is_none());
+        });
     }
 
     #[tokio::test]
