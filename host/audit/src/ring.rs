@@ -282,7 +282,7 @@ impl Writer {
             Event::new(codes::AUDIT_KEY_CHANGED, "change-audit-key", writer::host_actor(), self.origin.clone());
         event.details = json!({ "old": old_vkey, "new": new_vkey });
         let draft = Draft { event, phase: Phase::Single, outcome: Outcome::Success };
-        let seq = self.entry(&mut group, &draft)?.seq;
+        let seq = self.entry(&mut group, draft)?.seq;
         let at_ms = self.shared.clock.now().as_millisecond();
         let checkpoint = self.shared.checkpoint(&group.state.head(&self.origin));
         let change = KeyChange { old_vkey, new_vkey, seq, at_ms, checkpoint };

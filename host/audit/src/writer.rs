@@ -2,8 +2,7 @@
 //!
 //! Must never acknowledge what is not durable, and never go on from a state that the store does not hold: after any
 //! failed write the state is read back. Entries that wait together are written together (group commit): all of them and
-//! the new head in one batch of the store, whose precondition is the head this writer knows. While one group is being
-//! written the next is made on the state that it will leave; should it not, the next is made again.
+//! the new head in one batch of the store, whose precondition is the head this writer knows.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +11,10 @@ use std::time::Duration;
 
 use ringfence_core::{Clock, Entropy};
 use ringfence_keys::Purpose;
-use ringfence_store::{Commit, Key, Op, Precondition, StoreError, TenantStore};
+use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::yield_now;
 
 use crate::batch::{Batch, Counts};
 use crate::body::{body_of, status_of};
@@ -35,13 +34,9 @@ use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// LIMIT: entries that may wait for one log's writer.
 pub(crate) const QUEUE_COUNT_MAX: usize = 1_024;
-/// LIMIT: entries written in one batch. What another log writes meanwhile waits for all of them: with so few, for little more
-/// than for the disk.
-const GROUP_COUNT_MAX: usize = 64;
-/// LIMIT: bytes of entries written in one batch, reached by the entry that goes over.
-const GROUP_BYTES_MAX: usize = 256 << 10;
-/// LIMIT: groups written one after the other before what else is due has its turn.
-const GROUPS_COUNT_MAX: usize = 16;
+/// LIMIT: entries written in one batch; what another log writes meanwhile waits for all of them. A log makes its next batch
+/// only when the last is durable: made ahead, a log that is flooded wrote a third more and kept others waiting twice as long.
+const GROUP_COUNT_MAX: usize = 128;
 /// Entries made before whoever else waits for the thread has it.
 const TURN_COUNT: usize = 16;
 /// LIMIT: intents of one log without an outcome yet.
@@ -200,37 +195,6 @@ pub(crate) struct Group {
     pub(crate) ops: Vec<Op>,
     /// For those who read along.
     told: Vec<Committed>,
-    /// Bytes of the entries.
-    bytes: usize,
-}
-
-/// An entry to be, and who waits for it.
-type Waiting = (Draft, Answer<Receipt>);
-
-/// A group with those who wait for it, and what each gets when it is durable.
-struct Made {
-    group: Group,
-    waiting: Vec<Waiting>,
-    receipts: Vec<Result<Receipt, AuditError>>,
-}
-
-/// A group that is being written.
-struct Flight {
-    /// None when the store did not answer in time.
-    task: JoinHandle<Option<Result<Commit, StoreError>>>,
-    state: State,
-    edge: Edge,
-    told: Vec<Committed>,
-}
-
-/// What comes while entries are written.
-struct More<'a> {
-    commands: &'a mut mpsc::Receiver<Command>,
-    /// What came that is no entry; nothing after it is taken.
-    other: Option<Command>,
-    /// Whether nobody is left who could ask.
-    is_over: bool,
-    groups_count: usize,
 }
 
 /// The leaves of a log's tree, from its entries.
@@ -267,12 +231,21 @@ impl Writer {
         self.write_batch().await;
     }
 
-    /// Serves a command, and what came while it was served.
     async fn serve(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) {
+        let (mut group, mut others) = (Vec::new(), Vec::new());
         let mut next = Some(first);
-        while let Some(command) = next.take() {
+        while let Some(command) = next {
             match command {
-                Command::Append(draft, answer) => next = self.append((*draft, answer), commands).await,
+                Command::Append(draft, answer) => group.push((*draft, answer)),
+                other => others.push(other),
+            }
+            next = if group.len() < GROUP_COUNT_MAX { commands.try_recv().ok() } else { None };
+        }
+        if !group.is_empty() {
+            self.append(group).await;
+        }
+        for other in others {
+            match other {
                 Command::State(answer) => drop(answer.send(self.state().await.cloned())),
                 Command::Edge(answer) => drop(answer.send(self.group().await.map(|group| (group.state, group.edge)))),
                 Command::Flush(answer) => {
@@ -282,97 +255,31 @@ impl Writer {
                 }
                 Command::Announce(answer) => drop(answer.send(self.announce().await)),
                 Command::Prune(to, answer) => drop(answer.send(self.prune(to).await)),
+                Command::Append(_, answer) => drop(answer.send(Err(AuditError::Unavailable))),
             }
         }
     }
 
-    /// Writes entries while more of them come, a group at a time; everyone in a group is answered, with a receipt only when
-    /// the whole group is durable. Gives back what came that is no entry, with everything before it written.
-    async fn append(&mut self, first: Waiting, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
-        let mut more = More { commands, other: None, is_over: false, groups_count: 0 };
-        let mut made = self.made(vec![first]).await;
-        while let Some(mut now) = made.take() {
-            self.fill(&mut now, &mut more).await;
-            let Made { group, waiting, receipts } = now;
-            let mut flight = match self.launch(group) {
-                Ok(Some(flight)) => flight,
-                nothing => {
-                    answer_all(waiting, receipts, &nothing.map(drop));
-                    break;
-                }
-            };
-            more.groups_count += 1;
-            let (written, next) = self.meanwhile(&mut flight, &mut more).await;
-            let landed = self.land(flight, written);
-            answer_all(waiting, receipts, &landed);
-            made = match next.filter(|next| !next.waiting.is_empty()) {
-                Some(mut next) if landed.is_ok() => {
-                    next.group.state.revision = self.state.as_ref().and_then(|state| state.revision);
-                    Some(next)
-                }
-                // It was made on a state that never came to be.
-                Some(next) => self.made(next.waiting).await,
-                None => None,
-            };
-        }
-        more.other
-    }
-
-    /// Makes entries on the present state; none when there is no such state, which those who wait are told.
-    async fn made(&mut self, waiting: Vec<Waiting>) -> Option<Made> {
-        let group = self.group().await.and_then(|group| self.announced(group));
-        let mut made = match group {
-            Ok(group) => Made::on(group),
-            Err(error) => {
-                waiting.into_iter().for_each(|(_, answer)| drop(answer.send(Err(error.clone()))));
-                return None;
-            }
+    /// Writes a group; everyone in it is answered, with a receipt only when the whole group is durable.
+    async fn append(&mut self, drafts: Vec<(Draft, Answer<Receipt>)>) {
+        let mut group = match self.group().await.and_then(|group| self.announced(group)) {
+            Ok(group) => group,
+            Err(error) => return drafts.into_iter().for_each(|(_, answer)| drop(answer.send(Err(error.clone())))),
         };
-        for (draft, answer) in waiting {
-            self.make(&mut made, draft, answer).await;
-        }
-        Some(made)
-    }
-
-    /// Adds what waits already, as far as there is room.
-    async fn fill(&mut self, made: &mut Made, more: &mut More<'_>) {
-        while made.has_room() && more.other.is_none() {
-            match more.commands.try_recv() {
-                Ok(Command::Append(draft, answer)) => self.make(made, *draft, answer).await,
-                Ok(other) => more.other = Some(other),
-                Err(_) => break,
+        let mut written = Vec::new();
+        for (number, (draft, answer)) in drafts.into_iter().enumerate() {
+            if (number + 1).is_multiple_of(TURN_COUNT) {
+                yield_now().await;
+            }
+            match self.entry(&mut group, draft) {
+                Ok(receipt) => written.push((receipt, answer)),
+                Err(error) => drop(answer.send(Err(error))),
             }
         }
-    }
-
-    /// Makes the next group, of what comes while this one is being written.
-    async fn meanwhile(
-        &mut self,
-        flight: &mut Flight,
-        more: &mut More<'_>,
-    ) -> (Option<Result<Commit, StoreError>>, Option<Made>) {
-        let mut next = self.announced(Group::on(flight.state.clone(), flight.edge.clone())).map(Made::on).ok();
-        loop {
-            let may_go_on = more.other.is_none() && !more.is_over && more.groups_count < GROUPS_COUNT_MAX;
-            let has_room = may_go_on && next.as_ref().is_some_and(Made::has_room);
-            tokio::select! {
-                biased;
-                written = &mut flight.task => return (written.ok().flatten(), next),
-                command = more.commands.recv(), if has_room => match (command, &mut next) {
-                    (Some(Command::Append(draft, answer)), Some(next)) => self.make(next, *draft, answer).await,
-                    (Some(other), _) => more.other = Some(other),
-                    (None, _) => more.is_over = true,
-                },
-            }
-        }
-    }
-
-    /// Makes an entry of a group.
-    async fn make(&mut self, made: &mut Made, draft: Draft, answer: Answer<Receipt>) {
-        made.receipts.push(self.entry(&mut made.group, &draft));
-        made.waiting.push((draft, answer));
-        if made.waiting.len().is_multiple_of(TURN_COUNT) {
-            yield_now().await;
+        let result = self.commit(group).await;
+        for (receipt, answer) in written {
+            // Who stopped waiting has had no answer, and so has done nothing.
+            drop(answer.send(result.clone().map(|()| receipt)));
         }
     }
 
@@ -391,7 +298,7 @@ impl Writer {
     async fn group(&mut self) -> Result<Group, AuditError> {
         let state = self.state().await?.clone();
         let edge = self.edge(&state).await?;
-        Ok(Group::on(state, edge))
+        Ok(Group { state, edge, ops: Vec::new(), told: Vec::new() })
     }
 
     pub(crate) async fn edge(&mut self, state: &State) -> Result<Edge, AuditError> {
@@ -406,16 +313,9 @@ impl Writer {
     }
 
     async fn commit(&mut self, group: Group) -> Result<(), AuditError> {
-        let Some(mut flight) = self.launch(group)? else { return Ok(()) };
-        let written = (&mut flight.task).await.ok().flatten();
-        self.land(flight, written)
-    }
-
-    /// Hands a group to the store; none when there is nothing in it.
-    fn launch(&mut self, group: Group) -> Result<Option<Flight>, AuditError> {
-        let Group { state, edge, mut ops, told, .. } = group;
+        let Group { mut state, edge, mut ops, told } = group;
         if ops.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         if self.shared.stopped.load(Ordering::Relaxed) {
             return Err(AuditError::Unavailable);
@@ -428,23 +328,15 @@ impl Writer {
         };
         // Until the store has said yes, what it holds is not known: the next command reads it back.
         self.forget_state();
-        let store = self.store.clone();
-        let write = async move { tokio::time::timeout(WRITE_TIME_MAX, store.batch(ops, vec![expected])).await.ok() };
-        Ok(Some(Flight { task: tokio::spawn(write), state, edge, told }))
-    }
-
-    /// Goes by what the store said of a group; none when it said nothing in time.
-    fn land(&mut self, flight: Flight, written: Option<Result<Commit, StoreError>>) -> Result<(), AuditError> {
-        let Flight { mut state, edge, told, .. } = flight;
-        match written {
-            Some(Ok(commit)) => {
+        match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(ops, vec![expected])).await {
+            Ok(Ok(commit)) => {
                 self.shared.writable.store(true, Ordering::Relaxed);
                 state.revision = Some(commit.revision);
                 (self.state, self.edge) = (Some(state), Some(edge));
                 told.into_iter().for_each(|committed| self.shared.feed.tell(committed));
                 Ok(())
             }
-            Some(Err(error)) => {
+            Ok(Err(error)) => {
                 // A deleted tenant says nothing about the other logs, and a lost race is settled by reading back.
                 let alone = matches!(
                     error,
@@ -453,7 +345,7 @@ impl Writer {
                 self.shared.writable.fetch_and(alone, Ordering::Relaxed);
                 Err(unavailable(&self.origin, &error))
             }
-            None => {
+            Err(_) => {
                 self.shared.writable.store(false, Ordering::Relaxed);
                 tracing::warn!(log = %self.origin, "the audit log was not written in time");
                 Err(AuditError::Unavailable)
@@ -462,7 +354,7 @@ impl Writer {
     }
 
     /// Adds an entry to a group; no operation when the entry is not needed any more.
-    pub(crate) fn entry(&self, group: &mut Group, draft: &Draft) -> Result<Receipt, AuditError> {
+    pub(crate) fn entry(&self, group: &mut Group, draft: Draft) -> Result<Receipt, AuditError> {
         let state = &mut group.state;
         let seq = state.frontier.size();
         let receipt = Receipt { log: self.origin.clone(), seq };
@@ -474,8 +366,8 @@ impl Writer {
         let now = self.shared.clock.now().as_millisecond();
         group.ops.extend(self.shard_op(state, now)?);
         let label = self.store.label().to_owned();
-        let (status, action_id) = status_of(draft);
-        let event = body_of(draft, seq, now, &label, now < state.time);
+        let (status, action_id) = status_of(&draft);
+        let event = body_of(&draft, seq, now, &label, now < state.time);
         let body = canonical_body(&event)?;
         let mut salt = [0_u8; 32];
         self.shared.entropy.fill(&mut salt);
@@ -509,9 +401,7 @@ impl Writer {
             Phase::Outcome(intent) | Phase::Unknown(intent) => drop(state.open.remove(&intent)),
         }
         let stored = StoredEntry { envelope, body, salt: hex(&salt) };
-        let stored = serde_json::to_vec(&stored).map_err(|_| AuditError::Unrepresentable)?;
-        group.bytes += stored.len();
-        group.ops.push(Op::put(entry_key(seq), stored));
+        group.ops.push(Op::put_json(entry_key(seq), &stored).map_err(|_| AuditError::Unrepresentable)?);
         group.ops.extend(self.shelf.ops(group.edge.push(leaf)));
         if self.shared.feed.is_read() {
             let (code, log) = (draft.event.code, self.log.clone());
@@ -542,9 +432,9 @@ impl Writer {
         for part in open.chunks(GROUP_COUNT_MAX) {
             let state = self.state.clone().ok_or(AuditError::Unavailable)?;
             let edge = self.edge(&state).await?;
-            let mut group = Group::on(state, edge);
+            let mut group = Group { state, edge, ops: Vec::new(), told: Vec::new() };
             for intent in part {
-                self.entry(&mut group, &unknown(*intent, &self.origin))?;
+                self.entry(&mut group, unknown(*intent, &self.origin))?;
             }
             self.commit(group).await?;
         }
@@ -558,24 +448,13 @@ impl Writer {
         let mut event = Event::new(codes::INVOCATIONS, "invoke", host_actor(), self.origin.clone());
         event.details = counts.details();
         let draft = Draft { event, phase: Phase::Single, outcome: Outcome::Success };
-        match self.write_one(&draft).await {
-            Ok(()) | Err(AuditError::Gone) => {}
-            Err(_) => self.pending = Some(counts),
+        let (answer, written) = oneshot::channel();
+        self.append(vec![(draft, answer)]).await;
+        match written.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(AuditError::Gone)) => {}
+            _ => self.pending = Some(counts),
         }
-    }
-
-    async fn write_one(&mut self, draft: &Draft) -> Result<(), AuditError> {
-        let group = self.group().await?;
-        let mut group = self.announced(group)?;
-        self.entry(&mut group, draft)?;
-        self.commit(group).await
-    }
-}
-
-fn answer_all(waiting: Vec<Waiting>, receipts: Vec<Result<Receipt, AuditError>>, written: &Result<(), AuditError>) {
-    for ((_, answer), receipt) in waiting.into_iter().zip(receipts) {
-        // Who stopped waiting has had no answer, and so has done nothing.
-        drop(answer.send(receipt.and_then(|receipt| written.clone().map(|()| receipt))));
     }
 }
 
@@ -681,25 +560,6 @@ pub(crate) fn untiled(origin: &str, error: &ShelfError) -> AuditError {
 pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
     #[expect(clippy::expect_used, reason = "a constant word that a test parses")]
     HOST_ACTOR.parse().expect("a principal")
-}
-
-// === impl Group, Made ===
-
-impl Group {
-    /// One without entries yet.
-    fn on(state: State, edge: Edge) -> Self {
-        Self { state, edge, ops: Vec::new(), told: Vec::new(), bytes: 0 }
-    }
-}
-
-impl Made {
-    fn on(group: Group) -> Self {
-        Self { group, waiting: Vec::new(), receipts: Vec::new() }
-    }
-
-    fn has_room(&self) -> bool {
-        self.waiting.len() < GROUP_COUNT_MAX && self.group.bytes < GROUP_BYTES_MAX
-    }
 }
 
 // === impl State ===
