@@ -5,11 +5,13 @@
 //! of a check. Must never say anything about an entry's place in the log: `verify` goes through what was seen in order.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use data_encoding::HEXLOWER;
-use serde::Deserialize;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -222,10 +224,7 @@ fn is_committed(body: &Cited<'_>, salt: &str, committed: &str) -> bool {
     let fits = |text: &str| commitment(&salt, text) == committed;
     match body {
         Cited::Text(text) if text.starts_with('{') && fits(text) => true,
-        Cited::Text(text) => {
-            let read = serde_json::from_str::<Value>(text).ok();
-            read.and_then(|body| canonical_body(&body).ok()).is_some_and(|text| fits(&text))
-        }
+        Cited::Text(text) => strict(text).and_then(|body| canonical_body(&body).ok()).is_some_and(|text| fits(&text)),
         Cited::Read(body) => canonical_body(body).is_ok_and(|text| fits(&text)),
     }
 }
@@ -234,8 +233,66 @@ impl Cited<'_> {
     fn read(self) -> Option<Value> {
         match self {
             Self::Read(body) => Some(body),
-            Self::Text(text) => serde_json::from_str(text).ok(),
+            Self::Text(text) => strict(text),
         }
+    }
+}
+
+/// Reads a text as what it shows to whoever reads it: none when an object has two members of one name, of which readers show
+/// one or the other. (The library's own [`Value`] takes the last, and reads the text inside a member of a name of its own.)
+fn strict(text: &str) -> Option<Value> {
+    serde_json::from_str::<Strict>(text).ok().map(|Strict(value)| value)
+}
+
+struct Strict(Value);
+
+struct StrictVisitor;
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StrictVisitor).map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for StrictVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without repeated names")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Strict(part)) = parts.next_element()? {
+            all.push(part);
+        }
+        Ok(Value::Array(all))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut all = serde_json::Map::new();
+        while let Some((name, Strict(value))) = members.next_entry::<String, Strict>()? {
+            if all.insert(name, value).is_some() {
+                return Err(serde::de::Error::custom("a name comes twice"));
+            }
+        }
+        Ok(Value::Object(all))
     }
 }
 
@@ -272,6 +329,15 @@ mod tests {
             let says = seen.says.unwrap();
             assert_eq!((says.seq, says.prev, says.is_ours), (7, Some([9; 32]), true));
         }
+        for shown_twice in [
+            r#"{"a":2,"b":[true],"a":1}"#,
+            r#"{"b":[true],"a":{"$serde_json::private::RawValue":"1"}}"#,
+            r#"{"a":1,"b":{"$serde_json::private::RawValue":"[true]"}}"#,
+        ] {
+            assert!(seen(&line(shown_twice, &committed)).body == Body::Other, "{shown_twice}");
+        }
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(strict(&deep).is_none(), "and no depth ends the process");
         for other in [r#"{"a":2,"b":[true]}"#, r#"{"a":1,"b":[true],"c":0}"#, r#"{"a":1}"#, "[]", "7"] {
             assert!(seen(&line(other, &committed)).body == Body::Other, "{other}");
         }

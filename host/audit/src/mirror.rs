@@ -5,7 +5,9 @@
 //! error that stops the logs. One file a round, `heads-<size, 20 digits>`: the signed head, an empty line, the commitments
 //! that came since the file before, each in hex. Whoever has the files can recompute the whole tree without the host.
 
-use std::io::{Read, Write};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use cap_std::fs::{Dir, OpenOptions};
@@ -16,8 +18,8 @@ use crate::tree::{Frontier, Hash, leaf_hash};
 /// LIMIT: longest file read back, in bytes; one holds at most a round's commitments.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "heads-";
-/// A file that is being written; of no meaning to a reader.
-const UNFINISHED: &str = "unfinished";
+/// What files that are being written begin with; they mean nothing to a reader.
+const UNFINISHED: &str = "unfinished-";
 
 /// Why the mirror does not have what it should.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +34,25 @@ pub enum MirrorError {
 
 /// A mirror, open. Cheap to clone.
 #[derive(Clone)]
-pub struct Mirror(Arc<Dir>);
+pub struct Mirror(Arc<Place>);
+
+struct Place {
+    dir: Dir,
+    /// What a file is called while this process writes it: another host that has the same directory has another name.
+    unfinished: String,
+}
 
 impl Mirror {
     /// The mirror in this directory.
     pub fn new(dir: Dir) -> Self {
-        Self(Arc::new(dir))
+        // Random for each process; nothing depends on its being hard to guess.
+        let unfinished = format!("{UNFINISHED}{:016x}", RandomState::new().hash_one(()));
+        Self(Arc::new(Place { dir, unfinished }))
+    }
+
+    /// What a file is called while this process writes it.
+    pub fn unfinished(&self) -> &str {
+        &self.0.unfinished
     }
 
     /// The size that its newest file is about; 0 for an empty one. Blocks.
@@ -70,29 +85,36 @@ impl Mirror {
         let name = file_name(size);
         let lines: String = added.iter().map(|commitment| format!("{}\n", hex(commitment))).collect();
         let text = format!("{checkpoint}\n{lines}");
-        match self.read(&name) {
-            Ok(there) => return if there == text { Ok(()) } else { Err(MirrorError::Other(name)) },
-            Err(MirrorError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        // Under another name first: when the disk is full in the middle, nothing is left that looks like another history.
-        let mut file = self.0.open_with(UNFINISHED, OpenOptions::new().write(true).create(true).truncate(true))?;
+        let Place { dir, unfinished } = &*self.0;
+        // Under another name first: when the disk is full in the middle, nothing is left that looks like another history. A link,
+        // unlike a new name, never takes the place of a file that is there.
+        let mut file = dir.open_with(unfinished, OpenOptions::new().write(true).create(true).truncate(true))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        self.0.rename(UNFINISHED, &self.0, &name)?;
-        self.0.open(".")?.sync_all()?;
-        Ok(())
+        let linked = dir.hard_link(unfinished, dir, &name);
+        dir.remove_file(unfinished)?;
+        match linked {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if self.read(&name)? != text {
+                    return Err(MirrorError::Other(name));
+                }
+                // Whoever wrote it may not have lived to make it durable.
+                dir.open(&name)?.sync_all()?;
+            }
+            linked => linked?,
+        }
+        Ok(dir.open(".")?.sync_all()?)
     }
 
     fn read(&self, name: &str) -> Result<String, MirrorError> {
         let mut text = String::new();
-        self.0.open(name)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+        self.0.dir.open(name)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
         Ok(text)
     }
 
     fn sizes(&self) -> Result<Vec<u64>, MirrorError> {
         let mut sizes = Vec::new();
-        for entry in self.0.entries()? {
+        for entry in self.0.dir.entries()? {
             let name = entry?.file_name();
             let size: Option<u64> =
                 name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|size| size.parse().ok());

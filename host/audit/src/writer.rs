@@ -415,7 +415,11 @@ impl Writer {
         if self.state.is_none() {
             let state = load(&self.store, &self.origin).await?;
             self.state = Some(state);
-            self.recover().await?;
+            if let Err(error) = self.recover().await {
+                // Whoever asks next tries again.
+                self.forget_state();
+                return Err(error);
+            }
         }
         self.state.as_ref().ok_or(AuditError::Unavailable)
     }

@@ -243,7 +243,7 @@ async fn a_mirror_that_was_full_for_a_while_has_everything_afterwards() {
     let anchors = mirrored(&dir);
     audit.record(&acme, pushed()).await.unwrap();
     // What a disk that fills in the middle of a file leaves behind.
-    let unfinished = dir.path().join("unfinished");
+    let unfinished = dir.path().join(anchors.mirror.as_ref().unwrap().unfinished());
     std::fs::write(&unfinished, "host.example/audit/heads\n1\nAAAA").unwrap();
     audit.anchor(&anchors).await.unwrap();
     assert_eq!(audit.anchored(&acme).await.unwrap().level, Level::L2);

@@ -7,6 +7,7 @@
 //! Must never hash on a thread that serves requests, nor more than a few at a time, nor before those who serve, nor say
 //! sooner that a name or a key id is unknown: an unknown one costs one hash as well.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const PREFIX: &str = "rfk_";
 const ID_CHARS: usize = 16;
 const SECRET_CHARS: usize = 52;
 const LANES: u32 = 1;
-/// Of the threads that hash: those who serve come first, and a tenth of a core is left when they take all there is.
+/// Of the threads that hash: those who serve come first, and hashing keeps a ninth of what one of them has on its core.
 const NICE: i32 = 10;
 
 /// What the hash of a secret takes.
@@ -117,7 +118,8 @@ impl Hasher {
                 loop {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     match job {
-                        Ok(job) => job(),
+                        // A job that panicked has dropped its answer; the thread is there for the next.
+                        Ok(job) => drop(std::panic::catch_unwind(AssertUnwindSafe(job))),
                         Err(mpsc::RecvError) => break,
                     }
                 }

@@ -279,21 +279,23 @@ impl FileWriter {
 
     /// Makes the file durable and gives it its name, durably.
     pub(crate) fn finish(mut self) -> io::Result<Whole> {
-        let files = match &self.to {
-            Some(To::Disk(dir, file, _)) => {
-                file.sync_all()?;
-                dir.rename(format!("{}{PART}", self.path), dir, &self.path)?;
-                sync_directory(dir, self.path.rsplit_once('/').map_or(".", |(above, _)| above))?;
-                Files::Disk(Arc::clone(dir))
-            }
+        if let Some(To::Disk(dir, file, _)) = &self.to {
+            file.sync_all()?;
+            dir.rename(format!("{}{PART}", self.path), dir, &self.path)?;
+        }
+        let path = std::mem::take(&mut self.path);
+        let files = match self.to.take() {
+            Some(To::Disk(dir, ..)) => Files::Disk(dir),
             Some(To::Memory(memory, content)) => {
-                memory.map().insert(self.path.clone(), Arc::new(content.clone()));
-                Files::Memory(Arc::clone(memory))
+                memory.map().insert(path.clone(), Arc::new(content));
+                Files::Memory(memory)
             }
             None => return Err(io::ErrorKind::BrokenPipe.into()),
         };
-        self.to = None;
-        Ok(Whole { files, path: Some(std::mem::take(&mut self.path)) })
+        // It has its name: from here on it is the guard that removes it, also when its name cannot be made durable.
+        let whole = Whole { files, path: Some(path) };
+        whole.sync_name()?;
+        Ok(whole)
     }
 }
 
@@ -317,6 +319,10 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
+    fn sync_name(&self) -> io::Result<()> {
+        self.path.as_deref().map_or(Ok(()), |path| self.files.sync_above(path))
+    }
+
     /// Leaves it where it is.
     pub(crate) fn keep(mut self) {
         self.path = None;

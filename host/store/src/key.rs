@@ -63,9 +63,9 @@ pub enum Segment {
 pub struct Key(Vec<Segment>);
 
 /// LIMIT: beginnings of keys that are remembered for one tenant; when there are more all are forgotten, and sealed again.
-const BEGINNINGS_COUNT_MAX: usize = 256;
+const BEGINNINGS_COUNT_MAX: usize = 32;
 /// LIMIT: longest beginning that is remembered, sealed.
-const BEGINNING_BYTES_MAX: usize = 512;
+const BEGINNING_BYTES_MAX: usize = 256;
 
 /// What keys of one tenant begin with, all but the last segment, with its stored form: most keys are one of many in a bucket,
 /// and to seal the names above it costs more than the rest of a read. A stored form never changes (names stay under the
@@ -79,6 +79,10 @@ impl Beginnings {
     fn get(&self, beginning: &[Segment]) -> Option<Vec<u8>> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         known.get(beginning).map(|sealed| sealed.to_vec())
+    }
+
+    fn forget(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn keep(&self, beginning: &[Segment], sealed: &[u8]) {
@@ -183,8 +187,8 @@ impl Key {
         beginnings: &Beginnings,
     ) -> Result<Vec<u8>, StoreError> {
         self.check_count()?;
-        // Before anything is looked up: keys that are closed seal no name, known or not.
-        let mut names = keys.names()?;
+        // Before anything is looked up: keys that are closed seal no name, known or not, and what is known is forgotten.
+        let mut names = keys.names().inspect_err(|_| beginnings.forget())?;
         let Some((last, beginning)) = self.0.split_last().filter(|(_, beginning)| !beginning.is_empty()) else {
             return seal_onto(area(AREA_RECORDS, uid), &self.0, &mut names);
         };
@@ -329,6 +333,7 @@ mod tests {
         assert!(key.seal_with(&keys, &[7; 16], &beginnings).is_ok());
         keys.close(ringfence_keys::Closed::Destroyed);
         assert!(key.seal_with(&keys, &[7; 16], &beginnings).is_err());
+        assert!(beginnings.0.read().unwrap().is_empty());
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Control {
             tracing::warn!(
                 tenant,
                 code = error.code,
-                "which host calls are on the log cannot be read: all are until it can"
+                "which host calls are on the log cannot be read: all are until they are chosen anew"
             );
         }
         self.parts.host_calls.choose(store, chosen);

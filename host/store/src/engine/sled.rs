@@ -163,6 +163,8 @@ fn open(directory: &Path, cache_bytes: u64) -> Result<(sled::Db, File), OpenFail
 /// now is the disk or the system, and nothing that files would be moved aside for.
 fn afresh(read: sled::Db, config: &sled::Config) -> io::Result<sled::Db> {
     let opened = catch_unwind(AssertUnwindSafe(|| {
+        // What opening it wrote: the handle swallows a failure when it is dropped, and the kernel tells of it once.
+        read.flush()?;
         drop(read);
         open_when_free(config)
     }));
