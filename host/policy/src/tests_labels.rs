@@ -213,3 +213,21 @@ fn labels_are_capped_in_number_on_each_thing_and_in_all() {
     policy.set_labels(&tenant("acme"), &padded(POLICY_LABELS_BYTES_MAX)).unwrap();
     assert!(refusal(&policy, &padded(POLICY_LABELS_BYTES_MAX + 1)).contains("bytes"));
 }
+
+#[test]
+fn the_examples_that_are_published_are_taken() {
+    let text = include_str!("../../../docs/reference/labels.md");
+    let policy = active();
+    let fenced = |kind: &str| -> Vec<String> {
+        let parts = text.split(&format!("```{kind}\n")).skip(1);
+        parts.filter_map(|part| part.split("```").next()).map(str::to_owned).collect()
+    };
+    let (rules, labels) = (fenced("cedar"), fenced("json"));
+    assert_eq!((rules.len(), labels.len()), (3, 1));
+    policy.set_labels(&tenant("acme"), &labels[0]).unwrap();
+    for rule in &rules {
+        let findings = policy.check_tenant_policy(&tenant("acme"), rule).unwrap().findings;
+        assert_eq!(findings, Vec::new(), "{rule}");
+    }
+    policy.set_tenant_policy(&tenant("acme"), &rules.concat()).unwrap();
+}
