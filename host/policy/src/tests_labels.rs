@@ -219,7 +219,8 @@ fn the_examples_that_are_published_are_taken() {
     let text = include_str!("../../../docs/reference/labels.md");
     let policy = active();
     let fenced = |kind: &str| -> Vec<String> {
-        let parts = text.split(&format!("```{kind}\n")).skip(1);
+        let mark = format!("```{kind}\n");
+        let parts = text.split(mark.as_str()).skip(1);
         parts.filter_map(|part| part.split("```").next()).map(str::to_owned).collect()
     };
     let (rules, labels) = (fenced("cedar"), fenced("json"));
