@@ -1,13 +1,26 @@
-//! Policies as their admins meet them: reviewed, in the shadow, allowed by a second pair of eyes, rolled back; and roles
-//! held for a while.
+//! Policies as their admins meet them: reviewed, in the shadow, allowed by a second pair of eyes, rolled back; labels that
+//! they read; and roles held for a while.
 
 use anyhow::Result;
+use reqwest::Method;
 use ringfence_tests::{Host, Place, answer, problem, string};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::started;
 
 const OPEN: &str = "permit (principal is Ringfence::Anonymous, action == Ringfence::Action::\"invoke\", resource);";
+
+const TRAINED: &str = "@id(\"trained\") forbid (principal, action == Ringfence::Action::\"invoke\", resource) \
+    when { resource.classification == \"restricted\" } \
+    unless { principal has training && principal.training.contains(\"gdpr\") };";
+
+/// `hello` is restricted, and the key `cal` trained in this.
+fn labels(training: &[&str]) -> Value {
+    json!({
+        "principals": { "acme/cal": { "training": training } },
+        "plugins": { "hello": { "classification": "restricted", "purposes": ["care"] } },
+    })
+}
 
 #[tokio::test]
 async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> Result<()> {
@@ -70,5 +83,81 @@ async fn a_developer_acts_as_admin_for_a_while_when_an_admin_allows_it() -> Resu
     assert_eq!(developer.post(&approve).send().await?.status(), 403);
     assert!(developer.delete(&acme.path(&format!("/elevations/{id}"))).send().await?.status().is_success());
     assert_eq!(developer.put(&acme.path("/secrets/k")).json(&json!({ "value": "v" })).send().await?.status(), 403);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_restricted_plugin_is_left_to_who_was_trained_from_the_next_call_on_and_after_a_restart() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let cal = acme.member(&host, "cal", "caller").await?;
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": TRAINED })).send().await?).await?;
+    assert_eq!(cal.fetch("/acme/hello/").await?.0, 200, "what is not named is internal");
+    let path = acme.path("/policy/labels");
+    let none = answer(acme.admin.get(&path).send().await?).await?;
+    assert_eq!((&none["labels"], &none["version"]), (&json!({}), &json!(0)));
+
+    let restricted = answer(acme.admin.put(&path).json(&labels(&[])).send().await?).await?;
+    assert_eq!((restricted["state"].as_str(), restricted["version"].as_u64()), (Some("active"), Some(1)));
+    assert_eq!(restricted["newly_denied"]["questions_count"], 1, "{restricted}");
+    let (status, denied) = problem(cal.call(Method::GET, "/acme/hello/").send().await?).await?;
+    assert_eq!((status, denied["code"].as_str()), (403, Some("denied")), "{denied}");
+    let why = acme.admin.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?;
+    assert_eq!(answer(why).await?["reasons"][0]["policy"], "tenant/trained");
+
+    let stale = acme.admin.put(&path).header("if-match", "\"0\"").json(&labels(&["gdpr"])).send().await?;
+    assert_eq!(stale.status(), 412);
+    let foreign = json!({ "principals": { "globex/cal": { "training": ["gdpr"] } } });
+    let (status, refused) = problem(acme.admin.put(&path).json(&foreign).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-policy")), "{refused}");
+    assert!(refused["detail"].as_str().is_some_and(|text| text.contains("globex/cal")), "{refused}");
+    assert_eq!(cal.fetch("/acme/hello/").await?.0, 403);
+
+    let trained = acme.admin.put(&path).header("if-match", "\"1\"").json(&labels(&["gdpr"])).send().await?;
+    assert_eq!(answer(trained).await?["newly_allowed"]["questions_count"], 1);
+    assert_eq!(cal.fetch("/acme/hello/").await?.0, 200);
+
+    let (key, admins_key) = (cal.key.clone(), acme.admin.key.clone());
+    host.stop()?;
+    let host = Host::start(&place)?;
+    assert_eq!(host.sign_in(&key).await?.fetch("/acme/hello/").await?.0, 200);
+    let admin = host.sign_in(&admins_key).await?;
+    assert_eq!(admin.fetch("/acme/hello/").await?.0, 403, "who was not trained is still kept out");
+    let kept = admin.get(&path).send().await?;
+    assert_eq!(kept.headers()["etag"], "\"2\"");
+    assert_eq!(answer(kept).await?["labels"], labels(&["gdpr"]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn labels_that_a_policy_reads_need_another_admin_where_there_is_one() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let cal = acme.member(&host, "cal", "caller").await?;
+    let path = acme.path("/policy/labels");
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let unread = answer(acme.admin.put(&path).json(&labels(&[])).send().await?).await?;
+    assert_eq!(
+        (unread["state"].as_str(), &unread["only_narrows"]),
+        (Some("active"), &json!(true)),
+        "nothing reads them"
+    );
+    let asked = answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": TRAINED })).send().await?).await?;
+    assert_eq!(asked["state"], "active", "a forbid alone only narrows: {asked}");
+    assert_eq!(cal.fetch("/acme/hello/").await?.0, 403);
+
+    let asked = acme.admin.put(&path).json(&labels(&["gdpr"])).send().await?;
+    assert_eq!(asked.status(), 202);
+    let asked = answer(asked).await?;
+    assert_eq!((&asked["approval"]["kind"], &asked["version"]), (&json!("labels"), &json!(1)), "{asked}");
+    assert_eq!(cal.fetch("/acme/hello/").await?.0, 403);
+    let approve = acme.path(&format!("/approvals/{}/approve", string(&asked["approval"], "id")?));
+    assert_eq!(problem(acme.admin.post(&approve).send().await?).await?.0, 422, "not by who asked");
+    answer(second.post(&approve).send().await?).await?;
+    assert_eq!(cal.fetch("/acme/hello/").await?.0, 200);
     Ok(())
 }

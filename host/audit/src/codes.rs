@@ -130,6 +130,8 @@ pub const APPROVAL_GIVEN: &str = "POL-006 approval-given";
 pub const APPROVAL_REFUSED: &str = "POL-007 approval-refused";
 /// A role held for a while was ended before its time.
 pub const ELEVATION_ENDED: &str = "POL-008 elevation-ended";
+/// A tenant changed the labels that its policies read.
+pub const LABELS_WRITTEN: &str = "POL-009 labels-written";
 /// Policy refused an action.
 pub const ACTION_DENIED: &str = "POL-002 action-denied";
 
@@ -313,9 +315,8 @@ pub mod class {
 pub fn class_of(code: &str) -> u32 {
     match code {
         TENANT_CREATED | TENANT_SUSPENDED | TENANT_RESUMED | TENANT_DELETED | TENANT_QUOTA_SET | POLICY_WRITTEN
-        | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN | SUBJECT_ERASED => {
-            class::ENTITY_MANAGEMENT
-        }
+        | POLICY_SHADOWED | CEILING_WRITTEN | LABELS_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN
+        | SUBJECT_ERASED => class::ENTITY_MANAGEMENT,
         TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => class::DETECTION,
         INCIDENT_CHANGED => class::INCIDENT,
         CHECK_RESULT => class::COMPLIANCE,
@@ -368,7 +369,7 @@ pub fn activity_of(code: &str) -> u8 {
         // decrypt
         PERSONAL_OPENED | PERSONAL_OPEN_REFUSED => 10,
         // update, start, invoke
-        TENANT_QUOTA_SET | POLICY_WRITTEN | POLICY_SHADOWED | CEILING_WRITTEN | CONFIG_WRITTEN
+        TENANT_QUOTA_SET | POLICY_WRITTEN | POLICY_SHADOWED | CEILING_WRITTEN | LABELS_WRITTEN | CONFIG_WRITTEN
         | FIELD_RULES_WRITTEN | FACTOR_CHANGED | TRUST_CHANGED | RISK_ADJUSTED | DEVICE_CHANGED | SECRET_WRITTEN
         | HOST_STARTED | INVOCATIONS | INVOCATION_REFUSED | INVOCATION_FAILED | HOST_CALL_DENIED | MODULE_CALLS
         | HOST_CALLS_CHOSEN | CHECK_WRITTEN => 3,

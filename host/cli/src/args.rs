@@ -40,7 +40,7 @@ pub use self::people::{
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
     ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
-    PolicyCommand, PolicyFileArgs, PolicyRollbackArgs, PolicyShadowArgs, PolicyShowArgs,
+    PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyRollbackArgs, PolicyShadowArgs, PolicyShowArgs,
 };
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::runs::{

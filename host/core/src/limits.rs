@@ -82,6 +82,12 @@ pub const POLICY_RECENT_COUNT_MAX: usize = 2_048;
 pub const POLICY_RECENT_HOST_CALLS_COUNT_MAX: usize = 1_024;
 /// Most decisions on host calls kept for those of a tenant that come again.
 pub const POLICY_CACHED_HOST_CALLS_COUNT_MAX: usize = 2_048;
+/// Most bytes of a tenant's labels, as JSON.
+pub const POLICY_LABELS_BYTES_MAX: usize = 1 << 20;
+/// Most principals, plugins, secrets and fields each that a tenant labels.
+pub const POLICY_LABELLED_COUNT_MAX: usize = 2_048;
+/// Most labels of one sort on one of them.
+pub const POLICY_LABELS_COUNT_MAX: usize = 32;
 /// Deepest nesting of brackets in a policy statement.
 pub const POLICY_DEPTH_MAX: usize = 32;
 /// Most operators of one policy statement.

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::{TenantState, View};
 use crate::decision::Analysis;
+use crate::labels::Labels;
 use crate::recent::{Asked, Taken};
 use crate::shadow::{Differences, EXAMPLES_COUNT_MAX, Shadow, ShadowReport};
-use crate::tenant::Rules;
 use crate::{Policy, PolicyError, PolicyVersion, structure};
 
 /// What a candidate would have answered to questions that were asked.
@@ -36,6 +36,15 @@ pub struct Review {
     pub only_narrows: bool,
 }
 
+/// Everything that is known of changed labels before they are in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelsReview {
+    /// What would have been answered under them.
+    pub replay: Replay,
+    /// Whether no statement in force reads a label, so that nothing new is allowed. When one does, something may be.
+    pub only_narrows: bool,
+}
+
 impl Policy {
     /// Checks a candidate and asks it what was asked lately. Fails like [`Policy::set_tenant_policy`]. Works for as long
     /// as `asked` and the text are: not for threads that must not wait.
@@ -43,7 +52,19 @@ impl Policy {
         let state = self.known(tenant)?;
         let (rules, analysis) = self.compile(tenant, text)?;
         let only_narrows = structure::only_narrows(&state.rules.policies, &rules.policies);
-        Ok(Review { analysis, replay: self.replay(&state, &rules, asked), only_narrows })
+        let replay = self.replay(&state, |view| View { own: Some(&rules), ..view }, asked);
+        Ok(Review { analysis, replay, only_narrows })
+    }
+
+    /// Checks changed labels, and asks under them what was asked lately. Fails like [`Policy::set_labels`]. Works for as
+    /// long as [`Policy::review`] does.
+    pub fn review_labels(&self, tenant: &TenantId, text: &str, asked: &[Asked]) -> Result<LabelsReview, PolicyError> {
+        let state = self.known(tenant)?;
+        let labels = Labels::parse(tenant, text)?;
+        let only_narrows = labels == *state.labels
+            || !state.rules.policies.iter().chain(&state.ceiling.policies).any(structure::reads_labels);
+        let replay = self.replay(&state, |view| View { labels: &labels, ..view }, asked);
+        Ok(LabelsReview { replay, only_narrows })
     }
 
     /// Puts a candidate into the shadow, in the place of one that is there. Fails like [`Policy::set_tenant_policy`].
@@ -73,7 +94,7 @@ impl Policy {
     }
 
     /// What is in force now is asked too, so that questions answered under older policies count as they would today.
-    fn replay(&self, state: &TenantState, candidate: &Rules, asked: &[Asked]) -> Replay {
+    fn replay<'a>(&self, state: &'a TenantState, changed: impl Fn(View<'a>) -> View<'a>, asked: &[Asked]) -> Replay {
         let mut replay =
             Replay { questions_count: 0, newly_allowed: Differences::default(), newly_denied: Differences::default() };
         for one in asked {
@@ -83,7 +104,7 @@ impl Policy {
             replay.questions_count += 1;
             let view = state.view(question.who.role);
             let now = self.shared.allows(&question, view);
-            let then = self.shared.allows(&question, View { own: Some(candidate), ..view });
+            let then = self.shared.allows(&question, changed(view));
             let side = match (now, then) {
                 (false, true) => &mut replay.newly_allowed,
                 (true, false) => &mut replay.newly_denied,

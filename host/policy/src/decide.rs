@@ -14,6 +14,7 @@ use ringfence_core::{Clock, Entropy, Role, TenantId};
 use crate::decision::{Effect, Explained, Outcome, PolicyReason, Ruling, Visibility};
 use crate::elevation::Elevation;
 use crate::host_calls::{HostCache, HostReads};
+use crate::labels::{Labels, NO_LABELS};
 use crate::question::{Question, Translated};
 use crate::recent::Recent;
 use crate::shadow::Shadow;
@@ -42,6 +43,8 @@ pub(crate) struct TenantState {
     pub(crate) ceiling: Arc<Rules>,
     pub(crate) shadow: Option<Arc<Shadow>>,
     pub(crate) elevations: Arc<[Elevation]>,
+    /// What the tenant says of its people and things.
+    pub(crate) labels: Arc<Labels>,
     pub(crate) recent: Arc<Recent>,
     pub(crate) version: PolicyVersion,
     /// What of all these statements applies to host calls.
@@ -53,6 +56,7 @@ pub(crate) struct TenantState {
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) standing: Standing,
+    pub(crate) labels: &'a Labels,
     pub(crate) ceiling: Option<&'a Rules>,
     pub(crate) own: Option<&'a Rules>,
 }
@@ -67,10 +71,10 @@ pub(crate) struct Answer {
 impl TenantState {
     /// A tenant's policies neither help nor hinder operators: a tenant must not be able to forbid its suspension.
     pub(crate) fn view(&self, role: Option<Role>) -> View<'_> {
-        let standing = self.facts.suspended;
+        let (standing, labels) = (self.facts.suspended, &*self.labels);
         match role {
-            Some(Role::Operator) => View { standing, ceiling: None, own: None },
-            _ => View { standing, ceiling: Some(&self.ceiling), own: Some(&self.rules) },
+            Some(Role::Operator) => View { standing, labels, ceiling: None, own: None },
+            _ => View { standing, labels, ceiling: Some(&self.ceiling), own: Some(&self.rules) },
         }
     }
 
@@ -195,7 +199,7 @@ impl Shared {
 
     /// Asks Cedar. SECURITY: yes only when nothing failed: Cedar skips a policy that fails to evaluate, even a forbid.
     pub(crate) fn ask(&self, question: &Question, view: View<'_>) -> Answer {
-        match question.translate(&self.checker.words, view.standing) {
+        match question.translate(&self.checker.words, view.standing, view.labels) {
             Ok(translated) => self.checker.ask(&translated, [view.ceiling, view.own]),
             Err(error) => Answer { outcome: Outcome::Deny, determining: Vec::new(), errors: vec![error] },
         }
@@ -241,7 +245,7 @@ impl Checker {
 fn view_of(state: Option<&TenantState>, role: Option<Role>) -> View<'_> {
     match state {
         Some(state) => state.view(role),
-        None => View { standing: Standing::Active, ceiling: None, own: None },
+        None => View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: None },
     }
 }
 

@@ -45,6 +45,14 @@ pub enum PolicyError {
         /// What may help, if anything is known.
         help: Option<String>,
     },
+    /// The labels are no labels of this tenant.
+    #[error("{place}: {message}")]
+    Labels {
+        /// Where in the text.
+        place: String,
+        /// What is wrong.
+        message: String,
+    },
     /// The policies would leave nobody able to change them.
     #[error("these policies forbid a tenant-admin to `{action}`, so that nobody could change them again")]
     LocksOut {

@@ -17,6 +17,7 @@ mod explain;
 mod guard;
 mod host_calls;
 mod index;
+mod labels;
 mod occasion;
 pub mod prove;
 mod question;
@@ -34,7 +35,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use cedar_policy::{Authorizer, PolicySet, Schema, ValidationMode, Validator};
 use ringfence_core::{Action, Clock, DecisionId, Entropy, Permit, Principal, PrincipalKind, Resource, Role, TenantId};
 
-pub use change::{Replay, Review};
+pub use change::{LabelsReview, Replay, Review};
 pub use decision::{
     Analysis, DecisionRecord, Denial, Effect, Finding, FindingKind, Outcome, PolicyReason, PolicySummary, Visibility,
 };
@@ -49,6 +50,7 @@ pub use shadow::{Differences, EXAMPLES_COUNT_MAX, ShadowReport};
 use decide::{Shared, TenantState, View};
 use host_calls::HostReads;
 use index::Index;
+use labels::{Labels, NO_LABELS};
 use question::{Question, Who, Words};
 use tenant::{Author, Checked, Checker, Rules};
 
@@ -165,6 +167,13 @@ impl Policy {
         self.change(tenant, |state| state.elevations = Arc::from(all))
     }
 
+    /// Replaces a known tenant's labels, as JSON; the next decision reads them. `{}` removes them all. Fails for what is
+    /// no labels or speaks of another tenant.
+    pub fn set_labels(&self, tenant: &TenantId, text: &str) -> Result<PolicyVersion, PolicyError> {
+        let labels = Arc::new(Labels::parse(tenant, text)?);
+        self.change(tenant, |state| state.labels = labels)
+    }
+
     /// Says what [`Policy::set_tenant_policy`] would say, and changes nothing.
     pub fn check_tenant_policy(&self, tenant: &TenantId, text: &str) -> Result<Analysis, PolicyError> {
         self.compile(tenant, text).map(|(_, analysis)| analysis)
@@ -227,7 +236,8 @@ impl Policy {
             elevated_from: None,
         };
         let question = Question::plain(admin, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
-        let view = View { standing: Standing::Active, ceiling: None, own: Some(&rules) };
+        // Nobody is trained here: whom the tenant labels must not decide whether anybody could change the policies.
+        let view = View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: Some(&rules) };
         if self.shared.ask(&question, view).outcome == Outcome::Deny {
             return Err(PolicyError::LocksOut { action: NEVER_LOCKED });
         }
@@ -255,6 +265,7 @@ impl Policy {
             ceiling: Arc::default(),
             shadow: None,
             elevations: Arc::from([]),
+            labels: Arc::default(),
             recent: Arc::default(),
             version: 0,
             host: HostReads::default(),
@@ -285,5 +296,7 @@ mod tests;
 mod tests_changes;
 #[cfg(test)]
 mod tests_host_calls;
+#[cfg(test)]
+mod tests_labels;
 #[cfg(test)]
 mod tests_mutants;

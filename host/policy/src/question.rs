@@ -36,7 +36,19 @@ use ringfence_core::{HostAct, PluginName, Principal, PrincipalId, PrincipalKind,
 
 use crate::Standing;
 use crate::index::Place;
+use crate::labels::{Labels, NO_LABELS, OfThing};
 use crate::occasion::Occasion;
+
+/// Labels of everything that the forms of entities name, to try the schema with.
+const SOME_LABELS: &str = r#"{
+    "principals": {
+        "acme/p": { "training": ["gdpr"], "certifications": ["nurse"] },
+        "acme/s": { "training": ["gdpr", "first-aid"] }
+    },
+    "plugins": { "p": { "classification": "restricted", "purposes": ["care", "billing"] } },
+    "secrets": { "n": { "classification": "public" } },
+    "fields": { "f": { "classification": "confidential", "purposes": ["care"] } }
+}"#;
 
 /// The parts of a principal that decide. Neither session nor time: the same question has the same answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,6 +92,11 @@ impl Who {
             _ => Cow::Borrowed(self.id.as_str()),
         }
     }
+
+    /// A plugin's own name; empty for what is none.
+    fn plugin_name(&self) -> &str {
+        self.id.as_str().split_once("/plugin/").map_or("", |(_, name)| name)
+    }
 }
 
 /// Who wants to do what to which thing.
@@ -103,8 +120,9 @@ impl Question {
         matches!((&self.who.tenant, self.resource.tenant()), (Some(own), Some(other)) if own != other)
     }
 
-    /// The request and everything it speaks of, checked against the schema. The error is for the decision's record.
-    pub(crate) fn translate(&self, words: &Words, standing: Standing) -> Result<Translated, String> {
+    /// The request and everything it speaks of, checked against the schema; `standing` and `labels` are of the resource's
+    /// tenant. The error is for the decision's record.
+    pub(crate) fn translate(&self, words: &Words, standing: Standing, labels: &Labels) -> Result<Translated, String> {
         let principal_type = self.who.cedar_type().ok_or("the principal has a role its kind cannot have")?;
         let principal = words.uid(principal_type, &self.who.cedar_id())?;
         let (resource_type, resource_id) = resource_parts(&self.resource);
@@ -119,22 +137,26 @@ impl Question {
         match (&self.who.tenant, self.who.kind) {
             (Some(own), PrincipalKind::Plugin) => {
                 principals.push(words.uid("Tenant", own.as_str())?);
-                entities.push(owned_entity(words, &principal, own, None)?);
+                // SECURITY: by names alone a plugin of another tenant would have the labels of this one's.
+                let labels = if Some(own) == self.resource.tenant() { labels } else { &NO_LABELS };
+                let own_labels = labels.plugin(self.who.plugin_name());
+                entities.push(owned_entity(words, &principal, (own, None), Some(own_labels))?);
             }
-            _ => entities.push(principal_entity(words, &principal, &self.who)?),
+            _ => entities.push(principal_entity(words, &principal, &self.who, labels)?),
         }
         let mut resources = vec![resource.clone()];
         match self.resource.tenant() {
             Some(tenant) => {
                 entities.push(tenant_entity(words, tenant, standing)?);
-                let plugin = owner(&self.resource).map(|plugin| words.uid("Plugin", &format!("{tenant}/{plugin}")));
-                let plugin = plugin.transpose()?;
-                if let Some(plugin) = plugin.as_ref().filter(|plugin| **plugin != principal) {
-                    entities.push(owned_entity(words, plugin, tenant, None)?);
+                let owner = owner(&self.resource);
+                let plugin = owner.map(|name| words.uid("Plugin", &format!("{tenant}/{name}"))).transpose()?;
+                if let Some((name, plugin)) = owner.zip(plugin.as_ref()).filter(|(_, plugin)| **plugin != principal) {
+                    entities.push(owned_entity(words, plugin, (tenant, None), Some(labels.plugin(name.as_str())))?);
                 }
                 if !matches!(self.resource, Resource::Tenant { .. }) {
                     if resource != principal {
-                        entities.push(resource_entity(words, &resource, &self.resource, (tenant, plugin.as_ref()))?);
+                        let owners = (tenant, plugin.as_ref());
+                        entities.push(resource_entity(words, &resource, &self.resource, owners, labels)?);
                     }
                     resources.extend(plugin);
                     resources.push(words.uid("Tenant", tenant.as_str())?);
@@ -213,11 +235,13 @@ impl Words {
             who(id("acme/plugin/p")?, PrincipalKind::Plugin, None, of_tenant.clone(), None),
             who(id("acme/plugin/q")?, PrincipalKind::Plugin, None, of_tenant, None),
         ];
-        for standing in [Standing::Active, Standing::Suspended] {
+        let some = Labels::parse(&tenant, SOME_LABELS).map_err(text)?;
+        let (active, suspended) = (Standing::Active, Standing::Suspended);
+        for (standing, labels) in [(active, &NO_LABELS), (suspended, &NO_LABELS), (active, &some), (suspended, &some)] {
             for (action, resource) in &resources {
                 for who in &people {
                     let question = Question::plain(who.clone(), action, resource.clone());
-                    self.held(&question.translate(self, standing)?)?;
+                    self.held(&question.translate(self, standing, labels)?)?;
                 }
             }
             for act in HostAct::ALL {
@@ -225,7 +249,7 @@ impl Words {
                     let occasion = Some(Occasion::some(role).map_err(text)?);
                     let resource = thing(act, &tenant, &plugin).map_err(text)?;
                     let question = Question { who: who.clone(), action: act.as_str(), resource, occasion };
-                    self.held(&question.translate(self, standing)?)?;
+                    self.held(&question.translate(self, standing, labels)?)?;
                 }
             }
         }
@@ -250,7 +274,7 @@ impl Words {
     }
 }
 
-fn principal_entity(words: &Words, uid: &EntityUid, who: &Who) -> Result<Entity, String> {
+fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) -> Result<Entity, String> {
     let mut attributes = HashMap::new();
     if let Some(role) = who.role {
         attributes.insert("role".to_owned(), RestrictedExpression::new_entity_uid(words.uid("Role", role.as_str())?));
@@ -259,19 +283,21 @@ fn principal_entity(words: &Words, uid: &EntityUid, who: &Who) -> Result<Entity,
         attributes.insert("elevated".to_owned(), RestrictedExpression::new_bool(who.elevated_from.is_some()));
         let tenant = words.uid("Tenant", tenant.as_str())?;
         attributes.insert("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant));
+        attributes.extend(labels.principal(who.id.as_str()).attributes());
     }
     Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
 }
 
-/// Something of a tenant without words of its own, perhaps of one plugin.
+/// Something of a tenant without words of its own but labels, perhaps of one plugin.
 fn owned_entity(
     words: &Words,
     uid: &EntityUid,
-    tenant: &TenantId,
-    plugin: Option<&EntityUid>,
+    (tenant, plugin): (&TenantId, Option<&EntityUid>),
+    labels: Option<&OfThing>,
 ) -> Result<Entity, String> {
     let tenant = words.uid("Tenant", tenant.as_str())?;
-    let attributes = HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant.clone()))]);
+    let mut attributes = HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant.clone()))]);
+    attributes.extend(labels.into_iter().flat_map(OfThing::attributes));
     let parents = plugin.cloned().into_iter().chain([tenant]).collect();
     Entity::new(uid.clone(), attributes, parents).map_err(text)
 }
@@ -281,9 +307,10 @@ fn resource_entity(
     uid: &EntityUid,
     resource: &Resource,
     (tenant, plugin): (&TenantId, Option<&EntityUid>),
+    labels: &Labels,
 ) -> Result<Entity, String> {
     let Resource::Origin { scheme, host, port, .. } = resource else {
-        return owned_entity(words, uid, tenant, plugin);
+        return owned_entity(words, uid, (tenant, plugin), labels_of(labels, resource));
     };
     let tenant = words.uid("Tenant", tenant.as_str())?;
     let attributes = HashMap::from([
@@ -293,6 +320,16 @@ fn resource_entity(
         ("port".to_owned(), RestrictedExpression::new_long((*port).into())),
     ]);
     Entity::new(uid.clone(), attributes, HashSet::from([tenant])).map_err(text)
+}
+
+/// The labels of a thing of a kind that has them.
+fn labels_of<'a>(labels: &'a Labels, resource: &Resource) -> Option<&'a OfThing> {
+    match resource {
+        Resource::Plugin { plugin, .. } => Some(labels.plugin(plugin.as_str())),
+        Resource::Secret { name, .. } => Some(labels.secret(name.as_str())),
+        Resource::Field { field, .. } => Some(labels.field(field.as_str())),
+        _ => None,
+    }
 }
 
 /// The plugin that a thing belongs to.

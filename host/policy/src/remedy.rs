@@ -10,6 +10,7 @@ use crate::decide::{TenantState, View};
 use crate::decision::Effect;
 use crate::host_calls::HostReads;
 use crate::index::{ACTIONS_SPREAD_COUNT_MAX, Index};
+use crate::labels::NO_LABELS;
 use crate::question::{Question, Who, in_cedar};
 use crate::recent::Asked;
 use crate::tenant::{Author, Rules, display_id, effect_of, is_tenants};
@@ -58,7 +59,7 @@ impl Policy {
             },
             None => None,
         };
-        let nothing = View { standing: Standing::Active, ceiling: None, own: None };
+        let nothing = View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: None };
         let view = |role: Option<Role>| state.as_ref().map_or(nothing, |state| state.view(role));
         let own = view(question.who.role);
         if self.shared.allows(&question, own) {

@@ -10,6 +10,7 @@ use cedar_policy::{
 
 use crate::decision::{Finding, FindingKind};
 use crate::guard;
+use crate::labels;
 use crate::tenant::display_id;
 use crate::text::Form;
 
@@ -89,6 +90,17 @@ fn bare(policy: &CedarPolicy) -> String {
             json.to_string()
         }
         Err(_) => format!("{} {policy} \"+\":", policy.id()),
+    }
+}
+
+/// Whether a statement may read a label; one that cannot be looked into may. A word of the same spelling counts as well.
+pub(crate) fn reads_labels(policy: &CedarPolicy) -> bool {
+    match policy.to_json() {
+        Ok(json) => {
+            let json = json.to_string();
+            labels::ATTRIBUTES.iter().any(|attribute| json.contains(attribute))
+        }
+        Err(_) => true,
     }
 }
 

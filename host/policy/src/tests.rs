@@ -9,6 +9,14 @@ use ringfence_core::{HostAct, PrincipalId, Strength};
 
 use super::*;
 
+/// Labels on some of [`everyone`] and [`things`].
+pub(crate) const LABELS: &str = r#"{
+    "principals": { "acme/ada": { "training": ["gdpr"], "certifications": ["nurse"] } },
+    "plugins": { "hello": { "classification": "restricted", "purposes": ["care"] } },
+    "secrets": { "key": { "classification": "restricted" }, "default": { "purposes": ["billing"] } },
+    "fields": { "email": { "classification": "confidential", "purposes": ["care"] } }
+}"#;
+
 pub(crate) const PERMIT_ALL: &str = "permit (principal, action, resource);";
 
 /// Distinct bytes at every call.
@@ -232,8 +240,10 @@ pub(crate) fn within_the_border(question: &Question, standing: Standing) -> bool
 /// Every question that Cedar alone answers with yes although the border forbids it, under permit-all policies.
 fn breaches(policy: &Policy, standing: Standing) -> Vec<String> {
     let rules = policy.shared.checker.check(&tenant("acme"), PERMIT_ALL, Author::Tenant).unwrap().rules;
-    let ask =
-        |question: &Question| policy.shared.ask(question, View { standing, ceiling: None, own: Some(&rules) }).outcome;
+    let ask = |question: &Question| {
+        let view = View { standing, labels: &NO_LABELS, ceiling: None, own: Some(&rules) };
+        policy.shared.ask(question, view).outcome
+    };
     questions()
         .iter()
         .filter(|question| ask(question) == Outcome::Allow && !within_the_border(question, standing))

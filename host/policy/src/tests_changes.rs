@@ -14,8 +14,9 @@ static ONE: std::sync::LazyLock<Policy> = std::sync::LazyLock::new(active);
 static ASKED: std::sync::LazyLock<Vec<(Question, question::Translated, question::Translated)>> =
     std::sync::LazyLock::new(|| {
         let words = &ONE.shared.checker.words;
+        let labels = Labels::parse(&tenant("acme"), LABELS).unwrap();
         let translated = |question: Question| {
-            let asked = question.translate(words, Standing::Active).ok()?;
+            let asked = question.translate(words, Standing::Active, &labels).ok()?;
             let (entities, request) = (words.held(&asked).unwrap(), asked.request.clone());
             let held = question::Translated { entities, request, place: asked.place.clone() };
             Some((question, asked, held))
@@ -56,6 +57,8 @@ fn statement() -> impl Strategy<Value = String> {
         Just("when { principal has role && principal.role == Ringfence::Role::\"developer\" }"),
         Just("unless { principal has elevated && principal.elevated }"),
         Just("when { 9223372036854775807 + 1 > 0 }"),
+        Just("when { resource has classification && resource.classification == \"restricted\" }"),
+        Just("unless { principal has training && principal.training.contains(\"gdpr\") }"),
         Just("when { false }"),
     ];
     (effect, principal, action, resource, condition)
@@ -99,7 +102,7 @@ proptest! {
         let (before, after) = (rules(&old.concat()), rules(&new));
         if structure::only_narrows(&before.policies, &after.policies) {
             for question in questions() {
-                let view = |own| View { standing: Standing::Active, ceiling: None, own: Some(own) };
+                let view = |own| View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: Some(own) };
                 if policy.shared.allows(&question, view(&after)) {
                     prop_assert!(policy.shared.allows(&question, view(&before)), "{:?}\n{}\n->\n{}", question, old.concat(), new);
                 }

@@ -110,6 +110,12 @@ fn statement() -> impl Strategy<Value = String> {
         Just(("action == Ringfence::Action::\"open-field\"", "resource", "context has trust && context.trust < 50")),
         Just(("action == Ringfence::Action::\"post-message\"", "resource", "context.caller == \"acme/ci\"")),
         Just(("action == Ringfence::Action::\"write-file\"", "resource", "9223372036854775807 + 1 > 0")),
+        Just((
+            "action == Ringfence::Action::\"use-secret\"",
+            "resource",
+            "resource.purposes.contains(\"billing\") && principal.classification == \"restricted\""
+        )),
+        Just(("action == Ringfence::Action::\"read-value\"", "resource", "principal.purposes.contains(\"care\")")),
         Just(("action == Ringfence::Action::\"invoke\"", "resource", "")),
     ];
     (effect, principal, scope, any::<bool>())
@@ -140,6 +146,7 @@ proptest! {
         prop_assume!(policy.compile(&acme, &texts.concat()).is_ok());
         policy.set_tenant_policy(&acme, &texts.concat()).unwrap();
         policy.set_ceiling(&acme, &ceiling).unwrap();
+        policy.set_labels(&acme, LABELS).unwrap();
         let standing = if suspended { Standing::Suspended } else { Standing::Active };
         policy.set_standing(&acme, standing).unwrap();
         let state = policy.shared.tenant(&acme).unwrap();
@@ -158,7 +165,7 @@ proptest! {
             let mut wrong = Vec::new();
             each_call(|call| {
                 let question = caller.full(call);
-                let asked = question.translate(&checker.words, standing).unwrap();
+                let asked = question.translate(&checker.words, standing, &state.labels).unwrap();
                 let all = checker.ask_all(&asked, &whole).outcome == Outcome::Allow;
                 if is_left(caller, call) != all {
                     wrong.push(format!("{call:?}"));
@@ -218,7 +225,7 @@ fn a_call_from_a_stack_that_is_too_small_to_evaluate_on_is_answered_all_the_same
         let (caller, bucket) = (hello(&policy), name("default"));
         let on_small = policy.shared.ask(
             &caller.full(&value(HostAct::ReadValue, &bucket, "y")),
-            View { standing: Standing::Active, ceiling: None, own: None },
+            View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: None },
         );
         let left = ["x", "y"].map(|key| is_left(&caller, &value(HostAct::ReadValue, &bucket, key)));
         (on_small.errors.len(), left)

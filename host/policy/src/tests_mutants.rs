@@ -18,7 +18,7 @@ static ASKED: LazyLock<Vec<(Question, Standing, Translated)>> = LazyLock::new(||
     let mut all = Vec::new();
     for standing in [Standing::Active, Standing::Suspended] {
         for question in questions() {
-            if let Ok(asked) = question.translate(&POLICY.shared.checker.words, standing) {
+            if let Ok(asked) = question.translate(&POLICY.shared.checker.words, standing, &NO_LABELS) {
                 all.push((question, standing, asked));
             }
         }

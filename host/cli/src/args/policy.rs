@@ -25,6 +25,8 @@ pub enum PolicyCommand {
     Rollback(PolicyRollbackArgs),
     /// Prove that nothing in the policy crosses the tenant's border
     Prove,
+    /// Show or replace the labels that policies can read
+    Labels(PolicyLabelsArgs),
     /// Show or set what a tenant may at most allow itself
     Ceiling(PolicyCeilingArgs),
 }
@@ -72,6 +74,14 @@ pub struct PolicyShadowArgs {
 pub struct PolicyRollbackArgs {
     /// The version to bring back; the one before when absent
     pub version: Option<u64>,
+}
+
+/// `policy labels`.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyLabelsArgs {
+    /// JSON as it is shown; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub set: Option<PathBuf>,
 }
 
 /// `policy ceiling`.

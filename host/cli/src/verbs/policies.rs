@@ -2,14 +2,14 @@
 
 use reqwest::Method;
 use ringfence_control::wire::{
-    CeilingText, DecisionView, DifferencesView, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText,
-    PolicyVersionView, PolicyView, ProofVerdict, ProofsView, ReviewView, ShadowView,
+    CeilingText, DecisionView, DifferencesView, Labels, LabelsOutcome, LabelsView, PolicyMode, PolicyOutcome,
+    PolicyRollback, PolicyText, PolicyVersionView, PolicyView, ProofVerdict, ProofsView, ReviewView, ShadowView,
 };
 
 use crate::Format;
 use crate::args::{
-    PolicyApplyArgs, PolicyCeilingArgs, PolicyCommand, PolicyFileArgs, PolicyRollbackArgs, PolicyShadowArgs,
-    PolicyShowArgs, WhyArgs,
+    PolicyApplyArgs, PolicyCeilingArgs, PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyRollbackArgs,
+    PolicyShadowArgs, PolicyShowArgs, WhyArgs,
 };
 use crate::client::{Answer, Body, Request};
 use crate::context::Context;
@@ -31,6 +31,7 @@ pub async fn run(cx: &mut Context<'_>, command: &PolicyCommand) -> Result<Exit, 
         PolicyCommand::Shadow(args) => shadow(cx, args).await,
         PolicyCommand::Rollback(args) => rollback(cx, args).await,
         PolicyCommand::Prove => prove(cx).await,
+        PolicyCommand::Labels(args) => labels(cx, args).await,
         PolicyCommand::Ceiling(args) => ceiling(cx, args).await,
     }
 }
@@ -168,6 +169,34 @@ async fn prove(cx: &mut Context<'_>) -> Result<Exit, CliError> {
     Ok(if disproved { Exit::Failed } else { Exit::Ok })
 }
 
+/// `ringfence policy labels`: shows them as they can be set, or replaces them unless somebody else did in between.
+async fn labels(cx: &mut Context<'_>, args: &PolicyLabelsArgs) -> Result<Exit, CliError> {
+    let text = match &args.set {
+        Some(file) => Some(read_text(cx, file)?),
+        None => None,
+    };
+    let (api, tenant) = cx.tenant().await?;
+    let path = format!("/tenants/{tenant}/policy/labels");
+    let now = api.send::<LabelsView>(&Request::get(path.clone())).await?;
+    let Some(text) = text else {
+        if cx.ui.format == Format::Text {
+            let text = serde_json::to_string_pretty(&now.value.labels).unwrap_or_default();
+            cx.ui.note(&format!("version {}", now.value.version));
+            cx.ui.raw(format!("{text}\n").as_bytes())?;
+        } else {
+            cx.print(&now, |_| String::new())?;
+        }
+        return Ok(Exit::Ok);
+    };
+    let wanted: Labels = serde_json::from_str(&text)
+        .map_err(|error| CliError::failed("bad-json", format!("these are no labels: {error}"), None))?;
+    let request = Request::put(path, serde_json::to_value(wanted).unwrap_or_default())
+        .header("if-match", format!("\"{}\"", now.value.version));
+    let answer = api.send::<LabelsOutcome>(&request).await?;
+    cx.print(&answer, labels_text)?;
+    Ok(Exit::Ok)
+}
+
 async fn ceiling(cx: &mut Context<'_>, args: &PolicyCeilingArgs) -> Result<Exit, CliError> {
     let path = format!("/tenants/{}/ceiling", args.tenant.name);
     let Some(file) = &args.set else {
@@ -223,6 +252,16 @@ fn outcome_text(outcome: &PolicyOutcome) -> String {
         _ => format!("in force, version {}\n", outcome.version),
     };
     format!("{head}{}", review_text(&outcome.review))
+}
+
+fn labels_text(outcome: &LabelsOutcome) -> String {
+    let head = match (&outcome.approval, &outcome.four_eyes) {
+        (Some(approval), Some(why)) => {
+            format!("wait for another tenant-admin: {why}\n  help: ringfence approval approve {}\n", approval.id)
+        }
+        _ => format!("in force, version {}\n", outcome.version),
+    };
+    format!("{head}{}", changes_text(&outcome.newly_allowed, &outcome.newly_denied))
 }
 
 fn review_text(review: &ReviewView) -> String {

@@ -1,4 +1,4 @@
-//! What one principal asked for and another must allow: a policy that may allow more, a role held for a while.
+//! What one principal asked for and another must allow: a policy or labels that may allow more, a role held for a while.
 //!
 //! Must never let who asked allow it, nor act on what was asked after it expired or was overtaken by another change.
 
@@ -13,6 +13,7 @@ use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::labels;
 use super::text::Change;
 use crate::Control;
 use crate::call::Call;
@@ -30,6 +31,8 @@ const WAITING_HOURS: i64 = 24;
 pub(super) enum Want {
     /// A policy text in force.
     Policy { text: String, note: Option<String>, rolled_back_to: Option<u64>, base_version: u64 },
+    /// Labels in force.
+    Labels { text: String, base_version: u64 },
     /// Another role for a while.
     Elevation { role: Role, minutes: u32, reason: String },
 }
@@ -73,7 +76,7 @@ pub async fn approve(
             .help("another tenant-admin can: ringfence approval list"));
     }
     // A role is the admin's own to give. What lasts needs two people, not two keys of one.
-    let lasts = matches!(approval.want, Want::Policy { .. });
+    let lasts = matches!(approval.want, Want::Policy { .. } | Want::Labels { .. });
     if lasts && !control.parts.identity.is_second_person(&approval.asked_by, call.principal.id()) {
         return Err(ApiError::second_person_needed());
     }
@@ -148,6 +151,11 @@ impl Control {
         Ok(view(approval))
     }
 
+    /// Whether a policy waits to be allowed.
+    pub(super) async fn waits_for_policy(&self, store: &TenantStore) -> Result<bool, ApiError> {
+        Ok(self.waiting(store).await?.iter().any(|approval| matches!(approval.want, Want::Policy { .. })))
+    }
+
     /// What waits, oldest first; what expired is taken away.
     async fn waiting(&self, store: &TenantStore) -> Result<Vec<Approval>, ApiError> {
         let now = self.parts.clock.now();
@@ -195,6 +203,9 @@ impl Control {
                     Change { text, note, by: asked_by, approved_by: Some(by.clone()), rolled_back_to, base_version };
                 self.activate(tenant, store, change).await.map(drop)
             }
+            Want::Labels { text, base_version } => {
+                self.put_labels(tenant, store, labels::Change { text, base_version }).await.map(drop)
+            }
             Want::Elevation { role, minutes, reason } => {
                 self.elevate(tenant, store, approval, by, (role, minutes, reason)).await
             }
@@ -218,6 +229,7 @@ fn words(want: &Want) -> String {
             format!("the policy rolled back from version {base_version} to {target}")
         }
         Want::Policy { base_version, .. } => format!("another policy in the place of version {base_version}"),
+        Want::Labels { base_version, .. } => format!("other labels in the place of version {base_version}"),
         Want::Elevation { role, minutes, reason } => format!("the role {role} for {minutes} minutes: {reason}"),
     }
 }
@@ -225,10 +237,11 @@ fn words(want: &Want) -> String {
 fn view(approval: Approval) -> ApprovalView {
     let (kind, wants) = match &approval.want {
         Want::Policy { .. } => ("policy", words(&approval.want)),
+        Want::Labels { .. } => ("labels", words(&approval.want)),
         Want::Elevation { .. } => ("elevation", words(&approval.want)),
     };
     let text = match approval.want {
-        Want::Policy { text, .. } => Some(text),
+        Want::Policy { text, .. } | Want::Labels { text, .. } => Some(text),
         Want::Elevation { .. } => None,
     };
     ApprovalView {

@@ -1,5 +1,5 @@
-//! The tenant's own policy and everything around it: versions, candidates, the shadow, the operator's ceiling, approvals
-//! by a second pair of eyes, roles held for a while.
+//! The tenant's own policy and everything around it: versions, candidates, the shadow, labels, the operator's ceiling,
+//! approvals by a second pair of eyes, roles held for a while.
 //!
 //! Must never take a text that the policy room has not checked, nor overwrite a change the caller has not seen.
 //! Open `text.rs` first.
@@ -7,6 +7,7 @@
 pub mod approvals;
 pub mod ceiling;
 pub mod elevations;
+pub mod labels;
 pub mod proof;
 mod review;
 pub mod shadow;
@@ -28,6 +29,8 @@ pub struct StoredPolicy {
     pub text: Option<String>,
     /// The operator's ceiling over it.
     pub ceiling: Option<String>,
+    /// Its labels, as JSON.
+    pub labels: Option<String>,
     /// The candidate in the shadow.
     pub shadow: Option<String>,
     /// Who acts in another role, and until when.
@@ -39,6 +42,7 @@ pub async fn stored(store: &TenantStore) -> Result<StoredPolicy, StoreError> {
     Ok(StoredPolicy {
         text: text::stored(store).await?.map(|stored| stored.text),
         ceiling: ceiling::stored(store).await?.map(|stored| stored.text),
+        labels: labels::stored(store).await?.map(|stored| stored.text),
         shadow: shadow::stored(store).await?,
         elevations: elevations::stored(store).await?.iter().map(elevations::in_force).collect(),
     })
@@ -53,6 +57,7 @@ pub fn put_into_force(
 ) -> Result<(), PolicyError> {
     policy.upsert_tenant(tenant, TenantFacts { suspended: standing }, stored.text.as_deref())?;
     policy.set_ceiling(tenant, stored.ceiling.as_deref().unwrap_or_default())?;
+    policy.set_labels(tenant, stored.labels.as_deref().unwrap_or("{}"))?;
     if let Some(candidate) = &stored.shadow {
         policy.set_shadow(tenant, candidate)?;
     }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ringfence_core::TenantId;
 use ringfence_core::limits::{POLICY_RECENT_COUNT_MAX, POLICY_RECENT_HOST_CALLS_COUNT_MAX};
-use ringfence_policy::{Asked, Differences, Review};
+use ringfence_policy::{Asked, Differences, LabelsReview, Policy, PolicyError, Review};
 use ringfence_store::{Key, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::Control;
 use crate::problem::ApiError;
-use crate::wire::{AskedView, DifferencesView, FindingView, ReviewView};
+use crate::wire::{AskedView, DifferencesView, FindingView, LabelsOutcome, ReviewView};
 
 /// How often what was asked is kept.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
@@ -79,16 +79,9 @@ impl Control {
         store: &TenantStore,
         text: &str,
     ) -> Result<(Review, ReviewView), ApiError> {
-        let window = self.window(tenant, store).await?;
-        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), self.reviewing.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(ApiError::new("overloaded", "other policies are being reviewed; try again"));
-        };
-        let (policy, tenant, text) = (self.parts.policy.clone(), tenant.clone(), text.to_owned());
-        let asked: Vec<Asked> = window.questions.into_iter().map(|question| question.asked).collect();
-        let review = tokio::task::spawn_blocking(move || policy.review(&tenant, &text, &asked))
-            .await
-            .map_err(|error| ApiError::host(&error))??;
+        let (of, text) = (tenant.clone(), text.to_owned());
+        let ask = move |policy: &Policy, asked: &[Asked]| policy.review(&of, &text, asked);
+        let (review, left_out_count) = self.try_on(tenant, store, ask).await?;
         let view = ReviewView {
             policies_count: review.analysis.policies.len(),
             findings: review
@@ -98,12 +91,56 @@ impl Control {
                 .map(|finding| FindingView { kind: crate::host::word(&finding.kind), text: finding.text.clone() })
                 .collect(),
             questions_count: review.replay.questions_count,
-            left_out_count: window.left_out_count,
+            left_out_count,
             newly_allowed: differences(&review.replay.newly_allowed),
             newly_denied: differences(&review.replay.newly_denied),
             only_narrows: review.only_narrows,
         };
         Ok((review, view))
+    }
+
+    /// Everything that is known of changed labels, and its answer, as if they were in force.
+    pub(super) async fn review_labels(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        text: &str,
+    ) -> Result<(LabelsReview, LabelsOutcome), ApiError> {
+        let (of, text) = (tenant.clone(), text.to_owned());
+        let ask = move |policy: &Policy, asked: &[Asked]| policy.review_labels(&of, &text, asked);
+        let (review, left_out_count) = self.try_on(tenant, store, ask).await?;
+        let outcome = LabelsOutcome {
+            state: "active".to_owned(),
+            version: 0,
+            questions_count: review.replay.questions_count,
+            left_out_count,
+            newly_allowed: differences(&review.replay.newly_allowed),
+            newly_denied: differences(&review.replay.newly_denied),
+            only_narrows: review.only_narrows,
+            four_eyes: None,
+            approval: None,
+        };
+        Ok((review, outcome))
+    }
+
+    /// Tries something on the questions of late, in turn; with how many found no room among them.
+    async fn try_on<T: Send + 'static>(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        ask: impl FnOnce(&Policy, &[Asked]) -> Result<T, PolicyError> + Send + 'static,
+    ) -> Result<(T, u64), ApiError> {
+        let window = self.window(tenant, store).await?;
+        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), self.reviewing.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(ApiError::new("overloaded", "other policies are being reviewed; try again"));
+        };
+        let policy = self.parts.policy.clone();
+        let asked: Vec<Asked> = window.questions.into_iter().map(|question| question.asked).collect();
+        let review = tokio::task::spawn_blocking(move || ask(&policy, &asked))
+            .await
+            .map_err(|error| ApiError::host(&error))??;
+        Ok((review, window.left_out_count))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The wire types of policies: texts and versions, what a candidate would do, approvals, roles held for a while.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -154,6 +156,98 @@ pub struct PolicyVersionView {
     pub text: Option<String>,
 }
 
+/// What a tenant says of its people and things, for its policies to read. What is not named is `internal`, for no purpose,
+/// and trained in nothing. Labels are 1 to 63 of a-z, 0-9 and `-`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Labels {
+    /// By id: `acme/ann`, `acme/plugin/visits`; at most 2,048, as of the others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub principals: BTreeMap<String, PrincipalLabels>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugins: BTreeMap<String, ThingLabels>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, ThingLabels>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, ThingLabels>,
+}
+
+/// Labels of a person or service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrincipalLabels {
+    /// What it was trained in; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub training: Vec<String>,
+    /// What it is certified as; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certifications: Vec<String>,
+}
+
+/// Labels of a plugin, secret or field.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ThingLabels {
+    /// `internal` when absent.
+    #[serde(default)]
+    pub classification: Classification,
+    /// What it is for; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<String>,
+}
+
+/// How much harm it does when others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Classification {
+    /// None.
+    Public,
+    /// Some; it stays inside.
+    #[default]
+    Internal,
+    /// Much.
+    Confidential,
+    /// Most; few may see it.
+    Restricted,
+}
+
+/// A tenant's labels.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LabelsView {
+    /// Those in force.
+    pub labels: Labels,
+    /// Counts up with every change; the `ETag`.
+    pub version: u64,
+}
+
+/// What labels that were sent became.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LabelsOutcome {
+    /// `active` or `pending`: waits for another tenant-admin.
+    pub state: String,
+    /// The version in force now.
+    pub version: u64,
+    /// Distinct questions of late that were asked again under them.
+    pub questions_count: u64,
+    /// Distinct questions of late that found no room.
+    pub left_out_count: u64,
+    /// Denied before, and allowed under them.
+    pub newly_allowed: DifferencesView,
+    /// Allowed before, and denied under them.
+    pub newly_denied: DifferencesView,
+    /// Whether no statement in force reads a label, so that nothing new is allowed.
+    pub only_narrows: bool,
+    /// Why another must allow it, when that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub four_eyes: Option<String>,
+    /// What waits, when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalView>,
+}
+
 /// The operator's ceiling over a tenant: what its own policy cannot allow.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -198,7 +292,7 @@ pub struct ElevationView {
 pub struct ApprovalView {
     /// `ap_...`.
     pub id: String,
-    /// `policy` or `elevation`.
+    /// `policy`, `labels` or `elevation`.
     pub kind: String,
     /// In words.
     pub wants: String,
@@ -208,7 +302,7 @@ pub struct ApprovalView {
     pub at: String,
     /// It is gone then.
     pub expires_at: String,
-    /// The policy text, of a `policy`.
+    /// The policy text, of a `policy`; the JSON, of `labels`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }

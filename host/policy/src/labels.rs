@@ -1,0 +1,201 @@
+//! Labels: what a tenant says of its people and things, for its policies to read. Who was trained in what and holds which
+//! certification; how a plugin, a secret or a field is classified, and what it is for.
+//!
+//! Must never speak of another tenant's people, nor decide: a label that no statement reads changes nothing. What is not
+//! named is `internal`, for no purpose, and trained in nothing, so that every entity has every attribute of the schema.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+use cedar_policy::RestrictedExpression;
+use ringfence_core::limits::{POLICY_LABELLED_COUNT_MAX, POLICY_LABELS_BYTES_MAX, POLICY_LABELS_COUNT_MAX};
+use ringfence_core::{PluginName, ResourceName, TenantId, WordError};
+use serde::Deserialize;
+
+use crate::PolicyError;
+
+/// Attributes of people and things that labels fill, as the JSON of a statement that reads one has them.
+pub(crate) const ATTRIBUTES: [&str; 4] = ["\"training\"", "\"certifications\"", "\"classification\"", "\"purposes\""];
+
+/// Most characters of a name that an error repeats.
+const QUOTE_CHARS_MAX: usize = 80;
+
+/// Those of a tenant that set none.
+pub(crate) static NO_LABELS: Labels =
+    Labels { principals: BTreeMap::new(), plugins: BTreeMap::new(), secrets: BTreeMap::new(), fields: BTreeMap::new() };
+
+static OF_OTHERS: OfPrincipal = OfPrincipal { training: BTreeSet::new(), certifications: BTreeSet::new() };
+static OF_OTHER_THINGS: OfThing = OfThing { classification: Classification::Internal, purposes: BTreeSet::new() };
+
+/// Says why a text is no name.
+type IsName = fn(&str) -> Result<(), String>;
+
+/// All labels of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Labels {
+    /// By id: `acme/ann`, `acme/plugin/visits`.
+    principals: BTreeMap<String, OfPrincipal>,
+    /// These by name.
+    plugins: BTreeMap<String, OfThing>,
+    secrets: BTreeMap<String, OfThing>,
+    fields: BTreeMap<String, OfThing>,
+}
+
+/// Those of one person or service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OfPrincipal {
+    training: BTreeSet<String>,
+    certifications: BTreeSet<String>,
+}
+
+/// Those of one plugin, secret or field.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OfThing {
+    classification: Classification,
+    purposes: BTreeSet<String>,
+}
+
+/// How much harm it does when others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Classification {
+    Public,
+    #[default]
+    Internal,
+    Confidential,
+    Restricted,
+}
+
+impl Labels {
+    /// Reads a tenant's labels from JSON, and keeps them inside the tenant.
+    pub(crate) fn parse(tenant: &TenantId, text: &str) -> Result<Self, PolicyError> {
+        if text.len() > POLICY_LABELS_BYTES_MAX {
+            let why = format!("{} bytes, and at most {POLICY_LABELS_BYTES_MAX} are allowed", text.len());
+            return Err(refused("labels", why));
+        }
+        let labels: Self = serde_json::from_str(text).map_err(|error| refused("labels", error.to_string()))?;
+        labels.check(tenant)?;
+        Ok(labels)
+    }
+
+    pub(crate) fn principal(&self, id: &str) -> &OfPrincipal {
+        self.principals.get(id).unwrap_or(&OF_OTHERS)
+    }
+
+    pub(crate) fn plugin(&self, name: &str) -> &OfThing {
+        self.plugins.get(name).unwrap_or(&OF_OTHER_THINGS)
+    }
+
+    pub(crate) fn secret(&self, name: &str) -> &OfThing {
+        self.secrets.get(name).unwrap_or(&OF_OTHER_THINGS)
+    }
+
+    pub(crate) fn field(&self, name: &str) -> &OfThing {
+        self.fields.get(name).unwrap_or(&OF_OTHER_THINGS)
+    }
+
+    fn check(&self, tenant: &TenantId) -> Result<(), PolicyError> {
+        few("principals", self.principals.len(), POLICY_LABELLED_COUNT_MAX)?;
+        for (id, labels) in &self.principals {
+            let place = place("principals", id);
+            is_principal(tenant, id).map_err(|why| refused(&place, why))?;
+            words(&format!("{place}.training"), &labels.training)?;
+            words(&format!("{place}.certifications"), &labels.certifications)?;
+        }
+        for (kind, things, is_one) in [
+            ("plugins", &self.plugins, is_name::<PluginName> as IsName),
+            ("secrets", &self.secrets, is_name::<ResourceName>),
+            ("fields", &self.fields, is_name::<ResourceName>),
+        ] {
+            few(kind, things.len(), POLICY_LABELLED_COUNT_MAX)?;
+            for (name, labels) in things {
+                let place = place(kind, name);
+                is_one(name).map_err(|why| refused(&place, why))?;
+                words(&format!("{place}.purposes"), &labels.purposes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OfPrincipal {
+    /// In Cedar's words.
+    pub(crate) fn attributes(&self) -> [(String, RestrictedExpression); 2] {
+        [("training".to_owned(), set(&self.training)), ("certifications".to_owned(), set(&self.certifications))]
+    }
+}
+
+impl OfThing {
+    /// In Cedar's words.
+    pub(crate) fn attributes(&self) -> [(String, RestrictedExpression); 2] {
+        let classification = RestrictedExpression::new_string(self.classification.as_str().to_owned());
+        [("classification".to_owned(), classification), ("purposes".to_owned(), set(&self.purposes))]
+    }
+}
+
+impl Classification {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Internal => "internal",
+            Self::Confidential => "confidential",
+            Self::Restricted => "restricted",
+        }
+    }
+}
+
+fn set(words: &BTreeSet<String>) -> RestrictedExpression {
+    RestrictedExpression::new_set(words.iter().cloned().map(RestrictedExpression::new_string))
+}
+
+/// Whether this is the form of a principal of the tenant; that there is one is not asked, as people come and go.
+fn is_principal(tenant: &TenantId, id: &str) -> Result<(), String> {
+    let Some(name) = id.strip_prefix(tenant.as_str()).and_then(|rest| rest.strip_prefix('/')) else {
+        return Err(format!("no principal of tenant `{tenant}`: their ids start with `{tenant}/`"));
+    };
+    match name.strip_prefix("plugin/") {
+        Some(plugin) => is_name::<PluginName>(plugin),
+        None => is_name::<ResourceName>(name),
+    }
+}
+
+fn is_name<T: FromStr<Err = WordError>>(text: &str) -> Result<(), String> {
+    text.parse::<T>().map(drop).map_err(|error| error.to_string())
+}
+
+/// Labels are few, and each has the form of a plugin's name.
+fn words(place: &str, words: &BTreeSet<String>) -> Result<(), PolicyError> {
+    few(place, words.len(), POLICY_LABELS_COUNT_MAX)?;
+    match words.iter().find(|word| word.parse::<PluginName>().is_err()) {
+        Some(word) => {
+            let why = format!(
+                "`{}` is no label: 1 to 63 of a-z, 0-9 and `-`, starting with a letter and not ending with `-`",
+                short(word)
+            );
+            Err(refused(place, why))
+        }
+        None => Ok(()),
+    }
+}
+
+fn few(place: &str, count: usize, count_max: usize) -> Result<(), PolicyError> {
+    if count > count_max {
+        return Err(refused(place, format!("{count} entries, and at most {count_max} are allowed")));
+    }
+    Ok(())
+}
+
+fn place(kind: &str, name: &str) -> String {
+    format!("{kind}.`{}`", short(name))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(QUOTE_CHARS_MAX).collect()
+}
+
+fn refused(place: &str, why: String) -> PolicyError {
+    PolicyError::Labels { place: place.to_owned(), message: why }
+}
