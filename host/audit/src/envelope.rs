@@ -116,7 +116,7 @@ fn write_plain(value: &Value, to: &mut Vec<u8>) -> bool {
         }
         Value::Object(members) => {
             let mut members: Vec<(&String, &Value)> = members.iter().collect();
-            members.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            members.sort_unstable_by_key(|(name, _)| *name);
             to.push(b'{');
             for (place, (name, item)) in members.into_iter().enumerate() {
                 if place > 0 {

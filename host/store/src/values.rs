@@ -421,7 +421,7 @@ mod tests {
     /// Acts while the one thread for blocking work is held, so that what is handed to it is not done yet; then lets it do all.
     async fn while_held(act: impl FnOnce()) {
         let (release, held) = std::sync::mpsc::channel::<()>();
-        let holding = tokio::task::spawn_blocking(move || drop(held.recv()));
+        let holding = tokio::task::spawn_blocking(move || held.recv().is_ok());
         act();
         drop(release);
         holding.await.unwrap();
