@@ -22,9 +22,6 @@ use crate::stats::{median, quantile};
 
 /// CPU time of one of the victim's requests.
 pub const VICTIM_US: f64 = 360.0;
-/// Its requests a second. What it wants in all has to stay under its fair share beside sixteen neighbours (two cores by
-/// seventeen tenants are 118 ms a second), or waiting is its due: a fresh instance costs about as much again as its work.
-const RATE: f64 = 100.0;
 /// Time before a phase is counted: connections are opened, and the neighbour gets going.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Longest wait for a server to be itself again after noise.
@@ -34,6 +31,11 @@ const NO_PEER: &str = "the peer's program was not given";
 /// How much to measure, and where the peers are.
 #[derive(clap::Args)]
 pub struct Plan {
+    /// The victim's requests a second. What it wants in all has to stay under its fair share beside sixteen neighbours (two
+    /// cores by seventeen tenants are 118 ms a second), or waiting is its due: a fresh instance costs about as much again as
+    /// its work, and a slow machine makes both dearer
+    #[arg(long, default_value_t = 100.0)]
+    pub rate: f64,
     /// Only these kinds of neighbour, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub kinds: Vec<Kind>,
@@ -72,7 +74,7 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     let mut caller = Caller::start()?;
     report.fact("rounds", plan.rounds)?;
     report.fact("seconds_a_phase", plan.seconds)?;
-    report.put("victim_rps", RATE)?;
+    report.put("victim_rps", plan.rate)?;
     report.put("victim_scheduling", caller.class)?;
     report.put("neighbour_scheduling", "nice 10")?;
     report.put("serve_options", Serve::Yielding.options())?;
@@ -83,7 +85,8 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     for kind in &kinds {
         eprintln!("{} on ringfence", kind.name());
         let target = ours.victim(&format!("/compute?n={turns}")).await?;
-        match rounds(&mut caller, &target, seconds, plan.rounds, |number| ours.noise(*kind, number)).await {
+        match rounds(&mut caller, &target, (plan.rate, seconds), plan.rounds, |number| ours.noise(*kind, number)).await
+        {
             Ok(rounds) => write(&mut report, *kind, &rounds)?,
             Err(error) => report.missing(&format!("{}.p99_ratio", kind.name()), &format!("{error:#}"))?,
         }
@@ -127,7 +130,7 @@ async fn peer(
         let target = at(victim, format!("/compute?n={turns}"));
         let noises = kind.on_peer(noisy, per_second);
         let time = Duration::from_secs(plan.peer_seconds);
-        match rounds(caller, &target, time, plan.peer_rounds, async |_| Ok(noises.clone())).await {
+        match rounds(caller, &target, (plan.rate, time), plan.peer_rounds, async |_| Ok(noises.clone())).await {
             Ok(rounds) => {
                 report.median(&key("p50_ratio"), &rounds.ratios(0.5))?;
                 report.median(&key("p99_ratio"), &rounds.ratios(0.99))?;
@@ -147,12 +150,12 @@ async fn peer(
 async fn rounds(
     caller: &mut Caller,
     target: &Target,
-    time: Duration,
+    (rate, time): (f64, Duration),
     count: usize,
     noises: impl AsyncFn(usize) -> Result<Vec<Noise>>,
 ) -> Result<Rounds> {
     let mut rounds = Rounds::default();
-    let order = |seed: usize| Order { target: target.clone(), rate: RATE, warm_up: WARM_UP, time, seed: seed as u64 };
+    let order = |seed: usize| Order { target: target.clone(), rate, warm_up: WARM_UP, time, seed: seed as u64 };
     rounds.alone.push(caller.run(&order(0))?);
     let alone_us = rounds.alone.first().and_then(|outcome| quantile(&outcome.latencies_us, 0.9)).unwrap_or_default();
     for number in 1..=count {
