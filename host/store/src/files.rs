@@ -63,11 +63,11 @@ impl Files {
         Ok(FileWriter { path: path.to_owned(), to: Some(to) })
     }
 
-    /// Writes a small file whole and durably. Fails when there is one of that name.
+    /// Writes a small file whole and durably, in the place of one of that name.
     pub(crate) fn write(&self, path: &str, content: &[u8]) -> io::Result<()> {
         let mut file = self.create(path)?;
         file.write(content)?;
-        file.finish().map(Whole::keep)
+        file.replace()
     }
 
     pub(crate) fn open(&self, path: &str) -> io::Result<FileReader> {
@@ -277,8 +277,23 @@ impl FileWriter {
         }
     }
 
-    /// Makes the file durable and gives it its name, durably.
-    pub(crate) fn finish(mut self) -> io::Result<Whole> {
+    /// Makes a new file durable and gives it its name, durably; when that fails there is none.
+    pub(crate) fn finish(self) -> io::Result<Whole> {
+        let whole = self.named()?;
+        whole.sync_name()?;
+        Ok(whole)
+    }
+
+    /// As [`FileWriter::finish`], in the place of the file that has the name now. INVARIANT: whatever fails, there is the one or
+    /// the other, since nobody else has what they hold.
+    pub(crate) fn replace(self) -> io::Result<()> {
+        let whole = self.named()?;
+        let synced = whole.sync_name();
+        whole.keep();
+        synced
+    }
+
+    fn named(mut self) -> io::Result<Whole> {
         if let Some(To::Disk(dir, file, _)) = &self.to {
             file.sync_all()?;
             dir.rename(format!("{}{PART}", self.path), dir, &self.path)?;
@@ -292,10 +307,7 @@ impl FileWriter {
             }
             None => return Err(io::ErrorKind::BrokenPipe.into()),
         };
-        // It has its name: from here on it is the guard that removes it, also when its name cannot be made durable.
-        let whole = Whole { files, path: Some(path) };
-        whole.sync_name()?;
-        Ok(whole)
+        Ok(Whole { files, path: Some(path) })
     }
 }
 
@@ -401,6 +413,20 @@ mod tests {
             assert_eq!(files.list("a/b").unwrap(), vec!["f"]);
             assert_eq!(files.sweep_unfinished("a/b").unwrap(), 0, "dropping left nothing");
             assert_eq!(files.bytes_below("a").unwrap(), 6);
+        }
+    }
+
+    #[test]
+    fn a_new_file_that_nobody_keeps_is_removed_and_one_that_replaces_another_stays() {
+        let (_directory, both) = both();
+        for files in both {
+            drop(files.create("f").unwrap().finish().unwrap());
+            assert!(files.read("f", 100).unwrap().is_none());
+            files.write("f", b"one").unwrap();
+            let mut file = files.create("f").unwrap();
+            file.write(b"two").unwrap();
+            file.replace().unwrap();
+            assert_eq!(files.read("f", 100).unwrap().unwrap(), b"two");
         }
     }
 

@@ -15,7 +15,6 @@ use tokio::task::spawn_blocking;
 use crate::blobs::{self, READ_BYTES};
 use crate::engine::{Order, Span};
 use crate::error::StoreError;
-use crate::files::Whole;
 use crate::key::{AREA_RECORDS, Uid, area, successor};
 use crate::record::{Content, Stored};
 use crate::store::Store;
@@ -168,5 +167,5 @@ fn reseal_file(
     sealer.finish(&mut sealed)?;
     to.write(&sealed).map_err(StoreError::unavailable)?;
     // INVARIANT: the name is given only after the old file opened to its end: nothing damaged is ever put in its place.
-    to.finish().map(Whole::keep).map_err(StoreError::unavailable)
+    to.replace().map_err(StoreError::unavailable)
 }

@@ -16,7 +16,7 @@ use crate::backup::pin::{self, Snapshot};
 use crate::backup::read::Reader;
 use crate::backup::{Archives, BackupError, GuestLogs, Reason, Stored, keyring};
 use crate::blobs::BlobId;
-use crate::files::{FileWriter, Whole};
+use crate::files::FileWriter;
 use crate::key::Segment;
 use crate::tenant_store::TenantStore;
 
@@ -253,7 +253,7 @@ impl Out {
             let mut sealed = Vec::new();
             sealer.finish(&mut sealed).map_err(crate::StoreError::from)?;
             file.write(&sealed).map_err(BackupError::from_io)?;
-            file.finish().map(Whole::keep).map_err(BackupError::from_io)
+            file.replace().map_err(BackupError::from_io)
         });
         written.await.map_err(BackupError::io)?
     }
