@@ -1,11 +1,12 @@
 //! Hooks, queues and schedules through the real binary.
 
-use anyhow::Result;
-use reqwest::StatusCode;
+use anyhow::{Context, Result};
+use reqwest::{Method, StatusCode};
 use ringfence_tests::{Host, Session, Tenant, answer, eventually, problem};
 use serde_json::{Value, json};
 
 use crate::backups::job;
+use crate::invocations::ship_hostile;
 use crate::started;
 
 const GRANTS: &[(&str, &[&str])] = &[("keyvalue", &["default"]), ("queue", &["work"])];
@@ -142,6 +143,68 @@ async fn a_dry_run_shows_the_answer_and_changes_nothing() -> Result<()> {
         }
     }
     assert_eq!(noted(&acme, "first", "noted").await?, "nothing");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_instance_serves_hooks_and_messages_when_its_author_says_so_and_nothing_that_is_tried_out() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    declare(&operator, "t.gather", &point("collect", "closed")).await?;
+    bind(&acme, "t.gather", "first", json!({})).await?;
+    queue(&acme, "work", json!({ "plugin": "first" })).await?;
+    let served = async |way: &str| {
+        let path = acme.path(&format!("/hooks/t.gather{way}"));
+        let asked = acme.admin.post(&path).json(&json!({ "payload": { "do": "served" } })).send().await?;
+        answer(asked).await?["steps"][0]["result"].as_u64().context("no count")
+    };
+    for _ in 0..3 {
+        assert_eq!(served("").await?, 1);
+    }
+    acme.push("events", "first", "0.2.0", "[instance]\ninvocations_max = 100000\n").await?;
+    acme.deploy("first", "0.2.0").await?;
+    for count in 1..=3 {
+        assert_eq!(served("").await?, count);
+        // What is tried out has an instance of its own, which nobody has after it.
+        assert_eq!(served("/dry-run").await?, 1);
+    }
+    send(&acme, "work", &json!({ "payload": { "do": "served" } })).await?;
+    let path = acme.path("/queues/work");
+    eventually("the message is done", async || {
+        Ok(answer(acme.admin.get(&path).send().await?).await?["depth_count"] == 0)
+    })
+    .await?;
+    assert_eq!(served("").await?, 5);
+    assert_eq!(noted(&acme, "first", "served").await?, "4");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plugin_that_would_come_after_its_points_deadline_is_not_begun() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["late"]).await?;
+    ship_hostile(&acme).await?;
+    let mut quick = point("collect", "open");
+    quick["deadline_ms"] = json!(300);
+    for (name, declaration) in [("t.quick", &quick), ("t.patient", &point("collect", "open"))] {
+        declare(&operator, name, declaration).await?;
+        bind(&acme, name, "late", json!({})).await?;
+    }
+    let one = json!({ "overrides": { "concurrency_count": 1 } });
+    answer(operator.put("/tenants/acme/quota").json(&one).send().await?).await?;
+    let sleeper = tokio::spawn(acme.admin.call(Method::GET, "/acme/hostile/sleep?ms=3000").send());
+    eventually("the one place is taken", async || {
+        let quota = answer(acme.admin.get("/tenants/acme/quota").send().await?).await?;
+        Ok(quota["use"]["running_count"] == 1)
+    })
+    .await?;
+    let late = ask(&acme, "t.quick", json!({ "do": "note" })).await?;
+    assert_eq!((&late["outcome"], &late["steps"][0]["code"]), (&json!("passed"), &json!("deadline")), "{late}");
+    assert_eq!(sleeper.await??.status(), StatusCode::OK);
+    // It waited before this one, and had its turn by now.
+    let patient = ask(&acme, "t.patient", json!({ "do": "note" })).await?;
+    assert_eq!(patient["steps"][0]["outcome"], "answered", "{patient}");
+    assert_eq!(noted(&acme, "late", "noted").await?, "1", "what nobody waited for was done");
     Ok(())
 }
 

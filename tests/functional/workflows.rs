@@ -188,6 +188,19 @@ async fn runs_are_paused_cancelled_terminated_retried_and_kept_to_their_limits()
 }
 
 #[tokio::test]
+async fn a_run_never_has_an_instance_that_served_before_whatever_its_author_says() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let sections = format!("{BUDGET}[instance]\ninvocations_max = 100\n");
+    acme.ship("runs", "runs", &sections, &[("http", &["http://127.0.0.1:9"])]).await?;
+    for _ in 0..3 {
+        let run = begin(&acme, &json!({ "plugin": "runs", "workflow": "forgetful", "input": null })).await?;
+        assert_eq!(until(&acme, &run, "completed").await?["output"], 1);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_run_keeps_its_version_over_a_deploy_and_code_that_differs_is_stuck_until_it_is_mended() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

@@ -5,6 +5,7 @@
 //! every path. Whoever asked may go away: it goes to its end and is recorded all the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ringfence_audit::application::{ApplicationError, ApplicationEvent, PLUGIN_EVENT_BYTES_MAX};
@@ -20,7 +21,9 @@ use ringfence_core::{
     Blame, Capability, DecisionId, Grant, Grants, HostCall, InvocationId, PluginName, Principal, Resource, TenantId,
     Usage,
 };
-use ringfence_engine::{AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, RunError};
+use ringfence_engine::{
+    AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, Reuse, RunError,
+};
 use ringfence_policy::{Denial, HostCaller};
 use ringfence_registry::{Route, VersionRef};
 use semver::Version;
@@ -60,6 +63,8 @@ pub struct Call {
     pub cause: String,
     /// Less time than the version may have otherwise, milliseconds.
     pub time_ms_max: Option<u64>,
+    /// The guest is not begun from then on, by the monotonic clock: whoever asked counts on that it does not run any more.
+    pub begin_until: Option<Duration>,
     /// Whether what the guest does counts.
     pub effects: Effects,
 }
@@ -110,6 +115,9 @@ pub enum CallError {
     /// The host is full.
     #[error("the host is full")]
     Overloaded,
+    /// It could not be begun in its time.
+    #[error("it could not be begun in time")]
+    TooLate,
     /// The audit log cannot be written.
     #[error("the audit log cannot be written, so nothing is run")]
     AuditUnavailable,
@@ -133,6 +141,7 @@ impl CallError {
             Self::QuotaExhausted { .. } => "quota-exhausted",
             Self::TenantBusy { .. } => "tenant-busy",
             Self::Overloaded => "overloaded",
+            Self::TooLate => "deadline",
             Self::AuditUnavailable => "audit-unavailable",
             Self::Run(error) => error.code(),
             Self::Host => "host-error",
@@ -143,7 +152,7 @@ impl CallError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Run(error) => error.blame(),
-            Self::Overloaded | Self::AuditUnavailable | Self::Host => Blame::Host,
+            Self::Overloaded | Self::TooLate | Self::AuditUnavailable | Self::Host => Blame::Host,
             _ => Blame::Caller,
         }
     }
@@ -152,7 +161,7 @@ impl CallError {
     pub fn passes_after_ms(&self) -> Option<u64> {
         match self {
             Self::QuotaExhausted { retry_after_ms } | Self::TenantBusy { retry_after_ms } => Some(*retry_after_ms),
-            Self::Overloaded | Self::AuditUnavailable | Self::Host => Some(1_000),
+            Self::Overloaded | Self::TooLate | Self::AuditUnavailable | Self::Host => Some(1_000),
             Self::Suspended | Self::KeyDisabled | Self::Quarantined => Some(5_000),
             Self::NoPlugin | Self::Denied(_) | Self::Run(_) => None,
         }
@@ -176,7 +185,7 @@ impl Automation {
     /// As [`Automation::call`], for a run of a workflow with its history.
     pub async fn call_in_run(&self, call: Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
         let this = self.clone();
-        let walk = ToItsEnd::new(async move { this.call_recorded(&call, steps).await });
+        let walk = ToItsEnd::new(async move { this.call_recorded(call, steps).await });
         walk.await.unwrap_or(Err(CallError::Host))
     }
 
@@ -185,23 +194,24 @@ impl Automation {
         self.parts.identity.workload(tenant, plugin).map_err(|_| CallError::Host)
     }
 
-    async fn call_recorded(&self, call: &Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
+    async fn call_recorded(&self, mut call: Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
         let invocation = InvocationId::random(&*self.parts.entropy);
         let mut seen = Seen { invocation, version: None, decision: None, usage: Usage::default() };
         let route = self.parts.registry.route(&call.tenant, &call.plugin).ok_or(CallError::NoPlugin)?;
-        match self.run(&mut seen, call, &route, steps).await {
+        match self.run(&mut seen, &mut call, &route, steps).await {
             Ok(done) => Ok(done),
             Err((error, denial)) => {
-                self.record_refusal(&seen, call, &route, &error, denial).await?;
+                self.record_refusal(&seen, &call, &route, &error, denial).await?;
                 Err(error)
             }
         }
     }
 
+    /// Takes payload and context out of the call once the guest is run.
     async fn run(
         &self,
         seen: &mut Seen,
-        call: &Call,
+        call: &mut Call,
         route: &Route,
         steps: Option<Arc<dyn RunHistory>>,
     ) -> Result<Done, (CallError, Option<Box<Denial>>)> {
@@ -235,16 +245,23 @@ impl Automation {
             plain(CallError::Host)
         })?;
         seen.decision = Some(permit.decision().clone());
-        let told = self.told(seen, call, route, &version);
+        let told = Arc::new(self.told(seen, call, route, &version));
         let meter = Meter::in_pool(budget, Arc::clone(ledger.memory()));
         let overseer = self.overseer(call, route, &told).ok_or_else(|| plain(CallError::Host))?;
-        let guest = parts.capabilities.bind(self.binding(call, route, (&told, overseer), ledger, meter, steps));
-        let event = EventCall { export: call.export, payload: call.payload.clone(), context: call.context.clone() };
+        let mut guest = parts.capabilities.bind(self.binding(call, route, (&told, overseer), ledger, meter, steps));
+        guest.reuse = reuse(call, route, &version);
+        // INVARIANT: nothing that waits lies between this and the start of the guest's own time.
+        if call.begin_until.is_some_and(|until| parts.clock.monotonic() >= until) {
+            return Err(plain(CallError::TooLate));
+        }
+        let (payload, context) = (std::mem::take(&mut call.payload), std::mem::take(&mut call.context));
+        let request_bytes = payload.len() as u64;
+        let event = EventCall { export: call.export, payload, context };
         let answered = parts.engine.run_event(slot, &code, guest, event).await.map_err(|failure| {
             seen.usage = failure.usage;
             plain(CallError::Run(failure.error))
         })?;
-        let usage = Usage { request_bytes: call.payload.len() as u64, ..answered.usage };
+        let usage = Usage { request_bytes, ..answered.usage };
         self.recorder().answered(&told, recorded_as(&answered.answer), usage);
         Ok(Done { invocation: seen.invocation.clone(), version: version.label.clone(), answer: answered.answer, usage })
     }
@@ -253,7 +270,7 @@ impl Automation {
         &self,
         call: &Call,
         route: &Route,
-        (told, overseer): (&InvocationFacts, Arc<dyn Overseer>),
+        (told, overseer): (&Arc<InvocationFacts>, Arc<dyn Overseer>),
         ledger: Arc<Ledger>,
         meter: Arc<Meter>,
         steps: Option<Arc<dyn RunHistory>>,
@@ -262,7 +279,7 @@ impl Automation {
         let held = call.effects == Effects::Without || parts.standing.is_read_only(&route.tenant, parts.clock.now());
         let witness: Arc<dyn Witness> = Arc::new(Sworn {
             audit: parts.audit.clone(),
-            told: told.clone(),
+            told: Arc::clone(told),
             telling: Arc::clone(&self.telling),
             io: tokio::runtime::Handle::current(),
         });
@@ -291,13 +308,13 @@ impl Automation {
     }
 
     /// Who says what policy leaves the guest. None for names that make no principal.
-    fn overseer(&self, call: &Call, route: &Route, told: &InvocationFacts) -> Option<Arc<dyn Overseer>> {
+    fn overseer(&self, call: &Call, route: &Route, told: &Arc<InvocationFacts>) -> Option<Arc<dyn Overseer>> {
         let parts = &*self.parts;
         let cause = call.cause.split('/').next().unwrap_or_default();
         // Nobody is on the line whose session could fall.
         let trust = Box::new(|| None);
         let caller = parts.policy.host_caller(&route.tenant, &route.plugin, &call.principal, cause, trust).ok()?;
-        Some(Arc::new(Held { caller, denials: parts.denials.clone(), told: told.clone() }))
+        Some(Arc::new(Held { caller, denials: parts.denials.clone(), told: Arc::clone(told) }))
     }
 
     async fn version(&self, call: &Call, route: &Route) -> Result<VersionRef, CallError> {
@@ -401,6 +418,14 @@ fn grants(route: &Route, effects: Effects) -> LiveGrants {
     LiveGrants::fixed(harmless)
 }
 
+/// Whether the guest may be one that served before, and may serve again. Never one that is tried out: what it leaves in memory
+/// must not be there when it counts. Nor a workflow: it is run from its start over its history, and memory of its own would
+/// make that come out differently.
+fn reuse(call: &Call, route: &Route, version: &VersionRef) -> Option<Reuse> {
+    let may_be = call.effects == Effects::Real && call.export != Export::Workflow;
+    may_be.then(|| route.reuse(version)).flatten()
+}
+
 /// Records speak of answers in the words of HTTP, so that one search finds both kinds; nobody is sent these.
 fn recorded_as(answer: &EventAnswer) -> u16 {
     match answer {
@@ -422,7 +447,7 @@ fn failed_as(error: &CallError) -> u16 {
 struct Held {
     caller: HostCaller,
     denials: HostDenials,
-    told: InvocationFacts,
+    told: Arc<InvocationFacts>,
 }
 
 impl Overseer for Held {
@@ -445,7 +470,7 @@ impl Overseer for Held {
 /// Swears to what the guest opens of personal data.
 struct Sworn {
     audit: Audit,
-    told: InvocationFacts,
+    told: Arc<InvocationFacts>,
     telling: Arc<Semaphore>,
     /// Where that is written from: guests run on threads that are in no runtime.
     io: tokio::runtime::Handle,

@@ -48,7 +48,7 @@ impl From<CallError> for ApiError {
             CallError::KeyDisabled => Self::key_disabled(),
             CallError::QuotaExhausted { .. } => after("quota-exhausted", text),
             CallError::TenantBusy { .. } => after("tenant-busy", text),
-            CallError::Overloaded => after("overloaded", text),
+            CallError::Overloaded | CallError::TooLate => after("overloaded", text),
             CallError::AuditUnavailable => after("audit-unavailable", text),
             CallError::Run(_) | CallError::Host => Self::host(&text),
         }

@@ -14,8 +14,9 @@ use cap_std::fs::Dir;
 use data_encoding::HEXLOWER;
 use ringfence_core::{Digest, Entropy, limits};
 use ringfence_keys::{Context, KeysError, Purpose, RECORD_OVERHEAD_BYTES, TenantKeys};
-use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime::Store;
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
+use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::{p2, p3};
 
 use crate::error::{EngineError, RunError, bounded};
@@ -53,8 +54,14 @@ struct Loaded {
 /// A component whose imports are all there, with the handlers it exports: at least one.
 pub(crate) struct Ready {
     pub(crate) pre: InstancePre<Guest>,
-    pub(crate) http: Option<ProxyPre<Guest>>,
+    pub(crate) http: Option<HttpHandler>,
     pub(crate) events: Handlers,
+}
+
+/// Where a component has its handler for HTTP.
+pub(crate) enum HttpHandler {
+    P2(p2::bindings::ProxyIndices),
+    P3(p3::bindings::ServiceIndices),
 }
 
 /// Why a component cannot be linked.
@@ -96,6 +103,18 @@ impl Code {
 
     pub(crate) fn ready(&self) -> Result<&Ready, RunError> {
         self.0.ready.as_ref().map_err(|_| RunError::Host("the component was never checked to be linkable".to_owned()))
+    }
+}
+
+// === impl HttpHandler ===
+
+impl HttpHandler {
+    /// The handler of an instance of this component.
+    pub(crate) fn of(&self, store: &mut Store<Guest>, instance: &Instance) -> wasmtime::Result<Proxy> {
+        Ok(match self {
+            Self::P2(indices) => Proxy::P2(indices.load(&mut *store, instance)?),
+            Self::P3(indices) => Proxy::P3(indices.load(&mut *store, instance)?),
+        })
     }
 }
 
@@ -250,9 +269,9 @@ fn ready(linker: &Linker<Guest>, component: &Component) -> Result<Ready, Misfit>
     })?;
     let events = Handlers::of(component);
     // A component that exports both is run by the newer one.
-    let http = match p3::bindings::ServicePre::new(pre.clone()) {
-        Ok(service) => Some(ProxyPre::P3(service)),
-        Err(_) => p2::bindings::ProxyPre::new(pre.clone()).map(ProxyPre::P2).ok(),
+    let http = match p3::bindings::ServiceIndices::new(&pre) {
+        Ok(service) => Some(HttpHandler::P3(service)),
+        Err(_) => p2::bindings::ProxyIndices::new(&pre).map(HttpHandler::P2).ok(),
     };
     if http.is_none() && events.is_empty() {
         return Err(Misfit::Other(

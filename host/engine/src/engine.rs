@@ -163,8 +163,8 @@ impl Engine {
         run::run(&self.shared, slot, code, guest, request).await
     }
 
-    /// Runs one of the component's handlers that is not for HTTP in a fresh instance, to its end. Dropping the future stops
-    /// the guest.
+    /// Runs one of the component's handlers that is not for HTTP, to its end, in a fresh instance unless the setup allows
+    /// another. Dropping the future stops the guest.
     pub async fn run_event(
         &self,
         slot: Slot,

@@ -48,7 +48,7 @@ impl Export {
 }
 
 /// What the guest is told about the occasion (`ringfence:plugin/event`, record `context`).
-#[derive(Debug, Clone, PartialEq, Eq, ComponentType, Lower)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, ComponentType, Lower)]
 #[component(record)]
 pub struct EventContext {
     /// The extension point, schedule, queue or workflow.

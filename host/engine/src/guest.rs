@@ -234,3 +234,29 @@ impl WasiHttpHooks for NoEgress {
         Box::new(async { Err(wasmtime_wasi_http::Error::HttpRequestDenied) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(host: u32) -> GuestSetup {
+        GuestSetup { host: Box::new(host), ..GuestSetup::bare(Budget::DEFAULT) }
+    }
+
+    #[test]
+    fn a_guest_that_rests_has_nothing_of_its_invocation_and_then_only_what_the_next_brings() {
+        let mut guest = Guest::new(with(1));
+        let first = Arc::clone(guest.meter());
+        assert_eq!(guest.host::<u32>().copied(), Some(1));
+        assert!(guest.rest());
+        assert_eq!(guest.host::<u32>(), None);
+        assert!(guest.renew(with(2)).is_ok());
+        assert_eq!(guest.host::<u32>().copied(), Some(2));
+        assert!(!Arc::ptr_eq(&first, guest.meter()));
+        // What it holds of the host's would be there in the next.
+        let held = guest.table().push(7_u8).unwrap();
+        assert!(!guest.rest());
+        guest.table().delete(held).unwrap();
+        assert!(guest.rest());
+    }
+}

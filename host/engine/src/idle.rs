@@ -1,15 +1,16 @@
-//! Instances that wait for their next invocation, for plugins whose authors ask for it.
+//! Instances that wait for their next invocation, for plugins whose authors ask for it. One serves all handlers that its
+//! version exports: HTTP, hooks, schedules and messages.
 //!
-//! INVARIANT: an instance serves one version of one plugin of one tenant, and no other, ever. Only one that ended well and
-//! holds nothing of the host's is kept, for a short while and not for ever. Must never let waiting instances take what
-//! running ones need: the pool has room for both.
+//! INVARIANT: an instance serves one version of one plugin of one tenant, and no other, ever. Only one that ended well, does
+//! nothing more and holds nothing of the host's is kept, for a short while and not for ever. Must never let waiting
+//! instances take what running ones need: the pool has room for both.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ringfence_core::{PluginName, TenantId};
-use wasmtime::Store;
+use wasmtime::{Store, component};
 use wasmtime_wasi_http::handler::Proxy;
 
 use crate::engine::Shared;
@@ -49,7 +50,14 @@ pub struct Reuse {
 /// An instance between two invocations, or in one.
 pub(crate) struct Instance {
     pub(crate) store: Store<Guest>,
-    pub(crate) proxy: Proxy,
+    pub(crate) started: Started,
+}
+
+/// What was started in a store.
+pub(crate) struct Started {
+    pub(crate) exports: component::Instance,
+    /// Its handler for HTTP, once that was asked for.
+    pub(crate) http: Option<Proxy>,
     /// Invocations it has served.
     pub(crate) served_count: u32,
 }
@@ -90,7 +98,7 @@ impl Idle {
     /// Keeps an instance that ended well, or drops it: because it served enough, still holds something of the host's, or
     /// because there is no room.
     pub(crate) fn keep(&self, reuse: &Reuse, mut instance: Instance) {
-        if instance.served_count >= reuse.invocations_max || !instance.store.data_mut().rest() {
+        if instance.started.served_count >= reuse.invocations_max || !instance.store.data_mut().rest() {
             return;
         }
         let mut waiting = self.lock();

@@ -23,7 +23,7 @@ use crate::engine::Shared;
 use crate::error::{RunError, RunFailure, bounded};
 use crate::event::{Answered, EventAnswer, EventCall, Export};
 use crate::guest::{Guest, GuestSetup};
-use crate::idle::{Instance, Reuse};
+use crate::idle::{Instance, Reuse, Started};
 use crate::meter::{End, Meter};
 use crate::scheduler::{Dispatch, Slot, Task, Workers};
 
@@ -60,27 +60,14 @@ pub(crate) async fn run(
     let expects = if request.method() == http::Method::HEAD { Expects::HeadOnly } else { Expects::Body };
     let ending = Ending::new(Arc::clone(&meter));
     let (head_sender, head) = oneshot::channel();
-    let reuse = guest.reuse.clone();
-    let idle = reuse.as_ref().and_then(|reuse| shared.idle.take(&reuse.key));
+    let (reuse, idle) = waiting(shared, &guest);
     let work = {
         let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
         async move {
-            let (mut store, started) = match wake(idle, guest) {
-                Ok(Instance { mut store, proxy, served_count }) => {
-                    let workers = Arc::clone(shared.scheduler.workers());
-                    watch_epochs(&mut store, Arc::clone(&meter), workers);
-                    (store, Some((proxy, served_count)))
-                }
-                Err(guest) => (new_store(&shared, guest), None),
-            };
+            let (mut store, started) = wake(&shared, idle, guest);
             let result = call(&mut store, &code, started, &meter, request, head_sender).await;
             // INVARIANT: the result is known before the store's streams close, so that no cut answer looks complete.
-            match (result, reuse) {
-                (Ok(Some((proxy, served_count))), Some(reuse)) => {
-                    (Spent { store, next: Some((proxy, served_count, reuse)) }, Ok(()))
-                }
-                (result, _) => (Spent { store, next: None }, result.map(drop)),
-            }
+            spent(store, result, reuse).await
         }
     };
     let stop = StopGuest(&ending);
@@ -96,13 +83,51 @@ pub(crate) async fn run(
     }
 }
 
-/// The instance that waited, for this invocation; else the setup for a new one.
-#[expect(clippy::result_large_err, reason = "the setup is handed back, not an error")]
-fn wake(idle: Option<Instance>, guest: GuestSetup) -> Result<Instance, GuestSetup> {
-    match idle {
+/// Whether the guest may be one that served before, and one that waits for it, if any does.
+fn waiting(shared: &Shared, guest: &GuestSetup) -> (Option<Reuse>, Option<Instance>) {
+    let reuse = guest.reuse.clone();
+    let idle = reuse.as_ref().and_then(|reuse| shared.idle.take(&reuse.key));
+    (reuse, idle)
+}
+
+/// The instance that waited, for this invocation; else a new store in which nothing is started yet.
+fn wake(shared: &Shared, idle: Option<Instance>, guest: GuestSetup) -> (Store<Guest>, Option<Started>) {
+    let meter = Arc::clone(&guest.meter);
+    let woken = match idle {
         Some(idle) => idle.wake(guest),
         None => Err(guest),
+    };
+    match woken {
+        Ok(Instance { mut store, started }) => {
+            watch_epochs(&mut store, meter, Arc::clone(shared.scheduler.workers()));
+            (store, Some(started))
+        }
+        Err(guest) => (new_store(shared, guest), None),
     }
+}
+
+/// What is left of a guest whose handler came to this: to be kept for its next invocation when its author wants that, and
+/// none of its tasks goes on.
+async fn spent(
+    mut store: Store<Guest>,
+    result: wasmtime::Result<Option<Started>>,
+    reuse: Option<Reuse>,
+) -> (Spent, wasmtime::Result<()>) {
+    let (next, result) = match result {
+        Ok(started) => (started.zip(reuse), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    let next = if next.is_some() && !is_at_rest(&mut store).await { None } else { next };
+    (Spent { store, next }, result)
+}
+
+/// Whether nothing of the guest goes on: it would go on in the next invocation.
+async fn is_at_rest(store: &mut Store<Guest>) -> bool {
+    store.run_concurrent(async |accessor| has_no_task(accessor).await).await.unwrap_or(false)
+}
+
+async fn has_no_task(accessor: &Accessor<Guest>) -> bool {
+    poll_fn(|cx| Poll::Ready(accessor.poll_no_interesting_tasks(cx).is_ready())).await
 }
 
 /// Runs one of the guest's handlers that is not for HTTP, to its end.
@@ -122,15 +147,13 @@ pub(crate) async fn run_event(
     let (sender, answer) = oneshot::channel();
     // Nobody waits for a message or a run: their guests would be before others' host work on the threads they come from.
     let dispatch = if call.export == Export::Hook { Dispatch::Inline } else { Dispatch::Queued };
+    let (reuse, idle) = waiting(shared, &guest);
     let work = {
         let (shared, code, meter) = (Arc::clone(shared), code.clone(), Arc::clone(&meter));
         async move {
-            let mut store = new_store(&shared, guest);
-            let result = match code.ready() {
-                Ok(ready) => call_event(&mut store, ready, &meter, call, sender).await,
-                Err(error) => Err(error.into()),
-            };
-            (Spent { store, next: None }, result)
+            let (mut store, started) = wake(&shared, idle, guest);
+            let result = call_event(&mut store, &code, started, &meter, call, sender).await;
+            spent(store, result, reuse).await
         }
     };
     let stop = StopGuest(&ending);
@@ -197,8 +220,8 @@ enum Place {
 /// What is left of a guest that is done.
 struct Spent {
     store: Store<Guest>,
-    /// Its handler with the invocations it has served, when it ended well and may serve another.
-    next: Option<(Proxy, u32, Reuse)>,
+    /// What was started in it and whose that is, when it ended well and may serve another invocation.
+    next: Option<(Started, Reuse)>,
 }
 
 type Guarded = Pin<Box<dyn Future<Output = (Spent, wasmtime::Result<()>)> + Send>>;
@@ -266,8 +289,8 @@ impl Turn {
             self.ending.note_failure(error.clone());
         }
         match spent {
-            Some(Spent { store, next: Some((proxy, served_count, reuse)) }) if meter.ended().is_none() => {
-                self.shared.idle.keep(&reuse, Instance { store, proxy, served_count });
+            Some(Spent { store, next: Some((started, reuse)) }) if meter.ended().is_none() => {
+                self.shared.idle.keep(&reuse, Instance { store, started });
             }
             other => drop(other),
         }
@@ -314,22 +337,32 @@ fn next_slice(meter: &Meter, workers: &Workers) -> wasmtime::Result<UpdateDeadli
     Ok(if workers.is_asked() { UpdateDeadline::Yield(SLICE_EPOCHS) } else { UpdateDeadline::Continue(SLICE_EPOCHS) })
 }
 
-/// Calls the handler, of the instance that was started before or of a new one. Gives the instance back with how many
-/// invocations it has served, when it can serve more.
+/// What was started before; else starts the component.
+async fn started(store: &mut Store<Guest>, ready: &Ready, before: Option<Started>) -> wasmtime::Result<Started> {
+    match before {
+        Some(started) => Ok(started),
+        None => {
+            let exports = ready.pre.instantiate_async(&mut *store).await?;
+            Ok(Started { exports, http: None, served_count: 0 })
+        }
+    }
+}
+
+/// Calls the handler for HTTP, of what was started before or is started now. Gives that back when it can serve more.
 async fn call(
     store: &mut Store<Guest>,
     code: &Code,
-    started: Option<(Proxy, u32)>,
+    before: Option<Started>,
     meter: &Meter,
     request: http::Request<Body>,
     head: oneshot::Sender<Head>,
-) -> wasmtime::Result<Option<(Proxy, u32)>> {
-    let (proxy, served_count) = match started {
-        Some(started) => started,
-        None => {
-            let pre = code.ready()?.http.as_ref().ok_or(RunError::NoHandler)?;
-            (pre.instantiate_async(&mut *store).await?, 0)
-        }
+) -> wasmtime::Result<Option<Started>> {
+    let ready = code.ready()?;
+    let handler = ready.http.as_ref().ok_or(RunError::NoHandler)?;
+    let Started { exports, http, served_count } = started(store, ready, before).await?;
+    let proxy = match http {
+        Some(proxy) => proxy,
+        None => handler.of(store, &exports)?,
     };
     meter.arm_cpu();
     let result = match &proxy {
@@ -339,29 +372,32 @@ async fn call(
         }
     };
     match result {
-        Ok(()) => Ok(Some((proxy, served_count.saturating_add(1)))),
+        Ok(()) => Ok(Some(Started { exports, http: Some(proxy), served_count: served_count.saturating_add(1) })),
         // A guest may end with `exit(0)` after its answer.
         Err(error) if error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+/// The same for a handler that is not for HTTP.
 async fn call_event(
     store: &mut Store<Guest>,
-    ready: &Ready,
+    code: &Code,
+    before: Option<Started>,
     meter: &Meter,
     call: EventCall,
     answer: oneshot::Sender<EventAnswer>,
-) -> wasmtime::Result<()> {
+) -> wasmtime::Result<Option<Started>> {
+    let ready = code.ready()?;
     let handler = ready.events.get(call.export).ok_or(RunError::NoHandler)?;
-    let instance = ready.pre.instantiate_async(&mut *store).await?;
+    let started = started(store, ready, before).await?;
     meter.arm_cpu();
-    let result = handler.call(&mut *store, &instance, call).await?;
+    let result = handler.call(&mut *store, &started.exports, call).await?;
     if let Ok(bytes) = &result {
         meter.response_bytes(bytes.len() as u64)?;
     }
     let _ = answer.send(result);
-    Ok(())
+    Ok(Some(Started { served_count: started.served_count.saturating_add(1), ..started }))
 }
 
 async fn call_p2(

@@ -18,10 +18,10 @@ use ringfence_capabilities::{
 };
 use ringfence_core::proof::act;
 use ringfence_core::{Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
-use ringfence_engine::{Body, Calling, Engine, InstanceKey, Meter, Reuse, Slot};
+use ringfence_engine::{Body, Calling, Engine, Meter, Slot};
 use ringfence_identity::{ActClass, Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
-use ringfence_registry::{Registry, Route, VersionRef};
+use ringfence_registry::{Registry, Route};
 use ringfence_store::StoreError;
 use tokio::sync::Semaphore;
 
@@ -204,7 +204,7 @@ impl Gateway {
         seen.decision = Some(permit.decision().clone());
         let overseer = self.overseer(seen, &route, &version, chain.on_behalf_of()).ok_or(Refusal::Host)?;
         let mut guest = parts.capabilities.bind(self.binding(&route, seen, (*slot.budget(), ledger, chain), overseer));
-        guest.reuse = reuse(&route, &version);
+        guest.reuse = route.reuse(&version);
         let unheard = self.unheard(seen, &guest.meter);
         let result = parts.engine.run(slot, &code, guest, guest_request).await;
         let reply = self.seen_by_caller(seen, &route, &rules, result).await;
@@ -316,20 +316,6 @@ fn check_keys(route: &Route) -> Result<(), Refusal> {
     route.store.check_keys().map_err(|error| match error {
         StoreError::KeyRefused => Refusal::KeyRefused,
         _ => Refusal::KeyDisabled,
-    })
-}
-
-/// Whether the version's author lets an instance serve more than one invocation, and whose it is then.
-fn reuse(route: &Route, version: &VersionRef) -> Option<Reuse> {
-    let invocations_max = version.instance_invocations_max;
-    (invocations_max > 1).then(|| Reuse {
-        key: InstanceKey {
-            tenant: route.tenant.clone(),
-            tenant_uid: route.store.uid(),
-            plugin: version.plugin.clone(),
-            version: version.label.to_string(),
-        },
-        invocations_max,
     })
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ringfence_core::{Budget, Capability, CapabilityUse, Digest, Grants, PluginName, TenantId};
+use ringfence_engine::{InstanceKey, Reuse};
 use ringfence_store::{BlobId, TenantStore};
 use semver::Version;
 
@@ -76,6 +77,19 @@ impl Route {
     /// The version that answers apart from a canary.
     pub fn stable(&self) -> &VersionRef {
         &self.choice.stable
+    }
+    /// Whether the author of a version of this plugin lets an instance serve more than one invocation, and whose it is then.
+    pub fn reuse(&self, version: &VersionRef) -> Option<Reuse> {
+        let invocations_max = version.instance_invocations_max;
+        (invocations_max > 1).then(|| Reuse {
+            key: InstanceKey {
+                tenant: self.tenant.clone(),
+                tenant_uid: self.store.uid(),
+                plugin: version.plugin.clone(),
+                version: version.label.to_string(),
+            },
+            invocations_max,
+        })
     }
 }
 

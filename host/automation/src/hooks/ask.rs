@@ -101,6 +101,8 @@ impl Automation {
             principal: asked.principal.clone(),
             cause: format!("hook/{}", asked.hook),
             time_ms_max: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
+            // The product is told then that it did not answer: what comes later would be done behind its back.
+            begin_until: Some(end),
             effects: asked.effects,
         };
         let done = match tokio::time::timeout(left, self.call(call)).await {

@@ -1,7 +1,13 @@
 //! Which message of a queue goes when: pure, no clock, no disk, no threads.
 //!
-//! Times are milliseconds of the caller's clock. Must never lose a message, hand one over twice at the same time, nor hand
+//! Times are milliseconds: of the wall clock (`now_ms`) where a message waits for its time, of one that is never set
+//! (`steady_ms`) where an attempt takes its time. Must never lose a message, hand one over twice at the same time, nor hand
 //! over a later one of a group before an earlier one is gone.
+//!
+//! An attempt is under way until whoever makes it says how it ended: he always does, also when it breaks down. That it was
+//! lost is thought only of one that hangs in the host itself, and only when its plugin cannot run any more: it is not begun
+//! after [`Flight::begin_until_ms`], and cut at the visibility time after it began. What such an attempt says later is not
+//! taken for the word of the next. A crash ends all of this: then the durable marks say what was under way (`begun.rs`).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -9,11 +15,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// LIMIT: how long a message stays away beyond its queue's visibility time before it is thought lost, milliseconds. The
-/// plugin is cut at the visibility time of its own run; before that lie the batch that marks the message (35 s at most: 5
-/// for room, 30 for the disk) and the wait for a slot (5 s), after it the batch that writes the end (35 s); 15 s are for
-/// what has no bound of its own, the reading of message and code. Without it, who used all of its time would be handed
-/// over twice.
+/// LIMIT: how long a message may be on its way to its plugin, milliseconds. Room for all that it may wait for: the batch that
+/// marks it (70 s with the one that asks what became of the last), a slot (5 s), code that has to be compiled anew (60 s for
+/// a place, 180 s for the compilations before it, 180 s for its own).
+pub const ON_ITS_WAY_MS_MAX: u64 = 600_000;
+/// LIMIT: how long after the last moment of its plugin an attempt is thought lost, milliseconds: its end is put on record
+/// first, which takes 10 s at most.
 pub const GRACE_MS: u64 = 90_000;
 
 /// What a queue is told to be.
@@ -23,7 +30,7 @@ pub struct Rules {
     pub concurrency_count: u32,
     /// Attempts until a message is dead.
     pub attempts_max: u32,
-    /// Longest that a plugin has a message, milliseconds; one that is not back 90 s after that is thought lost.
+    /// Longest that a plugin has a message, milliseconds, counted from when the plugin begins.
     pub visibility_ms: u64,
     /// Wait after the first failed attempt, milliseconds; twice as long after each further one.
     pub backoff_ms: u64,
@@ -46,6 +53,19 @@ pub struct Item {
     pub failed_count: u32,
     /// Messages of one group go one after another.
     pub group: Option<Arc<str>>,
+}
+
+/// One handing over of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flight {
+    /// The message.
+    pub seq: u64,
+    /// From then on its plugin is not begun, on the steady clock.
+    pub begin_until_ms: u64,
+    /// Longest that its plugin has it from when it begins: what the rules were when it was handed over.
+    pub visibility_ms: u64,
+    /// Then it is thought lost, on the steady clock.
+    pub lost_at_ms: u64,
 }
 
 /// What becomes of a message whose attempt failed.
@@ -74,8 +94,8 @@ pub struct Core {
     later: BTreeSet<(i64, u64)>,
     /// Of those, the ones that wait for nothing of their own: they could not be handed over just now.
     put_back: HashSet<u64>,
-    /// Handed over, with when each is thought lost.
-    flying: BTreeMap<u64, i64>,
+    /// Handed over, with when each is thought lost, on the steady clock.
+    flying: BTreeMap<u64, u64>,
     /// Members of each group, in order; the first alone may go.
     groups: HashMap<Arc<str>, BTreeSet<u64>>,
 }
@@ -159,8 +179,8 @@ impl Core {
         self.schedule(seq);
     }
 
-    /// The next message to hand over, if one may go now. Give it back with `done`, `failed`, `put_back` or `dead`.
-    pub fn take(&mut self, now_ms: i64) -> Option<u64> {
+    /// The next message to hand over, if one may go now. Give it back with `gone`, `again` or `put_back`.
+    pub fn take(&mut self, now_ms: i64, steady_ms: u64) -> Option<Flight> {
         while let Some(&(due_ms, seq)) = self.later.first().filter(|(due_ms, _)| *due_ms <= now_ms) {
             self.later.remove(&(due_ms, seq));
             self.put_back.remove(&seq);
@@ -172,8 +192,16 @@ impl Core {
             return None;
         }
         let (_, seq) = self.ready.pop_first()?;
-        self.flying.insert(seq, add(now_ms, self.rules.visibility_ms.saturating_add(GRACE_MS)));
-        Some(seq)
+        let begin_until_ms = steady_ms.saturating_add(ON_ITS_WAY_MS_MAX);
+        let visibility_ms = self.rules.visibility_ms;
+        let lost_at_ms = begin_until_ms.saturating_add(visibility_ms).saturating_add(GRACE_MS);
+        self.flying.insert(seq, lost_at_ms);
+        Some(Flight { seq, begin_until_ms, visibility_ms, lost_at_ms })
+    }
+
+    /// Whether this is the attempt that is under way, and not one that was thought lost.
+    pub fn is_under_way(&self, flight: &Flight) -> bool {
+        self.flying.get(&flight.seq) == Some(&flight.lost_at_ms)
     }
 
     /// What would become of a message if this attempt failed now. Changes nothing: the shell makes it durable first.
@@ -235,16 +263,14 @@ impl Core {
     }
 
     /// Messages that were handed over and are thought lost.
-    pub fn overdue(&self, now_ms: i64) -> Vec<u64> {
-        self.flying.iter().filter(|(_, until_ms)| **until_ms <= now_ms).map(|(seq, _)| *seq).collect()
+    pub fn overdue(&self, steady_ms: u64) -> Vec<u64> {
+        self.flying.iter().filter(|(_, lost_at_ms)| **lost_at_ms <= steady_ms).map(|(seq, _)| *seq).collect()
     }
 
-    /// When there may be something to do again, if nothing else happens; none when only another call can bring it.
+    /// When a message may go next, if nothing else happens; none when only another call can bring it, or one is lost.
     pub fn wake_at_ms(&self) -> Option<i64> {
-        let lost = self.flying.values().min().copied();
         let is_full = self.is_paused || self.flying.len() >= self.rules.concurrency_count as usize;
-        let next = if is_full { None } else { self.later.first().map(|(due_ms, _)| *due_ms) };
-        lost.into_iter().chain(next).min()
+        if is_full { None } else { self.later.first().map(|(due_ms, _)| *due_ms) }
     }
 
     /// Everything that is here and not handed over.
@@ -295,36 +321,46 @@ mod tests {
         Item { seq, priority: 4, due_ms: 0, failed_count: 0, group: None }
     }
 
+    /// What goes now, on clocks that agree.
+    fn take(core: &mut Core, now_ms: i64) -> Option<u64> {
+        core.take(now_ms, now_ms as u64).map(|flight| flight.seq)
+    }
+
+    /// A time anywhere up to its bound, and often at it.
+    fn up_to(most: u64) -> impl Strategy<Value = u64> {
+        prop_oneof![0..=most, Just(most)]
+    }
+
     #[test]
     fn higher_priority_goes_first_then_the_earlier() {
         let mut core = Core::new(RULES);
         core.insert(item(1));
         core.insert(Item { priority: 9, ..item(2) });
         core.insert(item(3));
-        assert_eq!((core.take(0), core.take(0), core.take(0)), (Some(2), Some(1), None));
+        assert_eq!((take(&mut core, 0), take(&mut core, 0), take(&mut core, 0)), (Some(2), Some(1), None));
         core.gone(2);
-        assert_eq!(core.take(0), Some(3));
+        assert_eq!(take(&mut core, 0), Some(3));
     }
 
     #[test]
     fn a_delayed_message_waits_and_says_when() {
         let mut core = Core::new(RULES);
         core.insert(Item { due_ms: 500, ..item(1) });
-        assert_eq!((core.take(499), core.wake_at_ms()), (None, Some(500)));
-        assert_eq!(core.take(500), Some(1));
+        assert_eq!((take(&mut core, 499), core.wake_at_ms()), (None, Some(500)));
+        assert_eq!(take(&mut core, 500), Some(1));
     }
 
     #[test]
     fn a_failing_message_waits_longer_each_time_and_then_is_dead() {
         let mut core = Core::new(RULES);
         core.insert(item(1));
-        assert_eq!(core.take(0), Some(1));
+        assert_eq!(take(&mut core, 0), Some(1));
         assert_eq!(core.fate(1, 0, 0), Fate::Again { due_ms: 50, failed_count: 1 });
         core.again(1, 50, 1);
-        assert_eq!((core.take(49), core.take(50)), (None, Some(1)));
+        assert_eq!((take(&mut core, 49), take(&mut core, 50)), (None, Some(1)));
         assert_eq!(core.fate(1, 50, 1_000), Fate::Again { due_ms: 250, failed_count: 2 });
         core.again(1, 250, 2);
-        assert_eq!(core.take(250), Some(1));
+        assert_eq!(take(&mut core, 250), Some(1));
         assert_eq!(core.fate(1, 250, 0), Fate::Dead);
     }
 
@@ -333,10 +369,10 @@ mod tests {
         let mut core = Core::new(RULES);
         core.insert(item(1));
         for round in 0..10 {
-            assert_eq!(core.take(round), Some(1));
+            assert_eq!(take(&mut core, round), Some(1));
             core.put_back(1, round + 1);
         }
-        assert_eq!(core.take(10), Some(1));
+        assert_eq!(take(&mut core, 10), Some(1));
         assert!(matches!(core.fate(1, 10, 0), Fate::Again { failed_count: 1, .. }));
     }
 
@@ -345,13 +381,13 @@ mod tests {
         let mut core = Core::new(RULES);
         core.insert(item(1));
         core.insert(item(2));
-        assert_eq!((core.take(0), core.take(0)), (Some(1), Some(2)));
+        assert_eq!((take(&mut core, 0), take(&mut core, 0)), (Some(1), Some(2)));
         core.put_back(1, 5_000);
         core.again(2, 5_000, 1);
         core.insert(Item { due_ms: 5_000, ..item(3) });
-        assert_eq!(core.take(10), None);
+        assert_eq!(take(&mut core, 10), None);
         core.hurry(10);
-        assert_eq!((core.take(10), core.take(10)), (Some(1), None));
+        assert_eq!((take(&mut core, 10), take(&mut core, 10)), (Some(1), None));
     }
 
     #[test]
@@ -361,21 +397,53 @@ mod tests {
         core.insert(of_group(2));
         core.insert(of_group(1));
         core.insert(of_group(3));
-        assert_eq!((core.take(0), core.take(0)), (Some(1), None));
+        assert_eq!((take(&mut core, 0), take(&mut core, 0)), (Some(1), None));
         core.again(1, 100, 1);
-        assert_eq!((core.take(0), core.take(100), core.take(100)), (None, Some(1), None));
+        assert_eq!((take(&mut core, 0), take(&mut core, 100), take(&mut core, 100)), (None, Some(1), None));
         core.gone(1);
-        assert_eq!((core.take(100), core.take(100)), (Some(2), None));
+        assert_eq!((take(&mut core, 100), take(&mut core, 100)), (Some(2), None));
     }
 
     #[test]
-    fn a_message_that_nobody_gives_back_is_found() {
+    fn an_attempt_that_hangs_is_found_once_its_plugin_cannot_run_and_says_nothing_about_the_next() {
         let mut core = Core::new(RULES);
         core.insert(item(1));
-        assert_eq!(core.take(0), Some(1));
-        let lost_ms = 1_000 + GRACE_MS as i64;
-        assert!(core.overdue(lost_ms - 1).is_empty());
-        assert_eq!((core.overdue(lost_ms), core.wake_at_ms()), (vec![1], Some(lost_ms)));
+        let hung = core.take(0, 0).unwrap();
+        assert_eq!(hung.lost_at_ms, ON_ITS_WAY_MS_MAX + 1_000 + GRACE_MS);
+        assert!(core.overdue(hung.lost_at_ms - 1).is_empty() && core.is_under_way(&hung));
+        assert_eq!(core.overdue(hung.lost_at_ms), [1]);
+        core.put_back(1, 5);
+        assert!(!core.is_under_way(&hung));
+        let next = core.take(5, hung.lost_at_ms).unwrap();
+        assert!(next.seq == 1 && core.is_under_way(&next) && !core.is_under_way(&hung));
+        assert_eq!(core.item(1).unwrap().failed_count, 0, "it is not the message's doing");
+        core.gone(1);
+        assert!(!core.is_under_way(&next));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_takes_no_attempt_for_lost() {
+        const YEAR_MS: i64 = 366 * 86_400_000;
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        core.insert(Item { due_ms: YEAR_MS, ..item(2) });
+        let flight = core.take(0, 7).unwrap();
+        // What waits for the time that it is now goes; what is under way stays so.
+        assert_eq!(core.take(YEAR_MS, 8).map(|flight| flight.seq), Some(2));
+        for now_ms in [2 * YEAR_MS, -YEAR_MS] {
+            assert!(core.overdue(9).is_empty() && core.take(now_ms, 9).is_none());
+        }
+        assert!(core.is_under_way(&flight));
+    }
+
+    #[test]
+    fn other_rules_change_nothing_of_an_attempt_that_is_under_way() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        let flight = core.take(0, 0).unwrap();
+        core.set_rules(Rules { visibility_ms: 1, ..RULES });
+        assert_eq!(flight.visibility_ms, RULES.visibility_ms);
+        assert!(core.overdue(flight.begin_until_ms + RULES.visibility_ms).is_empty());
     }
 
     #[test]
@@ -383,9 +451,9 @@ mod tests {
         let mut core = Core::new(RULES);
         core.insert(item(1));
         core.pause();
-        assert_eq!((core.take(0), core.wake_at_ms()), (None, None));
+        assert_eq!((take(&mut core, 0), core.wake_at_ms()), (None, None));
         core.resume();
-        assert_eq!(core.take(0), Some(1));
+        assert_eq!(take(&mut core, 0), Some(1));
     }
 
     #[derive(Debug, Clone)]
@@ -418,21 +486,39 @@ mod tests {
     proptest! {
         #[test]
         fn an_attempt_that_uses_all_of_its_time_is_not_lost_while_its_end_is_written(
-            visibility_ms in 1_000_u64..1_000_000, taken_ms in 0_i64..1_000_000, late_ms in 0..GRACE_MS,
+            visibility_ms in 1_000_u64..1_000_000, taken_ms in 0_u64..1_000_000,
+            way_ms in up_to(ON_ITS_WAY_MS_MAX - 1), late_ms in up_to(GRACE_MS - 1),
         ) {
             let mut core = Core::new(Rules { visibility_ms, ..RULES });
             core.insert(item(1));
-            prop_assert_eq!(core.take(taken_ms), Some(1));
-            let cut_ms = taken_ms + visibility_ms as i64;
-            let written_ms = cut_ms + late_ms as i64;
-            for now_ms in [cut_ms, written_ms] {
-                prop_assert!(core.overdue(now_ms).is_empty() && core.take(now_ms).is_none());
+            let flight = core.take(0, taken_ms).unwrap();
+            // Its code is compiled anew first, for as long as that may take; then the plugin has all of its time.
+            let begun_ms = taken_ms + way_ms;
+            prop_assert!(begun_ms < flight.begin_until_ms);
+            let cut_ms = begun_ms + flight.visibility_ms;
+            for steady_ms in [begun_ms, cut_ms, cut_ms + late_ms] {
+                prop_assert!(core.overdue(steady_ms).is_empty() && core.take(0, steady_ms).is_none());
+                prop_assert!(core.is_under_way(&flight));
             }
             // Its end, at last: the message is gone, and nothing is left to be handed over again.
             core.gone(1);
-            let later_ms = cut_ms + GRACE_MS as i64;
-            prop_assert!(core.overdue(later_ms).is_empty() && core.take(later_ms).is_none());
+            prop_assert!(core.overdue(u64::MAX).is_empty() && core.take(0, u64::MAX).is_none());
             prop_assert_eq!(core.wake_at_ms(), None);
+        }
+
+        #[test]
+        fn no_two_plugins_ever_have_a_message_at_the_same_time_however_long_the_host_hangs(
+            visibility_ms in 1_000_u64..1_000_000, taken_ms in 0_u64..1_000_000, way_ms in 0..2 * ON_ITS_WAY_MS_MAX,
+        ) {
+            let mut core = Core::new(Rules { visibility_ms, ..RULES });
+            core.insert(item(1));
+            let flight = core.take(0, taken_ms).unwrap();
+            let begun_ms = taken_ms + way_ms;
+            // What whoever hands it over asks before he begins (`invoke.rs`).
+            let cut_ms = if begun_ms < flight.begin_until_ms { begun_ms + flight.visibility_ms } else { 0 };
+            prop_assert!(core.overdue(flight.lost_at_ms - 1).is_empty());
+            prop_assert_eq!(core.overdue(flight.lost_at_ms), vec![1]);
+            prop_assert!(cut_ms < flight.lost_at_ms);
         }
 
         #[test]
@@ -449,7 +535,7 @@ mod tests {
                         core.insert(Item { seq, priority, due_ms: now + i64::from(delay), failed_count: 0, group: name });
                         alive.insert(seq, group);
                     }
-                    Step::Take => if let Some(taken) = core.take(now) {
+                    Step::Take => if let Some(taken) = take(&mut core, now) {
                         prop_assert!(!flying.contains(&taken) && alive.contains_key(&taken));
                         if let Some(group) = alive[&taken] {
                             let earlier = alive.iter().any(|(other, of)| *other < taken && *of == Some(group));
@@ -483,7 +569,7 @@ mod tests {
             // Whatever happened, everything that is left can be got.
             now += 100_000;
             for seq in flying.drain(..) { core.put_back(seq, now); }
-            while let Some(taken) = core.take(now) { core.gone(taken); alive.remove(&taken); }
+            while let Some(taken) = take(&mut core, now) { core.gone(taken); alive.remove(&taken); }
             prop_assert!(alive.is_empty(), "left behind: {:?}", alive);
         }
     }

@@ -2,16 +2,20 @@
 //! plugin.
 //!
 //! Must never delete a message before its plugin answered, nor count an attempt against it that never was one, nor let one
-//! that was go uncounted: it is marked as begun before the plugin runs (`begun.rs`).
+//! that was go uncounted: it is marked as begun before the plugin runs (`begun.rs`). However an attempt ends, also by a panic
+//! of the host's, the writer is told: it waits for no clock.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use ringfence_core::PluginName;
 use ringfence_engine::{EventContext, EventFailure, Export, RunError};
-use ringfence_store::StoreError;
+use ringfence_store::{Record, StoreError};
 
+use super::core::Flight;
 use super::message::{Head, messages_key};
 use super::writer::{End, Over, STORE_WAIT_MS, Writer};
 use super::{HOOKS_QUEUE, Queue};
@@ -30,9 +34,9 @@ impl Automation {
         while !queue.is_closed.load(Ordering::Acquire) {
             together(&queue, &writer).await;
             if let Some((begin, place)) = writer.round().await {
-                for seq in begin {
+                for flight in begin {
                     let (this, queue, place) = (self.clone(), Arc::clone(&queue), Arc::clone(&place));
-                    tokio::spawn(async move { this.hand_over(&queue, seq, place).await });
+                    tokio::spawn(async move { this.hand_over(&queue, flight, place).await });
                 }
             }
             if writer.has_letters() {
@@ -52,28 +56,39 @@ impl Automation {
         self.queues.remove(&queue);
     }
 
-    async fn hand_over(&self, queue: &Queue, seq: u64, place: Arc<UnderWay>) {
-        let (message, end) = match queue.store.get(&messages_key(&queue.name).number(seq)).await {
+    async fn hand_over(&self, queue: &Queue, flight: Flight, place: Arc<UnderWay>) {
+        let tried = AssertUnwindSafe(self.try_once(queue, &flight)).catch_unwind().await;
+        // The host's own fault, and said on its log by the panic itself.
+        let (message, end) = tried.unwrap_or_else(|_panic| (None, End::NotNow(STORE_WAIT_MS)));
+        queue.is_over(Over { flight, message, end, place });
+    }
+
+    /// Reads the message and runs the plugin; what was handed over, and how that ended.
+    async fn try_once(&self, queue: &Queue, flight: &Flight) -> (Option<(Record, Head)>, End) {
+        match queue.store.get(&messages_key(&queue.name).number(flight.seq)).await {
             Ok(Some(record)) => match Head::unpack(&record.value) {
                 Some((head, payload)) => {
-                    let end = self.attempt(queue, &head, payload).await;
+                    let end = self.attempt(queue, flight, &head, payload).await;
                     (Some((record, head)), end)
                 }
                 // Not one of ours: it would come for ever.
                 None => {
-                    tracing::error!(queue = %queue.name, seq, "a message cannot be read and is left where it is");
+                    let (queue, seq) = (&queue.name, flight.seq);
+                    tracing::error!(%queue, seq, "a message cannot be read and is left where it is");
                     (None, End::Nothing)
                 }
             },
             Ok(None) => (None, End::Nothing),
-            Err(StoreError::Gone) => return queue.close(),
+            Err(StoreError::Gone) => {
+                queue.close();
+                (None, End::Nothing)
+            }
             Err(_) => (None, End::NotNow(STORE_WAIT_MS)),
-        };
-        queue.is_over(Over { seq, message, end, place });
+        }
     }
 
     /// Runs the plugin once.
-    async fn attempt(&self, queue: &Queue, head: &Head, payload: &[u8]) -> End {
+    async fn attempt(&self, queue: &Queue, flight: &Flight, head: &Head, payload: &[u8]) -> End {
         let (plugin, export, name): (PluginName, _, String) = match (&head.hook, queue.spec().plugin) {
             (Some(target), _) => (target.plugin.clone(), Export::Hook, target.hook.clone()),
             (None, Some(plugin)) => (plugin, Export::Message, queue.name.clone()),
@@ -98,7 +113,8 @@ impl Automation {
             },
             principal,
             cause,
-            time_ms_max: Some(queue.spec().rules.visibility_ms),
+            time_ms_max: Some(flight.visibility_ms),
+            begin_until: Some(Duration::from_millis(flight.begin_until_ms)),
             effects: Effects::Real,
         };
         match self.call(call).await {

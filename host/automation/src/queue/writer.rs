@@ -5,6 +5,13 @@
 //! memory is changed first, so that what an attempt leaves free can be taken in the same batch, and put back when that fails.
 //! INVARIANT: every batch has the revision of the queue's marks as precondition: whoever else writes them (another host, a
 //! backup that was put back, a deletion) ends this writer.
+//!
+//! A message costs two batches where nothing else is to be written: one has the message and the mark that its attempt begins,
+//! when the queue has room for it, and one has how that ended. What a kill leaves: before the first is durable, nothing at all,
+//! for its sender was told nothing and no plugin has seen it; between the two, a message with a mark, whose attempt counts and
+//! which comes again, also when its plugin was done; after the second, what that says. Neither batch can be spared. An attempt
+//! begun beside the first would do what a message says that is then refused for want of room, and one that brings the host
+//! down would not be counted; without the second, what is done would be done again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +21,7 @@ use ringfence_capabilities::Letter;
 use ringfence_store::{Op, Precondition, Record, StoreError, TenantState};
 use tokio::sync::{mpsc, oneshot};
 
-use super::core::{Core, Fate, Item};
+use super::core::{Core, Fate, Flight, Item};
 use super::message::{Head, HookTarget, begun_key, dead_key, messages_key, once_key};
 use super::{ONCE_MS, Once, Queue, Sent};
 use crate::closing::UnderWay;
@@ -54,7 +61,7 @@ pub(super) enum End {
 
 /// An attempt that is over.
 pub(super) struct Over {
-    pub seq: u64,
+    pub flight: Flight,
     /// What was handed over; none when it could not be read.
     pub message: Option<(Record, Head)>,
     pub end: End,
@@ -111,10 +118,11 @@ impl Writer {
     }
 
     /// Writes what there is to write, and gives the messages whose attempts begin now, with the place that they share.
-    pub(super) async fn round(&mut self) -> Option<(Vec<u64>, Arc<UnderWay>)> {
+    pub(super) async fn round(&mut self) -> Option<(Vec<Flight>, Arc<UnderWay>)> {
         let now_ms = self.automation.parts.clock.now().as_millisecond();
+        // Before anything is taken for lost: who said how it ended is not.
         let over = self.queue.take_over();
-        let mut changes: Vec<Change> = over.into_iter().map(|over| self.ended(over, now_ms)).collect();
+        let mut changes: Vec<Change> = over.into_iter().filter_map(|over| self.ended(over, now_ms)).collect();
         self.take_letters(&mut changes, now_ms).await;
         let place = self.automation.closing.begin().map(Arc::new);
         let begin = if place.is_some() { self.take(now_ms) } else { Vec::new() };
@@ -130,15 +138,16 @@ impl Writer {
     }
 
     /// What may go now. What cannot be run now is no attempt, and nothing to put on record every time.
-    fn take(&self, now_ms: i64) -> Vec<u64> {
+    fn take(&self, now_ms: i64) -> Vec<Flight> {
+        let steady_ms = u64::try_from(self.automation.parts.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         let mut core = self.queue.core();
-        for lost in core.overdue(now_ms) {
-            tracing::warn!(queue = %self.queue.name, seq = lost, "a message did not come back and goes again");
+        for lost in core.overdue(steady_ms) {
+            tracing::error!(queue = %self.queue.name, seq = lost, "a message hung in the host and goes again");
             core.put_back(lost, now_ms);
         }
-        let taken: Vec<u64> = std::iter::from_fn(|| core.take(now_ms)).collect();
+        let taken: Vec<Flight> = std::iter::from_fn(|| core.take(now_ms, steady_ms)).collect();
         if self.queue.store.state() == TenantState::Suspended {
-            taken.iter().for_each(|seq| core.put_back(*seq, now_ms.saturating_add(SHUT_WAIT_MS)));
+            taken.iter().for_each(|flight| core.put_back(flight.seq, now_ms.saturating_add(SHUT_WAIT_MS)));
             return Vec::new();
         }
         taken
@@ -218,11 +227,15 @@ impl Writer {
         self.last_seq
     }
 
-    /// What an attempt that is over does to its message; nothing when the message is gone, as it is when it was thought lost,
-    /// handed over again, and done.
-    fn ended(&self, over: Over, now_ms: i64) -> Change {
-        let Over { seq, message, end, place } = over;
+    /// What an attempt that is over does to its message; nothing when the message is gone. One that was thought lost can say
+    /// that the message is done, and nothing else: it goes again already.
+    fn ended(&self, over: Over, now_ms: i64) -> Option<Change> {
+        let Over { flight, message, end, place } = over;
+        let seq = flight.seq;
         let mut core = self.queue.core();
+        if !core.is_under_way(&flight) && !matches!(end, End::Done) {
+            return None;
+        }
         let was = core.item(seq).cloned();
         let ops = match (end, message) {
             _ if was.is_none() => Vec::new(),
@@ -244,7 +257,7 @@ impl Writer {
                 Vec::new()
             }
         };
-        Change { seq, ops, of: Of::Attempt(was, place) }
+        Some(Change { seq, ops, of: Of::Attempt(was, place) })
     }
 
     /// What is written of a message whose attempt failed.
@@ -334,7 +347,7 @@ impl Writer {
     }
 
     /// What could not be marked was not begun.
-    fn put_back(&self, begin: &[u64], error: &StoreError) {
+    fn put_back(&self, begin: &[Flight], error: &StoreError) {
         self.close_if_over(error);
         let wait_ms = match error {
             StoreError::KeyDisabled | StoreError::KeyRefused => SHUT_WAIT_MS,
@@ -342,7 +355,7 @@ impl Writer {
         };
         let due_ms = self.automation.parts.clock.now().as_millisecond().saturating_add(wait_ms);
         let mut core = self.queue.core();
-        begin.iter().for_each(|seq| core.put_back(*seq, due_ms));
+        begin.iter().for_each(|flight| core.put_back(flight.seq, due_ms));
     }
 
     /// It is durable.

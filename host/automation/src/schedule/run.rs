@@ -168,6 +168,7 @@ impl Automation {
             principal,
             cause: format!("schedule/{}", schedule.name),
             time_ms_max: None,
+            begin_until: None,
             effects: Effects::Real,
         };
         for _ in 1..ATTEMPTS_COUNT {

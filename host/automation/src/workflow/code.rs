@@ -41,6 +41,7 @@ impl Runner for Automation {
                 principal,
                 cause: format!("run/{}", call.run),
                 time_ms_max: None,
+                begin_until: None,
                 effects: Effects::Real,
             };
             match this.call_in_run(asked, Some(call.history)).await {

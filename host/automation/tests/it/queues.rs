@@ -206,6 +206,41 @@ fn what_is_deployed_nowhere_waits_without_a_mark_or_a_counted_attempt() {
 }
 
 #[test]
+fn a_message_that_comes_to_a_queue_at_rest_is_taken_in_and_begun_by_one_batch() {
+    let faults = Faults::default();
+    let (world, host) = (World::with_faults(faults.clone()), runtime());
+    let automation = host.block_on(automation(&world));
+    host.block_on(async {
+        automation.start().await.unwrap();
+        let by = "acme/ann".parse().unwrap();
+        let running = QueueSpec { paused: false, ..paused() };
+        automation.set_queue(&acme(), &world.acme, "work", running, &by).await.unwrap();
+    });
+    let before = world.acme.newest_revision().unwrap();
+    faults.hold_flushes();
+    let sending = host.spawn({
+        let (automation, acme) = (automation.clone(), world.acme.clone());
+        async move { automation.send(&acme, "acme/ann", letter(None)).await }
+    });
+    eventually("its batch", || faults.held_count() > 0);
+    // What is being flushed is there to be read, and nobody was told of it.
+    let seqs = world.block_on(stored(&world));
+    let message = Key::new(["queue-message", "work"]).number(*seqs.first().unwrap());
+    let message = world.block_on(world.acme.get(&message)).unwrap().unwrap();
+    let mark = world.block_on(world.acme.get(&marks())).unwrap().unwrap();
+    assert_eq!((message.revision, mark.revision), (before + 1, before + 1));
+    assert_eq!(mark.json::<BTreeSet<u64>>().unwrap(), seqs);
+    assert!(!sending.is_finished(), "told before it is durable");
+    faults.let_all_through();
+    let sent = host.block_on(sending).unwrap().unwrap();
+    assert_eq!(seqs, BTreeSet::from([seq_of(&sent)]));
+    // How the attempt ended is one more: here that it could not be made, since nothing is deployed.
+    eventually("its end", || world.block_on(marked(&world)).is_empty());
+    assert_eq!(world.acme.newest_revision().unwrap(), before + 2);
+    assert_eq!(world.block_on(stored(&world)), seqs);
+}
+
+#[test]
 fn messages_that_come_together_are_made_durable_together_each_once_and_in_their_order() {
     let (world, host) = (World::new(), runtime());
     host.block_on(async {

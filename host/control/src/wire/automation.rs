@@ -75,7 +75,7 @@ pub struct SetQueue {
     /// Attempts until a message is dead: 1 to 100, usually 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts_max: Option<u32>,
-    /// Longest time that its plugin has; a message that is not back 90 s after that is thought lost. Usually 120000.
+    /// Longest time that its plugin has a message, counted from when the plugin begins. Usually 120000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visibility_ms: Option<u64>,
     /// Wait after the first failed attempt; doubles, half of it drawn. Usually 1000.

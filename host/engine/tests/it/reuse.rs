@@ -1,12 +1,15 @@
-//! Instances that serve more than one invocation: whose, how often, and when not.
+//! Instances that serve more than one invocation: whose, how often, of which handlers, and when not.
 
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
-use ringfence_core::Budget;
-use ringfence_engine::{Code, CompileLimits, Engine, GuestSetup, InstanceKey, MemoryPool, Meter, Reuse};
+use ringfence_core::{Budget, Usage};
+use ringfence_engine::{
+    Code, CompileLimits, Engine, EventCall, EventContext, Export, GuestSetup, InstanceKey, MemoryPool, Meter, Reuse,
+    RunError,
+};
 
-use crate::support::{compile, component, engine_of, request, tempdir, tenant};
+use crate::support::{compile, component, component_with_events, engine_of, request, tempdir, tenant};
 
 /// Answers with a letter that goes up with every invocation of the same instance.
 const COUNT: &str = "
@@ -23,6 +26,11 @@ const COUNT_TO_TWO: &str = "
     (if (i32.gt_u (i32.load8_u (i32.const 4096)) (i32.const 106)) (then unreachable))
     (call $drop_request (local.get $request))
     (call $hello (local.get $out))";
+
+/// What a handler does first: it counts at 4096, as those above do.
+const COUNTS: &str = "(i32.store8 (i32.const 4096) (i32.add (i32.load8_u (i32.const 4096)) (i32.const 1)))";
+/// The handlers that are not for HTTP and whose instances are kept.
+const EVENTS: [Export; 3] = [Export::Hook, Export::Schedule, Export::Message];
 
 fn engine() -> Engine {
     engine_of(&tempdir(), CompileLimits::HOST, 2, 4)
@@ -53,6 +61,37 @@ async fn which(engine: &Engine, code: &Code, reuse: &Reuse, pool: &Arc<MemoryPoo
     let body = reply.response.into_body().collect().await.unwrap().to_bytes();
     reply.finished.outcome().await.result.unwrap();
     Some(body[0] - b'h')
+}
+
+/// All handlers in one component; `more` comes after the counting.
+async fn code_with_events(engine: &Engine, more: &str) -> Code {
+    let code = engine.code(&compile(component_with_events(&format!("{COUNTS} {more}"))).await).unwrap();
+    engine.check_linkable(&code).unwrap();
+    code
+}
+
+/// Runs one of the handlers that are not for HTTP; gives which invocation of its instance it was, and what it spent.
+async fn event(
+    engine: &Engine,
+    code: &Code,
+    export: Export,
+    (of, reuse): (&str, Option<&Reuse>),
+    (budget, pool): (Budget, &Arc<MemoryPool>),
+) -> Result<(u8, Usage), RunError> {
+    let slot = engine.scheduler().admit(&tenant(of), budget).await.unwrap();
+    let mut guest = GuestSetup::bare(budget);
+    guest.meter = Meter::in_pool(budget, Arc::clone(pool));
+    guest.reuse = reuse.cloned();
+    let call = EventCall { export, payload: b"{}".to_vec(), context: EventContext::default() };
+    let answered = engine.run_event(slot, code, guest, call).await.map_err(|failure| failure.error)?;
+    Ok((answered.answer.unwrap()[0] - b'h', answered.usage))
+}
+
+/// The same with plenty of everything; none when it failed.
+async fn which_event(engine: &Engine, code: &Code, export: Export, reuse: &Reuse) -> Option<u8> {
+    let pool = MemoryPool::new(1 << 30);
+    let whose = (reuse.key.tenant.as_str(), Some(reuse));
+    event(engine, code, export, whose, (Budget::DEFAULT, &pool)).await.ok().map(|(number, _)| number)
 }
 
 async fn several(engine: &Engine, code: &Code, reuse: &Reuse, count: usize) -> Vec<Option<u8>> {
@@ -129,4 +168,120 @@ async fn one_tenant_keeps_no_more_waiting_than_its_part() {
     assert_eq!(engine.idle_count(), 16);
     assert_eq!(several(&engine, &code, &reuse("globex", "1.0.0", 100), 2).await, counted([1, 2]));
     assert_eq!(engine.idle_count(), 17);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_instance_serves_every_handler_of_its_version_and_is_counted_over_all_of_them() {
+    let engine = engine();
+    let (code, acme) = (code_with_events(&engine, "").await, reuse("acme", "1.0.0", 5));
+    let pool = MemoryPool::new(1 << 30);
+    for _ in 0..2 {
+        assert_eq!(which_event(&engine, &code, Export::Hook, &acme).await, Some(1));
+        assert_eq!(which(&engine, &code, &acme, &pool).await, Some(2));
+        assert_eq!(which_event(&engine, &code, Export::Message, &acme).await, Some(3));
+        assert_eq!(which(&engine, &code, &acme, &pool).await, Some(4));
+        assert_eq!(which_event(&engine, &code, Export::Schedule, &acme).await, Some(5));
+        assert_eq!(engine.idle_count(), 0, "it served as many as it may");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_their_authors_word_each_event_has_an_instance_of_its_own() {
+    let engine = engine();
+    let code = code_with_events(&engine, "").await;
+    let (acme, pool) = (reuse("acme", "1.0.0", 100), MemoryPool::new(1 << 30));
+    for export in EVENTS {
+        // One that waits is not taken by who did not ask for it.
+        let waiting = which_event(&engine, &code, export, &acme).await.unwrap();
+        for _ in 0..2 {
+            let (number, _) = event(&engine, &code, export, ("acme", None), (Budget::DEFAULT, &pool)).await.unwrap();
+            assert_eq!(number, 1, "{export:?}");
+        }
+        assert_eq!(which_event(&engine, &code, export, &acme).await, Some(waiting + 1));
+    }
+    assert_eq!(engine.idle_count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_whose_event_trapped_or_that_still_holds_something_is_not_kept() {
+    let engine = engine();
+    let traps = "(if (i32.gt_u (i32.load8_u (i32.const 4096)) (i32.const 106)) (then unreachable))";
+    let trapping = code_with_events(&engine, traps).await;
+    let holding = code_with_events(&engine, "(drop (call $fields))").await;
+    for export in EVENTS {
+        let (trapped, held) = (reuse("acme", export.as_str(), 100), reuse("globex", export.as_str(), 100));
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            seen.push(which_event(&engine, &trapping, export, &trapped).await);
+            assert_eq!(which_event(&engine, &holding, export, &held).await, Some(1), "{export:?}");
+        }
+        assert_eq!(seen, [Some(1), Some(2), None, Some(1), Some(2)], "{export:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_passes_between_tenants_or_versions_or_namesakes_in_events_either() {
+    let engine = engine();
+    let code = code_with_events(&engine, "").await;
+    let (acme, globex) = (reuse("acme", "1.0.0", 100), reuse("globex", "1.0.0", 100));
+    let mut namesake = acme.clone();
+    namesake.key.tenant_uid = "another".to_owned();
+    let mut neighbour = acme.clone();
+    neighbour.key.plugin = "other".parse().unwrap();
+    for (before, export) in EVENTS.into_iter().enumerate() {
+        let before = u8::try_from(before).unwrap();
+        for whose in [&acme, &globex, &namesake, &neighbour, &reuse("acme", "1.0.1", 100)] {
+            assert_eq!(which_event(&engine, &code, export, whose).await, Some(before + 1), "{whose:?}");
+        }
+    }
+    engine.forget_idle(&tenant("acme"));
+    assert_eq!(which_event(&engine, &code, Export::Hook, &acme).await, Some(1));
+    assert_eq!(which_event(&engine, &code, Export::Hook, &globex).await, Some(4), "another tenant's is still there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_event_of_an_instance_has_its_own_budget_and_is_billed_for_itself() {
+    let engine = engine();
+    // Its third never ends.
+    let spins = "(if (i32.gt_u (i32.load8_u (i32.const 4096)) (i32.const 106)) (then (loop $again (br $again))))";
+    let (code, acme) = (code_with_events(&engine, spins).await, reuse("acme", "1.0.0", 100));
+    let pool = MemoryPool::new(1 << 30);
+    // Room for one answer of a byte: what the first spent must not count for the second.
+    let budget = Budget { response_bytes: 1, cpu_us: 30_000, ..Budget::DEFAULT };
+    let run = async || event(&engine, &code, Export::Hook, ("acme", Some(&acme)), (budget, &pool)).await;
+    for number in [1, 2] {
+        let (which, usage) = run().await.unwrap();
+        assert_eq!((which, usage.response_bytes), (number, 1));
+        assert!(usage.cpu_us < budget.cpu_us, "{usage:?}");
+    }
+    assert_eq!(run().await, Err(RunError::CpuBudget), "its own meter ends it");
+    assert_eq!(run().await.map(|(which, _)| which), Ok(1), "what ran out of its budget is not kept");
+    let little = Budget { response_bytes: 0, ..budget };
+    let refused = event(&engine, &code, Export::Hook, ("acme", Some(&acme)), (little, &pool)).await;
+    assert_eq!(refused, Err(RunError::ResponseTooLarge));
+    assert_eq!(engine.idle_count(), 0);
+    assert_eq!(pool.bytes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_an_instance_that_served_an_event_counts_for_its_tenant_while_it_waits() {
+    let engine = engine();
+    let (code, acme) = (code_with_events(&engine, "").await, reuse("acme", "1.0.0", 100));
+    let pool = MemoryPool::new(1 << 30);
+    let whose = ("acme", Some(&acme));
+    let mut waiting = 0;
+    for (before, export) in EVENTS.into_iter().enumerate() {
+        let (number, usage) = event(&engine, &code, export, whose, (Budget::DEFAULT, &pool)).await.unwrap();
+        assert_eq!(usize::from(number), before + 1);
+        assert!(usage.memory_bytes_peak >= 128 << 10, "two pages of 64 KiB: {usage:?}");
+        if before > 0 {
+            assert_eq!(pool.bytes(), waiting, "moved from meter to meter");
+        }
+        waiting = pool.bytes();
+        assert!(waiting >= 128 << 10, "{waiting}");
+    }
+    // Where it no longer fits what an invocation may hold, that one has another, or none.
+    let little = Budget { memory_bytes: 64 << 10, ..Budget::DEFAULT };
+    assert!(event(&engine, &code, Export::Hook, whose, (little, &pool)).await.is_err());
+    assert_eq!(pool.bytes(), 0, "it was dropped");
 }

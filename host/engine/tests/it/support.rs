@@ -55,6 +55,17 @@ const PRELUDE: &str = r#"
     (call $drop_pollable (local.get $timer)))
 "#;
 
+/// The plugin world with all handlers that keep instances.
+const EVENTS: &str = "
+  package test:events;
+  world events {
+    include ringfence:plugin/plugin@0.1.0;
+    export ringfence:plugin/hook@0.1.0;
+    export ringfence:plugin/schedule@0.1.0;
+    export ringfence:plugin/message@0.1.0;
+  }
+";
+
 /// The runtime that does I/O for guests.
 pub static IO: LazyLock<tokio::runtime::Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
@@ -110,10 +121,44 @@ pub fn component(handler: &str, items: &str) -> Vec<u8> {
 
 /// A component of the plugin world from a core module.
 pub fn component_of(module: &str) -> Vec<u8> {
+    component_in(module, None)
+}
+
+/// A component with handlers for HTTP, hooks, schedules and messages. Each of them does this first, and answers with what
+/// then begins at 4096: over HTTP the line, else its first byte.
+pub fn component_with_events(act: &str) -> Vec<u8> {
+    let module = format!(
+        r#"(module {PRELUDE}
+          (func $act {act})
+          (func (export "wasi:http/incoming-handler@0.2.12#handle") (param $request i32) (param $out i32)
+            (call $act)
+            (call $drop_request (local.get $request))
+            (call $hello (local.get $out)))
+          (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+            (call $act)
+            (i32.store8 (i32.const 2048) (i32.const 0))
+            (i32.store (i32.const 2052) (i32.const 4096))
+            (i32.store (i32.const 2056) (i32.const 1))
+            (i32.const 2048))
+          (export "ringfence:plugin/hook@0.1.0#handle" (func $answer))
+          (export "ringfence:plugin/schedule@0.1.0#handle" (func $answer))
+          (export "ringfence:plugin/message@0.1.0#handle" (func $answer)))"#
+    );
+    component_in(&module, Some(EVENTS))
+}
+
+/// A component of the plugin world, or of the one world that a text beside it has.
+fn component_in(module: &str, world: Option<&str>) -> Vec<u8> {
     let mut module = wat::parse_str(module).unwrap();
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("plugin")).unwrap();
+    let (plugin, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit")).unwrap();
+    let world = match world {
+        None => resolve.select_world(&[plugin], Some("plugin")).unwrap(),
+        Some(text) => {
+            let package = resolve.push_str("test.wit", text).unwrap();
+            resolve.select_world(&[package], None).unwrap()
+        }
+    };
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default().module(&module).unwrap().encode().unwrap()
 }

@@ -1,8 +1,17 @@
 //! Does in a hook, or with a message, what the payload's `do` says, and counts what it was handed. On time it does nothing.
 //! Over HTTP it answers with a counter.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use ringfence_sdk::{Kv, Occasion, Queues, Request, Result, bail, hook, plugin, refuse, retry};
 use serde_json::{Value, json};
+
+/// Occasions of this instance that asked how many there were.
+static SERVED: AtomicU32 = AtomicU32::new(0);
+
+fn served() -> u32 {
+    SERVED.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 #[plugin]
 fn over_http(request: Request, kv: Kv) -> Result<String> {
@@ -26,6 +35,7 @@ fn in_a_hook(payload: Value, kv: Kv, queues: Queues) -> Result<Value> {
             Ok(Value::Null)
         }
         Some("grow") => Ok(json!("x".repeat(100_000))),
+        Some("served") => Ok(json!(served())),
         Some("add") => {
             let mut made = payload.clone();
             made["count"] = json!(payload["count"].as_i64().unwrap_or(0) + 1);
@@ -42,8 +52,10 @@ fn on_time() -> Result<()> {
 
 #[plugin(queue = "*")]
 fn with_a_message(message: Value, occasion: Occasion, kv: Kv) -> Result<()> {
-    if message["do"] == "nothing" {
-        return Ok(());
+    match message["do"].as_str() {
+        Some("nothing") => return Ok(()),
+        Some("served") => return Ok(kv.set("served", served().to_string())?),
+        _ => {}
     }
     kv.add(&format!("attempts-{}", message["name"].as_str().unwrap_or("x")), 1)?;
     match message["do"].as_str() {

@@ -1,5 +1,6 @@
 //! Workflows for the tests: many steps at a far end, waits, signals, children, branches, code that never ends.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ringfence_sdk::{Http, HttpRequest, Input, Result, Retry, Steps, bail, workflow};
@@ -16,7 +17,7 @@ struct Many {
 }
 
 /// `runs`: so many steps, each told to the far end with its key.
-#[workflow(also(waiter, napper, parent, family, endless, picky))]
+#[workflow(also(waiter, napper, parent, family, endless, picky, forgetful))]
 async fn runs(many: Input<Many>, steps: Steps, http: Http) -> Result<u32> {
     let Many { url, steps: count, every } = many.0;
     let retry =
@@ -68,6 +69,13 @@ fn parent(ms: Input<u64>, steps: Steps) -> Result<u64> {
 async fn family(_input: Input<Value>, steps: Steps) -> Result<Vec<Option<String>>> {
     let names = vec!["a", "b", "c"];
     steps.each(names, async |branch, name| branch.wait_for_signal(name, None)).await?.into_iter().collect()
+}
+
+/// Gives how often this instance ran it: 1, or a replay would not be what it replays.
+#[workflow(part)]
+fn forgetful(_input: Input<Value>, _steps: Steps) -> Result<u32> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    Ok(COUNT.fetch_add(1, Ordering::Relaxed) + 1)
 }
 
 /// Never ends: it asks for one number more.
