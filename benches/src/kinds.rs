@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::components::bulky;
 use crate::load::Target;
+use crate::machine::guest_threads_cpu_us;
 use crate::neighbour::Noise;
+use crate::noisy::Taken;
 use crate::stage::{Guest, Stage};
 
 /// What the neighbours' manifests ask for: as much as any plugin can have.
@@ -198,6 +200,16 @@ impl Ours {
                 connections: UPLOADS_COUNT,
             }],
             _ => one_each(&targets),
+        })
+    }
+
+    /// CPU time so far, with the tenants of a kind. What ran where it arrived, beside the threads of guests, is in the
+    /// victim's part and not in the sum: its share is told a little too large.
+    pub async fn taken(&self, kind: Kind) -> Result<Taken> {
+        Ok(Taken {
+            victim_us: self.victim.metered_us(&self.stage).await?,
+            guests_us: guest_threads_cpu_us(self.stage.host.pid())?,
+            tenants_count: kind.neighbours() + 1,
         })
     }
 

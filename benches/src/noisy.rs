@@ -65,6 +65,19 @@ struct Rounds {
     alone: Vec<Outcome>,
     noise: Vec<Outcome>,
     noisiness: Vec<Noisiness>,
+    /// What the victim took beside the noise, over what all took by the number of tenants.
+    of_fair_share: Vec<f64>,
+}
+
+/// CPU time so far, microseconds.
+#[derive(Clone, Copy)]
+pub struct Taken {
+    /// The victim's, as it is metered.
+    pub victim_us: u64,
+    /// Of all threads that run guests.
+    pub guests_us: u64,
+    /// Tenants that want it, the victim among them.
+    pub tenants_count: usize,
 }
 
 /// Runs the benchmark and gives its figures.
@@ -85,8 +98,9 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     for kind in &kinds {
         eprintln!("{} on ringfence", kind.name());
         let target = ours.victim(&format!("/compute?n={turns}")).await?;
-        match rounds(&mut caller, &target, (plan.rate, seconds), plan.rounds, |number| ours.noise(*kind, number)).await
-        {
+        let noise = |number| ours.noise(*kind, number);
+        let taken = async || ours.taken(*kind).await.map(Some);
+        match rounds(&mut caller, &target, (plan.rate, seconds), plan.rounds, noise, taken).await {
             Ok(rounds) => write(&mut report, *kind, &rounds)?,
             Err(error) => report.missing(&format!("{}.p99_ratio", kind.name()), &format!("{error:#}"))?,
         }
@@ -130,7 +144,8 @@ async fn peer(
         let target = at(victim, format!("/compute?n={turns}"));
         let noises = kind.on_peer(noisy, per_second);
         let time = Duration::from_secs(plan.peer_seconds);
-        match rounds(caller, &target, (plan.rate, time), plan.peer_rounds, async |_| Ok(noises.clone())).await {
+        let (noise, taken) = (async |_| Ok(noises.clone()), async || Ok(None));
+        match rounds(caller, &target, (plan.rate, time), plan.peer_rounds, noise, taken).await {
             Ok(rounds) => {
                 report.median(&key("p50_ratio"), &rounds.ratios(0.5))?;
                 report.median(&key("p99_ratio"), &rounds.ratios(0.99))?;
@@ -153,19 +168,30 @@ async fn rounds(
     (rate, time): (f64, Duration),
     count: usize,
     noises: impl AsyncFn(usize) -> Result<Vec<Noise>>,
+    taken: impl AsyncFn() -> Result<Option<Taken>>,
 ) -> Result<Rounds> {
     let mut rounds = Rounds::default();
     let order = |seed: usize| Order { target: target.clone(), rate, warm_up: WARM_UP, time, seed: seed as u64 };
     rounds.alone.push(caller.run(&order(0))?);
     let alone_us = rounds.alone.first().and_then(|outcome| quantile(&outcome.latencies_us, 0.9)).unwrap_or_default();
     for number in 1..=count {
+        let before = taken().await?;
         let neighbour = Neighbour::start(&noises(number).await?)?;
         rounds.noise.push(caller.run(&order(2 * number - 1))?);
+        let after = taken().await?;
         rounds.noisiness.push(neighbour.stop()?);
+        rounds.of_fair_share.extend(before.zip(after).map(|(before, after)| after.of_fair_share(before)));
         until_quiet(target, alone_us).await?;
         rounds.alone.push(caller.run(&order(2 * number))?);
     }
     Ok(rounds)
+}
+
+impl Taken {
+    fn of_fair_share(self, before: Self) -> f64 {
+        let fair_us = self.guests_us.saturating_sub(before.guests_us) as f64 / self.tenants_count as f64;
+        self.victim_us.saturating_sub(before.victim_us) as f64 / fair_us
+    }
 }
 
 impl Rounds {
@@ -229,6 +255,7 @@ fn write(report: &mut Report, kind: Kind, rounds: &Rounds) -> Result<()> {
             outcomes.iter().filter_map(|outcome| quantile(&outcome.late_us, 0.99)).map(|us| us as f64).collect();
         report.put(&key(&format!("{name}_caller_late_p99_us")), median(&late))?;
     }
+    report.median(&key("victim_of_fair_share"), &rounds.of_fair_share)?;
     report.put(&key("victim_errors_count"), rounds.errors_count())?;
     report.put(&key("victim_errors"), rounds.errors())?;
     report.put(&key("neighbour"), &rounds.noisiness)
@@ -265,6 +292,7 @@ mod tests {
             alone: [400, 600, 500].map(outcome).into(),
             noise: [1_000, 550].map(outcome).into(),
             noisiness: Vec::new(),
+            of_fair_share: Vec::new(),
         };
         assert_eq!(rounds.ratios(0.99), [2.0, 1.0]);
         assert_eq!(rounds.added(0.99), [500.0, 0.0]);
