@@ -127,6 +127,8 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(zero_trust::devices::remove))
         .routes(routes!(zero_trust::devices::challenge))
         .routes(routes!(zero_trust::devices::verify))
+        .routes(routes!(zero_trust::devices::list_tenant))
+        .routes(routes!(zero_trust::devices::revoke))
         .routes(routes!(zero_trust::assessment::assess))
         .routes(routes!(zero_trust::assessment::read))
         .routes(routes!(zero_trust::risk::adjust))

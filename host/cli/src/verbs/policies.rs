@@ -309,6 +309,9 @@ fn decision_text(decision: &DecisionView) -> String {
         "{} at {}\n  who   {}{role}\n  what  {}\n  to    {}\n",
         decision.outcome, decision.at, decision.principal, decision.action, decision.resource
     );
+    if let Some(device) = &decision.device {
+        text.push_str(&format!("  on    {device}\n"));
+    }
     for reason in &decision.reasons {
         text.push_str(&format!("  by    {} ({}): {}\n", reason.policy, reason.effect, reason.text));
     }
@@ -338,6 +341,7 @@ mod tests {
             outcome: "deny".into(),
             principal: "acme/ada".into(),
             role: Some("auditor".into()),
+            device: Some("laptop, not verified".into()),
             action: "deploy".into(),
             resource: "acme/visits".into(),
             reasons: vec![ReasonView { policy: "freeze".into(), effect: "forbid".into(), text: "no deploys".into() }],
@@ -347,7 +351,7 @@ mod tests {
         };
         assert_eq!(
             decision_text(&decision),
-            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
+            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  on    laptop, not verified\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
         );
     }
 }

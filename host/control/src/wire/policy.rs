@@ -350,7 +350,7 @@ pub struct ProofsView {
 /// A change after which a denied question would be allowed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ChangeView {
-    /// `nothing`, `resume`, `elevation`, `role`, `statement`, `exception`, `removal` or `ceiling`.
+    /// `nothing`, `resume`, `device`, `elevation`, `role`, `statement`, `exception`, `removal` or `ceiling`.
     pub kind: String,
     /// What to change, in words or as the statement itself.
     pub change: String,
