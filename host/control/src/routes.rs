@@ -151,6 +151,8 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(policies::text::version))
         .routes(routes!(policies::shadow::read, policies::shadow::delete))
         .routes(routes!(policies::labels::read, policies::labels::write))
+        .routes(routes!(policies::labels::versions))
+        .routes(routes!(policies::labels::version))
         .routes(routes!(policies::proof::prove))
         .routes(routes!(policies::ceiling::read, policies::ceiling::write))
         .routes(routes!(policies::approvals::list))
