@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
-use crate::extract::JsonBody;
+use crate::extract::{Asked, JsonBody, Paging};
 use crate::host::word;
 use crate::problem::ApiError;
 use crate::wire::{
@@ -109,19 +109,24 @@ pub async fn verify(
 }
 
 /// Lists the devices of everybody of a tenant, by their holders.
-#[utoipa::path(get, path = "/tenants/{tenant}/devices", tag = "zero-trust",
+#[utoipa::path(get, path = "/tenants/{tenant}/devices", tag = "zero-trust", params(Paging),
     responses((status = 200, body = Page<TenantDeviceView>), (status = "default", body = Problem)))]
 pub async fn list_tenant(
     State(control): State<Control>,
     call: Call,
     Path(tenant): Path<String>,
+    Asked(paging): Asked<Paging>,
 ) -> Result<Json<Page<TenantDeviceView>>, ApiError> {
     let reached = control.reach_tenant::<act::ListTokens>(&call, &tenant).await?;
     let now = control.parts.clock.now();
-    let all = control.parts.identity.list_devices(reached.permit, &reached.tenant)?.into_iter();
-    let items =
-        all.map(|(principal, device)| TenantDeviceView { principal: principal.to_string(), device: view(device, now) });
-    Ok(Json(Page { items: items.collect(), cursor: None }))
+    let all = control.parts.identity.list_devices(reached.permit, &reached.tenant)?;
+    let from = usize::try_from(paging.position()?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let next = from.saturating_add(paging.limit());
+    let cursor = (next < all.len()).then(|| next.to_string());
+    let some = all.into_iter().skip(from).take(paging.limit());
+    let items = some
+        .map(|(principal, device)| TenantDeviceView { principal: principal.to_string(), device: view(device, now) });
+    Ok(Json(Page { items: items.collect(), cursor }))
 }
 
 /// Revokes a device of somebody of a tenant, given by his name in it: from the next request on it is not verified, and nothing
