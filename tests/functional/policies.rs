@@ -159,5 +159,18 @@ async fn labels_that_a_policy_reads_need_another_admin_where_there_is_one() -> R
     assert_eq!(problem(acme.admin.post(&approve).send().await?).await?.0, 422, "not by who asked");
     answer(second.post(&approve).send().await?).await?;
     assert_eq!(cal.fetch("/acme/hello/").await?.0, 200);
+
+    let versions = acme.path("/policy/labels/versions");
+    let all = answer(acme.admin.get(&versions).send().await?).await?;
+    let (last, first) = (&all["items"][0], &all["items"][1]);
+    assert_eq!(
+        (&last["version"], &last["by"], &last["approved_by"], &last["labels"]),
+        (&json!(2), &json!("acme/admin"), &json!("acme/second"), &Value::Null)
+    );
+    assert_eq!((&first["version"], &first["approved_by"]), (&json!(1), &Value::Null));
+    let one = answer(acme.admin.get(&format!("{versions}/2")).send().await?).await?;
+    assert_eq!(one["labels"], labels(&["gdpr"]));
+    assert_eq!(problem(acme.admin.get(&format!("{versions}/3")).send().await?).await?.0, 404);
+    assert_eq!(problem(cal.get(&versions).send().await?).await?.0, 403);
     Ok(())
 }

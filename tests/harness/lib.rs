@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod far_end;
+pub mod holder;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

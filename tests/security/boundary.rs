@@ -39,6 +39,7 @@ pub(crate) fn operations(tenant: &str) -> Result<Vec<(Method, String, String)>> 
                 .replace("{version}", "9.9.9")
                 .replace("{capability}", "keyvalue")
                 .replace("{name}", "n")
+                .replace("{device}", "laptop")
                 .replace("{subject}", "ann")
                 .replace("{invocation}", "i_aaaaaaaaaaaaaaaaaaaaaaaaaa")
                 .replace("{day}", "2026-11-20")

@@ -13,12 +13,13 @@ use crate::started;
 
 /// Endpoints whose id is the caller's own to choose or of the caller's own place, so that nobody else's can be meant: names
 /// in a tenant, places in its log, capabilities. Those of a tenant's path are asked for another tenant in `boundary.rs`.
-const OWN_NAMES: [&str; 13] = [
+const OWN_NAMES: [&str; 14] = [
     "{tenant}",
     "{plugin}",
     "{version}",
     "{capability}",
     "{name}",
+    "{device}",
     "{check}",
     "{subject}",
     "{day}",

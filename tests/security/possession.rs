@@ -1,78 +1,12 @@
 //! Proofs of possession (DPoP) on both ports: stolen tokens, replayed, altered and misdirected proofs.
 
-use anyhow::{Context, Result};
-use data_encoding::BASE64URL_NOPAD;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
-use ringfence_tests::{Host, Session, Tenant, answer, problem, string};
+use anyhow::Result;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use ringfence_tests::holder::{Holder, nonce};
+use ringfence_tests::{Host, Session, Tenant, answer, problem};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::started;
-
-/// Somebody who holds a key, and the token bound to it.
-struct Holder {
-    key: Ed25519KeyPair,
-    token: String,
-    nonce: String,
-    count: std::cell::Cell<u64>,
-}
-
-impl Holder {
-    fn new() -> Self {
-        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
-        Self { key, token: String::new(), nonce: String::new(), count: std::cell::Cell::new(0) }
-    }
-
-    /// A proof for a request, with changes to its claims.
-    #[expect(clippy::disallowed_methods, reason = "the clock of a client is his machine's")]
-    fn proof(&self, method: &str, url: &str, change: impl FnOnce(&mut Value)) -> String {
-        self.count.set(self.count.get() + 1);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let mut claims = json!({ "jti": format!("{}", self.count.get()), "htm": method, "htu": url, "iat": now, "nonce": self.nonce });
-        if !self.token.is_empty() {
-            claims["ath"] = json!(BASE64URL_NOPAD.encode(&Sha256::digest(self.token.as_bytes())));
-        }
-        change(&mut claims);
-        let x = BASE64URL_NOPAD.encode(self.key.public_key().as_ref());
-        let header = json!({ "typ": "dpop+jwt", "alg": "EdDSA", "jwk": { "kty": "OKP", "crv": "Ed25519", "x": x } });
-        let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-        let message = format!("{}.{}", part(&header), part(&claims));
-        let signature = BASE64URL_NOPAD.encode(self.key.sign(message.as_bytes()).as_ref());
-        format!("{message}.{signature}")
-    }
-
-    /// Signs in with a key, as a client does that has no nonce yet.
-    async fn sign_in(host: &Host, key: &str) -> Result<Self> {
-        let mut holder = Self::new();
-        let url = format!("{}/api/v1/zero-trust/authenticate", host.control);
-        let body = json!({ "method": "api_key", "key": key });
-        let ask = |holder: &Self| {
-            host.anonymous()
-                .post("/zero-trust/authenticate")
-                .header("dpop", holder.proof("POST", &url, |_| ()))
-                .json(&body)
-        };
-        let first = ask(&holder).send().await?;
-        holder.nonce = nonce(&first)?;
-        let (status, refused) = problem(first).await?;
-        assert_eq!((status, refused["code"].as_str()), (401, Some("use-dpop-nonce")));
-        let issued = answer(ask(&holder).send().await?).await?;
-        assert_eq!(issued["token_type"], "DPoP");
-        holder.token = string(&issued, "access_token")?;
-        Ok(holder)
-    }
-
-    fn with(&self, request: RequestBuilder, proof: &str) -> RequestBuilder {
-        request.header("authorization", format!("DPoP {}", self.token)).header("dpop", proof)
-    }
-}
-
-fn nonce(response: &Response) -> Result<String> {
-    Ok(response.headers().get("dpop-nonce").context("no nonce")?.to_str()?.to_owned())
-}
 
 /// A host with tenant acme that has a plugin, and its admin's key used with a key of his own.
 async fn bound() -> Result<(ringfence_tests::Place, Host, Session, Tenant, Holder)> {
@@ -114,7 +48,8 @@ async fn a_stolen_bound_token_opens_nothing() -> Result<()> {
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     }
     // With a key of his own he can make proofs, but not for this token.
-    let other = Holder { token: holder.token.clone(), nonce: holder.nonce.clone(), ..Holder::new() };
+    let mut other = Holder::new()?;
+    (other.token, other.nonce) = (holder.token.clone(), holder.nonce.clone());
     let proof = other.proof("GET", &format!("{}/api/v1/whoami", host.control), |_| ());
     let (status, refused) = problem(other.with(host.anonymous().get("/whoami"), &proof).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (401, Some("bad-proof")), "{refused}");

@@ -57,7 +57,7 @@ pub const RISK_ADJUSTED: &str = "AUT-014 risk-adjusted";
 pub const RISK_ADJUSTMENT_APPROVED: &str = "AUT-015 risk-adjustment-approved";
 /// A session fell below its tenant's floor and was ended.
 pub const SESSION_FALLEN: &str = "AUT-016 session-fallen";
-/// Someone registered or removed a device.
+/// Someone registered or removed a device of his, or revoked another's.
 pub const DEVICE_CHANGED: &str = "AUT-017 device-changed";
 /// Evidence about a device was checked.
 pub const DEVICE_VERIFIED: &str = "AUT-018 device-verified";

@@ -75,12 +75,18 @@ fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
     if let Some(asked) = &record.asked {
         record.resource = asked.about();
     }
+    let device = record.asked.as_ref().and_then(|asked| asked.device.as_ref());
+    let device = device.map(|device| match device.verified {
+        true => format!("{}, verified by {}", device.name, device.evidence),
+        false => format!("{}, not verified", device.name),
+    });
     DecisionView {
         id: record.decision.to_string(),
         at: kept.at.to_string(),
         outcome: crate::host::word(&record.outcome),
         principal: record.principal,
         role: record.role,
+        device,
         action: record.action,
         resource: record.resource,
         reasons: record

@@ -679,6 +679,9 @@ pub struct DecisionView {
     /// The role it had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// The device that its session was on, and how that stood then; absent where none was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// What it wanted to do.
     pub action: String,
     /// To what.

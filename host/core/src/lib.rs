@@ -9,6 +9,7 @@ pub mod blame;
 pub mod budget;
 pub mod calls;
 pub mod capability;
+pub mod device;
 pub mod fields;
 pub mod host_call;
 pub mod ids;
@@ -25,6 +26,7 @@ pub use blame::Blame;
 pub use budget::{Budget, Usage};
 pub use calls::CausedBy;
 pub use capability::{Capability, Grant, Grants, Need, Needs};
+pub use device::Device;
 pub use host_call::{HostAct, HostCall, On};
 pub use ids::{
     ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId,

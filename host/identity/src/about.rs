@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ringfence_core::limits::ABOUT_COUNT_MAX;
-use ringfence_core::{PrincipalId, TenantId};
+use ringfence_core::{Device, PrincipalId, SessionId, TenantId};
 
-use crate::devices::posture_of;
+use crate::devices::{DeviceRecord, posture_of};
+use crate::on_device::device_holding;
+use crate::record::Binding;
 use crate::risk::{About, Adjustment};
 use crate::standing::TrustSettings;
 use crate::tables::Tables;
@@ -105,6 +107,31 @@ impl Tables {
     /// What verified claims say about the devices of a principal, and since when.
     pub(crate) fn posture_of(&self, principal: &PrincipalId, now: Timestamp) -> Option<(Posture, Timestamp)> {
         posture_of(&self.about.get(principal)?.devices, now)
+    }
+
+    /// The device that holds what a session's token is bound to, as it is now.
+    pub(crate) fn device_of(&self, session: &SessionId, now: Timestamp) -> Option<Device> {
+        let stored = self.session(session)?;
+        let devices = &self.about.get(&stored.principal)?.devices;
+        let unset = TrustSettings::unset();
+        let trust = self.trust_of(stored.tenant.as_ref()).map_or(&unset, |settings| settings);
+        device_holding(devices, &stored.binding, trust, now)
+    }
+
+    /// The devices of everybody of a place.
+    pub(crate) fn devices_of(&self, tenant: Option<&TenantId>) -> Vec<(PrincipalId, DeviceRecord)> {
+        let all = self.of_place(tenant).filter_map(|about| Some((about.principal.clone()?, &about.devices)));
+        all.flat_map(|(principal, devices)| devices.iter().map(move |device| (principal.clone(), device.clone())))
+            .collect()
+    }
+
+    /// Whether a TPM, or a key, is that of a device of the place that was revoked.
+    pub(crate) fn is_of_revoked(&self, tenant: Option<&TenantId>, tpm: Option<&str>, key: Option<&Binding>) -> bool {
+        let mut revoked = self.of_place(tenant).flat_map(|about| &about.devices).filter(|one| one.revoked_at.is_some());
+        revoked.any(|device| {
+            let held = device.found.as_ref().and_then(|found| found.key.as_ref());
+            (tpm.is_some() && device.tpm.as_deref() == tpm) || (key.is_some() && held == key)
+        })
     }
 
     fn of_place(&self, tenant: Option<&TenantId>) -> impl Iterator<Item = &About> {

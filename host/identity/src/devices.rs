@@ -1,4 +1,5 @@
-//! Device trust: a principal's devices, and what somebody whom the tenant trusts, or their TPM, signed about them.
+//! Device trust: a principal's devices, and what somebody whom the tenant trusts, or their TPM, signed about them. Which of
+//! them a session is on is in `on_device.rs`.
 //!
 //! Must never take silence, a claim of a kind that this host cannot check, or one that is over, for a verified device; nor
 //! one nonce twice.
@@ -9,11 +10,13 @@ use std::net::IpAddr;
 use data_encoding::BASE64URL_NOPAD;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use ringfence_core::device::POSTURE;
 use ringfence_core::limits::{DEVICES_PER_PRINCIPAL_COUNT_MAX, POSTURE_BYTES_MAX, POSTURE_SECONDS_MAX};
 use ringfence_core::{Principal, PrincipalId, ResourceName};
 use serde::{Deserialize, Serialize};
 
 use crate::manage::not_found;
+use crate::record::Binding;
 use crate::secret_hash::random_text;
 use crate::standing::TrustSettings;
 use crate::throttle::Source;
@@ -22,6 +25,8 @@ use crate::{Identity, IdentityError};
 
 /// How far the time of a claim may be from the host's, in seconds.
 const CLAIM_LEEWAY_SECONDS: i64 = 60;
+/// What is wrong with evidence that names a key which is not the session's.
+pub(crate) const OTHER_KEY: &str = "it names another key than the one that this session's token is bound to";
 
 /// Whose claims about devices a tenant takes, and what they must say.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -87,6 +92,9 @@ pub struct DeviceRecord {
     /// The key of the TPM that it showed first, the hash of it; another one cannot speak for it.
     #[serde(default)]
     pub tpm: Option<String>,
+    /// Since when it is revoked; nothing verifies it any more.
+    #[serde(default)]
+    pub revoked_at: Option<Timestamp>,
 }
 
 /// What a device was found to be, and for how long that holds.
@@ -102,6 +110,12 @@ pub struct DeviceFound {
     pub at: Timestamp,
     /// Until when it counts.
     pub expires_at: Timestamp,
+    /// What sort of evidence it was; empty in records of before it was kept.
+    #[serde(default)]
+    pub format: String,
+    /// The key of a session's token that the evidence showed to be on the device. INVARIANT: never `Unbound`.
+    #[serde(default)]
+    pub key: Option<Binding>,
 }
 
 /// Evidence about a device, and what it answers to.
@@ -140,6 +154,8 @@ pub struct EvidenceQuestion<'a> {
     pub trust: &'a TrustSettings,
     /// The key of the TPM that the device showed first.
     pub tpm: Option<&'a str>,
+    /// What the token of the session that shows it is bound to.
+    pub key: &'a Binding,
 }
 
 /// What good evidence says.
@@ -150,6 +166,8 @@ pub struct EvidenceAnswer {
     pub until: Timestamp,
     /// The key of the TPM that says so.
     pub tpm: Option<String>,
+    /// Whether it shows that the device holds the key that was asked about. What names another one is no good evidence.
+    pub holds_key: bool,
 }
 
 /// A nonce under way: for whose device it is.
@@ -167,6 +185,29 @@ struct Claim {
     iat: i64,
     exp: i64,
     posture: BTreeMap<String, bool>,
+    #[serde(default)]
+    cnf: Option<NamedKey>,
+}
+
+/// The key on the device that whoever signs vouches for (RFC 7800), in the words that tokens have for theirs.
+#[derive(Deserialize)]
+struct NamedKey {
+    jkt: Option<String>,
+    #[serde(rename = "x5t#S256")]
+    x5t: Option<String>,
+}
+
+impl NamedKey {
+    /// Whether it is the one that a token is bound to. Fails when it is another one.
+    fn is(&self, key: &Binding) -> Result<bool, IdentityError> {
+        let is = match key {
+            Binding::Unbound => false,
+            Binding::Key(jkt) => self.jkt.as_ref() == Some(jkt),
+            Binding::Certificate(x5t) => self.x5t.as_ref() == Some(x5t),
+        };
+        let names_one = self.jkt.is_some() || self.x5t.is_some();
+        if names_one && !is { Err(IdentityError::BadEvidence(OTHER_KEY)) } else { Ok(is) }
+    }
 }
 
 impl Identity {
@@ -181,13 +222,15 @@ impl Identity {
         principal: &Principal,
         name: ResourceName,
     ) -> Result<DeviceRecord, IdentityError> {
-        let record = DeviceRecord { name, registered_at: self.shared.clock.now(), found: None, tpm: None };
+        let registered_at = self.shared.clock.now();
+        let record = DeviceRecord { name, registered_at, found: None, tpm: None, revoked_at: None };
         let kept = record.clone();
         self.change_about(principal.tenant(), principal.id(), |about| {
             if about.devices.iter().any(|other| other.name == kept.name) {
                 return Err(IdentityError::FactorState("there is a device of that name already"));
             }
-            if about.devices.len() >= DEVICES_PER_PRINCIPAL_COUNT_MAX {
+            let in_use = about.devices.iter().filter(|device| device.revoked_at.is_none());
+            if in_use.count() >= DEVICES_PER_PRINCIPAL_COUNT_MAX {
                 return Err(IdentityError::FactorState("there are 16 devices already; remove one first"));
             }
             about.devices.push(kept);
@@ -198,12 +241,15 @@ impl Identity {
     }
 
     /// Removes a device. What was found of it counts until it would have expired, so that a failing one is not got rid of
-    /// by forgetting it.
+    /// by forgetting it; nor is one that was revoked.
     pub async fn remove_device(&self, principal: &Principal, name: &str) -> Result<(), IdentityError> {
         let now = self.shared.clock.now();
         self.change_about(principal.tenant(), principal.id(), |about| {
             let at = about.devices.iter().position(|device| device.name.as_str() == name);
             let at = at.ok_or_else(|| not_found(name))?;
+            if about.devices.get(at).is_some_and(|device| device.revoked_at.is_some()) {
+                return Err(revoked());
+            }
             if about.devices.get(at).is_some_and(|device| is_failing(device, now)) {
                 return Err(IdentityError::FactorState(
                     "this device was found failing; it can be removed when that is over",
@@ -219,6 +265,9 @@ impl Identity {
     pub fn challenge_device(&self, principal: &Principal, name: &str, from: IpAddr) -> Result<String, IdentityError> {
         let devices = self.devices(principal);
         let device = devices.into_iter().find(|device| device.name.as_str() == name).ok_or_else(|| not_found(name))?;
+        if device.revoked_at.is_some() {
+            return Err(revoked());
+        }
         let nonce = random_text(self.shared.entropy.as_ref()).expose().to_owned();
         let pending = ForDevice { principal: principal.id().clone(), device: device.name };
         let now = self.shared.clock.monotonic();
@@ -242,18 +291,30 @@ impl Identity {
         if shown.evidence.len() > POSTURE_BYTES_MAX {
             return Err(IdentityError::BadEvidence("it is too long"));
         }
-        let Some((issuer, answer)) = self.checked(principal, &shown, now)? else {
+        let key = self.key_of(principal);
+        let Some((issuer, answer)) = self.checked(principal, &shown, &key, now)? else {
             return Ok((DeviceVerdict::Unsupported, None));
         };
-        let EvidenceAnswer { claims, until, tpm } = answer;
+        let EvidenceAnswer { claims, until, tpm, holds_key } = answer;
+        let key = Some(key).filter(|key| holds_key && *key != Binding::Unbound);
         let longest = now.checked_add(SignedDuration::from_secs(POSTURE_SECONDS_MAX)).unwrap_or(now);
         let good = !claims.is_empty() && claims.values().all(|holds| *holds);
         let verdict = if good { DeviceVerdict::Verified } else { DeviceVerdict::Failed };
-        let found = DeviceFound { verdict, claims, issuer, at: now, expires_at: until.min(longest) };
+        let (format, expires_at) = (shown.format.to_owned(), until.min(longest));
+        let found = DeviceFound { verdict, claims, issuer, at: now, expires_at, format, key };
         let kept = found.clone();
         self.change_about(principal.tenant(), principal.id(), |about| {
             let device = about.devices.iter_mut().find(|device| device.name.as_str() == shown.device);
             let device = device.ok_or_else(|| not_found(shown.device))?;
+            // Here, where nothing else changes: a revocation may have come while it was checked.
+            if device.revoked_at.is_some() {
+                return Err(revoked());
+            }
+            if self.shared.read().is_of_revoked(principal.tenant(), tpm.as_deref(), kept.key.as_ref()) {
+                return Err(IdentityError::BadEvidence(
+                    "it is by the TPM, or about the key, of a device that was revoked",
+                ));
+            }
             // Asked again: two first quotes may have been checked at the same time.
             if device.tpm.is_some() && tpm.is_some() && device.tpm != tpm {
                 return Err(IdentityError::BadEvidence("it is by another TPM than this device showed first"));
@@ -272,15 +333,17 @@ impl Identity {
         &self,
         principal: &Principal,
         shown: &DeviceEvidence<'_>,
+        key: &Binding,
         now: Timestamp,
     ) -> Result<Option<(String, EvidenceAnswer)>, IdentityError> {
         let trust = self.thresholds(principal);
-        if shown.format == "posture" {
+        if shown.format == POSTURE {
             let claim = read_claim(shown, &trust.posture, now)?;
             let until = Timestamp::from_second(claim.exp).map_err(|_| IdentityError::BadEvidence("it has no end"))?;
             let said = |word: &String| (word.clone(), claim.posture.get(word).copied().unwrap_or(false));
             let claims = trust.posture.required.iter().map(said).collect();
-            return Ok(Some((claim.iss, EvidenceAnswer { claims, until, tpm: None })));
+            let holds_key = claim.cnf.as_ref().map_or(Ok(false), |named| named.is(key))?;
+            return Ok(Some((claim.iss, EvidenceAnswer { claims, until, tpm: None, holds_key })));
         }
         let Some(verifier) = self.shared.verifiers.iter().find(|verifier| verifier.format() == shown.format) else {
             return Ok(None);
@@ -294,6 +357,7 @@ impl Identity {
             now,
             trust: &trust,
             tpm: device.and_then(|device| device.tpm.as_deref()),
+            key,
         };
         let answer = verifier.verify(&asked).map_err(IdentityError::BadEvidence)?;
         Ok(answer.map(|answer| (shown.format.to_owned(), answer)))
@@ -302,13 +366,21 @@ impl Identity {
 
 /// What the devices of a principal say together: failing when one of them is, and since when.
 pub(crate) fn posture_of(devices: &[DeviceRecord], now: Timestamp) -> Option<(Posture, Timestamp)> {
-    let found = devices.iter().filter_map(|device| device.found.as_ref()).filter(|found| now < found.expires_at);
+    let found = devices.iter().filter_map(|device| {
+        let found = device.found.as_ref().filter(|found| now < found.expires_at)?;
+        // Of one that was revoked nothing good is believed.
+        (device.revoked_at.is_none() || found.verdict == DeviceVerdict::Failed).then_some(found)
+    });
     let worst = found.max_by_key(|found| (found.verdict == DeviceVerdict::Failed, found.at))?;
     match worst.verdict {
         DeviceVerdict::Verified => Some((Posture::Good, worst.at)),
         DeviceVerdict::Failed => Some((Posture::Failing, worst.at)),
         DeviceVerdict::Unsupported => None,
     }
+}
+
+fn revoked() -> IdentityError {
+    IdentityError::FactorState("this device was revoked")
 }
 
 fn is_failing(device: &DeviceRecord, now: Timestamp) -> bool {

@@ -132,16 +132,26 @@ fn read_header(proof: &str) -> Result<(DecodingKey, Algorithm, String), Identity
         ),
         ("ES256", "EC", "P-256", Some(y)) => {
             let y = coordinate(&y)?;
-            (
-                DecodingKey::from_ec_components(&x, &y),
-                Algorithm::ES256,
-                format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#),
-            )
+            (DecodingKey::from_ec_components(&x, &y), Algorithm::ES256, on_p256(&x, &y))
         }
         _ => return bad("its key and `alg` are neither Ed25519 with EdDSA nor P-256 with ES256"),
     };
     let key = key.or_else(|_| bad("its key is malformed"))?;
-    Ok((key, algorithm, BASE64URL_NOPAD.encode(&Sha256::digest(canonical.as_bytes()))))
+    Ok((key, algorithm, thumbprint(&canonical)))
+}
+
+/// The thumbprint of a key on P-256, from its coordinates of 32 bytes each.
+pub(crate) fn thumbprint_of_p256(x: &[u8], y: &[u8]) -> String {
+    thumbprint(&on_p256(&BASE64URL_NOPAD.encode(x), &BASE64URL_NOPAD.encode(y)))
+}
+
+/// A key as its thumbprint is made of (RFC 7638).
+fn on_p256(x: &str, y: &str) -> String {
+    format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#)
+}
+
+fn thumbprint(canonical: &str) -> String {
+    BASE64URL_NOPAD.encode(&Sha256::digest(canonical.as_bytes()))
 }
 
 fn coordinate(text: &str) -> Result<String, IdentityError> {

@@ -20,6 +20,7 @@ mod factors;
 mod federation;
 mod manage;
 mod oidc;
+mod on_device;
 mod passkeys;
 mod people;
 mod person;

@@ -6,7 +6,7 @@
 //! | API key and its hash | the tenant's, or the platform's for operators | `identity/key/<id>` |
 //! | session | likewise | `identity/session/<id>` |
 //! | person and factors | likewise | `identity/person/<name>` |
-//! | risk, findings, networks | likewise | `identity/about/<principal, in hexadecimal>` |
+//! | risk, findings, networks, devices | likewise | `identity/about/<principal, in hexadecimal>` |
 //! | what is asked of sessions | the tenant's | `identity/trust` |
 //! | how one signs in | likewise | `identity/settings` |
 //! | when somebody last signed in | likewise | `identity/used/<principal, in hexadecimal>` |

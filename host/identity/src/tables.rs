@@ -70,6 +70,9 @@ impl Tables {
     /// Takes in what was read of a tenant that could not be read before.
     pub(crate) fn take_in(&mut self, read: Self) {
         self.keys.extend(read.keys);
+        self.people.extend(read.people);
+        self.about.extend(read.about);
+        self.trust.extend(read.trust);
         self.sessions.extend(read.sessions);
         self.settings.extend(read.settings);
         self.used.extend(read.used);

@@ -5,13 +5,15 @@
 //! (TPM 2.0 Library, part 2), certificates by rustls-webpki.
 //!
 //! Evidence is JSON: `quote` (TPMS_ATTEST), `signature` (TPMT_SIGNATURE) and `certificates` (the attestation key's and those
-//! above it, DER), each in base64. The quote's qualifying data is the SHA-256 of the nonce, which fits every TPM.
+//! above it, DER), each in base64. The quote's qualifying data is the SHA-256 of the nonce, which fits every TPM. Whoever wants
+//! his session to be known as one on this device adds `key`: that the key of his token was made in this TPM and stays there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::{SignedDuration, Timestamp};
+use ringfence_core::device::TPM_QUOTE;
 use ringfence_core::limits::POSTURE_SECONDS_MAX;
 use ringfence_keys::{P256_SHA256_RAW, P384_SHA384_RAW, constant_time_eq};
 use rustls_pki_types::pem::PemObject;
@@ -19,14 +21,17 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnch
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tpm2_protocol::TpmUnmarshal;
-use tpm2_protocol::data::{TpmAlgId, TpmsAttest, TpmsQuoteInfo, TpmtSignature, TpmuAttest, TpmuSignature};
+use tpm2_protocol::data::{
+    TpmAlgId, TpmEccCurve, TpmaObject, TpmsAttest, TpmsQuoteInfo, TpmtPublic, TpmtSignature, TpmuAttest, TpmuPublicId,
+    TpmuPublicParms, TpmuSignature,
+};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs as algorithms};
 
 use crate::IdentityError;
-use crate::devices::{EvidenceAnswer, EvidenceQuestion, EvidenceVerifier};
+use crate::devices::{EvidenceAnswer, EvidenceQuestion, EvidenceVerifier, OTHER_KEY};
+use crate::dpop::thumbprint_of_p256;
+use crate::record::Binding;
 
-/// The word for such evidence.
-const FORMAT: &str = "tpm-quote";
 /// The one claim: whether the registers hold what the tenant expects.
 const CLAIM: &str = "measured_as_expected";
 /// `tcg-kp-AIKCertificate`, 2.23.133.8.3: what the certificate of an attestation key is for (TCG EK Credential Profile).
@@ -38,6 +43,10 @@ const CHAIN_COUNT_MAX: usize = 6;
 /// Platform configuration registers there are, and bytes of one in the bank of SHA-256.
 const PCRS_COUNT: u8 = 24;
 const PCR_BYTES: usize = 32;
+/// SHA-256, as the name of a key begins that is named by it (TPM 2.0 Library, part 1, Names).
+const NAME_SHA256: [u8; 2] = [0x00, 0x0b];
+/// Bytes of either coordinate of a key on P-256.
+const COORDINATE_BYTES: usize = 32;
 
 /// Whose TPMs a tenant trusts, and what they may have measured.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -55,6 +64,17 @@ struct Shown {
     quote: String,
     signature: String,
     certificates: Vec<String>,
+    #[serde(default)]
+    key: Option<ShownKey>,
+}
+
+/// A key of the TPM (TPMT_PUBLIC), what the TPM says of it (TPMS_ATTEST of TPM2_Certify), and the signature over that.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShownKey {
+    public: String,
+    certify: String,
+    signature: String,
 }
 
 /// Checks quotes.
@@ -126,7 +146,7 @@ impl TpmTrust {
 
 impl EvidenceVerifier for Quotes {
     fn format(&self) -> &str {
-        FORMAT
+        TPM_QUOTE
     }
 
     fn verify(&self, asked: &EvidenceQuestion<'_>) -> Result<Option<EvidenceAnswer>, &'static str> {
@@ -138,9 +158,8 @@ impl EvidenceVerifier for Quotes {
         if shown.certificates.len() > CHAIN_COUNT_MAX {
             return Err("it has more than 6 certificates");
         }
-        let bytes = |text: &String| BASE64.decode(text.as_bytes()).map_err(|_| "it is not in base64");
         let (quote, signature) = (bytes(&shown.quote)?, bytes(&shown.signature)?);
-        let chain = shown.certificates.iter().map(bytes).collect::<Result<Vec<_>, _>>()?;
+        let chain = shown.certificates.iter().map(|text| bytes(text)).collect::<Result<Vec<_>, _>>()?;
         let chain: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let (own, above) = chain.split_first().ok_or("it has no certificate")?;
         let key = EndEntityCert::try_from(own).map_err(|_| "its certificate cannot be read")?;
@@ -154,11 +173,15 @@ impl EvidenceVerifier for Quotes {
             return Err("it is by another TPM than this device showed first");
         }
         let good = trust.expects(&registers, &info.pcr_digest, hash);
+        if let Some(held) = &shown.key {
+            stays_here(&key, held, asked.key)?;
+        }
         let longest = asked.now.checked_add(SignedDuration::from_secs(POSTURE_SECONDS_MAX)).unwrap_or(asked.now);
         Ok(Some(EvidenceAnswer {
             claims: BTreeMap::from([(CLAIM.to_owned(), good)]),
             until: longest,
             tpm: Some(fingerprint),
+            holds_key: shown.key.is_some(),
         }))
     }
 }
@@ -229,13 +252,53 @@ fn padded(number: &[u8], bytes: usize) -> Option<Vec<u8>> {
     Some([vec![0; missing], number.to_vec()].concat())
 }
 
-/// What a quote says, when it is one and answers to the nonce.
-fn quoted(quote: &[u8], nonce: &str) -> Result<TpmsQuoteInfo, &'static str> {
-    let malformed = "the quote is malformed";
-    let (attest, rest) = TpmsAttest::unmarshal(quote).map_err(|_| malformed)?;
-    if !rest.is_empty() {
+/// Holds the key of a session's token to what its TPM says: that it was made there and cannot leave. Needs no nonce: it is so for
+/// as long as there is that key, and whoever sends this holds it, or his token would not have been taken.
+fn stays_here(attesting: &EndEntityCert<'_>, shown: &ShownKey, token: &Binding) -> Result<(), &'static str> {
+    let malformed = "its key is malformed";
+    let (public, certify) = (bytes(&shown.public)?, bytes(&shown.certify)?);
+    signed(attesting, &certify, &bytes(&shown.signature)?)?;
+    let TpmuAttest::Certify(said) = statement(&certify)?.attested else {
+        return Err("what it says of its key is no statement about one");
+    };
+    let (area, rest) = TpmtPublic::unmarshal(&public).map_err(|_| malformed)?;
+    let name = [&NAME_SHA256[..], &Sha256::digest(&public)].concat();
+    if !rest.is_empty() || area.name_alg != TpmAlgId::Sha256 {
         return Err(malformed);
     }
+    if !constant_time_eq(&said.name, &name) {
+        return Err("its TPM speaks of another key");
+    }
+    let made_and_kept = TpmaObject::FIXED_TPM | TpmaObject::FIXED_PARENT | TpmaObject::SENSITIVE_DATA_ORIGIN;
+    if !area.object_attributes.contains(made_and_kept) {
+        return Err("its key can leave the TPM, or was not made in it");
+    }
+    let (TpmuPublicParms::Ecc(parameters), TpmuPublicId::Ecc(point)) = (&area.parameters, &area.unique) else {
+        return Err("its key is none on P-256");
+    };
+    if parameters.curve_id != TpmEccCurve::NistP256 {
+        return Err("its key is none on P-256");
+    }
+    let [Some(x), Some(y)] = [padded(&point.x, COORDINATE_BYTES), padded(&point.y, COORDINATE_BYTES)] else {
+        return Err(malformed);
+    };
+    if *token == Binding::Key(thumbprint_of_p256(&x, &y)) { Ok(()) } else { Err(OTHER_KEY) }
+}
+
+/// A statement that a TPM made.
+fn statement(bytes: &[u8]) -> Result<TpmsAttest, &'static str> {
+    let malformed = "what its TPM says is malformed";
+    let (attest, rest) = TpmsAttest::unmarshal(bytes).map_err(|_| malformed)?;
+    if rest.is_empty() { Ok(attest) } else { Err(malformed) }
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>, &'static str> {
+    BASE64.decode(text.as_bytes()).map_err(|_| "it is not in base64")
+}
+
+/// What a quote says, when it is one and answers to the nonce.
+fn quoted(quote: &[u8], nonce: &str) -> Result<TpmsQuoteInfo, &'static str> {
+    let attest = statement(quote)?;
     if !constant_time_eq(&attest.extra_data, &Sha256::digest(nonce.as_bytes())) {
         return Err("it answers to another nonce");
     }

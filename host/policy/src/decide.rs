@@ -19,7 +19,7 @@ use crate::question::{Question, Translated};
 use crate::recent::Recent;
 use crate::shadow::Shadow;
 use crate::tenant::{self, Checker, Rules};
-use crate::{PolicyVersion, Standing, TenantFacts, explain, guard};
+use crate::{Devices, PolicyVersion, Standing, TenantFacts, explain, guard};
 
 /// What all clones of [`crate::Policy`] share.
 pub(crate) struct Shared {
@@ -29,8 +29,10 @@ pub(crate) struct Shared {
     pub(crate) tenants: RwLock<HashMap<TenantId, Arc<TenantState>>>,
     pub(crate) version: AtomicU64,
     /// Answers that hold while the version they came from does. INVARIANT: an answer depends on the question and on
-    /// the state of the resource's tenant alone; what time changes (a role held for a while) is part of the question.
+    /// the state of the resource's tenant alone; what time changes (a role held for a while, a device) is part of the question.
     pub(crate) cache: RwLock<HashMap<Question, Arc<Ruling>>>,
+    /// Who knows devices; nobody until the host says.
+    pub(crate) devices: OnceLock<Devices>,
 }
 
 /// A tenant as decisions see it. Replaced as a whole, with a new version.
@@ -168,7 +170,9 @@ impl Shared {
             .into_iter()
             .find(|(role, other)| self.allows(other, view_of(state, Some(*role))))
             .map(|(role, _)| role);
-        let help = explain::help(question, &ruling.determining, &ruling.errors, closest);
+        let view = view_of(state, question.who.role);
+        let device_helps = explain::on_verified_devices(question).iter().any(|other| self.allows(other, view));
+        let help = explain::help(question, &ruling.determining, &ruling.errors, (closest, device_helps));
         Explained { closest: closest.map(|role| format!("role {role} may {}", question.action)), help }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Must never change a decision; it reads one that was taken.
 
-use ringfence_core::{PrincipalId, PrincipalKind, Resource, Role};
+use std::collections::BTreeSet;
+
+use ringfence_core::{Device, PrincipalId, PrincipalKind, Resource, ResourceName, Role, device};
 
 use crate::decision::{Effect, PolicyReason, SUSPENDED};
 use crate::question::{Question, Who, in_cedar};
@@ -27,18 +29,37 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
             (PrincipalKind::Anonymous, None) => "operator/someone".parse::<PrincipalId>().ok()?,
             _ => question.who.id.clone(),
         };
-        let who = Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None };
+        let device = question.who.device.clone();
+        let who = Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None, device };
         Some((role, Question::plain(who, question.action, question.resource.clone())))
     };
     WEAKEST_FIRST.into_iter().filter(|role| Some(*role) != question.who.role).filter_map(ask).collect()
 }
 
-/// What to do about a denial.
+/// The same question from a device that is verified, by each sort of evidence. None for those who have no sessions, and so
+/// no devices.
+pub(crate) fn on_verified_devices(question: &Question) -> Vec<Question> {
+    let has_sessions = matches!(question.who.kind, PrincipalKind::Person | PrincipalKind::Service)
+        && question.who.tenant.is_some()
+        && question.who.plugin_name().is_empty();
+    let Some(name) = "device".parse::<ResourceName>().ok().filter(|_| has_sessions) else { return Vec::new() };
+    let now = question.who.device.clone();
+    let unknown = Device { name, verified: false, evidence: String::new(), posture: BTreeSet::new() };
+    let device = now.clone().unwrap_or(unknown);
+    [device::POSTURE, device::TPM_QUOTE]
+        .into_iter()
+        .map(|evidence| Some(Device { verified: true, evidence: evidence.to_owned(), ..device.clone() }))
+        .filter(|better| *better != now)
+        .map(|device| Question { who: Who { device, ..question.who.clone() }, ..question.clone() })
+        .collect()
+}
+
+/// What to do about a denial: `closest` is the weakest role that could, `device_helps` whether a verified device would.
 pub(crate) fn help(
     question: &Question,
     determining: &[PolicyReason],
     errors: &[String],
-    closest: Option<Role>,
+    (closest, device_helps): (Option<Role>, bool),
 ) -> String {
     let tenant = question.resource.tenant().map(ToString::to_string).unwrap_or_default();
     if !errors.is_empty() {
@@ -46,6 +67,18 @@ pub(crate) fn help(
     }
     if determining.iter().any(|reason| reason.id == SUSPENDED) {
         return format!("tenant `{tenant}` is suspended; an operator can run `ringfence tenant resume {tenant}`");
+    }
+    if device_helps {
+        let now = match &question.who.device {
+            None => "this session's key was shown to be on none".to_owned(),
+            Some(device) if device.verified => {
+                format!("this session is on `{}`, verified by `{}` alone", device.name, device.evidence)
+            }
+            Some(device) => format!("this session is on `{}`, which is not verified now", device.name),
+        };
+        return format!(
+            "from a device that is verified it is allowed, and {now}; evidence goes to POST /api/v1/zero-trust/device-verification"
+        );
     }
     if let Some(own) = determining.iter().find(|reason| reason.effect == Effect::Forbid && is_tenants(&reason.id)) {
         return format!("policy `{}` of tenant `{tenant}` forbids it; a tenant-admin can change it", own.id);

@@ -137,6 +137,7 @@ impl Policy {
             role: None,
             tenant: Some(tenant.clone()),
             elevated_from: None,
+            device: None,
         };
         let caller = self.who(on_behalf_of);
         let occasion = Occasion {

@@ -30,10 +30,12 @@ mod tenant;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use cedar_policy::{Authorizer, PolicySet, Schema, ValidationMode, Validator};
-use ringfence_core::{Action, Clock, DecisionId, Entropy, Permit, Principal, PrincipalKind, Resource, Role, TenantId};
+use ringfence_core::{
+    Action, Clock, DecisionId, Device, Entropy, Permit, Principal, PrincipalKind, Resource, Role, TenantId,
+};
 
 pub use change::{LabelsReview, Replay, Review};
 pub use decision::{
@@ -65,6 +67,9 @@ const NEVER_LOCKED: &str = "write-policy";
 /// Counts changes of policies and tenants; starts anew when the host starts.
 pub type PolicyVersion = u64;
 
+/// Tells which device a principal's session is on, as that is at this moment; none where none was shown.
+pub type Devices = Box<dyn Fn(&Principal) -> Option<Device> + Send + Sync>;
+
 /// Whether a tenant may work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Standing {
@@ -95,7 +100,7 @@ impl Policy {
 
     /// Decides whether `principal` may do `A` to `resource`.
     pub fn permit<A: Action>(&self, principal: &Principal, resource: &Resource) -> Result<Permit<A>, Denial> {
-        let question = Question::plain(self.who(principal), A::NAME, resource.clone());
+        let question = Question::plain(self.asking(principal), A::NAME, resource.clone());
         let (ruling, state) = self.shared.rule_in(&question);
         let decision = DecisionId::random(self.shared.entropy.as_ref());
         if ruling.outcome == Outcome::Allow {
@@ -103,6 +108,12 @@ impl Policy {
             return Ok(Permit::mint(decision, principal.id().clone(), resource.clone()));
         }
         Err(Denial::new(decision, question, ruling, state, Arc::clone(&self.shared)))
+    }
+
+    /// Has rules read devices from who knows them, at each decision. Without it nobody is on a device. The first to come
+    /// stays.
+    pub fn set_devices(&self, devices: Devices) {
+        drop(self.shared.devices.set(devices));
     }
 
     /// Whether policy knows this tenant; requests for any other are denied.
@@ -220,6 +231,7 @@ impl Policy {
             tenants: RwLock::default(),
             version: AtomicU64::new(0),
             cache: RwLock::default(),
+            devices: OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -234,9 +246,11 @@ impl Policy {
             role: Some(Role::TenantAdmin),
             tenant: Some(tenant.clone()),
             elevated_from: None,
+            device: None,
         };
         let question = Question::plain(admin, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
-        // Nobody is trained here: whom the tenant labels must not decide whether anybody could change the policies.
+        // Nobody is trained here, nor on a device: whom the tenant labels, and what evidence somebody can get today, must not
+        // decide whether anybody could change the policies.
         let view = View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: Some(&rules) };
         if self.shared.ask(&question, view).outcome == Outcome::Deny {
             return Err(PolicyError::LocksOut { action: NEVER_LOCKED });
@@ -288,12 +302,25 @@ impl Policy {
         }
         who
     }
+
+    /// Who asks, and on which device. SECURITY: read for each decision, and part of the question that an answer is
+    /// remembered for: one that a device once got is not given to what has become of it.
+    fn asking(&self, principal: &Principal) -> Who {
+        let mut who = self.who(principal);
+        // Of operators there are none: whose word about devices counts, a tenant says.
+        if who.tenant.is_some() {
+            who.device = self.shared.devices.get().and_then(|devices| devices(principal));
+        }
+        who
+    }
 }
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_changes;
+#[cfg(test)]
+mod tests_devices;
 #[cfg(test)]
 mod tests_host_calls;
 #[cfg(test)]

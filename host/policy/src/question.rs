@@ -32,7 +32,9 @@ use cedar_policy::{
     Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
 };
 use ringfence_core::proof::origin_text;
-use ringfence_core::{HostAct, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId};
+use ringfence_core::{
+    Device, HostAct, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId, device,
+};
 
 use crate::Standing;
 use crate::index::Place;
@@ -50,7 +52,8 @@ const SOME_LABELS: &str = r#"{
     "fields": { "f": { "classification": "confidential", "purposes": ["care"] } }
 }"#;
 
-/// The parts of a principal that decide. Neither session nor time: the same question has the same answer.
+/// The parts of a principal that decide. Neither session nor time: the same question has the same answer. What a session
+/// adds and time changes, such as the state of its device, is read when the question is made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Who {
     pub(crate) id: PrincipalId,
@@ -59,6 +62,8 @@ pub(crate) struct Who {
     pub(crate) tenant: Option<TenantId>,
     /// Its own role, while it acts in another one for a time.
     pub(crate) elevated_from: Option<Role>,
+    /// What its session's key was shown to be on, as that is at this moment.
+    pub(crate) device: Option<Device>,
 }
 
 impl Who {
@@ -69,6 +74,7 @@ impl Who {
             role: principal.role(),
             tenant: principal.tenant().cloned(),
             elevated_from: None,
+            device: None,
         }
     }
 
@@ -94,7 +100,7 @@ impl Who {
     }
 
     /// A plugin's own name; empty for what is none.
-    fn plugin_name(&self) -> &str {
+    pub(crate) fn plugin_name(&self) -> &str {
         self.id.as_str().split_once("/plugin/").map_or("", |(_, name)| name)
     }
 }
@@ -222,11 +228,21 @@ impl Words {
             ("open-personal-field", Resource::Field { tenant: tenant.clone(), field: "f".parse().map_err(text)? }),
         ];
         let id = |text: &str| text.parse::<PrincipalId>().map_err(|error| error.to_string());
-        let who = |id, kind, role, tenant, elevated_from| Who { id, kind, role, tenant, elevated_from };
+        let who = |id, kind, role, tenant, elevated_from| Who { id, kind, role, tenant, elevated_from, device: None };
+        let on_a_device = Some(Device {
+            name: "laptop".parse().map_err(text)?,
+            verified: true,
+            evidence: device::POSTURE.to_owned(),
+            posture: ["disk_encrypted".to_owned()].into(),
+        });
         let of_tenant = Some(tenant.clone());
         let people = [
             who(id("operator/o")?, PrincipalKind::Person, Some(Role::Operator), None, None),
             who(id("acme/p")?, PrincipalKind::Person, Some(Role::Developer), of_tenant.clone(), None),
+            Who {
+                device: on_a_device,
+                ..who(id("acme/p")?, PrincipalKind::Person, Some(Role::Developer), of_tenant.clone(), None)
+            },
             who(id("acme/s")?, PrincipalKind::Service, Some(Role::Caller), of_tenant.clone(), Some(Role::Auditor)),
             who(id("other/s")?, PrincipalKind::Service, Some(Role::Caller), Some("other".parse().map_err(text)?), None),
             who(id("anonymous")?, PrincipalKind::Anonymous, None, None, None),
@@ -284,8 +300,22 @@ fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) 
         let tenant = words.uid("Tenant", tenant.as_str())?;
         attributes.insert("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant));
         attributes.extend(labels.principal(who.id.as_str()).attributes());
+        if let Some(device) = &who.device {
+            attributes.insert("device".to_owned(), device_record(device)?);
+        }
     }
     Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
+}
+
+fn device_record(device: &Device) -> Result<RestrictedExpression, String> {
+    let string = |word: &str| RestrictedExpression::new_string(word.to_owned());
+    let fields = [
+        ("name", string(device.name.as_str())),
+        ("verified", RestrictedExpression::new_bool(device.verified)),
+        ("evidence", string(&device.evidence)),
+        ("posture", RestrictedExpression::new_set(device.posture.iter().map(|word| string(word)))),
+    ];
+    RestrictedExpression::new_record(fields.map(|(name, value)| (name.to_owned(), value))).map_err(text)
 }
 
 /// Something of a tenant without words of its own but labels, perhaps of one plugin.

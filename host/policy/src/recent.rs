@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfence_core::limits::{POLICY_RECENT_COUNT_MAX, POLICY_RECENT_HOST_CALLS_COUNT_MAX};
 use ringfence_core::proof::act;
-use ringfence_core::{HostAct, PrincipalId, PrincipalKind, Resource, Role, TenantId};
+use ringfence_core::{Device, HostAct, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Outcome;
@@ -29,6 +29,9 @@ pub struct Asked {
     pub tenant: Option<TenantId>,
     /// Its own role, when it acted in another for a time.
     pub elevated_from: Option<Role>,
+    /// What it was on, as that was then; none on records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// The action's word.
     pub action: String,
     /// For what.
@@ -155,6 +158,7 @@ impl Asked {
             role: question.who.role,
             tenant: question.who.tenant.clone(),
             elevated_from: question.who.elevated_from,
+            device: question.who.device.clone(),
             action: question.action.to_owned(),
             resource: question.resource.clone(),
             occasion: question.occasion.as_ref().map(Occasion::kept),
@@ -183,6 +187,9 @@ impl Asked {
             self.action,
             self.resource
         );
+        if let Some(Device { name, verified, evidence, posture }) = &self.device {
+            key.push_str(&format!(" on {name} {verified} {evidence} {posture:?}"));
+        }
         if let Some(Occasion { cause, method, .. }) = &self.occasion {
             let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();
             key.push_str(&format!(" {cause} {} {method} {slice}", role(self.occasion.as_ref().and_then(|o| o.role))));
@@ -200,6 +207,7 @@ impl Asked {
             role: self.role,
             tenant: self.tenant.clone(),
             elevated_from: self.elevated_from,
+            device: self.device.clone(),
         };
         Some(Question { who, action, resource: self.resource.clone(), occasion: self.occasion.clone() })
     }

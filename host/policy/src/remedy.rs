@@ -24,6 +24,8 @@ pub enum RemedyKind {
     Nothing,
     /// An operator resumes the tenant.
     Resume,
+    /// The principal does it from a device that is verified.
+    Device,
     /// The principal acts in another role for a while.
     Elevation,
     /// Someone of another role does it.
@@ -72,6 +74,14 @@ impl Policy {
         {
             let change = "an operator resumes the tenant".to_owned();
             remedies.push(Remedy { kind: RemedyKind::Resume, change });
+        }
+        let others = explain::on_verified_devices(&question);
+        if let Some(device) =
+            others.iter().find(|other| self.shared.allows(other, own)).and_then(|other| other.who.device.as_ref())
+        {
+            let (who, evidence) = (&question.who.id, &device.evidence);
+            let change = format!("`{who}` does it from a device that is verified ({evidence})");
+            remedies.push(Remedy { kind: RemedyKind::Device, change });
         }
         self.by_role(&question, &view, &mut remedies);
         if let Some(state) = state.filter(|_| question.who.role != Some(Role::Operator)) {

@@ -83,6 +83,13 @@ pub(crate) fn anonymous() -> Principal {
     principal("anonymous", PrincipalKind::Anonymous, None, None)
 }
 
+/// A device, verified by a claim or not.
+pub(crate) fn laptop(verified: bool) -> Option<Device> {
+    let word = if verified { "posture" } else { "none" };
+    let posture = verified.then(|| "disk_encrypted".to_owned()).into_iter().collect();
+    Some(Device { name: "laptop".parse().unwrap(), verified, evidence: word.to_owned(), posture })
+}
+
 pub(crate) fn plugin(of: &str, name: &str) -> Resource {
     Resource::Plugin { tenant: tenant(of), plugin: name.parse().unwrap() }
 }
@@ -114,7 +121,7 @@ pub(crate) fn questions() -> Vec<Question> {
             for resource in everything() {
                 let who = Who::of(&principal);
                 if who.tenant.is_some() {
-                    let who = Who { elevated_from: Some(Role::Caller), ..who.clone() };
+                    let who = Who { elevated_from: Some(Role::Caller), device: laptop(true), ..who.clone() };
                     all.push(Question::plain(who, action, resource.clone()));
                 }
                 all.push(Question::plain(who, action, resource));
@@ -151,6 +158,7 @@ fn host_questions() -> Vec<Question> {
         role: None,
         tenant: of.clone(),
         elevated_from: None,
+        device: None,
     };
     let people = everyone().into_iter().take(4).map(|one| Who::of(&one));
     for who in [plugin("acme/plugin/hello"), plugin("acme/plugin/other")].into_iter().chain(people) {
@@ -762,6 +770,7 @@ fn what_is_remembered_is_bounded() {
             role: Some(Role::Caller),
             tenant: Some(tenant("acme")),
             elevated_from: None,
+            device: None,
         };
         policy.shared.rule(&Question::plain(who, "invoke", plugin("acme", "hello")));
     }

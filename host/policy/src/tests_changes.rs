@@ -59,6 +59,7 @@ fn statement() -> impl Strategy<Value = String> {
         Just("when { 9223372036854775807 + 1 > 0 }"),
         Just("when { resource has classification && resource.classification == \"restricted\" }"),
         Just("unless { principal has training && principal.training.contains(\"gdpr\") }"),
+        Just("when { principal has device && principal.device.verified }"),
         Just("when { false }"),
     ];
     (effect, principal, action, resource, condition)

@@ -91,6 +91,7 @@ fn labels_are_of_one_tenant_alone() {
         role: None,
         tenant: Some(tenant("acme")),
         elevated_from: None,
+        device: None,
     };
     let occasion = Some(Occasion::some(None).unwrap());
     let secret = Resource::Secret { tenant: beta, name: "key".parse().unwrap() };

@@ -233,6 +233,8 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     )
     .await?;
     let policy = open_policy(&tenants, &entropy, &clock).await?;
+    let known = identity.clone();
+    policy.set_devices(Box::new(move |principal| known.device_of(principal)));
     let engine = open_engine(config, data, io, &entropy)?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
         egress: EgressConfig { allow_private, extra_roots: extra_roots(config)?, ..EgressConfig::strict() },

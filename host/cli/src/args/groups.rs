@@ -201,7 +201,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("policy shadow", "ringfence policy shadow acme.cedar\nringfence policy shadow\nringfence policy shadow --off"),
     ("policy rollback", "ringfence policy rollback\nringfence policy rollback 3"),
     ("policy prove", "ringfence policy prove"),
-    ("policy labels", "ringfence policy labels\nringfence policy labels --set labels.json"),
+    (
+        "policy labels",
+        "ringfence policy labels\nringfence policy labels --set labels.json\nringfence policy labels --versions",
+    ),
     ("policy ceiling", "ringfence policy ceiling acme\nringfence policy ceiling acme --set ceiling.cedar"),
     ("approval list", "ringfence approval list"),
     ("approval approve", "ringfence approval approve ap_u5ikx6nyz2ehd2sylqkcbxm7sa"),

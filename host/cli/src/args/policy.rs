@@ -82,6 +82,12 @@ pub struct PolicyLabelsArgs {
     /// JSON as it is shown; `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub set: Option<PathBuf>,
+    /// List the versions: who set them, and when
+    #[arg(long, conflicts_with = "set")]
+    pub versions: bool,
+    /// An earlier version
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["set", "versions"])]
+    pub version: Option<u64>,
 }
 
 /// `policy ceiling`.

@@ -2,8 +2,9 @@
 
 use reqwest::Method;
 use ringfence_control::wire::{
-    CeilingText, DecisionView, DifferencesView, Labels, LabelsOutcome, LabelsView, PolicyMode, PolicyOutcome,
-    PolicyRollback, PolicyText, PolicyVersionView, PolicyView, ProofVerdict, ProofsView, ReviewView, ShadowView,
+    CeilingText, DecisionView, DifferencesView, Labels, LabelsOutcome, LabelsVersionView, LabelsView, PolicyMode,
+    PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, ProofVerdict, ProofsView, ReviewView,
+    ShadowView,
 };
 
 use crate::Format;
@@ -171,6 +172,16 @@ async fn prove(cx: &mut Context<'_>) -> Result<Exit, CliError> {
 
 /// `ringfence policy labels`: shows them as they can be set, or replaces them unless somebody else did in between.
 async fn labels(cx: &mut Context<'_>, args: &PolicyLabelsArgs) -> Result<Exit, CliError> {
+    if args.versions {
+        return label_versions(cx).await;
+    }
+    if let Some(version) = args.version {
+        let (api, tenant) = cx.tenant().await?;
+        let request = Request::get(format!("/tenants/{tenant}/policy/labels/versions/{version}"));
+        let one = api.send::<LabelsVersionView>(&request).await?;
+        let labels = one.value.labels.clone().unwrap_or_default();
+        return print_labels(cx, &one, &labels, one.value.version);
+    }
     let text = match &args.set {
         Some(file) => Some(read_text(cx, file)?),
         None => None,
@@ -179,14 +190,7 @@ async fn labels(cx: &mut Context<'_>, args: &PolicyLabelsArgs) -> Result<Exit, C
     let path = format!("/tenants/{tenant}/policy/labels");
     let now = api.send::<LabelsView>(&Request::get(path.clone())).await?;
     let Some(text) = text else {
-        if cx.ui.format == Format::Text {
-            let text = serde_json::to_string_pretty(&now.value.labels).unwrap_or_default();
-            cx.ui.note(&format!("version {}", now.value.version));
-            cx.ui.raw(format!("{text}\n").as_bytes())?;
-        } else {
-            cx.print(&now, |_| String::new())?;
-        }
-        return Ok(Exit::Ok);
+        return print_labels(cx, &now, &now.value.labels, now.value.version);
     };
     let wanted: Labels = serde_json::from_str(&text)
         .map_err(|error| CliError::failed("bad-json", format!("these are no labels: {error}"), None))?;
@@ -194,6 +198,34 @@ async fn labels(cx: &mut Context<'_>, args: &PolicyLabelsArgs) -> Result<Exit, C
         .header("if-match", format!("\"{}\"", now.value.version));
     let answer = api.send::<LabelsOutcome>(&request).await?;
     cx.print(&answer, labels_text)?;
+    Ok(Exit::Ok)
+}
+
+/// The labels alone on standard output, as they can be set.
+fn print_labels<T>(cx: &mut Context<'_>, answer: &Answer<T>, labels: &Labels, version: u64) -> Result<Exit, CliError> {
+    if cx.ui.format == Format::Text {
+        let text = serde_json::to_string_pretty(labels).unwrap_or_default();
+        cx.ui.note(&format!("version {version}"));
+        cx.ui.raw(format!("{text}\n").as_bytes())?;
+    } else {
+        cx.print(answer, |_| String::new())?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn label_versions(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let (api, tenant) = cx.tenant().await?;
+    let request = Request::get(format!("/tenants/{tenant}/policy/labels/versions"));
+    let answer = api.list::<LabelsVersionView>(&request, "cursor").await?;
+    cx.print_list(&answer, "no labels were ever set", |versions| {
+        let rows: Vec<[String; 4]> = versions
+            .iter()
+            .map(|one| {
+                [one.version.to_string(), one.at.clone(), one.by.clone(), one.approved_by.clone().unwrap_or_default()]
+            })
+            .collect();
+        table(["version", "at", "by", "allowed by"], &rows)
+    })?;
     Ok(Exit::Ok)
 }
 
@@ -309,6 +341,9 @@ fn decision_text(decision: &DecisionView) -> String {
         "{} at {}\n  who   {}{role}\n  what  {}\n  to    {}\n",
         decision.outcome, decision.at, decision.principal, decision.action, decision.resource
     );
+    if let Some(device) = &decision.device {
+        text.push_str(&format!("  on    {device}\n"));
+    }
     for reason in &decision.reasons {
         text.push_str(&format!("  by    {} ({}): {}\n", reason.policy, reason.effect, reason.text));
     }
@@ -338,6 +373,7 @@ mod tests {
             outcome: "deny".into(),
             principal: "acme/ada".into(),
             role: Some("auditor".into()),
+            device: Some("laptop, not verified".into()),
             action: "deploy".into(),
             resource: "acme/visits".into(),
             reasons: vec![ReasonView { policy: "freeze".into(), effect: "forbid".into(), text: "no deploys".into() }],
@@ -347,7 +383,7 @@ mod tests {
         };
         assert_eq!(
             decision_text(&decision),
-            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
+            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  on    laptop, not verified\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
         );
     }
 }

@@ -204,7 +204,9 @@ impl Control {
                 self.activate(tenant, store, change).await.map(drop)
             }
             Want::Labels { text, base_version } => {
-                self.put_labels(tenant, store, labels::Change { text, base_version }).await.map(drop)
+                let (asked_by, approved_by) = (approval.asked_by.clone(), Some(by.clone()));
+                let change = labels::Change { text, by: asked_by, approved_by, base_version };
+                self.put_labels(tenant, store, change).await.map(drop)
             }
             Want::Elevation { role, minutes, reason } => {
                 self.elevate(tenant, store, approval, by, (role, minutes, reason)).await

@@ -1,4 +1,5 @@
-//! The tenant's labels, which its policies can read: who was trained in what, how things are classified and what for.
+//! The tenant's labels, which its policies can read: who was trained in what, how things are classified and what for; and
+//! their versions.
 //!
 //! Must never bring labels in force that may allow more without a second pair of eyes, where there is one, nor take what
 //! the policy room has not checked.
@@ -7,9 +8,10 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
 use ringfence_audit::{Log, codes};
-use ringfence_core::TenantId;
 use ringfence_core::proof::act;
+use ringfence_core::{PrincipalId, TenantId};
 use ringfence_policy::LabelsReview;
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,10 @@ use crate::Control;
 use crate::call::{Call, Reached};
 use crate::extract::PolicyBody;
 use crate::problem::ApiError;
-use crate::wire::{Labels, LabelsOutcome, LabelsView, Problem};
+use crate::wire::{Labels, LabelsOutcome, LabelsVersionView, LabelsView, Page, Problem};
+
+/// Versions kept whole; older ones go.
+const VERSIONS_KEPT_COUNT_MAX: u64 = 20;
 
 /// Those in force, as they are stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,10 +35,23 @@ pub(crate) struct Stored {
     pub(crate) version: u64,
 }
 
+/// One version, as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Version {
+    version: u64,
+    /// JSON.
+    text: String,
+    by: PrincipalId,
+    approved_by: Option<PrincipalId>,
+    at: Timestamp,
+}
+
 /// Labels on their way into force.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     pub(super) text: String,
+    pub(super) by: PrincipalId,
+    pub(super) approved_by: Option<PrincipalId>,
     /// The version they were written against.
     pub(super) base_version: u64,
 }
@@ -81,7 +99,7 @@ pub async fn write(
     let log = Log::Tenant(store.clone());
     let Some(why) = control.four_eyes_on_labels(&call, &tenant, &store, &review).await? else {
         let details = json!({ "version": base + 1 });
-        let change = Change { text, base_version: base };
+        let change = Change { text, by: call.principal.id().clone(), approved_by: None, base_version: base };
         let version = control
             .bracket(&call, &log, permit, codes::LABELS_WRITTEN, details, async |_permit| {
                 control.put_labels(&tenant, &store, change).await
@@ -98,6 +116,36 @@ pub async fn write(
         ..outcome
     };
     Ok(answer(StatusCode::ACCEPTED, waiting))
+}
+
+/// Lists the versions of the labels, newest first: who brought them in force, and when.
+#[utoipa::path(get, path = "/tenants/{tenant}/policy/labels/versions", tag = "policy",
+    responses((status = 200, body = Page<LabelsVersionView>), (status = "default", body = Problem)))]
+pub async fn versions(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+) -> Result<Json<Page<LabelsVersionView>>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    let limit = usize::try_from(VERSIONS_KEPT_COUNT_MAX).unwrap_or(usize::MAX);
+    let page = reached.store.scan_back(&Key::new(["policy-labels-version"]), None, limit).await?;
+    let items = page.records.iter().map(|(_, record)| record.json::<Version>().map(|one| view(one, None)));
+    Ok(Json(Page { items: items.collect::<Result<_, _>>()?, cursor: None }))
+}
+
+/// Reads one version of the labels.
+#[utoipa::path(get, path = "/tenants/{tenant}/policy/labels/versions/{version}", tag = "policy",
+    responses((status = 200, body = LabelsVersionView), (status = "default", body = Problem)))]
+pub async fn version(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, version)): Path<(String, String)>,
+) -> Result<Json<LabelsVersionView>, ApiError> {
+    let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
+    let number: u64 = version.parse().map_err(|_| ApiError::not_found())?;
+    let found = reached.store.get_json::<Version>(&version_key(number)).await?.ok_or_else(ApiError::not_found)?;
+    let labels: Labels = serde_json::from_str(&found.text).map_err(|error| ApiError::host(&error))?;
+    Ok(Json(view(found, Some(labels))))
 }
 
 /// The stored labels of a tenant.
@@ -143,7 +191,18 @@ impl Control {
             return Err(changed());
         }
         let next = Stored { text: change.text, version: before.version + 1 };
-        match store.batch(vec![Op::put_json(key(), &next)?], vec![condition]).await {
+        let version = Version {
+            version: next.version,
+            text: next.text.clone(),
+            by: change.by,
+            approved_by: change.approved_by,
+            at: self.parts.clock.now(),
+        };
+        let mut ops = vec![Op::put_json(key(), &next)?, Op::put_json(version_key(next.version), &version)?];
+        if let Some(old) = next.version.checked_sub(VERSIONS_KEPT_COUNT_MAX) {
+            ops.push(Op::delete(version_key(old)));
+        }
+        match store.batch(ops, vec![condition]).await {
             Err(StoreError::Conflict { .. }) => return Err(changed()),
             other => other?,
         };
@@ -153,6 +212,16 @@ impl Control {
             .await
             .map_err(|error| ApiError::host(&error))??;
         Ok(version)
+    }
+}
+
+fn view(version: Version, labels: Option<Labels>) -> LabelsVersionView {
+    LabelsVersionView {
+        version: version.version,
+        by: version.by.to_string(),
+        approved_by: version.approved_by.map(|by| by.to_string()),
+        at: version.at.to_string(),
+        labels,
     }
 }
 
@@ -170,4 +239,8 @@ fn etag(version: u64) -> String {
 
 fn key() -> Key {
     Key::new(["policy-labels"])
+}
+
+fn version_key(version: u64) -> Key {
+    Key::new(["policy-labels-version"]).number(version)
 }

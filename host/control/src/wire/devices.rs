@@ -1,4 +1,4 @@
-//! Wire types of devices and of what is required of them.
+//! Wire types of devices, of what is required of them, and of which one a session is on.
 //!
 //! Must never carry a private key.
 
@@ -72,16 +72,30 @@ pub struct NewDevice {
     pub name: String,
 }
 
-/// A device of the caller.
+/// A device.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DeviceView {
     /// What it is called.
     pub name: String,
     /// Since when it is known.
     pub registered_at: String,
+    /// Whether the session that asks is on it: its token's key was shown to be there.
+    pub current: bool,
+    /// Since when it is revoked: nothing verifies it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<String>,
     /// What it was found to be; absent until it was verified, and after that expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<DeviceFoundView>,
+}
+
+/// A device of somebody of a tenant.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TenantDeviceView {
+    /// Whose.
+    pub principal: String,
+    /// The device.
+    pub device: DeviceView,
 }
 
 /// What a device was found to be.
@@ -97,6 +111,8 @@ pub struct DeviceFoundView {
     pub at: String,
     /// Until when it counts.
     pub expires_at: String,
+    /// Whether it showed the key of a session's token to be on the device.
+    pub holds_key: bool,
 }
 
 /// A nonce for evidence about a device, once and within three minutes.
@@ -119,6 +135,7 @@ pub struct VerifyDevice {
     pub format: String,
     /// The evidence. For `posture` a JWT signed with EdDSA whose claims are `iss`, `sub`, `nonce`, `iat`, `exp` and `posture`;
     /// for `tpm-quote` JSON with `quote`, `signature` and `certificates` in base64, the quote over the SHA-256 of the nonce.
+    /// What shows the key of this session's token to be on the device is `cnf` in the first, `key` in the second.
     pub evidence: String,
 }
 
@@ -132,4 +149,6 @@ pub struct DeviceVerification {
     /// Until when it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<String>,
+    /// Whether it showed the key of this session's token to be on the device, so that rules see the device.
+    pub holds_key: bool,
 }

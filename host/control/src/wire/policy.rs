@@ -223,6 +223,23 @@ pub struct LabelsView {
     pub version: u64,
 }
 
+/// One version of a tenant's labels.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LabelsVersionView {
+    /// Which.
+    pub version: u64,
+    /// Who brought it in force.
+    pub by: String,
+    /// Who allowed that, when another had to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// The labels; only when one version is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+}
+
 /// What labels that were sent became.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LabelsOutcome {
@@ -350,7 +367,7 @@ pub struct ProofsView {
 /// A change after which a denied question would be allowed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ChangeView {
-    /// `nothing`, `resume`, `elevation`, `role`, `statement`, `exception`, `removal` or `ceiling`.
+    /// `nothing`, `resume`, `device`, `elevation`, `role`, `statement`, `exception`, `removal` or `ceiling`.
     pub kind: String,
     /// What to change, in words or as the statement itself.
     pub change: String,

@@ -1,22 +1,24 @@
-//! Devices of the caller: register, challenge, verify, remove.
+//! Devices of the caller: register, challenge, verify, remove. And those of a tenant, for its admins: list, revoke.
 //!
-//! Must never answer `verified` for evidence that was not checked, nor touch another's device.
+//! Must never answer `verified` for evidence that was not checked, nor touch another's device without a permit for his tenant.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use jiff::Timestamp;
-use ringfence_audit::codes;
+use ringfence_audit::{Log, codes};
+use ringfence_core::proof::act;
 use ringfence_identity::{DeviceEvidence, DeviceFound, DeviceRecord};
 use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
-use crate::extract::JsonBody;
+use crate::extract::{Asked, JsonBody, Paging};
 use crate::host::word;
 use crate::problem::ApiError;
 use crate::wire::{
-    DeviceChallenge, DeviceFoundView, DeviceVerification, DeviceView, NewDevice, Page, Problem, VerifyDevice,
+    DeviceChallenge, DeviceFoundView, DeviceVerification, DeviceView, NewDevice, Page, Problem, TenantDeviceView,
+    VerifyDevice,
 };
 
 /// Lists the caller's devices.
@@ -24,8 +26,10 @@ use crate::wire::{
     responses((status = 200, body = Page<DeviceView>), (status = "default", body = Problem)))]
 pub async fn list(State(control): State<Control>, call: Call) -> Json<Page<DeviceView>> {
     let now = control.parts.clock.now();
-    let devices = control.parts.identity.devices(&call.principal);
-    Json(Page { items: devices.into_iter().map(|device| view(device, now)).collect(), cursor: None })
+    let on = control.parts.identity.device_of(&call.principal).map(|device| device.name);
+    let devices = control.parts.identity.devices(&call.principal).into_iter();
+    let views = devices.map(|device| DeviceView { current: on.as_ref() == Some(&device.name), ..view(device, now) });
+    Json(Page { items: views.collect(), cursor: None })
 }
 
 /// Registers a device of the caller; nothing is known of it until it is verified.
@@ -99,14 +103,59 @@ pub async fn verify(
     Ok(Json(DeviceVerification {
         verdict: word(&verdict),
         expires_at: found.as_ref().map(|found| found.expires_at.to_string()),
+        holds_key: found.as_ref().is_some_and(|found| found.key.is_some()),
         claims: found.map(|found| found.claims).unwrap_or_default(),
     }))
+}
+
+/// Lists the devices of everybody of a tenant, by their holders.
+#[utoipa::path(get, path = "/tenants/{tenant}/devices", tag = "zero-trust", params(Paging),
+    responses((status = 200, body = Page<TenantDeviceView>), (status = "default", body = Problem)))]
+pub async fn list_tenant(
+    State(control): State<Control>,
+    call: Call,
+    Path(tenant): Path<String>,
+    Asked(paging): Asked<Paging>,
+) -> Result<Json<Page<TenantDeviceView>>, ApiError> {
+    let reached = control.reach_tenant::<act::ListTokens>(&call, &tenant).await?;
+    let now = control.parts.clock.now();
+    let all = control.parts.identity.list_devices(reached.permit, &reached.tenant)?;
+    let from = usize::try_from(paging.position()?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let next = from.saturating_add(paging.limit());
+    let cursor = (next < all.len()).then(|| next.to_string());
+    let some = all.into_iter().skip(from).take(paging.limit());
+    let items = some
+        .map(|(principal, device)| TenantDeviceView { principal: principal.to_string(), device: view(device, now) });
+    Ok(Json(Page { items: items.collect(), cursor }))
+}
+
+/// Revokes a device of somebody of a tenant, given by his name in it: from the next request on it is not verified, and nothing
+/// verifies it any more.
+#[utoipa::path(delete, path = "/tenants/{tenant}/devices/{name}/{device}", tag = "zero-trust",
+    responses((status = 204), (status = "default", body = Problem)))]
+pub async fn revoke(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, name, device)): Path<(String, String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reached = control.reach_tenant::<act::RevokeToken>(&call, &tenant).await?;
+    let short = |text: &str| text.chars().take(80).collect::<String>();
+    let details = json!({ "holder": short(&name), "device": short(&device), "change": "revoked" });
+    let (log, id) = (Log::Tenant(reached.store), reached.tenant);
+    control
+        .bracket(&call, &log, reached.permit, codes::DEVICE_CHANGED, details, async |permit| {
+            Ok(control.parts.identity.revoke_device(permit, &id, &name, &device).await?)
+        })
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn view(device: DeviceRecord, now: Timestamp) -> DeviceView {
     DeviceView {
         name: device.name.to_string(),
         registered_at: device.registered_at.to_string(),
+        current: false,
+        revoked_at: device.revoked_at.map(|at| at.to_string()),
         found: device.found.filter(|found| now < found.expires_at).map(found_view),
     }
 }
@@ -118,5 +167,6 @@ fn found_view(found: DeviceFound) -> DeviceFoundView {
         issuer: found.issuer,
         at: found.at.to_string(),
         expires_at: found.expires_at.to_string(),
+        holds_key: found.key.is_some(),
     }
 }

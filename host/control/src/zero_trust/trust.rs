@@ -82,7 +82,12 @@ pub async fn write(
     JsonBody(asked): JsonBody<SetTrust>,
 ) -> Result<Json<TrustSettingsView>, ApiError> {
     let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
-    let details = json!({ "thresholds": asked.thresholds });
+    // Whose word about devices counts is said by name: rules may let somebody through for it.
+    let issuers = asked.device_posture.iter().flat_map(|posture| &posture.issuers).take(8);
+    let issuers: Vec<String> = issuers.map(|issuer| issuer.name.chars().take(80).collect()).collect();
+    let details = json!({
+        "thresholds": asked.thresholds, "device_issuers": issuers, "device_tpm": asked.device_tpm.is_some(),
+    });
     let settings = settings(&asked)?;
     let id = reached.tenant;
     let settings = control

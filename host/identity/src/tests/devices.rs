@@ -10,7 +10,7 @@ fn issuer(seed: u64) -> (EncodingKey, PostureIssuer) {
     (EncodingKey::from_ed_der(&key.to_pkcs8()), PostureIssuer { name: "mdm".to_owned(), key: public })
 }
 
-fn claim(host: &Host, key: &EncodingKey, nonce: &str, change: impl FnOnce(&mut Value)) -> String {
+pub(super) fn claim(host: &Host, key: &EncodingKey, nonce: &str, change: impl FnOnce(&mut Value)) -> String {
     let now = host.clock.now().as_second();
     let mut claims = json!({
         "iss": "mdm", "sub": "laptop", "nonce": nonce, "iat": now, "exp": now + 600,
@@ -20,7 +20,7 @@ fn claim(host: &Host, key: &EncodingKey, nonce: &str, change: impl FnOnce(&mut V
     jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, key).unwrap()
 }
 
-async fn with_laptop() -> (Host, Issued, EncodingKey) {
+pub(super) async fn with_laptop() -> (Host, Issued, EncodingKey) {
     let host = Host::new().await;
     let (_, issued) = host.developer().await;
     let (key, issuer) = issuer(70_000);

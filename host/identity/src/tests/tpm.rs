@@ -104,6 +104,57 @@ fn expected() -> BTreeMap<u8, String> {
     BTreeMap::from([(0, HEXLOWER.encode(&PCR_0)), (7, HEXLOWER.encode(&PCR_7))])
 }
 
+/// Attributes of a key for signatures that was made in its TPM and cannot leave it.
+const STAYS: u32 = 0x0004_0072;
+
+/// TPMT_PUBLIC of a key on P-256.
+fn public(key: &KeyPair, attributes: u32) -> Vec<u8> {
+    let point = key.public_key_raw();
+    [
+        &[0, 0x23, 0, 0x0b][..], // TPM_ALG_ECC, named by SHA-256
+        &attributes.to_be_bytes(),
+        &[0, 0],                            // authPolicy
+        &[0, 0x10, 0, 0x10, 0, 3, 0, 0x10], // no symmetric algorithm, any scheme, P-256, no KDF
+        &[0, 32],
+        &point[1..33],
+        &[0, 32],
+        &point[33..],
+    ]
+    .concat()
+}
+
+/// TPMS_ATTEST that a key is in the TPM.
+fn certified(public: &[u8]) -> Vec<u8> {
+    let name = [&[0, 0x0b][..], &Sha256::digest(public)].concat();
+    [
+        &[0xff, 0x54, 0x43, 0x47, 0x80, 0x17][..], // TPM_GENERATED_VALUE, TPM_ST_ATTEST_CERTIFY
+        &[0, 4, 1, 2, 3, 4],
+        &[0, 0], // extraData
+        &[0; 17],
+        &[0; 8],
+        &[0, 34],
+        &name,
+        &[0, 34],
+        &name,
+    ]
+    .concat()
+}
+
+fn with_key(evidence: &str, [public, certify, signature]: [&[u8]; 3]) -> String {
+    let mut shown: Value = serde_json::from_str(evidence).unwrap();
+    shown["key"] = json!({
+        "public": BASE64.encode(public), "certify": BASE64.encode(certify), "signature": BASE64.encode(signature),
+    });
+    shown.to_string()
+}
+
+fn thumbprint(key: &KeyPair) -> String {
+    let part = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+    let point = key.public_key_raw();
+    let jwk = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, part(&point[1..33]), part(&point[33..]));
+    part(&Sha256::digest(jwk.as_bytes()))
+}
+
 async fn trusting(maker: &Maker) -> (Host, Issued) {
     let host = Host::new().await;
     let (_, issued) = host.developer().await;
@@ -302,4 +353,61 @@ fn trust_that_everyone_or_nobody_would_meet_is_refused() {
     ] {
         assert!(TpmTrust::new(roots, sets).is_err());
     }
+}
+
+#[tokio::test]
+async fn a_session_whose_key_stays_in_the_tpm_is_on_its_device() {
+    let maker = Maker::new();
+    let (mut host, _) = trusting(&maker).await;
+    let (chip, own) = (Chip::of(&maker), KeyPair::generate().unwrap());
+    let here = host.bound("acme/ci", Binding::Key(thumbprint(&own))).await;
+    let nonce = host.identity.challenge_device(&here, "laptop", HERE).unwrap();
+    let area = public(&own, STAYS);
+    let said = certified(&area);
+    let evidence = with_key(&chip.evidence(&quote(&nonce)), [&area, &said, &chip.sign(&said)]);
+    let shown = DeviceEvidence { device: "laptop", nonce: &nonce, format: "tpm-quote", evidence: &evidence };
+    host.identity.verify_device(&here, shown).await.unwrap();
+    for _ in 0..2 {
+        let device = host.identity.device_of(&here).unwrap();
+        assert_eq!((device.verified, device.evidence.as_str()), (true, "tpm-quote"));
+        host.restart().await;
+    }
+    assert_eq!(host.identity.device_of(&host.bound("acme/ci", Binding::Key("other".to_owned())).await), None);
+}
+
+#[tokio::test]
+async fn a_key_that_could_be_elsewhere_puts_no_session_on_a_device() {
+    let maker = Maker::new();
+    let (host, issued) = trusting(&maker).await;
+    let (chip, stranger) = (Chip::of(&maker), Chip::of(&maker));
+    let (own, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let (here, loose) = (host.bound("acme/ci", Binding::Key(thumbprint(&own))).await, host.verify(&issued).unwrap());
+    let (area, others) = (public(&own, STAYS), public(&other, STAYS));
+    let (said, of_other) = (certified(&area), certified(&others));
+    let signed = chip.sign(&said);
+    let mut cases: Vec<(&str, &Principal, [Vec<u8>; 3])> = vec![
+        ("another key", &here, [others.clone(), of_other.clone(), chip.sign(&of_other)]),
+        ("a session without a key", &loose, [area.clone(), said.clone(), signed.clone()]),
+        ("a statement about another key", &here, [area.clone(), of_other.clone(), chip.sign(&of_other)]),
+        ("another TPM says so", &here, [area.clone(), said.clone(), stranger.sign(&said)]),
+        ("no statement about a key", &here, [area.clone(), quote("x"), chip.sign(&quote("x"))]),
+        ("a key that is cut", &here, [area[..area.len() - 1].to_vec(), said.clone(), signed.clone()]),
+        ("nothing", &here, [Vec::new(), Vec::new(), Vec::new()]),
+    ];
+    // Without FIXED_TPM, FIXED_PARENT, SENSITIVE_DATA_ORIGIN.
+    for missing in [0x02, 0x10, 0x20] {
+        let area = public(&own, STAYS & !missing);
+        let said = certified(&area);
+        let signed = chip.sign(&said);
+        cases.push(("a key that can leave", &here, [area, said, signed]));
+    }
+    for (what, who, [area, said, signed]) in cases {
+        let nonce = host.identity.challenge_device(who, "laptop", HERE).unwrap();
+        let evidence = with_key(&chip.evidence(&quote(&nonce)), [&area, &said, &signed]);
+        let shown = DeviceEvidence { device: "laptop", nonce: &nonce, format: "tpm-quote", evidence: &evidence };
+        let refused = host.identity.verify_device(who, shown).await;
+        assert!(matches!(refused, Err(IdentityError::BadEvidence(_))), "{what}");
+        assert_eq!(host.identity.device_of(who), None, "{what}");
+    }
+    assert_eq!(host.posture(&issued), -15, "as if nothing had been shown");
 }

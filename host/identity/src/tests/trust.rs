@@ -7,7 +7,7 @@ fn asks(floor: u8, administer: u8) -> TrustSettings {
 }
 
 impl Host {
-    async fn set_trust(&self, settings: TrustSettings) {
+    pub(super) async fn set_trust(&self, settings: TrustSettings) {
         self.identity.set_trust_settings(permit(Some("acme")), &tenant("acme"), settings).await.unwrap();
     }
 
