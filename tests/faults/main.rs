@@ -10,6 +10,7 @@
 
 mod backups;
 mod churn;
+mod deletions;
 mod disk_full;
 mod kills;
 mod objects;

@@ -17,6 +17,7 @@ mod capabilities;
 mod certificates;
 mod definitions;
 mod deploys;
+mod destructions;
 mod devices;
 mod foreign;
 mod hostcalls;

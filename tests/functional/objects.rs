@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::started;
 
 const ALBUM: &str = "[needs]\nblob = [\"default\"]\n[budget]\ntime_ms = 30000\ncpu_ms = 5000\nmemory_mib = 32\n";
+const BULK: &str = "[needs]\nblob = [\"default\"]\n[budget]\ntime_ms = 60000\ncpu_ms = 5000\nmemory_mib = 16\n";
 const FILES: &str = "[needs]\nfiles = []\n[budget]\ntime_ms = 20000\ncpu_ms = 5000\nmemory_mib = 64\n";
 
 fn picture(length: usize) -> Vec<u8> {
@@ -173,5 +174,31 @@ async fn files_are_there_only_while_they_are_granted() -> Result<()> {
     assert_eq!(put(&acme, "files", "/write?at=/a", b"y".to_vec()).await?.0, StatusCode::CONFLICT);
     acme.grant("files", "files", &[]).await?;
     assert_eq!(file(&acme, "/read?at=/a").await?, "x");
+    Ok(())
+}
+
+/// KiB that the kernel counts for a process under a name.
+fn kib(pid: u32, name: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+#[tokio::test]
+async fn an_object_of_many_times_the_memory_it_may_take_is_written_and_read() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("bulk", "bulk", BULK, &[("blob", &["default"])]).await?;
+    // What the first call of all needs is there already; the highest that was seen is forgotten.
+    ensure!(acme.fetch("bulk", "/put?mib=1&name=first").await?.0 == StatusCode::OK);
+    std::fs::write(format!("/proc/{}/clear_refs", host.pid()), "5")?;
+    let before = kib(host.pid(), "VmRSS:")?;
+    for act in ["/put?mib=256", "/get"] {
+        let (status, text) = acme.fetch("bulk", act).await?;
+        ensure!(status == StatusCode::OK && text.starts_with("268435456 "), "{act}: {status} {text}");
+    }
+    let grown = kib(host.pid(), "VmHWM:")?.saturating_sub(before);
+    // The benchmark holds it to half of this, on a machine of its own.
+    assert!(grown < 64 << 10, "256 MiB took {grown} KiB of memory");
     Ok(())
 }

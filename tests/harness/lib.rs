@@ -97,10 +97,21 @@ impl Host {
 
     /// Starts a host with further arguments and environment.
     pub fn start_with(place: &Place, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        Self::launch(place, &["serve", "--dev"], arguments, environment)
+    }
+
+    /// Starts a host as one is deployed: without `--dev`, and with its root key beside the data directory.
+    pub fn start_deployed(place: &Place) -> Result<Self> {
+        let root = format!("file:{}", place.data().with_extension("key").display());
+        Self::launch(place, &["serve"], &[], &[("RINGFENCE_KEYS_ROOT", &root)])
+    }
+
+    fn launch(place: &Place, verb: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let data = place.data();
         let mut command = Command::new(ringfence()?);
         command
-            .args(["serve", "--dev", "--json", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"])
+            .args(verb)
+            .args(["--json", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"])
             .arg(&data)
             .args(arguments)
             .envs(environment.iter().copied())

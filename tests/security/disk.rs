@@ -1,9 +1,10 @@
 //! A reader of the disk: nothing a tenant gave us is found in the data directory, by any of its words.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use anyhow::{Context, Result};
-use ringfence_tests::{answer, eventually, files_under, guest};
+use ringfence_tests::{Host, Place, answer, eventually, files_under, guest, ringfence, string};
 use serde_json::json;
 
 use crate::{ship_hostile, started};
@@ -96,7 +97,7 @@ async fn a_tampered_native_code_entry_is_never_loaded() -> Result<()> {
         bytes[middle] ^= 1;
         std::fs::write(path, bytes)?;
     }
-    let host = ringfence_tests::Host::start(&place)?;
+    let host = Host::start(&place)?;
     let admin = host.sign_in(&key).await?;
     let (status, text) = admin.fetch("/acme/hello/").await?;
     assert!(status.is_success() && text.starts_with("hello"), "{status} {text}");
@@ -106,10 +107,50 @@ async fn a_tampered_native_code_entry_is_never_loaded() -> Result<()> {
 
 #[tokio::test]
 async fn the_host_cannot_leave_its_memory_in_a_core_file() -> Result<()> {
-    let (_place, host, _operator) = started().await?;
+    let (_place, host, operator) = started().await?;
+    // This one is with --dev, for somebody who may look into it.
+    assert_eq!(answer(operator.get("/host").send().await?).await?["memory_dumps"], "debuggers");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", host.pid()))?;
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).context("no such limit")?;
     // The hard limit too: nothing it starts, and no handler, can raise it again.
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    Ok(())
+}
+
+/// What the host says here the kernel told it; as root, who runs these tests, nothing else can be seen from outside.
+#[tokio::test]
+async fn nobody_of_its_account_reads_the_memory_of_a_deployed_host() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start_deployed(&place)?;
+    let operator = host.operator().await?;
+    assert_eq!(answer(operator.get("/host").send().await?).await?["memory_dumps"], "off");
+    if !rustix::process::geteuid().is_root() {
+        let of_it = std::fs::metadata(format!("/proc/{}/mem", host.pid()))?;
+        assert_eq!(of_it.uid(), 0, "what is not dumpable belongs to root");
+        assert!(std::fs::File::open(format!("/proc/{}/mem", host.pid())).is_err());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_doctor_says_who_gets_the_memory_and_that_a_root_key_in_a_file_is_for_development() -> Result<()> {
+    let place = Place::new()?;
+    let key = place.data().with_extension("key");
+    std::fs::write(&key, "7".repeat(64))?;
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+    let say = |mode: &[&str], check: &str| -> Result<(String, String)> {
+        let mut command = Command::new(ringfence()?);
+        command.args(["doctor", "--json", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0"]).args(mode);
+        command.arg("--data").arg(place.data()).env("RINGFENCE_KEYS_ROOT", format!("file:{}", key.display()));
+        let checks: Vec<serde_json::Value> = serde_json::from_slice(&command.output()?.stdout)?;
+        let found = checks.iter().find(|one| one["check"] == check).with_context(|| format!("no check `{check}`"))?;
+        Ok((string(found, "verdict")?, string(found, "detail")?))
+    };
+    let (verdict, detail) = say(&[], "memory dumps")?;
+    assert!(verdict == "ok" && detail.starts_with("off"), "{verdict}: {detail}");
+    let (verdict, detail) = say(&["--dev"], "memory dumps")?;
+    assert!(verdict == "warn" && detail.contains("debugger"), "{verdict}: {detail}");
+    let (verdict, detail) = say(&[], "root key")?;
+    assert!(verdict == "warn" && detail.contains("for development"), "{verdict}: {detail}");
     Ok(())
 }

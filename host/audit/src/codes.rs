@@ -99,7 +99,7 @@ pub const KEY_ENABLED: &str = "KEY-003 key-enabled";
 pub const KEY_DESTROY_ASKED: &str = "KEY-004 key-destroy-asked";
 /// Somebody else agreed.
 pub const KEY_DESTROY_APPROVED: &str = "KEY-005 key-destroy-approved";
-/// A tenant's keys were destroyed: the receipt.
+/// A tenant's keys were destroyed; a signed receipt names this entry.
 pub const KEY_DESTROYED: &str = "KEY-006 key-destroyed";
 /// The root key got a new version, and every key was wrapped anew.
 pub const ROOT_KEY_ROTATED: &str = "KEY-007 root-key-rotated";

@@ -1,8 +1,8 @@
 //! Usage receipts: what a tenant used on a UTC day, signed by the host so that neither can say otherwise later.
 //!
-//! A receipt is a C2SP signed note under the tenant's audit key: a line that says what it is, and one line of canonical
-//! JSON (RFC 8785). It holds the hash of the receipt before, so that one that is left out is missed. Text in, text out:
-//! must never touch the store or a clock, and never say what was not in the sums it was given.
+//! A receipt is a text of `signed.rs` under the tenant's audit key. It holds the hash of the receipt before, so that one
+//! that is left out is missed. Text in, text out: must never touch the store or a clock, and never say what was not in the
+//! sums it was given.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use sha2::{Digest as _, Sha256};
 use crate::AuditError;
 use crate::envelope::hex;
 use crate::note::Verifier;
+use crate::signed::{self, Unread};
 use crate::usage_sum::{Day, PEAK, UsageSum};
 
-/// First line of every receipt. SECURITY: the key also signs heads of the audit log, whose first line is the log's name;
-/// no text can be both.
+/// First line of every receipt.
 const TITLE: &str = "ringfence usage receipt v1";
 /// LIMIT: longest receipt, in bytes; room for some ten thousand plugins.
 pub const RECEIPT_BYTES_MAX: usize = 8 << 20;
@@ -114,11 +114,16 @@ impl UsageReceipt {
 
     /// The text that gets signed.
     pub(crate) fn text(&self) -> Result<String, AuditError> {
-        let json = serde_json_canonicalizer::to_string(self).map_err(|_| AuditError::Unrepresentable)?;
-        if json.len() > RECEIPT_BYTES_MAX / 2 {
-            return Err(AuditError::Unrepresentable);
+        signed::text(TITLE, self, RECEIPT_BYTES_MAX)
+    }
+}
+
+impl From<Unread> for ReceiptFault {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Signature => Self::BadSignature,
+            Unread::Form => Self::Malformed,
         }
-        Ok(format!("{TITLE}\n{json}\n"))
     }
 }
 
@@ -143,16 +148,7 @@ pub(crate) fn hash(text: &str) -> String {
 /// Checks one receipt against a verifier key (`name+hash+key`), offline: signature, form, whose it is, sums.
 pub fn verify(note: &str, vkey: &str) -> Result<VerifiedReceipt, ReceiptFault> {
     let verifier = Verifier::parse(vkey).ok_or(ReceiptFault::BadKey)?;
-    let text = verifier.open_text(note, RECEIPT_BYTES_MAX).ok_or(ReceiptFault::BadSignature)?;
-    let json = text
-        .strip_prefix(TITLE)
-        .and_then(|rest| rest.strip_prefix('\n'))
-        .and_then(|rest| rest.strip_suffix('\n'))
-        .ok_or(ReceiptFault::Malformed)?;
-    let receipt: UsageReceipt = serde_json::from_str(json).map_err(|_| ReceiptFault::Malformed)?;
-    if receipt.text().ok().as_deref() != Some(text.as_str()) {
-        return Err(ReceiptFault::Malformed);
-    }
+    let (receipt, text): (UsageReceipt, String) = signed::open(TITLE, note, &verifier, RECEIPT_BYTES_MAX)?;
     if verifier.name() != format!("{}/audit/tenant/{}", receipt.host, receipt.tenant) {
         return Err(ReceiptFault::AnotherTenant);
     }

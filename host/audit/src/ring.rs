@@ -3,7 +3,7 @@
 //! Must never drop a key without the log saying so: each log gets an entry about a change before anything else is appended
 //! to it under the new key, and a head right after that entry that both keys sign ([`KeyChange`]). A key that was replaced
 //! signs along for [`OVERLAP_DAYS`]; then its private part is destroyed, and its public part stays known. Keys lie in the
-//! host's own store and sign heads of logs, manifests of exports and usage receipts, and nothing else.
+//! host's own store and sign heads of logs, manifests of exports, receipts of use and of destruction, and nothing else.
 
 use std::sync::Arc;
 

@@ -28,7 +28,7 @@ pub use self::automation::{
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::checks::{CheckCommand, CheckNameArgs, CheckSetArgs, HostCallsArgs, RemediateArgs};
 pub use self::groups::command;
-pub use self::keys::{KeyCommand, KeyRotateArgs};
+pub use self::keys::{KeyCommand, KeyReceiptArgs, KeyRotateArgs, KeyVerifyArgs};
 pub use self::outward::{
     AssessArgs, DestinationAddArgs, DestinationArgs, DestinationChangeArgs, DestinationCommand, DestinationPlaceArgs,
     FeedArgs, FeedCommand, FeedPutArgs,

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use ringfence_core::proof::act;
+use ringfence_keys::memory_dumps;
 use ringfence_store::{Key, Page as StorePage, PageToken, TenantStore};
 use serde::Serialize;
 
@@ -70,6 +71,7 @@ impl Control {
             store: parts.facts.store_backend.to_owned(),
             store_bytes: figure(parts.store.stats().await?.bytes_on_disk),
             root_key: parts.facts.root_key.clone(),
+            memory_dumps: memory_dumps().map_or_else(|_| "unknown".to_owned(), |dumps| word(&dumps)),
             tenants_count: figure(parts.tenants.list().await?.len() as u64),
             routes_count: figure(parts.registry.routes_count() as u64),
             running_count: figure(u64::from(scheduler.running())),

@@ -12,7 +12,7 @@ use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, TenantId};
 use ringfence_keys::{KeyVersion, Purpose};
-use ringfence_store::{DeleteAsked, KeyReceipt, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore};
+use ringfence_store::{DeleteAsked, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore};
 use ringfence_threat::Scope;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -262,8 +262,8 @@ impl Control {
         Ok(None)
     }
 
-    /// Destroys a tenant: its keys first, then everything that any room keeps of it. The receipt goes to the operator's log,
-    /// whose heads are signed.
+    /// Destroys a tenant: its keys first, then everything that any room keeps of it. An entry of the operator's log and a signed
+    /// receipt say so.
     pub(crate) async fn destroy_tenant(
         &self,
         actor: &PrincipalId,
@@ -274,11 +274,9 @@ impl Control {
         // Setting a hold takes the same lock.
         self.parts.audit.check_not_held(store).await?;
         // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
-        let receipt = self.parts.tenants.delete(id).await?;
-        let mut event = Event::new(codes::KEY_DESTROYED, act::DestroyKeys::NAME, actor.clone(), format!("tenant/{id}"));
-        event.details = receipt_details(&receipt);
-        if let Err(error) = self.parts.audit.record(&Log::Host, event).await {
-            tracing::error!(%error, tenant = %id, "keys were destroyed, and the receipt could not be written");
+        let destroyed = self.parts.tenants.destroy(id, actor.as_str()).await?;
+        if let Err(error) = self.write_receipt(&destroyed).await {
+            tracing::error!(%error, tenant = %id, "keys were destroyed, and the receipt is not written yet; it is tried again");
         }
         self.parts.automation.close_tenant(store).await;
         self.parts.policy.remove_tenant(id);
@@ -291,15 +289,6 @@ impl Control {
         self.parts.audit.forget(store).await;
         Ok(())
     }
-}
-
-fn receipt_details(receipt: &KeyReceipt) -> Value {
-    let keys: Vec<Value> = receipt
-        .versions
-        .iter()
-        .map(|key| json!({ "version": key.version, "purpose": purpose_word(key), "wrapped_by": key.root }))
-        .collect();
-    json!({ "tenant_uid": receipt.uid, "keys": keys, "reaches": word(&receipt.shredding) })
 }
 
 fn purpose(text: &str) -> Result<Purpose, ApiError> {
@@ -466,6 +455,7 @@ impl KeyKeeper {
                 Err(error) => tracing::warn!(tenant = %id, %error, "a tenant's data is not sealed anew yet"),
             }
         }
+        self.0.write_owed_receipts().await?;
         Ok(rest)
     }
 

@@ -13,6 +13,7 @@ pub mod call;
 mod certificate_health;
 mod config;
 mod decisions;
+mod destructions;
 mod extract;
 mod host;
 mod idempotency;

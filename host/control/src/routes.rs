@@ -17,9 +17,9 @@ use utoipa_axum::routes;
 use crate::problem::ApiError;
 use crate::wire::Problem;
 use crate::{
-    Control, access, audit, automation, backups, config, decisions, host, idempotency, jobs, keys, logs, metrics,
-    outward, people, pii, plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage, workflows,
-    workloads, zero_trust,
+    Control, access, audit, automation, backups, config, decisions, destructions, host, idempotency, jobs, keys, logs,
+    metrics, outward, people, pii, plugins, policies, quota, secrets, sign_in, tenants, threat, tokens, usage,
+    workflows, workloads, zero_trust,
 };
 
 #[derive(OpenApi)]
@@ -185,6 +185,8 @@ fn tenants_and_host() -> OpenApiRouter<Control> {
         .routes(routes!(metrics::loads))
         .routes(routes!(keys::list))
         .routes(routes!(keys::rotate_root))
+        .routes(routes!(destructions::list))
+        .routes(routes!(destructions::read))
         .routes(routes!(keys::read))
         .routes(routes!(keys::rotate))
         .routes(routes!(keys::disable))

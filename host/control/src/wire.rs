@@ -35,8 +35,8 @@ pub use checks::{
 };
 pub use devices::*;
 pub use keys::{
-    DestroyView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated, RotateKey,
-    TenantKeyView,
+    DestroyView, DestructionView, DisabledView, KeyVersionView, OwnKeyView, ResealView, RootKeyView, RootRotated,
+    RotateKey, TenantKeyView,
 };
 pub use outward::*;
 pub use people::*;
@@ -210,6 +210,10 @@ pub struct HostStatus {
     pub store_bytes: u64,
     /// Root key provider, and whether it is for development only.
     pub root_key: String,
+    /// Who can get the host's memory, with the keys in it: `off` for nobody but root, `debuggers` of the host's account,
+    /// `core-files`. Asked of the kernel, which did not say when it is `unknown`.
+    #[serde(default)]
+    pub memory_dumps: String,
     /// Tenants.
     pub tenants_count: u64,
     /// Deployed plugins.

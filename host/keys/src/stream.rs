@@ -72,15 +72,23 @@ impl Chunks {
         Ok(Nonce::assume_unique_for_key([0, 0, 0, 0, 0, 0, 0, a, b, c, d, u8::from(place == Place::Last)]))
     }
 
-    fn seal(&mut self, plaintext: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
+    /// Appends a sealed chunk, encrypted where it will lie: one copy less of all that is ever stored.
+    fn seal(&mut self, plaintext: &[u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
         let nonce = self.nonce(place)?;
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(&self.associated), plaintext)
-            .map_err(|ring::error::Unspecified| KeysError::Cipher)?;
+        let start = out.len();
         out.extend_from_slice(plaintext);
-        out.extend_from_slice(tag.as_ref());
-        Ok(())
+        let chunk = out.get_mut(start..).ok_or(KeysError::Cipher)?;
+        match self.key.seal_in_place_separate_tag(nonce, Aad::from(&self.associated), chunk) {
+            Ok(tag) => {
+                out.extend_from_slice(tag.as_ref());
+                Ok(())
+            }
+            Err(ring::error::Unspecified) => {
+                // SECURITY: what is in `out` is on its way to the disk.
+                out.truncate(start);
+                Err(KeysError::Cipher)
+            }
+        }
     }
 
     pub(crate) fn open(&mut self, sealed: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
@@ -123,8 +131,17 @@ impl StreamSealer {
         while !data.is_empty() {
             // A full chunk waits for one more byte before it goes: only then is it known not to be the last.
             if self.held.len() == CHUNK_BYTES {
-                self.chunks.seal(&mut self.held, Place::Inner, out)?;
+                self.chunks.seal(&self.held, Place::Inner, out)?;
                 self.held.clear();
+            }
+            // What is followed by more here and now has nothing to wait for.
+            if let Some((now, later)) = data.split_at_checked(CHUNK_BYTES)
+                && self.held.is_empty()
+                && !later.is_empty()
+            {
+                self.chunks.seal(now, Place::Inner, out)?;
+                data = later;
+                continue;
             }
             let (now, later) = data.split_at_checked(CHUNK_BYTES - self.held.len()).unwrap_or((data, &[]));
             self.held.extend_from_slice(now);
@@ -136,7 +153,7 @@ impl StreamSealer {
     /// Ends the stream and appends the rest of it to `out`.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), KeysError> {
         self.head(out);
-        self.chunks.seal(&mut self.held, Place::Last, out)
+        self.chunks.seal(&self.held, Place::Last, out)
     }
 
     fn head(&mut self, out: &mut Vec<u8>) {
@@ -371,8 +388,8 @@ mod tests {
         let mut sealer = keys.stream_sealer(Purpose::Blob, &HERE, &Fixed(7)).unwrap();
         let mut out = Vec::new();
         sealer.push(&content(CHUNK_BYTES), &mut out).unwrap();
-        let mut held = std::mem::take(&mut *sealer.held);
-        sealer.chunks.seal(&mut held, Place::Inner, &mut out).unwrap();
+        let held = std::mem::take(&mut *sealer.held);
+        sealer.chunks.seal(&held, Place::Inner, &mut out).unwrap();
         sealer.finish(&mut out).unwrap();
         assert!(open(&out).is_err());
     }

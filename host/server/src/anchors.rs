@@ -76,6 +76,7 @@ pub fn terms(section: &AuditSection) -> Result<Terms> {
 
 /// Mends the logs of a host that is stopped.
 pub fn repair(args: &AuditRepairArgs, format: Format) -> Result<ExitCode> {
+    crate::serve::forbid_dumps(false)?;
     let config: Config = crate::store::load(&args.serve)?;
     let uri: RootKeyUri = config.keys.root.parse().context("`keys.root`")?;
     let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));

@@ -1,6 +1,6 @@
 //! `ringfence doctor`: can this machine and this configuration run a host, and what is only good enough for trying out.
 //!
-//! Must never change anything: it looks, and names the command that mends what it finds.
+//! Must never change anything but this very process: it looks, and names the command that mends what it finds.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ringfence_cli::{DoctorArgs, Format};
 use ringfence_engine::scheduler::class;
 use ringfence_engine::{Engine, IoClass};
-use ringfence_keys::{Assurance, MissingRootKey, Outside, RootKey, RootKeyUri, Shredding};
+use ringfence_keys::{Assurance, MemoryDumps, MissingRootKey, Outside, RootKey, RootKeyUri, Shredding};
 use serde::Serialize;
 
 use crate::ambient::{SystemClock, SystemEntropy};
@@ -48,9 +48,11 @@ struct Check {
 
 /// Runs the checks; fails when one does.
 pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
+    // First of all: the root key is opened below.
+    let dumps = memory_dumps(args.serve.dev);
     let checks = match config::load(&args.serve, None) {
         Ok(config) => {
-            let mut checks = vec![check("configuration", Verdict::Ok, "valid", None)];
+            let mut checks = vec![check("configuration", Verdict::Ok, "valid", None), dumps];
             checks.push(root_key(&config.keys.root));
             checks.push(data_directory(&config.store.path));
             checks.push(store(&config.store));
@@ -201,21 +203,38 @@ fn tls(config: &config::Config) -> Check {
     }
 }
 
-/// Whether keys can be kept out of the swap. Core dumps are never written, whatever is found here.
+/// Who gets the memory of a host here: done to this process as `serve` does it, and read back from the kernel. A host that runs
+/// says the same of itself in `ringfence status`.
+fn memory_dumps(dev: bool) -> Check {
+    let name = "memory dumps";
+    let read = crate::serve::forbid_dumps(dev).and_then(|()| Ok(ringfence_keys::memory_dumps()?));
+    match read {
+        Ok(MemoryDumps::Off) => {
+            check(name, Verdict::Ok, "off: no core file, and no debugger of this account, gets the keys", None)
+        }
+        Ok(MemoryDumps::Debuggers) => {
+            let help = dev.then_some("without --dev a host cannot be read by processes of its own account");
+            check(name, Verdict::Warn, "no core files; a debugger of this account can read the keys", help)
+        }
+        Ok(MemoryDumps::CoreFiles) => check(name, Verdict::Fail, "a core file of a crash would hold the keys", None),
+        Err(error) => check(name, Verdict::Fail, &format!("{error:#}"), None),
+    }
+}
+
+/// Whether keys can be kept out of the swap.
 fn locked_memory() -> Check {
     let name = "locked memory";
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock);
     let help =
         "raise this account's limit of locked memory (`LimitMEMLOCK=` of a systemd service), or turn the swap off";
     if !ringfence_keys::can_lock_memory() {
-        return check(name, Verdict::Warn, "none: keys may be written to the swap; core dumps are off", Some(help));
+        return check(name, Verdict::Warn, "none: keys may be written to the swap", Some(help));
     }
     match limit.maximum.or(limit.current) {
-        None => check(name, Verdict::Ok, "without a limit: keys stay out of the swap; core dumps are off", None),
+        None => check(name, Verdict::Ok, "without a limit: keys stay out of the swap", None),
         Some(bytes) => {
             let tenants_count = bytes / KEYS_BYTES;
-            let said =
-                format!("{} KiB, for the keys of about {tenants_count} tenants; core dumps are off", bytes >> 10);
+            let said = format!("{} KiB, for the keys of about {tenants_count} tenants", bytes >> 10);
             let enough = tenants_count >= TENANTS_LOCKED_COUNT_MIN;
             check(name, if enough { Verdict::Ok } else { Verdict::Warn }, &said, (!enough).then_some(help))
         }

@@ -278,14 +278,19 @@ async fn wait_for_stop() -> Result<()> {
     }
 }
 
-/// No core dumps (they would hold keys), files for this account only, as many descriptors as we may have.
-fn prepare_process(args: &ServeArgs) -> Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("core dumps off")?;
-    if !args.dev {
-        // Neither a debugger of this account nor a crash handler reads keys out of our memory.
-        let not = rustix::process::DumpableBehavior::NotDumpable;
-        rustix::process::set_dumpable_behavior(not).context("dumps of memory off")?;
+/// No core files, which would hold keys; and nobody of this account reads them out of our memory, but on a host that somebody
+/// develops with. For every verb that opens the root key.
+pub fn forbid_dumps(dev: bool) -> Result<()> {
+    ringfence_keys::forbid_core_files().context("core files off")?;
+    if !dev {
+        ringfence_keys::forbid_debuggers().context("dumps of memory off")?;
     }
+    Ok(())
+}
+
+/// Memory that stays here, files for this account only, as many descriptors as we may have.
+fn prepare_process(args: &ServeArgs) -> Result<()> {
+    forbid_dumps(args.dev)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let files = rustix::process::getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });

@@ -20,6 +20,7 @@ const ROWS_A_WORD: u64 = 100_000;
 
 /// Runs one of the verbs.
 pub fn store(command: &StoreCommand, format: Format) -> Result<ExitCode> {
+    crate::serve::forbid_dumps(false)?;
     match command {
         StoreCommand::Migrate(args) => migrate(&load(&args.serve)?, backend(args.from), backend(args.to), format),
         StoreCommand::Salvage(args) => salvage(&load(&args.serve)?, format),

@@ -9,6 +9,7 @@ pub mod backup;
 mod blobs;
 mod check;
 mod commit;
+mod destroyed;
 mod directory;
 mod engine;
 mod error;
@@ -34,6 +35,7 @@ mod watch;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
 pub use check::{Checked, Damage, check};
+pub use destroyed::Destroyed;
 pub use directory::made_by as backend_of;
 pub use engine::{Backend, Fault, Faults};
 pub use error::StoreError;
@@ -46,9 +48,7 @@ pub use retire::Retired;
 pub use salvage::{Salvaged, SalvagedTenant, salvage};
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
-pub use tenant_keys::{
-    DeleteAsked, DestroyRequest, Disabled, KeyReceipt, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys,
-};
+pub use tenant_keys::{DeleteAsked, DestroyRequest, Disabled, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};

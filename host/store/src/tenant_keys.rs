@@ -141,17 +141,6 @@ pub struct OwnStatus {
     pub opens: Result<(), Closed>,
 }
 
-/// What was destroyed with a tenant, for the receipt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyReceipt {
-    /// The tenant's unique id.
-    pub uid: String,
-    /// The versions that were destroyed.
-    pub versions: Vec<KeyVersion>,
-    /// What that reaches.
-    pub shredding: Shredding,
-}
-
 impl KeyState {
     /// As it is when nothing is written down.
     fn usual(tenant: &TenantId) -> Self {
@@ -447,24 +436,16 @@ impl Tenants {
     }
 
     /// Destroys what wraps a tenant's key, wherever it is, and then the wrapped key here. Fine to call again.
-    pub(crate) async fn destroy_keys(&self, uid: Uid) -> Result<KeyReceipt, StoreError> {
+    pub(crate) async fn destroy_keys(&self, uid: Uid) -> Result<(), StoreError> {
         let (inner, store) = (Arc::clone(&self.0), self.0.store.clone());
         spawn_blocking(move || {
             // A damaged key file names no wrapping key; what is left of it goes all the same.
-            let wrapped = read_key(&store, &uid).unwrap_or_default();
-            let mut receipt = KeyReceipt {
-                uid: data_encoding::HEXLOWER.encode(&uid),
-                versions: Vec::new(),
-                shredding: Shredding::ThisCopyOnly,
-            };
-            if let Some(wrapped) = wrapped {
-                receipt.versions = wrapped.versions();
-                receipt.shredding = inner.root.destroy_tenant_key(&wrapped)?;
+            if let Some(wrapped) = read_key(&store, &uid).unwrap_or_default() {
+                inner.root.destroy_tenant_key(&wrapped)?;
             }
             let mut noise = [0; 64];
             inner.entropy.fill(&mut noise);
-            store.0.files.shred(&key_path(&uid), &noise).map_err(StoreError::unavailable)?;
-            Ok(receipt)
+            store.0.files.shred(&key_path(&uid), &noise).map_err(StoreError::unavailable)
         })
         .await
         .map_err(StoreError::unavailable)?
@@ -494,7 +475,7 @@ impl Tenants {
     }
 }
 
-fn state_key(id: &TenantId) -> Key {
+pub(crate) fn state_key(id: &TenantId) -> Key {
     Key::new(["key-state", id.as_str()])
 }
 

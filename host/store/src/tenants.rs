@@ -3,8 +3,9 @@
 //! The platform's own area keeps one sealed record a tenant; the wrapped key of each lies in a file of its own, because a
 //! file can be overwritten and a log-structured database cannot forget. Must never serve a tenant whose deletion has begun.
 //!
-//! Deleting: handles refuse at once; the intent is made durable; the key is destroyed, and with it everything the tenant
-//! stored; then records, files and at last the tenant's own record go. A crash in between is carried on at the next start.
+//! Deleting: handles refuse at once; the intent is made durable, with what will be destroyed; the key is destroyed, and with it
+//! everything the tenant stored; then records, files and at last the tenant's own record go, and what was destroyed waits for
+//! its receipt (`destroyed.rs`). A crash in between is carried on at the next start.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -19,13 +20,14 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::blobs;
+use crate::destroyed::Destroyed;
 use crate::engine::{Order, Span};
 use crate::error::StoreError;
 use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid, area, successor};
 use crate::own_keys::OwnSeen;
 use crate::record::{Op, Precondition};
 use crate::store::Store;
-use crate::tenant_keys::{KeyReceipt, PLATFORM_UID, read_key, write_key};
+use crate::tenant_keys::{PLATFORM_UID, read_key, state_key, write_key};
 use crate::tenant_store::{Tenant, TenantStore, value_directory};
 
 /// What the platform's own area is called where a tenant's name would stand. No tenant can have this name.
@@ -94,6 +96,9 @@ pub(crate) struct StoredTenant {
     #[serde(flatten)]
     pub(crate) record: TenantRecord,
     pub(crate) phase: Phase,
+    /// What its deletion is about, where a receipt is owed; boxed because nearly no tenant has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) destroyed: Option<Box<Destroyed>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,7 +182,7 @@ impl Tenants {
             created_at: self.0.clock.now(),
             quota,
         };
-        let stored = StoredTenant { record: record.clone(), phase: Phase::Live };
+        let stored = StoredTenant { record: record.clone(), phase: Phase::Live, destroyed: None };
         // The key first: a tenant without its key would be lost, a key without its tenant is a small useless file.
         write_key(&self.0.store, &uid, &wrapped)?;
         prepare_files(&self.0.store, &uid)?;
@@ -226,17 +231,33 @@ impl Tenants {
         self.known(id).filter(|known| known.stored.phase == Phase::Live).and_then(|known| known.view)
     }
 
-    /// Destroys a tenant: its key first, then its data; says which keys. Handles answer [`StoreError::Gone`] from the start.
-    /// When it fails half way, call it again, or leave it to the next start.
-    pub async fn delete(&self, id: &TenantId) -> Result<KeyReceipt, StoreError> {
+    /// Destroys a tenant because `by` wants it now: its key first, then its data. Handles answer [`StoreError::Gone`] from the
+    /// start. What was destroyed is kept until its receipt is ([`Tenants::unreceipted`]). When it fails half way, call it again,
+    /// or leave it to the next start.
+    pub async fn destroy(&self, id: &TenantId, by: &str) -> Result<Destroyed, StoreError> {
         let _one = self.0.changing.lock().await;
-        let mut known = self.known(id).ok_or(StoreError::UnknownTenant)?;
+        let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
+        let destroyed = self.about_to_destroy(&known.stored.record, by).await?;
+        self.remove(known, Some(destroyed)).await?.ok_or(StoreError::Damaged)
+    }
+
+    /// The same for a tenant that nobody got to use: no receipt is owed.
+    pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
+        let _one = self.0.changing.lock().await;
+        let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
+        self.remove(known, None).await.map(drop)
+    }
+
+    async fn remove(&self, mut known: Known, destroyed: Option<Destroyed>) -> Result<Option<Destroyed>, StoreError> {
+        let id = known.stored.record.id.clone();
         known.stored.phase = Phase::Deleting;
-        self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
+        // The first attempt saw the keys; a later one may find nothing left of them.
+        known.stored.destroyed = known.stored.destroyed.take().or(destroyed.map(Box::new));
+        self.0.platform.put_json(&tenant_key(&id), &known.stored).await?;
         if let Some(view) = &known.view {
             view.shared().set_gone();
         }
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known.clone());
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known.clone());
         self.finish_deletion(&known.stored).await
     }
 
@@ -282,7 +303,7 @@ impl Tenants {
             created_at: self.0.clock.now(),
             quota,
         };
-        let stored = StoredTenant { record: record.clone(), phase: Phase::Live };
+        let stored = StoredTenant { record: record.clone(), phase: Phase::Live, destroyed: None };
         let name = tenant_key(&id);
         let ops = vec![Op::put_json(name.clone(), &stored)?, Op::delete(staged_key(&staged.uid()))];
         self.0.platform.batch(ops, vec![Precondition::Absent(name)]).await?;
@@ -331,25 +352,30 @@ impl Tenants {
         Ok(record)
     }
 
-    async fn finish_deletion(&self, stored: &StoredTenant) -> Result<KeyReceipt, StoreError> {
-        let receipt = self.erase_area(parse_uid(&stored.record.uid)?).await?;
-        self.forget_key_state(&stored.record.id).await?;
-        self.0.own_seen.forget(&stored.record.id);
-        self.0.platform.delete(&tenant_key(&stored.record.id)).await?;
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(&stored.record.id);
-        Ok(receipt)
+    async fn finish_deletion(&self, stored: &StoredTenant) -> Result<Option<Destroyed>, StoreError> {
+        let id = &stored.record.id;
+        self.erase_area(parse_uid(&stored.record.uid)?).await?;
+        self.0.own_seen.forget(id);
+        let now = self.0.clock.now();
+        let destroyed = stored.destroyed.as_deref().map(|begun| Destroyed { destroyed_at: now, ..begun.clone() });
+        let mut ops = vec![Op::delete(state_key(id)), Op::delete(tenant_key(id))];
+        if let Some(destroyed) = &destroyed {
+            ops.push(destroyed.op()?);
+        }
+        self.0.platform.batch(ops, Vec::new()).await?;
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        Ok(destroyed)
     }
 
     /// Destroys the keys of an area, then everything in it.
-    async fn erase_area(&self, uid: Uid) -> Result<KeyReceipt, StoreError> {
-        let receipt = self.destroy_keys(uid).await?;
+    async fn erase_area(&self, uid: Uid) -> Result<(), StoreError> {
+        self.destroy_keys(uid).await?;
         self.0.store.0.committer.erase(uid).await?;
         let store = self.0.store.clone();
         spawn_blocking(move || store.0.files.remove_directory(&format!("blobs/{}", HEXLOWER.encode(&uid))))
             .await
             .map_err(StoreError::unavailable)?
-            .map_err(StoreError::unavailable)?;
-        Ok(receipt)
+            .map_err(StoreError::unavailable)
     }
 
     async fn load(&self, stored: StoredTenant) -> Result<(), StoreError> {
@@ -357,7 +383,11 @@ impl Tenants {
         if stored.phase == Phase::Deleting {
             tracing::info!(tenant = %stored.record.id, "carrying on with the deletion of a tenant");
             self.remember(stored.clone(), None);
-            return self.finish_deletion(&stored).await.map(|_| ());
+            return match self.finish_deletion(&stored).await {
+                // Its keys and data are gone; for its receipt there is no room yet. No reason to keep the others down.
+                Err(StoreError::Full { .. }) => Ok(()),
+                other => other.map(drop),
+            };
         }
         let Some(keys) = self.unwrap_stored(&stored.record.id, uid).await? else {
             self.remember(stored, None);

@@ -48,6 +48,16 @@ struct Sealing {
     sealer: StreamSealer,
     file: FileWriter,
     id: [u8; 16],
+    /// What is sealed of a piece, before it is written: kept, because making room for it anew costs as much as the cipher.
+    sealed: Vec<u8>,
+}
+
+/// Bytes on their way into a file, on whatever thread seals and writes them.
+struct Piece {
+    store: TenantStore,
+    to: To,
+    gathered: Zeroizing<Vec<u8>>,
+    data: Bytes,
 }
 
 /// A whole value that no record names yet.
@@ -143,20 +153,46 @@ impl ValueWriter {
 
     /// Takes the next bytes. After a failure, or when the future is dropped half way, the writer is of no more use.
     pub async fn write(&mut self, data: Bytes) -> Result<(), StoreError> {
+        if let Some(piece) = self.take(data)? {
+            self.to = To::File(blocking(move || piece.seal()).await?);
+        }
+        Ok(())
+    }
+
+    /// As [`ValueWriter::write`], on a thread that may wait for the disk.
+    pub fn write_blocking(&mut self, data: Bytes) -> Result<(), StoreError> {
+        if let Some(piece) = self.take(data)? {
+            self.to = To::File(piece.seal()?);
+        }
+        Ok(())
+    }
+
+    /// Takes bytes; gives what is to be sealed and written by now.
+    fn take(&mut self, data: Bytes) -> Result<Option<Piece>, StoreError> {
         self.bytes = self.bytes.saturating_add(data.len() as u64);
         if self.bytes > STREAMED_BYTES_MAX {
             self.to = To::Broken;
             return Err(StoreError::TooLarge { what: "a streamed value", max: STREAMED_BYTES_MAX });
         }
         let waiting = self.gathered.len().saturating_add(data.len());
-        let most = if matches!(self.to, To::Memory) { INLINE_BYTES_MAX } else { WRITE_BYTES };
-        if waiting <= most {
+        let waits = match self.to {
+            To::Memory => waiting <= INLINE_BYTES_MAX,
+            // A full piece is not gathered: it would be copied, and the copy zeroed byte by byte.
+            To::File(_) | To::Broken => waiting < WRITE_BYTES,
+        };
+        if waits {
             self.gathered.extend_from_slice(&data);
-            return Ok(());
+            return Ok(None);
         }
+        self.piece(data).map(Some)
+    }
+
+    /// All that waits, and `data` behind it.
+    fn piece(&mut self, data: Bytes) -> Result<Piece, StoreError> {
+        let to = std::mem::replace(&mut self.to, To::Broken);
         let gathered = std::mem::take(&mut self.gathered);
-        self.to = To::File(self.seal(gathered, data).await?);
-        Ok(())
+        self.room.grow(&self.store, gathered.len().saturating_add(data.len()) as u64)?;
+        Ok(Piece { store: self.store.clone(), to, gathered, data })
     }
 
     /// Ends the value; what it is a value of is the batch's to say.
@@ -164,14 +200,14 @@ impl ValueWriter {
         let tenant = Arc::clone(self.store.shared());
         let files = self.store.store().0.files.clone();
         let mut pending = PendingFiles { files, uid: tenant.uid, ids: Vec::new() };
-        let gathered = std::mem::take(&mut self.gathered);
         let payload = match self.to {
-            To::Memory => Payload::Inside(gathered),
-            _ => {
+            To::Memory => Payload::Inside(std::mem::take(&mut self.gathered)),
+            To::File(_) | To::Broken => {
                 let bytes = self.bytes;
-                let Sealing { sealer, mut file, id } = *self.seal(gathered, Bytes::new()).await?;
+                let last = self.piece(Bytes::new())?;
+                let Sealing { sealer, mut file, id, mut sealed } = *blocking(move || last.seal()).await?;
                 let whole = blocking(move || {
-                    let mut sealed = Vec::new();
+                    sealed.clear();
                     sealer.finish(&mut sealed)?;
                     file.write(&sealed).map_err(StoreError::unavailable)?;
                     tenant.check_alive()?;
@@ -185,27 +221,30 @@ impl ValueWriter {
         };
         Ok(StagedValue { payload, pending, bytes: self.bytes, room: self.room })
     }
+}
 
-    async fn seal(&mut self, gathered: Zeroizing<Vec<u8>>, data: Bytes) -> Result<Box<Sealing>, StoreError> {
-        let to = std::mem::replace(&mut self.to, To::Broken);
-        self.room.grow(&self.store, gathered.len().saturating_add(data.len()) as u64)?;
-        let store = self.store.clone();
-        blocking(move || {
-            store.shared().check_alive()?;
-            store.store().0.check_free()?;
-            let mut sealing = match to {
-                To::Memory => store.start_sealing()?,
-                To::File(sealing) => sealing,
-                To::Broken => return Err(StoreError::unavailable("an earlier write failed")),
-            };
-            let bytes = gathered.len().saturating_add(data.len());
-            let mut sealed = Vec::with_capacity(bytes.saturating_add(bytes / 1_024).saturating_add(2 * CHUNK_BYTES));
-            sealing.sealer.push(&gathered, &mut sealed)?;
-            sealing.sealer.push(&data, &mut sealed)?;
-            sealing.file.write(&sealed).map_err(StoreError::unavailable)?;
-            Ok(sealing)
-        })
-        .await
+// === impl Piece ===
+
+impl Piece {
+    /// Seals the bytes and writes them; waits for the disk.
+    fn seal(self) -> Result<Box<Sealing>, StoreError> {
+        let Self { store, to, gathered, data } = self;
+        store.shared().check_alive()?;
+        store.store().0.check_free()?;
+        let mut sealing = match to {
+            To::Memory => store.start_sealing()?,
+            To::File(sealing) => sealing,
+            To::Broken => return Err(StoreError::unavailable("an earlier write failed")),
+        };
+        let Sealing { sealer, file, sealed, .. } = &mut *sealing;
+        let bytes = gathered.len().saturating_add(data.len());
+        sealed.clear();
+        // Beside the tags, the chunk that waited in the sealer.
+        sealed.reserve(bytes.saturating_add(bytes / 1_024).saturating_add(2 * CHUNK_BYTES));
+        sealer.push(&gathered, sealed)?;
+        sealer.push(&data, sealed)?;
+        file.write(sealed).map_err(StoreError::unavailable)?;
+        Ok(sealing)
     }
 }
 
@@ -215,7 +254,7 @@ impl TenantStore {
         let Tenant { uid, keys, entropy, .. } = &**self.shared();
         let sealer = keys.stream_sealer(Purpose::Blob, &value_context(keys, &id), entropy.as_ref())?;
         let file = self.store().0.files.create(&value_path(uid, &id)).map_err(StoreError::unavailable)?;
-        Ok(Box::new(Sealing { sealer, file, id }))
+        Ok(Box::new(Sealing { sealer, file, id, sealed: Vec::new() }))
     }
 }
 
@@ -396,6 +435,33 @@ mod tests {
             }
         }
         assert!(store.open_value(&key("b")).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn pieces_of_any_size_written_by_whoever_may_wait_are_one_value() {
+        let store = tenant_in(&Store::memory());
+        for sizes in [
+            &[WRITE_BYTES, WRITE_BYTES, WRITE_BYTES][..],
+            &[WRITE_BYTES, 1, WRITE_BYTES, CHUNK_BYTES],
+            &[1, WRITE_BYTES - 1, WRITE_BYTES + 1, 2 * CHUNK_BYTES, 0, 7],
+            &[INLINE_BYTES_MAX, 1],
+            &[10, INLINE_BYTES_MAX - 10],
+        ] {
+            let plain = content(sizes.iter().sum());
+            let (mut rest, mut writer) = (Bytes::from(plain.clone()), store.value_writer().unwrap());
+            for (number, size) in sizes.iter().enumerate() {
+                let piece = rest.split_to(*size);
+                match number % 2 {
+                    0 => writer.write_blocking(piece).unwrap(),
+                    _ => writer.write(piece).await.unwrap(),
+                }
+            }
+            let staged = writer.finish().await.unwrap();
+            store.batch_with(Vec::new(), vec![(key("a"), staged)], Vec::new()).await.unwrap();
+            let mut reader = store.open_value(&key("a")).await.unwrap().unwrap();
+            assert_eq!(reader.bytes(), plain.len() as u64);
+            assert!(read(&mut reader, 0, u64::MAX).await == plain, "{sizes:?}");
+        }
     }
 
     #[tokio::test]

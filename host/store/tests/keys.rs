@@ -16,7 +16,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringfence_keys::{Closed, KeysError, MissingRootKey, Outside, Purpose, RootKey, RootKeyUri, Shredding};
 use ringfence_store::{
-    Backend, BlobId, DeleteAsked, Key, KeyUse, OwnChange, ResealStep, Side, Store, StoreError, TenantStore, Tenants,
+    Backend, BlobId, DeleteAsked, Destroyed, Key, KeyUse, OwnChange, ResealStep, Side, Store, StoreError, TenantStore,
+    Tenants,
 };
 use support::{Place, StoppedClock, SystemEntropy, contains, files_below, id, open, view};
 
@@ -265,7 +266,10 @@ async fn one_operator_deletes_after_a_delay_that_can_be_undone_and_two_at_once()
     assert_eq!(tenants.ask_delete(&acme, "u_two", later).await.unwrap(), DeleteAsked::Agreed);
 }
 
-on_every_backend!(after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant);
+on_every_backend!(
+    after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant,
+    what_was_destroyed_waits_for_its_receipt_over_starts_and_says_who_wanted_it,
+);
 
 async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant(backend: Backend) {
     let place = Place::on(backend);
@@ -279,9 +283,9 @@ async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for
     copy(&place.data(), &old.join("data"));
 
     let (store, tenants) = place.open().await;
-    let receipt = tenants.delete(&id("acme")).await.unwrap();
-    assert_eq!(receipt.shredding, Shredding::OldCopiesToo);
-    assert_eq!(receipt.versions.len(), 1);
+    let destroyed = tenants.destroy(&id("acme"), "u_one").await.unwrap();
+    assert_eq!(destroyed.reaches, Shredding::OldCopiesToo);
+    assert_eq!(destroyed.versions.len(), 1);
     store.close().await.unwrap();
 
     // The copy with everything that is left of the root key's provider: the file and the directory beside it.
@@ -300,6 +304,72 @@ async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for
     assert!(tenants.open_tenant(&id("acme")).is_none(), "and cannot open it");
     let bolt = tenants.open_tenant(&id("bolt")).unwrap();
     assert_eq!(bolt.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"still here");
+}
+
+async fn what_was_destroyed_waits_for_its_receipt_over_starts_and_says_who_wanted_it(backend: Backend) {
+    let place = Place::on(backend);
+    let (store, tenants) = place.open().await;
+    let epoch = jiff::Timestamp::UNIX_EPOCH;
+    for name in ["acme", "bolt", "cord", "dune"] {
+        view(&tenants, name).await;
+    }
+    tenants.rotate_key(&id("acme"), None).await.unwrap();
+    let uid = tenants.record(&id("acme")).await.unwrap().unwrap().uid;
+    tenants.ask_delete(&id("acme"), "u_one", epoch).await.unwrap();
+    let two = tenants.destroy(&id("acme"), "u_two").await.unwrap();
+    assert_eq!((two.asked_by.as_str(), two.approved_by.as_deref()), ("u_one", Some("u_two")));
+    assert_eq!((two.tenant.as_str(), &two.tenant_uid, two.provider.as_str()), ("acme", &uid, "file"));
+    assert_eq!((two.versions.len(), two.wrapping_key.as_ref().map(String::len)), (2, Some(32)));
+    tenants.ask_destroy(&id("bolt"), "u_one").await.unwrap();
+    tenants.approve_destroy(&id("bolt"), "u_two", epoch).await.unwrap().unwrap();
+    // Whoever does it when its time has come is not a third who agreed.
+    let agreed = tenants.destroy(&id("bolt"), "u_two").await.unwrap();
+    assert_eq!((agreed.asked_by.as_str(), agreed.approved_by.as_deref()), ("u_one", Some("u_two")));
+    let alone = tenants.destroy(&id("cord"), "u_one").await.unwrap();
+    assert_eq!((alone.asked_by.as_str(), alone.approved_by.as_deref()), ("u_one", None));
+    tenants.delete(&id("dune")).await.unwrap();
+    store.close().await.unwrap();
+
+    let (_store, tenants) = place.open().await;
+    let mut owed = tenants.unreceipted().await.unwrap();
+    owed.sort_by(|a, b| a.tenant.cmp(&b.tenant));
+    assert_eq!(owed, [two.clone(), agreed, alone], "and none for the one that nobody got to use");
+    tenants.platform().batch(vec![two.receipted()], Vec::new()).await.unwrap();
+    assert_eq!(tenants.unreceipted().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_interrupted_still_owes_its_receipt() {
+    let place = Place::new();
+    let (store, tenants) = place.open().await;
+    view(&tenants, "acme").await;
+    let (acme, epoch) = (id("acme"), jiff::Timestamp::UNIX_EPOCH);
+    let status = tenants.key_status(&acme).await.unwrap();
+    let begun = Destroyed {
+        tenant: acme.clone(),
+        tenant_uid: tenants.record(&acme).await.unwrap().unwrap().uid,
+        asked_by: "u_one".to_owned(),
+        asked_at: epoch,
+        approved_by: None,
+        destroyed_at: epoch,
+        provider: "file".to_owned(),
+        wrapping_key: None,
+        versions: status.versions,
+        reaches: status.shredding,
+    };
+    // What a crash leaves after the keys are gone and before the end: the intent is durable, and so is what it was about.
+    let at = Key::new(["tenant", "acme"]);
+    let mut record: serde_json::Value = tenants.platform().get_json(&at).await.unwrap().unwrap();
+    record["phase"] = "deleting".into();
+    record["destroyed"] = serde_json::to_value(&begun).unwrap();
+    tenants.platform().put_json(&at, &record).await.unwrap();
+    let file = place.data().join("keys").join(&begun.tenant_uid);
+    store.close().await.unwrap();
+    std::fs::remove_file(file).unwrap();
+
+    let (_store, tenants) = place.open().await;
+    assert!(tenants.record(&acme).await.unwrap().is_none());
+    assert_eq!(tenants.unreceipted().await.unwrap(), [begun]);
 }
 
 fn restrict(directory: &Path) {

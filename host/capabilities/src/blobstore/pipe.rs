@@ -13,7 +13,7 @@ use ringfence_core::{Capability, HostAct, On, ResourceName};
 use ringfence_engine::{Held, Meter};
 use ringfence_store::{StagedValue, StoreError, ValueReader, ValueWriter};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
 use super::BlobError;
@@ -22,7 +22,8 @@ use crate::overseer::Leave;
 
 /// How much of a guest's writes is handed on at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// LIMIT: what the host holds for one stream at most: a piece that is gathered, one on its way, and its sealed form.
+/// LIMIT: what the host holds for one stream at most: a piece that is gathered, one on its way, its sealed form, and a chunk that
+/// waits to be known not to be the last.
 pub(crate) const STREAM_BYTES: u64 = 1 << 20;
 /// So many bytes count as one operation on a stored value.
 const OPERATION_BYTES: u64 = 1 << 20;
@@ -167,7 +168,8 @@ impl Filling {
         }
         if let Writing::Idle(mut writer) = std::mem::replace(&mut self.state, Writing::Over) {
             let piece = self.gathered.split().freeze();
-            self.state = Writing::Busy(tokio::spawn(async move { writer.write(piece).await.map(|()| writer) }));
+            // On a thread that may wait from the start: a task in between would be two more wake-ups for each piece.
+            self.state = Writing::Busy(spawn_blocking(move || writer.write_blocking(piece).map(|()| writer)));
         }
     }
 }
@@ -193,7 +195,12 @@ impl OutputStream for Sink {
         if filling.gathered.len().saturating_add(bytes.len()) > PIECE_BYTES {
             return Err(StreamError::trap("a write was longer than was allowed"));
         }
-        filling.gathered.extend_from_slice(&bytes);
+        if filling.gathered.is_empty() {
+            // Most often a whole piece, which nobody else holds: it is taken as it is.
+            filling.gathered = BytesMut::from(bytes);
+        } else {
+            filling.gathered.extend_from_slice(&bytes);
+        }
         let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
         filling.hand_on();
         Ok(())

@@ -1,5 +1,7 @@
 //! `key`: the root key and the keys of tenants.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use ringfence_core::TenantId;
 
@@ -26,6 +28,29 @@ pub enum KeyCommand {
     Destroy(TenantNameArgs),
     /// Agree to the destruction that somebody else asked for
     Approve(TenantNameArgs),
+    /// List the signed receipts of keys that were destroyed
+    Receipts,
+    /// Print the signed receipt of a destruction
+    Receipt(KeyReceiptArgs),
+    /// Check a receipt without a host: signature, and that the log has its entry
+    Verify(KeyVerifyArgs),
+}
+
+/// `key receipt`.
+#[derive(Debug, Clone, Args)]
+pub struct KeyReceiptArgs {
+    /// Place of its entry in the host's log, as `key receipts` lists it
+    pub entry: u64,
+}
+
+/// `key verify`.
+#[derive(Debug, Clone, Args)]
+pub struct KeyVerifyArgs {
+    /// The receipt
+    pub file: PathBuf,
+    /// The key to check against: the vkey of the host's log, or a file with it
+    #[arg(long, value_name = "KEY")]
+    pub vkey: String,
 }
 
 /// `key rotate`.

@@ -1,12 +1,20 @@
-//! `key`: what keys there are, rotating them, taking them out of use, destroying them.
+//! `key`: what keys there are, rotating them, taking them out of use, destroying them, and the receipts of that.
 //!
-//! Must never ask for the destruction of keys without the tenant's name typed out.
+//! Must never ask for the destruction of keys without the tenant's name typed out, nor ask a host whether a receipt is right:
+//! what verifies it is the key alone.
 
+use data_encoding::HEXLOWER;
 use reqwest::Method;
-use ringfence_control::wire::{RootKeyView, RootRotated, RotateKey, TenantKeyView};
+use ringfence_audit::destruction::{
+    DESTRUCTION_BYTES_MAX, DestructionFault, VerifiedDestruction, verify as verify_note,
+};
+use ringfence_control::wire::{DestructionView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
+use serde_json::json;
 
-use crate::args::{KeyCommand, KeyRotateArgs, TenantNameArgs};
-use crate::client::Request;
+use super::audit::{key_text as vkey_text, read_text};
+use crate::Format;
+use crate::args::{KeyCommand, KeyReceiptArgs, KeyRotateArgs, KeyVerifyArgs, TenantNameArgs};
+use crate::client::{Request, read_body};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
@@ -23,6 +31,9 @@ pub async fn run(cx: &mut Context<'_>, command: &KeyCommand) -> Result<Exit, Cli
         KeyCommand::Disown(args) => own(cx, args, Method::DELETE, "took its own key away from the key of").await,
         KeyCommand::Destroy(args) => destroy(cx, args).await,
         KeyCommand::Approve(args) => approve(cx, args).await,
+        KeyCommand::Receipts => receipts(cx).await,
+        KeyCommand::Receipt(args) => receipt(cx, args).await,
+        KeyCommand::Verify(args) => verify(cx, args),
     }
 }
 
@@ -108,6 +119,83 @@ fn state_words(key: &TenantKeyView) -> String {
         },
         None => key.state.clone(),
     }
+}
+
+async fn receipts(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let api = cx.operator()?;
+    let answer = api.list::<DestructionView>(&Request::get("/keys/receipts"), "cursor").await?;
+    cx.print_list(&answer, "no keys of a tenant were destroyed yet", |receipts| {
+        let row = |one: &DestructionView| {
+            [one.seq.to_string(), one.tenant.clone(), one.tenant_uid.clone(), one.destroyed_at.clone()]
+        };
+        table(["entry", "tenant", "unique id", "destroyed"], &receipts.iter().map(row).collect::<Vec<_>>())
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// The note, byte for byte, in either format.
+async fn receipt(cx: &mut Context<'_>, args: &KeyReceiptArgs) -> Result<Exit, CliError> {
+    let api = cx.operator()?;
+    let response = api.open(&Request::get(format!("/keys/receipts/{}", args.entry))).await?;
+    let broken = || CliError::failed("unexpected-answer", "the receipt broke off or is too long".to_owned(), None);
+    let note = read_body(response, DESTRUCTION_BYTES_MAX).await.ok_or_else(broken)?;
+    cx.ui.raw(&note)?;
+    Ok(Exit::Ok)
+}
+
+fn verify(cx: &mut Context<'_>, args: &KeyVerifyArgs) -> Result<Exit, CliError> {
+    let vkey = vkey_text(&args.vkey)?;
+    let note = read_text(&args.file, DESTRUCTION_BYTES_MAX)?;
+    let verified = verify_note(&note, &vkey).map_err(fault_error)?;
+    match cx.ui.format {
+        Format::Json => {
+            let (size, root) = (verified.head.size, HEXLOWER.encode(&verified.head.root));
+            cx.ui.json(&json!({
+                "verified": true, "seq": verified.seq, "size": size, "root": root, "receipt": verified.receipt,
+            }))?;
+        }
+        Format::Text => cx.ui.text(&verified_text(&verified))?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn verified_text(verified: &VerifiedDestruction) -> String {
+    let said = &verified.receipt.destroyed;
+    let wanted = match &said.approved_by {
+        Some(other) => format!("{} and {other}", said.asked_by),
+        None => said.asked_by.clone(),
+    };
+    let root = HEXLOWER.encode(&verified.head.root);
+    let head = format!(
+        "verified: the keys of tenant {} ({}) on {} are destroyed\n  at {}, wanted by {wanted} since {}\n",
+        said.tenant, said.tenant_uid, verified.receipt.host, said.destroyed_at, said.asked_at
+    );
+    let wrapping = said.wrapping_key.as_ref().map_or_else(
+        || format!("  {} kept no wrapping key for it: older copies of the data still open\n", said.provider),
+        |name| format!("  wrapping key {name} at {}\n", said.provider),
+    );
+    let row = |key: &ringfence_keys::KeyVersion| {
+        let purpose = key.purpose.map_or_else(|| "all".to_owned(), |purpose| purpose.to_string());
+        [key.version.to_string(), purpose, key.root.clone()]
+    };
+    let keys = table(["version", "purpose", "wrapped by"], &said.versions.iter().map(row).collect::<Vec<_>>());
+    let (seq, size) = (verified.seq, verified.head.size);
+    format!("{head}{wrapping}  entry {seq} of the host's log, below its head of {size} entries {root}\n{keys}")
+}
+
+fn fault_error(fault: DestructionFault) -> CliError {
+    let code = match fault {
+        DestructionFault::BadKey => "receipt-bad-key",
+        DestructionFault::BadSignature => "receipt-bad-signature",
+        DestructionFault::Malformed => "receipt-malformed",
+        DestructionFault::AnotherHost => "receipt-another-host",
+        DestructionFault::NotLogged => "receipt-not-logged",
+    };
+    let help = match fault {
+        DestructionFault::BadKey => "the key is the first line of  ringfence audit keys --operator",
+        _ => "keep this receipt, and ask the operator",
+    };
+    CliError::Failed { code, detail: fault.to_string(), help: Some(help.to_owned()) }
 }
 
 fn key_text(key: &TenantKeyView) -> String {

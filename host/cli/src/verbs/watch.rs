@@ -64,10 +64,11 @@ fn host_text(host: &HostStatus) -> String {
     let mut text = format!("ringfence  {}\nup         {up}\nplugins    {}\n", host.version, host.plugins_address);
     if shows_figures(host) {
         text.push_str(&format!(
-            "store      {}, {}\nroot key   {}\ntenants    {}\nroutes     {}\nrunning    {} of {} slots, {} waiting\n",
+            "store      {}, {}\nroot key   {}\ndumps      {}\ntenants    {}\nroutes     {}\nrunning    {} of {} slots, {} waiting\n",
             host.store,
             bytes_words(host.store_bytes),
             host.root_key,
+            dumps_words(&host.memory_dumps),
             host.tenants_count,
             host.routes_count,
             host.running_count,
@@ -76,6 +77,16 @@ fn host_text(host: &HostStatus) -> String {
         ));
     }
     text
+}
+
+/// Who gets the host's memory.
+fn dumps_words(dumps: &str) -> &str {
+    match dumps {
+        "off" => "off: nobody but root reads the keys out of its memory",
+        "debuggers" => "no core files; debuggers of its account can read the keys",
+        "core-files" => "core files, which would hold the keys",
+        _ => "unknown",
+    }
 }
 
 fn plugin_text(plugin: &PluginDetail) -> String {

@@ -90,6 +90,19 @@ pub struct DestroyView {
     pub due_at: Option<String>,
 }
 
+/// A receipt of destruction in a list; the note itself is at `/keys/receipts/{seq}`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DestructionView {
+    /// Place of the entry about it in the host's log, and what the receipt is asked for by.
+    pub seq: u64,
+    /// The tenant's name.
+    pub tenant: String,
+    /// Its unique id: another one when a deleted name is used again.
+    pub tenant_uid: String,
+    /// When its keys were gone, RFC 3339.
+    pub destroyed_at: String,
+}
+
 /// How far sealing anew has come.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ResealView {

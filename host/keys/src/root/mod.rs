@@ -100,7 +100,7 @@ struct StoredFirst {
 }
 
 /// What can be said about one version of a tenant key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyVersion {
     /// Its number.
     pub version: u8,
@@ -146,6 +146,11 @@ impl WrappedKey {
         let gone: Vec<u8> = self.superseded().into_iter().filter(|version| versions.contains(version)).collect();
         let kept = self.versions.iter().filter(|version| !gone.contains(&version.version));
         Self { shard: self.shard.clone(), versions: kept.cloned().collect() }
+    }
+
+    /// The name of the tenant's own wrapping key at the provider, 32 hex digits; none where there is none.
+    pub fn wrapping_key(&self) -> Option<&str> {
+        Some(self.shard.as_str()).filter(|name| !name.is_empty())
     }
 
     /// Identifier of the key that the tenant keeps itself; none when it keeps none.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ringfence_core::{Clock, Entropy};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::KeysError;
@@ -25,7 +25,7 @@ pub enum Assurance {
 }
 
 /// What deleting a tenant does to copies of the data directory that were made before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shredding {
     /// They cannot be opened any more: the tenant's own wrapping key, which was never in them, is destroyed.

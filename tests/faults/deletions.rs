@@ -1,0 +1,76 @@
+//! kill -9 in the middle of deletions: a tenant is there whole or gone for good, and what is gone has its receipt.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ringfence_audit::destruction::verify;
+use ringfence_tests::{Host, Place, Session, answer, eventually, string};
+
+/// Kills, each at another moment after a deletion was asked for.
+const ROUNDS: u64 = 10;
+
+/// A small generator with a fixed seed, so that a failure can be had again (xorshift, Marsaglia 2003).
+fn dice(seed: &mut u64, end: u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed % end
+}
+
+/// The tenants that receipts are about, each checked with the key of the host's log.
+async fn receipted(operator: &Session) -> Result<Vec<String>> {
+    let key = string(&answer(operator.get("/audit/keys").send().await?).await?, "vkey")?;
+    let list = answer(operator.get("/keys/receipts?limit=1000").send().await?).await?;
+    let mut tenants = Vec::new();
+    for item in list["items"].as_array().context("items")? {
+        let seq = item["seq"].as_u64().context("a place")?;
+        let note = operator.get(&format!("/keys/receipts/{seq}")).send().await?.text().await?;
+        tenants.push(verify(&note, &key)?.receipt.destroyed.tenant.to_string());
+    }
+    Ok(tenants)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_deletion_was_cut_is_whole_or_gone_with_one_receipt() -> Result<()> {
+    let mut seed = 0x5eed_0011;
+    println!("seed {seed:#x}");
+    let place = Place::new()?;
+    let mut host = Host::start(&place)?;
+    let key = host.operator().await?.key;
+    let mut gone = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let operator = host.sign_in(&key).await?;
+        let name = format!("tenant-{round}");
+        let tenant = host.tenant(&operator, &name).await?;
+        let admin_key = tenant.admin.key.clone();
+        answer(tenant.admin.put(&tenant.path("/secrets/one")).body("a word").send().await?).await?;
+        let path = format!("/tenants/{name}");
+        let asked = tokio::spawn(operator.delete(&path).send());
+        tokio::time::sleep(Duration::from_micros(dice(&mut seed, 30_000))).await;
+        host.kill()?;
+        let heard = asked.await?.is_ok_and(|answered| answered.status() == 204);
+        host = Host::start(&place).with_context(|| format!("round {round}: the host must open again"))?;
+        let operator = host.sign_in(&key).await?;
+        if operator.get(&path).send().await?.status() == 200 {
+            assert!(!heard, "round {round}: an acknowledged deletion is undone");
+            let admin = host.sign_in(&admin_key).await?;
+            let secrets = answer(admin.get(&format!("{path}/secrets")).send().await?).await?;
+            assert_eq!(secrets["items"].as_array().map(Vec::len), Some(1), "round {round}: it is whole");
+        } else {
+            assert!(host.sign_in(&admin_key).await.is_err(), "round {round}");
+            gone.insert(name);
+        }
+        eventually("each that is gone has its receipt", async || {
+            let have = receipted(&operator).await?;
+            assert!(
+                have.iter().all(|name| gone.contains(name)),
+                "round {round}: a receipt of one that is there: {have:?}"
+            );
+            Ok(have.len() == gone.len())
+        })
+        .await?;
+    }
+    println!("{} of {ROUNDS} deletions went through", gone.len());
+    Ok(())
+}
