@@ -153,14 +153,15 @@ impl Control {
         }
         registry.register("connections", "Open connections", connections);
         for (name, help, value) in [
-            ("store_batches", "Batches written", store.commits),
-            ("store_syncs", "Times the disk was asked to make them durable", store.syncs),
-            ("code_hits", "Times a version was asked for whose code was loaded", loaded.hits),
-            ("code_misses", "Times it was not, and was loaded or waited for", loaded.misses),
-            ("code_evictions", "Versions unloaded because others needed the room", loaded.evicted),
+            ("store_batches", "Batches written", store.commits as f64),
+            ("store_syncs", "Times the disk was asked to make them durable", store.syncs as f64),
+            ("code_hits", "Times a version was asked for whose code was loaded", loaded.hits as f64),
+            ("code_misses", "Times it was not, and was loaded or waited for", loaded.misses as f64),
+            ("code_wait_seconds", "How long that took in all", loaded.waited.as_secs_f64()),
+            ("code_evictions", "Versions unloaded because others needed the room", loaded.evicted as f64),
         ] {
             let counter = Sum::default();
-            counter.inc_by(value as f64);
+            counter.inc_by(value);
             registry.register(name, help, counter);
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ringfence_core::limits::COMPONENT_BYTES_MAX;
 use ringfence_core::{Clock, Digest, TenantId};
@@ -31,6 +32,8 @@ pub struct Loaded {
     pub hits: u64,
     /// Times it was not, and somebody waited for it.
     pub misses: u64,
+    /// How long they waited in all.
+    pub waited: Duration,
     /// Versions that gave way to others.
     pub evicted: u64,
 }
@@ -43,19 +46,27 @@ pub(crate) struct Loader {
     kept: Mutex<Kept<Slot>>,
     hits: AtomicU64,
     misses: AtomicU64,
+    waited_us: AtomicU64,
 }
 
 impl Loader {
     pub(crate) fn new(engine: Engine, turns: Arc<Turns>, clock: Arc<dyn Clock>) -> Self {
         let kept = Mutex::new(Kept::new(CODE_COUNT_MAX));
-        Self { engine, turns, clock, kept, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let [hits, misses, waited_us] = [const { AtomicU64::new(0) }; 3];
+        Self { engine, turns, clock, kept, hits, misses, waited_us }
     }
 
     /// What is loaded.
     pub(crate) fn loaded(&self) -> Loaded {
         let kept = self.kept();
-        let (hits, misses) = (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed));
-        Loaded { count: kept.count(), hits, misses, evicted: kept.evicted() }
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Loaded {
+            count: kept.count(),
+            hits: of(&self.hits),
+            misses: of(&self.misses),
+            waited: Duration::from_micros(of(&self.waited_us)),
+            evicted: kept.evicted(),
+        }
     }
 
     /// The code of a version.
@@ -65,8 +76,12 @@ impl Loader {
             self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(code.clone());
         }
+        let asked = self.clock.monotonic();
+        let code = slot.get_or_try_init(|| self.load(version)).await.cloned();
+        let waited = self.clock.monotonic().saturating_sub(asked);
         self.misses.fetch_add(1, Ordering::Relaxed);
-        slot.get_or_try_init(|| self.load(version)).await.cloned()
+        self.waited_us.fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        code
     }
 
     /// Keeps code that was just compiled.
