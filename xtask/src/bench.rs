@@ -44,7 +44,7 @@ const BENCHES: [(&str, Peers, &str); 14] = [
     (
         "threat",
         Peers::None,
-        "drills of the shipped rules beside 5,000 ordinary events a second: found, answered, missed",
+        "drills of the shipped rules beside 5,000 other events a second: found, refused, missed; alarms of ordinary days",
     ),
     (
         "workflow",
