@@ -176,8 +176,10 @@ fn write(report: &mut Report, alone: &[Outcome], beside: &[Outcome], storms: &[S
     let late = |storm: &Storm| quantile(&storm.latencies_us, 0.99).unwrap_or_default() as f64;
     report.median("sign_in_p99_us", &storms.iter().map(late).collect::<Vec<_>>())?;
     report.put("sign_ins_by_status", storms.iter().map(|storm| storm.statuses.clone()).collect::<Vec<_>>())?;
-    report
-        .fact("note", "each sign-in is an API key's: one argon2id hash, one session made durable, one entry on the log")
+    report.fact(
+        "note",
+        "each sign-in is an API key's: a cheap hash, a session made durable, an entry on the log; none is a password's",
+    )
 }
 
 /// One phase of the victim, whose caller waits in a thread of its own.

@@ -1,5 +1,7 @@
 //! `density`: many tenants on one host: how long it takes to start, what each costs in memory that nothing else shares,
 //! and what a load over all of them looks like (Zipf: few are busy, most are hardly called).
+//!
+//! The host keeps a thousand versions loaded. Must never pass the memory of those for the memory of all tenants.
 
 use std::time::{Duration, Instant};
 
@@ -54,26 +56,38 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     report.put("create_ms_per_tenant", making.elapsed().as_secs_f64() * 1e3 / plan.tenants as f64)?;
     report.put("empty_start_ms", empty_start_ms)?;
     report.put("empty_private_kib", empty_kib)?;
-    let (mut starts_ms, mut idle, mut called) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut starts_ms, mut idle, mut called, mut loaded) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut loaded_counts = Vec::new();
     let each = |kib: u64| kib.saturating_sub(empty_kib) as f64 / plan.tenants as f64;
     let mut targets = Vec::new();
     for _ in 0..plan.rounds {
         let (restarted, start_ms) = restart(stage).await?;
         stage = restarted;
         starts_ms.push(start_ms);
-        idle.push(each(private_kib(stage.host.pid())?));
+        let idle_kib = private_kib(stage.host.pid())?;
+        idle.push(each(idle_kib));
         targets = sign_in(&stage, &tenants, &plan.guest).await?;
         let mut connection = Connection::open(stage.plugins()?).await?;
         for target in &targets {
             let answer = connection.exchange(&target.request()).await?;
             ensure!(answer.status == 200, "`{}` answered {}", target.path, answer.status);
         }
-        called.push(each(private_kib(stage.host.pid())?));
+        let called_kib = private_kib(stage.host.pid())?;
+        called.push(each(called_kib));
+        // Not every tenant that was called is still loaded: what calls added is what the loaded ones hold.
+        let count = stage.metrics().await?.sum("code_loaded")?;
+        ensure!(count > 0.0, "nothing is loaded after every tenant was called");
+        loaded.push(each(idle_kib) + called_kib.saturating_sub(idle_kib) as f64 / count);
+        loaded_counts.push(count);
     }
     report.median("start_ms", &starts_ms)?;
     report.median("idle_rss_per_tenant_kib", &idle)?;
     report.median("rss_per_tenant_kib", &called)?;
-    zipf(&mut report, &targets, Duration::from_secs(plan.seconds)).await?;
+    report.median("loaded_count", &loaded_counts)?;
+    report.median("rss_per_loaded_kib", &loaded)?;
+    report
+        .fact("note", "rss_per_tenant_kib is over all tenants, loaded or not; rss_per_loaded_kib is of one that is")?;
+    zipf(&mut report, &stage, &targets, Duration::from_secs(plan.seconds)).await?;
     report.finish()
 }
 
@@ -105,9 +119,10 @@ async fn sign_in(stage: &Stage, tenants: &[Tenant], plugin: &str) -> Result<Vec<
 }
 
 /// Some connections that call tenants as Zipf says, one request after the other.
-async fn zipf(report: &mut Report, targets: &[Target], time: Duration) -> Result<()> {
+async fn zipf(report: &mut Report, stage: &Stage, targets: &[Target], time: Duration) -> Result<()> {
     let requests: std::sync::Arc<[Vec<u8>]> = targets.iter().map(Target::request).collect();
     let address = targets.first().context("no tenant")?.address;
+    let before = stage.metrics().await?;
     let end = Instant::now() + time;
     let mut tasks = Vec::new();
     for number in 0..CONNECTIONS_COUNT {
@@ -137,5 +152,9 @@ async fn zipf(report: &mut Report, targets: &[Target], time: Duration) -> Result
     report.put("zipf_p99_us", quantile(&times, 0.99))?;
     report.put("zipf_tenants_called_count", called.len())?;
     report.put("zipf_errors_count", refused)?;
-    report.missing("zipf_hit_rate", "the host does not count how often code was loaded already")
+    let after = stage.metrics().await?;
+    let more = |series: &str| anyhow::Ok(after.sum(series)? - before.sum(series)?);
+    let (hits, misses) = (more("code_hits_total")?, more("code_misses_total")?);
+    report.put("zipf_evictions_count", more("code_evictions_total")?)?;
+    report.put("zipf_hit_rate", hits / (hits + misses).max(1.0))
 }

@@ -12,6 +12,7 @@ mod cold;
 mod components;
 mod density;
 mod http;
+mod instance;
 mod kinds;
 mod load;
 mod machine;
@@ -53,6 +54,8 @@ enum Bench {
     Shares(shares::Plan),
     /// First answers after a restart
     Cold(cold::Plan),
+    /// An invocation in the engine alone, in a fresh instance and in one that served before
+    Instance(instance::Plan),
     /// Many tenants: start, memory, a Zipf load
     Density(density::Plan),
     /// An object of 1 GiB through a guest, against cipher and disk
@@ -100,6 +103,7 @@ async fn run(bench: Bench) -> Result<()> {
         Bench::Noisy(plan) => noisy::run(&plan).await?,
         Bench::Shares(plan) => shares::run(&plan).await?,
         Bench::Cold(plan) => cold::run(&plan).await?,
+        Bench::Instance(plan) => instance::run(&plan).await?,
         Bench::Density(plan) => density::run(&plan).await?,
         Bench::Blob(plan) => blob::run(&plan).await?,
         Bench::Metering(plan) => metering::run(&plan).await?,

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ringfence_tests::{Host, Place, Session, Tenant, answer};
 use serde_json::{Value, json};
 
@@ -25,6 +25,22 @@ pub struct Guest {
     /// The tenant.
     pub tenant: Tenant,
     plugin: String,
+}
+
+/// What monitoring reads, at one moment.
+pub struct Metrics(String);
+
+impl Metrics {
+    /// The value of a series (without `ringfence_`), over all its labels together.
+    pub fn sum(&self, series: &str) -> Result<f64> {
+        let values = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix("ringfence_")?.strip_prefix(series)?;
+            rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()).flatten()
+        });
+        let values = values.map(str::parse::<f64>).collect::<Result<Vec<f64>, _>>()?;
+        ensure!(!values.is_empty(), "the host has no metric `{series}`");
+        Ok(values.iter().sum())
+    }
 }
 
 impl Stage {
@@ -53,6 +69,11 @@ impl Stage {
         Ok(self.host.control.trim_start_matches("http://").parse()?)
     }
 
+    /// The host's metrics now.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics(self.host.sign_in(&self.operator.key).await?.metrics().await?))
+    }
+
     /// Gives a tenant a weight. The error is the host's answer.
     pub async fn set_weight(&self, tenant: &str, weight: u32) -> Result<()> {
         let body = json!({ "overrides": { "weight": weight } });
@@ -74,5 +95,20 @@ impl Guest {
         let session = stage.host.sign_in(&self.tenant.admin.key).await?;
         let usage = answer(session.get(&self.tenant.path("/usage")).send().await?).await?;
         usage.pointer("/total/cpu_us").and_then(Value::as_u64).with_context(|| format!("no CPU time in {usage}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_is_summed_over_its_labels_and_another_is_not_taken_for_it() {
+        let text = "# TYPE ringfence_calls counter\nringfence_calls_total{tenant=\"a\"} 1.5\n\
+            ringfence_calls_total{tenant=\"b\"} 2.0\nringfence_calls_total_more 9\nringfence_slots 128\n# EOF\n";
+        let metrics = Metrics(text.to_owned());
+        assert_eq!(metrics.sum("calls_total").unwrap(), 3.5);
+        assert_eq!(metrics.sum("slots").unwrap(), 128.0);
+        assert!(metrics.sum("calls").is_err());
     }
 }

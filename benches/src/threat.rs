@@ -1,14 +1,17 @@
-//! `threat`: drills of the shipped rules while a stream of ordinary events goes on: how long from the first event being
-//! durable to the finding, from the finding to the response holding, how many were missed, and how often a rule cried
-//! without cause.
+//! `threat`: drills of the shipped rules while a stream of other events goes on: how long from the first event being durable
+//! to the finding, from the finding to the first refused attempt, and how many were missed. Then ordinary days of one tenant
+//! (`host/threat/src/shipped/ordinary.rs`), an hour in a moment: how often a rule cries without cause.
+//!
+//! Must never take the stream for ordinary days: no rule fires on what it is made of, and days that fast would be none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ringfence_audit::{Audit, Event, Log, codes};
-use ringfence_core::{Clock, Entropy, PrincipalId, Standing};
+use ringfence_core::{Clock, Entropy, PrincipalId, Standing, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{DiskOptions, Store, Tenants};
 use ringfence_threat::drill::ROUNDS_COUNT_MAX;
@@ -27,9 +30,15 @@ pub struct Plan {
     /// Attacks to play, at least
     #[arg(long, default_value_t = 1_000)]
     pub drills: usize,
-    /// Ordinary events a second meanwhile
+    /// Other events a second meanwhile
     #[arg(long, default_value_t = 5_000)]
     pub events: u64,
+    /// Ordinary days afterwards
+    #[arg(long, default_value_t = 30)]
+    pub days: u64,
+    /// Seed of these
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
 }
 
 struct Running(Instant, jiff::Timestamp);
@@ -42,8 +51,29 @@ impl Clock for Running {
     }
 }
 
-/// An ordinary day's entries, in turn; each by one of many people.
-const ORDINARY: [(&str, &str); 8] = [
+/// Time of the ordinary days, milliseconds since 1970.
+struct Moved(AtomicI64);
+impl Clock for Moved {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_millisecond(self.0.load(Ordering::Relaxed)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(0))
+    }
+}
+
+// The tests of the rules have the same days.
+#[path = "../../host/threat/src/shipped/ordinary.rs"]
+mod ordinary;
+
+/// When drills and days begin, seconds since 1970.
+const START_S: i64 = 1_790_000_000;
+/// Time of an ordinary day after which the reader is waited for.
+const STEP_S: u64 = 600;
+/// Longest wait for it.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+/// What the stream is made of, in turn; each by one of many people. No shipped rule fires on it.
+const STREAM: [(&str, &str); 8] = [
     (codes::SIGNED_IN, "authenticate"),
     (codes::VERSION_PUSHED, "push-version"),
     (codes::VERSION_DEPLOYED, "deploy-version"),
@@ -60,18 +90,24 @@ const WRITERS_COUNT: u64 = 64;
 pub async fn run(plan: &Plan) -> Result<Value> {
     // The log, the reader and the writers share threads as they do in the host.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (drills, events) = (plan.drills, plan.events);
-    let figures = runtime.spawn(measure(drills, events)).await?;
+    let (drills, events, days, seed) = (plan.drills, plan.events, plan.days, plan.seed);
+    let measured = runtime.spawn(async move {
+        let mut report = Report::start("threat")?;
+        play(&mut report, drills, events).await?;
+        live(&mut report, days, seed).await?;
+        report.finish()
+    });
+    let figures = measured.await?;
     runtime.shutdown_background();
     figures
 }
 
-async fn measure(drills: usize, events: u64) -> Result<Value> {
-    let mut report = Report::start("threat")?;
+/// Drills beside the stream.
+async fn play(report: &mut Report, drills: usize, events: u64) -> Result<()> {
     let place = tempfile::tempdir()?;
     let root = RootKey::open_or_create(&RootKeyUri::File(place.path().join("root.key")), &SystemEntropy)?;
     let store = Store::open(&place.path().join("data"), DiskOptions::RECOMMENDED)?;
-    let start = jiff::Timestamp::from_second(1_790_000_000)?;
+    let start = jiff::Timestamp::from_second(START_S)?;
     let (clock, dice): (Arc<dyn Clock>, Arc<dyn Entropy>) =
         (Arc::new(Running(Instant::now(), start)), Arc::new(SystemEntropy));
     let tenants = Tenants::open(store.clone(), Arc::new(root), dice.clone(), clock.clone()).await?;
@@ -89,7 +125,7 @@ async fn measure(drills: usize, events: u64) -> Result<Value> {
     let log = Log::Tenant(tenants.open_tenant(&busy).context("a tenant")?);
     let (written, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writers: Vec<_> = (0..WRITERS_COUNT)
-        .map(|at| tokio::spawn(ordinary(audit.clone(), log.clone(), at, events, written.clone(), over.clone())))
+        .map(|at| tokio::spawn(stream(audit.clone(), log.clone(), at, events, written.clone(), over.clone())))
         .collect();
     let began = Instant::now();
     let mut drilled = Vec::new();
@@ -110,20 +146,81 @@ async fn measure(drills: usize, events: u64) -> Result<Value> {
     let ms = |all: &[u64], share: f64| quantile(all, share).map(|us| us as f64 / 1_000.0);
     report.put("drills", drilled.len())?;
     report.put("misses", drilled.len() - detected.len())?;
-    report.put("false_alarms", found.iter().filter(|finding| finding.drill.is_none()).count())?;
+    report.put("findings_of_the_stream", found.iter().filter(|finding| finding.drill.is_none()).count())?;
     report.put("detect_p50_ms", ms(&detected, 0.5))?;
     report.put("detect_p95_ms", ms(&detected, 0.95))?;
     report.put("respond_p50_ms", ms(&responded, 0.5))?;
     report.put("respond_p95_ms", ms(&responded, 0.95))?;
     report.put("responses", responded.len())?;
-    report.put("ordinary_events_per_s", (written.load(Ordering::Relaxed) as f64 / seconds).round())?;
-    report.fact("ordinary_events_per_s_asked", events)?;
-    store.close().await?;
-    report.finish()
+    report.put("events_per_s", (written.load(Ordering::Relaxed) as f64 / seconds).round())?;
+    report.fact("events_per_s_asked", events)?;
+    Ok(store.close().await?)
 }
 
-/// Writes its share of ordinary events, each durable before the next, never faster than asked.
-async fn ordinary(
+/// Ordinary days of one tenant, through the log and the reader, with what nobody did wrong being found wrong.
+async fn live(report: &mut Report, days: u64, seed: u64) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let root = RootKey::open_or_create(&RootKeyUri::File(place.path().join("root.key")), &SystemEntropy)?;
+    let store = Store::memory();
+    let moved = Arc::new(Moved(AtomicI64::new(START_S * 1_000)));
+    let (clock, dice): (Arc<dyn Clock>, Arc<dyn Entropy>) = (moved.clone(), Arc::new(SystemEntropy));
+    let tenants = Tenants::open(store.clone(), Arc::new(root), dice.clone(), clock.clone()).await?;
+    let tenant: TenantId = "busy".parse()?;
+    tenants.create(&tenant, "busy").await?;
+    let audit = Audit::open(tenants.clone(), clock.clone(), dice.clone(), "bench".to_owned()).await?;
+    let standing = Arc::new(Standing::default());
+    let (threat, reader) = Threat::open(tenants.clone(), audit.clone(), clock, dice, standing).await?;
+    let (stop, stopping) = watch::channel(false);
+    let reader = tokio::spawn(reader.run(stopping));
+    let log = Log::Tenant(tenants.open_tenant(&tenant).context("a tenant")?);
+    let (mut written, mut read_s) = (0, 0);
+    for day in 0..days {
+        for entry in ordinary::day(seed, day) {
+            if entry.at_s >= read_s + STEP_S {
+                read_up_to(&threat, written).await?;
+                read_s = entry.at_s;
+            }
+            moved.0.store((START_S + i64::try_from(entry.at_s)?) * 1_000, Ordering::Relaxed);
+            audit.record(&log, ordinary_event(entry)?).await?;
+            written += 1;
+        }
+    }
+    read_up_to(&threat, written).await?;
+    let found = threat.findings(&Scope::Tenant(tenant)).await?;
+    stop.send_replace(true);
+    reader.await?;
+    let mut by_rule = BTreeMap::<String, u64>::new();
+    found.iter().for_each(|finding| *by_rule.entry(finding.rule.clone()).or_default() += 1);
+    report.put("ordinary_days", days)?;
+    report.put("ordinary_entries", written)?;
+    report.fact("ordinary_seed", seed)?;
+    report.put("false_alarms", found.len())?;
+    report.put("false_alarms_a_day", found.len() as f64 / days.max(1) as f64)?;
+    report.put("false_alarms_by_rule", by_rule)?;
+    Ok(store.close().await?)
+}
+
+/// Waits until detection has looked at so many entries.
+async fn read_up_to(threat: &Threat, entries_count: u64) -> Result<()> {
+    let asked = Instant::now();
+    while threat.health().evaluated_count < entries_count {
+        ensure!(asked.elapsed() < READ_WITHIN, "detection does not get on: {:?}", threat.health());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+fn ordinary_event(entry: ordinary::Entry) -> Result<Event> {
+    let own = ["anonymous", "ringfence"].contains(&entry.who.as_str());
+    let who: PrincipalId = if own { entry.who } else { format!("busy/{}", entry.who) }.parse()?;
+    let mut event = Event::new(entry.code, entry.action, who, format!("tenant/busy{}", entry.on));
+    event.source_ip = entry.source.map(|source| std::net::Ipv4Addr::from(source).into());
+    event.details = entry.details;
+    Ok(event)
+}
+
+/// Writes its share of the stream, each durable before the next, never faster than asked.
+async fn stream(
     audit: Audit,
     log: Log,
     writer: u64,
@@ -136,7 +233,7 @@ async fn ordinary(
     while !over.load(Ordering::Relaxed) {
         pace.tick().await;
         turn += 1;
-        let (code, action) = ORDINARY.get(turn % ORDINARY.len()).copied().context("an entry")?;
+        let (code, action) = STREAM.get(turn % STREAM.len()).copied().context("an entry")?;
         let who: PrincipalId = format!("busy/p{}", (turn * 7 + writer as usize) % 500).parse()?;
         let mut event = Event::new(code, action, who, "tenant/busy/plugin/visits");
         event.source_ip = Some(std::net::Ipv4Addr::new(203, 0, 113, (turn % 200) as u8).into());

@@ -305,6 +305,11 @@ impl Session {
         let response = self.call(Method::GET, path).send().await?;
         Ok((response.status(), response.text().await?))
     }
+    /// The host's metrics, as an operator's monitoring reads them.
+    pub async fn metrics(&self) -> Result<String> {
+        let request = self.http.get(format!("{}/metrics", self.control));
+        Ok(self.bearing(request).send().await?.error_for_status()?.text().await?)
+    }
     fn bearing(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
             Some(token) => request.bearer_auth(token),

@@ -26,11 +26,12 @@ enum Peers {
     None,
 }
 
-const BENCHES: [(&str, Peers, &str); 13] = [
+const BENCHES: [(&str, Peers, &str); 14] = [
     ("http", Peers::Wanted, "requests a second of hello: Ringfence, `wasmtime serve` in three settings, workerd"),
     ("noisy", Peers::Wanted, "a tenant's latency beside ten kinds of hostile neighbour, and on the peers; 12 minutes"),
     ("shares", Peers::None, "CPU time of two saturating tenants of weight 1:3"),
     ("cold", Peers::None, "first answers of 200 plugins after a restart"),
+    ("instance", Peers::None, "an invocation in the engine alone, in a fresh instance and in one that served before"),
     ("density", Peers::None, "2,000 tenants: start, private memory each, a Zipf load"),
     (
         "store",
@@ -43,7 +44,7 @@ const BENCHES: [(&str, Peers, &str); 13] = [
     (
         "threat",
         Peers::None,
-        "drills of the shipped rules beside 5,000 ordinary events a second: found, answered, missed",
+        "drills of the shipped rules beside 5,000 other events a second: found, refused, missed; alarms of ordinary days",
     ),
     (
         "workflow",

@@ -103,6 +103,7 @@ impl Control {
         let store = self.parts.store.stats().await?;
         let threat = self.parts.threat.health();
         let certificate = &self.parts.facts.certificate;
+        let loaded = self.parts.registry.loaded();
         let (native_count, native_bytes) = self.parts.registry.native_size().await?;
         for (name, help, value) in [
             ("tenants", "Tenants", status.tenants_count),
@@ -113,7 +114,7 @@ impl Control {
             ("store_bytes", "Bytes the store takes on disk", store.bytes_on_disk),
             ("store_batches_waiting", "Batches waiting to be written", store.waiting as u64),
             ("instances_idle", "Instances that wait for another invocation", self.parts.engine.idle_count().into()),
-            ("code_loaded", "Versions whose code is loaded", self.parts.registry.loaded_count() as u64),
+            ("code_loaded", "Versions whose code is loaded", loaded.count as u64),
             ("code_cached", "Pieces of native code on disk", native_count),
             ("code_cached_bytes", "Their bytes", native_bytes),
             ("uptime_seconds", "Seconds since the start", status.uptime_seconds),
@@ -152,11 +153,15 @@ impl Control {
         }
         registry.register("connections", "Open connections", connections);
         for (name, help, value) in [
-            ("store_batches", "Batches written", store.commits),
-            ("store_syncs", "Times the disk was asked to make them durable", store.syncs),
+            ("store_batches", "Batches written", store.commits as f64),
+            ("store_syncs", "Times the disk was asked to make them durable", store.syncs as f64),
+            ("code_hits", "Times a version was asked for whose code was loaded", loaded.hits as f64),
+            ("code_misses", "Times it was not, and was loaded or waited for", loaded.misses as f64),
+            ("code_wait_seconds", "How long that took in all", loaded.waited.as_secs_f64()),
+            ("code_evictions", "Versions unloaded because others needed the room", loaded.evicted as f64),
         ] {
             let counter = Sum::default();
-            counter.inc_by(value as f64);
+            counter.inc_by(value);
             registry.register(name, help, counter);
         }
         Ok(())

@@ -92,8 +92,10 @@ pub const POLICY_LABELS_COUNT_MAX: usize = 32;
 pub const POLICY_DEPTH_MAX: usize = 32;
 /// Most operators of one policy statement.
 pub const POLICY_OPERATORS_COUNT_MAX: usize = 256;
-/// Most decisions kept for questions that come again.
+/// Most decisions kept for questions that come again, in all.
 pub const POLICY_CACHED_COUNT_MAX: usize = 16_384;
+/// Most of them that one tenant's questions take.
+pub const POLICY_CACHED_PER_TENANT_COUNT_MAX: usize = 2_048;
 /// Most live API keys of one tenant, and of the host's operators.
 pub const KEYS_LIVE_COUNT_MAX: usize = 256;
 /// Most API keys of one tenant that are remembered, revoked and expired ones included; the oldest dead ones go first.

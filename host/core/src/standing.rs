@@ -88,6 +88,19 @@ pub enum Held {
     Quarantined,
 }
 
+/// Something that is tried while something may be held, to see whether it is.
+#[derive(Debug, Clone, Copy)]
+pub enum Attempt<'a> {
+    /// A request of a principal, in a session that was opened then.
+    InSession(&'a PrincipalId, Timestamp),
+    /// A request without a session, from a source to a tenant; to none to sign in.
+    Nameless(Option<&'a TenantId>, IpAddr),
+    /// A call of a version.
+    Version(&'a TenantId, &'a Digest),
+    /// A request that a plugin sends out.
+    Egress(&'a TenantId, &'a PluginName),
+}
+
 /// A caller that is faster than callers of its tenant are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Burst {
@@ -180,16 +193,25 @@ impl Standing {
             };
         }
         self.count(principal, monotonic);
-        stands(&table, principal, now)?;
-        match table.paces.get(principal.id()).filter(|pace| now < pace.hold.until) {
-            Some(pace) => pace.take(monotonic).map_err(|retry_after_ms| Held::Paced { retry_after_ms }),
-            None => Ok(()),
+        in_session(&table, principal.id(), principal.authenticated_at(), (now, monotonic))
+    }
+
+    /// Whether an attempt would be refused, by the table and the checks that requests are admitted by. It draws on a pace as
+    /// a request does; nobody is counted.
+    pub fn refuses(&self, attempt: Attempt<'_>, now: Timestamp, monotonic: Duration) -> bool {
+        match attempt {
+            Attempt::InSession(principal, since) => {
+                in_session(&self.table.load(), principal, since, (now, monotonic)).is_err()
+            }
+            Attempt::Nameless(tenant, source) => blocked(&self.table.load(), tenant, source, now),
+            Attempt::Version(tenant, digest) => self.admit_version(tenant, digest, now).is_err(),
+            Attempt::Egress(tenant, plugin) => self.is_frozen(tenant, plugin, now),
         }
     }
 
     /// Whether what was begun for a principal may go on: nothing is counted, and no pace is asked.
     pub fn may_go_on(&self, principal: &Principal, now: Timestamp) -> Result<(), Held> {
-        stands(&self.table.load(), principal, now)
+        stands(&self.table.load(), principal.id(), principal.authenticated_at(), now)
     }
 
     /// Whether somebody may try to sign in from this source; the tenant is not known yet, so only the host's blocks hold.
@@ -232,15 +254,6 @@ impl Standing {
         self.table.load().canaries.get(tenant).is_some_and(|names| names.contains(name))
     }
 
-    /// Whether a response stands in the table, by its id. Looks through all of it: not for the path of a call.
-    pub fn holds(&self, id: &str) -> bool {
-        let table = self.table.load();
-        let mut holds = (table.sources.values()).chain(table.suspended.values()).chain(table.quarantined.values());
-        let ended = table.ended.values().map(|(_, hold)| hold).chain(table.paces.values().map(|pace| &pace.hold));
-        let mut others = table.frozen.values().chain(table.read_only.values()).chain(ended);
-        holds.any(|hold| hold.id == id) || others.any(|hold| hold.id == id)
-    }
-
     /// The bursts since the last call.
     pub fn take_bursts(&self) -> Vec<Burst> {
         std::mem::take(&mut self.seen().bursts)
@@ -277,13 +290,25 @@ impl Standing {
     }
 }
 
-fn stands(table: &Table, principal: &Principal, now: Timestamp) -> Result<(), Held> {
-    let id = principal.id();
+fn in_session(
+    table: &Table,
+    id: &PrincipalId,
+    since: Timestamp,
+    (now, monotonic): (Timestamp, Duration),
+) -> Result<(), Held> {
+    stands(table, id, since, now)?;
+    match table.paces.get(id).filter(|pace| now < pace.hold.until) {
+        Some(pace) => pace.take(monotonic).map_err(|retry_after_ms| Held::Paced { retry_after_ms }),
+        None => Ok(()),
+    }
+}
+
+fn stands(table: &Table, id: &PrincipalId, since: Timestamp, now: Timestamp) -> Result<(), Held> {
     if table.suspended.get(id).is_some_and(|hold| now < hold.until) {
         return Err(Held::Suspended);
     }
     match table.ended.get(id) {
-        Some((before, hold)) if now < hold.until && principal.authenticated_at() <= *before => Err(Held::SessionEnded),
+        Some((before, hold)) if now < hold.until && since <= *before => Err(Held::SessionEnded),
         _ => Ok(()),
     }
 }
@@ -386,6 +411,30 @@ mod tests {
         standing.publish(table());
         assert!(matches!(ask(&standing, &who, 150), Err(Held::Paced { retry_after_ms: 1..=1_001 })));
         assert_eq!(ask(&standing, &who, 152), Ok(()));
+    }
+
+    #[test]
+    fn an_attempt_is_refused_as_long_as_a_request_is_and_no_longer() {
+        let (standing, acme) = (Standing::default(), "acme".parse().unwrap());
+        let (ann, bob): (PrincipalId, PrincipalId) = ("acme/a".parse().unwrap(), "acme/b".parse().unwrap());
+        let (source, visits) = ("10.0.0.1".parse().unwrap(), "visits".parse().unwrap());
+        standing.publish(Table {
+            suspended: [(ann.clone(), hold(200))].into(),
+            paces: [(bob.clone(), Arc::new(Pace::new(hold(200), 3)))].into(),
+            sources: [((Some("acme".parse().unwrap()), source), hold(200))].into(),
+            frozen: [(("acme".parse().unwrap(), None), hold(200))].into(),
+            ..Table::default()
+        });
+        let refused = |attempt, now| standing.refuses(attempt, at(now), Duration::from_secs(150));
+        for now in [150, 200] {
+            assert_eq!(refused(Attempt::InSession(&ann, at(100)), now), now < 200);
+            assert_eq!(refused(Attempt::Nameless(Some(&acme), source), now), now < 200);
+            assert_eq!(refused(Attempt::Egress(&acme, &visits), now), now < 200);
+            assert!(!refused(Attempt::Nameless(None, source), now), "a tenant blocks for itself only");
+            assert!(!refused(Attempt::Version(&acme, &digest(1)), now));
+        }
+        let through = (0..10).filter(|_| !refused(Attempt::InSession(&bob, at(100)), 150)).count();
+        assert_eq!(through, 3, "a pace refuses only who has used it up");
     }
 
     #[test]

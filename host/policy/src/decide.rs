@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 #[cfg(test)]
 use cedar_policy::{Decision, PolicySet};
-use ringfence_core::limits::POLICY_CACHED_COUNT_MAX;
 use ringfence_core::{Clock, Entropy, Role, TenantId};
 
+use crate::answers::Answers;
 use crate::decision::{Effect, Explained, Outcome, PolicyReason, Ruling, Visibility};
 use crate::elevation::Elevation;
 use crate::host_calls::{HostCache, HostReads};
@@ -28,9 +28,8 @@ pub(crate) struct Shared {
     pub(crate) checker: Checker,
     pub(crate) tenants: RwLock<HashMap<TenantId, Arc<TenantState>>>,
     pub(crate) version: AtomicU64,
-    /// Answers that hold while the version they came from does. INVARIANT: an answer depends on the question and on
-    /// the state of the resource's tenant alone; what time changes (a role held for a while, a device) is part of the question.
-    pub(crate) cache: RwLock<HashMap<Question, Arc<Ruling>>>,
+    /// Answers that hold while the version they came from does.
+    pub(crate) answers: Answers,
     /// Who knows devices; nobody until the host says.
     pub(crate) devices: OnceLock<Devices>,
 }
@@ -104,13 +103,11 @@ impl Shared {
         let state = state.flatten();
         let version = state.as_ref().map_or(0, |state| state.version);
         let hidden = !exists || stranger || question.crosses_tenants();
-        if !hidden {
-            let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
-            if let Some(ruling) = cache.get(question).filter(|ruling| ruling.version == version)
-                && counted(ruling, state.as_deref())
-            {
-                return (ruling.clone(), state);
-            }
+        if !hidden
+            && let Some(ruling) = self.answers.get(question).filter(|ruling| ruling.version == version)
+            && counted(&ruling, state.as_deref())
+        {
+            return (ruling, state);
         }
         let mut ruling = self.decide(question, state.as_deref(), hidden);
         if let Some(state) = state.as_deref().filter(|_| !hidden && question.who.role != Some(Role::Operator)) {
@@ -120,12 +117,7 @@ impl Shared {
         // SECURITY: what must stay hidden is worked out each time, so that a thing of another tenant and a thing that
         // does not exist take the same time.
         if !hidden {
-            let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-            // LIMIT: emptied when full; the answers are cheap enough to be found again.
-            if cache.len() >= POLICY_CACHED_COUNT_MAX {
-                cache.clear();
-            }
-            cache.insert(question.clone(), ruling.clone());
+            self.answers.put(question, &ruling);
         }
         (ruling, state)
     }

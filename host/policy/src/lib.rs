@@ -8,6 +8,7 @@
 //! never about operators. How entities are named in policies: `question.rs`.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod change;
 mod decide;
 mod decision;
@@ -49,6 +50,7 @@ pub use recent::{Asked, Taken};
 pub use remedy::{Remedy, RemedyKind};
 pub use shadow::{Differences, EXAMPLES_COUNT_MAX, ShadowReport};
 
+use answers::Answers;
 use decide::{Shared, TenantState, View};
 use host_calls::HostReads;
 use index::Index;
@@ -198,6 +200,7 @@ impl Policy {
     /// Forgets a tenant; every later request for it is denied as if it had never been.
     pub fn remove_tenant(&self, tenant: &TenantId) {
         self.shared.tenants.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        self.shared.answers.forget(tenant);
     }
 
     // === compiling ===
@@ -230,7 +233,7 @@ impl Policy {
             checker,
             tenants: RwLock::default(),
             version: AtomicU64::new(0),
-            cache: RwLock::default(),
+            answers: Answers::default(),
             devices: OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use proptest::prelude::*;
-use ringfence_core::limits::POLICY_CACHED_COUNT_MAX;
+use ringfence_core::limits::POLICY_CACHED_PER_TENANT_COUNT_MAX;
 use ringfence_core::proof::act;
 use ringfence_core::{HostAct, PrincipalId, Strength};
 
@@ -763,7 +763,7 @@ fn a_remembered_answer_is_the_one_the_policies_give() {
 #[test]
 fn what_is_remembered_is_bounded() {
     let policy = active();
-    for number in 0..POLICY_CACHED_COUNT_MAX + 10 {
+    for number in 0..POLICY_CACHED_PER_TENANT_COUNT_MAX + 10 {
         let who = Who {
             id: format!("acme/p{number}").parse().unwrap(),
             kind: PrincipalKind::Service,
@@ -774,7 +774,10 @@ fn what_is_remembered_is_bounded() {
         };
         policy.shared.rule(&Question::plain(who, "invoke", plugin("acme", "hello")));
     }
-    assert!(policy.shared.cache.read().unwrap().len() <= POLICY_CACHED_COUNT_MAX);
+    // Emptied once, and ten since.
+    assert_eq!(policy.shared.answers.count_of(&tenant("acme")), 10);
+    policy.remove_tenant(&tenant("acme"));
+    assert_eq!(policy.shared.answers.count_of(&tenant("acme")), 0);
 }
 
 proptest! {

@@ -12,6 +12,7 @@ mod error;
 mod grants;
 mod inspect;
 mod interfaces;
+mod kept;
 mod live;
 mod loader;
 mod push;
@@ -25,6 +26,7 @@ pub use error::RegistryError;
 pub use inspect::{Import, InspectError, Inspection, inspect};
 pub use interfaces::{ImportKind, World};
 pub use live::{Route, VersionInfo, VersionRef};
+pub use loader::Loaded;
 pub use push::{Announced, Room};
 pub use record::{
     Canary, Change, NeedChange, PluginDetail, PluginSummary, Published, RouteState, VersionDiff, VersionRecord,

@@ -1,18 +1,20 @@
 //! Loaded code, kept by tenant and digest; loaded from the authenticated cache, or compiled again from the sealed component.
 //!
 //! Must never load for one tenant what another's cache entry holds: the tenant is part of the key, here and in the cache.
-//! A version that many calls ask for at once is loaded once.
+//! A version that many calls ask for at once is loaded once. Which stay loaded: `kept.rs`.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ringfence_core::limits::COMPONENT_BYTES_MAX;
-use ringfence_core::{Digest, TenantId};
+use ringfence_core::{Clock, Digest, TenantId};
 use ringfence_engine::{Code, Engine, NativeCode};
 use ringfence_store::TenantStore;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
+use crate::kept::Kept;
 use crate::turns::Turns;
 use crate::{RegistryError, VersionRef};
 
@@ -21,37 +23,65 @@ const CODE_COUNT_MAX: usize = 1_000;
 
 type Slot = Arc<OnceCell<Code>>;
 
+/// What is loaded, and how often that helped since the host started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loaded {
+    /// Versions loaded now.
+    pub count: usize,
+    /// Times a version was asked for and was loaded.
+    pub hits: u64,
+    /// Times it was not, and somebody waited for it.
+    pub misses: u64,
+    /// How long they waited in all.
+    pub waited: Duration,
+    /// Versions that gave way to others.
+    pub evicted: u64,
+}
+
 /// The loaded code.
 pub(crate) struct Loader {
     engine: Engine,
     turns: Arc<Turns>,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    slots: HashMap<(Box<str>, Digest), (Slot, u64)>,
-    /// Counts uses, to know which was used last.
-    uses: u64,
+    clock: Arc<dyn Clock>,
+    kept: Mutex<Kept<Slot>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    waited_us: AtomicU64,
 }
 
 impl Loader {
-    pub(crate) fn new(engine: Engine, turns: Arc<Turns>) -> Self {
-        Self { engine, turns, kept: Mutex::new(Kept::default()) }
+    pub(crate) fn new(engine: Engine, turns: Arc<Turns>, clock: Arc<dyn Clock>) -> Self {
+        let kept = Mutex::new(Kept::new(CODE_COUNT_MAX));
+        let [hits, misses, waited_us] = [const { AtomicU64::new(0) }; 3];
+        Self { engine, turns, clock, kept, hits, misses, waited_us }
     }
 
-    /// Versions that are loaded.
-    pub(crate) fn count(&self) -> usize {
-        self.kept().slots.len()
+    /// What is loaded.
+    pub(crate) fn loaded(&self) -> Loaded {
+        let kept = self.kept();
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Loaded {
+            count: kept.count(),
+            hits: of(&self.hits),
+            misses: of(&self.misses),
+            waited: Duration::from_micros(of(&self.waited_us)),
+            evicted: kept.evicted(),
+        }
     }
 
     /// The code of a version.
     pub(crate) async fn get(&self, version: &VersionRef) -> Result<Code, RegistryError> {
         let slot = self.slot(&version.store, &version.digest);
         if let Some(code) = slot.get() {
+            self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(code.clone());
         }
-        slot.get_or_try_init(|| self.load(version)).await.cloned()
+        let asked = self.clock.monotonic();
+        let code = slot.get_or_try_init(|| self.load(version)).await.cloned();
+        let waited = self.clock.monotonic().saturating_sub(asked);
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.waited_us.fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        code
     }
 
     /// Keeps code that was just compiled.
@@ -62,7 +92,7 @@ impl Loader {
 
     /// Lets go of a tenant's code.
     pub(crate) fn forget(&self, tenant: &TenantId) {
-        self.kept().slots.retain(|(label, _), _| **label != *tenant.as_str());
+        self.kept().forget(tenant.as_str());
     }
 
     async fn load(&self, version: &VersionRef) -> Result<Code, RegistryError> {
@@ -95,23 +125,13 @@ impl Loader {
     }
 
     fn slot(&self, store: &TenantStore, digest: &Digest) -> Slot {
-        let mut kept = self.kept();
-        kept.uses += 1;
-        let now = kept.uses;
-        if let Some((slot, used)) = kept.slots.get_mut(&(Box::from(store.label()), *digest)) {
-            *used = now;
-            return Arc::clone(slot);
-        }
-        if kept.slots.len() >= CODE_COUNT_MAX {
-            let oldest = kept.slots.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
-            oldest.map(|key| kept.slots.remove(&key));
-        }
-        let slot = Slot::default();
-        kept.slots.insert((Box::from(store.label()), *digest), (Arc::clone(&slot), now));
+        let now = self.clock.monotonic();
+        // What had to go is unmapped when nobody waits for the lock.
+        let (slot, _gone) = self.kept().take(store.label(), digest, now);
         slot
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Kept<Slot>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

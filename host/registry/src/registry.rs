@@ -18,7 +18,7 @@ use ringfence_store::{TenantStore, Tenants};
 use semver::Version;
 
 use crate::live::{Choice, Live, Route, VersionRef};
-use crate::loader::{Loader, blocking};
+use crate::loader::{Loaded, Loader, blocking};
 use crate::push::{Announced, Quarantined, Upload, added};
 use crate::record::{
     Canary, PluginDetail, PluginRecord, PluginSummary, Published, RouteState, StoredVersion, VersionDiff,
@@ -73,7 +73,7 @@ impl Registry {
             live.extend(start::load(&store).await?);
         }
         let turns = Arc::new(Turns::new());
-        let loader = Loader::new(engine.clone(), Arc::clone(&turns));
+        let loader = Loader::new(engine.clone(), Arc::clone(&turns), Arc::clone(&clock));
         let inner = Inner { tenants, loader, engine, rehearsal, clock, domain, live, turns };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -342,9 +342,9 @@ impl Registry {
         Ok(diff::compare(plugin, &before, &after, &grants))
     }
 
-    /// Versions whose code is loaded.
-    pub fn loaded_count(&self) -> usize {
-        self.inner.loader.count()
+    /// Versions whose code is loaded, and how often that helped.
+    pub fn loaded(&self) -> Loaded {
+        self.inner.loader.loaded()
     }
 
     /// Native code on disk: how many pieces, and their bytes.

@@ -314,7 +314,11 @@ async fn after_a_restart_everything_is_as_it_was() {
     let route = registry.find(None, "/acme/visits").unwrap();
     assert_eq!((route.stable().label.clone(), route.choose(0_u8).digest), (label("0.1.0"), digest));
     assert!(route.grants.load().covers(Capability::Keyvalue, "sessions"));
-    registry.compiled(&route.choose(0_u8)).await.unwrap();
+    for _ in 0..3 {
+        registry.compiled(&route.choose(0_u8)).await.unwrap();
+    }
+    let loaded = registry.loaded();
+    assert_eq!((loaded.count, loaded.hits, loaded.misses, loaded.evicted), (1, 2, 1, 0));
     assert_eq!(registry.plugins(permit(&acme, None), &acme).await.unwrap()[0].versions_count, 2);
 }
 

@@ -105,7 +105,6 @@ mod tests {
             drill: None,
             response: None,
             found_us: 0,
-            held_us: None,
         }
     }
 

@@ -2,21 +2,28 @@
 //!
 //! Every event of a drill carries its label, and is about principals, plugins and addresses that do not exist (addresses of
 //! documentation, names `drill-...`). Must never count a miss as nothing: a rule that found nothing in time is a miss, and
-//! times are told with their number. What a drill holds is let go at its end.
+//! times are told with their number. A response holds when what it is against is refused where requests are admitted, not
+//! when it was decided. What a drill holds is let go at its end.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use ringfence_audit::{Event as AuditEvent, Log, codes};
 use ringfence_core::PrincipalId;
+use ringfence_core::standing::Attempt;
 use serde_json::{Value, json};
 
 use crate::finding::Finding;
-use crate::response::Scope;
+use crate::response::{Kind, Response, Scope};
 use crate::threat::Threat;
 use crate::{ThreatError, shipped};
 
 /// Longest wait for a rule to find its attack.
 const WINDOW: Duration = Duration::from_secs(10);
+/// Time between two attempts at what a response is against: as exactly as its beginning is told.
+const TRY_EVERY: Duration = Duration::from_millis(1);
+/// Longest wait for an attempt to be refused, once the finding with its response is there.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// LIMIT: rounds of one drill.
 pub const ROUNDS_COUNT_MAX: usize = 50;
 
@@ -42,7 +49,7 @@ pub struct Drilled {
     pub rule: String,
     /// From the first event being durable to the finding, microseconds; none for a miss.
     pub detected_us: Option<u64>,
-    /// From the finding to the response holding, microseconds; none when none was made.
+    /// From the finding to the first attempt that the response had refused, microseconds; none when none was.
     pub responded_us: Option<u64>,
     /// The response that was made.
     pub response: Option<String>,
@@ -145,7 +152,7 @@ impl Threat {
     ) -> Result<Drilled, ThreatError> {
         let mut alerts = self.alerts();
         let name = format!("drill-{}", label.chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>());
-        let mut began = None;
+        let (mut began, opened_at) = (None, self.inner.clock.now());
         let events: Vec<AuditEvent> = attack.into_iter().filter_map(|made| event(scope, label, &name, made)).collect();
         for event in events {
             self.inner.audit.record(log, event).await?;
@@ -163,26 +170,44 @@ impl Threat {
                 }
             }
         });
-        let drilled = match found.await.ok().flatten() {
+        // From the start: the finding is told some time after its response holds.
+        let refused = self.first_refused(label, opened_at);
+        tokio::pin!(found, refused);
+        let mut refused_at = None;
+        let finding = loop {
+            tokio::select! {
+                finding = &mut found => break finding.ok().flatten(),
+                at = &mut refused, if refused_at.is_none() => refused_at = Some(at),
+            }
+        };
+        if refused_at.is_none() && finding.as_ref().is_some_and(|finding| finding.response.is_some()) {
+            refused_at = tokio::time::timeout(REFUSED_WITHIN, &mut refused).await.ok();
+        }
+        let drilled = match finding {
             None => Drilled { rule: rule.to_owned(), detected_us: None, responded_us: None, response: None },
-            Some(finding) => self.measured(rule, &finding, began),
+            Some(finding) => times(rule, &finding, began, refused_at),
         };
         self.let_go(label).await;
         Ok(drilled)
     }
 
-    /// The times of a finding, by the host's steady clock as the reader noted them.
-    fn measured(&self, rule: &str, finding: &Finding, began: Duration) -> Drilled {
-        let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let detected = Duration::from_micros(finding.found_us);
-        let holds = finding.response.as_deref().is_some_and(|id| self.inner.standing.holds(id));
-        let responded = finding.held_us.map(Duration::from_micros).filter(|_| holds);
-        Drilled {
-            rule: rule.to_owned(),
-            detected_us: Some(us(detected.saturating_sub(began))),
-            responded_us: responded.map(|held| us(held.saturating_sub(detected))),
-            response: finding.response.clone(),
+    /// Tries what the responses of a drill are against until it is refused; when that was, by the steady clock. Never comes
+    /// back when nothing is held.
+    async fn first_refused(&self, label: &str, opened_at: Timestamp) -> Duration {
+        loop {
+            if self.of_drill(label).iter().any(|response| self.is_refused(response, opened_at)) {
+                return self.inner.clock.monotonic();
+            }
+            tokio::time::sleep(TRY_EVERY).await;
         }
+    }
+
+    fn is_refused(&self, response: &Response, opened_at: Timestamp) -> bool {
+        let Some(attempt) = attempt(response, opened_at) else { return false };
+        // A pace lets as many through as it says.
+        let through = if response.kind == Kind::RateLimit { response.per_minute.unwrap_or(0) } else { 0 };
+        let (now, steady) = (self.inner.clock.now(), self.inner.clock.monotonic());
+        (0..=through).any(|_| self.inner.standing.refuses(attempt, now, steady))
     }
 
     /// Takes back whatever was held for a drill.
@@ -193,6 +218,32 @@ impl Threat {
                 tracing::warn!(response = %response.id, %error, "a drill's response is still held");
             }
         }
+    }
+}
+
+/// The times of a finding, by the host's steady clock.
+fn times(rule: &str, finding: &Finding, began: Duration, refused_at: Option<Duration>) -> Drilled {
+    let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    let detected = Duration::from_micros(finding.found_us);
+    Drilled {
+        rule: rule.to_owned(),
+        detected_us: Some(us(detected.saturating_sub(began))),
+        responded_us: refused_at.map(|at| us(at.saturating_sub(detected))),
+        response: finding.response.clone(),
+    }
+}
+
+/// What a response is against, as the planes would ask about it; none for what no request is refused by.
+fn attempt(response: &Response, opened_at: Timestamp) -> Option<Attempt<'_>> {
+    let target = &response.target;
+    match response.kind {
+        Kind::RateLimit | Kind::EndSessions | Kind::SuspendPrincipal => {
+            Some(Attempt::InSession(target.principal.as_ref()?, opened_at))
+        }
+        Kind::BlockSource => Some(Attempt::Nameless(target.tenant.as_ref(), target.source?)),
+        Kind::QuarantineVersion => Some(Attempt::Version(target.tenant.as_ref()?, target.digest.as_ref()?)),
+        Kind::FreezeEgress => Some(Attempt::Egress(target.tenant.as_ref()?, target.plugin.as_ref()?)),
+        Kind::ReadOnly | Kind::DisableKey | Kind::Alert => None,
     }
 }
 

@@ -70,9 +70,6 @@ pub struct Finding {
     /// When it was on the record, by the host's steady clock since its start, microseconds.
     #[serde(skip)]
     pub found_us: u64,
-    /// When its response held, by the same clock.
-    #[serde(skip)]
-    pub held_us: Option<u64>,
 }
 
 /// What a rule that held says, for [`Open::take`].
@@ -210,7 +207,6 @@ impl Finding {
             drill: event.detail("drill").and_then(serde_json::Value::as_str).map(ToOwned::to_owned),
             response: None,
             found_us: 0,
-            held_us: None,
         }
     }
 

@@ -46,4 +46,6 @@ pub fn packs() -> Result<Vec<Arc<Pack>>, ThreatError> {
 }
 
 #[cfg(test)]
+mod ordinary;
+#[cfg(test)]
 mod tests;

@@ -210,7 +210,6 @@ impl Watcher {
             match self.threat.answer_by_itself(&scope, asked).await {
                 Ok(response) => {
                     self.open.answered(&finding.id, &response.id);
-                    finding.held_us = Some(self.steady_us());
                     finding.response = Some(response.id);
                 }
                 Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),

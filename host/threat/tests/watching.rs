@@ -192,6 +192,9 @@ async fn a_drill_misses_nothing_and_leaves_nothing_held() {
         report.drilled.iter().filter(|one| one.detected_us.is_none()).map(|one| one.rule.as_str()).collect();
     assert!(missed.is_empty() && report.not_played.is_empty(), "{missed:?}");
     assert_eq!(report.drilled.len(), 2 * ringfence_threat::shipped::TEXTS.len());
+    for one in &report.drilled {
+        assert_eq!(one.responded_us.is_some(), one.response.is_some(), "`{}`: what it holds was not refused", one.rule);
+    }
     assert!(report.drilled.iter().filter(|one| one.responded_us.is_some()).count() >= 10);
     assert!(running.threat.responses(&world.scope()).iter().all(|response| response.undone.is_some()));
     running.stop().await;

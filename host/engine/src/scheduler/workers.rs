@@ -505,6 +505,7 @@ fn now_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc;
     use std::thread::ThreadId;
 
@@ -542,5 +543,74 @@ mod tests {
         assert_ne!(polled.recv_timeout(Duration::from_secs(20)).unwrap().0, here);
         assert_eq!(TURN.get(), None);
         workers.stop();
+    }
+
+    /// Longest wait for what should happen at once, on a machine that may be busy.
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// Keeps a guest in its call until it is dropped: a failed test leaves no thread that computes for ever.
+    struct Gate(Arc<AtomicBool>);
+
+    impl Drop for Gate {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A guest inside one call that nothing interrupts; says when it began.
+    fn stuck(began: mpsc::Sender<()>) -> (Gate, Work) {
+        let open = Arc::new(AtomicBool::new(false));
+        let gate = Gate(Arc::clone(&open));
+        let work = std::future::poll_fn(move |_| {
+            began.send(()).unwrap();
+            while !open.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            Poll::Ready(())
+        });
+        (gate, Box::pin(work))
+    }
+
+    /// Real threads, the pulse included: all of them are stuck, and one comes back while the others never do. Whichever it
+    /// is (lent out first, lent out last, never lent), a neighbour is served from then on, again and again.
+    #[tokio::test]
+    async fn when_every_thread_is_stuck_the_first_that_comes_back_serves_a_neighbour() {
+        let threads = 1 + SPARES_EACH_COUNT;
+        for back in 0..threads {
+            let engine = wasmtime::Engine::default();
+            let workers = Workers::start(1, engine, IoClass::Usual, &tokio::runtime::Handle::current()).unwrap();
+            assert_eq!(workers.threads.len(), threads);
+            let spawn = |lane: &str, work: Work| {
+                drop(workers.spawn(lane.parse().ok(), Dispatch::Queued, Meter::new(Budget::REHEARSAL), work));
+            };
+            let (began, begun) = mpsc::channel();
+            let mut gates = Vec::new();
+            for number in 0..threads {
+                let (gate, work) = stuck(began.clone());
+                gates.push(gate);
+                spawn(&format!("stuck-{number}"), work);
+                let took = begun.recv_timeout(SOON);
+                assert!(took.is_ok(), "no spare took the place of what is stuck: {number} of {threads}");
+            }
+            let (answer, answered) = mpsc::channel();
+            let neighbour = || -> Work {
+                let answer = answer.clone();
+                Box::pin(async move { answer.send(()).unwrap() })
+            };
+            spawn("neighbour", neighbour());
+            assert!(answered.try_recv().is_err(), "no thread is there that could have served it");
+            drop(gates.swap_remove(back));
+            for number in 0..20 {
+                assert!(answered.recv_timeout(SOON).is_ok(), "{back} came back, and neighbour {number} was not served");
+                spawn("neighbour", neighbour());
+            }
+            drop(gates);
+            let since = Instant::now();
+            while workers.live_count() > 0 {
+                assert!(since.elapsed() < SOON, "{} are still there", workers.live_count());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            workers.stop();
+        }
     }
 }
