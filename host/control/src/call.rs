@@ -9,7 +9,7 @@ use http::request::Parts;
 use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
-use ringfence_identity::{ActClass, Channel, IdentityError, Shown};
+use ringfence_identity::{Channel, IdentityError, Shown};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_store::TenantStore;
 use serde_json::Value;
@@ -131,7 +131,7 @@ impl Control {
         match self.parts.policy.permit::<A>(&call.principal, &resource) {
             Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
-            Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, ActClass::of::<A>()) {
+            Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, A::CLASS) {
                 Ok(()) => {
                     let (who, now) = (&call.principal, self.parts.clock.now());
                     self.access.note(who.id(), who.tenant(), A::NAME, now);

@@ -17,9 +17,9 @@ use ringfence_capabilities::{
     Binding, Capabilities, Chain, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Overseer, Quotas,
 };
 use ringfence_core::proof::act;
-use ringfence_core::{Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
+use ringfence_core::{ActClass, Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
 use ringfence_engine::{Body, Calling, Engine, InstanceKey, Meter, Reuse, Slot};
-use ringfence_identity::{ActClass, Channel, Identity, Shown};
+use ringfence_identity::{Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route, VersionRef};
 use ringfence_store::StoreError;

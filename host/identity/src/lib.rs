@@ -72,7 +72,7 @@ pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};
 pub use risk::{Adjustment, NewAdjustment};
 pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
-pub use standing::{ActClass, TrustSettings, Verdict, Verified};
+pub use standing::{TrustSettings, Verdict, Verified};
 pub use survey::AccessFigures;
 pub use svid::Workloads;
 pub use tpm::TpmTrust;

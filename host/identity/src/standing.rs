@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ringfence_core::limits::SIGN_IN_FORGIVEN_MS;
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, SessionId, Strength, TenantId};
+use ringfence_core::{ActClass, Permit, Principal, PrincipalId, PrincipalKind, SessionId, Strength, TenantId};
 use ringfence_store::{Key, Op};
 use serde::{Deserialize, Serialize};
 
@@ -24,45 +24,6 @@ use crate::throttle::Source;
 use crate::tpm::TpmTrust;
 use crate::trust::{OffHours, Score, Seen, Signals, score};
 use crate::{Identity, IdentityError};
-
-/// What sort of act a score is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ActClass {
-    /// Calling a plugin.
-    Invoke,
-    /// Looking.
-    Read,
-    /// Changing what runs.
-    Change,
-    /// Changing who may do what, or what cannot be undone.
-    Administer,
-}
-
-impl ActClass {
-    /// The class of an action.
-    pub fn of<A: ringfence_core::Action>() -> Self {
-        match A::NAME {
-            "invoke" => Self::Invoke,
-            "create-token" | "revoke-token" | "review-access" | "write-policy" | "set-ceiling" | "approve-change"
-            | "grant-capability" | "disable-keys" | "destroy-keys" | "rotate-keys" | "delete-tenant"
-            | "suspend-tenant" | "restore-backup" | "take-recovery-key" | "erase-subject" | "manage-audit"
-            | "hold-audit" => Self::Administer,
-            _ if A::MUTATES => Self::Change,
-            _ => Self::Read,
-        }
-    }
-
-    /// The word of the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Invoke => "invoke",
-            Self::Read => "read",
-            Self::Change => "change",
-            Self::Administer => "administer",
-        }
-    }
-}
 
 /// What a tenant asks of sessions; 0 asks for nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
