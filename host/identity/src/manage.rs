@@ -118,6 +118,7 @@ impl Identity {
     pub async fn reload(&self, tenant: &TenantId) -> Result<(), IdentityError> {
         let read = self.shared.shelf.load_tenant(tenant, self.shared.now()).await?;
         self.shared.write().take_in(read);
+        self.drop_unsigned();
         Ok(())
     }
 
