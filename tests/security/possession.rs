@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use crate::started;
 
 /// Somebody who holds a key, and the token bound to it.
-struct Holder {
+pub(crate) struct Holder {
     key: Ed25519KeyPair,
-    token: String,
-    nonce: String,
+    pub(crate) token: String,
+    pub(crate) nonce: String,
     count: std::cell::Cell<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Holder {
 
     /// A proof for a request, with changes to its claims.
     #[expect(clippy::disallowed_methods, reason = "the clock of a client is his machine's")]
-    fn proof(&self, method: &str, url: &str, change: impl FnOnce(&mut Value)) -> String {
+    pub(crate) fn proof(&self, method: &str, url: &str, change: impl FnOnce(&mut Value)) -> String {
         self.count.set(self.count.get() + 1);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let mut claims = json!({ "jti": format!("{}", self.count.get()), "htm": method, "htu": url, "iat": now, "nonce": self.nonce });
@@ -45,7 +45,7 @@ impl Holder {
     }
 
     /// Signs in with a key, as a client does that has no nonce yet.
-    async fn sign_in(host: &Host, key: &str) -> Result<Self> {
+    pub(crate) async fn sign_in(host: &Host, key: &str) -> Result<Self> {
         let mut holder = Self::new();
         let url = format!("{}/api/v1/zero-trust/authenticate", host.control);
         let body = json!({ "method": "api_key", "key": key });
@@ -65,12 +65,12 @@ impl Holder {
         Ok(holder)
     }
 
-    fn with(&self, request: RequestBuilder, proof: &str) -> RequestBuilder {
+    pub(crate) fn with(&self, request: RequestBuilder, proof: &str) -> RequestBuilder {
         request.header("authorization", format!("DPoP {}", self.token)).header("dpop", proof)
     }
 }
 
-fn nonce(response: &Response) -> Result<String> {
+pub(crate) fn nonce(response: &Response) -> Result<String> {
     Ok(response.headers().get("dpop-nonce").context("no nonce")?.to_str()?.to_owned())
 }
 

@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
 use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
+use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, SessionId, TenantId};
 use ringfence_identity::{Channel, IdentityError, Shown};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_store::TenantStore;
@@ -138,7 +138,7 @@ impl Control {
                     Ok(permit)
                 }
                 Err(IdentityError::Fallen { score, .. }) => {
-                    self.record_fallen(call, score).await?;
+                    self.record_fallen(call, call.principal.session(), score).await?;
                     Err(unauthenticated(IdentityError::Unauthenticated))
                 }
                 Err(error) => Err(ApiError::from(error)),
@@ -148,13 +148,18 @@ impl Control {
     }
 
     /// Puts the end of a session that fell below the floor on the record.
-    pub(crate) async fn record_fallen(&self, call: &Call, score: u8) -> Result<(), ApiError> {
+    pub(crate) async fn record_fallen(
+        &self,
+        call: &Call,
+        session: Option<&SessionId>,
+        score: u8,
+    ) -> Result<(), ApiError> {
         let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
         let actor = call.principal.id().clone();
         let mut event = Event::new(codes::SESSION_FALLEN, "end-session", actor.clone(), actor.to_string());
         event.request = Some(call.request.clone());
         event.source_ip = call.peer;
-        event.details = serde_json::json!({ "score": score, "session": call.principal.session() });
+        event.details = serde_json::json!({ "score": score, "session": session });
         self.parts.audit.record(&home.map_or(Log::Host, Log::Tenant), event).await.map(drop).map_err(ApiError::from)
     }
 

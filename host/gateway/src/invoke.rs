@@ -17,7 +17,7 @@ use ringfence_capabilities::{
     Binding, Capabilities, Chain, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Overseer, Quotas,
 };
 use ringfence_core::proof::act;
-use ringfence_core::{ActClass, Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
+use ringfence_core::{Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
 use ringfence_engine::{Body, Calling, Engine, InstanceKey, Meter, Reuse, Slot};
 use ringfence_identity::{Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
@@ -180,7 +180,7 @@ impl Gateway {
         };
         let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
         parts.standing.admit(principal, Some(&route.tenant), seen.peer, now, monotonic)?;
-        self.check_trust(seen, principal)?;
+        self.check_trust(seen, principal, &route)?;
         check_keys(&route)?;
         // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
         let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
@@ -246,10 +246,10 @@ impl Gateway {
     }
 
     /// Whether the caller's session stands high enough; one below its tenant's floor is over.
-    fn check_trust(&self, seen: &Seen, principal: &Principal) -> Result<(), Refusal> {
+    fn check_trust(&self, seen: &Seen, principal: &Principal, route: &Route) -> Result<(), Refusal> {
         self.parts
             .identity
-            .check_trust(principal, seen.peer, ActClass::Invoke)
+            .check_call_trust(principal, seen.peer, (&route.tenant, &route.plugin))
             .map_err(|error| Refusal::from_identity(&error))
     }
 

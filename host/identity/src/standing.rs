@@ -216,8 +216,26 @@ impl Identity {
         if lowest.0.is_none() && !known { Err(not_found(subject.as_str())) } else { Ok(lowest) }
     }
 
+    /// Where the open sessions of a place stand.
+    pub fn scores_there(
+        &self,
+        permit: Permit<act::ListTokens>,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<u8>, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let now = self.shared.now();
+        let open: Vec<SessionId> =
+            self.shared.read().sessions_of(tenant, now).map(|stored| stored.id.clone()).collect();
+        Ok(open.iter().filter_map(|id| self.signals(id, None, None)).map(|signals| score(&signals).value).collect())
+    }
+
+    /// Where a subject of a place stands at the lowest: for who has just said something of its risk.
+    pub fn lowest_score(&self, tenant: Option<&TenantId>, subject: &PrincipalId) -> u8 {
+        self.lowest(tenant, subject).1.value
+    }
+
     /// Where a subject of a place stands at the lowest, in a session or apart from any.
-    pub(crate) fn lowest(&self, tenant: Option<&TenantId>, subject: &PrincipalId) -> (Option<SessionId>, Score) {
+    fn lowest(&self, tenant: Option<&TenantId>, subject: &PrincipalId) -> (Option<SessionId>, Score) {
         let now = self.shared.now();
         let open: Vec<SessionId> = {
             let tables = self.shared.read();
