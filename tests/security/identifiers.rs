@@ -223,13 +223,13 @@ fn superiority(one: &[u128], other: &[u128]) -> f64 {
 
 /// The two are asked in turn, so that what else the machine does is shared between them; what is compared is how often one
 /// takes longer than the other, and not how long. A refusal that did something more for a tenant that is there, such as one
-/// write to the disk after another, would take longer nearly always.
+/// write to the disk after another, would take longer nearly always. The data plane keeps no such secret: who shows nothing is
+/// asked for a token where there is a plugin, and told of none where there is none.
 #[tokio::test]
 async fn how_long_a_refusal_takes_does_not_tell_a_tenant_that_is_there_from_none() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let globex = host.tenant(&operator, "globex").await?;
-    acme.ship("hello", "hello", "", &[]).await?;
     let sessions = answer(acme.admin.get("/zero-trust/sessions").send().await?).await?;
     let session = string(&sessions["items"][0], "id")?;
     let own = "/zero-trust/sessions/";
@@ -246,14 +246,12 @@ async fn how_long_a_refusal_takes_does_not_tell_a_tenant_that_is_there_from_none
         ),
     ];
     for (method, there, nowhere) in asked {
-        let ask = async |path: &str| Ok(globex.admin.request(method.clone(), path).send().await?.status().as_u16());
+        let ask = async |path: &str| {
+            Ok::<u16, anyhow::Error>(globex.admin.request(method.clone(), path).send().await?.status().as_u16())
+        };
         let share = told_apart(&there, &nowhere, ask).await?;
         assert!((0.03..0.97).contains(&share), "{method} {there}: slower than nothing in {share} of all pairs");
     }
-    // On the data plane refusals of one address keep to 200 a second; these are fewer.
-    let call = async |path: &str| Ok(globex.admin.call(Method::GET, path).send().await?.status().as_u16());
-    let share = told_apart("/acme/hello/", "/acne/hello/", call).await?;
-    assert!((0.03..0.97).contains(&share), "a call of a plugin: slower than of none in {share} of all pairs");
     Ok(())
 }
 
