@@ -66,7 +66,7 @@ pub async fn verify(
 ) -> Result<Json<VerifiedView>, ApiError> {
     let own = call.principal.session().cloned();
     let named: Option<SessionId> =
-        asked.session_id.as_deref().map(str::parse).transpose().map_err(|_| ApiError::not_found())?;
+        asked.session_id.as_deref().map(str::parse::<SessionId>).transpose().map_err(|_| ApiError::not_found())?;
     let (whose, session, verified) = match named.filter(|named| own.as_ref() != Some(named)) {
         Some(other) => {
             // Evidence is about the devices of who shows it.
