@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::started;
 
 /// What anybody may ask: the two doors of signing in.
-const PUBLIC: [&str; 3] =
+pub(crate) const PUBLIC: [&str; 3] =
     ["/zero-trust/authenticate", "/zero-trust/passkeys/sign-in", "/zero-trust/federation/sign-in"];
 
 /// Endpoints that the matrix of roles leaves out, and why.
@@ -79,6 +79,10 @@ pub fn body_for(path: &str) -> Value {
         Some("device-verification") => {
             json!({ "device_id": "laptop", "nonce": "none", "format": "posture", "evidence": "x" })
         }
+        Some("trust") if !path.contains("/tenants/") => json!({
+            "sessions": { "thresholds": { "floor": 0, "invoke": 0, "read": 0, "change": 0, "administer": 0 } },
+            "unbound_tokens": "allowed",
+        }),
         Some("trust") => {
             json!({ "thresholds": { "floor": 0, "invoke": 0, "read": 0, "change": 0, "administer": 0 } })
         }
@@ -86,7 +90,7 @@ pub fn body_for(path: &str) -> Value {
             json!({ "subject": "acme/x", "delta": -1, "reason": "a look", "expires_at": "2126-01-01T00:00:00Z" })
         }
         Some("deploy") => json!({ "version": "0.1.0" }),
-        Some("policy" | "ceiling") => json!({ "text": "" }),
+        Some("policy" | "ceiling" | "access-policy") => json!({ "text": "" }),
         Some("elevations") => json!({ "role": "developer", "minutes": 5, "reason": "a look" }),
         Some("reviews") => {
             json!({ "title": "all", "reviewers": ["acme/x"], "due_at": "2126-01-01T00:00:00Z" })

@@ -86,6 +86,90 @@ async fn risk_is_lowered_by_two_people_and_not_by_two_keys_of_one() -> Result<()
     Ok(())
 }
 
+#[tokio::test]
+async fn who_may_list_sessions_sees_how_others_of_his_place_stand_and_nobody_elses() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let caller = acme.member(&host, "ci", "caller").await?;
+    let ask = async |who: &ringfence_tests::Session, subject: &str| {
+        problem(who.get(&format!("/zero-trust/trust-score?subject={subject}")).send().await?).await
+    };
+    let (status, score) = ask(&acme.admin, "acme/ci").await?;
+    assert_eq!((status, score["principal"].as_str()), (200, Some("acme/ci")), "{score}");
+    assert!(score["session_id"].is_string(), "{score}");
+    let (status, plugin) = ask(&acme.admin, "acme/plugin/hello").await?;
+    assert_eq!((status, plugin["score"].as_u64(), plugin["session_id"].is_null()), (200, Some(100), true), "{plugin}");
+    assert_eq!(ask(&caller, "acme/admin").await?.0, 403, "without a role for it");
+    assert_eq!(ask(&caller, "acme/ci").await?.0, 200, "his own");
+    let nobody = ask(&globex.admin, "nobody/ci").await?;
+    for subject in ["acme/ci", "acme", "acme/plugin/hello", "operator/ada"] {
+        let (status, mut refused) = ask(&globex.admin, subject).await?;
+        refused["request_id"] = nobody.1["request_id"].clone();
+        assert_eq!((status, &refused), (404, &nobody.1), "{subject}");
+    }
+    assert_eq!(ask(&operator, "acme/ci").await?.0, 404, "operators see nobody of a tenant");
+    let soon = jiff::Timestamp::from_second(now()? + 3_600)?;
+    let risk = json!({ "subject": "acme/plugin/hello", "floor": 100, "reason": "odd", "expires_at": soon.to_string() });
+    let made = answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    assert_eq!((made["state"].as_str(), made["effective_score"].as_u64()), (Some("in-force"), Some(0)), "{made}");
+    let asks = json!({ "thresholds": { "floor": 0, "invoke": 5, "read": 0, "change": 0, "administer": 0 } });
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    assert_eq!(caller.fetch("/acme/hello/").await?.0, 401, "a call of that plugin needs more than there is");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_is_judged_by_who_may_end_it_and_takes_no_unsigned_signal() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    let caller = acme.member(&host, "ci", "caller").await?;
+    let own = answer(caller.get("/zero-trust/sessions").send().await?).await?;
+    let id = string(&own["items"][0], "id")?;
+    let verify = async |who: &ringfence_tests::Session, body: serde_json::Value| {
+        problem(who.put("/zero-trust/verify-continuous").json(&body).send().await?).await
+    };
+    let (status, judged) = verify(&acme.admin, json!({ "session_id": id })).await?;
+    assert_eq!((status, judged["decision"].as_str()), (200, Some("keep")), "{judged}");
+    assert_eq!(judged["trust"]["principal"], "acme/ci", "{judged}");
+    assert_eq!(verify(&globex.admin, json!({ "session_id": id })).await?.0, 404);
+    let unsigned = json!({ "device_id": "laptop", "nonce": "none", "format": "posture", "evidence": "{}" });
+    let (status, refused) = verify(&acme.admin, json!({ "session_id": id, "signals": [unsigned] })).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-evidence")), "{refused}");
+    answer(caller.post("/zero-trust/devices").json(&json!({ "name": "laptop" })).send().await?).await?;
+    let challenge = answer(caller.post("/zero-trust/devices/laptop/challenge").json(&json!({})).send().await?).await?;
+    for format in ["posture", "a-word"] {
+        let mut shown = json!({ "device_id": "laptop", "format": format, "evidence": "{}" });
+        shown["nonce"] = challenge["nonce"].clone();
+        let (status, refused) = verify(&caller, json!({ "signals": [shown] })).await?;
+        // The nonce is spent with the first.
+        assert!(matches!(status, 409 | 422), "{format}: {refused}");
+    }
+    let asks =
+        |floor: u8| json!({ "thresholds": { "floor": floor, "invoke": 0, "read": 0, "change": 0, "administer": 0 } });
+    assert_eq!(verify(&caller, json!({})).await?.1["decision"], "keep");
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks(1)).send().await?).await?;
+    assert_eq!(verify(&acme.admin, json!({ "session_id": id })).await?.1["decision"], "keep");
+    assert!(caller.delete(&format!("/zero-trust/sessions/{id}")).send().await?.status().is_success());
+    assert_eq!(verify(&acme.admin, json!({ "session_id": id })).await?.0, 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_policy_of_ones_own_tenant_is_written_at_either_path() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let text = json!({ "text": "forbid (principal, action == Ringfence::Action::\"read-logs\", resource);" });
+    let made = answer(acme.admin.put("/zero-trust/access-policy").json(&text).send().await?).await?;
+    assert_eq!((made["state"].as_str(), made["version"].as_u64()), (Some("active"), Some(1)), "{made}");
+    let read = answer(acme.admin.get("/tenants/acme/policy").send().await?).await?;
+    assert_eq!(read["text"], text["text"]);
+    assert_eq!(operator.put("/zero-trust/access-policy").json(&text).send().await?.status(), 404);
+    Ok(())
+}
+
 #[expect(clippy::disallowed_methods, reason = "a caller has a clock of its own")]
 fn now() -> Result<i64> {
     Ok(i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())?)

@@ -8,8 +8,8 @@ use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
 use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
-use ringfence_identity::{ActClass, Channel, IdentityError, Shown};
+use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, SessionId, TenantId};
+use ringfence_identity::{Channel, IdentityError, Shown};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_store::TenantStore;
 use serde_json::Value;
@@ -131,14 +131,14 @@ impl Control {
         match self.parts.policy.permit::<A>(&call.principal, &resource) {
             Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
-            Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, ActClass::of::<A>()) {
+            Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, A::CLASS) {
                 Ok(()) => {
                     let (who, now) = (&call.principal, self.parts.clock.now());
                     self.access.note(who.id(), who.tenant(), A::NAME, now);
                     Ok(permit)
                 }
                 Err(IdentityError::Fallen { score, .. }) => {
-                    self.record_fallen(call, score).await?;
+                    self.record_fallen(call, call.principal.session(), score).await?;
                     Err(unauthenticated(IdentityError::Unauthenticated))
                 }
                 Err(error) => Err(ApiError::from(error)),
@@ -148,13 +148,18 @@ impl Control {
     }
 
     /// Puts the end of a session that fell below the floor on the record.
-    pub(crate) async fn record_fallen(&self, call: &Call, score: u8) -> Result<(), ApiError> {
+    pub(crate) async fn record_fallen(
+        &self,
+        call: &Call,
+        session: Option<&SessionId>,
+        score: u8,
+    ) -> Result<(), ApiError> {
         let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
         let actor = call.principal.id().clone();
         let mut event = Event::new(codes::SESSION_FALLEN, "end-session", actor.clone(), actor.to_string());
         event.request = Some(call.request.clone());
         event.source_ip = call.peer;
-        event.details = serde_json::json!({ "score": score, "session": call.principal.session() });
+        event.details = serde_json::json!({ "score": score, "session": session });
         self.parts.audit.record(&home.map_or(Log::Host, Log::Tenant), event).await.map(drop).map_err(ApiError::from)
     }
 

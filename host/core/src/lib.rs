@@ -33,7 +33,7 @@ pub use ids::{
     ResourceName, ReviewId, RunId, SessionId, TenantId, WordError,
 };
 pub use manifest::{Manifest, ManifestError};
-pub use proof::{Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
+pub use proof::{ActClass, Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
 pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaOverrides};
 pub use standing::{Held, Standing};
 pub use used::CapabilityUse;

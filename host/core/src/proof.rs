@@ -261,10 +261,38 @@ pub trait Action: Send + Sync + 'static {
     const NAME: &'static str;
     /// Whether it changes state, and so is bracketed by an intent and an outcome in the audit log.
     const MUTATES: bool;
+    /// What sort of act it is, for the least trust score that is asked for it.
+    const CLASS: ActClass;
+}
+
+/// What sort of act a trust score is asked for. Every action names its own, where it is defined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActClass {
+    /// Calling a plugin.
+    Invoke,
+    /// Looking.
+    Read,
+    /// Changing what runs.
+    Change,
+    /// Changing who may do what, what is watched and written down, or what cannot be undone.
+    Administer,
+}
+
+impl ActClass {
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invoke => "invoke",
+            Self::Read => "read",
+            Self::Change => "change",
+            Self::Administer => "administer",
+        }
+    }
 }
 
 macro_rules! actions {
-    ($($(#[$doc:meta])* $name:ident = $word:literal $mutates:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $word:literal $mutates:literal $class:ident;)*) => {
         $(
             $(#[$doc])*
             #[derive(Debug, Clone, Copy)]
@@ -272,135 +300,138 @@ macro_rules! actions {
             impl Action for $name {
                 const NAME: &'static str = $word;
                 const MUTATES: bool = $mutates;
+                const CLASS: ActClass = ActClass::$class;
             }
         )*
         /// Every action's word, for the policy schema and the role matrix.
         pub const ACTIONS: &[&str] = &[$($word),*];
+        /// Every action's word with its class, for those who list them.
+        pub const CLASSES: &[(&str, ActClass)] = &[$(($word, ActClass::$class)),*];
     };
 }
 
 /// The actions, one type each, so that a permit for one cannot be spent on another.
 pub mod act {
-    use super::Action;
+    use super::{ActClass, Action};
     actions! {
         /// Call a plugin over HTTP.
-        Invoke = "invoke" true;
+        Invoke = "invoke" true Invoke;
         /// List all tenants.
-        ListTenants = "list-tenants" false;
+        ListTenants = "list-tenants" false Read;
         /// Make a tenant.
-        CreateTenant = "create-tenant" true;
+        CreateTenant = "create-tenant" true Administer;
         /// Read a tenant's description.
-        ReadTenant = "read-tenant" false;
+        ReadTenant = "read-tenant" false Read;
         /// Suspend or resume a tenant.
-        SuspendTenant = "suspend-tenant" true;
+        SuspendTenant = "suspend-tenant" true Administer;
         /// Choose a tenant's plan and quotas.
-        SetQuota = "set-quota" true;
+        SetQuota = "set-quota" true Administer;
         /// Delete a tenant and destroy its key.
-        DeleteTenant = "delete-tenant" true;
+        DeleteTenant = "delete-tenant" true Administer;
         /// Read which keys there are and in which state.
-        ReadKeys = "read-keys" false;
+        ReadKeys = "read-keys" false Read;
         /// Rotate a tenant's key, or the root key.
-        RotateKeys = "rotate-keys" true;
+        RotateKeys = "rotate-keys" true Administer;
         /// Disable or enable a tenant's keys.
-        DisableKeys = "disable-keys" true;
+        DisableKeys = "disable-keys" true Administer;
         /// Ask for, or agree to, the destruction of a tenant's keys.
-        DestroyKeys = "destroy-keys" true;
+        DestroyKeys = "destroy-keys" true Administer;
         /// Read plugins, versions, routes, needs and grants.
-        ReadPlugin = "read-plugin" false;
+        ReadPlugin = "read-plugin" false Read;
         /// Upload a version.
-        PushVersion = "push-version" true;
+        PushVersion = "push-version" true Change;
         /// Move a route, or move it back.
-        DeployVersion = "deploy-version" true;
+        DeployVersion = "deploy-version" true Change;
         /// Grant or revoke a capability.
-        GrantCapability = "grant-capability" true;
+        GrantCapability = "grant-capability" true Administer;
         /// Read guest logs and invocation records.
-        ReadLogs = "read-logs" false;
+        ReadLogs = "read-logs" false Read;
         /// Read a plugin's configuration.
-        ReadConfig = "read-config" false;
+        ReadConfig = "read-config" false Read;
         /// Change a plugin's configuration.
-        WriteConfig = "write-config" true;
+        WriteConfig = "write-config" true Change;
         /// List the names of secrets.
-        ListSecrets = "list-secrets" false;
+        ListSecrets = "list-secrets" false Read;
         /// Set or delete a secret.
-        WriteSecret = "write-secret" true;
+        WriteSecret = "write-secret" true Change;
         /// List API keys (never their secrets).
-        ListTokens = "list-tokens" false;
+        ListTokens = "list-tokens" false Read;
         /// Make an API key.
-        CreateToken = "create-token" true;
+        CreateToken = "create-token" true Administer;
         /// Revoke an API key and its sessions.
-        RevokeToken = "revoke-token" true;
+        RevokeToken = "revoke-token" true Administer;
         /// Read the tenant's policy.
-        ReadPolicy = "read-policy" false;
+        ReadPolicy = "read-policy" false Read;
         /// Change the tenant's policy.
-        WritePolicy = "write-policy" true;
+        WritePolicy = "write-policy" true Administer;
         /// Choose what a tenant may at most allow itself.
-        SetCeiling = "set-ceiling" true;
+        SetCeiling = "set-ceiling" true Administer;
         /// Allow or refuse what another principal asked for.
-        ApproveChange = "approve-change" true;
+        ApproveChange = "approve-change" true Administer;
         /// Ask to act for a time in another role.
-        RequestElevation = "request-elevation" true;
+        RequestElevation = "request-elevation" true Administer;
         /// Read the audit log and its proofs.
-        ReadAudit = "read-audit" false;
+        ReadAudit = "read-audit" false Read;
         /// Choose where the audit log is streamed to, outside the host.
-        StreamAudit = "stream-audit" true;
+        StreamAudit = "stream-audit" true Administer;
         /// Put an event of one's own application into the audit log.
-        RecordEvent = "record-event" true;
+        RecordEvent = "record-event" true Change;
         /// Define, delete and run a tenant's own checks over its log and its facts.
-        WriteCheck = "write-check" true;
+        WriteCheck = "write-check" true Change;
         /// Say what is done about a violation, and have the host do it.
-        Remediate = "remediate" true;
+        Remediate = "remediate" true Administer;
         /// Choose which host calls of a tenant's plugins are on its log.
-        ChooseHostCalls = "choose-host-calls" true;
+        ChooseHostCalls = "choose-host-calls" true Administer;
         /// Set how long an audit log is kept, erase the body of an application's event in it, change its key.
-        ManageAudit = "manage-audit" true;
+        ManageAudit = "manage-audit" true Administer;
         /// Set a legal hold on an audit log, or agree to lift one.
-        HoldAudit = "hold-audit" true;
+        HoldAudit = "hold-audit" true Administer;
         /// Read why a decision was taken.
-        ReadDecision = "read-decision" false;
+        ReadDecision = "read-decision" false Read;
         /// Read metering.
-        ReadUsage = "read-usage" false;
+        ReadUsage = "read-usage" false Read;
         /// List backups and read what came of them.
-        ReadBackup = "read-backup" false;
+        ReadBackup = "read-backup" false Read;
         /// Make, rehearse or delete a backup.
-        WriteBackup = "write-backup" true;
+        WriteBackup = "write-backup" true Administer;
         /// Restore a backup.
-        RestoreBackup = "restore-backup" true;
+        RestoreBackup = "restore-backup" true Administer;
         /// Take the key that opens the tenant's backups.
-        TakeRecoveryKey = "take-recovery-key" true;
+        TakeRecoveryKey = "take-recovery-key" true Administer;
         /// Read findings, rules, responses, intelligence and incidents.
-        ReadThreat = "read-threat" false;
+        ReadThreat = "read-threat" false Read;
         /// Write rules and settings of detection, load intelligence, step incidents on.
-        WriteThreat = "write-threat" true;
+        WriteThreat = "write-threat" true Administer;
         /// Hold something against a principal, a source, a version or a tenant, and take it back.
-        RespondThreat = "respond-threat" true;
+        RespondThreat = "respond-threat" true Administer;
         /// Read the host's state and metrics.
-        ReadHost = "read-host" false;
+        ReadHost = "read-host" false Read;
         /// See a field of personal data in clear in a plugin's answer.
-        OpenPersonalField = "open-personal-field" false;
+        OpenPersonalField = "open-personal-field" false Administer;
         /// Read whether there is a key for a subject, and its erasures.
-        ReadSubject = "read-subject" false;
+        ReadSubject = "read-subject" false Read;
         /// Destroy a subject's key, so that nothing sealed for it opens again.
-        EraseSubject = "erase-subject" true;
+        EraseSubject = "erase-subject" true Administer;
         /// Begin a run of a workflow, or send one a signal.
-        StartRun = "start-run" true;
+        StartRun = "start-run" true Change;
         /// Read runs with what they were given and what they did.
-        ReadRun = "read-run" false;
+        ReadRun = "read-run" false Read;
         /// Cancel, terminate, pause, resume, retry or migrate a run.
-        ManageRun = "manage-run" true;
+        ManageRun = "manage-run" true Change;
         /// Decide what a run asks people for.
-        ApproveRun = "approve-run" true;
+        ApproveRun = "approve-run" true Change;
         /// Declare, change or withdraw an extension point of the product.
-        DeclareHook = "declare-hook" true;
+        DeclareHook = "declare-hook" true Change;
         /// Read what is bound to extension points, and queues and schedules.
-        ReadAutomation = "read-automation" false;
+        ReadAutomation = "read-automation" false Read;
         /// Bind plugins to extension points; make, change and delete queues and schedules.
-        WriteAutomation = "write-automation" true;
+        WriteAutomation = "write-automation" true Change;
         /// Ask the plugins that are bound to an extension point.
-        CallHook = "call-hook" true;
+        CallHook = "call-hook" true Change;
         /// Put a message into a queue.
-        SendMessage = "send-message" true;
+        SendMessage = "send-message" true Change;
         /// Decide what an access review asks, and read the review.
-        ReviewAccess = "review-access" true;
+        ReviewAccess = "review-access" true Administer;
     }
 }
 
@@ -434,5 +465,69 @@ impl<A: Action> Permit<A> {
     /// The action's word.
     pub fn action(&self) -> &'static str {
         A::NAME
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class_of(word: &str) -> ActClass {
+        let found = act::CLASSES.iter().find(|(known, _)| *known == word);
+        found.unwrap_or_else(|| panic!("there is no action `{word}`")).1
+    }
+
+    /// Whoever does these decides who may do what, what is watched, or what nobody brings back.
+    #[test]
+    fn what_decides_about_access_or_cannot_be_undone_is_administering() {
+        for word in [
+            "create-tenant",
+            "delete-tenant",
+            "suspend-tenant",
+            "set-quota",
+            "grant-capability",
+            "create-token",
+            "revoke-token",
+            "write-policy",
+            "set-ceiling",
+            "approve-change",
+            "review-access",
+            "stream-audit",
+            "choose-host-calls",
+            "manage-audit",
+            "hold-audit",
+            "write-threat",
+            "respond-threat",
+            "remediate",
+            "rotate-keys",
+            "disable-keys",
+            "destroy-keys",
+            "restore-backup",
+            "write-backup",
+            "take-recovery-key",
+            "erase-subject",
+            "open-personal-field",
+        ] {
+            assert_eq!(class_of(word), ActClass::Administer, "{word}");
+        }
+        assert_eq!(class_of("push-version"), ActClass::Change);
+        assert_eq!(class_of("read-audit"), ActClass::Read);
+    }
+
+    #[test]
+    fn every_action_has_a_class_and_what_changes_something_is_never_looking() {
+        fn is_sound<A: Action>() -> bool {
+            match A::CLASS {
+                ActClass::Read => !A::MUTATES,
+                ActClass::Invoke | ActClass::Change => A::MUTATES,
+                ActClass::Administer => true,
+            }
+        }
+        assert_eq!(act::CLASSES.len(), act::ACTIONS.len());
+        assert!(is_sound::<act::Invoke>() && is_sound::<act::StartRun>() && is_sound::<act::ReadHost>());
+        let reading = act::CLASSES.iter().filter(|(_, class)| *class == ActClass::Read);
+        for (word, _) in reading {
+            assert!(word.starts_with("read-") || word.starts_with("list-"), "{word} is more than looking");
+        }
     }
 }

@@ -15,7 +15,7 @@ use ringfence_audit::{Log, codes};
 use ringfence_capabilities::{EventRefused, Opening, PluginEvent, Tried, Verdict, Witness};
 use ringfence_core::fields::{Direction, FieldRule, FieldSubject, Otherwise, Step, steps};
 use ringfence_core::proof::act;
-use ringfence_core::{Resource, Usage, limits};
+use ringfence_core::{Action, Resource, Usage, limits};
 use ringfence_engine::{Body, Reply, RunError, RunFailure};
 use ringfence_keys::SEALED_PREFIX;
 use ringfence_registry::Route;
@@ -250,8 +250,11 @@ impl Sight<'_> {
         let (gateway, route, seen) = (self.gateway, self.route, self.seen);
         let ask = || {
             let resource = Resource::Field { tenant: route.tenant.clone(), field: field.parse().ok()? };
-            let permit = gateway.parts.policy.permit::<act::OpenPersonalField>(seen.principal.as_ref()?, &resource);
-            permit.ok().map(|_permit| ())
+            let principal = seen.principal.as_ref()?;
+            let permit = gateway.parts.policy.permit::<act::OpenPersonalField>(principal, &resource).ok()?;
+            // What was seen in clear cannot be unseen: it needs a session that stands as high as for what cannot be undone.
+            let class = act::OpenPersonalField::CLASS;
+            gateway.parts.identity.check_trust(principal, seen.peer, class).ok().map(|()| drop(permit))
         };
         self.may.entry(field.to_owned()).or_insert_with(ask).is_some()
     }

@@ -19,7 +19,7 @@ use ringfence_capabilities::{
 use ringfence_core::proof::act;
 use ringfence_core::{Budget, Clock, Entropy, InvocationId, Principal, PrincipalKind, Resource, Standing};
 use ringfence_engine::{Body, Calling, Engine, Meter, Slot};
-use ringfence_identity::{ActClass, Channel, Identity, Shown};
+use ringfence_identity::{Channel, Identity, Shown};
 use ringfence_policy::{Policy, Visibility};
 use ringfence_registry::{Registry, Route};
 use ringfence_store::StoreError;
@@ -180,7 +180,7 @@ impl Gateway {
         };
         let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
         parts.standing.admit(principal, Some(&route.tenant), seen.peer, now, monotonic)?;
-        self.check_trust(seen, principal)?;
+        self.check_trust(seen, principal, &route)?;
         check_keys(&route)?;
         // A tenant that is gone since the route was found is no route; one that made too many calls waits outside.
         let ledger = parts.quotas.of(&route.tenant).ok_or(Refusal::NoRoute)?;
@@ -246,10 +246,10 @@ impl Gateway {
     }
 
     /// Whether the caller's session stands high enough; one below its tenant's floor is over.
-    fn check_trust(&self, seen: &Seen, principal: &Principal) -> Result<(), Refusal> {
+    fn check_trust(&self, seen: &Seen, principal: &Principal, route: &Route) -> Result<(), Refusal> {
         self.parts
             .identity
-            .check_trust(principal, seen.peer, ActClass::Invoke)
+            .check_call_trust(principal, seen.peer, (&route.tenant, &route.plugin))
             .map_err(|error| Refusal::from_identity(&error))
     }
 

@@ -30,7 +30,9 @@ impl Gateway {
     ) -> Option<Arc<dyn Overseer>> {
         let cause = if seen.called.is_some() { "call" } else { "http" };
         let (identity, whose, peer) = (self.parts.identity.clone(), on_behalf_of.clone(), seen.peer);
-        let trust: Trust = Box::new(move || identity.score(&whose, peer).ok().map(|score| score.value));
+        let (tenant, plugin) = (route.tenant.clone(), route.plugin.clone());
+        let trust: Trust =
+            Box::new(move || identity.score_of_call(&whose, peer, (&tenant, &plugin)).ok().map(|score| score.value));
         let caller = self.parts.policy.host_caller(&route.tenant, &route.plugin, on_behalf_of, cause, trust);
         let told = self.told(seen, version)?;
         Some(Arc::new(Held { caller: caller.ok()?, denials: self.parts.denials.clone(), told }))

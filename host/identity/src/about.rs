@@ -19,14 +19,25 @@ use crate::trust::{Finding, Posture};
 use crate::{IdentityError, OPERATOR};
 
 impl Tables {
-    /// What a tenant asks of sessions, if it decided.
+    /// What a place asks of sessions, if it decided: a tenant, or the operators under none.
     pub(crate) fn trust_of(&self, tenant: Option<&TenantId>) -> Option<&Arc<TrustSettings>> {
-        if self.trust.is_empty() { None } else { self.trust.get(tenant?) }
+        match tenant {
+            None => self.operators_trust.as_ref(),
+            // The map is empty on most hosts, and this is asked on every call.
+            Some(_) if self.trust.is_empty() => None,
+            Some(tenant) => self.trust.get(tenant),
+        }
     }
 
-    /// Decides what a tenant asks.
-    pub(crate) fn set_trust(&mut self, tenant: TenantId, settings: TrustSettings) {
-        self.trust.insert(tenant, Arc::new(settings));
+    /// Decides what a place asks.
+    pub(crate) fn set_trust(&mut self, tenant: Option<TenantId>, settings: TrustSettings) {
+        let settings = Arc::new(settings);
+        match tenant {
+            None => self.operators_trust = Some(settings),
+            Some(tenant) => {
+                self.trust.insert(tenant, settings);
+            }
+        }
     }
 
     /// Who gives way when something is to be remembered about one more principal of a place: none while there is room. Fails
@@ -70,10 +81,18 @@ impl Tables {
         self.about.retain(|principal, _| place(principal) != tenant.as_str());
     }
 
-    /// The sum of a principal's adjustments in force.
-    pub(crate) fn adjustment_of(&self, principal: &PrincipalId, now: Timestamp) -> i32 {
-        let all = self.about.get(principal).map_or(&[] as &[Adjustment], |about| &about.adjustments);
-        all.iter().filter(|adjustment| adjustment.is_in_force(now)).map(|adjustment| adjustment.delta).sum()
+    /// What was said of the risk of a subject and is in force: the sum of the deltas, and the highest floor.
+    pub(crate) fn risk_of(&self, subject: &PrincipalId, now: Timestamp) -> (i32, u8) {
+        let all = self.about.get(subject).map_or(&[] as &[Adjustment], |about| &about.adjustments);
+        let in_force = || all.iter().filter(move |adjustment| adjustment.is_in_force(now));
+        let floor = in_force().filter_map(|adjustment| adjustment.floor).max();
+        (in_force().map(|adjustment| adjustment.delta).sum(), floor.unwrap_or(0))
+    }
+
+    /// What is held against a plugin or a whole place, for the sessions that have to do with it: never in their favour.
+    pub(crate) fn risk_against(&self, subject: &PrincipalId, now: Timestamp) -> (i32, u8) {
+        let (delta, floor) = self.risk_of(subject, now);
+        (delta.min(0), floor)
     }
 
     /// An adjustment of a place.
@@ -140,6 +159,12 @@ impl Tables {
     }
 }
 
-fn place(principal: &PrincipalId) -> &str {
-    principal.as_str().split_once('/').map_or("", |(place, _)| place)
+/// The place of a subject; a place as a whole is a subject too, under its own name.
+pub(crate) fn place(subject: &PrincipalId) -> &str {
+    subject.as_str().split_once('/').map_or(subject.as_str(), |(place, _)| place)
+}
+
+/// A place as a whole, as a subject.
+pub(crate) fn place_of(tenant: Option<&TenantId>) -> Option<PrincipalId> {
+    tenant.map_or(OPERATOR, TenantId::as_str).parse().ok()
 }

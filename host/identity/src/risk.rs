@@ -12,6 +12,7 @@ use ringfence_core::{Permit, PrincipalId, TenantId};
 use ringfence_store::{Key, Op, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::about::{place, place_of};
 use crate::devices::DeviceRecord;
 use crate::manage::{covers, finish, not_found};
 use crate::throttle::Source;
@@ -24,10 +25,12 @@ const SIGNED_AS: &str = "ringfence risk adjustment v1\n";
 /// What somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAdjustment {
-    /// About whom.
+    /// About whom or what: a principal, a plugin (`acme/plugin/hello`), or the place as a whole (`acme`).
     pub subject: PrincipalId,
-    /// What it adds to his scores: below zero for more risk.
+    /// What it adds to his scores: below zero for more risk; 0 where a floor is given.
     pub delta: i32,
+    /// The least risk instead, 1 to 100: scores are at most 100 less this.
+    pub floor: Option<u8>,
     /// Why, for those who read it.
     pub reason: String,
     /// When it ends.
@@ -43,6 +46,9 @@ pub struct Adjustment {
     pub subject: PrincipalId,
     /// What it adds to his scores.
     pub delta: i32,
+    /// The least risk, 1 to 100, of one that sets that instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<u8>,
     /// Why.
     pub reason: String,
     /// Who asked for it.
@@ -60,7 +66,7 @@ pub struct Adjustment {
 impl Adjustment {
     /// Whether it counts: one that makes somebody look better needs a second person's word.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
-        now < self.expires_at && (self.delta < 0 || self.approved_by.is_some())
+        now < self.expires_at && (self.delta < 0 || self.floor.is_some() || self.approved_by.is_some())
     }
 
     fn signed_part(&self) -> Result<Vec<u8>, IdentityError> {
@@ -137,6 +143,7 @@ impl Identity {
             id: format!("ra_{}", HEXLOWER.encode(&id)),
             subject: new.subject,
             delta: new.delta,
+            floor: new.floor,
             reason: new.reason,
             by: permit.principal().clone(),
             at: now,
@@ -155,7 +162,9 @@ impl Identity {
             Ok(())
         })
         .await?;
-        self.end_fallen(tenant, Some(&adjustment.subject));
+        // What is held against a place is held against everybody there.
+        let of_place = place_of(tenant).as_ref() == Some(&adjustment.subject);
+        self.end_fallen(tenant, Some(&adjustment.subject).filter(|_| !of_place));
         Ok(adjustment)
     }
 
@@ -173,6 +182,7 @@ impl Identity {
         let approver = permit.principal();
         // Beside the one who asked, and beside the one it is about.
         if found.approved_by.is_some()
+            || found.floor.is_some()
             || !self.is_second_person(&found.by, approver)
             || self.is_one_owner(&found.subject, approver)
         {
@@ -292,12 +302,17 @@ impl Identity {
         by: &PrincipalId,
         now: Timestamp,
     ) -> Result<(), IdentityError> {
-        let place = tenant.map_or(crate::OPERATOR, TenantId::as_str);
-        if new.subject.as_str().split_once('/').is_none_or(|(of, _)| of != place) {
+        if place(&new.subject) != tenant.map_or(crate::OPERATOR, TenantId::as_str) {
             return Err(not_found(new.subject.as_str()));
         }
-        if new.delta == 0 || !(-100..=100).contains(&new.delta) {
-            return Err(IdentityError::BadAdjustment("the delta is -100 to 100, and not 0"));
+        match new.floor {
+            None if new.delta == 0 || !(-100..=100).contains(&new.delta) => {
+                return Err(IdentityError::BadAdjustment("the delta is -100 to 100, and not 0"));
+            }
+            Some(floor) if new.delta != 0 || !(1..=100).contains(&floor) => {
+                return Err(IdentityError::BadAdjustment("the floor is 1 to 100, and stands without a delta"));
+            }
+            _ => {}
         }
         let longest = SignedDuration::from_hours(RISK_HOURS_MAX);
         if new.expires_at <= now || new.expires_at.duration_since(now) > longest {

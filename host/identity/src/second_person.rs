@@ -40,18 +40,26 @@ impl Identity {
         one: &PrincipalId,
     ) -> Result<bool, IdentityError> {
         covers(permit.resource(), Some(tenant))?;
-        let now = self.shared.clock.now();
-        let tables = self.shared.read();
-        let ones = owners(&tables, one);
-        let keys = tables.keys_of(Some(tenant)).filter(|key| key.role == Role::TenantAdmin && key.is_live(now));
-        let people = tables.people_of(Some(tenant)).map(|person| &person.record);
-        let people = people.filter(|person| person.role == Role::TenantAdmin).map(|person| &person.principal);
-        let mut others = keys.map(|key| &key.principal).chain(people).filter(|other| *other != one);
-        Ok(others.any(|other| {
-            let others = owners(&tables, other);
-            !others.is_empty() && others.is_disjoint(&ones)
-        }))
+        Ok(has_another(&self.shared.read(), Some(tenant), Role::TenantAdmin, one, self.shared.clock.now()))
     }
+
+    /// The same of operators.
+    pub(crate) fn has_another_operator(&self, one: &PrincipalId) -> bool {
+        has_another(&self.shared.read(), None, Role::Operator, one, self.shared.clock.now())
+    }
+}
+
+/// Whether a place has somebody of a role who is another person than this one.
+fn has_another(tables: &Tables, tenant: Option<&TenantId>, role: Role, one: &PrincipalId, now: Timestamp) -> bool {
+    let ones = owners(tables, one);
+    let keys = tables.keys_of(tenant).filter(|key| key.role == role && key.is_live(now)).map(|key| &key.principal);
+    let people = tables.people_of(tenant).map(|person| &person.record);
+    let people = people.filter(|person| person.role == role).map(|person| &person.principal);
+    let mut others = keys.chain(people).filter(|other| *other != one);
+    others.any(|other| {
+        let others = owners(tables, other);
+        !others.is_empty() && others.is_disjoint(&ones)
+    })
 }
 
 /// Whose a key is that `maker` makes for `principal`.

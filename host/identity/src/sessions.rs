@@ -38,8 +38,8 @@ impl Identity {
     pub(crate) async fn open_session(&self, holder: Holder, arrival: Arrival) -> Result<Issued, IdentityError> {
         let shared = &self.shared;
         let store = shared.shelf.of(holder.tenant.as_ref()).ok_or(IdentityError::Unauthenticated)?;
-        // The enrolment of a first operator is in clear on a machine of his own: nothing is decided there yet.
-        if arrival.binding == Binding::Unbound && !matches!(holder.method, Method::Bootstrap) {
+        // At the enrolment of a first operator nothing is decided yet, so it may be unbound.
+        if arrival.binding == Binding::Unbound {
             let settings = shared.read().settings_of(holder.tenant.as_ref()).cloned();
             if settings.is_some_and(|settings| settings.unbound_tokens == UnboundTokens::Refused) {
                 return Err(IdentityError::Unbound);

@@ -7,7 +7,8 @@
 //! | session | likewise | `identity/session/<id>` |
 //! | person and factors | likewise | `identity/person/<name>` |
 //! | risk, findings, networks, devices | likewise | `identity/about/<principal, in hexadecimal>` |
-//! | what is asked of sessions | the tenant's | `identity/trust` |
+//! | what is asked of sessions | likewise | `identity/trust` |
+//! | what an operator wants to ask less | platform | `identity/trust-wanted` |
 //! | how one signs in | likewise | `identity/settings` |
 //! | when somebody last signed in | likewise | `identity/used/<principal, in hexadecimal>` |
 //!
@@ -120,8 +121,8 @@ impl Shelf {
                 tables.put_use(used, None);
             }
         }
-        if let (Some(record), Some(tenant)) = (store.get(&trust_at()).await?, tenant) {
-            tables.set_trust(tenant.clone(), record.json()?);
+        if let Some(record) = store.get(&trust_at()).await? {
+            tables.set_trust(tenant.cloned(), record.json()?);
         }
         if let Some(record) = store.get(&settings_at()).await? {
             tables.set_settings(tenant.cloned(), record.json()?);

@@ -1,6 +1,6 @@
 //! Where a session stands now: the signals gathered, the score, and what follows from it.
 //!
-//! Must never let a session go on that fell below its tenant's floor, on any path: it ends in memory at once, what
+//! Must never let a session go on that fell below the floor of its place, on any path: it ends in memory at once, what
 //! streams for it is cut, and only then the store is told.
 
 use std::net::IpAddr;
@@ -10,61 +10,25 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ringfence_core::limits::SIGN_IN_FORGIVEN_MS;
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, SessionId, Strength, TenantId};
+use ringfence_core::{
+    ActClass, Permit, PluginName, Principal, PrincipalId, PrincipalKind, SessionId, Strength, TenantId,
+};
 use ringfence_store::{Key, Op};
 use serde::{Deserialize, Serialize};
 
+use crate::about::{place, place_of};
 use crate::attestation::AttestationTrust;
 use crate::devices::PostureTrust;
-use crate::manage::{covers, finish};
+use crate::manage::{covers, finish, not_found};
 use crate::record::{Method, StoredSession};
 use crate::shelf::session_at;
 use crate::tables::Tables;
 use crate::throttle::Source;
 use crate::tpm::TpmTrust;
-use crate::trust::{OffHours, Score, Seen, Signals, score};
+use crate::trust::{OffHours, Score, Seen, Signals, score, score_apart};
 use crate::{Identity, IdentityError};
 
-/// What sort of act a score is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ActClass {
-    /// Calling a plugin.
-    Invoke,
-    /// Looking.
-    Read,
-    /// Changing what runs.
-    Change,
-    /// Changing who may do what, or what cannot be undone.
-    Administer,
-}
-
-impl ActClass {
-    /// The class of an action.
-    pub fn of<A: ringfence_core::Action>() -> Self {
-        match A::NAME {
-            "invoke" => Self::Invoke,
-            "create-token" | "revoke-token" | "review-access" | "write-policy" | "set-ceiling" | "approve-change"
-            | "grant-capability" | "disable-keys" | "destroy-keys" | "rotate-keys" | "delete-tenant"
-            | "suspend-tenant" | "restore-backup" | "take-recovery-key" | "erase-subject" | "manage-audit"
-            | "hold-audit" => Self::Administer,
-            _ if A::MUTATES => Self::Change,
-            _ => Self::Read,
-        }
-    }
-
-    /// The word of the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Invoke => "invoke",
-            Self::Read => "read",
-            Self::Change => "change",
-            Self::Administer => "administer",
-        }
-    }
-}
-
-/// What a tenant asks of sessions; 0 asks for nothing.
+/// What a place asks of sessions: a tenant of its people's, the operators of their own. 0 asks for nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustSettings {
     /// A session below this ends.
@@ -149,7 +113,7 @@ pub struct Verified {
 pub enum Verdict {
     /// It goes on.
     Keep,
-    /// It goes on, and what its tenant asks most for needs more of it.
+    /// It goes on, and what its place asks most for needs more of it.
     StepUp,
     /// It was ended.
     Ended,
@@ -183,7 +147,7 @@ impl Identity {
         settings.changed_at = Some(self.shared.clock.now());
         settings.changed_by = Some(permit.principal().clone());
         finish(store, vec![Op::put_json(trust_at(), &settings)?]).await?;
-        self.shared.write().set_trust(tenant.clone(), settings.clone());
+        self.shared.write().set_trust(Some(tenant.clone()), settings.clone());
         self.end_fallen(Some(tenant), None);
         Ok(settings)
     }
@@ -195,9 +159,100 @@ impl Identity {
 
     /// Where the session of a principal stands. `from` is where the request comes from.
     pub fn score(&self, principal: &Principal, from: Option<IpAddr>) -> Result<Score, IdentityError> {
+        self.score_through(principal, from, None)
+    }
+
+    /// Where the session of a caller stands for a call of a plugin: what is held against the plugin counts too.
+    pub fn score_of_call(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        called: (&TenantId, &PluginName),
+    ) -> Result<Score, IdentityError> {
+        self.score_through(principal, from, Some(called))
+    }
+
+    fn score_through(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        called: Option<(&TenantId, &PluginName)>,
+    ) -> Result<Score, IdentityError> {
         let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
-        let signals = self.signals(session, from).ok_or(IdentityError::Unauthenticated)?;
+        let mut signals = self.signals(session, from, None).ok_or(IdentityError::Unauthenticated)?;
+        let called =
+            called.and_then(|(tenant, plugin)| format!("{tenant}/plugin/{plugin}").parse::<PrincipalId>().ok());
+        if let Some(plugin) = called {
+            let (delta, floor) = self.shared.read().risk_against(&plugin, self.shared.clock.now());
+            signals.adjustment = signals.adjustment.saturating_add(delta);
+            signals.risk_floor = signals.risk_floor.max(floor);
+        }
         Ok(score(&signals))
+    }
+
+    /// Where a subject of a place stands, and in which session: of those open the one that stands lowest. Without a session,
+    /// as for a plugin or the place as a whole, what is known of it apart. `NotFound` for what is of no such place, and for
+    /// a name that nothing is known of unless `is_there`.
+    pub fn score_of(
+        &self,
+        permit: Permit<act::ListTokens>,
+        tenant: Option<&TenantId>,
+        subject: &PrincipalId,
+        is_there: bool,
+    ) -> Result<(Option<SessionId>, Score), IdentityError> {
+        covers(permit.resource(), tenant)?;
+        if place(subject) != tenant.map_or(crate::OPERATOR, TenantId::as_str) {
+            return Err(not_found(subject.as_str()));
+        }
+        let known = {
+            let tables = self.shared.read();
+            is_there
+                || place_of(tenant).as_ref() == Some(subject)
+                || tables.about(subject).is_some()
+                || tables.person(subject).is_some()
+                || tables.owners_of_keys(subject).next().is_some()
+        };
+        let lowest = self.lowest(tenant, subject);
+        if lowest.0.is_none() && !known { Err(not_found(subject.as_str())) } else { Ok(lowest) }
+    }
+
+    /// Where the open sessions of a place stand.
+    pub fn scores_there(
+        &self,
+        permit: Permit<act::ListTokens>,
+        tenant: Option<&TenantId>,
+    ) -> Result<Vec<u8>, IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let now = self.shared.now();
+        let open: Vec<SessionId> =
+            self.shared.read().sessions_of(tenant, now).map(|stored| stored.id.clone()).collect();
+        Ok(open.iter().filter_map(|id| self.signals(id, None, None)).map(|signals| score(&signals).value).collect())
+    }
+
+    /// Where a subject of a place stands at the lowest: for who has just said something of its risk.
+    pub fn lowest_score(&self, tenant: Option<&TenantId>, subject: &PrincipalId) -> u8 {
+        self.lowest(tenant, subject).1.value
+    }
+
+    /// Where a subject of a place stands at the lowest, in a session or apart from any.
+    fn lowest(&self, tenant: Option<&TenantId>, subject: &PrincipalId) -> (Option<SessionId>, Score) {
+        let now = self.shared.now();
+        let open: Vec<SessionId> = {
+            let tables = self.shared.read();
+            let of_subject = tables.sessions_of(tenant, now).filter(|stored| stored.principal == *subject);
+            of_subject.map(|stored| stored.id.clone()).collect()
+        };
+        let scored = open.into_iter().filter_map(|id| {
+            let signals = self.signals(&id, None, None)?;
+            Some((Some(id), score(&signals)))
+        });
+        scored.min_by_key(|(_, score)| score.value).unwrap_or_else(|| {
+            let tables = self.shared.read();
+            let (delta, floor) = tables.risk_of(subject, now.wall);
+            let finding = tables.finding_about(subject, now.wall);
+            let finding = finding.map(|(value, at)| Seen { value, age_seconds: age(now.wall, at) });
+            (None, score_apart(finding, delta, floor))
+        })
     }
 
     /// Whether a session stands high enough for an act that policy allowed. Below the floor it ends.
@@ -207,22 +262,43 @@ impl Identity {
         from: Option<IpAddr>,
         class: ActClass,
     ) -> Result<(), IdentityError> {
+        self.check_trust_through(principal, from, class, None)
+    }
+
+    /// The same for a call of a plugin: what is held against the plugin counts too, and ends no session.
+    pub fn check_call_trust(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        called: (&TenantId, &PluginName),
+    ) -> Result<(), IdentityError> {
+        self.check_trust_through(principal, from, ActClass::Invoke, Some(called))
+    }
+
+    fn check_trust_through(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        class: ActClass,
+        called: Option<(&TenantId, &PluginName)>,
+    ) -> Result<(), IdentityError> {
         let Some(session) = principal.session() else { return Ok(()) };
-        let least = {
+        let (floor, least) = {
             let tables = self.shared.read();
             let Some(settings) = tables.trust_of(principal.tenant()) else { return Ok(()) };
-            if settings.asks_nothing() {
+            if settings.asks_nothing() || tables.is_enrolment(session) {
                 return Ok(());
             }
             (settings.floor, settings.least(class))
         };
-        let now = self.score(principal, from)?;
-        if now.value < least.0 {
+        let own = self.score(principal, from)?;
+        if own.value < floor {
             self.end_now(principal.tenant(), std::slice::from_ref(session));
-            return Err(IdentityError::Fallen { floor: least.0, score: now.value });
+            return Err(IdentityError::Fallen { floor, score: own.value });
         }
-        if now.value < least.1 {
-            return Err(IdentityError::StepUp { factor: needed(principal, least.1, now.value) });
+        let now = if called.is_some() { self.score_through(principal, from, called)? } else { own };
+        if now.value < least {
+            return Err(IdentityError::StepUp { factor: needed(principal, least, now.value) });
         }
         Ok(())
     }
@@ -230,22 +306,53 @@ impl Identity {
     /// Verifies a session as a whole, as its holder should do every so often.
     pub async fn verify_session(&self, principal: &Principal, from: Option<IpAddr>) -> Result<Verified, IdentityError> {
         let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
-        let settings = self.trust_of(principal.tenant());
         let verified = self.shared.write().note_verified(session, self.shared.clock.now());
         let verified = verified.ok_or(IdentityError::Unauthenticated)?;
         let store = self.store_of(principal.tenant())?;
         store.batch(vec![Op::put_json(session_at(session), &verified)?], Vec::new()).await?;
         let score = self.score(principal, from)?;
+        Ok(self.judged(principal.tenant(), session, score))
+    }
+
+    /// Looks at a session of a place again, for one who may end it. It is not verified by that, for its holder was not asked;
+    /// below the floor it ends. Whose it is, beside what became of it. `FactorState` for one that is over.
+    pub fn judge_session(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        session: &SessionId,
+    ) -> Result<(PrincipalId, Verified), IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let whose = {
+            let tables = self.shared.read();
+            let stored = tables.session(session).filter(|stored| stored.tenant.as_ref() == tenant);
+            let stored = stored.ok_or_else(|| not_found(session.as_str()))?;
+            if tables.holder_of(session, self.shared.now()).is_err() {
+                return Err(IdentityError::FactorState("this session is over"));
+            }
+            stored.principal.clone()
+        };
+        let signals = self.signals(session, None, None).ok_or_else(|| not_found(session.as_str()))?;
+        Ok((whose, self.judged(tenant, session, score(&signals))))
+    }
+
+    /// What a session that stands like this comes to; below the floor it ends.
+    fn judged(&self, tenant: Option<&TenantId>, session: &SessionId, score: Score) -> Verified {
+        let settings = self.trust_of(tenant);
         let most = settings.invoke.max(settings.read).max(settings.change).max(settings.administer);
-        let verdict = if score.value < settings.floor {
-            self.end_now(principal.tenant(), std::slice::from_ref(session));
+        let verdict = if self.shared.read().is_enrolment(session) {
+            Verdict::Keep
+        } else if score.value < settings.floor {
             Verdict::Ended
         } else if score.value < most {
             Verdict::StepUp
         } else {
             Verdict::Keep
         };
-        Ok(Verified { verdict, score, next_seconds: settings.verify_interval_seconds })
+        if verdict == Verdict::Ended {
+            self.end_now(tenant, std::slice::from_ref(session));
+        }
+        Verified { verdict, score, next_seconds: settings.verify_interval_seconds }
     }
 
     /// Ends every session there (of one principal, or of all) that is below the floor; which ones.
@@ -254,16 +361,16 @@ impl Identity {
         let now = self.shared.now();
         let open: Vec<SessionId> = {
             let tables = self.shared.read();
-            let there = tables.sessions_of(tenant, now);
+            let there = tables.sessions_of(tenant, now).filter(|stored| stored.method != Method::Bootstrap);
             there.filter(|stored| of.is_none_or(|of| stored.principal == *of)).map(|stored| stored.id.clone()).collect()
         };
-        let fallen = |id: &SessionId| self.signals(id, None).is_some_and(|signals| score(&signals).value < floor);
+        let fallen = |id: &SessionId| self.signals(id, None, None).is_some_and(|signals| score(&signals).value < floor);
         let ending: Vec<SessionId> = open.into_iter().filter(fallen).collect();
         self.end_now(tenant, &ending);
         ending
     }
 
-    fn trust_of(&self, tenant: Option<&TenantId>) -> TrustSettings {
+    pub(crate) fn trust_of(&self, tenant: Option<&TenantId>) -> TrustSettings {
         self.shared.read().trust_of(tenant).map_or_else(TrustSettings::unset, |settings| (**settings).clone())
     }
 
@@ -278,14 +385,23 @@ impl Identity {
         }
     }
 
-    fn signals(&self, session: &SessionId, from: Option<IpAddr>) -> Option<Signals> {
+    /// The signals of a session, under what its place asks or under what somebody wants it to ask.
+    pub(crate) fn signals(
+        &self,
+        session: &SessionId,
+        from: Option<IpAddr>,
+        wanted: Option<&TrustSettings>,
+    ) -> Option<Signals> {
         let now = self.shared.now();
         let tables = self.shared.read();
         let stored = tables.session(session)?;
-        let settings = tables.trust_of(stored.tenant.as_ref());
         let unset = TrustSettings::unset();
-        let settings = settings.map_or(&unset, |settings| settings);
-        let age = |at: Timestamp| u64::try_from(now.wall.as_second().saturating_sub(at.as_second())).unwrap_or(0);
+        let in_force = tables.trust_of(stored.tenant.as_ref()).map(|settings| &**settings);
+        let settings = wanted.or(in_force).unwrap_or(&unset);
+        let age = |at: Timestamp| age(now.wall, at);
+        let (own_delta, own_floor) = tables.risk_of(&stored.principal, now.wall);
+        let place = place_of(stored.tenant.as_ref());
+        let (delta, floor) = place.map_or((0, 0), |place| tables.risk_against(&place, now.wall));
         // A token used from elsewhere than its session was opened is judged by where it is used.
         let network = from.filter(|from| !from.is_unspecified()).or(stored.source);
         let credential =
@@ -308,7 +424,8 @@ impl Identity {
                 .map(|(value, at)| Seen { value, age_seconds: age(at) }),
             verified_seconds: age(stored.verified_at.unwrap_or(stored.issued_at)),
             verify_interval_seconds: settings.verify_interval_seconds.into(),
-            adjustment: tables.adjustment_of(&stored.principal, now.wall),
+            adjustment: own_delta.saturating_add(delta),
+            risk_floor: own_floor.max(floor),
         })
     }
 }
@@ -322,6 +439,11 @@ fn needed(principal: &Principal, least: u8, score: u8) -> String {
         _ => "a sign-in with a client certificate, or as a person",
     };
     format!("{factor}: a trust score of {least}, and this session has {score}")
+}
+
+/// How long ago something was, in seconds.
+fn age(now: Timestamp, at: Timestamp) -> u64 {
+    u64::try_from(now.as_second().saturating_sub(at.as_second())).unwrap_or(0)
 }
 
 fn credential_since(tables: &Tables, stored: &StoredSession) -> Option<Timestamp> {

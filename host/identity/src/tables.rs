@@ -56,6 +56,8 @@ pub(crate) struct Tables {
     pub(crate) about: HashMap<PrincipalId, About>,
     /// What tenants ask of sessions, where that was decided.
     pub(crate) trust: HashMap<TenantId, Arc<TrustSettings>>,
+    /// What is asked of operators' sessions, where that was decided.
+    pub(crate) operators_trust: Option<Arc<TrustSettings>>,
     sessions: HashMap<SessionId, Session>,
     /// When principals last signed in.
     pub(crate) used: HashMap<PrincipalId, LastUse>,
@@ -76,6 +78,9 @@ impl Tables {
         self.sessions.extend(read.sessions);
         self.settings.extend(read.settings);
         self.used.extend(read.used);
+        self.people.extend(read.people);
+        self.about.extend(read.about);
+        self.trust.extend(read.trust);
     }
 
     /// Who a token stands for, now.
@@ -107,6 +112,12 @@ impl Tables {
     /// A session as the store has it.
     pub(crate) fn session(&self, id: &SessionId) -> Option<&StoredSession> {
         self.sessions.get(id).map(|session| &session.stored)
+    }
+
+    /// Whether a session is one of an enrolment with the token of a start, which nothing is asked of: it is the way back in
+    /// for who can read the host's own files.
+    pub(crate) fn is_enrolment(&self, id: &SessionId) -> bool {
+        self.session(id).is_some_and(|stored| stored.method == Method::Bootstrap)
     }
 
     /// Notes that a session was verified as a whole; what the store should have then.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use ringfence_core::{Action, DecisionId, Permit, Resource};
+use ringfence_core::{ActClass, Action, DecisionId, Permit, Resource};
 use ringfence_keys::{RootKey, RootKeyUri, SigningKey};
 use ringfence_store::{Backend, DiskOptions, Store};
 use serde_json::{Value, json};

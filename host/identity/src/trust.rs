@@ -63,6 +63,8 @@ pub struct Signals {
     pub verify_interval_seconds: u64,
     /// Sum of the risk adjustments in force: below zero where somebody raised the risk.
     pub adjustment: i32,
+    /// The least risk that somebody set, 0 to 100: the score is at most 100 less this.
+    pub risk_floor: u8,
 }
 
 /// Whether it is within the hours that a tenant set.
@@ -103,7 +105,7 @@ pub const NETWORK_SETTLED_SECONDS: u64 = 24 * 3_600;
 
 /// The score of these signals.
 pub fn score(signals: &Signals) -> Score {
-    let contributions = vec![
+    let contributions = [
         factors(signals),
         phishable(signals),
         posture(signals),
@@ -112,12 +114,27 @@ pub fn score(signals: &Signals) -> Score {
         travel(),
         failures(signals),
         hours(signals),
-        finding(signals),
+        finding(signals.finding),
         interval(signals),
-        adjustment(signals),
+        adjustment(signals.adjustment),
     ];
-    let sum: i32 = contributions.iter().map(|contribution| contribution.effect).sum();
-    let value = u8::try_from((FULL + sum).clamp(0, FULL)).unwrap_or(0);
+    summed(contributions.into(), signals.risk_floor)
+}
+
+/// What is known about somebody, or something, apart from any session: a session of his stands at this at the most.
+pub fn score_apart(open: Option<Seen<Finding>>, delta: i32, risk_floor: u8) -> Score {
+    summed(vec![told("session", "none", "sessions", 0), finding(open), adjustment(delta)], risk_floor)
+}
+
+fn summed(mut contributions: Vec<Contribution>, risk_floor: u8) -> Score {
+    let sum = |all: &[Contribution]| -> i32 { all.iter().map(|contribution| contribution.effect).sum() };
+    let most = FULL - i32::from(risk_floor);
+    let over = (FULL + sum(&contributions) - most).max(0);
+    let value = if risk_floor == 0 { "none".to_owned() } else { format!("at least {risk_floor}") };
+    // Without a floor a score over 100 is cut, and nothing is held against it.
+    let effect = if risk_floor == 0 { 0 } else { -over };
+    contributions.push(told("risk floor", value, "risk adjustments", effect));
+    let value = u8::try_from((FULL + sum(&contributions)).clamp(0, FULL)).unwrap_or(0);
     Score { value, contributions }
 }
 
@@ -198,13 +215,13 @@ fn hours(signals: &Signals) -> Contribution {
     }
 }
 
-fn finding(signals: &Signals) -> Contribution {
-    let (value, effect) = match signals.finding.map(|seen| seen.value) {
+fn finding(open: Option<Seen<Finding>>) -> Contribution {
+    let (value, effect) = match open.map(|seen| seen.value) {
         None => ("none", 0),
         Some(Finding::Medium) => ("medium", -20),
         Some(Finding::High) => ("high", -60),
     };
-    let age_seconds = signals.finding.map(|seen| seen.age_seconds);
+    let age_seconds = open.map(|seen| seen.age_seconds);
     Contribution { age_seconds, ..told("open finding", value, "findings", effect) }
 }
 
@@ -215,9 +232,9 @@ fn interval(signals: &Signals) -> Contribution {
     Contribution { age_seconds, ..told("verification", value, "session", effect) }
 }
 
-fn adjustment(signals: &Signals) -> Contribution {
-    let value = if signals.adjustment == 0 { "none".to_owned() } else { format!("{:+}", signals.adjustment) };
-    told("risk adjustment", value, "risk adjustments", signals.adjustment.clamp(-FULL, FULL))
+fn adjustment(delta: i32) -> Contribution {
+    let value = if delta == 0 { "none".to_owned() } else { format!("{delta:+}") };
+    told("risk adjustment", value, "risk adjustments", delta.clamp(-FULL, FULL))
 }
 
 #[cfg(test)]
@@ -238,6 +255,7 @@ mod tests {
             verified_seconds: 0,
             verify_interval_seconds: 300,
             adjustment: 0,
+            risk_floor: 0,
         }
     }
 
@@ -270,6 +288,11 @@ mod tests {
             assert_eq!(got.value, wanted, "case {number}: {:?}", got.contributions);
         }
         assert_eq!(score(&Signals { adjustment: -30, ..best() }).value, 70);
+        assert_eq!(score(&Signals { risk_floor: 60, ..best() }).value, 40);
+        assert_eq!(score(&Signals { risk_floor: 60, adjustment: 100, ..best() }).value, 40);
+        assert_eq!(score(&Signals { risk_floor: 60, adjustment: -70, ..best() }).value, 30);
+        assert_eq!(score_apart(None, -20, 0).value, 80);
+        assert_eq!(score_apart(Some(Seen { value: Finding::High, age_seconds: 1 }), 0, 50).value, 40);
     }
 
     prop_compose! {
@@ -277,7 +300,7 @@ mod tests {
             strength in 0_usize..5, posture in 0_usize..3, credential_days in proptest::option::of(0_u32..400),
             network_seconds in proptest::option::of(0_u64..200_000), failures_count in proptest::option::of(0_u32..40),
             off_hours in 0_usize..3, finding in 0_usize..3, verified_seconds in 0_u64..900, adjustment in -150_i32..150,
-            age_seconds in 0_u64..1_000,
+            risk_floor in 0_u8..=100, age_seconds in 0_u64..1_000,
         ) -> Signals {
             let strengths =
                 [Strength::None, Strength::Secret, Strength::Certificate, Strength::TwoFactors, Strength::Passkey];
@@ -295,6 +318,7 @@ mod tests {
                 verified_seconds,
                 verify_interval_seconds: 300,
                 adjustment,
+                risk_floor,
             }
         }
     }
@@ -309,7 +333,7 @@ mod tests {
         }
 
         #[test]
-        fn losing_a_good_signal_or_gaining_a_bad_one_never_raises_it(signals in any_signals(), which in 0_usize..8) {
+        fn losing_a_good_signal_or_gaining_a_bad_one_never_raises_it(signals in any_signals(), which in 0_usize..9) {
             let before = score(&signals).value;
             let mut worse = signals;
             match which {
@@ -320,6 +344,7 @@ mod tests {
                 4 => worse.failures_count = worse.failures_count.map(|count| count + 1),
                 5 => worse.finding = Some(Seen { value: Finding::High, age_seconds: 0 }),
                 6 => worse.verified_seconds += 1_000,
+                7 => worse.risk_floor = worse.risk_floor.saturating_add(7).min(100),
                 _ => worse.adjustment -= 1,
             }
             prop_assert!(score(&worse).value <= before);

@@ -149,4 +149,87 @@ mod tests {
             assert!(matches!(verdict, Verdict::NotRun { .. }), "{verdict:?}");
         }
     }
+
+    /// Allowed whoever is elevated or not: more than [`NARROW`] allows.
+    const WIDE: &str =
+        r#"permit (principal is Ringfence::Person, action == Ringfence::Action::"read-tenant", resource);"#;
+    const NARROW: &str = r#"permit (principal is Ringfence::Person, action == Ringfence::Action::"read-tenant", resource)
+        when { principal.elevated };"#;
+
+    /// A program that answers every question with one line, and with a model that says nothing when it is asked for one.
+    fn says(line: &str) -> LocalSolver {
+        let script = r#"while read -r asked; do case "$asked" in
+            *check-sat*) printf '%s\n' "$0" ;; *get-model*) printf '(\n)\n' ;; esac; done"#;
+        let mut command = tokio::process::Command::new("/bin/sh");
+        LocalSolver::from_command(command.args(["-c", script, line]).kill_on_drop(true)).unwrap()
+    }
+
+    fn within(inner: &str, outer: &str, solver: impl FnOnce() -> LocalSolver) -> Verdict {
+        let (policy, inner, outer) = (active(), inner.parse().unwrap(), outer.parse().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { policy.prove_within(&inner, &outer, solver()).await })
+    }
+
+    #[test]
+    fn what_a_program_says_is_the_verdict_and_what_is_no_answer_is_none() {
+        assert!(matches!(within(WIDE, NARROW, || says("unsat")), Verdict::Proved { .. }));
+        let Verdict::Disproved { counterexample } = within(WIDE, NARROW, || says("sat")) else {
+            panic!("not disproved")
+        };
+        assert!(counterexample.contains("Person") && counterexample.contains("read-tenant"), "{counterexample}");
+        for line in ["unknown", "(error \"out of memory\")", "(error \"Parse Error: x\")", "satisfied", "", "UNSAT"] {
+            let verdict = within(WIDE, NARROW, || says(line));
+            assert!(matches!(verdict, Verdict::NotRun { .. }), "`{line}`: {verdict:?}");
+        }
+        let gone = || {
+            let mut command = tokio::process::Command::new("/bin/true");
+            LocalSolver::from_command(&mut command).unwrap()
+        };
+        let verdict = within(WIDE, NARROW, gone);
+        assert!(matches!(verdict, Verdict::NotRun { .. }), "a program that ends: {verdict:?}");
+    }
+
+    /// Some of it needs no solver: a kind of request that one side always allows and the other never.
+    #[test]
+    fn what_leaves_the_border_for_a_whole_kind_of_request_is_disproved_whatever_the_solver_says() {
+        let verdict = within(PERMIT_ALL, BORDER, || says("unsat"));
+        let Verdict::Disproved { counterexample } = verdict else { panic!("{verdict:?}") };
+        assert!(counterexample.contains("Ringfence::"), "{counterexample}");
+    }
+
+    /// Whether there is a solver: one that is installed, or that this machine lets a test install.
+    fn has_cvc5() -> bool {
+        let runs = |program: &str, words: &[&str]| {
+            std::process::Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
+        };
+        let install = || runs("apt-get", &["-y", "-o", "DPkg::Lock::Timeout=120", "install", "cvc5"]);
+        let there = || runs("cvc5", &["--version"]);
+        // A machine that has never asked has no list of packages yet.
+        there() || ((install() || (runs("apt-get", &["update"]) && install())) && there())
+    }
+
+    #[test]
+    fn the_solver_proves_the_border_and_disproves_one_that_was_widened() {
+        if !has_cvc5() {
+            println!("SKIPPED: there is no `cvc5` and it could not be installed, so no solver was asked");
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let policy = active();
+        policy.set_tenant_policy(&tenant("acme"), PERMIT_ALL).unwrap();
+        let proved = runtime.block_on(policy.prove_border(&tenant("acme"), LocalSolver::cvc5().unwrap())).unwrap();
+        assert!(matches!(proved, Verdict::Proved { .. }), "{proved:?}");
+        // The platform's statements without the one that keeps tenants apart.
+        let platform = format!("{}\n{}", crate::BOUNDARY, crate::ROLES).parse::<PolicySet>().unwrap();
+        let kept = platform.policies().filter(|policy| policy.annotation("id") != Some("boundary.tenant")).cloned();
+        let own = PERMIT_ALL.parse::<PolicySet>().unwrap();
+        let own = own.policies().map(|policy| policy.new_id(cedar_policy::PolicyId::new("own")));
+        let widened = PolicySet::from_policies(kept.chain(own)).unwrap();
+        assert_eq!(widened.policies().count(), platform.policies().count(), "one was taken and one was added");
+        let border = BORDER.parse().unwrap();
+        let verdict = runtime.block_on(policy.prove_within(&widened, &border, LocalSolver::cvc5().unwrap()));
+        let Verdict::Disproved { counterexample } = verdict else { panic!("{verdict:?}") };
+        assert!(counterexample.contains("Ringfence::"), "{counterexample}");
+    }
 }

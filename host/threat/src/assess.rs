@@ -200,22 +200,30 @@ impl Threat {
     }
 
     fn blind_spots(&self, scope: &Scope, is_complete: bool, from_seq: u64) -> Vec<String> {
-        let settings = self.settings(scope);
-        let indicators = self.indicators(scope);
         let mut spots = vec![
             "calls of plugins that went well are counted in the log, not named".to_owned(),
             "which networks are new for somebody is known from this stretch alone".to_owned(),
         ];
+        if !is_complete {
+            spots.push(format!(
+                "there are over {ASSESSED_COUNT_MAX} entries: those before {from_seq} were not looked at"
+            ));
+        }
+        spots.extend(self.blind_spots_now(scope));
+        spots
+    }
+
+    /// What detection does not look for, as its owner's settings are now.
+    pub fn blind_spots_now(&self, scope: &Scope) -> Vec<String> {
+        let settings = self.settings(scope);
+        let indicators = self.indicators(scope);
+        let mut spots = Vec::new();
         let mut note = |is_so: bool, words: String| {
             if is_so {
                 spots.push(words);
             }
         };
         let unmatched = indicators.iter().filter(|one| one.used != crate::intel::Use::Matched).count();
-        note(
-            !is_complete,
-            format!("there are over {ASSESSED_COUNT_MAX} entries: those before {from_seq} were not looked at"),
-        );
         note(indicators.is_empty(), "no indicators are loaded, so nothing known from outside is looked for".to_owned());
         note(unmatched > 0, format!("{unmatched} indicators cannot be matched here, or are not used"));
         note(settings.canaries.is_empty(), "no names of secrets are laid out as bait".to_owned());

@@ -85,32 +85,21 @@ pub async fn write(
     headers: HeaderMap,
     PolicyBody(asked): PolicyBody<PolicyText>,
 ) -> Result<Response, ApiError> {
-    let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
-    let note = asked.note.map(|note| checked_words(note, "note")).transpose()?;
-    let current = stored(&reached.store).await?.unwrap_or_default();
-    let wanted = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok());
-    if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(current.version)) {
-        return Err(changed());
-    }
-    let (review, view) = control.review(&reached.tenant, &reached.store, &asked.text).await?;
-    match asked.mode {
-        PolicyMode::Draft => Ok(answer(StatusCode::OK, outcome("draft", current.version, view))),
-        PolicyMode::Shadow => {
-            control.start_shadow(&call, reached, asked.text).await?;
-            Ok(answer(StatusCode::OK, outcome("shadow", current.version, view)))
-        }
-        PolicyMode::Active => {
-            let change = Change {
-                text: asked.text,
-                note,
-                by: call.principal.id().clone(),
-                approved_by: None,
-                rolled_back_to: None,
-                base_version: current.version,
-            };
-            control.propose(&call, reached, change, (review, view)).await
-        }
-    }
+    control.write_policy(&call, &tenant, &headers, asked).await
+}
+
+/// The same for the caller's own tenant.
+#[utoipa::path(put, path = "/zero-trust/access-policy", tag = "zero-trust", request_body = PolicyText,
+    responses((status = 200, body = PolicyOutcome), (status = 202, body = PolicyOutcome), (status = "default", body = Problem)))]
+pub async fn write_own(
+    State(control): State<Control>,
+    call: Call,
+    headers: HeaderMap,
+    PolicyBody(asked): PolicyBody<PolicyText>,
+) -> Result<Response, ApiError> {
+    // Operators have no policy of their own: theirs over a tenant is its ceiling.
+    let own = call.principal.tenant().ok_or_else(ApiError::not_found)?.to_string();
+    control.write_policy(&call, &own, &headers, asked).await
 }
 
 /// Brings back an earlier version's text, as a new version. It is reviewed like any other text.
@@ -180,6 +169,42 @@ pub(crate) async fn stored(store: &TenantStore) -> Result<Option<Stored>, StoreE
 }
 
 impl Control {
+    /// Reviews a text, and uses it as it was asked.
+    async fn write_policy(
+        &self,
+        call: &Call,
+        tenant: &str,
+        headers: &HeaderMap,
+        asked: PolicyText,
+    ) -> Result<Response, ApiError> {
+        let reached = self.reach_tenant::<act::WritePolicy>(call, tenant).await?;
+        let note = asked.note.map(|note| checked_words(note, "note")).transpose()?;
+        let current = stored(&reached.store).await?.unwrap_or_default();
+        let wanted = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok());
+        if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(current.version)) {
+            return Err(changed());
+        }
+        let (review, view) = self.review(&reached.tenant, &reached.store, &asked.text).await?;
+        match asked.mode {
+            PolicyMode::Draft => Ok(answer(StatusCode::OK, outcome("draft", current.version, view))),
+            PolicyMode::Shadow => {
+                self.start_shadow(call, reached, asked.text).await?;
+                Ok(answer(StatusCode::OK, outcome("shadow", current.version, view)))
+            }
+            PolicyMode::Active => {
+                let change = Change {
+                    text: asked.text,
+                    note,
+                    by: call.principal.id().clone(),
+                    approved_by: None,
+                    rolled_back_to: None,
+                    base_version: current.version,
+                };
+                self.propose(call, reached, change, (review, view)).await
+            }
+        }
+    }
+
     /// Brings a reviewed text in force, or has it wait for another tenant-admin.
     async fn propose(
         &self,

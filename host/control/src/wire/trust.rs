@@ -2,17 +2,23 @@
 //!
 //! Must never show what is known about one principal to another who may not see it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AttestationRootModels, AttestationRootView, PostureTrustView, TpmTrustShown, TpmTrustView};
+use super::{
+    AttestationRootModels, AttestationRootView, PostureTrustView, TpmTrustShown, TpmTrustView, UnboundTokensWord,
+    VerifyDevice,
+};
 
-/// Where a session stands.
+/// Where a session stands, or a subject without one.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TrustScoreView {
-    /// The session.
-    pub session_id: String,
-    /// Whose it is.
+    /// The session; absent where none is open, so that the score is of what is known of the subject apart from any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// Whose it is: a principal, a plugin (`acme/plugin/hello`), or a place as a whole (`acme`).
     pub principal: String,
     /// 0 to 100.
     pub score: u8,
@@ -121,13 +127,54 @@ pub struct TrustSettingsView {
     pub changed_by: Option<String>,
 }
 
-/// `PUT /zero-trust/verify-continuous`. Signals come from the host itself; none is taken from who is judged by it.
+/// `PUT /zero-trust/verify-continuous`. Signals come from the host itself, or signed by one whom the place trusts: none is
+/// taken on the word of who is judged by it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerifySession {
-    /// The caller's own session; the one that asks when absent.
+    /// A session: the one that asks when absent, or one of the caller's place, for those who may end it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// Signed evidence about the caller's devices, 8 at most; what is not signed by one whom the place trusts is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<VerifyDevice>,
+}
+
+/// `PUT /trust`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetOperatorsTrust {
+    /// What is asked of operators' sessions.
+    pub sessions: SetTrust,
+    /// Whether tokens of operators that are bound to nothing are taken.
+    pub unbound_tokens: UnboundTokensWord,
+}
+
+/// What is asked of operators.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct OperatorsTrustView {
+    /// Of their sessions.
+    pub sessions: TrustSettingsView,
+    /// Whether tokens that are bound to nothing are taken.
+    pub unbound_tokens: UnboundTokensWord,
+    /// What one operator wants and another has not agreed to; absent when nothing waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WantedTrustView>,
+}
+
+/// What asks for less than is asked now, and waits for a second operator who wants the same.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WantedTrustView {
+    /// What would be asked of sessions.
+    pub sessions: TrustSettingsView,
+    /// Whether tokens that are bound to nothing would be taken.
+    pub unbound_tokens: UnboundTokensWord,
+    /// Who wants it.
+    pub by: String,
+    /// Since when.
+    pub at: String,
+    /// Until when another may agree.
+    pub until: String,
 }
 
 /// What became of a session that was verified.
@@ -145,10 +192,16 @@ pub struct VerifiedView {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdjustRisk {
-    /// About whom: a principal of the caller's own place.
+    /// About whom or what, of the caller's own place: a principal (`acme/ann`), a plugin (`acme/plugin/hello`), or all of
+    /// it (`acme`). What is held against a plugin counts in calls of it, and against a place in every session there.
     pub subject: String,
-    /// What it adds to the scores of his sessions: below zero for more risk. Above zero it waits for a second person.
-    pub delta: i32,
+    /// What it adds to scores: below zero for more risk. Above zero it waits for a second person, and of a plugin or a place
+    /// only takes back what was held against it. Either this or `floor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<i32>,
+    /// The least risk, 1 to 100: scores are at most 100 less this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<u8>,
     /// Why.
     pub reason: String,
     /// When it ends, within 90 days.
@@ -162,8 +215,14 @@ pub struct RiskAdjustmentView {
     pub id: String,
     /// About whom.
     pub subject: String,
-    /// What it adds to the scores of his sessions.
+    /// What it adds to scores.
     pub delta: i32,
+    /// The least risk, of one that sets that instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<u8>,
+    /// Where the subject stands with it: in the session that stands lowest, or apart from any. Of one made or agreed to now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_score: Option<u8>,
     /// Why.
     pub reason: String,
     /// `in-force`, or `waiting` for a second person.
@@ -179,4 +238,64 @@ pub struct RiskAdjustmentView {
     pub expires_at: String,
     /// The host's Ed25519 signature over the record, in base64.
     pub signature: String,
+}
+
+/// How a place stands now.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SecurityPosture {
+    /// A tenant, or `host`.
+    pub place: String,
+    /// When this was read.
+    pub as_of: String,
+    /// How many lines there are of each state.
+    pub counts: PostureCounts,
+    /// The lines.
+    pub checks: Vec<PostureLine>,
+    /// Findings that are kept, by level, without those of drills.
+    pub findings: BTreeMap<String, u64>,
+    /// What detection does not look for as it is set now.
+    pub blind_spots: Vec<String>,
+}
+
+/// How many lines there are of each state.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct PostureCounts {
+    /// As it should be.
+    pub pass: usize,
+    /// Not as it should be.
+    pub fail: usize,
+    /// Nobody can tell.
+    pub unknown: usize,
+    /// Facts that nothing is held against.
+    pub shown: usize,
+}
+
+/// What a line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PostureState {
+    /// It is as it should be.
+    Pass,
+    /// It is not.
+    Fail,
+    /// Nobody can tell.
+    Unknown,
+    /// A fact that nothing is held against.
+    Shown,
+}
+
+/// One line.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PostureLine {
+    /// What it is about.
+    pub check: String,
+    /// What it says.
+    pub state: PostureState,
+    /// What was found; for `unknown`, why nothing was.
+    pub value: String,
+    /// Who knows it.
+    pub source: String,
+    /// How old it is, in seconds: 0 of what was read for this answer, absent where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_identity::{DeviceEvidence, DeviceFound, DeviceRecord};
+use ringfence_identity::{DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict};
 use serde_json::json;
 
 use crate::Control;
@@ -87,25 +87,35 @@ pub async fn verify(
     call: Call,
     JsonBody(shown): JsonBody<VerifyDevice>,
 ) -> Result<Json<DeviceVerification>, ApiError> {
-    let short = |text: &str| text.chars().take(80).collect::<String>();
-    let details = json!({ "device": short(&shown.device_id), "format": short(&shown.format) });
-    let (verdict, found) = control
-        .own_act(&call, codes::DEVICE_VERIFIED, "verify-device", details, async || {
-            let evidence = DeviceEvidence {
-                device: &shown.device_id,
-                nonce: &shown.nonce,
-                format: &shown.format,
-                evidence: &shown.evidence,
-            };
-            Ok(control.parts.identity.verify_device(&call.principal, evidence).await?)
-        })
-        .await?;
+    let (verdict, found) = control.verify_shown(&call, &shown).await?;
     Ok(Json(DeviceVerification {
         verdict: word(&verdict),
         expires_at: found.as_ref().map(|found| found.expires_at.to_string()),
         holds_key: found.as_ref().is_some_and(|found| found.key.is_some()),
         claims: found.map(|found| found.claims).unwrap_or_default(),
     }))
+}
+
+impl Control {
+    /// Checks what the caller shows of a device of his, and keeps what it says.
+    pub(super) async fn verify_shown(
+        &self,
+        call: &Call,
+        shown: &VerifyDevice,
+    ) -> Result<(DeviceVerdict, Option<DeviceFound>), ApiError> {
+        let short = |text: &str| text.chars().take(80).collect::<String>();
+        let details = json!({ "device": short(&shown.device_id), "format": short(&shown.format) });
+        self.own_act(call, codes::DEVICE_VERIFIED, "verify-device", details, async || {
+            let evidence = DeviceEvidence {
+                device: &shown.device_id,
+                nonce: &shown.nonce,
+                format: &shown.format,
+                evidence: &shown.evidence,
+            };
+            Ok(self.parts.identity.verify_device(&call.principal, evidence).await?)
+        })
+        .await
+    }
 }
 
 /// Lists the devices of everybody of a tenant, by their holders.

@@ -5,6 +5,8 @@
 pub mod assessment;
 pub mod devices;
 pub mod factors;
+pub mod operators;
+pub mod posture;
 pub mod risk;
 pub mod sessions;
 pub mod settings;

@@ -19,7 +19,7 @@ use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::wire::{AdjustRisk, Page, Problem, RiskAdjustmentView};
 
-/// Adjusts the risk of a principal of the caller's own place, for a while.
+/// Adjusts the risk of a principal, of a plugin or of all of the caller's own place, for a while.
 #[utoipa::path(put, path = "/zero-trust/risk-adjustment", tag = "zero-trust", request_body = AdjustRisk,
     responses((status = 200, body = RiskAdjustmentView), (status = 202, body = RiskAdjustmentView),
         (status = "default", body = Problem)))]
@@ -34,14 +34,20 @@ pub async fn adjust(
         .expires_at
         .parse()
         .map_err(|_| ApiError::new("bad-adjustment", "`expires_at` is a time such as `2026-12-31T18:00:00Z`"))?;
-    let details = json!({ "subject": subject, "delta": asked.delta, "expires_at": expires_at.to_string() });
-    let new = NewAdjustment { subject, delta: asked.delta, reason: asked.reason, expires_at };
+    let delta = match (asked.delta, asked.floor) {
+        (Some(delta), None) => delta,
+        (None, Some(_)) => 0,
+        _ => return Err(ApiError::new("bad-adjustment", "either `delta` or `floor` is given")),
+    };
+    let details =
+        json!({ "subject": subject, "delta": delta, "floor": asked.floor, "expires_at": expires_at.to_string() });
+    let new = NewAdjustment { subject, delta, floor: asked.floor, reason: asked.reason, expires_at };
     let made = control
         .bracket(&call, &log, permit, codes::RISK_ADJUSTED, details, async |permit| {
             Ok(control.parts.identity.adjust_risk(permit, call.principal.tenant(), new).await?)
         })
         .await?;
-    let view = control.adjustment_view(made);
+    let view = control.adjustment_now(&call, made);
     let status = if view.state == "waiting" { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(view)).into_response())
 }
@@ -61,17 +67,14 @@ pub async fn approve(
             Ok(control.parts.identity.approve_adjustment(permit, call.principal.tenant(), &id).await?)
         })
         .await?;
-    Ok(Json(control.adjustment_view(approved)))
+    Ok(Json(control.adjustment_now(&call, approved)))
 }
 
 /// Lists the risk adjustments of the caller's own place, oldest first.
 #[utoipa::path(get, path = "/zero-trust/risk-adjustments", tag = "zero-trust",
     responses((status = 200, body = Page<RiskAdjustmentView>), (status = "default", body = Problem)))]
 pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Page<RiskAdjustmentView>>, ApiError> {
-    let permit = match call.principal.tenant() {
-        Some(tenant) => control.reach_tenant::<act::ListTokens>(&call, tenant.as_str()).await?.permit,
-        None => control.reach_host::<act::ListTokens>(&call).await?,
-    };
+    let permit = control.reach_own_list(&call).await?;
     let all = control.parts.identity.list_adjustments(permit, call.principal.tenant())?;
     let items = all.into_iter().map(|adjustment| control.adjustment_view(adjustment)).collect();
     Ok(Json(Page { items, cursor: None }))
@@ -79,7 +82,7 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Pag
 
 impl Control {
     /// Whoever may end sessions of a place may say how far its principals are trusted.
-    async fn reach_own_place(&self, call: &Call) -> Result<(Permit<act::RevokeToken>, Log), ApiError> {
+    pub(super) async fn reach_own_place(&self, call: &Call) -> Result<(Permit<act::RevokeToken>, Log), ApiError> {
         match Principal::tenant(&call.principal) {
             Some(tenant) => {
                 let reached = self.reach_tenant::<act::RevokeToken>(call, tenant.as_str()).await?;
@@ -89,12 +92,28 @@ impl Control {
         }
     }
 
+    /// Whoever may list the keys and sessions of a place may see how far its principals are trusted.
+    pub(super) async fn reach_own_list(&self, call: &Call) -> Result<Permit<act::ListTokens>, ApiError> {
+        match call.principal.tenant() {
+            Some(tenant) => Ok(self.reach_tenant::<act::ListTokens>(call, tenant.as_str()).await?.permit),
+            None => self.reach_host::<act::ListTokens>(call).await,
+        }
+    }
+
+    /// An adjustment, and where its subject stands with it.
+    fn adjustment_now(&self, call: &Call, adjustment: Adjustment) -> RiskAdjustmentView {
+        let score = self.parts.identity.lowest_score(call.principal.tenant(), &adjustment.subject);
+        RiskAdjustmentView { effective_score: Some(score), ..self.adjustment_view(adjustment) }
+    }
+
     fn adjustment_view(&self, adjustment: Adjustment) -> RiskAdjustmentView {
         let in_force = adjustment.is_in_force(self.parts.clock.now());
         RiskAdjustmentView {
             id: adjustment.id,
             subject: adjustment.subject.to_string(),
             delta: adjustment.delta,
+            floor: adjustment.floor,
+            effective_score: None,
             reason: adjustment.reason,
             state: if in_force { "in-force" } else { "waiting" }.to_owned(),
             by: adjustment.by.to_string(),

@@ -1,6 +1,6 @@
 //! Trust: where a session stands, what a tenant asks of sessions, and verifying one as a whole.
 //!
-//! Must never take a signal from who is judged by it, nor show another's score without a permit.
+//! Must never take a signal on the word of who is judged by it, nor show another's score without a permit.
 
 use std::collections::BTreeMap;
 
@@ -9,28 +9,54 @@ use axum::extract::{Path, State};
 use jiff::SignedDuration;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_identity::{AttestationTrust, PostureIssuer, PostureTrust, Score, TpmTrust, TrustSettings, Verdict};
+use ringfence_core::{PluginName, PrincipalId, SessionId, TenantId};
+use ringfence_identity::{
+    AttestationTrust, DeviceVerdict, PostureIssuer, PostureTrust, Score, TpmTrust, TrustSettings, Verdict,
+};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
-use crate::extract::JsonBody;
+use crate::extract::{Asked, JsonBody};
 use crate::problem::ApiError;
 use crate::wire::{
     AttestationRootModels, AttestationRootView, HoursView, PostureIssuerView, PostureTrustView, Problem, SetTrust,
     SignalView, ThresholdsView, TpmTrustShown, TpmTrustView, TrustScoreView, TrustSettingsView, VerifiedView,
-    VerifySession,
+    VerifyDevice, VerifySession,
 };
 
-/// Says where the caller's session stands, and why.
-#[utoipa::path(get, path = "/zero-trust/trust-score", tag = "zero-trust",
-    responses((status = 200, body = TrustScoreView), (status = "default", body = Problem)))]
-pub async fn score(State(control): State<Control>, call: Call) -> Result<Json<TrustScoreView>, ApiError> {
-    let score = control.parts.identity.score(&call.principal, call.peer)?;
-    Ok(Json(control.trust_view(&call, score)))
+/// The place of operators, as the first part of their names.
+const OPERATORS: &str = "operator";
+
+/// LIMIT: signals taken with one verification.
+const SIGNALS_COUNT_MAX: usize = 8;
+
+/// Whose score.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Whose {
+    /// A principal, a plugin (`acme/plugin/hello`) or all (`acme`) of the caller's own place; the caller's own session when
+    /// absent.
+    subject: Option<String>,
 }
 
-/// Verifies the caller's session as a whole: it goes on, needs more, or is ended.
+/// Says where the caller's session stands, and why; with `subject`, where another of his place does.
+#[utoipa::path(get, path = "/zero-trust/trust-score", tag = "zero-trust", params(Whose),
+    responses((status = 200, body = TrustScoreView), (status = "default", body = Problem)))]
+pub async fn score(
+    State(control): State<Control>,
+    call: Call,
+    Asked(whose): Asked<Whose>,
+) -> Result<Json<TrustScoreView>, ApiError> {
+    if let Some(subject) = whose.subject.filter(|subject| subject != call.principal.id().as_str()) {
+        return control.score_of(&call, &subject).await.map(Json);
+    }
+    let score = control.parts.identity.score(&call.principal, call.peer)?;
+    Ok(Json(control.trust_view(&call, call.principal.id(), call.principal.session(), score)))
+}
+
+/// Verifies the caller's session as a whole, or judges another of his place: it goes on, needs more, or is ended.
 #[utoipa::path(put, path = "/zero-trust/verify-continuous", tag = "zero-trust", request_body = VerifySession,
     responses((status = 200, body = VerifiedView), (status = "default", body = Problem)))]
 pub async fn verify(
@@ -38,24 +64,38 @@ pub async fn verify(
     call: Call,
     JsonBody(asked): JsonBody<VerifySession>,
 ) -> Result<Json<VerifiedView>, ApiError> {
-    let own = call.principal.session().map(ToString::to_string);
-    if asked.session_id.is_some() && asked.session_id != own {
-        return Err(ApiError::not_found());
-    }
-    let verified = control.parts.identity.verify_session(&call.principal, call.peer).await?;
+    let own = call.principal.session().cloned();
+    let named: Option<SessionId> =
+        asked.session_id.as_deref().map(str::parse::<SessionId>).transpose().map_err(|_| ApiError::not_found())?;
+    let (whose, session, verified) = match named.filter(|named| own.as_ref() != Some(named)) {
+        Some(other) => {
+            // Evidence is about the devices of who shows it.
+            if !asked.signals.is_empty() {
+                return Err(ApiError::new("bad-evidence", "signals are taken of the session that asks alone"));
+            }
+            let (permit, _log) = control.reach_own_place(&call).await?;
+            let judged = control.parts.identity.judge_session(permit, call.principal.tenant(), &other)?;
+            (judged.0, Some(other), judged.1)
+        }
+        None => {
+            control.take_signals(&call, &asked.signals).await?;
+            let verified = control.parts.identity.verify_session(&call.principal, call.peer).await?;
+            (call.principal.id().clone(), own, verified)
+        }
+    };
     let decision = match verified.verdict {
         Verdict::Keep => "keep",
         Verdict::StepUp => "step_up",
         Verdict::Ended => "ended",
     };
     if verified.verdict == Verdict::Ended {
-        control.record_fallen(&call, verified.score.value).await?;
+        control.record_fallen(&call, session.as_ref(), verified.score.value).await?;
     }
     let next = SignedDuration::from_secs(verified.next_seconds.into());
     let next_check_at = control.parts.clock.now().checked_add(next).map_err(|error| ApiError::host(&error))?;
     Ok(Json(VerifiedView {
         decision: decision.to_owned(),
-        trust: control.trust_view(&call, verified.score),
+        trust: control.trust_view(&call, &whose, session.as_ref(), verified.score),
         next_check_at: next_check_at.to_string(),
     }))
 }
@@ -99,7 +139,48 @@ pub async fn write(
 }
 
 impl Control {
-    fn trust_view(&self, call: &Call, score: Score) -> TrustScoreView {
+    /// Where another subject of the caller's place stands. One of any other place is nobody, and the attempt is on record.
+    async fn score_of(&self, call: &Call, subject: &str) -> Result<TrustScoreView, ApiError> {
+        let subject: PrincipalId = subject.parse().map_err(|_| ApiError::not_found())?;
+        let (place, rest) = subject.as_str().split_once('/').unwrap_or((subject.as_str(), ""));
+        let own = call.principal.tenant().map_or(OPERATORS, TenantId::as_str);
+        if place != own {
+            self.reach_tenant::<act::ListTokens>(call, place).await?;
+            return Err(ApiError::not_found());
+        }
+        let permit = self.reach_own_list(call).await?;
+        let plugin = rest.strip_prefix("plugin/").and_then(|name| name.parse::<PluginName>().ok());
+        let is_there = call
+            .principal
+            .tenant()
+            .zip(plugin)
+            .is_some_and(|(tenant, plugin)| self.parts.registry.route(tenant, &plugin).is_some());
+        let identity = &self.parts.identity;
+        let (session, score) = identity.score_of(permit, call.principal.tenant(), &subject, is_there)?;
+        Ok(self.trust_view(call, &subject, session.as_ref(), score))
+    }
+
+    /// Takes evidence about the caller's devices in, each on the record. What nobody here can check is no signal.
+    async fn take_signals(&self, call: &Call, signals: &[VerifyDevice]) -> Result<(), ApiError> {
+        if signals.len() > SIGNALS_COUNT_MAX {
+            return Err(ApiError::new("bad-evidence", format!("there are more than {SIGNALS_COUNT_MAX} signals")));
+        }
+        for shown in signals {
+            let (verdict, _) = self.verify_shown(call, shown).await?;
+            if verdict == DeviceVerdict::Unsupported {
+                return Err(ApiError::new("bad-evidence", "nobody here can check evidence of this format"));
+            }
+        }
+        Ok(())
+    }
+
+    fn trust_view(
+        &self,
+        call: &Call,
+        whose: &PrincipalId,
+        session: Option<&SessionId>,
+        score: Score,
+    ) -> TrustScoreView {
         let signals = score.contributions.into_iter().map(|signal| SignalView {
             name: signal.name.to_owned(),
             value: signal.value,
@@ -108,8 +189,8 @@ impl Control {
             effect: signal.effect,
         });
         TrustScoreView {
-            session_id: call.principal.session().map(ToString::to_string).unwrap_or_default(),
-            principal: call.principal.id().to_string(),
+            session_id: session.map(ToString::to_string),
+            principal: whose.to_string(),
             score: score.value,
             signals: signals.collect(),
             thresholds: thresholds(&self.parts.identity.thresholds(&call.principal)),
@@ -118,7 +199,7 @@ impl Control {
     }
 }
 
-fn settings(asked: &SetTrust) -> Result<TrustSettings, ApiError> {
+pub(super) fn settings(asked: &SetTrust) -> Result<TrustSettings, ApiError> {
     let wanted = asked.thresholds;
     let least = [wanted.floor, wanted.invoke, wanted.read, wanted.change, wanted.administer];
     if least.iter().any(|score| *score > 100) {
@@ -196,7 +277,7 @@ fn thresholds(settings: &TrustSettings) -> ThresholdsView {
     }
 }
 
-fn view(settings: &TrustSettings) -> TrustSettingsView {
+pub(super) fn view(settings: &TrustSettings) -> TrustSettingsView {
     TrustSettingsView {
         thresholds: thresholds(settings),
         verify_interval_seconds: settings.verify_interval_seconds,

@@ -21,8 +21,31 @@ impl Host {
 
     async fn adjust(&self, by: &str, subject: &str, delta: i32) -> Result<Adjustment, IdentityError> {
         let expires_at = Timestamp::from_second(self.clock.now().as_second() + 3_600).unwrap();
-        let new = NewAdjustment { subject: subject.parse().unwrap(), delta, reason: "a test".to_owned(), expires_at };
+        let subject = subject.parse().unwrap();
+        let new = NewAdjustment { subject, delta, floor: None, reason: "a test".to_owned(), expires_at };
         self.identity.adjust_risk(permit_by(by, place(Some("acme"))), Some(&tenant("acme")), new).await
+    }
+
+    /// A key of an operator who is a person of his own.
+    async fn operator(&self, name: &str) -> Issued {
+        let new = NewKey { tenant: None, name: name.parse().unwrap(), role: Role::Operator, expires_in_seconds: None };
+        let (_, key) = self.identity.create_key(permit_by("elsewhere/root", place(None)), new).await.unwrap();
+        self.sign_in(&key).await.unwrap()
+    }
+
+    async fn ask_operators(
+        &self,
+        by: &Issued,
+        sessions: TrustSettings,
+        unbound_tokens: UnboundTokens,
+    ) -> Result<Option<WantedTrust>, IdentityError> {
+        let by = self.verify(by).unwrap();
+        let wanted = OperatorsTrust { sessions, unbound_tokens };
+        self.identity.set_operators_trust(permit(None), &by, Some(HERE), wanted).await
+    }
+
+    async fn floor_of_operators(&self) -> u8 {
+        self.identity.operators_trust(permit(None)).await.unwrap().0.sessions.floor
     }
 }
 
@@ -154,4 +177,143 @@ async fn verifying_a_session_says_what_is_asked_of_it() {
     host.clock.pass(61);
     host.set_trust(TrustSettings { verify_interval_seconds: 60, ..asks(25, 0) }).await;
     unauthenticated(host.verify(&issued));
+}
+
+#[tokio::test]
+async fn operators_stand_under_what_operators_ask() {
+    let mut host = Host::new().await;
+    let ada = host.operator("ada").await;
+    assert!(host.check(&ada, ActClass::Administer).is_ok(), "nothing is asked until somebody does");
+    let allowed = UnboundTokens::Allowed;
+    let beyond = host.ask_operators(&ada, asks(0, 31), allowed).await;
+    assert!(matches!(beyond, Err(IdentityError::BadTrust { .. })), "he could not take it back");
+    let unbound = host.ask_operators(&ada, asks(0, 0), UnboundTokens::Refused).await;
+    assert!(matches!(unbound, Err(IdentityError::BadTrust { .. })), "his own token is bound to nothing");
+    let asked = TrustSettings { change: 60, ..asks(25, 30) };
+    assert_eq!(host.ask_operators(&ada, asked, allowed).await.unwrap(), None);
+    for _ in 0..2 {
+        assert!(host.check(&ada, ActClass::Administer).is_ok());
+        assert!(matches!(host.check(&ada, ActClass::Change), Err(IdentityError::StepUp { .. })));
+        host.restart().await;
+    }
+    let expires_at = Timestamp::from_second(host.clock.now().as_second() + 3_600).unwrap();
+    let subject = "operator/ada".parse().unwrap();
+    let risk = NewAdjustment { subject, delta: -10, floor: None, reason: "a test".to_owned(), expires_at };
+    host.identity.adjust_risk(permit_by("operator/bob", place(None)), None, risk).await.unwrap();
+    unauthenticated(host.verify(&ada));
+}
+
+#[tokio::test]
+async fn an_enrolment_of_an_operator_is_the_way_back_whatever_is_asked() {
+    let host = Host::new().await;
+    let ada = host.operator("ada").await;
+    host.ask_operators(&ada, TrustSettings { change: 100, ..asks(30, 30) }, UnboundTokens::Allowed).await.unwrap();
+    let holder = crate::sessions::Holder {
+        id: "operator/new".parse().unwrap(),
+        kind: PrincipalKind::Person,
+        role: Role::Operator,
+        tenant: None,
+        key: None,
+        method: Method::Bootstrap,
+        strength: Strength::Secret,
+    };
+    let arrival = crate::sessions::Arrival { binding: Binding::Unbound, source: HERE };
+    let enrolled = host.identity.open_session(holder, arrival).await.unwrap();
+    assert!(host.check(&enrolled, ActClass::Change).is_ok());
+    assert!(matches!(host.check(&ada, ActClass::Change), Err(IdentityError::StepUp { .. })));
+}
+
+#[tokio::test]
+async fn one_operator_asks_for_more_and_two_for_less() {
+    let host = Host::new().await;
+    let (ada, bob) = (host.operator("ada").await, host.operator("bob").await);
+    let allowed = UnboundTokens::Allowed;
+    assert_eq!(host.ask_operators(&ada, asks(20, 30), allowed).await.unwrap(), None);
+    for _ in 0..2 {
+        let waits = host.ask_operators(&ada, asks(0, 30), allowed).await.unwrap().expect("it waits");
+        assert_eq!(waits.by.as_str(), "operator/ada");
+        assert_eq!(host.floor_of_operators().await, 20);
+    }
+    let other = host.ask_operators(&bob, asks(5, 30), allowed).await.unwrap();
+    assert!(other.is_some(), "he wants something else");
+    assert!(host.ask_operators(&ada, asks(0, 30), allowed).await.unwrap().is_some());
+    assert_eq!(host.ask_operators(&bob, asks(0, 30), allowed).await.unwrap(), None);
+    assert_eq!(host.floor_of_operators().await, 0);
+    assert_eq!(host.identity.operators_trust(permit(None)).await.unwrap().1, None, "nothing waits any more");
+}
+
+#[tokio::test]
+async fn what_is_held_against_a_plugin_or_a_tenant_counts_and_a_floor_caps() {
+    let mut host = Host::new().await;
+    let (_, issued) = host.developer().await;
+    let call = |host: &Host| {
+        let (plugin, who) = ("hello".parse::<PluginName>().unwrap(), host.verify(&issued).unwrap());
+        host.identity.score_of_call(&who, Some(HERE), (&tenant("acme"), &plugin)).unwrap().value
+    };
+    assert_eq!((host.value(&issued), call(&host)), (30, 30));
+    host.adjust("acme/ada", "acme/plugin/hello", -10).await.unwrap();
+    assert_eq!((host.value(&issued), call(&host)), (30, 20));
+    host.set_trust(TrustSettings { invoke: 25, ..asks(0, 0) }).await;
+    let (plugin, who) = ("hello".parse::<PluginName>().unwrap(), host.verify(&issued).unwrap());
+    let refused = host.identity.check_call_trust(&who, Some(HERE), (&tenant("acme"), &plugin));
+    assert!(matches!(refused, Err(IdentityError::StepUp { .. })), "{refused:?}");
+    assert!(host.check(&issued, ActClass::Invoke).is_ok(), "another plugin's calls are as they were");
+    host.adjust("acme/ada", "acme", -5).await.unwrap();
+    assert_eq!((host.value(&issued), call(&host)), (25, 15));
+    let expires_at = Timestamp::from_second(host.clock.now().as_second() + 3_600).unwrap();
+    let floor = |floor, delta| {
+        let subject = "acme/ci".parse().unwrap();
+        NewAdjustment { subject, delta, floor: Some(floor), reason: "a test".to_owned(), expires_at }
+    };
+    let by = || permit_by("acme/ada", place(Some("acme")));
+    for wrong in [floor(0, 0), floor(101, 0), floor(50, -1)] {
+        let refused = host.identity.adjust_risk(by(), Some(&tenant("acme")), wrong).await;
+        assert!(matches!(refused, Err(IdentityError::BadAdjustment(_))));
+    }
+    host.identity.adjust_risk(by(), Some(&tenant("acme")), floor(95, 0)).await.unwrap();
+    assert_eq!(host.value(&issued), 5);
+    host.restart().await;
+    assert_eq!((host.value(&issued), call(&host)), (5, 5), "it is kept, and its signature holds");
+}
+
+#[tokio::test]
+async fn where_a_subject_stands_is_told_of_ones_own_place_alone() {
+    let host = Host::new().await;
+    let (_, issued) = host.developer().await;
+    let of = |subject: &str, is_there| {
+        let subject = subject.parse().unwrap();
+        host.identity.score_of(permit(Some("acme")), Some(&tenant("acme")), &subject, is_there)
+    };
+    let (session, score) = of("acme/ci", false).unwrap();
+    assert_eq!((session, score.value), (Some(issued.session_id.clone()), 30));
+    for nobody in ["acme/nobody", "beta/ci", "beta", "operator/ada"] {
+        assert!(matches!(of(nobody, false), Err(IdentityError::NotFound { .. })), "{nobody}");
+    }
+    assert!(matches!(of("beta/plugin/hello", true), Err(IdentityError::NotFound { .. })));
+    host.adjust("acme/ada", "acme/plugin/hello", -15).await.unwrap();
+    let (session, score) = of("acme/plugin/hello", true).unwrap();
+    assert_eq!((session, score.value), (None, 85));
+    assert_eq!(of("acme", false).unwrap().1.value, 100);
+}
+
+#[tokio::test]
+async fn who_may_end_a_session_has_it_judged_and_not_verified() {
+    let host = Host::new().await;
+    let (_, issued) = host.developer().await;
+    let judge = |of: &str| {
+        host.identity.judge_session(
+            permit_by(&format!("{of}/ada"), place(Some(of))),
+            Some(&tenant(of)),
+            &issued.session_id,
+        )
+    };
+    assert!(matches!(judge("beta"), Err(IdentityError::NotFound { .. })));
+    host.set_trust(TrustSettings { verify_interval_seconds: 60, ..asks(0, 30) }).await;
+    assert_eq!(judge("acme").unwrap().1.verdict, Verdict::Keep);
+    host.clock.pass(61);
+    let (whose, judged) = judge("acme").unwrap();
+    assert_eq!((whose.as_str(), judged.verdict, judged.score.value), ("acme/ci", Verdict::StepUp, 20));
+    assert_eq!(judge("acme").unwrap().1.score.value, 20, "looking at it is no verification");
+    host.clock.pass(300);
+    assert!(matches!(judge("acme"), Err(IdentityError::FactorState(_)) | Err(IdentityError::NotFound { .. })));
 }

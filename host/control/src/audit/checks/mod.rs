@@ -163,6 +163,11 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What a tenant's checks came to last, by name.
+pub(crate) async fn last_results(store: &TenantStore) -> Result<Vec<(String, Option<CheckResult>)>, ApiError> {
+    Ok(definition::all(store).await?.into_iter().map(|(check, last)| (check.id.to_string(), last)).collect())
+}
+
 impl Control {
     /// The caller's own tenant. Operators have none, and are told what strangers are told.
     pub(crate) async fn reach_own_tenant<A: Action>(&self, call: &Call) -> Result<Reached<A>, ApiError> {
