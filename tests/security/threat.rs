@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use reqwest::{Method, StatusCode};
-use ringfence_tests::{Host, Session, answer, eventually, problem, string};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -11,6 +11,25 @@ use crate::started;
 async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
     let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
     answer(who.post("/security/responses").json(&body).send().await?).await
+}
+
+/// A host on which whoever was invited just now counts as a second person.
+async fn started_with_second_people() -> Result<(Place, Host, Session)> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
+    Ok((place, host, operator))
+}
+
+fn approval_of(response: &Value) -> Result<String> {
+    Ok(format!("/security/responses/{}/approve", string(response, "id")?))
+}
+
+/// That this one's word is not another person's.
+async fn is_no_second(who: &Session, path: &str) -> Result<()> {
+    let (status, refused) = problem(who.post(path).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("second-person-needed")), "{refused}");
+    Ok(())
 }
 
 async fn undo(who: &Session, response: &Value) -> Result<()> {
@@ -64,7 +83,7 @@ async fn whoever_is_held_feels_it_on_the_next_request_of_either_port_and_not_aft
 
 #[tokio::test]
 async fn a_version_under_quarantine_is_not_run_and_a_read_only_tenant_is_not_changed() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     let plugin = answer(acme.admin.get(&acme.path("/plugins/hello")).send().await?).await?;
@@ -74,7 +93,16 @@ async fn a_version_under_quarantine_is_not_run_and_a_read_only_tenant_is_not_cha
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED);
     undo(&acme.admin, &quarantined).await?;
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
+    let here = respond(&operator, "quarantine-version", json!({ "digest": digest, "tenant": "acme" })).await?;
+    assert_eq!(here["state"], "in-force", "one tenant's takes one person");
+    undo(&operator, &here).await?;
     let everywhere = respond(&operator, "quarantine-version", json!({ "digest": digest })).await?;
+    assert_eq!(everywhere["state"], "waiting", "{everywhere}");
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK, "one operator alone holds nothing");
+    is_no_second(&operator, &approval_of(&everywhere)?).await?;
+    let grace = host.person(&operator, "/people", "grace", "operator").await?;
+    let made = answer(grace.post(&approval_of(&everywhere)?).send().await?).await?;
+    assert_eq!((made["state"].as_str(), made["approved_by"].as_str()), (Some("in-force"), Some("operator/grace")));
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED, "for all tenants");
     undo(&operator, &everywhere).await?;
 
@@ -89,11 +117,28 @@ async fn a_version_under_quarantine_is_not_run_and_a_read_only_tenant_is_not_cha
 }
 
 #[tokio::test]
-async fn disabled_keys_come_back_when_the_response_is_taken_back_by_an_operator() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+async fn keys_are_disabled_by_two_people_and_come_back_when_an_operator_takes_the_response_back() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
-    let held = respond(&acme.admin, "disable-key", json!({})).await?;
+    let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    // Withdrawn before anybody agreed: there is nothing to agree to any more.
+    let withdrawn = respond(&acme.admin, "disable-key", json!({})).await?;
+    undo(&acme.admin, &withdrawn).await?;
+    assert_eq!(second.post(&approval_of(&withdrawn)?).send().await?.status(), StatusCode::NOT_FOUND);
+
+    let body = json!({ "kind": "disable-key", "target": {}, "minutes": 5, "reason": "a test" });
+    let asked = acme.admin.post("/security/responses").json(&body).send().await?;
+    assert_eq!(asked.status(), StatusCode::ACCEPTED);
+    let held = answer(asked).await?;
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK, "one admin alone stops nothing");
+    for same in [&acme.admin, &key_of_same] {
+        is_no_second(same, &approval_of(&held)?).await?;
+    }
+    assert_eq!(operator.post(&approval_of(&held)?).send().await?.status(), StatusCode::NOT_FOUND, "not his to allow");
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
+    answer(second.post(&approval_of(&held)?).send().await?).await?;
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED);
     undo(&operator, &held).await?;
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
@@ -246,9 +291,10 @@ async fn intelligence_is_matched_looked_back_for_and_shown_as_its_marking_lets()
 
 #[tokio::test]
 async fn an_incident_goes_its_way_and_what_takes_two_people_waits_for_the_second() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    let second = acme.member(&host, "second", "tenant-admin").await?;
+    let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
     let step = async |who: &Session, body: Value| -> Result<(u16, Value)> {
         let response = who.request(Method::POST, "/security/incident-response").json(&body).send().await?;
         let status = response.status().as_u16();
@@ -272,11 +318,52 @@ async fn an_incident_goes_its_way_and_what_takes_two_people_waits_for_the_second
     let action = string(&contained["waiting"][0], "id")?;
     let mut approve = to("approve-action");
     approve["evidence"] = json!([action]);
-    assert_eq!(step(&acme.admin, approve.clone()).await?.0, 409, "not by who asked for it");
+    for same in [&acme.admin, &key_of_same] {
+        let (code, refused) = step(same, approve.clone()).await?;
+        assert_eq!((code, refused["code"].as_str()), (409, Some("second-person-needed")), "{refused}");
+    }
     let read = answer(acme.admin.get(&format!("/security/incidents/{id}")).send().await?).await?;
     assert_eq!(read["drafts"][1]["missing"].as_array().context("missing")?.len(), 8);
     assert_eq!(step(&second, approve).await?.0, 200);
     assert_eq!(acme.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::LOCKED);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_incident_is_not_closed_by_another_key_of_who_declared_it() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let step = async |who: &Session, body: Value| who.post("/security/incident-response").json(&body).send().await;
+    let open = json!({ "transition": "report", "title": "a key was lost", "reason": "told" });
+    let id = string(&answer(step(&acme.admin, open).await?).await?, "incident_id")?;
+    let to = |transition: &str| json!({ "incident_id": id, "transition": transition, "reason": "because" });
+    for transition in ["triage", "declare", "contain", "eradicate", "recover"] {
+        answer(step(&acme.admin, to(transition)).await?).await?;
+    }
+    for same in [&acme.admin, &key_of_same] {
+        let (status, refused) = problem(step(same, to("close")).await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (409, Some("second-person-needed")), "{refused}");
+    }
+    assert_eq!(answer(step(&second, to("close")).await?).await?["state"], "closed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_rule_that_one_person_writes_disables_keys_by_itself() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let rule = "title: A secret was set\nname: secret-set\nlogsource: {product: ringfence, service: audit}\n\
+        detection: {set: {unmapped.code|startswith: SEC-001, status: Success}, condition: set}\nlevel: high\n\
+        ringfence: {response: {kind: disable-key, minutes: 5}}\n";
+    answer(acme.admin.put("/security/rules/secret-set").json(&json!({ "text": rule })).send().await?).await?;
+    let settings = json!({ "automatic": ["secret-set"] });
+    answer(acme.admin.put("/security/settings").json(&settings).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let found = wait_for(&acme.admin, "secret-set").await?;
+    assert!(found["response"].is_null(), "{found}");
+    answer(acme.admin.get(&acme.path("/plugins")).send().await?).await?;
     Ok(())
 }
 

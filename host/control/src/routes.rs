@@ -265,6 +265,7 @@ fn recorded() -> OpenApiRouter<Control> {
         .routes(routes!(threat::rules::settings, threat::rules::put_settings))
         .routes(routes!(threat::responses::list, threat::responses::make))
         .routes(routes!(threat::responses::undo))
+        .routes(routes!(threat::responses::approve))
         .routes(routes!(threat::intelligence::read, threat::intelligence::load))
         .routes(routes!(outward::channels::list, outward::channels::make))
         .routes(routes!(outward::channels::read, outward::channels::change, outward::channels::delete))

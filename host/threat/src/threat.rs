@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
-use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, codes};
+use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, SecondPerson, codes};
 use ringfence_core::standing::Standing;
 use ringfence_core::{Clock, Entropy, PrincipalId, TenantId};
 use ringfence_store::{Key, Side, StoreError, TenantStore, Tenants};
@@ -305,7 +305,8 @@ impl Threat {
     pub fn preview(&self, scope: &Scope, by: &PrincipalId, asked: Asked) -> Result<(Asked, Blast), ThreatError> {
         let asked = asked.check(scope, by)?;
         let now = self.inner.clock.now();
-        let in_force = self.responses(scope).into_iter().filter(|response| response.is_in_force(now));
+        let holds = |response: &Response| response.is_in_force(now) || response.is_waiting(now);
+        let in_force = self.responses(scope).into_iter().filter(holds);
         let in_force: Vec<Response> = in_force.collect();
         if in_force.len() >= response::IN_FORCE_COUNT_MAX {
             return Err(ThreatError::TooMany { what: "responses in force", count_max: response::IN_FORCE_COUNT_MAX });
@@ -318,7 +319,8 @@ impl Threat {
         Ok((asked, blast))
     }
 
-    /// Makes a response. Kept before it holds; holds from the next request on. The caller writes the intent and the outcome.
+    /// Makes a response. Kept before it holds; holds from the next request on, but what takes two people only waits for the
+    /// second: [`Threat::approve`]. The caller writes the intent and the outcome.
     pub async fn respond(
         &self,
         scope: &Scope,
@@ -332,23 +334,63 @@ impl Threat {
             self.check_key_enabled(&response).await?;
         }
         self.keep(&response).await?;
-        if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant)
-            && let Err(error) = self.inner.tenants.disable_key(tenant, by.as_str(), side(scope)).await
-        {
-            self.inner.tenants.platform().delete(&response_key(&response.id)).await?;
-            return Err(error.into());
-        }
         self.state_mut().responses.insert(response.id.clone(), response.clone());
         self.publish();
         Ok((response, blast))
     }
 
-    /// Takes a response back. The caller writes the intent and the outcome.
+    /// Agrees to a response that another asked for: it holds from the next request on. The caller writes the intent and the
+    /// outcome.
+    pub async fn approve(
+        &self,
+        scope: &Scope,
+        by: &PrincipalId,
+        id: &str,
+        are_two: &SecondPerson<'_>,
+    ) -> Result<Response, ThreatError> {
+        let _one = self.inner.changing.lock().await;
+        let waiting = self.waiting(scope, by, id, are_two)?;
+        let response = waiting.clone().approved(by.clone(), self.inner.clock.now())?;
+        if response.kind == Kind::DisableKey {
+            self.check_key_enabled(&response).await?;
+        }
+        self.keep(&response).await?;
+        if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant)
+            && let Err(error) = self.inner.tenants.disable_key(tenant, by.as_str(), side(scope)).await
+        {
+            self.keep(&waiting).await?;
+            return Err(error.into());
+        }
+        self.state_mut().responses.insert(response.id.clone(), response.clone());
+        self.publish();
+        Ok(response)
+    }
+
+    /// A response of an owner that waits for this person's word; refused to whoever asked, by whatever key.
+    pub(crate) fn waiting(
+        &self,
+        scope: &Scope,
+        by: &PrincipalId,
+        id: &str,
+        are_two: &SecondPerson<'_>,
+    ) -> Result<Response, ThreatError> {
+        let now = self.inner.clock.now();
+        let found = self.response(scope, id)?;
+        if found.scope != *scope || !found.is_waiting(now) {
+            return Err(ThreatError::NotFound);
+        }
+        if found.by == *by || !are_two(&found.by, by) {
+            return Err(ThreatError::SecondPerson);
+        }
+        Ok(found)
+    }
+
+    /// Takes a response back, or withdraws one that waits. The caller writes the intent and the outcome.
     pub async fn undo(&self, scope: &Scope, by: &PrincipalId, id: &str) -> Result<Response, ThreatError> {
         let _one = self.inner.changing.lock().await;
         let mut response = self.response(scope, id)?;
         let now = self.inner.clock.now();
-        if !response.is_in_force(now) {
+        if !response.is_in_force(now) && !response.is_waiting(now) {
             return Err(ThreatError::Conflict);
         }
         response.undone = Some((now, by.clone()));
@@ -412,7 +454,7 @@ impl Threat {
     /// Ends what has come to its end. Returns what ended now.
     pub(crate) async fn end_due(&self) -> Vec<Response> {
         let now = self.inner.clock.now();
-        let due = |response: &&Response| !response.ended && !response.is_in_force(now);
+        let due = |response: &&Response| !response.ended && !response.is_in_force(now) && !response.is_waiting(now);
         let found: Vec<Response> = self.state().responses.values().filter(due).cloned().collect();
         if found.is_empty() {
             return Vec::new();
@@ -422,7 +464,6 @@ impl Threat {
         for mut response in found {
             if let Err(error) = self.lift(&response).await {
                 tracing::warn!(response = %response.id, %error, "a response cannot be ended now; it is tried again");
-                tracing::warn!(response = %response.id, %error, "a response cannot be ended now; it is tried again");
                 continue;
             }
             response.ended = true;
@@ -431,20 +472,26 @@ impl Threat {
                 continue;
             }
             self.state_mut().responses.insert(response.id.clone(), response.clone());
-            over.push(response);
+            // What nobody agreed to never held anything.
+            if response.waits_minutes.is_none() {
+                over.push(response);
+            }
         }
         self.prune().await;
         self.publish();
         over
     }
 
-    /// Makes the response of a rule by itself, between an intent and an outcome of its own.
+    /// Makes the response of a rule by itself, between an intent and an outcome of its own; never one that takes two people,
+    /// for one alone can write a rule.
     pub(crate) async fn answer_by_itself(&self, scope: &Scope, asked: Asked) -> Result<Response, ThreatError> {
+        if asked.takes_two(scope) {
+            return Err(ThreatError::SecondPerson);
+        }
         let by = self.inner.audit.actor();
         let log = match scope {
-            // The tenant's own log closes with its keys.
-            Scope::Tenant(tenant) if asked.kind != Kind::DisableKey => Log::Tenant(self.store_of(tenant)?),
-            _ => Log::Host,
+            Scope::Tenant(tenant) => Log::Tenant(self.store_of(tenant)?),
+            Scope::Host => Log::Host,
         };
         let mut event = AuditEvent::new(codes::RESPONSE_MADE, "respond-threat", by.clone(), scope.log());
         event.details = json!({
@@ -598,7 +645,10 @@ impl Threat {
 
     /// Undoes what a response did besides standing in the table.
     async fn lift(&self, response: &Response) -> Result<(), ThreatError> {
-        let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant) else { return Ok(()) };
+        let (Kind::DisableKey, Some(tenant), None) = (response.kind, &response.target.tenant, response.waits_minutes)
+        else {
+            return Ok(());
+        };
         match self.inner.tenants.key_status(tenant).await {
             // Whoever asked for their destruction meanwhile, or deleted the tenant, has the last word.
             Ok(status) if status.destroy.is_some() => Ok(()),

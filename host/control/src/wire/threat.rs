@@ -181,13 +181,16 @@ pub struct ThreatResponse {
     pub reason: String,
     /// The finding it answers.
     pub finding: Option<String>,
-    /// Who made it.
+    /// Who made it, or asked for it.
     pub by: String,
+    /// Who agreed, where it took two people.
+    #[serde(default)]
+    pub approved_by: Option<String>,
     /// When, RFC 3339; none for a dry run.
     pub made_at: Option<String>,
-    /// When it ends; every response does, and can be taken back before.
+    /// When it ends; every response does, and can be taken back before. While it waits, when it waits no longer.
     pub until: Option<String>,
-    /// `dry-run`, `in-force`, `undone`, `over`.
+    /// `dry-run`, `waiting` for another person, `in-force`, `undone`, `over`.
     pub state: String,
     /// The drill it is part of.
     pub drill: Option<String>,
@@ -292,16 +295,15 @@ pub struct IncidentStepped {
     pub incident_id: String,
     /// Where it stands.
     pub state: String,
-    /// Responses that were made.
+    /// Responses that were made, or asked for where they take two people.
     pub effects: Vec<ThreatResponse>,
     /// Actions that could not be taken, and why.
     pub failed: Vec<String>,
     /// Clocks that run.
     #[schema(value_type = Vec<Object>)]
     pub clocks: serde_json::Value,
-    /// Actions that wait for another person.
-    #[schema(value_type = Vec<Object>)]
-    pub waiting: serde_json::Value,
+    /// Those of the incident that wait for another person.
+    pub waiting: Vec<ThreatResponse>,
 }
 
 /// A drill to run.
