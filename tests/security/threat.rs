@@ -235,6 +235,83 @@ async fn a_rule_of_ones_own_is_in_force_for_the_next_event_and_a_wrong_one_names
 }
 
 #[tokio::test]
+async fn an_old_finding_is_tied_to_the_text_that_made_it_whatever_became_of_the_rule() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let text = |title: &str, code: &str| {
+        format!(
+            "title: {title}\nname: secret-set\nlogsource: {{product: ringfence, service: audit}}\n\
+            detection: {{set: {{unmapped.code|startswith: {code}, status: Success}}, condition: set}}\nlevel: low\n"
+        )
+    };
+    let (first, blind) = (text("A secret was set", "SEC-001"), text("Nothing ever", "NIL-999"));
+    let path = "/security/rules/secret-set";
+    let put = async |who: &Session, text: &str, base: &str| {
+        who.put(path).header("if-match", base).json(&json!({ "text": text })).send().await
+    };
+    assert_eq!(put(&acme.admin, &first, "\"1\"").await?.status(), StatusCode::PRECONDITION_FAILED);
+    let made = put(&acme.admin, &first, "\"0\"").await?;
+    assert_eq!(made.headers().get("etag").and_then(|tag| tag.to_str().ok()), Some("\"1\""));
+    let made = answer(made).await?;
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let found = wait_for(&acme.admin, "secret-set").await?;
+    assert_eq!((&found["rule_version"], &found["rule_digest"]), (&json!(1), &made["digest"]), "{found}");
+
+    // Overwritten with one that never fires: on the log with what it was, found, and the earlier text is kept.
+    assert!(findings(&acme.admin).await?.iter().all(|one| one["rule"] != "detection-weakened"));
+    let (status, stale) = problem(put(&acme.admin, &blind, "\"0\"").await?).await?;
+    assert_eq!((status, stale["code"].as_str()), (412, Some("precondition-failed")), "{stale}");
+    let second = answer(put(&acme.admin, &blind, "\"1\"").await?).await?;
+    wait_for(&acme.admin, "detection-weakened").await?;
+    let trail = answer(acme.admin.get("/audit/trails/acme?code=THR-007&outcome=success").send().await?).await?;
+    let details: Vec<&Value> =
+        trail["events"].as_array().context("events")?.iter().map(|one| &one["body"]["unmapped"]["details"]).collect();
+    let last = details.last().context("an entry")?;
+    assert_eq!((&last["version"], &last["digest"]), (&json!(2), &second["digest"]), "{last}");
+    assert_eq!(last["replaced"], json!({ "version": 1, "digest": made["digest"] }), "{last}");
+    assert_eq!(acme.admin.delete(path).send().await?.status(), StatusCode::NO_CONTENT);
+    let key = acme.admin.key.clone();
+    host.stop()?;
+    let host = Host::start(&place)?;
+    let admin = host.sign_in(&key).await?;
+    let third = answer(admin.put(path).json(&json!({ "text": first })).send().await?).await?;
+    assert_eq!((&third["version"], &third["digest"]), (&json!(3), &made["digest"]), "a deleted name counts on");
+    let kept = answer(admin.get(&format!("{path}/versions")).send().await?).await?;
+    let texts: Vec<(u64, &str)> = kept["items"]
+        .as_array()
+        .context("items")?
+        .iter()
+        .filter_map(|one| Some((one["version"].as_u64()?, one["text"].as_str()?)))
+        .collect();
+    assert_eq!(texts, [(3, first.as_str()), (2, blind.as_str()), (1, first.as_str())]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_of_detection_are_on_the_log_whole_and_one_who_weakens_them_is_found() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let hours = json!({ "time_zone": "UTC", "from_hour": 0, "to_hour": 24, "days": [1, 2, 3, 4, 5, 6, 7] });
+    let set = json!({ "automatic": ["canary"], "canaries": ["id-rsa"], "working_hours": hours });
+    answer(acme.admin.put("/security/settings").json(&set).send().await?).await?;
+    let logged = async || -> Result<Value> {
+        let trail = answer(acme.admin.get("/audit/trails/acme?code=THR-007&outcome=success").send().await?).await?;
+        let last = trail["events"].as_array().context("events")?.last().context("an entry")?.clone();
+        Ok(last["body"]["unmapped"]["details"].clone())
+    };
+    let details = logged().await?;
+    assert_eq!((&details["settings"]["canaries"], &details["weakened_by_one"]), (&set["canaries"], &json!(false)));
+    assert_eq!(details["settings"]["working_hours"]["to_hour"], 24, "{details}");
+    assert!(findings(&acme.admin).await?.iter().all(|one| one["rule"] != "detection-weakened"));
+    let none = json!({ "working_hours": hours, "canaries": ["id-rsa"] });
+    answer(acme.admin.put("/security/settings").json(&none).send().await?).await?;
+    wait_for(&acme.admin, "detection-weakened").await?;
+    let details = logged().await?;
+    assert_eq!(details["weakened"], json!(["`canary` acts no longer by itself"]), "{details}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_finding_lowers_the_trust_score_of_whoever_it_is_about_and_of_nobody_else() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

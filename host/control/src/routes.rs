@@ -262,6 +262,7 @@ fn recorded() -> OpenApiRouter<Control> {
         .routes(routes!(threat::rules::list))
         .routes(routes!(threat::rules::try_out))
         .routes(routes!(threat::rules::put, threat::rules::delete))
+        .routes(routes!(threat::rules::versions))
         .routes(routes!(threat::rules::settings, threat::rules::put_settings))
         .routes(routes!(threat::responses::list, threat::responses::make))
         .routes(routes!(threat::responses::undo))

@@ -14,6 +14,12 @@ pub struct ThreatFinding {
     pub rule_owner: String,
     /// The rule.
     pub rule: String,
+    /// Which text of it; none where no text held.
+    #[serde(default)]
+    pub rule_version: Option<u64>,
+    /// `sha256:...` of that text.
+    #[serde(default)]
+    pub rule_digest: Option<String>,
     /// What it says.
     pub title: String,
     /// `informational`, `low`, `medium`, `high`, `critical`.
@@ -68,6 +74,12 @@ pub struct ThreatRules {
     pub owner: String,
     /// Its name.
     pub name: String,
+    /// Which text of that name, from 1; 0 for one that comes with the host.
+    #[serde(default)]
+    pub version: u64,
+    /// `sha256:...` of the text.
+    #[serde(default)]
+    pub digest: String,
     /// Titles of the rules in it.
     pub titles: Vec<String>,
     /// Level of the first.
@@ -76,6 +88,21 @@ pub struct ThreatRules {
     pub attack: Vec<String>,
     /// The response that the first suggests.
     pub response: Option<String>,
+    /// The text, Sigma YAML.
+    pub text: String,
+}
+
+/// A text that was once written under a name.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ThreatRulesVersion {
+    /// Which one, from 1.
+    pub version: u64,
+    /// `sha256:...` of the text.
+    pub digest: String,
+    /// By whom.
+    pub by: String,
+    /// When, RFC 3339.
+    pub at: String,
     /// The text, Sigma YAML.
     pub text: String,
 }
