@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::started;
 
-async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
+pub(crate) async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
     let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
     answer(who.post("/security/responses").json(&body).send().await?).await
 }
@@ -32,7 +32,7 @@ async fn is_no_second(who: &Session, path: &str) -> Result<()> {
     Ok(())
 }
 
-async fn undo(who: &Session, response: &Value) -> Result<()> {
+pub(crate) async fn undo(who: &Session, response: &Value) -> Result<()> {
     let path = format!("/security/responses/{}", string(response, "id")?);
     assert_eq!(answer(who.delete(&path).send().await?).await?["state"], "undone");
     Ok(())
