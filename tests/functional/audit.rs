@@ -165,6 +165,39 @@ async fn evidence_is_checked_elsewhere_and_one_changed_byte_is_found() -> Result
 }
 
 #[tokio::test]
+async fn a_package_is_given_to_nobody_who_may_see_less_than_who_made_it_and_each_fetch_is_on_the_log() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let auditor = acme.member(&host, "aud", "auditor").await?;
+    let make = async |who: &ringfence_tests::Session| -> Result<String> {
+        let made = answer(who.post("/audit/evidence-package").json(&json!({})).send().await?).await?;
+        Ok(string(&made, "url")?.strip_prefix("/api/v1").context("a path")?.to_owned())
+    };
+    let (of_admin, of_auditor) = (make(&acme.admin).await?, make(&auditor).await?);
+    let (status, refused) = problem(auditor.get(&of_admin).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (403, Some("package-withheld")), "{refused}");
+    let whole = acme.admin.get(&of_admin).send().await?.bytes().await?;
+    let addresses = |bytes: &[u8]| bytes.windows(16).any(|window| window == b"\"src_endpoint\":{");
+    assert!(addresses(&whole), "an admin's holds where requests came from");
+    for who in [&acme.admin, &auditor] {
+        let fetched = who.get(&of_auditor).send().await?;
+        assert_eq!(fetched.status(), StatusCode::OK);
+        assert!(!addresses(&fetched.bytes().await?));
+    }
+    let trail = answer(acme.admin.get("/audit/trails/acme?code=AUD-002&limit=1000").send().await?).await?;
+    let events = trail["events"].as_array().context("events")?;
+    let of = |path: &str, outcome: &str| {
+        let id = path.rsplit('/').next().unwrap_or_default();
+        let about = |event: &&Value| {
+            event["body"]["unmapped"]["details"]["package"] == id && event["body"]["status"] == outcome
+        };
+        events.iter().filter(about).count()
+    };
+    assert_eq!((of(&of_admin, "Success"), of(&of_admin, "Failure"), of(&of_auditor, "Success")), (1, 1, 2), "{trail}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_host_commits_to_every_log_and_its_owner_can_check_it() -> Result<()> {
     let place = ringfence_tests::Place::new()?;
     let host = ringfence_tests::Host::start_with(&place, &[], &[("RINGFENCE_AUDIT_ANCHOR_EVERY", "1s")])?;

@@ -42,7 +42,7 @@ const CALLERS_OWN: [&str; 3] = [
     "DELETE /api/v1/zero-trust/passkeys/{id}",
 ];
 /// Asked below with a real foreign id: the endpoint and which thing its id names.
-const PROBED: [(&str, &str); 24] = [
+const PROBED: [(&str, &str); 25] = [
     ("DELETE /api/v1/audit/holds/{hold}", "hold"),
     ("GET /api/v1/zero-trust/threat-assessments/{id}", "assessment"),
     ("GET /api/v1/audit/evidence-packages/{package}", "package"),
@@ -51,6 +51,7 @@ const PROBED: [(&str, &str); 24] = [
     ("GET /api/v1/security/findings/{id}", "finding"),
     ("GET /api/v1/security/incidents/{id}", "incident"),
     ("DELETE /api/v1/security/responses/{id}", "response"),
+    ("POST /api/v1/security/responses/{id}/approve", "waiting"),
     ("POST /api/v1/zero-trust/risk-adjustments/{id}/approve", "adjustment"),
     ("DELETE /api/v1/zero-trust/sessions/{id}", "session"),
     ("DELETE /api/v1/tenants/{tenant}/sessions/{id}", "session"),
@@ -127,6 +128,8 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
     let keys = answer(admin.get(&acme.path("/tokens")).send().await?).await?;
     let target = json!({ "kind": "suspend-principal", "target": { "principal": "acme/nobody" }, "reason": "r" });
     let response = post(admin, "/security/responses", target).await?;
+    let stop = json!({ "kind": "disable-key", "target": {}, "reason": "r" });
+    let waiting = post(admin, "/security/responses", stop).await?;
     let report = json!({ "transition": "report", "title": "a key was lost", "reason": "told" });
     let incident = post(admin, "/security/incident-response", report).await?;
     let package = post(admin, "/audit/evidence-package", json!({})).await?;
@@ -151,6 +154,7 @@ async fn things(host: &Host, acme: &Tenant) -> Result<Vec<(&'static str, String)
         ("session", id(&sessions["items"][0], "id")?),
         ("key", id(&keys["items"][0], "id")?),
         ("response", id(&response, "id")?),
+        ("waiting", id(&waiting, "id")?),
         ("incident", id(&incident, "incident_id")?),
         ("package", id(&package, "id")?),
         ("adjustment", id(&adjustment, "id")?),

@@ -14,6 +14,7 @@ mod disk;
 mod egress;
 mod federation;
 mod heads;
+mod held;
 mod hostile;
 mod identifiers;
 mod people;

@@ -3,17 +3,36 @@
 
 use anyhow::{Context, Result};
 use reqwest::{Method, StatusCode};
-use ringfence_tests::{Host, Session, answer, eventually, problem, string};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
 
-async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
+pub(crate) async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
     let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
     answer(who.post("/security/responses").json(&body).send().await?).await
 }
 
-async fn undo(who: &Session, response: &Value) -> Result<()> {
+/// A host on which whoever was invited just now counts as a second person.
+async fn started_with_second_people() -> Result<(Place, Host, Session)> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
+    Ok((place, host, operator))
+}
+
+fn approval_of(response: &Value) -> Result<String> {
+    Ok(format!("/security/responses/{}/approve", string(response, "id")?))
+}
+
+/// That this one's word is not another person's.
+async fn is_no_second(who: &Session, path: &str) -> Result<()> {
+    let (status, refused) = problem(who.post(path).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (409, Some("second-person-needed")), "{refused}");
+    Ok(())
+}
+
+pub(crate) async fn undo(who: &Session, response: &Value) -> Result<()> {
     let path = format!("/security/responses/{}", string(response, "id")?);
     assert_eq!(answer(who.delete(&path).send().await?).await?["state"], "undone");
     Ok(())
@@ -64,7 +83,7 @@ async fn whoever_is_held_feels_it_on_the_next_request_of_either_port_and_not_aft
 
 #[tokio::test]
 async fn a_version_under_quarantine_is_not_run_and_a_read_only_tenant_is_not_changed() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     let plugin = answer(acme.admin.get(&acme.path("/plugins/hello")).send().await?).await?;
@@ -74,7 +93,16 @@ async fn a_version_under_quarantine_is_not_run_and_a_read_only_tenant_is_not_cha
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED);
     undo(&acme.admin, &quarantined).await?;
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
+    let here = respond(&operator, "quarantine-version", json!({ "digest": digest, "tenant": "acme" })).await?;
+    assert_eq!(here["state"], "in-force", "one tenant's takes one person");
+    undo(&operator, &here).await?;
     let everywhere = respond(&operator, "quarantine-version", json!({ "digest": digest })).await?;
+    assert_eq!(everywhere["state"], "waiting", "{everywhere}");
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK, "one operator alone holds nothing");
+    is_no_second(&operator, &approval_of(&everywhere)?).await?;
+    let grace = host.person(&operator, "/people", "grace", "operator").await?;
+    let made = answer(grace.post(&approval_of(&everywhere)?).send().await?).await?;
+    assert_eq!((made["state"].as_str(), made["approved_by"].as_str()), (Some("in-force"), Some("operator/grace")));
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED, "for all tenants");
     undo(&operator, &everywhere).await?;
 
@@ -89,11 +117,28 @@ async fn a_version_under_quarantine_is_not_run_and_a_read_only_tenant_is_not_cha
 }
 
 #[tokio::test]
-async fn disabled_keys_come_back_when_the_response_is_taken_back_by_an_operator() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+async fn keys_are_disabled_by_two_people_and_come_back_when_an_operator_takes_the_response_back() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
-    let held = respond(&acme.admin, "disable-key", json!({})).await?;
+    let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    // Withdrawn before anybody agreed: there is nothing to agree to any more.
+    let withdrawn = respond(&acme.admin, "disable-key", json!({})).await?;
+    undo(&acme.admin, &withdrawn).await?;
+    assert_eq!(second.post(&approval_of(&withdrawn)?).send().await?.status(), StatusCode::NOT_FOUND);
+
+    let body = json!({ "kind": "disable-key", "target": {}, "minutes": 5, "reason": "a test" });
+    let asked = acme.admin.post("/security/responses").json(&body).send().await?;
+    assert_eq!(asked.status(), StatusCode::ACCEPTED);
+    let held = answer(asked).await?;
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK, "one admin alone stops nothing");
+    for same in [&acme.admin, &key_of_same] {
+        is_no_second(same, &approval_of(&held)?).await?;
+    }
+    assert_eq!(operator.post(&approval_of(&held)?).send().await?.status(), StatusCode::NOT_FOUND, "not his to allow");
+    assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
+    answer(second.post(&approval_of(&held)?).send().await?).await?;
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::LOCKED);
     undo(&operator, &held).await?;
     assert_eq!(status(&acme.admin, "/acme/hello/").await?, StatusCode::OK);
@@ -190,6 +235,83 @@ async fn a_rule_of_ones_own_is_in_force_for_the_next_event_and_a_wrong_one_names
 }
 
 #[tokio::test]
+async fn an_old_finding_is_tied_to_the_text_that_made_it_whatever_became_of_the_rule() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let text = |title: &str, code: &str| {
+        format!(
+            "title: {title}\nname: secret-set\nlogsource: {{product: ringfence, service: audit}}\n\
+            detection: {{set: {{unmapped.code|startswith: {code}, status: Success}}, condition: set}}\nlevel: low\n"
+        )
+    };
+    let (first, blind) = (text("A secret was set", "SEC-001"), text("Nothing ever", "NIL-999"));
+    let path = "/security/rules/secret-set";
+    let put = async |who: &Session, text: &str, base: &str| {
+        who.put(path).header("if-match", base).json(&json!({ "text": text })).send().await
+    };
+    assert_eq!(put(&acme.admin, &first, "\"1\"").await?.status(), StatusCode::PRECONDITION_FAILED);
+    let made = put(&acme.admin, &first, "\"0\"").await?;
+    assert_eq!(made.headers().get("etag").and_then(|tag| tag.to_str().ok()), Some("\"1\""));
+    let made = answer(made).await?;
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let found = wait_for(&acme.admin, "secret-set").await?;
+    assert_eq!((&found["rule_version"], &found["rule_digest"]), (&json!(1), &made["digest"]), "{found}");
+
+    // Overwritten with one that never fires: on the log with what it was, found, and the earlier text is kept.
+    assert!(findings(&acme.admin).await?.iter().all(|one| one["rule"] != "detection-weakened"));
+    let (status, stale) = problem(put(&acme.admin, &blind, "\"0\"").await?).await?;
+    assert_eq!((status, stale["code"].as_str()), (412, Some("precondition-failed")), "{stale}");
+    let second = answer(put(&acme.admin, &blind, "\"1\"").await?).await?;
+    wait_for(&acme.admin, "detection-weakened").await?;
+    let trail = answer(acme.admin.get("/audit/trails/acme?code=THR-007&outcome=success").send().await?).await?;
+    let details: Vec<&Value> =
+        trail["events"].as_array().context("events")?.iter().map(|one| &one["body"]["unmapped"]["details"]).collect();
+    let last = details.last().context("an entry")?;
+    assert_eq!((&last["version"], &last["digest"]), (&json!(2), &second["digest"]), "{last}");
+    assert_eq!(last["replaced"], json!({ "version": 1, "digest": made["digest"] }), "{last}");
+    assert_eq!(acme.admin.delete(path).send().await?.status(), StatusCode::NO_CONTENT);
+    let key = acme.admin.key.clone();
+    host.stop()?;
+    let host = Host::start(&place)?;
+    let admin = host.sign_in(&key).await?;
+    let third = answer(admin.put(path).json(&json!({ "text": first })).send().await?).await?;
+    assert_eq!((&third["version"], &third["digest"]), (&json!(3), &made["digest"]), "a deleted name counts on");
+    let kept = answer(admin.get(&format!("{path}/versions")).send().await?).await?;
+    let texts: Vec<(u64, &str)> = kept["items"]
+        .as_array()
+        .context("items")?
+        .iter()
+        .filter_map(|one| Some((one["version"].as_u64()?, one["text"].as_str()?)))
+        .collect();
+    assert_eq!(texts, [(3, first.as_str()), (2, blind.as_str()), (1, first.as_str())]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_of_detection_are_on_the_log_whole_and_one_who_weakens_them_is_found() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let hours = json!({ "time_zone": "UTC", "from_hour": 0, "to_hour": 24, "days": [1, 2, 3, 4, 5, 6, 7] });
+    let set = json!({ "automatic": ["canary"], "canaries": ["id-rsa"], "working_hours": hours });
+    answer(acme.admin.put("/security/settings").json(&set).send().await?).await?;
+    let logged = async || -> Result<Value> {
+        let trail = answer(acme.admin.get("/audit/trails/acme?code=THR-007&outcome=success").send().await?).await?;
+        let last = trail["events"].as_array().context("events")?.last().context("an entry")?.clone();
+        Ok(last["body"]["unmapped"]["details"].clone())
+    };
+    let details = logged().await?;
+    assert_eq!((&details["settings"]["canaries"], &details["weakened_by_one"]), (&set["canaries"], &json!(false)));
+    assert_eq!(details["settings"]["working_hours"]["to_hour"], 24, "{details}");
+    assert!(findings(&acme.admin).await?.iter().all(|one| one["rule"] != "detection-weakened"));
+    let none = json!({ "working_hours": hours, "canaries": ["id-rsa"] });
+    answer(acme.admin.put("/security/settings").json(&none).send().await?).await?;
+    wait_for(&acme.admin, "detection-weakened").await?;
+    let details = logged().await?;
+    assert_eq!(details["weakened"], json!(["`canary` acts no longer by itself"]), "{details}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_finding_lowers_the_trust_score_of_whoever_it_is_about_and_of_nobody_else() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
@@ -246,9 +368,10 @@ async fn intelligence_is_matched_looked_back_for_and_shown_as_its_marking_lets()
 
 #[tokio::test]
 async fn an_incident_goes_its_way_and_what_takes_two_people_waits_for_the_second() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    let second = acme.member(&host, "second", "tenant-admin").await?;
+    let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
     let step = async |who: &Session, body: Value| -> Result<(u16, Value)> {
         let response = who.request(Method::POST, "/security/incident-response").json(&body).send().await?;
         let status = response.status().as_u16();
@@ -272,11 +395,52 @@ async fn an_incident_goes_its_way_and_what_takes_two_people_waits_for_the_second
     let action = string(&contained["waiting"][0], "id")?;
     let mut approve = to("approve-action");
     approve["evidence"] = json!([action]);
-    assert_eq!(step(&acme.admin, approve.clone()).await?.0, 409, "not by who asked for it");
+    for same in [&acme.admin, &key_of_same] {
+        let (code, refused) = step(same, approve.clone()).await?;
+        assert_eq!((code, refused["code"].as_str()), (409, Some("second-person-needed")), "{refused}");
+    }
     let read = answer(acme.admin.get(&format!("/security/incidents/{id}")).send().await?).await?;
     assert_eq!(read["drafts"][1]["missing"].as_array().context("missing")?.len(), 8);
     assert_eq!(step(&second, approve).await?.0, 200);
     assert_eq!(acme.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::LOCKED);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_incident_is_not_closed_by_another_key_of_who_declared_it() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let step = async |who: &Session, body: Value| who.post("/security/incident-response").json(&body).send().await;
+    let open = json!({ "transition": "report", "title": "a key was lost", "reason": "told" });
+    let id = string(&answer(step(&acme.admin, open).await?).await?, "incident_id")?;
+    let to = |transition: &str| json!({ "incident_id": id, "transition": transition, "reason": "because" });
+    for transition in ["triage", "declare", "contain", "eradicate", "recover"] {
+        answer(step(&acme.admin, to(transition)).await?).await?;
+    }
+    for same in [&acme.admin, &key_of_same] {
+        let (status, refused) = problem(step(same, to("close")).await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (409, Some("second-person-needed")), "{refused}");
+    }
+    assert_eq!(answer(step(&second, to("close")).await?).await?["state"], "closed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_rule_that_one_person_writes_disables_keys_by_itself() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let rule = "title: A secret was set\nname: secret-set\nlogsource: {product: ringfence, service: audit}\n\
+        detection: {set: {unmapped.code|startswith: SEC-001, status: Success}, condition: set}\nlevel: high\n\
+        ringfence: {response: {kind: disable-key, minutes: 5}}\n";
+    answer(acme.admin.put("/security/rules/secret-set").json(&json!({ "text": rule })).send().await?).await?;
+    let settings = json!({ "automatic": ["secret-set"] });
+    answer(acme.admin.put("/security/settings").json(&settings).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let found = wait_for(&acme.admin, "secret-set").await?;
+    assert!(found["response"].is_null(), "{found}");
+    answer(acme.admin.get(&acme.path("/plugins")).send().await?).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use data_encoding::BASE32_NOPAD;
 use futures::StreamExt;
-use ringfence_tests::{answer, problem, string};
+use ringfence_tests::{Host, Place, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -158,6 +158,44 @@ async fn a_session_is_judged_by_who_may_end_it_and_takes_no_unsigned_signal() ->
 }
 
 #[tokio::test]
+async fn less_is_asked_of_sessions_by_two_people_and_more_by_one() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let spare = acme.member(&host, "spare", "tenant-admin").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let path = acme.path("/trust");
+    let now = async || answer(acme.admin.get(&path).send().await?).await;
+    for more in [thresholds(5, 10), thresholds(6, 10)] {
+        answer(acme.admin.put(&path).json(&more).send().await?).await?;
+    }
+    let asked = acme.admin.put(&path).json(&thresholds(0, 0)).send().await?;
+    assert_eq!(asked.status(), 202);
+    let asked = answer(asked).await?;
+    assert_eq!((asked["kind"].as_str(), now().await?["thresholds"]["floor"].as_u64()), (Some("trust"), Some(6)));
+    assert!(string(&asked, "wants")?.contains("floor from 6 to 0"), "{asked}");
+    let approve = acme.path(&format!("/approvals/{}/approve", string(&asked, "id")?));
+    for (same, code) in [(&acme.admin, "own-request"), (&spare, "second-person-needed")] {
+        assert_eq!(problem(same.post(&approve).send().await?).await?.1["code"], code);
+    }
+    answer(second.post(&approve).send().await?).await?;
+    let after = now().await?;
+    assert_eq!((after["thresholds"]["floor"].as_u64(), after["changed_by"].as_str()), (Some(0), Some("acme/admin")));
+    assert_eq!(after["approved_by"], "acme/second");
+
+    // Who agreed had seen what was asked for beside what was there then.
+    answer(acme.admin.put(&path).json(&thresholds(5, 0)).send().await?).await?;
+    let stale = answer(acme.admin.put(&path).json(&thresholds(1, 0)).send().await?).await?;
+    answer(acme.admin.put(&path).json(&thresholds(7, 0)).send().await?).await?;
+    let approve = acme.path(&format!("/approvals/{}/approve", string(&stale, "id")?));
+    let (status, refused) = problem(second.post(&approve).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (412, Some("precondition-failed")), "{refused}");
+    assert_eq!(now().await?["thresholds"]["floor"], 7);
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_policy_of_ones_own_tenant_is_written_at_either_path() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
@@ -168,6 +206,20 @@ async fn the_policy_of_ones_own_tenant_is_written_at_either_path() -> Result<()>
     assert_eq!(read["text"], text["text"]);
     assert_eq!(operator.put("/zero-trust/access-policy").json(&text).send().await?.status(), 404);
     Ok(())
+}
+
+#[tokio::test]
+async fn an_admin_who_is_alone_weakens_alone_and_that_is_found() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    for set in [thresholds(5, 5), thresholds(0, 0)] {
+        answer(acme.admin.put("/tenants/acme/trust").json(&set).send().await?).await?;
+    }
+    eventually("a finding", async || {
+        let page = answer(acme.admin.get("/security/findings").send().await?).await?;
+        Ok(page["items"].as_array().into_iter().flatten().any(|one| one["rule"] == "detection-weakened"))
+    })
+    .await
 }
 
 #[expect(clippy::disallowed_methods, reason = "a caller has a clock of its own")]

@@ -211,6 +211,8 @@ pub const INTELLIGENCE_LOADED: &str = "THR-009 intelligence-loaded";
 pub const INCIDENT_CHANGED: &str = "THR-010 incident-changed";
 /// A drill was run.
 pub const DRILL_RUN: &str = "THR-011 drill-run";
+/// A response was asked for that another person must agree to.
+pub const RESPONSE_ASKED: &str = "THR-012 response-asked";
 /// A part of the audit log was taken away as an archive.
 pub const AUDIT_EXPORTED: &str = "AUD-002 audit-exported";
 /// A damaged log was closed and a new shard of it begun.
@@ -320,7 +322,7 @@ pub fn class_of(code: &str) -> u32 {
         TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => class::DETECTION,
         INCIDENT_CHANGED => class::INCIDENT,
         CHECK_RESULT => class::COMPLIANCE,
-        REMEDIATION_CHANGED | RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED => class::REMEDIATION,
+        REMEDIATION_CHANGED | RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED | RESPONSE_ASKED => class::REMEDIATION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
         TOKEN_CREATED
         | TOKEN_REVOKED

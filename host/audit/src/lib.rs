@@ -70,7 +70,7 @@ pub use key_change::{KeyChange, Trust};
 pub use look::Shown;
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
 pub use receipts::ReceiptRef;
-pub use redact::redact;
+pub use redact::{redact, sees_all};
 pub use repair::{Repaired, repair};
 pub use retention::{GRACE_DAYS, Life, Swept};
 pub use ring::{LogKeys, OVERLAP_DAYS};

@@ -50,7 +50,7 @@ pub use self::runs::{
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
 pub use self::threat::{
     DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs,
-    RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
+    ResponseApproveArgs, RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
 };
 
 mod access;

@@ -122,7 +122,9 @@ pub fn status_of(code: &str) -> StatusCode {
         "bad-request" | "bad-json" | "bad-manifest" | "bad-cursor" => StatusCode::BAD_REQUEST,
         "unauthenticated" | "sign-in-refused" | "use-dpop-nonce" | "bad-proof" | "token-unbound"
         | "step-up-required" | "bad-federation" => StatusCode::UNAUTHORIZED,
-        "denied" | "not-reviewer" | "self-lowering" | "source-blocked" | "principal-suspended" => StatusCode::FORBIDDEN,
+        "denied" | "not-reviewer" | "self-lowering" | "source-blocked" | "principal-suspended" | "package-withheld" => {
+            StatusCode::FORBIDDEN
+        }
         "not-found" | "no-entry" | "plugin-not-found" | "version-not-found" | "no-endpoint" => StatusCode::NOT_FOUND,
         "method-not-allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,

@@ -58,8 +58,11 @@ pub struct TrustSettings {
     pub attestation: AttestationTrust,
     /// When this was decided.
     pub changed_at: Option<Timestamp>,
-    /// Who decided it.
+    /// Who decided it, or asked for it.
     pub changed_by: Option<PrincipalId>,
+    /// Who agreed, where it asked for less than before and took two people.
+    #[serde(default)]
+    pub approved_by: Option<PrincipalId>,
 }
 
 impl TrustSettings {
@@ -79,7 +82,49 @@ impl TrustSettings {
             attestation: AttestationTrust::any(),
             changed_at: None,
             changed_by: None,
+            approved_by: None,
         }
+    }
+
+    /// In what the next ones would ask for less than these, in words; empty where they ask for as much or more.
+    pub fn weakened(&self, next: &Self) -> Vec<String> {
+        let mut weakened = Vec::new();
+        if self.attestation != AttestationTrust::any() && self.attestation != next.attestation {
+            weakened.push("another choice of authenticators".to_owned());
+        }
+        if self.asks_nothing() {
+            return weakened;
+        }
+        for (what, before, after) in [
+            ("floor", self.floor, next.floor),
+            ("invoke", self.invoke, next.invoke),
+            ("read", self.read, next.read),
+            ("change", self.change, next.change),
+            ("administer", self.administer, next.administer),
+        ] {
+            if after < before {
+                weakened.push(format!("{what} from {before} to {after}"));
+            }
+        }
+        if next.verify_interval_seconds > self.verify_interval_seconds {
+            weakened.push("a longer time between verifications".to_owned());
+        }
+        if self.credential_days_max.is_some_and(|days| next.credential_days_max.is_none_or(|next| next > days)) {
+            weakened.push("older credentials".to_owned());
+        }
+        let hours = |hours: Option<(u8, u8)>| (0..24).filter(move |hour| hours.is_none_or(|at| is_within(*hour, at)));
+        if hours(next.hours_utc).any(|hour| hours(self.hours_utc).all(|usual| usual != hour)) {
+            weakened.push("more hours of work".to_owned());
+        }
+        let (ours, theirs) = (&self.posture, &next.posture);
+        let trusts_more = theirs.issuers.iter().any(|issuer| !ours.issuers.contains(issuer));
+        if trusts_more || ours.required.iter().any(|claim| !theirs.required.contains(claim)) {
+            weakened.push("claims about devices of others, or of less".to_owned());
+        }
+        if next.tpm != self.tpm && next.tpm.roots_count() > 0 {
+            weakened.push("other TPMs".to_owned());
+        }
+        weakened
     }
 
     /// The least score for a class of acts.
@@ -134,7 +179,8 @@ impl Identity {
         Ok(self.trust_of(Some(tenant)))
     }
 
-    /// Decides what a tenant asks of sessions. In force at once: sessions below the floor end.
+    /// Decides what a tenant asks of sessions. In force at once: sessions below the floor end. Whether it takes two people
+    /// ([`TrustSettings::weakened`]) the caller has seen to; who asked is in the settings then.
     pub async fn set_trust_settings(
         &self,
         permit: Permit<act::WritePolicy>,
@@ -145,7 +191,7 @@ impl Identity {
         settings.posture.check()?;
         let store = self.store_of(Some(tenant))?;
         settings.changed_at = Some(self.shared.clock.now());
-        settings.changed_by = Some(permit.principal().clone());
+        settings.changed_by.get_or_insert_with(|| permit.principal().clone());
         finish(store, vec![Op::put_json(trust_at(), &settings)?]).await?;
         self.shared.write().set_trust(Some(tenant.clone()), settings.clone());
         self.end_fallen(Some(tenant), None);
@@ -471,6 +517,9 @@ fn in_steps(debt: Duration) -> u32 {
 /// Hours may go over midnight: 22 to 6.
 fn off_hours(now: Timestamp, from: u8, to: u8) -> OffHours {
     let hour = u8::try_from(now.to_zoned(TimeZone::UTC).hour()).unwrap_or(0);
-    let within = if from <= to { (from..to).contains(&hour) } else { hour >= from || hour < to };
-    if within { OffHours::Within } else { OffHours::Outside }
+    if is_within(hour, (from, to)) { OffHours::Within } else { OffHours::Outside }
+}
+
+fn is_within(hour: u8, (from, to): (u8, u8)) -> bool {
+    if from <= to { (from..to).contains(&hour) } else { hour >= from || hour < to }
 }

@@ -88,6 +88,7 @@ mod tests {
             log: log.into(),
             rule_owner: log.into(),
             rule: "rule".into(),
+            edition: None,
             title: "A title".into(),
             level: Level::High,
             attack: Vec::new(),

@@ -156,6 +156,7 @@ impl Threat {
             held.push(Held {
                 rule_owner: pack.owner.clone(),
                 rule: pack.name.clone(),
+                edition: Some(pack.edition),
                 title: rule.title,
                 level: rule.level,
                 attack: rule.attack,

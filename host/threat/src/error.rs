@@ -56,6 +56,9 @@ pub enum ThreatError {
         /// How many.
         count_max: usize,
     },
+    /// It is not what its writer saw any more.
+    #[error("it was changed since you read it")]
+    Changed,
     /// It was changed at the same moment.
     #[error("it was changed at the same moment")]
     Conflict,

@@ -1,6 +1,6 @@
 //! Findings: a rule that held, or a score that was high, once for as long as it goes on.
 //!
-//! Pure. Must never make a second finding of what goes on (same log, rule and group within an hour), nor let a log make
+//! Pure. Must never make a second finding of what goes on (same log, text of a rule and group within an hour), nor let a log make
 //! findings without end: past the rate they are counted together in one that says so.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::event::Event;
 use crate::risk::Risk;
+use crate::rules::Edition;
 use crate::sigma::Level;
 
 /// How long after its last event a finding goes on, in milliseconds.
@@ -35,6 +36,9 @@ pub struct Finding {
     pub rule_owner: String,
     /// The rule, by the name of its text and its own.
     pub rule: String,
+    /// Which text of that name it was; none where no text held, and for findings of before texts were counted.
+    #[serde(default)]
+    pub edition: Option<Edition>,
     /// What it says.
     pub title: String,
     /// How much it matters.
@@ -79,6 +83,8 @@ pub struct Held {
     pub rule_owner: String,
     /// The rule.
     pub rule: String,
+    /// Which text of it.
+    pub edition: Option<Edition>,
     /// What it says.
     pub title: String,
     /// How much it matters.
@@ -100,7 +106,7 @@ pub enum Taken {
     Counted,
 }
 
-type Key = (String, String, String, Vec<(String, String)>);
+type Key = (String, String, String, Option<Edition>, Vec<(String, String)>);
 
 /// Findings that go on.
 #[derive(Debug, Default)]
@@ -116,7 +122,7 @@ pub struct Open {
 impl Open {
     /// Takes what held at an event.
     pub fn take(&mut self, event: &Event, held: Held, risk: &Risk, now_ms: i64) -> Taken {
-        let key = (event.log.clone(), held.rule_owner.clone(), held.rule.clone(), held.group.clone());
+        let key = (event.log.clone(), held.rule_owner.clone(), held.rule.clone(), held.edition, held.group.clone());
         if let Some((finding, changed)) = self.open.get_mut(&key)
             && event.time_ms.saturating_sub(finding.last_ms) < GOES_ON_MS
         {
@@ -190,6 +196,7 @@ impl Finding {
             log: event.log.clone(),
             rule_owner: held.rule_owner,
             rule: held.rule,
+            edition: held.edition,
             title: held.title,
             level: held.level,
             attack: held.attack,
@@ -247,6 +254,7 @@ mod tests {
         Held {
             rule_owner: "ringfence".into(),
             rule: "r".into(),
+            edition: Some(Edition::of(1, "text")),
             title: "T".into(),
             level: Level::High,
             attack: Vec::new(),
@@ -270,6 +278,15 @@ mod tests {
         assert!(open.take_changed().is_empty());
         assert!(matches!(open.take(&event(50, GOES_ON_MS + 2_000), held("a"), &risk(), 0), Taken::New(_)));
         assert!(matches!(open.take(&event(51, 1_000), held("b"), &risk(), 0), Taken::New(_)));
+    }
+
+    #[test]
+    fn another_text_of_a_rule_makes_a_finding_of_its_own() {
+        let mut open = Open::default();
+        assert!(matches!(open.take(&event(1, 0), held("a"), &risk(), 0), Taken::New(_)));
+        let other = Held { edition: Some(Edition::of(2, "another")), ..held("a") };
+        let Taken::New(second) = open.take(&event(2, 0), other.clone(), &risk(), 0) else { panic!("new") };
+        assert_eq!(second.edition, other.edition);
     }
 
     #[test]

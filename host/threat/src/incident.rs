@@ -4,11 +4,11 @@
 //! without who, when and why, or count one person as two; and must never send anything to anybody.
 
 use jiff::{SignedDuration, Timestamp};
+use ringfence_audit::SecondPerson;
 use ringfence_core::PrincipalId;
 use serde::{Deserialize, Serialize};
 
 use crate::ThreatError;
-use crate::response::{Asked, Kind, Scope, Target};
 use crate::sigma::Level;
 
 /// LIMIT: steps of one incident.
@@ -118,23 +118,6 @@ pub struct Step {
     pub evidence: Vec<String>,
 }
 
-/// An action that waits for another person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
-    /// Its id.
-    pub id: String,
-    /// What is asked for.
-    pub kind: Kind,
-    /// Against what.
-    pub target: Target,
-    /// For how long.
-    pub minutes: u32,
-    /// Why.
-    pub reason: String,
-    /// By whom.
-    pub asked_by: PrincipalId,
-}
-
 /// A clock that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreachClock {
@@ -173,9 +156,7 @@ pub struct Incident {
     pub clocks: Vec<BreachClock>,
     /// What is known for a notice.
     pub facts: std::collections::BTreeMap<String, String>,
-    /// Actions that wait for another person.
-    pub waiting: Vec<Waiting>,
-    /// Responses that were made.
+    /// Responses that were made or asked for with its steps.
     pub responses: Vec<String>,
 }
 
@@ -239,7 +220,6 @@ impl Incident {
             began_at: None,
             clocks: Vec::new(),
             facts: std::collections::BTreeMap::new(),
-            waiting: Vec::new(),
             responses: Vec::new(),
         };
         incident.note(saying, by, now)?;
@@ -247,15 +227,19 @@ impl Incident {
     }
 
     /// Takes a step.
-    pub fn step(&mut self, saying: &Saying, by: &PrincipalId, now: Timestamp) -> Result<(), ThreatError> {
+    pub fn step(
+        &mut self,
+        saying: &Saying,
+        by: &PrincipalId,
+        now: Timestamp,
+        are_two: &SecondPerson<'_>,
+    ) -> Result<(), ThreatError> {
         let next = next(self.state, saying.transition).ok_or_else(|| ThreatError::BadTransition {
             what: format!("`{}` does not follow `{}`", word(&saying.transition), word(&self.state)),
         })?;
-        if saying.transition == Transition::Close && self.by_of(Transition::Declare) == Some(by) {
+        let declared_by = self.by_of(Transition::Declare);
+        if saying.transition == Transition::Close && !declared_by.is_some_and(|other| are_two(other, by)) {
             return Err(ThreatError::SecondPerson);
-        }
-        if matches!(saying.transition, Transition::Close) && !self.waiting.is_empty() {
-            return bad("actions still wait for another person");
         }
         self.note(saying, by, now)?;
         self.state = next;
@@ -263,26 +247,6 @@ impl Incident {
             self.aware_at = Some(self.aware_at.unwrap_or(now));
         }
         self.start_clocks()
-    }
-
-    /// Puts an action among those that wait for another person.
-    pub fn ask(&mut self, id: String, asked: &Asked, by: &PrincipalId) -> Result<(), ThreatError> {
-        if self.waiting.len() >= EVIDENCE_COUNT_MAX {
-            return Err(ThreatError::TooMany { what: "waiting actions", count_max: EVIDENCE_COUNT_MAX });
-        }
-        let Asked { kind, target, minutes, reason, .. } = asked.clone();
-        self.waiting.push(Waiting { id, kind, target, minutes, reason, asked_by: by.clone() });
-        Ok(())
-    }
-
-    /// Takes an action that another agrees to out of those that wait.
-    pub fn approve(&mut self, id: &str, by: &PrincipalId) -> Result<Asked, ThreatError> {
-        let place = self.waiting.iter().position(|action| action.id == id).ok_or(ThreatError::NotFound)?;
-        if self.waiting.get(place).is_some_and(|action| action.asked_by == *by) {
-            return Err(ThreatError::SecondPerson);
-        }
-        let Waiting { kind, target, minutes, reason, .. } = self.waiting.remove(place);
-        Ok(Asked { kind, target, minutes, per_minute: None, reason, finding: None, drill: None })
     }
 
     /// Drafts of the notices that are due, one for each clock.
@@ -371,15 +335,6 @@ impl Incident {
     }
 }
 
-/// Whether an action takes two people: one that stops a whole tenant, or a component for all of them.
-pub fn takes_two(scope: &Scope, asked: &Asked) -> bool {
-    match asked.kind {
-        Kind::DisableKey => true,
-        Kind::QuarantineVersion => *scope == Scope::Host && asked.target.tenant.is_none(),
-        _ => false,
-    }
-}
-
 /// The state after a step; none when the step does not follow.
 fn next(state: State, transition: Transition) -> Option<State> {
     match (state, transition) {
@@ -443,6 +398,11 @@ mod tests {
         name.parse().unwrap()
     }
 
+    /// In these tests each name is a person, but for the keys of one: `a` and `a2`.
+    fn apart(one: &PrincipalId, other: &PrincipalId) -> bool {
+        one.as_str().trim_end_matches('2') != other.as_str().trim_end_matches('2')
+    }
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
@@ -457,35 +417,37 @@ mod tests {
         for transition in
             [Transition::Triage, Transition::Declare, Transition::Contain, Transition::Eradicate, Transition::Recover]
         {
-            incident.step(&saying(transition), &who("acme/a"), at(2_000)).unwrap();
+            incident.step(&saying(transition), &who("acme/a"), at(2_000), &apart).unwrap();
         }
-        let alone = incident.step(&saying(Transition::Close), &who("acme/a"), at(3_000));
-        assert!(matches!(alone, Err(ThreatError::SecondPerson)));
-        incident.step(&saying(Transition::Close), &who("acme/b"), at(3_000)).unwrap();
-        incident.step(&saying(Transition::Improve), &who("acme/a"), at(4_000)).unwrap();
+        for same in ["acme/a", "acme/a2"] {
+            let alone = incident.step(&saying(Transition::Close), &who(same), at(3_000), &apart);
+            assert!(matches!(alone, Err(ThreatError::SecondPerson)), "{same}");
+        }
+        incident.step(&saying(Transition::Close), &who("acme/b"), at(3_000), &apart).unwrap();
+        incident.step(&saying(Transition::Improve), &who("acme/a"), at(4_000), &apart).unwrap();
         assert_eq!((incident.state, incident.steps.len()), (State::Closed, 8));
-        assert!(incident.step(&saying(Transition::Declare), &who("acme/b"), at(5_000)).is_err());
+        assert!(incident.step(&saying(Transition::Declare), &who("acme/b"), at(5_000), &apart).is_err());
     }
 
     #[test]
     fn clocks_run_from_awareness_and_stop_only_when_no_personal_data_is_concerned() {
         let mut incident = opened();
-        incident.step(&saying(Transition::Triage), &who("acme/a"), at(2_000)).unwrap();
+        incident.step(&saying(Transition::Triage), &who("acme/a"), at(2_000), &apart).unwrap();
         let declare = Saying {
             jurisdictions: Some(vec!["uk".into(), "jersey".into()]),
             aware_at: Some(at(1_500)),
             ..saying(Transition::Declare)
         };
-        incident.step(&declare, &who("acme/a"), at(9_000)).unwrap();
+        incident.step(&declare, &who("acme/a"), at(9_000), &apart).unwrap();
         assert_eq!(incident.clocks.len(), 3);
         assert_eq!(incident.clocks[0].due_at, at(1_500));
         assert_eq!(incident.clocks[1].due_at, at(1_500 + 72 * 3_600));
         let facts = [("nature".to_owned(), "a key was taken".to_owned())].into();
-        incident.step(&Saying { facts, ..saying(Transition::Note) }, &who("acme/a"), at(9_100)).unwrap();
+        incident.step(&Saying { facts, ..saying(Transition::Note) }, &who("acme/a"), at(9_100), &apart).unwrap();
         let drafts = incident.drafts();
         assert_eq!((drafts.len(), drafts[1].missing.len()), (3, 7));
         let none = Saying { personal_data: Some(PersonalData::Untouched), ..saying(Transition::Note) };
-        incident.step(&none, &who("acme/a"), at(9_200)).unwrap();
+        incident.step(&none, &who("acme/a"), at(9_200), &apart).unwrap();
         assert!(incident.clocks.is_empty());
     }
 
@@ -499,28 +461,9 @@ mod tests {
             Saying { evidence: vec!["x".into(); 65], ..saying(Transition::Triage) },
         ] {
             let mut incident = before.clone();
-            assert!(incident.step(&wrong, &who("acme/a"), at(2_000)).is_err());
+            assert!(incident.step(&wrong, &who("acme/a"), at(2_000), &apart).is_err());
             assert_eq!(incident, before);
         }
-    }
-
-    #[test]
-    fn who_asked_for_an_action_does_not_agree_to_it() {
-        let mut incident = opened();
-        let asked = Asked {
-            kind: Kind::DisableKey,
-            target: Target::default(),
-            minutes: 5,
-            per_minute: None,
-            reason: "r".into(),
-            finding: None,
-            drill: None,
-        };
-        assert!(takes_two(&Scope::Host, &asked));
-        incident.ask("a1".into(), &asked, &who("acme/a")).unwrap();
-        assert!(matches!(incident.approve("a1", &who("acme/a")), Err(ThreatError::SecondPerson)));
-        assert_eq!(incident.approve("a1", &who("acme/b")).unwrap().kind, Kind::DisableKey);
-        assert!(matches!(incident.approve("a1", &who("acme/b")), Err(ThreatError::NotFound)));
     }
 
     proptest! {
@@ -531,7 +474,7 @@ mod tests {
             let mut seen = vec![State::Reported];
             for (turn, step) in walk.into_iter().enumerate() {
                 let by = who(if turn % 2 == 0 { "acme/a" } else { "acme/b" });
-                if incident.step(&saying(ALL[step]), &by, at(2_000)).is_ok() {
+                if incident.step(&saying(ALL[step]), &by, at(2_000), &apart).is_ok() {
                     seen.push(incident.state);
                 }
             }

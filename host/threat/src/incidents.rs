@@ -2,11 +2,12 @@
 //!
 //! One step at a time of all owners, so that nothing is decided on what another has just changed.
 
+use ringfence_audit::SecondPerson;
 use ringfence_core::PrincipalId;
 use ringfence_store::Key;
 
 use crate::ThreatError;
-use crate::incident::{INCIDENTS_COUNT_MAX, Incident, Saying, Transition, takes_two};
+use crate::incident::{INCIDENTS_COUNT_MAX, Incident, Saying, Transition};
 use crate::response::{Asked, Response, Scope};
 use crate::threat::{Threat, all, put};
 
@@ -15,7 +16,7 @@ use crate::threat::{Threat, all, put};
 pub struct Stepped {
     /// The incident now.
     pub incident: Incident,
-    /// Responses that were made.
+    /// Responses that were made, or asked for where they take two people.
     pub made: Vec<Response>,
     /// Actions that could not be taken, and why.
     pub failed: Vec<String>,
@@ -37,7 +38,7 @@ impl Threat {
     }
 
     /// Opens an incident, or takes a step of one, with the actions that belong to it. What takes two people waits for the
-    /// second. The caller writes the intent and the outcome.
+    /// second, as any response does. The caller writes the intent and the outcome.
     pub async fn step(
         &self,
         scope: &Scope,
@@ -45,6 +46,7 @@ impl Threat {
         id: Option<&str>,
         saying: &Saying,
         actions: Vec<Asked>,
+        are_two: &SecondPerson<'_>,
     ) -> Result<Stepped, ThreatError> {
         let _one = self.inner.stepping.lock().await;
         let now = self.inner.clock.now();
@@ -60,20 +62,27 @@ impl Threat {
         for asked in actions {
             checked.push(self.preview(scope, by, asked)?.0);
         }
-        if id.is_some() {
-            incident.step(saying, by, now)?;
-        }
-        if saying.transition == Transition::ApproveAction {
-            for action in &saying.evidence {
-                checked.push(incident.approve(action, by)?);
+        let approving = if saying.transition == Transition::ApproveAction { saying.evidence.as_slice() } else { &[] };
+        for action in approving {
+            if !incident.responses.contains(action) {
+                return Err(ThreatError::NotFound);
             }
+            self.waiting(scope, by, action, are_two)?;
+        }
+        if saying.transition == Transition::Close && !self.waiting_for(scope, &incident).is_empty() {
+            return Err(ThreatError::BadTransition { what: "actions still wait for another person".to_owned() });
+        }
+        if id.is_some() {
+            incident.step(saying, by, now, are_two)?;
         }
         let (mut made, mut failed) = (Vec::new(), Vec::new());
-        for asked in checked {
-            if saying.transition != Transition::ApproveAction && takes_two(scope, &asked) {
-                incident.ask(self.new_id("ac_"), &asked, by)?;
-                continue;
+        for action in approving {
+            match self.approve(scope, by, action, are_two).await {
+                Ok(response) => made.push(response),
+                Err(error) => failed.push(error.to_string()),
             }
+        }
+        for asked in checked {
             match self.respond(scope, by, asked).await {
                 Ok((response, _)) => {
                     incident.responses.push(response.id.clone());
@@ -84,6 +93,13 @@ impl Threat {
         }
         self.keep_incident(scope, &incident).await?;
         Ok(Stepped { incident, made, failed })
+    }
+
+    /// The responses of an incident that wait for another person.
+    pub fn waiting_for(&self, scope: &Scope, incident: &Incident) -> Vec<Response> {
+        let now = self.inner.clock.now();
+        let found = incident.responses.iter().filter_map(|id| self.response(scope, id).ok());
+        found.filter(|response| response.is_waiting(now)).collect()
     }
 
     async fn keep_incident(&self, scope: &Scope, incident: &Incident) -> Result<(), ThreatError> {

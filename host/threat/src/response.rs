@@ -1,7 +1,7 @@
 //! Responses: what can be held against whom, for how long, whom it touches, and the table that admission reads.
 //!
-//! Pure. Must never let a tenant hold anything that is not its own, nor hold without an end, nor lock a tenant out over
-//! an address that many share: a source is blocked only where its owner lets that be done, only if few others were seen
+//! Pure. Must never let a tenant hold anything that is not its own, nor hold without an end, nor let one person stop a whole
+//! tenant, nor lock a tenant out over an address that many share: a source is blocked only where its owner lets that be done, only if few others were seen
 //! behind it, and never for those who have signed in.
 
 use std::net::IpAddr;
@@ -24,6 +24,8 @@ pub const IN_FORCE_COUNT_MAX: usize = 512;
 pub const BLOCKED_COUNT_MAX: usize = 64;
 /// How many others may have been seen behind a source that is blocked.
 pub const OTHERS_BEHIND_COUNT_MAX: usize = 1;
+/// How long one person's word waits for another's, in hours.
+const WAITING_HOURS: i64 = 24;
 /// LIMIT: longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_024;
 
@@ -131,10 +133,16 @@ pub struct Response {
     pub finding: Option<String>,
     /// Who made it; the host itself, when a rule did.
     pub by: PrincipalId,
-    /// When.
+    /// When; where it took two people, when the second agreed.
     pub made_at: Timestamp,
-    /// When it ends.
+    /// When it ends; while it waits, when it waits no longer.
     pub until: Timestamp,
+    /// For how many minutes it will hold once another person agrees; none for one that waits for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_minutes: Option<u32>,
+    /// Who agreed, where it took two people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<PrincipalId>,
     /// When it was taken back, and by whom.
     pub undone: Option<(Timestamp, PrincipalId)>,
     /// Whether its end has been carried out, where that takes an act.
@@ -258,6 +266,15 @@ impl Asked {
         }
         Ok(self)
     }
+
+    /// Whether it takes two people: what stops a whole tenant, or a component for all of them.
+    pub fn takes_two(&self, scope: &Scope) -> bool {
+        match self.kind {
+            Kind::DisableKey => true,
+            Kind::QuarantineVersion => *scope == Scope::Host && self.target.tenant.is_none(),
+            _ => false,
+        }
+    }
 }
 
 // === impl Response ===
@@ -265,14 +282,21 @@ impl Asked {
 impl Response {
     /// Whether it holds at a moment.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
-        self.undone.is_none() && now < self.until
+        self.waits_minutes.is_none() && self.undone.is_none() && now < self.until
     }
 
-    /// Makes one of what was asked for.
+    /// Whether it waits for another person at a moment.
+    pub fn is_waiting(&self, now: Timestamp) -> bool {
+        self.waits_minutes.is_some() && self.undone.is_none() && now < self.until
+    }
+
+    /// Makes one of what was asked for. One that takes two people waits for the second, and holds nothing until then.
     pub fn new(id: String, scope: Scope, asked: Asked, by: PrincipalId, now: Timestamp) -> Result<Self, ThreatError> {
-        let until = now
-            .checked_add(SignedDuration::from_mins(asked.minutes.into()))
-            .map_err(|_| ThreatError::BadResponse { what: "its end cannot be told".to_owned() })?;
+        let waits_minutes = asked.takes_two(&scope).then_some(asked.minutes);
+        let until = match waits_minutes {
+            Some(_) => later(now, SignedDuration::from_hours(WAITING_HOURS))?,
+            None => later(now, SignedDuration::from_mins(asked.minutes.into()))?,
+        };
         let Asked { kind, target, per_minute, reason, finding, drill, .. } = asked;
         Ok(Self {
             drill,
@@ -286,10 +310,25 @@ impl Response {
             by,
             made_at: now,
             until,
+            waits_minutes,
+            approved_by: None,
             undone: None,
             ended: false,
         })
     }
+
+    /// The same with the second person's word: it holds from now on. The caller has seen to it that they are two.
+    pub fn approved(mut self, by: PrincipalId, now: Timestamp) -> Result<Self, ThreatError> {
+        let minutes = self.waits_minutes.take().ok_or(ThreatError::NotFound)?;
+        self.until = later(now, SignedDuration::from_mins(minutes.into()))?;
+        self.made_at = now;
+        self.approved_by = Some(by);
+        Ok(self)
+    }
+}
+
+fn later(now: Timestamp, span: SignedDuration) -> Result<Timestamp, ThreatError> {
+    now.checked_add(span).map_err(|_| ThreatError::BadResponse { what: "its end cannot be told".to_owned() })
 }
 
 /// The table of everything that holds now. Where two hold the same, the later end wins.
@@ -367,6 +406,27 @@ mod tests {
             assert!(forever.check(&Scope::Host, &by).is_err());
         }
         assert!(asked(Kind::ReadOnly, Target::default()).check(&Scope::Host, &by).is_err(), "which tenant");
+    }
+
+    #[test]
+    fn what_takes_two_people_holds_nothing_before_the_second_agreed_and_its_time_begins_then() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let digest =
+            Target { digest: Some(format!("sha256:{}", "a".repeat(64)).parse().unwrap()), ..Target::default() };
+        let everywhere = asked(Kind::QuarantineVersion, digest.clone());
+        let one = Target { tenant: Some("acme".parse().unwrap()), ..digest };
+        assert!(!asked(Kind::QuarantineVersion, one).takes_two(&Scope::Host));
+        assert!(!everywhere.takes_two(&Scope::Tenant("acme".parse().unwrap())));
+        assert!(asked(Kind::DisableKey, Target::default()).takes_two(&Scope::Tenant("acme".parse().unwrap())));
+        let by: PrincipalId = "operator/ada".parse().unwrap();
+        let waiting = Response::new("a".into(), Scope::Host, everywhere, by, at(1_000)).unwrap();
+        assert!(waiting.is_waiting(at(1_001)) && !waiting.is_in_force(at(1_001)));
+        assert!(table([&waiting].into_iter(), at(1_001)).quarantined.is_empty());
+        assert!(!waiting.is_waiting(at(1_000 + 86_400)), "nobody waits for ever");
+        let made = waiting.approved("operator/bob".parse().unwrap(), at(5_000)).unwrap();
+        assert_eq!((made.made_at, made.until), (at(5_000), at(5_600)));
+        assert_eq!(table([&made].into_iter(), at(5_001)).quarantined.len(), 1);
+        assert!(matches!(made.approved("operator/bob".parse().unwrap(), at(5_001)), Err(ThreatError::NotFound)));
     }
 
     #[test]

@@ -60,6 +60,21 @@ impl Settings {
         Ok(())
     }
 
+    /// What would be seen or done less under the next ones than under these, in words; empty where it is as much or more.
+    pub fn weakened(&self, next: &Self) -> Vec<String> {
+        let acted = self.automatic.iter().filter(|rule| !next.lets_act(rule));
+        let mut weakened: Vec<String> = acted.map(|rule| format!("`{rule}` acts no longer by itself")).collect();
+        if self.block_source == SourceBlocks::Allowed && next.block_source == SourceBlocks::Refused {
+            weakened.push("no address is blocked any more".to_owned());
+        }
+        let gone = self.canaries.iter().filter(|name| !next.canaries.contains(name));
+        weakened.extend(gone.map(|name| format!("`{name}` is no bait any more")));
+        if self.working_hours.is_some() && self.working_hours != next.working_hours {
+            weakened.push("other working hours".to_owned());
+        }
+        weakened
+    }
+
     /// Whether a rule may act by itself.
     pub fn lets_act(&self, rule: &str) -> bool {
         self.automatic.iter().any(|name| name == EVERY_RULE || name == rule)
@@ -76,6 +91,28 @@ mod tests {
         let some = Settings { automatic: vec!["canary".into()], ..Settings::unset() };
         assert!(some.lets_act("canary") && !some.lets_act("brute-force"));
         assert!(Settings { automatic: vec!["*".into()], ..Settings::unset() }.lets_act("brute-force"));
+    }
+
+    #[test]
+    fn what_is_seen_or_done_less_is_named_and_what_is_done_more_is_not() {
+        let set = Settings {
+            automatic: vec!["canary".into(), "brute-force".into()],
+            block_source: SourceBlocks::Allowed,
+            canaries: vec!["id-rsa".parse().unwrap()],
+            working_hours: Some(WorkingHours { time_zone: "UTC".into(), from_hour: 9, to_hour: 17, days: vec![1] }),
+        };
+        assert_eq!(set.weakened(&Settings::unset()).len(), 5);
+        for weaker in [
+            Settings { automatic: vec!["canary".into()], ..set.clone() },
+            Settings { block_source: SourceBlocks::Refused, ..set.clone() },
+            Settings { canaries: Vec::new(), ..set.clone() },
+            Settings { working_hours: None, ..set.clone() },
+        ] {
+            assert_eq!(set.weakened(&weaker).len(), 1, "{weaker:?}");
+        }
+        assert!(set.weakened(&Settings { automatic: vec!["*".into()], ..set.clone() }).is_empty());
+        assert!(Settings::unset().weakened(&set).is_empty());
+        assert_eq!(Settings { automatic: vec!["*".into()], ..set.clone() }.weakened(&set).len(), 1);
     }
 
     #[test]

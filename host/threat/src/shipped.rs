@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::rules::Edition;
 use crate::sigma::engine::Pack;
 use crate::{ThreatError, sigma};
 
@@ -40,7 +41,8 @@ pub const TEXTS: [(&str, &str); 22] = [
 pub fn packs() -> Result<Vec<Arc<Pack>>, ThreatError> {
     let read = |(name, text): &(&str, &str)| {
         let rules = sigma::parse(text).map_err(|what| ThreatError::BadRule { what: format!("`{name}`: {what}") })?;
-        Ok(Arc::new(Pack { owner: OWNER.to_owned(), name: (*name).to_owned(), rules }))
+        let edition = Edition::of(0, text);
+        Ok(Arc::new(Pack { owner: OWNER.to_owned(), name: (*name).to_owned(), edition, rules }))
     };
     TEXTS.iter().map(read).collect()
 }

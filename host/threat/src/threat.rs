@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
-use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, codes};
+use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, SecondPerson, codes};
 use ringfence_core::standing::Standing;
 use ringfence_core::{Clock, Entropy, PrincipalId, TenantId};
 use ringfence_store::{Key, Side, StoreError, TenantStore, Tenants};
@@ -22,6 +22,7 @@ use crate::event::Event;
 use crate::finding::Finding;
 use crate::history::History;
 use crate::response::{self, Asked, Blast, Kind, Response, Scope};
+use crate::rules::{Edition, Written, written_key};
 use crate::settings::{Settings, SourceBlocks};
 use crate::sigma::engine::{Hit, InForce, Memory, Pack};
 use crate::watch::Reader;
@@ -60,13 +61,15 @@ pub(crate) struct Inner {
     /// Packs that memory should let go of.
     forgotten: Mutex<Vec<(String, String)>>,
     /// One change of rules, settings or responses at a time.
-    changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     rules: Arc<InForce>,
-    texts: HashMap<Scope, BTreeMap<String, String>>,
+    pub(crate) texts: HashMap<Scope, BTreeMap<String, String>>,
+    /// Every text that is kept, the oldest first.
+    pub(crate) written: HashMap<Scope, Vec<Written>>,
     settings: HashMap<Scope, Arc<Settings>>,
     responses: BTreeMap<String, Response>,
     /// Labels of drills that are under way.
@@ -214,33 +217,6 @@ impl Threat {
         found
     }
 
-    /// Writes a text of rules; in force for the next event.
-    pub async fn put_rules(&self, scope: &Scope, name: &str, text: &str) -> Result<RuleText, ThreatError> {
-        let _one = self.inner.changing.lock().await;
-        let rules = sigma::parse(text).map_err(|what| ThreatError::BadRule { what })?;
-        let own = self.state().texts.get(scope).map_or(0, |texts| texts.len() - usize::from(texts.contains_key(name)));
-        if own >= TEXTS_COUNT_MAX {
-            return Err(ThreatError::TooMany { what: "texts of rules", count_max: TEXTS_COUNT_MAX });
-        }
-        self.store(scope)?.put_json(&rule_key(name), &text).await?;
-        let pack = Arc::new(Pack { owner: owner_of(scope), name: name.to_owned(), rules });
-        self.state_mut().put(scope, name, text, Arc::clone(&pack));
-        self.forget_pack(&pack.owner, name);
-        Ok(RuleText { owner: pack.owner.clone(), name: name.to_owned(), text: text.to_owned(), pack })
-    }
-
-    /// Deletes a text of rules of an owner's own.
-    pub async fn delete_rules(&self, scope: &Scope, name: &str) -> Result<(), ThreatError> {
-        let _one = self.inner.changing.lock().await;
-        if !self.state().texts.get(scope).is_some_and(|texts| texts.contains_key(name)) {
-            return Err(ThreatError::NotFound);
-        }
-        self.store(scope)?.delete(&rule_key(name)).await?;
-        self.state_mut().remove(scope, name);
-        self.forget_pack(&owner_of(scope), name);
-        Ok(())
-    }
-
     /// Tries a text on a trace of event bodies, without keeping anything: for each event the rules that hold at it.
     pub fn try_rules(&self, text: &str, trace: Vec<Value>) -> Result<Vec<Vec<String>>, ThreatError> {
         let rules = sigma::parse(text).map_err(|what| ThreatError::BadRule { what })?;
@@ -248,7 +224,8 @@ impl Threat {
             return Err(ThreatError::TooMany { what: "events of a trace", count_max: TRACE_COUNT_MAX });
         }
         let names: Vec<String> = rules.iter().map(|rule| rule.name.clone()).collect();
-        let packs = [Arc::new(Pack { owner: String::new(), name: String::new(), rules })];
+        let edition = Edition::of(0, text);
+        let packs = [Arc::new(Pack { owner: String::new(), name: String::new(), edition, rules })];
         let mut memory = Memory::default();
         let held = trace.into_iter().zip(0_u64..).map(|(body, seq)| {
             let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
@@ -305,7 +282,8 @@ impl Threat {
     pub fn preview(&self, scope: &Scope, by: &PrincipalId, asked: Asked) -> Result<(Asked, Blast), ThreatError> {
         let asked = asked.check(scope, by)?;
         let now = self.inner.clock.now();
-        let in_force = self.responses(scope).into_iter().filter(|response| response.is_in_force(now));
+        let holds = |response: &Response| response.is_in_force(now) || response.is_waiting(now);
+        let in_force = self.responses(scope).into_iter().filter(holds);
         let in_force: Vec<Response> = in_force.collect();
         if in_force.len() >= response::IN_FORCE_COUNT_MAX {
             return Err(ThreatError::TooMany { what: "responses in force", count_max: response::IN_FORCE_COUNT_MAX });
@@ -318,7 +296,8 @@ impl Threat {
         Ok((asked, blast))
     }
 
-    /// Makes a response. Kept before it holds; holds from the next request on. The caller writes the intent and the outcome.
+    /// Makes a response. Kept before it holds; holds from the next request on, but what takes two people only waits for the
+    /// second: [`Threat::approve`]. The caller writes the intent and the outcome.
     pub async fn respond(
         &self,
         scope: &Scope,
@@ -332,23 +311,63 @@ impl Threat {
             self.check_key_enabled(&response).await?;
         }
         self.keep(&response).await?;
-        if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant)
-            && let Err(error) = self.inner.tenants.disable_key(tenant, by.as_str(), side(scope)).await
-        {
-            self.inner.tenants.platform().delete(&response_key(&response.id)).await?;
-            return Err(error.into());
-        }
         self.state_mut().responses.insert(response.id.clone(), response.clone());
         self.publish();
         Ok((response, blast))
     }
 
-    /// Takes a response back. The caller writes the intent and the outcome.
+    /// Agrees to a response that another asked for: it holds from the next request on. The caller writes the intent and the
+    /// outcome.
+    pub async fn approve(
+        &self,
+        scope: &Scope,
+        by: &PrincipalId,
+        id: &str,
+        are_two: &SecondPerson<'_>,
+    ) -> Result<Response, ThreatError> {
+        let _one = self.inner.changing.lock().await;
+        let waiting = self.waiting(scope, by, id, are_two)?;
+        let response = waiting.clone().approved(by.clone(), self.inner.clock.now())?;
+        if response.kind == Kind::DisableKey {
+            self.check_key_enabled(&response).await?;
+        }
+        self.keep(&response).await?;
+        if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant)
+            && let Err(error) = self.inner.tenants.disable_key(tenant, by.as_str(), side(scope)).await
+        {
+            self.keep(&waiting).await?;
+            return Err(error.into());
+        }
+        self.state_mut().responses.insert(response.id.clone(), response.clone());
+        self.publish();
+        Ok(response)
+    }
+
+    /// A response of an owner that waits for this person's word; refused to whoever asked, by whatever key.
+    pub(crate) fn waiting(
+        &self,
+        scope: &Scope,
+        by: &PrincipalId,
+        id: &str,
+        are_two: &SecondPerson<'_>,
+    ) -> Result<Response, ThreatError> {
+        let now = self.inner.clock.now();
+        let found = self.response(scope, id)?;
+        if found.scope != *scope || !found.is_waiting(now) {
+            return Err(ThreatError::NotFound);
+        }
+        if found.by == *by || !are_two(&found.by, by) {
+            return Err(ThreatError::SecondPerson);
+        }
+        Ok(found)
+    }
+
+    /// Takes a response back, or withdraws one that waits. The caller writes the intent and the outcome.
     pub async fn undo(&self, scope: &Scope, by: &PrincipalId, id: &str) -> Result<Response, ThreatError> {
         let _one = self.inner.changing.lock().await;
         let mut response = self.response(scope, id)?;
         let now = self.inner.clock.now();
-        if !response.is_in_force(now) {
+        if !response.is_in_force(now) && !response.is_waiting(now) {
             return Err(ThreatError::Conflict);
         }
         response.undone = Some((now, by.clone()));
@@ -379,6 +398,7 @@ impl Threat {
             self.forget_pack(&owner_of(&scope), name);
         }
         self.state_mut().settings.remove(&scope);
+        self.state_mut().written.remove(&scope);
         self.forget_indicators(&scope);
         let loaded = self.load(&scope).await;
         self.publish();
@@ -392,6 +412,7 @@ impl Threat {
         let gone: Vec<String> = {
             let mut state = self.state_mut();
             state.texts.remove(&scope);
+            state.written.remove(&scope);
             state.settings.remove(&scope);
             self.forget_indicators(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
@@ -412,7 +433,7 @@ impl Threat {
     /// Ends what has come to its end. Returns what ended now.
     pub(crate) async fn end_due(&self) -> Vec<Response> {
         let now = self.inner.clock.now();
-        let due = |response: &&Response| !response.ended && !response.is_in_force(now);
+        let due = |response: &&Response| !response.ended && !response.is_in_force(now) && !response.is_waiting(now);
         let found: Vec<Response> = self.state().responses.values().filter(due).cloned().collect();
         if found.is_empty() {
             return Vec::new();
@@ -422,7 +443,6 @@ impl Threat {
         for mut response in found {
             if let Err(error) = self.lift(&response).await {
                 tracing::warn!(response = %response.id, %error, "a response cannot be ended now; it is tried again");
-                tracing::warn!(response = %response.id, %error, "a response cannot be ended now; it is tried again");
                 continue;
             }
             response.ended = true;
@@ -431,20 +451,26 @@ impl Threat {
                 continue;
             }
             self.state_mut().responses.insert(response.id.clone(), response.clone());
-            over.push(response);
+            // What nobody agreed to never held anything.
+            if response.waits_minutes.is_none() {
+                over.push(response);
+            }
         }
         self.prune().await;
         self.publish();
         over
     }
 
-    /// Makes the response of a rule by itself, between an intent and an outcome of its own.
+    /// Makes the response of a rule by itself, between an intent and an outcome of its own; never one that takes two people,
+    /// for one alone can write a rule.
     pub(crate) async fn answer_by_itself(&self, scope: &Scope, asked: Asked) -> Result<Response, ThreatError> {
+        if asked.takes_two(scope) {
+            return Err(ThreatError::SecondPerson);
+        }
         let by = self.inner.audit.actor();
         let log = match scope {
-            // The tenant's own log closes with its keys.
-            Scope::Tenant(tenant) if asked.kind != Kind::DisableKey => Log::Tenant(self.store_of(tenant)?),
-            _ => Log::Host,
+            Scope::Tenant(tenant) => Log::Tenant(self.store_of(tenant)?),
+            Scope::Host => Log::Host,
         };
         let mut event = AuditEvent::new(codes::RESPONSE_MADE, "respond-threat", by.clone(), scope.log());
         event.details = json!({
@@ -520,6 +546,8 @@ impl Threat {
             self.state_mut().settings.insert(scope.clone(), Arc::new(settings));
         }
         self.load_indicators(scope).await?;
+        let written: Vec<Written> = store.get_json(&written_key()).await?.unwrap_or_default();
+        self.state_mut().written.insert(scope.clone(), written.clone());
         let page = store.scan(&Key::new(["threat-rule"]), None, TEXTS_COUNT_MAX).await?;
         for (key, record) in page.records {
             let (Some(name), text) = (key.last_name().map(ToOwned::to_owned), record.json::<String>()?) else {
@@ -527,7 +555,10 @@ impl Threat {
             };
             match sigma::parse(&text) {
                 Ok(rules) => {
-                    let pack = Arc::new(Pack { owner: owner_of(scope), name: name.clone(), rules });
+                    // A text of before there were versions is the first.
+                    let newest = written.iter().rev().find(|one| one.name == name).map(|one| one.edition);
+                    let edition = newest.unwrap_or_else(|| Edition::of(1, &text));
+                    let pack = Arc::new(Pack { owner: owner_of(scope), name: name.clone(), edition, rules });
                     self.state_mut().put(scope, &name, &text, pack);
                 }
                 // Written by an earlier version of this program that could follow it.
@@ -598,7 +629,10 @@ impl Threat {
 
     /// Undoes what a response did besides standing in the table.
     async fn lift(&self, response: &Response) -> Result<(), ThreatError> {
-        let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant) else { return Ok(()) };
+        let (Kind::DisableKey, Some(tenant), None) = (response.kind, &response.target.tenant, response.waits_minutes)
+        else {
+            return Ok(());
+        };
         match self.inner.tenants.key_status(tenant).await {
             // Whoever asked for their destruction meanwhile, or deleted the tenant, has the last word.
             Ok(status) if status.destroy.is_some() => Ok(()),
@@ -632,16 +666,16 @@ impl Threat {
         }
     }
 
-    fn forget_pack(&self, owner: &str, name: &str) {
+    pub(crate) fn forget_pack(&self, owner: &str, name: &str) {
         let mut forgotten = self.inner.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
         forgotten.push((owner.to_owned(), name.to_owned()));
     }
 
-    fn state(&self) -> RwLockReadGuard<'_, State> {
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
         self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.inner.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -657,7 +691,15 @@ impl State {
         Some(RuleText { owner: owner.to_owned(), name: name.to_owned(), text: text.to_owned(), pack: Arc::clone(pack) })
     }
 
-    fn put(&mut self, scope: &Scope, name: &str, text: &str, pack: Arc<Pack>) {
+    /// The pack in force of a name of an owner's own.
+    pub(crate) fn pack(&self, scope: &Scope, name: &str) -> Option<&Arc<Pack>> {
+        match scope {
+            Scope::Host => self.rules.everywhere.get(&(OPERATOR.to_owned(), name.to_owned())),
+            Scope::Tenant(tenant) => self.rules.own.get(tenant.as_str())?.get(name),
+        }
+    }
+
+    pub(crate) fn put(&mut self, scope: &Scope, name: &str, text: &str, pack: Arc<Pack>) {
         let rules = Arc::make_mut(&mut self.rules);
         match scope {
             Scope::Host => drop(rules.everywhere.insert((OPERATOR.to_owned(), name.to_owned()), pack)),
@@ -668,7 +710,7 @@ impl State {
         self.texts.entry(scope.clone()).or_default().insert(name.to_owned(), text.to_owned());
     }
 
-    fn remove(&mut self, scope: &Scope, name: &str) {
+    pub(crate) fn remove(&mut self, scope: &Scope, name: &str) {
         let rules = Arc::make_mut(&mut self.rules);
         match scope {
             Scope::Host => drop(rules.everywhere.remove(&(OPERATOR.to_owned(), name.to_owned()))),
@@ -713,15 +755,11 @@ pub(crate) fn finding_key(id: &str) -> Key {
     Key::new(["threat-finding", id])
 }
 
-fn owner_of(scope: &Scope) -> String {
+pub(crate) fn owner_of(scope: &Scope) -> String {
     match scope {
         Scope::Host => OPERATOR.to_owned(),
         Scope::Tenant(tenant) => tenant.to_string(),
     }
-}
-
-fn rule_key(name: &str) -> Key {
-    Key::new(["threat-rule", name])
 }
 
 fn settings_key() -> Key {

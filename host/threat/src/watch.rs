@@ -157,6 +157,7 @@ impl Watcher {
             let held = Held {
                 rule_owner: pack.owner.clone(),
                 rule: pack.name.clone(),
+                edition: Some(pack.edition),
                 title: rule.title,
                 level: rule.level,
                 attack: rule.attack,
@@ -235,6 +236,8 @@ impl Watcher {
             AuditEvent::new(codes::THREAT_FOUND, "find-threat", self.threat.inner.audit.actor(), scope.log());
         event.details = json!({
             "finding": finding.id, "rule": finding.rule, "owner": finding.rule_owner, "level": finding.level,
+            "rule_version": finding.edition.map(|text| text.version),
+            "rule_digest": finding.edition.map(|text| text.digest),
             "attack": finding.attack, "risk_points": finding.risk.points, "evidence": finding.evidence, "drill": finding.drill,
         });
         if let Err(error) = self.threat.inner.audit.record(&log, event).await {
@@ -440,6 +443,7 @@ pub(crate) fn much_concern(event: &Event) -> Held {
     Held {
         rule_owner: crate::shipped::OWNER.to_owned(),
         rule: "risk".to_owned(),
+        edition: None,
         title: "An act with many reasons for concern".to_owned(),
         level: Level::High,
         attack: Vec::new(),

@@ -213,8 +213,12 @@ async fn a_response_is_over_at_its_end_and_disabled_keys_come_back() {
         finding: None,
         drill: None,
     };
-    let by = "operator/ada".parse().unwrap();
-    running.threat.respond(&Scope::Host, &by, asked.clone()).await.unwrap();
+    let (by, other) = ("operator/ada".parse().unwrap(), "operator/bob".parse().unwrap());
+    let (waiting, _) = running.threat.respond(&Scope::Host, &by, asked.clone()).await.unwrap();
+    assert!(world.acme.check_keys().is_ok(), "one person stops no tenant");
+    let one_person = running.threat.approve(&Scope::Host, &other, &waiting.id, &|_, _| false).await;
+    assert!(matches!(one_person, Err(ringfence_threat::ThreatError::SecondPerson)));
+    running.threat.approve(&Scope::Host, &other, &waiting.id, &|one, other| one != other).await.unwrap();
     assert!(world.acme.check_keys().is_err());
     assert!(running.threat.respond(&Scope::Host, &by, asked).await.is_err(), "they are disabled already");
     world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);

@@ -118,6 +118,7 @@ const EXAMPLES: &[(&str, &str)] = &[
         "threat respond",
         "ringfence threat respond suspend-principal --principal acme/ci \\\n    --reason \"its key was seen in a paste\" --dry-run",
     ),
+    ("threat approve", "ringfence threat approve rs_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("threat undo", "ringfence threat undo rs_u5ikx6nyz2ehd2sylqkcbxm7sa"),
     ("threat drill", "ringfence threat drill\nringfence threat drill --rounds 5"),
     ("threat intel", "ringfence threat intel\nringfence threat intel --load bundle.json --feed partner"),

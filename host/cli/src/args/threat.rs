@@ -23,6 +23,8 @@ pub enum ThreatCommand {
     Responses,
     /// Hold something against a principal, a source, a version or a tenant
     Respond(RespondArgs),
+    /// Agree to a response that another person asked for
+    Approve(ResponseApproveArgs),
     /// Take a response back
     Undo(UndoArgs),
     /// Play the attacks of the shipped rules and measure what comes of them
@@ -101,6 +103,13 @@ pub struct RespondArgs {
     /// Only say whom it would touch
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `threat approve`.
+#[derive(Debug, Clone, Args)]
+pub struct ResponseApproveArgs {
+    /// The response
+    pub id: String,
 }
 
 /// `threat undo`.

@@ -42,6 +42,12 @@ pub async fn run(cx: &mut Context<'_>, command: &ThreatCommand) -> Result<Exit, 
         ThreatCommand::Settings(args) => settings(cx, args).await,
         ThreatCommand::Responses => responses(cx).await,
         ThreatCommand::Respond(args) => respond(cx, args).await,
+        ThreatCommand::Approve(args) => {
+            let path = format!("/security/responses/{}/approve", segment(&args.id)?);
+            let answer = cx.current()?.send::<ThreatResponse>(&Request::post(path, json!({}))).await?;
+            cx.print(&answer, held)?;
+            Ok(Exit::Ok)
+        }
         ThreatCommand::Undo(args) => {
             let path = format!("/security/responses/{}", segment(&args.id)?);
             let answer = cx.current()?.send::<ThreatResponse>(&Request::delete(path)).await?;
@@ -133,11 +139,12 @@ async fn respond(cx: &mut Context<'_>, args: &RespondArgs) -> Result<Exit, CliEr
     let answer = cx.current()?.send::<ThreatResponse>(&Request::post("/security/responses", value(&body))).await?;
     cx.print(&answer, |made| {
         let mut text = match &made.id {
-            Some(id) => format!(
-                "{} holds until {}\n  take it back: ringfence threat undo {id}\n",
+            Some(id) if made.state == "waiting" => format!(
+                "{} waits for another person until {}\n  who agrees: ringfence threat approve {id}\n",
                 made.kind,
                 made.until.clone().unwrap_or_default()
             ),
+            Some(_) => held(made),
             None => format!("{} would touch:\n", made.kind),
         };
         if let Some(blast) = &made.blast {
@@ -238,6 +245,15 @@ fn stepping(args: &IncidentStepArgs) -> IncidentStep {
         jurisdictions: (!args.jurisdiction.is_empty()).then(|| args.jurisdiction.clone()),
         ..IncidentStep::default()
     }
+}
+
+fn held(made: &ThreatResponse) -> String {
+    format!(
+        "{} holds until {}\n  take it back: ringfence threat undo {}\n",
+        made.kind,
+        made.until.clone().unwrap_or_default(),
+        made.id.clone().unwrap_or_default()
+    )
 }
 
 fn row(one: &ThreatResponse) -> [String; 5] {

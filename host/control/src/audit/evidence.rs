@@ -1,6 +1,7 @@
 //! Packages of evidence: a part of the log as an archive with its proofs, made here, checked anywhere.
 //!
-//! Must never hold more than a few for one tenant: the newest [`KEPT_COUNT`] stay, since each can be made again.
+//! Must never hold more than a few for one tenant: the newest [`KEPT_COUNT`] stay, since each can be made again. Must never
+//! give a package to somebody who may see less than who made it, nor off the record.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use http::{StatusCode, header};
 use ringfence_audit::export::{Coverage, ExportError, Table};
-use ringfence_audit::{Entry, Log, Selection, codes, redact};
+use ringfence_audit::{Entry, Log, Selection, codes, redact, sees_all};
 use ringfence_core::JobId;
 use ringfence_core::proof::act;
 use ringfence_store::{Key, Op, StoreError, TenantStore};
@@ -46,7 +47,8 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(view)))
 }
 
-/// Fetches a package (a tar file). Check it with `ringfence audit verify`, or as the `VERIFY.md` in it says.
+/// Fetches a package (a tar file), which is on the log as its making is. One that was made by somebody who may see more is
+/// refused. Check it with `ringfence audit verify`, or as the `VERIFY.md` in it says.
 #[utoipa::path(get, path = "/audit/evidence-packages/{package}", tag = "audit",
     responses((status = 200, content_type = "application/x-tar", body = Vec<u8>), (status = "default", body = Problem)))]
 pub async fn read(
@@ -54,9 +56,24 @@ pub async fn read(
     call: Call,
     Path(package): Path<String>,
 ) -> Result<Response, ApiError> {
-    let (log, _permit) = control.own_log::<act::ReadAudit>(&call).await?;
+    let (log, permit) = control.own_log::<act::ReadAudit>(&call).await?;
     let id: JobId = package.parse().map_err(|_| ApiError::not_found())?;
-    let record = control.store_of(&log).get(&key(id.as_str())).await?.ok_or_else(ApiError::not_found)?;
+    let store = control.store_of(&log);
+    let record = store.get(&key(id.as_str())).await?.ok_or_else(ApiError::not_found)?;
+    // Of one that an earlier version made nobody wrote down what it holds.
+    let whole = store.get_json::<bool>(&whole_key(id.as_str())).await?.unwrap_or(true);
+    let details = json!({ "package": id });
+    control
+        .bracket(&call, &log, permit, codes::AUDIT_EXPORTED, details, async |_permit| {
+            if whole && !sees_all(call.principal.role()) {
+                let text = "this package holds what your role may not see: addresses and requests of people";
+                return Err(
+                    ApiError::new("package-withheld", text).help("make one of your own: ringfence audit package")
+                );
+            }
+            Ok(())
+        })
+        .await?;
     let name = format!("attachment; filename=\"{id}.tar\"");
     let headers = [(header::CONTENT_TYPE, "application/x-tar".to_owned()), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, record.value.to_vec()).into_response())
@@ -119,7 +136,7 @@ impl Control {
             checkpoint: content.checkpoint,
             id: id.to_string(),
         };
-        self.keep_package(&self.store_of(log), &view.id, bytes).await?;
+        self.keep_package(&self.store_of(log), &view.id, bytes, sees_all(role)).await?;
         Ok(view)
     }
 
@@ -147,13 +164,14 @@ impl Control {
         Ok(Some((HEXLOWER.encode(&seed), drawn.into_iter().map(|(_, seq)| seq).collect())))
     }
 
-    async fn keep_package(&self, store: &TenantStore, id: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+    async fn keep_package(&self, store: &TenantStore, id: &str, bytes: Vec<u8>, whole: bool) -> Result<(), StoreError> {
         let order_key = Key::new(["audit-packages"]);
         let mut order: Vec<String> = store.get_json(&order_key).await?.unwrap_or_default();
-        let mut ops = vec![Op::put(key(id), bytes)];
+        let mut ops = vec![Op::put(key(id), bytes), Op::put_json(whole_key(id), &whole)?];
         order.push(id.to_owned());
         while order.len() > KEPT_COUNT {
-            ops.push(Op::delete(key(&order.remove(0))));
+            let oldest = order.remove(0);
+            ops.extend([Op::delete(key(&oldest)), Op::delete(whole_key(&oldest))]);
         }
         ops.push(Op::put_json(order_key, &order)?);
         store.batch(ops, Vec::new()).await.map(drop)
@@ -175,4 +193,9 @@ const KNOWN: [&str; 7] = ["from", "to", "class", "code", "actor", "resource", "o
 
 fn key(id: &str) -> Key {
     Key::new(["audit-package", id])
+}
+
+/// Whether nothing was taken out of a package.
+fn whole_key(id: &str) -> Key {
+    Key::new(["audit-package-whole", id])
 }

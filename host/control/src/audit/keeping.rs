@@ -198,7 +198,8 @@ impl Control {
         asked.is_some_and(|asked| asked.waits_for(call.principal.id(), self.parts.clock.now()))
     }
 
-    fn are_two(&self) -> impl Fn(&PrincipalId, &PrincipalId) -> bool + Send + Sync + '_ {
+    /// Whether two principals can be two people now.
+    pub(crate) fn are_two(&self) -> impl Fn(&PrincipalId, &PrincipalId) -> bool + Send + Sync + '_ {
         |one, other| self.parts.identity.is_second_person(one, other)
     }
 

@@ -1,4 +1,5 @@
-//! What one principal asked for and another must allow: a policy or labels that may allow more, a role held for a while.
+//! What one principal asked for and another must allow: a policy or labels that may allow more, less that is asked of sessions,
+//! a role held for a while.
 //!
 //! Must never let who asked allow it, nor act on what was asked after it expired or was overtaken by another change.
 
@@ -18,7 +19,7 @@ use super::text::Change;
 use crate::Control;
 use crate::call::Call;
 use crate::problem::ApiError;
-use crate::wire::{ApprovalView, Page, Problem};
+use crate::wire::{ApprovalView, Page, Problem, SetTrust};
 
 /// LIMIT: most things of one tenant that wait at once.
 const WAITING_COUNT_MAX: usize = 64;
@@ -28,11 +29,13 @@ const WAITING_HOURS: i64 = 24;
 /// What is asked for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
-pub(super) enum Want {
+pub(crate) enum Want {
     /// A policy text in force.
     Policy { text: String, note: Option<String>, rolled_back_to: Option<u64>, base_version: u64 },
     /// Labels in force.
     Labels { text: String, base_version: u64 },
+    /// Other settings of trust, which ask for less of sessions: in what, and beside which they were written.
+    Trust { settings: Box<SetTrust>, weakened: Vec<String>, changed_at: Option<Timestamp> },
     /// Another role for a while.
     Elevation { role: Role, minutes: u32, reason: String },
 }
@@ -76,7 +79,7 @@ pub async fn approve(
             .help("another tenant-admin can: ringfence approval list"));
     }
     // A role is the admin's own to give. What lasts needs two people, not two keys of one.
-    let lasts = matches!(approval.want, Want::Policy { .. } | Want::Labels { .. });
+    let lasts = !matches!(approval.want, Want::Elevation { .. });
     if lasts && !control.parts.identity.is_second_person(&approval.asked_by, call.principal.id()) {
         return Err(ApiError::second_person_needed());
     }
@@ -86,7 +89,7 @@ pub async fn approve(
         .bracket(&call, &log, reached.permit, codes::APPROVAL_GIVEN, details, async |permit| {
             // Taken away first, so that two who allow it at the same moment act once.
             take(&store, &approval).await?;
-            control.carry_out(&tenant, &store, &approval, permit.principal()).await
+            control.carry_out(&call, &tenant, &store, &approval, permit.principal()).await
         })
         .await?;
     Ok(Json(view(approval)))
@@ -124,7 +127,7 @@ pub async fn refuse(
 
 impl Control {
     /// Puts what is asked for among what waits.
-    pub(super) async fn ask_approval<A: Action>(
+    pub(crate) async fn ask_approval<A: Action>(
         &self,
         call: &Call,
         log: &Log,
@@ -181,7 +184,7 @@ impl Control {
 
     /// Whether somebody else could allow what a tenant-admin asks for. Who may not see the keys cannot know, so for them
     /// there is.
-    pub(super) async fn has_another_admin(&self, call: &Call, tenant: &TenantId) -> Result<bool, ApiError> {
+    pub(crate) async fn has_another_admin(&self, call: &Call, tenant: &TenantId) -> Result<bool, ApiError> {
         let resource = Resource::Tenant { tenant: tenant.clone() };
         let Ok(permit) = self.parts.policy.permit::<act::ListTokens>(&call.principal, &resource) else {
             return Ok(true);
@@ -191,6 +194,7 @@ impl Control {
 
     async fn carry_out(
         &self,
+        call: &Call,
         tenant: &TenantId,
         store: &TenantStore,
         approval: &Approval,
@@ -207,6 +211,9 @@ impl Control {
                 let (asked_by, approved_by) = (approval.asked_by.clone(), Some(by.clone()));
                 let change = labels::Change { text, by: asked_by, approved_by, base_version };
                 self.put_labels(tenant, store, change).await.map(drop)
+            }
+            Want::Trust { settings, changed_at, .. } => {
+                self.put_approved_trust(call, tenant, &settings, (&approval.asked_by, changed_at)).await
             }
             Want::Elevation { role, minutes, reason } => {
                 self.elevate(tenant, store, approval, by, (role, minutes, reason)).await
@@ -232,6 +239,7 @@ fn words(want: &Want) -> String {
         }
         Want::Policy { base_version, .. } => format!("another policy in the place of version {base_version}"),
         Want::Labels { base_version, .. } => format!("other labels in the place of version {base_version}"),
+        Want::Trust { weakened, .. } => format!("less asked of sessions: {}", weakened.join(", ")),
         Want::Elevation { role, minutes, reason } => format!("the role {role} for {minutes} minutes: {reason}"),
     }
 }
@@ -240,10 +248,12 @@ fn view(approval: Approval) -> ApprovalView {
     let (kind, wants) = match &approval.want {
         Want::Policy { .. } => ("policy", words(&approval.want)),
         Want::Labels { .. } => ("labels", words(&approval.want)),
+        Want::Trust { .. } => ("trust", words(&approval.want)),
         Want::Elevation { .. } => ("elevation", words(&approval.want)),
     };
     let text = match approval.want {
         Want::Policy { text, .. } | Want::Labels { text, .. } => Some(text),
+        Want::Trust { settings, .. } => serde_json::to_string(&settings).ok(),
         Want::Elevation { .. } => None,
     };
     ApprovalView {

@@ -151,6 +151,8 @@ pub(crate) fn view(finding: Finding) -> ThreatFinding {
         log: finding.log,
         rule_owner: finding.rule_owner,
         rule: finding.rule,
+        rule_version: finding.edition.map(|text| text.version),
+        rule_digest: finding.edition.map(|text| text.digest.to_string()),
         title: finding.title,
         level: word(&finding.level),
         attack: finding.attack,

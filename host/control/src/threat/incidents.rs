@@ -54,16 +54,17 @@ pub async fn step(
     let (by, scope) = (call.principal.id(), owner.scope);
     let stepped = control
         .bracket(&call, &owner.log, owner.permit, codes::INCIDENT_CHANGED, details, async |_permit| {
-            Ok(control.parts.threat.step(&scope, by, id.as_deref(), &saying, actions).await?)
+            Ok(control.parts.threat.step(&scope, by, id.as_deref(), &saying, actions, &control.are_two()).await?)
         })
         .await?;
     let now = control.parts.clock.now();
+    let waiting = control.parts.threat.waiting_for(&scope, &stepped.incident);
     Ok(Json(IncidentStepped {
         state: word(&stepped.incident.state),
         effects: stepped.made.into_iter().map(|made| responses::view(made, None, now)).collect(),
         failed: stepped.failed,
         clocks: serde_json::to_value(&stepped.incident.clocks).unwrap_or_default(),
-        waiting: serde_json::to_value(&stepped.incident.waiting).unwrap_or_default(),
+        waiting: waiting.into_iter().map(|response| responses::view(response, None, now)).collect(),
         incident_id: stepped.incident.id,
     }))
 }

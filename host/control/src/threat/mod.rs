@@ -57,6 +57,7 @@ impl From<ThreatError> for ApiError {
             ThreatError::BadSettings { .. } => Self::new("bad-threat-settings", text),
             ThreatError::BadBundle { .. } => Self::new("bad-bundle", text),
             ThreatError::BadTransition { .. } => Self::new("bad-transition", text),
+            ThreatError::Changed => Self::new("precondition-failed", text),
             ThreatError::SecondPerson => Self::new("second-person-needed", text),
             ThreatError::TooMany { .. } | ThreatError::Conflict => Self::new("conflict", text),
             ThreatError::Store(error) => error.into(),

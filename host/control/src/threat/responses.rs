@@ -1,10 +1,12 @@
-//! Responses: tried, made, listed, taken back.
+//! Responses: tried, made, listed, agreed to, taken back.
 //!
 //! Must never hold anything before the intent is on the log: an act that disables keys is on the host's, since the tenant's
-//! own closes with them.
+//! own closes with them. What takes two people only waits when one asks for it; which that is the room of threats decides.
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use http::StatusCode;
 use jiff::Timestamp;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
@@ -28,19 +30,47 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Pag
 }
 
 /// Makes a response, or only says whom it would touch. Holds from the next request on, until its end or until it is taken
-/// back.
+/// back. What stops a whole tenant, or a component for all of them, waits for another person (202).
 #[utoipa::path(post, path = "/security/responses", tag = "security", request_body = MakeResponse,
-    responses((status = 200, body = ThreatResponse), (status = "default", body = Problem)))]
+    responses((status = 200, body = ThreatResponse), (status = 202, body = ThreatResponse),
+        (status = "default", body = Problem)))]
 pub async fn make(
     State(control): State<Control>,
     call: Call,
     JsonBody(asked): JsonBody<MakeResponse>,
+) -> Result<axum::response::Response, ApiError> {
+    let made = control.respond(&call, asked).await?;
+    let status = if made.state == "waiting" { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, Json(made)).into_response())
+}
+
+/// Agrees to a response that another person asked for; it holds from the next request on.
+#[utoipa::path(post, path = "/security/responses/{id}/approve", tag = "security",
+    responses((status = 200, body = ThreatResponse), (status = "default", body = Problem)))]
+pub async fn approve(
+    State(control): State<Control>,
+    call: Call,
+    Path(id): Path<String>,
 ) -> Result<Json<ThreatResponse>, ApiError> {
-    control.respond(&call, asked).await.map(Json)
+    let owner = control.owner::<act::RespondThreat>(&call).await?;
+    let (by, threat) = (call.principal.id(), &control.parts.threat);
+    let waiting = threat.response(&owner.scope, &id)?;
+    let log = if waiting.kind == Kind::DisableKey { Log::Host } else { owner.log };
+    let details = json!({
+        "response": id, "kind": waiting.kind.word(), "target": waiting.target, "asked_by": waiting.by,
+        "reason": waiting.reason, "finding": waiting.finding,
+    });
+    let scope = owner.scope;
+    let response = control
+        .bracket(&call, &log, owner.permit, codes::RESPONSE_MADE, details, async |_permit| {
+            Ok(threat.approve(&scope, by, &id, &control.are_two()).await?)
+        })
+        .await?;
+    Ok(Json(view(response, None, control.parts.clock.now())))
 }
 
 impl Control {
-    /// Makes a response, or only says whom it would touch.
+    /// Makes a response, asks for one that takes two people, or only says whom it would touch.
     pub(crate) async fn respond(&self, call: &Call, asked: MakeResponse) -> Result<ThreatResponse, ApiError> {
         let owner = self.owner::<act::RespondThreat>(call).await?;
         let dry_run = asked.dry_run;
@@ -51,13 +81,14 @@ impl Control {
             return Ok(tried(checked, by.to_string(), blast));
         }
         let log = if checked.kind == Kind::DisableKey { Log::Host } else { owner.log };
+        let code = if checked.takes_two(&owner.scope) { codes::RESPONSE_ASKED } else { codes::RESPONSE_MADE };
         let details = json!({
             "kind": checked.kind.word(), "target": checked.target, "minutes": checked.minutes, "reason": checked.reason,
             "finding": checked.finding,
         });
         let scope = owner.scope;
         let (response, blast) = self
-            .bracket(call, &log, owner.permit, codes::RESPONSE_MADE, details, async |_permit| {
+            .bracket(call, &log, owner.permit, code, details, async |_permit| {
                 Ok(threat.respond(&scope, by, checked).await?)
             })
             .await?;
@@ -65,7 +96,7 @@ impl Control {
     }
 }
 
-/// Takes a response back.
+/// Takes a response back, or withdraws one that waits.
 #[utoipa::path(delete, path = "/security/responses/{id}", tag = "security",
     responses((status = 200, body = ThreatResponse), (status = "default", body = Problem)))]
 pub async fn undo(
@@ -115,6 +146,7 @@ pub(crate) fn view(response: Response, blast: Option<Blast>, now: Timestamp) -> 
     let state = match &response.undone {
         Some(_) => "undone",
         None if response.is_in_force(now) => "in-force",
+        None if response.is_waiting(now) => "waiting",
         None => "over",
     };
     ThreatResponse {
@@ -127,6 +159,7 @@ pub(crate) fn view(response: Response, blast: Option<Blast>, now: Timestamp) -> 
         by: response.by.to_string(),
         made_at: Some(response.made_at.to_string()),
         until: Some(response.until.to_string()),
+        approved_by: response.approved_by.map(|by| by.to_string()),
         state: state.to_owned(),
         drill: response.drill,
         blast: blast.map(blast_view),
@@ -144,6 +177,7 @@ fn tried(asked: Asked, by: String, blast: Blast) -> ThreatResponse {
         by,
         made_at: None,
         until: None,
+        approved_by: None,
         state: "dry-run".to_owned(),
         drill: None,
         blast: Some(blast_view(blast)),

@@ -1,16 +1,18 @@
 //! Rules and settings of detection.
 //!
-//! Must never let an owner change rules that are not its own, nor keep a text that cannot be followed whole.
+//! Must never let an owner change rules that are not its own, nor keep a text that cannot be followed whole, nor let what sees
+//! or does less than before go by unsaid: one person may decide it, and the entry says so, which a shipped rule looks for.
 
 use axum::Json;
 use axum::extract::{Path, State};
-use http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, header};
 use ringfence_audit::codes;
 use ringfence_core::ResourceName;
 use ringfence_core::proof::act;
 use ringfence_threat::risk::WorkingHours;
 use ringfence_threat::settings::SourceBlocks;
-use ringfence_threat::{RuleText, Settings};
+use ringfence_threat::{Edition, RuleText, Settings};
 use serde_json::json;
 
 use crate::Control;
@@ -18,7 +20,9 @@ use crate::call::Call;
 use crate::extract::JsonBody;
 use crate::host::word;
 use crate::problem::ApiError;
-use crate::wire::{Page, Problem, PutThreatRules, ThreatRules, ThreatSettings, TriedThreatRules, TryThreatRules};
+use crate::wire::{
+    Page, Problem, PutThreatRules, ThreatRules, ThreatRulesVersion, ThreatSettings, TriedThreatRules, TryThreatRules,
+};
 
 /// Lists the rules that apply: those that come with the host, the operators', and one's own.
 #[utoipa::path(get, path = "/security/rules", tag = "security",
@@ -29,25 +33,59 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Pag
     Ok(Json(Page { items, cursor: None }))
 }
 
-/// Writes a text of rules; in force for the next event.
+/// Lists the texts that are kept of a name of one's own, newest first, those of a deleted one too: what a finding names by
+/// version and digest.
+#[utoipa::path(get, path = "/security/rules/{name}/versions", tag = "security",
+    responses((status = 200, body = Page<ThreatRulesVersion>), (status = "default", body = Problem)))]
+pub async fn versions(
+    State(control): State<Control>,
+    call: Call,
+    Path(name): Path<String>,
+) -> Result<Json<Page<ThreatRulesVersion>>, ApiError> {
+    let owner = control.owner::<act::ReadThreat>(&call).await?;
+    let written = control.parts.threat.rules_written(&owner.scope, &name).await?;
+    let view = |(written, text): (ringfence_threat::Written, String)| ThreatRulesVersion {
+        version: written.edition.version,
+        digest: written.edition.digest.to_string(),
+        by: written.by.to_string(),
+        at: written.at.to_string(),
+        text,
+    };
+    Ok(Json(Page { items: written.into_iter().map(view).collect(), cursor: None }))
+}
+
+/// Writes a text of rules; in force for the next event. With `If-Match`, only when nobody changed it since.
 #[utoipa::path(put, path = "/security/rules/{name}", tag = "security", request_body = PutThreatRules,
     responses((status = 200, body = ThreatRules), (status = "default", body = Problem)))]
 pub async fn put(
     State(control): State<Control>,
     call: Call,
     Path(name): Path<String>,
+    headers: HeaderMap,
     JsonBody(asked): JsonBody<PutThreatRules>,
-) -> Result<Json<ThreatRules>, ApiError> {
+) -> Result<Response, ApiError> {
     let owner = control.owner::<act::WriteThreat>(&call).await?;
     let name: ResourceName = name.parse()?;
-    let details = json!({ "rules": name.as_str(), "bytes": asked.text.len() });
-    let scope = owner.scope;
+    let (by, threat, scope) = (call.principal.id(), &control.parts.threat, owner.scope);
+    let base = threat.rules_version(&scope, name.as_str());
+    let wanted = headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok());
+    if wanted.is_some_and(|wanted| wanted != "*" && wanted != etag(base)) {
+        return Err(ApiError::new("precondition-failed", "these rules were changed since you read them"));
+    }
+    let edition = Edition::of(base.saturating_add(1), &asked.text);
+    let replaced = threat.edition(&scope, name.as_str()).filter(|before| before.digest != edition.digest);
+    // Whether another text sees less, nobody but a reader can tell.
+    let details = json!({
+        "rules": name.as_str(), "bytes": asked.text.len(), "version": edition.version, "digest": edition.digest,
+        "replaced": replaced, "weakened_by_one": replaced.is_some(),
+    });
     let written = control
         .bracket(&call, &owner.log, owner.permit, codes::RULES_WRITTEN, details, async |_permit| {
-            Ok(control.parts.threat.put_rules(&scope, name.as_str(), &asked.text).await?)
+            Ok(threat.put_rules(&scope, by, name.as_str(), &asked.text, base).await?)
         })
         .await?;
-    Ok(Json(view(written)))
+    let tag = [(header::ETAG, etag(written.pack.edition.version))];
+    Ok((tag, Json(view(written))).into_response())
 }
 
 /// Deletes a text of one's own rules.
@@ -60,16 +98,12 @@ pub async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let owner = control.owner::<act::WriteThreat>(&call).await?;
     let name: ResourceName = name.parse()?;
-    let scope = owner.scope;
+    let (scope, threat) = (owner.scope, &control.parts.threat);
+    let details = json!({ "rules": name.as_str(), "deleted": threat.edition(&scope, name.as_str()) });
     control
-        .bracket(
-            &call,
-            &owner.log,
-            owner.permit,
-            codes::RULES_DELETED,
-            json!({ "rules": name.as_str() }),
-            async |_permit| Ok(control.parts.threat.delete_rules(&scope, name.as_str()).await?),
-        )
+        .bracket(&call, &owner.log, owner.permit, codes::RULES_DELETED, details, async |_permit| {
+            Ok(threat.delete_rules(&scope, name.as_str()).await?)
+        })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -106,8 +140,11 @@ pub async fn put_settings(
 ) -> Result<Json<ThreatSettings>, ApiError> {
     let owner = control.owner::<act::WriteThreat>(&call).await?;
     let settings = settings_of(asked)?;
-    let details = json!({ "automatic": settings.automatic, "block_source": word(&settings.block_source) });
     let scope = owner.scope;
+    let weakened = control.parts.threat.settings(&scope).weakened(&settings);
+    let details = json!({
+        "settings": settings_view(&settings), "weakened": weakened, "weakened_by_one": !weakened.is_empty(),
+    });
     control
         .bracket(&call, &owner.log, owner.permit, codes::RULES_WRITTEN, details, async |_permit| {
             Ok(control.parts.threat.put_settings(&scope, settings).await?)
@@ -144,11 +181,17 @@ fn settings_view(settings: &Settings) -> ThreatSettings {
     }
 }
 
+fn etag(version: u64) -> String {
+    format!("\"{version}\"")
+}
+
 fn view(text: RuleText) -> ThreatRules {
     let first = text.pack.rules.first();
     ThreatRules {
         owner: text.owner,
         name: text.name,
+        version: text.pack.edition.version,
+        digest: text.pack.edition.digest.to_string(),
         titles: text.pack.rules.iter().map(|rule| rule.title.clone()).collect(),
         level: first.map(|rule| word(&rule.level)).unwrap_or_default(),
         attack: text.pack.rules.iter().flat_map(|rule| rule.attack.clone()).collect(),

@@ -309,7 +309,7 @@ pub struct ElevationView {
 pub struct ApprovalView {
     /// `ap_...`.
     pub id: String,
-    /// `policy`, `labels` or `elevation`.
+    /// `policy`, `labels`, `trust` or `elevation`.
     pub kind: String,
     /// In words.
     pub wants: String,
@@ -319,7 +319,7 @@ pub struct ApprovalView {
     pub at: String,
     /// It is gone then.
     pub expires_at: String,
-    /// The policy text, of a `policy`; the JSON, of `labels`.
+    /// The policy text, of a `policy`; the JSON, of `labels` and `trust`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }

@@ -14,6 +14,12 @@ pub struct ThreatFinding {
     pub rule_owner: String,
     /// The rule.
     pub rule: String,
+    /// Which text of it; none where no text held.
+    #[serde(default)]
+    pub rule_version: Option<u64>,
+    /// `sha256:...` of that text.
+    #[serde(default)]
+    pub rule_digest: Option<String>,
     /// What it says.
     pub title: String,
     /// `informational`, `low`, `medium`, `high`, `critical`.
@@ -68,6 +74,12 @@ pub struct ThreatRules {
     pub owner: String,
     /// Its name.
     pub name: String,
+    /// Which text of that name, from 1; 0 for one that comes with the host.
+    #[serde(default)]
+    pub version: u64,
+    /// `sha256:...` of the text.
+    #[serde(default)]
+    pub digest: String,
     /// Titles of the rules in it.
     pub titles: Vec<String>,
     /// Level of the first.
@@ -76,6 +88,21 @@ pub struct ThreatRules {
     pub attack: Vec<String>,
     /// The response that the first suggests.
     pub response: Option<String>,
+    /// The text, Sigma YAML.
+    pub text: String,
+}
+
+/// A text that was once written under a name.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ThreatRulesVersion {
+    /// Which one, from 1.
+    pub version: u64,
+    /// `sha256:...` of the text.
+    pub digest: String,
+    /// By whom.
+    pub by: String,
+    /// When, RFC 3339.
+    pub at: String,
     /// The text, Sigma YAML.
     pub text: String,
 }
@@ -181,13 +208,16 @@ pub struct ThreatResponse {
     pub reason: String,
     /// The finding it answers.
     pub finding: Option<String>,
-    /// Who made it.
+    /// Who made it, or asked for it.
     pub by: String,
+    /// Who agreed, where it took two people.
+    #[serde(default)]
+    pub approved_by: Option<String>,
     /// When, RFC 3339; none for a dry run.
     pub made_at: Option<String>,
-    /// When it ends; every response does, and can be taken back before.
+    /// When it ends; every response does, and can be taken back before. While it waits, when it waits no longer.
     pub until: Option<String>,
-    /// `dry-run`, `in-force`, `undone`, `over`.
+    /// `dry-run`, `waiting` for another person, `in-force`, `undone`, `over`.
     pub state: String,
     /// The drill it is part of.
     pub drill: Option<String>,
@@ -292,16 +322,15 @@ pub struct IncidentStepped {
     pub incident_id: String,
     /// Where it stands.
     pub state: String,
-    /// Responses that were made.
+    /// Responses that were made, or asked for where they take two people.
     pub effects: Vec<ThreatResponse>,
     /// Actions that could not be taken, and why.
     pub failed: Vec<String>,
     /// Clocks that run.
     #[schema(value_type = Vec<Object>)]
     pub clocks: serde_json::Value,
-    /// Actions that wait for another person.
-    #[schema(value_type = Vec<Object>)]
-    pub waiting: serde_json::Value,
+    /// Those of the incident that wait for another person.
+    pub waiting: Vec<ThreatResponse>,
 }
 
 /// A drill to run.

@@ -122,9 +122,12 @@ pub struct TrustSettingsView {
     /// When this was decided; absent where nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<String>,
-    /// Who decided it.
+    /// Who decided it, or asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_by: Option<String>,
+    /// Who agreed, where it asks for less than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
 }
 
 /// `PUT /zero-trust/verify-continuous`. Signals come from the host itself, or signed by one whom the place trusts: none is

@@ -1,15 +1,18 @@
 //! Trust: where a session stands, what a tenant asks of sessions, and verifying one as a whole.
 //!
-//! Must never take a signal on the word of who is judged by it, nor show another's score without a permit.
+//! Must never take a signal on the word of who is judged by it, nor show another's score without a permit, nor let one of
+//! several admins alone ask for less of sessions.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use jiff::SignedDuration;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
-use ringfence_core::{PluginName, PrincipalId, SessionId, TenantId};
+use ringfence_core::{Permit, PluginName, PrincipalId, Resource, SessionId, TenantId};
 use ringfence_identity::{
     AttestationTrust, DeviceVerdict, PostureIssuer, PostureTrust, Score, TpmTrust, TrustSettings, Verdict,
 };
@@ -19,10 +22,11 @@ use serde_json::json;
 use crate::Control;
 use crate::call::Call;
 use crate::extract::{Asked, JsonBody};
+use crate::policies::approvals::Want;
 use crate::problem::ApiError;
 use crate::wire::{
-    AttestationRootModels, AttestationRootView, HoursView, PostureIssuerView, PostureTrustView, Problem, SetTrust,
-    SignalView, ThresholdsView, TpmTrustShown, TpmTrustView, TrustScoreView, TrustSettingsView, VerifiedView,
+    ApprovalView, AttestationRootModels, AttestationRootView, HoursView, PostureIssuerView, PostureTrustView, Problem,
+    SetTrust, SignalView, ThresholdsView, TpmTrustShown, TpmTrustView, TrustScoreView, TrustSettingsView, VerifiedView,
     VerifyDevice, VerifySession,
 };
 
@@ -112,30 +116,43 @@ pub async fn read(
     Ok(Json(view(&control.parts.identity.trust_settings(reached.permit, &reached.tenant)?)))
 }
 
-/// Decides what a tenant asks of sessions. In force at once: those below the floor end, the caller's own too.
+/// Decides what a tenant asks of sessions. In force at once: those below the floor end, the caller's own too. What asks for
+/// less than before waits for another tenant-admin, where there is one (202).
 #[utoipa::path(put, path = "/tenants/{tenant}/trust", tag = "zero-trust", request_body = SetTrust,
-    responses((status = 200, body = TrustSettingsView), (status = "default", body = Problem)))]
+    responses((status = 200, body = TrustSettingsView), (status = 202, body = ApprovalView),
+        (status = "default", body = Problem)))]
 pub async fn write(
     State(control): State<Control>,
     call: Call,
     Path(tenant): Path<String>,
     JsonBody(asked): JsonBody<SetTrust>,
-) -> Result<Json<TrustSettingsView>, ApiError> {
+) -> Result<Response, ApiError> {
     let reached = control.reach_tenant::<act::WritePolicy>(&call, &tenant).await?;
-    // Whose word about devices counts is said by name: rules may let somebody through for it.
-    let issuers = asked.device_posture.iter().flat_map(|posture| &posture.issuers).take(8);
-    let issuers: Vec<String> = issuers.map(|issuer| issuer.name.chars().take(80).collect()).collect();
-    let details = json!({
-        "thresholds": asked.thresholds, "device_issuers": issuers, "device_tpm": asked.device_tpm.is_some(),
-    });
     let settings = settings(&asked)?;
-    let id = reached.tenant;
+    let before = control.trust_before(&call, &reached.tenant).await?;
+    let weakened = before.weakened(&settings);
+    let (log, tenant) = (Log::Tenant(reached.store.clone()), reached.tenant);
+    if !weakened.is_empty() && control.has_another_admin(&call, &tenant).await? {
+        let want = Want::Trust { settings: Box::new(asked), weakened, changed_at: before.changed_at };
+        let waiting = control.ask_approval(&call, &log, &reached.store, reached.permit, want).await?;
+        return Ok((StatusCode::ACCEPTED, Json(waiting)).into_response());
+    }
+    let details = json!({
+        "thresholds": asked.thresholds, "device_issuers": issuers(&asked), "device_tpm": asked.device_tpm.is_some(),
+        "weakened": weakened, "weakened_by_one": !weakened.is_empty(),
+    });
     let settings = control
-        .bracket(&call, &Log::Tenant(reached.store), reached.permit, codes::TRUST_CHANGED, details, async |permit| {
-            Ok(control.parts.identity.set_trust_settings(permit, &id, settings).await?)
+        .bracket(&call, &log, reached.permit, codes::TRUST_CHANGED, details, async |permit| {
+            control.set_trust(&call, &tenant, permit, settings, before.changed_at).await
         })
         .await?;
-    Ok(Json(view(&settings)))
+    Ok(Json(view(&settings)).into_response())
+}
+
+/// Whose word about devices counts, by name: rules may let somebody through for it.
+fn issuers(asked: &SetTrust) -> Vec<String> {
+    let issuers = asked.device_posture.iter().flat_map(|posture| &posture.issuers).take(8);
+    issuers.map(|issuer| issuer.name.chars().take(80).collect()).collect()
 }
 
 impl Control {
@@ -172,6 +189,52 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// What a tenant asks of sessions as it is, for who may change it.
+    async fn trust_before(&self, call: &Call, tenant: &TenantId) -> Result<TrustSettings, ApiError> {
+        let permit = self.reach::<act::ReadPolicy>(call, Resource::Tenant { tenant: tenant.clone() }).await?.permit;
+        Ok(self.parts.identity.trust_settings(permit, tenant)?)
+    }
+
+    /// Decides what a tenant asks of sessions, as one asked for and the caller allows; unless it was changed since.
+    pub(crate) async fn put_approved_trust(
+        &self,
+        call: &Call,
+        tenant: &TenantId,
+        asked: &SetTrust,
+        (asked_by, changed_at): (&PrincipalId, Option<Timestamp>),
+    ) -> Result<(), ApiError> {
+        let before = self.trust_before(call, tenant).await?;
+        let mut next = settings(asked)?;
+        next.changed_by = Some(asked_by.clone());
+        next.approved_by = Some(call.principal.id().clone());
+        let reached = self.reach::<act::WritePolicy>(call, Resource::Tenant { tenant: tenant.clone() }).await?;
+        let details = json!({
+            "thresholds": asked.thresholds, "device_issuers": issuers(asked), "device_tpm": asked.device_tpm.is_some(),
+            "weakened": before.weakened(&next), "weakened_by_one": false, "asked_by": asked_by,
+        });
+        self.bracket(call, &Log::Tenant(reached.store), reached.permit, codes::TRUST_CHANGED, details, async |permit| {
+            self.set_trust(call, tenant, permit, next, changed_at).await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Puts settings in the place of those of a moment; whether they ask for less was judged beside those.
+    async fn set_trust(
+        &self,
+        call: &Call,
+        tenant: &TenantId,
+        permit: Permit<act::WritePolicy>,
+        next: TrustSettings,
+        changed_at: Option<Timestamp>,
+    ) -> Result<TrustSettings, ApiError> {
+        let _one = self.changing.lock().await;
+        if self.trust_before(call, tenant).await?.changed_at != changed_at {
+            return Err(ApiError::new("precondition-failed", "these settings were changed meanwhile"));
+        }
+        Ok(self.parts.identity.set_trust_settings(permit, tenant, next).await?)
     }
 
     fn trust_view(
@@ -288,5 +351,6 @@ pub(super) fn view(settings: &TrustSettings) -> TrustSettingsView {
         passkey_attestation: settings.attestation.models().map(|models| AttestationRootModels { models }).collect(),
         changed_at: settings.changed_at.map(|at| at.to_string()),
         changed_by: settings.changed_by.as_ref().map(ToString::to_string),
+        approved_by: settings.approved_by.as_ref().map(ToString::to_string),
     }
 }

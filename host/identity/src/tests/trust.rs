@@ -2,6 +2,29 @@
 
 use super::*;
 
+#[test]
+fn what_asks_for_less_is_named_and_what_asks_for_more_is_free() {
+    let set = TrustSettings { credential_days_max: Some(30), hours_utc: Some((22, 6)), ..asks(20, 60) };
+    let weaker = [
+        TrustSettings { floor: 19, ..set.clone() },
+        TrustSettings { administer: 0, ..set.clone() },
+        TrustSettings { credential_days_max: None, ..set.clone() },
+        TrustSettings { credential_days_max: Some(31), ..set.clone() },
+        TrustSettings { hours_utc: None, ..set.clone() },
+        TrustSettings { hours_utc: Some((22, 7)), ..set.clone() },
+        TrustSettings { verify_interval_seconds: set.verify_interval_seconds + 1, ..set.clone() },
+    ];
+    for next in weaker {
+        assert_eq!(set.weakened(&next).len(), 1, "{next:?}");
+    }
+    assert_eq!(set.weakened(&TrustSettings::unset()).len(), 4);
+    let stronger = TrustSettings { credential_days_max: Some(7), hours_utc: Some((23, 5)), read: 1, ..asks(21, 60) };
+    for next in [set.clone(), stronger] {
+        assert!(set.weakened(&next).is_empty(), "{next:?}");
+    }
+    assert!(TrustSettings::unset().weakened(&set).is_empty(), "nothing was asked for before");
+}
+
 fn asks(floor: u8, administer: u8) -> TrustSettings {
     TrustSettings { floor, administer, ..TrustSettings::unset() }
 }

@@ -255,9 +255,25 @@ pub(crate) enum Class {
 pub(crate) fn class(key: &Key) -> Class {
     let Some(Segment::Name(first)) = key.segments().first() else { return Class::Apart };
     match first.as_str() {
-        "audit" | "audit-head" | "audit-tile" | "audit-cover" | "audit-shard" | "audit-stump" | "audit-due"
-        | "audit-retention" | "audit-key" | "audit-erasure" | "audit-package" | "audit-packages" | "usage"
-        | "usage-closed" | "receipt" | "receipt-head" | "invocation" | "decision" => Class::History,
+        "audit"
+        | "audit-head"
+        | "audit-tile"
+        | "audit-cover"
+        | "audit-shard"
+        | "audit-stump"
+        | "audit-due"
+        | "audit-retention"
+        | "audit-key"
+        | "audit-erasure"
+        | "audit-package"
+        | "audit-package-whole"
+        | "audit-packages"
+        | "usage"
+        | "usage-closed"
+        | "receipt"
+        | "receipt-head"
+        | "invocation"
+        | "decision" => Class::History,
         "log" => Class::Logs,
         "subject-erased" => Class::Erasures,
         "identity" | "quota" | "quarantine" | "backup" | "job" | "access" | "review" => Class::Apart,

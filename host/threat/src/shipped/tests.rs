@@ -123,6 +123,18 @@ fn every_shipped_rule_fires_on_its_trace_and_is_silent_on_its_benign_one() {
 }
 
 #[test]
+fn whatever_one_person_weakens_is_found_and_what_two_did_or_strengthens_is_not() {
+    let packs = packs().unwrap();
+    for code in ["THR-007 rules-written", "AUT-013 trust-settings-changed"] {
+        let fires = |by_one: bool| {
+            let trace = many(1, 1, code, |_| json!({"weakened_by_one": by_one}));
+            fired(&packs, &trace).contains("detection-weakened")
+        };
+        assert!(fires(true) && !fires(false), "{code}");
+    }
+}
+
+#[test]
 fn every_shipped_rule_names_techniques_and_an_answer() {
     for pack in packs().unwrap() {
         let rule = pack.rules.first().unwrap();

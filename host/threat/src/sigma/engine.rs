@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::correlation::{Kind, Window};
 use super::{LooksFor, Rule};
 use crate::event::Event;
+use crate::rules::Edition;
 
 /// LIMIT: groups that are remembered for one log, of all rules together.
 pub const GROUPS_COUNT_MAX: usize = 2_048;
@@ -24,6 +25,8 @@ pub struct Pack {
     pub owner: String,
     /// The name of the text they stand in.
     pub name: String,
+    /// Which text of that name.
+    pub edition: Edition,
     /// They.
     pub rules: Vec<Rule>,
 }
@@ -224,7 +227,7 @@ mod tests {
              detection: {{s: {{unmapped.code: X}}, condition: s}}\n---\ntitle: many\nname: many\ncorrelation: {correlation}\n"
         );
         let rules = crate::sigma::parse(&text).unwrap();
-        vec![Arc::new(Pack { owner: "ringfence".into(), name: "p".into(), rules })]
+        vec![Arc::new(Pack { owner: "ringfence".into(), name: "p".into(), edition: Edition::of(0, &text), rules })]
     }
 
     fn event(log: &str, actor: &str, time_ms: i64) -> Event {

@@ -79,7 +79,8 @@ pub async fn put(
                 }
                 (Act::Respond, _) => {
                     let made = control.respond(&call, asked_response(response, &violation_id)?).await?;
-                    done.effect = format!("`{}` is in force, response {}", made.kind, made.id.unwrap_or_default());
+                    let how = if made.state == "waiting" { "waits for another person" } else { "is in force" };
+                    done.effect = format!("`{}` {how}, response {}", made.kind, made.id.unwrap_or_default());
                     done.reversible_until = made.until;
                 }
                 _ => {}
