@@ -23,6 +23,8 @@ use crate::error::CapabilitiesError;
 const KEEP_EVERY: Duration = Duration::from_secs(3);
 const SECONDS_PER_DAY: i64 = 86_400;
 const MS_PER_SECOND: u64 = 1_000;
+/// Kinds of quota whose refusals are counted.
+const REFUSED_KINDS_COUNT: usize = 7;
 
 /// The quotas of all tenants. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +46,8 @@ pub struct Ledger {
     day: Mutex<Day>,
     memory: Arc<MemoryPool>,
     refused: Refused,
+    /// What was refused when somebody was told of it last, in the order of [`LedgerUse::refused_counts`].
+    told: Mutex<[u64; REFUSED_KINDS_COUNT]>,
 }
 
 struct Rates {
@@ -95,6 +99,23 @@ pub struct LedgerUse {
     pub audit_events_refused_count: u64,
 }
 
+// === impl LedgerUse ===
+
+impl LedgerUse {
+    /// What was refused since the start, by the word of its quota.
+    fn refused_counts(&self) -> [(&'static str, u64); REFUSED_KINDS_COUNT] {
+        [
+            ("requests", self.requests_refused_count),
+            ("memory", self.memory_refused_count),
+            ("storage", self.storage_refused_count),
+            ("storage-ops", self.storage_ops_refused_count),
+            ("egress", self.egress_refused_count),
+            ("logs", self.log_refused_count),
+            ("audit-events", self.audit_events_refused_count),
+        ]
+    }
+}
+
 // === impl Quotas ===
 
 impl Quotas {
@@ -132,6 +153,16 @@ impl Quotas {
     /// A tenant's ledger; none for a tenant that is not open.
     pub fn of(&self, tenant: &TenantId) -> Option<Arc<Ledger>> {
         self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// What was refused since this was asked last: whose, the word of the quota, how often.
+    pub fn take_refused(&self) -> Vec<(TenantStore, &'static str, u64)> {
+        let ledgers = self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner);
+        let refused = |ledger: &Arc<Ledger>| {
+            let store = ledger.store.clone();
+            ledger.take_refused().into_iter().map(move |(kind, count)| (store.clone(), kind, count))
+        };
+        ledgers.values().flat_map(refused).collect()
     }
 
     /// Lets go of a deleted tenant.
@@ -191,6 +222,7 @@ impl Ledger {
             day: Mutex::new(Day { used, kept: used }),
             memory: MemoryPool::new(quota.memory_bytes),
             refused: Refused::default(),
+            told: Mutex::default(),
             quota: ArcSwap::from_pointee(quota),
             clock,
         }
@@ -287,6 +319,22 @@ impl Ledger {
             log_refused_count: count(&self.refused.logs),
             audit_events_refused_count: count(&self.refused.audit_events),
         })
+    }
+
+    /// What was refused since this was asked last, by the word of its quota. Nothing while the store does not say.
+    pub(crate) fn take_refused(&self) -> Vec<(&'static str, u64)> {
+        let Ok(used) = self.usage() else { return Vec::new() };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = Vec::new();
+        for ((kind, count), told) in used.refused_counts().into_iter().zip(told.iter_mut()) {
+            // The store's own count begins anew when its tenant is restored into place.
+            let since = if count < *told { count } else { count - *told };
+            *told = count;
+            if since > 0 {
+                new.push((kind, since));
+            }
+        }
+        new
     }
 
     pub(crate) fn set(&self, quota: Quota) {

@@ -47,7 +47,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use ringfence_audit::{Audit, Metering};
+use ringfence_audit::{Audit, Metering, Paced};
 use ringfence_automation::Automation;
 use ringfence_automation::workflow::Workflows;
 use ringfence_capabilities::{FieldRules, GuestLogs, HostCalls, Quotas};
@@ -99,6 +99,8 @@ pub struct ControlParts {
     pub logs: GuestLogs,
     /// Audit logs.
     pub audit: Audit,
+    /// Refusals on their way to them.
+    pub refusals: Paced,
     /// Invocation records and sums.
     pub metering: Metering,
     /// Detection and response.

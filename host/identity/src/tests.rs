@@ -726,6 +726,7 @@ mod attestation;
 mod devices;
 mod oidc;
 mod people;
+mod refused;
 mod svid;
 mod tpm;
 mod trust;
