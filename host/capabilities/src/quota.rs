@@ -46,7 +46,7 @@ pub struct Ledger {
     day: Mutex<Day>,
     memory: Arc<MemoryPool>,
     refused: Refused,
-    /// What was refused when somebody was told of it last, in the order of [`LedgerUse::refused_counts`].
+    /// What was refused when somebody was told of it last, in the order of [`Ledger::refused_counts`].
     told: Mutex<[u64; REFUSED_KINDS_COUNT]>,
 }
 
@@ -97,23 +97,6 @@ pub struct LedgerUse {
     pub log_refused_count: u64,
     /// Events for the audit log refused.
     pub audit_events_refused_count: u64,
-}
-
-// === impl LedgerUse ===
-
-impl LedgerUse {
-    /// What was refused since the start, by the word of its quota.
-    fn refused_counts(&self) -> [(&'static str, u64); REFUSED_KINDS_COUNT] {
-        [
-            ("requests", self.requests_refused_count),
-            ("memory", self.memory_refused_count),
-            ("storage", self.storage_refused_count),
-            ("storage-ops", self.storage_ops_refused_count),
-            ("egress", self.egress_refused_count),
-            ("logs", self.log_refused_count),
-            ("audit-events", self.audit_events_refused_count),
-        ]
-    }
 }
 
 // === impl Quotas ===
@@ -321,14 +304,26 @@ impl Ledger {
         })
     }
 
-    /// What was refused since this was asked last, by the word of its quota. Nothing while the store does not say.
+    /// What was refused since the start, by the word of its quota. Cheap: nothing is read.
+    fn refused_counts(&self) -> [(&'static str, u64); REFUSED_KINDS_COUNT] {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("requests", count(&self.refused.requests)),
+            ("memory", self.memory.refused_count()),
+            ("storage", self.store.held_refused_count()),
+            ("storage-ops", count(&self.refused.storage_ops)),
+            ("egress", count(&self.refused.egress)),
+            ("logs", count(&self.refused.logs)),
+            ("audit-events", count(&self.refused.audit_events)),
+        ]
+    }
+
+    /// What was refused since this was asked last, by the word of its quota.
     pub(crate) fn take_refused(&self) -> Vec<(&'static str, u64)> {
-        let Ok(used) = self.usage() else { return Vec::new() };
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = Vec::new();
-        for ((kind, count), told) in used.refused_counts().into_iter().zip(told.iter_mut()) {
-            // The store's own count begins anew when its tenant is restored into place.
-            let since = if count < *told { count } else { count - *told };
+        for ((kind, count), told) in self.refused_counts().into_iter().zip(told.iter_mut()) {
+            let since = count.saturating_sub(*told);
             *told = count;
             if since > 0 {
                 new.push((kind, since));

@@ -49,7 +49,12 @@ impl Control {
             let on = format!("tenant/{}/quota/{kind}", store.label());
             let mut event = Event::new(codes::QUOTA_REFUSED, "use-quota", self.parts.audit.actor(), on);
             event.details = json!({ "quota": kind });
-            self.parts.refusals.tell(&Log::Tenant(store), Refusals { kind, told_count_max: ONE_A_MINUTE }, count, event);
+            self.parts.refusals.tell(
+                &Log::Tenant(store),
+                Refusals { kind, told_count_max: ONE_A_MINUTE },
+                count,
+                event,
+            );
         }
     }
 

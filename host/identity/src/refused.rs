@@ -103,9 +103,7 @@ impl Identity {
                 Some(shown) => hasher.is_key(shown.secret, None).await,
                 None => Ok(false),
             },
-            Proof::Password { password, .. } => {
-                hasher.is_password(crate::people::typed(password), None).await
-            }
+            Proof::Password { password, .. } => hasher.is_password(crate::people::typed(password), None).await,
             _ => Ok(false),
         };
         hashed.err().unwrap_or(IdentityError::Unauthenticated)
