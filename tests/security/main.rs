@@ -20,6 +20,7 @@ mod people;
 mod personal;
 mod possession;
 mod sessions;
+mod sign_ins;
 mod threat;
 mod tls;
 mod tokens;

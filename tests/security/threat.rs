@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::started;
 
-async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
+pub(crate) async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
     let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
     answer(who.post("/security/responses").json(&body).send().await?).await
 }
@@ -28,7 +28,7 @@ async fn findings(who: &Session) -> Result<Vec<Value>> {
     Ok(page["items"].as_array().context("items")?.clone())
 }
 
-async fn wait_for(who: &Session, rule: &str) -> Result<Value> {
+pub(crate) async fn wait_for(who: &Session, rule: &str) -> Result<Value> {
     eventually(rule, async || Ok(findings(who).await?.iter().any(|finding| finding["rule"] == rule))).await?;
     findings(who).await?.into_iter().find(|finding| finding["rule"] == rule).context("a finding")
 }
