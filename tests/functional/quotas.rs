@@ -314,3 +314,29 @@ async fn suspending_ends_what_runs_and_is_a_423_to_members_and_nothing_new_to_ot
     assert_eq!(admin.fetch("/acme/hostile/ok").await?.0, StatusCode::OK);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_a_quota_refuses_is_on_the_tenants_log_once_a_minute_with_how_often() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    set(&operator, "acme", json!({ "requests_per_second": 1 })).await?;
+    let mut refused_count = 0;
+    for _ in 0..20 {
+        refused_count += u64::from(acme.fetch("hello", "/").await?.0 == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(refused_count > 0, "nothing was refused");
+    let mut told = Vec::new();
+    eventually("the refusals are on the log", async || {
+        let page = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?;
+        let items = page["items"].as_array().context("items")?.iter().map(|item| &item["body"]);
+        told = items.filter(|body| body["unmapped"]["code"] == "TEN-006 quota-refused").cloned().collect();
+        Ok(!told.is_empty())
+    })
+    .await?;
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0]["resources"][0]["uid"], "tenant/acme/quota/requests");
+    let counted = told[0]["unmapped"]["details"]["refused_count"].as_u64().context("a count")?;
+    assert!((1..=refused_count).contains(&counted), "{counted} of {refused_count}");
+    Ok(())
+}

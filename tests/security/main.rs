@@ -22,6 +22,7 @@ mod personal;
 mod possession;
 mod posture;
 mod sessions;
+mod sign_ins;
 mod stolen;
 mod threat;
 mod tls;

@@ -1,12 +1,15 @@
 //! Proofs of possession (DPoP) on both ports: stolen tokens, replayed, altered and misdirected proofs.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use ringfence_tests::holder::{Holder, nonce};
-use ringfence_tests::{Host, Session, Tenant, answer, problem};
+use ringfence_tests::{Host, Session, Tenant, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
+use crate::threat::wait_for;
 
 /// A host with tenant acme that has a plugin, and its admin's key used with a key of his own.
 async fn bound() -> Result<(ringfence_tests::Place, Host, Session, Tenant, Holder)> {
@@ -53,6 +56,46 @@ async fn a_stolen_bound_token_opens_nothing() -> Result<()> {
     let proof = other.proof("GET", &format!("{}/api/v1/whoami", host.control), |_| ());
     let (status, refused) = problem(other.with(host.anonymous().get("/whoami"), &proof).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (401, Some("bad-proof")), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bound_token_in_other_hands_is_found_by_its_tenant_on_either_port() -> Result<()> {
+    let (_place, host, _operator, acme, holder) = bound().await?;
+    let thief = host.session(holder.token.clone());
+    let other = Holder { token: holder.token.clone(), nonce: holder.nonce.clone(), ..Holder::new() };
+    let (whoami, plugin) = (format!("{}/api/v1/whoami", host.control), format!("{}/acme/hello/", host.plugins));
+    let nobody = host.anonymous();
+    for response in [
+        thief.get("/whoami").send().await?,
+        thief.call(Method::GET, "/acme/hello/").send().await?,
+        other.with(nobody.get("/whoami"), &other.proof("GET", &whoami, |_| ())).send().await?,
+        other.with(nobody.call(Method::GET, "/acme/hello/"), &other.proof("GET", &plugin, |_| ())).send().await?,
+    ] {
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+    let found = wait_for(&acme.admin, "token-theft").await?;
+    assert_eq!((found["level"].as_str(), found["actor"].as_str()), (Some("high"), Some("acme/admin")), "{found}");
+    // The same proof twice, and a token that nobody signed: the one is told, of the other there is nobody to tell.
+    let proof = holder.proof("GET", &whoami, |_| ());
+    for expected in [StatusCode::OK, StatusCode::UNAUTHORIZED] {
+        assert_eq!(holder.with(nobody.get("/whoami"), &proof).send().await?.status(), expected);
+    }
+    assert_eq!(host.session("a.b.c".to_owned()).get("/whoami").send().await?.status(), StatusCode::UNAUTHORIZED);
+    let mut told = BTreeMap::new();
+    eventually("all of it is on the tenant's log", async || {
+        let page = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?;
+        let details = page["items"].as_array().context("items")?.iter().map(|item| &item["body"]["unmapped"]);
+        let shown = details.filter(|one| one["code"] == "AUT-019 token-refused").map(|one| &one["details"]);
+        told.clear();
+        for one in shown {
+            *told.entry(format!("{} {}", string(one, "port")?, string(one, "wrong")?)).or_insert(0) += 1;
+        }
+        Ok(told.values().sum::<u32>() >= 5)
+    })
+    .await?;
+    let each = ["control no-proof", "control other-key", "control replayed", "plugins no-proof", "plugins other-key"];
+    assert_eq!(told, each.map(|one| (one.to_owned(), 1)).into(), "once each");
     Ok(())
 }
 

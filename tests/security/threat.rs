@@ -47,7 +47,7 @@ async fn findings(who: &Session) -> Result<Vec<Value>> {
     Ok(page["items"].as_array().context("items")?.clone())
 }
 
-async fn wait_for(who: &Session, rule: &str) -> Result<Value> {
+pub(crate) async fn wait_for(who: &Session, rule: &str) -> Result<Value> {
     eventually(rule, async || Ok(findings(who).await?.iter().any(|finding| finding["rule"] == rule))).await?;
     findings(who).await?.into_iter().find(|finding| finding["rule"] == rule).context("a finding")
 }

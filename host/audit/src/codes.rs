@@ -13,6 +13,8 @@ pub const TENANT_RESUMED: &str = "TEN-003 tenant-resumed";
 pub const TENANT_DELETED: &str = "TEN-004 tenant-deleted";
 /// A tenant's plan or quotas were chosen.
 pub const TENANT_QUOTA_SET: &str = "TEN-005 tenant-quota-set";
+/// A tenant asked for more than its quota has.
+pub const QUOTA_REFUSED: &str = "TEN-006 quota-refused";
 /// Someone reached for a thing of another tenant.
 pub const TENANT_ISOLATION: &str = "TEN-900 tenant-isolation";
 
@@ -61,6 +63,8 @@ pub const SESSION_FALLEN: &str = "AUT-016 session-fallen";
 pub const DEVICE_CHANGED: &str = "AUT-017 device-changed";
 /// Evidence about a device was checked.
 pub const DEVICE_VERIFIED: &str = "AUT-018 device-verified";
+/// A token that this host signed was shown without, or with another than, what it is bound to, or with a proof used before.
+pub const TOKEN_REFUSED: &str = "AUT-019 token-refused";
 
 /// An access review was opened.
 pub const REVIEW_OPENED: &str = "AUT-030 review-opened";
@@ -323,7 +327,7 @@ pub fn class_of(code: &str) -> u32 {
         INCIDENT_CHANGED => class::INCIDENT,
         CHECK_RESULT => class::COMPLIANCE,
         REMEDIATION_CHANGED | RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED | RESPONSE_ASKED => class::REMEDIATION,
-        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
+        OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED | STEPPED_UP => class::AUTHENTICATION,
         TOKEN_CREATED
         | TOKEN_REVOKED
         | SESSION_ENDED
@@ -392,6 +396,8 @@ pub fn is_refusal(code: &str) -> bool {
         code,
         TENANT_ISOLATION
             | SIGN_IN_REFUSED
+            | TOKEN_REFUSED
+            | QUOTA_REFUSED
             | ACTION_DENIED
             | INVOCATION_REFUSED
             | EGRESS_REFUSED

@@ -20,7 +20,7 @@ pub enum Tried {
     },
     /// A name that is bait.
     Canary {
-        /// Of what: `secret`, `key`.
+        /// Of what: `secret`, `key`, `file`, `object`.
         kind: &'static str,
         /// The name.
         name: String,
@@ -64,6 +64,15 @@ impl Guarded {
             self.witness.tried(Tried::Canary { kind, name: name.to_owned() });
         }
     }
+
+    /// The same of what lies somewhere in a tree: by its last part, and by all of its path.
+    pub(crate) fn asked_path(&self, kind: &'static str, path: &str, got: Got) {
+        let last = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path);
+        self.asked(kind, last, got);
+        if last != path {
+            self.asked(kind, path, got);
+        }
+    }
 }
 
 /// What a guest got that asked for a name.
@@ -94,5 +103,13 @@ mod tests {
         guarded.asked("secret", CANARY_NAMES[0], Got::Nothing);
         guarded.asked("key", "payroll-root", Got::Something);
         assert_eq!(rig.sworn.tried().len(), 2);
+        for (path, got) in
+            [("home/.ssh/id_rsa", Got::Nothing), (".env/", Got::Nothing), ("a/payroll-root", Got::Something)]
+        {
+            guarded.asked_path("file", path, got);
+        }
+        guarded.asked_path("file", "id_rsa/note", Got::Nothing);
+        guarded.asked_path("file", "home/.env", Got::Something);
+        assert_eq!(rig.sworn.tried().len(), 5);
     }
 }

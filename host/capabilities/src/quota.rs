@@ -23,6 +23,8 @@ use crate::error::CapabilitiesError;
 const KEEP_EVERY: Duration = Duration::from_secs(3);
 const SECONDS_PER_DAY: i64 = 86_400;
 const MS_PER_SECOND: u64 = 1_000;
+/// Kinds of quota whose refusals are counted.
+const REFUSED_KINDS_COUNT: usize = 7;
 
 /// The quotas of all tenants. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +46,8 @@ pub struct Ledger {
     day: Mutex<Day>,
     memory: Arc<MemoryPool>,
     refused: Refused,
+    /// What was refused when somebody was told of it last, in the order of [`Ledger::refused_counts`].
+    told: Mutex<[u64; REFUSED_KINDS_COUNT]>,
 }
 
 struct Rates {
@@ -134,6 +138,16 @@ impl Quotas {
         self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
     }
 
+    /// What was refused since this was asked last: whose, the word of the quota, how often.
+    pub fn take_refused(&self) -> Vec<(TenantStore, &'static str, u64)> {
+        let ledgers = self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner);
+        let refused = |ledger: &Arc<Ledger>| {
+            let store = ledger.store.clone();
+            ledger.take_refused().into_iter().map(move |(kind, count)| (store.clone(), kind, count))
+        };
+        ledgers.values().flat_map(refused).collect()
+    }
+
     /// Lets go of a deleted tenant.
     pub fn forget(&self, tenant: &TenantId) {
         self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).remove(tenant);
@@ -191,6 +205,7 @@ impl Ledger {
             day: Mutex::new(Day { used, kept: used }),
             memory: MemoryPool::new(quota.memory_bytes),
             refused: Refused::default(),
+            told: Mutex::default(),
             quota: ArcSwap::from_pointee(quota),
             clock,
         }
@@ -287,6 +302,34 @@ impl Ledger {
             log_refused_count: count(&self.refused.logs),
             audit_events_refused_count: count(&self.refused.audit_events),
         })
+    }
+
+    /// What was refused since the start, by the word of its quota. Cheap: nothing is read.
+    fn refused_counts(&self) -> [(&'static str, u64); REFUSED_KINDS_COUNT] {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("requests", count(&self.refused.requests)),
+            ("memory", self.memory.refused_count()),
+            ("storage", self.store.held_refused_count()),
+            ("storage-ops", count(&self.refused.storage_ops)),
+            ("egress", count(&self.refused.egress)),
+            ("logs", count(&self.refused.logs)),
+            ("audit-events", count(&self.refused.audit_events)),
+        ]
+    }
+
+    /// What was refused since this was asked last, by the word of its quota.
+    pub(crate) fn take_refused(&self) -> Vec<(&'static str, u64)> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = Vec::new();
+        for ((kind, count), told) in self.refused_counts().into_iter().zip(told.iter_mut()) {
+            let since = count.saturating_sub(*told);
+            *told = count;
+            if since > 0 {
+                new.push((kind, since));
+            }
+        }
+        new
     }
 
     pub(crate) fn set(&self, quota: Quota) {

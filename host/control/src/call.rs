@@ -1,6 +1,7 @@
 //! What every endpoint does first and last: who calls, may he, and is it on the record.
 //!
-//! Must never hand out a tenant's store without a permit for that tenant, nor run an effect without an intent.
+//! Must never hand out a tenant's store without a permit for that tenant, nor run an effect without an intent, nor show what
+//! a tenant stored to anybody of whom the log does not say so first.
 
 use std::net::IpAddr;
 
@@ -38,8 +39,12 @@ impl FromRequestParts<Control> for Call {
     async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
         let request = request_id(parts, control);
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
-        let principal =
-            shown(parts).and_then(|shown| control.parts.identity.verify(&shown)).map_err(unauthenticated)?;
+        let principal = shown(parts)
+            .and_then(|shown| {
+                let verified = control.parts.identity.verify(&shown);
+                verified.inspect_err(|error| control.tell_untaken(&shown, error, peer))
+            })
+            .map_err(unauthenticated)?;
         let parts = &*control.parts;
         let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
         let standing = parts.threat.standing();
@@ -147,6 +152,14 @@ impl Control {
         }
     }
 
+    /// Tells whose token was shown in a way that it is not taken in.
+    fn tell_untaken(&self, shown: &Shown<'_>, refused: &IdentityError, peer: Option<IpAddr>) {
+        if let Some(untaken) = self.parts.identity.untaken(shown, refused) {
+            let log = untaken.home.map_or(Log::Host, Log::Tenant);
+            self.parts.refusals.token_refused(&log, &untaken.principal, untaken.wrong, "control", peer);
+        }
+    }
+
     /// Puts the end of a session that fell below the floor on the record.
     pub(crate) async fn record_fallen(
         &self,
@@ -251,6 +264,24 @@ impl Control {
         let result = effect(permit).await;
         self.note_outcome(call, intent, &result).await;
         result
+    }
+
+    /// Puts on the record that somebody reads what a tenant stored, or bodies of a log, before he does. `what` says which.
+    pub async fn reading<A: Action>(
+        &self,
+        call: &Call,
+        log: &Log,
+        permit: Permit<A>,
+        what: Value,
+    ) -> Result<(), ApiError> {
+        let mut event =
+            Event::new(codes::DATA_READ, A::NAME, call.principal.id().clone(), permit.resource().to_string());
+        event.request = Some(call.request.clone());
+        event.decision = Some(permit.decision().clone());
+        event.source_ip = call.peer;
+        event.details = what;
+        self.parts.audit.record(log, event).await?;
+        Ok(())
     }
 
     async fn note_outcome<T>(&self, call: &Call, intent: Intent, result: &Result<T, ApiError>) {

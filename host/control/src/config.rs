@@ -10,7 +10,7 @@ use ringfence_store::{Key, Op, Segment};
 use serde_json::json;
 
 use crate::Control;
-use crate::call::Call;
+use crate::call::{Call, Reached};
 use crate::extract::{Asked, JsonBody, Paging};
 use crate::problem::ApiError;
 use crate::wire::{ConfigValue, ConfigView, Page, Problem};
@@ -27,8 +27,11 @@ pub async fn list(
     Path((tenant, plugin)): Path<(String, String)>,
     Asked(paging): Asked<Paging>,
 ) -> Result<Json<Page<ConfigView>>, ApiError> {
-    let (reached, plugin) = control.reach_plugin::<act::ReadConfig>(&call, &tenant, &plugin).await?;
-    let page = crate::host::scan(&reached.store, &Key::new(["config", plugin.as_str()]), &paging).await?;
+    let (Reached { store, permit, .. }, plugin) =
+        control.reach_plugin::<act::ReadConfig>(&call, &tenant, &plugin).await?;
+    let what = json!({ "view": "config", "of": format!("config/{plugin}") });
+    control.reading(&call, &Log::Tenant(store.clone()), permit, what).await?;
+    let page = crate::host::scan(&store, &Key::new(["config", plugin.as_str()]), &paging).await?;
     let items = page
         .records
         .iter()

@@ -48,7 +48,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use ringfence_audit::{Audit, Metering};
+use ringfence_audit::{Audit, Metering, Paced};
 use ringfence_automation::Automation;
 use ringfence_automation::workflow::Workflows;
 use ringfence_capabilities::{FieldRules, GuestLogs, HostCalls, Quotas};
@@ -100,6 +100,8 @@ pub struct ControlParts {
     pub logs: GuestLogs,
     /// Audit logs.
     pub audit: Audit,
+    /// Refusals on their way to them.
+    pub refusals: Paced,
     /// Invocation records and sums.
     pub metering: Metering,
     /// Detection and response.

@@ -10,15 +10,16 @@ use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
-use ringfence_audit::InvocationRecord;
+use ringfence_audit::{InvocationRecord, Log};
 use ringfence_capabilities::StoredLine;
 use ringfence_core::proof::act;
 use ringfence_core::{InvocationId, limits};
 use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::Control;
-use crate::call::Call;
+use crate::call::{Call, Reached};
 use crate::extract::{Asked, Paging};
 use crate::problem::ApiError;
 use crate::wire::{InvocationView, LogLineView, Page, Problem};
@@ -44,9 +45,13 @@ pub async fn read(
     Path((tenant, plugin)): Path<(String, String)>,
     Asked(query): Asked<LogQuery>,
 ) -> Result<Response, ApiError> {
-    let (reached, plugin) = control.reach_plugin::<act::ReadLogs>(&call, &tenant, &plugin).await?;
-    let log = control.parts.logs.of(&reached.store, &plugin);
+    let (Reached { store, permit, .. }, plugin) =
+        control.reach_plugin::<act::ReadLogs>(&call, &tenant, &plugin).await?;
     let limit = query.limit.unwrap_or(100).clamp(1, limits::PAGE_COUNT_MAX);
+    // Whoever follows is on the record once, as he begins.
+    let what = json!({ "view": "logs", "of": format!("logs/{plugin}"), "limit": limit, "follow": query.follow });
+    control.reading(&call, &Log::Tenant(store.clone()), permit, what).await?;
+    let log = control.parts.logs.of(&store, &plugin);
     if query.follow == Some(true) {
         // Subscribed before the page is read, so that no line falls between the two.
         let live = log.subscribe();

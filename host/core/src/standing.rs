@@ -214,9 +214,14 @@ impl Standing {
         stands(&self.table.load(), principal.id(), principal.authenticated_at(), now)
     }
 
-    /// Whether somebody may try to sign in from this source; the tenant is not known yet, so only the host's blocks hold.
+    /// Whether somebody may try to sign in from this source at all: the host's own blocks, which are said to whoever asks.
     pub fn admit_sign_in(&self, source: IpAddr, now: Timestamp) -> Result<(), Held> {
         if blocked(&self.table.load(), None, source, now) { Err(Held::SourceBlocked) } else { Ok(()) }
+    }
+
+    /// Whether a tenant takes no sign-in from this source. Not to be said: that somebody is of that tenant is its own.
+    pub fn bars_sign_in(&self, tenant: &TenantId, source: IpAddr, now: Timestamp) -> bool {
+        blocked(&self.table.load(), Some(tenant), source, now)
     }
 
     /// Whether a version may run.
@@ -395,6 +400,11 @@ mod tests {
             Ok(()),
             "a tenant blocks for itself only"
         );
+        let bars = |tenant: &str, source: &str, now| {
+            standing.bars_sign_in(&tenant.parse().unwrap(), source.parse().unwrap(), at(now))
+        };
+        assert!(bars("acme", "10.0.0.1", 150) && bars("acme", "::ffff:10.0.0.1", 150));
+        assert!(!bars("globex", "10.0.0.1", 150) && !bars("acme", "10.0.0.2", 150) && !bars("acme", "10.0.0.1", 200));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::{HeaderValue, Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use ringfence_audit::{Audit, HostDenials, Metering};
+use ringfence_audit::{Audit, HostDenials, Log, Metering, Paced};
 use ringfence_capabilities::{
     Binding, Capabilities, Chain, FieldRules, Guarded, GuestLogs, Ledger, LiveGrants, Overseer, Quotas,
 };
@@ -59,6 +59,8 @@ pub struct GatewayParts {
     pub audit: Audit,
     /// What policy did not leave to guests, on its way to the record.
     pub denials: HostDenials,
+    /// Tokens that were shown wrongly, on their way to the record.
+    pub refusals: Paced,
     /// What was spent.
     pub metering: Metering,
     /// What is held against whom.
@@ -242,7 +244,14 @@ impl Gateway {
         if !shown.has_token() {
             return Ok(self.parts.identity.anonymous());
         }
-        self.parts.identity.verify(&shown).map_err(|error| Refusal::from_identity(&error))
+        self.parts.identity.verify(&shown).map_err(|error| {
+            if let Some(untaken) = self.parts.identity.untaken(&shown, &error) {
+                let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+                let log = untaken.home.map_or(Log::Host, Log::Tenant);
+                self.parts.refusals.token_refused(&log, &untaken.principal, untaken.wrong, "plugins", peer);
+            }
+            Refusal::from_identity(&error)
+        })
     }
 
     /// Whether the caller's session stands high enough; one below its tenant's floor is over.

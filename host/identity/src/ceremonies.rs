@@ -60,6 +60,11 @@ impl<T> Ceremonies<T> {
         self.0.push_back(UnderWay { id, source, ends, pending });
     }
 
+    /// What was asked in one, which goes on; of one that is over it may still be known.
+    pub(crate) fn of(&self, id: &str) -> Option<&T> {
+        self.0.iter().find(|under_way| under_way.id == id).map(|under_way| &under_way.pending)
+    }
+
     /// Ends one: it is handed out, and gone. None when it is unknown, over, or was ended before.
     pub(crate) fn end(&mut self, id: &str, now: Duration) -> Option<T> {
         let at = self.0.iter().position(|under_way| under_way.id == id)?;

@@ -121,6 +121,11 @@ impl Federation {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which tenant a sign-in that is under way is for.
+    pub(crate) fn tenant_of(&self, ceremony: &str) -> Option<TenantId> {
+        self.under_way().of(ceremony).map(|at| at.tenant.clone())
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -26,6 +26,7 @@ mod passkeys;
 mod people;
 mod person;
 mod record;
+mod refused;
 mod replay;
 mod risk;
 mod second_person;
@@ -72,6 +73,7 @@ pub use operators::{OperatorsTrust, WantedTrust};
 pub use passkeys::{Ceremony, PasskeyAnswer};
 pub use person::{Factors, NewPerson, PasskeyRecord, PersonRecord};
 pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};
+pub use refused::{Named, Untaken};
 pub use risk::{Adjustment, NewAdjustment};
 pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
@@ -86,6 +88,7 @@ use ceremonies::Ceremonies;
 use devices::ForDevice;
 use dpop::Proven;
 use federation::Federation;
+use refused::{NO_PROOF, OTHER_KEY, REPLAYED};
 use replay::{Refused, Replay, Rotating};
 use secret_hash::Hasher;
 use sessions::{Arrival, Holder};
@@ -157,6 +160,13 @@ pub enum Proof {
         /// The `iss` beside it, where the provider says it (RFC 9207).
         issuer: Option<String>,
     },
+}
+
+/// Whether a sign-in can succeed at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    Shut,
 }
 
 /// What the operator decides about identities.
@@ -295,6 +305,21 @@ impl Identity {
     /// Signs in. Fails with `Unauthenticated` whatever was wrong with the credential, and slows a source down after its
     /// failures. With a proof of possession the token is bound to its key.
     pub async fn authenticate(&self, proof: Proof, from: IpAddr, shown: &Shown<'_>) -> Result<Issued, IdentityError> {
+        self.attempt(proof, from, shown, Door::Open).await
+    }
+
+    /// Refuses a sign-in whatever it shows: the answer, the cost and the debt of a wrong credential.
+    pub async fn turn_away(&self, proof: Proof, from: IpAddr, shown: &Shown<'_>) -> Result<Issued, IdentityError> {
+        self.attempt(proof, from, shown, Door::Shut).await
+    }
+
+    async fn attempt(
+        &self,
+        proof: Proof,
+        from: IpAddr,
+        shown: &Shown<'_>,
+        door: Door,
+    ) -> Result<Issued, IdentityError> {
         let source = Source::of(from);
         let shared = &self.shared;
         let key_id = match &proof {
@@ -310,30 +335,40 @@ impl Identity {
         let _place = shared.admit(source, key_id.as_deref())?;
         // The proof first: one that must come again with a nonce spends nothing.
         let proven = shown.proof.map(|proof| shared.proven(shown, proof, None)).transpose()?;
-        let binding = proven.as_ref().map_or(Binding::Unbound, |proven| Binding::Key(proven.jkt.clone()));
-        let arrival = Arrival { binding, source: from };
-        let proved = match proof {
-            Proof::Bootstrap { token, name } => self.enrol(&token, &name, proven.as_ref(), arrival).await,
-            Proof::ApiKey { key } => self.sign_in(&key, proven.as_ref(), arrival).await,
-            Proof::ClientCertificate { tenant } => self.sign_in_by_certificate(tenant, shown.channel, from).await,
-            Proof::Invitation { token, password } => {
-                self.enrol_person(&token, password.as_ref(), proven.as_ref(), arrival).await
-            }
-            Proof::Password { principal, password, code } => {
-                let code = code.as_ref();
-                self.sign_in_by_password(&principal, &password, code, proven.as_ref(), arrival).await
-            }
-            Proof::Passkey { ceremony, answer } => {
-                self.sign_in_by_passkey(&ceremony, &answer, proven.as_ref(), arrival).await
-            }
-            Proof::Federated { ceremony, code, issuer } => {
-                self.sign_in_federated(&ceremony, &code, issuer.as_deref(), proven.as_ref(), arrival).await
-            }
+        let proved = match door {
+            Door::Open => self.prove(proof, from, shown, proven.as_ref()).await,
+            Door::Shut => Err(self.refuse(&proof).await),
         };
         if matches!(proved, Err(IdentityError::Unauthenticated)) {
             shared.throttle().failed(source, key_id.as_deref(), shared.clock.monotonic());
         }
         proved
+    }
+
+    async fn prove(
+        &self,
+        proof: Proof,
+        from: IpAddr,
+        shown: &Shown<'_>,
+        proven: Option<&Proven>,
+    ) -> Result<Issued, IdentityError> {
+        let binding = proven.map_or(Binding::Unbound, |proven| Binding::Key(proven.jkt.clone()));
+        let arrival = Arrival { binding, source: from };
+        match proof {
+            Proof::Bootstrap { token, name } => self.enrol(&token, &name, proven, arrival).await,
+            Proof::ApiKey { key } => self.sign_in(&key, proven, arrival).await,
+            Proof::ClientCertificate { tenant } => self.sign_in_by_certificate(tenant, shown.channel, from).await,
+            Proof::Invitation { token, password } => {
+                self.enrol_person(&token, password.as_ref(), proven, arrival).await
+            }
+            Proof::Password { principal, password, code } => {
+                self.sign_in_by_password(&principal, &password, code.as_ref(), proven, arrival).await
+            }
+            Proof::Passkey { ceremony, answer } => self.sign_in_by_passkey(&ceremony, &answer, proven, arrival).await,
+            Proof::Federated { ceremony, code, issuer } => {
+                self.sign_in_federated(&ceremony, &code, issuer.as_deref(), proven, arrival).await
+            }
+        }
     }
 
     /// Who sends this request. Cheap: the signature of a token is checked once. Its time, its session, the session's key
@@ -553,7 +588,7 @@ impl Shared {
         let Some(proven) = proven else { return Ok(()) };
         let mut replay = self.replay.lock().unwrap_or_else(PoisonError::into_inner);
         replay.spend(proven, self.clock.monotonic()).map_err(|refused| match refused {
-            Refused::Used => IdentityError::BadProof("it was used before"),
+            Refused::Used => IdentityError::BadProof(REPLAYED),
             Refused::Full => IdentityError::TooManyProofs { retry_after_seconds: NONCE_SECONDS },
         })
     }
@@ -566,10 +601,10 @@ impl Shared {
                 UnboundTokens::Refused => Err(IdentityError::Unbound),
             },
             (Binding::Key(jkt), Scheme::Dpop, _) => {
-                let proof = shown.proof.ok_or(IdentityError::BadProof("there is none"))?;
+                let proof = shown.proof.ok_or(IdentityError::BadProof(NO_PROOF))?;
                 let proven = self.proven(shown, proof, Some(token))?;
                 if proven.jkt != *jkt {
-                    return Err(IdentityError::BadProof("it is by another key than the token's"));
+                    return Err(IdentityError::BadProof(OTHER_KEY));
                 }
                 self.spend(Some(&proven))
             }

@@ -281,6 +281,12 @@ fn discoverable(mut asked: Value) -> Value {
     asked
 }
 
+/// The handle of whom an answer says it is, as it is kept. Anybody can say one.
+pub(crate) fn handle_shown(answer: &PasskeyAnswer) -> Option<String> {
+    let answer = from_json::<PublicKeyCredential>(answer).ok()?;
+    answer.get_user_unique_id().map(|handle| HEXLOWER.encode(handle))
+}
+
 fn handle(person: &StoredPerson) -> Result<Uuid, IdentityError> {
     let bytes = HEXLOWER.decode(person.handle.as_bytes()).ok();
     bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or(IdentityError::Host("a stored handle is malformed"))

@@ -156,8 +156,7 @@ impl Identity {
         let hashed =
             stored.as_ref().and_then(|person| person.password.as_ref()).map(|password| password.hashed.clone());
         // SECURITY: one hash each, for known and unknown names.
-        let typed = if password.expose().len() <= PASSWORD_BYTES_MAX { password.expose().as_str() } else { "" };
-        if !shared.hasher.is_password(typed, hashed).await? {
+        if !shared.hasher.is_password(typed(password), hashed).await? {
             return Err(IdentityError::Unauthenticated);
         }
         let (principal, person) = principal.zip(stored).ok_or(IdentityError::Unauthenticated)?;
@@ -262,4 +261,9 @@ impl Identity {
 pub(crate) fn principal_of(tenant: Option<&TenantId>, name: &ResourceName) -> Result<PrincipalId, IdentityError> {
     let place = tenant.map_or(OPERATOR, TenantId::as_str);
     format!("{place}/{name}").parse().map_err(|_| IdentityError::Host("a name is too long"))
+}
+
+/// What is hashed of a password that somebody typed: nothing of one that is longer than any can be.
+pub(crate) fn typed(password: &SecretString) -> &str {
+    if password.expose().len() <= PASSWORD_BYTES_MAX { password.expose().as_str() } else { "" }
 }

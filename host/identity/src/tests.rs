@@ -727,6 +727,7 @@ mod devices;
 mod oidc;
 mod on_device;
 mod people;
+mod refused;
 mod svid;
 mod tpm;
 mod trust;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use ringfence_audit::anchor::Anchors;
-use ringfence_audit::{Audit, HostDenials, Metering};
+use ringfence_audit::{Audit, HostDenials, Metering, Paced};
 use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::http::SystemResolver;
@@ -112,6 +112,7 @@ struct Rooms {
     logs: GuestLogs,
     audit: Audit,
     denials: HostDenials,
+    refusals: Paced,
     metering: Metering,
     standing: Arc<ThreatStanding>,
     reach: Reach,
@@ -149,6 +150,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
         host_calls: rooms.capabilities.host_calls(),
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
+        refusals: rooms.refusals.clone(),
         metering: rooms.metering.clone(),
         threat: threat.clone(),
         outward: outward.clone(),
@@ -263,6 +265,7 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         fields: FieldRules::default(),
         logs,
         denials: HostDenials::new(audit.clone(), clock.clone()),
+        refusals: Paced::new(audit.clone(), clock.clone()),
         audit,
         metering,
         standing: Arc::default(),
@@ -345,6 +348,7 @@ fn gateway(rooms: &Rooms, io: &Handle) -> Gateway {
         logs: rooms.logs.clone(),
         audit: rooms.audit.clone(),
         denials: rooms.denials.clone(),
+        refusals: rooms.refusals.clone(),
         metering: rooms.metering.clone(),
         standing: Arc::clone(&rooms.standing),
         clock: rooms.clock.clone(),

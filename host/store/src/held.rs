@@ -61,7 +61,12 @@ impl TenantStore {
     pub fn held(&self) -> Result<HeldBytes, StoreError> {
         let tenant = self.shared();
         let bytes = read(self.engine(), &tenant.uid)?.unwrap_or(0);
-        Ok(HeldBytes { bytes, refused_count: tenant.held_refused_count.load(Ordering::Relaxed) })
+        Ok(HeldBytes { bytes, refused_count: self.held_refused_count() })
+    }
+
+    /// Writes refused since the start because they did not fit. Reads nothing.
+    pub fn held_refused_count(&self) -> u64 {
+        self.shared().held_refused_count.load(Ordering::Relaxed)
     }
 
     /// Whether what the tenant holds was ever counted; see [`TenantStore::count_held`].

@@ -82,6 +82,7 @@ pub fn attack(rule: &str) -> Option<Vec<Made>> {
     Some(match rule {
         "brute-force" => many(5, |_| from(made(codes::SIGN_IN_REFUSED, "authenticate"), 1)),
         "password-spray" => many(10, |at| from(made(codes::SIGN_IN_REFUSED, "authenticate"), at + 2)),
+        "token-theft" => vec![with(made(codes::TOKEN_REFUSED, "show-token"), json!({"wrong": "other-key"}))],
         "isolation-violation" => vec![made(codes::TENANT_ISOLATION, "read-plugin")],
         "tenant-probing" => many(5, |at| on(made(codes::TENANT_ISOLATION, "read-tenant"), format!("t{at}"))),
         "privilege-escalation" => many(3, |_| made(codes::ACTION_DENIED, "grant-capability")),
@@ -99,6 +100,9 @@ pub fn attack(rule: &str) -> Option<Vec<Made>> {
         "canary" => vec![with(made(codes::CANARY_TOUCHED, "invoke"), json!({"kind": "secret", "name": "id_rsa"}))],
         "personal-data-refused" => many(3, |_| made(codes::PERSONAL_OPEN_REFUSED, "invoke")),
         "mass-open" => many(200, |_| made(codes::PERSONAL_OPENED, "invoke")),
+        "mass-read" => {
+            many(50, |at| with(made(codes::DATA_READ, "read-run"), json!({"view": "run", "of": format!("run-{at}")})))
+        }
         "mass-delete" => many(5, |at| on(made(codes::SECRET_DELETED, "write-secret"), format!("s{at}"))),
         "tenant-purge" => many(2, |at| on(made(codes::TENANT_DELETED, "delete-tenant"), format!("t{at}"))),
         "backup-deletion" => many(2, |at| on(made(codes::BACKUP_DELETED, "write-backup"), format!("b{at}"))),

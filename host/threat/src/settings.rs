@@ -33,7 +33,7 @@ pub struct Settings {
     pub automatic: Vec<String>,
     /// Whether addresses may be blocked.
     pub block_source: SourceBlocks,
-    /// Names of secrets and keys that are bait: whatever plugin asks for one is told of.
+    /// Names of secrets, keys, files and objects that are bait: whatever plugin asks for one is told of.
     pub canaries: Vec<ResourceName>,
     /// When the tenant works.
     pub working_hours: Option<WorkingHours>,

@@ -12,7 +12,7 @@ use crate::{ThreatError, sigma};
 pub const OWNER: &str = "ringfence";
 
 /// Their names and texts.
-pub const TEXTS: [(&str, &str); 22] = [
+pub const TEXTS: [(&str, &str); 24] = [
     ("audit-gap", include_str!("../../../docs/reference/rules/audit-gap.yml")),
     ("backup-deletion", include_str!("../../../docs/reference/rules/backup-deletion.yml")),
     ("brute-force", include_str!("../../../docs/reference/rules/brute-force.yml")),
@@ -25,6 +25,7 @@ pub const TEXTS: [(&str, &str); 22] = [
     ("key-destruction", include_str!("../../../docs/reference/rules/key-destruction.yml")),
     ("mass-delete", include_str!("../../../docs/reference/rules/mass-delete.yml")),
     ("mass-open", include_str!("../../../docs/reference/rules/mass-open.yml")),
+    ("mass-read", include_str!("../../../docs/reference/rules/mass-read.yml")),
     ("password-spray", include_str!("../../../docs/reference/rules/password-spray.yml")),
     ("personal-data-refused", include_str!("../../../docs/reference/rules/personal-data-refused.yml")),
     ("policy-then-grant", include_str!("../../../docs/reference/rules/policy-then-grant.yml")),
@@ -34,6 +35,7 @@ pub const TEXTS: [(&str, &str); 22] = [
     ("resource-exhaustion", include_str!("../../../docs/reference/rules/resource-exhaustion.yml")),
     ("tenant-probing", include_str!("../../../docs/reference/rules/tenant-probing.yml")),
     ("tenant-purge", include_str!("../../../docs/reference/rules/tenant-purge.yml")),
+    ("token-theft", include_str!("../../../docs/reference/rules/token-theft.yml")),
     ("trap-burst", include_str!("../../../docs/reference/rules/trap-burst.yml")),
 ];
 

@@ -132,8 +132,10 @@ impl Watcher {
         self.trust_label(&mut event);
         let drill = event.detail("drill").and_then(serde_json::Value::as_str).map(ToOwned::to_owned);
         let none = Before { new_network: None, logs_count: 0 };
-        // A drill leaves no trace in what is known of people, nor in the windows of real events.
-        let before = if drill.is_some() { none } else { self.threat.history().take(&event) };
+        // A drill leaves no trace in what is known of people, nor in the windows of real events; who shows another's token is
+        // not where its owner is.
+        let is_anothers = event.code() == codes::TOKEN_REFUSED;
+        let before = if drill.is_some() || is_anothers { none } else { self.threat.history().take(&event) };
         let scope = scope_of(&event.log);
         let settings = self.threat.settings(&scope);
         let known = Known {

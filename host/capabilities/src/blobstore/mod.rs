@@ -22,6 +22,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 use self::pipe::{Pipe, STREAM_BYTES, Source, Tied};
 use self::shelf::{Alive, Shelf};
 use crate::bind::{Bound, View};
+use crate::guarded::Got;
 
 /// LIMIT: names in one answer of a list.
 const NAMES_COUNT_MAX: usize = 1_000;
@@ -296,6 +297,7 @@ impl View<'_> {
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
         let record = shelf.object(&found, object_name(name)?).await?;
+        bound.guarded.asked_path("object", name, if record.is_some() { Got::Something } else { Got::Nothing });
         Ok(record.map(|record| (container.to_string(), record.created_at_s, record.bytes)))
     }
 
@@ -323,7 +325,9 @@ impl View<'_> {
         bound.blob_leave(HostAct::ReadObject, &container, name)?;
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
-        let reader = shelf.open(&found, object_name(name)?).await?;
+        let opened = shelf.open(&found, object_name(name)?).await;
+        bound.guarded.asked_path("object", name, if opened.is_ok() { Got::Something } else { Got::Nothing });
+        let reader = opened?;
         let all = reader.bytes();
         // Of an empty object there is only the whole.
         if start > end || (start >= all && (start, all) != (0, 0)) {
@@ -431,7 +435,9 @@ impl View<'_> {
         }
         let shelf = bound.shelf();
         let found = shelf.container(&from_container).await?;
-        let mut reader = shelf.open(&found, from_name).await?;
+        let opened = shelf.open(&found, from_name).await;
+        bound.guarded.asked_path("object", from_name, if opened.is_ok() { Got::Something } else { Got::Nothing });
+        let mut reader = opened?;
         if from_container == to_container && from_name == to_name {
             return Ok(());
         }

@@ -411,3 +411,20 @@ async fn policy_is_asked_at_every_call_with_the_objects_name_also_of_streams_tha
     no(Blobstore::move_object(&mut view, id("a/1"), id("b")).await.unwrap().unwrap_err());
     assert_eq!(range(&mut guest, "album", "a/1", 0, 9).await.unwrap(), content(10));
 }
+
+#[tokio::test]
+async fn asking_for_an_object_that_is_bait_is_told_and_having_one_is_not() {
+    let rig = Rig::new(ALL).await;
+    let mut guest = rig.guest(Budget::DEFAULT);
+    let container = open(&mut guest, "album").await;
+    let mut view = guest.view();
+    assert!(!HostContainer::has_object(&mut view, again(&container), ".env".into()).await.unwrap().unwrap());
+    HostContainer::get_data(&mut view, again(&container), "keys/id_rsa".into(), 0, 9).await.unwrap().unwrap_err();
+    HostContainer::get_data(&mut view, again(&container), "a/1".into(), 0, 9).await.unwrap().unwrap_err();
+    let canary = |name: &str| crate::Tried::Canary { kind: "object", name: name.to_owned() };
+    assert_eq!(rig.sworn.tried(), [canary(".env"), canary("id_rsa")]);
+    // One of its own is no bait.
+    write(&mut guest, "album", ".env", b"x").await.unwrap();
+    assert_eq!(range(&mut guest, "album", ".env", 0, 0).await.unwrap(), b"x");
+    assert_eq!(rig.sworn.tried().len(), 2);
+}

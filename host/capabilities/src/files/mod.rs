@@ -21,6 +21,7 @@ use wasmtime::component::{Linker, Resource, ResourceTableError};
 use self::stream::Counted;
 use self::tree::{Create, Kind, Node, ROOT, Refused, Tree};
 use crate::bind::{Bound, View};
+use crate::guarded::Got;
 
 /// Names read at a time.
 const NAMES_COUNT: usize = 100;
@@ -200,13 +201,42 @@ impl View<'_> {
         Ok(found.waiting.pop_front())
     }
 
+    /// Tells of a path that is bait. Only what is not there, or not to be had, says something of a name of the host's.
+    fn files_asked<T>(&mut self, path: &str, found: &Answer<T>) {
+        let got = match found {
+            Ok(_) => Got::Something,
+            Err(FilesError::Refused(Refused::NoEntry | Refused::Access)) => Got::Nothing,
+            Err(_) => return,
+        };
+        if let Ok(bound) = self.bound() {
+            bound.guarded.asked_path("file", path, got);
+        }
+    }
+
     async fn files_stat_at(&mut self, descriptor: &Resource<Descriptor>, path: &str) -> Answer<(u64, Node)> {
+        let found = self.files_find(descriptor, path).await;
+        self.files_asked(path, &found);
+        found
+    }
+
+    async fn files_find(&mut self, descriptor: &Resource<Descriptor>, path: &str) -> Answer<(u64, Node)> {
         let (tree, base, _) = self.files_directory(descriptor, HostAct::ReadFile)?;
         let (node, _) = tree.follow(base, path).await?.node()?;
         Ok((node, tree.stat(node).await?))
     }
 
     async fn files_open(
+        &mut self,
+        descriptor: &Resource<Descriptor>,
+        path: &str,
+        how: Opening,
+    ) -> Answer<Resource<Descriptor>> {
+        let opened = self.files_open_now(descriptor, path, how).await;
+        self.files_asked(path, &opened);
+        opened
+    }
+
+    async fn files_open_now(
         &mut self,
         descriptor: &Resource<Descriptor>,
         path: &str,

@@ -444,3 +444,28 @@ async fn policy_is_asked_at_every_call_for_reading_or_for_changing_also_of_strea
     no(HostDescriptor::read_directory(&mut view, again(&root)).await.unwrap().unwrap_err());
     assert!(HostDescriptor::write(&mut view, again(&file), b"x".to_vec(), 0).await.unwrap().is_ok());
 }
+
+#[tokio::test]
+async fn asking_for_a_file_that_is_bait_is_told_and_having_one_is_not() {
+    let rig = Rig::new(GRANTED).await;
+    let mut guest = rig.guest(Budget::DEFAULT);
+    let mut view = guest.view();
+    let root = Preopens::get_directories(&mut view).await.unwrap().remove(0).0;
+    let again = || Resource::new_borrow(root.rep());
+    let (flags, create) = (DescriptorFlags::READ | DescriptorFlags::WRITE, OpenFlags::CREATE);
+    let none = OpenFlags::empty();
+    let opened = HostDescriptor::open_at(&mut view, again(), PathFlags::empty(), ".env".into(), none, flags).await;
+    assert_eq!(opened.unwrap().unwrap_err(), ErrorCode::NoEntry);
+    let found = HostDescriptor::stat_at(&mut view, again(), PathFlags::empty(), ".ssh/id_rsa".into()).await;
+    assert_eq!(found.unwrap().unwrap_err(), ErrorCode::NoEntry);
+    let missing = HostDescriptor::stat_at(&mut view, again(), PathFlags::empty(), "notes".into()).await;
+    assert_eq!(missing.unwrap().unwrap_err(), ErrorCode::NoEntry);
+    let canary = |name: &str| crate::Tried::Canary { kind: "file", name: name.to_owned() };
+    assert_eq!(rig.sworn.tried(), [canary(".env"), canary("id_rsa")]);
+    // One of its own is no bait.
+    let opened = HostDescriptor::open_at(&mut view, again(), PathFlags::empty(), ".env".into(), create, flags).await;
+    opened.unwrap().unwrap();
+    let opened = HostDescriptor::open_at(&mut view, again(), PathFlags::empty(), ".env".into(), none, flags).await;
+    opened.unwrap().unwrap();
+    assert_eq!(rig.sworn.tried().len(), 2);
+}

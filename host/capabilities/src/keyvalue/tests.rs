@@ -256,6 +256,8 @@ async fn operations_and_bytes_over_the_tenants_quota_are_refused_in_words_until_
     assert_eq!(set(100).await, "the tenant's quota of 2 storage operations a second is used up");
     let used = rig.ledger.usage().unwrap();
     assert_eq!((used.storage_refused_count, used.storage_ops_refused_count), (1, 1));
+    assert_eq!(rig.ledger.take_refused(), [("storage", 1), ("storage-ops", 1)]);
+    assert_eq!(rig.ledger.take_refused(), [], "each is told once");
     assert!((100..400).contains(&used.storage_bytes), "{used:?}");
     rig.ledger.set(Quota { storage_bytes: 4_000, ..Quota::STANDARD });
     rig.pass(1);

@@ -4,11 +4,11 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use ringfence_audit::{Entry, Event, Log, codes};
+use ringfence_audit::{Entry, Log};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Permit, Resource, limits};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Control;
 use crate::call::Call;
@@ -96,18 +96,6 @@ impl Control {
             }
             None => Ok((Log::Host, self.reach_host::<A>(call).await?)),
         }
-    }
-
-    /// Puts on the record that somebody reads bodies of a log, before he does.
-    async fn reading<A: Action>(&self, call: &Call, log: &Log, permit: Permit<A>, what: Value) -> Result<(), ApiError> {
-        let mut event =
-            Event::new(codes::DATA_READ, A::NAME, call.principal.id().clone(), permit.resource().to_string());
-        event.request = Some(call.request.clone());
-        event.decision = Some(permit.decision().clone());
-        event.source_ip = call.peer;
-        event.details = what;
-        self.parts.audit.record(log, event).await?;
-        Ok(())
     }
 
     /// A page of a log, up to where it ended before this reading was put on it: a reader who goes on comes to an end.

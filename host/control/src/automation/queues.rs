@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Control;
-use crate::call::Call;
+use crate::call::{Call, Reached};
 use crate::extract::{Asked, JsonBody, Paging};
 use crate::problem::ApiError;
 use crate::wire::{DeadLetterView, NewMessage, Page, Problem, QueueView, Redrive, Redriven, SentMessage, SetQueue};
@@ -136,12 +136,15 @@ pub async fn dead(
     Asked(paging): Asked<Paging>,
     Asked(looking): Asked<Looking>,
 ) -> Result<Json<Page<DeadLetterView>>, ApiError> {
-    let reached = control.reach_tenant::<act::ReadAutomation>(&call, &tenant).await?;
+    let Reached { store, permit, .. } = control.reach_tenant::<act::ReadAutomation>(&call, &tenant).await?;
+    let name: ResourceName = name.parse()?;
     let before = paging.cursor.as_deref().map(str::parse).transpose();
     let before = before.map_err(|_| ApiError::new("bad-cursor", "the cursor is not one of ours"))?;
     let (text, limit) = (looking.text.as_deref(), paging.limit());
     let automation = &control.parts.automation;
-    let (letters, next) = automation.dead_letters(&reached.store, &name.parse()?, text, before.as_ref(), limit).await?;
+    let what = json!({ "view": "dead-letters", "of": format!("queue/{name}"), "limit": limit });
+    control.reading(&call, &Log::Tenant(store.clone()), permit, what).await?;
+    let (letters, next) = automation.dead_letters(&store, &name, text, before.as_ref(), limit).await?;
     let items = letters.into_iter().map(dead_view).collect();
     Ok(Json(Page { items, cursor: next.map(|token| token.to_string()) }))
 }

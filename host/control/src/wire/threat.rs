@@ -144,7 +144,7 @@ pub struct ThreatSettings {
     pub automatic: Vec<String>,
     /// `refused` (at first) or `allowed`: whether calls without a session may be refused by their address.
     pub block_source: Option<String>,
-    /// Names of secrets and keys that are bait.
+    /// Names of secrets, keys, files and objects that are bait.
     pub canaries: Vec<String>,
     /// When the tenant works: `{"time_zone", "from_hour", "to_hour", "days"}`; Monday is 1.
     #[schema(value_type = Option<Object>)]

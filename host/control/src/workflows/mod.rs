@@ -130,8 +130,10 @@ pub async fn read(
     call: Call,
     Path((tenant, run)): Path<(String, String)>,
 ) -> Result<Json<RunDetail>, ApiError> {
-    let (reached, run) = control.reach_run::<act::ReadRun>(&call, &tenant, &run).await?;
-    let shown = control.parts.workflows.show(&reached.store, &run).await?;
+    let (Reached { store, permit, .. }, run) = control.reach_run::<act::ReadRun>(&call, &tenant, &run).await?;
+    let what = json!({ "view": "run", "of": format!("run/{run}") });
+    control.reading(&call, &Log::Tenant(store.clone()), permit, what).await?;
+    let shown = control.parts.workflows.show(&store, &run).await?;
     Ok(Json(RunDetail::of(&shown)))
 }
 
@@ -143,8 +145,10 @@ pub async fn query(
     call: Call,
     Path((tenant, run, name)): Path<(String, String, String)>,
 ) -> Result<Json<QueryView>, ApiError> {
-    let (reached, run) = control.reach_run::<act::ReadRun>(&call, &tenant, &run).await?;
-    let shown = control.parts.workflows.show(&reached.store, &run).await?;
+    let (Reached { store, permit, .. }, run) = control.reach_run::<act::ReadRun>(&call, &tenant, &run).await?;
+    let what = json!({ "view": "run-query", "of": format!("run/{run}"), "name": name });
+    control.reading(&call, &Log::Tenant(store.clone()), permit, what).await?;
+    let shown = control.parts.workflows.show(&store, &run).await?;
     let value = shown.state.published.get(&name).ok_or_else(ApiError::not_found)?;
     Ok(Json(QueryView { value: view::json_of(value), name }))
 }

@@ -6,8 +6,6 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use ringfence_audit::{Event, codes};
-use ringfence_core::Action as _;
 use ringfence_core::proof::act;
 use ringfence_outward::Carries;
 use ringfence_threat::{Assessment, Scope};
@@ -39,13 +37,8 @@ pub async fn assess(
     if asked.rules.len() > RULES_COUNT_MAX {
         return Err(ApiError::new("bad-word", format!("`rules` are at most {RULES_COUNT_MAX}")));
     }
-    let resource = owner.permit.resource().to_string();
-    let mut event = Event::new(codes::DATA_READ, act::ReadThreat::NAME, call.principal.id().clone(), resource);
-    event.request = Some(call.request.clone());
-    event.decision = Some(owner.permit.decision().clone());
-    event.source_ip = call.peer;
-    event.details = json!({ "view": "threat-assessment", "window": window, "rules": asked.rules });
-    control.parts.audit.record(&owner.log, event).await?;
+    let what = json!({ "view": "threat-assessment", "window": window, "rules": asked.rules });
+    control.reading(&call, &owner.log, owner.permit, what).await?;
     let (this, scope, rules) = (control.clone(), owner.scope, asked.rules);
     let tenant = scope.tenant().cloned();
     let work = async move {
@@ -73,6 +66,9 @@ pub async fn read(
 ) -> Result<Json<ThreatAssessment>, ApiError> {
     let owner = control.owner::<act::ReadThreat>(&call).await?;
     let scope: Scope = owner.scope;
+    let short: String = id.chars().take(80).collect();
+    let what = json!({ "view": "threat-assessment", "of": format!("assessment/{short}") });
+    control.reading(&call, &owner.log, owner.permit, what).await?;
     Ok(Json(view(control.parts.threat.assessment(&scope, &id).await?)))
 }
 

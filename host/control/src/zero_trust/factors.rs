@@ -112,8 +112,12 @@ pub async fn start_federated(
     let JsonBody(asked) = JsonBody::<StartFederated>::from_request(request, &control).await?;
     let from = source(peer);
     let standing = control.parts.threat.standing();
-    standing.admit_sign_in(from, control.parts.clock.now()).map_err(|held| ApiError::held(&held))?;
+    let now = control.parts.clock.now();
+    standing.admit_sign_in(from, now).map_err(|held| ApiError::held(&held))?;
     let tenant = asked.tenant.parse().map_err(|_| ApiError::from(IdentityError::Unauthenticated))?;
+    if standing.bars_sign_in(&tenant, from, now) {
+        return Err(ApiError::from(IdentityError::Unauthenticated));
+    }
     let identity = &control.parts.identity;
     let started = identity.start_federated(&tenant, &asked.provider, &asked.redirect_uri, from).await?;
     Ok(Json(FederatedStartView { ceremony: started.ceremony, authorization_url: started.authorization_url }))

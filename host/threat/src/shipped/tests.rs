@@ -76,6 +76,16 @@ fn traces() -> Vec<(&'static str, Vec<Event>, Vec<Event>)> {
         ("canary", many(1, 1, "THR-003 canary-touched", nothing), many(90, 1, "SEC-001 secret-written", nothing)),
         ("personal-data-refused", many(3, 90, "PII-002 x", nothing), many(30, 9, "PII-001 x", nothing)),
         ("mass-open", many(240, 0, "PII-001 x", nothing), many(100, 1, "PII-001 x", nothing)),
+        (
+            "mass-read",
+            many(50, 10, "HST-003 x", |at| json!({"view": "run", "of": format!("run-{at}")})),
+            many(200, 1, "HST-003 x", |at| json!({"view": "run", "of": format!("run-{}", at % 5)})),
+        ),
+        (
+            "token-theft",
+            many(1, 1, "AUT-019 token-refused", |_| json!({"wrong": "other-key"})),
+            many(2, 60, "AUT-019 token-refused", |_| json!({"wrong": "replayed"})),
+        ),
         ("mass-delete", many(5, 60, "SEC-002 x", secret), many(9, 60, "SEC-002 x", |_| json!({"status": "Intended"}))),
         ("tenant-purge", many(2, 600, "TEN-004 x", nothing), many(4, 4_000, "TEN-004 x", nothing)),
         (
@@ -102,6 +112,38 @@ fn traces() -> Vec<(&'static str, Vec<Event>, Vec<Event>)> {
             many(3, 1, "THR-007 rules-written", nothing),
         ),
     ]
+}
+
+/// The further correlations of a text: each by its own trace, none by one that is as near to it.
+#[test]
+fn what_a_text_looks_for_besides_is_found_too() {
+    let packs = packs().unwrap();
+    let known = |ip: String, whom: &str| json!({"ip": ip, "actor": "anonymous", "resource": whom, "known": true});
+    let (anywhere, here) = (|at: i64| format!("203.0.113.{at}"), |_: i64| "203.0.113.9".to_owned());
+    let whom = ["acme/a", "acme/b", "acme/c", "acme/d", "acme/e"];
+    let each = |at: i64| whom[usize::try_from(at).unwrap() % whom.len()];
+    let guessed = |count, every| many(count, every, "AUT-003 x", |at| known(anywhere(at % 9), "acme/ann"));
+    let sprayed = |count, every| many(count, every, "AUT-003 x", |at| known(here(at), each(at)));
+    let shown = |count, every| many(count, every, "AUT-019 x", |_| json!({"wrong": "replayed"}));
+    let paged = |count, every| many(count, every, "HST-003 x", |at| json!({"view": "entries", "from": at * 100}));
+    let taken = |count, every| many(count, every, "AUD-002 x", nothing);
+    for (text, title, attack, benign) in [
+        ("brute-force", "One account is guessed at, from wherever", guessed(10, 350), guessed(9, 350)),
+        ("password-spray", "One address tries one account after another", sprayed(5, 800), sprayed(9, 1_000)),
+        ("token-theft", "Proofs of possession are used again", shown(3, 100), shown(9, 200)),
+        ("mass-read", "One principal reads a log from end to end", paged(100, 5), paged(90, 5)),
+        ("mass-read", "One archive of the log after another", taken(5, 600), taken(9, 1_000)),
+    ] {
+        let titles = |trace: &[Event]| -> Vec<String> {
+            let mut memory = Memory::default();
+            let hits = trace.iter().flat_map(|event| memory.take(&packs, event)).collect::<Vec<_>>();
+            let rule =
+                |pack: &str, at: usize| packs.iter().find(|one| one.name == pack).unwrap().rules[at].title.clone();
+            hits.iter().filter(|hit| hit.pack == text).map(|hit| rule(&hit.pack, hit.rule)).collect()
+        };
+        assert!(titles(&attack).iter().any(|found| found == title), "`{text}` misses: {title}");
+        assert!(!titles(&benign).iter().any(|found| found == title), "`{text}` finds in a benign trace: {title}");
+    }
 }
 
 fn fired(packs: &[Arc<Pack>], trace: &[Event]) -> BTreeSet<String> {
