@@ -24,8 +24,12 @@ pub const HEAD_TIME_MS_MAX: u64 = 10_000;
 pub const BODY_IDLE_MS_MAX: u64 = 15_000;
 /// Most connections open on one port.
 pub const CONNECTIONS_COUNT_MAX: usize = 4_096;
-/// Most connections from one peer address on one port.
-pub const CONNECTIONS_PER_PEER_COUNT_MAX: usize = 1_024;
+/// Most connections from one source (an IPv4 address, or an IPv6 network of 64 bits) on one port.
+pub const CONNECTIONS_PER_SOURCE_COUNT_MAX: usize = 1_024;
+/// Longest wait for a peer to take something of what waits for it on a connection, in milliseconds.
+pub const WRITE_STALL_MS_MAX: u64 = 15_000;
+/// Most bytes that the kernel keeps unsent for one connection before it takes no more.
+pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Longest wait for open requests to finish after SIGTERM, in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 10_000;
 /// Most invocations one tenant may have waiting for a slot.

@@ -364,7 +364,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::KeyDisabled
         | Refusal::KeyRefused
         | Refusal::Held(_)
-        | Refusal::Suspended => seen.peer.map(Source::Peer),
+        | Refusal::Suspended => seen.peer.map(Source::peer),
     }
 }
 

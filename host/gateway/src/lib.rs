@@ -16,6 +16,7 @@ mod record;
 mod refuse;
 mod request;
 mod splice;
+mod stall;
 mod turns;
 
 pub use invoke::{Gateway, GatewayParts};

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ringfence_core::limits::ABOUT_COUNT_MAX;
-use ringfence_core::{PrincipalId, TenantId};
+use ringfence_core::{PrincipalId, Source, TenantId};
 
 use crate::devices::posture_of;
 use crate::risk::{About, Adjustment};
 use crate::standing::TrustSettings;
 use crate::tables::Tables;
-use crate::throttle::Source;
 use crate::trust::{Finding, Posture};
 use crate::{IdentityError, OPERATOR};
 

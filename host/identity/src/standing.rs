@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ringfence_core::limits::SIGN_IN_FORGIVEN_MS;
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, SessionId, Strength, TenantId};
+use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, SessionId, Source, Strength, TenantId};
 use ringfence_store::{Key, Op};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,6 @@ use crate::manage::{covers, finish};
 use crate::record::{Method, StoredSession};
 use crate::shelf::session_at;
 use crate::tables::Tables;
-use crate::throttle::Source;
 use crate::tpm::TpmTrust;
 use crate::trust::{OffHours, Score, Seen, Signals, score};
 use crate::{Identity, IdentityError};
