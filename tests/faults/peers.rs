@@ -67,6 +67,37 @@ async fn who_asks_and_reads_nothing_is_cut_off() -> Result<()> {
 }
 
 #[tokio::test]
+async fn slow_clients_give_way_when_somebody_waits_for_their_slots() -> Result<()> {
+    // What one tenant may have running at once: a quarter of the slots of a host that was told nothing else.
+    const SLOTS_COUNT: u64 = 32;
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship_hostile(&acme).await?;
+    let token = acme.admin.token.clone().unwrap_or_default();
+    let head = |line: &str| format!("{line} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n");
+    let sends = head("POST /acme/hostile/swallow") + "transfer-encoding: chunked\r\n\r\n1\r\na\r\n";
+    let reads = head("GET /acme/hostile/huge-response?bytes=16000000") + "\r\n";
+    let running = async || -> Result<u64> {
+        Ok(answer(operator.get("/host").send().await?).await?["running_count"].as_u64().unwrap_or(99))
+    };
+    for request in [sends, reads] {
+        let mut slow = Vec::new();
+        for _ in 0..SLOTS_COUNT {
+            let mut stream = narrow(&host.plugins).await?;
+            stream.write_all(request.as_bytes()).await?;
+            slow.push(stream);
+        }
+        eventually("slow clients hold every slot", async || Ok(running().await? == SLOTS_COUNT)).await?;
+        assert_eq!(acme.fetch("hostile", "/ok").await?.0, StatusCode::OK, "{request}");
+        drop(slow);
+        eventually("the slots are free", async || Ok(running().await? == 0)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_slow_reader_who_reads_on_gets_everything() -> Result<()> {
     const REQUESTS: usize = 10;
     let place = Place::new()?;

@@ -10,10 +10,13 @@ pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
 pub const CONTROL_BODY_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of a request body on the data plane.
 pub const REQUEST_BODY_BYTES_MAX: u64 = 32 << 20;
-/// Most bytes of a request body that is waited for before the call gets its turn; a larger one streams.
+/// Bytes of a request body that are waited for before the call gets its turn, or all of a smaller one; the rest streams.
 pub const REQUEST_GATHERED_BYTES_MAX: u64 = 16 << 10;
-/// Longest wait for such a body, in milliseconds.
+/// Longest wait for those of a body whose length is said, in milliseconds.
 pub const REQUEST_GATHER_MS_MAX: u64 = 30_000;
+/// Longest wait for those of a body whose length is not said, whose sender may want to hear something first, in
+/// milliseconds. It goes on with what is there.
+pub const REQUEST_GATHER_UNSAID_MS_MAX: u64 = 250;
 /// Most bytes of a request head on either port.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Most header fields of a request on either port.
@@ -36,6 +39,9 @@ pub const DRAIN_MS_MAX: u64 = 10_000;
 pub const TENANT_QUEUE_COUNT_MAX: usize = 64;
 /// Longest wait for a slot, in milliseconds.
 pub const SLOT_WAIT_MS_MAX: u64 = 5_000;
+/// How long an invocation may have waited for its client in all, before it gives way to who waits for its slot, in
+/// milliseconds. Less than the wait for a slot, so that nobody is sent away for a slot that nobody uses.
+pub const CLIENT_WAIT_MS_MAX: u64 = 2_000;
 /// Deepest call of a plugin by a plugin: an invocation that no plugin called is at 0.
 pub const PLUGIN_CALL_DEPTH_MAX: u32 = 4;
 /// Most calls of plugins by plugins below one invocation that no plugin called, in all.
