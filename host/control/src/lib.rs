@@ -14,6 +14,7 @@ mod certificate_health;
 mod config;
 mod decisions;
 mod extract;
+mod follow;
 mod host;
 mod idempotency;
 mod jobs;

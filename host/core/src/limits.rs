@@ -74,6 +74,8 @@ pub const NATIVE_BYTES_MAX: u64 = 512 << 20;
 pub const COMPONENT_DEPTH_MAX: usize = 12;
 /// Most parts (modules, components, instances) of one component, at all depths together.
 pub const COMPONENT_PARTS_COUNT_MAX: usize = 2_000;
+/// Longest time until an open answer feels what is held against whom it is for, in milliseconds.
+pub const STANDING_LOOK_MS_MAX: u64 = 1_000;
 /// Lifetime of an access token, in seconds.
 pub const ACCESS_TOKEN_SECONDS: i64 = 300;
 /// Most entries one page of a list may hold.

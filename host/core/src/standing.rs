@@ -1,4 +1,5 @@
-//! Standing: what is held against a source, a principal, a version or a tenant now. Read at admission on both planes.
+//! Standing: what is held against a source, a principal, a version or a tenant now. Read at admission on both planes, and again
+//! by answers that stay open.
 //!
 //! Pure but for a pointer that is swapped: who answers threats publishes a table, and every request asks it. Must never
 //! wait, and never hold anything longer than it says: each hold has its end, which is looked at on every question.
