@@ -6,6 +6,8 @@
 
 mod call;
 mod cut;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod doors;
 mod fields;
 pub mod invoke;
 pub mod listen;
