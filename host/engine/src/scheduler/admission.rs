@@ -5,8 +5,7 @@
 //! the slots, or fewer by its own share, and about a tenth of them is kept for tenants that hold none, so that nobody is
 //! locked out. What a running invocation called goes before what comes anew, and is refused at once when all that run wait
 //! like its caller: nobody would give up a slot. While somebody waits, an invocation that waits for its own client is ended,
-//! the slowest first. Every wait has a deadline. Must never hand out more slots than the pool of
-//! instances was built for.
+//! the slowest first. Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
