@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use reqwest::{Method, StatusCode};
-use ringfence_tests::{Host, Place, answer, eventually};
+use ringfence_tests::{Host, Place, Tenant, answer, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 #[tokio::test]
 async fn two_hundred_silent_connections_keep_nobody_out_and_are_closed() -> Result<()> {
@@ -33,6 +33,100 @@ async fn two_hundred_silent_connections_keep_nobody_out_and_are_closed() -> Resu
     });
     assert!(futures::future::join_all(ends).await.into_iter().all(|closed| closed), "a silent connection was kept");
     Ok(())
+}
+
+/// A connection whose own end keeps little: what is not read waits on the host's side.
+async fn narrow(port: &str) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(16 << 10)?;
+    Ok(socket.connect(port.trim_start_matches("http://").parse()?).await?)
+}
+
+#[tokio::test]
+async fn who_asks_and_reads_nothing_is_cut_off() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship_hostile(&acme).await?;
+    let token = acme.admin.token.clone().unwrap_or_default();
+    let open = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".to_owned();
+    let streamed = format!(
+        "GET /acme/hostile/huge-response?bytes=16000000 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    let ends = [(&host.control, open), (&host.plugins, streamed)].map(|(port, request)| async move {
+        let mut stream = narrow(port).await?;
+        // Asks again and again. When nobody takes the requests any more, the answers to the first wait for a reader.
+        let asking = async { while stream.write_all(request.as_bytes()).await.is_ok() {} };
+        anyhow::Ok(tokio::time::timeout(Duration::from_secs(40), asking).await.is_ok())
+    });
+    for end in futures::future::join_all(ends).await {
+        assert!(end?, "a connection whose peer reads nothing was kept");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn slow_clients_give_way_when_somebody_waits_for_their_slots() -> Result<()> {
+    // What one tenant may have running at once: a quarter of the slots of a host that was told nothing else.
+    const SLOTS_COUNT: u64 = 32;
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship_hostile(&acme).await?;
+    let token = acme.admin.token.clone().unwrap_or_default();
+    let head = |line: &str| format!("{line} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n");
+    let sends = head("POST /acme/hostile/swallow") + "transfer-encoding: chunked\r\n\r\n1\r\na\r\n";
+    let reads = head("GET /acme/hostile/huge-response?bytes=16000000") + "\r\n";
+    let running = async || -> Result<u64> {
+        Ok(answer(operator.get("/host").send().await?).await?["running_count"].as_u64().unwrap_or(99))
+    };
+    for request in [sends, reads] {
+        let mut slow = Vec::new();
+        for _ in 0..SLOTS_COUNT {
+            let mut stream = narrow(&host.plugins).await?;
+            stream.write_all(request.as_bytes()).await?;
+            slow.push(stream);
+        }
+        eventually("slow clients hold every slot", async || Ok(running().await? == SLOTS_COUNT)).await?;
+        assert_eq!(acme.fetch("hostile", "/ok").await?.0, StatusCode::OK, "{request}");
+        drop(slow);
+        eventually("the slots are free", async || Ok(running().await? == 0)).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_reader_who_reads_on_gets_everything() -> Result<()> {
+    const REQUESTS: usize = 10;
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let mut stream = TcpStream::connect(host.control.trim_start_matches("http://")).await?;
+    for n in 1..=REQUESTS {
+        let connection = if n == REQUESTS { "close" } else { "keep-alive" };
+        let request = format!("GET /openapi.json HTTP/1.1\r\nhost: a\r\nconnection: {connection}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+    }
+    // About 250 KiB a second of more than 6 MB: longer than a reader may stand still, and never standing still.
+    let (mut got, mut piece) = (Vec::new(), vec![0; 25 << 10]);
+    loop {
+        let count = stream.read(&mut piece).await?;
+        if count == 0 {
+            break;
+        }
+        got.extend_from_slice(&piece[..count]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let answers = got.windows(15).filter(|piece| *piece == b"HTTP/1.1 200 OK").count();
+    assert_eq!(answers, REQUESTS, "cut after {} bytes", got.len());
+    Ok(())
+}
+
+/// The plugin `hostile`, with a minute for each call.
+async fn ship_hostile(tenant: &Tenant) -> Result<()> {
+    let grants = [("keyvalue", &["*"][..]), ("logging", &[]), ("http", &["https://example.com"])];
+    tenant.ship("hostile", "hostile", "[budget]\ntime_ms = 60000\n", &grants).await
 }
 
 #[tokio::test]
@@ -66,11 +160,7 @@ async fn a_caller_who_goes_away_frees_the_slot() -> Result<()> {
     let host = Host::start(&place)?;
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    acme.push("hostile", "hostile", "0.1.0", "[budget]\ntime_ms = 60000\n").await?;
-    for (capability, scope) in [("keyvalue", &["*"][..]), ("logging", &[]), ("http", &["https://example.com"])] {
-        acme.grant("hostile", capability, scope).await?;
-    }
-    acme.deploy("hostile", "0.1.0").await?;
+    ship_hostile(&acme).await?;
     let running = async || -> Result<u64> {
         Ok(answer(operator.get("/host").send().await?).await?["running_count"].as_u64().unwrap_or(99))
     };

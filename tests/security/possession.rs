@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use ringfence_tests::holder::{Holder, nonce};
 use ringfence_tests::{Host, Session, Tenant, answer, eventually, problem, string};

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::started;
 
+/// Long before an answer ends by itself.
+const PROMPTLY: std::time::Duration = std::time::Duration::from_secs(20);
+
 pub(crate) async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
     let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
     answer(who.post("/security/responses").json(&body).send().await?).await
@@ -79,6 +82,32 @@ async fn whoever_is_held_feels_it_on_the_next_request_of_either_port_and_not_aft
     assert_eq!(developer.get("/whoami").send().await?.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(status(&developer, "/acme/hello/").await?, StatusCode::UNAUTHORIZED);
     undo(&acme.admin, &ended).await
+}
+
+#[tokio::test]
+async fn whoever_is_held_feels_it_in_what_streams_for_him_too() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    crate::ship_hostile(&acme, "time_ms = 60000").await?;
+    let other = acme.member(&host, "other", "developer").await?;
+    let tail_of = async |who: &Session| -> Result<reqwest::Response> {
+        Ok(who.get(&acme.path("/plugins/hostile/logs?follow=true")).send().await?.error_for_status()?)
+    };
+    for (name, kind) in [("dev", "suspend-principal"), ("qa", "end-sessions")] {
+        let held = acme.member(&host, name, "developer").await?;
+        let (tail, mut spared) = (tail_of(&held).await?, tail_of(&other).await?);
+        let mut streamed = held.call(Method::GET, "/acme/hostile/drip").send().await?.error_for_status()?;
+        assert!(streamed.chunk().await?.is_some(), "the answer has begun");
+        respond(&acme.admin, kind, json!({ "principal": format!("acme/{name}") })).await?;
+        // The tail has nothing to tell and ends all the same; the answer is cut in the middle.
+        tokio::time::timeout(PROMPTLY, tail.bytes()).await.context("the tail goes on")??;
+        let cut = async { while let Ok(Some(_)) = streamed.chunk().await {} };
+        tokio::time::timeout(PROMPTLY, cut).await.context("the answer goes on")?;
+        acme.fetch("hostile", "/log-flood?n=1").await?;
+        let line = tokio::time::timeout(PROMPTLY, spared.chunk()).await??;
+        assert!(line.is_some(), "nobody else is held");
+    }
+    Ok(())
 }
 
 #[tokio::test]

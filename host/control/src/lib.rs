@@ -15,6 +15,7 @@ mod config;
 mod decisions;
 mod destructions;
 mod extract;
+mod follow;
 mod host;
 mod idempotency;
 mod jobs;

@@ -56,7 +56,7 @@ pub async fn read(
         // Subscribed before the page is read, so that no line falls between the two.
         let live = log.subscribe();
         let page = log.tail(query.since, limit).await?;
-        return Ok(Sse::new(follow(control, call, page, live))
+        return Ok(Sse::new(control.while_allowed(call.principal, follow(page, live)))
             .keep_alive(KeepAlive::new().interval(Duration::from_secs(10)))
             .into_response());
     }
@@ -66,37 +66,30 @@ pub async fn read(
 }
 
 fn follow(
-    control: Control,
-    call: Call,
     page: Vec<StoredLine>,
     live: tokio::sync::broadcast::Receiver<StoredLine>,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     let last = page.last().map(|line| line.seq);
     let backlog: std::collections::VecDeque<StoredLine> = page.into();
-    futures::stream::unfold(
-        (control, call, backlog, live, last),
-        |(control, call, mut backlog, mut live, mut last)| async move {
-            if let Some(line) = backlog.pop_front() {
-                return Some((Ok(line_event(&line)), (control, call, backlog, live, last)));
-            }
-            loop {
-                match live.recv().await {
-                    Ok(line) if last.is_some_and(|last| line.seq <= last) => {}
-                    Ok(line) => {
-                        // A tail lasts longer than its token: a revoked session's tail ends with the next line.
-                        call.principal.session().filter(|session| control.parts.identity.is_alive(session))?;
-                        last = Some(line.seq);
-                        return Some((Ok(line_event(&line)), (control, call, backlog, live, last)));
-                    }
-                    Err(RecvError::Lagged(count)) => {
-                        let event = Event::default().event("dropped").data(format!("{{\"count\":{count}}}"));
-                        return Some((Ok(event), (control, call, backlog, live, last)));
-                    }
-                    Err(RecvError::Closed) => return None,
+    futures::stream::unfold((backlog, live, last), |(mut backlog, mut live, mut last)| async move {
+        if let Some(line) = backlog.pop_front() {
+            return Some((Ok(line_event(&line)), (backlog, live, last)));
+        }
+        loop {
+            match live.recv().await {
+                Ok(line) if last.is_some_and(|last| line.seq <= last) => {}
+                Ok(line) => {
+                    last = Some(line.seq);
+                    return Some((Ok(line_event(&line)), (backlog, live, last)));
                 }
+                Err(RecvError::Lagged(count)) => {
+                    let event = Event::default().event("dropped").data(format!("{{\"count\":{count}}}"));
+                    return Some((Ok(event), (backlog, live, last)));
+                }
+                Err(RecvError::Closed) => return None,
             }
-        },
-    )
+        }
+    })
 }
 
 fn line_event(line: &StoredLine) -> Event {

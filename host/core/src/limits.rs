@@ -10,10 +10,13 @@ pub const MANIFEST_BYTES_MAX: usize = 16 << 10;
 pub const CONTROL_BODY_BYTES_MAX: usize = 256 << 10;
 /// Most bytes of a request body on the data plane.
 pub const REQUEST_BODY_BYTES_MAX: u64 = 32 << 20;
-/// Most bytes of a request body that is waited for before the call gets its turn; a larger one streams.
+/// Bytes of a request body that are waited for before the call gets its turn, or all of a smaller one; the rest streams.
 pub const REQUEST_GATHERED_BYTES_MAX: u64 = 16 << 10;
-/// Longest wait for such a body, in milliseconds.
+/// Longest wait for those of a body whose length is said, in milliseconds.
 pub const REQUEST_GATHER_MS_MAX: u64 = 30_000;
+/// Longest wait for those of a body whose length is not said, whose sender may want to hear something first, in
+/// milliseconds. It goes on with what is there.
+pub const REQUEST_GATHER_UNSAID_MS_MAX: u64 = 250;
 /// Most bytes of a request head on either port.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Most header fields of a request on either port.
@@ -24,14 +27,21 @@ pub const HEAD_TIME_MS_MAX: u64 = 10_000;
 pub const BODY_IDLE_MS_MAX: u64 = 15_000;
 /// Most connections open on one port.
 pub const CONNECTIONS_COUNT_MAX: usize = 4_096;
-/// Most connections from one peer address on one port.
-pub const CONNECTIONS_PER_PEER_COUNT_MAX: usize = 1_024;
+/// Most connections from one source (an IPv4 address, or an IPv6 network of 64 bits) on one port.
+pub const CONNECTIONS_PER_SOURCE_COUNT_MAX: usize = 1_024;
+/// Longest wait for a peer to take something of what waits for it on a connection, in milliseconds.
+pub const WRITE_STALL_MS_MAX: u64 = 15_000;
+/// Most bytes that the kernel keeps unsent for one connection before it takes no more.
+pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Longest wait for open requests to finish after SIGTERM, in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 10_000;
 /// Most invocations one tenant may have waiting for a slot.
 pub const TENANT_QUEUE_COUNT_MAX: usize = 64;
 /// Longest wait for a slot, in milliseconds.
 pub const SLOT_WAIT_MS_MAX: u64 = 5_000;
+/// How long an invocation may have waited for its client in all, before it gives way to who waits for its slot, in
+/// milliseconds. Less than the wait for a slot, so that nobody is sent away for a slot that nobody uses.
+pub const CLIENT_WAIT_MS_MAX: u64 = 2_000;
 /// Deepest call of a plugin by a plugin: an invocation that no plugin called is at 0.
 pub const PLUGIN_CALL_DEPTH_MAX: u32 = 4;
 /// Most calls of plugins by plugins below one invocation that no plugin called, in all.
@@ -64,6 +74,8 @@ pub const NATIVE_BYTES_MAX: u64 = 512 << 20;
 pub const COMPONENT_DEPTH_MAX: usize = 12;
 /// Most parts (modules, components, instances) of one component, at all depths together.
 pub const COMPONENT_PARTS_COUNT_MAX: usize = 2_000;
+/// Longest time until an open answer feels what is held against whom it is for, in milliseconds.
+pub const STANDING_LOOK_MS_MAX: u64 = 1_000;
 /// Lifetime of an access token, in seconds.
 pub const ACCESS_TOKEN_SECONDS: i64 = 300;
 /// Most entries one page of a list may hold.

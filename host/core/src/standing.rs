@@ -1,4 +1,5 @@
-//! Standing: what is held against a source, a principal, a version or a tenant now. Read at admission on both planes.
+//! Standing: what is held against a source, a principal, a version or a tenant now. Read at admission on both planes, and again
+//! by answers that stay open.
 //!
 //! Pure but for a pointer that is swapped: who answers threats publishes a table, and every request asks it. Must never
 //! wait, and never hold anything longer than it says: each hold has its end, which is looked at on every question.
@@ -12,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use crate::{Digest, PluginName, Principal, PrincipalId, TenantId};
+use crate::{Digest, PluginName, Principal, PrincipalId, Source, TenantId};
 
 /// LIMIT: callers whose pace is measured at once; when there are more, the quietest are forgotten.
 const PACES_COUNT_MAX: usize = 16_384;
@@ -53,7 +54,7 @@ pub struct Pace {
 #[derive(Debug, Default)]
 pub struct Table {
     /// Sources whose requests without a session are refused, by whose decision: a tenant's, or the host's for all.
-    pub sources: HashMap<(Option<TenantId>, IpAddr), Hold>,
+    pub sources: HashMap<(Option<TenantId>, Source), Hold>,
     /// Principals that may do nothing.
     pub suspended: HashMap<PrincipalId, Hold>,
     /// Principals whose sessions of before are over.
@@ -319,7 +320,7 @@ fn stands(table: &Table, id: &PrincipalId, since: Timestamp, now: Timestamp) -> 
 }
 
 fn blocked(table: &Table, tenant: Option<&TenantId>, source: IpAddr, now: Timestamp) -> bool {
-    let source = source.to_canonical();
+    let source = Source::of(source);
     let held = |whose: Option<TenantId>| table.sources.get(&(whose, source)).is_some_and(|hold| now < hold.until);
     !table.sources.is_empty() && (held(None) || tenant.is_some_and(|tenant| held(Some(tenant.clone()))))
 }
@@ -391,7 +392,7 @@ mod tests {
     #[test]
     fn a_blocked_source_holds_back_only_who_has_not_signed_in() {
         let standing = Standing::default();
-        let key = (Some("acme".parse().unwrap()), "10.0.0.1".parse().unwrap());
+        let key = (Some("acme".parse().unwrap()), Source::of("10.0.0.1".parse().unwrap()));
         standing.publish(Table { sources: [(key, hold(200))].into(), ..Table::default() });
         assert_eq!(ask(&standing, &principal("anonymous", false), 150), Err(Held::SourceBlocked));
         assert_eq!(ask(&standing, &principal("acme/a", true), 150), Ok(()));

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use wasmtime_wasi_http::{Error as HttpError, WasiBody};
 
+use crate::client::Owed;
 use crate::ending::Ending;
 use crate::error::{BodyError, bounded};
 use crate::scheduler::Task;
@@ -90,6 +91,7 @@ impl Outgoing {
 
     fn over(&mut self) {
         self.stage = Stage::Over;
+        self.ending.meter().client().ends(Owed::Answer);
         self.ending.body_is_out();
     }
 }
@@ -103,13 +105,18 @@ impl http_body::Body for Outgoing {
             return Poll::Ready(None);
         }
         let this = &mut *self;
+        this.ending.meter().client().ends(Owed::Answer);
         let next = match this.task.in_turn(|| Pin::new(&mut this.body).poll_frame(cx)) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(next) => next,
         };
         let next = match next {
             Some(Ok(frame)) => match self.count(&frame) {
-                Ok(()) => return Poll::Ready(Some(Ok(frame))),
+                Ok(()) => {
+                    // Until more is asked for, the client has not taken this.
+                    self.ending.meter().client().begins(Owed::Answer);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
                 Err(error) => Some(Err(error)),
             },
             Some(Err(error)) => Some(Err(BodyError::Other(bounded(&error.to_string())))),

@@ -115,6 +115,9 @@ pub enum RunError {
     /// The invocation was stopped: the caller went away or the host asked for it.
     #[error("the invocation was stopped")]
     Killed,
+    /// It waited for its client's bytes while others waited for its slot.
+    #[error("the invocation waited too long for its client while others waited for its place")]
+    SlowClient,
     /// The host could not run it.
     #[error("the host could not run the plugin: {0}")]
     Host(String),
@@ -124,7 +127,7 @@ impl RunError {
     /// Who can mend it.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Killed => Blame::Caller,
+            Self::Killed | Self::SlowClient => Blame::Caller,
             Self::Host(_) => Blame::Host,
             _ => Blame::Plugin,
         }
@@ -142,6 +145,7 @@ impl RunError {
             Self::NoHandler => "no-handler",
             Self::NoResponse => "no-response",
             Self::Killed => "killed",
+            Self::SlowClient => "slow-client",
             Self::Host(_) => "host",
         }
     }

@@ -11,6 +11,7 @@
 
 mod body;
 mod child;
+mod client;
 mod code;
 mod compile;
 mod config;

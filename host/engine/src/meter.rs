@@ -12,6 +12,7 @@ use futures::task::AtomicWaker;
 use ringfence_core::{Budget, Usage};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::client::ClientWait;
 use crate::error::RunError;
 use crate::integral::Integral;
 use crate::pool::MemoryPool;
@@ -36,13 +37,14 @@ pub(crate) enum End {
     Response = 4,
     HostCalls = 5,
     Killed = 6,
+    SlowClient = 7,
 }
 
 impl End {
     fn of(code: u8) -> Option<Self> {
-        [Self::Cpu, Self::Time, Self::Memory, Self::Response, Self::HostCalls, Self::Killed]
-            .into_iter()
-            .find(|end| *end as u8 == code)
+        let all =
+            [Self::Cpu, Self::Time, Self::Memory, Self::Response, Self::HostCalls, Self::Killed, Self::SlowClient];
+        all.into_iter().find(|end| *end as u8 == code)
     }
 
     pub(crate) fn error(self) -> RunError {
@@ -53,6 +55,7 @@ impl End {
             Self::Response => RunError::ResponseTooLarge,
             Self::HostCalls => RunError::HostCallBudget,
             Self::Killed => RunError::Killed,
+            Self::SlowClient => RunError::SlowClient,
         }
     }
 }
@@ -85,6 +88,7 @@ pub struct Meter {
     egress_out_bytes: AtomicU64,
     egress_in_bytes: AtomicU64,
     storage_ops_count: AtomicU64,
+    client: ClientWait,
     end: AtomicU8,
     waker: AtomicWaker,
 }
@@ -122,6 +126,7 @@ impl Meter {
             egress_out_bytes: AtomicU64::new(0),
             egress_in_bytes: AtomicU64::new(0),
             storage_ops_count: AtomicU64::new(0),
+            client: ClientWait::default(),
             end: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
@@ -210,6 +215,11 @@ impl Meter {
             egress_in_bytes: self.egress_in_bytes.load(Ordering::Relaxed),
             storage_ops_count: self.storage_ops_count.load(Ordering::Relaxed),
         }
+    }
+
+    /// How long it waits for its client.
+    pub(crate) fn client(&self) -> &ClientWait {
+        &self.client
     }
 
     /// Wall time that is left of the budget, milliseconds; all of it before the start.

@@ -17,6 +17,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
 use wasmtime_wasi_http::{WasiHttpView, p2, p3};
 
 use crate::body::{Body, Expects, GuestBody, Outgoing, incoming};
+use crate::client::awaited;
 use crate::code::{Code, Ready};
 use crate::ending::{Ending, Finished};
 use crate::engine::Shared;
@@ -49,7 +50,7 @@ type Head = Result<http::Response<GuestBody>, RunError>;
 /// Runs the guest's handler on the request.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
-    slot: Slot,
+    mut slot: Slot,
     code: &Code,
     guest: GuestSetup,
     request: http::Request<Body>,
@@ -59,6 +60,8 @@ pub(crate) async fn run(
     is_there.map_err(|error| RunFailure { error, usage: meter.usage() })?;
     let expects = if request.method() == http::Method::HEAD { Expects::HeadOnly } else { Expects::Body };
     let ending = Ending::new(Arc::clone(&meter));
+    slot.runs(&meter);
+    let request = request.map(|body| awaited(body, &meter));
     let (head_sender, head) = oneshot::channel();
     let (reuse, idle) = waiting(shared, &guest);
     let work = {

@@ -53,6 +53,7 @@ impl Gateway {
         let mut route = found.ok_or(Refusal::NoRoute)?;
         parts.standing.may_go_on(&principal, parts.clock.now())?;
         let ended = self.check_root(&call.chain)?;
+        let may_go_on = self.may_go_on(call.chain.on_behalf_of().clone());
         let chain = call.chain.further()?;
         let request = handed_over(call.request, call.chain.traceparent(&call.invocation))?;
         let host = checked_host(&request)?;
@@ -63,7 +64,7 @@ impl Gateway {
         Ok(response.map(|body| {
             let body = waited_for(body, calling);
             match ended {
-                Some(ended) => cut_with(body, ended),
+                Some(ended) => cut_with(body, ended, may_go_on),
                 None => body,
             }
         }))

@@ -156,10 +156,17 @@ impl Gateway {
         Ok(match principal.session() {
             Some(session) => {
                 let ended = parts.identity.session_cut(session);
-                response.map(|body| cut_with(body, ended))
+                let may_go_on = self.may_go_on(principal.clone());
+                response.map(|body| cut_with(body, ended, may_go_on))
             }
             None => response,
         })
+    }
+
+    /// Asks again whether what was begun for somebody may go on.
+    pub(crate) fn may_go_on(&self, principal: Principal) -> impl Fn() -> bool + Send + Unpin + use<> {
+        let parts = Arc::clone(&self.parts);
+        move || parts.standing.may_go_on(&principal, parts.clock.now()).is_ok()
     }
 
     /// From the permit on. The same for a request from outside and for a call from one plugin to another (`call.rs`).
@@ -359,7 +366,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::KeyDisabled
         | Refusal::KeyRefused
         | Refusal::Held(_)
-        | Refusal::Suspended => seen.peer.map(Source::Peer),
+        | Refusal::Suspended => seen.peer.map(Source::peer),
     }
 }
 

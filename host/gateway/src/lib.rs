@@ -6,6 +6,8 @@
 
 mod call;
 mod cut;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod doors;
 mod fields;
 pub mod invoke;
 pub mod listen;
@@ -16,6 +18,7 @@ mod record;
 mod refuse;
 mod request;
 mod splice;
+mod stall;
 mod turns;
 
 pub use invoke::{Gateway, GatewayParts};

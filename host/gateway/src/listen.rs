@@ -1,7 +1,8 @@
 //! Accepts connections for either port and hands requests to a service, with every wait and count bounded.
 //!
-//! Must never let one peer, or a peer that sends nothing, keep others out: idle heads are cut after
-//! `HEAD_TIME_MS_MAX`, and connections are counted in all and by peer address.
+//! Must never let one peer, or a peer that sends or takes nothing, keep others out: idle heads are cut after
+//! `HEAD_TIME_MS_MAX`, connections that take nothing of what waits for them after `WRITE_STALL_MS_MAX`, and connections are
+//! counted in all and by the source of the peer's address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use ringfence_core::limits;
+use ringfence_core::{Source, limits};
 use ringfence_identity::{Channel, ClientCertificate};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,6 +25,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::stall::Stalling;
 
 /// The protocol that an authority asks for which checks a name over TLS.
 const ACME_TLS: &[u8] = b"acme-tls/1";
@@ -103,7 +106,7 @@ pub async fn serve<S, B>(
             drop(stream);
             continue;
         };
-        let _ = stream.set_nodelay(true);
+        let stream = prepared(stream);
         let (watcher, service, acceptor) = (graceful.watcher(), service.clone(), acceptor.clone());
         tokio::spawn(async move {
             let _seat = seat;
@@ -128,8 +131,22 @@ pub async fn serve<S, B>(
     }
 }
 
+/// The socket as connections use it: given up when its peer takes nothing of what waits for it.
+fn prepared(stream: TcpStream) -> Stalling<TcpStream> {
+    let _ = stream.set_nodelay(true);
+    // The kernel says that there is room again when much of its buffer is free, which may be megabytes. With a bound on what it
+    // keeps unsent, a slow reader is seen to take something, and one who takes nothing holds little memory.
+    if let Err(error) = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(limits::UNSENT_BYTES_MAX) {
+        tracing::debug!(%error, "the kernel keeps as much unsent as it likes");
+    }
+    Stalling::new(stream, Duration::from_millis(limits::WRITE_STALL_MS_MAX))
+}
+
 /// The handshake of one connection, and what it proved.
-async fn shake_hands(acceptor: &TlsAcceptor, stream: TcpStream) -> Option<(TlsStream<TcpStream>, Channel)> {
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    stream: Stalling<TcpStream>,
+) -> Option<(TlsStream<Stalling<TcpStream>>, Channel)> {
     let wait = Duration::from_millis(limits::HEAD_TIME_MS_MAX);
     let stream = match tokio::time::timeout(wait, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -192,7 +209,7 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
     }
 }
 
-/// Counts open connections, in all and by peer.
+/// Counts open connections, in all and by the peer's source.
 #[derive(Debug, Clone, Default)]
 struct Seats(Arc<Mutex<Taken>>);
 
@@ -201,12 +218,12 @@ struct Taken {
     total: usize,
     /// The same, for whoever reads it from outside.
     told: Arc<AtomicU64>,
-    by_peer: HashMap<IpAddr, usize>,
+    by_source: HashMap<Source, usize>,
 }
 
 struct Seat {
     seats: Seats,
-    peer: IpAddr,
+    source: Source,
 }
 
 impl Seats {
@@ -216,14 +233,15 @@ impl Seats {
 
     fn take(&self, peer: IpAddr) -> Option<Seat> {
         let mut taken = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let here = taken.by_peer.get(&peer).copied().unwrap_or(0);
-        if taken.total >= limits::CONNECTIONS_COUNT_MAX || here >= limits::CONNECTIONS_PER_PEER_COUNT_MAX {
+        let source = Source::of(peer);
+        let here = taken.by_source.get(&source).copied().unwrap_or(0);
+        if taken.total >= limits::CONNECTIONS_COUNT_MAX || here >= limits::CONNECTIONS_PER_SOURCE_COUNT_MAX {
             return None;
         }
         taken.total += 1;
         taken.told.store(taken.total as u64, Ordering::Relaxed);
-        taken.by_peer.insert(peer, here + 1);
-        Some(Seat { seats: self.clone(), peer })
+        taken.by_source.insert(source, here + 1);
+        Some(Seat { seats: self.clone(), source })
     }
 }
 
@@ -232,10 +250,10 @@ impl Drop for Seat {
         let mut taken = self.seats.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         taken.total = taken.total.saturating_sub(1);
         taken.told.store(taken.total as u64, Ordering::Relaxed);
-        if let Some(here) = taken.by_peer.get_mut(&self.peer) {
+        if let Some(here) = taken.by_source.get_mut(&self.source) {
             *here = here.saturating_sub(1);
             if *here == 0 {
-                taken.by_peer.remove(&self.peer);
+                taken.by_source.remove(&self.source);
             }
         }
     }
@@ -250,12 +268,22 @@ mod tests {
         let seats = Seats::default();
         let greedy: IpAddr = [192, 0, 2, 1].into();
         let held: Vec<Seat> = std::iter::from_fn(|| seats.take(greedy)).collect();
-        assert_eq!(held.len(), limits::CONNECTIONS_PER_PEER_COUNT_MAX);
+        assert_eq!(held.len(), limits::CONNECTIONS_PER_SOURCE_COUNT_MAX);
         assert!(seats.take([192, 0, 2, 2].into()).is_some());
         assert_eq!(seats.open().load(Ordering::Relaxed), held.len() as u64);
         drop(held);
         assert_eq!(seats.open().load(Ordering::Relaxed), 0);
         assert!(seats.take(greedy).is_some());
-        assert!(seats.0.lock().unwrap().by_peer.is_empty());
+        assert!(seats.0.lock().unwrap().by_source.is_empty());
+    }
+
+    #[test]
+    fn the_addresses_of_one_network_share_their_seats() {
+        let seats = Seats::default();
+        let network = 0x2001_0db8_0000_0001_u128 << 64;
+        let address = |host: u128| IpAddr::V6(std::net::Ipv6Addr::from_bits(network + host));
+        let held: Vec<Seat> = (0..5_000).filter_map(|host| seats.take(address(host))).collect();
+        assert_eq!(held.len(), limits::CONNECTIONS_PER_SOURCE_COUNT_MAX);
+        assert!(seats.take("2001:db8:0:2::1".parse().unwrap()).is_some());
     }
 }

@@ -8,7 +8,6 @@
 //! that the bound cuts are spread below it: hundreds of connections let go at one moment would come back at one moment.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +29,14 @@ pub(crate) enum Source {
     /// The tenant that has no room for more.
     Tenant(TenantId),
     /// Whoever asked for what is not there, not allowed, or not well formed.
-    Peer(IpAddr),
+    Peer(ringfence_core::Source),
+}
+
+impl Source {
+    /// The source that a peer's address belongs to.
+    pub(crate) fn peer(address: std::net::IpAddr) -> Self {
+        Self::Peer(ringfence_core::Source::of(address))
+    }
 }
 
 /// The pace of all sources.
@@ -87,6 +93,10 @@ mod tests {
         Source::Tenant(name.parse().unwrap())
     }
 
+    fn peer(text: &str) -> Source {
+        Source::peer(text.parse().unwrap())
+    }
+
     #[test]
     fn a_burst_goes_out_at_once_and_what_follows_is_held_ever_longer_up_to_the_bound() {
         let pace = Pace::default();
@@ -121,13 +131,24 @@ mod tests {
             pace.hold(tenant("flood"), now);
         }
         assert_eq!(pace.hold(tenant("acme"), now), Duration::ZERO);
-        assert_eq!(pace.hold(Source::Peer([192, 0, 2, 1].into()), now), Duration::ZERO);
+        assert_eq!(pace.hold(peer("192.0.2.1"), now), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_addresses_of_one_network_are_held_together() {
+        let pace = Pace::default();
+        let now = Duration::from_secs(100);
+        for n in 0..1_000 {
+            pace.hold(peer(&format!("2001:db8:0:1::{n:x}")), now);
+        }
+        assert!(pace.hold(peer("2001:db8:0:1:ffff::1"), now) >= HOLD_MAX / 2);
+        assert_eq!(pace.hold(peer("2001:db8:0:2::1"), now), Duration::ZERO);
     }
 
     #[test]
     fn sources_are_bounded_and_those_at_rest_make_room() {
         let pace = Pace::default();
-        let peer = |n: usize| Source::Peer(std::net::Ipv4Addr::from_bits(n as u32).into());
+        let peer = |n: usize| Source::peer(std::net::Ipv4Addr::from_bits(n as u32).into());
         let now = Duration::from_secs(100);
         for n in 0..SOURCES_COUNT_MAX {
             assert_eq!(pace.hold(peer(n), now), Duration::ZERO);

@@ -254,7 +254,7 @@ impl Refusal {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(NONCE_SECONDS));
             }
             // What is left of a refused body is not read, so the connection cannot be used again.
-            Self::BodyTooLarge | Self::BodyTimeout | Self::BadRequest(_) => {
+            Self::BodyTooLarge | Self::BodyTimeout | Self::BadRequest(_) | Self::Run(RunError::SlowClient) => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
@@ -315,6 +315,9 @@ fn describe_run(error: &RunError) -> (StatusCode, &'static str) {
         RunError::NoResponse => (StatusCode::BAD_GATEWAY, "the plugin ended without an answer"),
         RunError::Trap { .. } => (StatusCode::BAD_GATEWAY, "the plugin failed"),
         RunError::Killed => (StatusCode::SERVICE_UNAVAILABLE, "the plugin was stopped"),
+        RunError::SlowClient => {
+            (StatusCode::REQUEST_TIMEOUT, "the body came too slowly while others waited for this call's place")
+        }
         RunError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "the host could not run the plugin"),
     }
 }

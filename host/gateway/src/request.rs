@@ -2,13 +2,14 @@
 //!
 //! Must never pass on a credential, a hop-by-hop header, or a head that two parsers could read in two ways.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Request, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -101,8 +102,8 @@ impl BodyWatch {
 
 /// Makes the request that the guest sees: path `rest`, own headers only, body capped in bytes and in silence.
 ///
-/// Cookies are dropped on path routes, where all tenants share one origin in a browser. A small body is waited for here,
-/// before the guest's turn: a slow caller holds no slot.
+/// Cookies are dropped on path routes, where all tenants share one origin in a browser. A small body, and the beginning of a
+/// large one, is waited for here, before the guest's turn: who has sent nothing yet holds no slot.
 pub async fn for_guest<B>(
     request: Request<B>,
     host: Option<&str>,
@@ -130,7 +131,10 @@ where
     Ok(out)
 }
 
-/// The body as the guest will read it: there already when its length is known and small, else streaming.
+/// The body as the guest will read it: there already when it is small and came, else its beginning and then what comes.
+///
+/// What is waited for is held for the caller, at most `REQUEST_GATHERED_BYTES_MAX` and one piece more a connection. Who said
+/// how much he sends is waited for; one who did not may wait for an answer before he goes on, and is not held up.
 async fn arrived<B>(body: B, watch: &BodyWatch) -> Result<Body, Refusal>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
@@ -140,14 +144,85 @@ where
         return Ok(ringfence_engine::full(Bytes::new()));
     }
     let left = limits::REQUEST_BODY_BYTES_MAX;
-    let capped = Capped { inner: body, left, idle: Box::pin(tokio::time::sleep(IDLE)), watch: watch.clone() };
-    if length.is_none_or(|length| length > limits::REQUEST_GATHERED_BYTES_MAX) {
-        return Ok(capped.boxed_unsync());
+    let mut capped = Capped { inner: body, left, idle: Box::pin(tokio::time::sleep(IDLE)), watch: watch.clone() };
+    let mut begun = Begun::default();
+    let wait = if length.is_some() { GATHER } else { GATHER_UNSAID };
+    match tokio::time::timeout(wait, begun.gather(&mut capped)).await {
+        Err(_) if length.is_some() => return Err(Refusal::BodyTimeout),
+        Ok(Err(_)) => return Err(watch.refusal().unwrap_or(Refusal::BadRequest("the body broke off"))),
+        Err(_) | Ok(Ok(())) => {}
     }
-    match tokio::time::timeout(GATHER, capped.collect()).await {
-        Err(_) => Err(Refusal::BodyTimeout),
-        Ok(Ok(whole)) => Ok(ringfence_engine::full(whole.to_bytes())),
-        Ok(Err(_)) => Err(watch.refusal().unwrap_or(Refusal::BadRequest("the body broke off"))),
+    Ok(begun.followed_by(capped))
+}
+
+/// The beginning of a body.
+#[derive(Default)]
+struct Begun {
+    bytes: BytesMut,
+    trailers: Option<HeaderMap>,
+    is_whole: bool,
+}
+
+impl Begun {
+    /// Takes what comes until it is enough or all. What was taken stays when this is dropped.
+    async fn gather<B: HttpBody<Data = Bytes> + Unpin>(&mut self, from: &mut Capped<B>) -> Result<(), BodyError> {
+        while (self.bytes.len() as u64) < limits::REQUEST_GATHERED_BYTES_MAX && !from.is_end_stream() {
+            let Some(frame) = from.frame().await else { break };
+            match frame?.into_data() {
+                Ok(data) => self.bytes.extend_from_slice(&data),
+                Err(other) => self.trailers = other.into_trailers().ok().or(self.trailers.take()),
+            }
+        }
+        self.is_whole = (self.bytes.len() as u64) < limits::REQUEST_GATHERED_BYTES_MAX || from.is_end_stream();
+        Ok(())
+    }
+
+    fn followed_by<B: HttpBody<Data = Bytes> + Send + Unpin + 'static>(self, rest: Capped<B>) -> Body {
+        let bytes = self.bytes.freeze();
+        if self.is_whole && self.trailers.is_none() {
+            return ringfence_engine::full(bytes);
+        }
+        let data = (!bytes.is_empty()).then(|| Frame::data(bytes));
+        let first = data.into_iter().chain(self.trailers.map(Frame::trailers)).collect();
+        Resumed { first, rest: (!self.is_whole).then_some(rest) }.boxed_unsync()
+    }
+}
+
+/// A body whose beginning is there.
+struct Resumed<B> {
+    first: VecDeque<Frame<Bytes>>,
+    /// None when there is no more.
+    rest: Option<Capped<B>>,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Resumed<B> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match (self.first.pop_front(), &mut self.rest) {
+            (Some(frame), _) => Poll::Ready(Some(Ok(frame))),
+            (None, Some(rest)) => Pin::new(rest).poll_frame(context),
+            (None, None) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first: usize = self.first.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+        let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(first as u64));
+        }
+        hint.set_lower(rest.lower().saturating_add(first as u64));
+        hint
     }
 }
 
@@ -179,6 +254,7 @@ pub fn strip(headers: &mut HeaderMap) {
 }
 
 const GATHER: Duration = Duration::from_millis(limits::REQUEST_GATHER_MS_MAX);
+const GATHER_UNSAID: Duration = Duration::from_millis(limits::REQUEST_GATHER_UNSAID_MS_MAX);
 const IDLE: Duration = Duration::from_millis(limits::BODY_IDLE_MS_MAX);
 
 /// A request body that ends with an error past its byte cap or after too long a silence.
@@ -264,6 +340,91 @@ mod tests {
         assert!(checked_host(&request(Version::HTTP_11, "http://evil/x", &[("host", "a")])).is_err());
         assert!(checked_host(&request(Version::HTTP_11, "http://A/x", &[("host", "a")])).is_ok());
         assert!(checked_host(&request(Version::HTTP_10, "/x", &[])).is_ok());
+    }
+
+    type Sent = http_body_util::channel::Sender<Bytes, BodyError>;
+
+    /// A body as a caller sends it who says no length.
+    fn unsaid() -> (Sent, Body) {
+        let (sender, body) = http_body_util::channel::Channel::<Bytes, BodyError>::new(64);
+        (sender, body.boxed_unsync())
+    }
+
+    /// One who says how much he will send.
+    struct Said(Body, u64);
+
+    impl HttpBody for Said {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Pin::new(&mut self.0).poll_frame(context)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.1)
+        }
+    }
+
+    fn piece(length: usize) -> Frame<Bytes> {
+        Frame::data(Bytes::from(vec![b'a'; length]))
+    }
+
+    #[tokio::test]
+    async fn a_small_body_in_chunks_is_there_before_the_guests_turn() {
+        let (mut sender, body) = unsaid();
+        let watch = BodyWatch::default();
+        sender.try_send(piece(3)).unwrap();
+        sender.try_send(piece(4)).unwrap();
+        drop(sender);
+        let body = arrived(body, &watch).await.unwrap();
+        assert_eq!((body.size_hint().exact(), watch.bytes()), (Some(7), 7));
+    }
+
+    #[tokio::test]
+    async fn trailers_of_a_small_body_reach_the_guest() {
+        let (mut sender, body) = unsaid();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "1".parse().unwrap());
+        sender.try_send(piece(3)).unwrap();
+        sender.try_send(Frame::trailers(trailers.clone())).unwrap();
+        drop(sender);
+        let whole = arrived(body, &BodyWatch::default()).await.unwrap().collect().await.unwrap();
+        assert_eq!(whole.trailers(), Some(&trailers));
+        assert_eq!(whole.to_bytes().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_answer_before_he_goes_on_is_not_held_up() {
+        let (mut sender, body) = unsaid();
+        let watch = BodyWatch::default();
+        sender.try_send(piece(3)).unwrap();
+        let arriving = tokio::time::timeout(GATHER / 2, arrived(body, &watch));
+        let mut body = arriving.await.expect("long before the deadline of those who said a length").unwrap();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 3);
+        sender.try_send(piece(5)).unwrap();
+        drop(sender);
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_has_no_turn_before_its_beginning_came_and_then_streams() {
+        const LENGTH: usize = 100_000;
+        let (mut sender, body) = unsaid();
+        let watch = BodyWatch::default();
+        let arriving = arrived(Said(body, LENGTH as u64), &watch);
+        tokio::pin!(arriving);
+        sender.try_send(piece(1_000)).unwrap();
+        assert!(futures::poll!(&mut arriving).is_pending());
+        sender.try_send(piece(20_000)).unwrap();
+        let body = arriving.await.unwrap();
+        assert_eq!(watch.bytes(), 21_000);
+        sender.try_send(piece(LENGTH - 21_000)).unwrap();
+        drop(sender);
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), LENGTH);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ringfence_core::limits::ABOUT_COUNT_MAX;
-use ringfence_core::{Device, PrincipalId, SessionId, TenantId};
+use ringfence_core::{Device, PrincipalId, SessionId, Source, TenantId};
 
 use crate::devices::{DeviceRecord, posture_of};
 use crate::on_device::device_holding;
@@ -14,7 +14,6 @@ use crate::record::Binding;
 use crate::risk::{About, Adjustment};
 use crate::standing::TrustSettings;
 use crate::tables::Tables;
-use crate::throttle::Source;
 use crate::trust::{Finding, Posture};
 use crate::{IdentityError, OPERATOR};
 

@@ -6,13 +6,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ringfence_core::PrincipalId;
 use ringfence_core::limits::{CEREMONIES_COUNT_MAX, CEREMONIES_PER_SOURCE_COUNT_MAX, CEREMONY_SECONDS};
+use ringfence_core::{PrincipalId, Source};
 use webauthn_rs::prelude::{
     AttestedPasskeyRegistration, DiscoverableAuthentication, PasskeyAuthentication, PasskeyRegistration,
 };
-
-use crate::throttle::Source;
 
 /// What was asked, and of whom.
 pub(crate) enum Pending {

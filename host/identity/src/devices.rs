@@ -12,14 +12,13 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use ringfence_core::device::POSTURE;
 use ringfence_core::limits::{DEVICES_PER_PRINCIPAL_COUNT_MAX, POSTURE_BYTES_MAX, POSTURE_SECONDS_MAX};
-use ringfence_core::{Principal, PrincipalId, ResourceName};
+use ringfence_core::{Principal, PrincipalId, ResourceName, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::manage::not_found;
 use crate::record::Binding;
 use crate::secret_hash::random_text;
 use crate::standing::TrustSettings;
-use crate::throttle::Source;
 use crate::trust::Posture;
 use crate::{Identity, IdentityError};
 

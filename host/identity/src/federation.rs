@@ -12,7 +12,7 @@ use data_encoding::BASE64URL_NOPAD;
 use futures::future::BoxFuture;
 use jsonwebtoken::jwk::Jwk;
 use ringfence_core::limits::PROVIDERS_KNOWN_COUNT_MAX;
-use ringfence_core::{PrincipalId, PrincipalKind, TenantId};
+use ringfence_core::{PrincipalId, PrincipalKind, Source, TenantId};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -22,7 +22,6 @@ use crate::dpop::Proven;
 use crate::oidc::{self, Discovery, ProviderTrust};
 use crate::record::Method;
 use crate::sessions::{Arrival, Holder};
-use crate::throttle::Source;
 use crate::{Identity, IdentityError, Issued, SecretString};
 
 /// LIMIT: most bytes of a document of a provider.

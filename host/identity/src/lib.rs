@@ -52,7 +52,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use jiff::Timestamp;
 use ringfence_core::limits::{CREDENTIAL_BYTES_MAX, NONCE_SECONDS, TOKENS_CACHED_COUNT_MAX};
 use ringfence_core::{
-    Clock, Entropy, PluginName, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength,
+    Clock, Entropy, PluginName, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Source, Strength,
     TenantId,
 };
 use ringfence_store::{TenantStore, Tenants};
@@ -95,7 +95,7 @@ use sessions::{Arrival, Holder};
 use shelf::Shelf;
 use shown::Scheme;
 use tables::{Held, Now, Tables};
-use throttle::{Source, Throttle};
+use throttle::Throttle;
 use token::{Claims, Tokens};
 
 /// A secret in text form: redacted Debug, no Display, wiped when dropped. Read with `expose`.

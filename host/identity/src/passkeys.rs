@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 use ringfence_core::limits::{PASSKEY_ANSWER_BYTES_MAX, PASSKEYS_PER_PERSON_COUNT_MAX};
-use ringfence_core::{Principal, PrincipalId, ResourceName, Strength};
+use ringfence_core::{Principal, PrincipalId, ResourceName, Source, Strength};
 use serde_json::Value;
 use url::Url;
 use webauthn_rs::prelude::{
@@ -24,7 +24,6 @@ use crate::factors::proved_enough;
 use crate::person::{PasskeyRecord, StoredPasskey, StoredPerson, digest};
 use crate::record::Method;
 use crate::sessions::Arrival;
-use crate::throttle::Source;
 use crate::{Identity, IdentityError, Issued, secret_hash};
 
 /// What an authenticator is asked.

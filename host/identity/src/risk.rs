@@ -8,14 +8,13 @@ use data_encoding::{BASE64, HEXLOWER};
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::{NETWORKS_PER_PRINCIPAL_COUNT_MAX, RISK_HOURS_MAX, RISKS_PER_PRINCIPAL_COUNT_MAX};
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, PrincipalId, TenantId};
+use ringfence_core::{Permit, PrincipalId, Source, TenantId};
 use ringfence_store::{Key, Op, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::about::{place, place_of};
 use crate::devices::DeviceRecord;
 use crate::manage::{covers, finish, not_found};
-use crate::throttle::Source;
 use crate::trust::Finding;
 use crate::{Identity, IdentityError};
 

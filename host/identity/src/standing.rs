@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use ringfence_core::limits::SIGN_IN_FORGIVEN_MS;
 use ringfence_core::proof::act;
 use ringfence_core::{
-    ActClass, Permit, PluginName, Principal, PrincipalId, PrincipalKind, SessionId, Strength, TenantId,
+    ActClass, Permit, PluginName, Principal, PrincipalId, PrincipalKind, SessionId, Source, Strength, TenantId,
 };
 use ringfence_store::{Key, Op};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,6 @@ use crate::manage::{covers, finish, not_found};
 use crate::record::{Method, StoredSession};
 use crate::shelf::session_at;
 use crate::tables::Tables;
-use crate::throttle::Source;
 use crate::tpm::TpmTrust;
 use crate::trust::{OffHours, Score, Seen, Signals, score, score_apart};
 use crate::{Identity, IdentityError};

@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use ringfence_core::Source;
 use ringfence_core::limits::{
     SIGN_IN_FAILURES_COUNT_MAX, SIGN_IN_FORGIVEN_MS, SIGN_IN_PER_SOURCE_COUNT_MAX, SIGN_IN_REMEMBERED_COUNT_MAX,
 };
@@ -16,19 +16,6 @@ use ringfence_core::limits::{
 const DEBT: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS);
 /// The debt at which an entry is closed.
 const DEBT_MAX: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS * SIGN_IN_FAILURES_COUNT_MAX as u64);
-
-/// Who is slowed down together: an IPv4 address, or the network an IPv6 address is one of 2^64 of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Source(IpAddr);
-
-impl Source {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-            v4 => v4,
-        })
-    }
-}
 
 /// The debts of everyone. Times are from the monotonic clock.
 #[derive(Debug, Default)]
@@ -182,7 +169,7 @@ mod tests {
         let mut throttle = Throttle::default();
         for number in 0..SIGN_IN_REMEMBERED_COUNT_MAX + 100 {
             throttle.failed(
-                Source(IpAddr::V4(u32::try_from(number).unwrap().into())),
+                Source::of(std::net::IpAddr::V4(u32::try_from(number).unwrap().into())),
                 Some(&number.to_string()),
                 START,
             );

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use ringfence_core::Source;
+
 use crate::event::Event;
 
 /// LIMIT: principals that are remembered.
@@ -21,7 +23,7 @@ const KEPT_MS: i64 = 86_400_000;
 #[derive(Debug, Default)]
 pub struct History {
     principals: HashMap<String, Seen>,
-    sources: HashMap<IpAddr, BTreeMap<String, i64>>,
+    sources: HashMap<Source, BTreeMap<String, i64>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +63,7 @@ impl History {
         let Some(source) = event.source().map(|source| source.to_canonical()) else {
             return Before { new_network: None, logs_count };
         };
-        let network = network(source);
+        let (network, source) = (network(source), Source::of(source));
         let new_network = (!seen.networks.is_empty()).then(|| !seen.networks.contains_key(&network));
         remember(&mut seen.networks, network, now);
         if self.sources.len() >= SOURCES_COUNT_MAX && !self.sources.contains_key(&source) {
@@ -71,9 +73,9 @@ impl History {
         Before { new_network, logs_count }
     }
 
-    /// Principals seen behind an address in the last day; at most sixteen are told apart.
+    /// Principals seen behind the source of an address in the last day; at most sixteen are told apart.
     pub fn behind(&self, source: IpAddr, now_ms: i64) -> Vec<String> {
-        let known = self.sources.get(&source.to_canonical());
+        let known = self.sources.get(&Source::of(source));
         let fresh = known.into_iter().flatten().filter(|(_, at)| now_ms.saturating_sub(**at) < KEPT_MS);
         fresh.map(|(principal, _)| principal.clone()).collect()
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::standing::{Hold, Pace, Table};
-use ringfence_core::{Digest, PluginName, PrincipalId, TenantId};
+use ringfence_core::{Digest, PluginName, PrincipalId, Source, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::ThreatError;
@@ -344,7 +344,7 @@ pub fn table<'a>(responses: impl Iterator<Item = &'a Response>, now: Timestamp) 
                 table.paces.insert(principal, Arc::new(Pace::new(hold, response.per_minute.unwrap_or(60))));
             }
             (Kind::BlockSource, Target { tenant, source: Some(source), .. }) => {
-                table.sources.insert((tenant, source.to_canonical()), hold);
+                table.sources.insert((tenant, Source::of(source)), hold);
             }
             (Kind::EndSessions, Target { principal: Some(principal), .. }) => {
                 table.ended.insert(principal, (response.made_at, hold));

@@ -46,7 +46,8 @@ pub async fn list(
 ) -> Result<Response, ApiError> {
     let owner = control.owner::<act::ReadThreat>(&call).await?;
     if listing.follow == Some(true) {
-        return Ok(Sse::new(follow(control, call, owner.scope.log().to_owned()))
+        let told = follow(&control, owner.scope.log().to_owned());
+        return Ok(Sse::new(control.while_allowed(call.principal, told))
             .keep_alive(KeepAlive::default())
             .into_response());
     }
@@ -108,15 +109,12 @@ pub async fn drill(
     }))
 }
 
-/// Findings of a log as they are made, for as long as the session stands.
-fn follow(control: Control, call: Call, log: String) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+/// Findings of a log as they are made.
+fn follow(control: &Control, log: String) -> impl Stream<Item = Result<SseEvent, Infallible>> + use<> {
     let told = control.parts.threat.alerts();
-    futures::stream::unfold((told, control, call, log), async |(mut told, control, call, log)| {
+    futures::stream::unfold((told, log), async |(mut told, log)| {
         loop {
-            let next = told.recv().await;
-            let alive = call.principal.session().is_some_and(|session| control.parts.identity.is_alive(session));
-            let event = match next {
-                _ if !alive => return None,
+            let event = match told.recv().await {
                 Ok(finding) if finding.log == log => {
                     SseEvent::default().event("finding").json_data(view((*finding).clone())).ok()
                 }
@@ -125,7 +123,7 @@ fn follow(control: Control, call: Call, log: String) -> impl Stream<Item = Resul
                 Err(RecvError::Closed) => return None,
             };
             if let Some(event) = event {
-                return Some((Ok(event), (told, control, call, log)));
+                return Some((Ok(event), (told, log)));
             }
         }
     })

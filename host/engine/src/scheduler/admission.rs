@@ -4,8 +4,8 @@
 //! Varghese 1995): each round a tenant earns its weight, and a slot costs `SLOT_COST`. A tenant holds at most a quarter of
 //! the slots, or fewer by its own share, and about a tenth of them is kept for tenants that hold none, so that nobody is
 //! locked out. What a running invocation called goes before what comes anew, and is refused at once when all that run wait
-//! like its caller: nobody would give up a slot. Every wait has a deadline. Must never hand out more slots than the pool of
-//! instances was built for.
+//! like its caller: nobody would give up a slot. While somebody waits, an invocation that waits for its own client is ended,
+//! the slowest first. Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +16,17 @@ use tokio::sync::oneshot;
 
 use super::TenantShare;
 use crate::error::AdmitError;
+use crate::meter::{End, Meter};
 
 /// What a tenant that is full is told to wait (milliseconds).
 const RETRY_AFTER_MS: u64 = 1_000;
 /// What a slot costs a waiting tenant; a usual weight earns it in one round.
 const SLOT_COST: u32 = TenantShare::USUAL.weight;
+
+/// How often those who wait for a slot look for invocations that wait for their clients.
+const CLIENTS_LOOK: Duration = Duration::from_millis(250);
+/// Waits for a client, in all, after which an invocation gives way.
+const CLIENT_PATIENCE: Duration = Duration::from_millis(limits::CLIENT_WAIT_MS_MAX);
 
 /// A turn to run one invocation. Gives its place back when dropped.
 #[must_use = "a slot that is dropped is a turn not taken"]
@@ -28,9 +34,19 @@ pub struct Slot {
     room: Arc<Room>,
     tenant: TenantId,
     budget: Budget,
+    asker: Asker,
+    /// Where its invocation is noted, once it runs.
+    noted: Option<u64>,
 }
 
 impl Slot {
+    /// Notes what runs in it. What a plugin called is not noted: it waits for a plugin, and that one's own client counts.
+    pub(crate) fn runs(&mut self, meter: &Arc<Meter>) {
+        if self.asker == Asker::Newcomer && self.noted.is_none() {
+            self.noted = Some(self.room.note(&self.tenant, meter));
+        }
+    }
+
     /// Whose turn it is.
     pub fn tenant(&self) -> &TenantId {
         &self.tenant
@@ -43,7 +59,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        Room::give_back(&self.room, &self.tenant);
+        Room::give_back(&self.room, &self.tenant, self.noted);
     }
 }
 
@@ -74,9 +90,11 @@ struct State {
     tenants: HashMap<TenantId, TenantState>,
     /// Tenants with someone waiting, next first.
     round: VecDeque<TenantId>,
-    next_waiter: u64,
+    next_number: u64,
     /// Tenants of whom something else than the usual was said.
     terms: HashMap<TenantId, Terms>,
+    /// Running invocations that have a client.
+    with_clients: HashMap<u64, (TenantId, Arc<Meter>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -158,17 +176,50 @@ impl Room {
 
     async fn admit_as(self: &Arc<Self>, asker: Asker, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
         let (number, turn) = match self.ask(asker, tenant)? {
-            Asked::Granted => return Ok(self.slot(tenant, budget)),
+            Asked::Granted => return Ok(self.slot(asker, tenant, budget)),
             Asked::Waits { number, turn } => (number, turn),
         };
         let mut leave = LeaveQueue { room: self, tenant, number, turn };
-        match tokio::time::timeout(self.wait, &mut leave.turn).await {
-            Ok(Ok(())) => {
-                // The turn is taken: the guard finds nothing to give back.
-                leave.turn.close();
-                Ok(self.slot(tenant, budget))
+        let mut left = self.wait;
+        while !left.is_zero() {
+            self.end_slowest(tenant);
+            let beat = left.min(CLIENTS_LOOK);
+            match tokio::time::timeout(beat, &mut leave.turn).await {
+                Ok(Ok(())) => {
+                    // The turn is taken: the guard finds nothing to give back.
+                    leave.turn.close();
+                    return Ok(self.slot(asker, tenant, budget));
+                }
+                Ok(Err(_)) => break,
+                Err(_) => left = left.saturating_sub(beat),
             }
-            Ok(Err(_)) | Err(_) => Err(self.refusal(tenant)),
+        }
+        Err(self.refusal(tenant))
+    }
+
+    fn note(&self, tenant: &TenantId, meter: &Arc<Meter>) -> u64 {
+        let mut state = self.lock();
+        let number = state.next_number;
+        state.next_number = number.wrapping_add(1);
+        state.with_clients.insert(number, (tenant.clone(), Arc::clone(meter)));
+        number
+    }
+
+    /// Ends the invocation that has waited longest for its client, if one waits too long, for somebody of `tenant` who waits
+    /// for a slot: one of its own where it has all that it may have, else anybody's.
+    fn end_slowest(&self, tenant: &TenantId) {
+        let slowest = {
+            let state = self.lock();
+            let is_own = state.running(tenant) >= state.cap(tenant, self.slots);
+            let candidates = state.with_clients.values().filter(|(whose, _)| !is_own || whose == tenant);
+            let slow = candidates.filter_map(|(_, meter)| {
+                let waited = meter.client().so_far().filter(|waited| *waited >= CLIENT_PATIENCE)?;
+                meter.ended().is_none().then_some((waited, meter))
+            });
+            slow.max_by_key(|(waited, _)| *waited).map(|(_, meter)| Arc::clone(meter))
+        };
+        if let Some(meter) = slowest {
+            meter.end(End::SlowClient);
         }
     }
 
@@ -222,8 +273,8 @@ impl Room {
         self.slots
     }
 
-    fn slot(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Slot {
-        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget }
+    fn slot(self: &Arc<Self>, asker: Asker, tenant: &TenantId, budget: Budget) -> Slot {
+        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget, asker, noted: None }
     }
 
     fn ask(&self, asker: Asker, tenant: &TenantId) -> Result<Asked, AdmitError> {
@@ -240,8 +291,8 @@ impl Room {
         if is_callee && state.only_callers_run(tenant, self.slots) {
             return Err(AdmitError::CallersWait);
         }
-        let number = state.next_waiter;
-        state.next_waiter = number.wrapping_add(1);
+        let number = state.next_number;
+        state.next_number = number.wrapping_add(1);
         let own = state.tenants.entry(tenant.clone()).or_default();
         // LIMIT: newcomers that fill the queue do not shut out what was begun before them.
         let waiting_max = limits::TENANT_QUEUE_COUNT_MAX.saturating_mul(if is_callee { 2 } else { 1 });
@@ -272,10 +323,13 @@ impl Room {
         }
     }
 
-    fn give_back(room: &Arc<Self>, tenant: &TenantId) {
+    fn give_back(room: &Arc<Self>, tenant: &TenantId, noted: Option<u64>) {
         let mut state = room.lock();
+        let ended = noted.and_then(|number| state.with_clients.remove(&number));
         state.stop(tenant);
         state.pass_on(room.slots);
+        drop(state);
+        drop(ended);
     }
 
     fn leave(&self, tenant: &TenantId, number: u64) {
@@ -409,7 +463,7 @@ impl Drop for LeaveQueue<'_> {
         self.room.leave(self.tenant, self.number);
         self.turn.close();
         if self.turn.try_recv().is_ok() {
-            Room::give_back(self.room, self.tenant);
+            Room::give_back(self.room, self.tenant, None);
         }
     }
 }
@@ -422,6 +476,7 @@ impl Terms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Owed;
 
     fn tenant(name: &str) -> TenantId {
         name.parse().unwrap()
@@ -635,6 +690,67 @@ mod tests {
         let calling = large.calling(&tenant("a"), &invocation(1));
         let refused = large.admit_called(&calling, Budget::DEFAULT).await.err();
         assert_eq!(refused, Some(AdmitError::Overloaded), "after its wait");
+    }
+
+    /// Waits until an invocation is ended; fails after a time that is long enough on any machine.
+    async fn end_of(meter: &Meter) -> Option<End> {
+        let ended = async {
+            while meter.ended().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(40), ended).await.unwrap();
+        meter.ended()
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_its_client_gives_way_to_who_waits_for_its_slot() {
+        let room = room(8);
+        let (mut slow, mut slower) = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
+        let (one, other) = (Meter::new(Budget::DEFAULT), Meter::new(Budget::DEFAULT));
+        slow.runs(&one);
+        slower.runs(&other);
+        other.client().begins(Owed::Answer);
+        tokio::time::sleep(CLIENT_PATIENCE + CLIENTS_LOOK).await;
+        assert_eq!(other.ended(), None, "nobody waits for its slot");
+        one.client().begins(Owed::Request);
+        let next = admit(&room, "a");
+        tokio::pin!(next);
+        assert!(futures::poll!(&mut next).is_pending());
+        assert_eq!((one.ended(), other.ended()), (None, Some(End::SlowClient)));
+        drop(slower);
+        let _next = next.await.unwrap();
+        let last = admit(&room, "a");
+        tokio::pin!(last);
+        tokio::select! {
+            _ = &mut last => panic!("there is no slot yet"),
+            end = end_of(&one) => assert_eq!(end, Some(End::SlowClient)),
+        }
+        drop(slow);
+        drop(last.await.unwrap());
+        assert!(room.lock().with_clients.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_gives_way_to_a_tenant_that_fills_its_own_share_nor_does_what_a_plugin_called() {
+        let room = Room::new(12, CLIENT_PATIENCE * 2);
+        let mut slow = admit(&room, "a").await.unwrap();
+        let calling = room.calling(&tenant("a"), &invocation(1));
+        let mut called = room.admit_called(&calling, Budget::DEFAULT).await.unwrap();
+        let (meter, callee) = (Meter::new(Budget::DEFAULT), Meter::new(Budget::DEFAULT));
+        slow.runs(&meter);
+        called.runs(&callee);
+        meter.client().begins(Owed::Request);
+        callee.client().begins(Owed::Request);
+        let _full =
+            [admit(&room, "b").await.unwrap(), admit(&room, "b").await.unwrap(), admit(&room, "b").await.unwrap()];
+        assert!(matches!(admit(&room, "b").await, Err(AdmitError::TenantBusy { .. })));
+        assert_eq!((meter.ended(), callee.ended()), (None, None));
+        let _third = admit(&room, "a").await.unwrap();
+        let fourth = admit(&room, "a");
+        tokio::pin!(fourth);
+        assert!(futures::poll!(&mut fourth).is_pending());
+        assert_eq!((meter.ended(), callee.ended()), (Some(End::SlowClient), None));
     }
 
     #[tokio::test]
