@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::components::bulky;
-use crate::load::Target;
+use crate::load::{Target, round};
 use crate::machine::guest_threads_cpu_us;
 use crate::neighbour::Noise;
 use crate::noisy::Taken;
@@ -29,6 +30,11 @@ const SLOW_CONNECTIONS_COUNT: usize = 400;
 const UPLOADS_COUNT: usize = 2;
 /// Versions uploaded in one round at most.
 const UPLOADS_A_ROUND: u64 = 10_000;
+
+/// Time in which what was metered is told.
+const METERED_WITHIN: Duration = Duration::from_millis(1_500);
+/// Time in which calls are counted to know what one costs.
+const COST_TIME: Duration = Duration::from_secs(2);
 
 /// A kind of neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -201,6 +207,15 @@ impl Ours {
             }],
             _ => one_each(&targets),
         })
+    }
+
+    /// CPU time that is metered for one call of the victim, microseconds.
+    pub async fn call_cost_us(&self, target: &Target) -> Result<f64> {
+        tokio::time::sleep(METERED_WITHIN).await;
+        let before = self.victim.metered_us(&self.stage).await?;
+        let calls = round(target, 1, COST_TIME).await?.latencies_us.len();
+        tokio::time::sleep(METERED_WITHIN).await;
+        Ok((self.victim.metered_us(&self.stage).await? - before) as f64 / calls as f64)
     }
 
     /// CPU time so far, with the tenants of a kind. What ran where it arrived, beside the threads of guests, is in the

@@ -26,16 +26,20 @@ pub const VICTIM_US: f64 = 360.0;
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Longest wait for a server to be itself again after noise.
 const QUIET_SECONDS_MAX: u64 = 90;
+/// The victim and most neighbours of it.
+const TENANTS_COUNT_MAX: f64 = 17.0;
+/// Most calls a second of the victim, unless it is told.
+const RATE_MAX: f64 = 100.0;
 const NO_PEER: &str = "the peer's program was not given";
 
 /// How much to measure, and where the peers are.
 #[derive(clap::Args)]
 pub struct Plan {
-    /// The victim's requests a second. What it wants in all has to stay under its fair share beside sixteen neighbours (two
-    /// cores by seventeen tenants are 118 ms a second), or waiting is its due: a fresh instance costs about as much again as
-    /// its work, and a slow machine makes both dearer
-    #[arg(long, default_value_t = 100.0)]
-    pub rate: f64,
+    /// The victim's requests a second. When absent, as many as take half of its fair share beside sixteen neighbours (two cores
+    /// by seventeen tenants are 118 ms a second), 100 at most: who wants more than its share has to wait, and that is no fault
+    /// of the host. What a call takes beside its own computing is measured first, since machines differ by a factor of three
+    #[arg(long)]
+    pub rate: Option<f64>,
     /// Only these kinds of neighbour, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub kinds: Vec<Kind>,
@@ -87,28 +91,37 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     let mut caller = Caller::start()?;
     report.fact("rounds", plan.rounds)?;
     report.fact("seconds_a_phase", plan.seconds)?;
-    report.put("victim_rps", plan.rate)?;
     report.put("victim_scheduling", caller.class)?;
     report.put("neighbour_scheduling", "nice 10")?;
     report.put("serve_options", Serve::Yielding.options())?;
     let ours = Ours::new(&kinds).await?;
     let turns = turns_for(&ours.victim("/compute").await?, VICTIM_US).await.context("calibration")?;
     report.put("victim_turns", turns)?;
+    let cost_us = ours.call_cost_us(&ours.victim(&format!("/compute?n={turns}")).await?).await?;
+    let rate = plan.rate.unwrap_or_else(|| within_half_of_a_fair_share(cost_us));
+    report.put("victim_cpu_us", cost_us)?;
+    report.put("victim_rps", rate)?;
     let seconds = Duration::from_secs(plan.seconds);
     for kind in &kinds {
         eprintln!("{} on ringfence", kind.name());
         let target = ours.victim(&format!("/compute?n={turns}")).await?;
         let noise = |number| ours.noise(*kind, number);
         let taken = async || ours.taken(*kind).await.map(Some);
-        match rounds(&mut caller, &target, (plan.rate, seconds), plan.rounds, noise, taken).await {
+        match rounds(&mut caller, &target, (rate, seconds), plan.rounds, noise, taken).await {
             Ok(rounds) => write(&mut report, *kind, &rounds)?,
             Err(error) => report.missing(&format!("{}.p99_ratio", kind.name()), &format!("{error:#}"))?,
         }
     }
     drop(ours);
-    peer(&mut report, "serve", plan, &kinds, &mut caller, Some(turns)).await?;
-    peer(&mut report, "workerd", plan, &kinds, &mut caller, None).await?;
+    peer(&mut report, "serve", plan, &kinds, (&mut caller, rate), Some(turns)).await?;
+    peer(&mut report, "workerd", plan, &kinds, (&mut caller, rate), None).await?;
     report.finish()
+}
+
+/// Calls a second that take half of what one of seventeen tenants may have of this machine's cores.
+fn within_half_of_a_fair_share(cost_us: f64) -> f64 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    (cores * 1e6 / TENANTS_COUNT_MAX / 2.0 / cost_us).clamp(1.0, RATE_MAX).floor()
 }
 
 /// The kinds that a peer can be given, one process for victim and neighbours together.
@@ -117,7 +130,7 @@ async fn peer(
     name: &str,
     plan: &Plan,
     kinds: &[Kind],
-    caller: &mut Caller,
+    (caller, rate): (&mut Caller, f64),
     turns: Option<u64>,
 ) -> Result<()> {
     let program = if name == "serve" { &plan.wasmtime } else { &plan.workerd };
@@ -145,7 +158,7 @@ async fn peer(
         let noises = kind.on_peer(noisy, per_second);
         let time = Duration::from_secs(plan.peer_seconds);
         let (noise, taken) = (async |_| Ok(noises.clone()), async || Ok(None));
-        match rounds(caller, &target, (plan.rate, time), plan.peer_rounds, noise, taken).await {
+        match rounds(caller, &target, (rate, time), plan.peer_rounds, noise, taken).await {
             Ok(rounds) => {
                 report.median(&key("p50_ratio"), &rounds.ratios(0.5))?;
                 report.median(&key("p99_ratio"), &rounds.ratios(0.99))?;
