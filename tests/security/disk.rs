@@ -25,15 +25,8 @@ const AUTOMATED: [&str; 9] = [
 async fn automate(tenant: &Tenant) -> Result<()> {
     tenant.ship("events", "events", "", &[("keyvalue", &["default"]), ("queue", &["work"])]).await?;
     let queue = tenant.path("/queues/wallaby-queue");
-    answer(
-        tenant
-            .admin
-            .put(&queue)
-            .json(&json!({ "plugin": "events", "backoff_ms": 600_000, "backoff_ms_max": 600_000 }))
-            .send()
-            .await?,
-    )
-    .await?;
+    let settings = json!({ "plugin": "events", "backoff_ms": 600_000, "backoff_ms_max": 600_000 });
+    answer(tenant.admin.put(&queue).json(&settings).send().await?).await?;
     for act in ["fail", "refuse"] {
         let message = json!({
             "payload": { "do": act, "name": "tapir-message" }, "group": format!("ocelot-group-{act}"),
