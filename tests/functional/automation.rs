@@ -11,41 +11,41 @@ use crate::started;
 
 const GRANTS: &[(&str, &[&str])] = &[("keyvalue", &["default"]), ("queue", &["work"])];
 
-fn point(mode: &str, on_failure: &str) -> Value {
+pub fn point(mode: &str, on_failure: &str) -> Value {
     json!({
         "mode": mode, "payload": { "type": "object", "properties": { "count": { "type": "integer" } } },
         "deadline_ms": 2000, "on_failure": on_failure, "result_bytes_max": 10_000, "binders": "several",
     })
 }
 
-async fn declare(operator: &Session, name: &str, declaration: &Value) -> Result<Value> {
+pub async fn declare(operator: &Session, name: &str, declaration: &Value) -> Result<Value> {
     answer(operator.put(&format!("/hooks/{name}")).json(declaration).send().await?).await
 }
 
-async fn bind(tenant: &Tenant, hook: &str, plugin: &str, binding: Value) -> Result<Value> {
+pub async fn bind(tenant: &Tenant, hook: &str, plugin: &str, binding: Value) -> Result<Value> {
     let path = tenant.path(&format!("/hooks/{hook}/bindings/{plugin}"));
     answer(tenant.admin.put(&path).json(&binding).send().await?).await
 }
 
-async fn ask(tenant: &Tenant, hook: &str, payload: Value) -> Result<Value> {
+pub async fn ask(tenant: &Tenant, hook: &str, payload: Value) -> Result<Value> {
     let path = tenant.path(&format!("/hooks/{hook}"));
     answer(tenant.admin.post(&path).json(&json!({ "payload": payload })).send().await?).await
 }
 
-async fn send(tenant: &Tenant, queue: &str, message: &Value) -> Result<Value> {
+pub async fn send(tenant: &Tenant, queue: &str, message: &Value) -> Result<Value> {
     let path = tenant.path(&format!("/queues/{queue}/messages"));
     answer(tenant.admin.post(&path).json(message).send().await?).await
 }
 
-async fn queue(tenant: &Tenant, name: &str, settings: Value) -> Result<Value> {
+pub async fn queue(tenant: &Tenant, name: &str, settings: Value) -> Result<Value> {
     answer(tenant.admin.put(&tenant.path(&format!("/queues/{name}"))).json(&settings).send().await?).await
 }
 
-async fn noted(tenant: &Tenant, plugin: &str, what: &str) -> Result<String> {
+pub async fn noted(tenant: &Tenant, plugin: &str, what: &str) -> Result<String> {
     Ok(tenant.fetch(plugin, &format!("/{what}")).await?.1)
 }
 
-async fn tenant_with(host: &Host, operator: &Session, name: &str, plugins: &[&str]) -> Result<Tenant> {
+pub async fn tenant_with(host: &Host, operator: &Session, name: &str, plugins: &[&str]) -> Result<Tenant> {
     let tenant = host.tenant(operator, name).await?;
     for plugin in plugins {
         tenant.ship("events", plugin, "[budget]\ntime_ms = 20000\n", GRANTS).await?;

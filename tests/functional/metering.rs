@@ -13,14 +13,14 @@ use crate::invocations::ship_hostile;
 use crate::started;
 
 /// `ringfence` as its user runs it, with a key in the environment and a home of its own.
-fn command(host: &Host, who: &Session, args: &[&str]) -> Result<Output> {
+pub fn command(host: &Host, who: &Session, args: &[&str]) -> Result<Output> {
     let home = tempfile::tempdir()?;
     let mut command = Command::new(ringfence()?);
     command.args(["--host", &host.control]).args(args);
     Ok(command.env("RINGFENCE_HOME", home.path()).env("RINGFENCE_API_KEY", &who.key).output()?)
 }
 
-fn text_of(output: &Output) -> Result<String> {
+pub fn text_of(output: &Output) -> Result<String> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout.clone())?)
 }

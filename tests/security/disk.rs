@@ -4,10 +4,70 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use ringfence_tests::{Host, Place, answer, eventually, files_under, guest, ringfence, string};
+use ringfence_tests::{Host, Place, Tenant, answer, eventually, files_under, guest, ringfence, string};
 use serde_json::json;
 
 use crate::{ship_hostile, started};
+
+/// What [`automate`] leaves with the host.
+const AUTOMATED: [&str; 9] = [
+    "wallaby-queue",
+    "tapir-message",
+    "ocelot-group",
+    "pangolin-input",
+    "axolotl-attribute",
+    "lemur-signal",
+    "capybara-schedule",
+    "tamarin-payload",
+    "okapi-key",
+];
+
+/// A message that waits for its second attempt and one that is dead, a run that was told something, a schedule that ran.
+async fn automate(tenant: &Tenant) -> Result<()> {
+    tenant.ship("events", "events", "", &[("keyvalue", &["default"]), ("queue", &["work"])]).await?;
+    let queue = tenant.path("/queues/wallaby-queue");
+    let settings = json!({ "plugin": "events", "backoff_ms": 600_000, "backoff_ms_max": 600_000 });
+    answer(tenant.admin.put(&queue).json(&settings).send().await?).await?;
+    for act in ["fail", "refuse"] {
+        let message = json!({
+            "payload": { "do": act, "name": "tapir-message" }, "group": format!("ocelot-group-{act}"),
+            "idempotency_key": format!("okapi-key-{act}"),
+        });
+        answer(tenant.admin.post(&format!("{queue}/messages")).json(&message).send().await?).await?;
+    }
+    let dead = format!("{queue}/dead");
+    eventually("one message is dead and the other waits", async || {
+        let letters = answer(tenant.admin.get(&dead).send().await?).await?;
+        let state = answer(tenant.admin.get(&queue).send().await?).await?;
+        let is_dead = letters["items"].as_array().is_some_and(|items| items.len() == 1);
+        Ok(is_dead && state["depth_count"] == 1 && state["running_count"] == 0)
+    })
+    .await?;
+
+    tenant.ship("runs", "runs", "", &[("http", &["http://127.0.0.1:9"])]).await?;
+    let begun = json!({
+        "plugin": "runs", "workflow": "waiter", "input": { "word": "pangolin-input" },
+        "attributes": { "word": "axolotl-attribute" }, "key": "okapi-key-run",
+    });
+    let run = answer(tenant.admin.post(&tenant.path("/runs")).json(&begun).send().await?).await?;
+    let run = tenant.path(&format!("/runs/{}", string(&run, "id")?));
+    // Nobody waits for this one, so that it stays where it is.
+    let signal = json!({ "name": "lemur-signal", "payload": "lemur-signal", "key": "okapi-key-signal" });
+    answer(tenant.admin.post(&format!("{run}/signal")).json(&signal).send().await?).await?;
+    eventually(
+        "the run waits",
+        async || Ok(answer(tenant.admin.get(&run).send().await?).await?["status"] == "waiting"),
+    )
+    .await?;
+
+    let schedule = json!({
+        "plugin": "events", "cron": "0 3 * * *", "zone": "Europe/London", "payload": { "word": "tamarin-payload" },
+    });
+    let path = tenant.path("/schedules/capybara-schedule");
+    answer(tenant.admin.put(&path).json(&schedule).send().await?).await?;
+    answer(tenant.admin.post(&format!("{path}/run")).send().await?).await?;
+    Ok(())
+}
 
 #[tokio::test]
 async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
@@ -39,6 +99,7 @@ async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
         let stored = acme.admin.call(reqwest::Method::PUT, &path).body(body).send().await?;
         assert!(stored.status().is_success(), "{path}: {}", stored.status());
     }
+    automate(&acme).await?;
     let (data, key) = (host.data.clone(), acme.admin.key.clone());
     host.stop()?;
 
@@ -59,6 +120,7 @@ async fn no_word_of_a_tenant_is_found_on_disk() -> Result<()> {
         "kookaburra-content",
     ]
     .iter()
+    .chain(&AUTOMATED)
     .map(|word| word.as_bytes().to_vec())
     .collect();
     words.push(key.into_bytes());

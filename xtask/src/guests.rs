@@ -227,12 +227,13 @@ mod tests {
 
     #[test]
     fn a_plugin_needs_exactly_what_its_function_names() {
-        use Capability::{Audit, Blob, Config, Http, Keyvalue, Logging, Pii, Secrets};
-        let expected: [(&str, &[Capability]); 17] = [
+        use Capability::{Audit, Blob, Config, Http, Keyvalue, Logging, Pii, Queue, Secrets};
+        let expected: [(&str, &[Capability]); 18] = [
             ("album", &[Blob]),
             ("bulk", &[Blob]),
             ("calls", &[Logging, Http]),
             ("care-note", &[Keyvalue, Pii]),
+            ("care-visit", &[Config, Http, Pii, Queue]),
             ("consent", &[Keyvalue, Audit]),
             ("files", &[]),
             ("hello", &[]),
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn a_manifest_asks_for_what_its_component_imports() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for name in ["album", "care-note", "consent", "hello", "order", "redact", "visits", "webhook"] {
+        for name in ["album", "care-note", "care-visit", "consent", "hello", "order", "redact", "visits", "webhook"] {
             let text = fs::read_to_string(root.join("plugins").join(name).join("plugin.toml")).unwrap();
             let manifest = ringfence_core::Manifest::parse(&text).unwrap();
             let asked = [
@@ -267,6 +268,7 @@ mod tests {
                 (Capability::Http, manifest.needs.http.is_some()),
                 (Capability::Blob, manifest.needs.blob.is_some()),
                 (Capability::Pii, manifest.needs.pii.is_some()),
+                (Capability::Queue, manifest.needs.queue.is_some()),
                 (Capability::Audit, manifest.needs.audit.is_some()),
             ];
             let asked: BTreeSet<Capability> = asked.into_iter().filter(|(_, is)| *is).map(|(which, _)| which).collect();
@@ -294,6 +296,7 @@ mod tests {
         for (name, lines_max) in [
             ("album", 60),
             ("care-note", 60),
+            ("care-visit", 60),
             ("consent", 60),
             ("hello", 5),
             ("redact", 60),

@@ -1,26 +1,59 @@
-//! A note about a care visit, before the product takes it: a note that says nothing, or an unknown outcome, is refused.
+//! A care visit. At the point `visit.validate` a note that says nothing is refused; at `visit.seal` its personal fields are
+//! sealed too, before anybody keeps them. A run then tells the office, waits for somebody to acknowledge the visit, and tells
+//! the manager when nobody does in time: through the queue `visit-notices`, whose messages come back here.
 
-use ringfence_sdk::{Result, hook, refuse};
-use serde::Deserialize;
+use std::time::Duration;
 
-#[derive(Deserialize)]
+use ringfence_sdk::{Config, Delivery, Http, HttpRequest, Input, Occasion, Pii, Queues, Result, Steps};
+use ringfence_sdk::{ensure, hook, plugin, refuse, workflow};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+
+#[derive(Deserialize, Serialize)]
 struct Visit {
+    id: String,
+    person: String,
+    name: String,
     note: String,
-    minutes: u32,
-    #[serde(default)]
-    outcome: Option<String>,
+    acknowledge_within_s: u64,
 }
 
-#[hook("visit.validate")]
-fn care_visit(visit: Visit) -> Result<()> {
+#[hook("*")]
+fn on_visit(mut visit: Visit, occasion: Occasion, pii: Pii) -> Result<Visit> {
     if visit.note.trim().len() < 10 {
         return Err(refuse("the note does not say what was done"));
     }
-    if visit.minutes == 0 || visit.minutes > 24 * 60 {
-        return Err(refuse(format!("a visit of {} minutes", visit.minutes)));
+    if occasion.name == "visit.seal" {
+        visit.name = pii.seal("name", &visit.person, &visit.name)?;
+        visit.note = pii.seal("note", &visit.person, &visit.note)?;
     }
-    match visit.outcome.as_deref() {
-        None | Some("well" | "unwell" | "not-at-home") => Ok(()),
-        Some(other) => Err(refuse(format!("no such outcome: {other}"))),
+    Ok(visit)
+}
+
+#[workflow]
+async fn care_visit(Input(visit): Input<Visit>, steps: Steps, queues: Queues) -> Result<&'static str> {
+    tell(&steps, &queues, "office", &visit.id).await?;
+    let time = Duration::from_secs(visit.acknowledge_within_s);
+    if steps.wait_for_signal::<IgnoredAny>("acknowledged", Some(time))?.is_some() {
+        return Ok("acknowledged");
     }
+    tell(&steps, &queues, "manager", &visit.id).await?;
+    Ok("escalated")
+}
+
+/// One message a step, however often the step is tried: the queue knows it by the step's key.
+async fn tell(steps: &Steps, queues: &Queues, whom: &str, visit: &str) -> Result<()> {
+    let sent = steps.run(whom, async |call| {
+        let delivery = Delivery { idempotency_key: Some(call.idempotency_key), ..Delivery::usual() };
+        queues.send("visit-notices", &(whom, visit), delivery)
+    });
+    sent.await.map(drop)
+}
+
+#[plugin(queue = "visit-notices")]
+async fn on_notice((whom, visit): (String, String), occasion: Occasion, config: Config, http: Http) -> Result<()> {
+    let url = format!("{}/{whom}", config.require("notices-url")?);
+    let notice = HttpRequest::post(&url).header("idempotency-key", &occasion.id).body(visit);
+    let answer = http.send(notice).await?;
+    ensure!(answer.is_success(), "the {whom} answered {}", answer.status());
+    Ok(())
 }

@@ -2,6 +2,7 @@
 //! Over HTTP it answers with a counter.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use ringfence_sdk::{Kv, Occasion, Queues, Request, Result, bail, hook, plugin, refuse, retry};
 use serde_json::{Value, json};
@@ -65,10 +66,39 @@ fn with_a_message(message: Value, occasion: Occasion, kv: Kv) -> Result<()> {
         Some("hang") => loop {
             std::hint::black_box(0);
         },
-        Some("slow") => std::thread::sleep(std::time::Duration::from_secs(2)),
+        Some("slow") => std::thread::sleep(Duration::from_secs(2)),
+        Some("line-up") => line_up(&message, &kv)?,
+        Some("meet") => meet(&message, &kv)?,
         Some("mend") if kv.text("mended")?.is_none() => bail!("not mended yet"),
         _ => {}
     }
     kv.add("noted", 1)?;
+    Ok(())
+}
+
+/// Puts its name behind those that came before it; not before the one that it comes `after`.
+fn line_up(message: &Value, kv: &Kv) -> Result<()> {
+    let line = kv.text("line")?.unwrap_or_default();
+    if message["after"].as_str().is_some_and(|after| !line.split(' ').any(|one| one == after)) {
+        return Err(retry("not its turn yet"));
+    }
+    let name = message["name"].as_str().unwrap_or("x");
+    Ok(kv.update("line", |line| [line.unwrap_or_default(), format!("{name} ").into_bytes()].concat())?)
+}
+
+/// Stays until `count` of its kind are there together, and keeps the most that ever were.
+fn meet(message: &Value, kv: &Kv) -> Result<()> {
+    let most =
+        |text: Option<Vec<u8>>| text.and_then(|text| String::from_utf8(text).ok()?.parse::<i64>().ok()).unwrap_or(0);
+    let here = kv.add("here", 1)?;
+    kv.update("most", |before| most(before).max(here).to_string().into_bytes())?;
+    loop {
+        // Those that are one too many have the time to come in.
+        std::thread::sleep(Duration::from_millis(100));
+        if Some(most(kv.get("most")?)) >= message["count"].as_i64() {
+            break;
+        }
+    }
+    kv.add("here", -1)?;
     Ok(())
 }

@@ -1,0 +1,97 @@
+//! What goes when in a queue, and how many at a time, through the real binary; and what a plugin is told by a full one.
+
+use anyhow::Result;
+use ringfence_tests::{Tenant, answer, eventually};
+use serde_json::{Value, json};
+
+use crate::automation::{ask, bind, declare, noted, point, queue, send, tenant_with};
+use crate::started;
+
+/// Puts messages into the queue `work` while it rests, and lets it go.
+async fn all_at_once(acme: &Tenant, mut settings: Value, messages: &[Value]) -> Result<()> {
+    settings["paused"] = json!(true);
+    queue(acme, "work", settings.clone()).await?;
+    for message in messages {
+        send(acme, "work", message).await?;
+    }
+    settings["paused"] = json!(false);
+    queue(acme, "work", settings).await?;
+    let done = messages.len().to_string();
+    eventually("all messages", async || Ok(noted(acme, "taker", "noted").await? == done)).await
+}
+
+fn lines_up(name: &str) -> Value {
+    json!({ "payload": { "do": "line-up", "name": name } })
+}
+
+#[tokio::test]
+async fn a_group_keeps_its_order_while_its_first_fails_and_other_groups_go_on_beside() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    let of_group = |group: &str, mut message: Value, priority: u8| {
+        (message["group"], message["priority"]) = (json!(group), json!(priority));
+        message
+    };
+    // It fails until the last of the other group is through, and those behind it would go first by their priority.
+    let mut first = lines_up("a1");
+    first["payload"]["after"] = json!("b2");
+    let messages = [
+        of_group("a", first, 1),
+        of_group("a", lines_up("a2"), 5),
+        of_group("a", lines_up("a3"), 9),
+        of_group("b", lines_up("b1"), 1),
+        of_group("b", lines_up("b2"), 9),
+    ];
+    let settings = json!({ "plugin": "taker", "concurrency_count": 4, "attempts_max": 100, "backoff_ms": 50, "backoff_ms_max": 200 });
+    all_at_once(&acme, settings, &messages).await?;
+    assert_eq!(noted(&acme, "taker", "line").await?, "b1 b2 a1 a2 a3 ");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_higher_priority_goes_first_and_the_same_one_in_order() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    let messages = [("low", 0), ("usual", 4), ("usual-too", 4), ("high", 9), ("higher-than-usual", 5)]
+        .map(|(name, priority)| json!({ "payload": lines_up(name)["payload"], "priority": priority }));
+    all_at_once(&acme, json!({ "plugin": "taker", "concurrency_count": 1 }), &messages).await?;
+    assert_eq!(noted(&acme, "taker", "line").await?, "high higher-than-usual usual usual-too low ");
+    Ok(())
+}
+
+#[tokio::test]
+async fn as_many_messages_are_handed_over_together_as_the_queue_says_and_no_more() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    // Three wait for each other, so that fewer would never be done; a fourth would be counted.
+    let messages = vec![json!({ "payload": { "do": "meet", "count": 3 } }); 9];
+    all_at_once(&acme, json!({ "plugin": "taker", "concurrency_count": 3 }), &messages).await?;
+    assert_eq!(noted(&acme, "taker", "most").await?, "3");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plugin_is_told_that_a_queue_is_full_and_its_message_is_taken_when_there_is_room() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["sender", "taker"]).await?;
+    let full = json!({ "plugin": "taker", "paused": true, "depth_count_max": 1 });
+    queue(&acme, "work", full).await?;
+    declare(&operator, "t.point", &point("collect", "closed")).await?;
+    bind(&acme, "t.point", "sender", json!({})).await?;
+    let sent = async || ask(&acme, "t.point", json!({ "do": "send" })).await;
+    assert_eq!(sent().await?["outcome"], "passed");
+    let refused = sent().await?;
+    assert_eq!((&refused["outcome"], &refused["steps"][0]["code"]), (&json!("failed"), &json!("plugin-failed")));
+    let told = refused["steps"][0]["detail"].as_str().unwrap_or_default();
+    let wait_ms = told.strip_prefix("queue `work` is full for ").and_then(|rest| rest.strip_suffix(" ms"));
+    assert!(wait_ms.and_then(|ms| ms.parse::<u64>().ok()).is_some_and(|ms| ms > 0), "{refused}");
+    let path = acme.path("/queues/work");
+    assert_eq!(answer(acme.admin.get(&path).send().await?).await?["depth_count"], 1);
+
+    queue(&acme, "work", json!({ "plugin": "taker", "depth_count_max": 1 })).await?;
+    eventually("the first is done", async || Ok(noted(&acme, "taker", "noted").await? == "1")).await?;
+    eventually("there is room", async || Ok(answer(acme.admin.get(&path).send().await?).await?["depth_count"] == 0))
+        .await?;
+    assert_eq!(sent().await?["outcome"], "passed");
+    eventually("the second is done", async || Ok(noted(&acme, "taker", "noted").await? == "2")).await
+}
