@@ -6,8 +6,8 @@ use ringfence_tests::{Session, answer, problem, string};
 use serde_json::{Value, json};
 
 use crate::boundary::{PUBLIC, body_for, operations, send};
-use ringfence_tests::holder::{Holder, nonce};
 use crate::started;
+use ringfence_tests::holder::{Holder, nonce};
 
 /// Every operation that asks who calls.
 fn guarded() -> Result<Vec<(Method, String, String)>> {
