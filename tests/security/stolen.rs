@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use reqwest::Method;
+use ringfence_tests::holder::{Holder, nonce};
 use ringfence_tests::{Session, answer, problem, string};
 use serde_json::{Value, json};
 
 use crate::boundary::{PUBLIC, body_for, operations, send};
 use crate::started;
-use ringfence_tests::holder::{Holder, nonce};
 
 /// Every operation that asks who calls.
 fn guarded() -> Result<Vec<(Method, String, String)>> {

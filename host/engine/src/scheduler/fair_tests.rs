@@ -119,6 +119,27 @@ fn one_that_wants_little_is_served_at_once_among_sixteen_that_want_everything() 
 }
 
 #[test]
+fn one_that_wants_three_quarters_of_its_fair_share_waits_for_nobody_and_one_that_wants_more_than_all_of_it_does() {
+    // Two workers and seventeen lanes: 1.18 ms in 10 ms are a lane's due. It comes every 5 to 15 ms.
+    let longest = |cpu_ns: u64| {
+        let mut sim = Simulation::new(2, &[TenantShare::USUAL; 17]);
+        for hog in 1..17 {
+            sim.arrive(hog, u64::MAX);
+        }
+        sim.run(100 * MS);
+        let mut word = 7_u64;
+        for _ in 0..500 {
+            sim.arrive(0, cpu_ns);
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            sim.run((100 + (word >> 33) % 200) * STEP_NS);
+        }
+        sim.finished.iter().filter(|(lane, _)| *lane == 0).map(|(_, took)| *took).max().unwrap()
+    };
+    assert!(longest(850 * US) <= 850 * US + 2 * STEP_NS, "{}", longest(850 * US));
+    assert!(longest(1_300 * US) > 20 * MS, "{}", longest(1_300 * US));
+}
+
+#[test]
 fn a_wave_of_newcomers_that_want_much_delays_one_that_wants_little_by_a_grain_at_most() {
     let mut sim = Simulation::new(1, &[TenantShare::USUAL; 18]);
     sim.arrive(17, u64::MAX);
