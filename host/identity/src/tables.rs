@@ -78,9 +78,6 @@ impl Tables {
         self.sessions.extend(read.sessions);
         self.settings.extend(read.settings);
         self.used.extend(read.used);
-        self.people.extend(read.people);
-        self.about.extend(read.about);
-        self.trust.extend(read.trust);
     }
 
     /// Who a token stands for, now.
