@@ -63,7 +63,8 @@ async fn a_stolen_bound_token_opens_nothing() -> Result<()> {
 async fn a_bound_token_in_other_hands_is_found_by_its_tenant_on_either_port() -> Result<()> {
     let (_place, host, _operator, acme, holder) = bound().await?;
     let thief = host.session(holder.token.clone());
-    let other = Holder { token: holder.token.clone(), nonce: holder.nonce.clone(), ..Holder::new() };
+    let mut other = Holder::new()?;
+    (other.token, other.nonce) = (holder.token.clone(), holder.nonce.clone());
     let (whoami, plugin) = (format!("{}/api/v1/whoami", host.control), format!("{}/acme/hello/", host.plugins));
     let nobody = host.anonymous();
     for response in [

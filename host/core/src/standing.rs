@@ -428,11 +428,11 @@ mod tests {
     fn an_attempt_is_refused_as_long_as_a_request_is_and_no_longer() {
         let (standing, acme) = (Standing::default(), "acme".parse().unwrap());
         let (ann, bob): (PrincipalId, PrincipalId) = ("acme/a".parse().unwrap(), "acme/b".parse().unwrap());
-        let (source, visits) = ("10.0.0.1".parse().unwrap(), "visits".parse().unwrap());
+        let (source, visits) = ("10.0.0.1".parse::<IpAddr>().unwrap(), "visits".parse().unwrap());
         standing.publish(Table {
             suspended: [(ann.clone(), hold(200))].into(),
             paces: [(bob.clone(), Arc::new(Pace::new(hold(200), 3)))].into(),
-            sources: [((Some("acme".parse().unwrap()), source), hold(200))].into(),
+            sources: [((Some("acme".parse().unwrap()), Source::of(source)), hold(200))].into(),
             frozen: [(("acme".parse().unwrap(), None), hold(200))].into(),
             ..Table::default()
         });

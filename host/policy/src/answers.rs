@@ -117,6 +117,7 @@ mod tests {
             role: Some(Role::Caller),
             tenant: Some(tenant(of)),
             elevated_from: None,
+            device: None,
         };
         Question::plain(who, "invoke", plugin(of, "hello"))
     }
