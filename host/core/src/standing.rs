@@ -436,13 +436,14 @@ mod tests {
             frozen: [(("acme".parse().unwrap(), None), hold(200))].into(),
             ..Table::default()
         });
+        let version = digest(1);
         let refused = |attempt, now| standing.refuses(attempt, at(now), Duration::from_secs(150));
         for now in [150, 200] {
             assert_eq!(refused(Attempt::InSession(&ann, at(100)), now), now < 200);
             assert_eq!(refused(Attempt::Nameless(Some(&acme), source), now), now < 200);
             assert_eq!(refused(Attempt::Egress(&acme, &visits), now), now < 200);
             assert!(!refused(Attempt::Nameless(None, source), now), "a tenant blocks for itself only");
-            assert!(!refused(Attempt::Version(&acme, &digest(1)), now));
+            assert!(!refused(Attempt::Version(&acme, &version), now));
         }
         let through = (0..10).filter(|_| !refused(Attempt::InSession(&bob, at(100)), 150)).count();
         assert_eq!(through, 3, "a pace refuses only who has used it up");
