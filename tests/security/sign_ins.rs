@@ -20,7 +20,8 @@ async fn try_from(host: &Host, from: &str, body: &Value) -> Result<Seen> {
     let status = response.status().as_u16();
     let seen = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
         // What differs between any two answers.
-        let value = if ["date", "x-request-id"].contains(&name.as_str()) { "" } else { value.to_str().unwrap_or("?") };
+        let value =
+            if ["date", "ringfence-request-id"].contains(&name.as_str()) { "" } else { value.to_str().unwrap_or("?") };
         (name.to_string(), value.to_owned())
     };
     let headers = response.headers().iter().map(seen).collect();

@@ -109,7 +109,7 @@ async fn who_may_list_sessions_sees_how_others_of_his_place_stand_and_nobody_els
         refused["request_id"] = nobody.1["request_id"].clone();
         assert_eq!((status, &refused), (404, &nobody.1), "{subject}");
     }
-    assert_eq!(ask(&operator, "acme/ci").await?.0, 404, "operators see nobody of a tenant");
+    assert_eq!(ask(&operator, "acme/ci").await?.0, 403, "operators know the tenant, and see nobody of it");
     let soon = jiff::Timestamp::from_second(now()? + 3_600)?;
     let risk = json!({ "subject": "acme/plugin/hello", "floor": 100, "reason": "odd", "expires_at": soon.to_string() });
     let made = answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
