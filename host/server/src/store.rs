@@ -70,9 +70,15 @@ fn salvage(config: &Config, format: Format) -> Result<ExitCode> {
         println!("{}", serde_json::to_string(&done)?);
     } else {
         for tenant in &done.tenants {
-            let mark = if tenant.lost_count == 0 { "√" } else { "×" };
+            let mark = if tenant.is_whole() { "√" } else { "×" };
+            let missing = match (tenant.missing_count, tenant.is_older) {
+                (None, _) => ", and nobody can say how many there were".to_owned(),
+                (Some(_), true) => ", some of them older than they were".to_owned(),
+                (Some(0), false) => String::new(),
+                (Some(count), false) => format!(", {count} gone without a trace"),
+            };
             println!(
-                "{mark} tenant `{}`: {} records recovered, {} lost",
+                "{mark} tenant `{}`: {} records recovered, {} lost{missing}",
                 tenant.tenant, tenant.recovered_count, tenant.lost_count
             );
         }

@@ -19,9 +19,10 @@ use crate::directory;
 use crate::engine::OpenFailure;
 use crate::error::StoreError;
 use crate::files::Files;
-use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid};
-use crate::record::{Content, Stored};
+use crate::key::{AREA_FILES, AREA_RECORDS, AREA_TALLY, Key, UID_BYTES, Uid};
+use crate::record::{Content, Stored, revision_of};
 use crate::store::{Found, LESS, Store, state};
+use crate::tally::Tally;
 use crate::tenant_keys::{PLATFORM_UID, read_key};
 use crate::tenant_store::{Tenant, TenantStore, value_path};
 use crate::tenants::{PLATFORM, Phase, StoredTenant, TenantState, parse_uid};
@@ -61,6 +62,8 @@ struct Check {
     views: BTreeMap<Uid, TenantStore>,
     /// Tenants whose deletion was begun: what is left of them has no key any more.
     leaving: Vec<Uid>,
+    /// What there is of each tenant, and what there should be.
+    tallies: BTreeMap<Uid, (Tally, Option<Tally>)>,
     checked: Checked,
 }
 
@@ -100,7 +103,14 @@ pub async fn check(
     let files = Dir::open_ambient_dir(dir, cap_std::ambient_authority()).map_err(StoreError::unavailable)?;
     let found = state(&*engine, marked)?;
     let store = Store::for_reading(engine, Files::Disk(Arc::new(files)));
-    let mut check = Check { store, entropy, views: BTreeMap::new(), leaving: Vec::new(), checked: Checked::default() };
+    let mut check = Check {
+        store,
+        entropy,
+        views: BTreeMap::new(),
+        leaving: Vec::new(),
+        tallies: BTreeMap::new(),
+        checked: Checked::default(),
+    };
     if matches!(found, Found::Less) {
         check.tell(None, LESS);
     }
@@ -124,6 +134,7 @@ impl Check {
             Ok(())
         })?;
         for view in self.views.values().cloned().collect::<Vec<_>>() {
+            self.tally(&view);
             self.blobs(&view).await?;
         }
         self.checked.tenants_count = self.views.len() as u64;
@@ -190,8 +201,17 @@ impl Check {
     fn row(&mut self, key: &[u8], value: &[u8]) {
         let Some((area, rest)) = key.split_first() else { return };
         let Some(uid) = rest.first_chunk::<UID_BYTES>() else { return };
-        if self.leaving.contains(uid) || !matches!(*area, AREA_RECORDS | AREA_FILES) {
+        if self.leaving.contains(uid) || !matches!(*area, AREA_RECORDS | AREA_FILES | AREA_TALLY) {
             return;
+        }
+        let (there, kept) = self.tallies.entry(*uid).or_default();
+        match *area {
+            AREA_RECORDS => there.add(revision_of(value)),
+            AREA_TALLY => {
+                *kept = Tally::parse(value);
+                return;
+            }
+            _ => {}
         }
         let Some(view) = self.views.get(uid).cloned() else {
             self.tell(None, "records of no tenant whose key is here");
@@ -219,6 +239,14 @@ impl Check {
         }
     }
 
+    /// LIMIT: a tenant that nothing was written of since there is a tally has none, and nothing is told of it.
+    fn tally(&mut self, view: &TenantStore) {
+        let Some((there, Some(kept))) = self.tallies.get(&view.shared().uid).copied() else { return };
+        let (missing_count, is_older) = there.against(&kept);
+        self.tell_many(Some(view.label()), "records are missing", missing_count);
+        self.tell_many(Some(view.label()), "records are older than they were", u64::from(is_older));
+    }
+
     async fn blobs(&mut self, view: &TenantStore) -> Result<(), StoreError> {
         let uid = &view.shared().uid;
         let names = self.store.0.files.list(&blobs::directory(uid)).map_err(StoreError::unavailable)?;
@@ -232,10 +260,17 @@ impl Check {
     }
 
     fn tell(&mut self, tenant: Option<&str>, what: &str) {
+        self.tell_many(tenant, what, 1);
+    }
+
+    fn tell_many(&mut self, tenant: Option<&str>, what: &str, count: u64) {
+        if count == 0 {
+            return;
+        }
         let damage = &mut self.checked.damage;
         match damage.iter_mut().find(|known| known.tenant.as_deref() == tenant && known.what == what) {
-            Some(known) => known.count = known.count.saturating_add(1),
-            None => damage.push(Damage { tenant: tenant.map(str::to_owned), what: what.to_owned(), count: 1 }),
+            Some(known) => known.count = known.count.saturating_add(count),
+            None => damage.push(Damage { tenant: tenant.map(str::to_owned), what: what.to_owned(), count }),
         }
     }
 }

@@ -25,10 +25,11 @@ use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
 use crate::held::{self, Counting};
-use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, Uid, area, successor};
+use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, AREA_TALLY, Uid, area, successor};
 use crate::line::Line;
-use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
+use crate::record::{Commit, Content, FileRef, Stored, revision_of, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_floor, check_free};
+use crate::tally;
 use crate::tenant_store::{Tenant, value_path};
 use crate::watch::{Change, Changed, Watchers, is_record};
 
@@ -359,7 +360,7 @@ impl Writer {
         if batch.writes.values().any(Option::is_some) {
             check_floor(*free.get_or_insert_with(|| self.files.free_bytes()), self.free_bytes_min)?;
         }
-        let mut writes = Vec::with_capacity(batch.writes.len() + 2);
+        let mut writes = Vec::with_capacity(batch.writes.len() + 3);
         // LIMIT: 2^64 batches.
         self.revision = self.revision.saturating_add(1);
         let revision = self.revision;
@@ -367,8 +368,17 @@ impl Writer {
         let mut replaced = Vec::new();
         let (mut gone, mut added) = (0_u64, 0_u64);
         let Tenant { uid, keys, entropy, .. } = &*batch.tenant;
+        let before = tally::before(ahead, uid)?;
+        let mut after = before;
         for (key, payload) in &batch.writes {
-            let (old_bytes, old_file) = held::under(keys, key, ahead.get(key)?.as_deref());
+            let old = ahead.get(key)?;
+            if let Some(old) = &old {
+                after.take(revision_of(old));
+            }
+            if payload.is_some() {
+                after.add(revision);
+            }
+            let (old_bytes, old_file) = held::under(keys, key, old.as_deref());
             if let Some(old) = old_file {
                 replaced.push(value_path(uid, &old.id));
                 writes.push(Write { key: index_key(uid, &old.id), value: None });
@@ -388,6 +398,9 @@ impl Writer {
             writes.push(Write { key: key.clone(), value });
         }
         writes.extend(held::count(ahead, &batch.tenant, batch.counting, gone, added)?);
+        if after != before {
+            writes.push(after.write(uid));
+        }
         Ok(Prepared { commit: Commit { revision }, writes, replaced })
     }
 
@@ -461,7 +474,7 @@ impl Writer {
 
     /// Removes every record of a tenant that is gone. Needs no space on the disk beyond the floor.
     fn erase(&self, uid: &Uid) -> Result<(), StoreError> {
-        for kind in [AREA_RECORDS, AREA_FILES, AREA_HELD] {
+        for kind in [AREA_RECORDS, AREA_FILES, AREA_HELD, AREA_TALLY] {
             let prefix = area(kind, uid);
             let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
             loop {

@@ -26,6 +26,8 @@ pub(crate) const AREA_RECORDS: u8 = 1;
 pub(crate) const AREA_FILES: u8 = 2;
 /// First byte of the counts of bytes held, one a tenant.
 pub(crate) const AREA_HELD: u8 = 3;
+/// First byte of the tallies of records, one a tenant.
+pub(crate) const AREA_TALLY: u8 = 4;
 /// First segments of the names whose records count as what a tenant keeps: what its guests and its people put there.
 pub(crate) const COUNTED: [&str; 11] = [
     "kv",

@@ -26,6 +26,7 @@ mod retire;
 mod salvage;
 mod store;
 mod subjects;
+mod tally;
 mod tenant_keys;
 mod tenant_store;
 mod tenants;

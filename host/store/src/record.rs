@@ -198,6 +198,11 @@ impl<'a> Stored<'a> {
     }
 }
 
+/// The revision of a record as it lies there, unopened; 0 of something that is no record.
+pub(crate) fn revision_of(bytes: &[u8]) -> u64 {
+    Stored::parse(bytes).map_or(0, |stored| stored.revision)
+}
+
 /// The stored form of a value inside.
 pub(crate) fn seal_inside(
     keys: &TenantKeys,

@@ -5,7 +5,8 @@
 //! files of values are linked, not copied: what a tenant's deletion destroys later is destroyed in both places.
 //!
 //! LIMIT: a tenant whose own record is lost cannot be brought back, because its key opens for its name alone; it is counted
-//! by its unique id. LIMIT: a database that lost its end looks whole; how far it goes is told by two revisions.
+//! by its unique id. What is missing without a trace is told by two revisions, which say how far the database goes, and by
+//! each tenant's tally of its records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,9 +25,10 @@ use crate::directory;
 use crate::engine::{Backend, Damaged, Engine, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
-use crate::key::{AREA_RECORDS, Key, UID_BYTES, Uid, area};
-use crate::record::{Content, Stored};
+use crate::key::{AREA_RECORDS, AREA_TALLY, Key, UID_BYTES, Uid, area};
+use crate::record::{Content, Stored, revision_of};
 use crate::store::{MARK, MARK_KEY, REVISION_KEY, Store};
+use crate::tally::Tally;
 use crate::tenant_keys::{PLATFORM_UID, read_key};
 use crate::tenant_store::{Tenant, TenantStore};
 use crate::tenants::{PLATFORM, Phase, StoredTenant, TenantState, parse_uid};
@@ -61,6 +63,11 @@ pub struct SalvagedTenant {
     pub recovered_count: u64,
     /// Records that did not open, or whose file of a large value did not.
     pub lost_count: u64,
+    /// Records that there were by the tenant's tally, and of which there is no trace; none when the tally is lost too, so
+    /// that nobody can say.
+    pub missing_count: Option<u64>,
+    /// Whether records came back older than they were.
+    pub is_older: bool,
 }
 
 impl Salvaged {
@@ -68,8 +75,15 @@ impl Salvaged {
     pub fn is_whole(&self) -> bool {
         self.gaps_count == 0
             && self.nameless.is_empty()
-            && self.tenants.iter().all(|tenant| tenant.lost_count == 0)
+            && self.tenants.iter().all(SalvagedTenant::is_whole)
             && self.found_revision >= self.durable_revision
+    }
+}
+
+impl SalvagedTenant {
+    /// Whether everything that is known to have been the tenant's is there again, as new as it was.
+    pub fn is_whole(&self) -> bool {
+        self.lost_count == 0 && self.missing_count == Some(0) && !self.is_older
     }
 }
 
@@ -186,7 +200,9 @@ impl Work {
         };
         let tenant = Tenant::new(label.parse().ok(), uid, keys, Arc::clone(&self.entropy), TenantState::Active);
         self.views.insert(uid, TenantStore::new(self.aside.clone(), tenant));
-        self.counts.insert(uid, SalvagedTenant { tenant: label.to_owned(), recovered_count: 0, lost_count: 0 });
+        let tenant = label.to_owned();
+        let none = SalvagedTenant { tenant, recovered_count: 0, lost_count: 0, missing_count: None, is_older: false };
+        self.counts.insert(uid, none);
         Ok(true)
     }
 
@@ -218,10 +234,16 @@ impl Work {
     fn rows(&mut self, target: &dyn Engine) -> Result<(), StoreError> {
         let Self { source, seeds, views, counts, leaving, done, .. } = self;
         let mut newest = 0;
+        let (mut kept, mut seen) = (BTreeMap::new(), BTreeMap::<Uid, Tally>::new());
+        let mut recovered = BTreeMap::<Uid, Tally>::new();
         let gaps_count = source.walk(seeds, |rows| {
             let mut writes = Vec::new();
             for (key, value) in rows {
-                let Some(uid) = record_of(&key) else { continue };
+                if let Some(uid) = uid_in(AREA_TALLY, &key) {
+                    kept.extend(Tally::parse(&value).map(|tally| (uid, tally)));
+                }
+                let Some(uid) = uid_in(AREA_RECORDS, &key) else { continue };
+                seen.entry(uid).or_default().add(revision_of(&value));
                 let Some(view) = views.get(&uid) else {
                     if !leaving.contains(&uid) {
                         *done.nameless.entry(HEXLOWER.encode(&uid)).or_default() += 1;
@@ -232,6 +254,7 @@ impl Work {
                 match taken_over(view, key, value) {
                     Some((revision, some)) => {
                         newest = newest.max(revision);
+                        recovered.entry(uid).or_default().add(revision);
                         writes.extend(some);
                         count.recovered_count += 1;
                     }
@@ -242,6 +265,12 @@ impl Work {
             Ok::<_, StoreError>(target.sync()?)
         })?;
         (done.gaps_count, done.found_revision) = (gaps_count, newest);
+        for (uid, count) in counts {
+            let found = seen.remove(uid).unwrap_or_default();
+            let compared = kept.get(uid).map(|kept| found.against(kept));
+            (count.missing_count, count.is_older) = (compared.map(|it| it.0), compared.is_some_and(|it| it.1));
+        }
+        target.apply(recovered.iter().map(|(uid, tally)| tally.write(uid)).collect())?;
         // Never less than was seen: a revision is never given twice.
         let revision = newest.max(done.durable_revision);
         target.apply(vec![
@@ -252,10 +281,10 @@ impl Work {
     }
 }
 
-/// The tenant of a record's key; none for what is made anew from records, or at the next start.
-fn record_of(key: &[u8]) -> Option<Uid> {
-    let (area, rest) = key.split_first()?;
-    (*area == AREA_RECORDS).then(|| rest.first_chunk::<UID_BYTES>().copied()).flatten()
+/// The tenant of a row, when it lies in this area.
+fn uid_in(area: u8, key: &[u8]) -> Option<Uid> {
+    let (first, rest) = key.split_first()?;
+    (*first == area).then(|| rest.first_chunk::<UID_BYTES>().copied()).flatten()
 }
 
 /// What is written for a record that opens: itself, and that its file is referred to.

@@ -196,3 +196,50 @@ async fn a_damaged_database_is_named_and_stays_where_it_is(backend: Backend) {
     assert_eq!(found.damage[0].tenant, None);
     assert_eq!(support::files_below(&place.data()), before);
 }
+
+#[tokio::test]
+async fn records_that_are_gone_or_older_without_a_trace_are_told() {
+    let place = Place::new();
+    let (store, tenants) = place.open().await;
+    let acme = support::view(&tenants, "acme").await;
+    let key = |number: u64| Key::new(["log", "lines"]).number(number);
+    for number in 0..5 {
+        acme.put(&key(number), vec![1; 10]).await.unwrap();
+    }
+    let uid = data_encoding::HEXLOWER.decode(acme.uid().as_bytes()).unwrap();
+    store.close().await.unwrap();
+    drop((acme, tenants, store));
+    assert_eq!(checked(&place).await.unwrap().damage, Vec::new());
+
+    // As a database does that lost a page: what was there before is there again, and is whole.
+    let rows = || {
+        let config = ::sled::Config::new().path(place.data().join("db"));
+        config.open().unwrap()
+    };
+    let records = [&[1], uid.as_slice()].concat();
+    let old = rows().scan_prefix(&records).last().unwrap().unwrap();
+    {
+        let (store, tenants) = place.open().await;
+        let acme = tenants.open_tenant(&support::id("acme")).unwrap();
+        acme.put(&key(4), vec![2; 10]).await.unwrap();
+        store.close().await.unwrap();
+    }
+    {
+        let db = rows();
+        db.insert(old.0, old.1).unwrap();
+        db.flush().unwrap();
+    }
+    let older = checked(&place).await.unwrap().damage;
+    assert_eq!(older.iter().map(|it| (it.what.as_str(), it.count)).collect::<Vec<_>>(), [(
+        "records are older than they were",
+        1
+    )]);
+    {
+        let db = rows();
+        let two: Vec<_> = db.scan_prefix(&records).take(2).map(|row| row.unwrap().0).collect();
+        two.into_iter().for_each(|key| drop(db.remove(key).unwrap()));
+        db.flush().unwrap();
+    }
+    let gone = checked(&place).await.unwrap().damage;
+    assert_eq!(gone.iter().map(|it| (it.what.as_str(), it.count)).collect::<Vec<_>>(), [("records are missing", 2)]);
+}
