@@ -366,7 +366,7 @@ impl Writer {
         self.counters.revision.store(revision, Ordering::Relaxed);
         let mut replaced = Vec::new();
         let (mut gone, mut added) = (0_u64, 0_u64);
-        let Tenant { uid, keys, entropy, .. } = &*batch.tenant;
+        let Tenant { uid, keys, .. } = &*batch.tenant;
         for (key, payload) in &batch.writes {
             let (old_bytes, old_file) = held::under(keys, key, ahead.get(key)?.as_deref());
             if let Some(old) = old_file {
@@ -375,10 +375,10 @@ impl Writer {
             }
             let value = match payload {
                 None => None,
-                Some(Payload::Inside(value)) => Some(seal_inside(keys, key, revision, value, entropy.as_ref())?),
+                Some(Payload::Inside(value)) => Some(seal_inside(&batch.tenant, key, revision, value)?),
                 Some(Payload::InFile(file)) => {
                     writes.push(Write { key: index_key(uid, &file.id), value: Some(Vec::new()) });
-                    Some(seal_file_ref(keys, key, revision, *file, entropy.as_ref())?)
+                    Some(seal_file_ref(&batch.tenant, key, revision, *file)?)
                 }
             };
             if batch.counted.contains(key) {
@@ -444,14 +444,13 @@ impl Writer {
     fn reseal(&self, tenant: &Tenant, stored_keys: &[Vec<u8>]) -> Result<(), StoreError> {
         tenant.check_alive()?;
         check_free(&self.files, self.free_bytes_min)?;
-        let Tenant { keys, entropy, .. } = tenant;
         let mut writes = Vec::with_capacity(stored_keys.len());
         for key in stored_keys {
             let Some(bytes) = self.engine.get(key)? else { continue };
             let stored = Stored::parse(&bytes)?;
-            let value = match stored.open(keys, key)? {
-                Content::Inside(value) => seal_inside(keys, key, stored.revision, &value, entropy.as_ref())?,
-                Content::InFile(file) => seal_file_ref(keys, key, stored.revision, file, entropy.as_ref())?,
+            let value = match stored.open(&tenant.keys, key)? {
+                Content::Inside(value) => seal_inside(tenant, key, stored.revision, &value)?,
+                Content::InFile(file) => seal_file_ref(tenant, key, stored.revision, file)?,
             };
             writes.push(Write { key: key.clone(), value: Some(value) });
         }
