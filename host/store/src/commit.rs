@@ -48,6 +48,8 @@ const RECORD_COST_BYTES: usize = 256;
 const REVISIONS_SKIPPED: u64 = 4_096;
 /// How often the watermark is written while there are writes; at closing it is exact.
 const WATERMARK_PAUSE: Duration = Duration::from_secs(1);
+/// How often a database that failed is looked after while nobody writes.
+const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 /// Records erased by one write.
 const ERASE_COUNT: usize = 500;
 
@@ -252,12 +254,16 @@ struct Prepared {
 impl Writer {
     fn run(mut self, served: Served) -> Result<(), StoreError> {
         let line = Arc::clone(&served.0);
-        while let Some(first) = line.next() {
-            // INVARIANT: never in the middle of a group: what was applied before a failure is in doubt, and a sync after
-            // it must fail too.
-            if let Err(error) = self.engine.recover() {
+        // INVARIANT: never in the middle of a group: what was applied before a failure is in doubt, and a sync after it must
+        // fail too. Also while nobody writes: most who write read before, and would be refused for good.
+        let engine = Arc::clone(&self.engine);
+        let recover = || {
+            if let Err(error) = engine.recover() {
                 tracing::debug!(?error, "the database is still out of service");
             }
+        };
+        while let Some(first) = line.next(RECOVERY_PAUSE, recover) {
+            recover();
             let (mut group, mut bytes) = (Vec::new(), 0_usize);
             let (mut next, mut other) = (Some(first), None);
             while let Some(job) = next.take() {
