@@ -12,6 +12,7 @@ mod backups;
 mod churn;
 mod deletions;
 mod disk_full;
+mod disk_read_only;
 mod kills;
 mod objects;
 mod peers;

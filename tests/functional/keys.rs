@@ -115,6 +115,10 @@ async fn keys_are_rotated_while_the_plugin_answers_and_its_data_stays() -> Resul
     let (status, wrong) =
         problem(acme.admin.post(&acme.path("/keys/rotate")).json(&json!({ "purpose": "name" })).send().await?).await?;
     assert_eq!((status, wrong["code"].as_str()), (422, Some("bad-purpose")));
+    let body = json!({ "purpose": "secret" });
+    let key = answer(acme.admin.post(&acme.path("/keys/rotate")).json(&body).send().await?).await?;
+    let newest = key["versions"].as_array().and_then(|versions| versions.last()).cloned().unwrap_or_default();
+    assert_eq!(newest["purpose"], "secret", "{key}");
     Ok(())
 }
 

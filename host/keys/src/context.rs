@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Purpose {
-    /// Values of the store.
+    /// Values of the store that have no purpose of their own.
     Record,
+    /// Secrets that people give a tenant's plugins.
+    Secret,
     /// Segments of key names.
     Name,
-    /// Contents of large files.
+    /// Objects, and the contents of large files.
     Blob,
     /// Native code kept by the engine.
     Cache,
@@ -24,7 +26,7 @@ pub enum Purpose {
     Audit,
     /// Guest logs.
     Log,
-    /// Backup archives.
+    /// What is kept about backups, the key of the archives with it.
     Backup,
     /// Files of a plugin's own directory.
     File,
@@ -32,8 +34,17 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Record, Self::Name, Self::Blob, Self::Cache, Self::Audit, Self::Log, Self::Backup, Self::File];
+    pub const ALL: [Self; 9] = [
+        Self::Record,
+        Self::Secret,
+        Self::Name,
+        Self::Blob,
+        Self::Cache,
+        Self::Audit,
+        Self::Log,
+        Self::Backup,
+        Self::File,
+    ];
 
     /// Where it stands in [`Purpose::ALL`].
     pub(crate) const fn index(self) -> usize {
@@ -44,6 +55,7 @@ impl Purpose {
     pub(crate) const fn label(self) -> &'static [u8] {
         match self {
             Self::Record => b"record",
+            Self::Secret => b"secret",
             Self::Name => b"name",
             Self::Blob => b"blob",
             Self::Cache => b"cache",

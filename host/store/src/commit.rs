@@ -49,6 +49,8 @@ const RECORD_COST_BYTES: usize = 256;
 const REVISIONS_SKIPPED: u64 = 4_096;
 /// How often the watermark is written while there are writes; at closing it is exact.
 const WATERMARK_PAUSE: Duration = Duration::from_secs(1);
+/// How often a database that failed is looked after while nobody writes.
+const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 /// Records erased by one write.
 const ERASE_COUNT: usize = 500;
 
@@ -253,12 +255,16 @@ struct Prepared {
 impl Writer {
     fn run(mut self, served: Served) -> Result<(), StoreError> {
         let line = Arc::clone(&served.0);
-        while let Some(first) = line.next() {
-            // INVARIANT: never in the middle of a group: what was applied before a failure is in doubt, and a sync after
-            // it must fail too.
-            if let Err(error) = self.engine.recover() {
+        // INVARIANT: never in the middle of a group: what was applied before a failure is in doubt, and a sync after it must
+        // fail too. Also while nobody writes: most who write read before, and would be refused for good.
+        let engine = Arc::clone(&self.engine);
+        let recover = || {
+            if let Err(error) = engine.recover() {
                 tracing::debug!(?error, "the database is still out of service");
             }
+        };
+        while let Some(first) = line.next(RECOVERY_PAUSE, recover) {
+            recover();
             let (mut group, mut bytes) = (Vec::new(), 0_usize);
             let (mut next, mut other) = (Some(first), None);
             while let Some(job) = next.take() {
@@ -367,7 +373,7 @@ impl Writer {
         self.counters.revision.store(revision, Ordering::Relaxed);
         let mut replaced = Vec::new();
         let (mut gone, mut added) = (0_u64, 0_u64);
-        let Tenant { uid, keys, entropy, .. } = &*batch.tenant;
+        let Tenant { uid, keys, .. } = &*batch.tenant;
         let before = tally::before(ahead, uid)?;
         let mut after = before;
         for (key, payload) in &batch.writes {
@@ -385,10 +391,10 @@ impl Writer {
             }
             let value = match payload {
                 None => None,
-                Some(Payload::Inside(value)) => Some(seal_inside(keys, key, revision, value, entropy.as_ref())?),
+                Some(Payload::Inside(value)) => Some(seal_inside(&batch.tenant, key, revision, value)?),
                 Some(Payload::InFile(file)) => {
                     writes.push(Write { key: index_key(uid, &file.id), value: Some(Vec::new()) });
-                    Some(seal_file_ref(keys, key, revision, *file, entropy.as_ref())?)
+                    Some(seal_file_ref(&batch.tenant, key, revision, *file)?)
                 }
             };
             if batch.counted.contains(key) {
@@ -457,14 +463,13 @@ impl Writer {
     fn reseal(&self, tenant: &Tenant, stored_keys: &[Vec<u8>]) -> Result<(), StoreError> {
         tenant.check_alive()?;
         check_free(&self.files, self.free_bytes_min)?;
-        let Tenant { keys, entropy, .. } = tenant;
         let mut writes = Vec::with_capacity(stored_keys.len());
         for key in stored_keys {
             let Some(bytes) = self.engine.get(key)? else { continue };
             let stored = Stored::parse(&bytes)?;
-            let value = match stored.open(keys, key)? {
-                Content::Inside(value) => seal_inside(keys, key, stored.revision, &value, entropy.as_ref())?,
-                Content::InFile(file) => seal_file_ref(keys, key, stored.revision, file, entropy.as_ref())?,
+            let value = match stored.open(&tenant.keys, key)? {
+                Content::Inside(value) => seal_inside(tenant, key, stored.revision, &value)?,
+                Content::InFile(file) => seal_file_ref(tenant, key, stored.revision, file)?,
             };
             writes.push(Write { key: key.clone(), value: Some(value) });
         }

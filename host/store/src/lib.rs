@@ -24,6 +24,7 @@ mod record;
 mod reseal;
 mod retire;
 mod salvage;
+mod sealing;
 mod store;
 mod subjects;
 mod tally;

@@ -92,8 +92,9 @@ impl<T> Line<T> {
         self.put(lane, 0, Item { what, _places: None })
     }
 
-    /// The next in turn; waits for one. None once the line is shut and empty.
-    pub(crate) fn next(&self) -> Option<T> {
+    /// The next in turn; waits for one, and does `meanwhile` after each pause that it waited. None once the line is shut and
+    /// empty.
+    pub(crate) fn next(&self, pause: Duration, mut meanwhile: impl FnMut()) -> Option<T> {
         let mut state = self.lock();
         loop {
             if let Some(item) = state.waiting.pop() {
@@ -102,7 +103,13 @@ impl<T> Line<T> {
             if state.shut != Shut::Open {
                 return None;
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (woken, wait) = self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if wait.timed_out() {
+                drop(state);
+                meanwhile();
+                state = self.lock();
+            }
         }
     }
 
@@ -201,7 +208,8 @@ mod tests {
         line.shut();
         assert!(matches!(line.join(FLOOD, &room, 10, 3).await, Err(StoreError::Closed)));
         assert!(matches!(line.join_now(VICTIM, 3), Err(StoreError::Closed)));
-        assert_eq!((line.next(), line.next(), line.next()), (Some(1), Some(2), None));
+        let next = || line.next(ROOM_WAIT, || {});
+        assert_eq!((next(), next(), next()), (Some(1), Some(2), None));
         assert!(!line.is_over(), "the last answers may still be on their way");
     }
 

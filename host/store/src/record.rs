@@ -1,29 +1,32 @@
 //! Records, pages of them, and what a batch is made of; the stored form of a record.
 //!
-//! Stored form: kind (1 byte: 1 the value is inside, 2 the value is in a file), revision (8 bytes big-endian), a sealed
-//! record of the keys room. Context: the tenant, `record` or `file` by kind, the stored key, the revision. Kind and revision
-//! stand in clear because opening needs them; altering either makes opening fail.
-//! Plaintext of kind 2: the file's id (16 bytes), the value's length (8 bytes big-endian).
+//! Stored form: kind (1 byte, `sealing.rs`: which purpose's key seals it, and whether the value is inside or in a file), revision
+//! (8 bytes big-endian), a sealed record of the keys room. Context: the tenant, `record` with the value inside and `file`
+//! without, the stored key, the revision. Kind and revision stand in clear because opening needs them; altering either makes
+//! opening fail, because each kind differs from all others in its key or its context.
+//! Plaintext without the value inside: the file's id (16 bytes), the value's length (8 bytes big-endian).
 
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
-use ringfence_core::Entropy;
-use ringfence_keys::{Context, Purpose, TenantKeys, Zeroizing};
+use ringfence_keys::{Context, TenantKeys, Zeroizing, sealed_version};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::StoreError;
 use crate::key::Key;
+use crate::sealing::Sealing;
+use crate::tenant_store::Tenant;
 
 /// LIMIT: values up to this many bytes lie in the database itself, longer ones in a file each.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 /// LIMIT: most bytes of one value. Larger things are blobs.
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
 
-const INSIDE: u8 = 1;
-const IN_FILE: u8 = 2;
+/// Words of the context.
+const INSIDE: &str = "record";
+const IN_FILE: &str = "file";
 /// LIMIT: longest stored key there can be, in base64 with room to spare; keeps a forged token small.
 const TOKEN_CHARS_MAX: usize = 64 << 10;
 
@@ -183,13 +186,23 @@ impl<'a> Stored<'a> {
     }
 
     pub(crate) fn is_in_file(&self) -> bool {
-        self.kind == IN_FILE
+        Sealing::of_kind(self.kind).is_some_and(|sealing| self.kind == sealing.in_file)
+    }
+
+    /// Whether it is sealed under the newest key of the purpose that a record under its stored key has.
+    pub(crate) fn is_newest(&self, tenant: &Tenant, stored_key: &[u8]) -> Result<bool, StoreError> {
+        let Sealing { purpose, inside, in_file } = tenant.sealing(stored_key)?;
+        let newest = tenant.keys.newest_version(purpose)?;
+        Ok((self.kind == inside || self.kind == in_file) && sealed_version(self.sealed) == Some(newest))
     }
 
     pub(crate) fn open(&self, keys: &TenantKeys, stored_key: &[u8]) -> Result<Content, StoreError> {
-        let context = context(keys, self.kind, stored_key, self.revision)?;
-        let value = keys.open(Purpose::Record, &context, self.sealed).map_err(StoreError::opening)?;
-        if !self.is_in_file() {
+        let sealing = Sealing::of_kind(self.kind).ok_or(StoreError::Damaged)?;
+        let in_file = self.kind == sealing.in_file;
+        let store = if in_file { IN_FILE } else { INSIDE };
+        let context = Context { tenant: keys.tenant(), store, key: stored_key, revision: self.revision };
+        let value = keys.open(sealing.purpose, &context, self.sealed).map_err(StoreError::opening)?;
+        if !in_file {
             return Ok(Content::Inside(value));
         }
         let (id, length) = value.split_first_chunk().ok_or(StoreError::Damaged)?;
@@ -205,48 +218,33 @@ pub(crate) fn revision_of(bytes: &[u8]) -> u64 {
 
 /// The stored form of a value inside.
 pub(crate) fn seal_inside(
-    keys: &TenantKeys,
+    tenant: &Tenant,
     stored_key: &[u8],
     revision: u64,
     value: &[u8],
-    entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, StoreError> {
-    seal(keys, INSIDE, stored_key, revision, value, entropy)
+    let Sealing { purpose, inside, .. } = tenant.sealing(stored_key)?;
+    let context = Context { tenant: tenant.keys.tenant(), store: INSIDE, key: stored_key, revision };
+    Ok(form(inside, revision, &tenant.keys.seal(purpose, &context, value, tenant.entropy.as_ref())?))
 }
 
 /// The stored form of a value in a file.
 pub(crate) fn seal_file_ref(
-    keys: &TenantKeys,
+    tenant: &Tenant,
     stored_key: &[u8],
     revision: u64,
     file: FileRef,
-    entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, StoreError> {
+    let Sealing { purpose, in_file, .. } = tenant.sealing(stored_key)?;
     let plain = [file.id.as_slice(), &file.bytes.to_be_bytes()].concat();
-    seal(keys, IN_FILE, stored_key, revision, &plain, entropy)
+    let context = Context { tenant: tenant.keys.tenant(), store: IN_FILE, key: stored_key, revision };
+    Ok(form(in_file, revision, &tenant.keys.seal(purpose, &context, &plain, tenant.entropy.as_ref())?))
 }
 
-fn seal(
-    keys: &TenantKeys,
-    kind: u8,
-    stored_key: &[u8],
-    revision: u64,
-    value: &[u8],
-    entropy: &dyn Entropy,
-) -> Result<Vec<u8>, StoreError> {
-    let sealed = keys.seal(Purpose::Record, &context(keys, kind, stored_key, revision)?, value, entropy)?;
+fn form(kind: u8, revision: u64, sealed: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(sealed.len() + 9);
     out.push(kind);
     out.extend_from_slice(&revision.to_be_bytes());
-    out.extend_from_slice(&sealed);
-    Ok(out)
-}
-
-fn context<'a>(keys: &'a TenantKeys, kind: u8, stored_key: &'a [u8], revision: u64) -> Result<Context<'a>, StoreError> {
-    let store = match kind {
-        INSIDE => "record",
-        IN_FILE => "file",
-        _ => return Err(StoreError::Damaged),
-    };
-    Ok(Context { tenant: keys.tenant(), store, key: stored_key, revision })
+    out.extend_from_slice(sealed);
+    out
 }

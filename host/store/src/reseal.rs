@@ -1,8 +1,9 @@
 //! After a rotation, what a tenant stored before is sealed anew in the background, a small step at a time.
 //!
-//! A record keeps its name, its value and its revision; only the seal over it changes. How far it has come is a durable record,
-//! so that a crash costs one step. Must never write a value that somebody changed in the meantime (the commit thread reads
-//! and writes each record in one go), and never crowd out the tenants' own writes.
+//! A record keeps its name, its value and its revision; only the seal over it changes, and the kind with it where its area has
+//! a purpose of its own by now. How far it has come is a durable record, so that a crash costs one step. Must never write a
+//! value that somebody changed in the meantime (the commit thread reads and writes each record in one go), and never crowd out
+//! the tenants' own writes.
 
 use std::io::Read;
 use std::ops::Bound;
@@ -82,7 +83,7 @@ impl Tenants {
 
 /// Records of one step.
 struct Found {
-    /// Stored keys of those under an older version.
+    /// Stored keys of those under an older version, or under another purpose.
     old: Vec<Vec<u8>>,
     seen_count: u64,
 }
@@ -99,7 +100,6 @@ fn find(view: &TenantStore, after: Vec<u8>) -> Result<(Found, Option<Vec<u8>>), 
         bytes_max: STEP_BYTES_MAX,
     };
     let rows = view.engine().range(&span)?;
-    let newest = keys.newest_version(Purpose::Record)?;
     let mut found = Found { old: Vec::new(), seen_count: rows.pairs.len() as u64 };
     let last = rows.pairs.last().map(|(key, _)| key.clone()).filter(|_| rows.more);
     for (key, value) in rows.pairs {
@@ -109,7 +109,7 @@ fn find(view: &TenantStore, after: Vec<u8>) -> Result<(Found, Option<Vec<u8>>), 
         {
             reseal_file(view.store(), keys, &value_path(uid, &file.id), &value_context(keys, &file.id), view)?;
         }
-        if sealed_version(stored.sealed_bytes()) != Some(newest) {
+        if !stored.is_newest(view.shared(), &key)? {
             found.old.push(key);
         }
     }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use data_encoding::HEXLOWER;
 use ringfence_core::limits::PAGE_COUNT_MAX;
@@ -28,6 +28,7 @@ use crate::line::Room;
 use crate::record::{
     Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
 };
+use crate::sealing::{Sealing, Sealings};
 use crate::store::Store;
 use crate::tenants::TenantState;
 use crate::values::StagedValue;
@@ -68,6 +69,8 @@ pub(crate) struct Tenant {
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Stored forms of what its keys begin with.
     beginnings: Beginnings,
+    /// How its records are sealed; made with the first that is written.
+    sealings: OnceLock<Sealings>,
     /// What the tenant may hold, and how often more was refused.
     pub(crate) held_bytes_max: AtomicU64,
     pub(crate) held_refused_count: AtomicU64,
@@ -92,6 +95,7 @@ impl Tenant {
             keys,
             entropy,
             beginnings: Beginnings::default(),
+            sealings: OnceLock::new(),
             held_bytes_max: AtomicU64::new(u64::MAX),
             held_refused_count: AtomicU64::new(0),
             staged_bytes: AtomicU64::new(0),
@@ -101,6 +105,17 @@ impl Tenant {
     }
     pub(crate) fn check_alive(&self) -> Result<(), StoreError> {
         if self.state.load(Ordering::Acquire) == GONE { Err(StoreError::Gone) } else { Ok(self.keys.check()?) }
+    }
+    /// How the record under a stored key is sealed when it is written.
+    pub(crate) fn sealing(&self, stored_key: &[u8]) -> Result<Sealing, StoreError> {
+        let sealings = match self.sealings.get() {
+            Some(sealings) => sealings,
+            None => {
+                let made = Sealings::new(&self.keys, &self.uid)?;
+                self.sealings.get_or_init(|| made)
+            }
+        };
+        Ok(sealings.of(stored_key))
     }
     pub(crate) fn set_state(&self, state: TenantState) {
         // A tenant that is gone stays gone, whoever comes late.

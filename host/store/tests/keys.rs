@@ -27,11 +27,16 @@ fn key(number: u64) -> Key {
     Key::new(["kv", "store"]).push(number)
 }
 
+fn secret() -> Key {
+    Key::new(["secret", "token"])
+}
+
 async fn fill(view: &TenantStore) -> BlobId {
     for number in 0..RECORDS_COUNT {
         view.put(&key(number), format!("value {number}")).await.unwrap();
     }
     view.put(&Key::new(["kv", "large"]), vec![7_u8; 300_000]).await.unwrap();
+    view.put(&secret(), *b"canary").await.unwrap();
     let mut blob = view.blobs().create().await.unwrap();
     blob.write(Bytes::from(vec![9_u8; 200_000])).await.unwrap();
     blob.finish().await.unwrap()
@@ -43,7 +48,16 @@ async fn check(view: &TenantStore, blob: &BlobId) {
         assert_eq!(record.value.as_slice(), format!("value {number}").as_bytes());
     }
     assert_eq!(view.get(&Key::new(["kv", "large"])).await.unwrap().unwrap().value.as_slice(), vec![7_u8; 300_000]);
+    assert_eq!(view.get(&secret()).await.unwrap().unwrap().value.as_slice(), b"canary");
     assert_eq!(view.blobs().read_all(blob, u64::MAX).await.unwrap(), vec![9_u8; 200_000]);
+}
+
+/// Every sealed record of a tenant as it lies in the database, which nobody has open.
+fn records_of(place: &Place, uid: &str) -> Vec<Vec<u8>> {
+    let database = ::sled::open(place.data().join("db")).unwrap();
+    let prefix = data_encoding::HEXLOWER.decode(uid.as_bytes()).unwrap();
+    let rows = database.iter().map(Result::unwrap);
+    rows.filter(|(key, value)| contains(key, &prefix) && value.len() > 50).map(|(_, value)| value.to_vec()).collect()
 }
 
 async fn reseal_to_the_end(tenants: &Tenants, name: &str) -> usize {
@@ -96,15 +110,32 @@ async fn after_a_rotation_old_things_are_readable_new_ones_are_under_the_new_key
     let uid = acme.uid();
     store.close().await.unwrap();
     // Every sealed thing of the tenant says that it is under version 2.
-    let database = ::sled::open(place.data().join("db")).unwrap();
-    let prefix = data_encoding::HEXLOWER.decode(uid.as_bytes()).unwrap();
-    let values: Vec<_> =
-        database.iter().map(Result::unwrap).filter(|(key, value)| contains(key, &prefix) && value.len() > 50).collect();
+    let values = records_of(&place, &uid);
     assert!(values.len() as u64 > RECORDS_COUNT);
-    assert!(values.iter().all(|(_, value)| value[9..11] == *b"R\x02"));
+    assert!(values.iter().all(|value| value[9..11] == *b"R\x02"));
     let files = files_below(&place.data().join("blobs").join(&uid));
     assert_eq!(files.len(), 2);
     assert!(files.iter().all(|(_, content)| content[..2] == *b"S\x02"));
+}
+
+#[tokio::test]
+async fn secrets_are_rotated_alone_and_nothing_else_is_sealed_anew() {
+    let place = Place::new();
+    let (store, tenants) = place.open().await;
+    let acme = view(&tenants, "acme").await;
+    let blob = fill(&acme).await;
+    tenants.rotate_key(&id("acme"), Some(Purpose::Secret)).await.unwrap();
+    reseal_to_the_end(&tenants, "acme").await;
+    check(&acme, &blob).await;
+    let uid = acme.uid();
+    store.close().await.unwrap();
+    let is_newer = |value: &&Vec<u8>| value[9..11] == *b"R\x02";
+    let values = records_of(&place, &uid);
+    let newer: Vec<_> = values.iter().filter(is_newer).collect();
+    assert!(values.len() as u64 > RECORDS_COUNT);
+    assert_eq!(newer.len(), 1);
+    // The kind of a secret with its value inside.
+    assert_eq!(newer[0][0], 3);
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ async fn furnished(place: &Place) {
             view.batch(ops, Vec::new()).await.unwrap();
         }
         view.put(&Key::new(["kv", "large"]), vec![7_u8; 300_000]).await.unwrap();
+        view.put(&Key::new(["secret", "one"]), *b"canary").await.unwrap();
     }
     store.close().await.unwrap();
 }
@@ -84,6 +85,7 @@ async fn a_store_that_is_whole_comes_back_whole(backend: Backend) {
     let (_store, tenants) = place.open().await;
     let acme = tenants.open_tenant(&id("acme")).unwrap();
     assert_eq!(acme.get(&Key::new(["kv", "large"])).await.unwrap().unwrap().value.as_slice(), vec![7_u8; 300_000]);
+    assert_eq!(acme.get(&Key::new(["secret", "one"])).await.unwrap().unwrap().value.as_slice(), b"canary");
     assert!(salvaged(&place).is_err(), "there is a store now");
 }
 

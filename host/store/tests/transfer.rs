@@ -45,6 +45,7 @@ async fn fill(place: &Place) {
             tenant.put(&key(number), vec![number as u8; 200]).await.unwrap();
         }
         tenant.put(&key(100), vec![1; 100_000]).await.unwrap();
+        tenant.put(&Key::new(["secret", "one"]), *b"canary").await.unwrap();
         let mut blob = tenant.blobs().create().await.unwrap();
         blob.write(Bytes::from_static(&[7; 5_000])).await.unwrap();
         blob.finish().await.unwrap();
@@ -60,6 +61,8 @@ async fn assert_whole(place: &Place, backend: Backend) {
             assert_eq!(tenant.get(&key(number)).await.unwrap().unwrap().value.as_slice(), vec![number as u8; 200]);
         }
         assert_eq!(tenant.get(&key(100)).await.unwrap().unwrap().value.len(), 100_000);
+        let secret = tenant.get(&Key::new(["secret", "one"])).await.unwrap().unwrap();
+        assert_eq!(secret.value.as_slice(), b"canary");
         assert_eq!(tenant.scan(&Key::new(["n"]), None, 100).await.unwrap().records.len(), 41);
     }
     store.close().await.unwrap();

@@ -62,7 +62,7 @@ pub struct KeyRotateArgs {
     /// Rotate the root key and wrap every key anew
     #[arg(long)]
     pub root: bool,
-    /// Only one purpose: record, blob, log, audit, cache
+    /// One purpose: record, secret, blob, log, audit, cache
     #[arg(long, value_name = "PURPOSE", conflicts_with = "root")]
     pub purpose: Option<String>,
 }

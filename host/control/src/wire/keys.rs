@@ -116,7 +116,7 @@ pub struct ResealView {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKey {
-    /// One purpose (`record`, `blob`, `log`, ...); all when absent.
+    /// One purpose (`record`, `secret`, `blob`, `log`, ...); all when absent.
     pub purpose: Option<String>,
 }
 
