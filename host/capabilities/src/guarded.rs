@@ -80,7 +80,7 @@ impl Guarded {
 pub(crate) enum Got {
     /// A value.
     Something,
-    /// None, or a refusal.
+    /// None; or of a secret a refusal.
     Nothing,
 }
 

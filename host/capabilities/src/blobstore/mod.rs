@@ -164,6 +164,11 @@ impl Bound {
         self.leave.ask(act, On::Object { container, name }).map_err(|_| BlobError::forbidden(act))
     }
 
+    /// Tells of an object's name that is bait. Only where it was looked for: a store that failed says nothing of what is there.
+    fn blob_asked<T>(&self, name: &str, found: Option<&T>) {
+        self.guarded.asked_path("object", name, if found.is_some() { Got::Something } else { Got::Nothing });
+    }
+
     /// What a stream of an object is counted with.
     fn tie(&self, container: ResourceName, name: &str) -> Answer<Tied> {
         let Ok(place) = Arc::clone(&self.blob_streams).try_acquire_owned() else {
@@ -297,7 +302,7 @@ impl View<'_> {
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
         let record = shelf.object(&found, object_name(name)?).await?;
-        bound.guarded.asked_path("object", name, if record.is_some() { Got::Something } else { Got::Nothing });
+        bound.blob_asked(name, record.as_ref());
         Ok(record.map(|record| (container.to_string(), record.created_at_s, record.bytes)))
     }
 
@@ -325,9 +330,9 @@ impl View<'_> {
         bound.blob_leave(HostAct::ReadObject, &container, name)?;
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
-        let opened = shelf.open(&found, object_name(name)?).await;
-        bound.guarded.asked_path("object", name, if opened.is_ok() { Got::Something } else { Got::Nothing });
-        let reader = opened?;
+        let opened = shelf.open(&found, object_name(name)?).await?;
+        bound.blob_asked(name, opened.as_ref());
+        let reader = opened.ok_or_else(|| BlobError::no_object(name))?;
         let all = reader.bytes();
         // Of an empty object there is only the whole.
         if start > end || (start >= all && (start, all) != (0, 0)) {
@@ -435,9 +440,9 @@ impl View<'_> {
         }
         let shelf = bound.shelf();
         let found = shelf.container(&from_container).await?;
-        let opened = shelf.open(&found, from_name).await;
-        bound.guarded.asked_path("object", from_name, if opened.is_ok() { Got::Something } else { Got::Nothing });
-        let mut reader = opened?;
+        let opened = shelf.open(&found, from_name).await?;
+        bound.blob_asked(from_name, opened.as_ref());
+        let mut reader = opened.ok_or_else(|| BlobError::no_object(from_name))?;
         if from_container == to_container && from_name == to_name {
             return Ok(());
         }
