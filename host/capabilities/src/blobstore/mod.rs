@@ -164,9 +164,14 @@ impl Bound {
         self.leave.ask(act, On::Object { container, name }).map_err(|_| BlobError::forbidden(act))
     }
 
-    /// Tells of an object's name that is bait. Only where it was looked for: a store that failed says nothing of what is there.
-    fn blob_asked<T>(&self, name: &str, found: Option<&T>) {
-        self.guarded.asked_path("object", name, if found.is_some() { Got::Something } else { Got::Nothing });
+    /// Tells of an object's name that is bait.
+    fn blob_asked<T>(&self, name: &str, found: &Answer<Option<T>>) {
+        let got = match found {
+            Ok(Some(_)) => Got::Something,
+            Ok(None) => Got::Nothing,
+            Err(_) => Got::Unknown,
+        };
+        self.guarded.asked_path("object", name, got);
     }
 
     /// What a stream of an object is counted with.
@@ -301,9 +306,9 @@ impl View<'_> {
         bound.blob_leave(HostAct::ReadObject, &container, name)?;
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
-        let record = shelf.object(&found, object_name(name)?).await?;
-        bound.blob_asked(name, record.as_ref());
-        Ok(record.map(|record| (container.to_string(), record.created_at_s, record.bytes)))
+        let record = shelf.object(&found, object_name(name)?).await;
+        bound.blob_asked(name, &record);
+        Ok(record?.map(|record| (container.to_string(), record.created_at_s, record.bytes)))
     }
 
     async fn blob_remove(&mut self, container: &Resource<Container>, names: Vec<String>) -> Answer<()> {
@@ -330,9 +335,9 @@ impl View<'_> {
         bound.blob_leave(HostAct::ReadObject, &container, name)?;
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
-        let opened = shelf.open(&found, object_name(name)?).await?;
-        bound.blob_asked(name, opened.as_ref());
-        let reader = opened.ok_or_else(|| BlobError::no_object(name))?;
+        let opened = shelf.open(&found, object_name(name)?).await;
+        bound.blob_asked(name, &opened);
+        let reader = opened?.ok_or_else(|| BlobError::no_object(name))?;
         let all = reader.bytes();
         // Of an empty object there is only the whole.
         if start > end || (start >= all && (start, all) != (0, 0)) {
@@ -440,9 +445,9 @@ impl View<'_> {
         }
         let shelf = bound.shelf();
         let found = shelf.container(&from_container).await?;
-        let opened = shelf.open(&found, from_name).await?;
-        bound.blob_asked(from_name, opened.as_ref());
-        let mut reader = opened.ok_or_else(|| BlobError::no_object(from_name))?;
+        let opened = shelf.open(&found, from_name).await;
+        bound.blob_asked(from_name, &opened);
+        let mut reader = opened?.ok_or_else(|| BlobError::no_object(from_name))?;
         if from_container == to_container && from_name == to_name {
             return Ok(());
         }
