@@ -54,7 +54,7 @@ impl Guarded {
     }
 
     /// Tells of a name that was asked for, if it is bait: one that the tenant chose in any case, one of the host's own when
-    /// the plugin did not get it.
+    /// the plugin has none of that name.
     pub(crate) fn asked(&self, kind: &'static str, name: &str, got: Got) {
         let bait = match got {
             Got::Something | Got::Unknown => self.standing.is_chosen_canary(&self.tenant, name),

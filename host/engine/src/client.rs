@@ -92,7 +92,7 @@ impl Waits {
 struct Awaited {
     inner: Body,
     meter: Arc<Meter>,
-    /// What the body wakes when it has something; of the poll before.
+    /// What the body wakes when it has something, while it was asked and had nothing.
     comes: Option<Arc<Comes>>,
 }
 
@@ -141,6 +141,8 @@ impl http_body::Body for Awaited {
         let next = Pin::new(&mut self.inner).poll_frame(&mut Context::from_waker(&waker));
         if next.is_ready() {
             self.meter.client().ends(Owed::Request);
+            // Nobody is waited for: the guest's task is not held for it.
+            self.comes = None;
         }
         next
     }
