@@ -1,11 +1,13 @@
-//! kill -9 in the middle of deletions: a tenant is there whole or gone for good, and what is gone has its receipt.
+//! kill -9 in the middle of deletions, and a key provider that refuses: a tenant is there whole or gone for good, and what is
+//! gone has its receipt.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringfence_audit::destruction::verify;
-use ringfence_tests::{Host, Place, Session, answer, eventually, string};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 
 /// Kills, each at another moment after a deletion was asked for.
 const ROUNDS: u64 = 10;
@@ -72,5 +74,45 @@ async fn a_tenant_whose_deletion_was_cut_is_whole_or_gone_with_one_receipt() -> 
         .await?;
     }
     println!("{} of {ROUNDS} deletions went through", gone.len());
+    Ok(())
+}
+
+/// What lies in a directory.
+fn files_in(directory: &Path) -> Result<BTreeSet<PathBuf>> {
+    Ok(std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?)
+}
+
+#[tokio::test]
+async fn a_deletion_that_the_key_provider_refuses_goes_on_until_the_key_is_destroyed() -> Result<()> {
+    let (place, keys) = (Place::new()?, tempfile::tempdir()?);
+    let root = format!("file:{}", keys.path().join("root.key").display());
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_ROOT", &root)])?;
+    let operator = host.operator().await?;
+    let wrapping_keys = keys.path().join("root.key.tenants");
+    let before = files_in(&wrapping_keys)?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let wrapping_key = files_in(&wrapping_keys)?.difference(&before).next().context("a wrapping key")?.clone();
+    // A directory in its place: it can neither be overwritten nor removed as a file.
+    let aside = keys.path().join("aside");
+    std::fs::rename(&wrapping_key, &aside)?;
+    std::fs::create_dir(&wrapping_key)?;
+
+    let (status, said) = problem(operator.delete("/tenants/acme").send().await?).await?;
+    assert!(status >= 500, "{said}");
+    assert!(said["detail"].as_str().is_some_and(|detail| detail.contains("not all of it is destroyed yet")), "{said}");
+    assert_eq!(operator.get("/tenants/acme").send().await?.status(), 404);
+    assert_eq!(operator.fetch("/acme/hello/").await?.0, 404, "nothing of it runs any more");
+    assert!(host.sign_in(&acme.admin.key).await.is_err());
+    let taken = operator.post("/tenants").json(&serde_json::json!({ "name": "acme" })).send().await?;
+    assert_eq!(taken.status(), 409, "its name is free when its key is gone");
+    assert!(receipted(&operator).await?.is_empty(), "a receipt would be a lie");
+
+    std::fs::remove_dir(&wrapping_key)?;
+    std::fs::rename(&aside, &wrapping_key)?;
+    eventually("the key is destroyed, and a receipt says so", async || Ok(receipted(&operator).await? == ["acme"]))
+        .await?;
+    assert!(!wrapping_key.exists());
+    host.tenant(&operator, "acme").await?;
     Ok(())
 }

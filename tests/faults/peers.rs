@@ -98,6 +98,39 @@ async fn slow_clients_give_way_when_somebody_waits_for_their_slots() -> Result<(
 }
 
 #[tokio::test]
+async fn a_burst_ends_no_more_of_others_calls_than_it_can_use() -> Result<()> {
+    // A quarter of four: each tenant may have one call running, and four that hold one fill the host.
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_ENGINE_SLOTS", "4")])?;
+    let operator = host.operator().await?;
+    let running = async || -> Result<u64> {
+        Ok(answer(operator.get("/host").send().await?).await?["running_count"].as_u64().unwrap_or(99))
+    };
+    let hasty = host.tenant(&operator, "hasty").await?;
+    ship_hostile(&hasty).await?;
+    let mut tenants = Vec::new();
+    for n in 0..4 {
+        tenants.push(host.tenant(&operator, &format!("slow-{n}")).await?);
+        ship_hostile(&tenants[n]).await?;
+    }
+    let mut slow = Vec::new();
+    for tenant in &tenants {
+        let name = &tenant.name;
+        let token = tenant.admin.token.clone().unwrap_or_default();
+        let mut stream = TcpStream::connect(host.plugins.trim_start_matches("http://")).await?;
+        let head = format!("POST /{name}/hostile/swallow HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n");
+        stream.write_all((head + "transfer-encoding: chunked\r\n\r\n1\r\na\r\n").as_bytes()).await?;
+        slow.push(stream);
+    }
+    eventually("slow clients hold every slot", async || Ok(running().await? == 4)).await?;
+    let burst = (0..20).map(|_| hasty.fetch("hostile", "/ok"));
+    for answered in futures::future::join_all(burst).await {
+        assert_eq!(answered?.0, StatusCode::OK);
+    }
+    eventually("three slow clients still hold theirs", async || Ok(running().await? == 3)).await
+}
+
+#[tokio::test]
 async fn a_slow_reader_who_reads_on_gets_everything() -> Result<()> {
     const REQUESTS: usize = 10;
     let place = Place::new()?;

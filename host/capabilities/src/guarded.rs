@@ -54,10 +54,10 @@ impl Guarded {
     }
 
     /// Tells of a name that was asked for, if it is bait: one that the tenant chose in any case, one of the host's own when
-    /// the plugin did not get it.
+    /// the plugin has none of that name.
     pub(crate) fn asked(&self, kind: &'static str, name: &str, got: Got) {
         let bait = match got {
-            Got::Something => self.standing.is_chosen_canary(&self.tenant, name),
+            Got::Something | Got::Unknown => self.standing.is_chosen_canary(&self.tenant, name),
             Got::Nothing => self.standing.is_canary(&self.tenant, name),
         };
         if bait {
@@ -80,8 +80,10 @@ impl Guarded {
 pub(crate) enum Got {
     /// A value.
     Something,
-    /// None, or a refusal.
+    /// None; or of a secret a refusal.
     Nothing,
+    /// Nobody looked, or the store failed: one of the guest's own may be there.
+    Unknown,
 }
 
 #[cfg(test)]
@@ -98,11 +100,14 @@ mod tests {
         rig.standing.publish(Table { canaries: [("acme".parse().unwrap(), chosen)].into(), ..Table::default() });
         let guarded = rig.guarded();
         guarded.asked("key", CANARY_NAMES[0], Got::Something);
+        guarded.asked("key", CANARY_NAMES[0], Got::Unknown);
         guarded.asked("key", "visits", Got::Nothing);
         assert!(rig.sworn.tried().is_empty());
         guarded.asked("secret", CANARY_NAMES[0], Got::Nothing);
         guarded.asked("key", "payroll-root", Got::Something);
         assert_eq!(rig.sworn.tried().len(), 2);
+        guarded.asked("key", "payroll-root", Got::Unknown);
+        assert_eq!(rig.sworn.tried().len(), 3);
         for (path, got) in
             [("home/.ssh/id_rsa", Got::Nothing), (".env/", Got::Nothing), ("a/payroll-root", Got::Something)]
         {
@@ -110,6 +115,6 @@ mod tests {
         }
         guarded.asked_path("file", "id_rsa/note", Got::Nothing);
         guarded.asked_path("file", "home/.env", Got::Something);
-        assert_eq!(rig.sworn.tried().len(), 5);
+        assert_eq!(rig.sworn.tried().len(), 6);
     }
 }

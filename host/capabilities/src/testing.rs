@@ -181,11 +181,15 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new(grants: &[(Capability, &[&str])]) -> Self {
+        Self::over(Store::memory(), grants).await
+    }
+
+    /// The same in a store of the test's own.
+    pub(crate) async fn over(store: Store, grants: &[(Capability, &[&str])]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let entropy = Arc::new(Counter(AtomicI64::new(1)));
         let root = RootKey::open_or_create(&RootKeyUri::File(dir.path().join("root.key")), &*entropy).unwrap();
-        let tenants =
-            Tenants::open(Store::memory(), Arc::new(root), Arc::clone(&entropy) as _, Arc::new(Still)).await.unwrap();
+        let tenants = Tenants::open(store, Arc::new(root), Arc::clone(&entropy) as _, Arc::new(Still)).await.unwrap();
         let acme = "acme".parse().unwrap();
         tenants.create(&acme, "Acme").await.unwrap();
         let store = tenants.open_tenant(&acme).unwrap();

@@ -1,4 +1,5 @@
-//! Keys: list, rotate, disable, enable, destroy. And the keeper, which seals anew after rotations and destroys what is due.
+//! Keys: list, rotate, disable, enable, destroy. And the keeper, which seals anew after rotations, destroys what is due and
+//! carries on deletions that are not over.
 //!
 //! Must never destroy a key that one person alone wants gone without a delay in which it can be undone, and never show anything of a key but its number, its state and
 //! who wraps it. Acts on keys are on the operator's log: the tenant's own cannot be written while its keys are disabled.
@@ -31,6 +32,8 @@ use crate::wire::{
 const REST: Duration = Duration::from_secs(1);
 /// Between two questions to the providers of keys that tenants keep themselves.
 const OWN_REST: Duration = Duration::from_secs(10);
+/// Between two attempts to carry on deletions that are not over.
+const DELETION_REST: Duration = Duration::from_secs(5);
 /// Between two looks for versions of keys that nothing is sealed under any more.
 const RETIRE_REST: Duration = Duration::from_secs(3_600);
 /// Between two steps of sealing anew: at most 50 steps of 200 records a second, behind everything else that is written.
@@ -273,11 +276,28 @@ impl Control {
         let _one = self.changing.lock().await;
         // Setting a hold takes the same lock.
         self.parts.audit.check_not_held(store).await?;
-        // The key goes first: if that fails, nothing was forgotten and the tenant is whole.
-        let destroyed = self.parts.tenants.destroy(id, actor.as_str()).await?;
+        let destroyed = self.parts.tenants.destroy(id, actor.as_str()).await;
+        let is_begun = destroyed.is_ok() || self.parts.tenants.deleting().iter().any(|(begun, _)| begun == id);
+        if !is_begun {
+            // The tenant is whole, or somebody else was faster.
+            return destroyed.map(drop).map_err(ApiError::from);
+        }
+        // There is no way back: whatever came of it, nobody reaches the tenant, and nothing of it may go on.
+        self.forget_tenant(id, store).await;
+        let destroyed = destroyed.map_err(|error| {
+            tracing::error!(%error, tenant = %id, "the deletion of a tenant is not over yet; it is carried on");
+            let detail =
+                "nobody reaches the tenant any more, but not all of it is destroyed yet: that is tried until it is";
+            ApiError { detail: detail.to_owned(), ..ApiError::from(error) }
+        })?;
         if let Err(error) = self.write_receipt(&destroyed).await {
             tracing::error!(%error, tenant = %id, "keys were destroyed, and the receipt is not written yet; it is tried again");
         }
+        Ok(())
+    }
+
+    /// Lets go of what every room keeps of a tenant whose deletion was begun. Fine to call again.
+    async fn forget_tenant(&self, id: &TenantId, store: &TenantStore) {
         self.parts.automation.close_tenant(store).await;
         self.parts.policy.remove_tenant(id);
         self.forget_quota(id);
@@ -287,7 +307,6 @@ impl Control {
         self.parts.outward.forget(&Scope::Tenant(id.clone()));
         self.parts.logs.forget(id);
         self.parts.audit.forget(store).await;
-        Ok(())
     }
 }
 
@@ -352,7 +371,41 @@ impl KeyKeeper {
 
     /// Runs until told to stop.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        tokio::join!(self.tend(stop.clone()), self.tend_own(stop.clone()), self.retire(stop));
+        tokio::join!(
+            self.tend(stop.clone()),
+            self.tend_own(stop.clone()),
+            self.carry_on_deletions(stop.clone()),
+            self.retire(stop)
+        );
+    }
+
+    /// Goes on with deletions that failed half way or whose caller went away, until nothing is left of the tenants. Their
+    /// receipts are made up for with the others that are owed.
+    async fn carry_on_deletions(&self, mut stop: watch::Receiver<bool>) {
+        let control = &self.0;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(DELETION_REST) => {}
+                _ = stop.wait_for(|stopping| *stopping) => return,
+            }
+            let mut deleting = Vec::new();
+            // Whoever deletes holds it; nobody makes a tenant of the same name before the deletion is over.
+            if let Ok(_one) = control.changing.try_lock() {
+                deleting = control.parts.tenants.deleting();
+                for (id, store) in &deleting {
+                    if let Some(store) = store {
+                        control.forget_tenant(id, store).await;
+                    }
+                }
+            }
+            // Not under the lock: a provider that does not answer takes its time.
+            for (id, _) in deleting {
+                match control.parts.tenants.carry_on_deletion(&id).await {
+                    Ok(()) => tracing::info!(tenant = %id, "the deletion of a tenant was carried on and is over"),
+                    Err(error) => tracing::warn!(tenant = %id, %error, "the deletion of a tenant is not over yet"),
+                }
+            }
+        }
     }
 
     /// Lets go of versions of keys that nothing is sealed under any more.

@@ -211,7 +211,8 @@ pub struct HostStatus {
     /// Root key provider, and whether it is for development only.
     pub root_key: String,
     /// Who can get the host's memory, with the keys in it: `off` for nobody but root, `debuggers` of the host's account,
-    /// `core-files`. Asked of the kernel, which did not say when it is `unknown`.
+    /// `crash-handler` where the kernel hands crashes to a program, `core-files`. Asked of the kernel, which did not say when
+    /// it is `unknown`.
     #[serde(default)]
     pub memory_dumps: String,
     /// Tenants.

@@ -1,11 +1,11 @@
 //! How long an invocation waits for its client: for bytes of the request, or for room for those of the answer.
 //!
-//! Must never count what the guest takes: time counts while a request's body was asked for bytes and had none, and from a
-//! piece of the answer until somebody asks for the next.
+//! Must never count what the guest takes, nor what the host takes to let it go on: time counts while a request's body was
+//! asked for bytes and has none, and from a piece of the answer until somebody asks for the next.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -67,6 +67,13 @@ impl ClientWait {
         waits.since.map(|since| waits.before.saturating_add(since.elapsed()))
     }
 
+    /// As if it had waited for so long.
+    #[cfg(test)]
+    pub(crate) fn has_waited(&self, owed: Owed, waited: Duration) {
+        self.begins(owed);
+        self.lock().before = waited;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waits> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,6 +92,14 @@ impl Waits {
 struct Awaited {
     inner: Body,
     meter: Arc<Meter>,
+    /// What the body wakes when it has something, while it was asked and had nothing.
+    comes: Option<Arc<Comes>>,
+}
+
+/// Ends the wait where something comes, and not where the guest gets to it: what lies in between is the host's, or the guest's.
+struct Comes {
+    guest: Waker,
+    meter: Arc<Meter>,
 }
 
 /// Counts the waits for a request's body.
@@ -92,7 +107,27 @@ pub(crate) fn awaited(body: Body, meter: &Arc<Meter>) -> Body {
     if body.is_end_stream() {
         return body;
     }
-    Awaited { inner: body, meter: Arc::clone(meter) }.boxed_unsync()
+    Awaited { inner: body, meter: Arc::clone(meter), comes: None }.boxed_unsync()
+}
+
+impl Wake for Comes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.meter.client().ends(Owed::Request);
+        self.guest.wake_by_ref();
+    }
+}
+
+impl Awaited {
+    /// The waker for the body, the same while the guest's is.
+    fn waker(&mut self, guest: &Waker) -> Waker {
+        let known = self.comes.take().filter(|comes| comes.guest.will_wake(guest));
+        let comes = known.unwrap_or_else(|| Arc::new(Comes { guest: guest.clone(), meter: Arc::clone(&self.meter) }));
+        self.comes = Some(Arc::clone(&comes));
+        Waker::from(comes)
+    }
 }
 
 impl http_body::Body for Awaited {
@@ -100,10 +135,14 @@ impl http_body::Body for Awaited {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let next = Pin::new(&mut self.inner).poll_frame(cx);
-        match &next {
-            Poll::Pending => self.meter.client().begins(Owed::Request),
-            Poll::Ready(_) => self.meter.client().ends(Owed::Request),
+        let waker = self.waker(cx.waker());
+        // Before the body is asked: what comes at once after that ends it.
+        self.meter.client().begins(Owed::Request);
+        let next = Pin::new(&mut self.inner).poll_frame(&mut Context::from_waker(&waker));
+        if next.is_ready() {
+            self.meter.client().ends(Owed::Request);
+            // Nobody is waited for: the guest's task is not held for it.
+            self.comes = None;
         }
         next
     }
@@ -125,6 +164,8 @@ impl Drop for Awaited {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use futures::FutureExt;
     use http_body_util::channel::Channel;
     use ringfence_core::Budget;
@@ -145,6 +186,31 @@ mod tests {
         assert!(body.frame().now_or_never().is_none());
         drop(body);
         assert_eq!(meter.client().so_far(), None);
+    }
+
+    #[test]
+    fn a_wait_ends_where_the_bytes_come_and_not_where_the_guest_gets_to_them() {
+        struct Flag(AtomicBool);
+        impl Wake for Flag {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let meter = Meter::new(Budget::DEFAULT);
+        let (mut sender, body) = Channel::<Bytes, BodyError>::new(4);
+        let mut body = awaited(body.boxed_unsync(), &meter);
+        let flag = Arc::new(Flag(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&flag));
+        for round in 0..2 {
+            let mut frame = body.frame();
+            assert!(frame.poll_unpin(&mut Context::from_waker(&waker)).is_pending(), "{round}");
+            assert!(meter.client().so_far().is_some(), "{round}: it begins anew");
+            sender.try_send(Frame::data(Bytes::from_static(b"one"))).unwrap();
+            assert_eq!(meter.client().so_far(), None, "{round}: the client did its part");
+            assert!(flag.0.swap(false, Ordering::Relaxed), "{round}: the guest is told");
+            assert!(frame.poll_unpin(&mut Context::from_waker(&waker)).is_ready(), "{round}");
+            assert_eq!(meter.client().so_far(), None, "{round}");
+        }
     }
 
     #[test]

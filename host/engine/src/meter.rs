@@ -248,8 +248,13 @@ impl Meter {
 
     /// Notes why the invocation has to end, unless there is a reason already, and wakes the guest to learn of it.
     pub(crate) fn end(&self, end: End) {
-        let _ = self.end.compare_exchange(0, end as u8, Ordering::AcqRel, Ordering::Acquire);
+        self.note_end(end);
         self.waker.wake();
+    }
+
+    /// The same without waking the guest: for who holds a lock, and calls [`Meter::end`] after it.
+    pub(crate) fn note_end(&self, end: End) {
+        let _ = self.end.compare_exchange(0, end as u8, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub(crate) fn register(&self, waker: &Waker) {

@@ -58,7 +58,7 @@ impl Gateway {
         let request = handed_over(call.request, call.chain.traceparent(&call.invocation))?;
         let host = checked_host(&request)?;
         request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).clone_into(&mut route.rest);
-        let calling = parts.engine.scheduler().calling(&tenant, &call.invocation);
+        let calling = parts.engine.scheduler().calling(&tenant, &call.invocation, call.chain.root_id());
         let within = Some(Within { time_ms: call.time_left_ms, calling: &calling });
         let response = self.walk(seen, route, &principal, Asked { request, host, chain, within }).await?;
         Ok(response.map(|body| {

@@ -205,7 +205,8 @@ impl Gateway {
         let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
         let rules = self.field_rules(&route).await?;
         let guest_request = self.seal_fields(seen, &route, &rules, guest_request).await?;
-        let slot = self.slot(&route, version.budget, within).await?;
+        let mut slot = self.slot(&route, version.budget, within).await?;
+        slot.taken_by(&seen.invocation);
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
             Refusal::Host

@@ -216,6 +216,13 @@ fn memory_dumps(dev: bool) -> Check {
             let help = dev.then_some("without --dev a host cannot be read by processes of its own account");
             check(name, Verdict::Warn, "no core files; a debugger of this account can read the keys", help)
         }
+        Ok(MemoryDumps::CrashHandler) => {
+            let help =
+                dev.then_some("without --dev no crash is handed to it, and no process of this account reads a host");
+            let detail = "no core files, but the program that gets crashes here (`kernel.core_pattern`) can read the keys, \
+                          and so can a debugger of this account";
+            check(name, Verdict::Warn, detail, help)
+        }
         Ok(MemoryDumps::CoreFiles) => check(name, Verdict::Fail, "a core file of a crash would hold the keys", None),
         Err(error) => check(name, Verdict::Fail, &format!("{error:#}"), None),
     }

@@ -5,7 +5,8 @@
 //!
 //! Deleting: handles refuse at once; the intent is made durable, with what will be destroyed; the key is destroyed, and with it
 //! everything the tenant stored; then records, files and at last the tenant's own record go, and what was destroyed waits for
-//! its receipt (`destroyed.rs`). A crash in between is carried on at the next start.
+//! its receipt (`destroyed.rs`). What fails in between is carried on while the host runs ([`Tenants::carry_on_deletion`]), and
+//! what a crash cuts at the next start; until it is done nobody reaches the tenant, and its name is taken.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -232,8 +233,8 @@ impl Tenants {
     }
 
     /// Destroys a tenant because `by` wants it now: its key first, then its data. Handles answer [`StoreError::Gone`] from the
-    /// start. What was destroyed is kept until its receipt is ([`Tenants::unreceipted`]). When it fails half way, call it again,
-    /// or leave it to the next start.
+    /// start. What was destroyed is kept until its receipt is ([`Tenants::unreceipted`]). When it fails half way the tenant is
+    /// among [`Tenants::deleting`], its keys perhaps still alive, until it is carried on.
     pub async fn destroy(&self, id: &TenantId, by: &str) -> Result<Destroyed, StoreError> {
         let _one = self.0.changing.lock().await;
         let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
@@ -246,6 +247,23 @@ impl Tenants {
         let _one = self.0.changing.lock().await;
         let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
         self.remove(known, None).await.map(drop)
+    }
+
+    /// Tenants whose deletion was begun and is not over: failed half way, cut, or under way. With the view that this process
+    /// had of each; none where an earlier one began.
+    pub fn deleting(&self) -> Vec<(TenantId, Option<TenantStore>)> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        let deleting = known.iter().filter(|(_, known)| known.stored.phase == Phase::Deleting);
+        deleting.map(|(id, known)| (id.clone(), known.view.clone())).collect()
+    }
+
+    /// Goes on with a deletion that was begun, where it is not over. Fine to call again when it fails.
+    pub async fn carry_on_deletion(&self, id: &TenantId) -> Result<(), StoreError> {
+        let _one = self.0.changing.lock().await;
+        match self.known(id).filter(|known| known.stored.phase == Phase::Deleting) {
+            Some(known) => self.finish_deletion(&known.stored).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     async fn remove(&self, mut known: Known, destroyed: Option<Destroyed>) -> Result<Option<Destroyed>, StoreError> {
@@ -383,11 +401,11 @@ impl Tenants {
         if stored.phase == Phase::Deleting {
             tracing::info!(tenant = %stored.record.id, "carrying on with the deletion of a tenant");
             self.remember(stored.clone(), None);
-            return match self.finish_deletion(&stored).await {
-                // Its keys and data are gone; for its receipt there is no room yet. No reason to keep the others down.
-                Err(StoreError::Full { .. }) => Ok(()),
-                other => other.map(drop),
-            };
+            if let Err(error) = self.finish_deletion(&stored).await {
+                // It is carried on while the host runs. No reason to keep the others down.
+                tracing::warn!(tenant = %stored.record.id, %error, "the deletion of a tenant is not over yet");
+            }
+            return Ok(());
         }
         let Some(keys) = self.unwrap_stored(&stored.record.id, uid).await? else {
             self.remember(stored, None);

@@ -10,7 +10,8 @@
 
 mod support;
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -300,6 +301,7 @@ async fn one_operator_deletes_after_a_delay_that_can_be_undone_and_two_at_once()
 on_every_backend!(
     after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant,
     what_was_destroyed_waits_for_its_receipt_over_starts_and_says_who_wanted_it,
+    a_deletion_that_the_provider_refuses_is_carried_on_and_keeps_no_start_down,
 );
 
 async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for_that_tenant(backend: Backend) {
@@ -367,6 +369,46 @@ async fn what_was_destroyed_waits_for_its_receipt_over_starts_and_says_who_wante
     assert_eq!(owed, [two.clone(), agreed, alone], "and none for the one that nobody got to use");
     tenants.platform().batch(vec![two.receipted()], Vec::new()).await.unwrap();
     assert_eq!(tenants.unreceipted().await.unwrap().len(), 2);
+}
+
+/// The wrapping keys at the provider.
+fn wrapping_keys(place: &Place) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(place.directory.path().join("root.key.tenants")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+async fn a_deletion_that_the_provider_refuses_is_carried_on_and_keeps_no_start_down(backend: Backend) {
+    let place = Place::on(backend);
+    let (store, tenants) = place.open().await;
+    let before = wrapping_keys(&place);
+    let (acme, view) = (id("acme"), view(&tenants, "acme").await);
+    let wrapping_key = wrapping_keys(&place).difference(&before).next().unwrap().clone();
+    // A directory in its place cannot be overwritten.
+    let aside = place.directory.path().join("aside");
+    std::fs::rename(&wrapping_key, &aside).unwrap();
+    std::fs::create_dir(&wrapping_key).unwrap();
+    assert!(tenants.destroy(&acme, "u_one").await.is_err());
+    assert!(matches!(view.get(&key(1)).await, Err(StoreError::Gone)));
+    let names = |tenants: &Tenants| tenants.deleting().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(names(&tenants), [acme.clone()]);
+    assert!(tenants.carry_on_deletion(&acme).await.is_err());
+    assert!(matches!(tenants.create(&acme, "again").await, Err(StoreError::Exists)));
+    assert!(tenants.unreceipted().await.unwrap().is_empty(), "its keys are alive");
+    store.close().await.unwrap();
+    drop((store, tenants, view));
+
+    let (_store, tenants) = place.open().await;
+    assert_eq!(names(&tenants), [acme.clone()]);
+    std::fs::remove_dir(&wrapping_key).unwrap();
+    std::fs::rename(&aside, &wrapping_key).unwrap();
+    tenants.carry_on_deletion(&acme).await.unwrap();
+    assert!(!wrapping_key.exists() && tenants.deleting().is_empty());
+    let owed = tenants.unreceipted().await.unwrap();
+    assert_eq!(owed.len(), 1);
+    assert_eq!((owed[0].tenant.as_str(), owed[0].asked_by.as_str()), ("acme", "u_one"));
+    assert_eq!(owed[0].wrapping_key.as_deref(), wrapping_key.file_name().and_then(|name| name.to_str()));
+    tenants.carry_on_deletion(&acme).await.unwrap();
+    tenants.create(&acme, "again").await.unwrap();
 }
 
 #[tokio::test]

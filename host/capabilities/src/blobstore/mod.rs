@@ -164,6 +164,16 @@ impl Bound {
         self.leave.ask(act, On::Object { container, name }).map_err(|_| BlobError::forbidden(act))
     }
 
+    /// Tells of an object's name that is bait.
+    fn blob_asked<T>(&self, name: &str, found: &Answer<Option<T>>) {
+        let got = match found {
+            Ok(Some(_)) => Got::Something,
+            Ok(None) => Got::Nothing,
+            Err(_) => Got::Unknown,
+        };
+        self.guarded.asked_path("object", name, got);
+    }
+
     /// What a stream of an object is counted with.
     fn tie(&self, container: ResourceName, name: &str) -> Answer<Tied> {
         let Ok(place) = Arc::clone(&self.blob_streams).try_acquire_owned() else {
@@ -296,9 +306,9 @@ impl View<'_> {
         bound.blob_leave(HostAct::ReadObject, &container, name)?;
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
-        let record = shelf.object(&found, object_name(name)?).await?;
-        bound.guarded.asked_path("object", name, if record.is_some() { Got::Something } else { Got::Nothing });
-        Ok(record.map(|record| (container.to_string(), record.created_at_s, record.bytes)))
+        let record = shelf.object(&found, object_name(name)?).await;
+        bound.blob_asked(name, &record);
+        Ok(record?.map(|record| (container.to_string(), record.created_at_s, record.bytes)))
     }
 
     async fn blob_remove(&mut self, container: &Resource<Container>, names: Vec<String>) -> Answer<()> {
@@ -326,8 +336,8 @@ impl View<'_> {
         let shelf = bound.shelf();
         let found = shelf.container(&container).await?;
         let opened = shelf.open(&found, object_name(name)?).await;
-        bound.guarded.asked_path("object", name, if opened.is_ok() { Got::Something } else { Got::Nothing });
-        let reader = opened?;
+        bound.blob_asked(name, &opened);
+        let reader = opened?.ok_or_else(|| BlobError::no_object(name))?;
         let all = reader.bytes();
         // Of an empty object there is only the whole.
         if start > end || (start >= all && (start, all) != (0, 0)) {
@@ -436,8 +446,8 @@ impl View<'_> {
         let shelf = bound.shelf();
         let found = shelf.container(&from_container).await?;
         let opened = shelf.open(&found, from_name).await;
-        bound.guarded.asked_path("object", from_name, if opened.is_ok() { Got::Something } else { Got::Nothing });
-        let mut reader = opened?;
+        bound.blob_asked(from_name, &opened);
+        let mut reader = opened?.ok_or_else(|| BlobError::no_object(from_name))?;
         if from_container == to_container && from_name == to_name {
             return Ok(());
         }

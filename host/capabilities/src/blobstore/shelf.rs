@@ -122,9 +122,9 @@ impl Shelf<'_> {
         Ok(self.store.get_json(&self.object_key(found.record.number, name)).await?)
     }
 
-    pub(crate) async fn open(&self, found: &Found, name: &str) -> Result<ValueReader, BlobError> {
-        let reader = self.store.open_value(&self.content_key(found.record.number, name)).await?;
-        reader.ok_or_else(|| BlobError::no_object(name))
+    /// The object's bytes; none when there is no such object.
+    pub(crate) async fn open(&self, found: &Found, name: &str) -> Result<Option<ValueReader>, BlobError> {
+        Ok(self.store.open_value(&self.content_key(found.record.number, name)).await?)
     }
 
     /// Gives a container an object, in place of one of that name if there is one.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ringfence_core::Budget;
-use ringfence_store::Key;
+use ringfence_store::{DiskOptions, Key, Store};
 use wasmtime_wasi::p2::StreamError;
 
 use super::*;
@@ -427,4 +427,22 @@ async fn asking_for_an_object_that_is_bait_is_told_and_having_one_is_not() {
     write(&mut guest, "album", ".env", b"x").await.unwrap();
     assert_eq!(range(&mut guest, "album", ".env", 0, 0).await.unwrap(), b"x");
     assert_eq!(rig.sworn.tried().len(), 2);
+}
+
+#[tokio::test]
+async fn an_object_that_is_there_and_cannot_be_opened_is_no_bait() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = DiskOptions { cache_bytes: 4 << 20, free_bytes_min: 1 << 20, ..DiskOptions::RECOMMENDED };
+    let rig = Rig::over(Store::open(&dir.path().join("data"), options).unwrap(), ALL).await;
+    let mut guest = rig.guest(Budget::CEILING);
+    write(&mut guest, "album", ".env", &content(300_000)).await.unwrap();
+    let values = dir.path().join("data/blobs").join(rig.store.uid()).join("values");
+    for entry in std::fs::read_dir(values).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    assert_eq!(whole(&mut guest, "album", ".env").await.unwrap_err(), "the store is unavailable");
+    let mut view = guest.view();
+    let copied = Blobstore::copy_object(&mut view, id("album", ".env"), id("album", "copy")).await.unwrap();
+    assert_eq!(copied.unwrap_err(), "the store is unavailable");
+    assert!(rig.sworn.tried().is_empty());
 }

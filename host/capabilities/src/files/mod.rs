@@ -201,11 +201,12 @@ impl View<'_> {
         Ok(found.waiting.pop_front())
     }
 
-    /// Tells of a path that is bait. Only what is not there, or not to be had, says something of a name of the host's.
+    /// Tells of a path that is bait. Only what is not there says something of a name of the host's.
     fn files_asked<T>(&mut self, path: &str, found: &Answer<T>) {
         let got = match found {
             Ok(_) => Got::Something,
-            Err(FilesError::Refused(Refused::NoEntry | Refused::Access)) => Got::Nothing,
+            Err(FilesError::Refused(Refused::NoEntry)) => Got::Nothing,
+            Err(FilesError::Refused(Refused::Access)) => Got::Unknown,
             Err(_) => return,
         };
         if let Ok(bound) = self.bound() {

@@ -467,5 +467,12 @@ async fn asking_for_a_file_that_is_bait_is_told_and_having_one_is_not() {
     opened.unwrap().unwrap();
     let opened = HostDescriptor::open_at(&mut view, again(), PathFlags::empty(), ".env".into(), none, flags).await;
     opened.unwrap().unwrap();
+    // Nor while it may not be had, which says nothing of whether it is there.
+    rig.strict.forbid(&[HostAct::ReadFile]);
+    let refused = HostDescriptor::stat_at(&mut view, again(), PathFlags::empty(), ".env".into()).await;
+    assert_eq!(refused.unwrap().unwrap_err(), ErrorCode::Access);
+    rig.grant(&[]);
+    let refused = HostDescriptor::open_at(&mut view, again(), PathFlags::empty(), ".env".into(), none, flags).await;
+    assert_eq!(refused.unwrap().unwrap_err(), ErrorCode::Access);
     assert_eq!(rig.sworn.tried().len(), 2);
 }

@@ -84,6 +84,9 @@ fn dumps_words(dumps: &str) -> &str {
     match dumps {
         "off" => "off: nobody but root reads the keys out of its memory",
         "debuggers" => "no core files; debuggers of its account can read the keys",
+        "crash-handler" => {
+            "no core files; the program that gets crashes, and debuggers of its account, can read the keys"
+        }
         "core-files" => "core files, which would hold the keys",
         _ => "unknown",
     }

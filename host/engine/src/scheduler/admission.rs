@@ -4,8 +4,9 @@
 //! Varghese 1995): each round a tenant earns its weight, and a slot costs `SLOT_COST`. A tenant holds at most a quarter of
 //! the slots, or fewer by its own share, and about a tenth of them is kept for tenants that hold none, so that nobody is
 //! locked out. What a running invocation called goes before what comes anew, and is refused at once when all that run wait
-//! like its caller: nobody would give up a slot. While somebody waits, an invocation that waits for its own client is ended,
-//! the slowest first. Every wait has a deadline. Must never hand out more slots than the pool of instances was built for.
+//! like its caller: nobody would give up a slot. While somebody waits, invocations that wait for their own clients are ended
+//! (`clients.rs`), as many as those who wait can use. Every wait has a deadline. Must never hand out more slots than the pool
+//! of instances was built for.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,7 @@ use ringfence_core::{Budget, InvocationId, TenantId, limits};
 use tokio::sync::oneshot;
 
 use super::TenantShare;
+use super::clients::{Clients, Noted};
 use crate::error::AdmitError;
 use crate::meter::{End, Meter};
 
@@ -25,8 +27,6 @@ const SLOT_COST: u32 = TenantShare::USUAL.weight;
 
 /// How often those who wait for a slot look for invocations that wait for their clients.
 const CLIENTS_LOOK: Duration = Duration::from_millis(250);
-/// Waits for a client, in all, after which an invocation gives way.
-const CLIENT_PATIENCE: Duration = Duration::from_millis(limits::CLIENT_WAIT_MS_MAX);
 
 /// A turn to run one invocation. Gives its place back when dropped.
 #[must_use = "a slot that is dropped is a turn not taken"]
@@ -35,15 +35,23 @@ pub struct Slot {
     tenant: TenantId,
     budget: Budget,
     asker: Asker,
+    /// Which takes it, where somebody said so.
+    invocation: Option<InvocationId>,
     /// Where its invocation is noted, once it runs.
     noted: Option<u64>,
 }
 
 impl Slot {
+    /// Says which invocation takes it: that one does not give way to what is called below it.
+    pub fn taken_by(&mut self, invocation: &InvocationId) {
+        self.invocation = Some(invocation.clone());
+    }
+
     /// Notes what runs in it. What a plugin called is not noted: it waits for a plugin, and that one's own client counts.
     pub(crate) fn runs(&mut self, meter: &Arc<Meter>) {
         if self.asker == Asker::Newcomer && self.noted.is_none() {
-            self.noted = Some(self.room.note(&self.tenant, meter));
+            let (tenant, invocation) = (self.tenant.clone(), self.invocation.clone());
+            self.noted = Some(self.room.note(Noted { tenant, invocation, meter: Arc::clone(meter) }));
         }
     }
 
@@ -69,6 +77,8 @@ pub struct Calling {
     room: Arc<Room>,
     tenant: TenantId,
     caller: InvocationId,
+    /// The one that no plugin called, above all of it.
+    root: InvocationId,
 }
 
 impl Drop for Calling {
@@ -94,7 +104,7 @@ struct State {
     /// Tenants of whom something else than the usual was said.
     terms: HashMap<TenantId, Terms>,
     /// Running invocations that have a client.
-    with_clients: HashMap<u64, (TenantId, Arc<Meter>)>,
+    clients: Clients,
 }
 
 #[derive(Clone, Copy)]
@@ -144,21 +154,21 @@ impl Room {
 
     /// Waits for a turn.
     pub(crate) async fn admit(self: &Arc<Self>, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
-        self.admit_as(Asker::Newcomer, tenant, budget).await
+        self.admit_as(Asker::Newcomer, tenant, budget, None).await
     }
 
     /// Waits for a turn for what a running invocation of the same tenant called, before those who come anew.
     pub(crate) async fn admit_called(self: &Arc<Self>, by: &Calling, budget: Budget) -> Result<Slot, AdmitError> {
-        self.admit_as(Asker::Callee, &by.tenant, budget).await
+        self.admit_as(Asker::Callee, &by.tenant, budget, Some(&by.root)).await
     }
 
-    /// Notes that a running invocation waits from now on for one that it calls.
-    pub(crate) fn calling(self: &Arc<Self>, tenant: &TenantId, caller: &InvocationId) -> Calling {
+    /// Notes that a running invocation waits from now on for one that it calls. The `root` above it may be itself.
+    pub(crate) fn calling(self: &Arc<Self>, tenant: &TenantId, caller: &InvocationId, root: &InvocationId) -> Calling {
         let mut state = self.lock();
         let own = state.tenants.entry(tenant.clone()).or_default();
         let calls = own.callers.entry(caller.clone()).or_default();
         *calls = calls.saturating_add(1);
-        Calling { room: Arc::clone(self), tenant: tenant.clone(), caller: caller.clone() }
+        Calling { room: Arc::clone(self), tenant: tenant.clone(), caller: caller.clone(), root: root.clone() }
     }
 
     fn call_is_over(&self, tenant: &TenantId, caller: &InvocationId) {
@@ -174,7 +184,14 @@ impl Room {
         state.tidy(tenant);
     }
 
-    async fn admit_as(self: &Arc<Self>, asker: Asker, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
+    /// Whoever waits here never ends `spared`.
+    async fn admit_as(
+        self: &Arc<Self>,
+        asker: Asker,
+        tenant: &TenantId,
+        budget: Budget,
+        spared: Option<&InvocationId>,
+    ) -> Result<Slot, AdmitError> {
         let (number, turn) = match self.ask(asker, tenant)? {
             Asked::Granted => return Ok(self.slot(asker, tenant, budget)),
             Asked::Waits { number, turn } => (number, turn),
@@ -182,7 +199,7 @@ impl Room {
         let mut leave = LeaveQueue { room: self, tenant, number, turn };
         let mut left = self.wait;
         while !left.is_zero() {
-            self.end_slowest(tenant);
+            self.end_slowest(tenant, spared);
             let beat = left.min(CLIENTS_LOOK);
             match tokio::time::timeout(beat, &mut leave.turn).await {
                 Ok(Ok(())) => {
@@ -197,26 +214,21 @@ impl Room {
         Err(self.refusal(tenant))
     }
 
-    fn note(&self, tenant: &TenantId, meter: &Arc<Meter>) -> u64 {
+    fn note(&self, noted: Noted) -> u64 {
         let mut state = self.lock();
         let number = state.next_number;
         state.next_number = number.wrapping_add(1);
-        state.with_clients.insert(number, (tenant.clone(), Arc::clone(meter)));
+        state.clients.insert(number, noted);
         number
     }
 
-    /// Ends the invocation that has waited longest for its client, if one waits too long, for somebody of `tenant` who waits
-    /// for a slot: one of its own where it has all that it may have, else anybody's.
-    fn end_slowest(&self, tenant: &TenantId) {
+    /// Ends an invocation that waits too long for its client, for somebody of `tenant` who waits for a slot, if there is one
+    /// and more are needed than are on their way out.
+    fn end_slowest(&self, tenant: &TenantId, spared: Option<&InvocationId>) {
         let slowest = {
             let state = self.lock();
-            let is_own = state.running(tenant) >= state.cap(tenant, self.slots);
-            let candidates = state.with_clients.values().filter(|(whose, _)| !is_own || whose == tenant);
-            let slow = candidates.filter_map(|(_, meter)| {
-                let waited = meter.client().so_far().filter(|waited| *waited >= CLIENT_PATIENCE)?;
-                meter.ended().is_none().then_some((waited, meter))
-            });
-            slow.max_by_key(|(waited, _)| *waited).map(|(_, meter)| Arc::clone(meter))
+            // Under the lock, so that whoever looks next counts it.
+            state.gives_way(tenant, self.slots, spared).inspect(|meter| meter.note_end(End::SlowClient))
         };
         if let Some(meter) = slowest {
             meter.end(End::SlowClient);
@@ -274,7 +286,7 @@ impl Room {
     }
 
     fn slot(self: &Arc<Self>, asker: Asker, tenant: &TenantId, budget: Budget) -> Slot {
-        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget, asker, noted: None }
+        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget, asker, invocation: None, noted: None }
     }
 
     fn ask(&self, asker: Asker, tenant: &TenantId) -> Result<Asked, AdmitError> {
@@ -325,7 +337,7 @@ impl Room {
 
     fn give_back(room: &Arc<Self>, tenant: &TenantId, noted: Option<u64>) {
         let mut state = room.lock();
-        let ended = noted.and_then(|number| state.with_clients.remove(&number));
+        let ended = noted.and_then(|number| state.clients.remove(number));
         state.stop(tenant);
         state.pass_on(room.slots);
         drop(state);
@@ -378,6 +390,33 @@ impl State {
         let running = self.running(tenant);
         let callers = self.tenants.get(tenant).map_or(0, |own| own.callers.len());
         running >= self.cap(tenant, slots) && callers >= usize::try_from(running).unwrap_or(usize::MAX)
+    }
+
+    /// Who gives way to somebody of `tenant` who waits for a slot: one of its own where it has all that it may have, else
+    /// anybody's; none while those that are on their way out are enough for all who wait.
+    fn gives_way(&self, tenant: &TenantId, slots: u32, spared: Option<&InvocationId>) -> Option<Arc<Meter>> {
+        let leaving = self.clients.leaving();
+        let leaving_of = |tenant: &TenantId| leaving.get(tenant).copied().unwrap_or(0);
+        let waiting = |own: &TenantState| u32::try_from(own.waiting.len()).unwrap_or(u32::MAX);
+        let (running, cap) = (self.running(tenant), self.cap(tenant, slots));
+        let is_own = running >= cap;
+        let (needed, ending) = if is_own {
+            // Where the cap was lowered, those above it have to go first.
+            let wanted = self.tenants.get(tenant).map_or(0, waiting).min(cap);
+            let above = if wanted == 0 { 0 } else { running.saturating_sub(cap) };
+            (wanted.saturating_add(above), leaving_of(tenant))
+        } else {
+            let wanted = self.tenants.iter().map(|(whose, own)| {
+                let room = self.cap(whose, slots).saturating_sub(own.running).saturating_add(leaving_of(whose));
+                waiting(own).min(room)
+            });
+            (wanted.fold(0, u32::saturating_add), leaving.values().copied().fold(0, u32::saturating_add))
+        };
+        if ending >= needed {
+            return None;
+        }
+        let held = |whose: &TenantId| self.running(whose).saturating_sub(leaving_of(whose));
+        self.clients.slowest(is_own.then_some(tenant), spared, held)
     }
 
     fn start(&mut self, tenant: &TenantId) {
@@ -476,7 +515,6 @@ impl Terms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Owed;
 
     fn tenant(name: &str) -> TenantId {
         name.parse().unwrap()
@@ -633,7 +671,7 @@ mod tests {
         let newcomer = admit(&room, "a");
         tokio::pin!(newcomer);
         assert!(futures::poll!(&mut newcomer).is_pending());
-        let calling = room.calling(&tenant("a"), &invocation(1));
+        let calling = room.calling(&tenant("a"), &invocation(1), &invocation(1));
         let called = {
             let called = room.admit_called(&calling, Budget::DEFAULT);
             tokio::pin!(called);
@@ -651,14 +689,14 @@ mod tests {
     async fn callers_that_hold_every_slot_are_told_at_once_and_no_other_is() {
         let room = room(8);
         let (first, second) = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
-        let calling = room.calling(&tenant("a"), &invocation(1));
+        let calling = room.calling(&tenant("a"), &invocation(1), &invocation(1));
         // Twice by the same invocation is one that waits.
-        let again = room.calling(&tenant("a"), &invocation(1));
+        let again = room.calling(&tenant("a"), &invocation(1), &invocation(1));
         {
             let waits = room.admit_called(&calling, Budget::DEFAULT);
             tokio::pin!(waits);
             assert!(futures::poll!(&mut waits).is_pending(), "the second may yet end");
-            let other = room.calling(&tenant("a"), &invocation(2));
+            let other = room.calling(&tenant("a"), &invocation(2), &invocation(2));
             assert_eq!(room.admit_called(&other, Budget::DEFAULT).await.err(), Some(AdmitError::CallersWait));
             drop((other, second));
             drop(waits.await.unwrap());
@@ -666,7 +704,7 @@ mod tests {
         drop((again, calling, first));
         // Nothing is left that counts against those who come after.
         let (first, _second) = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
-        let calling = room.calling(&tenant("a"), &invocation(3));
+        let calling = room.calling(&tenant("a"), &invocation(3), &invocation(3));
         let waits = room.admit_called(&calling, Budget::DEFAULT);
         tokio::pin!(waits);
         assert!(futures::poll!(&mut waits).is_pending());
@@ -678,7 +716,7 @@ mod tests {
     async fn a_callee_waits_while_it_is_others_that_fill_the_host() {
         let room = room(4);
         let _own = admit(&room, "a").await.unwrap();
-        let calling = room.calling(&tenant("a"), &invocation(1));
+        let calling = room.calling(&tenant("a"), &invocation(1), &invocation(1));
         let refused = room.admit_called(&calling, Budget::DEFAULT).await.err();
         assert_eq!(refused, Some(AdmitError::CallersWait), "a quarter of four is one");
         let large = Room::new(8, Duration::from_millis(20));
@@ -687,70 +725,9 @@ mod tests {
         for name in ["b", "b", "c", "c", "d", "d", "e"] {
             others.push(admit(&large, name).await.unwrap());
         }
-        let calling = large.calling(&tenant("a"), &invocation(1));
+        let calling = large.calling(&tenant("a"), &invocation(1), &invocation(1));
         let refused = large.admit_called(&calling, Budget::DEFAULT).await.err();
         assert_eq!(refused, Some(AdmitError::Overloaded), "after its wait");
-    }
-
-    /// Waits until an invocation is ended; fails after a time that is long enough on any machine.
-    async fn end_of(meter: &Meter) -> Option<End> {
-        let ended = async {
-            while meter.ended().is_none() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(40), ended).await.unwrap();
-        meter.ended()
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_its_client_gives_way_to_who_waits_for_its_slot() {
-        let room = room(8);
-        let (mut slow, mut slower) = (admit(&room, "a").await.unwrap(), admit(&room, "a").await.unwrap());
-        let (one, other) = (Meter::new(Budget::DEFAULT), Meter::new(Budget::DEFAULT));
-        slow.runs(&one);
-        slower.runs(&other);
-        other.client().begins(Owed::Answer);
-        tokio::time::sleep(CLIENT_PATIENCE + CLIENTS_LOOK).await;
-        assert_eq!(other.ended(), None, "nobody waits for its slot");
-        one.client().begins(Owed::Request);
-        let next = admit(&room, "a");
-        tokio::pin!(next);
-        assert!(futures::poll!(&mut next).is_pending());
-        assert_eq!((one.ended(), other.ended()), (None, Some(End::SlowClient)));
-        drop(slower);
-        let _next = next.await.unwrap();
-        let last = admit(&room, "a");
-        tokio::pin!(last);
-        tokio::select! {
-            _ = &mut last => panic!("there is no slot yet"),
-            end = end_of(&one) => assert_eq!(end, Some(End::SlowClient)),
-        }
-        drop(slow);
-        drop(last.await.unwrap());
-        assert!(room.lock().with_clients.is_empty());
-    }
-
-    #[tokio::test]
-    async fn nobody_gives_way_to_a_tenant_that_fills_its_own_share_nor_does_what_a_plugin_called() {
-        let room = Room::new(12, CLIENT_PATIENCE * 2);
-        let mut slow = admit(&room, "a").await.unwrap();
-        let calling = room.calling(&tenant("a"), &invocation(1));
-        let mut called = room.admit_called(&calling, Budget::DEFAULT).await.unwrap();
-        let (meter, callee) = (Meter::new(Budget::DEFAULT), Meter::new(Budget::DEFAULT));
-        slow.runs(&meter);
-        called.runs(&callee);
-        meter.client().begins(Owed::Request);
-        callee.client().begins(Owed::Request);
-        let _full =
-            [admit(&room, "b").await.unwrap(), admit(&room, "b").await.unwrap(), admit(&room, "b").await.unwrap()];
-        assert!(matches!(admit(&room, "b").await, Err(AdmitError::TenantBusy { .. })));
-        assert_eq!((meter.ended(), callee.ended()), (None, None));
-        let _third = admit(&room, "a").await.unwrap();
-        let fourth = admit(&room, "a");
-        tokio::pin!(fourth);
-        assert!(futures::poll!(&mut fourth).is_pending());
-        assert_eq!((meter.ended(), callee.ended()), (Some(End::SlowClient), None));
     }
 
     #[tokio::test]

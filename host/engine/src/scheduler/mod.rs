@@ -6,6 +6,7 @@
 
 mod admission;
 pub mod class;
+mod clients;
 mod fair;
 mod handover;
 mod sync;
@@ -88,9 +89,10 @@ impl Scheduler {
         self.room.admit(tenant, budget).await
     }
 
-    /// Notes that a running invocation waits for one that it calls, until what this gives is dropped.
-    pub fn calling(&self, tenant: &TenantId, caller: &InvocationId) -> Calling {
-        self.room.calling(tenant, caller)
+    /// Notes that a running invocation waits for one that it calls, until what this gives is dropped. The `root` is the
+    /// invocation above all of it that no plugin called, which may be the caller.
+    pub fn calling(&self, tenant: &TenantId, caller: &InvocationId, root: &InvocationId) -> Calling {
+        self.room.calling(tenant, caller, root)
     }
 
     /// Waits for a turn for what a running invocation called, before those who come anew. Refused at once when all that the
