@@ -145,8 +145,8 @@ async fn after_thousands_of_calls_uploads_tenants_and_broken_clients_the_process
         held.threads <= baseline.threads + SPARE_COUNT_MAX && held.descriptors <= baseline.descriptors + SPARE_COUNT_MAX
     };
     settled(&host, &operator, fits).await.with_context(|| format!("the baseline was {baseline:?}"))?;
-    // By third: what memory grew by beyond what the store's cache took up. What leaks grows by as much in every third; what fills up
-    // stops, and what an allocator does by chance it does not do twice. So the smaller growth of the later two counts.
+    // By third: what memory grew by beyond what the store's cache can have taken up. What leaks grows by as much in every third;
+    // what fills up stops, and what an allocator does by chance it does not do twice. So the smaller growth of the later two counts.
     let grown = memories.windows(2).map(|pair| {
         let ((before, stored_before), (after, stored_after)) = (pair[0], pair[1]);
         let cached = |stored: u64| stored.min(STORE_CACHE_BYTES);
