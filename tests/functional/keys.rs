@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use reqwest::Method;
-use ringfence_tests::{Host, Place, Session, answer, eventually, problem};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -233,9 +233,11 @@ async fn an_admin_cannot_enable_what_an_operator_disabled() -> Result<()> {
 }
 
 #[tokio::test]
-async fn one_operator_deletes_a_tenant_with_a_delay_to_think_and_two_at_once() -> Result<()> {
+async fn one_operator_deletes_a_tenant_with_a_delay_to_think_and_two_people_at_once() -> Result<()> {
     let place = Place::new()?;
-    let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "24")])?;
+    // Who was invited this minute is no second person otherwise.
+    let settings = [("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "24"), ("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")];
+    let host = Host::start_with(&place, &[], &settings)?;
     let operator = host.operator().await?;
     let other = second_operator(&host, &operator).await?;
     let acme = host.tenant(&operator, "acme").await?;
@@ -250,10 +252,44 @@ async fn one_operator_deletes_a_tenant_with_a_delay_to_think_and_two_at_once() -
     answer(operator.post("/tenants/acme/keys/enable").send().await?).await?;
     assert_eq!(acme.fetch("hello", "/").await?.0, 200, "undone, and nothing was lost");
     assert_eq!(other.delete("/tenants/acme").send().await?.status(), 202);
-    assert_eq!(operator.delete("/tenants/acme").send().await?.status(), 204, "two want it");
+    assert_eq!(operator.delete("/tenants/acme").send().await?.status(), 204, "two people want it");
     assert_eq!(operator.get("/tenants/acme").send().await?.status(), 404);
     let page = answer(operator.get("/audit?limit=1000").send().await?).await?;
     assert!(page.to_string().contains("old-copies-too"), "the receipt is on the host's log");
+    Ok(())
+}
+
+/// Asks for acme's deletion by somebody who is no second person: it stays the wish of one, and is not done.
+async fn deletes_alone(who: &Session) -> Result<Value> {
+    let answered = who.delete("/tenants/acme").send().await?;
+    assert_eq!(answered.status(), 202);
+    let keys: Value = answered.json().await?;
+    assert!(keys["destroy"]["due_at"].is_string() && keys["destroy"]["approved_by"].is_null(), "{keys}");
+    Ok(keys)
+}
+
+#[tokio::test]
+async fn neither_another_key_of_one_operator_nor_whom_he_just_invited_deletes_a_tenant_at_once() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_DESTROY_DELAY_HOURS", "24")])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let body = json!({ "name": "spare", "role": "operator" });
+    let spare = answer(operator.post("/tokens").json(&body).send().await?).await?;
+    let spare = host.sign_in(&string(&spare, "key")?).await?;
+    let invited = second_operator(&host, &operator).await?;
+    for alone in [&spare, &invited] {
+        let asked = deletes_alone(&operator).await?;
+        assert_eq!(deletes_alone(alone).await?["destroy"], asked["destroy"], "the request stays as it is");
+        answer(operator.post("/tenants/acme/keys/enable").send().await?).await?;
+        // The other way round: the destruction of the keys, and the deletion as its agreement.
+        answer(operator.post("/tenants/acme/keys/destroy").send().await?).await?;
+        deletes_alone(alone).await?;
+        deletes_alone(&operator).await?;
+        answer(operator.post("/tenants/acme/keys/enable").send().await?).await?;
+        assert_eq!(acme.fetch("hello", "/").await?.0, 200, "undone, and nothing was lost");
+    }
     Ok(())
 }
 

@@ -175,6 +175,23 @@ async fn keys_are_disabled_by_two_people_and_come_back_when_an_operator_takes_th
 }
 
 #[tokio::test]
+async fn instances_that_wait_go_with_the_keys() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let grants: [(&str, &[&str]); 3] = [("keyvalue", &["*"]), ("logging", &[]), ("http", &["https://example.com"])];
+    acme.ship("hostile", "hostile", "[instance]\ninvocations_max = 100000\n", &grants).await?;
+    let count = async || Ok::<_, anyhow::Error>(acme.fetch("hostile", "/count").await?.1.trim().parse::<u32>()?);
+    eventually("an instance serves again", async || Ok(count().await? > 3)).await?;
+    let body = json!({ "kind": "disable-key", "target": {}, "minutes": 5, "reason": "a test" });
+    let held = answer(acme.admin.post("/security/responses").json(&body).send().await?).await?;
+    answer(second.post(&approval_of(&held)?).send().await?).await?;
+    undo(&operator, &held).await?;
+    assert_eq!(count().await?, 1, "what it had in memory is gone");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_response_outlives_a_restart_and_a_dry_run_holds_nothing() -> Result<()> {
     let (place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::envelope::{cut, fit_details};
+use crate::envelope::{DESTROYED_BYTES_MAX, DETAILS_BYTES_MAX, cut, fit_details};
 use crate::writer::{Draft, Phase};
 use crate::{Outcome, codes};
 
@@ -26,8 +26,9 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
     let event = &draft.event;
     let (status, action_id) = status_of(draft);
     let (class, activity) = (codes::class_of(event.code), codes::activity_of(event.code));
-    let (details, trimmed) = fit_details(event.details.clone());
-    let (of_class, cut_members) = fit_details(event.members.clone());
+    let bytes_max = if event.code == codes::KEY_DESTROYED { DESTROYED_BYTES_MAX } else { DETAILS_BYTES_MAX };
+    let (details, trimmed) = fit_details(event.details.clone(), bytes_max);
+    let (of_class, cut_members) = fit_details(event.members.clone(), DETAILS_BYTES_MAX);
     let mut unmapped = json!({"code": event.code, "details": details});
     let mut note = |name: &str, value: Value| {
         if let Some(members) = unmapped.as_object_mut() {

@@ -1,13 +1,16 @@
 //! Receipts of destruction: that a deleted tenant's keys are gone, signed, for whoever asks for it later.
 //!
 //! A receipt is a text of `signed.rs` under the key of the host's own log: what was destroyed, who wanted it and when, and
-//! the entry of that log about it with its proof of inclusion, so that the receipt and the log stand for each other. Text in,
-//! text out: must never touch the store or a clock, and never hold anything of a key but what names it.
+//! the entry of that log about it with its proof of inclusion and what it commits to, so that the receipt and the log stand
+//! for each other. Text in, text out: must never touch the store or a clock, and never hold anything of a key but what names
+//! it.
 
+use data_encoding::HEXLOWER;
 use ringfence_store::Destroyed;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, canonical_body, commitment, hex};
 use crate::note::{SignedHead, Verifier};
 use crate::proof::InclusionProof;
 use crate::signed::{self, Unread};
@@ -15,8 +18,10 @@ use crate::{AuditError, codes};
 
 /// First line of every receipt.
 const TITLE: &str = "ringfence destruction receipt v1";
-/// LIMIT: longest receipt, in bytes; room for 255 versions of a key, twice.
-pub const DESTRUCTION_BYTES_MAX: usize = 256 << 10;
+/// LIMIT: longest receipt, in bytes; room for what its entry may say ([`crate::envelope`]), twice, and as much again.
+pub const DESTRUCTION_BYTES_MAX: usize = 512 << 10;
+/// What salts of commitments have.
+const SALT_BYTES: usize = 32;
 
 /// What a receipt says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +35,20 @@ pub struct DestructionReceipt {
     pub entry: String,
     /// That the entry is in the log: its place, a path, and the signed head that it leads to (c2sp.org/tlog-proof@v1).
     pub proof: String,
+    /// What the envelope commits to; none in receipts of the first form, whose entry can be about any destruction, and where the
+    /// names of keys are too long to stand in the log whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening: Option<Opening>,
+}
+
+/// What the envelope of an entry commits to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opening {
+    /// The body of the entry, which has what was destroyed as its details.
+    pub body: Value,
+    /// The salt of the commitment, hex.
+    pub salt: String,
 }
 
 /// A receipt that verifies.
@@ -70,6 +89,22 @@ impl DestructionReceipt {
     }
 }
 
+impl Opening {
+    /// Whether this is about what was destroyed.
+    pub(crate) fn is_about(&self, destroyed: &Destroyed) -> bool {
+        let details = self.body.pointer("/unmapped/details");
+        serde_json::to_value(destroyed).is_ok_and(|said| details == Some(&said))
+    }
+
+    /// Whether an entry commits to this.
+    fn is_of(&self, entry: &Envelope) -> bool {
+        match (HEXLOWER.decode(self.salt.as_bytes()), canonical_body(&self.body)) {
+            (Ok(salt), Ok(body)) => salt.len() == SALT_BYTES && hex(&commitment(&salt, &body)) == entry.body_sha256,
+            _ => false,
+        }
+    }
+}
+
 impl From<Unread> for DestructionFault {
     fn from(unread: Unread) -> Self {
         match unread {
@@ -79,8 +114,8 @@ impl From<Unread> for DestructionFault {
     }
 }
 
-/// Checks a receipt against the verifier key (`name+hash+key`) of the host's own log, offline: signature, form, whose it is, and
-/// that the log has the entry.
+/// Checks a receipt against the verifier key (`name+hash+key`) of the host's own log, offline: signature, form, whose it is, that
+/// the log has the entry, and, where the receipt has its opening, that the entry says the same.
 pub fn verify(note: &str, vkey: &str) -> Result<VerifiedDestruction, DestructionFault> {
     let verifier = Verifier::parse(vkey).ok_or(DestructionFault::BadKey)?;
     let (receipt, _): (DestructionReceipt, String) = signed::open(TITLE, note, &verifier, DESTRUCTION_BYTES_MAX)?;
@@ -91,6 +126,10 @@ pub fn verify(note: &str, vkey: &str) -> Result<VerifiedDestruction, Destruction
     let head = proof.verify(&verifier, receipt.entry.as_bytes()).ok_or(DestructionFault::NotLogged)?;
     let entry: Envelope = serde_json::from_str(&receipt.entry).map_err(|_| DestructionFault::NotLogged)?;
     if entry.seq != proof.index || entry.code != codes::KEY_DESTROYED {
+        return Err(DestructionFault::NotLogged);
+    }
+    let says_another = |opening: &Opening| !opening.is_of(&entry) || !opening.is_about(&receipt.destroyed);
+    if receipt.opening.as_ref().is_some_and(says_another) {
         return Err(DestructionFault::NotLogged);
     }
     Ok(VerifiedDestruction { seq: proof.index, head, receipt })

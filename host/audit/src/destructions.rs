@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use ringfence_store::{Destroyed, Key, Op, PageToken, Precondition, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::destruction::DestructionReceipt;
+use crate::destruction::{DestructionReceipt, Opening};
 use crate::{Audit, AuditError, Event, Log, writer};
 
 /// A receipt of destruction in a list.
@@ -39,11 +39,14 @@ impl Audit {
         let seq = self.record(&log, event).await?.seq;
         let entry = self.list(&log, seq, 1).await?.into_iter().next().ok_or(AuditError::NoSuch)?;
         let proof = self.proof(&log, seq).await?.ok_or(AuditError::NoSuch)?;
+        let opening = entry.body.map(|body| Opening { body, salt: entry.salt });
         let receipt = DestructionReceipt {
             host: self.host_name().to_owned(),
             destroyed: destroyed.clone(),
             entry: entry.envelope,
             proof: proof.to_string(),
+            // One that was cut says less than the receipt.
+            opening: opening.filter(|opening| opening.is_about(destroyed)),
         };
         let this = DestructionRef {
             seq,

@@ -20,6 +20,8 @@ use crate::tree::Hash;
 pub const ENVELOPE_BYTES_MAX: usize = 1 << 10;
 /// LIMIT: largest `details` of an event, in bytes of JSON; larger ones are trimmed and say so.
 pub const DETAILS_BYTES_MAX: usize = 16 << 10;
+/// LIMIT: the same of an entry about destroyed keys, which its receipt shows whole: 255 versions with names of 200 bytes.
+pub(crate) const DESTROYED_BYTES_MAX: usize = 64 << 10;
 /// LIMIT: longest text that a trimmed `details` keeps, in bytes.
 const TRIMMED_TEXT_BYTES_MAX: usize = 256;
 /// LIMIT: most members of an object or a list that a trimmed `details` keeps.
@@ -150,14 +152,14 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Makes `details` fit to be recorded: whole numbers that JSON cannot carry exactly become text, and what is larger
-/// than [`DETAILS_BYTES_MAX`] is cut down; the flag says whether anything was cut.
-pub fn fit_details(details: Value) -> (Value, bool) {
+/// than `bytes_max` is cut down; the flag says whether anything was cut.
+pub fn fit_details(details: Value, bytes_max: usize) -> (Value, bool) {
     let details = exact(details, 0);
-    if size_of(&details) <= DETAILS_BYTES_MAX {
+    if size_of(&details) <= bytes_max {
         return (details, false);
     }
     let trimmed = trim(details, 0);
-    if size_of(&trimmed) <= DETAILS_BYTES_MAX { (trimmed, true) } else { (Value::Object(Map::new()), true) }
+    if size_of(&trimmed) <= bytes_max { (trimmed, true) } else { (Value::Object(Map::new()), true) }
 }
 
 fn size_of(value: &Value) -> usize {
@@ -218,10 +220,11 @@ mod tests {
 
     #[test]
     fn oversized_details_are_cut_and_say_so() {
-        let (small, trimmed) = fit_details(json!({"reason": "x".repeat(1000)}));
+        let (small, trimmed) = fit_details(json!({"reason": "x".repeat(1000)}), DETAILS_BYTES_MAX);
         assert!(!trimmed);
         assert_eq!(small["reason"].as_str().unwrap().len(), 1000);
-        let (large, trimmed) = fit_details(json!({"reason": "ä".repeat(20_000), "code": "too-large"}));
+        let (large, trimmed) =
+            fit_details(json!({"reason": "ä".repeat(20_000), "code": "too-large"}), DETAILS_BYTES_MAX);
         assert!(trimmed);
         assert_eq!(large["code"], "too-large");
         assert_eq!(large["reason"].as_str().unwrap().len(), 256);
@@ -229,7 +232,8 @@ mod tests {
 
     #[test]
     fn numbers_that_json_would_round_become_text() {
-        let (details, _) = fit_details(json!({"big": u64::MAX, "small": 5, "negative": i64::MIN, "real": 1.5}));
+        let numbers = json!({"big": u64::MAX, "small": 5, "negative": i64::MIN, "real": 1.5});
+        let (details, _) = fit_details(numbers, DETAILS_BYTES_MAX);
         assert_eq!(
             details,
             json!({"big": "18446744073709551615", "small": 5, "negative": "-9223372036854775808", "real": 1.5})
@@ -301,7 +305,7 @@ mod tests {
             for _ in 0..depth {
                 value = json!([value]);
             }
-            let (fitted, _) = fit_details(value);
+            let (fitted, _) = fit_details(value, DETAILS_BYTES_MAX);
             prop_assert!(size_of(&fitted) <= DETAILS_BYTES_MAX);
             prop_assert!(canonical_body(&fitted).is_ok());
         }

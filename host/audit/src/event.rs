@@ -35,7 +35,8 @@ pub struct Event {
     pub decision: Option<DecisionId>,
     /// Where the request came from.
     pub source_ip: Option<IpAddr>,
-    /// The rest, a JSON object. LIMIT: [`crate::envelope::DETAILS_BYTES_MAX`], trimmed with a flag above it.
+    /// The rest, a JSON object. LIMIT: [`crate::envelope::DETAILS_BYTES_MAX`], and four times that for destroyed keys;
+    /// trimmed with a flag above it.
     pub details: Value,
     /// Members that the event's OCSF class has beside those of every event, a JSON object such as `{"compliance": ...}`.
     /// Never one that every event has. Trimmed like the details.

@@ -9,12 +9,12 @@
 
 mod world;
 
-use ringfence_audit::destruction::{DestructionFault, DestructionReceipt, verify};
+use ringfence_audit::destruction::{DestructionFault, DestructionReceipt, Opening, verify};
 use ringfence_audit::note::{SignedHead, Verifier, checkpoint_text, seal_note};
 use ringfence_audit::proof::InclusionProof;
 use ringfence_audit::tree::{self, Hash, leaf_hash};
 use ringfence_audit::{Audit, AuditError, Event, Log, codes};
-use ringfence_keys::{Shredding, SigningKey};
+use ringfence_keys::{KeyVersion, Shredding, SigningKey};
 use ringfence_store::{Destroyed, Fault, Faults};
 use world::World;
 
@@ -22,7 +22,7 @@ const ORIGIN: &str = "host.example/audit/host";
 
 async fn destroy(world: &World, name: &str) -> Destroyed {
     world.tenant(name).await;
-    world.tenants.destroy(&name.parse().unwrap(), "operator/ada").await.unwrap()
+    world.tenants.destroy(&name.parse().unwrap(), "operator/ada", &|_| false).await.unwrap()
 }
 
 async fn receipt(audit: &Audit, destroyed: &Destroyed) -> Result<u64, AuditError> {
@@ -51,6 +51,7 @@ fn a_receipt_of_the_first_form_verifies_for_good() {
     assert_eq!((verified.seq, verified.head.size, said.tenant.as_str()), (1, 2, "acme"));
     assert_eq!((said.asked_by.as_str(), said.approved_by.as_deref()), ("operator/ada", Some("operator/grace")));
     assert_eq!(said.destroyed_at.to_string(), "2026-11-23T09:00:00.25Z");
+    assert_eq!(verified.receipt.opening, None, "of this form no more is known");
     assert_eq!(said.versions.iter().map(|key| key.root.as_str()).collect::<Vec<_>>(), ["ringfence#1", "ringfence#2"]);
 }
 
@@ -129,6 +130,58 @@ async fn a_receipt_about_an_entry_that_the_log_has_not_is_refused_though_it_is_s
     assert_eq!(verify(&note_of(&honest.receipt), &verifier.vkey()), Err(DestructionFault::NotLogged));
     let elsewhere = DestructionReceipt { host: "other.example".to_owned(), ..honest.receipt.clone() };
     assert_eq!(verify(&note_of(&elsewhere), &verifier.vkey()), Err(DestructionFault::AnotherHost));
+}
+
+#[tokio::test]
+async fn a_receipt_with_the_entry_of_another_destruction_is_refused_though_the_log_has_that() {
+    let world = World::new().await;
+    let audit = world.open().await;
+    let mut honest = Vec::new();
+    for name in ["acme", "bolt"] {
+        let seq = receipt(&audit, &destroy(&world, name).await).await.unwrap();
+        honest.push(verify(&audit.destruction(seq).await.unwrap().unwrap(), &audit.vkey(&Log::Host)).unwrap().receipt);
+    }
+    let (acme, bolt) = (&honest[0], &honest[1]);
+    let leaves: Vec<Hash> = honest.iter().map(|receipt| leaf_hash(receipt.entry.as_bytes())).collect();
+    let signing = SigningKey::generate(&*world.entropy).unwrap();
+    let verifier = Verifier::new(ORIGIN, signing.public_key());
+    let sign = |text: &str| seal_note(text, &verifier, &signing.sign(text.as_bytes()));
+    let head = SignedHead { origin: ORIGIN.to_owned(), size: 2, root: tree::root(&leaves) };
+    // The host itself forges: everything is signed, and the log has the entry of the second destruction.
+    let check = |destroyed: &Destroyed, opening: Option<&Opening>| {
+        let path = tree::inclusion_proof(1, &leaves).unwrap();
+        let proof = InclusionProof { index: 1, path, checkpoint: sign(&checkpoint_text(&head)) }.to_string();
+        let (destroyed, opening) = (destroyed.clone(), opening.cloned());
+        let said = DestructionReceipt { destroyed, proof, opening, ..bolt.clone() };
+        let json = serde_json_canonicalizer::to_string(&said).unwrap();
+        let note = sign(&format!("ringfence destruction receipt v1\n{json}\n"));
+        verify(&note, &verifier.vkey()).map(|verified| verified.seq)
+    };
+    let (of_acme, of_bolt) = (acme.opening.as_ref().unwrap(), bolt.opening.as_ref().unwrap());
+    assert_eq!(check(&bolt.destroyed, Some(of_bolt)), Ok(1), "what is forged below differs in one thing each");
+    let refused = Err(DestructionFault::NotLogged);
+    assert_eq!(check(&acme.destroyed, Some(of_bolt)), refused, "the entry is about another tenant");
+    assert_eq!(check(&acme.destroyed, Some(of_acme)), refused, "the entry commits to something else");
+    let mut said_so = of_bolt.clone();
+    said_so.body["unmapped"]["details"] = serde_json::to_value(&acme.destroyed).unwrap();
+    assert_eq!(check(&acme.destroyed, Some(&said_so)), refused, "and to no body that was made to fit");
+    for salt in ["", "ab", of_acme.salt.as_str(), of_bolt.salt.to_uppercase().as_str()] {
+        let salted = Opening { salt: salt.to_owned(), ..of_bolt.clone() };
+        assert_eq!(check(&bolt.destroyed, Some(&salted)), refused, "`{salt}`");
+    }
+}
+
+#[tokio::test]
+async fn a_key_with_as_many_versions_as_there_can_be_stands_in_the_log_whole() {
+    let world = World::new().await;
+    let audit = world.open().await;
+    let name = "n".repeat(200);
+    let versions = (1..=u8::MAX).map(|version| KeyVersion { version, purpose: None, root: name.clone() });
+    let destroyed = Destroyed { versions: versions.collect(), ..destroy(&world, "acme").await };
+    let seq = receipt(&audit, &destroyed).await.unwrap();
+    let verified = verify(&audit.destruction(seq).await.unwrap().unwrap(), &audit.vkey(&Log::Host)).unwrap();
+    assert!(verified.receipt.opening.is_some());
+    assert_eq!(verified.receipt.destroyed, destroyed);
 }
 
 #[tokio::test]

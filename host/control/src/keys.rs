@@ -205,12 +205,10 @@ pub async fn approve(
     let who = call.principal.id().to_string();
     let due_at = control.destroy_due_at()?;
     let agreed = async |id: &TenantId| {
-        let tenants = &control.parts.tenants;
-        let asked_by = tenants.key_status(id).await?.destroy.and_then(|request| request.asked_by.parse().ok());
-        if asked_by.is_some_and(|asker| !control.parts.identity.is_second_person(&asker, call.principal.id())) {
-            return Err(StoreError::Conflict { precondition: 0 });
-        }
-        tenants.approve_destroy(id, &who, due_at).await?.ok_or(StoreError::Missing)
+        let is_another = control.is_another(call.principal.id());
+        let status = control.parts.tenants.approve_destroy(id, &who, due_at, &is_another).await?;
+        control.parts.engine.forget_idle(id);
+        status.ok_or(StoreError::Missing)
     };
     control.change(&call, reached, codes::KEY_DESTROY_APPROVED, agreed).await.map_err(|error| match error.code {
         "not-found" => ApiError::new("nothing-to-approve", "nobody has asked for the destruction of these keys")
@@ -246,8 +244,15 @@ impl Control {
         self.parts.clock.now().checked_add(delay).map_err(|error| ApiError::host(&error))
     }
 
-    /// Deletes a tenant at once where two operators want it or the host's delay is none; else writes down when it will be
-    /// done, and says so.
+    /// Whether the principal of a stored name can be another person beside this one now.
+    fn is_another<'a>(&'a self, who: &'a PrincipalId) -> impl Fn(&str) -> bool + Send + Sync + 'a {
+        move |name: &str| {
+            name.parse::<PrincipalId>().is_ok_and(|other| self.parts.identity.is_second_person(&other, who))
+        }
+    }
+
+    /// Deletes a tenant at once where two people among the operators want it or the host's delay is none; else writes down when
+    /// it will be done, and says so.
     pub(crate) async fn delete_tenant(
         &self,
         actor: &PrincipalId,
@@ -256,8 +261,10 @@ impl Control {
     ) -> Result<Option<TenantKeyView>, ApiError> {
         self.parts.audit.check_not_held(store).await?;
         if self.parts.facts.destroy_delay_seconds > 0 {
-            let asked = self.parts.tenants.ask_delete(id, actor.as_str(), self.destroy_due_at()?).await?;
+            let (due_at, is_another) = (self.destroy_due_at()?, self.is_another(actor));
+            let asked = self.parts.tenants.ask_delete(id, actor.as_str(), due_at, &is_another).await?;
             if let DeleteAsked::Later(status) = asked {
+                self.parts.engine.forget_idle(id);
                 return Ok(Some(view(id, status)));
             }
         }
@@ -276,7 +283,7 @@ impl Control {
         let _one = self.changing.lock().await;
         // Setting a hold takes the same lock.
         self.parts.audit.check_not_held(store).await?;
-        let destroyed = self.parts.tenants.destroy(id, actor.as_str()).await;
+        let destroyed = self.parts.tenants.destroy(id, actor.as_str(), &self.is_another(actor)).await;
         let is_begun = destroyed.is_ok() || self.parts.tenants.deleting().iter().any(|(begun, _)| begun == id);
         if !is_begun {
             // The tenant is whole, or somebody else was faster.
@@ -462,6 +469,9 @@ impl KeyKeeper {
         let control = &self.0;
         if change == OwnChange::Opened {
             control.tenant_works(id).await;
+        }
+        if change == OwnChange::Locked {
+            control.parts.engine.forget_idle(id);
         }
         if change == OwnChange::OpenedFirst
             && let Err(error) = control.read_tenant(id).await

@@ -118,7 +118,7 @@ pub async fn resume(
 }
 
 /// Deletes a tenant: its key first, so that nothing it left can be opened, then its data. With one operator it is done after
-/// the host's delay (202; enabling the tenant's keys undoes it), at once when another operator asks too or there is no delay.
+/// the host's delay (202; enabling the tenant's keys undoes it), at once when a second person asks too or there is no delay.
 #[utoipa::path(delete, path = "/tenants/{tenant}", tag = "tenants",
     responses((status = 202, body = TenantKeyView), (status = 204), (status = "default", body = Problem)))]
 pub async fn delete(

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use crate::error::StoreError;
 use crate::key::Key;
 use crate::record::Op;
-use crate::tenant_keys::read_key;
+use crate::tenant_keys::{DestroyRequest, IsAnother, read_key};
 use crate::tenants::{TenantRecord, Tenants, parse_uid};
 
 /// The destruction of a tenant's keys, and with them of everything it stored. Part of a signed form: a field that is added
@@ -61,19 +61,28 @@ impl Tenants {
         page.records.iter().map(|(_, record)| record.json()).collect()
     }
 
-    /// What a destruction that `by` wants now is about. Whoever wants it after somebody else agrees with him.
-    pub(crate) async fn about_to_destroy(&self, record: &TenantRecord, by: &str) -> Result<Destroyed, StoreError> {
+    /// What a destruction that `by` wants now is about. Whoever wants it after another person agrees with him.
+    pub(crate) async fn about_to_destroy(
+        &self,
+        record: &TenantRecord,
+        by: &str,
+        is_another: &IsAnother<'_>,
+    ) -> Result<Destroyed, StoreError> {
         let (store, uid) = (self.0.store.clone(), parse_uid(&record.uid)?);
         // A damaged key file names no keys; what is left of it goes all the same.
         let wrapped = spawn_blocking(move || read_key(&store, &uid).unwrap_or_default());
         let wrapped = wrapped.await.map_err(StoreError::unavailable)?;
         let now = self.0.clock.now();
         let (asked_by, asked_at, approved_by) = match self.key_state(&record.id).await?.destroy {
-            Some(request) => {
-                let agreed = (request.asked_by != by).then(|| by.to_owned());
-                (request.asked_by, request.asked_at, request.approved_by.or(agreed))
+            Some(DestroyRequest { asked_by, asked_at, approved_by: Some(agreed), .. }) => {
+                (asked_by, asked_at, Some(agreed))
             }
-            None => (by.to_owned(), now, None),
+            Some(DestroyRequest { asked_by, asked_at, .. }) if is_another(&asked_by) => {
+                (asked_by, asked_at, Some(by.to_owned()))
+            }
+            Some(DestroyRequest { asked_by, asked_at, .. }) if asked_by == by => (asked_by, asked_at, None),
+            // Nobody asked before, or another key of the same person did.
+            _ => (by.to_owned(), now, None),
         };
         Ok(Destroyed {
             tenant: record.id.clone(),

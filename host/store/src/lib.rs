@@ -50,7 +50,9 @@ pub use retire::Retired;
 pub use salvage::{Salvaged, SalvagedTenant, salvage};
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
-pub use tenant_keys::{DeleteAsked, DestroyRequest, Disabled, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys};
+pub use tenant_keys::{
+    DeleteAsked, DestroyRequest, Disabled, IsAnother, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys,
+};
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};

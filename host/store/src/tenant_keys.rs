@@ -52,7 +52,14 @@ pub struct Disabled {
     pub side: Side,
     /// When.
     pub at: Timestamp,
+    /// The response to a threat that they are disabled for, and that enables them at its end; none where people did it, whose
+    /// word has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
 }
+
+/// Whether whoever wants something now is another person than the one of this name. Not so for a name that cannot be read.
+pub type IsAnother<'a> = dyn Fn(&str) -> bool + Send + Sync + 'a;
 
 /// What became of a request to delete a tenant.
 #[expect(clippy::large_enum_variant, reason = "one is made for a deletion and looked at once")]
@@ -60,7 +67,7 @@ pub struct Disabled {
 pub enum DeleteAsked {
     /// It is written down, and done when its time has come, unless somebody enables the keys before.
     Later(KeyStatus),
-    /// Somebody else wants it too: it may be done now.
+    /// Another person wants it too: it may be done now.
     Agreed,
 }
 
@@ -154,14 +161,22 @@ impl KeyState {
         }
     }
 
-    /// Disables, or keeps disabled: the higher side stands.
+    /// Disables, or keeps disabled: the higher side stands. What people want outlasts the response that came before.
     fn disable(&mut self, by: Disabled) {
-        let stands =
-            self.state == KeyUse::Disabled && self.disabled.as_ref().is_none_or(|before| before.side >= by.side);
-        if !stands {
-            self.disabled = Some(by);
-        }
+        self.disabled = match (self.state, self.disabled.take()) {
+            (KeyUse::Disabled, Some(before)) if before.response.is_some() => {
+                Some(Disabled { side: before.side.max(by.side), ..by })
+            }
+            (KeyUse::Disabled, before) if before.as_ref().is_none_or(|before| before.side >= by.side) => before,
+            _ => Some(by),
+        };
         self.state = KeyUse::Disabled;
+    }
+
+    /// Whether they are disabled for this response, and nobody has wanted them disabled since.
+    fn is_for(&self, response: &str) -> bool {
+        let for_one = self.disabled.as_ref().and_then(|disabled| disabled.response.as_deref());
+        self.state == KeyUse::Disabled && for_one == Some(response)
     }
 
     /// The lowest side that may enable the keys and withdraw what was asked.
@@ -225,6 +240,34 @@ impl Tenants {
         self.key_status(id).await
     }
 
+    /// The same for a response to a threat, until [`Tenants::enable_key_after`] that. Fails with [`StoreError::KeyDisabled`] when
+    /// they are disabled already for anything else.
+    pub async fn disable_key_for(
+        &self,
+        id: &TenantId,
+        response: &str,
+        who: &str,
+        side: Side,
+    ) -> Result<(), StoreError> {
+        let _one = self.0.changing.lock().await;
+        self.live_uid(id)?;
+        let state = self.key_state(id).await?;
+        if state.state == KeyUse::Disabled && !state.is_for(response) {
+            return Err(StoreError::KeyDisabled);
+        }
+        if state.state == KeyUse::Enabled {
+            let by = Disabled { response: Some(response.to_owned()), ..self.disabling(who, side) };
+            self.change_key_state(id, |state| state.disable(by)).await?;
+        }
+        self.close_keys(id);
+        Ok(())
+    }
+
+    /// Who disabled a tenant's keys; none while they are enabled, and for a tenant that is not there. Asks for no key.
+    pub async fn key_disabled(&self, id: &TenantId) -> Result<Option<Disabled>, StoreError> {
+        Ok(self.key_state(id).await?.disabled)
+    }
+
     /// Enables a tenant's keys again; withdraws a request to destroy them, or to delete the tenant. Fails with
     /// [`StoreError::Held`] when a higher side than this disabled them or asked.
     pub async fn enable_key(&self, id: &TenantId, side: Side) -> Result<KeyStatus, StoreError> {
@@ -233,6 +276,27 @@ impl Tenants {
         if self.key_state(id).await?.held_by() > side {
             return Err(StoreError::Held);
         }
+        self.open_keys(id, uid).await?;
+        self.key_status(id).await
+    }
+
+    /// The end of a response: enables the keys when they are still disabled for it. Whoever wanted them disabled or destroyed
+    /// since, or enabled them, has the last word.
+    pub async fn enable_key_after(&self, id: &TenantId, response: &str) -> Result<(), StoreError> {
+        let _one = self.0.changing.lock().await;
+        let uid = self.live_uid(id)?;
+        let state = self.key_state(id).await?;
+        let shut = self.open_tenant(id).is_some_and(|view| matches!(view.check_keys(), Err(StoreError::KeyDisabled)));
+        // An attempt before this one wrote it down, and then did not reach the provider.
+        let is_half_done = state.state == KeyUse::Enabled && shut;
+        if state.destroy.is_some() || !(state.is_for(response) || is_half_done) {
+            return Ok(());
+        }
+        self.open_keys(id, uid).await
+    }
+
+    /// Writes down that the keys are enabled, and reads them.
+    async fn open_keys(&self, id: &TenantId, uid: Uid) -> Result<(), StoreError> {
         let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
         let wrapped = self.wrapped(uid).await?;
         let (inner, keys) = (Arc::clone(&self.0), view.keys().clone());
@@ -251,7 +315,7 @@ impl Tenants {
         })
         .await
         .map_err(StoreError::unavailable)??;
-        self.key_status(id).await
+        Ok(())
     }
 
     /// Writes down that someone wants the keys destroyed. Nothing happens until somebody else agrees.
@@ -267,18 +331,19 @@ impl Tenants {
         self.key_status(id).await
     }
 
-    /// Somebody else agrees: the keys are disabled now and destroyed at `due_at`. None when there is nothing to agree to;
-    /// [`StoreError::Conflict`] when it is the one who asked, or somebody agreed already.
+    /// Another person agrees: the keys are disabled now and destroyed at `due_at`. None when there is nothing to agree to;
+    /// [`StoreError::Conflict`] when it is no other than who asked, or somebody agreed already.
     pub async fn approve_destroy(
         &self,
         id: &TenantId,
         who: &str,
         due_at: Timestamp,
+        is_another: &IsAnother<'_>,
     ) -> Result<Option<KeyStatus>, StoreError> {
         let _one = self.0.changing.lock().await;
         self.live_uid(id)?;
         let Some(request) = self.key_state(id).await?.destroy else { return Ok(None) };
-        if request.asked_by == who || request.approved_by.is_some() {
+        if !is_another(&request.asked_by) || request.approved_by.is_some() {
             return Err(StoreError::Conflict { precondition: 0 });
         }
         let agreed = DestroyRequest { approved_by: Some(who.to_owned()), due_at: Some(due_at), ..request };
@@ -292,23 +357,32 @@ impl Tenants {
         self.key_status(id).await.map(Some)
     }
 
-    /// An operator wants a tenant deleted: its keys are disabled now, and it is deleted at `due_at`. When another operator
-    /// wanted that before, both agree, and it may be done at once; the caller does it. Asking twice changes nothing.
-    pub async fn ask_delete(&self, id: &TenantId, who: &str, due_at: Timestamp) -> Result<DeleteAsked, StoreError> {
+    /// An operator wants a tenant deleted: its keys are disabled now, and it is deleted at `due_at`. When another person among
+    /// them wanted that before, both agree, and it may be done at once; the caller does it. One person asking twice, by whatever
+    /// key, changes nothing.
+    pub async fn ask_delete(
+        &self,
+        id: &TenantId,
+        who: &str,
+        due_at: Timestamp,
+        is_another: &IsAnother<'_>,
+    ) -> Result<DeleteAsked, StoreError> {
         let _one = self.0.changing.lock().await;
         self.live_uid(id)?;
         let now = self.0.clock.now();
         let request = match self.key_state(id).await?.destroy {
-            Some(DestroyRequest { asked_by, approved_by, due_at: Some(_), .. })
-                if asked_by != who && approved_by.as_deref() != Some(who) =>
-            {
-                return Ok(DeleteAsked::Agreed);
+            Some(request) if request.due_at.is_some() => {
+                let agreed = request.approved_by.as_deref();
+                if is_another(&request.asked_by) && agreed.is_none_or(is_another) {
+                    return Ok(DeleteAsked::Agreed);
+                }
+                request
             }
-            Some(request) if request.due_at.is_some() => request,
             // The destruction of the keys was asked for: this is the agreement to it.
-            Some(request) if request.asked_by != who => {
+            Some(request) if is_another(&request.asked_by) => {
                 DestroyRequest { approved_by: Some(who.to_owned()), due_at: Some(due_at), ..request }
             }
+            // One person alone may ask for this, also where another key of his asked for that.
             _ => DestroyRequest { asked_by: who.to_owned(), asked_at: now, approved_by: None, due_at: Some(due_at) },
         };
         let by = self.disabling(who, Side::Operator);

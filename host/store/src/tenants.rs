@@ -232,13 +232,14 @@ impl Tenants {
         self.known(id).filter(|known| known.stored.phase == Phase::Live).and_then(|known| known.view)
     }
 
-    /// Destroys a tenant because `by` wants it now: its key first, then its data. Handles answer [`StoreError::Gone`] from the
-    /// start. What was destroyed is kept until its receipt is ([`Tenants::unreceipted`]). When it fails half way the tenant is
-    /// among [`Tenants::deleting`], its keys perhaps still alive, until it is carried on.
-    pub async fn destroy(&self, id: &TenantId, by: &str) -> Result<Destroyed, StoreError> {
+    /// Destroys a tenant because `by` wants it now: its key first, then its data. Whoever asked before and is another person wants
+    /// it with him. Handles answer [`StoreError::Gone`] from the start. What was destroyed is kept until its receipt is
+    /// ([`Tenants::unreceipted`]). When it fails half way the tenant is among [`Tenants::deleting`], its keys perhaps still
+    /// alive, until it is carried on.
+    pub async fn destroy(&self, id: &TenantId, by: &str, is_another: &IsAnother<'_>) -> Result<Destroyed, StoreError> {
         let _one = self.0.changing.lock().await;
         let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
-        let destroyed = self.about_to_destroy(&known.stored.record, by).await?;
+        let destroyed = self.about_to_destroy(&known.stored.record, by, is_another).await?;
         self.remove(known, Some(destroyed)).await?.ok_or(StoreError::Damaged)
     }
 

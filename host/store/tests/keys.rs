@@ -70,6 +70,11 @@ async fn reseal_to_the_end(tenants: &Tenants, name: &str) -> usize {
     steps
 }
 
+/// Who is another person than this one: names are of one person that are the same up to a dash.
+fn other_than(who: &'static str) -> impl Fn(&str) -> bool + Send + Sync {
+    move |name: &str| name.split('-').next() != who.split('-').next()
+}
+
 /// Copies a directory as a backup program would.
 fn copy(from: &Path, to: &Path) {
     for (path, content) in files_below(from) {
@@ -234,18 +239,24 @@ async fn one_person_cannot_have_keys_destroyed_and_two_can_after_the_delay() {
     let acme = view(&tenants, "acme").await;
     let now = jiff::Timestamp::UNIX_EPOCH;
     let later = now + jiff::SignedDuration::from_hours(24);
-    assert!(tenants.approve_destroy(&id("acme"), "u_two", now).await.unwrap().is_none(), "nobody asked");
+    assert!(
+        tenants.approve_destroy(&id("acme"), "u_two", now, &other_than("u_two")).await.unwrap().is_none(),
+        "nobody asked"
+    );
     tenants.ask_destroy(&id("acme"), "u_one").await.unwrap();
     assert!(matches!(tenants.ask_destroy(&id("acme"), "u_two").await, Err(StoreError::Exists)));
-    assert!(matches!(tenants.approve_destroy(&id("acme"), "u_one", now).await, Err(StoreError::Conflict { .. })));
+    assert!(matches!(
+        tenants.approve_destroy(&id("acme"), "u_one", now, &other_than("u_one")).await,
+        Err(StoreError::Conflict { .. })
+    ));
     assert!(acme.check_keys().is_ok(), "asking alone changes nothing");
-    tenants.approve_destroy(&id("acme"), "u_two", later).await.unwrap().unwrap();
+    tenants.approve_destroy(&id("acme"), "u_two", later, &other_than("u_two")).await.unwrap().unwrap();
     assert!(matches!(acme.check_keys(), Err(StoreError::KeyDisabled)));
     assert!(tenants.tended_keys().await.unwrap().due.is_empty(), "the delay is not over");
     tenants.enable_key(&id("acme"), Side::Operator).await.unwrap();
     assert!(tenants.key_status(&id("acme")).await.unwrap().destroy.is_none(), "enabling takes it back");
     tenants.ask_destroy(&id("acme"), "u_two").await.unwrap();
-    tenants.approve_destroy(&id("acme"), "u_one", now).await.unwrap().unwrap();
+    tenants.approve_destroy(&id("acme"), "u_one", now, &other_than("u_one")).await.unwrap().unwrap();
     assert_eq!(tenants.tended_keys().await.unwrap().due, [(id("acme"), "u_one".to_owned())]);
 }
 
@@ -267,7 +278,7 @@ async fn what_an_operator_disabled_an_operator_alone_enables() {
     tenants.enable_key(&acme, Side::Operator).await.unwrap();
     tenants.ask_destroy(&acme, "u_ops").await.unwrap();
     assert!(held().await, "a wish for destruction is not the tenant's to withdraw");
-    tenants.approve_destroy(&acme, "u_two", now).await.unwrap().unwrap();
+    tenants.approve_destroy(&acme, "u_two", now, &other_than("u_two")).await.unwrap().unwrap();
     assert!(held().await);
     assert_eq!(tenants.key_status(&acme).await.unwrap().state, KeyUse::Disabled);
     tenants.enable_key(&acme, Side::Operator).await.unwrap();
@@ -282,20 +293,75 @@ async fn one_operator_deletes_after_a_delay_that_can_be_undone_and_two_at_once()
     let view = view(&tenants, "acme").await;
     let (acme, now) = (id("acme"), jiff::Timestamp::UNIX_EPOCH);
     let later = now + jiff::SignedDuration::from_hours(24);
-    let DeleteAsked::Later(status) = tenants.ask_delete(&acme, "u_one", later).await.unwrap() else {
+    let DeleteAsked::Later(status) = tenants.ask_delete(&acme, "u_one", later, &other_than("u_one")).await.unwrap()
+    else {
         panic!("one alone is not enough")
     };
     assert_eq!(status.destroy.unwrap().due_at, Some(later));
     assert!(matches!(view.check_keys(), Err(StoreError::KeyDisabled)), "it is shut at once");
     assert!(tenants.tended_keys().await.unwrap().due.is_empty());
-    let again = tenants.ask_delete(&acme, "u_one", now).await.unwrap();
+    let again = tenants.ask_delete(&acme, "u_one", now, &other_than("u_one")).await.unwrap();
     assert!(matches!(again, DeleteAsked::Later(status) if status.destroy.as_ref().unwrap().due_at == Some(later)));
     assert!(matches!(tenants.enable_key(&acme, Side::Tenant).await, Err(StoreError::Held)));
     tenants.enable_key(&acme, Side::Operator).await.unwrap();
     assert!(view.check_keys().is_ok(), "it was undone");
-    tenants.ask_delete(&acme, "u_one", now).await.unwrap();
+    tenants.ask_delete(&acme, "u_one", now, &other_than("u_one")).await.unwrap();
     assert_eq!(tenants.tended_keys().await.unwrap().due, [(acme.clone(), "u_one".to_owned())]);
-    assert_eq!(tenants.ask_delete(&acme, "u_two", later).await.unwrap(), DeleteAsked::Agreed);
+    assert_eq!(tenants.ask_delete(&acme, "u_two", later, &other_than("u_two")).await.unwrap(), DeleteAsked::Agreed);
+}
+
+#[tokio::test]
+async fn two_keys_of_one_person_are_no_two_people_and_no_receipt_says_so() {
+    let (_directory, _store, tenants) = support::memory().await;
+    view(&tenants, "acme").await;
+    let (acme, now) = (id("acme"), jiff::Timestamp::UNIX_EPOCH);
+    let later = now + jiff::SignedDuration::from_hours(24);
+    let (one, spare) = (other_than("u_one"), other_than("u_one-spare"));
+    tenants.ask_delete(&acme, "u_one", later, &one).await.unwrap();
+    let DeleteAsked::Later(status) = tenants.ask_delete(&acme, "u_one-spare", now, &spare).await.unwrap() else {
+        panic!("one person alone is not enough")
+    };
+    let request = status.destroy.unwrap();
+    assert_eq!((request.asked_by.as_str(), request.approved_by, request.due_at), ("u_one", None, Some(later)));
+    tenants.enable_key(&acme, Side::Operator).await.unwrap();
+
+    tenants.ask_destroy(&acme, "u_one").await.unwrap();
+    let alone = tenants.approve_destroy(&acme, "u_one-spare", now, &spare).await;
+    assert!(matches!(alone, Err(StoreError::Conflict { .. })));
+    let DeleteAsked::Later(status) = tenants.ask_delete(&acme, "u_one-spare", later, &spare).await.unwrap() else {
+        panic!("one person alone is not enough")
+    };
+    assert_eq!(status.destroy.unwrap().approved_by, None, "it is the deletion that one alone may ask for");
+    let gone = tenants.destroy(&acme, "u_one", &one).await.unwrap();
+    assert_eq!((gone.asked_by.as_str(), gone.approved_by), ("u_one", None));
+}
+
+#[tokio::test]
+async fn the_end_of_a_response_enables_only_the_keys_that_are_disabled_for_it_still() {
+    let (_directory, _store, tenants) = support::memory().await;
+    let view = view(&tenants, "acme").await;
+    let acme = id("acme");
+    let disable = async |response: &str| tenants.disable_key_for(&acme, response, "u_ops", Side::Operator).await;
+    disable("rs_1").await.unwrap();
+    disable("rs_1").await.unwrap();
+    assert!(matches!(disable("rs_2").await, Err(StoreError::KeyDisabled)));
+    tenants.enable_key_after(&acme, "rs_2").await.unwrap();
+    assert!(matches!(view.check_keys(), Err(StoreError::KeyDisabled)), "that response disabled nothing");
+    tenants.enable_key_after(&acme, "rs_1").await.unwrap();
+    assert!(view.check_keys().is_ok());
+    for side in [Side::Tenant, Side::Operator] {
+        disable("rs_3").await.unwrap();
+        tenants.disable_key(&acme, "u_other", side).await.unwrap();
+        tenants.enable_key_after(&acme, "rs_3").await.unwrap();
+        assert!(matches!(view.check_keys(), Err(StoreError::KeyDisabled)), "{side:?}: somebody wanted it meanwhile");
+        let disabled = tenants.key_disabled(&acme).await.unwrap().unwrap();
+        assert_eq!((disabled.by.as_str(), disabled.side, disabled.response), ("u_other", Side::Operator, None));
+        tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    }
+    disable("rs_4").await.unwrap();
+    tenants.ask_destroy(&acme, "u_ops").await.unwrap();
+    tenants.enable_key_after(&acme, "rs_4").await.unwrap();
+    assert!(matches!(view.check_keys(), Err(StoreError::KeyDisabled)), "what was asked for is not withdrawn");
 }
 
 on_every_backend!(
@@ -316,7 +382,7 @@ async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for
     copy(&place.data(), &old.join("data"));
 
     let (store, tenants) = place.open().await;
-    let destroyed = tenants.destroy(&id("acme"), "u_one").await.unwrap();
+    let destroyed = tenants.destroy(&id("acme"), "u_one", &other_than("u_one")).await.unwrap();
     assert_eq!(destroyed.reaches, Shredding::OldCopiesToo);
     assert_eq!(destroyed.versions.len(), 1);
     store.close().await.unwrap();
@@ -348,17 +414,17 @@ async fn what_was_destroyed_waits_for_its_receipt_over_starts_and_says_who_wante
     }
     tenants.rotate_key(&id("acme"), None).await.unwrap();
     let uid = tenants.record(&id("acme")).await.unwrap().unwrap().uid;
-    tenants.ask_delete(&id("acme"), "u_one", epoch).await.unwrap();
-    let two = tenants.destroy(&id("acme"), "u_two").await.unwrap();
+    tenants.ask_delete(&id("acme"), "u_one", epoch, &other_than("u_one")).await.unwrap();
+    let two = tenants.destroy(&id("acme"), "u_two", &other_than("u_two")).await.unwrap();
     assert_eq!((two.asked_by.as_str(), two.approved_by.as_deref()), ("u_one", Some("u_two")));
     assert_eq!((two.tenant.as_str(), &two.tenant_uid, two.provider.as_str()), ("acme", &uid, "file"));
     assert_eq!((two.versions.len(), two.wrapping_key.as_ref().map(String::len)), (2, Some(32)));
     tenants.ask_destroy(&id("bolt"), "u_one").await.unwrap();
-    tenants.approve_destroy(&id("bolt"), "u_two", epoch).await.unwrap().unwrap();
+    tenants.approve_destroy(&id("bolt"), "u_two", epoch, &other_than("u_two")).await.unwrap().unwrap();
     // Whoever does it when its time has come is not a third who agreed.
-    let agreed = tenants.destroy(&id("bolt"), "u_two").await.unwrap();
+    let agreed = tenants.destroy(&id("bolt"), "u_two", &other_than("u_two")).await.unwrap();
     assert_eq!((agreed.asked_by.as_str(), agreed.approved_by.as_deref()), ("u_one", Some("u_two")));
-    let alone = tenants.destroy(&id("cord"), "u_one").await.unwrap();
+    let alone = tenants.destroy(&id("cord"), "u_one", &other_than("u_one")).await.unwrap();
     assert_eq!((alone.asked_by.as_str(), alone.approved_by.as_deref()), ("u_one", None));
     tenants.delete(&id("dune")).await.unwrap();
     store.close().await.unwrap();

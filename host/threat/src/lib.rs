@@ -7,6 +7,7 @@
 
 pub mod assess;
 pub mod attack;
+mod disabling;
 pub mod drill;
 mod error;
 pub mod event;

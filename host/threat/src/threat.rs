@@ -1,7 +1,8 @@
 //! The outside of this room: rules, settings, findings and responses of an owner, and what is in force of them.
 //!
-//! What is stored comes first, what is in force after it: a response that could not be kept does not hold. Must never show
-//! an owner what is another's: everything is asked for by [`Scope`], and a tenant's lies in its own store.
+//! What is stored comes first, what is in force after it: a response that could not be kept does not hold (for keys see
+//! `disabling.rs`). Must never show an owner what is another's: everything is asked for by [`Scope`], and a tenant's lies in
+//! its own store.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, SecondPerson, codes};
 use ringfence_core::standing::Standing;
 use ringfence_core::{Clock, Entropy, PrincipalId, TenantId};
-use ringfence_store::{Key, Side, StoreError, TenantStore, Tenants};
+use ringfence_store::{Key, StoreError, TenantStore, Tenants};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -164,7 +165,10 @@ impl Threat {
         }
         let platform = threat.inner.tenants.platform();
         let responses: Vec<Response> = all(platform, &Key::new(["threat-response"]), RESPONSES_KEPT_COUNT_MAX).await?;
-        threat.state_mut().responses = responses.into_iter().map(|response| (response.id.clone(), response)).collect();
+        for response in responses {
+            let response = threat.completed(response).await?;
+            threat.state_mut().responses.insert(response.id.clone(), response);
+        }
         threat.publish();
         let reader = Reader::open(threat.clone(), feed).await;
         Ok((threat, reader))
@@ -327,16 +331,12 @@ impl Threat {
     ) -> Result<Response, ThreatError> {
         let _one = self.inner.changing.lock().await;
         let waiting = self.waiting(scope, by, id, are_two)?;
-        let response = waiting.clone().approved(by.clone(), self.inner.clock.now())?;
-        if response.kind == Kind::DisableKey {
-            self.check_key_enabled(&response).await?;
-        }
-        self.keep(&response).await?;
-        if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant)
-            && let Err(error) = self.inner.tenants.disable_key(tenant, by.as_str(), side(scope)).await
-        {
-            self.keep(&waiting).await?;
-            return Err(error.into());
+        let response = waiting.approved(by.clone(), self.inner.clock.now())?;
+        // Keys first, and in the response's name: by that a start finds what a kill before the next line cut.
+        self.disable_for(&response, by).await?;
+        if let Err(error) = self.keep(&response).await {
+            self.lift(&response).await?;
+            return Err(error);
         }
         self.state_mut().responses.insert(response.id.clone(), response.clone());
         self.publish();
@@ -618,31 +618,7 @@ impl Threat {
         Ok(())
     }
 
-    async fn check_key_enabled(&self, response: &Response) -> Result<(), ThreatError> {
-        let Some(tenant) = &response.target.tenant else { return Err(ThreatError::NotFound) };
-        let status = self.inner.tenants.key_status(tenant).await?;
-        if status.state == ringfence_store::KeyUse::Enabled {
-            return Ok(());
-        }
-        Err(ThreatError::BadResponse { what: "the keys are disabled already".to_owned() })
-    }
-
-    /// Undoes what a response did besides standing in the table.
-    async fn lift(&self, response: &Response) -> Result<(), ThreatError> {
-        let (Kind::DisableKey, Some(tenant), None) = (response.kind, &response.target.tenant, response.waits_minutes)
-        else {
-            return Ok(());
-        };
-        match self.inner.tenants.key_status(tenant).await {
-            // Whoever asked for their destruction meanwhile, or deleted the tenant, has the last word.
-            Ok(status) if status.destroy.is_some() => Ok(()),
-            Ok(_) => Ok(self.inner.tenants.enable_key(tenant, side(&response.scope)).await.map(drop)?),
-            Err(StoreError::UnknownTenant | StoreError::Gone) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn keep(&self, response: &Response) -> Result<(), ThreatError> {
+    pub(crate) async fn keep(&self, response: &Response) -> Result<(), ThreatError> {
         self.inner.tenants.platform().put_json(&response_key(&response.id), response).await?;
         Ok(())
     }
@@ -772,12 +748,4 @@ fn response_key(id: &str) -> Key {
 
 fn cut(text: &str) -> String {
     ringfence_audit::envelope::cut(text, 200)
-}
-
-/// On which side those stand who answer in a scope.
-fn side(scope: &Scope) -> Side {
-    match scope {
-        Scope::Host => Side::Operator,
-        Scope::Tenant(_) => Side::Tenant,
-    }
 }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Audit, Event, FEED_COUNT_MAX, Log, codes};
 use ringfence_core::{Clock, Entropy, Standing, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
-use ringfence_store::{Store, TenantStore, Tenants};
+use ringfence_store::{Side, Store, TenantStore, Tenants};
 use ringfence_threat::{Asked, Kind, Reader, Scope, Target, Threat};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -204,15 +204,7 @@ async fn a_drill_misses_nothing_and_leaves_nothing_held() {
 async fn a_response_is_over_at_its_end_and_disabled_keys_come_back() {
     let world = World::new().await;
     let running = world.start(world.audit().await).await;
-    let asked = Asked {
-        kind: Kind::DisableKey,
-        target: Target { tenant: Some("acme".parse().unwrap()), ..Target::default() },
-        minutes: 5,
-        per_minute: None,
-        reason: "a test".into(),
-        finding: None,
-        drill: None,
-    };
+    let asked = stop_acme();
     let (by, other) = ("operator/ada".parse().unwrap(), "operator/bob".parse().unwrap());
     let (waiting, _) = running.threat.respond(&Scope::Host, &by, asked.clone()).await.unwrap();
     assert!(world.acme.check_keys().is_ok(), "one person stops no tenant");
@@ -221,6 +213,71 @@ async fn a_response_is_over_at_its_end_and_disabled_keys_come_back() {
     running.threat.approve(&Scope::Host, &other, &waiting.id, &|one, other| one != other).await.unwrap();
     assert!(world.acme.check_keys().is_err());
     assert!(running.threat.respond(&Scope::Host, &by, asked).await.is_err(), "they are disabled already");
+    world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
+    eventually("the keys", async || world.acme.check_keys().is_ok()).await;
+    running.stop().await;
+}
+
+fn stop_acme() -> Asked {
+    Asked {
+        kind: Kind::DisableKey,
+        target: Target { tenant: Some("acme".parse().unwrap()), ..Target::default() },
+        minutes: 5,
+        per_minute: None,
+        reason: "a test".into(),
+        finding: None,
+        drill: None,
+    }
+}
+
+/// A response of two people of a side that disables acme's keys; its id.
+async fn disabled(running: &Running, scope: &Scope) -> String {
+    let (by, other) = ("operator/ada".parse().unwrap(), "operator/bob".parse().unwrap());
+    let (waiting, _) = running.threat.respond(scope, &by, stop_acme()).await.unwrap();
+    running.threat.approve(scope, &other, &waiting.id, &|one, other| one != other).await.unwrap();
+    waiting.id
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_response_leaves_keys_disabled_that_people_disabled_meanwhile() {
+    let world = World::new().await;
+    let acme: TenantId = "acme".parse().unwrap();
+    let running = world.start(world.audit().await).await;
+    for (scope, side) in [(Scope::Host, Side::Operator), (Scope::Host, Side::Tenant), (world.scope(), Side::Operator)] {
+        let id = disabled(&running, &scope).await;
+        world.tenants.disable_key(&acme, "operator/eve", side).await.unwrap();
+        world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
+        eventually("the end", async || running.threat.response(&Scope::Host, &id).unwrap().ended).await;
+        assert!(world.acme.check_keys().is_err(), "{side:?} wanted them disabled");
+        world.tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    }
+    // Who enables them before the end is not undone by it either, nor by a start.
+    let id = disabled(&running, &Scope::Host).await;
+    world.tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    let audit = running.audit.clone();
+    running.stop().await;
+    let running = world.start(audit).await;
+    assert!(world.acme.check_keys().is_ok());
+    assert_eq!(running.threat.undo(&Scope::Host, &"operator/ada".parse().unwrap(), &id).await.unwrap().id, id);
+    assert!(world.acme.check_keys().is_ok());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_whose_second_person_was_heard_before_a_kill_is_in_force_after_it_and_ends() {
+    let world = World::new().await;
+    let acme: TenantId = "acme".parse().unwrap();
+    let running = world.start(world.audit().await).await;
+    let by = "operator/ada".parse().unwrap();
+    let (waiting, _) = running.threat.respond(&Scope::Host, &by, stop_acme()).await.unwrap();
+    let audit = running.audit.clone();
+    running.stop().await;
+    // What such a kill leaves: the keys are disabled in its name, and its record says that it waits.
+    world.tenants.disable_key_for(&acme, &waiting.id, "operator/bob", Side::Operator).await.unwrap();
+    let running = world.start(audit).await;
+    let found = running.threat.response(&Scope::Host, &waiting.id).unwrap();
+    assert_eq!((found.waits_minutes, found.approved_by), (None, Some("operator/bob".parse().unwrap())));
+    assert!(world.acme.check_keys().is_err());
     world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
     eventually("the keys", async || world.acme.check_keys().is_ok()).await;
     running.stop().await;

@@ -56,6 +56,9 @@ pub enum Command {
     },
 }
 
+/// Whether a principal is the same person as whoever does something to a run.
+pub type SamePerson<'a> = dyn Fn(&PrincipalId) -> bool + Send + Sync + 'a;
+
 impl Command {
     /// The word for it, for the audit log.
     pub const fn word(&self) -> &'static str {
@@ -95,7 +98,12 @@ pub enum Refusal {
 }
 
 /// Decides what a command adds to the history; nothing when it was done before.
-pub fn command(state: &State, command: &Command, by: &PrincipalId) -> Result<Vec<Event>, Refusal> {
+pub fn command(
+    state: &State,
+    command: &Command,
+    by: &PrincipalId,
+    is_same: &SamePerson<'_>,
+) -> Result<Vec<Event>, Refusal> {
     let by = by.clone();
     if state.ending.is_some() {
         return rewound(state, command, by);
@@ -122,7 +130,7 @@ pub fn command(state: &State, command: &Command, by: &PrincipalId) -> Result<Vec
         }
         Command::Migrate { version } => vec![Event::Migrated { version: version.clone(), by }],
         Command::Decide { name, approved, note, decision } => {
-            return decide(state, name, *approved, (note, decision.as_ref()), by);
+            return decide(state, name, *approved, (note, decision.as_ref()), by, is_same);
         }
     })
 }
@@ -178,6 +186,7 @@ fn decide(
     approved: bool,
     (note, decision): (&str, Option<&String>),
     by: PrincipalId,
+    is_same: &SamePerson<'_>,
 ) -> Result<Vec<Event>, Refusal> {
     limit("a note", note.len(), 2_000)?;
     let asked = state.ops.iter().find_map(|(place, op)| match &op.progress {
@@ -187,10 +196,10 @@ fn decide(
     let Some((place, question, agreed)) = asked else {
         return Err(nothing(&format!("the run does not ask for `{name}` now")));
     };
-    if agreed.iter().any(|(who, _)| *who == by) {
+    if agreed.iter().any(|(who, _)| is_same(who)) {
         return Err(Refusal::SecondPerson("you agreed already"));
     }
-    let is_starter = state.started.as_ref().is_some_and(|started| started.by == by);
+    let is_starter = state.started.as_ref().is_some_and(|started| is_same(&started.by));
     if approved && question.approvals_count > 1 && is_starter {
         return Err(Refusal::SecondPerson("you started this run"));
     }

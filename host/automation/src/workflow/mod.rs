@@ -20,7 +20,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Refusal};
+pub use command::{Command, Refusal, SamePerson};
 pub use drive::{NotRun, RunCall, Runner};
 pub use error::WorkflowError;
 pub use journal::{Head, Status};

@@ -13,7 +13,7 @@ use semver::Version;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::closing::Closing;
-use crate::workflow::command::{self, Command, Refusal};
+use crate::workflow::command::{self, Command, Refusal, SamePerson};
 use crate::workflow::drive::Runner;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
@@ -174,13 +174,25 @@ impl Workflows {
         command: &Command,
         by: &PrincipalId,
     ) -> Result<Head, WorkflowError> {
+        self.command_by(store, run, command, by, &|who| who == by).await
+    }
+
+    /// The same, told who is the same person as `by`: a decision of two people takes two.
+    pub async fn command_by(
+        &self,
+        store: &TenantStore,
+        run: &RunId,
+        command: &Command,
+        by: &PrincipalId,
+        is_same: &SamePerson<'_>,
+    ) -> Result<Head, WorkflowError> {
         if let Command::Signal { payload, .. } = command {
             check_json(payload, "the payload of a signal")?;
         }
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let live = self.live(store, run).await?;
             let mut loaded = live.lock().await;
-            let events = command::command(&loaded.state, command, by)?;
+            let events = command::command(&loaded.state, command, by, is_same)?;
             if events.is_empty() {
                 return Ok(loaded.head.clone());
             }

@@ -180,7 +180,11 @@ fn verified_text(verified: &VerifiedDestruction) -> String {
     };
     let keys = table(["version", "purpose", "wrapped by"], &said.versions.iter().map(row).collect::<Vec<_>>());
     let (seq, size) = (verified.seq, verified.head.size);
-    format!("{head}{wrapping}  entry {seq} of the host's log, below its head of {size} entries {root}\n{keys}")
+    let says = match verified.receipt.opening {
+        Some(_) => "  and the entry says the same\n",
+        None => "  the receipt does not show what the entry says: it is about some destruction of keys\n",
+    };
+    format!("{head}{wrapping}  entry {seq} of the host's log, below its head of {size} entries {root}\n{says}{keys}")
 }
 
 fn fault_error(fault: DestructionFault) -> CliError {

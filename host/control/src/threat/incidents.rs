@@ -57,6 +57,7 @@ pub async fn step(
             Ok(control.parts.threat.step(&scope, by, id.as_deref(), &saying, actions, &control.are_two()).await?)
         })
         .await?;
+    stepped.made.iter().for_each(|made| control.forget_idle_of(made));
     let now = control.parts.clock.now();
     let waiting = control.parts.threat.waiting_for(&scope, &stepped.incident);
     Ok(Json(IncidentStepped {

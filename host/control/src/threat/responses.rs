@@ -66,10 +66,19 @@ pub async fn approve(
             Ok(threat.approve(&scope, by, &id, &control.are_two()).await?)
         })
         .await?;
+    control.forget_idle_of(&response);
     Ok(Json(view(response, None, control.parts.clock.now())))
 }
 
 impl Control {
+    /// Drops the instances that wait, of a tenant whose keys a response disabled.
+    pub(crate) fn forget_idle_of(&self, response: &Response) {
+        if let (Kind::DisableKey, None, Some(tenant)) = (response.kind, response.waits_minutes, &response.target.tenant)
+        {
+            self.parts.engine.forget_idle(tenant);
+        }
+    }
+
     /// Makes a response, asks for one that takes two people, or only says whom it would touch.
     pub(crate) async fn respond(&self, call: &Call, asked: MakeResponse) -> Result<ThreatResponse, ApiError> {
         let owner = self.owner::<act::RespondThreat>(call).await?;

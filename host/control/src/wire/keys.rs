@@ -85,7 +85,7 @@ pub struct DestroyView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
     /// When it will be done; absent until somebody else agreed. With it and without `approved_by` it is the deletion of the
-    /// tenant by one operator: enabling the keys before then undoes it, another operator's `DELETE` does it at once.
+    /// tenant by one operator: enabling the keys before then undoes it, a second person's `DELETE` does it at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub due_at: Option<String>,
 }

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use ringfence_audit::{Log, codes};
 use ringfence_automation::workflow::Command;
 use ringfence_core::proof::act;
-use ringfence_core::{Action, RunId};
+use ringfence_core::{Action, PrincipalId, RunId};
 use serde_json::json;
 
 use crate::Control;
@@ -125,7 +125,9 @@ async fn change<A: Action>(
     let details = json!({ "run": run, "command": command.word() });
     let head = control
         .bracket(call, &log, permit, code, details, async |_permit| {
-            Ok(control.parts.workflows.command(&store, &run, &command, &by).await?)
+            let (workflows, identity) = (&control.parts.workflows, &control.parts.identity);
+            let is_same = |who: &PrincipalId| identity.is_one_owner(who, &by);
+            Ok(workflows.command_by(&store, &run, &command, &by, &is_same).await?)
         })
         .await?;
     Ok(Json(RunView::of(&head)))
