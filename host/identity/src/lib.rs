@@ -227,6 +227,8 @@ struct Shared {
     changing_people: tokio::sync::Mutex<()>,
     /// Held while what is known about a principal is changed.
     changing_about: tokio::sync::Mutex<()>,
+    /// Held while the record of an open session is changed.
+    changing_sessions: tokio::sync::Mutex<()>,
     /// None when nobody signs in with a passkey.
     webauthn: Option<webauthn_rs::Webauthn>,
     ceremonies: Mutex<Ceremonies>,
@@ -272,6 +274,7 @@ impl Identity {
             making: tokio::sync::Mutex::new(()),
             changing_people: tokio::sync::Mutex::new(()),
             changing_about: tokio::sync::Mutex::new(()),
+            changing_sessions: tokio::sync::Mutex::new(()),
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),

@@ -351,10 +351,8 @@ impl Identity {
     /// Verifies a session as a whole, as its holder should do every so often.
     pub async fn verify_session(&self, principal: &Principal, from: Option<IpAddr>) -> Result<Verified, IdentityError> {
         let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
-        let verified = self.shared.write().note_verified(session, self.shared.clock.now());
-        let verified = verified.ok_or(IdentityError::Unauthenticated)?;
-        let store = self.store_of(principal.tenant())?;
-        store.batch(vec![Op::put_json(session_at(session), &verified)?], Vec::new()).await?;
+        let now = self.shared.clock.now();
+        self.change_session(principal, |tables, session| tables.note_verified(session, now)).await?;
         let score = self.score(principal, from)?;
         Ok(self.judged(principal.tenant(), session, score))
     }
