@@ -276,9 +276,9 @@ impl Tables {
         self.people.values().filter(move |person| person.record.tenant.as_ref() == tenant)
     }
 
-    /// Whom an invitation is for.
-    pub(crate) fn invited(&self, token: &str, now: Timestamp) -> Option<&StoredPerson> {
-        self.people.values().find(|person| person.is_invited_with(token, now))
+    /// Whom an invitation is for, by what is compared of it.
+    pub(crate) fn invited(&self, shown: &str, now: Timestamp) -> Option<&StoredPerson> {
+        self.people.values().find(|person| person.is_invited_with(shown, now))
     }
 
     /// Whom authenticators know by this handle.

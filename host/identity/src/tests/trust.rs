@@ -340,3 +340,45 @@ async fn who_may_end_a_session_has_it_judged_and_not_verified() {
     host.clock.pass(300);
     assert!(matches!(judge("acme"), Err(IdentityError::FactorState(_)) | Err(IdentityError::NotFound { .. })));
 }
+
+#[tokio::test]
+async fn a_session_that_was_ended_is_not_kept_again_by_who_verifies_it_or_proves_more() {
+    let mut host = Host::new().await;
+    let (_, key) = host.key(Some("acme"), "ci", Role::Developer).await;
+    for proves_more in [false, true] {
+        let issued = host.sign_in(&key).await.unwrap();
+        let who = host.verify(&issued).unwrap();
+        let turn = host.identity.shared.changing_sessions.lock().await;
+        let changes = async {
+            match proves_more {
+                true => host.identity.raise(&who, Strength::Passkey).await,
+                false => host.identity.verify_session(&who, Some(HERE)).await.map(drop),
+            }
+        };
+        let ends = async {
+            host.identity.end_own_session(&who, &issued.session_id).await.unwrap();
+            drop(turn);
+        };
+        let (changed, ()) = futures::join!(changes, ends);
+        unauthenticated(changed);
+    }
+    // Ended between the reading of its record and the writing.
+    let issued = host.sign_in(&key).await.unwrap();
+    let who = host.verify(&issued).unwrap();
+    let store = host.tenants.open_tenant(&tenant("acme")).unwrap();
+    let at = crate::shelf::session_at(&issued.session_id);
+    let before = store.get(&at).await.unwrap().unwrap();
+    let stored: crate::record::StoredSession = before.json().unwrap();
+    host.identity.end_own_session(&who, &issued.session_id).await.unwrap();
+    unauthenticated(crate::sessions::keep(&store, &stored, before.revision).await);
+    assert!(store.get(&at).await.unwrap().is_none());
+    host.restart().await;
+    assert!(!host.identity.is_alive(&issued.session_id));
+    // One that goes on is kept with what became of it.
+    let issued = host.sign_in(&key).await.unwrap();
+    let who = host.verify(&issued).unwrap();
+    host.identity.verify_session(&who, Some(HERE)).await.unwrap();
+    host.identity.raise(&who, Strength::Passkey).await.unwrap();
+    host.restart().await;
+    assert_eq!(host.verify(&issued).unwrap().strength(), Strength::Passkey);
+}
