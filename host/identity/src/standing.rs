@@ -453,7 +453,7 @@ impl Identity {
         Some(Signals {
             strength: Seen { value: stored.strength, age_seconds: age(stored.issued_at) },
             posture: tables
-                .posture_of(&stored.principal, now.wall)
+                .posture_of(&stored.principal, settings, now.wall)
                 .map(|(value, at)| Seen { value, age_seconds: age(at) }),
             credential_days: credential,
             credential_days_max: settings.credential_days_max,
