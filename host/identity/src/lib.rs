@@ -17,6 +17,7 @@ pub mod doors;
 mod dpop;
 mod error;
 mod factors;
+mod fallen;
 mod federation;
 mod manage;
 mod oidc;
@@ -67,6 +68,7 @@ pub use devices::{
 };
 pub use error::IdentityError;
 pub use factors::{CodesOffer, StepUp};
+pub use fallen::Fallen;
 pub use federation::{Ask, FederatedStart, Fetch, NoProviders, PROVIDER_DOCUMENT_BYTES_MAX};
 pub use oidc::{ClaimRole, ClientSecret, ProviderTrust};
 pub use operators::{OperatorsTrust, WantedTrust};
@@ -87,6 +89,7 @@ pub use used::{LAST_USE_SECONDS, LastUse};
 use ceremonies::Ceremonies;
 use devices::ForDevice;
 use dpop::Proven;
+use fallen::Falls;
 use federation::Federation;
 use refused::{NO_PROOF, OTHER_KEY, REPLAYED};
 use replay::{Refused, Replay, Rotating};
@@ -234,6 +237,8 @@ struct Shared {
     ceremonies: Mutex<Ceremonies>,
     /// Nonces given out for devices.
     challenges: Mutex<Ceremonies<ForDevice>>,
+    /// Sessions that fell below their floor, and are not on the record yet.
+    falls: Mutex<Falls>,
     /// Who checks evidence that this room has no means for.
     verifiers: Vec<Box<dyn EvidenceVerifier>>,
     federation: Federation,
@@ -278,6 +283,7 @@ impl Identity {
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),
+            falls: Mutex::default(),
             verifiers: [Box::new(tpm::Quotes) as Box<dyn EvidenceVerifier>]
                 .into_iter()
                 .chain(config.verifiers)

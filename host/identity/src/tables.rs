@@ -209,10 +209,15 @@ impl Tables {
     /// Ends sessions.
     pub(crate) fn end(&mut self, sessions: &[SessionId]) {
         for session in sessions {
-            if let Some(session) = self.sessions.remove(session) {
-                session.cut.cancel();
-            }
+            drop(self.take_out(session));
         }
+    }
+
+    /// Ends a session; what was kept of it, if it was there.
+    pub(crate) fn take_out(&mut self, session: &SessionId) -> Option<StoredSession> {
+        let session = self.sessions.remove(session)?;
+        session.cut.cancel();
+        Some(session.stored)
     }
 
     /// Ends a session of this tenant (or of the platform); whether it was there.
