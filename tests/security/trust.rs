@@ -99,7 +99,7 @@ async fn a_session_that_falls_is_on_the_log_about_its_holder_on_either_port_and_
     answer(acme.admin.put("/tenants/acme/trust").json(&thresholds(28, 0)).send().await?).await?;
     assert_eq!(calling.fetch("/acme/hello/").await?.0, 200);
     // Guesses at the key lower what its sessions stand at, and no path has looked at them since.
-    let wrong = format!("{}{}", &judged.key[..judged.key.len() - 4], "aaaa");
+    let wrong = format!("{}aaaa", &judged.key[..judged.key.len() - 4]);
     for _ in 0..10 {
         assert!(host.sign_in(&wrong).await.is_err());
     }
