@@ -160,3 +160,30 @@ async fn a_tenants_provider_leads_the_host_to_no_address_of_its_own_network() ->
     assert!(provider.asked.lock().unwrap().is_empty());
     Ok(())
 }
+
+#[tokio::test]
+async fn who_decides_how_one_signs_in_is_not_undone_by_who_changes_one_provider_meanwhile() -> Result<()> {
+    let (_place, host, operator) = crate::started().await?;
+    let admin = host.tenant(&operator, "acme").await?.admin;
+    let trust = |name: &str| {
+        json!({
+            "name": name, "issuer": format!("https://{name}.example"), "client_id": "ringfence", "redirect_uris": [BACK],
+            "roles": [{ "claim": "groups", "value": "devs", "role": "developer" }],
+        })
+    };
+    for round in 0..20 {
+        let name = format!("decided-{round}");
+        let all = json!({ "unbound_tokens": "allowed", "identity_providers": [trust(&name)] });
+        let decides = admin.put("/tenants/acme/sign-in").json(&all).send();
+        let changes = admin.put("/tenants/acme/sign-in/providers/one").json(&trust("one")).send();
+        let (decided, changed) = futures::future::try_join(decides, changes).await?;
+        answer(decided).await?;
+        answer(changed).await?;
+        // Whichever came first: what was decided stands, with the one provider beside it or without.
+        let now = answer(admin.get("/tenants/acme/sign-in").send().await?).await?;
+        let names: Vec<&str> =
+            now["identity_providers"].as_array().into_iter().flatten().filter_map(|one| one["name"].as_str()).collect();
+        assert!(names.contains(&name.as_str()), "round {round}: {names:?}");
+    }
+    Ok(())
+}

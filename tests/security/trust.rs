@@ -3,7 +3,7 @@
 use anyhow::Result;
 use data_encoding::BASE32_NOPAD;
 use futures::StreamExt;
-use ringfence_tests::{Host, Place, answer, eventually, problem, string};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -54,6 +54,9 @@ async fn a_session_below_the_floor_ends_also_while_its_answer_streams() -> Resul
     let risk = json!({ "subject": "acme/ci", "delta": -25, "reason": "odd calls", "expires_at": soon.to_string() });
     let made = answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
     assert_eq!(made["state"], "in-force");
+    let told = fallen(&acme.admin).await?;
+    assert_eq!(told.len(), 1, "it is on the log when that is answered: {told:#?}");
+    assert_eq!((told[0]["resources"][0]["uid"].as_str(), by_host(&told[0])), (Some("acme/ci"), true), "{told:#?}");
     let mut broke_off = false;
     while let Some(piece) = body.next().await {
         broke_off = piece.is_err();
@@ -61,6 +64,72 @@ async fn a_session_below_the_floor_ends_also_while_its_answer_streams() -> Resul
     assert!(broke_off, "the answer was cut, not ended");
     assert_eq!(caller.fetch("/acme/hostile/ok").await?.0, 401);
     assert_eq!(caller.get("/whoami").send().await?.status(), 401);
+    Ok(())
+}
+
+/// What the log of acme says of sessions that fell below the floor.
+async fn fallen(who: &Session) -> Result<Vec<Value>> {
+    let page = answer(who.get("/tenants/acme/audit?limit=1000").send().await?).await?;
+    let bodies = page["items"].as_array().into_iter().flatten().map(|item| item["body"].clone());
+    Ok(bodies
+        .filter(|body| body["unmapped"]["code"].as_str().is_some_and(|code| code.starts_with("AUT-016")))
+        .collect())
+}
+
+/// Whether nobody of a tenant did it.
+fn by_host(body: &Value) -> bool {
+    body["actor"]["user"]["uid"].as_str().is_some_and(|who| !who.starts_with("acme/"))
+}
+
+async fn own_session(who: &Session) -> Result<String> {
+    let all = answer(who.get("/zero-trust/sessions").send().await?).await?;
+    let own = all["items"].as_array().into_iter().flatten().find(|one| one["current"] == true).cloned();
+    string(&own.unwrap_or_default(), "id")
+}
+
+#[tokio::test]
+async fn a_session_that_falls_is_on_the_log_about_its_holder_on_either_port_and_when_judged() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let judged = acme.member(&host, "ci", "developer").await?;
+    let (looking, calling) = (host.sign_in(&judged.key).await?, host.sign_in(&judged.key).await?);
+    let [of_judged, of_looking, of_calling] =
+        [own_session(&judged).await?, own_session(&looking).await?, own_session(&calling).await?];
+    answer(acme.admin.put("/tenants/acme/trust").json(&thresholds(28, 0)).send().await?).await?;
+    assert_eq!(calling.fetch("/acme/hello/").await?.0, 200);
+    // Guesses at the key lower what its sessions stand at, and no path has looked at them since.
+    let wrong = format!("{}aaaa", &judged.key[..judged.key.len() - 4]);
+    for _ in 0..10 {
+        assert!(host.sign_in(&wrong).await.is_err());
+    }
+    assert!(fallen(&acme.admin).await?.is_empty());
+
+    let body = json!({ "session_id": of_judged });
+    let said = answer(acme.admin.put("/zero-trust/verify-continuous").json(&body).send().await?).await?;
+    assert_eq!((said["decision"].as_str(), said["trust"]["principal"].as_str()), (Some("ended"), Some("acme/ci")));
+    let told = fallen(&acme.admin).await?;
+    assert_eq!(told.len(), 2, "announced, and done: {told:#?}");
+    for body in &told {
+        assert_eq!(body["actor"]["user"]["uid"], "acme/admin", "{body:#}");
+        assert_eq!(body["resources"][0]["uid"], "acme/ci", "{body:#}");
+    }
+    assert!(told.iter().any(|body| body["unmapped"]["details"]["session"] == of_judged.as_str()), "{told:#?}");
+    assert_eq!(judged.get("/whoami").send().await?.status(), 401);
+
+    assert_eq!(looking.get("/tenants/acme/plugins").send().await?.status(), 401);
+    assert_eq!(calling.fetch("/acme/hello/").await?.0, 401);
+    for id in [of_looking, of_calling] {
+        eventually("the session's end is on the log", async || {
+            let told = fallen(&acme.admin).await?;
+            let of_it = told.iter().filter(|body| body["unmapped"]["details"]["session"] == id.as_str());
+            let of_it: Vec<&Value> = of_it.collect();
+            let is_his = |body: &Value| body["resources"][0]["uid"] == "acme/ci" && by_host(body);
+            assert!(of_it.len() <= 1 && of_it.iter().all(|body| is_his(body)), "{told:#?}");
+            Ok(of_it.len() == 1)
+        })
+        .await?;
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, OriginalUri};
 use http::request::Parts;
 use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, SessionId, TenantId};
+use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
 use ringfence_identity::{Channel, IdentityError, Shown};
 use ringfence_policy::{Denial, Visibility};
 use ringfence_store::TenantStore;
@@ -142,8 +142,8 @@ impl Control {
                     self.access.note(who.id(), who.tenant(), A::NAME, now);
                     Ok(permit)
                 }
-                Err(IdentityError::Fallen { score, .. }) => {
-                    self.record_fallen(call, call.principal.session(), score).await?;
+                Err(IdentityError::Fallen { .. }) => {
+                    self.tell_fallen().await;
                     Err(unauthenticated(IdentityError::Unauthenticated))
                 }
                 Err(error) => Err(ApiError::from(error)),
@@ -158,22 +158,6 @@ impl Control {
             let log = untaken.home.map_or(Log::Host, Log::Tenant);
             self.parts.refusals.token_refused(&log, &untaken.principal, untaken.wrong, "control", peer);
         }
-    }
-
-    /// Puts the end of a session that fell below the floor on the record.
-    pub(crate) async fn record_fallen(
-        &self,
-        call: &Call,
-        session: Option<&SessionId>,
-        score: u8,
-    ) -> Result<(), ApiError> {
-        let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
-        let actor = call.principal.id().clone();
-        let mut event = Event::new(codes::SESSION_FALLEN, "end-session", actor.clone(), actor.to_string());
-        event.request = Some(call.request.clone());
-        event.source_ip = call.peer;
-        event.details = serde_json::json!({ "score": score, "session": session });
-        self.parts.audit.record(&home.map_or(Log::Host, Log::Tenant), event).await.map(drop).map_err(ApiError::from)
     }
 
     /// Whether a tenant is read-only for this act: for its own people, unless it is the answer to a threat itself.
@@ -255,7 +239,21 @@ impl Control {
         details: Value,
         effect: impl AsyncFnOnce(Permit<A>) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        let mut event = Event::new(code, A::NAME, call.principal.id().clone(), permit.resource().to_string());
+        let on = permit.resource().to_string();
+        self.bracket_on(call, (log, on), permit, code, details, effect).await
+    }
+
+    /// The same of what is done to one thing within what the permit is for, such as a principal of a tenant.
+    pub async fn bracket_on<A: Action, T>(
+        &self,
+        call: &Call,
+        (log, on): (&Log, String),
+        permit: Permit<A>,
+        code: &'static str,
+        details: Value,
+        effect: impl AsyncFnOnce(Permit<A>) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        let mut event = Event::new(code, A::NAME, call.principal.id().clone(), on);
         event.request = Some(call.request.clone());
         event.decision = Some(permit.decision().clone());
         event.source_ip = call.peer;
@@ -293,5 +291,7 @@ impl Control {
         if let Err(error) = intent.outcome(outcome, Value::Null).await {
             tracing::error!(%error, request = %call.request, "an outcome could not be written to the audit log");
         }
+        // What was done may have put sessions below the floor of their place.
+        self.tell_fallen().await;
     }
 }

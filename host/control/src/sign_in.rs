@@ -43,6 +43,8 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     standing.admit_sign_in(source, control.parts.clock.now()).map_err(|held| ApiError::held(&held))?;
     let shown = shown(&head)?;
     let identity = &control.parts.identity;
+    // Before anything is looked up: a source that must wait costs nothing more.
+    identity.may_try(&proof, source)?;
     let named = identity.named_by(&proof);
     let now = control.parts.clock.now();
     let barred = named.tenant.as_ref().is_some_and(|tenant| standing.bars_sign_in(tenant, source, now));

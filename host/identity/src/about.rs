@@ -122,9 +122,14 @@ impl Tables {
         networks.iter().find(|network| network.source == source).map(|network| network.last)
     }
 
-    /// What verified claims say about the devices of a principal, and since when.
-    pub(crate) fn posture_of(&self, principal: &PrincipalId, now: Timestamp) -> Option<(Posture, Timestamp)> {
-        posture_of(&self.about.get(principal)?.devices, now)
+    /// What verified claims say about the devices of a principal, under this trust, and since when.
+    pub(crate) fn posture_of(
+        &self,
+        principal: &PrincipalId,
+        trust: &TrustSettings,
+        now: Timestamp,
+    ) -> Option<(Posture, Timestamp)> {
+        posture_of(&self.about.get(principal)?.devices, trust, now)
     }
 
     /// The device that holds what a session's token is bound to, as it is now.

@@ -10,12 +10,13 @@ use std::net::IpAddr;
 use data_encoding::BASE64URL_NOPAD;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use ringfence_core::device::POSTURE;
+use ringfence_core::device::{POSTURE, TPM_QUOTE};
 use ringfence_core::limits::{DEVICES_PER_PRINCIPAL_COUNT_MAX, POSTURE_BYTES_MAX, POSTURE_SECONDS_MAX};
 use ringfence_core::{Principal, PrincipalId, ResourceName, Source};
 use serde::{Deserialize, Serialize};
 
 use crate::manage::not_found;
+use crate::on_device::is_believed;
 use crate::record::Binding;
 use crate::secret_hash::random_text;
 use crate::standing::TrustSettings;
@@ -115,6 +116,10 @@ pub struct DeviceFound {
     /// The key of a session's token that the evidence showed to be on the device. INVARIANT: never `Unbound`.
     #[serde(default)]
     pub key: Option<Binding>,
+    /// What the tenant trusted when it was checked: the key of the issuer, or the digest of what is asked of TPMs. None where
+    /// that cannot change, and in records of before it was kept.
+    #[serde(default)]
+    pub trusted: Option<String>,
 }
 
 /// Evidence about a device, and what it answers to.
@@ -167,6 +172,13 @@ pub struct EvidenceAnswer {
     pub tpm: Option<String>,
     /// Whether it shows that the device holds the key that was asked about. What names another one is no good evidence.
     pub holds_key: bool,
+}
+
+/// Evidence that was good: by whose word, under what trust, and what it says.
+struct Checked {
+    issuer: String,
+    trusted: Option<String>,
+    answer: EvidenceAnswer,
 }
 
 /// A nonce under way: for whose device it is.
@@ -291,7 +303,7 @@ impl Identity {
             return Err(IdentityError::BadEvidence("it is too long"));
         }
         let key = self.key_of(principal);
-        let Some((issuer, answer)) = self.checked(principal, &shown, &key, now)? else {
+        let Some(Checked { issuer, trusted, answer }) = self.checked(principal, &shown, &key, now)? else {
             return Ok((DeviceVerdict::Unsupported, None));
         };
         let EvidenceAnswer { claims, until, tpm, holds_key } = answer;
@@ -300,7 +312,7 @@ impl Identity {
         let good = !claims.is_empty() && claims.values().all(|holds| *holds);
         let verdict = if good { DeviceVerdict::Verified } else { DeviceVerdict::Failed };
         let (format, expires_at) = (shown.format.to_owned(), until.min(longest));
-        let found = DeviceFound { verdict, claims, issuer, at: now, expires_at, format, key };
+        let found = DeviceFound { verdict, claims, issuer, at: now, expires_at, format, key, trusted };
         let kept = found.clone();
         self.change_about(principal.tenant(), principal.id(), |about| {
             let device = about.devices.iter_mut().find(|device| device.name.as_str() == shown.device);
@@ -334,15 +346,16 @@ impl Identity {
         shown: &DeviceEvidence<'_>,
         key: &Binding,
         now: Timestamp,
-    ) -> Result<Option<(String, EvidenceAnswer)>, IdentityError> {
+    ) -> Result<Option<Checked>, IdentityError> {
         let trust = self.thresholds(principal);
         if shown.format == POSTURE {
-            let claim = read_claim(shown, &trust.posture, now)?;
+            let (claim, issuer) = read_claim(shown, &trust.posture, now)?;
             let until = Timestamp::from_second(claim.exp).map_err(|_| IdentityError::BadEvidence("it has no end"))?;
             let said = |word: &String| (word.clone(), claim.posture.get(word).copied().unwrap_or(false));
             let claims = trust.posture.required.iter().map(said).collect();
             let holds_key = claim.cnf.as_ref().map_or(Ok(false), |named| named.is(key))?;
-            return Ok(Some((claim.iss, EvidenceAnswer { claims, until, tpm: None, holds_key })));
+            let answer = EvidenceAnswer { claims, until, tpm: None, holds_key };
+            return Ok(Some(Checked { issuer: claim.iss, trusted: Some(issuer.key.clone()), answer }));
         }
         let Some(verifier) = self.shared.verifiers.iter().find(|verifier| verifier.format() == shown.format) else {
             return Ok(None);
@@ -359,16 +372,22 @@ impl Identity {
             key,
         };
         let answer = verifier.verify(&asked).map_err(IdentityError::BadEvidence)?;
-        Ok(answer.map(|answer| (shown.format.to_owned(), answer)))
+        let trusted = (shown.format == TPM_QUOTE).then(|| trust.tpm.digest().to_owned());
+        Ok(answer.map(|answer| Checked { issuer: shown.format.to_owned(), trusted, answer }))
     }
 }
 
 /// What the devices of a principal say together: failing when one of them is, and since when.
-pub(crate) fn posture_of(devices: &[DeviceRecord], now: Timestamp) -> Option<(Posture, Timestamp)> {
+pub(crate) fn posture_of(
+    devices: &[DeviceRecord],
+    trust: &TrustSettings,
+    now: Timestamp,
+) -> Option<(Posture, Timestamp)> {
     let found = devices.iter().filter_map(|device| {
         let found = device.found.as_ref().filter(|found| now < found.expires_at)?;
-        // Of one that was revoked nothing good is believed.
-        (device.revoked_at.is_none() || found.verdict == DeviceVerdict::Failed).then_some(found)
+        // Of one that was revoked nothing good is believed, nor what is not trusted or not enough any more.
+        let believed = device.revoked_at.is_none() && is_believed(found, trust);
+        (believed || found.verdict == DeviceVerdict::Failed).then_some(found)
     });
     let worst = found.max_by_key(|found| (found.verdict == DeviceVerdict::Failed, found.at))?;
     match worst.verdict {
@@ -386,8 +405,12 @@ fn is_failing(device: &DeviceRecord, now: Timestamp) -> bool {
     device.found.as_ref().is_some_and(|found| found.verdict == DeviceVerdict::Failed && now < found.expires_at)
 }
 
-/// A claim, when one whom the tenant trusts signed it for this device and this nonce, now.
-fn read_claim(shown: &DeviceEvidence<'_>, trust: &PostureTrust, now: Timestamp) -> Result<Claim, IdentityError> {
+/// A claim and who signed it, when that is one whom the tenant trusts, and it is for this device and this nonce, now.
+fn read_claim<'a>(
+    shown: &DeviceEvidence<'_>,
+    trust: &'a PostureTrust,
+    now: Timestamp,
+) -> Result<(Claim, &'a PostureIssuer), IdentityError> {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.required_spec_claims.clear();
     // Times are checked below, by the host's own clock.
@@ -396,9 +419,9 @@ fn read_claim(shown: &DeviceEvidence<'_>, trust: &PostureTrust, now: Timestamp) 
     let signed = trust.issuers.iter().find_map(|issuer| {
         let key = DecodingKey::from_ed_components(&issuer.key).ok()?;
         let claim = jsonwebtoken::decode::<Claim>(shown.evidence, &key, &validation).ok()?.claims;
-        (claim.iss == issuer.name).then_some(claim)
+        (claim.iss == issuer.name).then_some((claim, issuer))
     });
-    let claim = signed.ok_or(IdentityError::BadEvidence("nobody whom the tenant trusts signed it"))?;
+    let (claim, issuer) = signed.ok_or(IdentityError::BadEvidence("nobody whom the tenant trusts signed it"))?;
     if claim.sub != shown.device || claim.nonce != shown.nonce {
         return Err(IdentityError::BadEvidence("it is about another device, or answers to another nonce"));
     }
@@ -406,5 +429,5 @@ fn read_claim(shown: &DeviceEvidence<'_>, trust: &PostureTrust, now: Timestamp) 
     if claim.exp <= second || claim.iat.abs_diff(second) > CLAIM_LEEWAY_SECONDS.unsigned_abs() {
         return Err(IdentityError::BadEvidence("it was not made now, or is over"));
     }
-    Ok(claim)
+    Ok((claim, issuer))
 }

@@ -4,11 +4,9 @@
 
 use ringfence_core::limits::CREDENTIAL_BYTES_MAX;
 use ringfence_core::{Principal, Strength};
-use ringfence_store::Op;
 
 use crate::passkeys::PasskeyAnswer;
 use crate::person::{Factors, StoredCodes, StoredPerson};
-use crate::shelf::session_at;
 use crate::{Identity, IdentityError, SecretString};
 
 /// What is shown to prove more in a session.
@@ -144,11 +142,7 @@ impl Identity {
 
     /// Notes in the session what was proved; durable, so that a restart does not ask again.
     pub(crate) async fn raise(&self, principal: &Principal, strength: Strength) -> Result<(), IdentityError> {
-        let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
-        let raised = self.shared.write().raise(session, strength).ok_or(IdentityError::Unauthenticated)?;
-        let store = self.store_of(principal.tenant())?;
-        store.batch(vec![Op::put_json(session_at(session), &raised)?], Vec::new()).await?;
-        Ok(())
+        self.change_session(principal, |tables, session| tables.raise(session, strength)).await
     }
 }
 

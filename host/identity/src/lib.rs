@@ -17,6 +17,7 @@ pub mod doors;
 mod dpop;
 mod error;
 mod factors;
+mod fallen;
 mod federation;
 mod manage;
 mod oidc;
@@ -67,6 +68,7 @@ pub use devices::{
 };
 pub use error::IdentityError;
 pub use factors::{CodesOffer, StepUp};
+pub use fallen::Fallen;
 pub use federation::{Ask, FederatedStart, Fetch, NoProviders, PROVIDER_DOCUMENT_BYTES_MAX};
 pub use oidc::{ClaimRole, ClientSecret, ProviderTrust};
 pub use operators::{OperatorsTrust, WantedTrust};
@@ -87,6 +89,7 @@ pub use used::{LAST_USE_SECONDS, LastUse};
 use ceremonies::Ceremonies;
 use devices::ForDevice;
 use dpop::Proven;
+use fallen::Falls;
 use federation::Federation;
 use refused::{NO_PROOF, OTHER_KEY, REPLAYED};
 use replay::{Refused, Replay, Rotating};
@@ -227,11 +230,15 @@ struct Shared {
     changing_people: tokio::sync::Mutex<()>,
     /// Held while what is known about a principal is changed.
     changing_about: tokio::sync::Mutex<()>,
+    /// Held while the record of an open session is changed.
+    changing_sessions: tokio::sync::Mutex<()>,
     /// None when nobody signs in with a passkey.
     webauthn: Option<webauthn_rs::Webauthn>,
     ceremonies: Mutex<Ceremonies>,
     /// Nonces given out for devices.
     challenges: Mutex<Ceremonies<ForDevice>>,
+    /// Sessions that fell below their floor, and are not on the record yet.
+    falls: Mutex<Falls>,
     /// Who checks evidence that this room has no means for.
     verifiers: Vec<Box<dyn EvidenceVerifier>>,
     federation: Federation,
@@ -272,9 +279,11 @@ impl Identity {
             making: tokio::sync::Mutex::new(()),
             changing_people: tokio::sync::Mutex::new(()),
             changing_about: tokio::sync::Mutex::new(()),
+            changing_sessions: tokio::sync::Mutex::new(()),
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),
+            falls: Mutex::default(),
             verifiers: [Box::new(tpm::Quotes) as Box<dyn EvidenceVerifier>]
                 .into_iter()
                 .chain(config.verifiers)
@@ -302,6 +311,13 @@ impl Identity {
         Ok(self.shared.bootstrap().clone())
     }
 
+    /// Whether a sign-in may be tried now: `Throttled` while its source must wait. To be asked before anything is looked up for
+    /// it; [`Identity::authenticate`] asks again.
+    pub fn may_try(&self, proof: &Proof, from: IpAddr) -> Result<(), IdentityError> {
+        let now = self.shared.clock.monotonic();
+        self.shared.throttle().check(Source::of(from), key_tried(proof).as_deref(), now).map_err(throttled)
+    }
+
     /// Signs in. Fails with `Unauthenticated` whatever was wrong with the credential, and slows a source down after its
     /// failures. With a proof of possession the token is bound to its key.
     pub async fn authenticate(&self, proof: Proof, from: IpAddr, shown: &Shown<'_>) -> Result<Issued, IdentityError> {
@@ -322,16 +338,7 @@ impl Identity {
     ) -> Result<Issued, IdentityError> {
         let source = Source::of(from);
         let shared = &self.shared;
-        let key_id = match &proof {
-            Proof::ApiKey { key } => secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned()),
-            // As long as a name can be: a longer one is nobody's.
-            Proof::Password { principal, .. } => Some(principal.chars().take(200).collect()),
-            Proof::Bootstrap { .. }
-            | Proof::ClientCertificate { .. }
-            | Proof::Invitation { .. }
-            | Proof::Passkey { .. }
-            | Proof::Federated { .. } => None,
-        };
+        let key_id = key_tried(&proof);
         let _place = shared.admit(source, key_id.as_deref())?;
         // The proof first: one that must come again with a nonce spends nothing.
         let proven = shown.proof.map(|proof| shared.proven(shown, proof, None)).transpose()?;
@@ -646,11 +653,8 @@ impl Shared {
     fn admit(&self, source: Source, key: Option<&str>) -> Result<UnderWay<'_>, IdentityError> {
         let mut throttle = self.throttle();
         let now = self.clock.monotonic();
-        let refused = |wait: std::time::Duration| IdentityError::Throttled {
-            retry_after_seconds: wait.as_secs() + u64::from(wait.subsec_nanos() > 0),
-        };
-        throttle.check(source, key, now).map_err(refused)?;
-        throttle.enter(source).map_err(refused)?;
+        throttle.check(source, key, now).map_err(throttled)?;
+        throttle.enter(source).map_err(throttled)?;
         Ok(UnderWay { shared: self, source })
     }
 }
@@ -679,6 +683,24 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.shared.throttle().leave(self.source);
     }
+}
+
+/// What failures of a sign-in count against beside its source.
+fn key_tried(proof: &Proof) -> Option<String> {
+    match proof {
+        Proof::ApiKey { key } => secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned()),
+        // As long as a name can be: a longer one is nobody's.
+        Proof::Password { principal, .. } => Some(principal.chars().take(200).collect()),
+        Proof::Bootstrap { .. }
+        | Proof::ClientCertificate { .. }
+        | Proof::Invitation { .. }
+        | Proof::Passkey { .. }
+        | Proof::Federated { .. } => None,
+    }
+}
+
+fn throttled(wait: std::time::Duration) -> IdentityError {
+    IdentityError::Throttled { retry_after_seconds: wait.as_secs() + u64::from(wait.subsec_nanos() > 0) }
 }
 
 fn enrolment_token(entropy: &dyn Entropy) -> SecretString {

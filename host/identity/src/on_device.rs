@@ -94,18 +94,27 @@ pub(crate) fn device_holding(
         (device.revoked_at.is_some(), failing, found.at)
     })?;
     let counts = device.revoked_at.is_none() && now < found.expires_at && is_trusted(found, trust);
-    let verified = counts && found.verdict == DeviceVerdict::Verified && says_what_is_required(found, trust);
+    let verified = counts && found.verdict == DeviceVerdict::Verified && is_believed(found, trust);
     let evidence = if verified { found.format.as_str() } else { NO_EVIDENCE };
     let said = found.claims.iter().filter(|(_, holds)| counts && **holds);
     let posture = said.map(|(word, _)| word.clone()).collect();
     Some(Device { name: device.name.clone(), verified, evidence: evidence.to_owned(), posture })
 }
 
-/// Whether the tenant still trusts whoever said what was found.
+/// Whether the tenant would take a good word as one now.
+pub(crate) fn is_believed(found: &DeviceFound, trust: &TrustSettings) -> bool {
+    is_trusted(found, trust) && says_what_is_required(found, trust)
+}
+
+/// Whether the tenant still trusts whoever said what was found, by the key that said it. Of a record that does not tell, no.
 fn is_trusted(found: &DeviceFound, trust: &TrustSettings) -> bool {
+    let trusted = found.trusted.as_deref();
     match found.format.as_str() {
-        POSTURE => trust.posture.issuers.iter().any(|issuer| issuer.name == found.issuer),
-        TPM_QUOTE => trust.tpm.roots_count() > 0,
+        POSTURE => {
+            let mut issuers = trust.posture.issuers.iter();
+            issuers.any(|issuer| issuer.name == found.issuer && trusted == Some(issuer.key.as_str()))
+        }
+        TPM_QUOTE => trust.tpm.roots_count() > 0 && trusted == Some(trust.tpm.digest()),
         _ => true,
     }
 }

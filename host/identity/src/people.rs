@@ -14,7 +14,7 @@ use ringfence_store::Op;
 
 use crate::dpop::Proven;
 use crate::manage::{admissible_role, covers, finish, not_found};
-use crate::person::{NewPerson, PersonRecord, StoredPassword, StoredPerson, invitation};
+use crate::person::{NewPerson, PersonRecord, StoredPassword, StoredPerson, invitation, invitation_shown};
 use crate::record::Method;
 use crate::sessions::{Arrival, Holder};
 use crate::shelf::{ending, person_at};
@@ -116,7 +116,8 @@ impl Identity {
     ) -> Result<Issued, IdentityError> {
         let shared = &self.shared;
         let now = shared.clock.now();
-        let found = shared.read().invited(token.expose(), now).map(|person| person.record.principal.clone());
+        let shown = invitation_shown(token).ok_or(IdentityError::Unauthenticated)?;
+        let found = shared.read().invited(&shown, now).map(|person| person.record.principal.clone());
         let principal = found.ok_or(IdentityError::Unauthenticated)?;
         let password = match password {
             Some(password) => Some(self.hash_password(password).await?),
@@ -125,7 +126,7 @@ impl Identity {
         shared.spend(proven)?;
         self.change_person(&principal, |person| {
             // Asked again: it may have been used while the password was hashed.
-            if !person.is_invited_with(token.expose(), now) {
+            if !person.is_invited_with(&shown, now) {
                 return Err(IdentityError::Unauthenticated);
             }
             (person.invitation, person.record.invitation_expires_at) = (None, None);

@@ -5,6 +5,7 @@
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use jiff::Timestamp;
+use ringfence_core::limits::CREDENTIAL_BYTES_MAX;
 use ringfence_core::{Entropy, PrincipalId, ResourceName, Role, TenantId};
 use ringfence_keys::{Zeroizing, constant_time_eq};
 use serde::{Deserialize, Serialize};
@@ -142,10 +143,10 @@ impl StoredPerson {
         }
     }
 
-    /// Whether this text is the invitation that waits for him.
-    pub(crate) fn is_invited_with(&self, invitation: &str, now: Timestamp) -> bool {
+    /// Whether what was shown ([`invitation_shown`]) is the invitation that waits for him.
+    pub(crate) fn is_invited_with(&self, shown: &str, now: Timestamp) -> bool {
         let open = self.record.invitation_expires_at.is_some_and(|end| now < end);
-        open && self.invitation.as_ref().is_some_and(|kept| same(kept, &digest(invitation)))
+        open && self.invitation.as_ref().is_some_and(|kept| same(kept, shown))
     }
 
     /// Whether a password alone is not enough.
@@ -234,6 +235,12 @@ pub(crate) fn invitation(entropy: &dyn Entropy) -> SecretString {
     let mut text = String::with_capacity(INVITATION_PREFIX.len() + random.expose().len());
     [INVITATION_PREFIX, random.expose()].iter().for_each(|part| text.push_str(part));
     SecretString::new(text)
+}
+
+/// What is compared of an invitation that somebody shows: worked out once, however many are open, and outside of any lock. None of
+/// a text that is longer than a credential can be.
+pub(crate) fn invitation_shown(token: &SecretString) -> Option<String> {
+    (token.expose().len() <= CREDENTIAL_BYTES_MAX).then(|| digest(token.expose()))
 }
 
 /// Four groups of four characters.
@@ -330,8 +337,10 @@ mod tests {
     #[test]
     fn an_invitation_is_good_for_its_time() {
         let person = person();
-        assert!(person.is_invited_with("rfi_x", at(99)));
-        assert!(!person.is_invited_with("rfi_x", at(100)) && !person.is_invited_with("rfi_y", at(99)));
+        let shown = |text: &str| invitation_shown(&SecretString::new(text.to_owned())).unwrap();
+        assert!(person.is_invited_with(&shown("rfi_x"), at(99)) && !person.is_invited_with("rfi_x", at(99)));
+        assert!(!person.is_invited_with(&shown("rfi_x"), at(100)) && !person.is_invited_with(&shown("rfi_y"), at(99)));
+        assert_eq!(invitation_shown(&SecretString::new("x".repeat(CREDENTIAL_BYTES_MAX + 1))), None);
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use ringfence_core::{PrincipalId, TenantId};
 use ringfence_store::TenantStore;
 
 use crate::passkeys::handle_shown;
+use crate::person::invitation_shown;
 use crate::record::{Binding, Method};
 use crate::shown::Shown;
 use crate::{Identity, IdentityError, OPERATOR, Proof, secret_hash, token};
@@ -47,6 +48,13 @@ impl Identity {
         let shared = &self.shared;
         let nobody = |method: Method| Named { method: method.as_str(), tenant: None, principal: None, key: None };
         let now = shared.now();
+        // A stranger's bytes are hashed and read before the lock, which every call takes.
+        let (mut invitation, mut handle) = (None, None);
+        match proof {
+            Proof::Invitation { token, .. } => invitation = invitation_shown(token),
+            Proof::Passkey { answer, .. } => handle = handle_shown(answer),
+            _ => {}
+        }
         let tables = shared.read();
         let mut named = match proof {
             Proof::Bootstrap { .. } => nobody(Method::Bootstrap),
@@ -62,8 +70,9 @@ impl Identity {
             Proof::ClientCertificate { tenant } => {
                 Named { tenant: Some(tenant.clone()), ..nobody(Method::ClientCertificate) }
             }
-            Proof::Invitation { token, .. } => {
-                let record = tables.invited(token.expose(), now.wall).map(|person| &person.record);
+            Proof::Invitation { .. } => {
+                let found = invitation.and_then(|shown| tables.invited(&shown, now.wall));
+                let record = found.map(|person| &person.record);
                 Named {
                     tenant: record.and_then(|record| record.tenant.clone()),
                     principal: record.map(|record| record.principal.clone()),
@@ -75,8 +84,8 @@ impl Identity {
                 let known = id.as_ref().and_then(|id| tables.person(id)).map(|person| person.record.principal.clone());
                 Named { tenant: place_of(principal), principal: known, ..nobody(Method::Password) }
             }
-            Proof::Passkey { answer, .. } => {
-                let found = handle_shown(answer).and_then(|handle| tables.person_of_handle(&handle));
+            Proof::Passkey { .. } => {
+                let found = handle.and_then(|handle| tables.person_of_handle(&handle));
                 Named {
                     tenant: found.and_then(|person| person.record.tenant.clone()),
                     principal: found.map(|person| person.record.principal.clone()),

@@ -1,6 +1,7 @@
 //! Sessions: opened when somebody was proved, looked up on every call, listed and ended.
 //!
-//! Must never leave an ended session good for one more call: memory first, then the store.
+//! Must never leave an ended session good for one more call: memory first, then the store. Nor write the record of one that was
+//! ended meanwhile: the next start would open it again.
 
 use std::net::IpAddr;
 
@@ -8,12 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::ACCESS_TOKEN_SECONDS;
 use ringfence_core::proof::act;
 use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, Role, SessionId, Strength, TenantId};
-use ringfence_store::{Op, StoreError};
+use ringfence_store::{Op, Precondition, StoreError, TenantStore};
 
 use crate::manage::{covers, finish, not_found};
 use crate::record::{Binding, Method, SessionRecord, StoredSession};
 use crate::settings::UnboundTokens;
 use crate::shelf::{ending, session_at};
+use crate::tables::Tables;
 use crate::{Identity, IdentityError, Issued};
 
 /// Who opens a session, and with what.
@@ -145,6 +147,25 @@ impl Identity {
         self.end_session(principal.tenant(), session).await
     }
 
+    /// Changes what is kept of a principal's open session, in memory and durably. `Unauthenticated` when it was ended meanwhile;
+    /// then nothing is written.
+    pub(crate) async fn change_session(
+        &self,
+        principal: &Principal,
+        change: impl FnOnce(&mut Tables, &SessionId) -> Option<StoredSession>,
+    ) -> Result<(), IdentityError> {
+        let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
+        let store = self.store_of(principal.tenant())?;
+        let _changing = self.shared.changing_sessions.lock().await;
+        // Read before the change: whoever ends the session after this takes away the record that is written over.
+        let kept = store.get(&session_at(session)).await?.ok_or(IdentityError::Unauthenticated)?;
+        let changed = {
+            let mut tables = self.shared.write();
+            change(&mut tables, session)
+        };
+        keep(&store, &changed.ok_or(IdentityError::Unauthenticated)?, kept.revision).await
+    }
+
     async fn end_session(&self, tenant: Option<&TenantId>, session: &SessionId) -> Result<(), IdentityError> {
         let store = self.store_of(tenant)?;
         if !self.shared.write().end_one(tenant, session) {
@@ -161,5 +182,16 @@ impl Identity {
         drop(tables);
         all.sort_by(|a, b| (a.opened_at, a.id.as_str()).cmp(&(b.opened_at, b.id.as_str())));
         all
+    }
+}
+
+/// Writes a session over the record of this revision; `Unauthenticated` when that is there no more.
+pub(crate) async fn keep(store: &TenantStore, session: &StoredSession, revision: u64) -> Result<(), IdentityError> {
+    let at = session_at(&session.id);
+    let put = Op::put_json(at.clone(), session)?;
+    match store.batch(vec![put], vec![Precondition::Revision(at, revision)]).await {
+        // Changes wait for each other, so it was ended.
+        Err(StoreError::Conflict { .. }) => Err(IdentityError::Unauthenticated),
+        other => other.map(drop).map_err(IdentityError::from),
     }
 }

@@ -1,7 +1,7 @@
 //! Where a session stands now: the signals gathered, the score, and what follows from it.
 //!
 //! Must never let a session go on that fell below the floor of its place, on any path: it ends in memory at once, what
-//! streams for it is cut, and only then the store is told.
+//! streams for it is cut, and only then the store is told. Nor end one that way which the record does not hear of (`fallen.rs`).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::about::{place, place_of};
 use crate::attestation::AttestationTrust;
 use crate::devices::PostureTrust;
+use crate::fallen::Fallen;
 use crate::manage::{covers, finish, not_found};
 use crate::record::{Method, StoredSession};
-use crate::shelf::session_at;
+use crate::shelf::ending;
 use crate::tables::Tables;
 use crate::tpm::TpmTrust;
 use crate::trust::{OffHours, Score, Seen, Signals, score, score_apart};
@@ -159,7 +160,7 @@ pub enum Verdict {
     Keep,
     /// It goes on, and what its place asks most for needs more of it.
     StepUp,
-    /// It was ended.
+    /// It stands below the floor and ends: one's own was ended, another's is left to who had it judged.
     Ended,
 }
 
@@ -338,7 +339,7 @@ impl Identity {
         };
         let own = self.score(principal, from)?;
         if own.value < floor {
-            self.end_now(principal.tenant(), std::slice::from_ref(session));
+            self.end_now(principal.tenant(), &[(session.clone(), own.value)], floor, from);
             return Err(IdentityError::Fallen { floor, score: own.value });
         }
         let now = if called.is_some() { self.score_through(principal, from, called)? } else { own };
@@ -351,19 +352,22 @@ impl Identity {
     /// Verifies a session as a whole, as its holder should do every so often.
     pub async fn verify_session(&self, principal: &Principal, from: Option<IpAddr>) -> Result<Verified, IdentityError> {
         let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
-        let verified = self.shared.write().note_verified(session, self.shared.clock.now());
-        let verified = verified.ok_or(IdentityError::Unauthenticated)?;
-        let store = self.store_of(principal.tenant())?;
-        store.batch(vec![Op::put_json(session_at(session), &verified)?], Vec::new()).await?;
+        let now = self.shared.clock.now();
+        self.change_session(principal, |tables, session| tables.note_verified(session, now)).await?;
         let score = self.score(principal, from)?;
-        Ok(self.judged(principal.tenant(), session, score))
+        let (verified, floor) = self.judged(principal.tenant(), session, score);
+        if verified.verdict == Verdict::Ended {
+            self.end_now(principal.tenant(), &[(session.clone(), verified.score.value)], floor, from);
+        }
+        Ok(verified)
     }
 
     /// Looks at a session of a place again, for one who may end it. It is not verified by that, for its holder was not asked;
-    /// below the floor it ends. Whose it is, beside what became of it. `FactorState` for one that is over.
+    /// below the floor it is to be ended, with the same permit ([`Identity::revoke_session`]). Whose it is, beside what is to
+    /// become of it. `FactorState` for one that is over.
     pub fn judge_session(
         &self,
-        permit: Permit<act::RevokeToken>,
+        permit: &Permit<act::RevokeToken>,
         tenant: Option<&TenantId>,
         session: &SessionId,
     ) -> Result<(PrincipalId, Verified), IdentityError> {
@@ -378,11 +382,11 @@ impl Identity {
             stored.principal.clone()
         };
         let signals = self.signals(session, None, None).ok_or_else(|| not_found(session.as_str()))?;
-        Ok((whose, self.judged(tenant, session, score(&signals))))
+        Ok((whose, self.judged(tenant, session, score(&signals)).0))
     }
 
-    /// What a session that stands like this comes to; below the floor it ends.
-    fn judged(&self, tenant: Option<&TenantId>, session: &SessionId, score: Score) -> Verified {
+    /// What a session that stands like this comes to, and the floor there.
+    fn judged(&self, tenant: Option<&TenantId>, session: &SessionId, score: Score) -> (Verified, u8) {
         let settings = self.trust_of(tenant);
         let most = settings.invoke.max(settings.read).max(settings.change).max(settings.administer);
         let verdict = if self.shared.read().is_enrolment(session) {
@@ -394,10 +398,7 @@ impl Identity {
         } else {
             Verdict::Keep
         };
-        if verdict == Verdict::Ended {
-            self.end_now(tenant, std::slice::from_ref(session));
-        }
-        Verified { verdict, score, next_seconds: settings.verify_interval_seconds }
+        (Verified { verdict, score, next_seconds: settings.verify_interval_seconds }, settings.floor)
     }
 
     /// Ends every session there (of one principal, or of all) that is below the floor; which ones.
@@ -409,25 +410,43 @@ impl Identity {
             let there = tables.sessions_of(tenant, now).filter(|stored| stored.method != Method::Bootstrap);
             there.filter(|stored| of.is_none_or(|of| stored.principal == *of)).map(|stored| stored.id.clone()).collect()
         };
-        let fallen = |id: &SessionId| self.signals(id, None, None).is_some_and(|signals| score(&signals).value < floor);
-        let ending: Vec<SessionId> = open.into_iter().filter(fallen).collect();
-        self.end_now(tenant, &ending);
-        ending
+        let scored = open.into_iter().filter_map(|id| {
+            let value = score(&self.signals(&id, None, None)?).value;
+            Some((id, value))
+        });
+        let fallen: Vec<(SessionId, u8)> = scored.filter(|(_, value)| *value < floor).collect();
+        self.end_now(tenant, &fallen, floor, None)
     }
 
     pub(crate) fn trust_of(&self, tenant: Option<&TenantId>) -> TrustSettings {
         self.shared.read().trust_of(tenant).map_or_else(TrustSettings::unset, |settings| (**settings).clone())
     }
 
-    /// Ends sessions in memory now, and in the store as soon as it takes it: a restart before that finds them below the
-    /// floor again.
-    fn end_now(&self, tenant: Option<&TenantId>, sessions: &[SessionId]) {
-        self.shared.write().end(sessions);
-        let ops: Vec<Op> = sessions.iter().map(|id| Op::delete(session_at(id))).collect();
-        let (Some(store), false) = (self.shared.shelf.of(tenant), ops.is_empty()) else { return };
+    /// Ends sessions with these scores in memory now, and in the store as soon as it takes it: a restart before that finds
+    /// them below the floor again. Those that were open still, which are to be on the record ([`Identity::take_fallen`]).
+    fn end_now(
+        &self,
+        tenant: Option<&TenantId>,
+        sessions: &[(SessionId, u8)],
+        floor: u8,
+        source: Option<IpAddr>,
+    ) -> Vec<SessionId> {
+        let fallen: Vec<Fallen> = {
+            let mut tables = self.shared.write();
+            let ended = sessions.iter().filter_map(|(id, score)| {
+                let StoredSession { id, principal, tenant, .. } = tables.take_out(id)?;
+                Some(Fallen { session: id, principal, tenant, score: *score, floor, source })
+            });
+            ended.collect()
+        };
+        let ended: Vec<SessionId> = fallen.iter().map(|one| one.session.clone()).collect();
+        self.shared.falls().add(fallen);
+        let ops: Vec<Op> = ending(&ended).collect();
+        let (Some(store), false) = (self.shared.shelf.of(tenant), ops.is_empty()) else { return ended };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { drop(store.batch(ops, Vec::new()).await) });
         }
+        ended
     }
 
     /// The signals of a session, under what its place asks or under what somebody wants it to ask.
@@ -455,7 +474,7 @@ impl Identity {
         Some(Signals {
             strength: Seen { value: stored.strength, age_seconds: age(stored.issued_at) },
             posture: tables
-                .posture_of(&stored.principal, now.wall)
+                .posture_of(&stored.principal, settings, now.wall)
                 .map(|(value, at)| Seen { value, age_seconds: age(at) }),
             credential_days: credential,
             credential_days_max: settings.credential_days_max,

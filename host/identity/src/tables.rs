@@ -209,10 +209,15 @@ impl Tables {
     /// Ends sessions.
     pub(crate) fn end(&mut self, sessions: &[SessionId]) {
         for session in sessions {
-            if let Some(session) = self.sessions.remove(session) {
-                session.cut.cancel();
-            }
+            drop(self.take_out(session));
         }
+    }
+
+    /// Ends a session; what was kept of it, if it was there.
+    pub(crate) fn take_out(&mut self, session: &SessionId) -> Option<StoredSession> {
+        let session = self.sessions.remove(session)?;
+        session.cut.cancel();
+        Some(session.stored)
     }
 
     /// Ends a session of this tenant (or of the platform); whether it was there.
@@ -276,9 +281,9 @@ impl Tables {
         self.people.values().filter(move |person| person.record.tenant.as_ref() == tenant)
     }
 
-    /// Whom an invitation is for.
-    pub(crate) fn invited(&self, token: &str, now: Timestamp) -> Option<&StoredPerson> {
-        self.people.values().find(|person| person.is_invited_with(token, now))
+    /// Whom an invitation is for, by what is compared of it.
+    pub(crate) fn invited(&self, shown: &str, now: Timestamp) -> Option<&StoredPerson> {
+        self.people.values().find(|person| person.is_invited_with(shown, now))
     }
 
     /// Whom authenticators know by this handle.

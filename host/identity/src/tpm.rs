@@ -50,10 +50,21 @@ const COORDINATE_BYTES: usize = 32;
 
 /// Whose TPMs a tenant trusts, and what they may have measured.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "KeptTrust")]
 pub struct TpmTrust {
     /// DER of the roots above attestation keys, base64.
     roots: Vec<String>,
     /// Sets of registers, each a way that a good device may have started.
+    expected: Vec<BTreeMap<u8, String>>,
+    /// What both are, in one word; empty where nobody is trusted. INVARIANT: made of them, by `From<KeptTrust>` alone.
+    #[serde(skip)]
+    digest: String,
+}
+
+/// Trust in TPMs as the store has it.
+#[derive(Deserialize)]
+struct KeptTrust {
+    roots: Vec<String>,
     expected: Vec<BTreeMap<u8, String>>,
 }
 
@@ -85,7 +96,7 @@ pub(crate) struct Quotes;
 impl TpmTrust {
     /// No TPM is trusted.
     pub const fn none() -> Self {
-        Self { roots: Vec::new(), expected: Vec::new() }
+        Self { roots: Vec::new(), expected: Vec::new(), digest: String::new() }
     }
 
     /// From PEM text and sets of registers of the SHA-256 bank, number to value in hexadecimal. Fails, with what is wrong,
@@ -111,7 +122,7 @@ impl TpmTrust {
         if !expected.iter().all(|set| !set.is_empty() && set.iter().all(is_register)) {
             return Err(wrong("registers are 0 to 23, each 32 bytes in hexadecimal, at least one in a set"));
         }
-        Ok(Self { roots: parsed.iter().map(|root| BASE64.encode(root)).collect(), expected })
+        Ok(KeptTrust { roots: parsed.iter().map(|root| BASE64.encode(root)).collect(), expected }.into())
     }
 
     /// How many roots there are.
@@ -122,6 +133,11 @@ impl TpmTrust {
     /// What is expected.
     pub fn expected(&self) -> &[BTreeMap<u8, String>] {
         &self.expected
+    }
+
+    /// A digest of roots and registers: what was found under another one was found under other trust.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Whether the digest is that of a set which is expected, over just these registers.
@@ -139,6 +155,23 @@ impl TpmTrust {
             };
             set.keys().eq(registers) && expected == digest
         })
+    }
+}
+
+impl From<KeptTrust> for TpmTrust {
+    fn from(KeptTrust { roots, expected }: KeptTrust) -> Self {
+        if roots.is_empty() {
+            return Self { roots, expected, digest: String::new() };
+        }
+        // Base64 and hexadecimal have no line ends, so no two trusts are one text.
+        let mut hash = Sha256::new();
+        roots.iter().for_each(|root| hash.update(format!("root {root}\n")));
+        for set in &expected {
+            hash.update("set\n");
+            set.iter().for_each(|(number, value)| hash.update(format!("{number} {value}\n")));
+        }
+        let digest = HEXLOWER.encode(&hash.finalize());
+        Self { roots, expected, digest }
     }
 }
 

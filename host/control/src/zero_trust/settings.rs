@@ -62,6 +62,8 @@ pub async fn write(
     let (log, id) = (Log::Tenant(reached.store), reached.tenant);
     let settings = control
         .bracket(&call, &log, reached.permit, codes::SIGN_IN_CHANGED, details, async |permit| {
+            // Not between the reading and the writing of who changes one provider: he would put back what was before.
+            let _one = control.changing.lock().await;
             Ok(control.parts.identity.set_sign_in_settings(permit, Some(&id), settings).await?)
         })
         .await?;

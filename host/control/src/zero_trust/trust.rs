@@ -77,13 +77,17 @@ pub async fn verify(
             if !asked.signals.is_empty() {
                 return Err(ApiError::new("bad-evidence", "signals are taken of the session that asks alone"));
             }
-            let (permit, _log) = control.reach_own_place(&call).await?;
-            let judged = control.parts.identity.judge_session(permit, call.principal.tenant(), &other)?;
-            (judged.0, Some(other), judged.1)
+            let (permit, log) = control.reach_own_place(&call).await?;
+            let (whose, judged) = control.parts.identity.judge_session(&permit, call.principal.tenant(), &other)?;
+            if judged.verdict == Verdict::Ended {
+                control.end_judged(&call, &log, permit, (&whose, &other), judged.score.value).await?;
+            }
+            (whose, Some(other), judged)
         }
         None => {
             control.take_signals(&call, &asked.signals).await?;
             let verified = control.parts.identity.verify_session(&call.principal, call.peer).await?;
+            control.tell_fallen().await;
             (call.principal.id().clone(), own, verified)
         }
     };
@@ -92,9 +96,6 @@ pub async fn verify(
         Verdict::StepUp => "step_up",
         Verdict::Ended => "ended",
     };
-    if verified.verdict == Verdict::Ended {
-        control.record_fallen(&call, session.as_ref(), verified.score.value).await?;
-    }
     let next = SignedDuration::from_secs(verified.next_seconds.into());
     let next_check_at = control.parts.clock.now().checked_add(next).map_err(|error| ApiError::host(&error))?;
     Ok(Json(VerifiedView {
@@ -175,6 +176,23 @@ impl Control {
         let identity = &self.parts.identity;
         let (session, score) = identity.score_of(permit, call.principal.tenant(), &subject, is_there)?;
         Ok(self.trust_view(call, &subject, session.as_ref(), score))
+    }
+
+    /// Ends a session of another that was judged to stand below the floor: announced before, and about whose it is.
+    async fn end_judged(
+        &self,
+        call: &Call,
+        log: &Log,
+        permit: Permit<act::RevokeToken>,
+        (whose, session): (&PrincipalId, &SessionId),
+        score: u8,
+    ) -> Result<(), ApiError> {
+        let details = json!({ "session": session, "score": score });
+        let on = (log, whose.to_string());
+        self.bracket_on(call, on, permit, codes::SESSION_FALLEN, details, async |permit| {
+            Ok(self.parts.identity.revoke_session(permit, call.principal.tenant(), session).await?)
+        })
+        .await
     }
 
     /// Takes evidence about the caller's devices in, each on the record. What nobody here can check is no signal.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// One who signs claims, and how tenants name him.
-fn issuer(seed: u64) -> (EncodingKey, PostureIssuer) {
+pub(super) fn issuer(seed: u64) -> (EncodingKey, PostureIssuer) {
     let dice = Dice(AtomicU64::new(seed));
     let key = SigningKey::generate(&dice).unwrap();
     let public = BASE64URL_NOPAD.encode(&key.public_key());
@@ -48,7 +48,7 @@ impl Host {
         self.identity.verify_device(&self.verify(issued)?, shown).await.map(|(verdict, _)| verdict)
     }
 
-    fn effect(&self, issued: &Issued) -> i32 {
+    pub(super) fn effect(&self, issued: &Issued) -> i32 {
         let score = self.identity.score(&self.verify(issued).unwrap(), Some(HERE)).unwrap();
         score.contributions.iter().find(|signal| signal.name == "device posture").unwrap().effect
     }

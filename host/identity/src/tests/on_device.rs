@@ -1,6 +1,6 @@
 //! Which device a session is on: by whose word, for how long, and what ends it.
 
-use super::devices::{claim, with_laptop};
+use super::devices::{claim, issuer, with_laptop};
 use super::*;
 
 /// Thumbprint of a key.
@@ -223,6 +223,39 @@ async fn trust_that_is_taken_away_and_more_that_is_required_hold_at_the_next_dec
     assert_eq!((lacking.verified, lacking.evidence.as_str(), lacking.posture.len()), (false, "none", 1));
     host.set_trust(before).await;
     assert_eq!(host.verified(&here), Some(true));
+}
+
+#[tokio::test]
+async fn what_an_issuer_said_with_a_key_that_was_replaced_counts_no_longer() {
+    let (mut host, issued, by) = with_laptop().await;
+    let here = host.bound("acme/ci", key(KEY)).await;
+    host.vouch(&here, "laptop", &by, names(KEY)).await.unwrap();
+    let before = host.identity.thresholds(&here);
+    assert_eq!((host.verified(&here), host.effect(&issued)), (Some(true), 0));
+    let (new_key, new) = issuer(80_000);
+    let both = before.posture.issuers.iter().cloned().chain([new.clone()]).collect();
+    let mut after = before.clone();
+    // The same name, both keys; then the new one alone.
+    after.posture.issuers = both;
+    host.set_trust(after.clone()).await;
+    assert_eq!((host.verified(&here), host.effect(&issued)), (Some(true), 0));
+    after.posture.issuers = vec![new];
+    host.set_trust(after).await;
+    for _ in 0..2 {
+        let device = host.identity.device_of(&here).unwrap();
+        assert_eq!((device.verified, device.posture.len(), host.effect(&issued)), (false, 0, -15));
+        host.restart().await;
+    }
+    host.vouch(&here, "laptop", &new_key, names(KEY)).await.unwrap();
+    assert_eq!(host.verified(&here), Some(true));
+    // A record of before does not say which key it was.
+    let store = host.tenants.open_tenant(&tenant("acme")).unwrap();
+    let at = crate::risk::about_at(here.id());
+    let mut about: Value = store.get_json(&at).await.unwrap().unwrap();
+    assert!(about["devices"][0]["found"].as_object_mut().unwrap().remove("trusted").is_some());
+    store.put_json(&at, &about).await.unwrap();
+    host.restart().await;
+    assert_eq!(host.verified(&here), Some(false));
 }
 
 #[tokio::test]

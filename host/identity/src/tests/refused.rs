@@ -70,3 +70,44 @@ async fn a_bound_token_that_is_shown_alone_says_whose_it_is_and_other_refusals_s
     let refused = host.identity.verify(&shown).unwrap_err();
     assert!(host.identity.untaken(&shown, &refused).is_none());
 }
+
+#[tokio::test]
+async fn an_invitation_is_about_who_is_invited_and_one_that_is_too_long_about_nobody() {
+    let host = Host::new().await;
+    let new = NewPerson { tenant: Some(tenant("acme")), name: "ann".parse().unwrap(), role: Role::Developer };
+    let (_, token) = host.identity.invite(permit(Some("acme")), new).await.unwrap();
+    let shows = |text: String| Proof::Invitation { token: SecretString::new(text), password: None };
+    let named = |proof: &Proof| {
+        let named = host.identity.named_by(proof);
+        (named.tenant, named.principal.map(|principal| principal.to_string()))
+    };
+    assert_eq!(
+        named(&shows(token.expose().to_owned())),
+        (Some(tenant("acme")), Some("acme/ann".to_owned())),
+        "the invitation that waits"
+    );
+    for other in [format!("{}x", token.expose()), "x".repeat(CREDENTIAL_BYTES_MAX + 1), String::new()] {
+        assert_eq!(named(&shows(other.clone())), (None, None));
+        unauthenticated(host.identity.authenticate(shows(other), HERE, &Shown::nothing()).await);
+    }
+    host.identity.authenticate(shows(token.expose().to_owned()), HERE, &Shown::nothing()).await.unwrap();
+    assert_eq!(named(&shows(token.expose().to_owned())), (None, None), "it is used up");
+}
+
+#[tokio::test]
+async fn who_must_wait_is_told_so_before_anything_is_looked_up_for_him() {
+    let host = Host::new().await;
+    let shows = || Proof::Invitation { token: SecretString::new("rfi_guess".to_owned()), password: None };
+    while host.identity.may_try(&shows(), HERE).is_ok() {
+        unauthenticated(host.identity.authenticate(shows(), HERE, &Shown::nothing()).await);
+    }
+    let asked = [
+        host.identity.may_try(&shows(), HERE).unwrap_err(),
+        host.identity.authenticate(shows(), HERE, &Shown::nothing()).await.unwrap_err(),
+    ];
+    for error in &asked {
+        assert!(matches!(error, IdentityError::Throttled { .. }), "{error}");
+    }
+    assert_eq!(asked[0].to_string(), asked[1].to_string(), "the same answer");
+    assert!(host.identity.may_try(&shows(), "198.51.100.7".parse().unwrap()).is_ok(), "others need not");
+}

@@ -325,7 +325,7 @@ async fn who_may_end_a_session_has_it_judged_and_not_verified() {
     let (_, issued) = host.developer().await;
     let judge = |of: &str| {
         host.identity.judge_session(
-            permit_by(&format!("{of}/ada"), place(Some(of))),
+            &permit_by(&format!("{of}/ada"), place(Some(of))),
             Some(&tenant(of)),
             &issued.session_id,
         )
@@ -339,4 +339,109 @@ async fn who_may_end_a_session_has_it_judged_and_not_verified() {
     assert_eq!(judge("acme").unwrap().1.score.value, 20, "looking at it is no verification");
     host.clock.pass(300);
     assert!(matches!(judge("acme"), Err(IdentityError::FactorState(_)) | Err(IdentityError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn a_session_that_is_judged_to_be_below_the_floor_is_left_to_who_had_it_judged() {
+    let host = Host::new().await;
+    let (_, issued) = host.developer().await;
+    host.set_trust(TrustSettings { verify_interval_seconds: 60, ..asks(25, 0) }).await;
+    host.clock.pass(61);
+    let (acme, by) = (tenant("acme"), permit_by("acme/ada", place(Some("acme"))));
+    let (_, judged) = host.identity.judge_session(&by, Some(&acme), &issued.session_id).unwrap();
+    assert_eq!((judged.verdict, judged.score.value), (Verdict::Ended, 20));
+    assert!(host.identity.is_alive(&issued.session_id) && !host.identity.has_fallen(), "nothing was done yet");
+    host.identity.revoke_session(by, Some(&acme), &issued.session_id).await.unwrap();
+    unauthenticated(host.verify(&issued));
+    assert!(!host.identity.has_fallen(), "he announced it, and so has it on the record");
+}
+
+#[tokio::test]
+async fn every_session_that_falls_is_told_of_once_whatever_brought_it_down() {
+    for way in ["an act", "a call", "a verification", "a floor", "an adjustment", "a finding"] {
+        let host = Host::new().await;
+        let (record, issued) = host.developer().await;
+        host.set_trust(TrustSettings { verify_interval_seconds: 60, ..asks(25, 0) }).await;
+        let (who, acme) = (host.verify(&issued).unwrap(), tenant("acme"));
+        assert!(host.check(&issued, ActClass::Read).is_ok() && !host.identity.has_fallen(), "{way}");
+        let mut floor = 25;
+        match way {
+            "an act" => {
+                host.clock.pass(61);
+                assert!(host.check(&issued, ActClass::Read).is_err());
+            }
+            "a call" => {
+                host.clock.pass(61);
+                let plugin = "hello".parse::<PluginName>().unwrap();
+                assert!(host.identity.check_call_trust(&who, Some(HERE), (&acme, &plugin)).is_err());
+            }
+            "a verification" => {
+                let now = host.clock.monotonic();
+                for _ in 0..2 {
+                    host.identity.shared.throttle().failed(Source::of(HERE), Some(record.id.as_str()), now);
+                }
+                let verified = host.identity.verify_session(&who, Some(HERE)).await.unwrap();
+                assert_eq!(verified.verdict, Verdict::Ended);
+            }
+            "a floor" => {
+                floor = 31;
+                host.set_trust(asks(floor, 0)).await;
+            }
+            "an adjustment" => drop(host.adjust("acme/ada", "acme/ci", -10).await.unwrap()),
+            _ => {
+                let until = Timestamp::from_second(host.clock.now().as_second() + 60).unwrap();
+                let severe = Some(Finding::High);
+                host.identity.note_finding(who.id(), Some(&acme), "f", severe, until).await.unwrap();
+            }
+        }
+        unauthenticated(host.verify(&issued));
+        let (fallen, lost_count) = host.identity.take_fallen();
+        assert_eq!((fallen.len(), lost_count), (1, 0), "{way}: {fallen:?}");
+        let one = &fallen[0];
+        assert_eq!((&one.session, &one.principal, &one.tenant), (&issued.session_id, who.id(), &Some(acme)), "{way}");
+        assert!(one.score < one.floor && one.floor == floor, "{way}: {one:?}");
+        assert!(!host.identity.has_fallen() && host.identity.take_fallen().0.is_empty(), "{way}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_ended_is_not_kept_again_by_who_verifies_it_or_proves_more() {
+    let mut host = Host::new().await;
+    let (_, key) = host.key(Some("acme"), "ci", Role::Developer).await;
+    for proves_more in [false, true] {
+        let issued = host.sign_in(&key).await.unwrap();
+        let who = host.verify(&issued).unwrap();
+        let turn = host.identity.shared.changing_sessions.lock().await;
+        let changes = async {
+            match proves_more {
+                true => host.identity.raise(&who, Strength::Passkey).await,
+                false => host.identity.verify_session(&who, Some(HERE)).await.map(drop),
+            }
+        };
+        let ends = async {
+            host.identity.end_own_session(&who, &issued.session_id).await.unwrap();
+            drop(turn);
+        };
+        let (changed, ()) = futures::join!(changes, ends);
+        unauthenticated(changed);
+    }
+    // Ended between the reading of its record and the writing.
+    let issued = host.sign_in(&key).await.unwrap();
+    let who = host.verify(&issued).unwrap();
+    let store = host.tenants.open_tenant(&tenant("acme")).unwrap();
+    let at = crate::shelf::session_at(&issued.session_id);
+    let before = store.get(&at).await.unwrap().unwrap();
+    let stored: crate::record::StoredSession = before.json().unwrap();
+    host.identity.end_own_session(&who, &issued.session_id).await.unwrap();
+    unauthenticated(crate::sessions::keep(&store, &stored, before.revision).await);
+    assert!(store.get(&at).await.unwrap().is_none());
+    host.restart().await;
+    assert!(!host.identity.is_alive(&issued.session_id));
+    // One that goes on is kept with what became of it.
+    let issued = host.sign_in(&key).await.unwrap();
+    let who = host.verify(&issued).unwrap();
+    host.identity.verify_session(&who, Some(HERE)).await.unwrap();
+    host.identity.raise(&who, Strength::Passkey).await.unwrap();
+    host.restart().await;
+    assert_eq!(host.verify(&issued).unwrap().strength(), Strength::Passkey);
 }
