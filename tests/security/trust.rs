@@ -3,13 +3,21 @@
 use anyhow::Result;
 use data_encoding::BASE32_NOPAD;
 use futures::StreamExt;
-use ringfence_tests::{Host, Place, answer, eventually, problem, string};
+use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
 
 fn thresholds(floor: u8, administer: u8) -> Value {
     json!({ "thresholds": { "floor": floor, "invoke": 0, "read": 0, "change": 0, "administer": administer } })
+}
+
+/// A host on which who was invited just now counts as a second person.
+async fn started_with_second_people() -> Result<(Place, Host, Session)> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
+    Ok((place, host, operator))
 }
 
 #[tokio::test]
@@ -93,7 +101,7 @@ async fn who_may_list_sessions_sees_how_others_of_his_place_stand_and_nobody_els
     let globex = host.tenant(&operator, "globex").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     let caller = acme.member(&host, "ci", "caller").await?;
-    let ask = async |who: &ringfence_tests::Session, subject: &str| {
+    let ask = async |who: &Session, subject: &str| {
         problem(who.get(&format!("/zero-trust/trust-score?subject={subject}")).send().await?).await
     };
     let (status, score) = ask(&acme.admin, "acme/ci").await?;
@@ -128,7 +136,7 @@ async fn a_session_is_judged_by_who_may_end_it_and_takes_no_unsigned_signal() ->
     let caller = acme.member(&host, "ci", "caller").await?;
     let own = answer(caller.get("/zero-trust/sessions").send().await?).await?;
     let id = string(&own["items"][0], "id")?;
-    let verify = async |who: &ringfence_tests::Session, body: serde_json::Value| {
+    let verify = async |who: &Session, body: serde_json::Value| {
         problem(who.put("/zero-trust/verify-continuous").json(&body).send().await?).await
     };
     let (status, judged) = verify(&acme.admin, json!({ "session_id": id })).await?;
@@ -159,9 +167,7 @@ async fn a_session_is_judged_by_who_may_end_it_and_takes_no_unsigned_signal() ->
 
 #[tokio::test]
 async fn less_is_asked_of_sessions_by_two_people_and_more_by_one() -> Result<()> {
-    let place = Place::new()?;
-    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
-    let operator = host.operator().await?;
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let spare = acme.member(&host, "spare", "tenant-admin").await?;
     let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
@@ -220,6 +226,59 @@ async fn an_admin_who_is_alone_weakens_alone_and_that_is_found() -> Result<()> {
         Ok(page["items"].as_array().into_iter().flatten().any(|one| one["rule"] == "detection-weakened"))
     })
     .await
+}
+
+fn of_operators(floor: u8, read: u8, administer: u8) -> Value {
+    let thresholds = json!({ "floor": floor, "invoke": 0, "read": read, "change": 0, "administer": administer });
+    json!({ "sessions": { "thresholds": thresholds }, "unbound_tokens": "allowed" })
+}
+
+#[tokio::test]
+async fn an_operator_asks_for_no_more_than_lets_him_take_it_back() -> Result<()> {
+    let (_place, _host, operator) = started().await?;
+    for beyond in [of_operators(100, 0, 0), of_operators(0, 100, 0), of_operators(0, 0, 100)] {
+        let (status, refused) = problem(operator.put("/trust").json(&beyond).send().await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (422, Some("bad-trust")), "{beyond}: {refused}");
+    }
+    let now = answer(operator.get("/trust").send().await?).await?;
+    assert_eq!(now["sessions"]["thresholds"], of_operators(0, 0, 0)["sessions"]["thresholds"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_who_is_alone_weakens_alone_and_that_is_found() -> Result<()> {
+    let (_place, _host, operator) = started().await?;
+    for set in [of_operators(5, 5, 5), of_operators(0, 0, 0)] {
+        answer(operator.put("/trust").json(&set).send().await?).await?;
+    }
+    eventually("a finding", async || {
+        let page = answer(operator.get("/security/findings").send().await?).await?;
+        Ok(page["items"].as_array().into_iter().flatten().any(|one| one["rule"] == "detection-weakened"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_one_operator_asks_for_is_on_the_log_as_asked_and_as_changed_when_another_agreed() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
+    let grace = host.person(&operator, "/people", "grace", "operator").await?;
+    let told = async |code: &str| {
+        let page = answer(operator.get("/audit?from=0&limit=1000").send().await?).await?;
+        let entries = page["items"].as_array().into_iter().flatten().filter_map(|one| one["envelope"].as_str());
+        Ok::<_, anyhow::Error>(entries.filter(|envelope| envelope.contains(&format!("\"{code} "))).count())
+    };
+    answer(operator.put("/trust").json(&of_operators(5, 5, 5)).send().await?).await?;
+    let (changed, asked) = (told("AUT-013").await?, told("POL-005").await?);
+    let waiting = operator.put("/trust").json(&of_operators(0, 0, 0)).send().await?;
+    assert_eq!(waiting.status(), 202);
+    assert_eq!(told("AUT-013").await?, changed, "nothing was changed");
+    assert!(told("POL-005").await? > asked, "that it was asked for is on the log");
+    let agreed = answer(grace.put("/trust").json(&of_operators(0, 0, 0)).send().await?).await?;
+    assert!(told("AUT-013").await? > changed);
+    assert_eq!(agreed["sessions"]["thresholds"]["floor"], 0, "{agreed}");
+    assert_eq!(agreed["sessions"]["changed_by"], "operator/ada", "{agreed}");
+    assert_eq!(agreed["sessions"]["approved_by"], "operator/grace", "{agreed}");
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a caller has a clock of its own")]

@@ -25,6 +25,32 @@ fn what_asks_for_less_is_named_and_what_asks_for_more_is_free() {
     assert!(TrustSettings::unset().weakened(&set).is_empty(), "nothing was asked for before");
 }
 
+#[test]
+fn whose_word_about_devices_counts_is_weighed_whatever_scores_are_asked_for() {
+    let set = trusts(&["mdm"], &["disk_encrypted", "screen_lock"]);
+    for weaker in [
+        trusts(&["mdm", "mine"], &["disk_encrypted", "screen_lock"]),
+        trusts(&["mine"], &["disk_encrypted", "screen_lock"]),
+        trusts(&["mdm"], &["screen_lock"]),
+    ] {
+        assert_eq!(set.weakened(&weaker).len(), 1, "{weaker:?}");
+    }
+    let narrower = trusts(&["mdm"], &["disk_encrypted", "screen_lock", "firewall"]);
+    for next in [set.clone(), narrower, trusts(&[], &["disk_encrypted", "screen_lock"])] {
+        assert!(set.weakened(&next).is_empty(), "{next:?}");
+    }
+    assert_eq!(TrustSettings::unset().weakened(&set).len(), 1, "before, no device was verified");
+}
+
+/// Settings that take the word of these about devices, and what they must say.
+fn trusts(issuers: &[&str], required: &[&str]) -> TrustSettings {
+    let word = |word: &&str| (*word).to_owned();
+    let issuer = |name: &&str| PostureIssuer { name: word(name), key: word(name) };
+    let posture =
+        PostureTrust { issuers: issuers.iter().map(issuer).collect(), required: required.iter().map(word).collect() };
+    TrustSettings { posture, ..TrustSettings::unset() }
+}
+
 fn asks(floor: u8, administer: u8) -> TrustSettings {
     TrustSettings { floor, administer, ..TrustSettings::unset() }
 }
@@ -63,8 +89,14 @@ impl Host {
         unbound_tokens: UnboundTokens,
     ) -> Result<Option<WantedTrust>, IdentityError> {
         let by = self.verify(by).unwrap();
-        let wanted = OperatorsTrust { sessions, unbound_tokens };
-        self.identity.set_operators_trust(permit(None), &by, Some(HERE), wanted).await
+        let weighed = self.weigh(&by, OperatorsTrust { sessions, unbound_tokens }).await;
+        let permit = permit_by(by.id().as_str(), place(None));
+        self.identity.set_operators_trust(permit, &by, Some(HERE), weighed).await
+    }
+
+    async fn weigh(&self, by: &Principal, wanted: OperatorsTrust) -> WeighedTrust {
+        let permit = permit_by(by.id().as_str(), place(None));
+        self.identity.weigh_operators_trust(&permit, wanted).await.unwrap()
     }
 
     async fn floor_of_operators(&self) -> u8 {
@@ -210,6 +242,8 @@ async fn operators_stand_under_what_operators_ask() {
     let allowed = UnboundTokens::Allowed;
     let beyond = host.ask_operators(&ada, asks(0, 31), allowed).await;
     assert!(matches!(beyond, Err(IdentityError::BadTrust { .. })), "he could not take it back");
+    let unseen = host.ask_operators(&ada, TrustSettings { read: 31, ..asks(0, 0) }, allowed).await;
+    assert!(matches!(unseen, Err(IdentityError::BadTrust { .. })), "he could not see it, so not take it back either");
     let unbound = host.ask_operators(&ada, asks(0, 0), UnboundTokens::Refused).await;
     assert!(matches!(unbound, Err(IdentityError::BadTrust { .. })), "his own token is bound to nothing");
     let asked = TrustSettings { change: 60, ..asks(25, 30) };
@@ -262,7 +296,29 @@ async fn one_operator_asks_for_more_and_two_for_less() {
     assert!(host.ask_operators(&ada, asks(0, 30), allowed).await.unwrap().is_some());
     assert_eq!(host.ask_operators(&bob, asks(0, 30), allowed).await.unwrap(), None);
     assert_eq!(host.floor_of_operators().await, 0);
-    assert_eq!(host.identity.operators_trust(permit(None)).await.unwrap().1, None, "nothing waits any more");
+    let (now, waiting) = host.identity.operators_trust(permit(None)).await.unwrap();
+    assert_eq!(waiting, None, "nothing waits any more");
+    let who = |by: Option<PrincipalId>| by.map(|by| by.to_string());
+    let (asked, agreed) = (who(now.sessions.changed_by), who(now.sessions.approved_by));
+    assert_eq!((asked.as_deref(), agreed.as_deref()), (Some("operator/ada"), Some("operator/bob")));
+}
+
+#[tokio::test]
+async fn what_operators_ask_is_decided_as_it_was_weighed_or_not_at_all() {
+    let host = Host::new().await;
+    let ada = host.operator("ada").await;
+    let allowed = UnboundTokens::Allowed;
+    host.ask_operators(&ada, asks(20, 30), allowed).await.unwrap();
+    let by = host.verify(&ada).unwrap();
+    let alone = host.weigh(&by, OperatorsTrust { sessions: asks(10, 30), unbound_tokens: allowed }).await;
+    assert_eq!((alone.weakened.len(), &alone.asked_by, alone.is_waiting), (1, &None, false), "there is nobody else");
+    host.operator("bob").await;
+    let second = host.weigh(&by, OperatorsTrust { sessions: asks(20, 10), unbound_tokens: allowed }).await;
+    assert!(second.is_waiting, "{second:?}");
+    host.ask_operators(&ada, asks(25, 30), allowed).await.unwrap();
+    let set = host.identity.set_operators_trust(permit(None), &by, Some(HERE), alone).await;
+    assert!(matches!(set, Err(IdentityError::FactorState(_))), "{set:?}");
+    assert_eq!(host.floor_of_operators().await, 25);
 }
 
 #[tokio::test]
