@@ -95,6 +95,47 @@ async fn risk_is_lowered_by_two_people_and_not_by_two_keys_of_one() -> Result<()
 }
 
 #[tokio::test]
+async fn nobody_shuts_a_place_out_alone_and_two_people_take_back_what_is_held_against_it() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    answer(operator.put("/trust").json(&of_operators(5, 0, 0)).send().await?).await?;
+    answer(acme.admin.put("/tenants/acme/trust").json(&thresholds(5, 0)).send().await?).await?;
+    let soon = jiff::Timestamp::from_second(now()? + 3_600)?.to_string();
+    let put = async |who: &Session, subject: &str, floor: u8| {
+        let risk = json!({ "subject": subject, "floor": floor, "reason": "odd", "expires_at": soon });
+        problem(who.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await
+    };
+    let (ada, admin) = (&operator, &acme.admin);
+    for (who, subject) in [(ada, "operator"), (ada, "operator/ada"), (admin, "acme"), (admin, "acme/admin")] {
+        let (status, refused) = put(who, subject, 100).await?;
+        assert_eq!((status, refused["code"].as_str()), (422, Some("bad-adjustment")), "{subject}: {refused}");
+        assert!(who.get("/whoami").send().await?.status().is_success(), "{subject}");
+    }
+    let (status, waits) = put(ada, "operator", 90).await?;
+    assert_eq!((status, waits["state"].as_str()), (202, Some("waiting")), "{waits}");
+    let (status, waits) = put(admin, "acme", 90).await?;
+    assert_eq!((status, waits["state"].as_str()), (202, Some("waiting")), "{waits}");
+    let stands = async || {
+        Ok::<_, anyhow::Error>(answer(admin.get("/zero-trust/trust-score").send().await?).await?["score"].as_u64())
+    };
+    assert!(stands().await? > Some(10), "nothing is held against it yet");
+    let path = format!("/zero-trust/risk-adjustments/{}", string(&waits, "id")?);
+    let agreed = answer(second.post(&format!("{path}/approve")).send().await?).await?;
+    assert_eq!((agreed["state"].as_str(), stands().await?), (Some("in-force"), Some(10)), "{agreed}");
+    for _ in 0..2 {
+        let asked = admin.delete(&path).send().await?;
+        assert_eq!(asked.status(), 202, "he is one person, however often he asks");
+        assert_eq!(answer(asked).await?["withdrawn_by"], "acme/admin");
+    }
+    assert_eq!(stands().await?, Some(10));
+    assert_eq!(second.delete(&path).send().await?.status(), 204);
+    assert!(stands().await? > Some(10));
+    assert_eq!(second.delete(&path).send().await?.status(), 404);
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_may_list_sessions_sees_how_others_of_his_place_stand_and_nobody_elses() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
