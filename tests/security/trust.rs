@@ -269,6 +269,23 @@ async fn an_admin_who_is_alone_weakens_alone_and_that_is_found() -> Result<()> {
     .await
 }
 
+#[tokio::test]
+async fn whose_word_about_devices_counts_takes_two_admins_also_where_no_score_is_asked_for() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let mut set = thresholds(0, 0);
+    let issuer = json!({ "name": "mine", "key": "A".repeat(43) });
+    set["device_posture"] = json!({ "issuers": [issuer], "required": ["disk_encrypted"] });
+    let asked = acme.admin.put("/tenants/acme/trust").json(&set).send().await?;
+    assert_eq!(asked.status(), 202);
+    let asked = answer(asked).await?;
+    assert!(string(&asked, "wants")?.contains("claims about devices"), "{asked}");
+    let now = answer(acme.admin.get("/tenants/acme/trust").send().await?).await?;
+    assert_eq!(now["device_posture"]["issuers"], json!([]), "{now}");
+    Ok(())
+}
+
 fn of_operators(floor: u8, read: u8, administer: u8) -> Value {
     let thresholds = json!({ "floor": floor, "invoke": 0, "read": read, "change": 0, "administer": administer });
     json!({ "sessions": { "thresholds": thresholds }, "unbound_tokens": "allowed" })
