@@ -42,7 +42,7 @@ const CALLERS_OWN: [&str; 3] = [
     "DELETE /api/v1/zero-trust/passkeys/{id}",
 ];
 /// Asked below with a real foreign id: the endpoint and which thing its id names.
-const PROBED: [(&str, &str); 25] = [
+const PROBED: [(&str, &str); 26] = [
     ("DELETE /api/v1/audit/holds/{hold}", "hold"),
     ("GET /api/v1/zero-trust/threat-assessments/{id}", "assessment"),
     ("GET /api/v1/audit/evidence-packages/{package}", "package"),
@@ -52,6 +52,7 @@ const PROBED: [(&str, &str); 25] = [
     ("GET /api/v1/security/incidents/{id}", "incident"),
     ("DELETE /api/v1/security/responses/{id}", "response"),
     ("POST /api/v1/security/responses/{id}/approve", "waiting"),
+    ("DELETE /api/v1/zero-trust/risk-adjustments/{id}", "adjustment"),
     ("POST /api/v1/zero-trust/risk-adjustments/{id}/approve", "adjustment"),
     ("DELETE /api/v1/zero-trust/sessions/{id}", "session"),
     ("DELETE /api/v1/tenants/{tenant}/sessions/{id}", "session"),

@@ -12,6 +12,14 @@ fn thresholds(floor: u8, administer: u8) -> Value {
     json!({ "thresholds": { "floor": floor, "invoke": 0, "read": 0, "change": 0, "administer": administer } })
 }
 
+/// A host on which who was invited just now counts as a second person.
+async fn started_with_second_people() -> Result<(Place, Host, Session)> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
+    Ok((place, host, operator))
+}
+
 #[tokio::test]
 async fn an_act_that_needs_more_says_which_factor_and_goes_through_after_it() -> Result<()> {
     let (_place, host, operator) = started().await?;
@@ -156,13 +164,54 @@ async fn risk_is_lowered_by_two_people_and_not_by_two_keys_of_one() -> Result<()
 }
 
 #[tokio::test]
+async fn nobody_shuts_a_place_out_alone_and_two_people_take_back_what_is_held_against_it() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    answer(operator.put("/trust").json(&of_operators(5, 0, 0)).send().await?).await?;
+    answer(acme.admin.put("/tenants/acme/trust").json(&thresholds(5, 0)).send().await?).await?;
+    let soon = jiff::Timestamp::from_second(now()? + 3_600)?.to_string();
+    let put = async |who: &Session, subject: &str, floor: u8| {
+        let risk = json!({ "subject": subject, "floor": floor, "reason": "odd", "expires_at": soon });
+        problem(who.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await
+    };
+    let (ada, admin) = (&operator, &acme.admin);
+    for (who, subject) in [(ada, "operator"), (ada, "operator/ada"), (admin, "acme"), (admin, "acme/admin")] {
+        let (status, refused) = put(who, subject, 100).await?;
+        assert_eq!((status, refused["code"].as_str()), (422, Some("bad-adjustment")), "{subject}: {refused}");
+        assert!(who.get("/whoami").send().await?.status().is_success(), "{subject}");
+    }
+    let (status, waits) = put(ada, "operator", 90).await?;
+    assert_eq!((status, waits["state"].as_str()), (202, Some("waiting")), "{waits}");
+    let (status, waits) = put(admin, "acme", 90).await?;
+    assert_eq!((status, waits["state"].as_str()), (202, Some("waiting")), "{waits}");
+    let stands = async || {
+        Ok::<_, anyhow::Error>(answer(admin.get("/zero-trust/trust-score").send().await?).await?["score"].as_u64())
+    };
+    assert!(stands().await? > Some(10), "nothing is held against it yet");
+    let path = format!("/zero-trust/risk-adjustments/{}", string(&waits, "id")?);
+    let agreed = answer(second.post(&format!("{path}/approve")).send().await?).await?;
+    assert_eq!((agreed["state"].as_str(), stands().await?), (Some("in-force"), Some(10)), "{agreed}");
+    for _ in 0..2 {
+        let asked = admin.delete(&path).send().await?;
+        assert_eq!(asked.status(), 202, "he is one person, however often he asks");
+        assert_eq!(answer(asked).await?["withdrawn_by"], "acme/admin");
+    }
+    assert_eq!(stands().await?, Some(10));
+    assert_eq!(second.delete(&path).send().await?.status(), 204);
+    assert!(stands().await? > Some(10));
+    assert_eq!(second.delete(&path).send().await?.status(), 404);
+    Ok(())
+}
+
+#[tokio::test]
 async fn who_may_list_sessions_sees_how_others_of_his_place_stand_and_nobody_elses() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let globex = host.tenant(&operator, "globex").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     let caller = acme.member(&host, "ci", "caller").await?;
-    let ask = async |who: &ringfence_tests::Session, subject: &str| {
+    let ask = async |who: &Session, subject: &str| {
         problem(who.get(&format!("/zero-trust/trust-score?subject={subject}")).send().await?).await
     };
     let (status, score) = ask(&acme.admin, "acme/ci").await?;
@@ -197,7 +246,7 @@ async fn a_session_is_judged_by_who_may_end_it_and_takes_no_unsigned_signal() ->
     let caller = acme.member(&host, "ci", "caller").await?;
     let own = answer(caller.get("/zero-trust/sessions").send().await?).await?;
     let id = string(&own["items"][0], "id")?;
-    let verify = async |who: &ringfence_tests::Session, body: serde_json::Value| {
+    let verify = async |who: &Session, body: serde_json::Value| {
         problem(who.put("/zero-trust/verify-continuous").json(&body).send().await?).await
     };
     let (status, judged) = verify(&acme.admin, json!({ "session_id": id })).await?;
@@ -228,9 +277,7 @@ async fn a_session_is_judged_by_who_may_end_it_and_takes_no_unsigned_signal() ->
 
 #[tokio::test]
 async fn less_is_asked_of_sessions_by_two_people_and_more_by_one() -> Result<()> {
-    let place = Place::new()?;
-    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
-    let operator = host.operator().await?;
+    let (_place, host, operator) = started_with_second_people().await?;
     let acme = host.tenant(&operator, "acme").await?;
     let spare = acme.member(&host, "spare", "tenant-admin").await?;
     let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
@@ -289,6 +336,76 @@ async fn an_admin_who_is_alone_weakens_alone_and_that_is_found() -> Result<()> {
         Ok(page["items"].as_array().into_iter().flatten().any(|one| one["rule"] == "detection-weakened"))
     })
     .await
+}
+
+#[tokio::test]
+async fn whose_word_about_devices_counts_takes_two_admins_also_where_no_score_is_asked_for() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
+    let mut set = thresholds(0, 0);
+    let issuer = json!({ "name": "mine", "key": "A".repeat(43) });
+    set["device_posture"] = json!({ "issuers": [issuer], "required": ["disk_encrypted"] });
+    let asked = acme.admin.put("/tenants/acme/trust").json(&set).send().await?;
+    assert_eq!(asked.status(), 202);
+    let asked = answer(asked).await?;
+    assert!(string(&asked, "wants")?.contains("claims about devices"), "{asked}");
+    let now = answer(acme.admin.get("/tenants/acme/trust").send().await?).await?;
+    assert_eq!(now["device_posture"]["issuers"], json!([]), "{now}");
+    Ok(())
+}
+
+fn of_operators(floor: u8, read: u8, administer: u8) -> Value {
+    let thresholds = json!({ "floor": floor, "invoke": 0, "read": read, "change": 0, "administer": administer });
+    json!({ "sessions": { "thresholds": thresholds }, "unbound_tokens": "allowed" })
+}
+
+#[tokio::test]
+async fn an_operator_asks_for_no_more_than_lets_him_take_it_back() -> Result<()> {
+    let (_place, _host, operator) = started().await?;
+    for beyond in [of_operators(100, 0, 0), of_operators(0, 100, 0), of_operators(0, 0, 100)] {
+        let (status, refused) = problem(operator.put("/trust").json(&beyond).send().await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (422, Some("bad-trust")), "{beyond}: {refused}");
+    }
+    let now = answer(operator.get("/trust").send().await?).await?;
+    assert_eq!(now["sessions"]["thresholds"], of_operators(0, 0, 0)["sessions"]["thresholds"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_who_is_alone_weakens_alone_and_that_is_found() -> Result<()> {
+    let (_place, _host, operator) = started().await?;
+    for set in [of_operators(5, 5, 5), of_operators(0, 0, 0)] {
+        answer(operator.put("/trust").json(&set).send().await?).await?;
+    }
+    eventually("a finding", async || {
+        let page = answer(operator.get("/security/findings").send().await?).await?;
+        Ok(page["items"].as_array().into_iter().flatten().any(|one| one["rule"] == "detection-weakened"))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_one_operator_asks_for_is_on_the_log_as_asked_and_as_changed_when_another_agreed() -> Result<()> {
+    let (_place, host, operator) = started_with_second_people().await?;
+    let grace = host.person(&operator, "/people", "grace", "operator").await?;
+    let told = async |code: &str| {
+        let page = answer(operator.get("/audit?from=0&limit=1000").send().await?).await?;
+        let entries = page["items"].as_array().into_iter().flatten().filter_map(|one| one["envelope"].as_str());
+        Ok::<_, anyhow::Error>(entries.filter(|envelope| envelope.contains(&format!("\"{code} "))).count())
+    };
+    answer(operator.put("/trust").json(&of_operators(5, 5, 5)).send().await?).await?;
+    let (changed, asked) = (told("AUT-013").await?, told("POL-005").await?);
+    let waiting = operator.put("/trust").json(&of_operators(0, 0, 0)).send().await?;
+    assert_eq!(waiting.status(), 202);
+    assert_eq!(told("AUT-013").await?, changed, "nothing was changed");
+    assert!(told("POL-005").await? > asked, "that it was asked for is on the log");
+    let agreed = answer(grace.put("/trust").json(&of_operators(0, 0, 0)).send().await?).await?;
+    assert!(told("AUT-013").await? > changed);
+    assert_eq!(agreed["sessions"]["thresholds"]["floor"], 0, "{agreed}");
+    assert_eq!(agreed["sessions"]["changed_by"], "operator/ada", "{agreed}");
+    assert_eq!(agreed["sessions"]["approved_by"], "operator/grace", "{agreed}");
+    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a caller has a clock of its own")]

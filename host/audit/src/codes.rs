@@ -53,7 +53,7 @@ pub const FACTOR_CHANGED: &str = "AUT-011 factor-changed";
 pub const STEPPED_UP: &str = "AUT-012 stepped-up";
 /// What a tenant asks of sessions was changed.
 pub const TRUST_CHANGED: &str = "AUT-013 trust-settings-changed";
-/// Somebody adjusted the risk of a principal, or asked for it to be lowered.
+/// Somebody adjusted the risk of a principal, or asked for what takes two people.
 pub const RISK_ADJUSTED: &str = "AUT-014 risk-adjusted";
 /// A second person agreed to a risk adjustment.
 pub const RISK_ADJUSTMENT_APPROVED: &str = "AUT-015 risk-adjustment-approved";
@@ -65,6 +65,10 @@ pub const DEVICE_CHANGED: &str = "AUT-017 device-changed";
 pub const DEVICE_VERIFIED: &str = "AUT-018 device-verified";
 /// A token that this host signed was shown without, or with another than, what it is bound to, or with a proof used before.
 pub const TOKEN_REFUSED: &str = "AUT-019 token-refused";
+/// Somebody wants a risk adjustment withdrawn that takes two people.
+pub const RISK_WITHDRAWAL_ASKED: &str = "AUT-020 risk-withdrawal-asked";
+/// A risk adjustment was withdrawn.
+pub const RISK_ADJUSTMENT_WITHDRAWN: &str = "AUT-021 risk-adjustment-withdrawn";
 
 /// An access review was opened.
 pub const REVIEW_OPENED: &str = "AUT-030 review-opened";
@@ -338,6 +342,8 @@ pub fn class_of(code: &str) -> u32 {
         | TRUST_CHANGED
         | RISK_ADJUSTED
         | RISK_ADJUSTMENT_APPROVED
+        | RISK_WITHDRAWAL_ASKED
+        | RISK_ADJUSTMENT_WITHDRAWN
         | SESSION_FALLEN
         | DEVICE_CHANGED
         | CAPABILITY_GRANTED

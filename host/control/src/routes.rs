@@ -89,7 +89,12 @@ fn with_keys(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi
 }
 
 fn table() -> OpenApiRouter<Control> {
-    let api = callers().merge(tenants_and_host()).merge(plugins_and_data()).merge(automated()).merge(recorded());
+    let api = callers()
+        .merge(governed())
+        .merge(tenants_and_host())
+        .merge(plugins_and_data())
+        .merge(automated())
+        .merge(recorded());
     let probes = OpenApiRouter::new()
         .routes(routes!(host::healthz))
         .routes(routes!(host::readyz))
@@ -135,6 +140,7 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(zero_trust::assessment::read))
         .routes(routes!(zero_trust::risk::adjust))
         .routes(routes!(zero_trust::risk::approve))
+        .routes(routes!(zero_trust::risk::withdraw))
         .routes(routes!(zero_trust::risk::list))
         .routes(routes!(people::list, people::invite))
         .routes(routes!(people::remove))
@@ -163,6 +169,11 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(policies::approvals::approve))
         .routes(routes!(policies::elevations::list, policies::elevations::request))
         .routes(routes!(policies::elevations::end))
+}
+
+/// Who holds what, and whether he still should.
+fn governed() -> OpenApiRouter<Control> {
+    OpenApiRouter::new()
         .routes(routes!(access::report::read))
         .routes(routes!(access::report::read_host))
         .routes(routes!(access::reviews::list, access::reviews::open))

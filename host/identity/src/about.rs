@@ -168,6 +168,11 @@ pub(crate) fn place(subject: &PrincipalId) -> &str {
     subject.as_str().split_once('/').map_or(subject.as_str(), |(place, _)| place)
 }
 
+/// Whether a subject is a place as a whole.
+pub(crate) fn is_place(subject: &PrincipalId) -> bool {
+    place(subject) == subject.as_str()
+}
+
 /// A place as a whole, as a subject.
 pub(crate) fn place_of(tenant: Option<&TenantId>) -> Option<PrincipalId> {
     tenant.map_or(OPERATOR, TenantId::as_str).parse().ok()

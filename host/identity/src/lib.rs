@@ -71,7 +71,7 @@ pub use factors::{CodesOffer, StepUp};
 pub use fallen::Fallen;
 pub use federation::{Ask, FederatedStart, Fetch, NoProviders, PROVIDER_DOCUMENT_BYTES_MAX};
 pub use oidc::{ClaimRole, ClientSecret, ProviderTrust};
-pub use operators::{OperatorsTrust, WantedTrust};
+pub use operators::{OperatorsTrust, WantedTrust, WeighedTrust};
 pub use passkeys::{Ceremony, PasskeyAnswer};
 pub use person::{Factors, NewPerson, PasskeyRecord, PersonRecord};
 pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};

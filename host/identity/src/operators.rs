@@ -42,27 +42,34 @@ pub struct WantedTrust {
     pub until: Timestamp,
 }
 
+/// What one operator wants, held against what is asked: whether it takes another's word.
+#[derive(Debug)]
+pub struct WeighedTrust {
+    wanted: OperatorsTrust,
+    /// What was asked when it was weighed.
+    before: OperatorsTrust,
+    by: PrincipalId,
+    /// In what it asks for less, in words; empty where it asks for as much or more.
+    pub weakened: Vec<String>,
+    /// Who wanted the same before, where this one's word puts it into force.
+    pub asked_by: Option<PrincipalId>,
+    /// Whether it waits for another operator's word.
+    pub is_waiting: bool,
+}
+
 impl OperatorsTrust {
-    /// Whether this asks for less than `now` in anything. What cannot be told to be more counts as less.
-    fn asks_less_than(&self, now: &Self) -> bool {
-        let (new, old) = (&self.sessions, &now.sessions);
-        let scores = |all: &TrustSettings| [all.floor, all.invoke, all.read, all.change, all.administer];
-        let lower = scores(new).iter().zip(scores(old)).any(|(new, old)| *new < old);
-        let older = old.credential_days_max.is_some_and(|old| new.credential_days_max.is_none_or(|new| new > old));
-        let unbound = self.unbound_tokens == UnboundTokens::Allowed && now.unbound_tokens == UnboundTokens::Refused;
-        lower
-            || older
-            || unbound
-            || new.verify_interval_seconds > old.verify_interval_seconds
-            || (old.hours_utc.is_some() && new.hours_utc != old.hours_utc)
-            || new.posture != old.posture
-            || new.tpm != old.tpm
-            || new.attestation != old.attestation
+    /// In what the next would ask for less than this, in words.
+    fn weakened(&self, next: &Self) -> Vec<String> {
+        let mut weakened = self.sessions.weakened(&next.sessions);
+        if next.unbound_tokens == UnboundTokens::Allowed && self.unbound_tokens == UnboundTokens::Refused {
+            weakened.push("tokens bound to nothing".to_owned());
+        }
+        weakened
     }
 
     /// The same, with nothing said of who decided it and when.
     fn bare(&self) -> Self {
-        let sessions = TrustSettings { changed_at: None, changed_by: None, ..self.sessions.clone() };
+        let sessions = TrustSettings { changed_at: None, changed_by: None, approved_by: None, ..self.sessions.clone() };
         Self { sessions, unbound_tokens: self.unbound_tokens }
     }
 }
@@ -81,45 +88,63 @@ impl Identity {
         Ok((self.asked_of_operators(), self.wanted().await?))
     }
 
-    /// Decides what is asked of operators; in force at once, and sessions below the floor end. What asks for less waits for
-    /// a second operator who wants the same, where there is one; then it is the answer. Fails when the session that decides
-    /// would not do for taking it back.
+    /// Holds what an operator wants against what is asked: what asks for less takes a second operator who wants the same,
+    /// where there is another.
+    pub async fn weigh_operators_trust(
+        &self,
+        permit: &Permit<act::RevokeToken>,
+        wanted: OperatorsTrust,
+    ) -> Result<WeighedTrust, IdentityError> {
+        covers(permit.resource(), None)?;
+        let (wanted, before, by) = (wanted.bare(), self.asked_of_operators(), permit.principal().clone());
+        let weakened = before.weakened(&wanted);
+        let waiting = self.wanted().await?.filter(|waiting| !weakened.is_empty() && waiting.wanted == wanted);
+        let asked_by = waiting.map(|waiting| waiting.by).filter(|one| self.is_second_person(one, &by));
+        let is_waiting = !weakened.is_empty() && asked_by.is_none() && self.has_another_operator(&by);
+        Ok(WeighedTrust { wanted, before, by, weakened, asked_by, is_waiting })
+    }
+
+    /// Decides what is asked of operators, as it was weighed; in force at once, and sessions below the floor end. What waits
+    /// for another operator's word is the answer. Fails when the session that decides would not do for taking it back, and
+    /// when something else was decided since it was weighed.
     pub async fn set_operators_trust(
         &self,
         permit: Permit<act::RevokeToken>,
         by: &Principal,
         from: Option<IpAddr>,
-        wanted: OperatorsTrust,
+        weighed: WeighedTrust,
     ) -> Result<Option<WantedTrust>, IdentityError> {
         covers(permit.resource(), None)?;
+        let WeighedTrust { mut wanted, before, by: weighed_for, asked_by, is_waiting, .. } = weighed;
         wanted.sessions.posture.check()?;
         self.could_come_back(by, from, &wanted)?;
         let store = self.store_of(None)?;
         let _changing = self.shared.changing_about.lock().await;
-        let (now, mut wanted) = (self.shared.clock.now(), wanted.bare());
-        let waiting = self.wanted().await?;
-        let agreed = waiting
-            .as_ref()
-            .is_some_and(|waiting| waiting.wanted == wanted && self.is_second_person(&waiting.by, by.id()));
-        if wanted.asks_less_than(&self.asked_of_operators()) && !agreed && self.has_another_operator(by.id()) {
+        if weighed_for != *by.id() || before != self.asked_of_operators() {
+            return Err(IdentityError::FactorState("these settings were changed meanwhile"));
+        }
+        let now = self.shared.clock.now();
+        if is_waiting {
             let until = now.checked_add(WAITING).map_err(|_| IdentityError::Host("the clock is out of range"))?;
-            let wanted = WantedTrust { wanted, by: by.id().clone(), at: now, until };
+            let wanted = WantedTrust { wanted, by: weighed_for, at: now, until };
             finish(store, vec![Op::put_json(wanted_at(), &wanted)?]).await?;
             return Ok(Some(wanted));
         }
-        let decided = (Some(now), Some(by.id().clone()));
-        (wanted.sessions.changed_at, wanted.sessions.changed_by) = decided.clone();
+        wanted.sessions.approved_by = asked_by.as_ref().map(|_| weighed_for.clone());
+        wanted.sessions.changed_at = Some(now);
+        wanted.sessions.changed_by = Some(asked_by.unwrap_or(weighed_for));
         let settings = self.shared.read().settings_of(None).map_or_else(SignInSettings::unset, |all| (**all).clone());
         let settings = SignInSettings {
             unbound_tokens: wanted.unbound_tokens,
-            changed_at: decided.0,
-            changed_by: decided.1,
+            changed_at: wanted.sessions.changed_at,
+            changed_by: wanted.sessions.changed_by.clone(),
             ..settings
         };
-        let mut ops = vec![Op::put_json(trust_at(), &wanted.sessions)?, Op::put_json(settings_at(), &settings)?];
-        if waiting.is_some() {
-            ops.push(Op::delete(wanted_at()));
-        }
+        let ops = vec![
+            Op::put_json(trust_at(), &wanted.sessions)?,
+            Op::put_json(settings_at(), &settings)?,
+            Op::delete(wanted_at()),
+        ];
         finish(store, ops).await?;
         {
             let mut tables = self.shared.write();
@@ -156,7 +181,7 @@ impl Identity {
             });
         }
         let signals = self.signals(session, from, Some(&wanted.sessions)).ok_or(IdentityError::Unauthenticated)?;
-        if score(&signals).value < wanted.sessions.floor.max(wanted.sessions.administer) {
+        if score(&signals).value < wanted.sessions.least_to_take_back() {
             return Err(IdentityError::BadTrust {
                 why: "your own session stands below this, so you could not take it back",
             });

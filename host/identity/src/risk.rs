@@ -1,21 +1,21 @@
 //! Risk adjustments: somebody says for a while that a principal is to be trusted less, or more. And what else is known
 //! about principals: findings, networks they came from.
 //!
-//! Must never let one person alone make another look better, nor anybody himself; and never count an adjustment whose
-//! signature does not fit, or that is over.
+//! Must never let one person alone make another look better, nor anybody himself, nor shut a whole place out; and never
+//! count an adjustment whose signature does not fit, or that is over.
 
 use data_encoding::{BASE64, HEXLOWER};
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::{NETWORKS_PER_PRINCIPAL_COUNT_MAX, RISK_HOURS_MAX, RISKS_PER_PRINCIPAL_COUNT_MAX};
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, PrincipalId, Source, TenantId};
+use ringfence_core::{Permit, PrincipalId, SessionId, Source, TenantId};
 use ringfence_store::{Key, Op, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::about::{place, place_of};
+use crate::about::{is_place, place};
 use crate::devices::DeviceRecord;
 use crate::manage::{covers, finish, not_found};
-use crate::trust::Finding;
+use crate::trust::{Finding, score};
 use crate::{Identity, IdentityError};
 
 /// What is signed of an adjustment begins with this.
@@ -58,14 +58,21 @@ pub struct Adjustment {
     pub expires_at: Timestamp,
     /// Who agreed, where that is needed.
     pub approved_by: Option<PrincipalId>,
+    /// Who wants it withdrawn, while that takes another's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn_by: Option<PrincipalId>,
     /// The host's signature over all of this, in base64.
     pub signature: String,
 }
 
 impl Adjustment {
-    /// Whether it counts: one that makes somebody look better needs a second person's word.
+    /// Whether it counts: one that makes somebody look better, or is of a whole place, needs a second person's word.
     pub fn is_in_force(&self, now: Timestamp) -> bool {
-        now < self.expires_at && (self.delta < 0 || self.floor.is_some() || self.approved_by.is_some())
+        now < self.expires_at && (self.approved_by.is_some() || (self.raises_risk() && !is_place(&self.subject)))
+    }
+
+    fn raises_risk(&self) -> bool {
+        self.delta < 0 || self.floor.is_some()
     }
 
     fn signed_part(&self) -> Result<Vec<u8>, IdentityError> {
@@ -126,7 +133,8 @@ pub(crate) fn about_at(principal: &PrincipalId) -> Key {
 
 impl Identity {
     /// Adjusts the risk of a principal of a place. Raising it is in force at once, and ends his sessions that fall below
-    /// the floor; lowering it waits for a second person.
+    /// the floor; lowering it, and any of a whole place, waits for a second person. `BadAdjustment` when who asks could not
+    /// take it back himself.
     pub async fn adjust_risk(
         &self,
         permit: Permit<act::RevokeToken>,
@@ -148,8 +156,10 @@ impl Identity {
             at: now,
             expires_at: new.expires_at,
             approved_by: None,
+            withdrawn_by: None,
             signature: String::new(),
         };
+        self.could_take_back(tenant, &adjustment, permit.principal())?;
         self.sign(&mut adjustment)?;
         let kept = adjustment.clone();
         self.change_about(tenant, &adjustment.subject, move |about| {
@@ -161,13 +171,11 @@ impl Identity {
             Ok(())
         })
         .await?;
-        // What is held against a place is held against everybody there.
-        let of_place = place_of(tenant).as_ref() == Some(&adjustment.subject);
-        self.end_fallen(tenant, Some(&adjustment.subject).filter(|_| !of_place));
+        self.end_fallen_by(tenant, &adjustment.subject);
         Ok(adjustment)
     }
 
-    /// Agrees to what another wanted.
+    /// Agrees to what another wanted. `BadAdjustment` when who agrees could not take it back himself.
     pub async fn approve_adjustment(
         &self,
         permit: Permit<act::RevokeToken>,
@@ -175,18 +183,16 @@ impl Identity {
         id: &str,
     ) -> Result<Adjustment, IdentityError> {
         covers(permit.resource(), tenant)?;
-        let now = self.shared.clock.now();
-        let found = self.shared.read().adjustment(tenant, id).filter(|found| now < found.expires_at).cloned();
-        let found = found.ok_or_else(|| not_found(id))?;
+        let found = self.adjustment_now(tenant, id)?;
         let approver = permit.principal();
         // Beside the one who asked, and beside the one it is about.
-        if found.approved_by.is_some()
-            || found.floor.is_some()
+        if found.is_in_force(self.shared.clock.now())
             || !self.is_second_person(&found.by, approver)
             || self.is_one_owner(&found.subject, approver)
         {
             return Err(IdentityError::SecondPerson);
         }
+        self.could_take_back(tenant, &found, approver)?;
         let mut approved = Adjustment { approved_by: Some(approver.clone()), ..found };
         self.sign(&mut approved)?;
         let kept = approved.clone();
@@ -199,7 +205,57 @@ impl Identity {
             Ok(())
         })
         .await?;
+        self.end_fallen_by(tenant, &approved.subject);
         Ok(approved)
+    }
+
+    /// An adjustment of a place that is not over, and whether this one's word alone withdraws it now. What makes somebody look
+    /// worse takes two people, neither of them him: the second after the first, who is in the adjustment then.
+    pub fn withdrawal(
+        &self,
+        permit: &Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        id: &str,
+    ) -> Result<(Adjustment, bool), IdentityError> {
+        covers(permit.resource(), tenant)?;
+        let (found, by) = (self.adjustment_now(tenant, id)?, permit.principal());
+        if !found.raises_risk() || !found.is_in_force(self.shared.clock.now()) {
+            return Ok((found, true));
+        }
+        if self.is_one_owner(&found.subject, by) {
+            return Err(IdentityError::SelfLowering);
+        }
+        let is_second = found.withdrawn_by.as_ref().is_some_and(|one| self.is_second_person(one, by));
+        Ok((found, is_second))
+    }
+
+    /// Withdraws an adjustment, as [`Identity::withdrawal`] says it is; the adjustment while it waits for another's word, none
+    /// when it is gone. What falls below the floor by that ends.
+    pub async fn withdraw_adjustment(
+        &self,
+        permit: Permit<act::RevokeToken>,
+        tenant: Option<&TenantId>,
+        id: &str,
+    ) -> Result<Option<Adjustment>, IdentityError> {
+        let (found, is_enough) = self.withdrawal(&permit, tenant, id)?;
+        let mut waiting =
+            (!is_enough).then(|| Adjustment { withdrawn_by: Some(permit.principal().clone()), ..found.clone() });
+        if let Some(waiting) = &mut waiting {
+            self.sign(waiting)?;
+        }
+        let (subject, left) = (found.subject.clone(), waiting.clone());
+        self.change_about(tenant, &subject, move |about| {
+            let count = about.adjustments.len();
+            about.adjustments.retain(|other| *other != found);
+            if about.adjustments.len() == count {
+                return Err(not_found(&found.id));
+            }
+            about.adjustments.extend(left);
+            Ok(())
+        })
+        .await?;
+        self.end_fallen_by(tenant, &subject);
+        Ok(waiting)
     }
 
     /// The adjustments of a place that are not over, oldest first.
@@ -279,6 +335,49 @@ impl Identity {
                 Err(IdentityError::Unauthenticated)
             }
             other => other,
+        }
+    }
+
+    fn adjustment_now(&self, tenant: Option<&TenantId>, id: &str) -> Result<Adjustment, IdentityError> {
+        let now = self.shared.clock.now();
+        let found = self.shared.read().adjustment(tenant, id).filter(|found| now < found.expires_at).cloned();
+        found.ok_or_else(|| not_found(id))
+    }
+
+    /// Ends what falls below the floor by what is held against a subject: against a place, that is everybody there.
+    fn end_fallen_by(&self, tenant: Option<&TenantId>, subject: &PrincipalId) {
+        self.end_fallen(tenant, Some(subject).filter(|subject| !is_place(subject)));
+    }
+
+    /// Whether who holds this against himself, or against all of his place, could still take it back: else nobody may be left
+    /// there who can.
+    fn could_take_back(
+        &self,
+        tenant: Option<&TenantId>,
+        adjustment: &Adjustment,
+        by: &PrincipalId,
+    ) -> Result<(), IdentityError> {
+        let concerned = adjustment.subject == *by || is_place(&adjustment.subject);
+        let least = self.trust_of(tenant).least_to_take_back();
+        if !concerned || !adjustment.raises_risk() || least == 0 {
+            return Ok(());
+        }
+        let now = self.shared.now();
+        let own: Vec<SessionId> = {
+            let tables = self.shared.read();
+            let own = tables.sessions_of(tenant, now).filter(|stored| stored.principal == *by);
+            own.map(|stored| stored.id.clone()).collect()
+        };
+        let mut standing = own.iter().filter_map(|session| self.signals(session, None, None));
+        let stands = standing.any(|mut signals| {
+            signals.adjustment = signals.adjustment.saturating_add(adjustment.delta);
+            signals.risk_floor = signals.risk_floor.max(adjustment.floor.unwrap_or(0));
+            score(&signals).value >= least
+        });
+        if stands {
+            Ok(())
+        } else {
+            Err(IdentityError::BadAdjustment("you would stand below what is asked here yourself"))
         }
     }
 

@@ -92,6 +92,15 @@ impl TrustSettings {
         if self.attestation != AttestationTrust::any() && self.attestation != next.attestation {
             weakened.push("another choice of authenticators".to_owned());
         }
+        // Policies read whether a device is verified, whatever scores are asked for.
+        let (ours, theirs) = (&self.posture, &next.posture);
+        let trusts_more = theirs.issuers.iter().any(|issuer| !ours.issuers.contains(issuer));
+        if trusts_more || ours.required.iter().any(|claim| !theirs.required.contains(claim)) {
+            weakened.push("claims about devices of others, or of less".to_owned());
+        }
+        if next.tpm != self.tpm && next.tpm.roots_count() > 0 {
+            weakened.push("other TPMs".to_owned());
+        }
         if self.asks_nothing() {
             return weakened;
         }
@@ -116,14 +125,6 @@ impl TrustSettings {
         if hours(next.hours_utc).any(|hour| hours(self.hours_utc).all(|usual| usual != hour)) {
             weakened.push("more hours of work".to_owned());
         }
-        let (ours, theirs) = (&self.posture, &next.posture);
-        let trusts_more = theirs.issuers.iter().any(|issuer| !ours.issuers.contains(issuer));
-        if trusts_more || ours.required.iter().any(|claim| !theirs.required.contains(claim)) {
-            weakened.push("claims about devices of others, or of less".to_owned());
-        }
-        if next.tpm != self.tpm && next.tpm.roots_count() > 0 {
-            weakened.push("other TPMs".to_owned());
-        }
         weakened
     }
 
@@ -135,6 +136,11 @@ impl TrustSettings {
             ActClass::Change => self.change,
             ActClass::Administer => self.administer,
         }
+    }
+
+    /// The least score at which a session can see these settings and take them back.
+    pub(crate) fn least_to_take_back(&self) -> u8 {
+        self.floor.max(self.read).max(self.administer)
     }
 
     const fn asks_nothing(&self) -> bool {

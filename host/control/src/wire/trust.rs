@@ -196,7 +196,8 @@ pub struct VerifiedView {
 #[serde(deny_unknown_fields)]
 pub struct AdjustRisk {
     /// About whom or what, of the caller's own place: a principal (`acme/ann`), a plugin (`acme/plugin/hello`), or all of
-    /// it (`acme`). What is held against a plugin counts in calls of it, and against a place in every session there.
+    /// it (`acme`), which waits for a second person. What is held against a plugin counts in calls of it, and against a place
+    /// in every session there.
     pub subject: String,
     /// What it adds to scores: below zero for more risk. Above zero it waits for a second person, and of a plugin or a place
     /// only takes back what was held against it. Either this or `floor`.
@@ -235,6 +236,9 @@ pub struct RiskAdjustmentView {
     /// Who agreed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
+    /// Who wants it withdrawn, while that waits for a second person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn_by: Option<String>,
     /// When it was asked for.
     pub at: String,
     /// When it ends.

@@ -44,10 +44,17 @@ pub async fn write(
         UnboundTokensWord::Refused => UnboundTokens::Refused,
     };
     let wanted = OperatorsTrust { sessions: trust::settings(&asked.sessions)?, unbound_tokens };
-    let details = json!({ "thresholds": asked.sessions.thresholds, "unbound_tokens": unbound_tokens });
+    let weighed = control.parts.identity.weigh_operators_trust(&permit, wanted).await?;
+    let weakened_by_one = !weighed.weakened.is_empty() && !weighed.is_waiting && weighed.asked_by.is_none();
+    let details = json!({
+        "thresholds": asked.sessions.thresholds, "unbound_tokens": unbound_tokens,
+        "device_issuers": trust::issuers(&asked.sessions), "device_tpm": asked.sessions.device_tpm.is_some(),
+        "weakened": weighed.weakened, "weakened_by_one": weakened_by_one, "asked_by": weighed.asked_by,
+    });
+    let code = if weighed.is_waiting { codes::APPROVAL_ASKED } else { codes::TRUST_CHANGED };
     let waiting = control
-        .bracket(&call, &Log::Host, permit, codes::TRUST_CHANGED, details, async |permit| {
-            Ok(control.parts.identity.set_operators_trust(permit, &call.principal, call.peer, wanted).await?)
+        .bracket(&call, &Log::Host, permit, code, details, async |permit| {
+            Ok(control.parts.identity.set_operators_trust(permit, &call.principal, call.peer, weighed).await?)
         })
         .await?;
     let status = if waiting.is_some() { StatusCode::ACCEPTED } else { StatusCode::OK };

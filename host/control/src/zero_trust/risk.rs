@@ -1,4 +1,4 @@
-//! Risk adjustments: raised by one who may end sessions, lowered by two people.
+//! Risk adjustments: raised by one who may end sessions; lowered, withdrawn or held against a whole place by two people.
 //!
 //! Must never show an adjustment of another place, nor let one into force that the log has no intent for.
 
@@ -19,7 +19,8 @@ use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::wire::{AdjustRisk, Page, Problem, RiskAdjustmentView};
 
-/// Adjusts the risk of a principal, of a plugin or of all of the caller's own place, for a while.
+/// Adjusts the risk of a principal, of a plugin or of all of the caller's own place, for a while. What lowers it, and what is
+/// of all of the place, waits for another person (202).
 #[utoipa::path(put, path = "/zero-trust/risk-adjustment", tag = "zero-trust", request_body = AdjustRisk,
     responses((status = 200, body = RiskAdjustmentView), (status = 202, body = RiskAdjustmentView),
         (status = "default", body = Problem)))]
@@ -70,6 +71,36 @@ pub async fn approve(
     Ok(Json(control.adjustment_now(&call, approved)))
 }
 
+/// Withdraws a risk adjustment of the caller's own place. One in force that raises a risk stays until a second person wants
+/// the same (202), who is not the one it is about; any other is gone at once.
+#[utoipa::path(delete, path = "/zero-trust/risk-adjustments/{id}", tag = "zero-trust",
+    responses((status = 202, body = RiskAdjustmentView), (status = 204), (status = "default", body = Problem)))]
+pub async fn withdraw(
+    State(control): State<Control>,
+    call: Call,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let (permit, log) = control.reach_own_place(&call).await?;
+    let identity = &control.parts.identity;
+    // Two who want it at the same moment are told, and recorded, one after the other.
+    let _one = control.agreeing.lock().await;
+    let (found, is_enough) = identity.withdrawal(&permit, call.principal.tenant(), &id)?;
+    let code = if is_enough { codes::RISK_ADJUSTMENT_WITHDRAWN } else { codes::RISK_WITHDRAWAL_ASKED };
+    let details = json!({
+        "adjustment": found.id, "subject": found.subject, "delta": found.delta, "floor": found.floor,
+        "asked_by": found.withdrawn_by,
+    });
+    let waiting = control
+        .bracket(&call, &log, permit, code, details, async |permit| {
+            Ok(identity.withdraw_adjustment(permit, call.principal.tenant(), &id).await?)
+        })
+        .await?;
+    Ok(match waiting {
+        Some(waiting) => (StatusCode::ACCEPTED, Json(control.adjustment_now(&call, waiting))).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
 /// Lists the risk adjustments of the caller's own place, oldest first.
 #[utoipa::path(get, path = "/zero-trust/risk-adjustments", tag = "zero-trust",
     responses((status = 200, body = Page<RiskAdjustmentView>), (status = "default", body = Problem)))]
@@ -118,6 +149,7 @@ impl Control {
             state: if in_force { "in-force" } else { "waiting" }.to_owned(),
             by: adjustment.by.to_string(),
             approved_by: adjustment.approved_by.map(|by| by.to_string()),
+            withdrawn_by: adjustment.withdrawn_by.map(|by| by.to_string()),
             at: adjustment.at.to_string(),
             expires_at: adjustment.expires_at.to_string(),
             signature: adjustment.signature,

@@ -151,7 +151,7 @@ pub async fn write(
 }
 
 /// Whose word about devices counts, by name: rules may let somebody through for it.
-fn issuers(asked: &SetTrust) -> Vec<String> {
+pub(super) fn issuers(asked: &SetTrust) -> Vec<String> {
     let issuers = asked.device_posture.iter().flat_map(|posture| &posture.issuers).take(8);
     issuers.map(|issuer| issuer.name.chars().take(80).collect()).collect()
 }

@@ -25,6 +25,32 @@ fn what_asks_for_less_is_named_and_what_asks_for_more_is_free() {
     assert!(TrustSettings::unset().weakened(&set).is_empty(), "nothing was asked for before");
 }
 
+#[test]
+fn whose_word_about_devices_counts_is_weighed_whatever_scores_are_asked_for() {
+    let set = trusts(&["mdm"], &["disk_encrypted", "screen_lock"]);
+    for weaker in [
+        trusts(&["mdm", "mine"], &["disk_encrypted", "screen_lock"]),
+        trusts(&["mine"], &["disk_encrypted", "screen_lock"]),
+        trusts(&["mdm"], &["screen_lock"]),
+    ] {
+        assert_eq!(set.weakened(&weaker).len(), 1, "{weaker:?}");
+    }
+    let narrower = trusts(&["mdm"], &["disk_encrypted", "screen_lock", "firewall"]);
+    for next in [set.clone(), narrower, trusts(&[], &["disk_encrypted", "screen_lock"])] {
+        assert!(set.weakened(&next).is_empty(), "{next:?}");
+    }
+    assert_eq!(TrustSettings::unset().weakened(&set).len(), 1, "before, no device was verified");
+}
+
+/// Settings that take the word of these about devices, and what they must say.
+fn trusts(issuers: &[&str], required: &[&str]) -> TrustSettings {
+    let word = |word: &&str| (*word).to_owned();
+    let issuer = |name: &&str| PostureIssuer { name: word(name), key: word(name) };
+    let posture =
+        PostureTrust { issuers: issuers.iter().map(issuer).collect(), required: required.iter().map(word).collect() };
+    TrustSettings { posture, ..TrustSettings::unset() }
+}
+
 fn asks(floor: u8, administer: u8) -> TrustSettings {
     TrustSettings { floor, administer, ..TrustSettings::unset() }
 }
@@ -49,6 +75,33 @@ impl Host {
         self.identity.adjust_risk(permit_by(by, place(Some("acme"))), Some(&tenant("acme")), new).await
     }
 
+    async fn approve(&self, by: &str, wanted: &Adjustment) -> Result<Adjustment, IdentityError> {
+        let permit = permit_by(by, place(Some("acme")));
+        self.identity.approve_adjustment(permit, Some(&tenant("acme")), &wanted.id).await
+    }
+
+    async fn withdraw(&self, by: &str, made: &Adjustment) -> Result<Option<Adjustment>, IdentityError> {
+        let permit = permit_by(by, place(Some("acme")));
+        self.identity.withdraw_adjustment(permit, Some(&tenant("acme")), &made.id).await
+    }
+
+    /// Sessions of keys of acme that are of their own holder each, because an operator made them.
+    async fn holders(&self, names: &[&str]) -> Vec<Issued> {
+        let mut sessions = Vec::new();
+        for name in names {
+            let new = NewKey {
+                tenant: Some(tenant("acme")),
+                name: name.parse().unwrap(),
+                role: Role::Developer,
+                expires_in_seconds: None,
+            };
+            let (_, key) =
+                self.identity.create_key(permit_by("elsewhere/root", place(Some("acme"))), new).await.unwrap();
+            sessions.push(self.sign_in(&key).await.unwrap());
+        }
+        sessions
+    }
+
     /// A key of an operator who is a person of his own.
     async fn operator(&self, name: &str) -> Issued {
         let new = NewKey { tenant: None, name: name.parse().unwrap(), role: Role::Operator, expires_in_seconds: None };
@@ -63,8 +116,14 @@ impl Host {
         unbound_tokens: UnboundTokens,
     ) -> Result<Option<WantedTrust>, IdentityError> {
         let by = self.verify(by).unwrap();
-        let wanted = OperatorsTrust { sessions, unbound_tokens };
-        self.identity.set_operators_trust(permit(None), &by, Some(HERE), wanted).await
+        let weighed = self.weigh(&by, OperatorsTrust { sessions, unbound_tokens }).await;
+        let permit = permit_by(by.id().as_str(), place(None));
+        self.identity.set_operators_trust(permit, &by, Some(HERE), weighed).await
+    }
+
+    async fn weigh(&self, by: &Principal, wanted: OperatorsTrust) -> WeighedTrust {
+        let permit = permit_by(by.id().as_str(), place(None));
+        self.identity.weigh_operators_trust(&permit, wanted).await.unwrap()
     }
 
     async fn floor_of_operators(&self) -> u8 {
@@ -141,36 +200,89 @@ async fn findings_end_sessions_below_the_floor_and_count_until_they_are_over() {
 async fn risk_is_raised_by_one_and_lowered_by_two_and_by_nobody_for_himself() {
     let mut host = Host::new().await;
     let (_, issued) = host.developer().await;
-    for name in ["ada", "bob", "cat"] {
-        // Keys that an operator made are of their own holder each.
-        let new = NewKey {
-            tenant: Some(tenant("acme")),
-            name: name.parse().unwrap(),
-            role: Role::Developer,
-            expires_in_seconds: None,
-        };
-        host.identity.create_key(permit_by("elsewhere/root", place(Some("acme"))), new).await.unwrap();
-    }
+    host.holders(&["ada", "bob", "cat"]).await;
     host.adjust("acme/ada", "acme/ci", -5).await.unwrap();
     assert_eq!(host.value(&issued), 25);
     assert!(matches!(host.adjust("acme/ada", "acme/ada", 20).await, Err(IdentityError::SelfLowering)));
     assert!(matches!(host.adjust("acme/ada", "beta/ci", -5).await, Err(IdentityError::NotFound { .. })));
     let wanted = host.adjust("acme/bob", "acme/ci", 20).await.unwrap();
     assert_eq!(host.value(&issued), 25, "it waits");
-    let approve = async |by: &str| {
-        let permit = permit_by(by, place(Some("acme")));
-        host.identity.approve_adjustment(permit, Some(&tenant("acme")), &wanted.id).await
-    };
-    assert!(matches!(approve("acme/bob").await, Err(IdentityError::SecondPerson)));
-    assert!(matches!(approve("acme/nobody").await, Err(IdentityError::SecondPerson)));
-    assert!(matches!(approve("acme/ada").await, Err(IdentityError::SecondPerson)), "the key it is about is his own");
-    approve("acme/cat").await.unwrap();
+    for by in ["acme/bob", "acme/nobody"] {
+        assert!(matches!(host.approve(by, &wanted).await, Err(IdentityError::SecondPerson)), "{by}");
+    }
+    let owner = host.approve("acme/ada", &wanted).await;
+    assert!(matches!(owner, Err(IdentityError::SecondPerson)), "the key it is about is his own");
+    host.approve("acme/cat", &wanted).await.unwrap();
     assert_eq!(host.value(&issued), 45);
     host.restart().await;
     assert_eq!(host.value(&issued), 45);
     host.clock.pass(3_600);
     let (_, key) = host.key(Some("acme"), "late", Role::Developer).await;
     assert_eq!(host.value(&host.sign_in(&key).await.unwrap()), 30);
+}
+
+#[tokio::test]
+async fn a_whole_place_is_held_down_by_two_who_could_take_that_back_and_nobody_shuts_himself_out() {
+    let host = Host::new().await;
+    let sessions = host.holders(&["ada", "bob", "cat"]).await;
+    let hundred = Timestamp::from_second(host.clock.now().as_second() + 90 * 86_400).unwrap();
+    for subject in ["acme", "acme/ada"] {
+        host.set_trust(asks(20, 0)).await;
+        let beyond = host.adjust("acme/ada", subject, -11).await;
+        assert!(matches!(beyond, Err(IdentityError::BadAdjustment(_))), "{subject}: {beyond:?}");
+        host.set_trust(TrustSettings { read: 20, ..asks(0, 0) }).await;
+        let subject = subject.parse().unwrap();
+        let floor =
+            NewAdjustment { subject, delta: 0, floor: Some(100), reason: "a test".to_owned(), expires_at: hundred };
+        let by = permit_by("acme/ada", place(Some("acme")));
+        let beyond = host.identity.adjust_risk(by, Some(&tenant("acme")), floor).await;
+        assert!(matches!(beyond, Err(IdentityError::BadAdjustment(_))), "{beyond:?}");
+    }
+    host.set_trust(asks(20, 0)).await;
+    let held = host.adjust("acme/ada", "acme", -10).await.unwrap();
+    assert_eq!(host.value(&sessions[0]), 30, "it waits");
+    assert!(matches!(host.approve("acme/ada", &held).await, Err(IdentityError::SecondPerson)));
+    host.adjust("acme/ada", "acme/bob", -5).await.unwrap();
+    assert!(
+        matches!(host.approve("acme/bob", &held).await, Err(IdentityError::BadAdjustment(_))),
+        "he would fall by it"
+    );
+    host.approve("acme/cat", &held).await.unwrap();
+    assert!(matches!(host.approve("acme/cat", &held).await, Err(IdentityError::SecondPerson)), "once");
+    assert_eq!((host.value(&sessions[0]), host.value(&sessions[2])), (20, 20));
+    unauthenticated(host.verify(&sessions[1]));
+    assert!(host.withdraw("acme/ada", &held).await.unwrap().is_some());
+    assert!(host.withdraw("acme/cat", &held).await.unwrap().is_none());
+    assert_eq!(host.value(&sessions[0]), 30);
+}
+
+#[tokio::test]
+async fn what_is_held_against_somebody_is_withdrawn_by_two_people_and_never_by_him() {
+    let mut host = Host::new().await;
+    let cat = host.holders(&["ada", "bob", "cat"]).await.pop().unwrap();
+    let held = host.adjust("acme/ada", "acme/cat", -5).await.unwrap();
+    assert!(matches!(host.withdraw("acme/cat", &held).await, Err(IdentityError::SelfLowering)));
+    let strange = permit_by("beta/ada", place(Some("beta")));
+    let strange = host.identity.withdraw_adjustment(strange, Some(&tenant("beta")), &held.id).await;
+    assert!(matches!(strange, Err(IdentityError::NotFound { .. })));
+    for _ in 0..2 {
+        let waits = host.withdraw("acme/ada", &held).await.unwrap().expect("one person, however often he asks");
+        assert_eq!(waits.withdrawn_by.map(|by| by.to_string()).as_deref(), Some("acme/ada"));
+        host.restart().await;
+        assert_eq!(host.value(&cat), 25, "it holds until another wants the same, and its signature fits");
+    }
+    assert_eq!(host.withdraw("acme/bob", &held).await.unwrap(), None);
+    assert!(matches!(host.withdraw("acme/bob", &held).await, Err(IdentityError::NotFound { .. })));
+    host.restart().await;
+    assert_eq!(host.value(&cat), 30);
+    // What waits, or is in somebody's favour, goes at one person's word.
+    let waiting = host.adjust("acme/ada", "acme/cat", 10).await.unwrap();
+    assert_eq!(host.withdraw("acme/bob", &waiting).await.unwrap(), None);
+    let given = host.adjust("acme/ada", "acme/cat", 10).await.unwrap();
+    host.approve("acme/bob", &given).await.unwrap();
+    assert_eq!(host.value(&cat), 40);
+    assert_eq!(host.withdraw("acme/ada", &given).await.unwrap(), None);
+    assert_eq!(host.value(&cat), 30);
 }
 
 #[tokio::test]
@@ -210,6 +322,8 @@ async fn operators_stand_under_what_operators_ask() {
     let allowed = UnboundTokens::Allowed;
     let beyond = host.ask_operators(&ada, asks(0, 31), allowed).await;
     assert!(matches!(beyond, Err(IdentityError::BadTrust { .. })), "he could not take it back");
+    let unseen = host.ask_operators(&ada, TrustSettings { read: 31, ..asks(0, 0) }, allowed).await;
+    assert!(matches!(unseen, Err(IdentityError::BadTrust { .. })), "he could not see it, so not take it back either");
     let unbound = host.ask_operators(&ada, asks(0, 0), UnboundTokens::Refused).await;
     assert!(matches!(unbound, Err(IdentityError::BadTrust { .. })), "his own token is bound to nothing");
     let asked = TrustSettings { change: 60, ..asks(25, 30) };
@@ -262,7 +376,29 @@ async fn one_operator_asks_for_more_and_two_for_less() {
     assert!(host.ask_operators(&ada, asks(0, 30), allowed).await.unwrap().is_some());
     assert_eq!(host.ask_operators(&bob, asks(0, 30), allowed).await.unwrap(), None);
     assert_eq!(host.floor_of_operators().await, 0);
-    assert_eq!(host.identity.operators_trust(permit(None)).await.unwrap().1, None, "nothing waits any more");
+    let (now, waiting) = host.identity.operators_trust(permit(None)).await.unwrap();
+    assert_eq!(waiting, None, "nothing waits any more");
+    let who = |by: Option<PrincipalId>| by.map(|by| by.to_string());
+    let (asked, agreed) = (who(now.sessions.changed_by), who(now.sessions.approved_by));
+    assert_eq!((asked.as_deref(), agreed.as_deref()), (Some("operator/ada"), Some("operator/bob")));
+}
+
+#[tokio::test]
+async fn what_operators_ask_is_decided_as_it_was_weighed_or_not_at_all() {
+    let host = Host::new().await;
+    let ada = host.operator("ada").await;
+    let allowed = UnboundTokens::Allowed;
+    host.ask_operators(&ada, asks(20, 30), allowed).await.unwrap();
+    let by = host.verify(&ada).unwrap();
+    let alone = host.weigh(&by, OperatorsTrust { sessions: asks(10, 30), unbound_tokens: allowed }).await;
+    assert_eq!((alone.weakened.len(), &alone.asked_by, alone.is_waiting), (1, &None, false), "there is nobody else");
+    host.operator("bob").await;
+    let second = host.weigh(&by, OperatorsTrust { sessions: asks(20, 10), unbound_tokens: allowed }).await;
+    assert!(second.is_waiting, "{second:?}");
+    host.ask_operators(&ada, asks(25, 30), allowed).await.unwrap();
+    let set = host.identity.set_operators_trust(permit(None), &by, Some(HERE), alone).await;
+    assert!(matches!(set, Err(IdentityError::FactorState(_))), "{set:?}");
+    assert_eq!(host.floor_of_operators().await, 25);
 }
 
 #[tokio::test]
@@ -281,7 +417,10 @@ async fn what_is_held_against_a_plugin_or_a_tenant_counts_and_a_floor_caps() {
     let refused = host.identity.check_call_trust(&who, Some(HERE), (&tenant("acme"), &plugin));
     assert!(matches!(refused, Err(IdentityError::StepUp { .. })), "{refused:?}");
     assert!(host.check(&issued, ActClass::Invoke).is_ok(), "another plugin's calls are as they were");
-    host.adjust("acme/ada", "acme", -5).await.unwrap();
+    let of_all = host.adjust("acme/ada", "acme", -5).await.unwrap();
+    assert_eq!((host.value(&issued), call(&host)), (30, 20), "it waits");
+    host.holders(&["ada", "bob"]).await;
+    host.approve("acme/bob", &of_all).await.unwrap();
     assert_eq!((host.value(&issued), call(&host)), (25, 15));
     let expires_at = Timestamp::from_second(host.clock.now().as_second() + 3_600).unwrap();
     let floor = |floor, delta| {
