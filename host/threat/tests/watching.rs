@@ -312,7 +312,7 @@ async fn whatever_holds_is_in_force_after_a_start_however_much_is_kept_beside_it
         Response::new(id.to_owned(), Scope::Host, suspend("acme/dev"), by.clone(), world.clock.now()).unwrap()
     };
     let platform = world.tenants.platform();
-    let put = async |response: Response| {
+    let put = |response: Response| async move {
         platform.put_json(&Key::new(["threat-response", response.id.as_str()]), &response).await.unwrap();
     };
     // More than a few pages, and what holds is read last.
