@@ -151,7 +151,7 @@ impl Paced {
             tracing::warn!(lost_count, "more refusals came than are put on record");
         }
         // A log that cannot be written is asked once a beat.
-        let mut away: HashSet<Place> = HashSet::new();
+        let mut away: HashSet<String> = HashSet::new();
         for refused in entries {
             if let Log::Tenant(store) = &refused.log
                 && store.check_keys().is_err()
@@ -159,7 +159,7 @@ impl Paced {
                 // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
                 continue;
             }
-            if away.contains(&refused.place) {
+            if away.contains(&refused.place.0) {
                 self.told().put_back(refused, now);
                 continue;
             }
@@ -170,7 +170,7 @@ impl Paced {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a refusal could not be put on record now; it is counted on");
-                    away.insert(refused.place.clone());
+                    away.insert(refused.place.0.clone());
                     self.told().put_back(refused, now);
                 }
             }

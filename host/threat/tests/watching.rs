@@ -360,7 +360,7 @@ async fn an_incident_names_its_actions_before_they_are_made_and_what_cannot_be_k
     let step = async |id: Option<&str>, saying: Saying, actions: Vec<Asked>| {
         threat.step(&scope, &by, id, &saying, actions, &|one, other| one != other).await
     };
-    faults.plan([Some(Fault::Lost)]);
+    faults.plan([Some(Fault::Lost); 4]);
     let lost = step(None, saying(Transition::Report), vec![suspend("acme/dev")]).await;
     assert!(lost.is_err() && threat.responses(&scope).is_empty(), "an incident that is not kept has done nothing");
     faults.plan([]);
