@@ -50,6 +50,15 @@ async fn findings(who: &Session) -> Result<Vec<Value>> {
     Ok(page["items"].as_array().context("items")?.clone())
 }
 
+/// How entries of a code in a log ended, with their details.
+async fn logged(who: &Session, log: &str, code: &str) -> Result<Vec<(String, Value)>> {
+    let page = answer(who.get(&format!("{log}?limit=1000")).send().await?).await?;
+    let bodies = page["items"].as_array().context("items")?.iter().map(|item| &item["body"]);
+    let of = bodies.filter(|body| body["unmapped"]["code"].as_str().is_some_and(|found| found.starts_with(code)));
+    let read = |body: &Value| string(body, "status").map(|status| (status, body["unmapped"]["details"].clone()));
+    of.map(read).collect()
+}
+
 pub(crate) async fn wait_for(who: &Session, rule: &str) -> Result<Value> {
     eventually(rule, async || Ok(findings(who).await?.iter().any(|finding| finding["rule"] == rule))).await?;
     findings(who).await?.into_iter().find(|finding| finding["rule"] == rule).context("a finding")
@@ -436,9 +445,29 @@ async fn an_incident_goes_its_way_and_what_takes_two_people_waits_for_the_second
     let (_, declared) = step(&acme.admin, declare).await?;
     assert_eq!(declared["clocks"].as_array().context("clocks")?.len(), 2);
     let mut contain = to("contain");
-    contain["actions"] = json!([{ "kind": "disable-key", "target": {}, "reason": "stop everything" }]);
+    contain["actions"] = json!([
+        { "kind": "disable-key", "target": {}, "reason": "stop everything" },
+        { "kind": "rate-limit", "target": { "principal": "acme/spare" }, "per_minute": 9000, "reason": "slowly" },
+        { "kind": "rate-limit", "target": { "principal": "acme/ann" }, "per_minute": 9000, "reason": "slowly" },
+    ]);
     let (_, contained) = step(&acme.admin, contain).await?;
     let action = string(&contained["waiting"][0], "id")?;
+    // Each action is on the record as it would be without an incident: what is about keys on the host's log.
+    let asked = logged(&operator, "/audit", "THR-012").await?;
+    for status in ["Intended", "Success"] {
+        let details = &asked.iter().find(|(found, _)| found == status).context(status)?.1;
+        assert_eq!((&details["response"], &details["incident"]), (&json!(action), &json!(id)), "{details}");
+        assert_eq!((&details["kind"], &details["minutes"]), (&json!("disable-key"), &json!(60)), "{details}");
+        assert_eq!(details["target"], json!({ "tenant": "acme" }), "{details}");
+    }
+    let own = logged(&acme.admin, "/tenants/acme/audit", "THR-004").await?;
+    let made: Vec<&Value> = own
+        .iter()
+        .filter(|(status, _)| status == "Success")
+        .map(|(_, details)| &details["target"]["principal"])
+        .collect();
+    assert_eq!(made, ["acme/spare", "acme/ann"], "{own:?}");
+    assert!(own.iter().all(|(_, details)| details["incident"] == id.as_str()), "{own:?}");
     let mut approve = to("approve-action");
     approve["evidence"] = json!([action]);
     for same in [&acme.admin, &key_of_same] {
@@ -449,6 +478,18 @@ async fn an_incident_goes_its_way_and_what_takes_two_people_waits_for_the_second
     assert_eq!(read["drafts"][1]["missing"].as_array().context("missing")?.len(), 8);
     assert_eq!(step(&second, approve).await?.0, 200);
     assert_eq!(acme.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::LOCKED);
+    let agreed = logged(&operator, "/audit", "THR-004").await?;
+    let (_, details) = agreed.iter().find(|(status, _)| status == "Success").context("the keys are disabled")?;
+    assert_eq!((&details["response"], &details["incident"]), (&json!(action), &json!(id)), "{details}");
+    assert_eq!((&details["kind"], &details["asked_by"]), (&json!("disable-key"), &json!("acme/admin")), "{details}");
+    // The step itself was kept, and its end written, before the keys closed the tenant's log.
+    undo(&operator, &json!({ "id": action })).await?;
+    let steps = logged(&acme.admin, "/tenants/acme/audit", "THR-010").await?;
+    let is_agreed =
+        |(status, details): &(String, Value)| status == "Success" && details["transition"] == "approve-action";
+    assert!(steps.iter().any(is_agreed), "{steps:?}");
+    let read = answer(acme.admin.get(&format!("/security/incidents/{id}")).send().await?).await?;
+    assert_eq!(read["incident"]["steps"][4]["transition"], "approve-action", "{read}");
     Ok(())
 }
 

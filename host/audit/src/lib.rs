@@ -70,7 +70,7 @@ pub use invocation::{Called, InvocationFacts, InvocationFailure, Recorder};
 pub use key_change::{KeyChange, Trust};
 pub use look::Shown;
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
-pub use paced::{BEAT, ONE_A_MINUTE, Paced, Refusals, SOME_A_MINUTE};
+pub use paced::{BEAT, FEW_A_MINUTE, ONE_A_MINUTE, Paced, Refusals, SOME_A_MINUTE};
 pub use receipts::ReceiptRef;
 pub use redact::{redact, sees_all};
 pub use repair::{Repaired, repair};

@@ -1,11 +1,13 @@
 //! Refusals that can come in floods, put on record at a pace: sign-ins, tokens that were shown wrongly, quotas.
 //!
 //! Each is an entry while those of late are few; what is over the pace is counted, and one entry at the end of the window
-//! says how many those were, with the last of them: the `refused_count` of all entries is what happened. Must never keep
-//! whoever is refused waiting, nor be felt by him: what is told is written at the host's own beat, so the time of an answer
-//! says nothing about whether a tenant's log was written.
+//! says how many those were, with the last of them: the `refused_count` of all entries is what happened. What a log cannot take
+//! now is counted on and told later, rather twice than not at all. Refusals that are about somebody have a pace of their own
+//! for each, so that noise hides nobody. Must never keep whoever is refused waiting, nor be felt by him: what is told is
+//! written at the host's own beat, so the time of an answer says nothing about whether a tenant's log was written; nor lay
+//! at one address's door what came from several.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::audit::Audit;
 use crate::codes;
+use crate::error::AuditError;
 use crate::event::{Event, Log};
 
 /// How often what was told is to be written: call [`Paced::write`] as often.
@@ -24,9 +27,14 @@ const WINDOW: Duration = Duration::from_secs(60);
 const WAITING_COUNT_MAX: usize = 1_024;
 /// LIMIT: paces that are kept at once; what is told beyond them is lost, and a warning says so.
 const WINDOWS_COUNT_MAX: usize = 8_192;
+/// LIMIT: paces of one kind in one log that are somebody's own; those beyond share one, whose last entry names the last of them
+/// and says that it is about several.
+const OWN_COUNT_MAX: usize = 32;
 
 /// Most entries of one kind in one log and minute: of what happens one by one, to people.
 pub const SOME_A_MINUTE: u32 = 30;
+/// The same for each of those whom refusals are about.
+pub const FEW_A_MINUTE: u32 = 10;
 /// The same of what a plugin can do a thousand times a second.
 pub const ONE_A_MINUTE: u32 = 1;
 
@@ -35,7 +43,7 @@ pub const ONE_A_MINUTE: u32 = 1;
 pub struct Refusals {
     /// Its word.
     pub kind: &'static str,
-    /// LIMIT: entries of it in one log and minute.
+    /// LIMIT: entries of it in one log and minute, or about one and the same where they are about somebody.
     pub told_count_max: u32,
 }
 
@@ -49,18 +57,34 @@ struct Inner {
     told: Mutex<Told<Log>>,
 }
 
-/// What was told, by the log's name: the host's, or a tenant's unique id.
+/// What was told.
 struct Told<L> {
-    windows: HashMap<(String, &'static str), Window<L>>,
-    waiting: Vec<(L, Event)>,
+    /// In each place by whom they are about; nobody's name is that of all others.
+    windows: HashMap<Place, HashMap<String, Window<L>>>,
+    waiting: Vec<Refused<L>>,
     lost_count: u64,
 }
+
+/// The log's name (nothing for the host's, or a tenant's unique id), and the kind.
+type Place = (String, &'static str);
 
 struct Window<L> {
     since: Duration,
     told_count: u32,
-    /// How many were left out, and the last of them.
-    rest: Option<(u64, L, Event)>,
+    /// What was left out, as one.
+    rest: Option<Refused<L>>,
+}
+
+/// An event that stands for so many refusals.
+struct Refused<L> {
+    place: Place,
+    /// Whom it is about, which may be nobody.
+    about: String,
+    log: L,
+    event: Event,
+    count: u64,
+    /// Whether the others were about others.
+    several: bool,
 }
 
 // === impl Paced ===
@@ -73,12 +97,19 @@ impl Paced {
 
     /// Tells of `count` refusals that this event stands for. Never waits.
     pub fn tell(&self, log: &Log, refusals: Refusals, count: u64, event: Event) {
+        self.tell_about("", log, refusals, count, event);
+    }
+
+    /// As [`Paced::tell`], at a pace of its own for what the refusals have in common: whom they are about.
+    pub fn tell_about(&self, about: &str, log: &Log, refusals: Refusals, count: u64, event: Event) {
         let name = match log {
             Log::Host => String::new(),
             Log::Tenant(store) => store.uid(),
         };
+        let (place, about) = ((name, refusals.kind), about.to_owned());
         let now = self.0.clock.monotonic();
-        self.told().take((name, refusals.kind), refusals.told_count_max, now, (count, log.clone(), event));
+        let refused = Refused { place, about, log: log.clone(), event, count, several: false };
+        self.told().take(refused, refusals.told_count_max, now);
     }
 
     /// Tells that a token of this host was shown in a way that it is not taken in. `wrong` is what was wrong, in a word that
@@ -91,14 +122,15 @@ impl Paced {
         port: &'static str,
         source: Option<std::net::IpAddr>,
     ) {
-        const TOKENS: Refusals = Refusals { kind: "token", told_count_max: SOME_A_MINUTE };
+        const TOKENS: Refusals = Refusals { kind: "token", told_count_max: FEW_A_MINUTE };
         let mut event = Event::new(codes::TOKEN_REFUSED, "show-token", whose.clone(), whose.to_string());
         event.source_ip = source;
         event.details = json!({ "wrong": wrong, "port": port });
-        self.tell(log, TOKENS, 1, event);
+        self.tell_about(&format!("{whose} {wrong}"), log, TOKENS, 1, event);
     }
 
-    /// Writes what waits, and what was left out of windows that are over.
+    /// Writes what waits, and what was left out of windows that are over. What cannot be written now is the rest of its
+    /// window again.
     pub async fn write(&self) {
         self.write_all(|since, now| now.saturating_sub(since) >= WINDOW).await;
     }
@@ -106,6 +138,10 @@ impl Paced {
     /// Writes everything, windows that are not over as well; for the end of a drain.
     pub async fn flush(&self) {
         self.write_all(|_, _| true).await;
+        let lost_count = self.told().left_count();
+        if lost_count > 0 {
+            tracing::warn!(lost_count, "refusals could not be put on record, and the host ends");
+        }
     }
 
     async fn write_all(&self, is_over: impl Fn(Duration, Duration) -> bool) {
@@ -114,15 +150,29 @@ impl Paced {
         if lost_count > 0 {
             tracing::warn!(lost_count, "more refusals came than are put on record");
         }
-        for (log, event) in entries {
-            if let Log::Tenant(store) = &log
+        // A log that cannot be written is asked once a beat.
+        let mut away: HashSet<String> = HashSet::new();
+        for refused in entries {
+            if let Log::Tenant(store) = &refused.log
                 && store.check_keys().is_err()
             {
                 // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
                 continue;
             }
-            if let Err(error) = self.0.audit.record(&log, event).await {
-                tracing::warn!(%error, "a refusal could not be put on record");
+            if away.contains(&refused.place.0) {
+                self.told().put_back(refused, now);
+                continue;
+            }
+            match self.0.audit.record(&refused.log, refused.entry()).await {
+                Ok(_) | Err(AuditError::Gone | AuditError::KeyDisabled) => {}
+                Err(error @ AuditError::Unrepresentable) => {
+                    tracing::error!(%error, lost_count = refused.count, "refusals could not be put on record");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a refusal could not be put on record now; it is counted on");
+                    away.insert(refused.place.0.clone());
+                    self.told().put_back(refused, now);
+                }
             }
         }
     }
@@ -141,52 +191,107 @@ impl<L> Default for Told<L> {
 }
 
 impl<L> Told<L> {
-    fn take(
-        &mut self,
-        place: (String, &'static str),
-        told_count_max: u32,
-        now: Duration,
-        (count, log, event): (u64, L, Event),
-    ) {
-        if self.windows.len() >= WINDOWS_COUNT_MAX && !self.windows.contains_key(&place) {
-            self.lost_count = self.lost_count.saturating_add(count);
+    fn take(&mut self, refused: Refused<L>, told_count_max: u32, now: Duration) {
+        let is_room = self.waiting.len() < WAITING_COUNT_MAX;
+        let Some(window) = self.window(&refused, now) else {
+            self.lost_count = self.lost_count.saturating_add(refused.count);
             return;
-        }
-        let window = self.windows.entry(place).or_insert(Window { since: now, told_count: 0, rest: None });
-        if window.told_count < told_count_max && self.waiting.len() < WAITING_COUNT_MAX {
+        };
+        if is_room && window.told_count < told_count_max {
             window.told_count = window.told_count.saturating_add(1);
-            self.waiting.push((log, counted(event, count)));
+            self.waiting.push(refused);
         } else {
-            let before = window.rest.as_ref().map_or(0, |(count, ..)| *count);
-            window.rest = Some((before.saturating_add(count), log, event));
+            window.leave_out(refused);
         }
+    }
+
+    /// Counts what could not be written into the window that is open now, as what came before its rest.
+    fn put_back(&mut self, refused: Refused<L>, now: Duration) {
+        match self.window(&refused, now) {
+            Some(window) => {
+                let rest = window.rest.take();
+                window.rest = Some(match rest {
+                    Some(rest) => rest.after(&refused),
+                    None => refused,
+                });
+            }
+            None => self.lost_count = self.lost_count.saturating_add(refused.count),
+        }
+    }
+
+    /// The window of whom this is about, or the one that all others share; none when there are too many in all.
+    fn window(&mut self, refused: &Refused<L>, now: Duration) -> Option<&mut Window<L>> {
+        let is_room = self.windows.values().map(HashMap::len).sum::<usize>() < WINDOWS_COUNT_MAX;
+        let windows = self.windows.get(&refused.place);
+        let is_kept = |about: &str| windows.is_some_and(|windows| windows.contains_key(about));
+        let is_own = is_kept(&refused.about) || (is_room && windows.map_or(0, HashMap::len) < OWN_COUNT_MAX);
+        let about = if is_own { refused.about.as_str() } else { "" };
+        if !is_room && !is_kept(about) {
+            return None;
+        }
+        let windows = self.windows.entry(refused.place.clone()).or_default();
+        Some(windows.entry(about.to_owned()).or_insert(Window { since: now, told_count: 0, rest: None }))
     }
 
     /// What is to be written now; windows that are over begin anew with the next refusal.
-    fn drain(&mut self, is_over: impl Fn(Duration) -> bool) -> (Vec<(L, Event)>, u64) {
+    fn drain(&mut self, is_over: impl Fn(Duration) -> bool) -> (Vec<Refused<L>>, u64) {
         let mut entries = std::mem::take(&mut self.waiting);
-        self.windows.retain(|_, window| {
-            if !is_over(window.since) {
-                return true;
-            }
-            if let Some((count, log, event)) = window.rest.take() {
-                entries.push((log, counted(event, count)));
-            }
-            false
-        });
+        for windows in self.windows.values_mut() {
+            windows.retain(|_, window| {
+                if !is_over(window.since) {
+                    return true;
+                }
+                entries.extend(window.rest.take());
+                false
+            });
+        }
+        self.windows.retain(|_, windows| !windows.is_empty());
         (entries, std::mem::take(&mut self.lost_count))
+    }
+
+    /// Refusals that are not written yet, or were lost.
+    fn left_count(&self) -> u64 {
+        let rests = self.windows.values().flat_map(HashMap::values).filter_map(|window| window.rest.as_ref());
+        rests.chain(&self.waiting).fold(self.lost_count, |sum, refused| sum.saturating_add(refused.count))
     }
 }
 
-/// The event, which says how many refusals it stands for.
-fn counted(mut event: Event, count: u64) -> Event {
-    if event.details.is_null() {
-        event.details = Value::Object(Map::new());
+// === impl Window ===
+
+impl<L> Window<L> {
+    fn leave_out(&mut self, refused: Refused<L>) {
+        self.rest = Some(match self.rest.take() {
+            Some(before) => refused.after(&before),
+            None => refused,
+        });
     }
-    if let Some(details) = event.details.as_object_mut() {
-        details.insert("refused_count".to_owned(), json!(count));
+}
+
+// === impl Refused ===
+
+impl<L> Refused<L> {
+    /// This one, for those before it too: from one address only if all of them were.
+    fn after(mut self, before: &Self) -> Self {
+        self.count = self.count.saturating_add(before.count);
+        self.several |= before.several || self.about != before.about;
+        self.event.source_ip = self.event.source_ip.filter(|source| before.event.source_ip == Some(*source));
+        self
     }
-    event
+
+    /// Its entry, which says how many refusals it stands for, and whether those were about others.
+    fn entry(&self) -> Event {
+        let mut event = self.event.clone();
+        if event.details.is_null() {
+            event.details = Value::Object(Map::new());
+        }
+        if let Some(details) = event.details.as_object_mut() {
+            details.insert("refused_count".to_owned(), json!(self.count));
+            if self.several {
+                details.insert("several".to_owned(), json!(true));
+            }
+        }
+        event
+    }
 }
 
 #[cfg(test)]
@@ -203,28 +308,33 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn place(name: &str) -> (String, &'static str) {
-        (name.to_owned(), "sign-in")
+    fn refused(log: &str, about: &str, count: u64, number: u64) -> Refused<()> {
+        let place = (log.to_owned(), "sign-in");
+        Refused { place, about: about.to_owned(), log: (), event: event(number), count, several: false }
+    }
+
+    fn number(entry: &Event, name: &str) -> u64 {
+        entry.details[name].as_u64().unwrap()
     }
 
     /// Number and count of what is written when windows older than `now` less a minute are over.
-    fn written(told: &mut Told<&'static str>, now: u64) -> Vec<(u64, u64)> {
+    fn written(told: &mut Told<()>, now: u64) -> Vec<(u64, u64)> {
         let (entries, _) = told.drain(|since| at(now).saturating_sub(since) >= WINDOW);
-        let number = |event: &Event, name: &str| event.details[name].as_u64().unwrap();
-        entries.iter().map(|(_, event)| (number(event, "number"), number(event, "refused_count"))).collect()
+        let entries = entries.iter().map(Refused::entry);
+        entries.map(|entry| (number(&entry, "number"), number(&entry, "refused_count"))).collect()
     }
 
     #[test]
     fn the_first_are_told_one_by_one_and_the_rest_as_one_when_the_window_is_over() {
         let mut told = Told::default();
         for number in 0..10 {
-            told.take(place("acme"), 3, at(100), (1, "acme", event(number)));
+            told.take(refused("acme", "", 1, number), 3, at(100));
         }
         assert_eq!(written(&mut told, 101), [(0, 1), (1, 1), (2, 1)]);
         assert_eq!(written(&mut told, 159), []);
         assert_eq!(written(&mut told, 160), [(9, 7)], "the last of them, for all");
         assert!(told.windows.is_empty());
-        told.take(place("acme"), 3, at(161), (5, "acme", event(11)));
+        told.take(refused("acme", "", 5, 11), 3, at(161));
         assert_eq!(written(&mut told, 162), [(11, 5)]);
     }
 
@@ -232,16 +342,81 @@ mod tests {
     fn a_flood_in_one_log_takes_nothing_from_another_and_is_bounded() {
         let mut told = Told::default();
         for number in 0..10_000 {
-            told.take(place("flood"), SOME_A_MINUTE, at(1), (1, "flood", event(number)));
+            told.take(refused("flood", "", 1, number), SOME_A_MINUTE, at(1));
         }
-        told.take(place("acme"), SOME_A_MINUTE, at(1), (1, "acme", event(7)));
+        told.take(refused("acme", "", 1, 7), SOME_A_MINUTE, at(1));
         let entries = written(&mut told, 2);
         assert_eq!((entries.len(), entries.last()), (31, Some(&(7, 1))));
         for number in 0..WINDOWS_COUNT_MAX as u64 + 5 {
-            told.take(place(&number.to_string()), 0, at(2), (1, "many", event(number)));
+            told.take(refused(&number.to_string(), "", 1, number), 0, at(2));
         }
         assert!(told.windows.len() <= WINDOWS_COUNT_MAX && told.lost_count > 0);
         let all = written(&mut told, 1_000).iter().map(|(_, count)| count).sum::<u64>();
         assert_eq!(all, 10_000 - 30 + WINDOWS_COUNT_MAX as u64 - 2, "what is left out is counted, none twice");
+    }
+
+    #[test]
+    fn noise_hides_nobody_who_is_guessed_at_and_many_names_are_bounded_and_said_to_be_several() {
+        let mut told = Told::default();
+        for number in 0..1_000 {
+            told.take(refused("acme", "", 1, number), SOME_A_MINUTE, at(1));
+        }
+        for number in 0..12 {
+            told.take(refused("acme", "acme/ann", 1, 5_000 + number), FEW_A_MINUTE, at(1));
+        }
+        let entries = written(&mut told, 2);
+        assert_eq!(entries.iter().filter(|(number, _)| *number >= 5_000).count(), 10, "told among the noise");
+        assert!(written(&mut told, 61).contains(&(5_011, 2)), "and the rest of them as one");
+
+        for whom in 0..100 {
+            for _ in 0..FEW_A_MINUTE {
+                told.take(refused("acme", &format!("acme/p{whom}"), 1, whom), FEW_A_MINUTE, at(100));
+            }
+        }
+        assert_eq!(told.windows[&("acme".to_owned(), "sign-in")].len(), OWN_COUNT_MAX + 1);
+        let (entries, _) = told.drain(|_| true);
+        assert_eq!(entries.iter().map(|refused| refused.count).sum::<u64>(), 100 * u64::from(FEW_A_MINUTE));
+        let several: Vec<Event> = entries.iter().filter(|one| one.count > 1).map(Refused::entry).collect();
+        assert_eq!(several.len(), 1);
+        assert_eq!((number(&several[0], "number"), &several[0].details["several"]), (99, &json!(true)));
+    }
+
+    #[test]
+    fn an_entry_for_many_says_an_address_only_if_all_of_them_came_from_there() {
+        let from = |source: &str, number: u64| {
+            let mut one = refused("acme", "", 1, number);
+            one.event.source_ip = Some(source.parse().unwrap());
+            one
+        };
+        for (other, said) in [("203.0.113.9", true), ("203.0.113.10", false)] {
+            let mut told = Told::default();
+            for (place, source) in ["203.0.113.9", other, "203.0.113.9"].into_iter().enumerate() {
+                told.take(from(source, place as u64), 0, at(1));
+            }
+            let (entries, _) = told.drain(|_| true);
+            let entry = entries[0].entry();
+            assert_eq!((number(&entry, "refused_count"), entry.source_ip.is_some()), (3, said), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_on_and_what_does_not_fit_is_said_to_be_lost() {
+        let mut told = Told::default();
+        told.take(refused("acme", "", 2, 1), 1, at(1));
+        let (entries, _) = told.drain(|_| false);
+        told.take(refused("acme", "", 1, 2), 1, at(2));
+        for one in entries {
+            told.put_back(one, at(3));
+        }
+        assert_eq!(told.left_count(), 3);
+        assert_eq!(written(&mut told, 61), [(2, 3)], "the last of them, for all");
+        // Its window is over by the time it comes back: it opens one.
+        told.put_back(refused("acme", "", 4, 3), at(70));
+        assert_eq!((written(&mut told, 71).len(), written(&mut told, 130)), (0, vec![(3, 4)]));
+        for number in 0..WINDOWS_COUNT_MAX as u64 {
+            told.take(refused(&number.to_string(), "", 1, number), 1, at(200));
+        }
+        told.put_back(refused("late", "", 6, 4), at(200));
+        assert_eq!(told.lost_count, 6);
     }
 }

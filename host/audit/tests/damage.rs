@@ -11,7 +11,7 @@ mod world;
 
 use proptest::prelude::*;
 use ringfence_audit::verify::{Fault as LogFault, verify};
-use ringfence_audit::{Audit, AuditError, Log, Outcome, Repaired, codes, repair};
+use ringfence_audit::{Audit, AuditError, BEAT, Log, Outcome, Paced, Refusals, Repaired, SOME_A_MINUTE, codes, repair};
 use ringfence_store::{Fault, Faults, Key, Op};
 use serde_json::{Value, json};
 use world::{World, event, pushed};
@@ -115,6 +115,36 @@ async fn whichever_write_a_crash_falls_on_what_was_acknowledged_is_there_and_eve
         }
     }
     assert_eq!(acknowledged_all, 6, "some of these points are past the last write");
+}
+
+#[tokio::test]
+async fn refusals_that_a_log_cannot_take_are_on_it_when_it_can() {
+    const SIGN_INS: Refusals = Refusals { kind: "sign-in", told_count_max: SOME_A_MINUTE };
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let log = Log::Tenant(world.tenant("acme").await);
+    let audit = world.open().await;
+    let paced = Paced::new(audit.clone(), world.clock.clone());
+    let counts = async || -> Vec<u64> {
+        let entries = audit.list(&log, 0, 1_000).await.unwrap();
+        let count = |body: &Value| body["unmapped"]["details"]["refused_count"].as_u64();
+        entries.iter().filter_map(|entry| entry.body.as_ref().and_then(count)).collect()
+    };
+    paced.tell(&log, SIGN_INS, 5, event(codes::SIGN_IN_REFUSED, json!({})));
+    paced.write().await;
+    assert_eq!(counts().await, [5]);
+    for _ in 0..3 {
+        paced.tell(&log, SIGN_INS, 1, event(codes::SIGN_IN_REFUSED, json!({})));
+    }
+    faults.plan([Some(Fault::Lost); 8]);
+    paced.write().await;
+    faults.plan([]);
+    assert_eq!(counts().await, [5], "none of them could be written");
+    for _ in 0..2 {
+        world.clock.advance(60 * BEAT);
+        paced.write().await;
+    }
+    assert_eq!(counts().await, [5, 3], "all of them, once");
 }
 
 #[tokio::test]

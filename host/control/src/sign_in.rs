@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
-use ringfence_audit::{Event, Log, Refusals, SOME_A_MINUTE, codes};
+use ringfence_audit::{Event, FEW_A_MINUTE, Log, Refusals, SOME_A_MINUTE, codes};
 use ringfence_core::{Principal, PrincipalId, RequestId};
 use ringfence_identity::{IdentityError, Named, PasskeyAnswer, Proof, SecretString};
 use serde_json::json;
@@ -20,8 +20,10 @@ use crate::problem::ApiError;
 use crate::wire::{Authenticate, PrincipalView, Problem, TokenResponse, Trust};
 use axum::extract::FromRequest;
 
-/// Refused sign-ins in a tenant's own log.
+/// Refused sign-ins in a tenant's own log, as nobody who is there.
 const SIGN_INS: Refusals = Refusals { kind: "sign-in", told_count_max: SOME_A_MINUTE };
+/// The same as one of its people, each at a pace of his own: names that anybody can make up must hide no guessing at his.
+const GUESSES: Refusals = Refusals { kind: "sign-in-as", told_count_max: FEW_A_MINUTE };
 
 /// Signs in: proves who calls and answers a five-minute access token.
 #[utoipa::path(post, path = "/zero-trust/authenticate", tag = "zero-trust", request_body = Authenticate,
@@ -171,7 +173,10 @@ impl Control {
                 details.insert("key".to_owned(), json!(named.key));
                 details.insert("barred".to_owned(), json!(barred));
             }
-            self.parts.refusals.tell(&Log::Tenant(store), SIGN_INS, 1, event);
+            match &named.principal {
+                Some(whom) => self.parts.refusals.tell_about(whom.as_str(), &Log::Tenant(store), GUESSES, 1, event),
+                None => self.parts.refusals.tell(&Log::Tenant(store), SIGN_INS, 1, event),
+            }
         }
         Ok(())
     }

@@ -86,6 +86,15 @@ impl Event {
         self.at(&["unmapped", "code"]).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// How many acts the entry stands for: of refusals that came in a flood one entry says how many there were. Where those
+    /// were about others too, it stands for the one that it names.
+    pub fn stands_for(&self) -> u64 {
+        if self.detail("several") == Some(&Value::Bool(true)) {
+            return 1;
+        }
+        self.detail("refused_count").and_then(Value::as_u64).unwrap_or(1).max(1)
+    }
+
     /// Who acted.
     pub fn actor(&self) -> Option<&str> {
         self.at(&["actor", "user", "uid"]).and_then(Value::as_str)

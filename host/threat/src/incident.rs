@@ -13,6 +13,8 @@ use crate::sigma::Level;
 
 /// LIMIT: steps of one incident.
 const STEPS_COUNT_MAX: usize = 200;
+/// LIMIT: responses that are made, or asked for, with one step.
+pub const ACTIONS_COUNT_MAX: usize = 64;
 /// LIMIT: links to evidence of one step.
 const EVIDENCE_COUNT_MAX: usize = 64;
 /// LIMIT: longest reason, title or fact, in bytes.

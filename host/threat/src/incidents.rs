@@ -1,25 +1,30 @@
-//! Incidents as they are kept: opened, stepped on, and the actions taken for them.
+//! Incidents as they are kept: opened and stepped on, each with the actions that are to be taken for it.
 //!
-//! One step at a time of all owners, so that nothing is decided on what another has just changed.
+//! One step at a time of all owners, so that nothing is decided on what another has just changed. Must never take an action
+//! that the incident does not name: it is kept first, with the ids under which the caller then makes them.
+
+use std::sync::Arc;
 
 use ringfence_audit::SecondPerson;
 use ringfence_core::PrincipalId;
 use ringfence_store::Key;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::ThreatError;
-use crate::incident::{INCIDENTS_COUNT_MAX, Incident, Saying, Transition};
+use crate::incident::{ACTIONS_COUNT_MAX, INCIDENTS_COUNT_MAX, Incident, Saying, Transition};
 use crate::response::{Asked, Response, Scope};
 use crate::threat::{Threat, all, put};
 
-/// What came of a step.
+/// A step that is kept, and what is to be done now. As long as this is there nobody takes another.
 #[derive(Debug)]
 pub struct Stepped {
     /// The incident now.
     pub incident: Incident,
-    /// Responses that were made, or asked for where they take two people.
-    pub made: Vec<Response>,
-    /// Actions that could not be taken, and why.
-    pub failed: Vec<String>,
+    /// Responses to make, or to ask for where they take two people, each under its id: [`Threat::respond_as`].
+    pub to_make: Vec<(String, Asked)>,
+    /// Responses to agree to: [`Threat::approve`].
+    pub to_approve: Vec<String>,
+    _one: OwnedMutexGuard<()>,
 }
 
 impl Threat {
@@ -37,8 +42,9 @@ impl Threat {
         self.store(scope)?.get_json(&key(id)).await?.ok_or(ThreatError::NotFound)
     }
 
-    /// Opens an incident, or takes a step of one, with the actions that belong to it. What takes two people waits for the
-    /// second, as any response does. The caller writes the intent and the outcome.
+    /// Opens an incident, or takes a step of one, and says what is to be done now for it. The caller does that, each action
+    /// between an intent and an outcome as any response is made, and says with [`Threat::unmade`] what could not be. He writes
+    /// the intent and the outcome of the step as well.
     pub async fn step(
         &self,
         scope: &Scope,
@@ -48,7 +54,7 @@ impl Threat {
         actions: Vec<Asked>,
         are_two: &SecondPerson<'_>,
     ) -> Result<Stepped, ThreatError> {
-        let _one = self.inner.stepping.lock().await;
+        let one = Arc::clone(&self.inner.stepping).lock_owned().await;
         let now = self.inner.clock.now();
         let mut incident = match id {
             Some(id) => self.incident(scope, id).await?,
@@ -57,10 +63,14 @@ impl Threat {
             }
             None => Incident::open(self.new_id("in_"), saying, by, now)?,
         };
+        if actions.len() > ACTIONS_COUNT_MAX {
+            let what = format!("a step has at most {ACTIONS_COUNT_MAX} actions");
+            return Err(ThreatError::BadTransition { what });
+        }
         // All are looked at before any is taken: a step with an action that cannot be does nothing.
-        let mut checked = Vec::new();
+        let mut to_make = Vec::new();
         for asked in actions {
-            checked.push(self.preview(scope, by, asked)?.0);
+            to_make.push((self.new_response_id(), self.preview(scope, by, asked)?.0));
         }
         let approving = if saying.transition == Transition::ApproveAction { saying.evidence.as_slice() } else { &[] };
         for action in approving {
@@ -75,24 +85,26 @@ impl Threat {
         if id.is_some() {
             incident.step(saying, by, now, are_two)?;
         }
-        let (mut made, mut failed) = (Vec::new(), Vec::new());
-        for action in approving {
-            match self.approve(scope, by, action, are_two).await {
-                Ok(response) => made.push(response),
-                Err(error) => failed.push(error.to_string()),
-            }
+        incident.responses.extend(to_make.iter().map(|(id, _)| id.clone()));
+        put(&self.store(scope)?, &key(&incident.id), &incident).await?;
+        Ok(Stepped { incident, to_make, to_approve: approving.to_vec(), _one: one })
+    }
+
+    /// Takes actions that could not be taken out of their incident again. Where that cannot be kept, it names what is not
+    /// there, which neither holds nor waits.
+    pub async fn unmade(&self, scope: &Scope, stepped: &mut Stepped, ids: &[String]) {
+        if ids.is_empty() {
+            return;
         }
-        for asked in checked {
-            match self.respond(scope, by, asked).await {
-                Ok((response, _)) => {
-                    incident.responses.push(response.id.clone());
-                    made.push(response);
-                }
-                Err(error) => failed.push(error.to_string()),
-            }
+        let incident = &mut stepped.incident;
+        incident.responses.retain(|id| !ids.contains(id));
+        let kept = match self.store(scope) {
+            Ok(store) => put(&store, &key(&incident.id), &*incident).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(incident = %incident.id, %error, "an incident still names actions that were not taken");
         }
-        self.keep_incident(scope, &incident).await?;
-        Ok(Stepped { incident, made, failed })
     }
 
     /// The responses of an incident that wait for another person.
@@ -100,19 +112,6 @@ impl Threat {
         let now = self.inner.clock.now();
         let found = incident.responses.iter().filter_map(|id| self.response(scope, id).ok());
         found.filter(|response| response.is_waiting(now)).collect()
-    }
-
-    async fn keep_incident(&self, scope: &Scope, incident: &Incident) -> Result<(), ThreatError> {
-        // A tenant whose keys were just disabled for this incident cannot keep it; the host's log has what was done.
-        match put(&self.store(scope)?, &key(&incident.id), incident).await {
-            Err(ThreatError::Store(
-                ringfence_store::StoreError::KeyDisabled | ringfence_store::StoreError::KeyRefused,
-            )) => {
-                tracing::warn!(incident = %incident.id, "an incident's last step is on the host's log alone: its keys are disabled");
-                Ok(())
-            }
-            other => other,
-        }
     }
 }
 

@@ -20,6 +20,8 @@ pub const MINUTES_MAX: u32 = 10_080;
 pub const AUTOMATIC_MINUTES_MAX: u32 = 1_440;
 /// LIMIT: responses in force of one owner.
 pub const IN_FORCE_COUNT_MAX: usize = 512;
+/// LIMIT: responses of one owner that are over and still kept; the oldest go first. What they were is on the log.
+pub const OVER_COUNT_MAX: usize = 256;
 /// LIMIT: sources blocked at once by one owner.
 pub const BLOCKED_COUNT_MAX: usize = 64;
 /// How many others may have been seen behind a source that is blocked.
@@ -28,6 +30,8 @@ pub const OTHERS_BEHIND_COUNT_MAX: usize = 1;
 const WAITING_HOURS: i64 = 24;
 /// LIMIT: longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_024;
+/// LIMIT: longest id of a finding, in bytes.
+const FINDING_BYTES_MAX: usize = 64;
 
 /// Whose a rule, a finding, a response or an incident is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -232,6 +236,9 @@ impl Asked {
         if self.reason.trim().is_empty() || self.reason.len() > REASON_BYTES_MAX {
             return wrong(&format!("needs a reason of at most {REASON_BYTES_MAX} bytes"));
         }
+        if self.finding.as_ref().is_some_and(|id| id.len() > FINDING_BYTES_MAX) {
+            return wrong(&format!("names the finding it answers by an id of at most {FINDING_BYTES_MAX} bytes"));
+        }
         if let Some(own) = scope.tenant() {
             if self.target.tenant.as_ref().is_some_and(|tenant| tenant != own) {
                 return Err(ThreatError::NotFound);
@@ -404,6 +411,11 @@ mod tests {
         for minutes in [0, MINUTES_MAX + 1] {
             let forever = Asked { minutes, ..asked(Kind::SuspendPrincipal, principal("acme/dev")) };
             assert!(forever.check(&Scope::Host, &by).is_err());
+        }
+        for (bytes, fits) in [(FINDING_BYTES_MAX, true), (FINDING_BYTES_MAX + 1, false)] {
+            let finding = Some("f".repeat(bytes));
+            let answer = Asked { finding, ..asked(Kind::SuspendPrincipal, principal("acme/dev")) };
+            assert_eq!(answer.check(&Scope::Host, &by).is_ok(), fits, "a finding named by {bytes} bytes");
         }
         assert!(asked(Kind::ReadOnly, Target::default()).check(&Scope::Host, &by).is_err(), "which tenant");
     }

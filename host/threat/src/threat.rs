@@ -4,7 +4,7 @@
 //! `disabling.rs`). Must never show an owner what is another's: everything is asked for by [`Scope`], and a tenant's lies in
 //! its own store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -24,15 +24,13 @@ use crate::finding::Finding;
 use crate::history::History;
 use crate::response::{self, Asked, Blast, Kind, Response, Scope};
 use crate::rules::{Edition, Written, written_key};
-use crate::settings::{Settings, SourceBlocks};
+use crate::settings::Settings;
 use crate::sigma::engine::{Hit, InForce, Memory, Pack};
 use crate::watch::Reader;
 use crate::{ThreatError, shipped, sigma};
 
 /// LIMIT: texts of rules of one owner.
 pub const TEXTS_COUNT_MAX: usize = 100;
-/// LIMIT: responses that are kept, in force or over; the oldest that are over go first.
-const RESPONSES_KEPT_COUNT_MAX: usize = 4_096;
 /// LIMIT: events of a trace that rules are tried on.
 pub const TRACE_COUNT_MAX: usize = 1_000;
 /// LIMIT: findings that an alert's reader may be behind.
@@ -58,7 +56,7 @@ pub(crate) struct Inner {
     history: Mutex<History>,
     pub(crate) intelligence: crate::intelligence::Known,
     /// One step of an incident at a time.
-    pub(crate) stepping: tokio::sync::Mutex<()>,
+    pub(crate) stepping: Arc<tokio::sync::Mutex<()>>,
     /// Packs that memory should let go of.
     forgotten: Mutex<Vec<(String, String)>>,
     /// One change of rules, settings or responses at a time.
@@ -72,7 +70,7 @@ pub(crate) struct State {
     /// Every text that is kept, the oldest first.
     pub(crate) written: HashMap<Scope, Vec<Written>>,
     settings: HashMap<Scope, Arc<Settings>>,
-    responses: BTreeMap<String, Response>,
+    pub(crate) responses: BTreeMap<String, Response>,
     /// Labels of drills that are under way.
     drills: Vec<String>,
 }
@@ -147,7 +145,7 @@ impl Threat {
             state: RwLock::new(state),
             history: Mutex::default(),
             intelligence: RwLock::default(),
-            stepping: tokio::sync::Mutex::new(()),
+            stepping: Arc::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         };
@@ -164,7 +162,8 @@ impl Threat {
             }
         }
         let platform = threat.inner.tenants.platform();
-        let responses: Vec<Response> = all(platform, &Key::new(["threat-response"]), RESPONSES_KEPT_COUNT_MAX).await?;
+        // SECURITY: every one of them: what is not read here would not hold any more.
+        let responses: Vec<Response> = all(platform, &Key::new(["threat-response"]), usize::MAX).await?;
         for response in responses {
             let response = threat.completed(response).await?;
             threat.state_mut().responses.insert(response.id.clone(), response);
@@ -282,24 +281,6 @@ impl Threat {
         own
     }
 
-    /// Whom a response would touch; refuses one that may not be made. Changes nothing.
-    pub fn preview(&self, scope: &Scope, by: &PrincipalId, asked: Asked) -> Result<(Asked, Blast), ThreatError> {
-        let asked = asked.check(scope, by)?;
-        let now = self.inner.clock.now();
-        let holds = |response: &Response| response.is_in_force(now) || response.is_waiting(now);
-        let in_force = self.responses(scope).into_iter().filter(holds);
-        let in_force: Vec<Response> = in_force.collect();
-        if in_force.len() >= response::IN_FORCE_COUNT_MAX {
-            return Err(ThreatError::TooMany { what: "responses in force", count_max: response::IN_FORCE_COUNT_MAX });
-        }
-        let blast = self.blast(&asked, now);
-        if asked.kind == Kind::BlockSource {
-            let blocked = in_force.iter().filter(|response| response.kind == Kind::BlockSource).count();
-            self.may_block(scope, &blast, blocked)?;
-        }
-        Ok((asked, blast))
-    }
-
     /// Makes a response. Kept before it holds; holds from the next request on, but what takes two people only waits for the
     /// second: [`Threat::approve`]. The caller writes the intent and the outcome.
     pub async fn respond(
@@ -308,16 +289,34 @@ impl Threat {
         by: &PrincipalId,
         asked: Asked,
     ) -> Result<(Response, Blast), ThreatError> {
+        self.respond_as(self.new_response_id(), scope, by, asked).await
+    }
+
+    /// As [`Threat::respond`], under an id of [`Threat::new_response_id`] that is written down already: on the log, in an
+    /// incident.
+    pub async fn respond_as(
+        &self,
+        id: String,
+        scope: &Scope,
+        by: &PrincipalId,
+        asked: Asked,
+    ) -> Result<(Response, Blast), ThreatError> {
         let _one = self.inner.changing.lock().await;
         let (asked, blast) = self.preview(scope, by, asked)?;
-        let response = Response::new(self.new_id("rs_"), scope.clone(), asked, by.clone(), self.inner.clock.now())?;
+        let response = Response::new(id, scope.clone(), asked, by.clone(), self.inner.clock.now())?;
         if response.kind == Kind::DisableKey {
             self.check_key_enabled(&response).await?;
         }
         self.keep(&response).await?;
         self.state_mut().responses.insert(response.id.clone(), response.clone());
         self.publish();
+        self.prune(scope).await;
         Ok((response, blast))
+    }
+
+    /// The id of a response that is still to be made.
+    pub fn new_response_id(&self) -> String {
+        self.new_id("rs_")
     }
 
     /// Agrees to a response that another asked for: it holds from the next request on. The caller writes the intent and the
@@ -376,6 +375,7 @@ impl Threat {
         self.keep(&response).await?;
         self.state_mut().responses.insert(response.id.clone(), response.clone());
         self.publish();
+        self.prune(&response.scope).await;
         Ok(response)
     }
 
@@ -439,6 +439,7 @@ impl Threat {
             return Vec::new();
         }
         let _one = self.inner.changing.lock().await;
+        let scopes: BTreeSet<Scope> = found.iter().map(|response| response.scope.clone()).collect();
         let mut over = Vec::new();
         for mut response in found {
             if let Err(error) = self.lift(&response).await {
@@ -456,8 +457,10 @@ impl Threat {
                 over.push(response);
             }
         }
-        self.prune().await;
         self.publish();
+        for scope in &scopes {
+            self.prune(scope).await;
+        }
         over
     }
 
@@ -580,62 +583,23 @@ impl Threat {
         self.inner.standing.publish(table);
     }
 
-    fn blast(&self, asked: &Asked, now: Timestamp) -> Blast {
-        let history = self.history();
-        let target = &asked.target;
-        let mut blast = Blast::default();
-        let mut note = |words: &str| blast.notes.push(words.to_owned());
-        note("known are the recorded acts of the last day; calls of plugins that went well are counted, not named");
-        match (asked.kind, &target.principal, target.source, &target.tenant) {
-            (Kind::Alert, ..) => {}
-            (_, Some(principal), ..) => {
-                blast.acts_count = history.acts_count(principal.as_str());
-                blast.principals = vec![principal.to_string()];
-            }
-            (_, None, Some(source), _) => {
-                note("who has signed in is let through; only requests without a session are refused");
-                blast.principals = history.behind(source, now.as_millisecond());
-            }
-            (Kind::QuarantineVersion, ..) => note("every route of the tenants concerned that serves this component"),
-            (_, _, _, Some(tenant)) => (blast.principals, blast.acts_count) = history.of_tenant(tenant.as_str()),
-            _ => {}
-        }
-        blast
-    }
-
-    fn may_block(&self, scope: &Scope, blast: &Blast, blocked_count: usize) -> Result<(), ThreatError> {
-        if self.settings(scope).block_source == SourceBlocks::Refused {
-            let what = "blocking addresses is not allowed by this owner's settings".to_owned();
-            return Err(ThreatError::BadResponse { what });
-        }
-        if blocked_count >= response::BLOCKED_COUNT_MAX {
-            return Err(ThreatError::TooMany { what: "blocked addresses", count_max: response::BLOCKED_COUNT_MAX });
-        }
-        if blast.principals.len() > response::OTHERS_BEHIND_COUNT_MAX {
-            let what = format!("{} principals were seen behind this address in the last day", blast.principals.len());
-            return Err(ThreatError::TooWide { what });
-        }
-        Ok(())
-    }
-
     pub(crate) async fn keep(&self, response: &Response) -> Result<(), ThreatError> {
         self.inner.tenants.platform().put_json(&response_key(&response.id), response).await?;
         Ok(())
     }
 
-    /// Lets the oldest go of those that are over.
-    async fn prune(&self) {
-        let mut over: Vec<(Timestamp, String)> = {
-            let state = self.state();
-            let beyond = state.responses.len().saturating_sub(RESPONSES_KEPT_COUNT_MAX / 2);
-            let ended = state.responses.values().filter(|response| response.ended);
-            let mut over: Vec<(Timestamp, String)> =
-                ended.map(|response| (response.until, response.id.clone())).collect();
-            over.sort();
-            over.truncate(beyond);
-            over
-        };
-        for (_, id) in over.drain(..) {
+    /// Lets the oldest of an owner go that are over, so that nobody's fill the store or drive out another's.
+    async fn prune(&self, scope: &Scope) {
+        let mut over: Vec<(Timestamp, String)> = Vec::new();
+        for response in self.state().responses.values() {
+            if response.ended && response.scope == *scope {
+                let over_at = response.undone.as_ref().map_or(response.until, |(at, _)| *at);
+                over.push((over_at, response.id.clone()));
+            }
+        }
+        over.sort();
+        over.truncate(over.len().saturating_sub(response::OVER_COUNT_MAX));
+        for (_, id) in over {
             if self.inner.tenants.platform().delete(&response_key(&id)).await.is_ok() {
                 self.state_mut().responses.remove(&id);
             }

@@ -1,5 +1,5 @@
 //! The reader over real logs: every entry once, whatever was lost, slow or down; labels of drills believed only while they
-//! are under way; responses ended in time.
+//! are under way; responses ended in time, kept within bounds and in force after a start; incidents kept before their actions.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,8 +16,9 @@ use jiff::Timestamp;
 use ringfence_audit::{Audit, Event, FEED_COUNT_MAX, Log, codes};
 use ringfence_core::{Clock, Entropy, Standing, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
-use ringfence_store::{Side, Store, TenantStore, Tenants};
-use ringfence_threat::{Asked, Kind, Reader, Scope, Target, Threat};
+use ringfence_store::{Fault, Faults, Key, Side, Store, TenantStore, Tenants};
+use ringfence_threat::incident::{Saying, Transition};
+use ringfence_threat::{Asked, Kind, Reader, Response, Scope, Target, Threat};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -69,11 +70,17 @@ impl Running {
 
 impl World {
     async fn new() -> Self {
+        Self::with_faults(Faults::default()).await
+    }
+
+    async fn with_faults(faults: Faults) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (clock, entropy) =
             (Arc::new(Moved(AtomicI64::new(1_790_000_000_000))), Arc::new(Counter(AtomicU64::new(1))));
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*entropy).unwrap();
-        let tenants = Tenants::open(Store::memory(), Arc::new(root), entropy.clone(), clock.clone()).await.unwrap();
+        let tenants = Tenants::open(Store::memory_with_faults(faults), Arc::new(root), entropy.clone(), clock.clone())
+            .await
+            .unwrap();
         let id: TenantId = "acme".parse().unwrap();
         tenants.create(&id, "Acme").await.unwrap();
         let acme = tenants.open_tenant(&id).unwrap();
@@ -313,4 +320,125 @@ async fn an_address_that_several_were_seen_behind_is_not_blocked() {
     let refused = running.threat.preview(&scope, &by, asked);
     assert!(matches!(refused, Err(ringfence_threat::ThreatError::TooWide { .. })), "{refused:?}");
     running.stop().await;
+}
+
+fn suspend(whom: &str) -> Asked {
+    Asked {
+        kind: Kind::SuspendPrincipal,
+        target: Target { principal: Some(whom.parse().unwrap()), ..Target::default() },
+        minutes: 5,
+        per_minute: None,
+        reason: "a test".into(),
+        finding: None,
+        drill: None,
+    }
+}
+
+#[tokio::test]
+async fn whoever_makes_and_undoes_responses_without_end_fills_nothing_and_drives_out_nobody_elses() {
+    const ROUNDS: usize = ringfence_threat::response::OVER_COUNT_MAX + 20;
+    let world = World::new().await;
+    let audit = world.audit().await;
+    let (threat, _reader) = world.open(audit.clone()).await;
+    let (scope, by) = (world.scope(), "acme/admin".parse().unwrap());
+    let (hosts, _) = threat.respond(&Scope::Host, &by, suspend("acme/eve")).await.unwrap();
+    threat.undo(&Scope::Host, &by, &hosts.id).await.unwrap();
+    let (held, _) = threat.respond(&scope, &by, suspend("acme/mallory")).await.unwrap();
+    let mut last = String::new();
+    for _ in 0..ROUNDS {
+        let (made, _) = threat.respond(&scope, &by, suspend("acme/dev")).await.unwrap();
+        threat.undo(&scope, &by, &made.id).await.unwrap();
+        world.clock.0.fetch_add(1, Ordering::Relaxed);
+        last = made.id;
+    }
+    let kept =
+        |threat: &Threat| -> Vec<String> { threat.responses(&scope).into_iter().map(|response| response.id).collect() };
+    let own = kept(&threat);
+    assert_eq!(own.len(), ringfence_threat::response::OVER_COUNT_MAX + 1);
+    assert!(own.contains(&held.id) && own.contains(&last), "what holds stays, and the newest of the rest");
+    assert_eq!(threat.responses(&Scope::Host).len(), 1, "another owner's history is its own");
+    let (again, _reader) = world.open(audit).await;
+    assert_eq!(kept(&again).len(), own.len(), "the store has let go of them too");
+}
+
+#[tokio::test]
+async fn whatever_holds_is_in_force_after_a_start_however_much_is_kept_beside_it() {
+    let world = World::new().await;
+    let by: ringfence_core::PrincipalId = "operator/ada".parse().unwrap();
+    let response = |id: &str| {
+        Response::new(id.to_owned(), Scope::Host, suspend("acme/dev"), by.clone(), world.clock.now()).unwrap()
+    };
+    let platform = world.tenants.platform();
+    let put = |response: Response| async move {
+        platform.put_json(&Key::new(["threat-response", response.id.as_str()]), &response).await.unwrap();
+    };
+    // More than a few pages, and what holds is read last.
+    for page in 0..21 {
+        let over = |at: u32| Response {
+            ended: true,
+            undone: Some((world.clock.now(), by.clone())),
+            ..response(&format!("rs_a{page}_{at}"))
+        };
+        futures::future::join_all((0..200).map(|at| put(over(at)))).await;
+    }
+    put(response("rs_zzzz")).await;
+    let (threat, _reader) = world.open(world.audit().await).await;
+    let table_has = threat.responses(&Scope::Host).iter().any(|one| one.id == "rs_zzzz");
+    assert!(table_has && threat.responses(&Scope::Host).len() == 4_201);
+    let who = "acme/dev".parse().unwrap();
+    let attempt = ringfence_core::standing::Attempt::InSession(&who, world.clock.now());
+    assert!(
+        threat.standing().refuses(attempt, world.clock.now(), world.clock.monotonic()),
+        "it holds nothing any more"
+    );
+}
+
+fn saying(transition: Transition) -> Saying {
+    Saying {
+        transition,
+        reason: "because".into(),
+        evidence: Vec::new(),
+        title: Some("a key was lost".into()),
+        level: None,
+        personal_data: None,
+        jurisdictions: None,
+        aware_at: None,
+        began_at: None,
+        facts: std::collections::BTreeMap::new(),
+    }
+}
+
+#[tokio::test]
+async fn an_incident_names_its_actions_before_they_are_made_and_what_cannot_be_kept_makes_none() {
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let (threat, _reader) = world.open(world.audit().await).await;
+    let (scope, by) = (world.scope(), "acme/admin".parse().unwrap());
+    let step = async |id: Option<&str>, saying: Saying, actions: Vec<Asked>| {
+        threat.step(&scope, &by, id, &saying, actions, &|one, other| one != other).await
+    };
+    faults.plan([Some(Fault::Lost); 4]);
+    let lost = step(None, saying(Transition::Report), vec![suspend("acme/dev")]).await;
+    assert!(lost.is_err() && threat.responses(&scope).is_empty(), "an incident that is not kept has done nothing");
+    faults.plan([]);
+
+    let disable = Asked { kind: Kind::DisableKey, target: Target::default(), ..suspend("acme/dev") };
+    let many = vec![suspend("acme/dev"); ringfence_threat::incident::ACTIONS_COUNT_MAX + 1];
+    assert!(step(None, saying(Transition::Report), many).await.is_err(), "a step takes so many actions at most");
+    let mut stepped = step(None, saying(Transition::Report), vec![suspend("acme/dev"), disable]).await.unwrap();
+    let ids: Vec<String> = stepped.to_make.iter().map(|(id, _)| id.clone()).collect();
+    let id = stepped.incident.id.clone();
+    assert_eq!(threat.incident(&scope, &id).await.unwrap().responses, ids, "named before they are made");
+    assert!(threat.responses(&scope).is_empty());
+    // One is made, the other is not: only what there is stays named.
+    let (made, asked) = stepped.to_make.pop().unwrap();
+    threat.respond_as(made.clone(), &scope, &by, asked).await.unwrap();
+    let unmade: Vec<String> = stepped.to_make.drain(..).map(|(id, _)| id).collect();
+    threat.unmade(&scope, &mut stepped, &unmade).await;
+    assert_eq!(threat.incident(&scope, &id).await.unwrap().responses, [made]);
+    assert_eq!(threat.waiting_for(&scope, &stepped.incident).len(), 1, "the keys wait for the second person");
+    drop(stepped);
+    for transition in [Transition::Triage, Transition::Dismiss] {
+        drop(step(Some(&id), saying(transition), Vec::new()).await.unwrap());
+    }
 }

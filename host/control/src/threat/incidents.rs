@@ -1,6 +1,7 @@
 //! Incidents: opened and stepped on, listed, and drafts of the notices that people send.
 //!
-//! Must never send a notice, nor let a step happen that the log has no intent for.
+//! Must never send a notice, nor let a step or an action of one happen that the log has no intent for: each action has an
+//! intent and an outcome of its own beside the step's, as it has when it is asked for without an incident.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -8,6 +9,7 @@ use jiff::Timestamp;
 use ringfence_audit::codes;
 use ringfence_core::proof::act;
 use ringfence_threat::incident::Saying;
+use ringfence_threat::{Asked, Response, Scope, Stepped};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -52,22 +54,59 @@ pub async fn step(
     let actions = asked.actions.iter().cloned().map(responses::asked_for).collect::<Result<Vec<_>, _>>()?;
     let saying = saying(asked)?;
     let (by, scope) = (call.principal.id(), owner.scope);
-    let stepped = control
+    let mut stepped = control
         .bracket(&call, &owner.log, owner.permit, codes::INCIDENT_CHANGED, details, async |_permit| {
             Ok(control.parts.threat.step(&scope, by, id.as_deref(), &saying, actions, &control.are_two()).await?)
         })
         .await?;
-    stepped.made.iter().for_each(|made| control.forget_idle_of(made));
+    let (made, failed) = control.take_actions(&call, &scope, &mut stepped).await;
     let now = control.parts.clock.now();
     let waiting = control.parts.threat.waiting_for(&scope, &stepped.incident);
     Ok(Json(IncidentStepped {
         state: word(&stepped.incident.state),
-        effects: stepped.made.into_iter().map(|made| responses::view(made, None, now)).collect(),
-        failed: stepped.failed,
+        effects: made.into_iter().map(|made| responses::view(made, None, now)).collect(),
+        failed,
         clocks: serde_json::to_value(&stepped.incident.clocks).unwrap_or_default(),
         waiting: waiting.into_iter().map(|response| responses::view(response, None, now)).collect(),
         incident_id: stepped.incident.id,
     }))
+}
+
+impl Control {
+    /// Takes the actions of a step that is kept. Gives the responses, and why the others could not be taken.
+    async fn take_actions(&self, call: &Call, scope: &Scope, stepped: &mut Stepped) -> (Vec<Response>, Vec<String>) {
+        let (mut made, mut failed, mut unmade) = (Vec::new(), Vec::new(), Vec::new());
+        let incident = stepped.incident.id.clone();
+        for (id, asked) in std::mem::take(&mut stepped.to_make) {
+            match self.make_of(call, &incident, (id.clone(), asked)).await {
+                Ok(response) => made.push(response),
+                Err(error) => {
+                    failed.push(error.detail);
+                    unmade.push(id);
+                }
+            }
+        }
+        // Before what is agreed to, which may close the store that the incident is kept in.
+        self.parts.threat.unmade(scope, stepped, &unmade).await;
+        for id in std::mem::take(&mut stepped.to_approve) {
+            match self.agree_of(call, &incident, &id).await {
+                Ok(response) => made.push(response),
+                Err(error) => failed.push(error.detail),
+            }
+        }
+        (made, failed)
+    }
+
+    async fn make_of(&self, call: &Call, incident: &str, action: (String, Asked)) -> Result<Response, ApiError> {
+        let owner = self.owner::<act::RespondThreat>(call).await?;
+        let (response, _blast) = self.make_response(call, owner, action, Some(incident)).await?;
+        Ok(response)
+    }
+
+    async fn agree_of(&self, call: &Call, incident: &str, id: &str) -> Result<Response, ApiError> {
+        let owner = self.owner::<act::RespondThreat>(call).await?;
+        self.agree_to(call, owner, id, Some(incident)).await
+    }
 }
 
 fn saying(asked: IncidentStep) -> Result<Saying, ApiError> {

@@ -17,6 +17,7 @@ use crate::Control;
 use crate::call::Call;
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
+use crate::threat::Owner;
 use crate::wire::{MakeResponse, Page, Problem, ThreatBlast, ThreatResponse, ThreatTarget};
 
 /// Lists responses, newest first, those that are over too.
@@ -53,26 +54,13 @@ pub async fn approve(
     Path(id): Path<String>,
 ) -> Result<Json<ThreatResponse>, ApiError> {
     let owner = control.owner::<act::RespondThreat>(&call).await?;
-    let (by, threat) = (call.principal.id(), &control.parts.threat);
-    let waiting = threat.response(&owner.scope, &id)?;
-    let log = if waiting.kind == Kind::DisableKey { Log::Host } else { owner.log };
-    let details = json!({
-        "response": id, "kind": waiting.kind.word(), "target": waiting.target, "asked_by": waiting.by,
-        "reason": waiting.reason, "finding": waiting.finding,
-    });
-    let scope = owner.scope;
-    let response = control
-        .bracket(&call, &log, owner.permit, codes::RESPONSE_MADE, details, async |_permit| {
-            Ok(threat.approve(&scope, by, &id, &control.are_two()).await?)
-        })
-        .await?;
-    control.forget_idle_of(&response);
+    let response = control.agree_to(&call, owner, &id, None).await?;
     Ok(Json(view(response, None, control.parts.clock.now())))
 }
 
 impl Control {
     /// Drops the instances that wait, of a tenant whose keys a response disabled.
-    pub(crate) fn forget_idle_of(&self, response: &Response) {
+    fn forget_idle_of(&self, response: &Response) {
         if let (Kind::DisableKey, None, Some(tenant)) = (response.kind, response.waits_minutes, &response.target.tenant)
         {
             self.parts.engine.forget_idle(tenant);
@@ -89,20 +77,61 @@ impl Control {
         if dry_run {
             return Ok(tried(checked, by.to_string(), blast));
         }
-        let log = if checked.kind == Kind::DisableKey { Log::Host } else { owner.log };
-        let code = if checked.takes_two(&owner.scope) { codes::RESPONSE_ASKED } else { codes::RESPONSE_MADE };
-        let details = json!({
-            "kind": checked.kind.word(), "target": checked.target, "minutes": checked.minutes, "reason": checked.reason,
-            "finding": checked.finding,
-        });
-        let scope = owner.scope;
-        let (response, blast) = self
-            .bracket(call, &log, owner.permit, code, details, async |_permit| {
-                Ok(threat.respond(&scope, by, checked).await?)
-            })
-            .await?;
+        let (response, blast) = self.make_response(call, owner, (threat.new_response_id(), checked), None).await?;
         Ok(view(response, Some(blast), self.parts.clock.now()))
     }
+
+    /// Makes a response under an id of its own, or asks for one that takes two people; for an incident, where it is of one.
+    pub(super) async fn make_response(
+        &self,
+        call: &Call,
+        owner: Owner<act::RespondThreat>,
+        (id, asked): (String, Asked),
+        incident: Option<&str>,
+    ) -> Result<(Response, Blast), ApiError> {
+        let Owner { scope, log, permit } = owner;
+        let (by, threat) = (call.principal.id(), &self.parts.threat);
+        let log = log_of(asked.kind, log);
+        let code = if asked.takes_two(&scope) { codes::RESPONSE_ASKED } else { codes::RESPONSE_MADE };
+        let details = json!({
+            "response": id, "kind": asked.kind.word(), "target": asked.target, "minutes": asked.minutes,
+            "reason": asked.reason, "finding": asked.finding, "incident": incident,
+        });
+        self.bracket(call, &log, permit, code, details, async |_permit| {
+            Ok(threat.respond_as(id, &scope, by, asked).await?)
+        })
+        .await
+    }
+
+    /// Agrees to a response that another asked for; for an incident, where it is of one.
+    pub(super) async fn agree_to(
+        &self,
+        call: &Call,
+        owner: Owner<act::RespondThreat>,
+        id: &str,
+        incident: Option<&str>,
+    ) -> Result<Response, ApiError> {
+        let Owner { scope, log, permit } = owner;
+        let (by, threat) = (call.principal.id(), &self.parts.threat);
+        let waiting = threat.response(&scope, id)?;
+        let log = log_of(waiting.kind, log);
+        let details = json!({
+            "response": id, "kind": waiting.kind.word(), "target": waiting.target, "minutes": waiting.waits_minutes,
+            "asked_by": waiting.by, "reason": waiting.reason, "finding": waiting.finding, "incident": incident,
+        });
+        let response = self
+            .bracket(call, &log, permit, codes::RESPONSE_MADE, details, async |_permit| {
+                Ok(threat.approve(&scope, by, id, &self.are_two()).await?)
+            })
+            .await?;
+        self.forget_idle_of(&response);
+        Ok(response)
+    }
+}
+
+/// The log that has a response: its owner's, which closes with the keys, so the host's for what disables them.
+fn log_of(kind: Kind, owners: Log) -> Log {
+    if kind == Kind::DisableKey { Log::Host } else { owners }
 }
 
 /// Takes a response back, or withdraws one that waits.
@@ -116,7 +145,7 @@ pub async fn undo(
     let owner = control.owner::<act::RespondThreat>(&call).await?;
     let (by, threat) = (call.principal.id(), &control.parts.threat);
     let response = threat.response(&owner.scope, &id)?;
-    let log = if response.kind == Kind::DisableKey { Log::Host } else { owner.log };
+    let log = log_of(response.kind, owner.log);
     let details = json!({ "response": id, "kind": response.kind.word() });
     let scope = owner.scope;
     let response = control

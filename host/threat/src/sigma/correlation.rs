@@ -2,8 +2,8 @@
 //!
 //! Pure. A correlation holds at an event when it holds over the window that ends there. Must never keep more than what
 //! decides that: for `n` events the last `n` times, for `n` values the last `n` distinct ones, for rules in order the
-//! latest start of a chain that reaches each of them. Times are taken as a distance, so a clock that steps back
-//! lengthens no window.
+//! latest start of a chain that reaches each of them. An entry that stands for several events counts as often as it says.
+//! Times are taken as a distance, so a clock that steps back lengthens no window.
 
 use std::collections::VecDeque;
 
@@ -91,12 +91,21 @@ impl Correlation {
         Ok(Self { kind, rules, group_by: group_by.collect::<Result<_, _>>()?, timespan_ms: timespan(span)?, generate })
     }
 
-    /// Takes an event that rule number `rule` of this correlation matched, and says whether the correlation holds now.
-    pub fn take(&self, window: &mut Window, rule: usize, time_ms: i64, value: Option<String>) -> bool {
+    /// Takes an event that rule number `rule` of this correlation matched, and that stands for `events_count` of them, and says
+    /// whether the correlation holds now.
+    pub fn take(
+        &self,
+        window: &mut Window,
+        rule: usize,
+        time_ms: i64,
+        value: Option<String>,
+        events_count: u64,
+    ) -> bool {
         let within = |then: i64| time_ms.saturating_sub(then).saturating_abs() <= self.timespan_ms;
         match &self.kind {
             Kind::EventCount(count) => {
-                window.times.push_back(time_ms);
+                let events_count = usize::try_from(events_count).unwrap_or(usize::MAX).min(*count);
+                window.times.extend(std::iter::repeat_n(time_ms, events_count));
                 while window.times.len() > *count {
                     window.times.pop_front();
                 }
@@ -221,7 +230,7 @@ mod tests {
         Correlation { kind, rules, group_by: Vec::new(), timespan_ms, generate: false }
     }
 
-    /// One match: which rule, when, with which value.
+    /// One event that matched: which rule, when, with which value.
     type Match = (usize, i64, u8);
 
     /// What the words say, over the whole history, without any cleverness.
@@ -255,7 +264,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_kind_agrees_with_the_naive_reference(
-            steps in prop::collection::vec((0_usize..3, 0_i64..40, 0_u8..5), 1..80),
+            steps in prop::collection::vec((0_usize..3, 0_i64..40, 0_u8..5, 1_u64..4), 1..80),
             count in 1_usize..6, timespan_ms in 1_i64..120, kind in 0..4,
         ) {
             let field = Path::parse("f").unwrap();
@@ -267,10 +276,10 @@ mod tests {
             };
             let correlation = correlation(kind, 3, timespan_ms);
             let (mut window, mut history, mut now) = (Window::default(), Vec::new(), 0);
-            for (rule, pause, value) in steps {
+            for (rule, pause, value, events_count) in steps {
                 now += pause;
-                history.push((rule, now, value));
-                let got = correlation.take(&mut window, rule, now, Some(value.to_string()));
+                (0..events_count).for_each(|_| history.push((rule, now, value)));
+                let got = correlation.take(&mut window, rule, now, Some(value.to_string()), events_count);
                 prop_assert_eq!(got, reference(&correlation, &history), "after {:?}", history);
                 prop_assert!(window.times.len() <= count && window.values.len() <= count && window.reached.len() <= 3);
             }

@@ -136,11 +136,11 @@ impl Memory {
         let window = self.window(&event.log, key);
         let mut holds = false;
         if matches!(correlation.kind, Kind::EventCount(_) | Kind::ValueCount(..)) {
-            holds = correlation.take(window, 0, event.time_ms, value);
+            holds = correlation.take(window, 0, event.time_ms, value, event.stands_for());
         } else {
             // From the last to the first, so that one event is not two steps of a chain.
             for place in reached.into_iter().rev() {
-                holds |= correlation.take(window, place, event.time_ms, None);
+                holds |= correlation.take(window, place, event.time_ms, None, 1);
             }
         }
         holds.then_some(group)
