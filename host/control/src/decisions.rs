@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use ringfence_audit::decisions;
 use ringfence_core::proof::act;
 use ringfence_core::{DecisionId, Resource};
-use ringfence_policy::{DecisionRecord, Remedy};
+use ringfence_policy::{Asked, DecisionRecord, Remedy};
 use serde::{Deserialize, Serialize};
 
 use crate::Control;
@@ -80,6 +80,8 @@ fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
         true => format!("{}, verified by {}", device.name, device.evidence),
         false => format!("{}, not verified", device.name),
     });
+    let of_call = |asked: &Asked| asked.occasion.as_ref().and_then(|occasion| occasion.trust);
+    let trust = record.asked.as_ref().and_then(|asked| asked.trust.or_else(|| of_call(asked)));
     DecisionView {
         id: record.decision.to_string(),
         at: kept.at.to_string(),
@@ -87,6 +89,7 @@ fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
         principal: record.principal,
         role: record.role,
         device,
+        trust,
         action: record.action,
         resource: record.resource,
         reasons: record

@@ -110,7 +110,7 @@ fn concerns_plugins(policy: &CedarPolicy) -> bool {
 }
 
 /// The actions a policy names; none for all.
-fn actions(policy: &CedarPolicy) -> Option<Vec<EntityUid>> {
+pub(crate) fn actions(policy: &CedarPolicy) -> Option<Vec<EntityUid>> {
     match policy.action_constraint() {
         ActionConstraint::Any => None,
         ActionConstraint::Eq(uid) => Some(vec![uid]),
@@ -138,6 +138,7 @@ impl Policy {
             tenant: Some(tenant.clone()),
             elevated_from: None,
             device: None,
+            trust: None,
         };
         let caller = self.who(on_behalf_of);
         let occasion = Occasion {
