@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use ringfence_audit::decisions;
 use ringfence_core::proof::act;
 use ringfence_core::{DecisionId, Resource};
-use ringfence_policy::{Asked, DecisionRecord, Remedy};
+use ringfence_policy::{DecisionRecord, Remedy};
 use serde::{Deserialize, Serialize};
 
 use crate::Control;
@@ -75,13 +75,13 @@ fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
     if let Some(asked) = &record.asked {
         record.resource = asked.about();
     }
-    let device = record.asked.as_ref().and_then(|asked| asked.device.as_ref());
+    let (asked, call) = (record.asked.as_ref(), record.asked.as_ref().and_then(|asked| asked.occasion.as_ref()));
+    let device = asked.and_then(|asked| asked.device.as_ref()).or_else(|| call.and_then(|call| call.device.as_ref()));
     let device = device.map(|device| match device.verified {
         true => format!("{}, verified by {}", device.name, device.evidence),
         false => format!("{}, not verified", device.name),
     });
-    let of_call = |asked: &Asked| asked.occasion.as_ref().and_then(|occasion| occasion.trust);
-    let trust = record.asked.as_ref().and_then(|asked| asked.trust.or_else(|| of_call(asked)));
+    let trust = asked.and_then(|asked| asked.trust).or_else(|| call.and_then(|call| call.trust));
     DecisionView {
         id: record.decision.to_string(),
         at: kept.at.to_string(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 #[cfg(test)]
 use cedar_policy::{Decision, PolicySet};
-use ringfence_core::{Clock, Entropy, Resource, Role, TenantId};
+use ringfence_core::{Clock, Device, Entropy, Principal, Resource, Role, TenantId};
 
 use crate::answers::Answers;
 use crate::decision::{Effect, Explained, Outcome, PolicyReason, Ruling, Visibility};
@@ -98,6 +98,12 @@ impl TenantState {
 impl Shared {
     pub(crate) fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantState>> {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// The device that a principal's session is on at this moment. Of operators there are none: whose word about devices counts, a
+    /// tenant says.
+    pub(crate) fn device_of(&self, principal: &Principal) -> Option<Device> {
+        principal.tenant().and_then(|_| self.devices.get()).and_then(|devices| devices(principal))
     }
 
     /// The state of the tenant that a thing is of; none for the host, and for a tenant that does not exist.

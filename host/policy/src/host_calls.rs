@@ -44,6 +44,7 @@ pub struct HostCaller {
     /// Without what each call adds.
     occasion: Occasion,
     trust: Trust,
+    on_behalf_of: Principal,
     marks: Mutex<Vec<(Mark<String>, Arc<Counts>)>>,
 }
 
@@ -145,6 +146,7 @@ impl Policy {
             caller: caller.id,
             role: caller.role,
             trust: None,
+            device: None,
             cause: cause.to_owned(),
             name: String::new(),
             method: String::new(),
@@ -156,6 +158,7 @@ impl Policy {
             who,
             occasion,
             trust,
+            on_behalf_of: on_behalf_of.clone(),
             marks: Mutex::default(),
         })
     }
@@ -198,7 +201,7 @@ impl HostCaller {
     /// The question of a call, with all that statements can read.
     #[cfg(test)]
     pub(crate) fn full(&self, call: &HostCall<'_>) -> Question {
-        self.question(call, Reads::TRUST)
+        self.question(call, Reads::TRUST | Reads::DEVICE)
     }
 
     fn question(&self, call: &HostCall<'_>, reads: Reads) -> Question {
@@ -210,8 +213,9 @@ impl HostCaller {
         let occasion = Occasion {
             name: name.to_owned(),
             method: method.to_owned(),
-            // Worth asking for where it is read: the score is made of many signals.
+            // Worth asking for where they are read: the score is made of many signals.
             trust: if reads.has(Reads::TRUST) { (self.trust)() } else { None },
+            device: if reads.has(Reads::DEVICE) { self.shared.device_of(&self.on_behalf_of) } else { None },
             ..self.occasion.clone()
         };
         let (who, action) = (self.who.clone(), call.act.as_str());

@@ -344,12 +344,7 @@ impl Policy {
     /// Who asks, and on which device. SECURITY: read for each decision, and part of the question that an answer is
     /// remembered for: one that a device once got is not given to what has become of it.
     fn asking(&self, principal: &Principal) -> Who {
-        let mut who = self.who(principal);
-        // Of operators there are none: whose word about devices counts, a tenant says.
-        if who.tenant.is_some() {
-            who.device = self.shared.devices.get().and_then(|devices| devices(principal));
-        }
-        who
+        Who { device: self.shared.device_of(principal), ..self.who(principal) }
     }
 
     /// Where the session of who asks stands at this moment. SECURITY: part of the question too, so no answer is given to a

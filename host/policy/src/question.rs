@@ -321,7 +321,7 @@ fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) 
     Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
 }
 
-fn device_record(device: &Device) -> Result<RestrictedExpression, String> {
+pub(crate) fn device_record(device: &Device) -> Result<RestrictedExpression, String> {
     let string = |word: &str| RestrictedExpression::new_string(word.to_owned());
     let fields = [
         ("name", string(device.name.as_str())),
