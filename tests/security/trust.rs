@@ -325,6 +325,49 @@ async fn the_policy_of_ones_own_tenant_is_written_at_either_path() -> Result<()>
 }
 
 #[tokio::test]
+async fn a_rule_reads_where_a_session_stands_at_any_act_and_its_no_is_no_step_up() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let dev = acme.member(&host, "dev", "developer").await?;
+    let score = answer(dev.get("/zero-trust/trust-score").send().await?).await?["score"].as_u64().unwrap_or(0);
+    // Enough for a session that nothing is held against.
+    let least = score.saturating_sub(4);
+    let text = format!(
+        "@id(\"sure\") forbid (principal, action in [Ringfence::Action::\"invoke\", Ringfence::Action::\"read-plugin\"], \
+         resource == Ringfence::Plugin::\"acme/hello\") \
+         unless {{ context has trust && context.trust >= {least} }};"
+    );
+    let policy = json!({ "text": text });
+    answer(acme.admin.put("/tenants/acme/policy").json(&policy).send().await?).await?;
+    let read = async || problem(dev.get("/tenants/acme/plugins/hello").send().await?).await;
+    assert_eq!(dev.fetch("/acme/hello/").await?.0, 200);
+    assert_eq!(read().await?.0, 200);
+    // What was answered before is not given to a session that has fallen since.
+    let soon = jiff::Timestamp::from_second(now()? + 3_600)?;
+    let risk = json!({ "subject": "acme/dev", "delta": -10, "reason": "odd calls", "expires_at": soon.to_string() });
+    answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    assert_eq!(dev.fetch("/acme/hello/").await?.0, 403);
+    let (status, refused) = read().await?;
+    assert_eq!((status, refused["code"].as_str()), (403, Some("denied")), "{refused}");
+    let decision = string(&refused, "decision_id")?;
+    let why = answer(dev.get(&format!("/decisions/{decision}")).send().await?).await?;
+    assert_eq!(
+        (why["reasons"][0]["policy"].as_str(), why["changes"][0]["kind"].as_str()),
+        (Some("tenant/sure"), Some("trust"))
+    );
+    assert!(why["trust"].as_u64().is_some_and(|then| then < score), "{why}");
+    assert!(string(&why, "help")?.contains("trust score"), "{why}");
+    // Acts that no rule reads it for go on; where the class of an act asks for more, the answer is still which factor helps.
+    assert_eq!(dev.get("/tenants/acme/plugins").send().await?.status(), 200);
+    let asks = json!({ "thresholds": { "floor": 0, "invoke": 0, "read": least, "change": 0, "administer": 0 } });
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let (status, refused) = problem(dev.get("/tenants/acme/plugins").send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_admin_who_is_alone_weakens_alone_and_that_is_found() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

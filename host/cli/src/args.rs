@@ -52,6 +52,10 @@ pub use self::threat::{
     DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs,
     ResponseApproveArgs, RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
 };
+pub use self::trust::{
+    DeviceArgs, DeviceCommand, DeviceListArgs, RiskApproveArgs, RiskCommand, RiskLowerArgs, RiskRaiseArgs,
+    RiskReasonArgs, TrustCommand, TrustScoreArgs, TrustSettingsArgs,
+};
 
 mod access;
 mod audit;
@@ -68,6 +72,7 @@ mod quota;
 mod runs;
 mod store;
 mod threat;
+mod trust;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -189,6 +194,12 @@ pub enum Command {
     /// Identity providers that people sign in at
     #[command(subcommand)]
     Provider(ProviderCommand),
+    /// Devices that people are on: list, show, revoke
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// How far sessions are trusted, and how the place stands
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Who holds what access and uses it; access reviews
     #[command(subcommand)]
     Access(AccessCommand),

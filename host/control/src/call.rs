@@ -133,7 +133,7 @@ impl Control {
     }
 
     async fn permit<A: Action>(&self, call: &Call, resource: Resource) -> Result<Permit<A>, ApiError> {
-        match self.parts.policy.permit::<A>(&call.principal, &resource) {
+        match self.parts.policy.permit_from::<A>(&call.principal, call.peer, &resource) {
             Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
             Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, A::CLASS) {

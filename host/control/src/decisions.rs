@@ -75,11 +75,13 @@ fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
     if let Some(asked) = &record.asked {
         record.resource = asked.about();
     }
-    let device = record.asked.as_ref().and_then(|asked| asked.device.as_ref());
+    let (asked, call) = (record.asked.as_ref(), record.asked.as_ref().and_then(|asked| asked.occasion.as_ref()));
+    let device = asked.and_then(|asked| asked.device.as_ref()).or_else(|| call.and_then(|call| call.device.as_ref()));
     let device = device.map(|device| match device.verified {
         true => format!("{}, verified by {}", device.name, device.evidence),
         false => format!("{}, not verified", device.name),
     });
+    let trust = asked.and_then(|asked| asked.trust).or_else(|| call.and_then(|call| call.trust));
     DecisionView {
         id: record.decision.to_string(),
         at: kept.at.to_string(),
@@ -87,6 +89,7 @@ fn view(kept: Kept, changes: Vec<Remedy>) -> DecisionView {
         principal: record.principal,
         role: record.role,
         device,
+        trust,
         action: record.action,
         resource: record.resource,
         reasons: record

@@ -687,6 +687,9 @@ pub struct DecisionView {
     /// The device that its session was on, and how that stood then; absent where none was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// The trust score of its session then, of a plugin's call the caller's; absent where no policy read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<u8>,
     /// What it wanted to do.
     pub action: String,
     /// To what.

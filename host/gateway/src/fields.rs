@@ -251,7 +251,8 @@ impl Sight<'_> {
         let ask = || {
             let resource = Resource::Field { tenant: route.tenant.clone(), field: field.parse().ok()? };
             let principal = seen.principal.as_ref()?;
-            let permit = gateway.parts.policy.permit::<act::OpenPersonalField>(principal, &resource).ok()?;
+            let policy = &gateway.parts.policy;
+            let permit = policy.permit_from::<act::OpenPersonalField>(principal, seen.peer, &resource).ok()?;
             // What was seen in clear cannot be unseen: it needs a session that stands as high as for what cannot be undone.
             let class = act::OpenPersonalField::CLASS;
             gateway.parts.identity.check_trust(principal, seen.peer, class).ok().map(|()| drop(permit))

@@ -183,7 +183,7 @@ impl Gateway {
         let parts = &*self.parts;
         let Asked { request, host, chain, within } = asked;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
-        let permit = match parts.policy.permit::<act::Invoke>(principal, &resource) {
+        let permit = match parts.policy.permit_from::<act::Invoke>(principal, seen.peer, &resource) {
             Ok(permit) => permit,
             Err(denial) => return Err(self.denied(seen, principal, denial)),
         };

@@ -118,6 +118,7 @@ mod tests {
             tenant: Some(tenant(of)),
             elevated_from: None,
             device: None,
+            trust: None,
         };
         Question::plain(who, "invoke", plugin(of, "hello"))
     }

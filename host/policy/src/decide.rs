@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 #[cfg(test)]
 use cedar_policy::{Decision, PolicySet};
-use ringfence_core::{Clock, Entropy, Role, TenantId};
+use ringfence_core::{Clock, Device, Entropy, Principal, Resource, Role, TenantId};
 
 use crate::answers::Answers;
 use crate::decision::{Effect, Explained, Outcome, PolicyReason, Ruling, Visibility};
@@ -17,6 +17,7 @@ use crate::host_calls::{HostCache, HostReads};
 use crate::labels::{Labels, NO_LABELS};
 use crate::question::{Question, Translated};
 use crate::recent::Recent;
+use crate::scores::{Scores, TrustReads};
 use crate::shadow::Shadow;
 use crate::tenant::{self, Checker, Rules};
 use crate::{Devices, PolicyVersion, Standing, TenantFacts, explain, guard};
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     /// Who knows devices; nobody until the host says.
     pub(crate) devices: OnceLock<Devices>,
+    /// Who knows trust scores; nobody until the host says.
+    pub(crate) scores: OnceLock<Scores>,
 }
 
 /// A tenant as decisions see it. Replaced as a whole, with a new version.
@@ -51,6 +54,8 @@ pub(crate) struct TenantState {
     /// What of all these statements applies to host calls.
     pub(crate) host: HostReads,
     pub(crate) host_cache: Arc<HostCache>,
+    /// For which acts they read the trust score of who asks.
+    pub(crate) trust: TrustReads,
 }
 
 /// What a question is held against, beside the platform's policies.
@@ -81,8 +86,10 @@ impl TenantState {
 
     /// Makes what was changed a new state: nothing that was worked out from the old one stays.
     pub(crate) fn settle(&mut self, version: PolicyVersion) {
-        let shadow = self.shadow.as_ref().map(|shadow| shadow.rules.host).unwrap_or_default();
-        self.host = self.rules.host.and(self.ceiling.host).and(shadow);
+        let shadow = self.shadow.as_ref().map(|shadow| &*shadow.rules);
+        self.host = self.rules.host.and(self.ceiling.host).and(shadow.map(|rules| rules.host).unwrap_or_default());
+        let rules = [Some(&*self.rules), Some(&*self.ceiling), shadow];
+        self.trust = TrustReads::all(rules.into_iter().flatten().map(|rules| &rules.trust));
         self.host_cache = Arc::default();
         self.version = version;
     }
@@ -93,24 +100,33 @@ impl Shared {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
     }
 
-    /// The ruling on a question, and the tenant's state that it came from: from the cache while it holds, else from the
+    /// The device that a principal's session is on at this moment. Of operators there are none: whose word about devices counts, a
+    /// tenant says.
+    pub(crate) fn device_of(&self, principal: &Principal) -> Option<Device> {
+        principal.tenant().and_then(|_| self.devices.get()).and_then(|devices| devices(principal))
+    }
+
+    /// The state of the tenant that a thing is of; none for the host, and for a tenant that does not exist.
+    pub(crate) fn state_of(&self, resource: &Resource) -> Option<Arc<TenantState>> {
+        resource.tenant().and_then(|tenant| self.tenant(tenant))
+    }
+
+    /// The ruling on a question under the state of its resource's tenant: from the cache while it holds, else from the
     /// policies.
-    pub(crate) fn rule_in(&self, question: &Question) -> (Arc<Ruling>, Option<Arc<TenantState>>) {
-        let state = question.resource.tenant().map(|tenant| self.tenant(tenant));
+    pub(crate) fn rule_in(&self, question: &Question, state: Option<&TenantState>) -> Arc<Ruling> {
         let own = question.who.tenant.as_ref();
         let stranger = own.is_some_and(|own| question.resource.tenant() != Some(own) && self.tenant(own).is_none());
-        let exists = !matches!(state, Some(None));
-        let state = state.flatten();
-        let version = state.as_ref().map_or(0, |state| state.version);
+        let exists = state.is_some() || question.resource.tenant().is_none();
+        let version = state.map_or(0, |state| state.version);
         let hidden = !exists || stranger || question.crosses_tenants();
         if !hidden
             && let Some(ruling) = self.answers.get(question).filter(|ruling| ruling.version == version)
-            && counted(&ruling, state.as_deref())
+            && counted(&ruling, state)
         {
-            return (ruling, state);
+            return ruling;
         }
-        let mut ruling = self.decide(question, state.as_deref(), hidden);
-        if let Some(state) = state.as_deref().filter(|_| !hidden && question.who.role != Some(Role::Operator)) {
+        let mut ruling = self.decide(question, state, hidden);
+        if let Some(state) = state.filter(|_| !hidden && question.who.role != Some(Role::Operator)) {
             self.observe(question, state, &mut ruling);
         }
         let ruling = Arc::new(ruling);
@@ -119,12 +135,12 @@ impl Shared {
         if !hidden {
             self.answers.put(question, &ruling);
         }
-        (ruling, state)
+        ruling
     }
 
     #[cfg(test)]
     pub(crate) fn rule(&self, question: &Question) -> Arc<Ruling> {
-        self.rule_in(question).0
+        self.rule_in(question, self.state_of(&question.resource).as_deref())
     }
 
     pub(crate) fn decide(&self, question: &Question, state: Option<&TenantState>, hidden: bool) -> Ruling {
@@ -164,7 +180,9 @@ impl Shared {
             .map(|(role, _)| role);
         let view = view_of(state, question.who.role);
         let device_helps = explain::on_verified_devices(question).iter().any(|other| self.allows(other, view));
-        let help = explain::help(question, &ruling.determining, &ruling.errors, (closest, device_helps));
+        let least_trust = explain::least_trust(question, |other| self.allows(other, view));
+        let helps = (closest, device_helps, least_trust);
+        let help = explain::help(question, &ruling.determining, &ruling.errors, helps);
         Explained { closest: closest.map(|role| format!("role {role} may {}", question.action)), help }
     }
 

@@ -29,8 +29,9 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
             (PrincipalKind::Anonymous, None) => "operator/someone".parse::<PrincipalId>().ok()?,
             _ => question.who.id.clone(),
         };
-        let device = question.who.device.clone();
-        let who = Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None, device };
+        let (device, trust) = (question.who.device.clone(), question.who.trust);
+        let who =
+            Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None, device, trust };
         Some((role, Question::plain(who, question.action, question.resource.clone())))
     };
     WEAKEST_FIRST.into_iter().filter(|role| Some(*role) != question.who.role).filter_map(ask).collect()
@@ -54,12 +55,24 @@ pub(crate) fn on_verified_devices(question: &Question) -> Vec<Question> {
         .collect()
 }
 
-/// What to do about a denial: `closest` is the weakest role that could, `device_helps` whether a verified device would.
+/// The least trust score above the session's own with which a question would be allowed. None where no statement reads it.
+pub(crate) fn least_trust(question: &Question, allows: impl Fn(&Question) -> bool) -> Option<u8> {
+    let now = question.who.trust?;
+    let at = |trust: u8| Question { who: Who { trust: Some(trust), ..question.who.clone() }, ..question.clone() };
+    // Most denials have other reasons, and one question tells.
+    if !allows(&at(100)) {
+        return None;
+    }
+    (now.saturating_add(1)..=100).find(|trust| allows(&at(*trust)))
+}
+
+/// What to do about a denial: `closest` is the weakest role that could, `device_helps` whether a verified device would,
+/// `least_trust` with which trust score it would be allowed.
 pub(crate) fn help(
     question: &Question,
     determining: &[PolicyReason],
     errors: &[String],
-    (closest, device_helps): (Option<Role>, bool),
+    (closest, device_helps, least_trust): (Option<Role>, bool, Option<u8>),
 ) -> String {
     let tenant = question.resource.tenant().map(ToString::to_string).unwrap_or_default();
     if !errors.is_empty() {
@@ -78,6 +91,11 @@ pub(crate) fn help(
         };
         return format!(
             "from a device that is verified it is allowed, and {now}; evidence goes to POST /api/v1/zero-trust/device-verification"
+        );
+    }
+    if let (Some(least), Some(now)) = (least_trust, question.who.trust) {
+        return format!(
+            "in a session with a trust score of {least} it is allowed, and this one has {now}; `ringfence trust score` says why"
         );
     }
     if let Some(own) = determining.iter().find(|reason| reason.effect == Effect::Forbid && is_tenants(&reason.id)) {

@@ -44,6 +44,7 @@ pub struct HostCaller {
     /// Without what each call adds.
     occasion: Occasion,
     trust: Trust,
+    on_behalf_of: Principal,
     marks: Mutex<Vec<(Mark<String>, Arc<Counts>)>>,
 }
 
@@ -110,7 +111,7 @@ fn concerns_plugins(policy: &CedarPolicy) -> bool {
 }
 
 /// The actions a policy names; none for all.
-fn actions(policy: &CedarPolicy) -> Option<Vec<EntityUid>> {
+pub(crate) fn actions(policy: &CedarPolicy) -> Option<Vec<EntityUid>> {
     match policy.action_constraint() {
         ActionConstraint::Any => None,
         ActionConstraint::Eq(uid) => Some(vec![uid]),
@@ -138,12 +139,14 @@ impl Policy {
             tenant: Some(tenant.clone()),
             elevated_from: None,
             device: None,
+            trust: None,
         };
         let caller = self.who(on_behalf_of);
         let occasion = Occasion {
             caller: caller.id,
             role: caller.role,
             trust: None,
+            device: None,
             cause: cause.to_owned(),
             name: String::new(),
             method: String::new(),
@@ -155,6 +158,7 @@ impl Policy {
             who,
             occasion,
             trust,
+            on_behalf_of: on_behalf_of.clone(),
             marks: Mutex::default(),
         })
     }
@@ -197,7 +201,7 @@ impl HostCaller {
     /// The question of a call, with all that statements can read.
     #[cfg(test)]
     pub(crate) fn full(&self, call: &HostCall<'_>) -> Question {
-        self.question(call, Reads::TRUST)
+        self.question(call, Reads::TRUST | Reads::DEVICE)
     }
 
     fn question(&self, call: &HostCall<'_>, reads: Reads) -> Question {
@@ -209,8 +213,9 @@ impl HostCaller {
         let occasion = Occasion {
             name: name.to_owned(),
             method: method.to_owned(),
-            // Worth asking for where it is read: the score is made of many signals.
+            // Worth asking for where they are read: the score is made of many signals.
             trust: if reads.has(Reads::TRUST) { (self.trust)() } else { None },
+            device: if reads.has(Reads::DEVICE) { self.shared.device_of(&self.on_behalf_of) } else { None },
             ..self.occasion.clone()
         };
         let (who, action) = (self.who.clone(), call.act.as_str());

@@ -5,7 +5,8 @@
 //!
 //! What is allowed: `roles.cedar` (the table it makes is `tests/golden/role-matrix.txt`) and the tenant's own policies,
 //! as far as `boundary.cedar` and `guard.rs` let them. A tenant's policies are asked only about its own resources, and
-//! never about operators. How entities are named in policies: `question.rs`.
+//! never about operators. How entities are named in policies: `question.rs`. What of a question is read anew at each decision, the
+//! device and the trust score of a session, comes from who knows it (`set_devices`, `set_scores`).
 #![forbid(unsafe_code)]
 
 mod answers;
@@ -25,11 +26,13 @@ mod question;
 mod recent;
 mod remedy;
 pub mod roles;
+mod scores;
 mod shadow;
 mod structure;
 mod tenant;
 mod text;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -48,6 +51,7 @@ pub use host_calls::{HostCaller, Trust};
 pub use occasion::Occasion;
 pub use recent::{Asked, Taken};
 pub use remedy::{Remedy, RemedyKind};
+pub use scores::Scores;
 pub use shadow::{Differences, EXAMPLES_COUNT_MAX, ShadowReport};
 
 use answers::Answers;
@@ -56,6 +60,7 @@ use host_calls::HostReads;
 use index::Index;
 use labels::{Labels, NO_LABELS};
 use question::{Question, Who, Words};
+use scores::TrustReads;
 use tenant::{Author, Checked, Checker, Rules};
 
 const SCHEMA: &str = include_str!("schema.cedarschema");
@@ -100,10 +105,28 @@ impl Policy {
         Self::with_platform(entropy, clock, &format!("{BOUNDARY}\n{ROLES}"))
     }
 
-    /// Decides whether `principal` may do `A` to `resource`.
+    /// Decides whether `principal` may do `A` to `resource`. Where a request came for it, [`Policy::permit_from`] is asked: here
+    /// a session stands as it does where it was opened.
     pub fn permit<A: Action>(&self, principal: &Principal, resource: &Resource) -> Result<Permit<A>, Denial> {
-        let question = Question::plain(self.asking(principal), A::NAME, resource.clone());
-        let (ruling, state) = self.shared.rule_in(&question);
+        self.permit_from(principal, None, resource)
+    }
+
+    /// Decides whether `principal` may do `A` to `resource`, by a request from an address: a trust score depends on it.
+    pub fn permit_from<A: Action>(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        resource: &Resource,
+    ) -> Result<Permit<A>, Denial> {
+        // One state for both: what is read of the session, and the statements that it is held against.
+        let state = self.shared.state_of(resource);
+        let mut who = self.asking(principal);
+        // SECURITY: of one's own tenant alone, or the time it takes would tell that there is another with such statements.
+        if who.tenant.as_ref() == resource.tenant() && state.as_ref().is_some_and(|state| state.trust.at(A::NAME)) {
+            who.trust = self.trust_of(principal, from, (A::NAME, resource));
+        }
+        let question = Question::plain(who, A::NAME, resource.clone());
+        let ruling = self.shared.rule_in(&question, state.as_deref());
         let decision = DecisionId::random(self.shared.entropy.as_ref());
         if ruling.outcome == Outcome::Allow {
             #[expect(clippy::disallowed_methods, reason = "this room decides, and here it decided yes")]
@@ -116,6 +139,12 @@ impl Policy {
     /// stays.
     pub fn set_devices(&self, devices: Devices) {
         drop(self.shared.devices.set(devices));
+    }
+
+    /// Has rules read trust scores from who knows them, at each decision for which a statement reads one. Without it no session
+    /// has any. The first to come stays.
+    pub fn set_scores(&self, scores: Scores) {
+        drop(self.shared.scores.set(scores));
     }
 
     /// Whether policy knows this tenant; requests for any other are denied.
@@ -235,6 +264,7 @@ impl Policy {
             version: AtomicU64::new(0),
             answers: Answers::default(),
             devices: OnceLock::new(),
+            scores: OnceLock::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -250,13 +280,17 @@ impl Policy {
             tenant: Some(tenant.clone()),
             elevated_from: None,
             device: None,
+            trust: None,
         };
-        let question = Question::plain(admin, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
-        // Nobody is trained here, nor on a device: whom the tenant labels, and what evidence somebody can get today, must not
-        // decide whether anybody could change the policies.
+        // Nobody is trained here, nor on a device, and any score will do: whom the tenant labels, what evidence somebody can get
+        // today, and how sessions stand, must not decide whether anybody could change the policies.
         let view = View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: Some(&rules) };
-        if self.shared.ask(&question, view).outcome == Outcome::Deny {
-            return Err(PolicyError::LocksOut { action: NEVER_LOCKED });
+        for trust in [None, Some(0), Some(100)] {
+            let who = Who { trust, ..admin.clone() };
+            let question = Question::plain(who, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
+            if self.shared.ask(&question, view).outcome == Outcome::Deny {
+                return Err(PolicyError::LocksOut { action: NEVER_LOCKED });
+            }
         }
         Ok((Arc::new(rules), analysis))
     }
@@ -287,6 +321,7 @@ impl Policy {
             version: 0,
             host: HostReads::default(),
             host_cache: Arc::default(),
+            trust: TrustReads::default(),
         }
     }
 
@@ -309,12 +344,23 @@ impl Policy {
     /// Who asks, and on which device. SECURITY: read for each decision, and part of the question that an answer is
     /// remembered for: one that a device once got is not given to what has become of it.
     fn asking(&self, principal: &Principal) -> Who {
-        let mut who = self.who(principal);
-        // Of operators there are none: whose word about devices counts, a tenant says.
-        if who.tenant.is_some() {
-            who.device = self.shared.devices.get().and_then(|devices| devices(principal));
-        }
-        who
+        Who { device: self.shared.device_of(principal), ..self.who(principal) }
+    }
+
+    /// Where the session of who asks stands at this moment. SECURITY: part of the question too, so no answer is given to a
+    /// session that stands otherwise than the one that got it.
+    fn trust_of(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        (action, resource): (&str, &Resource),
+    ) -> Option<u8> {
+        // What is held against a plugin counts in calls of it.
+        let called = match resource {
+            Resource::Plugin { tenant, plugin } if action == "invoke" => Some((tenant, plugin)),
+            _ => None,
+        };
+        self.shared.scores.get().and_then(|scores| scores(principal, from, called))
     }
 }
 
@@ -330,3 +376,5 @@ mod tests_host_calls;
 mod tests_labels;
 #[cfg(test)]
 mod tests_mutants;
+#[cfg(test)]
+mod tests_trust;

@@ -2,13 +2,14 @@
 //!
 //! Must never leave out a word that a statement reads: see [`Reads`], which errs to the side of "all of them".
 
+use std::collections::BTreeSet;
 use std::ops::BitOr;
 
 use cedar_policy::{Context, RestrictedExpression};
-use ringfence_core::{HostAct, PrincipalId, Role, WordError};
+use ringfence_core::{Device, HostAct, PrincipalId, Role, WordError, device};
 use serde::{Deserialize, Serialize};
 
-use crate::question::{Words, text};
+use crate::question::{Words, device_record, text};
 
 /// LIMIT: bytes of a name, and of a method, that are kept of a call; a longer one is answered and not remembered.
 pub(crate) const KEPT_BYTES_MAX: usize = 1_024;
@@ -24,6 +25,9 @@ pub struct Occasion {
     pub role: Option<Role>,
     /// The trust score of its session, 0 to 100, where there is one and a policy reads it.
     pub trust: Option<u8>,
+    /// What its session's key was shown to be on, as that is then, where a policy reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// What began the invocation: `http`, `call`, `hook`, `queue`, `schedule`, `run`.
     pub cause: String,
     /// The key of a value, the name of an object, the path of a request.
@@ -46,7 +50,8 @@ impl Reads {
     const CAUSE: Self = Self(1 << 4);
     const NAME: Self = Self(1 << 5);
     const METHOD: Self = Self(1 << 6);
-    const ALL: Self = Self(0x7f);
+    pub(crate) const DEVICE: Self = Self(1 << 7);
+    const ALL: Self = Self(0xff);
 
     /// What a statement reads, from its tokens. INVARIANT: a `context` that is not plainly followed by one word reads all.
     pub(crate) fn of(tokens: &[&str]) -> Self {
@@ -65,6 +70,7 @@ impl Reads {
                     "caller" => Self::CALLER,
                     "role" => Self::ROLE,
                     "trust" => Self::TRUST,
+                    "device" => Self::DEVICE,
                     "cause" => Self::CAUSE,
                     "key" | "name" | "path" => Self::NAME,
                     "method" => Self::METHOD,
@@ -86,6 +92,7 @@ impl Reads {
             caller: if self.has(Self::CALLER) { occasion.caller.clone() } else { anybody(&occasion.caller) },
             role: occasion.role.filter(|_| self.has(Self::ROLE)),
             trust: occasion.trust.filter(|_| self.has(Self::TRUST)),
+            device: occasion.device.clone().filter(|_| self.has(Self::DEVICE)),
             cause: text(Self::CAUSE, &occasion.cause),
             name: text(Self::NAME, &occasion.name),
             method: text(Self::METHOD, &occasion.method),
@@ -105,7 +112,16 @@ impl Occasion {
     /// One to try the schema with.
     pub(crate) fn some(role: Option<Role>) -> Result<Self, WordError> {
         let (cause, name, method) = ("http".to_owned(), String::new(), "GET".to_owned());
-        Ok(Self { caller: "anonymous".parse()?, role, trust: role.map(|_| 80), cause, name, method })
+        let device = match role {
+            Some(_) => Some(Device {
+                name: "laptop".parse()?,
+                verified: false,
+                evidence: device::NO_EVIDENCE.to_owned(),
+                posture: BTreeSet::new(),
+            }),
+            None => None,
+        };
+        Ok(Self { caller: "anonymous".parse()?, role, trust: role.map(|_| 80), device, cause, name, method })
     }
 
     /// In Cedar's words.
@@ -118,6 +134,9 @@ impl Occasion {
         }
         if let Some(trust) = self.trust {
             pairs.push(("trust".to_owned(), RestrictedExpression::new_long(trust.into())));
+        }
+        if let Some(device) = &self.device {
+            pairs.push(("device".to_owned(), device_record(device)?));
         }
         match act {
             Some(HostAct::ReadValue | HostAct::WriteValue | HostAct::DeleteValue | HostAct::ListValues) => {
@@ -177,6 +196,7 @@ mod tests {
         assert_eq!(of("forbid (principal, action, resource);"), Reads::APPLIES);
         assert_eq!(of("when { context.key like \"a*\" }"), Reads::APPLIES | Reads::NAME);
         assert_eq!(of("when { context has trust && context.trust < 50 }"), Reads::APPLIES | Reads::TRUST);
+        assert_eq!(of("unless { context has device && context.device.verified }"), Reads::APPLIES | Reads::DEVICE);
         assert_eq!(of("when { context . // x\n method == \"GET\" }"), Reads::APPLIES | Reads::METHOD);
         for all in
             ["context[\"key\"]", "context == context", "context has \"role\"", "\"the context\"", "context has x"]

@@ -64,6 +64,8 @@ pub(crate) struct Who {
     pub(crate) elevated_from: Option<Role>,
     /// What its session's key was shown to be on, as that is at this moment.
     pub(crate) device: Option<Device>,
+    /// The trust score of its session at this moment, where a statement reads it.
+    pub(crate) trust: Option<u8>,
 }
 
 impl Who {
@@ -75,6 +77,7 @@ impl Who {
             tenant: principal.tenant().cloned(),
             elevated_from: None,
             device: None,
+            trust: None,
         }
     }
 
@@ -97,6 +100,13 @@ impl Who {
             PrincipalKind::Plugin => Cow::Owned(self.id.as_str().replacen("/plugin/", "/", 1)),
             _ => Cow::Borrowed(self.id.as_str()),
         }
+    }
+
+    /// What its acts are asked with, in Cedar's words. Host calls have an occasion instead.
+    fn context(&self) -> Result<Context, String> {
+        let Some(trust) = self.trust else { return Ok(Context::empty()) };
+        let trust = RestrictedExpression::new_long(trust.into());
+        Context::from_pairs([("trust".to_owned(), trust)]).map_err(text)
     }
 
     /// A plugin's own name; empty for what is none.
@@ -171,7 +181,7 @@ impl Question {
             None => entities.push(Entity::new_no_attrs(resource.clone(), HashSet::new())),
         }
         let context = match &self.occasion {
-            None => Context::empty(),
+            None => self.who.context()?,
             Some(occasion) => occasion.context(words, HostAct::of_word(self.action))?,
         };
         words.translated(Place { action: words.action(self.action)?, principals, resources }, entities, context)
@@ -228,7 +238,10 @@ impl Words {
             ("open-personal-field", Resource::Field { tenant: tenant.clone(), field: "f".parse().map_err(text)? }),
         ];
         let id = |text: &str| text.parse::<PrincipalId>().map_err(|error| error.to_string());
-        let who = |id, kind, role, tenant, elevated_from| Who { id, kind, role, tenant, elevated_from, device: None };
+        let who = |id, kind, role, tenant, elevated_from| {
+            let (device, trust) = (None, None);
+            Who { id, kind, role, tenant, elevated_from, device, trust }
+        };
         let on_a_device = Some(Device {
             name: "laptop".parse().map_err(text)?,
             verified: true,
@@ -241,6 +254,7 @@ impl Words {
             who(id("acme/p")?, PrincipalKind::Person, Some(Role::Developer), of_tenant.clone(), None),
             Who {
                 device: on_a_device,
+                trust: Some(80),
                 ..who(id("acme/p")?, PrincipalKind::Person, Some(Role::Developer), of_tenant.clone(), None)
             },
             who(id("acme/s")?, PrincipalKind::Service, Some(Role::Caller), of_tenant.clone(), Some(Role::Auditor)),
@@ -307,7 +321,7 @@ fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) 
     Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
 }
 
-fn device_record(device: &Device) -> Result<RestrictedExpression, String> {
+pub(crate) fn device_record(device: &Device) -> Result<RestrictedExpression, String> {
     let string = |word: &str| RestrictedExpression::new_string(word.to_owned());
     let fields = [
         ("name", string(device.name.as_str())),

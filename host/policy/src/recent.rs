@@ -32,6 +32,9 @@ pub struct Asked {
     /// What it was on, as that was then; none on records older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+    /// The trust score of its session then, where a policy in force or in the shadow read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<u8>,
     /// The action's word.
     pub action: String,
     /// For what.
@@ -159,6 +162,7 @@ impl Asked {
             tenant: question.who.tenant.clone(),
             elevated_from: question.who.elevated_from,
             device: question.who.device.clone(),
+            trust: question.who.trust,
             action: question.action.to_owned(),
             resource: question.resource.clone(),
             occasion: question.occasion.as_ref().map(Occasion::kept),
@@ -190,6 +194,9 @@ impl Asked {
         if let Some(Device { name, verified, evidence, posture }) = &self.device {
             key.push_str(&format!(" on {name} {verified} {evidence} {posture:?}"));
         }
+        if let Some(trust) = self.trust {
+            key.push_str(&format!(" trusted {trust}"));
+        }
         if let Some(Occasion { cause, method, .. }) = &self.occasion {
             let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();
             key.push_str(&format!(" {cause} {} {method} {slice}", role(self.occasion.as_ref().and_then(|o| o.role))));
@@ -208,6 +215,7 @@ impl Asked {
             tenant: self.tenant.clone(),
             elevated_from: self.elevated_from,
             device: self.device.clone(),
+            trust: self.trust,
         };
         Some(Question { who, action, resource: self.resource.clone(), occasion: self.occasion.clone() })
     }

@@ -13,6 +13,7 @@ use crate::index::{ACTIONS_SPREAD_COUNT_MAX, Index};
 use crate::labels::NO_LABELS;
 use crate::question::{Question, Who, in_cedar};
 use crate::recent::Asked;
+use crate::scores::TrustReads;
 use crate::tenant::{Author, Rules, display_id, effect_of, is_tenants};
 use crate::{Policy, Standing, explain};
 
@@ -26,6 +27,8 @@ pub enum RemedyKind {
     Resume,
     /// The principal does it from a device that is verified.
     Device,
+    /// The principal does it in a session that stands higher.
+    Trust,
     /// The principal acts in another role for a while.
     Elevation,
     /// Someone of another role does it.
@@ -82,6 +85,10 @@ impl Policy {
             let (who, evidence) = (&question.who.id, &device.evidence);
             let change = format!("`{who}` does it from a device that is verified ({evidence})");
             remedies.push(Remedy { kind: RemedyKind::Device, change });
+        }
+        if let Some(least) = explain::least_trust(&question, |other| self.shared.allows(other, own)) {
+            let change = format!("`{}` does it in a session with a trust score of {least}", question.who.id);
+            remedies.push(Remedy { kind: RemedyKind::Trust, change });
         }
         self.by_role(&question, &view, &mut remedies);
         if let Some(state) = state.filter(|_| question.who.role != Some(Role::Operator)) {
@@ -171,7 +178,7 @@ impl Policy {
     fn allowed_with(&self, question: &Question, view: View<'_>, own: impl Iterator<Item = CedarPolicy>) -> bool {
         let policies: Vec<CedarPolicy> = own.collect();
         let Ok(index) = Index::build(&policies, ACTIONS_SPREAD_COUNT_MAX) else { return false };
-        let rules = Rules { policies, index, host: HostReads::default() };
+        let rules = Rules { policies, index, host: HostReads::default(), trust: TrustReads::default() };
         let view = View { own: Some(&rules), ..view };
         self.shared.allows(question, view)
     }

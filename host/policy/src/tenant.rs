@@ -19,6 +19,7 @@ use crate::decision::{Analysis, Effect, Finding, FindingKind, PolicySummary};
 use crate::host_calls::HostReads;
 use crate::index::{ACTIONS_SPREAD_COUNT_MAX, Index};
 use crate::question::Words;
+use crate::scores::TrustReads;
 use crate::structure;
 use crate::text::{Form, forms, invalid, statements};
 
@@ -57,6 +58,8 @@ pub(crate) struct Rules {
     pub(crate) index: Index,
     /// What of it applies to host calls, and reads of their occasions.
     pub(crate) host: HostReads,
+    /// For which other acts it reads the trust score of who asks.
+    pub(crate) trust: TrustReads,
 }
 
 /// Rules and what was found about them.
@@ -111,8 +114,8 @@ impl Checker {
             return Err(PolicyError::TooBroad { count: applicable, count_max: POLICY_APPLICABLE_COUNT_MAX });
         }
         let analysis = self.analyse(&policies, &forms, &verdict);
-        let host = HostReads::of(&policies, &forms);
-        Ok(Checked { rules: Rules { policies, index, host }, analysis })
+        let (host, trust) = (HostReads::of(&policies, &forms), TrustReads::of(&policies, &forms));
+        Ok(Checked { rules: Rules { policies, index, host, trust }, analysis })
     }
 
     /// Holds statements to the schema. One that fits costs a millisecond, so of those of one shape the first is held alone; when

@@ -121,7 +121,8 @@ pub(crate) fn questions() -> Vec<Question> {
             for resource in everything() {
                 let who = Who::of(&principal);
                 if who.tenant.is_some() {
-                    let who = Who { elevated_from: Some(Role::Caller), device: laptop(true), ..who.clone() };
+                    let (device, trust) = (laptop(true), Some(50));
+                    let who = Who { elevated_from: Some(Role::Caller), device, trust, ..who.clone() };
                     all.push(Question::plain(who, action, resource.clone()));
                 }
                 all.push(Question::plain(who, action, resource));
@@ -159,6 +160,7 @@ fn host_questions() -> Vec<Question> {
         tenant: of.clone(),
         elevated_from: None,
         device: None,
+        trust: None,
     };
     let people = everyone().into_iter().take(4).map(|one| Who::of(&one));
     for who in [plugin("acme/plugin/hello"), plugin("acme/plugin/other")].into_iter().chain(people) {
@@ -771,6 +773,7 @@ fn what_is_remembered_is_bounded() {
             tenant: Some(tenant("acme")),
             elevated_from: None,
             device: None,
+            trust: None,
         };
         policy.shared.rule(&Question::plain(who, "invoke", plugin("acme", "hello")));
     }

@@ -60,6 +60,8 @@ fn statement() -> impl Strategy<Value = String> {
         Just("when { resource has classification && resource.classification == \"restricted\" }"),
         Just("unless { principal has training && principal.training.contains(\"gdpr\") }"),
         Just("when { principal has device && principal.device.verified }"),
+        Just("when { context has trust && context.trust < 60 }"),
+        Just("unless { context has trust && context.trust >= 60 }"),
         Just("when { false }"),
     ];
     (effect, principal, action, resource, condition)

@@ -8,7 +8,12 @@ use ringfence_core::{HostAct, HostCall, On, PluginName, ResourceName};
 use super::tests::*;
 use super::*;
 
-static ONE: std::sync::LazyLock<Policy> = std::sync::LazyLock::new(active);
+static ONE: std::sync::LazyLock<Policy> = std::sync::LazyLock::new(|| {
+    let policy = active();
+    // Of the callers below one is on a device that is verified.
+    policy.set_devices(Box::new(|who| laptop(true).filter(|_| who.role() == Some(Role::Developer))));
+    policy
+});
 
 fn name(text: &str) -> ResourceName {
     text.parse().unwrap()
@@ -108,6 +113,11 @@ fn statement() -> impl Strategy<Value = String> {
             "context has role && context.role == Ringfence::Role::\"developer\""
         )),
         Just(("action == Ringfence::Action::\"open-field\"", "resource", "context has trust && context.trust < 50")),
+        Just((
+            "action == Ringfence::Action::\"open-field\"",
+            "resource",
+            "context has device && context.device.verified"
+        )),
         Just(("action == Ringfence::Action::\"post-message\"", "resource", "context.caller == \"acme/ci\"")),
         Just(("action == Ringfence::Action::\"write-file\"", "resource", "9223372036854775807 + 1 > 0")),
         Just((
@@ -264,6 +274,25 @@ fn statements_see_on_whose_behalf_and_how_much_its_session_is_trusted_now() {
     assert!(!is_left(&hello(&policy), &open), "where nothing is known of a session, nothing is trusted");
     assert!(is_left(&caller, &send("a.example", "GET", "/")));
     assert!(!is_left(&caller, &send("b.example", "GET", "/")) && !is_left(&caller, &send("a.example", "DELETE", "/")));
+}
+
+#[test]
+fn statements_see_the_device_of_the_caller_as_it_is_now() {
+    let policy = active();
+    let text = "forbid (principal, action == Ringfence::Action::\"open-field\", resource) \
+        unless { context has device && context.device.verified };";
+    policy.set_tenant_policy(&tenant("acme"), text).unwrap();
+    let told: Arc<std::sync::Mutex<Option<Device>>> = Arc::default();
+    let now = Arc::clone(&told);
+    policy.set_devices(Box::new(move |_| now.lock().unwrap().clone()));
+    let (caller, open) = (hello(&policy), HostCall { act: HostAct::OpenField, on: On::Field("email") });
+    // Twice each: the second answer is one that was remembered.
+    for (device, left) in [(None, false), (laptop(true), true), (laptop(false), false), (laptop(true), true)] {
+        *told.lock().unwrap() = device.clone();
+        assert_eq!((is_left(&caller, &open), is_left(&caller, &open)), (left, left), "{device:?}");
+    }
+    let nobody = caller_of(&policy, "hello", &anonymous(), "http", None);
+    assert!(!is_left(&nobody, &open), "who showed nothing is on no device");
 }
 
 #[test]

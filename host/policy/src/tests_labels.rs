@@ -92,6 +92,7 @@ fn labels_are_of_one_tenant_alone() {
         tenant: Some(tenant("acme")),
         elevated_from: None,
         device: None,
+        trust: None,
     };
     let occasion = Some(Occasion::some(None).unwrap());
     let secret = Resource::Secret { tenant: beta, name: "key".parse().unwrap() };

@@ -237,6 +237,14 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let policy = open_policy(&tenants, &entropy, &clock).await?;
     let known = identity.clone();
     policy.set_devices(Box::new(move |principal| known.device_of(principal)));
+    let known = identity.clone();
+    policy.set_scores(Box::new(move |principal, from, called| {
+        let score = match called {
+            Some(called) => known.score_of_call(principal, from, called),
+            None => known.score(principal, from),
+        };
+        score.ok().map(|score| score.value)
+    }));
     let engine = open_engine(config, data, io, &entropy)?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
         egress: EgressConfig { allow_private, extra_roots: extra_roots(config)?, ..EgressConfig::strict() },

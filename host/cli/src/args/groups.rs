@@ -31,6 +31,8 @@ const GROUPS: &[(&str, &[&str])] = &[
             "token",
             "person",
             "provider",
+            "device",
+            "trust",
             "access",
             "policy",
             "approval",
@@ -181,6 +183,26 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("provider list", "ringfence provider list"),
     ("provider remove", "ringfence provider remove corp"),
+    ("device list", "ringfence device list\nringfence device list --own"),
+    ("device show", "ringfence device show ann laptop"),
+    ("device revoke", "ringfence device revoke ann laptop"),
+    ("trust score", "ringfence trust score\nringfence trust score --subject acme/ann"),
+    (
+        "trust settings",
+        "ringfence trust settings\nringfence trust settings --set trust.json\nringfence trust settings --operator",
+    ),
+    ("trust posture", "ringfence trust posture\nringfence trust posture --operator"),
+    ("trust risk list", "ringfence trust risk list"),
+    (
+        "trust risk raise",
+        "ringfence trust risk raise acme/ann --by 30 --for 12h \\\n    --reason \"signed in from two countries\"\n\
+         ringfence trust risk raise acme/plugin/hello --at-least 50 --for 7d \\\n    --reason \"its maker was breached\"",
+    ),
+    (
+        "trust risk lower",
+        "ringfence trust risk lower acme/ann --by 20 --for 12h \\\n    --reason \"on call from a new place\"",
+    ),
+    ("trust risk approve", "ringfence trust risk approve ra_0f3a9c5d2e7b18460f3a9c5d2e7b1846"),
     ("access report", "ringfence access report\nringfence access report --unused 30"),
     (
         "access review open",

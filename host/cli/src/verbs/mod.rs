@@ -17,6 +17,7 @@ pub mod backup;
 pub mod call;
 mod checks;
 pub mod data;
+mod devices;
 pub mod grants;
 pub mod keys;
 pub mod local;
@@ -34,6 +35,7 @@ pub mod tenants;
 mod threat;
 pub mod tokens;
 pub mod top;
+mod trust;
 pub mod usage;
 pub mod watch;
 
@@ -96,6 +98,8 @@ async fn run_noun(cx: &mut Context<'_>, noun: &Command) -> Result<Exit, CliError
         Command::Token(TokenCommand::Revoke(args)) => tokens::revoke(cx, args).await,
         Command::Person(command) => people::person(cx, command).await,
         Command::Provider(command) => people::provider(cx, command).await,
+        Command::Device(command) => devices::run(cx, command).await,
+        Command::Trust(command) => trust::run(cx, command).await,
         Command::Access(command) => access::run(cx, command).await,
         Command::Quota(QuotaCommand::Show(args)) => quota::show(cx, args).await,
         Command::Quota(QuotaCommand::Set(args)) => quota::set(cx, args).await,

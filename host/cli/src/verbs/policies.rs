@@ -344,6 +344,9 @@ fn decision_text(decision: &DecisionView) -> String {
     if let Some(device) = &decision.device {
         text.push_str(&format!("  on    {device}\n"));
     }
+    if let Some(trust) = decision.trust {
+        text.push_str(&format!("  trust {trust} of 100\n"));
+    }
     for reason in &decision.reasons {
         text.push_str(&format!("  by    {} ({}): {}\n", reason.policy, reason.effect, reason.text));
     }
@@ -374,6 +377,7 @@ mod tests {
             principal: "acme/ada".into(),
             role: Some("auditor".into()),
             device: Some("laptop, not verified".into()),
+            trust: Some(40),
             action: "deploy".into(),
             resource: "acme/visits".into(),
             reasons: vec![ReasonView { policy: "freeze".into(), effect: "forbid".into(), text: "no deploys".into() }],
@@ -383,7 +387,7 @@ mod tests {
         };
         assert_eq!(
             decision_text(&decision),
-            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  on    laptop, not verified\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
+            "deny at 2026-11-21T00:00:00Z\n  who   acme/ada  (auditor)\n  what  deploy\n  to    acme/visits\n  on    laptop, not verified\n  trust 40 of 100\n  by    freeze (forbid): no deploys\n  near  developers may deploy\n  allow removal: the policy without `freeze`\n  help: ask an acme admin\n"
         );
     }
 }

@@ -276,6 +276,13 @@ impl StandIn {
         seen.iter().filter(|seen| !seen.line.contains("zero-trust")).cloned().collect()
     }
 
+    /// The last request that was not a sign-in, and its body.
+    pub fn last(&self) -> (String, Value) {
+        let seen = self.seen.lock().unwrap();
+        let last = seen.iter().rev().find(|seen| !seen.line.ends_with("/authenticate")).unwrap();
+        (last.line.clone(), serde_json::from_slice(&last.body).unwrap_or_default())
+    }
+
     /// What was sent to sign in with, so far.
     pub fn sign_in_bodies(&self) -> Vec<Vec<u8>> {
         let seen = self.seen.lock().unwrap();

@@ -15,3 +15,4 @@ mod people;
 mod protocol;
 mod quota;
 mod streams;
+mod trust;

@@ -330,7 +330,7 @@ impl Control {
     fn may_see(&self, call: &Call, tenant: &TenantId, campaign: &Campaign) -> bool {
         let resource = Resource::Tenant { tenant: tenant.clone() };
         campaign.reviewers.contains(call.principal.id())
-            || self.parts.policy.permit::<act::ListTokens>(&call.principal, &resource).is_ok()
+            || self.parts.policy.permit_from::<act::ListTokens>(&call.principal, call.peer, &resource).is_ok()
     }
 
     async fn seen(&self, call: &Call, tenant: &TenantId, store: &TenantStore, id: &str) -> Result<Campaign, ApiError> {

@@ -186,7 +186,7 @@ impl Control {
     /// there is.
     pub(crate) async fn has_another_admin(&self, call: &Call, tenant: &TenantId) -> Result<bool, ApiError> {
         let resource = Resource::Tenant { tenant: tenant.clone() };
-        let Ok(permit) = self.parts.policy.permit::<act::ListTokens>(&call.principal, &resource) else {
+        let Ok(permit) = self.parts.policy.permit_from::<act::ListTokens>(&call.principal, call.peer, &resource) else {
             return Ok(true);
         };
         Ok(self.parts.identity.has_another_admin(permit, tenant, call.principal.id())?)
