@@ -453,7 +453,7 @@ async fn a_deletion_that_the_provider_refuses_is_carried_on_and_keeps_no_start_d
     let aside = place.directory.path().join("aside");
     std::fs::rename(&wrapping_key, &aside).unwrap();
     std::fs::create_dir(&wrapping_key).unwrap();
-    assert!(tenants.destroy(&acme, "u_one").await.is_err());
+    assert!(tenants.destroy(&acme, "u_one", &other_than("u_one")).await.is_err());
     assert!(matches!(view.get(&key(1)).await, Err(StoreError::Gone)));
     let names = |tenants: &Tenants| tenants.deleting().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     assert_eq!(names(&tenants), [acme.clone()]);

@@ -233,10 +233,10 @@ async fn records_that_are_gone_or_older_without_a_trace_are_told() {
         db.flush().unwrap();
     }
     let older = checked(&place).await.unwrap().damage;
-    assert_eq!(older.iter().map(|it| (it.what.as_str(), it.count)).collect::<Vec<_>>(), [(
-        "records are older than they were",
-        1
-    )]);
+    assert_eq!(
+        older.iter().map(|it| (it.what.as_str(), it.count)).collect::<Vec<_>>(),
+        [("records are older than they were", 1)]
+    );
     {
         let db = rows();
         let two: Vec<_> = db.scan_prefix(&records).take(2).map(|row| row.unwrap().0).collect();
