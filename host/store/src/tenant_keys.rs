@@ -539,7 +539,7 @@ impl Tenants {
     }
 
     fn disabling(&self, who: &str, side: Side) -> Disabled {
-        Disabled { by: who.to_owned(), side, at: self.0.clock.now() }
+        Disabled { by: who.to_owned(), side, at: self.0.clock.now(), response: None }
     }
 
     fn close_keys(&self, id: &TenantId) {

@@ -28,7 +28,7 @@ use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid, area, successor}
 use crate::own_keys::OwnSeen;
 use crate::record::{Op, Precondition};
 use crate::store::Store;
-use crate::tenant_keys::{PLATFORM_UID, read_key, state_key, write_key};
+use crate::tenant_keys::{IsAnother, PLATFORM_UID, read_key, state_key, write_key};
 use crate::tenant_store::{Tenant, TenantStore, value_directory};
 
 /// What the platform's own area is called where a tenant's name would stand. No tenant can have this name.
