@@ -341,7 +341,7 @@ fn last_line(dir: &Dir, name: &str) -> Result<Option<(String, u64)>, EntriesErro
     let mut tail = Vec::new();
     Read::by_ref(&mut file).take(TAIL_BYTES_MAX).read_to_end(&mut tail)?;
     let feed = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n');
-    let lines = feed(&tail).and_then(|end| tail.get(..end));
+    let lines = feed(tail.as_slice()).and_then(|end| tail.get(..end));
     let begin = lines.map(|lines| feed(lines).map_or(0, |before| before + 1));
     if from > 0 && begin.is_none_or(|begin| begin == 0) {
         // No end of ours: better left as it is than cut.
