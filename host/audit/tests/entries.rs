@@ -226,8 +226,7 @@ async fn a_place_that_is_gone_refuses_entries_and_gets_everything_when_it_is_bac
     assert_eq!(audit.list(&log, 0, 10).await.unwrap().len(), 2, "reading goes on");
     second.come_back();
     // Nobody has to ask for anything.
-    until(async || audit.copied(&log).await.unwrap() == Copied::Complete).await;
-    assert!(audit.is_writable());
+    until(async || audit.copied(&log).await.unwrap() == Copied::Complete && audit.is_writable()).await;
     assert_equal(&second, &audit, &acme).await;
     audit.record(&log, pushed()).await.unwrap();
     assert_equal(&second, &audit, &acme).await;
