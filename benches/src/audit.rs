@@ -1,12 +1,15 @@
 //! `audit`: durable entries of many writers against the store's own commits, what the request path pays, proofs of a long
 //! log, verifying it, and what one tenant's flood does to another's commits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use futures::future::try_join_all;
+use ringfence_audit::entries::Entries;
 use ringfence_audit::verify::{Fault, Verified, verify};
 use ringfence_audit::{Audit, Event, InvocationSummary, Log, Shown, codes};
 use ringfence_core::{Entropy, InvocationId, PrincipalId, Usage};
@@ -54,6 +57,9 @@ pub struct Plan {
     /// Entries verified
     #[arg(long, default_value_t = 50_000)]
     pub verified: u64,
+    /// A directory that has every entry too, best on another disk
+    #[arg(long)]
+    pub second_place: Option<PathBuf>,
 }
 
 /// Runs the benchmark and gives its figures. The log's writers need threads of their own, as in the host.
@@ -76,8 +82,12 @@ async fn measure(plan: &Plan) -> Result<Value> {
     for number in 0..plan.tenants {
         stores.push(tenant(&tenants, &format!("bench-{number}")).await?);
     }
-    let audit =
-        Audit::open(tenants.clone(), Arc::new(StoppedClock), Arc::new(SystemEntropy), "bench".to_owned()).await?;
+    let second = plan.second_place.clone();
+    let second =
+        second.map(|path| Entries::new(move || Dir::open_ambient_dir(&path, ambient_authority()))).transpose()?;
+    report.put("second_place", second.is_some())?;
+    let (clock, entropy) = (Arc::new(StoppedClock), Arc::new(SystemEntropy));
+    let audit = Audit::open_with(tenants.clone(), clock, entropy, "bench".to_owned(), second).await?;
     let logs: Vec<Log> = stores.iter().cloned().map(Log::Tenant).collect();
     let rate = commits(&mut report, plan, &audit, &logs, &stores).await?;
     half_rate(&mut report, plan, &audit, &logs, rate).await?;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::StatusCode;
-use ringfence_tests::{Host, Place, answer, files_under, problem, string};
+use ringfence_tests::{Host, Place, answer, files_under, problem, ringfence, string};
 use serde_json::{Value, json};
 
 /// A mounted tmpfs that is unmounted when dropped.
@@ -71,6 +71,50 @@ async fn a_full_disk_refuses_writes_and_heals() -> Result<()> {
     let admin = host.sign_in(&key).await?;
     let names = answer(admin.get("/tenants/acme/secrets").send().await?).await?;
     assert_eq!(names["items"].as_array().map(Vec::len), Some(2), "{}", json!(names));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_full_second_place_of_audit_entries_refuses_what_must_be_recorded_until_there_is_room() -> Result<()> {
+    let disk = Small::mount(4)?;
+    let place = Place::new()?;
+    let entries = disk.0.to_str().context("path")?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_AUDIT_ENTRIES", entries)])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let put =
+        async |name: &str| acme.admin.put(&acme.path(&format!("/secrets/{name}"))).body(name.to_owned()).send().await;
+    answer(put("before").await?).await?;
+
+    let ballast = disk.0.join("ballast");
+    let free = rustix::fs::statvfs(&disk.0)?;
+    // Something may be written meanwhile: full is full.
+    drop(std::fs::write(&ballast, vec![1_u8; usize::try_from(free.f_bavail * free.f_frsize)?]));
+    // What is left of a page takes an entry or two.
+    ringfence_tests::eventually("entries are refused", async || Ok(!put("during").await?.status().is_success()))
+        .await?;
+    let (status, refused) = problem(put("never").await?).await?;
+    assert_eq!((status, string(&refused, "code")?.as_str()), (503, "audit-unavailable"), "{refused}");
+
+    std::fs::remove_file(&ballast)?;
+    ringfence_tests::eventually("entries are taken again", async || Ok(put("after").await?.status().is_success()))
+        .await?;
+    let names = answer(acme.admin.get(&acme.path("/secrets")).send().await?).await?.to_string();
+    assert!(names.contains("before") && names.contains("after") && !names.contains("never"), "{names}");
+
+    // Whoever has the files, the signed head and the key can check them without the host.
+    let head = answer(acme.admin.get(&acme.path("/audit/checkpoint")).send().await?).await?;
+    let checkpoint = place.data().with_extension("checkpoint");
+    std::fs::write(&checkpoint, string(&head, "checkpoint")?)?;
+    let folders = std::fs::read_dir(&disk.0)?.collect::<Result<Vec<_>, _>>()?;
+    let folder = folders.iter().find(|folder| folder.file_name().to_string_lossy().starts_with("acme."));
+    let output = Command::new(ringfence()?)
+        .args(["--json", "audit", "verify", "--vkey", &string(&head, "vkey")?, "--checkpoint"])
+        .arg(&checkpoint)
+        .arg("--file")
+        .arg(folder.context("the log's folder")?.path())
+        .output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

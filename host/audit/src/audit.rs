@@ -15,6 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::anchor::Standing;
 use crate::batch::Batch;
+use crate::copies::Copied;
+use crate::entries::Entries;
 use crate::envelope::hex;
 use crate::feed::{Feed, Publisher};
 use crate::note::SignedHead;
@@ -81,6 +83,18 @@ impl Audit {
         entropy: Arc<dyn Entropy>,
         origin_host: String,
     ) -> Result<Self, AuditError> {
+        Self::open_with(tenants, clock, entropy, origin_host, None).await
+    }
+
+    /// As [`Audit::open`], with a second place in which every entry must be before anybody is told that it is recorded. What it
+    /// has not yet is brought there in the background, and before the log's next entry at the latest.
+    pub async fn open_with(
+        tenants: Tenants,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        origin_host: String,
+        entries: Option<Entries>,
+    ) -> Result<Self, AuditError> {
         let ring = Ring::open(tenants.platform(), &*entropy).await?;
         let shared = Arc::new(Shared {
             clock,
@@ -90,6 +104,7 @@ impl Audit {
             writable: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
             feed: Publisher::default(),
+            entries,
         });
         let runtime = tokio::runtime::Handle::current();
         let inner = Inner {
@@ -165,6 +180,11 @@ impl Audit {
     pub fn is_writable(&self) -> bool {
         let shared = &self.inner.shared;
         shared.writable.load(Ordering::Relaxed) && !shared.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Whether a log's entries are in the second place, as its writer knows.
+    pub async fn copied(&self, log: &Log) -> Result<Copied, AuditError> {
+        ask(&self.handle(log), Command::Copied).await
     }
 
     /// Up to `limit` entries from place `from` on, with their bodies.

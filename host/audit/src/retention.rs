@@ -300,6 +300,8 @@ impl Writer {
     /// over. One batch, so that it happened or not.
     pub(crate) async fn prune(&mut self, to: u64) -> Result<Pruned, AuditError> {
         let state = self.state().await?.clone();
+        // Nothing is deleted that is not in the second place yet.
+        self.copy_to(state.first, state.frontier.size()).await?;
         // A log from before tiles were kept gets them now, while its entries are there.
         self.edge(&state).await?;
         let mut stump = Stump::load(&self.store, &self.origin).await?;

@@ -2,7 +2,8 @@
 //!
 //! Must never acknowledge what is not durable, and never go on from a state that the store does not hold: after any
 //! failed write the state is read back. Entries that wait together are written together (group commit): all of them and
-//! the new head in one batch of the store, whose precondition is the head this writer knows.
+//! the new head in one batch of the store, whose precondition is the head this writer knows. Where there is a second place
+//! for entries (`copies`), they are there too before anybody is answered.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,8 @@ use tokio::task::yield_now;
 
 use crate::batch::{Batch, Counts};
 use crate::body::{body_of, status_of};
+use crate::copies::{Copied, Copies, RETRY_EVERY};
+use crate::entries::Entries;
 use crate::envelope::{Envelope, canonical_body, commitment, cut, genesis, hex, link};
 use crate::feed::{Committed, Publisher};
 use crate::note::SignedHead;
@@ -62,9 +65,15 @@ pub(crate) struct Shared {
     pub(crate) stopped: AtomicBool,
     /// Tells those who read along.
     pub(crate) feed: Publisher,
+    /// Where every entry must be too.
+    pub(crate) entries: Option<Entries>,
 }
 
 impl Shared {
+    pub(crate) fn set_writable(&self, is_writable: bool) {
+        self.writable.store(is_writable, Ordering::Relaxed);
+    }
+
     pub(crate) fn ring(&self) -> Arc<Ring> {
         Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -115,6 +124,8 @@ pub(crate) enum Command {
     Announce(Answer<()>),
     /// One step of deleting the entries before a place.
     Prune(u64, Answer<Pruned>),
+    /// Whether the second place has all entries.
+    Copied(Answer<Copied>),
 }
 
 /// Where a log stands.
@@ -186,6 +197,8 @@ pub(crate) struct Writer {
     /// The tiles' edge at `state`; read when it is first needed.
     edge: Option<Edge>,
     shelf: Shelf,
+    /// The second place of the entries, where there is one.
+    pub(crate) copies: Option<Copies>,
 }
 
 /// Entries that are written together, on the state that they make.
@@ -195,6 +208,8 @@ pub(crate) struct Group {
     pub(crate) ops: Vec<Op>,
     /// For those who read along.
     told: Vec<Committed>,
+    /// For the second place, where there is one.
+    copies: Vec<StoredEntry>,
 }
 
 /// The leaves of a log's tree, from its entries.
@@ -212,7 +227,9 @@ impl Writer {
     /// The writer of `log`, whose entries lie in `store`.
     pub(crate) fn new(shared: Arc<Shared>, log: Log, store: TenantStore, origin: String, batch: Arc<Batch>) -> Self {
         let shelf = Shelf::new(store.clone(), TILES);
-        Self { shared, log, store, origin, batch, state: None, recovered: false, pending: None, edge: None, shelf }
+        let copies = Copies::new(&shared, &store, &origin);
+        let (state, pending, edge) = (None, None, None);
+        Self { shared, log, store, origin, batch, state, recovered: false, pending, edge, shelf, copies }
     }
 
     /// Serves until everyone who could ask is gone.
@@ -226,6 +243,7 @@ impl Writer {
                 },
                 () = batch.due(), if self.pending.is_none() => self.write_batch().await,
                 () = tokio::time::sleep(crate::batch::BATCH_TIME_MAX), if self.pending.is_some() => self.write_batch().await,
+                () = tokio::time::sleep(RETRY_EVERY), if self.copied() == Copied::Behind => self.catch_up().await,
             }
         }
         self.write_batch().await;
@@ -255,6 +273,7 @@ impl Writer {
                 }
                 Command::Announce(answer) => drop(answer.send(self.announce().await)),
                 Command::Prune(to, answer) => drop(answer.send(self.prune(to).await)),
+                Command::Copied(answer) => drop(answer.send(Ok(self.copied()))),
                 Command::Append(_, answer) => drop(answer.send(Err(AuditError::Unavailable))),
             }
         }
@@ -298,7 +317,7 @@ impl Writer {
     async fn group(&mut self) -> Result<Group, AuditError> {
         let state = self.state().await?.clone();
         let edge = self.edge(&state).await?;
-        Ok(Group { state, edge, ops: Vec::new(), told: Vec::new() })
+        Ok(Group::new(state, edge))
     }
 
     pub(crate) async fn edge(&mut self, state: &State) -> Result<Edge, AuditError> {
@@ -312,11 +331,24 @@ impl Writer {
         Ok(edge)
     }
 
-    async fn commit(&mut self, group: Group) -> Result<(), AuditError> {
-        let Group { mut state, edge, mut ops, told } = group;
-        if ops.is_empty() {
+    /// Makes a group durable wherever it must be.
+    async fn commit(&mut self, mut group: Group) -> Result<(), AuditError> {
+        if group.ops.is_empty() {
             return Ok(());
         }
+        let copies = std::mem::take(&mut group.copies);
+        let from = group.state.frontier.size().saturating_sub(copies.len() as u64);
+        self.copy_to(group.state.first, from).await?;
+        let told = self.write(group).await?;
+        self.copy(from, copies).await?;
+        self.shared.set_writable(true);
+        told.into_iter().for_each(|committed| self.shared.feed.tell(committed));
+        Ok(())
+    }
+
+    /// Writes a group to the store; what is to be told of it is the answer.
+    async fn write(&mut self, group: Group) -> Result<Vec<Committed>, AuditError> {
+        let Group { mut state, edge, mut ops, told, copies: _ } = group;
         if self.shared.stopped.load(Ordering::Relaxed) {
             return Err(AuditError::Unavailable);
         }
@@ -330,11 +362,9 @@ impl Writer {
         self.forget_state();
         match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(ops, vec![expected])).await {
             Ok(Ok(commit)) => {
-                self.shared.writable.store(true, Ordering::Relaxed);
                 state.revision = Some(commit.revision);
                 (self.state, self.edge) = (Some(state), Some(edge));
-                told.into_iter().for_each(|committed| self.shared.feed.tell(committed));
-                Ok(())
+                Ok(told)
             }
             Ok(Err(error)) => {
                 // A deleted tenant says nothing about the other logs, and a lost race is settled by reading back.
@@ -346,7 +376,7 @@ impl Writer {
                 Err(unavailable(&self.origin, &error))
             }
             Err(_) => {
-                self.shared.writable.store(false, Ordering::Relaxed);
+                self.shared.set_writable(false);
                 tracing::warn!(log = %self.origin, "the audit log was not written in time");
                 Err(AuditError::Unavailable)
             }
@@ -402,6 +432,9 @@ impl Writer {
         }
         let stored = StoredEntry { envelope, body, salt: hex(&salt) };
         group.ops.push(Op::put_json(entry_key(seq), &stored).map_err(|_| AuditError::Unrepresentable)?);
+        if self.copies.is_some() {
+            group.copies.push(stored);
+        }
         group.ops.extend(self.shelf.ops(group.edge.push(leaf)));
         if self.shared.feed.is_read() {
             let (code, log) = (draft.event.code, self.log.clone());
@@ -436,11 +469,13 @@ impl Writer {
         for part in open.chunks(GROUP_COUNT_MAX) {
             let state = self.state.clone().ok_or(AuditError::Unavailable)?;
             let edge = self.edge(&state).await?;
-            let mut group = Group { state, edge, ops: Vec::new(), told: Vec::new() };
+            let mut group = Group::new(state, edge);
             for intent in part {
                 self.entry(&mut group, unknown(*intent, &self.origin))?;
             }
-            self.commit(group).await?;
+            // Nobody waits for these: the second place gets them before the next that somebody waits for.
+            let told = self.write(group).await?;
+            told.into_iter().for_each(|committed| self.shared.feed.tell(committed));
         }
         self.recovered = true;
         Ok(())
@@ -564,6 +599,14 @@ pub(crate) fn untiled(origin: &str, error: &ShelfError) -> AuditError {
 pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
     #[expect(clippy::expect_used, reason = "a constant word that a test parses")]
     HOST_ACTOR.parse().expect("a principal")
+}
+
+// === impl Group ===
+
+impl Group {
+    fn new(state: State, edge: Edge) -> Self {
+        Self { state, edge, ops: Vec::new(), told: Vec::new(), copies: Vec::new() }
+    }
 }
 
 // === impl State ===

@@ -1,7 +1,9 @@
-//! `[audit]` of the configuration: who else keeps or signs the heads of the logs; and `ringfence audit repair`.
+//! `[audit]` of the configuration: who else keeps or signs the heads of the logs, where entries are a second time; and
+//! `ringfence audit repair`.
 //!
 //! Must never mend a log of a host that runs: the store can be opened once, and that is what refuses it.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use jiff::SignedDuration;
 use ringfence_audit::anchor::{Anchors, WITNESSES_COUNT_MAX};
+use ringfence_audit::entries::Entries;
 use ringfence_audit::mirror::Mirror;
 use ringfence_audit::witness::Witness;
 use ringfence_audit::{PostQuantum, RETENTION_DAYS_MAX, Terms};
@@ -57,6 +60,31 @@ pub fn anchors(section: &AuditSection) -> Result<Anchors> {
         Some(Mirror::new(dir))
     };
     Ok(Anchors { every: Duration::try_from(every)?, witnesses, mirror })
+}
+
+/// The second place of the entries as configured, locked for this host; none when there is none.
+pub fn entries(section: &AuditSection, data: &Path) -> Result<Option<Entries>> {
+    if section.entries.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    check_entries(&section.entries, data)?;
+    let path = section.entries.clone();
+    let opened = Entries::new(move || Dir::open_ambient_dir(&path, ambient_authority()));
+    opened.map(Some).with_context(|| format!("`audit.entries` = `{}`", section.entries.display()))
+}
+
+/// Whether a directory is there that can be the second place of what lies in `data`.
+pub fn check_entries(path: &Path, data: &Path) -> Result<()> {
+    let shown = path.display();
+    if !path.is_absolute() {
+        bail!("`audit.entries` = `{shown}` is not an absolute path");
+    }
+    let found = path.canonicalize().with_context(|| format!("`audit.entries` = `{shown}` cannot be opened"))?;
+    // A data directory that is not there yet holds nothing.
+    if data.canonicalize().is_ok_and(|data| found.starts_with(data)) {
+        bail!("`audit.entries` = `{shown}` is in the data directory: that is no second place");
+    }
+    Ok(())
 }
 
 /// How long logs are kept and how their heads are signed, as configured.

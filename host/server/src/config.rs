@@ -223,6 +223,10 @@ pub struct AuditSection {
     /// A directory elsewhere that keeps every committed head, better one that can be written once; empty for none. When it
     /// cannot be written for two minutes nothing is done any more that must be on the log.
     pub mirror: PathBuf,
+    /// A directory elsewhere that has every entry, its body sealed, before anybody is told that it is recorded; absolute, empty for
+    /// none. While it cannot be written within a few seconds nothing is done any more that must be on the log. Nothing is ever
+    /// deleted there.
+    pub entries: PathBuf,
     /// Witnesses (c2sp.org/tlog-witness), each `URL KEY`.
     pub witnesses: Vec<String>,
     /// Days that a closed year of a log is kept when its owner set nothing.
@@ -371,6 +375,7 @@ struct FileBackup {
 struct FileAudit {
     anchor_every: Option<String>,
     mirror: Option<PathBuf>,
+    entries: Option<PathBuf>,
     witnesses: Option<Vec<String>>,
     retention_days: Option<u32>,
     retention_days_min: Option<u32>,
@@ -397,7 +402,7 @@ const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 const SECOND_PERSON_HOURS_MAX: u32 = 90 * 24;
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 24] = [
+const ENVIRONMENT: [(&str, &str); 25] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
@@ -419,6 +424,7 @@ const ENVIRONMENT: [(&str, &str); 24] = [
     ("BACKUP_EVERY", "backup.every"),
     ("AUDIT_ANCHOR_EVERY", "audit.anchor_every"),
     ("AUDIT_MIRROR", "audit.mirror"),
+    ("AUDIT_ENTRIES", "audit.entries"),
     ("AUDIT_RETENTION_DAYS", "audit.retention_days"),
     ("AUDIT_RETENTION_DAYS_MIN", "audit.retention_days_min"),
     ("AUDIT_POST_QUANTUM", "audit.post_quantum"),
@@ -475,6 +481,7 @@ fn defaults() -> Config {
         audit: AuditSection {
             anchor_every: "10s".to_owned(),
             mirror: PathBuf::new(),
+            entries: PathBuf::new(),
             witnesses: Vec::new(),
             retention_days: RETENTION_DAYS,
             retention_days_min: 365,

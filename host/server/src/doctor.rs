@@ -55,6 +55,7 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
             let mut checks = vec![check("configuration", Verdict::Ok, "valid", None), dumps];
             checks.push(root_key(&config.keys.root));
             checks.push(data_directory(&config.store.path));
+            checks.push(audit_entries(&config.audit.entries, &config.store.path));
             checks.push(store(&config.store));
             checks.push(port("plugins port", config.listen.plugins));
             checks.push(port("control port", config.listen.control));
@@ -147,6 +148,29 @@ fn data_directory(path: &Path) -> Check {
             check(name, Verdict::Ok, &format!("`{shown}`, {} GiB free", (stat.f_bavail * stat.f_frsize) >> 30), None)
         }
         Err(error) => check(name, Verdict::Fail, &format!("`{shown}`: {error}"), None),
+    }
+}
+
+/// Whether the second place of the audit entries can be one, when there is to be one.
+fn audit_entries(path: &Path, data: &Path) -> Check {
+    let name = "audit entries";
+    if path.as_os_str().is_empty() {
+        return check(name, Verdict::Ok, "in the store alone; `audit.entries` gives them a second place", None);
+    }
+    if let Err(error) = crate::anchors::check_entries(path, data) {
+        return check(name, Verdict::Fail, &format!("{error:#}"), None);
+    }
+    let shown = path.display();
+    match (rustix::fs::access(path, rustix::fs::Access::WRITE_OK), rustix::fs::statvfs(path)) {
+        (Err(error), _) | (_, Err(error)) => {
+            check(name, Verdict::Fail, &format!("`{shown}` cannot be written: {error}"), None)
+        }
+        (Ok(()), Ok(stat)) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let said = format!("`{shown}`, {} MiB free", free >> 20);
+            let help = (free < FREE_BYTES_MIN).then_some("when it is full nothing is done any more: give it room");
+            check(name, if help.is_some() { Verdict::Warn } else { Verdict::Ok }, &said, help)
+        }
     }
 }
 

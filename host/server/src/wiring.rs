@@ -215,7 +215,9 @@ fn workflows(rooms: &Rooms, automation: &Automation) -> Workflows {
 
 async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let Place { data, io, tenants, clock, entropy, .. } = place;
-    let audit = Audit::open(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned()).await?;
+    let entries = crate::anchors::entries(&config.audit, data)?;
+    let audit =
+        Audit::open_with(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned(), entries).await?;
     audit.set_terms(crate::anchors::terms(&config.audit)?);
     let allow_private = config.egress.allow_private.iter().map(|range| range.parse()).collect::<Result<Vec<_>, _>>();
     let allow_private = allow_private.context("`egress.allow_private`")?;

@@ -76,7 +76,7 @@ pub struct AuditVerifyArgs {
     /// An archive of `audit package`, checked without asking the host
     #[arg(conflicts_with_all = ["file", "operator"])]
     pub archive: Option<PathBuf>,
-    /// An export to verify, without asking the host
+    /// An export to verify, or a log's folder in the second place, without asking the host
     #[arg(long, value_name = "FILE", requires = "checkpoint", requires = "vkey")]
     pub file: Option<PathBuf>,
     /// The signed head beside the export

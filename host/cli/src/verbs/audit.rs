@@ -105,15 +105,20 @@ pub async fn verify(cx: &mut Context<'_>, args: &AuditVerifyArgs) -> Result<Exit
     if let (Some(file), Some(checkpoint), Some(vkey)) = (&args.file, &args.checkpoint, &args.vkey) {
         let checkpoint = read_text(checkpoint, HEAD_BYTES_MAX)?;
         let vkey = key_text(vkey)?;
-        let export = read_text(file, EXPORT_BYTES_MAX)?;
         let origin = origin_of(&checkpoint);
         let beginning = args.beginning.as_deref().map(read_beginning).transpose()?;
+        let from = beginning.as_ref().map_or(0, |beginning| beginning.size);
+        // A folder that is being written goes on after the checkpoint; an export does not.
+        let (export, covered) = match file.is_dir() {
+            true => (read_folder(file)?, covered_count(&checkpoint, from)),
+            false => (read_text(file, EXPORT_BYTES_MAX)?, usize::MAX),
+        };
         let claim = Claim {
             beginning: beginning.as_ref(),
             cosigner: cosigner.as_deref(),
             ..Claim::new(&origin, &vkey, &checkpoint)
         };
-        let lines = export.lines().filter(|line| !line.trim().is_empty()).map(Shown::Line);
+        let lines = export.lines().filter(|line| !line.trim().is_empty()).take(covered).map(Shown::Line);
         let verified = verify_claim(&claim, lines).map_err(|fault| match fault {
             Fault::Unreadable { .. } => CliError::failed("bad-export", format!("`{}`: {fault}", file.display()), None),
             _ => fault_error(&fault),
@@ -297,6 +302,32 @@ fn read_beginning(path: &Path) -> Result<Beginning, CliError> {
     serde_json::from_str(&read_text(path, HEAD_BYTES_MAX)?).map_err(|_| {
         CliError::failed("bad-export", format!("`{}` is not the beginning of a log", path.display()), None)
     })
+}
+
+/// The entries of a log's folder in the second place (`audit.entries`), one a line, the oldest first. A line that is not
+/// whole yet is none.
+fn read_folder(dir: &Path) -> Result<String, CliError> {
+    let failed = |error: std::io::Error| CliError::file("read", dir, &error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|ending| ending == "jsonl") {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    let mut all = String::new();
+    for file in files {
+        all.push_str(&read_text(&file, EXPORT_BYTES_MAX.saturating_sub(all.len()))?);
+        all.truncate(all.rfind('\n').map_or(0, |end| end + 1));
+    }
+    Ok(all)
+}
+
+/// How many entries from `from` on a checkpoint covers, by its own word.
+fn covered_count(checkpoint: &str, from: u64) -> usize {
+    let size = checkpoint.lines().nth(1).and_then(|size| size.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    usize::try_from(size.saturating_sub(from)).unwrap_or(usize::MAX)
 }
 
 fn origin_of(checkpoint: &str) -> String {

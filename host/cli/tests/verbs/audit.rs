@@ -115,3 +115,29 @@ fn an_export_verifies_elsewhere_without_a_host() {
     std::fs::write(&entries, without.join("\n")).unwrap();
     assert_eq!(fault(&elsewhere.run(&args)), "audit-missing: entry 3 is missing");
 }
+
+#[test]
+fn a_folder_of_the_second_place_verifies_as_far_as_the_checkpoint_goes() {
+    let (host, person) = (StandIn::start(), Person::with_key());
+    show(&host, 5, |_| {});
+    let export = person.home.path().join("log");
+    let outcome = person.run(&["--host", &host.address, "audit", "export", export.to_str().unwrap()]);
+    assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    let text = std::fs::read_to_string(export.join("entries.ndjson")).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let folder = person.home.path().join("acme.00");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("2026-06.jsonl"), lines[..3].concat()).unwrap();
+    // The log went on after the checkpoint, and a line is being written.
+    let newer = format!("{}{}{}", lines[3..].concat(), lines[4], "{\"seq\":6,");
+    std::fs::write(folder.join("2026-07.jsonl"), newer).unwrap();
+    let file = |name: &str| export.join(name).to_str().unwrap().to_owned();
+    let (checkpoint, vkey) = (file("checkpoint"), file("vkey"));
+    let folder_word = folder.to_str().unwrap();
+    let args = ["--json", "audit", "verify", "--file", folder_word, "--checkpoint", &checkpoint, "--vkey", &vkey];
+    let outcome = Person::new().run(&args);
+    assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    assert!(outcome.out.contains("\"entries_count\":5"), "{}", outcome.out);
+    std::fs::remove_file(folder.join("2026-06.jsonl")).unwrap();
+    assert_eq!(fault(&Person::new().run(&args)), "audit-missing: entry 0 is missing");
+}

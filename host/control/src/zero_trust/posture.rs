@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
-use ringfence_audit::Log;
+use ringfence_audit::{Copied, Log};
 use ringfence_core::TenantId;
 use ringfence_core::proof::act;
 use ringfence_identity::{AccessFigures, TrustSettings, UnboundTokens};
@@ -154,6 +154,17 @@ impl Control {
                 lines.now("audit-anchored", is_outside, format!("{:?}", anchored.level), "audit log");
             }
             Err(_) => lines.unknown("audit-anchored", "it cannot be read now", "audit log"),
+        }
+        match self.parts.audit.copied(log).await {
+            Ok(Copied::Nowhere) => {
+                let value = "no second place is configured";
+                lines.add("audit-entries-copied", PostureState::Shown, value, "audit log", Some(0));
+            }
+            Ok(copied) => {
+                let is_complete = copied == Copied::Complete;
+                lines.now("audit-entries-copied", is_complete, if is_complete { "yes" } else { "behind" }, "audit log");
+            }
+            Err(_) => lines.unknown("audit-entries-copied", "it cannot be read now", "audit log"),
         }
     }
 

@@ -1,0 +1,373 @@
+//! A directory elsewhere that has every entry of every log before anybody is told that it is recorded: the second place.
+//!
+//! Must never overwrite what is whole there, delete a file, or hold a body in clear or one that can be erased before its tenant's
+//! keys are. One folder a log, `NAME.UID`, in it one file a month (UTC), `YYYY-MM.jsonl`, that is only ever added to. A line is
+//! one entry, JSON: `seq`; `envelope`, its canonical text, of which the tree's leaf is made; `leaf_hash`, that leaf, hex; and
+//! `sealed`, base64 of a sealed record of the keys room (purpose `audit`; context: the tenant, `audit-entry`, the log's name, the
+//! place) over `{"body":...,"salt":...}`. Without `sealed` are entries whose body is gone and events of applications, whose
+//! bodies can be erased. A file begins with the first batch whose first entry is of a later month than the file before; a clock
+//! that steps back begins none. A last line without its line feed was torn: it is cut off before anything is added. `lock` is
+//! held by the host that writes. Everything here blocks but what is `async`.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cap_std::fs::{Dir, OpenOptions};
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use ringfence_core::Entropy;
+use ringfence_keys::{Context, KeysError, Purpose, TenantKeys};
+use ringfence_store::TenantStore;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::envelope::hex;
+use crate::tree::leaf_hash;
+use crate::writer::StoredEntry;
+use crate::{Entry, codes};
+
+/// LIMIT: longest wait for one batch; who waits longer is refused, and the batch may or may not be there.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+/// LIMIT: threads that work there at once, of all logs; of one log it is one.
+const THREADS_COUNT_MAX: usize = 32;
+/// LIMIT: bytes of a file's end that are read to find its last line; an entry is far shorter.
+const TAIL_BYTES_MAX: u64 = 1 << 20;
+const LOCK: &str = "lock";
+const ENDING: &str = ".jsonl";
+/// The collection that sealed bodies are bound to.
+const COLLECTION: &str = "audit-entry";
+
+/// Why the second place does not have what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum EntriesError {
+    /// It cannot be read or written.
+    #[error("it cannot be written: {0}")]
+    Io(#[from] io::Error),
+    /// It did not answer within [`ANSWER_TIME_MAX`].
+    #[error("it did not answer in time")]
+    Slow,
+    /// There is more to write than the time allowed; it goes on.
+    #[error("it is being brought up to date")]
+    Behind,
+    /// Another process has the lock.
+    #[error("another host writes there")]
+    Taken,
+    /// It holds something else than this log, or less than it held before.
+    #[error("it holds another history at entry {seq}: {what}")]
+    Other {
+        /// Where.
+        seq: u64,
+        /// What does not hold.
+        what: &'static str,
+    },
+    /// A body cannot be sealed or opened.
+    #[error("a body cannot be sealed or opened: {0}")]
+    Keys(#[from] KeysError),
+}
+
+/// The second place, open. Cheap to clone.
+#[derive(Clone)]
+pub struct Entries(Arc<Place>);
+
+struct Place {
+    open: Box<dyn Fn() -> io::Result<Dir> + Send + Sync>,
+    lock: Mutex<File>,
+    threads: Arc<Semaphore>,
+}
+
+/// One entry as a line.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    seq: u64,
+    leaf_hash: String,
+    envelope: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+}
+
+/// What is sealed.
+#[derive(Serialize, Deserialize)]
+struct Inside {
+    body: String,
+    salt: String,
+}
+
+/// What is read of an envelope.
+#[derive(Deserialize)]
+struct Says {
+    code: String,
+    time: i64,
+}
+
+/// The last entry of a log there.
+pub(crate) struct Last {
+    pub(crate) seq: u64,
+    pub(crate) envelope: String,
+}
+
+/// One log's part of the second place. INVARIANT: of one log at most one thread works there; one that hangs refuses the others.
+pub(crate) struct Part {
+    log: Arc<OneLog>,
+    known: Arc<tokio::sync::Mutex<Known>>,
+}
+
+struct OneLog {
+    place: Entries,
+    folder: String,
+    origin: String,
+    keys: TenantKeys,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// What this run knows of a log's files.
+#[derive(Default)]
+struct Known {
+    /// Where the newest file ends; none when that must be looked at before anything is added.
+    end: Option<End>,
+    /// The place after the last entry that was durable there. It never has less again.
+    size: u64,
+}
+
+struct End {
+    file: String,
+    bytes: u64,
+}
+
+impl Entries {
+    /// The second place in the directory that `open` gives, locked. It is asked again for every batch, so that a directory that
+    /// is gone is noticed, and one that came back is used.
+    pub fn new(open: impl Fn() -> io::Result<Dir> + Send + Sync + 'static) -> Result<Self, EntriesError> {
+        let lock = lock_file(&open()?)?;
+        locked(&lock)?;
+        let threads = Arc::new(Semaphore::new(THREADS_COUNT_MAX));
+        Ok(Self(Arc::new(Place { open: Box::new(open), lock: Mutex::new(lock), threads })))
+    }
+
+    /// A log's part of it.
+    pub(crate) fn part(&self, store: &TenantStore, origin: String, entropy: Arc<dyn Entropy>) -> Part {
+        let folder = format!("{}.{}", store.label(), store.uid());
+        let log = OneLog { place: self.clone(), folder, origin, keys: store.keys().clone(), entropy };
+        Part { log: Arc::new(log), known: Arc::default() }
+    }
+
+    /// The directory as it is now, its lock held by this process.
+    fn root(&self) -> Result<Dir, EntriesError> {
+        let dir = (self.0.open)()?;
+        let here = lock_file(&dir)?;
+        let mut held = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, new) = (held.metadata()?, here.metadata()?);
+        if (old.dev(), old.ino()) != (new.dev(), new.ino()) {
+            // Another file system was put there, or the directory made anew.
+            locked(&here)?;
+            *held = here;
+        }
+        Ok(dir)
+    }
+}
+
+/// Reads a line with its body, which takes the tenant's keys; the body is none where it was not kept.
+pub fn open_line(keys: &TenantKeys, origin: &str, line: &str) -> Result<Entry, EntriesError> {
+    let line: Line = serde_json::from_str(line).map_err(io::Error::from)?;
+    let Line { seq, leaf_hash, envelope, sealed } = line;
+    let Some(sealed) = sealed else { return Ok(Entry { envelope, leaf_hash, body: None, salt: String::new() }) };
+    let sealed = BASE64.decode(sealed.as_bytes()).map_err(io::Error::other)?;
+    let opened = keys.open(Purpose::Audit, &context(keys, origin, seq), &sealed)?;
+    let inside: Inside = serde_json::from_slice(&opened).map_err(io::Error::from)?;
+    let body = serde_json::from_str(&inside.body).map_err(io::Error::from)?;
+    Ok(Entry { envelope, leaf_hash, body: Some(body), salt: inside.salt })
+}
+
+// === impl Part ===
+
+impl Part {
+    /// The last entry that is there; a torn line after it is cut off.
+    pub(crate) async fn look(&self) -> Result<Option<Last>, EntriesError> {
+        self.run(OneLog::look).await
+    }
+
+    /// Adds entries from place `first` on. Durable when it returns. Fails when what is there was not looked at since the last
+    /// failure.
+    pub(crate) async fn append(&self, first: u64, entries: Vec<StoredEntry>) -> Result<(), EntriesError> {
+        self.run(move |log, known| log.append(known, first, entries)).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&OneLog, &mut Known) -> Result<T, EntriesError> + Send + 'static,
+    ) -> Result<T, EntriesError> {
+        // Whoever hangs keeps it, so that a place that hangs costs one thread a log and no second wait.
+        let mut known = Arc::clone(&self.known).try_lock_owned().map_err(|_| EntriesError::Slow)?;
+        let log = Arc::clone(&self.log);
+        let threads = Arc::clone(&log.place.0.threads);
+        let working = async move {
+            let thread = threads.acquire_owned().await.map_err(io::Error::other)?;
+            let done = spawn_blocking(move || {
+                // Given back when the work ends, however late.
+                let _thread = thread;
+                work(&log, &mut known)
+            });
+            done.await.map_err(io::Error::other)?
+        };
+        tokio::time::timeout(ANSWER_TIME_MAX, working).await.map_err(|_| EntriesError::Slow)?
+    }
+}
+
+// === impl OneLog ===
+
+impl OneLog {
+    fn look(&self, known: &mut Known) -> Result<Option<Last>, EntriesError> {
+        known.end = None;
+        let dir = self.folder()?;
+        let mut found = None;
+        for file in files(&dir)?.into_iter().rev() {
+            if let Some((line, bytes)) = last_line(&dir, &file)? {
+                found = Some((line, End { file, bytes }));
+                break;
+            }
+        }
+        // Whoever made the newest file may not have lived to make its name durable.
+        sync(&dir)?;
+        let lost = EntriesError::Other { seq: known.size, what: "what was there is not there any more" };
+        let Some((line, end)) = found else {
+            if known.size > 0 {
+                return Err(lost);
+            }
+            known.end = Some(End { file: String::new(), bytes: 0 });
+            return Ok(None);
+        };
+        let unread = EntriesError::Other { seq: known.size, what: "its last line is no entry" };
+        let Ok(Line { seq, envelope, .. }) = serde_json::from_str(&line) else { return Err(unread) };
+        let size = seq.saturating_add(1);
+        if size < known.size {
+            return Err(lost);
+        }
+        (known.size, known.end) = (size, Some(end));
+        Ok(Some(Last { seq, envelope }))
+    }
+
+    fn append(&self, known: &mut Known, first: u64, entries: Vec<StoredEntry>) -> Result<(), EntriesError> {
+        // Whatever goes wrong from here on: what is there is looked at again before anything is added.
+        let end = known.end.take().ok_or_else(|| io::Error::other("what is there is not known"))?;
+        let size = first.saturating_add(entries.len() as u64);
+        let (month, text) = self.text(first, entries)?;
+        let dir = self.place.root()?.open_dir(&self.folder)?;
+        let is_new = month > end.file;
+        let End { file: name, bytes } = if is_new { End { file: month, bytes: 0 } } else { end };
+        let mut file = dir.open_with(&name, OpenOptions::new().append(true).create(is_new))?.into_std();
+        if file.metadata()?.len() != bytes {
+            return Err(io::Error::other(format!("`{name}` is not as it was left")).into());
+        }
+        if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
+            // After a failed flush nobody knows what of it is durable: it is all written again.
+            drop(file.set_len(bytes));
+            return Err(error.into());
+        }
+        if is_new {
+            sync(&dir)?;
+        }
+        (known.size, known.end) = (size, Some(End { file: name, bytes: bytes + text.len() as u64 }));
+        Ok(())
+    }
+
+    /// The log's folder, made when it is not there.
+    fn folder(&self) -> Result<Dir, EntriesError> {
+        let root = self.place.root()?;
+        match root.create_dir(&self.folder) {
+            Ok(()) => sync(&root)?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(root.open_dir(&self.folder)?)
+    }
+
+    /// The file of the first entry's month, and the lines.
+    fn text(&self, first: u64, entries: Vec<StoredEntry>) -> Result<(String, Vec<u8>), EntriesError> {
+        let (mut file, mut text) = (None, Vec::new());
+        for (seq, stored) in (first..).zip(entries) {
+            let says: Says = serde_json::from_str(&stored.envelope).map_err(io::Error::from)?;
+            file.get_or_insert_with(|| file_of(says.time));
+            let leaf_hash = hex(&leaf_hash(stored.envelope.as_bytes()));
+            let StoredEntry { envelope, body, salt } = match says.code.as_str() {
+                codes::APPLICATION_EVENT => stored.bare(),
+                _ => stored,
+            };
+            let sealed = if salt.is_empty() { None } else { Some(self.seal(seq, &Inside { body, salt })?) };
+            serde_json::to_writer(&mut text, &Line { seq, leaf_hash, envelope, sealed }).map_err(io::Error::from)?;
+            text.push(b'\n');
+        }
+        Ok((file.unwrap_or_default(), text))
+    }
+
+    fn seal(&self, seq: u64, inside: &Inside) -> Result<String, EntriesError> {
+        let plain = serde_json::to_vec(inside).map_err(io::Error::from)?;
+        let context = context(&self.keys, &self.origin, seq);
+        let sealed = self.keys.seal(Purpose::Audit, &context, &plain, &*self.entropy)?;
+        Ok(BASE64.encode(&sealed))
+    }
+}
+
+fn context<'a>(keys: &'a TenantKeys, origin: &'a str, seq: u64) -> Context<'a> {
+    Context { tenant: keys.tenant(), store: COLLECTION, key: origin.as_bytes(), revision: seq }
+}
+
+fn file_of(time_ms: i64) -> String {
+    let time = Timestamp::from_millisecond(time_ms).unwrap_or_default();
+    let date = TimeZone::UTC.to_datetime(time).date();
+    format!("{:04}-{:02}{ENDING}", date.year(), date.month())
+}
+
+/// A log's files, the oldest first.
+fn files(dir: &Dir) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in dir.entries()? {
+        let name = entry?.file_name();
+        files.extend(name.to_str().filter(|name| name.ends_with(ENDING)).map(str::to_owned));
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// A file's last whole line and where it ends; none when there is none. What stands after it is cut off, the rest made durable.
+fn last_line(dir: &Dir, name: &str) -> Result<Option<(String, u64)>, EntriesError> {
+    let mut file = dir.open_with(name, OpenOptions::new().read(true).write(true))?.into_std();
+    let bytes = file.metadata()?.len();
+    let from = bytes.saturating_sub(TAIL_BYTES_MAX);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    Read::by_ref(&mut file).take(TAIL_BYTES_MAX).read_to_end(&mut tail)?;
+    let feed = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n');
+    let lines = feed(tail.as_slice()).and_then(|end| tail.get(..end));
+    let begin = lines.map(|lines| feed(lines).map_or(0, |before| before + 1));
+    if from > 0 && begin.is_none_or(|begin| begin == 0) {
+        // No end of ours: better left as it is than cut.
+        return Err(io::Error::other(format!("`{name}` does not end in a line of an entry")).into());
+    }
+    let whole = lines.map_or(0, |lines| from + lines.len() as u64 + 1);
+    if whole < bytes {
+        file.set_len(whole)?;
+    }
+    file.sync_all()?;
+    let line = lines.zip(begin).and_then(|(lines, begin)| lines.get(begin..));
+    Ok(line.map(|line| (String::from_utf8_lossy(line).into_owned(), whole)))
+}
+
+fn lock_file(dir: &Dir) -> io::Result<File> {
+    Ok(dir.open_with(LOCK, OpenOptions::new().write(true).create(true))?.into_std())
+}
+
+fn locked(file: &File) -> Result<(), EntriesError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(EntriesError::Taken),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn sync(dir: &Dir) -> io::Result<()> {
+    dir.open(".")?.sync_all()
+}
