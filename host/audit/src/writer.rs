@@ -16,6 +16,7 @@ use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use crate::batch::{Batch, Counts};
 use crate::body::{body_of, status_of};
@@ -234,6 +235,8 @@ impl Writer {
 
     /// Serves until everyone who could ask is gone.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        // A time and no pause: whoever asks meanwhile must not put it off.
+        let mut retry_at = Instant::now();
         loop {
             let batch = Arc::clone(&self.batch);
             tokio::select! {
@@ -243,7 +246,10 @@ impl Writer {
                 },
                 () = batch.due(), if self.pending.is_none() => self.write_batch().await,
                 () = tokio::time::sleep(crate::batch::BATCH_TIME_MAX), if self.pending.is_some() => self.write_batch().await,
-                () = tokio::time::sleep(RETRY_EVERY), if self.copied() == Copied::Behind => self.catch_up().await,
+                () = tokio::time::sleep_until(retry_at), if self.copied() == Copied::Behind => {
+                    self.catch_up().await;
+                    retry_at = Instant::now() + RETRY_EVERY;
+                }
             }
         }
         self.write_batch().await;

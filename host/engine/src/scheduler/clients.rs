@@ -138,7 +138,7 @@ mod tests {
         assert!(futures::poll!(&mut next).is_pending());
         assert_eq!((one.ended(), other.ended()), (None, Some(End::SlowClient)));
         drop(slower);
-        let _next = next.await.unwrap();
+        let next = next.await.unwrap();
         let last = admit(&room, "a");
         tokio::pin!(last);
         tokio::select! {
@@ -146,7 +146,7 @@ mod tests {
             end = end_of(&one) => assert_eq!(end, Some(End::SlowClient)),
         }
         drop(slow);
-        drop(last.await.unwrap());
+        drop((next, last.await.unwrap()));
         assert_eq!(room.used(), 0);
     }
 
