@@ -172,6 +172,23 @@ async fn a_session_that_falls_below_the_floor_ends_on_every_path_and_stays_ended
 }
 
 #[tokio::test]
+async fn what_no_session_could_ever_take_back_is_not_asked_of_any() {
+    let host = Host::new().await;
+    let try_to = async |settings: TrustSettings| {
+        host.identity.set_trust_settings(permit(Some("acme")), &tenant("acme"), settings).await.map(drop)
+    };
+    for beyond in [asks(86, 0), asks(0, 86), TrustSettings { read: 86, ..asks(0, 0) }] {
+        let refused = try_to(beyond).await;
+        assert!(matches!(refused, Err(IdentityError::BadTrust { .. })), "no device can be verified: {refused:?}");
+    }
+    try_to(TrustSettings { change: 100, invoke: 100, ..asks(85, 85) }).await.unwrap();
+    let mut verified = asks(86, 100);
+    verified.posture.issuers = vec![PostureIssuer { name: "mdm".to_owned(), key: "A".repeat(43) }];
+    verified.posture.required = vec!["disk_encrypted".to_owned()];
+    try_to(verified).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_floor_set_now_ends_who_is_below_it_now() {
     let host = Host::new().await;
     let (_, issued) = host.developer().await;
