@@ -53,8 +53,8 @@ pub use self::threat::{
     ResponseApproveArgs, RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
 };
 pub use self::trust::{
-    DeviceArgs, DeviceCommand, DeviceListArgs, RiskApproveArgs, RiskCommand, RiskLowerArgs, RiskRaiseArgs,
-    RiskReasonArgs, TrustCommand, TrustScoreArgs, TrustSettingsArgs,
+    DeviceArgs, DeviceCommand, DeviceListArgs, RiskCommand, RiskIdArgs, RiskLowerArgs, RiskRaiseArgs, RiskReasonArgs,
+    TrustCommand, TrustScoreArgs, TrustSettingsArgs,
 };
 
 mod access;

@@ -339,6 +339,12 @@ impl Identity {
         Ok((verdict, Some(found)))
     }
 
+    /// Whether any device could be verified under these settings.
+    pub(crate) fn can_verify_devices(&self, trust: &TrustSettings) -> bool {
+        let by_host = self.shared.verifiers.iter().any(|verifier| verifier.format() != TPM_QUOTE);
+        by_host || !trust.posture.issuers.is_empty() || trust.tpm.roots_count() > 0
+    }
+
     /// Who says what about a device; none when nobody here can tell.
     fn checked(
         &self,

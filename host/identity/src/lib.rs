@@ -76,7 +76,7 @@ pub use passkeys::{Ceremony, PasskeyAnswer};
 pub use person::{Factors, NewPerson, PasskeyRecord, PersonRecord};
 pub use record::{Binding, KeyRecord, Method, NewKey, SessionRecord};
 pub use refused::{Named, Untaken};
-pub use risk::{Adjustment, NewAdjustment};
+pub use risk::{Adjustment, NewAdjustment, Withdrawal};
 pub use settings::{SignInSettings, UnboundTokens};
 pub use shown::{Channel, ClientCertificate, Shown};
 pub use standing::{TrustSettings, Verdict, Verified};

@@ -1,8 +1,8 @@
 //! Risk adjustments: somebody says for a while that a principal is to be trusted less, or more. And what else is known
 //! about principals: findings, networks they came from.
 //!
-//! Must never let one person alone make another look better, nor anybody himself, nor shut a whole place out; and never
-//! count an adjustment whose signature does not fit, or that is over.
+//! Must never let one person alone make another look better while there is somebody else to ask, nor anybody himself, nor
+//! shut a whole place out; and never count an adjustment whose signature does not fit, or that is over.
 
 use data_encoding::{BASE64, HEXLOWER};
 use jiff::{SignedDuration, Timestamp};
@@ -82,6 +82,17 @@ impl Adjustment {
     }
 }
 
+/// What somebody's word does to an adjustment that he wants withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// The adjustment as it is.
+    pub adjustment: Adjustment,
+    /// Whether it goes by his word now; else it waits for another's.
+    pub is_enough: bool,
+    /// Whether it goes by one word though it takes two, because there is nobody else to ask.
+    pub by_one: bool,
+}
+
 /// What is known about a principal beside his sessions.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct About {
@@ -122,6 +133,9 @@ pub(crate) struct OpenFinding {
     pub(crate) until: Timestamp,
 }
 
+/// What is wrong with what would leave who decides it below what his place asks.
+const BELOW: &str = "you would stand below what is asked here yourself";
+
 /// How long a network is remembered after it was last used.
 const NETWORK_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// How often its last use is written down.
@@ -159,7 +173,9 @@ impl Identity {
             withdrawn_by: None,
             signature: String::new(),
         };
-        self.could_take_back(tenant, &adjustment, permit.principal())?;
+        if !self.could_take_back(tenant, &adjustment, permit.principal()) {
+            return Err(IdentityError::BadAdjustment(BELOW));
+        }
         self.sign(&mut adjustment)?;
         let kept = adjustment.clone();
         self.change_about(tenant, &adjustment.subject, move |about| {
@@ -175,7 +191,7 @@ impl Identity {
         Ok(adjustment)
     }
 
-    /// Agrees to what another wanted. `BadAdjustment` when who agrees could not take it back himself.
+    /// Agrees to what another wanted. `BadAdjustment` when who agrees, or by now who asked, could not take it back himself.
     pub async fn approve_adjustment(
         &self,
         permit: Permit<act::RevokeToken>,
@@ -192,7 +208,13 @@ impl Identity {
         {
             return Err(IdentityError::SecondPerson);
         }
-        self.could_take_back(tenant, &found, approver)?;
+        if !self.could_take_back(tenant, &found, approver) {
+            return Err(IdentityError::BadAdjustment(BELOW));
+        }
+        // It takes both to withdraw it, and he may have fallen since.
+        if !self.could_take_back(tenant, &found, &found.by) {
+            return Err(IdentityError::BadAdjustment("who asked for it would stand below what is asked here by now"));
+        }
         let mut approved = Adjustment { approved_by: Some(approver.clone()), ..found };
         self.sign(&mut approved)?;
         let kept = approved.clone();
@@ -210,23 +232,33 @@ impl Identity {
     }
 
     /// An adjustment of a place that is not over, and whether this one's word alone withdraws it now. What makes somebody look
-    /// worse takes two people, neither of them him: the second after the first, who is in the adjustment then.
+    /// worse, or is of a whole place, takes two people, neither of them him: the second after the first, who is in the adjustment
+    /// then. Where there is nobody else to ask, one is enough. `BadAdjustment` when who asks would fall by it himself.
     pub fn withdrawal(
         &self,
         permit: &Permit<act::RevokeToken>,
         tenant: Option<&TenantId>,
         id: &str,
-    ) -> Result<(Adjustment, bool), IdentityError> {
+    ) -> Result<Withdrawal, IdentityError> {
         covers(permit.resource(), tenant)?;
         let (found, by) = (self.adjustment_now(tenant, id)?, permit.principal());
-        if !found.raises_risk() || !found.is_in_force(self.shared.clock.now()) {
-            return Ok((found, true));
+        let takes_two = found.raises_risk() || is_place(&found.subject);
+        if !takes_two || !found.is_in_force(self.shared.clock.now()) {
+            return Ok(Withdrawal { adjustment: found, is_enough: true, by_one: false });
         }
         if self.is_one_owner(&found.subject, by) {
             return Err(IdentityError::SelfLowering);
         }
-        let is_second = found.withdrawn_by.as_ref().is_some_and(|one| self.is_second_person(one, by));
-        Ok((found, is_second))
+        if !self.could_do_without(tenant, &found, by) {
+            return Err(IdentityError::BadAdjustment(BELOW));
+        }
+        // One who would fall by it, or is signed out, by now wants it no longer: this one's word takes the place of his.
+        let is_second = found
+            .withdrawn_by
+            .as_ref()
+            .is_some_and(|one| self.is_second_person(one, by) && self.could_do_without(tenant, &found, one));
+        let by_one = !is_second && !self.has_another_to_ask(tenant, &found.subject, by);
+        Ok(Withdrawal { is_enough: is_second || by_one, by_one, adjustment: found })
     }
 
     /// Withdraws an adjustment, as [`Identity::withdrawal`] says it is; the adjustment while it waits for another's word, none
@@ -237,7 +269,7 @@ impl Identity {
         tenant: Option<&TenantId>,
         id: &str,
     ) -> Result<Option<Adjustment>, IdentityError> {
-        let (found, is_enough) = self.withdrawal(&permit, tenant, id)?;
+        let Withdrawal { adjustment: found, is_enough, .. } = self.withdrawal(&permit, tenant, id)?;
         let mut waiting =
             (!is_enough).then(|| Adjustment { withdrawn_by: Some(permit.principal().clone()), ..found.clone() });
         if let Some(waiting) = &mut waiting {
@@ -351,34 +383,42 @@ impl Identity {
 
     /// Whether who holds this against himself, or against all of his place, could still take it back: else nobody may be left
     /// there who can.
-    fn could_take_back(
-        &self,
-        tenant: Option<&TenantId>,
-        adjustment: &Adjustment,
-        by: &PrincipalId,
-    ) -> Result<(), IdentityError> {
+    fn could_take_back(&self, tenant: Option<&TenantId>, adjustment: &Adjustment, by: &PrincipalId) -> bool {
         let concerned = adjustment.subject == *by || is_place(&adjustment.subject);
+        let held = (adjustment.delta, adjustment.floor.unwrap_or(0));
+        !concerned || !adjustment.raises_risk() || self.would_stand(tenant, by, held)
+    }
+
+    /// Whether who takes away what makes up for what is held against all of his place would still stand as high as could
+    /// take that back.
+    fn could_do_without(&self, tenant: Option<&TenantId>, adjustment: &Adjustment, by: &PrincipalId) -> bool {
+        if adjustment.raises_risk() || !is_place(&adjustment.subject) {
+            return true;
+        }
+        let (sum, _) = self.shared.read().risk_of(&adjustment.subject, self.shared.clock.now());
+        // As `Tables::risk_against` counts it: never in anybody's favour beyond what is held against the place.
+        let change = sum.saturating_sub(adjustment.delta).min(0).saturating_sub(sum.min(0));
+        change == 0 || self.would_stand(tenant, by, (change, 0))
+    }
+
+    /// Whether a session of somebody, with this held against it too, would stand as high as taking something back needs.
+    fn would_stand(&self, tenant: Option<&TenantId>, who: &PrincipalId, (delta, floor): (i32, u8)) -> bool {
         let least = self.trust_of(tenant).least_to_take_back();
-        if !concerned || !adjustment.raises_risk() || least == 0 {
-            return Ok(());
+        if least == 0 {
+            return true;
         }
         let now = self.shared.now();
         let own: Vec<SessionId> = {
             let tables = self.shared.read();
-            let own = tables.sessions_of(tenant, now).filter(|stored| stored.principal == *by);
+            let own = tables.sessions_of(tenant, now).filter(|stored| stored.principal == *who);
             own.map(|stored| stored.id.clone()).collect()
         };
         let mut standing = own.iter().filter_map(|session| self.signals(session, None, None));
-        let stands = standing.any(|mut signals| {
-            signals.adjustment = signals.adjustment.saturating_add(adjustment.delta);
-            signals.risk_floor = signals.risk_floor.max(adjustment.floor.unwrap_or(0));
+        standing.any(|mut signals| {
+            signals.adjustment = signals.adjustment.saturating_add(delta);
+            signals.risk_floor = signals.risk_floor.max(floor);
             score(&signals).value >= least
-        });
-        if stands {
-            Ok(())
-        } else {
-            Err(IdentityError::BadAdjustment("you would stand below what is asked here yourself"))
-        }
+        })
     }
 
     fn sign(&self, adjustment: &mut Adjustment) -> Result<(), IdentityError> {

@@ -40,25 +40,30 @@ impl Identity {
         one: &PrincipalId,
     ) -> Result<bool, IdentityError> {
         covers(permit.resource(), Some(tenant))?;
-        Ok(has_another(&self.shared.read(), Some(tenant), Role::TenantAdmin, one, self.shared.clock.now()))
+        Ok(has_another(&self.shared.read(), Some(tenant), &[one], self.shared.clock.now()))
     }
 
     /// The same of operators.
     pub(crate) fn has_another_operator(&self, one: &PrincipalId) -> bool {
-        has_another(&self.shared.read(), None, Role::Operator, one, self.shared.clock.now())
+        has_another(&self.shared.read(), None, &[one], self.shared.clock.now())
+    }
+
+    /// The same of either place, for a word about somebody: neither is he one who could be asked.
+    pub(crate) fn has_another_to_ask(&self, tenant: Option<&TenantId>, about: &PrincipalId, one: &PrincipalId) -> bool {
+        has_another(&self.shared.read(), tenant, &[one, about], self.shared.clock.now())
     }
 }
 
-/// Whether a place has somebody of a role who is another person than this one.
-fn has_another(tables: &Tables, tenant: Option<&TenantId>, role: Role, one: &PrincipalId, now: Timestamp) -> bool {
-    let ones = owners(tables, one);
+/// Whether a tenant has a tenant-admin, or the host an operator, who is another person than these.
+fn has_another(tables: &Tables, tenant: Option<&TenantId>, these: &[&PrincipalId], now: Timestamp) -> bool {
+    let role = if tenant.is_some() { Role::TenantAdmin } else { Role::Operator };
+    let these: BTreeSet<PrincipalId> = these.iter().flat_map(|one| owners(tables, one)).collect();
     let keys = tables.keys_of(tenant).filter(|key| key.role == role && key.is_live(now)).map(|key| &key.principal);
     let people = tables.people_of(tenant).map(|person| &person.record);
     let people = people.filter(|person| person.role == role).map(|person| &person.principal);
-    let mut others = keys.chain(people).filter(|other| *other != one);
-    others.any(|other| {
+    keys.chain(people).any(|other| {
         let others = owners(tables, other);
-        !others.is_empty() && others.is_disjoint(&ones)
+        !others.is_empty() && others.is_disjoint(&these)
     })
 }
 

@@ -25,7 +25,7 @@ use crate::record::{Method, StoredSession};
 use crate::shelf::ending;
 use crate::tables::Tables;
 use crate::tpm::TpmTrust;
-use crate::trust::{OffHours, Score, Seen, Signals, score, score_apart};
+use crate::trust::{OffHours, Score, Seen, Signals, score, score_apart, score_at_most};
 use crate::{Identity, IdentityError};
 
 /// What a place asks of sessions: a tenant of its people's, the operators of their own. 0 asks for nothing.
@@ -186,7 +186,8 @@ impl Identity {
     }
 
     /// Decides what a tenant asks of sessions. In force at once: sessions below the floor end. Whether it takes two people
-    /// ([`TrustSettings::weakened`]) the caller has seen to; who asked is in the settings then.
+    /// ([`TrustSettings::weakened`]) the caller has seen to; who asked is in the settings then. `BadTrust` for what nobody could
+    /// ever take back.
     pub async fn set_trust_settings(
         &self,
         permit: Permit<act::WritePolicy>,
@@ -195,6 +196,11 @@ impl Identity {
     ) -> Result<TrustSettings, IdentityError> {
         covers(permit.resource(), Some(tenant))?;
         settings.posture.check()?;
+        if settings.least_to_take_back() > score_at_most(self.can_verify_devices(&settings)) {
+            return Err(IdentityError::BadTrust {
+                why: "no session could ever stand as high as taking this back needs",
+            });
+        }
         let store = self.store_of(Some(tenant))?;
         settings.changed_at = Some(self.shared.clock.now());
         settings.changed_by.get_or_insert_with(|| permit.principal().clone());

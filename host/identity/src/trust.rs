@@ -121,6 +121,25 @@ pub fn score(signals: &Signals) -> Score {
     summed(contributions.into(), signals.risk_floor)
 }
 
+/// The most that a session can stand at without anybody's word in its favour: whether devices can be verified there decides.
+pub(crate) fn score_at_most(can_verify_devices: bool) -> u8 {
+    let signals = Signals {
+        strength: Seen { value: Strength::Passkey, age_seconds: 0 },
+        posture: can_verify_devices.then_some(Seen { value: Posture::Good, age_seconds: 0 }),
+        credential_days: Some(0),
+        credential_days_max: None,
+        network_seconds: Some(NETWORK_SETTLED_SECONDS),
+        failures_count: Some(0),
+        off_hours: None,
+        finding: None,
+        verified_seconds: 0,
+        verify_interval_seconds: 0,
+        adjustment: 0,
+        risk_floor: 0,
+    };
+    score(&signals).value
+}
+
 /// What is known about somebody, or something, apart from any session: a session of his stands at this at the most.
 pub fn score_apart(open: Option<Seen<Finding>>, delta: i32, risk_floor: u8) -> Score {
     summed(vec![told("session", "none", "sessions", 0), finding(open), adjustment(delta)], risk_floor)
@@ -321,6 +340,11 @@ mod tests {
                 risk_floor,
             }
         }
+    }
+
+    #[test]
+    fn no_session_stands_higher_than_the_most() {
+        assert_eq!((score_at_most(true), score_at_most(false)), (100, 85));
     }
 
     proptest! {

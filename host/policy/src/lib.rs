@@ -283,9 +283,11 @@ impl Policy {
             trust: None,
         };
         // Nobody is trained here, nor on a device, and any score will do: whom the tenant labels, what evidence somebody can get
-        // today, and how sessions stand, must not decide whether anybody could change the policies.
+        // today, and how sessions stand, must not decide whether anybody could change the policies. A rule may ask for any score, so
+        // every one is tried where one is asked for.
         let view = View { standing: Standing::Active, labels: &NO_LABELS, ceiling: None, own: Some(&rules) };
-        for trust in [None, Some(0), Some(100)] {
+        let scores = (0..=100_u8).map(Some).filter(|_| rules.trust.at(NEVER_LOCKED));
+        for trust in std::iter::once(None).chain(scores) {
             let who = Who { trust, ..admin.clone() };
             let question = Question::plain(who, NEVER_LOCKED, Resource::Tenant { tenant: tenant.clone() });
             if self.shared.ask(&question, view).outcome == Outcome::Deny {

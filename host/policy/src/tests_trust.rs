@@ -133,6 +133,8 @@ fn a_policy_under_which_no_score_would_let_an_admin_change_it_is_refused() {
         "when { context has trust && context.trust < 50 }",
         "when { context has trust && context.trust < 101 }",
         "when { context has trust && context.trust > 50 }",
+        "when { context has trust && context.trust > 0 && context.trust < 100 }",
+        "when { context has trust && context.trust == 37 }",
     ] {
         let text = format!("forbid (principal, action, resource) {condition};");
         let error = active().set_tenant_policy(&tenant("acme"), &text).unwrap_err();

@@ -203,6 +203,7 @@ const EXAMPLES: &[(&str, &str)] = &[
         "ringfence trust risk lower acme/ann --by 20 --for 12h \\\n    --reason \"on call from a new place\"",
     ),
     ("trust risk approve", "ringfence trust risk approve ra_0f3a9c5d2e7b18460f3a9c5d2e7b1846"),
+    ("trust risk withdraw", "ringfence trust risk withdraw ra_0f3a9c5d2e7b18460f3a9c5d2e7b1846"),
     ("access report", "ringfence access report\nringfence access report --unused 30"),
     (
         "access review open",

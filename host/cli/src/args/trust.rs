@@ -48,12 +48,14 @@ pub struct TrustSettingsArgs {
 pub enum RiskCommand {
     /// List what is held against whom
     List(OperatorArgs),
-    /// Trust somebody or something less for a while, at once
+    /// Trust less for a while, at once; all of a place once two agree
     Raise(RiskRaiseArgs),
     /// Trust somebody more for a while; waits for a second person
     Lower(RiskLowerArgs),
     /// Agree to what another asked for
-    Approve(RiskApproveArgs),
+    Approve(RiskIdArgs),
+    /// Take one back; in force, it may take a second person
+    Withdraw(RiskIdArgs),
 }
 
 /// `trust risk raise`.
@@ -106,9 +108,9 @@ pub struct RiskReasonArgs {
     pub operator: bool,
 }
 
-/// `trust risk approve`.
+/// `trust risk approve`, `trust risk withdraw`.
 #[derive(Debug, Clone, Args)]
-pub struct RiskApproveArgs {
+pub struct RiskIdArgs {
     /// Its id, as `trust risk list` shows it
     pub id: String,
     /// The host's own instead of a tenant's

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::args::{RiskCommand, RiskReasonArgs, TrustCommand, TrustScoreArgs, TrustSettingsArgs};
+use crate::args::{RiskCommand, RiskIdArgs, RiskReasonArgs, TrustCommand, TrustScoreArgs, TrustSettingsArgs};
 use crate::client::{Request, segment};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
@@ -93,7 +93,7 @@ async fn risk(cx: &mut Context<'_>, command: &RiskCommand) -> Result<Exit, CliEr
                 api.list::<RiskAdjustmentView>(&Request::get("/zero-trust/risk-adjustments"), "cursor").await?;
             cx.print_list(&answer, "nothing is held against anybody", |all| {
                 let row = |one: &RiskAdjustmentView| {
-                    let (state, until) = (one.state.clone(), one.expires_at.clone());
+                    let (state, until) = (state(one), one.expires_at.clone());
                     [one.id.clone(), one.subject.clone(), effect(one), state, until, one.by.clone(), one.reason.clone()]
                 };
                 let header = ["id", "about", "effect", "state", "until", "by", "reason"];
@@ -113,7 +113,23 @@ async fn risk(cx: &mut Context<'_>, command: &RiskCommand) -> Result<Exit, CliEr
             cx.print(&answer, adjusted_text)?;
             Ok(Exit::Ok)
         }
+        RiskCommand::Withdraw(args) => withdraw(cx, args).await,
     }
+}
+
+async fn withdraw(cx: &mut Context<'_>, args: &RiskIdArgs) -> Result<Exit, CliError> {
+    let id = segment(&args.id)?;
+    let request = Request::delete(format!("/zero-trust/risk-adjustments/{id}"));
+    let api = own(cx, args.operator).await?;
+    match api.act_or_later::<RiskAdjustmentView>(&request).await? {
+        None => cx.done(&format!("withdrew {id}"))?,
+        Some(later) => cx.print(&later, |_| {
+            format!(
+                "{id} counts until a second person wants the same\n  who agrees: ringfence trust risk withdraw {id}\n"
+            )
+        })?,
+    }
+    Ok(Exit::Ok)
 }
 
 async fn adjust(
@@ -252,6 +268,12 @@ fn posture_text(posture: &SecurityPosture) -> String {
 
 fn effect(one: &RiskAdjustmentView) -> String {
     one.floor.map_or_else(|| format!("{:+}", one.delta), |floor| format!("risk {floor} at least"))
+}
+
+/// How it stands, and who wants it withdrawn.
+fn state(one: &RiskAdjustmentView) -> String {
+    let state = &one.state;
+    one.withdrawn_by.as_ref().map_or_else(|| state.clone(), |by| format!("{state}; {by} wants it withdrawn"))
 }
 
 fn adjusted_text(one: &RiskAdjustmentView) -> String {

@@ -174,7 +174,21 @@ fn risk_needs_a_measure_and_takes_one_only() {
         let args = [&["trust", "risk", "raise", "acme/ann"][..], measure, &why].concat();
         assert_eq!(run(&host, &person, &args).exit, ExitCode::from(2), "{args:?}");
     }
-    assert_eq!(run(&host, &person, &["trust", "risk", "approve", "../x"]).exit, ExitCode::from(2));
+    for verb in ["approve", "withdraw"] {
+        assert_eq!(run(&host, &person, &["trust", "risk", verb, "../x"]).exit, ExitCode::from(2), "{verb}");
+    }
+}
+
+#[test]
+fn risk_is_withdrawn_at_once_or_with_a_second_person() {
+    let (host, person) = (StandIn::start(), Person::with_key());
+    let withdraw = ["trust", "risk", "withdraw", "ra_1"];
+    host.tell("DELETE /zero-trust/risk-adjustments/ra_1", Reply::json(202, adjustment("in-force")));
+    let out = good(&host, &person, &withdraw);
+    assert!(out.contains("second person") && out.contains("ringfence trust risk withdraw ra_1"), "{out}");
+    host.tell("DELETE /zero-trust/risk-adjustments/ra_1", Reply::text(204, "text/plain", ""));
+    assert_eq!(good(&host, &person, &withdraw), "withdrew ra_1\n");
+    assert_eq!(host.last().0, "DELETE /api/v1/zero-trust/risk-adjustments/ra_1");
 }
 
 #[test]
@@ -182,7 +196,9 @@ fn risk_is_listed() {
     let (host, person) = (StandIn::start(), Person::with_key());
     let floor = json!({ "id": "ra_2", "subject": "acme", "delta": 0, "floor": 40, "reason": "breach", "state": "in-force",
         "by": "acme/bob", "at": "2026-11-22T00:00:00Z", "expires_at": "2026-11-23T00:00:00Z", "signature": "AA" });
-    let items = json!({ "items": [adjustment("waiting"), floor] });
+    let mut leaving = adjustment("in-force");
+    leaving["withdrawn_by"] = json!("acme/cat");
+    let items = json!({ "items": [adjustment("waiting"), floor, leaving] });
     host.tell("GET /zero-trust/risk-adjustments", Reply::json(200, items));
     golden("trust-risk-list", &good(&host, &person, &["trust", "risk", "list"]));
     host.tell("GET /zero-trust/risk-adjustments", Reply::json(200, json!({ "items": [] })));

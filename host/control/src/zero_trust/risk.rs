@@ -71,8 +71,8 @@ pub async fn approve(
     Ok(Json(control.adjustment_now(&call, approved)))
 }
 
-/// Withdraws a risk adjustment of the caller's own place. One in force that raises a risk stays until a second person wants
-/// the same (202), who is not the one it is about; any other is gone at once.
+/// Withdraws a risk adjustment of the caller's own place. One in force that raises a risk or is of all of the place stays until a
+/// second person wants the same (202), who is not the one it is about, where there is one; any other is gone at once.
 #[utoipa::path(delete, path = "/zero-trust/risk-adjustments/{id}", tag = "zero-trust",
     responses((status = 202, body = RiskAdjustmentView), (status = 204), (status = "default", body = Problem)))]
 pub async fn withdraw(
@@ -84,11 +84,12 @@ pub async fn withdraw(
     let identity = &control.parts.identity;
     // Two who want it at the same moment are told, and recorded, one after the other.
     let _one = control.agreeing.lock().await;
-    let (found, is_enough) = identity.withdrawal(&permit, call.principal.tenant(), &id)?;
-    let code = if is_enough { codes::RISK_ADJUSTMENT_WITHDRAWN } else { codes::RISK_WITHDRAWAL_ASKED };
+    let weighed = identity.withdrawal(&permit, call.principal.tenant(), &id)?;
+    let (found, by_one) = (weighed.adjustment, weighed.by_one);
+    let code = if weighed.is_enough { codes::RISK_ADJUSTMENT_WITHDRAWN } else { codes::RISK_WITHDRAWAL_ASKED };
     let details = json!({
         "adjustment": found.id, "subject": found.subject, "delta": found.delta, "floor": found.floor,
-        "asked_by": found.withdrawn_by,
+        "asked_by": found.withdrawn_by, "by_one": by_one,
     });
     let waiting = control
         .bracket(&call, &log, permit, code, details, async |permit| {

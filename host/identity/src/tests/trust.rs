@@ -85,14 +85,14 @@ impl Host {
         self.identity.withdraw_adjustment(permit, Some(&tenant("acme")), &made.id).await
     }
 
-    /// Sessions of keys of acme that are of their own holder each, because an operator made them.
+    /// Sessions of keys of admins of acme that are of their own holder each, because an operator made them.
     async fn holders(&self, names: &[&str]) -> Vec<Issued> {
         let mut sessions = Vec::new();
         for name in names {
             let new = NewKey {
                 tenant: Some(tenant("acme")),
                 name: name.parse().unwrap(),
-                role: Role::Developer,
+                role: Role::TenantAdmin,
                 expires_in_seconds: None,
             };
             let (_, key) =
@@ -169,6 +169,23 @@ async fn a_session_that_falls_below_the_floor_ends_on_every_path_and_stays_ended
     tokio::task::yield_now().await;
     host.restart().await;
     assert!(host.verify(&issued).is_err() || host.check(&issued, ActClass::Read).is_err());
+}
+
+#[tokio::test]
+async fn what_no_session_could_ever_take_back_is_not_asked_of_any() {
+    let host = Host::new().await;
+    let try_to = async |settings: TrustSettings| {
+        host.identity.set_trust_settings(permit(Some("acme")), &tenant("acme"), settings).await.map(drop)
+    };
+    for beyond in [asks(86, 0), asks(0, 86), TrustSettings { read: 86, ..asks(0, 0) }] {
+        let refused = try_to(beyond).await;
+        assert!(matches!(refused, Err(IdentityError::BadTrust { .. })), "no device can be verified: {refused:?}");
+    }
+    try_to(TrustSettings { change: 100, invoke: 100, ..asks(85, 85) }).await.unwrap();
+    let mut verified = asks(86, 100);
+    verified.posture.issuers = vec![PostureIssuer { name: "mdm".to_owned(), key: "A".repeat(43) }];
+    verified.posture.required = vec!["disk_encrypted".to_owned()];
+    try_to(verified).await.unwrap();
 }
 
 #[tokio::test]
@@ -254,6 +271,61 @@ async fn a_whole_place_is_held_down_by_two_who_could_take_that_back_and_nobody_s
     assert!(host.withdraw("acme/ada", &held).await.unwrap().is_some());
     assert!(host.withdraw("acme/cat", &held).await.unwrap().is_none());
     assert_eq!(host.value(&sessions[0]), 30);
+}
+
+#[tokio::test]
+async fn a_whole_place_is_not_held_down_once_who_asked_for_it_could_not_take_it_back() {
+    let host = Host::new().await;
+    host.holders(&["ada", "bob", "cat"]).await;
+    host.set_trust(asks(20, 0)).await;
+    let held = host.adjust("acme/ada", "acme", -10).await.unwrap();
+    let since = host.adjust("acme/bob", "acme/ada", -5).await.unwrap();
+    let refused = host.approve("acme/bob", &held).await;
+    assert!(matches!(refused, Err(IdentityError::BadAdjustment(_))), "{refused:?}");
+    assert!(host.withdraw("acme/bob", &since).await.unwrap().is_some());
+    assert!(host.withdraw("acme/cat", &since).await.unwrap().is_none());
+    host.approve("acme/bob", &held).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_makes_up_for_what_is_held_against_a_place_goes_by_two_who_could_stand_without_it() {
+    let host = Host::new().await;
+    let sessions = host.holders(&["ada", "bob", "cat"]).await;
+    let held = host.adjust("acme/ada", "acme", -20).await.unwrap();
+    host.approve("acme/bob", &held).await.unwrap();
+    let favour = host.adjust("acme/ada", "acme", 20).await.unwrap();
+    assert_eq!(host.value(&sessions[0]), 10, "it waits");
+    host.approve("acme/bob", &favour).await.unwrap();
+    assert_eq!(host.value(&sessions[0]), 30);
+    host.set_trust(asks(11, 0)).await;
+    let alone = host.withdraw("acme/cat", &favour).await;
+    assert!(matches!(alone, Err(IdentityError::BadAdjustment(_))), "all would fall by it: {alone:?}");
+    host.set_trust(asks(10, 0)).await;
+    assert!(host.withdraw("acme/cat", &favour).await.unwrap().is_some(), "one word is not enough");
+    assert_eq!(host.value(&sessions[0]), 30);
+    assert!(host.withdraw("acme/bob", &favour).await.unwrap().is_none());
+    assert_eq!(host.value(&sessions[0]), 10);
+}
+
+#[tokio::test]
+async fn where_nobody_else_could_be_asked_one_word_takes_back_what_is_held_and_that_is_said() {
+    let host = Host::new().await;
+    host.holders(&["ada"]).await;
+    let of_plugin = host.adjust("acme/ada", "acme/plugin/hello", -5).await.unwrap();
+    let ask = |by: &str, made: &Adjustment| {
+        let by = permit_by(by, place(Some("acme")));
+        let weighed = host.identity.withdrawal(&by, Some(&tenant("acme")), &made.id).unwrap();
+        (weighed.is_enough, weighed.by_one)
+    };
+    assert_eq!(ask("acme/ada", &of_plugin), (true, true));
+    host.holders(&["bob"]).await;
+    assert_eq!(ask("acme/ada", &of_plugin), (false, false), "bob could be asked");
+    let of_bob = host.adjust("acme/ada", "acme/bob", -5).await.unwrap();
+    assert_eq!(ask("acme/ada", &of_bob), (true, true), "it is about the only other one");
+    assert!(matches!(host.withdraw("acme/bob", &of_bob).await, Err(IdentityError::SelfLowering)));
+    assert!(host.withdraw("acme/ada", &of_plugin).await.unwrap().is_some());
+    assert_eq!(ask("acme/bob", &of_plugin), (true, false), "he is the second");
+    assert!(host.withdraw("acme/ada", &of_bob).await.unwrap().is_none());
 }
 
 #[tokio::test]
