@@ -432,13 +432,12 @@ impl Threat {
 
     /// Ends what has come to its end. Returns what ended now.
     pub(crate) async fn end_due(&self) -> Vec<Response> {
-        let now = self.inner.clock.now();
-        let due = |response: &&Response| !response.ended && !response.is_in_force(now) && !response.is_waiting(now);
-        let found: Vec<Response> = self.state().responses.values().filter(due).cloned().collect();
-        if found.is_empty() {
+        if self.due().is_empty() {
             return Vec::new();
         }
         let _one = self.inner.changing.lock().await;
+        // Anew: whoever had the lock may have agreed to one of them, undone it, or let go of its tenant.
+        let found = self.due();
         let scopes: BTreeSet<Scope> = found.iter().map(|response| response.scope.clone()).collect();
         let mut over = Vec::new();
         for mut response in found {
@@ -462,6 +461,13 @@ impl Threat {
             self.prune(scope).await;
         }
         over
+    }
+
+    /// What has come to its end, and was not ended yet.
+    fn due(&self) -> Vec<Response> {
+        let now = self.inner.clock.now();
+        let due = |response: &&Response| !response.ended && !response.is_in_force(now) && !response.is_waiting(now);
+        self.state().responses.values().filter(due).cloned().collect()
     }
 
     /// Makes the response of a rule by itself, between an intent and an outcome of its own; never one that takes two people,
