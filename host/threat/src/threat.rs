@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use crate::disabling::Lifted;
 use crate::event::Event;
 use crate::finding::Finding;
 use crate::history::History;
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     state: RwLock<State>,
     history: Mutex<History>,
     pub(crate) intelligence: crate::intelligence::Known,
+    pub(crate) lifted: Lifted,
     /// One step of an incident at a time.
     pub(crate) stepping: Arc<tokio::sync::Mutex<()>>,
     /// Packs that memory should let go of.
@@ -145,6 +147,7 @@ impl Threat {
             state: RwLock::new(state),
             history: Mutex::default(),
             intelligence: RwLock::default(),
+            lifted: Lifted::default(),
             stepping: Arc::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
@@ -453,6 +456,7 @@ impl Threat {
             self.state_mut().responses.insert(response.id.clone(), response.clone());
             // What nobody agreed to never held anything.
             if response.waits_minutes.is_none() {
+                self.note_lifted(&response);
                 over.push(response);
             }
         }
