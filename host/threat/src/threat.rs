@@ -57,8 +57,8 @@ pub(crate) struct Inner {
     history: Mutex<History>,
     pub(crate) intelligence: crate::intelligence::Known,
     pub(crate) lifted: Lifted,
-    /// One step of an incident at a time.
-    pub(crate) stepping: Arc<tokio::sync::Mutex<()>>,
+    /// One step of an incident at a time of each owner.
+    pub(crate) turns: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
     /// Packs that memory should let go of.
     forgotten: Mutex<Vec<(String, String)>>,
     /// One change of rules, settings or responses at a time.
@@ -148,7 +148,7 @@ impl Threat {
             history: Mutex::default(),
             intelligence: RwLock::default(),
             lifted: Lifted::default(),
-            stepping: Arc::default(),
+            turns: Mutex::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         };

@@ -462,7 +462,8 @@ async fn an_incident_names_its_actions_before_they_are_made_and_what_cannot_be_k
     let (threat, _reader) = world.open(world.audit().await).await;
     let (scope, by) = (world.scope(), "acme/admin".parse().unwrap());
     let step = async |id: Option<&str>, saying: Saying, actions: Vec<Asked>| {
-        threat.step(&scope, &by, id, &saying, actions, &|one, other| one != other).await
+        let turn = threat.turn(&scope).await.unwrap();
+        threat.step(turn, &by, id, &saying, actions, &|one, other| one != other).await
     };
     faults.plan([Some(Fault::Lost); 4]);
     let lost = step(None, saying(Transition::Report), vec![suspend("acme/dev")]).await;
@@ -488,4 +489,16 @@ async fn an_incident_names_its_actions_before_they_are_made_and_what_cannot_be_k
     for transition in [Transition::Triage, Transition::Dismiss] {
         drop(step(Some(&id), saying(transition), Vec::new()).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_step_that_does_not_end_keeps_no_other_owner_waiting_and_its_own_not_for_ever() {
+    let world = World::new().await;
+    let (threat, _reader) = world.open(world.audit().await).await;
+    let held = threat.turn(&world.scope()).await.unwrap();
+    threat.turn(&Scope::Host).await.unwrap();
+    threat.turn(&Scope::Tenant("globex".parse().unwrap())).await.unwrap();
+    assert!(matches!(threat.turn(&world.scope()).await, Err(ringfence_threat::ThreatError::Busy)));
+    drop(held);
+    threat.turn(&world.scope()).await.unwrap();
 }
