@@ -3,11 +3,13 @@
 //! Each is an entry while those of late are few; what is over the pace is counted, and one entry at the end of the window
 //! says how many those were, with the last of them: the `refused_count` of all entries is what happened. What a log cannot take
 //! now is counted on and told later, rather twice than not at all. Refusals that are about somebody have a pace of their own
-//! for each, so that noise hides nobody. Must never keep whoever is refused waiting, nor be felt by him: what is told is
+//! for each, so that noise hides nobody; where so many are refused that some share one, its last entry names whom most of them
+//! were about, with how many. Must never keep whoever is refused waiting, nor be felt by him: what is told is
 //! written at the host's own beat, so the time of an answer says nothing about whether a tenant's log was written; nor lay
 //! at one address's door what came from several.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,9 +29,11 @@ const WINDOW: Duration = Duration::from_secs(60);
 const WAITING_COUNT_MAX: usize = 1_024;
 /// LIMIT: paces that are kept at once; what is told beyond them is lost, and a warning says so.
 const WINDOWS_COUNT_MAX: usize = 8_192;
-/// LIMIT: paces of one kind in one log that are somebody's own; those beyond share one, whose last entry names the last of them
-/// and says that it is about several.
+/// LIMIT: paces of one kind in one log that are somebody's own; those beyond share one, whose last entry names whom most of
+/// them were about and says that it is about several.
 const OWN_COUNT_MAX: usize = 32;
+/// LIMIT: names that one last entry counts by. Whoever more than one in so many refusals is about is among them.
+const NAMED_COUNT_MAX: usize = 64;
 
 /// Most entries of one kind in one log and minute: of what happens one by one, to people.
 pub const SOME_A_MINUTE: u32 = 30;
@@ -75,16 +79,29 @@ struct Window<L> {
     rest: Option<Refused<L>>,
 }
 
-/// An event that stands for so many refusals.
+/// So many refusals that are one entry.
 struct Refused<L> {
     place: Place,
-    /// Whom it is about, which may be nobody.
-    about: String,
     log: L,
+    count: u64,
+    /// Where all of them came from, if that is one address.
+    source: Option<IpAddr>,
+    /// The first whom they are about.
+    first: Named,
+    /// The others, if there are any.
+    others: Vec<Named>,
+}
+
+/// The refusals about one, by the space-saving count: who is new when there is no more room takes the place of whoever has the
+/// fewest, and that one's count.
+struct Named {
+    /// Whom they are about, which may be nobody.
+    about: String,
+    /// The last of them.
     event: Event,
     count: u64,
-    /// Whether the others were about others.
-    several: bool,
+    /// How many of `count` may be others'.
+    others_count: u64,
 }
 
 // === impl Paced ===
@@ -108,7 +125,7 @@ impl Paced {
         };
         let (place, about) = ((name, refusals.kind), about.to_owned());
         let now = self.0.clock.monotonic();
-        let refused = Refused { place, about, log: log.clone(), event, count, several: false };
+        let refused = Refused::new(place, about, log.clone(), event, count);
         self.told().take(refused, refusals.told_count_max, now);
     }
 
@@ -120,7 +137,7 @@ impl Paced {
         whose: &PrincipalId,
         wrong: &'static str,
         port: &'static str,
-        source: Option<std::net::IpAddr>,
+        source: Option<IpAddr>,
     ) {
         const TOKENS: Refusals = Refusals { kind: "token", told_count_max: FEW_A_MINUTE };
         let mut event = Event::new(codes::TOKEN_REFUSED, "show-token", whose.clone(), whose.to_string());
@@ -206,14 +223,13 @@ impl<L> Told<L> {
     }
 
     /// Counts what could not be written into the window that is open now, as what came before its rest.
-    fn put_back(&mut self, refused: Refused<L>, now: Duration) {
+    fn put_back(&mut self, mut refused: Refused<L>, now: Duration) {
         match self.window(&refused, now) {
             Some(window) => {
-                let rest = window.rest.take();
-                window.rest = Some(match rest {
-                    Some(rest) => rest.after(&refused),
-                    None => refused,
-                });
+                if let Some(rest) = window.rest.take() {
+                    refused.join(rest);
+                }
+                window.rest = Some(refused);
             }
             None => self.lost_count = self.lost_count.saturating_add(refused.count),
         }
@@ -224,8 +240,8 @@ impl<L> Told<L> {
         let is_room = self.windows.values().map(HashMap::len).sum::<usize>() < WINDOWS_COUNT_MAX;
         let windows = self.windows.get(&refused.place);
         let is_kept = |about: &str| windows.is_some_and(|windows| windows.contains_key(about));
-        let is_own = is_kept(&refused.about) || (is_room && windows.map_or(0, HashMap::len) < OWN_COUNT_MAX);
-        let about = if is_own { refused.about.as_str() } else { "" };
+        let is_own = is_kept(refused.about()) || (is_room && windows.map_or(0, HashMap::len) < OWN_COUNT_MAX);
+        let about = if is_own { refused.about() } else { "" };
         if !is_room && !is_kept(about) {
             return None;
         }
@@ -260,37 +276,76 @@ impl<L> Told<L> {
 
 impl<L> Window<L> {
     fn leave_out(&mut self, refused: Refused<L>) {
-        self.rest = Some(match self.rest.take() {
-            Some(before) => refused.after(&before),
-            None => refused,
-        });
+        match &mut self.rest {
+            Some(rest) => rest.join(refused),
+            None => self.rest = Some(refused),
+        }
     }
 }
 
 // === impl Refused ===
 
 impl<L> Refused<L> {
-    /// This one, for those before it too: from one address only if all of them were.
-    fn after(mut self, before: &Self) -> Self {
-        self.count = self.count.saturating_add(before.count);
-        self.several |= before.several || self.about != before.about;
-        self.event.source_ip = self.event.source_ip.filter(|source| before.event.source_ip == Some(*source));
-        self
+    fn new(place: Place, about: String, log: L, event: Event, count: u64) -> Self {
+        let source = event.source_ip;
+        let first = Named { about, event, count, others_count: 0 };
+        Self { place, log, count, source, first, others: Vec::new() }
     }
 
-    /// Its entry, which says how many refusals it stands for, and whether those were about others.
+    /// Whom all of them are about; nobody where that is not one.
+    fn about(&self) -> &str {
+        if self.others.is_empty() { &self.first.about } else { "" }
+    }
+
+    /// Takes those after it with it: from one address only if all of them were.
+    fn join(&mut self, later: Self) {
+        self.count = self.count.saturating_add(later.count);
+        self.source = self.source.filter(|source| later.source == Some(*source));
+        for mut one in std::iter::once(later.first).chain(later.others) {
+            let mut named = std::iter::once(&mut self.first).chain(&mut self.others);
+            if let Some(known) = named.find(|known| known.about == one.about) {
+                known.event = one.event;
+                known.count = known.count.saturating_add(one.count);
+                known.others_count = known.others_count.saturating_add(one.others_count);
+                continue;
+            }
+            if 1 + self.others.len() < NAMED_COUNT_MAX {
+                self.others.push(one);
+                continue;
+            }
+            let fewest = self.others.iter_mut().fold(&mut self.first, |a, b| if b.count < a.count { b } else { a });
+            one.count = one.count.saturating_add(fewest.count);
+            one.others_count = one.others_count.saturating_add(fewest.count);
+            *fewest = one;
+        }
+    }
+
+    /// Its entry, which says how many refusals it stands for. Where those are about several it names whom most are about, as
+    /// far as that is certain, and says how many those are.
     fn entry(&self) -> Event {
-        let mut event = self.event.clone();
+        let most = self.others.iter().fold(&self.first, |a, b| if b.own_count() > a.own_count() { b } else { a });
+        let mut event = most.event.clone();
+        event.source_ip = self.source;
         if event.details.is_null() {
             event.details = Value::Object(Map::new());
         }
         if let Some(details) = event.details.as_object_mut() {
             details.insert("refused_count".to_owned(), json!(self.count));
-            if self.several {
+            if !self.others.is_empty() {
                 details.insert("several".to_owned(), json!(true));
+                details.insert("named_count".to_owned(), json!(most.own_count()));
             }
         }
         event
+    }
+}
+
+// === impl Named ===
+
+impl Named {
+    /// How many are about this one for certain.
+    fn own_count(&self) -> u64 {
+        self.count.saturating_sub(self.others_count)
     }
 }
 
@@ -310,7 +365,7 @@ mod tests {
 
     fn refused(log: &str, about: &str, count: u64, number: u64) -> Refused<()> {
         let place = (log.to_owned(), "sign-in");
-        Refused { place, about: about.to_owned(), log: (), event: event(number), count, several: false }
+        Refused::new(place, about.to_owned(), (), event(number), count)
     }
 
     fn number(entry: &Event, name: &str) -> u64 {
@@ -378,15 +433,33 @@ mod tests {
         assert_eq!(entries.iter().map(|refused| refused.count).sum::<u64>(), 100 * u64::from(FEW_A_MINUTE));
         let several: Vec<Event> = entries.iter().filter(|one| one.count > 1).map(Refused::entry).collect();
         assert_eq!(several.len(), 1);
-        assert_eq!((number(&several[0], "number"), &several[0].details["several"]), (99, &json!(true)));
+        assert_eq!((number(&several[0], "named_count"), &several[0].details["several"]), (10, &json!(true)));
+    }
+
+    #[test]
+    fn whom_most_are_about_is_named_with_his_own_count_however_many_others_are_guessed_at_between() {
+        let mut told = Told::default();
+        for whom in 0..OWN_COUNT_MAX as u64 {
+            told.take(refused("acme", &format!("acme/p{whom}"), 1, whom), FEW_A_MINUTE, at(1));
+        }
+        for whom in 0..500 {
+            told.take(refused("acme", "acme/ann", 1, 7_000), FEW_A_MINUTE, at(1));
+            told.take(refused("acme", &format!("acme/q{whom}"), 1, whom), FEW_A_MINUTE, at(1));
+        }
+        let (entries, _) = told.drain(|_| true);
+        let rest: Vec<&Refused<()>> = entries.iter().filter(|one| one.count > 1).collect();
+        assert_eq!((rest.len(), 1 + rest[0].others.len()), (1, NAMED_COUNT_MAX));
+        let entry = rest[0].entry();
+        assert_eq!((number(&entry, "number"), number(&entry, "named_count")), (7_000, 495), "five were told before");
+        assert_eq!(number(&entry, "refused_count"), 990);
     }
 
     #[test]
     fn an_entry_for_many_says_an_address_only_if_all_of_them_came_from_there() {
         let from = |source: &str, number: u64| {
-            let mut one = refused("acme", "", 1, number);
-            one.event.source_ip = Some(source.parse().unwrap());
-            one
+            let mut event = event(number);
+            event.source_ip = Some(source.parse().unwrap());
+            Refused::new(("acme".to_owned(), "sign-in"), String::new(), (), event, 1)
         };
         for (other, said) in [("203.0.113.9", true), ("203.0.113.10", false)] {
             let mut told = Told::default();

@@ -381,6 +381,7 @@ impl KeyKeeper {
         tokio::join!(
             self.tend(stop.clone()),
             self.tend_own(stop.clone()),
+            self.follow_lifted(stop.clone()),
             self.carry_on_deletions(stop.clone()),
             self.retire(stop)
         );
@@ -461,6 +462,19 @@ impl KeyKeeper {
                     }
                 }
                 Err(error) => tracing::warn!(%error, "the keys that tenants keep themselves could not be tended"),
+            }
+        }
+    }
+
+    /// Follows the ends of responses that disabled keys: nobody's call says that their tenants can work again.
+    async fn follow_lifted(&self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let lifted = tokio::select! {
+                lifted = self.0.parts.threat.lifted() => lifted,
+                _ = stop.wait_for(|stopping| *stopping) => return,
+            };
+            for id in &lifted {
+                self.0.tenant_works(id).await;
             }
         }
     }

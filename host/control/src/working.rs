@@ -1,4 +1,5 @@
-//! The one place that is told when a tenant can work: it was made, restored, resumed or unlocked, or may have more.
+//! The one place that is told when a tenant can work: it was made, restored, resumed or unlocked, by somebody or at the end
+//! of a response, or may have more.
 //!
 //! Must never be left out where one of these comes true: what waits would go on late, and what was not read would wait for
 //! the next start.

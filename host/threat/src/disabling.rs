@@ -4,14 +4,49 @@
 //! that are disabled for it still, so that it never undoes what people wanted meanwhile; and a start completes by it a
 //! response whose second person was heard before a kill.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use ringfence_core::{PrincipalId, TenantId};
 use ringfence_store::{KeyUse, Side, StoreError};
+
+use tokio::sync::Notify;
 
 use crate::ThreatError;
 use crate::response::{Kind, Response, Scope};
 use crate::threat::Threat;
 
+/// Tenants whose keys came back at the end of a response, until somebody is told.
+#[derive(Default)]
+pub(crate) struct Lifted {
+    tenants: Mutex<BTreeSet<TenantId>>,
+    bell: Notify,
+}
+
 impl Threat {
+    /// Tenants whose keys came back at the end of a response, once there are some: for one reader, who is told of each once.
+    /// Whoever undoes a response knows by himself.
+    pub async fn lifted(&self) -> BTreeSet<TenantId> {
+        let lifted = &self.inner.lifted;
+        loop {
+            let tenants = std::mem::take(&mut *lifted.tenants.lock().unwrap_or_else(PoisonError::into_inner));
+            if !tenants.is_empty() {
+                return tenants;
+            }
+            lifted.bell.notified().await;
+        }
+    }
+
+    /// Notes that a response which held is over, for [`Threat::lifted`]: where the keys are not disabled for another reason.
+    pub(crate) fn note_lifted(&self, response: &Response) {
+        let Some(tenant) = keys_of(response) else { return };
+        if self.inner.tenants.open_tenant(tenant).is_some_and(|store| store.check_keys().is_ok()) {
+            let mut tenants = self.inner.lifted.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            tenants.insert(tenant.clone());
+            self.inner.lifted.bell.notify_one();
+        }
+    }
+
     /// Refuses to ask for a response against keys that are disabled.
     pub(crate) async fn check_key_enabled(&self, response: &Response) -> Result<(), ThreatError> {
         let Some(tenant) = &response.target.tenant else { return Err(ThreatError::NotFound) };

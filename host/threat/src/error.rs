@@ -62,6 +62,9 @@ pub enum ThreatError {
     /// It was changed at the same moment.
     #[error("it was changed at the same moment")]
     Conflict,
+    /// Another step of the same owner takes too long.
+    #[error("another step is being taken here; try again")]
+    Busy,
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -87,12 +87,13 @@ impl Event {
     }
 
     /// How many acts the entry stands for: of refusals that came in a flood one entry says how many there were. Where those
-    /// were about others too, it stands for the one that it names.
+    /// were about others too, it stands for those about the one that it names.
     pub fn stands_for(&self) -> u64 {
+        let count = |name: &str| self.detail(name).and_then(Value::as_u64).unwrap_or(1).max(1);
         if self.detail("several") == Some(&Value::Bool(true)) {
-            return 1;
+            return count("named_count");
         }
-        self.detail("refused_count").and_then(Value::as_u64).unwrap_or(1).max(1)
+        count("refused_count")
     }
 
     /// Who acted.

@@ -1,9 +1,11 @@
 //! Incidents as they are kept: opened and stepped on, each with the actions that are to be taken for it.
 //!
-//! One step at a time of all owners, so that nothing is decided on what another has just changed. Must never take an action
-//! that the incident does not name: it is kept first, with the ids under which the caller then makes them.
+//! One step at a time of an owner, so that nothing is decided on what another has just changed. Must never take an action
+//! that the incident does not name: it is kept first, with the ids under which the caller then makes them. Nor let one
+//! owner's step keep another's waiting, nor anybody for ever.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use ringfence_audit::SecondPerson;
 use ringfence_core::PrincipalId;
@@ -15,7 +17,17 @@ use crate::incident::{ACTIONS_COUNT_MAX, INCIDENTS_COUNT_MAX, Incident, Saying, 
 use crate::response::{Asked, Response, Scope};
 use crate::threat::{Threat, all, put};
 
-/// A step that is kept, and what is to be done now. As long as this is there nobody takes another.
+/// LIMIT: how long a step waits for the one before it.
+const TURN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// An owner's turn to take a step. As long as this is there nobody takes another of the same owner.
+#[derive(Debug)]
+pub struct Turn {
+    scope: Scope,
+    _one: OwnedMutexGuard<()>,
+}
+
+/// A step that is kept, and what is to be done now, in the owner's turn.
 #[derive(Debug)]
 pub struct Stepped {
     /// The incident now.
@@ -24,7 +36,7 @@ pub struct Stepped {
     pub to_make: Vec<(String, Asked)>,
     /// Responses to agree to: [`Threat::approve`].
     pub to_approve: Vec<String>,
-    _one: OwnedMutexGuard<()>,
+    _turn: Turn,
 }
 
 impl Threat {
@@ -42,19 +54,32 @@ impl Threat {
         self.store(scope)?.get_json(&key(id)).await?.ok_or(ThreatError::NotFound)
     }
 
+    /// An owner's turn to take a step, once the one before is done with all its actions; [`ThreatError::Busy`] when that takes
+    /// too long.
+    pub async fn turn(&self, scope: &Scope) -> Result<Turn, ThreatError> {
+        let turn = {
+            let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            // Only those stay that somebody has or waits for.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(scope.clone()).or_default())
+        };
+        let one = tokio::time::timeout(TURN_TIME_MAX, turn.lock_owned()).await.map_err(|_| ThreatError::Busy)?;
+        Ok(Turn { scope: scope.clone(), _one: one })
+    }
+
     /// Opens an incident, or takes a step of one, and says what is to be done now for it. The caller does that, each action
     /// between an intent and an outcome as any response is made, and says with [`Threat::unmade`] what could not be. He writes
     /// the intent and the outcome of the step as well.
     pub async fn step(
         &self,
-        scope: &Scope,
+        turn: Turn,
         by: &PrincipalId,
         id: Option<&str>,
         saying: &Saying,
         actions: Vec<Asked>,
         are_two: &SecondPerson<'_>,
     ) -> Result<Stepped, ThreatError> {
-        let one = Arc::clone(&self.inner.stepping).lock_owned().await;
+        let scope = &turn.scope;
         let now = self.inner.clock.now();
         let mut incident = match id {
             Some(id) => self.incident(scope, id).await?,
@@ -87,7 +112,7 @@ impl Threat {
         }
         incident.responses.extend(to_make.iter().map(|(id, _)| id.clone()));
         put(&self.store(scope)?, &key(&incident.id), &incident).await?;
-        Ok(Stepped { incident, to_make, to_approve: approving.to_vec(), _one: one })
+        Ok(Stepped { incident, to_make, to_approve: approving.to_vec(), _turn: turn })
     }
 
     /// Takes actions that could not be taken out of their incident again. Where that cannot be kept, it names what is not

@@ -31,7 +31,7 @@ pub use assess::Assessment;
 pub use drill::{DrillReport, Drilled};
 pub use error::ThreatError;
 pub use finding::Finding;
-pub use incidents::Stepped;
+pub use incidents::{Stepped, Turn};
 pub use intelligence::Loaded;
 pub use response::{Asked, Blast, Kind, Response, Scope, Target};
 pub use rules::{Edition, Written};

@@ -218,6 +218,12 @@ impl Kind {
         }
     }
 
+    /// Whether a response of it is on the host's log, whoever's it is, from its beginning to its end: its owner's closes with
+    /// the keys.
+    pub const fn is_on_hosts_log(self) -> bool {
+        matches!(self, Self::DisableKey)
+    }
+
     /// The kind of a word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)

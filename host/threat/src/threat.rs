@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
+use crate::disabling::Lifted;
 use crate::event::Event;
 use crate::finding::Finding;
 use crate::history::History;
@@ -55,8 +56,9 @@ pub(crate) struct Inner {
     state: RwLock<State>,
     history: Mutex<History>,
     pub(crate) intelligence: crate::intelligence::Known,
-    /// One step of an incident at a time.
-    pub(crate) stepping: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) lifted: Lifted,
+    /// One step of an incident at a time of each owner.
+    pub(crate) turns: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
     /// Packs that memory should let go of.
     forgotten: Mutex<Vec<(String, String)>>,
     /// One change of rules, settings or responses at a time.
@@ -145,7 +147,8 @@ impl Threat {
             state: RwLock::new(state),
             history: Mutex::default(),
             intelligence: RwLock::default(),
-            stepping: Arc::default(),
+            lifted: Lifted::default(),
+            turns: Mutex::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         };
@@ -432,13 +435,12 @@ impl Threat {
 
     /// Ends what has come to its end. Returns what ended now.
     pub(crate) async fn end_due(&self) -> Vec<Response> {
-        let now = self.inner.clock.now();
-        let due = |response: &&Response| !response.ended && !response.is_in_force(now) && !response.is_waiting(now);
-        let found: Vec<Response> = self.state().responses.values().filter(due).cloned().collect();
-        if found.is_empty() {
+        if self.due().is_empty() {
             return Vec::new();
         }
         let _one = self.inner.changing.lock().await;
+        // Anew: whoever had the lock may have agreed to one of them, undone it, or let go of its tenant.
+        let found = self.due();
         let scopes: BTreeSet<Scope> = found.iter().map(|response| response.scope.clone()).collect();
         let mut over = Vec::new();
         for mut response in found {
@@ -454,6 +456,7 @@ impl Threat {
             self.state_mut().responses.insert(response.id.clone(), response.clone());
             // What nobody agreed to never held anything.
             if response.waits_minutes.is_none() {
+                self.note_lifted(&response);
                 over.push(response);
             }
         }
@@ -462,6 +465,13 @@ impl Threat {
             self.prune(scope).await;
         }
         over
+    }
+
+    /// What has come to its end, and was not ended yet.
+    fn due(&self) -> Vec<Response> {
+        let now = self.inner.clock.now();
+        let due = |response: &&Response| !response.ended && !response.is_in_force(now) && !response.is_waiting(now);
+        self.state().responses.values().filter(due).cloned().collect()
     }
 
     /// Makes the response of a rule by itself, between an intent and an outcome of its own; never one that takes two people,

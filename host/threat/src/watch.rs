@@ -285,7 +285,8 @@ impl Watcher {
             }
         }
         for response in self.threat.end_due().await {
-            let Some(log) = self.log(&response.scope) else { continue };
+            let place = if response.kind.is_on_hosts_log() { &Scope::Host } else { &response.scope };
+            let Some(log) = self.log(place) else { continue };
             let actor = self.threat.inner.audit.actor();
             let mut event = AuditEvent::new(codes::RESPONSE_ENDED, "end-response", actor, response.scope.log());
             event.details = json!({ "response": response.id, "kind": response.kind.word() });

@@ -290,6 +290,53 @@ async fn a_response_whose_second_person_was_heard_before_a_kill_is_in_force_afte
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_disabled_keys_is_on_the_hosts_log_and_told_to_those_who_go_on() {
+    let world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    let id = disabled(&running, &world.scope()).await;
+    world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
+    let lifted = tokio::time::timeout(Duration::from_secs(60), running.threat.lifted()).await.unwrap();
+    assert_eq!(lifted.iter().map(TenantId::as_str).collect::<Vec<_>>(), ["acme"]);
+    assert!(world.acme.check_keys().is_ok());
+    eventually("the end, where the beginning is", async || {
+        let entries = running.audit.list(&Log::Host, 0, 100).await.unwrap();
+        entries.iter().filter_map(|entry| entry.body.as_ref()).any(|body| {
+            let about = &body["unmapped"];
+            about["code"] == codes::RESPONSE_ENDED && about["details"]["response"] == id.as_str()
+        })
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_undone_while_its_end_comes_stays_undone() {
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let audit = world.audit().await;
+    let (threat, reader) = world.open(audit.clone()).await;
+    let by: ringfence_core::PrincipalId = "operator/ada".parse().unwrap();
+    let (made, _) = threat.respond(&Scope::Host, &by, suspend("acme/dev")).await.unwrap();
+    faults.hold_flushes();
+    let undoing = tokio::spawn({
+        let (threat, by, id) = (threat.clone(), by.clone(), made.id.clone());
+        async move { threat.undo(&Scope::Host, &by, &id).await }
+    });
+    eventually("the undoing", async || faults.held_count() == 1).await;
+    // Its end comes while it is being kept as undone, and the reader sees it due.
+    world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
+    let (stop, stopping) = watch::channel(false);
+    let running = Running { threat, audit, stop, task: tokio::spawn(reader.run(stopping)) };
+    eventually("a look at what is due", async || running.threat.health().backlog_age_ms == 0).await;
+    faults.let_all_through();
+    undoing.await.unwrap().unwrap();
+    let threat = running.threat.clone();
+    running.stop().await;
+    let kept = threat.response(&Scope::Host, &made.id).unwrap();
+    assert_eq!(kept.undone.map(|(_, who)| who), Some(by), "the end is not what ended it");
+}
+
 #[tokio::test]
 async fn an_address_that_several_were_seen_behind_is_not_blocked() {
     let world = World::new().await;
@@ -415,7 +462,8 @@ async fn an_incident_names_its_actions_before_they_are_made_and_what_cannot_be_k
     let (threat, _reader) = world.open(world.audit().await).await;
     let (scope, by) = (world.scope(), "acme/admin".parse().unwrap());
     let step = async |id: Option<&str>, saying: Saying, actions: Vec<Asked>| {
-        threat.step(&scope, &by, id, &saying, actions, &|one, other| one != other).await
+        let turn = threat.turn(&scope).await.unwrap();
+        threat.step(turn, &by, id, &saying, actions, &|one, other| one != other).await
     };
     faults.plan([Some(Fault::Lost); 4]);
     let lost = step(None, saying(Transition::Report), vec![suspend("acme/dev")]).await;
@@ -441,4 +489,16 @@ async fn an_incident_names_its_actions_before_they_are_made_and_what_cannot_be_k
     for transition in [Transition::Triage, Transition::Dismiss] {
         drop(step(Some(&id), saying(transition), Vec::new()).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_step_that_does_not_end_keeps_no_other_owner_waiting_and_its_own_not_for_ever() {
+    let world = World::new().await;
+    let (threat, _reader) = world.open(world.audit().await).await;
+    let held = threat.turn(&world.scope()).await.unwrap();
+    threat.turn(&Scope::Host).await.unwrap();
+    threat.turn(&Scope::Tenant("globex".parse().unwrap())).await.unwrap();
+    assert!(matches!(threat.turn(&world.scope()).await, Err(ringfence_threat::ThreatError::Busy)));
+    drop(held);
+    threat.turn(&world.scope()).await.unwrap();
 }

@@ -54,9 +54,11 @@ pub async fn step(
     let actions = asked.actions.iter().cloned().map(responses::asked_for).collect::<Result<Vec<_>, _>>()?;
     let saying = saying(asked)?;
     let (by, scope) = (call.principal.id(), owner.scope);
+    // Before the intent: a step that does not come to its turn was not begun.
+    let turn = control.parts.threat.turn(&scope).await?;
     let mut stepped = control
         .bracket(&call, &owner.log, owner.permit, codes::INCIDENT_CHANGED, details, async |_permit| {
-            Ok(control.parts.threat.step(&scope, by, id.as_deref(), &saying, actions, &control.are_two()).await?)
+            Ok(control.parts.threat.step(turn, by, id.as_deref(), &saying, actions, &control.are_two()).await?)
         })
         .await?;
     let (made, failed) = control.take_actions(&call, &scope, &mut stepped).await;

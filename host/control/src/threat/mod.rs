@@ -60,6 +60,7 @@ impl From<ThreatError> for ApiError {
             ThreatError::Changed => Self::new("precondition-failed", text),
             ThreatError::SecondPerson => Self::new("second-person-needed", text),
             ThreatError::TooMany { .. } | ThreatError::Conflict => Self::new("conflict", text),
+            ThreatError::Busy => Self::new("overloaded", text),
             ThreatError::Store(error) => error.into(),
             ThreatError::Audit(error) => error.into(),
         }

@@ -129,9 +129,9 @@ impl Control {
     }
 }
 
-/// The log that has a response: its owner's, which closes with the keys, so the host's for what disables them.
+/// The log that has a response: its owner's, or the host's.
 fn log_of(kind: Kind, owners: Log) -> Log {
-    if kind == Kind::DisableKey { Log::Host } else { owners }
+    if kind.is_on_hosts_log() { Log::Host } else { owners }
 }
 
 /// Takes a response back, or withdraws one that waits.

@@ -123,23 +123,25 @@ fn what_a_text_looks_for_besides_is_found_too() {
     let whom = ["acme/a", "acme/b", "acme/c", "acme/d", "acme/e"];
     let each = |at: i64| whom[usize::try_from(at).unwrap() % whom.len()];
     let guessed = |count, every| many(count, every, "AUT-003 x", |at| known(anywhere(at % 9), "acme/ann"));
-    // Most of them in one entry, for there were too many: of one principal, or of him and others.
-    let flooded = |several: bool| {
+    // Most of them in one entry, for there were too many: of one principal, or of him and others, so many of him or unsaid.
+    let flooded = |rest: Value| {
         let ann = |more: Value| {
             let mut one = known(anywhere(1), "acme/ann");
             one.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             one
         };
-        let rest = ann(json!({"refused_count": 9, "several": several}));
-        vec![entry(0, "AUT-003 x", ann(json!({"refused_count": 1}))), entry(60, "AUT-003 x", rest)]
+        vec![entry(0, "AUT-003 x", ann(json!({"refused_count": 1}))), entry(60, "AUT-003 x", ann(rest))]
     };
+    let (of_him, unsaid) = (json!({"refused_count": 9}), json!({"refused_count": 9, "several": true}));
+    let named = |count: u64| json!({"refused_count": 90, "several": true, "named_count": count});
     let sprayed = |count, every| many(count, every, "AUT-003 x", |at| known(here(at), each(at)));
     let shown = |count, every| many(count, every, "AUT-019 x", |_| json!({"wrong": "replayed"}));
     let paged = |count, every| many(count, every, "HST-003 x", |at| json!({"view": "entries", "from": at * 100}));
     let taken = |count, every| many(count, every, "AUD-002 x", nothing);
     for (text, title, attack, benign) in [
         ("brute-force", "One account is guessed at, from wherever", guessed(10, 350), guessed(9, 350)),
-        ("brute-force", "One account is guessed at, from wherever", flooded(false), flooded(true)),
+        ("brute-force", "One account is guessed at, from wherever", flooded(of_him), flooded(unsaid)),
+        ("brute-force", "One account is guessed at, from wherever", flooded(named(9)), flooded(named(8))),
         ("password-spray", "One address tries one account after another", sprayed(5, 800), sprayed(9, 1_000)),
         ("token-theft", "Proofs of possession are used again", shown(3, 100), shown(9, 200)),
         ("mass-read", "One principal reads a log from end to end", paged(100, 5), paged(90, 5)),
