@@ -16,6 +16,7 @@ impl Control {
         let Some(store) = self.parts.tenants.open_tenant(id) else { return };
         // First: what is begun below is on the log as the tenant chose.
         self.reload_host_calls(&store).await;
+        self.reload_detection(id).await;
         self.parts.automation.open_tenant(&store).await;
         self.parts.workflows.go_on(&store);
         self.parts.outward.open(&Scope::Tenant(id.clone())).await;
@@ -25,13 +26,17 @@ impl Control {
     /// A tenant's records are others now, or were read for the first time: whoever keeps something of them in memory reads
     /// them anew. What must be in force before a call of it can come is not here, but in `load` of backup_work.rs.
     pub(crate) async fn tenant_replaced(&self, id: &TenantId, store: &TenantStore) {
-        if let Err(error) = self.parts.threat.reload(id).await {
-            tracing::error!(tenant = %id, %error, "a tenant's own rules of detection are not in force");
-        }
+        self.reload_detection(id).await;
         self.parts.automation.close_tenant(store).await;
         self.parts.automation.open_tenant(store).await;
         self.parts.workflows.read_anew(store);
         self.parts.outward.read_anew(&Scope::Tenant(id.clone())).await;
         self.reload_checks(store).await;
+    }
+
+    async fn reload_detection(&self, id: &TenantId) {
+        if let Err(error) = self.parts.threat.reload(id).await {
+            tracing::error!(tenant = %id, %error, "a tenant's own rules of detection are not in force");
+        }
     }
 }
