@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_record_is_known_as_ended_until_it_would_have_been_over() {
-        let (mut falls, operators) = (Falls::default(), None);
+        let (mut falls, operators): (_, Option<TenantId>) = (Falls::default(), None);
         let fell = some(&Dice::new(), 2);
         let ids: Vec<SessionId> = fell.iter().map(|(one, _)| one.session.clone()).collect();
         falls.end(None, fell, Timestamp::UNIX_EPOCH);

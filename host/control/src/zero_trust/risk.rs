@@ -83,7 +83,7 @@ pub async fn withdraw(
     let (permit, log) = control.reach_own_place(&call).await?;
     let identity = &control.parts.identity;
     // Two who want it at the same moment are told, and recorded, one after the other.
-    let _one = control.agreeing.lock().await;
+    let _one = control.turn_to_agree(&log).await;
     let (found, is_enough) = identity.withdrawal(&permit, call.principal.tenant(), &id)?;
     let code = if is_enough { codes::RISK_ADJUSTMENT_WITHDRAWN } else { codes::RISK_WITHDRAWAL_ASKED };
     let details = json!({
