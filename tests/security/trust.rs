@@ -75,6 +75,44 @@ async fn a_session_below_the_floor_ends_also_while_its_answer_streams() -> Resul
     Ok(())
 }
 
+#[tokio::test]
+async fn a_plugin_asked_through_a_hook_or_a_schedule_asks_as_much_of_a_session_as_a_call() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("events", "events", "", &[("keyvalue", &["default"]), ("queue", &["work"])]).await?;
+    let point = json!({
+        "mode": "validate", "payload": { "type": "object" }, "deadline_ms": 10_000, "on_failure": "closed",
+        "result_bytes_max": 10_000, "binders": "several",
+    });
+    answer(operator.put("/hooks/t.validate").json(&point).send().await?).await?;
+    let binding = acme.path("/hooks/t.validate/bindings/events");
+    answer(acme.admin.put(&binding).json(&json!({})).send().await?).await?;
+    let schedule = acme.path("/schedules/yearly");
+    let yearly = json!({ "plugin": "events", "cron": "0 3 1 1 *", "zone": "Europe/London" });
+    answer(acme.admin.put(&schedule).json(&yearly).send().await?).await?;
+    let score = answer(acme.admin.get("/zero-trust/trust-score").send().await?).await?["score"].as_i64().unwrap_or(0);
+    let mut asks = thresholds(0, 0);
+    asks["thresholds"]["invoke"] = json!(score - 5);
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let asked = json!({ "payload": {} });
+    let hook = acme.path("/hooks/t.validate");
+    let passed = answer(acme.admin.post(&hook).json(&asked).send().await?).await?;
+    assert_eq!(passed["outcome"], "passed", "{passed}");
+    // Of no other act of this session is more asked now.
+    let soon = jiff::Timestamp::from_second(now()? + 3_600)?;
+    let risk = json!({
+        "subject": "acme/plugin/events", "delta": -10, "reason": "odd calls", "expires_at": soon.to_string(),
+    });
+    answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    for path in [hook.clone(), format!("{hook}/dry-run")] {
+        let (status, refused) = problem(acme.admin.post(&path).json(&asked).send().await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{path}: {refused}");
+    }
+    let ran = answer(acme.admin.post(&format!("{schedule}/run")).send().await?).await?;
+    assert_eq!(ran["outcome"], "step-up-required", "{ran}");
+    Ok(())
+}
+
 /// What the log of acme says of sessions that fell below the floor.
 async fn fallen(who: &Session) -> Result<Vec<Value>> {
     let page = answer(who.get("/tenants/acme/audit?limit=1000").send().await?).await?;

@@ -4,6 +4,7 @@
 //! Must never run a guest before the act is allowed and the turn taken, nor end without recording what was done, once, on
 //! every path. Whoever asked may go away: it goes to its end and is recorded all the same.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ use ringfence_core::{
 use ringfence_engine::{
     AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, Reuse, RunError,
 };
-use ringfence_policy::{Denial, HostCaller};
+use ringfence_identity::IdentityError;
+use ringfence_policy::{Denial, HostCaller, Trust};
 use ringfence_registry::{Route, VersionRef};
 use semver::Version;
 use serde_json::json;
@@ -59,6 +61,8 @@ pub struct Call {
     pub context: EventContext,
     /// On whose behalf.
     pub principal: Principal,
+    /// From where he asks, if he is on the line: his session is judged by that.
+    pub peer: Option<IpAddr>,
     /// What started it, for its records: `hook/invoice.validate`, `schedule/nightly`.
     pub cause: String,
     /// Less time than the version may have otherwise, milliseconds.
@@ -91,6 +95,12 @@ pub enum CallError {
     /// The tenant's policy does not allow it.
     #[error("the tenant's policy does not allow this call")]
     Denied(DecisionId),
+    /// The session of who asks does not stand high enough for this plugin; what would help, in words.
+    #[error("this needs {0}")]
+    StepUp(String),
+    /// The session of who asks is over.
+    #[error("the session of who asks is over")]
+    Unauthenticated,
     /// The version is not run for now, in answer to a threat.
     #[error("this version is not run for now, in answer to a threat")]
     Quarantined,
@@ -135,6 +145,8 @@ impl CallError {
         match self {
             Self::NoPlugin => "no-route",
             Self::Denied(_) => "denied",
+            Self::StepUp(_) => "step-up-required",
+            Self::Unauthenticated => "unauthenticated",
             Self::Quarantined => "version-quarantined",
             Self::Suspended => "tenant-suspended",
             Self::KeyDisabled => "key-disabled",
@@ -163,7 +175,7 @@ impl CallError {
             Self::QuotaExhausted { retry_after_ms } | Self::TenantBusy { retry_after_ms } => Some(*retry_after_ms),
             Self::Overloaded | Self::TooLate | Self::AuditUnavailable | Self::Host => Some(1_000),
             Self::Suspended | Self::KeyDisabled | Self::Quarantined => Some(5_000),
-            Self::NoPlugin | Self::Denied(_) | Self::Run(_) => None,
+            Self::NoPlugin | Self::Denied(_) | Self::StepUp(_) | Self::Unauthenticated | Self::Run(_) => None,
         }
     }
 }
@@ -217,14 +229,20 @@ impl Automation {
     ) -> Result<Done, (CallError, Option<Box<Denial>>)> {
         let parts = &*self.parts;
         let resource = Resource::Plugin { tenant: route.tenant.clone(), plugin: route.plugin.clone() };
-        let permit = parts.policy.permit::<act::Invoke>(&call.principal, &resource).map_err(|denial| {
-            let error = match denial.is_suspension() {
-                true => CallError::Suspended,
-                false => CallError::Denied(denial.decision.clone()),
-            };
-            (error, Some(Box::new(denial)))
-        })?;
+        let permit =
+            parts.policy.permit_from::<act::Invoke>(&call.principal, call.peer, &resource).map_err(|denial| {
+                let error = match denial.is_suspension() {
+                    true => CallError::Suspended,
+                    false => CallError::Denied(denial.decision.clone()),
+                };
+                (error, Some(Box::new(denial)))
+            })?;
         let plain = |error| (error, None);
+        let called = (&route.tenant, &route.plugin);
+        parts
+            .identity
+            .check_call_trust(&call.principal, call.peer, called)
+            .map_err(|error| plain(CallError::from(error)))?;
         route.store.check_keys().map_err(|_| plain(CallError::KeyDisabled))?;
         let ledger = parts.quotas.of(&route.tenant).ok_or_else(|| plain(CallError::NoPlugin))?;
         ledger.request().map_err(|over| {
@@ -311,8 +329,11 @@ impl Automation {
     fn overseer(&self, call: &Call, route: &Route, told: &Arc<InvocationFacts>) -> Option<Arc<dyn Overseer>> {
         let parts = &*self.parts;
         let cause = call.cause.split('/').next().unwrap_or_default();
-        // Nobody is on the line whose session could fall.
-        let trust = Box::new(|| None);
+        let (identity, whose, peer) = (parts.identity.clone(), call.principal.clone(), call.peer);
+        let (tenant, plugin) = (route.tenant.clone(), route.plugin.clone());
+        // None where nobody is on the line who has a session.
+        let trust: Trust =
+            Box::new(move || identity.score_of_call(&whose, peer, (&tenant, &plugin)).ok().map(|score| score.value));
         let caller = parts.policy.host_caller(&route.tenant, &route.plugin, &call.principal, cause, trust).ok()?;
         Some(Arc::new(Held { caller, denials: parts.denials.clone(), told: Arc::clone(told) }))
     }
@@ -388,6 +409,15 @@ impl Automation {
     fn recorder(&self) -> Recorder {
         let parts = &self.parts;
         Recorder::new(parts.audit.clone(), parts.metering.clone(), parts.clock.clone())
+    }
+}
+
+impl From<IdentityError> for CallError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::StepUp { factor } => Self::StepUp(factor),
+            _ => Self::Unauthenticated,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod queues;
 pub mod schedules;
 
 use ringfence_automation::{AutomationError, CallError};
+use ringfence_identity::IdentityError;
 
 use crate::problem::ApiError;
 
@@ -43,6 +44,8 @@ impl From<CallError> for ApiError {
                 Self::new("plugin-not-found", "there is no such plugin, or nothing of it is deployed")
             }
             CallError::Denied(decision) => Self { decision: Some(decision), ..Self::new("denied", text) },
+            CallError::StepUp(factor) => IdentityError::StepUp { factor }.into(),
+            CallError::Unauthenticated => Self::new("unauthenticated", text).help("ringfence login"),
             CallError::Suspended => Self::new("tenant-suspended", text),
             CallError::Quarantined => Self::new("version-quarantined", text),
             CallError::KeyDisabled => Self::key_disabled(),

@@ -143,7 +143,7 @@ impl Control {
                     Ok(permit)
                 }
                 Err(IdentityError::Fallen { .. }) => {
-                    self.tell_fallen().await;
+                    self.tell_fallen(call.principal.tenant()).await;
                     Err(unauthenticated(IdentityError::Unauthenticated))
                 }
                 Err(error) => Err(ApiError::from(error)),
@@ -292,6 +292,6 @@ impl Control {
             tracing::error!(%error, request = %call.request, "an outcome could not be written to the audit log");
         }
         // What was done may have put sessions below the floor of their place.
-        self.tell_fallen().await;
+        self.tell_fallen(call.principal.tenant()).await;
     }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod agreeing;
 mod audit;
 mod automation;
 mod backup_work;
@@ -160,8 +161,8 @@ pub struct Control {
     pub(crate) jobs: jobs::Jobs,
     pub(crate) backup_health: Arc<backup_work::BackupHealth>,
     pub(crate) under_way: idempotency::UnderWay,
-    /// One word of two people at a time about what an audit log keeps, so that what was announced is what is done.
-    pub(crate) agreeing: Arc<tokio::sync::Mutex<()>>,
+    /// One word of two people at a time about one log or place.
+    pub(crate) agreeing: Arc<agreeing::Agreeing>,
     /// One at a time keeps what tenants were asked.
     pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
     /// Turns to review a policy, which takes a core for a while.

@@ -166,8 +166,11 @@ pub const PASSKEY_ANSWER_BYTES_MAX: usize = 64 << 10;
 pub const SESSIONS_PER_KEY_COUNT_MAX: usize = 256;
 /// Most verified access tokens remembered.
 pub const TOKENS_CACHED_COUNT_MAX: usize = 16_384;
-/// Most sessions that fell below the floor of their place and wait to be on the record.
+/// Most sessions that fell below the floor of their place and wait to be on the record; and as many whose own records may not
+/// be deleted yet.
 pub const FALLEN_WAITING_COUNT_MAX: usize = 16_384;
+/// Most of them of one place, each with a name; those beyond are told of as one number.
+pub const FALLEN_OF_PLACE_COUNT_MAX: usize = 4_096;
 /// Most bytes of an access token or another credential.
 pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
 /// Most sign-ins whose secret is being hashed at the same time (19 MiB each, of a password).

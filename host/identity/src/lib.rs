@@ -68,7 +68,7 @@ pub use devices::{
 };
 pub use error::IdentityError;
 pub use factors::{CodesOffer, StepUp};
-pub use fallen::Fallen;
+pub use fallen::{Fallen, FallenThere};
 pub use federation::{Ask, FederatedStart, Fetch, NoProviders, PROVIDER_DOCUMENT_BYTES_MAX};
 pub use oidc::{ClaimRole, ClientSecret, ProviderTrust};
 pub use operators::{OperatorsTrust, WantedTrust, WeighedTrust};
@@ -230,14 +230,12 @@ struct Shared {
     changing_people: tokio::sync::Mutex<()>,
     /// Held while what is known about a principal is changed.
     changing_about: tokio::sync::Mutex<()>,
-    /// Held while the record of an open session is changed.
-    changing_sessions: tokio::sync::Mutex<()>,
     /// None when nobody signs in with a passkey.
     webauthn: Option<webauthn_rs::Webauthn>,
     ceremonies: Mutex<Ceremonies>,
     /// Nonces given out for devices.
     challenges: Mutex<Ceremonies<ForDevice>>,
-    /// Sessions that fell below their floor, and are not on the record yet.
+    /// Sessions that fell below their floor, and are not on the record or not out of the store yet. Taken after `tables`.
     falls: Mutex<Falls>,
     /// Who checks evidence that this room has no means for.
     verifiers: Vec<Box<dyn EvidenceVerifier>>,
@@ -279,7 +277,6 @@ impl Identity {
             making: tokio::sync::Mutex::new(()),
             changing_people: tokio::sync::Mutex::new(()),
             changing_about: tokio::sync::Mutex::new(()),
-            changing_sessions: tokio::sync::Mutex::new(()),
             webauthn,
             ceremonies: Mutex::default(),
             challenges: Mutex::default(),

@@ -112,12 +112,19 @@ impl Identity {
     /// Ends everything of a deleted tenant at once; its records went with its store.
     pub async fn forget_tenant(&self, tenant: &TenantId) {
         self.shared.write().forget(tenant);
+        self.shared.falls().forget(tenant);
     }
 
     /// Reads who can sign in to a tenant whose records could not be read at the start.
     pub async fn reload(&self, tenant: &TenantId) -> Result<(), IdentityError> {
-        let read = self.shared.shelf.load_tenant(tenant, self.shared.now()).await?;
-        self.shared.write().take_in(read);
+        let mut read = self.shared.shelf.load_tenant(tenant, self.shared.now()).await?;
+        {
+            let mut tables = self.shared.write();
+            // SECURITY: one that fell is noted under the same lock; it must not come back from what was read before that.
+            let falls = self.shared.falls();
+            read.leave_out(|session| falls.has_ended(session));
+            tables.take_in(read);
+        }
         self.drop_unsigned();
         Ok(())
     }

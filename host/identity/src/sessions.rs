@@ -18,6 +18,9 @@ use crate::shelf::{ending, session_at};
 use crate::tables::Tables;
 use crate::{Identity, IdentityError, Issued};
 
+/// LIMIT: how often a change of a session is written anew because somebody else changed the same one meanwhile.
+const KEEPS_COUNT_MAX: usize = 32;
+
 /// Who opens a session, and with what.
 pub(crate) struct Holder {
     pub(crate) id: PrincipalId,
@@ -148,7 +151,7 @@ impl Identity {
     }
 
     /// Changes what is kept of a principal's open session, in memory and durably. `Unauthenticated` when it was ended meanwhile;
-    /// then nothing is written.
+    /// then nothing is written. `Busy` when others change the same one all the time; what was changed holds in memory then.
     pub(crate) async fn change_session(
         &self,
         principal: &Principal,
@@ -156,14 +159,22 @@ impl Identity {
     ) -> Result<(), IdentityError> {
         let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
         let store = self.store_of(principal.tenant())?;
-        let _changing = self.shared.changing_sessions.lock().await;
+        let at = session_at(session);
         // Read before the change: whoever ends the session after this takes away the record that is written over.
-        let kept = store.get(&session_at(session)).await?.ok_or(IdentityError::Unauthenticated)?;
-        let changed = {
+        let mut kept = store.get(&at).await?.ok_or(IdentityError::Unauthenticated)?;
+        let mut changed = {
             let mut tables = self.shared.write();
             change(&mut tables, session)
         };
-        keep(&store, &changed.ok_or(IdentityError::Unauthenticated)?, kept.revision).await
+        for _ in 0..KEEPS_COUNT_MAX {
+            if keep(&store, &changed.ok_or(IdentityError::Unauthenticated)?, kept.revision).await? {
+                return Ok(());
+            }
+            // Somebody else changed it, or it is no more. What is in memory after this has his change and this one.
+            kept = store.get(&at).await?.ok_or(IdentityError::Unauthenticated)?;
+            changed = self.shared.read().session(session).cloned();
+        }
+        Err(StoreError::Busy.into())
     }
 
     async fn end_session(&self, tenant: Option<&TenantId>, session: &SessionId) -> Result<(), IdentityError> {
@@ -185,13 +196,13 @@ impl Identity {
     }
 }
 
-/// Writes a session over the record of this revision; `Unauthenticated` when that is there no more.
-pub(crate) async fn keep(store: &TenantStore, session: &StoredSession, revision: u64) -> Result<(), IdentityError> {
+/// Writes a session over the record of this revision; whether that was still there.
+pub(crate) async fn keep(store: &TenantStore, session: &StoredSession, revision: u64) -> Result<bool, IdentityError> {
     let at = session_at(&session.id);
     let put = Op::put_json(at.clone(), session)?;
     match store.batch(vec![put], vec![Precondition::Revision(at, revision)]).await {
-        // Changes wait for each other, so it was ended.
-        Err(StoreError::Conflict { .. }) => Err(IdentityError::Unauthenticated),
-        other => other.map(drop).map_err(IdentityError::from),
+        Ok(_) => Ok(true),
+        Err(StoreError::Conflict { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }

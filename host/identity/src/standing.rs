@@ -22,7 +22,6 @@ use crate::devices::PostureTrust;
 use crate::fallen::Fallen;
 use crate::manage::{covers, finish, not_found};
 use crate::record::{Method, StoredSession};
-use crate::shelf::ending;
 use crate::tables::Tables;
 use crate::tpm::TpmTrust;
 use crate::trust::{OffHours, Score, Seen, Signals, score, score_apart, score_at_most};
@@ -434,8 +433,9 @@ impl Identity {
         self.shared.read().trust_of(tenant).map_or_else(TrustSettings::unset, |settings| (**settings).clone())
     }
 
-    /// Ends sessions with these scores in memory now, and in the store as soon as it takes it: a restart before that finds
-    /// them below the floor again. Those that were open still, which are to be on the record ([`Identity::take_fallen`]).
+    /// Ends sessions with these scores in memory now, and in the store as soon as it takes it ([`Identity::delete_fallen`]): a
+    /// restart before that finds them below the floor again, if what was said of them still holds. Those that were open still,
+    /// which are to be on the record ([`Identity::take_fallen`]).
     fn end_now(
         &self,
         tenant: Option<&TenantId>,
@@ -443,20 +443,21 @@ impl Identity {
         floor: u8,
         source: Option<IpAddr>,
     ) -> Vec<SessionId> {
-        let fallen: Vec<Fallen> = {
+        let ended: Vec<SessionId> = {
             let mut tables = self.shared.write();
-            let ended = sessions.iter().filter_map(|(id, score)| {
-                let StoredSession { id, principal, tenant, .. } = tables.take_out(id)?;
-                Some(Fallen { session: id, principal, tenant, score: *score, floor, source })
+            let fell = sessions.iter().filter_map(|(id, score)| {
+                let StoredSession { id, principal, expires_at, .. } = tables.take_out(id)?;
+                Some((Fallen { session: id, principal, score: *score, floor, source }, expires_at))
             });
-            ended.collect()
+            let fell: Vec<(Fallen, Timestamp)> = fell.collect();
+            let ended = fell.iter().map(|(one, _)| one.session.clone()).collect();
+            // Under the lock of the tables, so that nobody takes in between what he read of them in the store.
+            self.shared.falls().end(tenant, fell, self.shared.clock.now());
+            ended
         };
-        let ended: Vec<SessionId> = fallen.iter().map(|one| one.session.clone()).collect();
-        self.shared.falls().add(fallen);
-        let ops: Vec<Op> = ending(&ended).collect();
-        let (Some(store), false) = (self.shared.shelf.of(tenant), ops.is_empty()) else { return ended };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { drop(store.batch(ops, Vec::new()).await) });
+        if let (false, Ok(runtime)) = (ended.is_empty(), tokio::runtime::Handle::try_current()) {
+            let (identity, place, ended) = (self.clone(), tenant.cloned(), ended.clone());
+            runtime.spawn(async move { identity.delete_records(place.as_ref(), &ended).await });
         }
         ended
     }

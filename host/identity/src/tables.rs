@@ -80,6 +80,11 @@ impl Tables {
         self.used.extend(read.used);
     }
 
+    /// Leaves out sessions of what was read.
+    pub(crate) fn leave_out(&mut self, which: impl Fn(&SessionId) -> bool) {
+        self.sessions.retain(|id, _| !which(id));
+    }
+
     /// Who a token stands for, now.
     pub(crate) fn holder(&self, claims: &Claims, now: Now) -> Result<Held, IdentityError> {
         let session = self.sessions.get(&claims.sid).ok_or(IdentityError::Unauthenticated)?;

@@ -2,6 +2,7 @@
 //!
 //! Must never take longer than the deadline, nor fail for a plugin's sake beyond what the point's declaration says.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ringfence_capabilities::Letter;
@@ -31,13 +32,15 @@ pub struct Asked<'a> {
     pub payload: Value,
     /// On whose behalf.
     pub principal: &'a Principal,
+    /// From where he asks.
+    pub peer: Option<IpAddr>,
     /// Whether it counts.
     pub effects: Effects,
 }
 
 impl Automation {
-    /// Asks the tenant's plugins that are bound to a point. Refusals of the tenant as a whole are errors; what a plugin does
-    /// is in the answer.
+    /// Asks the tenant's plugins that are bound to a point. Refusals of the tenant as a whole, or of a session that does not
+    /// stand high enough, are errors; what a plugin does is in the answer.
     pub async fn ask(&self, mut asked: Asked<'_>) -> Result<HookAnswer, AutomationError> {
         let ready = self.hooks.point(asked.hook.as_str()).ok_or(AutomationError::NotFound("extension point"))?;
         let mut bytes = serde_json::to_vec(&asked.payload).unwrap_or_default();
@@ -99,6 +102,7 @@ impl Automation {
                 },
             },
             principal: asked.principal.clone(),
+            peer: asked.peer,
             cause: format!("hook/{}", asked.hook),
             time_ms_max: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
             // The product is told then that it did not answer: what comes later would be done behind its back.
@@ -108,7 +112,7 @@ impl Automation {
         let done = match tokio::time::timeout(left, self.call(call)).await {
             // It goes on to its own end, which is the same one, and is recorded there.
             Err(_) => return Ok((None, broken("deadline", "it did not answer within the point's time"))),
-            Ok(Err(error)) if concerns_tenant(&error) => return Err(error.into()),
+            Ok(Err(error)) if concerns_request(&error) => return Err(error.into()),
             Ok(Err(error)) => return Ok((None, broken(error.code(), told(&error)))),
             Ok(Ok(done)) => done,
         };
@@ -177,11 +181,14 @@ fn heard(ready: &Ready, bytes: &[u8]) -> Said {
     }
 }
 
-/// Whether it is about the tenant and not about one plugin: then the product's request fails whatever the point says.
-fn concerns_tenant(error: &CallError) -> bool {
+/// Whether it is about the tenant or the session of who asks, and not what a plugin does: then the product's request fails
+/// whatever the point says.
+fn concerns_request(error: &CallError) -> bool {
     matches!(
         error,
-        CallError::Suspended
+        CallError::StepUp(_)
+            | CallError::Unauthenticated
+            | CallError::Suspended
             | CallError::KeyDisabled
             | CallError::QuotaExhausted { .. }
             | CallError::TenantBusy { .. }

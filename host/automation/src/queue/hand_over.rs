@@ -112,6 +112,7 @@ impl Automation {
                 attributes,
             },
             principal,
+            peer: None,
             cause,
             time_ms_max: Some(flight.visibility_ms),
             begin_until: Some(Duration::from_millis(flight.begin_until_ms)),

@@ -2,6 +2,7 @@
 //!
 //! Must never run what is not written as begun, so that a kill at any moment leaves either nothing or the same run.
 
+use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,17 +56,18 @@ impl Automation {
         Ok(())
     }
 
-    /// Runs a schedule at once, whatever it says about time and rest. Resolves when the run is over.
+    /// Runs a schedule at once, on behalf of who asks from there, whatever it says about time and rest. Resolves when the run
+    /// is over.
     pub async fn run_now(
         &self,
         tenant: &TenantId,
         store: &TenantStore,
         name: &ResourceName,
-        principal: Principal,
+        (principal, peer): (Principal, Option<IpAddr>),
     ) -> Result<LastRun, AutomationError> {
         let schedule = self.schedule(store, name).await?;
         let now = self.parts.clock.now();
-        let ended = self.run_once(tenant, &schedule, now, 1, Some(principal)).await;
+        let ended = self.run_once(tenant, &schedule, now, 1, Some((principal, peer))).await;
         let (outcome, detail) = ended.ok_or(AutomationError::Call(CallError::Overloaded))?;
         let last = LastRun { due_at: now, ended_at: self.parts.clock.now(), outcome, detail };
         self.change_schedule(store, name, |schedule| schedule.last = Some(last.clone())).await?;
@@ -147,9 +149,10 @@ impl Automation {
         schedule: &Schedule,
         tick: Timestamp,
         attempt: u32,
-        principal: Option<Principal>,
+        asked: Option<(Principal, Option<IpAddr>)>,
     ) -> Option<Ending> {
-        let Some(principal) = principal.or_else(|| self.workload(tenant, &schedule.spec.plugin).ok()) else {
+        let asked = asked.or_else(|| Some((self.workload(tenant, &schedule.spec.plugin).ok()?, None)));
+        let Some((principal, peer)) = asked else {
             return Some(("host-error".to_owned(), None));
         };
         let call = Call {
@@ -166,6 +169,7 @@ impl Automation {
                 attributes: Vec::new(),
             },
             principal,
+            peer,
             cause: format!("schedule/{}", schedule.name),
             time_ms_max: None,
             begin_until: None,

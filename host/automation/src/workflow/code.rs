@@ -39,6 +39,7 @@ impl Runner for Automation {
                 payload: call.input.into_bytes(),
                 context,
                 principal,
+                peer: None,
                 cause: format!("run/{}", call.run),
                 time_ms_max: None,
                 begin_until: None,

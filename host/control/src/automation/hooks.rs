@@ -169,6 +169,7 @@ async fn ask(
         hook: &hook,
         payload: body.payload,
         principal: &call.principal,
+        peer: call.peer,
         effects,
     };
     Ok(Json(control.parts.automation.ask(asked).await?))

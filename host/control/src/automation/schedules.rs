@@ -112,10 +112,10 @@ pub async fn run(
     let log = Log::Tenant(reached.store.clone());
     let details = json!({ "schedule": name.as_str() });
     let (tenant, store) = (reached.tenant, reached.store);
-    let principal = call.principal.clone();
+    let asked = (call.principal.clone(), call.peer);
     let last = control
         .bracket(&call, &log, reached.permit, codes::SCHEDULE_RUN, details, async |_permit| {
-            Ok(control.parts.automation.run_now(&tenant, &store, &name, principal).await?)
+            Ok(control.parts.automation.run_now(&tenant, &store, &name, asked).await?)
         })
         .await?;
     Ok(Json(last))

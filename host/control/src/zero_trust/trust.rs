@@ -87,7 +87,7 @@ pub async fn verify(
         None => {
             control.take_signals(&call, &asked.signals).await?;
             let verified = control.parts.identity.verify_session(&call.principal, call.peer).await?;
-            control.tell_fallen().await;
+            control.tell_fallen(call.principal.tenant()).await;
             (call.principal.id().clone(), own, verified)
         }
     };
