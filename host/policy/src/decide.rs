@@ -26,7 +26,8 @@ use crate::{Devices, PolicyVersion, Standing, TenantFacts, explain, guard};
 pub(crate) struct Shared {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) checker: Checker,
+    /// The same for every room over one platform.
+    pub(crate) checker: Arc<Checker>,
     pub(crate) tenants: RwLock<HashMap<TenantId, Arc<TenantState>>>,
     pub(crate) version: AtomicU64,
     /// Answers that hold while the version they came from does.

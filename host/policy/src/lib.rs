@@ -235,6 +235,24 @@ impl Policy {
     // === compiling ===
 
     fn with_platform(entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>, platform: &str) -> Result<Self, PolicyError> {
+        Self::compile_platform(platform).map(|checker| Self::over(Arc::new(checker), entropy, clock))
+    }
+
+    fn over(checker: Arc<Checker>, entropy: Arc<dyn Entropy>, clock: Arc<dyn Clock>) -> Self {
+        let shared = Shared {
+            entropy,
+            clock,
+            checker,
+            tenants: RwLock::default(),
+            version: AtomicU64::new(0),
+            answers: Answers::default(),
+            devices: OnceLock::new(),
+            scores: OnceLock::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn compile_platform(platform: &str) -> Result<Checker, PolicyError> {
         let broken = |error: &dyn std::fmt::Display| PolicyError::Platform { message: error.to_string() };
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|error| broken(&error))?;
         let parsed: PolicySet = platform.parse().map_err(|error| broken(&error))?;
@@ -249,24 +267,8 @@ impl Policy {
         }
         let words = Words::of(schema);
         words.check_forms().map_err(|error| broken(&error))?;
-        let checker = Checker {
-            words,
-            validator,
-            authorizer: Authorizer::new(),
-            platform: Index::build(named.policies(), usize::MAX).map_err(|error| broken(&error))?,
-            platform_set: named,
-        };
-        let shared = Shared {
-            entropy,
-            clock,
-            checker,
-            tenants: RwLock::default(),
-            version: AtomicU64::new(0),
-            answers: Answers::default(),
-            devices: OnceLock::new(),
-            scores: OnceLock::new(),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        let platform = Index::build(named.policies(), usize::MAX).map_err(|error| broken(&error))?;
+        Ok(Checker { words, validator, authorizer: Authorizer::new(), platform, platform_set: named })
     }
 
     fn compile(&self, tenant: &TenantId, text: &str) -> Result<(Arc<Rules>, Analysis), PolicyError> {

@@ -26,6 +26,14 @@ static ASKED: LazyLock<Vec<(Question, Standing, Translated)>> = LazyLock::new(||
     all
 });
 
+/// Of these, what the border forbids. One that does not fit the schema is refused whatever the policies say.
+pub(crate) fn beyond(standing: Standing) -> impl Iterator<Item = (&'static Question, &'static Translated)> {
+    ASKED
+        .iter()
+        .filter(move |(question, stands, _)| *stands == standing && !within_the_border(question, standing))
+        .map(|(question, _, asked)| (question, asked))
+}
+
 fn allows(asked: &Translated, set: &PolicySet) -> bool {
     POLICY.shared.checker.ask_all(asked, set).outcome == Outcome::Allow
 }

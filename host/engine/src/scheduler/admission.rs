@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence_core::{Budget, InvocationId, TenantId, limits};
 use tokio::sync::oneshot;
@@ -105,6 +105,8 @@ struct State {
     terms: HashMap<TenantId, Terms>,
     /// Running invocations that have a client.
     clients: Clients,
+    /// Nobody was found to wait too long for its client: until then nobody looks again.
+    quiet_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -123,6 +125,8 @@ enum Standing {
 #[derive(Default)]
 struct TenantState {
     running: u32,
+    /// Of these, how many have to end and have not given back their slots, when somebody looked last.
+    leaving: u32,
     waiting: VecDeque<Waiter>,
     /// What it has earned of its next slot.
     earned: u32,
@@ -226,7 +230,7 @@ impl Room {
     /// and more are needed than are on their way out.
     fn end_slowest(&self, tenant: &TenantId, spared: Option<&InvocationId>) {
         let slowest = {
-            let state = self.lock();
+            let mut state = self.lock();
             // Under the lock, so that whoever looks next counts it.
             state.gives_way(tenant, self.slots, spared).inspect(|meter| meter.note_end(End::SlowClient))
         };
@@ -381,7 +385,7 @@ impl State {
         let free = slots.saturating_sub(self.used);
         match self.running(tenant) {
             0 => free > 0 && self.cap(tenant, slots) > 0,
-            running => running < self.cap(tenant, slots) && free > slots / 10,
+            running => running < self.cap(tenant, slots) && free > reserve(slots),
         }
     }
 
@@ -394,29 +398,60 @@ impl State {
 
     /// Who gives way to somebody of `tenant` who waits for a slot: one of its own where it has all that it may have, else
     /// anybody's; none while those that are on their way out are enough for all who wait.
-    fn gives_way(&self, tenant: &TenantId, slots: u32, spared: Option<&InvocationId>) -> Option<Arc<Meter>> {
-        let leaving = self.clients.leaving();
-        let leaving_of = |tenant: &TenantId| leaving.get(tenant).copied().unwrap_or(0);
-        let waiting = |own: &TenantState| u32::try_from(own.waiting.len()).unwrap_or(u32::MAX);
-        let (running, cap) = (self.running(tenant), self.cap(tenant, slots));
-        let is_own = running >= cap;
-        let (needed, ending) = if is_own {
-            // Where the cap was lowered, those above it have to go first.
-            let wanted = self.tenants.get(tenant).map_or(0, waiting).min(cap);
-            let above = if wanted == 0 { 0 } else { running.saturating_sub(cap) };
-            (wanted.saturating_add(above), leaving_of(tenant))
-        } else {
-            let wanted = self.tenants.iter().map(|(whose, own)| {
-                let room = self.cap(whose, slots).saturating_sub(own.running).saturating_add(leaving_of(whose));
-                waiting(own).min(room)
-            });
-            (wanted.fold(0, u32::saturating_add), leaving.values().copied().fold(0, u32::saturating_add))
-        };
-        if ending >= needed {
+    fn gives_way(&mut self, tenant: &TenantId, slots: u32, spared: Option<&InvocationId>) -> Option<Arc<Meter>> {
+        let now = Instant::now();
+        if self.quiet_until.is_some_and(|until| now < until) {
             return None;
         }
-        let held = |whose: &TenantId| self.running(whose).saturating_sub(leaving_of(whose));
-        self.clients.slowest(is_own.then_some(tenant), spared, held)
+        if !self.clients.any_is_slow() {
+            self.quiet_until = now.checked_add(CLIENTS_LOOK);
+            return None;
+        }
+        let coming = slots.saturating_sub(self.used).saturating_add(self.count_leaving());
+        let (own, cap) = (self.tenants.get(tenant)?, self.cap(tenant, slots));
+        let only = if own.running >= cap {
+            // Where the cap was lowered, those above it have to go first.
+            let wanted = own.waits().min(cap);
+            let above = if wanted == 0 { 0 } else { own.running.saturating_sub(cap) };
+            (own.leaving < wanted.saturating_add(above)).then_some(Some(tenant))
+        } else if own.held() > 0 && coming < reserve(slots) {
+            // What others gave up would go back to the reserve. It is for this tenant too, once its only one is gone.
+            (own.held() == 1).then_some(Some(tenant))
+        } else {
+            self.wants_more(coming, slots).then_some(None)
+        }?;
+        let held = |whose: &TenantId| self.tenants.get(whose).map_or(0, TenantState::held);
+        self.clients.slowest(only, spared, held)
+    }
+
+    /// Counts anew who of each tenant is on its way out, and gives how many they are in all.
+    fn count_leaving(&mut self) -> u32 {
+        for own in self.tenants.values_mut() {
+            own.leaving = 0;
+        }
+        let mut all: u32 = 0;
+        for tenant in self.clients.leaving() {
+            all = all.saturating_add(1);
+            // A tenant is known as long as anything of it runs.
+            if let Some(own) = self.tenants.get_mut(tenant) {
+                own.leaving = own.leaving.saturating_add(1);
+            }
+        }
+        all
+    }
+
+    /// Whether those who wait can use one slot more than those that are free or on their way out: of a tenant that holds none
+    /// the first can use any, all others what is left beside the reserve.
+    fn wants_more(&self, coming: u32, slots: u32) -> bool {
+        let (mut firsts, mut others): (u32, u32) = (0, 0);
+        for (whose, own) in &self.tenants {
+            let wanted = own.waits().min(self.cap(whose, slots).saturating_sub(own.held()));
+            let first = u32::from(own.held() == 0).min(wanted);
+            firsts = firsts.saturating_add(first);
+            others = others.saturating_add(wanted.saturating_sub(first));
+        }
+        let kept = firsts.saturating_add(reserve(slots));
+        coming < firsts || (kept..kept.saturating_add(others)).contains(&coming)
     }
 
     fn start(&mut self, tenant: &TenantId) {
@@ -482,6 +517,23 @@ impl State {
             }
         }
     }
+}
+
+impl TenantState {
+    /// How many wait.
+    fn waits(&self) -> u32 {
+        u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Slots that it will still have when those are gone that were on their way out.
+    fn held(&self) -> u32 {
+        self.running.saturating_sub(self.leaving)
+    }
+}
+
+/// Slots that are kept for tenants that hold none.
+fn reserve(slots: u32) -> u32 {
+    slots / 10
 }
 
 enum Asked {

@@ -27,6 +27,16 @@ pub(super) struct Noted {
     pub(super) meter: Arc<Meter>,
 }
 
+// === impl Noted ===
+
+impl Noted {
+    /// How long it has waited for its client, where that is long enough to give way and it is not on its way out.
+    fn slow(&self) -> Option<Duration> {
+        let waited = self.meter.client().so_far().filter(|waited| *waited >= CLIENT_PATIENCE)?;
+        self.meter.ended().is_none().then_some(waited)
+    }
+}
+
 // === impl Clients ===
 
 impl Clients {
@@ -38,14 +48,14 @@ impl Clients {
         self.0.remove(&number)
     }
 
-    /// How many of each tenant have to end and have not given back their slots yet.
-    pub(super) fn leaving(&self) -> HashMap<&TenantId, u32> {
-        let mut leaving: HashMap<&TenantId, u32> = HashMap::new();
-        for noted in self.0.values().filter(|noted| noted.meter.ended().is_some()) {
-            let count = leaving.entry(&noted.tenant).or_default();
-            *count = count.saturating_add(1);
-        }
-        leaving
+    /// The tenant of each that has to end and has not given back its slot yet.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = &TenantId> {
+        self.0.values().filter(|noted| noted.meter.ended().is_some()).map(|noted| &noted.tenant)
+    }
+
+    /// Whether any has waited long enough for its client to give way.
+    pub(super) fn any_is_slow(&self) -> bool {
+        self.0.values().any(|noted| noted.slow().is_some())
     }
 
     /// Of those that have waited long enough for their clients, the slowest of the tenant that holds most by `held`. `only` a
@@ -58,10 +68,9 @@ impl Clients {
     ) -> Option<Arc<Meter>> {
         let slow = self.0.values().filter_map(|noted| {
             let is_candidate = only.is_none_or(|only| *only == noted.tenant)
-                && (spared.is_none() || noted.invocation.as_ref() != spared)
-                && noted.meter.ended().is_none();
-            let waited = noted.meter.client().so_far().filter(|waited| *waited >= CLIENT_PATIENCE)?;
-            is_candidate.then(|| ((held(&noted.tenant), waited), &noted.meter))
+                && (spared.is_none() || noted.invocation.as_ref() != spared);
+            let waited = noted.slow().filter(|_| is_candidate)?;
+            Some(((held(&noted.tenant), waited), &noted.meter))
         });
         slow.max_by_key(|(rank, _)| *rank).map(|(_, meter)| Arc::clone(meter))
     }
@@ -80,6 +89,8 @@ mod tests {
     use crate::scheduler::admission::{Room, Slot};
 
     const PATIENT: Duration = Duration::from_secs(10);
+
+    type AllSlow = Vec<(Slot, Arc<Meter>)>;
 
     fn tenant(name: &str) -> TenantId {
         name.parse().unwrap()
@@ -202,6 +213,67 @@ mod tests {
             }
         }
         assert_eq!((admitted.len(), ended(&most), ended(&fewer)), (2, 0, 0), "it has all that it may have");
+    }
+
+    /// Forty slots in which ten each may have: `name`'s own so many, others fill the rest, and four that came anew hold what is
+    /// kept for those that hold none.
+    async fn reserve_is_taken(name: &str, own: usize) -> (Arc<Room>, AllSlow, AllSlow, Vec<Slot>) {
+        let room = Room::new(40, Duration::from_secs(60));
+        let (mut others, mut owned, mut newcomers) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..own {
+            owned.push(slow(&room, name, CLIENT_PATIENCE).await);
+        }
+        for other in ["b", "c", "d", "e"].into_iter().flat_map(|other| [other; 10]).take(36_usize.saturating_sub(own)) {
+            others.push(slow(&room, other, PATIENT).await);
+        }
+        for newcomer in ["w", "x", "y", "z"] {
+            newcomers.push(admit(&room, newcomer).await.unwrap());
+        }
+        assert_eq!(room.used(), 40);
+        (room, owned, others, newcomers)
+    }
+
+    #[tokio::test]
+    async fn nobody_is_ended_for_a_slot_that_goes_back_to_the_reserve() {
+        let (room, own, mut others, newcomers) = reserve_is_taken("a", 6).await;
+        let more = admit(&room, "a");
+        tokio::pin!(more);
+        assert!(futures::poll!(&mut more).is_pending());
+        assert_eq!((ended(&own), ended(&others)), (0, 0), "it may not have what is kept");
+        let first = admit(&room, "f");
+        tokio::pin!(first);
+        assert!(futures::poll!(&mut first).is_pending());
+        assert_eq!((ended(&own), ended(&others)), (0, 1), "who holds none may");
+        others.retain(|(_, meter)| meter.ended().is_none());
+        let _first = first.await.unwrap();
+        // What was kept is free again: now one more is its.
+        drop(newcomers);
+        let looked = async {
+            while ended(&others) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            _ = &mut more => panic!("there is no slot yet"),
+            looked = tokio::time::timeout(Duration::from_secs(40), looked) => looked.unwrap(),
+        }
+        assert_eq!((ended(&own), ended(&others)), (0, 1));
+        others.retain(|(_, meter)| meter.ended().is_none());
+        assert!(more.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_only_one_of_a_tenant_gives_way_to_its_next_when_the_reserve_is_taken() {
+        let (room, own, others, _newcomers) = reserve_is_taken("a", 1).await;
+        let mut waiting = [Box::pin(admit(&room, "a")), Box::pin(admit(&room, "a"))];
+        for next in &mut waiting {
+            assert!(futures::poll!(next).is_pending());
+        }
+        assert_eq!((ended(&own), ended(&others)), (1, 0), "what others gave up would go back to the reserve");
+        drop(own);
+        let [next, last] = &mut waiting;
+        let _next = next.await.unwrap();
+        assert!(futures::poll!(last).is_pending());
     }
 
     #[tokio::test]
