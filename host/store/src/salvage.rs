@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::check::copy_files;
 use crate::commit::index_key;
-use crate::directory;
+use crate::directory::{self, Format};
 use crate::engine::{Backend, Damaged, Engine, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
@@ -337,7 +337,7 @@ fn put_in_place(dir: &Path, backend: Backend, new: &Path) -> io::Result<()> {
     }
     std::fs::remove_dir(new)?;
     directory::sync(dir)?;
-    directory::write_format(dir, backend)
+    directory::write_format(dir, Format { version: directory::VERSION, backend })
 }
 
 /// Gives what was set aside another name: a start refuses while something damaged waits.
