@@ -67,7 +67,7 @@ struct Check {
     leaving: Vec<Uid>,
     /// What there is of each tenant, and what there should be.
     tallies: BTreeMap<Uid, (Tally, Kept)>,
-    /// Whether there is a tally of every tenant that has records.
+    /// Whether there is a tally of every tenant that has records; else those that there are may be wrong.
     are_tallied: bool,
     checked: Checked,
 }
@@ -254,8 +254,11 @@ impl Check {
         }
     }
 
-    /// LIMIT: in a directory that was not opened since there are tallies a tenant may have none, and nothing is told of it.
+    /// LIMIT: of a directory that was not opened since there are tallies nothing is told.
     fn tally(&mut self, view: &TenantStore) {
+        if !self.are_tallied {
+            return;
+        }
         let (there, kept) = self.tallies.get(&view.shared().uid).copied().unwrap_or_default();
         match kept {
             Kept::Whole(kept) => {
@@ -264,7 +267,7 @@ impl Check {
                 self.tell_many(Some(view.label()), "records are older than they were", u64::from(is_older));
             }
             Kept::Damaged => self.tell(Some(view.label()), "the tally of its records is damaged"),
-            Kept::Nothing if self.are_tallied && there != Tally::default() => {
+            Kept::Nothing if there != Tally::default() => {
                 self.tell(Some(view.label()), "the tally of its records is missing");
             }
             Kept::Nothing => {}
