@@ -109,7 +109,8 @@ impl Store {
             }
         }
         if version < directory::VERSION {
-            // In this order: an earlier version may open it until the format is written, and no longer once anything is.
+            // In this order, before any record is written: an earlier program may still open it until the format says no, and
+            // whatever it does then to the tallies is made good at the next opening.
             let tenants_count = tally::count_all(&*engine)?;
             let format = Format { version: directory::VERSION, backend: options.backend };
             directory::write_format(dir, format).map_err(StoreError::unavailable)?;

@@ -131,7 +131,8 @@ fn compare(source: &dyn Engine, target: &dyn Engine) -> Result<(u64, u64, String
     }
 }
 
-/// Puts the copy in place; the rows are of the version they were of. A crash before the format is written leaves the store as it was, one after it as it will be.
+/// Puts the copy in place, of the version that it was of. A crash before the format is written leaves the store as it was, one
+/// after it as it will be.
 fn switch(dir: &Path, from: Backend, format: Format, part: &Path) -> io::Result<PathBuf> {
     let to = format.backend;
     let place = dir.join(to.directory());
