@@ -47,7 +47,7 @@ pub use self::runs::{
     RunApproveArgs, RunArgs, RunCommand, RunListArgs, RunMigrateArgs, RunQueryArgs, RunRetryArgs, RunSignalArgs,
     RunStartArgs, RunTerminateArgs,
 };
-pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
+pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs, StoreSalvageArgs};
 pub use self::threat::{
     DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs,
     ResponseApproveArgs, RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,

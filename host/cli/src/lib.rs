@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::ui::Ui;
 
-pub use crate::args::{AuditRepairArgs, BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs};
+pub use crate::args::{AuditRepairArgs, BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs, StoreSalvageArgs};
 pub use crate::args::{Cli, Command, ConfigShowArgs, DoctorArgs, ServeArgs};
 pub use crate::environment::{Environment, Secret};
 pub use crate::ui::{Io, Terminal};

@@ -1,6 +1,6 @@
 //! `ringfence store`: moves and checks the data directory of a host that is stopped.
 //!
-//! Must never change a store that a check only looks at, nor delete what a move leaves behind.
+//! Must never change a store that a check only looks at (`--recount` is asked for), nor delete what a move leaves behind.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub fn store(command: &StoreCommand, format: Format) -> Result<ExitCode> {
     match command {
         StoreCommand::Migrate(args) => migrate(&load(&args.serve)?, backend(args.from), backend(args.to), format),
         StoreCommand::Salvage(args) => salvage(&load(&args.serve)?, format),
-        StoreCommand::Check(args) => check(&load(&args.serve)?, format),
+        StoreCommand::Check(args) => check(&load(&args.serve)?, args.recount, format),
     }
 }
 
@@ -108,18 +108,22 @@ fn root_key(config: &Config) -> Result<RootKey> {
     Ok(root.with_own(crate::config::own_keys(config)?, outside))
 }
 
-fn check(config: &Config, format: Format) -> Result<ExitCode> {
+fn check(config: &Config, recount: bool, format: Format) -> Result<ExitCode> {
     let root = root_key(config)?;
     let dir = config.store.path.join("store");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cache_bytes = DiskOptions::RECOMMENDED.cache_bytes;
     let result: Result<Checked, StoreError> =
         runtime.block_on(ringfence_store::check(&dir, &root, Arc::new(SystemEntropy), cache_bytes));
-    let checked = result.context("nothing was checked")?;
+    let mut checked = result.context("nothing was checked")?;
+    let recounted = recount.then(|| ringfence_store::recount(&dir, cache_bytes)).transpose();
+    if let Ok(recounted_count) = &recounted {
+        checked.recounted_count = *recounted_count;
+    }
     if format == Format::Json {
         println!("{}", serde_json::to_string(&checked)?);
     } else {
-        let Checked { tenants_count, records_count, files_count, damage } = &checked;
+        let Checked { tenants_count, records_count, files_count, damage, recounted_count } = &checked;
         println!("opened {records_count} records and {files_count} files of {tenants_count} tenants");
         for found in damage {
             let whose = found.tenant.as_ref().map_or("the store".to_owned(), |tenant| format!("tenant `{tenant}`"));
@@ -128,7 +132,13 @@ fn check(config: &Config, format: Format) -> Result<ExitCode> {
         if damage.is_empty() {
             println!("√ nothing is damaged");
         }
+        match recounted_count {
+            Some(count) => println!("counted {count} tenants anew: what is there now is all there should be"),
+            None if damage.is_empty() || recount => {}
+            None => println!("what is lost for good is told no more after `ringfence store check --recount`"),
+        }
     }
+    recounted.context("nothing was counted anew")?;
     Ok(if checked.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

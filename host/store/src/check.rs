@@ -15,7 +15,7 @@ use ringfence_keys::RootKey;
 use serde::Serialize;
 
 use crate::blobs::{self, Blobs};
-use crate::directory;
+use crate::directory::{self, Format};
 use crate::engine::OpenFailure;
 use crate::error::StoreError;
 use crate::files::Files;
@@ -42,6 +42,9 @@ pub struct Checked {
     pub files_count: u64,
     /// What is not as it should be; nothing when all is well.
     pub damage: Vec<Damage>,
+    /// Tenants whose tally was counted anew afterwards ([`crate::recount`]); none where nobody asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recounted_count: Option<u64>,
 }
 
 /// Something that is not as it should be.
@@ -63,8 +66,19 @@ struct Check {
     /// Tenants whose deletion was begun: what is left of them has no key any more.
     leaving: Vec<Uid>,
     /// What there is of each tenant, and what there should be.
-    tallies: BTreeMap<Uid, (Tally, Option<Tally>)>,
+    tallies: BTreeMap<Uid, (Tally, Kept)>,
+    /// Whether there is a tally of every tenant that has records; else those that there are may be wrong.
+    are_tallied: bool,
     checked: Checked,
+}
+
+/// What lies where a tenant's tally should.
+#[derive(Clone, Copy, Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    Damaged,
+    Whole(Tally),
 }
 
 /// Checks the store in `dir` with `cache_bytes` of memory for pages. Fails only when it cannot look: the store is
@@ -75,7 +89,7 @@ pub async fn check(
     entropy: Arc<dyn Entropy>,
     cache_bytes: u64,
 ) -> Result<Checked, StoreError> {
-    let Some(backend) = directory::made_by(dir)? else {
+    let Some(Format { version, backend }) = directory::read_format(dir)? else {
         return Err(StoreError::unavailable(format!("there is no store in `{}`", dir.display())));
     };
     let _lock = directory::lock(dir)?;
@@ -109,6 +123,7 @@ pub async fn check(
         views: BTreeMap::new(),
         leaving: Vec::new(),
         tallies: BTreeMap::new(),
+        are_tallied: version >= directory::VERSION,
         checked: Checked::default(),
     };
     if matches!(found, Found::Less) {
@@ -208,7 +223,7 @@ impl Check {
         match *area {
             AREA_RECORDS => there.add(revision_of(value)),
             AREA_TALLY => {
-                *kept = Tally::parse(value);
+                *kept = Tally::parse(value).map_or(Kept::Damaged, Kept::Whole);
                 return;
             }
             _ => {}
@@ -239,12 +254,24 @@ impl Check {
         }
     }
 
-    /// LIMIT: a tenant that nothing was written of since there is a tally has none, and nothing is told of it.
+    /// LIMIT: of a directory that was not opened since there are tallies nothing is told.
     fn tally(&mut self, view: &TenantStore) {
-        let Some((there, Some(kept))) = self.tallies.get(&view.shared().uid).copied() else { return };
-        let (missing_count, is_older) = there.against(&kept);
-        self.tell_many(Some(view.label()), "records are missing", missing_count);
-        self.tell_many(Some(view.label()), "records are older than they were", u64::from(is_older));
+        if !self.are_tallied {
+            return;
+        }
+        let (there, kept) = self.tallies.get(&view.shared().uid).copied().unwrap_or_default();
+        match kept {
+            Kept::Whole(kept) => {
+                let (missing_count, is_older) = there.against(&kept);
+                self.tell_many(Some(view.label()), "records are missing", missing_count);
+                self.tell_many(Some(view.label()), "records are older than they were", u64::from(is_older));
+            }
+            Kept::Damaged => self.tell(Some(view.label()), "the tally of its records is damaged"),
+            Kept::Nothing if there != Tally::default() => {
+                self.tell(Some(view.label()), "the tally of its records is missing");
+            }
+            Kept::Nothing => {}
+        }
     }
 
     async fn blobs(&mut self, view: &TenantStore) -> Result<(), StoreError> {
@@ -301,5 +328,68 @@ fn remove(copy: &Path) -> Result<(), StoreError> {
     match std::fs::remove_dir_all(copy) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::unavailable(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU8;
+
+    use ringfence_keys::RootKeyUri;
+
+    use super::*;
+    use crate::engine::{Backend, Write};
+    use crate::key::area;
+    use crate::store::DiskOptions;
+    use crate::tally::recount;
+    use crate::tenant_store::tests::Counting;
+    use crate::tenants::Tenants;
+
+    const CACHE_BYTES: u64 = 4 << 20;
+
+    struct Still;
+    impl ringfence_core::Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> std::time::Duration {
+            std::time::Duration::ZERO
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tally_that_is_damaged_lost_or_too_high_is_named_until_it_is_counted_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path().join("data");
+        let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU8::new(1)));
+        let uri = RootKeyUri::File(directory.path().join("root.key"));
+        let root = Arc::new(RootKey::open_or_create(&uri, &*entropy).unwrap());
+        let options = DiskOptions { backend: Backend::Sled, cache_bytes: CACHE_BYTES, free_bytes_min: 0 };
+        let found = async || check(&dir, &root, Arc::clone(&entropy), CACHE_BYTES).await.unwrap().damage;
+        let mut row = None;
+        for (value, what, count) in [
+            (Some(vec![1; 15]), "the tally of its records is damaged", 1),
+            (None, "the tally of its records is missing", 1),
+            (Some([[0; 7], [3; 7]].concat()), "the tally of its records is damaged", 1),
+            (Some([3_u64.to_be_bytes(), [0; 8]].concat()), "records are missing", 2),
+        ] {
+            let store = Store::open(&dir, options).unwrap();
+            let tenants = Tenants::open(store.clone(), Arc::clone(&root), Arc::clone(&entropy), Arc::new(Still));
+            let tenants = tenants.await.unwrap();
+            if row.is_none() {
+                tenants.create(&"acme".parse().unwrap(), "Acme").await.unwrap();
+                let view = tenants.open_tenant(&"acme".parse().unwrap()).unwrap();
+                view.put(&Key::new(["kv", "one"]), vec![1]).await.unwrap();
+                row = Some(area(AREA_TALLY, &view.shared().uid));
+            }
+            let key = row.clone().unwrap();
+            store.0.engine.commit(vec![Write { key, value }]).unwrap();
+            store.close().await.unwrap();
+            let damage = vec![Damage { tenant: Some("acme".to_owned()), what: what.to_owned(), count }];
+            assert_eq!(found().await, damage);
+            // The platform's own area is counted with the tenants.
+            assert_eq!(recount(&dir, CACHE_BYTES).unwrap(), 2);
+            assert_eq!(found().await, []);
+        }
     }
 }

@@ -29,7 +29,7 @@ use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, AREA_TALLY, Uid, area, suc
 use crate::line::Line;
 use crate::record::{Commit, Content, FileRef, Stored, revision_of, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_floor, check_free};
-use crate::tally;
+use crate::tally::{self, Tally};
 use crate::tenant_store::{Tenant, value_path};
 use crate::watch::{Change, Changed, Watchers, is_record};
 
@@ -374,15 +374,14 @@ impl Writer {
         let mut replaced = Vec::new();
         let (mut gone, mut added) = (0_u64, 0_u64);
         let Tenant { uid, keys, .. } = &*batch.tenant;
-        let before = tally::before(ahead, uid)?;
-        let mut after = before;
+        let mut tallied = Tally::default();
         for (key, payload) in &batch.writes {
             let old = ahead.get(key)?;
             if let Some(old) = &old {
-                after.take(revision_of(old));
+                tallied.take(revision_of(old));
             }
             if payload.is_some() {
-                after.add(revision);
+                tallied.add(revision);
             }
             let (old_bytes, old_file) = held::under(keys, key, old.as_deref());
             if let Some(old) = old_file {
@@ -404,8 +403,9 @@ impl Writer {
             writes.push(Write { key: key.clone(), value });
         }
         writes.extend(held::count(ahead, &batch.tenant, batch.counting, gone, added)?);
-        if after != before {
-            writes.push(after.write(uid));
+        // Last: where there is no tally yet the records are counted, for which a refused batch must not ask again and again.
+        if !batch.writes.is_empty() {
+            writes.extend(tally::count(ahead, uid, &tallied)?);
         }
         Ok(Prepared { commit: Commit { revision }, writes, replaced })
     }

@@ -18,8 +18,11 @@ use crate::engine::Backend;
 use crate::error::StoreError;
 use crate::store::MARK;
 
-/// The version of directories that this program makes, and the last that it can read.
-const VERSION: u64 = 1;
+/// The version of directories that this program makes, and the last that it can read. Version 1 knows nothing of purposes of
+/// records (`sealing.rs`), which it takes for damage, nor of tallies (`tally.rs`), which it lets go wrong.
+pub(crate) const VERSION: u64 = 2;
+/// The first.
+const VERSION_FIRST: u64 = 1;
 /// LIMIT: the files `mark` and `FORMAT` are not longer.
 const SMALL_FILE_BYTES_MAX: u64 = 200;
 
@@ -58,41 +61,56 @@ pub(crate) fn lock(dir: &Path) -> Result<File, StoreError> {
 
 // === which backend and version ===
 
+/// What a directory says about itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Format {
+    pub(crate) version: u64,
+    pub(crate) backend: Backend,
+}
+
 /// Which backend made the store in a directory; none when there is no store. [`StoreError::Newer`] when a later version of
 /// this program did.
 pub fn made_by(dir: &Path) -> Result<Option<Backend>, StoreError> {
+    Ok(read_format(dir)?.map(|format| format.backend))
+}
+
+/// The same, with the version.
+pub(crate) fn read_format(dir: &Path) -> Result<Option<Format>, StoreError> {
     let Some(text) = read_small(&dir.join("FORMAT")).map_err(StoreError::unavailable)? else {
         // From before there was such a file there is only sled.
         let old = dir.join("mark").exists() || dir.join(Backend::Sled.directory()).exists();
-        return Ok(old.then_some(Backend::Sled));
+        return Ok(old.then_some(Format { version: VERSION_FIRST, backend: Backend::Sled }));
     };
     let mut lines = text.lines();
-    let version = lines.next().and_then(|line| line.strip_prefix("version ")?.parse().ok());
-    match version {
-        Some(found) if found > VERSION => Err(StoreError::Newer { path: dir.to_owned(), found, known: VERSION }),
-        Some(VERSION) => lines
-            .next()
-            .and_then(|line| Backend::from_name(line.strip_prefix("backend ")?))
-            .map(Some)
-            .ok_or_else(|| unreadable(dir)),
+    let version = lines.next().and_then(|line| line.strip_prefix("version ")?.parse::<u64>().ok());
+    let backend = lines.next().and_then(|line| Backend::from_name(line.strip_prefix("backend ")?));
+    match (version, backend) {
+        (Some(found), _) if found > VERSION => Err(StoreError::Newer { path: dir.to_owned(), found, known: VERSION }),
+        (Some(version @ VERSION_FIRST..), Some(backend)) => Ok(Some(Format { version, backend })),
         _ => Err(unreadable(dir)),
     }
 }
 
-/// Makes sure that the directory is of this backend and of a version that is known; writes so when it is new.
-pub(crate) fn claim(dir: &Path, asked: Backend) -> Result<(), StoreError> {
-    match made_by(dir)? {
-        Some(found) if found != asked => Err(StoreError::WrongBackend { path: dir.to_owned(), found, asked }),
-        _ if dir.join("FORMAT").exists() => Ok(()),
-        _ => write_format(dir, asked).map_err(StoreError::unavailable),
+/// Makes sure that the directory is of this backend and of a version that is known, which it gives; writes both when it is new.
+pub(crate) fn claim(dir: &Path, asked: Backend) -> Result<u64, StoreError> {
+    match read_format(dir)? {
+        Some(Format { backend: found, .. }) if found != asked => {
+            Err(StoreError::WrongBackend { path: dir.to_owned(), found, asked })
+        }
+        Some(found) => Ok(found.version),
+        None => {
+            let new = Format { version: VERSION, backend: asked };
+            write_format(dir, new).map_err(StoreError::unavailable)?;
+            Ok(new.version)
+        }
     }
 }
 
-/// Says, durably and in one step, that the directory is of this backend.
-pub(crate) fn write_format(dir: &Path, backend: Backend) -> io::Result<()> {
+/// Says, durably and in one step, what the directory is.
+pub(crate) fn write_format(dir: &Path, Format { version, backend }: Format) -> io::Result<()> {
     let part = dir.join("FORMAT.part");
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&part)?;
-    file.write_all(format!("version {VERSION}\nbackend {backend}\n").as_bytes())?;
+    file.write_all(format!("version {version}\nbackend {backend}\n").as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&part, dir.join("FORMAT"))?;
     sync(dir)

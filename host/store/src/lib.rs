@@ -50,6 +50,7 @@ pub use retire::Retired;
 pub use salvage::{Salvaged, SalvagedTenant, salvage};
 pub use store::{DiskOptions, Stats, Store};
 pub use subjects::{FIELD_BYTES_MAX, FIELD_VALUE_BYTES_MAX, SUBJECT_BYTES_MAX, SubjectAbout, Subjects, Tombstone};
+pub use tally::recount;
 pub use tenant_keys::{
     DeleteAsked, DestroyRequest, Disabled, IsAnother, KeyStatus, KeyUse, OwnStatus, Reseal, Side, TendedKeys,
 };

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::check::copy_files;
 use crate::commit::index_key;
-use crate::directory;
+use crate::directory::{self, Format};
 use crate::engine::{Backend, Damaged, Engine, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
@@ -97,6 +97,8 @@ struct Work {
     counts: BTreeMap<Uid, SalvagedTenant>,
     /// Tenants whose deletion was begun: what is left of them is not brought back.
     leaving: BTreeSet<Uid>,
+    /// Whether the tallies that there are can be relied on.
+    are_tallied: bool,
     done: Salvaged,
 }
 
@@ -117,13 +119,14 @@ pub fn salvage(
             dir.display()
         )));
     }
-    let backend = directory::made_by(&aside)?
+    let format = directory::read_format(&aside)?
         .ok_or_else(|| StoreError::unavailable(format!("there is no store in `{}`", aside.display())))?;
+    let backend = format.backend;
     let (copy, new) = (dir.join(COPY), dir.join(NEW));
     clear(&copy)?;
     clear(&new)?;
     copy_files(&aside.join(backend.directory()), &copy).map_err(StoreError::unavailable)?;
-    let result = recover(&aside, backend, (&copy, &new), root, entropy, cache_bytes);
+    let result = recover(&aside, format, (&copy, &new), root, entropy, cache_bytes);
     clear(&copy)?;
     let mut done = match result {
         Ok(done) => done,
@@ -139,7 +142,7 @@ pub fn salvage(
 
 fn recover(
     aside: &Path,
-    backend: Backend,
+    Format { version, backend }: Format,
     (copy, new): (&Path, &Path),
     root: &RootKey,
     entropy: Arc<dyn Entropy>,
@@ -159,6 +162,7 @@ fn recover(
         views: BTreeMap::new(),
         counts: BTreeMap::new(),
         leaving: BTreeSet::new(),
+        are_tallied: version >= directory::VERSION,
         done: Salvaged::default(),
     };
     work.done.durable_revision = directory::read_mark(aside).map_err(StoreError::unavailable)?.unwrap_or(0);
@@ -232,14 +236,14 @@ impl Work {
     }
 
     fn rows(&mut self, target: &dyn Engine) -> Result<(), StoreError> {
-        let Self { source, seeds, views, counts, leaving, done, .. } = self;
+        let Self { source, seeds, views, counts, leaving, are_tallied, done, .. } = self;
         let mut newest = 0;
         let (mut kept, mut seen) = (BTreeMap::new(), BTreeMap::<Uid, Tally>::new());
         let mut recovered = BTreeMap::<Uid, Tally>::new();
         let gaps_count = source.walk(seeds, |rows| {
             let mut writes = Vec::new();
             for (key, value) in rows {
-                if let Some(uid) = uid_in(AREA_TALLY, &key) {
+                if let Some(uid) = uid_in(AREA_TALLY, &key).filter(|_| *are_tallied) {
                     kept.extend(Tally::parse(&value).map(|tally| (uid, tally)));
                 }
                 let Some(uid) = uid_in(AREA_RECORDS, &key) else { continue };
@@ -337,7 +341,7 @@ fn put_in_place(dir: &Path, backend: Backend, new: &Path) -> io::Result<()> {
     }
     std::fs::remove_dir(new)?;
     directory::sync(dir)?;
-    directory::write_format(dir, backend)
+    directory::write_format(dir, Format { version: directory::VERSION, backend })
 }
 
 /// Gives what was set aside another name: a start refuses while something damaged waits.

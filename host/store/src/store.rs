@@ -11,10 +11,11 @@ use cap_std::fs::Dir;
 use tokio::task::spawn_blocking;
 
 use crate::commit::{Committer, Counters, Watermark, parse_revision};
-use crate::directory;
+use crate::directory::{self, Format};
 use crate::engine::{Backend, Engine, Faults, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
+use crate::tally;
 use crate::watch::Watchers;
 
 /// The revision of the newest batch; written with each.
@@ -81,13 +82,14 @@ impl Store {
     /// Opens the store in `dir`, making it when there is none. Blocks for as long as it takes to read the database.
     ///
     /// Damaged files are moved to `quarantine-<n>` inside `dir` and [`StoreError::Corrupt`] says so; the next opening
-    /// begins empty unless a backup was put back. A second process gets [`StoreError::InUse`], another backend than the
+    /// begins empty unless a backup was put back. A directory of version 1 becomes one of version 2, which earlier programs
+    /// refuse. A second process gets [`StoreError::InUse`], another backend than the
     /// one that made the directory [`StoreError::WrongBackend`], a directory of a later version [`StoreError::Newer`].
     pub fn open(dir: &Path, options: DiskOptions) -> Result<Self, StoreError> {
         directory::make(dir).map_err(StoreError::unavailable)?;
         let lock = directory::lock(dir)?;
         let marked = directory::read_mark(dir).map_err(StoreError::unavailable)?;
-        directory::claim(dir, options.backend)?;
+        let version = directory::claim(dir, options.backend)?;
         let database = dir.join(options.backend.directory());
         directory::make(&database).map_err(StoreError::unavailable)?;
         let engine = match options.backend.open(&database, options.cache_bytes) {
@@ -105,6 +107,18 @@ impl Store {
                 drop(engine);
                 return Err(directory::quarantine(dir, LESS.to_owned()));
             }
+        }
+        if version < directory::VERSION {
+            // In this order, before any record is written: an earlier program may still open it until the format says no, and
+            // whatever it does then to the tallies is made good at the next opening.
+            let tenants_count = tally::count_all(&*engine)?;
+            let format = Format { version: directory::VERSION, backend: options.backend };
+            directory::write_format(dir, format).map_err(StoreError::unavailable)?;
+            tracing::info!(
+                tenants_count,
+                version = format.version,
+                "the data directory was made one of a newer version"
+            );
         }
         let revision = revision(&*engine)?;
         let watermark = directory::open_mark(dir, revision).map_err(StoreError::unavailable)?;

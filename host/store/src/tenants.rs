@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use ringfence_core::{Clock, Entropy, QuotaChoice, TenantId};
 use ringfence_keys::{Closed, KeysError, RootKey, TenantKeys};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
 use crate::blobs;
@@ -80,7 +81,7 @@ pub(crate) struct Inner {
     pub(crate) platform: TenantStore,
     known: RwLock<BTreeMap<TenantId, Known>>,
     pub(crate) own_seen: OwnSeen,
-    /// One change of the tenants at a time.
+    /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
@@ -89,6 +90,8 @@ struct Known {
     stored: StoredTenant,
     /// None when the tenant's key is missing or its deletion was begun by an earlier run.
     view: Option<TenantStore>,
+    /// Held by who deletes it, taken before `changing`.
+    ending: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A tenant's record as it lies in the platform's area.
@@ -237,17 +240,25 @@ impl Tenants {
     /// ([`Tenants::unreceipted`]). When it fails half way the tenant is among [`Tenants::deleting`], its keys perhaps still
     /// alive, until it is carried on.
     pub async fn destroy(&self, id: &TenantId, by: &str, is_another: &IsAnother<'_>) -> Result<Destroyed, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
-        let destroyed = self.about_to_destroy(&known.stored.record, by, is_another).await?;
-        self.remove(known, Some(destroyed)).await?.ok_or(StoreError::Damaged)
+        let _mine = self.end(id).await.ok_or(StoreError::UnknownTenant)?;
+        let begun = {
+            let _one = self.0.changing.lock().await;
+            let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
+            let destroyed = self.about_to_destroy(&known.stored.record, by, is_another).await?;
+            self.begin_deletion(known, Some(destroyed)).await?
+        };
+        self.finish_deletion(&begun).await?.ok_or(StoreError::Damaged)
     }
 
     /// The same for a tenant that nobody got to use: no receipt is owed.
     pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
-        let _one = self.0.changing.lock().await;
-        let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
-        self.remove(known, None).await.map(drop)
+        let _mine = self.end(id).await.ok_or(StoreError::UnknownTenant)?;
+        let begun = {
+            let _one = self.0.changing.lock().await;
+            let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
+            self.begin_deletion(known, None).await?
+        };
+        self.finish_deletion(&begun).await.map(drop)
     }
 
     /// Tenants whose deletion was begun and is not over: failed half way, cut, or under way. With the view that this process
@@ -260,14 +271,22 @@ impl Tenants {
 
     /// Goes on with a deletion that was begun, where it is not over. Fine to call again when it fails.
     pub async fn carry_on_deletion(&self, id: &TenantId) -> Result<(), StoreError> {
-        let _one = self.0.changing.lock().await;
+        let Some(_mine) = self.end(id).await else { return Ok(()) };
         match self.known(id).filter(|known| known.stored.phase == Phase::Deleting) {
             Some(known) => self.finish_deletion(&known.stored).await.map(drop),
             None => Ok(()),
         }
     }
 
-    async fn remove(&self, mut known: Known, destroyed: Option<Destroyed>) -> Result<Option<Destroyed>, StoreError> {
+    /// Waits until nobody else is deleting a tenant, and keeps it so; none when it is not there, or gone by then.
+    async fn end(&self, id: &TenantId) -> Option<OwnedMutexGuard<()>> {
+        let ending = self.known(id)?.ending;
+        let mine = Arc::clone(&ending).lock_owned().await;
+        self.known(id).filter(|known| Arc::ptr_eq(&known.ending, &ending)).map(|_| mine)
+    }
+
+    /// From here on nobody reaches the tenant, and there is no way back.
+    async fn begin_deletion(&self, mut known: Known, destroyed: Option<Destroyed>) -> Result<StoredTenant, StoreError> {
         let id = known.stored.record.id.clone();
         known.stored.phase = Phase::Deleting;
         // The first attempt saw the keys; a later one may find nothing left of them.
@@ -277,7 +296,7 @@ impl Tenants {
             view.shared().set_gone();
         }
         self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known.clone());
-        self.finish_deletion(&known.stored).await
+        Ok(known.stored)
     }
 
     /// Makes the area and the keys of a tenant to be, under the name it shall have. Nobody can reach it, and a start throws it
@@ -327,7 +346,7 @@ impl Tenants {
         let ops = vec![Op::put_json(name.clone(), &stored)?, Op::delete(staged_key(&staged.uid()))];
         self.0.platform.batch(ops, vec![Precondition::Absent(name)]).await?;
         staged.shared().set_state(TenantState::Active);
-        let known = Known { stored, view: Some(staged.clone()) };
+        let known = Known { stored, view: Some(staged.clone()), ending: Arc::default() };
         self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known);
         Ok(record)
     }
@@ -371,9 +390,12 @@ impl Tenants {
         Ok(record)
     }
 
+    /// For who holds the tenant's end (a start has nobody beside it) and does not hold `changing`: a provider that does not
+    /// answer takes its time.
     async fn finish_deletion(&self, stored: &StoredTenant) -> Result<Option<Destroyed>, StoreError> {
         let id = &stored.record.id;
         self.erase_area(parse_uid(&stored.record.uid)?).await?;
+        let _one = self.0.changing.lock().await;
         self.0.own_seen.forget(id);
         let now = self.0.clock.now();
         let destroyed = stored.destroyed.as_deref().map(|begun| Destroyed { destroyed_at: now, ..begun.clone() });
@@ -469,10 +491,12 @@ impl Tenants {
         parse_uid(&known.stored.record.uid)
     }
 
-    /// Name and uid of every tenant, those that cannot be opened among them.
+    /// Name and uid of every tenant that is not being deleted, those that cannot be opened among them: a key that is about to
+    /// be destroyed must not be written again.
     pub(crate) fn every_uid(&self) -> Vec<(String, String)> {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().map(|(id, known)| (id.to_string(), known.stored.record.uid.clone())).collect()
+        let live = known.iter().filter(|(_, known)| known.stored.phase == Phase::Live);
+        live.map(|(id, known)| (id.to_string(), known.stored.record.uid.clone())).collect()
     }
 
     fn remember(&self, stored: StoredTenant, keys: Option<TenantKeys>) {
@@ -481,7 +505,8 @@ impl Tenants {
             let tenant = Tenant::new(Some(id.clone()), uid, keys, Arc::clone(&self.0.entropy), stored.record.state);
             TenantStore::new(self.0.store.clone(), tenant)
         });
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, Known { stored, view });
+        let known = Known { stored, view, ending: Arc::default() };
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known);
     }
 
     fn known(&self, id: &TenantId) -> Option<Known> {

@@ -12,7 +12,7 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::directory;
+use crate::directory::{self, Format};
 use crate::engine::{Backend, Engine, OpenFailure, Order, Rows, Span, Write};
 use crate::error::StoreError;
 use crate::store::{Found, LESS, state};
@@ -50,13 +50,14 @@ pub fn migrate(
         return Err(StoreError::unavailable(format!("there is no store in `{}`", dir.display())));
     }
     let _lock = directory::lock(dir)?;
-    match directory::made_by(dir)? {
-        Some(found) if found != from => {
+    let version = match directory::read_format(dir)? {
+        Some(Format { backend: found, .. }) if found != from => {
             return Err(StoreError::WrongBackend { path: dir.to_owned(), found, asked: from });
         }
         _ if from == to => return Err(StoreError::unavailable(format!("it is on {to} already"))),
-        _ => {}
-    }
+        Some(Format { version, .. }) => version,
+        None => return Err(StoreError::unavailable(format!("there is no store in `{}`", dir.display()))),
+    };
     let part = dir.join(format!("{}.part", to.directory()));
     remove(&part).map_err(StoreError::unavailable)?;
     let copied = copy(dir, (from, to), &part, cache_bytes, progress);
@@ -68,7 +69,7 @@ pub fn migrate(
             return Err(error);
         }
     };
-    let kept = switch(dir, from, to, &part).map_err(StoreError::unavailable)?;
+    let kept = switch(dir, from, Format { version, backend: to }, &part).map_err(StoreError::unavailable)?;
     Ok(Moved { rows_count, bytes, sha256, kept })
 }
 
@@ -130,15 +131,17 @@ fn compare(source: &dyn Engine, target: &dyn Engine) -> Result<(u64, u64, String
     }
 }
 
-/// Puts the copy in place. A crash before the format is written leaves the store as it was, one after it as it will be.
-fn switch(dir: &Path, from: Backend, to: Backend, part: &Path) -> io::Result<PathBuf> {
+/// Puts the copy in place, of the version that it was of. A crash before the format is written leaves the store as it was, one
+/// after it as it will be.
+fn switch(dir: &Path, from: Backend, format: Format, part: &Path) -> io::Result<PathBuf> {
+    let to = format.backend;
     let place = dir.join(to.directory());
     if place.exists() {
         directory::move_aside(dir, "aside", &[to.directory()])?;
     }
     std::fs::rename(part, &place)?;
     directory::sync(dir)?;
-    directory::write_format(dir, to)?;
+    directory::write_format(dir, format)?;
     directory::move_aside(dir, "aside", &[from.directory()])
 }
 
@@ -163,7 +166,12 @@ fn step(from: Bound<Vec<u8>>) -> Span {
     Span { from, to: Bound::Unbounded, order: Order::Forward, count_max: STEP_COUNT, bytes_max: STEP_BYTES }
 }
 
-fn open(backend: Backend, directory: &Path, cache_bytes: u64) -> Result<std::sync::Arc<dyn Engine>, StoreError> {
+/// Opens a database that must be whole, and says no more of one that is not.
+pub(crate) fn open(
+    backend: Backend,
+    directory: &Path,
+    cache_bytes: u64,
+) -> Result<std::sync::Arc<dyn Engine>, StoreError> {
     backend.open(directory, cache_bytes).map_err(|failure| match failure {
         OpenFailure::Corrupt(reason) => StoreError::unavailable(format!("it is damaged ({reason})")),
         OpenFailure::Io(error) => StoreError::unavailable(error),

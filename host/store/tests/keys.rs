@@ -13,12 +13,13 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ringfence_keys::{Closed, KeysError, MissingRootKey, Outside, Purpose, RootKey, RootKeyUri, Shredding};
 use ringfence_store::{
-    Backend, BlobId, DeleteAsked, Destroyed, Key, KeyUse, OwnChange, ResealStep, Side, Store, StoreError, TenantStore,
-    Tenants,
+    Backend, BlobId, DeleteAsked, Destroyed, Faults, Key, KeyUse, OwnChange, ResealStep, Side, Store, StoreError,
+    TenantStore, Tenants,
 };
 use support::{Place, StoppedClock, SystemEntropy, contains, files_below, id, open, view};
 
@@ -475,6 +476,45 @@ async fn a_deletion_that_the_provider_refuses_is_carried_on_and_keeps_no_start_d
     assert_eq!(owed[0].wrapping_key.as_deref(), wrapping_key.file_name().and_then(|name| name.to_str()));
     tenants.carry_on_deletion(&acme).await.unwrap();
     tenants.create(&acme, "again").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_that_waits_for_the_disk_or_a_provider_holds_up_no_other_tenant() {
+    let (directory, faults) = (tempfile::tempdir().unwrap(), Faults::default());
+    let store = Store::memory_with_faults(faults.clone());
+    let tenants = support::tenants(&store, support::root(directory.path())).await.unwrap();
+    let acme = view(&tenants, "acme").await;
+    view(&tenants, "bolt").await;
+    let held = async || {
+        while faults.held_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    faults.hold_flushes();
+    let of = tenants.clone();
+    let destroyed = tokio::spawn(async move { of.destroy(&id("acme"), "u_one", &other_than("u_one")).await.map(drop) });
+    // That it has begun is written first; then what the tenant had is erased.
+    held().await;
+    faults.let_one_through();
+    while !matches!(acme.get(&key(1)).await, Err(StoreError::Gone)) {
+        tokio::task::yield_now().await;
+    }
+    held().await;
+    let of = tenants.clone();
+    let carried_on = tokio::spawn(async move { of.carry_on_deletion(&id("acme")).await });
+    for name in ["bolt", "acme"] {
+        let taken = tokio::time::timeout(Duration::from_secs(20), tenants.create(&id(name), "again")).await;
+        assert!(matches!(taken, Ok(Err(StoreError::Exists))), "{name}: {taken:?}");
+    }
+    // A key that is being destroyed is not written again: bolt's and the host's own are.
+    let rotated = tokio::time::timeout(Duration::from_secs(20), tenants.rotate_root()).await;
+    assert!(matches!(rotated, Ok(Ok(2))), "{rotated:?}");
+    faults.let_all_through();
+    for ended in [destroyed, carried_on] {
+        ended.await.unwrap().unwrap();
+    }
+    assert!(tenants.deleting().is_empty());
+    assert_eq!(tenants.unreceipted().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

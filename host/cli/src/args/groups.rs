@@ -300,7 +300,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("doctor", "ringfence doctor --config ringfence.toml"),
     ("store migrate", "ringfence store migrate sled redb --data /var/lib/ringfence"),
     ("store salvage", "ringfence store salvage --config ringfence.toml"),
-    ("store check", "ringfence store check --config ringfence.toml"),
+    (
+        "store check",
+        "ringfence store check --config ringfence.toml\n\
+         ringfence store check --config ringfence.toml --recount",
+    ),
     (
         "login",
         "ringfence login --host http://127.0.0.1:7000 --token-file data/operator.token\n\

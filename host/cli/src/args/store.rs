@@ -10,8 +10,8 @@ pub enum StoreCommand {
     /// Move the store to another backend; the old database is kept aside
     Migrate(StoreMigrateArgs),
     /// Recover what opens of a store that was set aside as damaged, into a new one in its place
-    Salvage(StoreCheckArgs),
-    /// Open everything in the store and name what is damaged; changes nothing
+    Salvage(StoreSalvageArgs),
+    /// Open everything in the store and name what is damaged
     Check(StoreCheckArgs),
 }
 
@@ -36,9 +36,20 @@ pub struct StoreMigrateArgs {
     pub serve: ServeArgs,
 }
 
-/// `store check` and `store salvage`.
+/// `store salvage`.
+#[derive(Debug, Clone, Args)]
+pub struct StoreSalvageArgs {
+    /// What `serve` takes
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// `store check`.
 #[derive(Debug, Clone, Args)]
 pub struct StoreCheckArgs {
+    /// Then take what there is for all there should be
+    #[arg(long)]
+    pub recount: bool,
     /// What `serve` takes
     #[command(flatten)]
     pub serve: ServeArgs,

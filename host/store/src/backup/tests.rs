@@ -179,6 +179,9 @@ async fn a_backup_restores_into_a_new_tenant_with_history_apart_and_no_credentia
     assert!(two.get(&Key::new(["audit"]).number(0)).await.unwrap().is_none());
     let old = Key::new(["history", acme.uid().as_str(), "audit"]).number(0);
     assert_eq!(two.get(&old).await.unwrap().unwrap().value.as_slice(), b"entry");
+    let [own, old] =
+        [&Key::new(["audit"]).number(1), &old].map(|key| two.shared().sealing(&two.seal(key).unwrap()).unwrap());
+    assert_eq!((old.purpose, old.inside), (own.purpose, own.inside), "a log is sealed as one, wherever it lies");
     assert_eq!(
         two.held().unwrap().bytes,
         acme.held().unwrap().bytes + 300_000,
