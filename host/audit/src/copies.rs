@@ -2,7 +2,8 @@
 //!
 //! Must never write the store while the second place is behind it, so that there is never more to make up for than what one
 //! failure left; after a kill in between it is brought up to date from the store, as it is when it was away. What it holds is
-//! compared with the log before anything is added: the last entry there vouches, by the chain, for all before it.
+//! compared with the log before anything is added: the last entry there must be the log's, and by the chain it vouches for the lines
+//! at the end of its file, which `entries` checks. What stands before those is for who verifies a folder.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,12 +7,12 @@
 //! place) over `{"body":...,"salt":...}`. Without `sealed` are entries whose body is gone and events of applications, whose
 //! bodies can be erased. A file begins with the first batch whose first entry is of a later month than the file before; a clock
 //! that steps back begins none. A last line without its line feed was torn: it is cut off before anything is added. `lock` is
-//! held by the host that writes. Everything here blocks but what is `async`.
+//! held by the host that writes, `place` says which place it is. Everything here blocks but what is `async`.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cap_std::fs::{Dir, OpenOptions};
@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ringfence_core::Entropy;
 use ringfence_keys::{Context, KeysError, Purpose, TenantKeys};
-use ringfence_store::TenantStore;
+use ringfence_store::{Key, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -38,6 +38,8 @@ const THREADS_COUNT_MAX: usize = 32;
 /// LIMIT: bytes of a file's end that are read, and whose lines are checked, before anything is added; an entry is far shorter.
 const TAIL_BYTES_MAX: u64 = 1 << 20;
 const LOCK: &str = "lock";
+/// Holds the place's id, so that an empty directory is not taken for it.
+const PLACE: &str = "place";
 const ENDING: &str = ".jsonl";
 /// The collection that sealed bodies are bound to.
 const COLLECTION: &str = "audit-entry";
@@ -57,6 +59,9 @@ pub enum EntriesError {
     /// Another process has the lock.
     #[error("another host writes there")]
     Taken,
+    /// It is not the directory that was written before under this path.
+    #[error("its file `place` is missing or another's: mount what was there, or give a new place another path")]
+    Strange,
     /// It holds something else than this log, or less than it held before.
     #[error("it holds another history at entry {seq}: {what}")]
     Other {
@@ -78,6 +83,15 @@ struct Place {
     open: Box<dyn Fn() -> io::Result<Dir> + Send + Sync>,
     lock: Mutex<File>,
     threads: Arc<Semaphore>,
+    /// What its file says, once the store knows it.
+    id: OnceLock<String>,
+}
+
+/// What the store knows of the second place.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    path: String,
+    id: String,
 }
 
 /// One entry as a line.
@@ -147,7 +161,42 @@ impl Entries {
         let lock = lock_file(&open()?)?;
         locked(&lock)?;
         let threads = Arc::new(Semaphore::new(THREADS_COUNT_MAX));
-        Ok(Self(Arc::new(Place { open: Box::new(open), lock: Mutex::new(lock), threads })))
+        Ok(Self(Arc::new(Place { open: Box::new(open), lock: Mutex::new(lock), threads, id: OnceLock::new() })))
+    }
+
+    /// Makes sure that this is what was the second place at `path` before, by the id in a file there that the host's own store
+    /// knows: the empty directory that an unmounted disk leaves is not. Where the last one was at another path, or there was none,
+    /// this one is from now on. Must be called before any log is opened.
+    pub async fn claim(&self, platform: &TenantStore, path: &str, entropy: &dyn Entropy) -> Result<(), EntriesError> {
+        let failed = |error: StoreError| io::Error::other(error.to_string());
+        let noted: Option<Noted> = platform.get_json(&noted_key()).await.map_err(failed)?;
+        let known = noted.filter(|noted| noted.path == path).map(|noted| noted.id);
+        let mut dice = [0_u8; 16];
+        entropy.fill(&mut dice);
+        let (place, new) = (self.clone(), known.is_none().then(|| hex(&dice)));
+        let id = spawn_blocking(move || place.read_or_begin(new)).await.map_err(io::Error::other)??;
+        if known.is_none() {
+            let noted = Noted { path: path.to_owned(), id: id.clone() };
+            platform.put_json(&noted_key(), &noted).await.map_err(failed)?;
+        } else if known.as_ref() != Some(&id) {
+            return Err(EntriesError::Strange);
+        }
+        self.0.id.get_or_init(|| id);
+        Ok(())
+    }
+
+    /// The place's id; where it has none, `new`.
+    fn read_or_begin(&self, new: Option<String>) -> Result<String, EntriesError> {
+        let dir = self.root()?;
+        if let Some(id) = read_id(&dir)? {
+            return Ok(id);
+        }
+        let id = new.ok_or(EntriesError::Strange)?;
+        let mut file = dir.open_with(PLACE, OpenOptions::new().write(true).create(true).truncate(true))?.into_std();
+        file.write_all(id.as_bytes())?;
+        file.sync_all()?;
+        sync(&dir)?;
+        Ok(id)
     }
 
     /// A log's part of it.
@@ -166,6 +215,11 @@ impl Entries {
         if (old.dev(), old.ino()) != (new.dev(), new.ino()) {
             // Another file system was put there, or the directory made anew.
             locked(&here)?;
+            if let Some(id) = self.0.id.get()
+                && read_id(&dir)?.as_ref() != Some(id)
+            {
+                return Err(EntriesError::Strange);
+            }
             *held = here;
         }
         Ok(dir)
@@ -400,6 +454,19 @@ fn cut(dir: &Dir, end: &End) -> io::Result<()> {
         file.set_len(end.bytes)?;
     }
     file.sync_all()
+}
+
+/// What a directory says that it is; none when it says nothing.
+fn read_id(dir: &Dir) -> io::Result<Option<String>> {
+    match dir.read_to_string(PLACE) {
+        Ok(id) => Ok(Some(id.trim().to_owned()).filter(|id| !id.is_empty())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn noted_key() -> Key {
+    Key::new(["audit-second-place"])
 }
 
 fn lock_file(dir: &Dir) -> io::Result<File> {

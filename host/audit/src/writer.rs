@@ -38,7 +38,7 @@ use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// LIMIT: entries that may wait for one log's writer.
 pub(crate) const QUEUE_COUNT_MAX: usize = 1_024;
-/// LIMIT: entries written in one batch; what another log writes meanwhile waits for all of them. A log makes its next batch
+/// LIMIT: entries written in one batch, and of those that close acts as many again; what another log writes meanwhile waits for all of them. A log makes its next batch
 /// only when the last is durable: made ahead, a log that is flooded wrote a third more and kept others waiting twice as long.
 const GROUP_COUNT_MAX: usize = 128;
 /// Entries made before whoever else waits for the thread has it.

@@ -525,6 +525,32 @@ async fn a_place_that_lost_what_it_had_is_not_filled_again_without_a_word() {
 }
 
 #[tokio::test]
+async fn what_an_unmounted_disk_leaves_is_not_the_place() {
+    let (world, second) = (World::new().await, Second::new());
+    let claim =
+        async |entries: &Entries, path: &str| entries.claim(world.tenants.platform(), path, &*world.entropy).await;
+    claim(&second.entries, "/one").await.unwrap();
+    let (log, audit) = (Log::Tenant(world.tenant("acme").await), second.open(&world).await);
+    // Under a host that runs: also for a log that has nothing there yet.
+    second.go();
+    std::fs::create_dir(&second.path).unwrap();
+    assert_eq!(audit.record(&log, pushed()).await.unwrap_err(), AuditError::Unavailable);
+    assert!(files(&second.path).into_iter().all(|path| path.is_file()), "no log is begun there");
+    // Back again, it is known.
+    std::fs::rename(&second.path, second.path.with_extension("empty")).unwrap();
+    second.come_back();
+    until(async || audit.record(&log, pushed()).await.is_ok()).await;
+    claim(&second.entries, "/one").await.unwrap();
+    // At a start: an empty directory is no place at the same path; at another it begins one, which is then the one.
+    let other = Second::new();
+    assert!(matches!(claim(&other.entries, "/one").await, Err(EntriesError::Strange)));
+    for _ in 0..2 {
+        claim(&other.entries, "/two").await.unwrap();
+    }
+    assert!(matches!(claim(&second.entries, "/two").await, Err(EntriesError::Strange)));
+}
+
+#[tokio::test]
 async fn two_hosts_do_not_write_to_one_place() {
     let second = Second::new();
     let path = second.path.clone();
