@@ -58,6 +58,8 @@ pub(crate) struct Handle {
     batch: Arc<Batch>,
     /// Entries that the log of logs covers; 0 when that is not known.
     covered: Arc<AtomicU64>,
+    /// Whether the log's second place took what it was last asked to take.
+    takes: Arc<AtomicBool>,
 }
 
 /// An act that was announced. Say how it ended with [`Intent::outcome`]; when dropped without, the log says that nobody
@@ -176,10 +178,21 @@ impl Audit {
         self.inner.shared.feed.feed()
     }
 
-    /// Whether the last write of any log succeeded. A hint for refusing early: only an entry that was written is proof.
+    /// Whether the last write of any log succeeded, and the host's own log has what it must in the second place. A hint for
+    /// refusing early: only an entry that was written is proof.
     pub fn is_writable(&self) -> bool {
         let shared = &self.inner.shared;
-        shared.writable.load(Ordering::Relaxed) && !shared.stopped.load(Ordering::Relaxed)
+        shared.writable.load(Ordering::Relaxed) && !shared.stopped.load(Ordering::Relaxed) && self.takes(&Log::Host)
+    }
+
+    /// As [`Audit::is_writable`], for what is to be on this log: its own second place must take entries too.
+    pub fn can_record(&self, log: &Log) -> bool {
+        self.is_writable() && self.takes(log)
+    }
+
+    /// Whether a log's second place took what it was last asked to take; true where there is none.
+    fn takes(&self, log: &Log) -> bool {
+        self.inner.shared.entries.is_none() || self.handle(log).takes.load(Ordering::Relaxed)
     }
 
     /// Whether a log's entries are in the second place, as its writer knows.
@@ -370,11 +383,11 @@ impl Audit {
             return handle.clone();
         }
         let (commands, receiver) = mpsc::channel(QUEUE_COUNT_MAX);
-        let (batch, covered) = (Arc::new(Batch::default()), Arc::default());
-        let handle = Handle { log: log.clone(), commands, batch, covered };
+        let (batch, covered, takes) = (Arc::new(Batch::default()), Arc::default(), Arc::new(AtomicBool::new(true)));
+        let handle = Handle { log: log.clone(), commands, batch, covered, takes };
         writers.insert(store.uid(), handle.clone());
         let (shared, batch) = (Arc::clone(&self.inner.shared), Arc::clone(&handle.batch));
-        let writer = Writer::new(shared, log.clone(), store, self.origin(log), batch);
+        let writer = Writer::new(shared, log.clone(), store, self.origin(log), batch, Arc::clone(&handle.takes));
         self.inner.runtime.spawn(writer.run(receiver));
         handle
     }
@@ -411,7 +424,7 @@ impl Drop for Intent {
         if !self.open {
             return;
         }
-        // Best effort: when this cannot be written either, the next start finds the intent open and says so.
+        // Best effort: when this cannot be written now, it is with the log's next entries; at the next start at the latest.
         let (audit, log) = (self.audit.clone(), self.log.clone());
         let draft = writer::unknown(self.receipt.seq, &self.receipt.log);
         let runtime = audit.inner.runtime.clone();

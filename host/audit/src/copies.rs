@@ -2,8 +2,11 @@
 //!
 //! Must never write the store while the second place is behind it, so that there is never more to make up for than what one
 //! failure left; after a kill in between it is brought up to date from the store, as it is when it was away. What it holds is
-//! compared with the log before anything is added: the last entry there vouches, by the chain, for all before it.
+//! compared with the log before anything is added: the last entry there must be the log's, and by the chain it vouches for the lines
+//! at the end of its file, which `entries` checks. What stands before those is for who verifies a folder.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ringfence_store::TenantStore;
@@ -37,6 +40,8 @@ pub(crate) struct Copies {
     /// The place after the last entry there; none when it must be looked at.
     at: Option<u64>,
     copied: Copied,
+    /// For those who would refuse early: false once it failed, until it has all entries.
+    takes: Arc<AtomicBool>,
     /// Whether the host's log says that it fails.
     is_said: bool,
 }
@@ -60,15 +65,22 @@ impl From<AuditError> for Failure {
 
 impl Copies {
     /// Of the log `origin`, when there is a second place.
-    pub(crate) fn new(shared: &Shared, store: &TenantStore, origin: &str) -> Option<Self> {
+    pub(crate) fn new(shared: &Shared, store: &TenantStore, origin: &str, takes: Arc<AtomicBool>) -> Option<Self> {
         let part = shared.entries.as_ref()?.part(store, origin.to_owned(), shared.entropy.clone());
-        Some(Self { part, at: None, copied: Copied::Behind, is_said: false })
+        Some(Self { part, at: None, copied: Copied::Behind, takes, is_said: false })
     }
 }
 
 impl Writer {
     pub(crate) fn copied(&self) -> Copied {
         self.copies.as_ref().map_or(Copied::Nowhere, |copies| copies.copied)
+    }
+
+    /// Before the store is written: whatever comes of that, the second place may lack what the store has.
+    pub(crate) fn fall_behind(&mut self) {
+        if let Some(copies) = &mut self.copies {
+            copies.copied = Copied::Behind;
+        }
     }
 
     /// Brings the second place up to date with the store, as far as the time allows.
@@ -104,15 +116,16 @@ impl Writer {
         self.settle(copied.map_err(Failure::Place))
     }
 
-    /// Keeps what came of it, in the words of the log. Says a failure, and its end, once.
+    /// Keeps what came of it, in the words of the log. Says a failure, and its end, once. What a log's place fails with concerns
+    /// that log alone, and so does its end.
     fn settle(&mut self, copied: Result<(), Failure>) -> Result<(), AuditError> {
         let Some(copies) = &mut self.copies else { return Ok(()) };
         let failure = match copied {
             Ok(()) => {
                 copies.copied = Copied::Complete;
+                copies.takes.store(true, Ordering::Relaxed);
                 if std::mem::take(&mut copies.is_said) {
                     tracing::info!(log = %self.origin, "the second place of the audit entries is up to date again");
-                    self.shared.set_writable(true);
                 }
                 return Ok(());
             }
@@ -124,6 +137,7 @@ impl Writer {
             Failure::Place(EntriesError::Keys(error)) => return Err(unavailable(&self.origin, &error.into())),
             Failure::Place(error) => error,
         };
+        copies.takes.store(false, Ordering::Relaxed);
         if !std::mem::replace(&mut copies.is_said, true) {
             tracing::error!(log = %self.origin, %error, "the second place of the audit entries has not what it must");
         }
@@ -133,10 +147,7 @@ impl Writer {
                 self.forget_state();
                 Err(AuditError::Broken { log: self.origin.clone(), seq, what })
             }
-            _ => {
-                self.shared.set_writable(false);
-                Err(AuditError::Unavailable)
-            }
+            _ => Err(AuditError::Unavailable),
         }
     }
 }

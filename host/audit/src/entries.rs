@@ -7,12 +7,12 @@
 //! place) over `{"body":...,"salt":...}`. Without `sealed` are entries whose body is gone and events of applications, whose
 //! bodies can be erased. A file begins with the first batch whose first entry is of a later month than the file before; a clock
 //! that steps back begins none. A last line without its line feed was torn: it is cut off before anything is added. `lock` is
-//! held by the host that writes. Everything here blocks but what is `async`.
+//! held by the host that writes, `place` says which place it is. Everything here blocks but what is `async`.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cap_std::fs::{Dir, OpenOptions};
@@ -21,12 +21,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use ringfence_core::Entropy;
 use ringfence_keys::{Context, KeysError, Purpose, TenantKeys};
-use ringfence_store::TenantStore;
+use ringfence_store::{Key, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::envelope::hex;
+use crate::envelope::{Envelope, hex, link};
 use crate::tree::leaf_hash;
 use crate::writer::StoredEntry;
 use crate::{Entry, codes};
@@ -35,9 +35,11 @@ use crate::{Entry, codes};
 pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 /// LIMIT: threads that work there at once, of all logs; of one log it is one.
 const THREADS_COUNT_MAX: usize = 32;
-/// LIMIT: bytes of a file's end that are read to find its last line; an entry is far shorter.
+/// LIMIT: bytes of a file's end that are read, and whose lines are checked, before anything is added; an entry is far shorter.
 const TAIL_BYTES_MAX: u64 = 1 << 20;
 const LOCK: &str = "lock";
+/// Holds the place's id, so that an empty directory is not taken for it.
+const PLACE: &str = "place";
 const ENDING: &str = ".jsonl";
 /// The collection that sealed bodies are bound to.
 const COLLECTION: &str = "audit-entry";
@@ -57,6 +59,9 @@ pub enum EntriesError {
     /// Another process has the lock.
     #[error("another host writes there")]
     Taken,
+    /// It is not the directory that was written before under this path.
+    #[error("its file `place` is missing or another's: mount what was there, or give a new place another path")]
+    Strange,
     /// It holds something else than this log, or less than it held before.
     #[error("it holds another history at entry {seq}: {what}")]
     Other {
@@ -78,6 +83,15 @@ struct Place {
     open: Box<dyn Fn() -> io::Result<Dir> + Send + Sync>,
     lock: Mutex<File>,
     threads: Arc<Semaphore>,
+    /// What its file says, once the store knows it.
+    id: OnceLock<String>,
+}
+
+/// What the store knows of the second place.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    path: String,
+    id: String,
 }
 
 /// One entry as a line.
@@ -131,6 +145,8 @@ struct Known {
     end: Option<End>,
     /// The place after the last entry that was durable there. It never has less again.
     size: u64,
+    /// Where a file ended before an addition that failed. What stands after that may be read back and never be on the disk.
+    failed: Option<End>,
 }
 
 struct End {
@@ -145,7 +161,42 @@ impl Entries {
         let lock = lock_file(&open()?)?;
         locked(&lock)?;
         let threads = Arc::new(Semaphore::new(THREADS_COUNT_MAX));
-        Ok(Self(Arc::new(Place { open: Box::new(open), lock: Mutex::new(lock), threads })))
+        Ok(Self(Arc::new(Place { open: Box::new(open), lock: Mutex::new(lock), threads, id: OnceLock::new() })))
+    }
+
+    /// Makes sure that this is what was the second place at `path` before, by the id in a file there that the host's own store
+    /// knows: the empty directory that an unmounted disk leaves is not. Where the last one was at another path, or there was none,
+    /// this one is from now on. Must be called before any log is opened.
+    pub async fn claim(&self, platform: &TenantStore, path: &str, entropy: &dyn Entropy) -> Result<(), EntriesError> {
+        let failed = |error: StoreError| io::Error::other(error.to_string());
+        let noted: Option<Noted> = platform.get_json(&noted_key()).await.map_err(failed)?;
+        let known = noted.filter(|noted| noted.path == path).map(|noted| noted.id);
+        let mut dice = [0_u8; 16];
+        entropy.fill(&mut dice);
+        let (place, new) = (self.clone(), known.is_none().then(|| hex(&dice)));
+        let id = spawn_blocking(move || place.read_or_begin(new)).await.map_err(io::Error::other)??;
+        if known.is_none() {
+            let noted = Noted { path: path.to_owned(), id: id.clone() };
+            platform.put_json(&noted_key(), &noted).await.map_err(failed)?;
+        } else if known.as_ref() != Some(&id) {
+            return Err(EntriesError::Strange);
+        }
+        self.0.id.get_or_init(|| id);
+        Ok(())
+    }
+
+    /// The place's id; where it has none, `new`.
+    fn read_or_begin(&self, new: Option<String>) -> Result<String, EntriesError> {
+        let dir = self.root()?;
+        if let Some(id) = read_id(&dir)? {
+            return Ok(id);
+        }
+        let id = new.ok_or(EntriesError::Strange)?;
+        let mut file = dir.open_with(PLACE, OpenOptions::new().write(true).create(true).truncate(true))?.into_std();
+        file.write_all(id.as_bytes())?;
+        file.sync_all()?;
+        sync(&dir)?;
+        Ok(id)
     }
 
     /// A log's part of it.
@@ -164,6 +215,11 @@ impl Entries {
         if (old.dev(), old.ino()) != (new.dev(), new.ino()) {
             // Another file system was put there, or the directory made anew.
             locked(&here)?;
+            if let Some(id) = self.0.id.get()
+                && read_id(&dir)?.as_ref() != Some(id)
+            {
+                return Err(EntriesError::Strange);
+            }
             *held = here;
         }
         Ok(dir)
@@ -185,7 +241,8 @@ pub fn open_line(keys: &TenantKeys, origin: &str, line: &str) -> Result<Entry, E
 // === impl Part ===
 
 impl Part {
-    /// The last entry that is there; a torn line after it is cut off.
+    /// The last entry that is there, when the lines before it at the file's end are whole and lead to it; a torn line after it
+    /// is cut off, and so is what an addition that failed left.
     pub(crate) async fn look(&self) -> Result<Option<Last>, EntriesError> {
         self.run(OneLog::look).await
     }
@@ -223,31 +280,34 @@ impl OneLog {
     fn look(&self, known: &mut Known) -> Result<Option<Last>, EntriesError> {
         known.end = None;
         let dir = self.folder()?;
+        if let Some(end) = &known.failed {
+            cut(&dir, end)?;
+            known.failed = None;
+        }
         let mut found = None;
         for file in files(&dir)?.into_iter().rev() {
-            if let Some((line, bytes)) = last_line(&dir, &file)? {
-                found = Some((line, End { file, bytes }));
+            if let Some((lines, bytes)) = last_lines(&dir, &file)? {
+                found = Some((lines, End { file, bytes }));
                 break;
             }
         }
         // Whoever made the newest file may not have lived to make its name durable.
         sync(&dir)?;
         let lost = EntriesError::Other { seq: known.size, what: "what was there is not there any more" };
-        let Some((line, end)) = found else {
+        let Some((lines, end)) = found else {
             if known.size > 0 {
                 return Err(lost);
             }
             known.end = Some(End { file: String::new(), bytes: 0 });
             return Ok(None);
         };
-        let unread = EntriesError::Other { seq: known.size, what: "its last line is no entry" };
-        let Ok(Line { seq, envelope, .. }) = serde_json::from_str(&line) else { return Err(unread) };
-        let size = seq.saturating_add(1);
+        let last = checked(&lines, known.size)?;
+        let size = last.seq.saturating_add(1);
         if size < known.size {
             return Err(lost);
         }
         (known.size, known.end) = (size, Some(end));
-        Ok(Some(Last { seq, envelope }))
+        Ok(Some(last))
     }
 
     fn append(&self, known: &mut Known, first: u64, entries: Vec<StoredEntry>) -> Result<(), EntriesError> {
@@ -262,14 +322,17 @@ impl OneLog {
         if file.metadata()?.len() != bytes {
             return Err(io::Error::other(format!("`{name}` is not as it was left")).into());
         }
+        known.failed = Some(End { file: name.clone(), bytes });
         if let Err(error) = file.write_all(&text).and_then(|()| file.sync_data()) {
-            // After a failed flush nobody knows what of it is durable: it is all written again.
+            // After a failed flush nobody knows what of it is durable: it is all written again. Cut now for whoever looks after a
+            // kill; this run does not rely on it.
             drop(file.set_len(bytes));
             return Err(error.into());
         }
         if is_new {
             sync(&dir)?;
         }
+        known.failed = None;
         (known.size, known.end) = (size, Some(End { file: name, bytes: bytes + text.len() as u64 }));
         Ok(())
     }
@@ -332,28 +395,78 @@ fn files(dir: &Dir) -> io::Result<Vec<String>> {
     Ok(files)
 }
 
-/// A file's last whole line and where it ends; none when there is none. What stands after it is cut off, the rest made durable.
-fn last_line(dir: &Dir, name: &str) -> Result<Option<(String, u64)>, EntriesError> {
+/// The whole lines at a file's end, as far as [`TAIL_BYTES_MAX`] goes back, and where they end; none when there is none. What
+/// stands after them is cut off, the rest made durable.
+fn last_lines(dir: &Dir, name: &str) -> Result<Option<(String, u64)>, EntriesError> {
     let mut file = dir.open_with(name, OpenOptions::new().read(true).write(true))?.into_std();
     let bytes = file.metadata()?.len();
     let from = bytes.saturating_sub(TAIL_BYTES_MAX);
     file.seek(SeekFrom::Start(from))?;
     let mut tail = Vec::new();
     Read::by_ref(&mut file).take(TAIL_BYTES_MAX).read_to_end(&mut tail)?;
-    let feed = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n');
-    let lines = feed(tail.as_slice()).and_then(|end| tail.get(..end));
-    let begin = lines.map(|lines| feed(lines).map_or(0, |before| before + 1));
-    if from > 0 && begin.is_none_or(|begin| begin == 0) {
+    let is_feed = |byte: &u8| *byte == b'\n';
+    let end = tail.iter().rposition(is_feed);
+    // A line whose beginning was not read is left out.
+    let begin = if from == 0 { Some(0) } else { tail.iter().position(is_feed).map(|feed| feed + 1) };
+    let lines = begin.zip(end).and_then(|(begin, end)| tail.get(begin..end));
+    if from > 0 && lines.is_none() {
         // No end of ours: better left as it is than cut.
         return Err(io::Error::other(format!("`{name}` does not end in a line of an entry")).into());
     }
-    let whole = lines.map_or(0, |lines| from + lines.len() as u64 + 1);
+    let whole = end.map_or(0, |end| from + end as u64 + 1);
     if whole < bytes {
         file.set_len(whole)?;
     }
     file.sync_all()?;
-    let line = lines.zip(begin).and_then(|(lines, begin)| lines.get(begin..));
-    Ok(line.map(|line| (String::from_utf8_lossy(line).into_owned(), whole)))
+    Ok(lines.map(|lines| (String::from_utf8_lossy(lines).into_owned(), whole)))
+}
+
+/// The entry of the last of these lines, when every one is an entry and follows the one before. `size` is the place after the
+/// last entry that was there before, for what is said of a line before any that can be read.
+fn checked(lines: &str, size: u64) -> Result<Last, EntriesError> {
+    let mut last: Option<Last> = None;
+    for line in lines.split('\n') {
+        let seq = last.as_ref().map_or(size, |last| last.seq.saturating_add(1));
+        let other = |what| EntriesError::Other { seq, what };
+        let line: Line = serde_json::from_str(line).map_err(|_| other("a line at its end is no entry"))?;
+        let envelope: Envelope =
+            serde_json::from_str(&line.envelope).map_err(|_| other("a line at its end has no envelope"))?;
+        if envelope.seq != line.seq || line.leaf_hash != hex(&leaf_hash(line.envelope.as_bytes())) {
+            return Err(other("a line at its end is not what it says"));
+        }
+        let follows = |last: &Last| line.seq == seq && envelope.prev == hex(&link(&last.envelope));
+        if !last.as_ref().is_none_or(follows) {
+            return Err(other("a line at its end does not follow the one before"));
+        }
+        last = Some(Last { seq: line.seq, envelope: line.envelope });
+    }
+    last.ok_or(EntriesError::Other { seq: size, what: "a line at its end is no entry" })
+}
+
+/// Cuts off what stands in a file after where it ended.
+fn cut(dir: &Dir, end: &End) -> io::Result<()> {
+    let file = match dir.open_with(&end.file, OpenOptions::new().write(true)) {
+        Ok(file) => file.into_std(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if file.metadata()?.len() > end.bytes {
+        file.set_len(end.bytes)?;
+    }
+    file.sync_all()
+}
+
+/// What a directory says that it is; none when it says nothing.
+fn read_id(dir: &Dir) -> io::Result<Option<String>> {
+    match dir.read_to_string(PLACE) {
+        Ok(id) => Ok(Some(id.trim().to_owned()).filter(|id| !id.is_empty())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn noted_key() -> Key {
+    Key::new(["audit-second-place"])
 }
 
 fn lock_file(dir: &Dir) -> io::Result<File> {
@@ -370,4 +483,64 @@ fn locked(file: &File) -> Result<(), EntriesError> {
 
 fn sync(dir: &Dir) -> io::Result<()> {
     dir.open(".")?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test is a panic with a place")]
+
+    use super::*;
+    use crate::envelope::genesis;
+
+    /// A line as `append` makes it, without its body.
+    fn line(seq: u64, prev: &str) -> (String, String) {
+        let envelope = Envelope {
+            action_id: 1,
+            activity_id: 1,
+            actor_hmac: String::new(),
+            body_sha256: String::new(),
+            class_uid: 1,
+            code: "code".to_owned(),
+            prev: prev.to_owned(),
+            resource_hmac: String::new(),
+            seq,
+            status: "Success".to_owned(),
+            tenant_uid: "acme".to_owned(),
+            time: 0,
+            v: 1,
+        };
+        let envelope = envelope.canonical().unwrap();
+        let (next, leaf_hash) = (hex(&link(&envelope)), hex(&leaf_hash(envelope.as_bytes())));
+        (serde_json::to_string(&Line { seq, leaf_hash, envelope, sealed: None }).unwrap(), next)
+    }
+
+    #[test]
+    fn lines_that_do_not_lead_to_the_last_are_noticed() {
+        let (zero, next) = line(0, &hex(&genesis("log")));
+        let (one, next) = line(1, &next);
+        let (two, _) = line(2, &next);
+        assert_eq!(checked(&format!("{zero}\n{one}\n{two}"), 0).unwrap().seq, 2);
+        assert_eq!(checked(&format!("{one}\n{two}"), 0).unwrap().seq, 2);
+        let other_one = line(1, &hex(&genesis("log"))).0;
+        let torn = one.replacen("Success", "\0\0\0\0\0\0\0", 1);
+        let changed = one.replacen("Success", "Failure", 1);
+        for middle in [String::new(), format!("{torn}\n"), format!("{changed}\n"), format!("{other_one}\n")] {
+            let found = checked(&format!("{zero}\n{middle}{two}"), 0).err();
+            assert!(matches!(found, Some(EntriesError::Other { seq: 1 | 2, .. })), "{middle}: {found:?}");
+        }
+        assert!(checked("", 7).is_err());
+    }
+
+    #[test]
+    fn what_a_failed_addition_left_is_cut_off_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient_dir(place.path(), cap_std::ambient_authority()).unwrap();
+        let end = End { file: "2026-09.jsonl".to_owned(), bytes: 4 };
+        cut(&dir, &end).unwrap();
+        for (there, left) in [("one\ntwo\n", "one\n"), ("one\n", "one\n"), ("on", "on")] {
+            dir.write(&end.file, there).unwrap();
+            cut(&dir, &end).unwrap();
+            assert_eq!(dir.read_to_string(&end.file).unwrap(), left);
+        }
+    }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, Counts};
+use crate::batch::{BATCH_TIME_MAX, Batch, Counts};
 use crate::body::{body_of, status_of};
 use crate::copies::{Copied, Copies, RETRY_EVERY};
 use crate::entries::Entries;
@@ -38,7 +38,7 @@ use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// LIMIT: entries that may wait for one log's writer.
 pub(crate) const QUEUE_COUNT_MAX: usize = 1_024;
-/// LIMIT: entries written in one batch; what another log writes meanwhile waits for all of them. A log makes its next batch
+/// LIMIT: entries written in one batch, and of those that close acts as many again; what another log writes meanwhile waits for all of them. A log makes its next batch
 /// only when the last is durable: made ahead, a log that is flooded wrote a third more and kept others waiting twice as long.
 const GROUP_COUNT_MAX: usize = 128;
 /// Entries made before whoever else waits for the thread has it.
@@ -195,6 +195,9 @@ pub(crate) struct Writer {
     recovered: bool,
     /// A batch that could not be written yet.
     pending: Option<Counts>,
+    /// Intents that the store may have, although whoever announced them was refused, or whose end could not be recorded: nobody
+    /// else closes them before the next start.
+    unclosed: BTreeSet<u64>,
     /// The tiles' edge at `state`; read when it is first needed.
     edge: Option<Edge>,
     shelf: Shelf,
@@ -213,6 +216,19 @@ pub(crate) struct Group {
     copies: Vec<StoredEntry>,
 }
 
+/// A group that is not wherever it must be.
+struct Uncommitted {
+    error: AuditError,
+    /// Whether the store has it all the same.
+    is_stored: bool,
+}
+
+impl From<AuditError> for Uncommitted {
+    fn from(error: AuditError) -> Self {
+        Self { error, is_stored: false }
+    }
+}
+
 /// The leaves of a log's tree, from its entries.
 struct LogLeaves<'a>(&'a TenantStore);
 
@@ -225,18 +241,25 @@ impl Leaves for LogLeaves<'_> {
 }
 
 impl Writer {
-    /// The writer of `log`, whose entries lie in `store`.
-    pub(crate) fn new(shared: Arc<Shared>, log: Log, store: TenantStore, origin: String, batch: Arc<Batch>) -> Self {
+    /// The writer of `log`, whose entries lie in `store`. `takes` says whether its second place does.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        log: Log,
+        store: TenantStore,
+        origin: String,
+        batch: Arc<Batch>,
+        takes: Arc<AtomicBool>,
+    ) -> Self {
         let shelf = Shelf::new(store.clone(), TILES);
-        let copies = Copies::new(&shared, &store, &origin);
-        let (state, pending, edge) = (None, None, None);
-        Self { shared, log, store, origin, batch, state, recovered: false, pending, edge, shelf, copies }
+        let copies = Copies::new(&shared, &store, &origin, takes);
+        let (state, pending, edge, unclosed) = (None, None, None, BTreeSet::new());
+        Self { shared, log, store, origin, batch, state, recovered: false, pending, unclosed, edge, shelf, copies }
     }
 
     /// Serves until everyone who could ask is gone.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        // A time and no pause: whoever asks meanwhile must not put it off.
-        let mut retry_at = Instant::now();
+        // Times and no pauses: whoever asks meanwhile must not put them off.
+        let (mut retry_at, mut counts_at) = (Instant::now(), Instant::now());
         loop {
             let batch = Arc::clone(&self.batch);
             tokio::select! {
@@ -244,15 +267,21 @@ impl Writer {
                     Some(command) => self.serve(command, &mut commands).await,
                     None => break,
                 },
-                () = batch.due(), if self.pending.is_none() => self.write_batch().await,
-                () = tokio::time::sleep(crate::batch::BATCH_TIME_MAX), if self.pending.is_some() => self.write_batch().await,
+                () = batch.due(), if self.pending.is_none() => {
+                    drop(self.write_batch().await);
+                    counts_at = Instant::now() + BATCH_TIME_MAX;
+                }
+                () = tokio::time::sleep_until(counts_at), if self.pending.is_some() => {
+                    drop(self.write_batch().await);
+                    counts_at = Instant::now() + BATCH_TIME_MAX;
+                }
                 () = tokio::time::sleep_until(retry_at), if self.copied() == Copied::Behind => {
                     self.catch_up().await;
                     retry_at = Instant::now() + RETRY_EVERY;
                 }
             }
         }
-        self.write_batch().await;
+        drop(self.write_batch().await);
     }
 
     async fn serve(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) {
@@ -272,11 +301,7 @@ impl Writer {
             match other {
                 Command::State(answer) => drop(answer.send(self.state().await.cloned())),
                 Command::Edge(answer) => drop(answer.send(self.group().await.map(|group| (group.state, group.edge)))),
-                Command::Flush(answer) => {
-                    self.write_batch().await;
-                    let written = if self.pending.is_none() { Ok(()) } else { Err(AuditError::Unavailable) };
-                    drop(answer.send(written));
-                }
+                Command::Flush(answer) => drop(answer.send(self.write_batch().await)),
                 Command::Announce(answer) => drop(answer.send(self.announce().await)),
                 Command::Prune(to, answer) => drop(answer.send(self.prune(to).await)),
                 Command::Copied(answer) => drop(answer.send(Ok(self.copied()))),
@@ -285,33 +310,75 @@ impl Writer {
         }
     }
 
-    /// Writes a group; everyone in it is answered, with a receipt only when the whole group is durable.
-    async fn append(&mut self, drafts: Vec<(Draft, Answer<Receipt>)>) {
-        let mut group = match self.group().await.and_then(|group| self.announced(group)) {
+    /// Writes a group; everyone in it is answered, with a receipt only when the whole group is durable. True when the store has
+    /// all of it, whatever the answers were.
+    async fn append(&mut self, drafts: Vec<(Draft, Answer<Receipt>)>) -> bool {
+        let group = self.group().await.and_then(|group| self.announced(group)).and_then(|group| self.closed(group));
+        let mut group = match group {
             Ok(group) => group,
-            Err(error) => return drafts.into_iter().for_each(|(_, answer)| drop(answer.send(Err(error.clone())))),
+            Err(error) => {
+                for (draft, answer) in drafts {
+                    self.leave_open(draft.phase, None);
+                    drop(answer.send(Err(error.clone())));
+                }
+                return false;
+            }
         };
-        let mut written = Vec::new();
+        let (mut written, mut is_whole) = (Vec::new(), true);
         for (number, (draft, answer)) in drafts.into_iter().enumerate() {
             if (number + 1).is_multiple_of(TURN_COUNT) {
                 yield_now().await;
             }
+            let phase = draft.phase;
             match self.entry(&mut group, draft) {
-                Ok(receipt) => written.push((receipt, answer)),
-                Err(error) => drop(answer.send(Err(error))),
+                Ok(receipt) => written.push((phase, receipt, answer)),
+                Err(error) => {
+                    is_whole = false;
+                    self.leave_open(phase, None);
+                    drop(answer.send(Err(error)));
+                }
             }
         }
         let result = self.commit(group).await;
-        for (receipt, answer) in written {
+        for (phase, receipt, answer) in written {
+            let seq = receipt.seq;
+            let (told, is_durable) = match &result {
+                Ok(()) => (Ok(receipt), true),
+                Err(failed) => (Err(failed.error.clone()), false),
+            };
             // Who stopped waiting has had no answer, and so has done nothing.
-            drop(answer.send(result.clone().map(|()| receipt)));
+            let is_heard = answer.send(told).is_ok();
+            if !is_durable || (!is_heard && phase == Phase::Intent) {
+                self.leave_open(phase, Some(seq));
+            }
         }
+        is_whole && result.map_or_else(|failed| failed.is_stored, |()| true)
+    }
+
+    /// Keeps the intent that a draft leaves open whose sender was refused. `seq` is where the draft may be in the store.
+    fn leave_open(&mut self, phase: Phase, seq: Option<u64>) {
+        let intent = match phase {
+            Phase::Intent => seq,
+            Phase::Unknown(intent) => Some(intent),
+            Phase::Single | Phase::Outcome(_) => None,
+        };
+        self.unclosed.extend(intent);
+    }
+
+    /// Closes intents that nobody else closes. INVARIANT: comes before any other intent of a group, so that a place that was
+    /// never written is not taken for the intent that stands there later.
+    fn closed(&mut self, mut group: Group) -> Result<Group, AuditError> {
+        self.unclosed.retain(|intent| group.state.open.contains(intent));
+        for intent in self.unclosed.iter().take(GROUP_COUNT_MAX) {
+            self.entry(&mut group, unknown(*intent, &self.origin))?;
+        }
+        Ok(group)
     }
 
     async fn announce(&mut self) -> Result<(), AuditError> {
         let group = self.group().await?;
         let group = self.announced(group)?;
-        self.commit(group).await
+        self.commit(group).await.map_err(|failed| failed.error)
     }
 
     /// Forgets what the store was known to hold: the next command reads it back.
@@ -338,7 +405,7 @@ impl Writer {
     }
 
     /// Makes a group durable wherever it must be.
-    async fn commit(&mut self, mut group: Group) -> Result<(), AuditError> {
+    async fn commit(&mut self, mut group: Group) -> Result<(), Uncommitted> {
         if group.ops.is_empty() {
             return Ok(());
         }
@@ -346,8 +413,7 @@ impl Writer {
         let from = group.state.frontier.size().saturating_sub(copies.len() as u64);
         self.copy_to(group.state.first, from).await?;
         let told = self.write(group).await?;
-        self.copy(from, copies).await?;
-        self.shared.set_writable(true);
+        self.copy(from, copies).await.map_err(|error| Uncommitted { error, is_stored: true })?;
         told.into_iter().for_each(|committed| self.shared.feed.tell(committed));
         Ok(())
     }
@@ -366,8 +432,10 @@ impl Writer {
         };
         // Until the store has said yes, what it holds is not known: the next command reads it back.
         self.forget_state();
+        self.fall_behind();
         match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(ops, vec![expected])).await {
             Ok(Ok(commit)) => {
+                self.shared.set_writable(true);
                 state.revision = Some(commit.revision);
                 (self.state, self.edge) = (Some(state), Some(edge));
                 Ok(told)
@@ -487,19 +555,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Records the invocations counted so far. What cannot be written now is kept and tried again.
-    async fn write_batch(&mut self) {
-        let Some(counts) = self.pending.take().or_else(|| self.batch.take()) else { return };
+    /// Records the invocations counted so far. What the store cannot take now is kept and tried again; what it took is not, or
+    /// it would be counted twice: the second place gets it with all else.
+    async fn write_batch(&mut self) -> Result<(), AuditError> {
+        let Some(counts) = self.pending.take().or_else(|| self.batch.take()) else { return Ok(()) };
         let mut event = Event::new(codes::INVOCATIONS, "invoke", host_actor(), self.origin.clone());
         event.details = counts.details();
         let draft = Draft { event, phase: Phase::Single, outcome: Outcome::Success };
         let (answer, written) = oneshot::channel();
-        self.append(vec![(draft, answer)]).await;
-        match written.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(AuditError::Gone)) => {}
-            _ => self.pending = Some(counts),
+        let is_stored = self.append(vec![(draft, answer)]).await;
+        let error = match written.await {
+            Ok(Ok(_)) | Ok(Err(AuditError::Gone)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => AuditError::Unavailable,
+        };
+        if !is_stored {
+            self.pending = Some(counts);
         }
+        Err(error)
     }
 }
 

@@ -22,7 +22,8 @@ use cap_std::fs::Dir;
 use proptest::prelude::*;
 use ringfence_audit::entries::{Entries, EntriesError, open_line};
 use ringfence_audit::verify::{Claim, Verified, verify_claim};
-use ringfence_audit::{Audit, AuditError, Beginning, Copied, Log, Shown, Swept, codes};
+use ringfence_audit::{Audit, AuditError, Beginning, Copied, InvocationSummary, Log, Shown, Swept, codes};
+use ringfence_core::{InvocationId, Usage};
 use ringfence_store::{Fault, Faults, TenantStore};
 use serde_json::{Value, json};
 use world::{World, event, pushed};
@@ -170,6 +171,51 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) {
     }
 }
 
+/// A directory where the log's file should be, which nothing can be written to.
+fn put_in_the_way(second: &Second, store: &TenantStore) -> PathBuf {
+    let in_the_way = second.folder(store).join("2026-09.jsonl");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    in_the_way
+}
+
+/// Counts invocations, and tries to record them at once.
+async fn invoke(world: &World, audit: &Audit, log: &Log, count: usize) {
+    for _ in 0..count {
+        let summary = InvocationSummary {
+            plugin: "visits".parse().unwrap(),
+            version: "0.1.0".to_owned(),
+            invocation: InvocationId::random(&*world.entropy),
+            status: 200,
+            code: None,
+            called_by: None,
+            usage: Usage::default(),
+        };
+        audit.invocation(log, summary);
+    }
+    // They may have been tried just before.
+    drop(audit.flush().await);
+}
+
+/// The bodies of a log.
+async fn bodies(audit: &Audit, log: &Log) -> Vec<Value> {
+    audit.list(log, 0, 1_000).await.unwrap().into_iter().map(|entry| entry.body.unwrap()).collect()
+}
+
+async fn invocations(audit: &Audit, log: &Log) -> u64 {
+    let bodies = bodies(audit, log).await;
+    bodies.iter().filter_map(|body| body["unmapped"]["details"]["invocations"].as_u64()).sum()
+}
+
+/// The intents of which the log says that nobody knows how they ended, as often as it does.
+async fn unknown(audit: &Audit, log: &Log) -> Vec<u64> {
+    let bodies = bodies(audit, log).await;
+    let unmapped = bodies.iter().map(|body| &body["unmapped"]);
+    unmapped
+        .filter(|unmapped| unmapped["code"] == codes::OUTCOME_UNKNOWN)
+        .filter_map(|unmapped| unmapped["intent"].as_u64())
+        .collect()
+}
+
 fn at(world: &World, ms: i64) {
     world.clock.0.store(ms, Ordering::Relaxed);
 }
@@ -220,13 +266,13 @@ async fn a_place_that_is_gone_refuses_entries_and_gets_everything_when_it_is_bac
     for _ in 0..3 {
         assert_eq!(audit.record(&log, pushed()).await.unwrap_err(), AuditError::Unavailable);
     }
-    assert!(!audit.is_writable());
+    assert!(!audit.can_record(&log));
     assert_eq!(audit.copied(&log).await.unwrap(), Copied::Behind);
     assert_eq!(audit.size(&log).await.unwrap(), 2, "once it is known to be behind, the store is not written either");
     assert_eq!(audit.list(&log, 0, 10).await.unwrap().len(), 2, "reading goes on");
     second.come_back();
     // Nobody has to ask for anything.
-    until(async || audit.copied(&log).await.unwrap() == Copied::Complete && audit.is_writable()).await;
+    until(async || audit.copied(&log).await.unwrap() == Copied::Complete && audit.can_record(&log)).await;
     assert_equal(&second, &audit, &acme).await;
     audit.record(&log, pushed()).await.unwrap();
     assert_equal(&second, &audit, &acme).await;
@@ -236,13 +282,97 @@ async fn a_place_that_is_gone_refuses_entries_and_gets_everything_when_it_is_bac
 async fn a_place_that_cannot_be_written_refuses_entries_until_it_can() {
     let (world, second) = (World::new().await, Second::new());
     let acme = world.tenant("acme").await;
+    // Before anybody looks at what is there.
+    let in_the_way = put_in_the_way(&second, &acme);
     let (log, audit) = (Log::Tenant(acme.clone()), second.open(&world).await);
-    let in_the_way = second.folder(&acme).join("2026-09.jsonl");
-    std::fs::create_dir_all(&in_the_way).unwrap();
     assert_eq!(audit.record(&log, pushed()).await.unwrap_err(), AuditError::Unavailable);
     assert_eq!(audit.size(&log).await.unwrap(), 0);
     std::fs::remove_dir(&in_the_way).unwrap();
     audit.record(&log, pushed()).await.unwrap();
+    assert_equal(&second, &audit, &acme).await;
+}
+
+#[tokio::test]
+async fn what_one_log_fails_with_stops_that_log_alone_and_the_hosts_own_stops_all() {
+    let (world, second) = (World::new().await, Second::new());
+    let (acme, globex) = (world.tenant("acme").await, world.tenant("globex").await);
+    let (log, other, audit) = (Log::Tenant(acme.clone()), Log::Tenant(globex), second.open(&world).await);
+    let in_the_way = put_in_the_way(&second, &acme);
+    assert!(audit.record(&log, pushed()).await.is_err());
+    audit.record(&other, pushed()).await.unwrap();
+    assert!(audit.is_writable() && audit.can_record(&other));
+    assert!(!audit.can_record(&log));
+    std::fs::remove_dir(&in_the_way).unwrap();
+    // Nobody has to ask for anything.
+    until(async || audit.can_record(&log)).await;
+
+    let in_the_way = put_in_the_way(&second, world.tenants.platform());
+    assert!(audit.record(&Log::Host, pushed()).await.is_err());
+    audit.record(&other, pushed()).await.unwrap();
+    assert!(!audit.is_writable() && !audit.can_record(&other));
+    std::fs::remove_dir(&in_the_way).unwrap();
+    until(async || audit.is_writable()).await;
+    assert!(audit.can_record(&log) && audit.can_record(&other));
+}
+
+#[tokio::test]
+async fn invocations_are_recorded_once_when_the_second_place_fails() {
+    let (world, second) = (World::new().await, Second::new());
+    let acme = world.tenant("acme").await;
+    let (log, audit) = (Log::Tenant(acme.clone()), second.open(&world).await);
+    audit.record(&log, pushed()).await.unwrap();
+    second.go();
+    // These the store takes; the next it does not, because it is ahead.
+    invoke(&world, &audit, &log, 3).await;
+    assert_eq!(invocations(&audit, &log).await, 3);
+    invoke(&world, &audit, &log, 2).await;
+    assert_eq!(invocations(&audit, &log).await, 3);
+    second.come_back();
+    // Whoever asks all the time does not put off that they are tried again.
+    until(async || invocations(&audit, &log).await >= 5).await;
+    audit.flush().await.unwrap();
+    assert_eq!(invocations(&audit, &log).await, 5);
+    assert_equal(&second, &audit, &acme).await;
+}
+
+#[tokio::test]
+async fn acts_that_were_refused_because_of_the_second_place_do_not_stay_open() {
+    let (world, second) = (World::new().await, Second::new());
+    let acme = world.tenant("acme").await;
+    let (log, audit) = (Log::Tenant(acme.clone()), second.open(&world).await);
+    let begun = audit.intent(&log, pushed()).await.unwrap();
+    second.go();
+    assert_eq!(audit.intent(&log, pushed()).await.err(), Some(AuditError::Unavailable));
+    assert_eq!(audit.size(&log).await.unwrap(), 2, "the store had it when the second place failed");
+    drop(begun);
+    // What the drop says is refused as well.
+    tokio::task::yield_now().await;
+    assert!(audit.record(&log, pushed()).await.is_err());
+    second.come_back();
+    until(async || audit.record(&log, pushed()).await.is_ok()).await;
+    let mut closed = unknown(&audit, &log).await;
+    closed.sort_unstable();
+    assert_eq!(closed, [0, 1]);
+    // Once, and not again at the next start.
+    audit.record(&log, pushed()).await.unwrap();
+    drop(audit);
+    let audit = second.open(&world).await;
+    audit.record(&log, pushed()).await.unwrap();
+    assert_eq!(unknown(&audit, &log).await.len(), 2);
+    assert_equal(&second, &audit, &acme).await;
+}
+
+#[tokio::test]
+async fn a_write_in_doubt_does_not_count_as_copied() {
+    let faults = Faults::default();
+    let (world, second) = (World::with_faults(faults.clone()).await, Second::new());
+    let acme = world.tenant("acme").await;
+    let (log, audit) = (Log::Tenant(acme.clone()), second.open(&world).await);
+    audit.record(&log, pushed()).await.unwrap();
+    faults.plan([Some(Fault::InDoubt)]);
+    assert!(audit.record(&log, pushed()).await.is_err());
+    until(async || audit.copied(&log).await.unwrap() == Copied::Complete).await;
+    assert_eq!(second.lines(&acme).len(), 2);
     assert_equal(&second, &audit, &acme).await;
 }
 
@@ -352,6 +482,9 @@ async fn another_history_stops_that_log_with_an_error_that_says_so() {
         right.replace(&last, &last.replace("Success", "Failure")),
         format!("{right}{}\n", last.replacen("\"seq\":2", "\"seq\":3", 1)),
         format!("{right}no entry\n"),
+        // Damage before the last line: what a disk may leave of a batch that it wrote in parts.
+        right.lines().enumerate().filter(|(place, _)| *place != 1).map(|(_, line)| format!("{line}\n")).collect(),
+        right.replacen("\"seq\":1", "\"seq\":\0", 1),
     ] {
         std::fs::write(&file, &wrong).unwrap();
         let audit = second.open(&world).await;
@@ -363,6 +496,8 @@ async fn another_history_stops_that_log_with_an_error_that_says_so() {
         assert_eq!(audit.size(&log).await.unwrap(), 3);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), wrong, "what is whole is not touched");
         audit.record(&other, pushed()).await.unwrap();
+        assert!(audit.is_writable() && audit.can_record(&other), "the other log has nothing to do with it");
+        assert!(!audit.can_record(&log), "no log's entries make up for another's");
     }
     std::fs::write(&file, &right).unwrap();
     let audit = second.open(&world).await;
@@ -387,6 +522,32 @@ async fn a_place_that_lost_what_it_had_is_not_filled_again_without_a_word() {
     second.come_back();
     audit.record(&log, pushed()).await.unwrap();
     assert_equal(&second, &audit, &acme).await;
+}
+
+#[tokio::test]
+async fn what_an_unmounted_disk_leaves_is_not_the_place() {
+    let (world, second) = (World::new().await, Second::new());
+    let claim =
+        async |entries: &Entries, path: &str| entries.claim(world.tenants.platform(), path, &*world.entropy).await;
+    claim(&second.entries, "/one").await.unwrap();
+    let (log, audit) = (Log::Tenant(world.tenant("acme").await), second.open(&world).await);
+    // Under a host that runs: also for a log that has nothing there yet.
+    second.go();
+    std::fs::create_dir(&second.path).unwrap();
+    assert_eq!(audit.record(&log, pushed()).await.unwrap_err(), AuditError::Unavailable);
+    assert!(files(&second.path).into_iter().all(|path| path.is_file()), "no log is begun there");
+    // Back again, it is known.
+    std::fs::rename(&second.path, second.path.with_extension("empty")).unwrap();
+    second.come_back();
+    until(async || audit.record(&log, pushed()).await.is_ok()).await;
+    claim(&second.entries, "/one").await.unwrap();
+    // At a start: an empty directory is no place at the same path; at another it begins one, which is then the one.
+    let other = Second::new();
+    assert!(matches!(claim(&other.entries, "/one").await, Err(EntriesError::Strange)));
+    for _ in 0..2 {
+        claim(&other.entries, "/two").await.unwrap();
+    }
+    assert!(matches!(claim(&second.entries, "/two").await, Err(EntriesError::Strange)));
 }
 
 #[tokio::test]

@@ -248,7 +248,7 @@ impl Automation {
         ledger.request().map_err(|over| {
             plain(CallError::QuotaExhausted { retry_after_ms: over.retry_after_ms.unwrap_or(1_000) })
         })?;
-        if !parts.audit.is_writable() {
+        if !parts.audit.can_record(&Log::Tenant(route.store.clone())) {
             return Err(plain(CallError::AuditUnavailable));
         }
         let version = self.version(call, route).await.map_err(plain)?;

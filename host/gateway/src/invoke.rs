@@ -196,7 +196,7 @@ impl Gateway {
         ledger
             .request()
             .map_err(|over| Refusal::QuotaExhausted { retry_after_ms: over.retry_after_ms.unwrap_or(0) })?;
-        if !parts.audit.is_writable() {
+        if !parts.audit.can_record(&Log::Tenant(route.store.clone())) {
             return Err(Refusal::AuditUnavailable);
         }
         let version = route.choose(self.draw());

@@ -20,7 +20,7 @@ use ringfence_audit::{PostQuantum, RETENTION_DAYS_MAX, Terms};
 use ringfence_cli::{AuditRepairArgs, Format};
 use ringfence_core::{Clock, Entropy};
 use ringfence_keys::{MissingRootKey, Outside, RootKey, RootKeyUri};
-use ringfence_store::{DiskOptions, Store, Tenants};
+use ringfence_store::{DiskOptions, Store, TenantStore, Tenants};
 
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{AuditSection, Config, PostQuantumWord};
@@ -62,15 +62,22 @@ pub fn anchors(section: &AuditSection) -> Result<Anchors> {
     Ok(Anchors { every: Duration::try_from(every)?, witnesses, mirror })
 }
 
-/// The second place of the entries as configured, locked for this host; none when there is none.
-pub fn entries(section: &AuditSection, data: &Path) -> Result<Option<Entries>> {
+/// The second place of the entries as configured, locked for this host and the one that the store knows; none when there is none.
+pub async fn entries(
+    section: &AuditSection,
+    data: &Path,
+    platform: &TenantStore,
+    entropy: &dyn Entropy,
+) -> Result<Option<Entries>> {
     if section.entries.as_os_str().is_empty() {
         return Ok(None);
     }
     check_entries(&section.entries, data)?;
     let path = section.entries.clone();
-    let opened = Entries::new(move || Dir::open_ambient_dir(&path, ambient_authority()));
-    opened.map(Some).with_context(|| format!("`audit.entries` = `{}`", section.entries.display()))
+    let shown = || format!("`audit.entries` = `{}`", section.entries.display());
+    let entries = Entries::new(move || Dir::open_ambient_dir(&path, ambient_authority())).with_context(shown)?;
+    entries.claim(platform, &section.entries.to_string_lossy(), entropy).await.with_context(shown)?;
+    Ok(Some(entries))
 }
 
 /// Whether a directory is there that can be the second place of what lies in `data`.

@@ -215,7 +215,7 @@ fn workflows(rooms: &Rooms, automation: &Automation) -> Workflows {
 
 async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
     let Place { data, io, tenants, clock, entropy, .. } = place;
-    let entries = crate::anchors::entries(&config.audit, data)?;
+    let entries = crate::anchors::entries(&config.audit, data, tenants.platform(), &*entropy).await?;
     let audit =
         Audit::open_with(tenants.clone(), clock.clone(), entropy.clone(), HOST_NAME.to_owned(), entries).await?;
     audit.set_terms(crate::anchors::terms(&config.audit)?);

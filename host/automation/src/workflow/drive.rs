@@ -193,7 +193,7 @@ impl Workflows {
             if store.state() == TenantState::Suspended || store.check_keys().is_err() {
                 return Ok(Some(SUSPENDED_MS));
             }
-            if !self.parts().audit.is_writable() {
+            if !self.parts().audit.can_record(&Log::Tenant(store.clone())) {
                 return Ok(Some(LATER_MS));
             }
             // It had something to do when the host last ended: that may have been its doing.

@@ -143,7 +143,7 @@ fn access_lines(figures: &AccessFigures, lines: &mut Lines) {
 
 impl Control {
     async fn log_lines(&self, log: &Log, lines: &mut Lines) {
-        let is_writable = self.parts.audit.is_writable();
+        let is_writable = self.parts.audit.can_record(log);
         lines.now("audit-writable", is_writable, if is_writable { "yes" } else { "no" }, "audit log");
         match self.parts.audit.anchored(log).await {
             Ok(anchored) if anchored.cover.is_none() => {
