@@ -26,7 +26,7 @@ use ringfence_engine::Engine;
 use ringfence_identity::Identity;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
-use ringfence_store::Tenants;
+use ringfence_store::{Locks, Tenants};
 use tokio::sync::Semaphore;
 
 pub use error::AutomationError;
@@ -82,8 +82,8 @@ pub struct Automation {
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// One queue is opened at a time.
     pub(crate) opening: Arc<tokio::sync::Mutex<()>>,
-    /// One change of a schedule at a time, runs included.
-    pub(crate) schedule_locks: Arc<schedule::Locks>,
+    /// One change of a schedule at a time, runs included; by tenant and name. Must never be held while a plugin runs.
+    pub(crate) schedule_locks: Arc<Locks<(String, String)>>,
     /// One new schedule at a time.
     pub(crate) adding_schedule: Arc<tokio::sync::Mutex<()>>,
     /// Which tenants are open, and which could not be opened yet.

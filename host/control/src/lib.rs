@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 mod access;
-mod agreeing;
 mod audit;
 mod automation;
 mod backup_work;
@@ -61,7 +60,7 @@ use ringfence_outward::Outward;
 use ringfence_policy::Policy;
 use ringfence_registry::Registry;
 use ringfence_store::backup::Archives;
-use ringfence_store::{Store, Tenants};
+use ringfence_store::{Locks, Store, Tenants};
 use ringfence_threat::Threat;
 
 pub use backup_work::BackupPlan;
@@ -161,8 +160,8 @@ pub struct Control {
     pub(crate) jobs: jobs::Jobs,
     pub(crate) backup_health: Arc<backup_work::BackupHealth>,
     pub(crate) under_way: idempotency::UnderWay,
-    /// One word of two people at a time about one log or place.
-    pub(crate) agreeing: Arc<agreeing::Agreeing>,
+    /// One word of two people at a time about one log or place, by the origin of its log, so that what was announced is done.
+    pub(crate) agreeing: Arc<Locks<String>>,
     /// One at a time keeps what tenants were asked.
     pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
     /// Turns to review a policy, which takes a core for a while.

@@ -160,9 +160,8 @@ fn a_candidate_is_tried_on_the_devices_that_there_were() {
     assert_eq!(serde_json::from_value::<Asked>(text).unwrap(), *old);
 }
 
-#[test]
-fn the_examples_that_are_published_are_taken() {
-    let text = include_str!("../../../docs/reference/devices.md");
+/// Takes each rule that a page shows, and all of them together.
+pub(crate) fn takes_the_examples_of(text: &str) {
     let policy = active();
     let rules: Vec<&str> = text.split("```cedar\n").skip(1).filter_map(|part| part.split("```").next()).collect();
     assert_eq!(rules.len(), 3);
@@ -171,6 +170,11 @@ fn the_examples_that_are_published_are_taken() {
         assert_eq!(findings, Vec::new(), "{rule}");
     }
     policy.set_tenant_policy(&tenant("acme"), &rules.concat()).unwrap();
+}
+
+#[test]
+fn the_examples_that_are_published_are_taken() {
+    takes_the_examples_of(include_str!("../../../docs/reference/devices.md"));
 }
 
 proptest! {

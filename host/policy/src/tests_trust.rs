@@ -183,15 +183,7 @@ fn a_candidate_is_tried_on_the_scores_that_were_read() {
 
 #[test]
 fn the_examples_that_are_published_are_taken() {
-    let text = include_str!("../../../docs/reference/trust.md");
-    let policy = active();
-    let rules: Vec<&str> = text.split("```cedar\n").skip(1).filter_map(|part| part.split("```").next()).collect();
-    assert_eq!(rules.len(), 3);
-    for rule in &rules {
-        let findings = policy.check_tenant_policy(&tenant("acme"), rule).unwrap().findings;
-        assert_eq!(findings, Vec::new(), "{rule}");
-    }
-    policy.set_tenant_policy(&tenant("acme"), &rules.concat()).unwrap();
+    tests_devices::takes_the_examples_of(include_str!("../../../docs/reference/trust.md"));
 }
 
 proptest! {

@@ -4,7 +4,6 @@
 //! that the incident does not name: it is kept first, with the ids under which the caller then makes them. Nor let one
 //! owner's step keep another's waiting, nor anybody for ever.
 
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ringfence_audit::SecondPerson;
@@ -57,13 +56,8 @@ impl Threat {
     /// An owner's turn to take a step, once the one before is done with all its actions; [`ThreatError::Busy`] when that takes
     /// too long.
     pub async fn turn(&self, scope: &Scope) -> Result<Turn, ThreatError> {
-        let turn = {
-            let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            // Only those stay that somebody has or waits for.
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(scope.clone()).or_default())
-        };
-        let one = tokio::time::timeout(TURN_TIME_MAX, turn.lock_owned()).await.map_err(|_| ThreatError::Busy)?;
+        let turn = self.inner.turns.of(scope.clone());
+        let one = tokio::time::timeout(TURN_TIME_MAX, turn).await.map_err(|_| ThreatError::Busy)?;
         Ok(Turn { scope: scope.clone(), _one: one })
     }
 

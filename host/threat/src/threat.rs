@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use ringfence_audit::{Audit, Event as AuditEvent, Log, Outcome, SecondPerson, codes};
 use ringfence_core::standing::Standing;
 use ringfence_core::{Clock, Entropy, PrincipalId, TenantId};
-use ringfence_store::{Key, StoreError, TenantStore, Tenants};
+use ringfence_store::{Key, Locks, StoreError, TenantStore, Tenants};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) intelligence: crate::intelligence::Known,
     pub(crate) lifted: Lifted,
     /// One step of an incident at a time of each owner.
-    pub(crate) turns: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) turns: Locks<Scope>,
     /// Packs that memory should let go of.
     forgotten: Mutex<Vec<(String, String)>>,
     /// One change of rules, settings or responses at a time.
@@ -148,7 +148,7 @@ impl Threat {
             history: Mutex::default(),
             intelligence: RwLock::default(),
             lifted: Lifted::default(),
-            turns: Mutex::default(),
+            turns: Locks::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         };

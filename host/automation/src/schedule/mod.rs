@@ -3,7 +3,6 @@
 //! Durable: up to when everything is decided is written before anything runs, with the run that begins; a host that is
 //! killed in the middle runs that one again under the same id, and nothing else twice.
 
-mod locks;
 pub mod plan;
 mod run;
 mod timer;
@@ -15,7 +14,6 @@ use ringfence_store::{Key, TenantStore};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use locks::Locks;
 pub use plan::Missed;
 pub(crate) use timer::Timer;
 

@@ -117,7 +117,7 @@ pub async fn erase(
     let (log, permit) = control.own_log::<act::ManageAudit>(&call).await?;
     check_reason(&new.reason)?;
     let audit = &control.parts.audit;
-    let _one = control.turn_to_agree(&log).await;
+    let _one = control.agreeing.of(audit.origin(&log)).await;
     let asked = audit.asked_to_erase(&log, new.seq).await?;
     let code = if control.is_others(asked.as_ref(), &call) { codes::BODY_ERASED } else { codes::ERASURE_ASKED };
     let details = json!({ "seq": new.seq, "reason": new.reason, "asked_by": asked.map(|asked| asked.by) });
@@ -181,7 +181,7 @@ impl Control {
         id: &str,
     ) -> Result<Json<AgreementView>, ApiError> {
         let audit = &self.parts.audit;
-        let _one = self.turn_to_agree(log).await;
+        let _one = self.agreeing.of(audit.origin(log)).await;
         let hold = audit.holds(log).await?.into_iter().find(|hold| hold.id == id).ok_or(AuditError::NoSuch)?;
         let code = if self.is_others(hold.lift.as_ref(), call) { codes::HOLD_LIFTED } else { codes::HOLD_LIFT_ASKED };
         let details = json!({ "log": audit.origin(log), "hold": id, "asked_by": hold.lift.map(|asked| asked.by) });

@@ -83,7 +83,7 @@ pub async fn withdraw(
     let (permit, log) = control.reach_own_place(&call).await?;
     let identity = &control.parts.identity;
     // Two who want it at the same moment are told, and recorded, one after the other.
-    let _one = control.turn_to_agree(&log).await;
+    let _one = control.agreeing.of(control.parts.audit.origin(&log)).await;
     let weighed = identity.withdrawal(&permit, call.principal.tenant(), &id)?;
     let (found, by_one) = (weighed.adjustment, weighed.by_one);
     let code = if weighed.is_enough { codes::RISK_ADJUSTMENT_WITHDRAWN } else { codes::RISK_WITHDRAWAL_ASKED };
