@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
 use reqwest::Method;
-use ringfence_tests::{Host, Session, Tenant, answer, eventually, problem, root, string};
+use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, problem, root, string};
 use serde_json::{Value, json};
 
 use crate::boundary::{NO_ROW, body_for, labels};
@@ -228,8 +228,8 @@ fn superiority(one: &[u128], other: &[u128]) -> f64 {
 }
 
 /// The two are asked in turn, so that what else the machine does is shared between them; what is compared is how often one
-/// takes longer than the other, and not how long. A refusal that did something more for a tenant that is there, such as one
-/// write to the disk after another, would take longer nearly always. The data plane keeps no such secret: who shows nothing is
+/// takes longer than the other, and not how long: 80 of each that are alike leave less than one in a hundred thousand outside
+/// of these bounds, and one write to the disk more is felt in four of five pairs at least. The data plane keeps no such secret: who shows nothing is
 /// asked for a token where there is a plugin, and told of none where there is none.
 #[tokio::test]
 async fn how_long_a_refusal_takes_does_not_tell_a_tenant_that_is_there_from_none() -> Result<()> {
@@ -256,7 +256,7 @@ async fn how_long_a_refusal_takes_does_not_tell_a_tenant_that_is_there_from_none
             Ok::<u16, anyhow::Error>(globex.admin.request(method.clone(), path).send().await?.status().as_u16())
         };
         let share = told_apart(&there, &nowhere, ask).await?;
-        assert!((0.03..0.97).contains(&share), "{method} {there}: slower than nothing in {share} of all pairs");
+        assert!((0.25..0.75).contains(&share), "{method} {there}: slower than nothing in {share} of all pairs");
     }
     Ok(())
 }
@@ -279,4 +279,26 @@ async fn told_apart(there: &str, nowhere: &str, ask: impl AsyncFn(&str) -> Resul
         }
     }
     Ok(superiority(&real, &absent))
+}
+
+#[tokio::test]
+async fn a_log_that_takes_nothing_does_not_tell_a_stranger_that_there_is_a_tenant() -> Result<()> {
+    let elsewhere = tempfile::tempdir()?;
+    let place = Place::new()?;
+    let config = place.config(&format!("[audit]\nentries = {:?}\n", elsewhere.path()))?;
+    let host = Host::start_with(&place, &["--config", config.to_str().context("path")?], &[])?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let globex = host.tenant(&operator, "globex").await?;
+    let folders = std::fs::read_dir(elsewhere.path())?.collect::<Result<Vec<_>, _>>()?;
+    let own = folders.iter().find(|folder| folder.file_name().to_string_lossy().starts_with("acme."));
+    let own = own.context("a folder of acme's log")?.path();
+    std::fs::rename(&own, elsewhere.path().join("aside"))?;
+    std::fs::write(&own, "no folder")?;
+    let refused = acme.admin.put(&acme.path("/secrets/s")).body("x").send().await?;
+    assert_eq!(refused.status().as_u16(), 503, "its own log takes nothing");
+    let [there, nowhere] = ["acme", "acne"].map(|tenant| format!("/tenants/{tenant}/plugins"));
+    let (there, nowhere) = (globex.admin.get(&there).send().await?, globex.admin.get(&nowhere).send().await?);
+    assert_eq!((there.status().as_u16(), nowhere.status().as_u16()), (404, 404));
+    Ok(())
 }

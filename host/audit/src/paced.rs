@@ -1,4 +1,5 @@
-//! Refusals that can come in floods, put on record at a pace: sign-ins, tokens that were shown wrongly, quotas.
+//! Refusals that can come in floods, put on record at a pace: sign-ins, tokens that were shown wrongly, quotas,
+//! and reaching for what is another tenant's.
 //!
 //! Each is an entry while those of late are few; what is over the pace is counted, and one entry at the end of the window
 //! says how many those were, with the last of them: the `refused_count` of all entries is what happened. What a log cannot take
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfence_core::{Clock, PrincipalId};
+use ringfence_store::TenantStore;
 use serde_json::{Map, Value, json};
 
 use crate::audit::Audit;
@@ -144,6 +146,13 @@ impl Paced {
         event.source_ip = source;
         event.details = json!({ "wrong": wrong, "port": port });
         self.tell_about(&format!("{whose} {wrong}"), log, TOKENS, 1, event);
+    }
+
+    /// Tells a tenant that somebody reached for what is its own and is hidden from him. The host's log has had each of his
+    /// attempts before he was answered.
+    pub fn stranger_refused(&self, store: &TenantStore, event: Event) {
+        const STRANGERS: Refusals = Refusals { kind: "isolation", told_count_max: SOME_A_MINUTE };
+        self.tell_about(&event.actor.to_string(), &Log::Tenant(store.clone()), STRANGERS, 1, event);
     }
 
     /// Writes what waits, and what was left out of windows that are over. What cannot be written now is the rest of its

@@ -183,16 +183,16 @@ impl Control {
         event.request = Some(call.request.clone());
         event.decision = Some(denial.decision.clone());
         event.source_ip = call.peer;
-        let mut logs: Vec<Log> = concerned.clone().map(Log::Tenant).into_iter().collect();
-        if hidden || logs.is_empty() {
-            logs.push(Log::Host);
-        }
-        // SECURITY: both at once, or the time it takes would tell a tenant that is there from one that is not.
-        let written = logs.iter().map(|log| self.parts.audit.record(log, event.clone()));
-        if futures::future::join_all(written).await.iter().any(Result::is_err) {
+        // SECURITY: a stranger waits for the host's log and no other. A second write, another tenant's queue, or a log of its that
+        // takes nothing now, would tell that there is such a tenant.
+        let log = concerned.clone().filter(|_| !hidden).map_or(Log::Host, Log::Tenant);
+        if self.parts.audit.record(&log, event.clone()).await.is_err() {
             return ApiError::new("audit-unavailable", "the audit log cannot be written, so nothing was done");
         }
         if hidden {
+            if let Some(store) = concerned {
+                self.parts.refusals.stranger_refused(&store, event);
+            }
             return ApiError::not_found();
         }
         let home = concerned.unwrap_or_else(|| self.parts.tenants.platform().clone());

@@ -160,13 +160,15 @@ impl Gateway {
             _ => codes::INVOCATION_REFUSED,
         };
         let event = seen.event(self, event_code, details);
-        if hidden && self.parts.audit.record(&Log::Host, event.clone()).await.is_err() {
+        let log = if hidden { Log::Host } else { Log::Tenant(store.clone()) };
+        if self.parts.audit.record(&log, event.clone()).await.is_err() {
             return Refusal::AuditUnavailable;
         }
-        if self.parts.audit.record(&Log::Tenant(store.clone()), event).await.is_err() {
-            return Refusal::AuditUnavailable;
+        if hidden {
+            self.parts.refusals.stranger_refused(store, event);
+            return refusal;
         }
-        if let Some(denial) = seen.denial.as_ref().filter(|_| !hidden) {
+        if let Some(denial) = &seen.denial {
             let kept = json!({ "at": self.parts.clock.now(), "record": denial.record() });
             if let Err(error) = decisions::keep(store, &denial.decision, &kept).await {
                 tracing::warn!(%error, "a denial could not be kept for explaining");
