@@ -1,9 +1,10 @@
 //! One writer for each log: the only one that appends, so that the order of entries is the order of the chain.
 //!
 //! Must never acknowledge what is not durable, and never go on from a state that the store does not hold: after any
-//! failed write the state is read back. Entries that wait together are written together (group commit): all of them and
-//! the new head in one batch of the store, whose precondition is the head this writer knows. Where there is a second place
-//! for entries (`copies`), they are there too before anybody is answered.
+//! failed write the state is read back, and nothing is appended before it is known what became of that write. Entries that
+//! wait together are written together (group commit): all of them and the new head in one batch of the store, whose
+//! precondition is the head this writer knows. Where there is a second place for entries (`copies`), they are there too before
+//! anybody is answered.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -198,6 +199,8 @@ pub(crate) struct Writer {
     /// Intents that the store may have, although whoever announced them was refused, or whose end could not be recorded: nobody
     /// else closes them before the next start.
     unclosed: BTreeSet<u64>,
+    /// The last write, while it may yet be there although the store did not say yes.
+    doubt: Option<Doubt>,
     /// The tiles' edge at `state`; read when it is first needed.
     edge: Option<Edge>,
     shelf: Shelf,
@@ -214,6 +217,14 @@ pub(crate) struct Group {
     told: Vec<Committed>,
     /// For the second place, where there is one.
     copies: Vec<StoredEntry>,
+}
+
+/// A write of which nobody knows what became.
+struct Doubt {
+    /// Where the chain stands if it is there: no other write leads to this.
+    chain_head: Hash,
+    /// Whether `pending` is in it.
+    has_counts: bool,
 }
 
 /// A group that is not wherever it must be.
@@ -252,8 +263,9 @@ impl Writer {
     ) -> Self {
         let shelf = Shelf::new(store.clone(), TILES);
         let copies = Copies::new(&shared, &store, &origin, takes);
-        let (state, pending, edge, unclosed) = (None, None, None, BTreeSet::new());
-        Self { shared, log, store, origin, batch, state, recovered: false, pending, unclosed, edge, shelf, copies }
+        let (state, recovered, pending, unclosed) = (None, false, None, BTreeSet::new());
+        let (doubt, edge) = (None, None);
+        Self { shared, log, store, origin, batch, state, recovered, pending, unclosed, doubt, edge, shelf, copies }
     }
 
     /// Serves until everyone who could ask is gone.
@@ -300,7 +312,7 @@ impl Writer {
         for other in others {
             match other {
                 Command::State(answer) => drop(answer.send(self.state().await.cloned())),
-                Command::Edge(answer) => drop(answer.send(self.group().await.map(|group| (group.state, group.edge)))),
+                Command::Edge(answer) => drop(answer.send(self.stand().await)),
                 Command::Flush(answer) => drop(answer.send(self.write_batch().await)),
                 Command::Announce(answer) => drop(answer.send(self.announce().await)),
                 Command::Prune(to, answer) => drop(answer.send(self.prune(to).await)),
@@ -365,8 +377,9 @@ impl Writer {
         self.unclosed.extend(intent);
     }
 
-    /// Closes intents that nobody else closes. INVARIANT: comes before any other intent of a group, so that a place that was
-    /// never written is not taken for the intent that stands there later.
+    /// Closes intents that nobody else closes, and forgets those that are closed or were never written: no write is in doubt when
+    /// a group is made. INVARIANT: comes before any other intent of a group, so that a place that was never written is not taken
+    /// for the intent that stands there later.
     fn closed(&mut self, mut group: Group) -> Result<Group, AuditError> {
         self.unclosed.retain(|intent| group.state.open.contains(intent));
         for intent in self.unclosed.iter().take(GROUP_COUNT_MAX) {
@@ -386,11 +399,34 @@ impl Writer {
         (self.state, self.edge) = (None, None);
     }
 
-    /// An empty group on the present state.
+    /// An empty group on the present state, which nothing changes any more that was written before.
     async fn group(&mut self) -> Result<Group, AuditError> {
+        self.end_doubt().await?;
+        let (state, edge) = self.stand().await?;
+        Ok(Group::new(state, edge))
+    }
+
+    async fn stand(&mut self) -> Result<(State, Edge), AuditError> {
         let state = self.state().await?.clone();
         let edge = self.edge(&state).await?;
-        Ok(Group::new(state, edge))
+        Ok((state, edge))
+    }
+
+    /// Finds out what became of the last write when the store did not say. It may wait in the store's line still, and land after
+    /// the head was read: an empty batch waits behind it, and what is read once that is through stays so.
+    async fn end_doubt(&mut self) -> Result<(), AuditError> {
+        if self.doubt.is_some() {
+            match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(Vec::new(), Vec::new())).await {
+                Ok(Ok(_)) => self.forget_state(),
+                Ok(Err(error)) => return Err(unavailable(&self.origin, &error)),
+                Err(_) => return Err(AuditError::Unavailable),
+            }
+        }
+        let chain_head = self.state().await?.chain_head;
+        if self.doubt.take().is_some_and(|doubt| doubt.has_counts && doubt.chain_head == chain_head) {
+            self.pending = None;
+        }
+        Ok(())
     }
 
     pub(crate) async fn edge(&mut self, state: &State) -> Result<Edge, AuditError> {
@@ -432,10 +468,12 @@ impl Writer {
         };
         // Until the store has said yes, what it holds is not known: the next command reads it back.
         self.forget_state();
+        self.doubt = Some(Doubt { chain_head: state.chain_head, has_counts: false });
         self.fall_behind();
         match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(ops, vec![expected])).await {
             Ok(Ok(commit)) => {
                 self.shared.set_writable(true);
+                self.doubt = None;
                 state.revision = Some(commit.revision);
                 (self.state, self.edge) = (Some(state), Some(edge));
                 Ok(told)
@@ -447,6 +485,10 @@ impl Writer {
                     StoreError::Gone | StoreError::KeyDisabled | StoreError::KeyRefused | StoreError::Conflict { .. }
                 );
                 self.shared.writable.fetch_and(alone, Ordering::Relaxed);
+                if !matches!(error, StoreError::Unavailable { .. } | StoreError::Closed) {
+                    // Refused: nothing of it is there, or ever will be.
+                    self.doubt = None;
+                }
                 Err(unavailable(&self.origin, &error))
             }
             Err(_) => {
@@ -558,6 +600,20 @@ impl Writer {
     /// Records the invocations counted so far. What the store cannot take now is kept and tried again; what it took is not, or
     /// it would be counted twice: the second place gets it with all else.
     async fn write_batch(&mut self) -> Result<(), AuditError> {
+        // Taken first, because what follows may fail: counts that are due and not taken would be tried again without a pause.
+        self.pending = self.pending.take().or_else(|| self.batch.take());
+        if self.pending.is_none() {
+            return Ok(());
+        }
+        match self.end_doubt().await {
+            Ok(()) => {}
+            Err(AuditError::Gone) => {
+                self.pending = None;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        // What was in doubt and is there is not pending any more.
         let Some(counts) = self.pending.take().or_else(|| self.batch.take()) else { return Ok(()) };
         let mut event = Event::new(codes::INVOCATIONS, "invoke", host_actor(), self.origin.clone());
         event.details = counts.details();
@@ -571,6 +627,10 @@ impl Writer {
         };
         if !is_stored {
             self.pending = Some(counts);
+            // None was there before: it is of these.
+            if let Some(doubt) = &mut self.doubt {
+                doubt.has_counts = true;
+            }
         }
         Err(error)
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ringfence_audit::verify::verify;
 use ringfence_audit::{Audit, AuditError, Entry, FEED_COUNT_MAX, InvocationSummary, Log, Outcome, Told, codes};
 use ringfence_core::{InvocationId, TenantId, Usage};
-use ringfence_store::{Key, Op};
+use ringfence_store::{Fault, Faults, Key, Op};
 use serde_json::{Value, json};
 use world::{World, event, pushed};
 
@@ -197,6 +197,84 @@ async fn invocations_are_counted_and_the_counts_add_up() {
     let before = audit.size(&log).await.unwrap();
     audit.flush().await.unwrap();
     assert_eq!(audit.size(&log).await.unwrap(), before, "nothing new, no entry");
+}
+
+/// The invocations that a log says there were.
+async fn counted(audit: &Audit, log: &Log) -> u64 {
+    let bodies = all(audit, log).await.into_iter().map(|entry| entry.body.unwrap());
+    bodies.filter_map(|body| body["unmapped"]["details"]["invocations"].as_u64()).sum()
+}
+
+#[tokio::test]
+async fn invocations_are_counted_once_when_nobody_knows_whether_they_were_written() {
+    for fault in [Fault::InDoubt, Fault::Lost] {
+        for is_between in [false, true] {
+            let faults = Faults::default();
+            let world = World::with_faults(faults.clone()).await;
+            let (acme, audit) = (world.tenant("acme").await, world.open().await);
+            let log = Log::Tenant(acme);
+            faults.plan([Some(fault)]);
+            for n in 0..3 {
+                audit.invocation(&log, summary(&world, 200, n));
+            }
+            // They may have been tried just before, and then they are tried again.
+            drop(audit.flush().await);
+            if is_between {
+                audit.record(&log, pushed()).await.unwrap();
+            }
+            for n in 0..2 {
+                audit.invocation(&log, summary(&world, 200, n));
+            }
+            // What is pending, and what came meanwhile.
+            for _ in 0..2 {
+                audit.flush().await.unwrap();
+            }
+            assert_eq!(counted(&audit, &log).await, 5, "{fault:?}, another entry between: {is_between}");
+            check(&audit, &log).await;
+        }
+    }
+}
+
+/// Takes as long as a write may before it is given up.
+#[tokio::test]
+async fn what_lands_after_it_was_given_up_is_counted_once_and_no_act_stays_open() {
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let (acme, globex, other) = (world.tenant("acme").await, world.tenant("globex").await, world.tenant("other").await);
+    let (acts, counts, audit) = (Log::Tenant(acme), Log::Tenant(globex), world.open().await);
+    for log in [&acts, &counts] {
+        audit.record(log, pushed()).await.unwrap();
+    }
+    faults.hold_flushes();
+    let first = tokio::spawn(async move { other.put(&Key::new(["k"]), *b"v").await });
+    let is_held = async {
+        while faults.held_count() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_held).await.expect("a flush that hangs");
+    // In the store's line behind that one. So many invocations are recorded at once.
+    for n in 0..500 {
+        audit.invocation(&counts, summary(&world, 200, n));
+    }
+    assert_eq!(audit.intent(&acts, pushed()).await.err(), Some(AuditError::Unavailable));
+    for log in [&counts, &acts] {
+        assert_eq!(audit.size(log).await.unwrap(), 1, "who looks meanwhile finds neither");
+    }
+    faults.let_all_through();
+    first.await.unwrap().unwrap();
+    for log in [&acts, &counts] {
+        audit.record(log, pushed()).await.unwrap();
+    }
+    let entries = all(&audit, &acts).await;
+    let statuses: Vec<Value> = entries.iter().map(|entry| envelope(entry)["status"].clone()).collect();
+    assert_eq!(statuses, ["Success", "Intended", "Unknown", "Success"]);
+    assert_eq!(entries[2].body.as_ref().unwrap()["unmapped"]["intent"], 1);
+    audit.flush().await.unwrap();
+    assert_eq!(counted(&audit, &counts).await, 500);
+    for log in [&acts, &counts] {
+        check(&audit, log).await;
+    }
 }
 
 #[tokio::test]
