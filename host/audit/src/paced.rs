@@ -152,7 +152,8 @@ impl Paced {
     /// attempts before he was answered.
     pub fn stranger_refused(&self, store: &TenantStore, event: Event) {
         const STRANGERS: Refusals = Refusals { kind: "isolation", told_count_max: SOME_A_MINUTE };
-        self.tell_about(&event.actor.to_string(), &Log::Tenant(store.clone()), STRANGERS, 1, event);
+        let who = event.actor.clone();
+        self.tell_about(who.as_str(), &Log::Tenant(store.clone()), STRANGERS, 1, event);
     }
 
     /// Writes what waits, and what was left out of windows that are over. What cannot be written now is the rest of its

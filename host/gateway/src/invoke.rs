@@ -31,7 +31,7 @@ use crate::pace::{Pace, Source};
 use crate::record::Seen;
 use crate::refuse::Refusal;
 use crate::request::{checked_host, for_guest, strip};
-use crate::turns::Turns;
+use crate::turns::{Carried, Turns};
 
 /// LIMIT: things that guests tried and that wait to be put on record.
 const TRIED_COUNT_MAX: usize = 256;
@@ -144,7 +144,8 @@ impl Gateway {
         let found = parts.registry.find(host.as_deref(), path);
         seen.route = found.clone();
         if let Some(route) = &found {
-            self.turns.turn(&route.tenant).await;
+            let carried = request.extensions().get::<Carried>().cloned().unwrap_or_default();
+            self.turns.turn(&route.tenant, &carried).await;
         }
         // A wrong credential is the same refusal whether or not there is a route.
         let principal = self.authenticate(&request)?;

@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::stall::Stalling;
+use crate::turns::Carried;
 
 /// The protocol that an authority asks for which checks a name over TLS.
 const ACME_TLS: &[u8] = b"acme-tls/1";
@@ -110,11 +111,16 @@ pub async fn serve<S, B>(
         let (watcher, service, acceptor) = (graceful.watcher(), service.clone(), acceptor.clone());
         tokio::spawn(async move {
             let _seat = seat;
+            let carried = Carried::default();
+            let service = |channel| Each { service, peer, channel, carried: carried.clone() };
             let ended = match acceptor {
-                None => watcher.watch(connection(stream, peer, Channel::Plain, service)).await,
+                None => {
+                    let connection = watcher.watch(connection(stream, service(Channel::Plain)));
+                    carried.in_turn(connection).await
+                }
                 Some(acceptor) => {
                     let Some((stream, channel)) = shake_hands(&acceptor, stream).await else { return };
-                    watcher.watch(connection(stream, peer, channel, service)).await
+                    carried.in_turn(watcher.watch(connection(stream, service(channel)))).await
                 }
             };
             if let Err(error) = ended {
@@ -165,12 +171,7 @@ async fn shake_hands(
     Some((stream, Channel::Tls { certificate: certificate.map(Arc::new) }))
 }
 
-fn connection<I, S, B>(
-    stream: I,
-    peer: SocketAddr,
-    channel: Channel,
-    service: S,
-) -> http1::Connection<TokioIo<I>, WithPeer<S>>
+fn connection<I, S, B>(stream: I, service: Each<S>) -> http1::Connection<TokioIo<I>, Each<S>>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -186,18 +187,19 @@ where
         .header_read_timeout(Duration::from_millis(limits::HEAD_TIME_MS_MAX))
         .max_headers(limits::HEADERS_COUNT_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), WithPeer { service, peer, channel })
+        .serve_connection(TokioIo::new(stream), service)
 }
 
-/// Puts the peer's address and the channel into each request.
+/// Puts what is known of the connection into each request.
 #[derive(Clone)]
-struct WithPeer<S> {
+struct Each<S> {
     service: S,
     peer: SocketAddr,
     channel: Channel,
+    carried: Carried,
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Each<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -205,6 +207,7 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for WithPeer<S> {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(Peer(self.peer));
         request.extensions_mut().insert(self.channel.clone());
+        request.extensions_mut().insert(self.carried.clone());
         self.service.call(request)
     }
 }

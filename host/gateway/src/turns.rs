@@ -1,29 +1,45 @@
-//! Whose request goes on next on the threads for I/O: a tenant begins a few, then waits until everyone else's had theirs.
+//! Whose connection and whose request goes on next on the threads for I/O: a tenant's go on a few times, then wait until everyone
+//! else's had theirs.
 //!
 //! The runtime runs what is ready in the order in which it became so. A tenant with hundreds of connections that are always
-//! ready would have hundreds of requests in front of a neighbour's one. So a request asks for its turn as soon as its
-//! tenant is known; past a few it goes to the end of the runtime's queue, and when it comes up again the queue has gone
-//! round once and a new lap begins (deficit round robin, Shreedhar and Varghese 1995, with the queue itself as the
-//! round). Must never hold a request while nothing else is ready: then the queue comes round at once.
+//! ready would have hundreds of them in front of a neighbour's one. So a connection that carried a tenant's requests of late
+//! asks for its turn before anything is read from it or written to it, and a request of another tenant as soon as that is
+//! known. Past a few, what asks goes to the end of the runtime's queue, and when it comes up again the queue has gone round once
+//! and a new lap begins (deficit round robin, Shreedhar and Varghese 1995, with the queue itself as the round). Must
+//! never hold anything while nothing else is ready: then the queue comes round at once.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::{Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use ringfence_core::TenantId;
 
-/// Requests that a tenant begins in one lap at least.
+/// Times that a tenant's connections and requests go on in one lap at least.
 const BEGUN_COUNT: u32 = 4;
-/// Of so many that wait, one more is begun in a lap: going round costs each of them something too.
+/// Of so many that wait, one more goes on in a lap: going round costs each of them something too.
 const WAITING_PER_BEGUN: u32 = 32;
+/// Requests of one tenant in a row after which a connection counts as that tenant's. Fewer may be chance on a connection that
+/// carries everybody's, as that of a proxy does.
+const IN_A_ROW_COUNT: u32 = 4;
 /// LIMIT: tenants with a lap. When there are more all laps begin anew, which harms nobody.
 const LAPS_COUNT_MAX: usize = 16_384;
 
 /// The laps of all tenants.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
-    laps: Mutex<HashMap<TenantId, Lap>>,
+    laps: Mutex<HashMap<TenantId, Arc<Mutex<Lap>>>>,
+}
+
+/// Whose requests a connection carried of late.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Carried(Arc<Mutex<Of>>);
+
+#[derive(Debug, Default)]
+struct Of {
+    lap: Option<Arc<Mutex<Lap>>>,
+    in_a_row_count: u32,
 }
 
 /// One tenant's lap on the runtime's queue.
@@ -36,20 +52,18 @@ struct Lap {
     waited_count: u32,
 }
 
+// === impl Turns ===
+
 impl Turns {
-    /// Waits for the tenant's turn.
-    pub(crate) async fn turn(&self, tenant: &TenantId) {
+    /// Waits for the tenant's turn, unless the connection waits for it already whenever it goes on.
+    pub(crate) async fn turn(&self, tenant: &TenantId, carried: &Carried) {
+        let lap = self.lap(tenant);
+        if carried.note(&lap) {
+            return;
+        }
         let mut waits_in = None;
         poll_fn(|cx| {
-            let mut laps = self.laps.lock().unwrap_or_else(PoisonError::into_inner);
-            if laps.len() >= LAPS_COUNT_MAX && !laps.contains_key(tenant) {
-                laps.clear();
-            }
-            let lap = match laps.get_mut(tenant) {
-                Some(lap) => lap,
-                None => laps.entry(tenant.clone()).or_default(),
-            };
-            waits_in = lap.ask(waits_in);
+            waits_in = locked(&lap).ask(waits_in);
             if waits_in.is_none() {
                 return Poll::Ready(());
             }
@@ -58,7 +72,57 @@ impl Turns {
         })
         .await;
     }
+
+    fn lap(&self, tenant: &TenantId) -> Arc<Mutex<Lap>> {
+        let mut laps = locked(&self.laps);
+        if let Some(lap) = laps.get(tenant) {
+            return Arc::clone(lap);
+        }
+        if laps.len() >= LAPS_COUNT_MAX {
+            laps.clear();
+        }
+        Arc::clone(laps.entry(tenant.clone()).or_default())
+    }
 }
+
+// === impl Carried ===
+
+impl Carried {
+    /// Drives a connection, each time in the turn of whose it is.
+    pub(crate) async fn in_turn<F: Future>(&self, connection: F) -> F::Output {
+        let mut connection = pin!(connection);
+        let mut waits_in = None;
+        poll_fn(|cx| {
+            waits_in = self.own().and_then(|lap| locked(&lap).ask(waits_in));
+            if waits_in.is_some() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            connection.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// The lap of the tenant whose connection it is; none while it is nobody's.
+    fn own(&self) -> Option<Arc<Mutex<Lap>>> {
+        let of = locked(&self.0);
+        of.lap.clone().filter(|_| of.in_a_row_count >= IN_A_ROW_COUNT)
+    }
+
+    /// Notes a request of the tenant with this lap. True when the connection was that tenant's already.
+    fn note(&self, lap: &Arc<Mutex<Lap>>) -> bool {
+        let mut of = locked(&self.0);
+        if of.lap.as_ref().is_some_and(|known| Arc::ptr_eq(known, lap)) {
+            let was_own = of.in_a_row_count >= IN_A_ROW_COUNT;
+            of.in_a_row_count = of.in_a_row_count.saturating_add(1);
+            return was_own;
+        }
+        *of = Of { lap: Some(Arc::clone(lap)), in_a_row_count: 1 };
+        false
+    }
+}
+
+// === impl Lap ===
 
 impl Lap {
     /// Asks for a turn, having waited in the lap `waits_in`. None is the turn; else the lap to wait in.
@@ -76,9 +140,13 @@ impl Lap {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
     use super::*;
@@ -96,7 +164,7 @@ mod tests {
         for name in ready {
             let (turns, begun) = (Rc::clone(&turns), Rc::clone(&begun));
             local.spawn_local(async move {
-                turns.turn(&tenant(name)).await;
+                turns.turn(&tenant(name), &Carried::default()).await;
                 begun.borrow_mut().push(name);
             });
         }
@@ -115,6 +183,54 @@ mod tests {
     async fn everyone_gets_a_turn_when_all_are_of_one_tenant() {
         let order = order(1_000).await;
         assert_eq!(order.iter().filter(|name| **name == "crowd").count(), 1_000);
+    }
+
+    /// The order in which connections go on, when `crowd` of one tenant are always ready and one of another becomes ready.
+    async fn connections(crowd: usize, was_carried: u32) -> usize {
+        let turns = Rc::new(Turns::default());
+        let polls = Rc::new(Cell::new(0));
+        let over = Rc::new(Cell::new(None));
+        let local = tokio::task::LocalSet::new();
+        for name in std::iter::repeat_n("crowd", crowd).chain(["one"]) {
+            let (turns, polls, over) = (Rc::clone(&turns), Rc::clone(&polls), Rc::clone(&over));
+            local.spawn_local(async move {
+                let carried = Carried::default();
+                for _ in 0..was_carried {
+                    carried.note(&turns.lap(&tenant(name)));
+                }
+                let work = poll_fn(|cx| {
+                    if over.get().is_some() {
+                        return Poll::Ready(());
+                    }
+                    if name == "one" {
+                        over.set(Some(polls.get()));
+                        return Poll::Ready(());
+                    }
+                    polls.set(polls.get() + 1);
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                });
+                carried.in_turn(work).await;
+            });
+        }
+        local.await;
+        over.get().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_neighbours_connection_waits_for_a_few_of_a_crowds_and_not_for_all() {
+        assert_eq!(connections(300, IN_A_ROW_COUNT).await, BEGUN_COUNT as usize);
+        assert_eq!(connections(300, IN_A_ROW_COUNT - 1).await, 300, "whose they are is not known yet");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_a_tenants_after_some_requests_in_a_row_and_until_anothers() {
+        let (turns, carried) = (Turns::default(), Carried::default());
+        let (acme, globex) = (turns.lap(&tenant("acme")), turns.lap(&tenant("globex")));
+        assert!((0..IN_A_ROW_COUNT).all(|_| !carried.note(&acme)));
+        assert!(carried.note(&acme) && carried.own().is_some());
+        assert!(!carried.note(&globex) && carried.own().is_none(), "it carries everybody's");
+        assert!(!carried.note(&acme) && carried.own().is_none());
     }
 
     #[test]
