@@ -121,6 +121,8 @@ async fn a_deletion_whose_provider_does_not_answer_keeps_no_change_of_another_te
     let root = format!("vault:http://{address}/transit/keys/ringfence?token-file={}", token.display());
     serve_vault_with(listener, Arc::new(AtomicBool::new(true)), Arc::clone(&deleting));
     let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_ROOT", &root)])?;
+    let (http, ready) = (reqwest::Client::builder().no_proxy().build()?, format!("{}/readyz", host.control));
+    eventually("the host unlocks", async || Ok(http.get(&ready).send().await?.status() == 200)).await?;
     let operator = host.operator().await?;
     for name in ["acme", "globex"] {
         host.tenant(&operator, name).await?;
