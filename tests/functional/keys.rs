@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use reqwest::Method;
@@ -20,6 +21,18 @@ fn serve_vault(listener: TcpListener) {
 
 /// The same, refusing while it is told to.
 fn serve_vault_while(listener: TcpListener, open: Arc<AtomicBool>) {
+    serve_vault_with(listener, open, Arc::default());
+}
+
+/// Whether the deletion of a key is answered.
+#[derive(Default)]
+struct Deleting {
+    is_held: AtomicBool,
+    is_asked: AtomicBool,
+}
+
+/// The same, and not answering the deletion of a key, nor anything after it, while that is held.
+fn serve_vault_with(listener: TcpListener, open: Arc<AtomicBool>, deleting: Arc<Deleting>) {
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut reader = BufReader::new(&stream);
@@ -43,6 +56,12 @@ fn serve_vault_while(listener: TcpListener, open: Arc<AtomicBool>) {
                 let refused = "HTTP/1.1 403 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
                 (&stream).write_all(refused.as_bytes()).unwrap();
                 continue;
+            }
+            if line.starts_with("DELETE ") {
+                deleting.is_asked.store(true, Ordering::Relaxed);
+                while deleting.is_held.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
             let data = if line.contains("/encrypt/") {
@@ -90,6 +109,37 @@ async fn a_host_without_its_root_key_provider_comes_up_locked_and_unlocks_by_its
     let keys = answer(operator.get("/keys").send().await?).await?;
     assert_eq!((keys["provider"].as_str(), keys["assurance"].as_str()), (Some("vault"), Some("service")));
     host.tenant(&operator, "acme").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deletion_whose_provider_does_not_answer_keeps_no_change_of_another_tenant_waiting() -> Result<()> {
+    let (place, listener, deleting) = (Place::new()?, TcpListener::bind("127.0.0.1:0")?, Arc::<Deleting>::default());
+    let token = place.data().parent().context("parent")?.join("vault-token");
+    std::fs::write(&token, "s.token")?;
+    let address = listener.local_addr()?;
+    let root = format!("vault:http://{address}/transit/keys/ringfence?token-file={}", token.display());
+    serve_vault_with(listener, Arc::new(AtomicBool::new(true)), Arc::clone(&deleting));
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_KEYS_ROOT", &root)])?;
+    let (http, ready) = (reqwest::Client::builder().no_proxy().build()?, format!("{}/readyz", host.control));
+    eventually("the host unlocks", async || Ok(http.get(&ready).send().await?.status() == 200)).await?;
+    let operator = host.operator().await?;
+    for name in ["acme", "globex"] {
+        host.tenant(&operator, name).await?;
+    }
+    deleting.is_held.store(true, Ordering::Relaxed);
+    let deleted = tokio::spawn(operator.delete("/tenants/acme").send());
+    eventually("the provider is asked", async || Ok(deleting.is_asked.load(Ordering::Relaxed))).await?;
+    for act in ["suspend", "resume"] {
+        answer(operator.post(&format!("/tenants/globex/{act}")).send().await?).await?;
+    }
+    assert_eq!(operator.delete("/tenants/acme").send().await?.status(), 404, "somebody was faster");
+    // The host gives up on a provider after ten seconds.
+    assert!(!deleted.is_finished(), "they waited for the deletion");
+    deleting.is_held.store(false, Ordering::Relaxed);
+    assert_eq!(deleted.await??.status(), 204);
+    let list = answer(operator.get("/keys/receipts").send().await?).await?;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
     Ok(())
 }
 

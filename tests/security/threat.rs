@@ -290,6 +290,28 @@ async fn a_rule_of_ones_own_is_in_force_for_the_next_event_and_a_wrong_one_names
 }
 
 #[tokio::test]
+async fn nobody_has_the_rules_of_a_tenant_count_from_nothing_by_enabling_what_is_enabled() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let one = "title: A secret was set\nname: secret-set\nlogsource: {product: ringfence, service: audit}\n\
+        detection: {set: {unmapped.code|startswith: SEC-001, status: Success}, condition: set}\nlevel: low\n";
+    let two = format!(
+        "{one}---\ntitle: Two were set\nname: two-set\nlevel: low\n\
+        correlation: {{type: event_count, rules: secret-set, timespan: 1h, condition: {{gte: 2}}}}\n"
+    );
+    for (name, text) in [("secret-set", one), ("secrets-set", two.as_str())] {
+        let path = format!("/security/rules/{name}");
+        answer(acme.admin.put(&path).json(&json!({ "text": text })).send().await?).await?;
+    }
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    wait_for(&acme.admin, "secret-set").await?;
+    answer(acme.admin.post("/tenants/acme/keys/enable").send().await?).await?;
+    answer(acme.admin.put(&acme.path("/secrets/b")).body("value").send().await?).await?;
+    wait_for(&acme.admin, "secrets-set").await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_old_finding_is_tied_to_the_text_that_made_it_whatever_became_of_the_rule() -> Result<()> {
     let (place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

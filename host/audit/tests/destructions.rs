@@ -22,7 +22,10 @@ const ORIGIN: &str = "host.example/audit/host";
 
 async fn destroy(world: &World, name: &str) -> Destroyed {
     world.tenant(name).await;
-    world.tenants.destroy(&name.parse().unwrap(), "operator/ada", &|_| false).await.unwrap()
+    let id = name.parse().unwrap();
+    world.tenants.begin_destroy(&id, "operator/ada", &|_| false).await.unwrap();
+    world.tenants.carry_on_deletion(&id).await.unwrap();
+    world.tenants.unreceipted().await.unwrap().into_iter().find(|one| one.tenant == id).unwrap()
 }
 
 async fn receipt(audit: &Audit, destroyed: &Destroyed) -> Result<u64, AuditError> {

@@ -57,7 +57,7 @@ pub async fn read(State(control): State<Control>, call: Call, Path(seq): Path<St
 
 impl Control {
     /// Puts a destruction on the operator's log, whose heads are signed, and keeps a receipt of it.
-    pub(crate) async fn write_receipt(&self, destroyed: &Destroyed) -> Result<u64, AuditError> {
+    async fn write_receipt(&self, destroyed: &Destroyed) -> Result<u64, AuditError> {
         let audit = &self.parts.audit;
         let last = destroyed.approved_by.as_ref().unwrap_or(&destroyed.asked_by);
         let actor = last.parse::<PrincipalId>().unwrap_or_else(|_| audit.actor());
@@ -65,13 +65,12 @@ impl Control {
         audit.destroyed(destroyed, Event::new(codes::KEY_DESTROYED, act::DestroyKeys::NAME, actor, resource)).await
     }
 
-    /// Makes up for receipts that are owed: the host ended, or the log could not be written, before they were made.
+    /// Writes the receipts that are owed: of what was destroyed now, or before the host ended or the log could be written.
     pub(crate) async fn write_owed_receipts(&self) -> Result<(), StoreError> {
-        // Whoever destroys holds it and writes his own; and it may be held for long.
-        let Ok(_one) = self.changing.try_lock() else { return Ok(()) };
+        let _one = self.receipting.lock().await;
         for destroyed in self.parts.tenants.unreceipted().await? {
             match self.write_receipt(&destroyed).await {
-                Ok(seq) => tracing::info!(tenant = %destroyed.tenant, seq, "a receipt of destruction was made up for"),
+                Ok(seq) => tracing::info!(tenant = %destroyed.tenant, seq, "a receipt of destruction was written"),
                 Err(error) => {
                     tracing::warn!(%error, tenant = %destroyed.tenant, "a receipt of destruction is still owed")
                 }

@@ -280,24 +280,23 @@ impl Control {
         id: &TenantId,
         store: &TenantStore,
     ) -> Result<(), ApiError> {
-        let _one = self.changing.lock().await;
-        // Setting a hold takes the same lock.
-        self.parts.audit.check_not_held(store).await?;
-        let destroyed = self.parts.tenants.destroy(id, actor.as_str(), &self.is_another(actor)).await;
-        let is_begun = destroyed.is_ok() || self.parts.tenants.deleting().iter().any(|(begun, _)| begun == id);
-        if !is_begun {
-            // The tenant is whole, or somebody else was faster.
-            return destroyed.map(drop).map_err(ApiError::from);
+        {
+            let _one = self.changing.lock().await;
+            // Setting a hold takes the same lock.
+            self.parts.audit.check_not_held(store).await?;
+            // When it fails the tenant is whole, or somebody else was faster.
+            self.parts.tenants.begin_destroy(id, actor.as_str(), &self.is_another(actor)).await?;
+            // There is no way back: nobody reaches the tenant, and nothing of it may go on.
+            self.forget_tenant(id, store).await;
         }
-        // There is no way back: whatever came of it, nobody reaches the tenant, and nothing of it may go on.
-        self.forget_tenant(id, store).await;
-        let destroyed = destroyed.map_err(|error| {
+        // Not under the lock: a provider that does not answer takes its time. The name stays taken until it is over.
+        self.parts.tenants.carry_on_deletion(id).await.map_err(|error| {
             tracing::error!(%error, tenant = %id, "the deletion of a tenant is not over yet; it is carried on");
             let detail =
                 "nobody reaches the tenant any more, but not all of it is destroyed yet: that is tried until it is";
             ApiError { detail: detail.to_owned(), ..ApiError::from(error) }
         })?;
-        if let Err(error) = self.write_receipt(&destroyed).await {
+        if let Err(error) = self.write_owed_receipts().await {
             tracing::error!(%error, tenant = %id, "keys were destroyed, and the receipt is not written yet; it is tried again");
         }
         Ok(())
@@ -397,7 +396,7 @@ impl KeyKeeper {
                 _ = stop.wait_for(|stopping| *stopping) => return,
             }
             let mut deleting = Vec::new();
-            // Whoever deletes holds it; nobody makes a tenant of the same name before the deletion is over.
+            // Whoever begins one holds it; nobody makes a tenant of the same name before the deletion is over.
             if let Ok(_one) = control.changing.try_lock() {
                 deleting = control.parts.tenants.deleting();
                 for (id, store) in &deleting {

@@ -154,6 +154,8 @@ pub struct Control {
     pub(crate) parts: Arc<ControlParts>,
     /// One change of a tenant's existence, standing or policy at a time, so that what is in force follows what is stored.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One at a time writes the receipts of destruction that are owed, so that none is written twice.
+    pub(crate) receipting: Arc<tokio::sync::Mutex<()>>,
     /// What access was used lately, and turns to review it.
     pub(crate) access: access::Access,
     /// Long work.
@@ -178,6 +180,7 @@ impl Control {
         Self {
             parts: Arc::new(parts),
             changing: Arc::default(),
+            receipting: Arc::default(),
             access: access::Access::default(),
             jobs: jobs::Jobs::default(),
             backup_health: Arc::default(),

@@ -16,7 +16,10 @@ impl Control {
         let Some(store) = self.parts.tenants.open_tenant(id) else { return };
         // First: what is begun below is on the log as the tenant chose.
         self.reload_host_calls(&store).await;
-        self.reload_detection(id).await;
+        // SECURITY: only what was not read. Whoever may say that a tenant works would have its rules count from nothing.
+        if !self.parts.threat.has_read(id) {
+            self.reload_detection(id).await;
+        }
         self.parts.automation.open_tenant(&store).await;
         self.parts.workflows.go_on(&store);
         self.parts.outward.open(&Scope::Tenant(id.clone())).await;

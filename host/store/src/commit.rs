@@ -51,7 +51,7 @@ const REVISIONS_SKIPPED: u64 = 4_096;
 const WATERMARK_PAUSE: Duration = Duration::from_secs(1);
 /// How often a database that failed is looked after while nobody writes.
 const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
-/// Records erased by one write.
+/// LIMIT: records erased by one step, between which others write.
 const ERASE_COUNT: usize = 500;
 
 #[derive(Default)]
@@ -99,7 +99,8 @@ type Reply = oneshot::Sender<Result<Commit, StoreError>>;
 
 enum Job {
     Batch(Batch, Reply),
-    Erase(Uid, oneshot::Sender<Result<(), StoreError>>),
+    /// One step of it; says whether there is more.
+    Erase(Uid, oneshot::Sender<Result<bool, StoreError>>),
     /// Records to be sealed anew, by their stored keys.
     Reseal(Arc<Tenant>, Vec<Vec<u8>>, oneshot::Sender<Result<(), StoreError>>),
 }
@@ -169,11 +170,15 @@ impl Committer {
         answered(answer).await
     }
 
-    /// Resolves once nothing of the tenant is left in the database, durably.
+    /// Resolves once nothing of the tenant is left in the database, durably. Step by step: others take their turns in between.
     pub(crate) async fn erase(&self, uid: Uid) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.line.join_now(uid, Job::Erase(uid, reply))?;
-        answered(answer).await
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.line.join_now(uid, Job::Erase(uid, reply))?;
+            if !answered(answer).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// Resolves once these records are durable under the newest version of their tenant's key.
@@ -477,27 +482,30 @@ impl Writer {
         self.sync().map_err(StoreError::from)
     }
 
-    /// Removes every record of a tenant that is gone. Needs no space on the disk beyond the floor.
-    fn erase(&self, uid: &Uid) -> Result<(), StoreError> {
+    /// Removes records of a tenant that is gone, as many as one step may; says whether there may be more. Needs no space on the
+    /// disk beyond the floor. INVARIANT: each step looks from the beginning. When the database came back from a failure since
+    /// the last one, what that removed may be there again, and the last step must have seen that nothing is.
+    fn erase(&self, uid: &Uid) -> Result<bool, StoreError> {
+        let mut left_count = ERASE_COUNT;
         for kind in [AREA_RECORDS, AREA_FILES, AREA_HELD, AREA_TALLY] {
             let prefix = area(kind, uid);
             let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
-            loop {
-                let span = Span {
-                    from: Bound::Included(prefix.clone()),
-                    to: to.clone(),
-                    order: Order::Forward,
-                    count_max: ERASE_COUNT,
-                    bytes_max: ERASE_BYTES_MAX,
-                };
-                let rows = self.engine.range(&span)?;
-                self.engine.apply(rows.pairs.into_iter().map(|(key, _)| Write { key, value: None }).collect())?;
-                if !rows.more {
-                    break;
-                }
+            let span = Span {
+                from: Bound::Included(prefix),
+                to,
+                order: Order::Forward,
+                count_max: left_count,
+                bytes_max: ERASE_BYTES_MAX,
+            };
+            let rows = self.engine.range(&span)?;
+            left_count = left_count.saturating_sub(rows.pairs.len());
+            self.engine.apply(rows.pairs.into_iter().map(|(key, _)| Write { key, value: None }).collect())?;
+            if rows.more || left_count == 0 {
+                return Ok(true);
             }
         }
-        self.sync().map_err(StoreError::from)
+        self.sync()?;
+        Ok(false)
     }
 }
 
@@ -601,7 +609,7 @@ mod tests {
     use crate::record::{Op, Precondition};
     use crate::store::Store;
     use crate::tenant_store::TenantStore;
-    use crate::tenant_store::tests::tenant_in;
+    use crate::tenant_store::tests::{another_in, tenant_in};
 
     type Told = JoinHandle<Result<Commit, StoreError>>;
 
@@ -712,6 +720,40 @@ mod tests {
         assert_eq!((one.revision, two.revision), (first, first + 1));
         let seen = flushing.store.get(&key()).await.unwrap().unwrap();
         assert_eq!((seen.value.as_slice(), seen.revision), (&b"two"[..], two.revision));
+    }
+
+    #[tokio::test]
+    async fn beside_the_erase_of_a_tenant_with_many_records_others_write_before_it_is_over() {
+        let mut flushing = Flushing::new().await;
+        let other = another_in(flushing.store.store());
+        for number in 0..3 * ERASE_COUNT {
+            let (mut key, value) = (area(AREA_RECORDS, &flushing.store.shared().uid), Some(Vec::new()));
+            key.extend_from_slice(&number.to_be_bytes());
+            flushing.store.engine().apply(vec![Write { key, value }]).unwrap();
+        }
+        let (store, uid) = (flushing.store.store().clone(), flushing.store.shared().uid);
+        let left = || {
+            let from = area(AREA_RECORDS, &uid);
+            let to = successor(&from).map_or(Bound::Unbounded, Bound::Excluded);
+            let (from, order, max) = (Bound::Included(from), Order::Forward, usize::MAX);
+            store.0.engine.range(&Span { from, to, order, count_max: max, bytes_max: max }).unwrap().pairs.len()
+        };
+        let erasing = store.clone();
+        let erased = tokio::spawn(async move { erasing.0.committer.erase(uid).await });
+        until(|| flushing.waiting() == 1).await;
+        let put = tokio::spawn(async move { other.put(&key(), *b"v").await });
+        until(|| flushing.waiting() == 2).await;
+        flushing.faults.let_one_through();
+        (&mut flushing.first).await.unwrap().unwrap();
+        // It stands behind one step, and the erase ends with a flush of its own.
+        until(|| flushing.faults.held_count() == 1).await;
+        assert!(left() > 0, "all was erased before anybody else's turn");
+        flushing.faults.let_one_through();
+        put.await.unwrap().unwrap();
+        assert!(!erased.is_finished());
+        flushing.faults.let_all_through();
+        erased.await.unwrap().unwrap();
+        assert_eq!(left(), 0);
     }
 
     #[tokio::test]

@@ -529,13 +529,17 @@ pub(crate) mod tests {
         TenantStore::new(store.clone(), tenant)
     }
 
+    /// Another one beside it, for values that need no file.
+    pub(crate) fn another_in(store: &Store) -> TenantStore {
+        let entropy = Arc::new(Counting(AtomicU8::new(100)));
+        let tenant = Tenant::new("evil".parse().ok(), [8; 16], test_keys(2), entropy, TenantState::Active);
+        TenantStore::new(store.clone(), tenant)
+    }
+
     #[tokio::test]
     async fn a_stored_record_with_any_bit_flipped_or_in_any_other_place_is_refused_and_no_other_is_hurt() {
         let all = Store::memory();
-        let acme = tenant_in(&all);
-        let entropy = Arc::new(Counting(AtomicU8::new(100)));
-        let evil = Tenant::new("evil".parse().ok(), [8; 16], test_keys(2), entropy, TenantState::Active);
-        let evil = TenantStore::new(all.clone(), evil);
+        let (acme, evil) = (tenant_in(&all), another_in(&all));
         let [one, two] = ["one", "two"].map(|name| Key::new(["kv", "visits", "default", name]));
         for (tenant, key) in [(&acme, &one), (&acme, &two), (&evil, &one)] {
             tenant.put(key, *b"value").await.unwrap();

@@ -235,22 +235,19 @@ impl Tenants {
         self.known(id).filter(|known| known.stored.phase == Phase::Live).and_then(|known| known.view)
     }
 
-    /// Destroys a tenant because `by` wants it now: its key first, then its data. Whoever asked before and is another person wants
-    /// it with him. Handles answer [`StoreError::Gone`] from the start. What was destroyed is kept until its receipt is
-    /// ([`Tenants::unreceipted`]). When it fails half way the tenant is among [`Tenants::deleting`], its keys perhaps still
-    /// alive, until it is carried on.
-    pub async fn destroy(&self, id: &TenantId, by: &str, is_another: &IsAnother<'_>) -> Result<Destroyed, StoreError> {
-        let _mine = self.end(id).await.ok_or(StoreError::UnknownTenant)?;
-        let begun = {
-            let _one = self.0.changing.lock().await;
-            let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
-            let destroyed = self.about_to_destroy(&known.stored.record, by, is_another).await?;
-            self.begin_deletion(known, Some(destroyed)).await?
-        };
-        self.finish_deletion(&begun).await?.ok_or(StoreError::Damaged)
+    /// Begins to destroy a tenant because `by` wants it now; whoever asked before and is another person wants it with him. From
+    /// then on handles answer [`StoreError::Gone`] and the tenant is among [`Tenants::deleting`], its keys still alive, until
+    /// [`Tenants::carry_on_deletion`] went through; what was destroyed is then kept until its receipt is
+    /// ([`Tenants::unreceipted`]). Waits for no provider and no other deletion; [`StoreError::UnknownTenant`] where one was begun.
+    pub async fn begin_destroy(&self, id: &TenantId, by: &str, is_another: &IsAnother<'_>) -> Result<(), StoreError> {
+        let _one = self.0.changing.lock().await;
+        let known =
+            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        let destroyed = self.about_to_destroy(&known.stored.record, by, is_another).await?;
+        self.begin_deletion(known, Some(destroyed)).await.map(drop)
     }
 
-    /// The same for a tenant that nobody got to use: no receipt is owed.
+    /// Deletes a tenant that nobody got to use, its key first: no receipt is owed. When it fails half way it is carried on too.
     pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
         let _mine = self.end(id).await.ok_or(StoreError::UnknownTenant)?;
         let begun = {
@@ -258,7 +255,7 @@ impl Tenants {
             let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
             self.begin_deletion(known, None).await?
         };
-        self.finish_deletion(&begun).await.map(drop)
+        self.finish_deletion(&begun).await
     }
 
     /// Tenants whose deletion was begun and is not over: failed half way, cut, or under way. With the view that this process
@@ -269,11 +266,12 @@ impl Tenants {
         deleting.map(|(id, known)| (id.clone(), known.view.clone())).collect()
     }
 
-    /// Goes on with a deletion that was begun, where it is not over. Fine to call again when it fails.
+    /// Goes on with a deletion that was begun, where it is not over: the tenant's key first, then its data. Waits for who goes
+    /// on with it already. Fine to call again when it fails.
     pub async fn carry_on_deletion(&self, id: &TenantId) -> Result<(), StoreError> {
         let Some(_mine) = self.end(id).await else { return Ok(()) };
         match self.known(id).filter(|known| known.stored.phase == Phase::Deleting) {
-            Some(known) => self.finish_deletion(&known.stored).await.map(drop),
+            Some(known) => self.finish_deletion(&known.stored).await,
             None => Ok(()),
         }
     }
@@ -392,7 +390,7 @@ impl Tenants {
 
     /// For who holds the tenant's end (a start has nobody beside it) and does not hold `changing`: a provider that does not
     /// answer takes its time.
-    async fn finish_deletion(&self, stored: &StoredTenant) -> Result<Option<Destroyed>, StoreError> {
+    async fn finish_deletion(&self, stored: &StoredTenant) -> Result<(), StoreError> {
         let id = &stored.record.id;
         self.erase_area(parse_uid(&stored.record.uid)?).await?;
         let _one = self.0.changing.lock().await;
@@ -405,7 +403,7 @@ impl Tenants {
         }
         self.0.platform.batch(ops, Vec::new()).await?;
         self.0.known.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-        Ok(destroyed)
+        Ok(())
     }
 
     /// Destroys the keys of an area, then everything in it.

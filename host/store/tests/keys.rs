@@ -76,6 +76,14 @@ fn other_than(who: &'static str) -> impl Fn(&str) -> bool + Send + Sync {
     move |name: &str| name.split('-').next() != who.split('-').next()
 }
 
+/// Destroys a tenant because somebody wants it now; what waits for its receipt then.
+async fn destroy(tenants: &Tenants, name: &str, who: &'static str) -> Result<Destroyed, StoreError> {
+    tenants.begin_destroy(&id(name), who, &other_than(who)).await?;
+    tenants.carry_on_deletion(&id(name)).await?;
+    let owed = tenants.unreceipted().await?;
+    Ok(owed.into_iter().find(|one| one.tenant.as_str() == name).unwrap())
+}
+
 /// Copies a directory as a backup program would.
 fn copy(from: &Path, to: &Path) {
     for (path, content) in files_below(from) {
@@ -333,7 +341,7 @@ async fn two_keys_of_one_person_are_no_two_people_and_no_receipt_says_so() {
         panic!("one person alone is not enough")
     };
     assert_eq!(status.destroy.unwrap().approved_by, None, "it is the deletion that one alone may ask for");
-    let gone = tenants.destroy(&acme, "u_one", &one).await.unwrap();
+    let gone = destroy(&tenants, "acme", "u_one").await.unwrap();
     assert_eq!((gone.asked_by.as_str(), gone.approved_by), ("u_one", None));
 }
 
@@ -383,7 +391,7 @@ async fn after_a_deletion_an_old_copy_of_the_data_directory_cannot_be_opened_for
     copy(&place.data(), &old.join("data"));
 
     let (store, tenants) = place.open().await;
-    let destroyed = tenants.destroy(&id("acme"), "u_one", &other_than("u_one")).await.unwrap();
+    let destroyed = destroy(&tenants, "acme", "u_one").await.unwrap();
     assert_eq!(destroyed.reaches, Shredding::OldCopiesToo);
     assert_eq!(destroyed.versions.len(), 1);
     store.close().await.unwrap();
@@ -416,16 +424,16 @@ async fn what_was_destroyed_waits_for_its_receipt_over_starts_and_says_who_wante
     tenants.rotate_key(&id("acme"), None).await.unwrap();
     let uid = tenants.record(&id("acme")).await.unwrap().unwrap().uid;
     tenants.ask_delete(&id("acme"), "u_one", epoch, &other_than("u_one")).await.unwrap();
-    let two = tenants.destroy(&id("acme"), "u_two", &other_than("u_two")).await.unwrap();
+    let two = destroy(&tenants, "acme", "u_two").await.unwrap();
     assert_eq!((two.asked_by.as_str(), two.approved_by.as_deref()), ("u_one", Some("u_two")));
     assert_eq!((two.tenant.as_str(), &two.tenant_uid, two.provider.as_str()), ("acme", &uid, "file"));
     assert_eq!((two.versions.len(), two.wrapping_key.as_ref().map(String::len)), (2, Some(32)));
     tenants.ask_destroy(&id("bolt"), "u_one").await.unwrap();
     tenants.approve_destroy(&id("bolt"), "u_two", epoch, &other_than("u_two")).await.unwrap().unwrap();
     // Whoever does it when its time has come is not a third who agreed.
-    let agreed = tenants.destroy(&id("bolt"), "u_two", &other_than("u_two")).await.unwrap();
+    let agreed = destroy(&tenants, "bolt", "u_two").await.unwrap();
     assert_eq!((agreed.asked_by.as_str(), agreed.approved_by.as_deref()), ("u_one", Some("u_two")));
-    let alone = tenants.destroy(&id("cord"), "u_one", &other_than("u_one")).await.unwrap();
+    let alone = destroy(&tenants, "cord", "u_one").await.unwrap();
     assert_eq!((alone.asked_by.as_str(), alone.approved_by.as_deref()), ("u_one", None));
     tenants.delete(&id("dune")).await.unwrap();
     store.close().await.unwrap();
@@ -454,7 +462,7 @@ async fn a_deletion_that_the_provider_refuses_is_carried_on_and_keeps_no_start_d
     let aside = place.directory.path().join("aside");
     std::fs::rename(&wrapping_key, &aside).unwrap();
     std::fs::create_dir(&wrapping_key).unwrap();
-    assert!(tenants.destroy(&acme, "u_one", &other_than("u_one")).await.is_err());
+    assert!(destroy(&tenants, "acme", "u_one").await.is_err());
     assert!(matches!(view.get(&key(1)).await, Err(StoreError::Gone)));
     let names = |tenants: &Tenants| tenants.deleting().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     assert_eq!(names(&tenants), std::slice::from_ref(&acme));
@@ -492,7 +500,7 @@ async fn a_deletion_that_waits_for_the_disk_or_a_provider_holds_up_no_other_tena
     };
     faults.hold_flushes();
     let of = tenants.clone();
-    let destroyed = tokio::spawn(async move { of.destroy(&id("acme"), "u_one", &other_than("u_one")).await.map(drop) });
+    let destroyed = tokio::spawn(async move { destroy(&of, "acme", "u_one").await.map(drop) });
     // That it has begun is written first; then what the tenant had is erased.
     held().await;
     faults.let_one_through();
@@ -502,6 +510,10 @@ async fn a_deletion_that_waits_for_the_disk_or_a_provider_holds_up_no_other_tena
     held().await;
     let of = tenants.clone();
     let carried_on = tokio::spawn(async move { of.carry_on_deletion(&id("acme")).await });
+    let other = other_than("u_two");
+    let again =
+        tokio::time::timeout(Duration::from_secs(20), tenants.begin_destroy(&id("acme"), "u_two", &other)).await;
+    assert!(matches!(again, Ok(Err(StoreError::UnknownTenant))), "somebody else was faster: {again:?}");
     for name in ["bolt", "acme"] {
         let taken = tokio::time::timeout(Duration::from_secs(20), tenants.create(&id(name), "again")).await;
         assert!(matches!(taken, Ok(Err(StoreError::Exists))), "{name}: {taken:?}");

@@ -72,6 +72,8 @@ pub(crate) struct State {
     /// Every text that is kept, the oldest first.
     pub(crate) written: HashMap<Scope, Vec<Written>>,
     settings: HashMap<Scope, Arc<Settings>>,
+    /// Of whom all of these were read.
+    read: BTreeSet<Scope>,
     pub(crate) responses: BTreeMap<String, Response>,
     /// Labels of drills that are under way.
     drills: Vec<String>,
@@ -389,8 +391,14 @@ impl Threat {
         found.ok_or(ThreatError::NotFound)
     }
 
+    /// Whether a tenant's rules, settings and indicators were read, so that what is in force is what is kept.
+    pub fn has_read(&self, tenant: &TenantId) -> bool {
+        self.state().read.contains(&Scope::Tenant(tenant.clone()))
+    }
+
     /// Reads an owner's rules, settings and indicators anew: its records were replaced, or could not be read before. In force
-    /// for the next event; what was held stays held.
+    /// for the next event; what was held stays held. Its rules count from nothing again, and when it fails none of them is in
+    /// force.
     pub async fn reload(&self, tenant: &TenantId) -> Result<(), ThreatError> {
         let _one = self.inner.changing.lock().await;
         let scope = Scope::Tenant(tenant.clone());
@@ -402,6 +410,7 @@ impl Threat {
         }
         self.state_mut().settings.remove(&scope);
         self.state_mut().written.remove(&scope);
+        self.state_mut().read.remove(&scope);
         self.forget_indicators(&scope);
         let loaded = self.load(&scope).await;
         self.publish();
@@ -417,6 +426,7 @@ impl Threat {
             state.texts.remove(&scope);
             state.written.remove(&scope);
             state.settings.remove(&scope);
+            state.read.remove(&scope);
             self.forget_indicators(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
             let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);
@@ -578,6 +588,7 @@ impl Threat {
                 Err(what) => tracing::error!(rule = %name, %what, "a rule that is kept cannot be followed any more"),
             }
         }
+        self.state_mut().read.insert(scope.clone());
         Ok(())
     }
 

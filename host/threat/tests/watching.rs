@@ -164,6 +164,21 @@ async fn what_is_recorded_before_the_reader_runs_is_read() {
     running.stop().await;
 }
 
+#[tokio::test]
+async fn what_could_not_be_read_is_known_to_be_unread_until_it_is() {
+    let world = World::new().await;
+    let (acme, audit): (TenantId, _) = ("acme".parse().unwrap(), world.audit().await);
+    world.tenants.disable_key(&acme, "operator/eve", Side::Operator).await.unwrap();
+    let (threat, _reader) = world.open(audit).await;
+    assert!(!threat.has_read(&acme));
+    assert!(threat.reload(&acme).await.is_err() && !threat.has_read(&acme));
+    world.tenants.enable_key(&acme, Side::Operator).await.unwrap();
+    threat.reload(&acme).await.unwrap();
+    assert!(threat.has_read(&acme));
+    threat.forget(&acme).await;
+    assert!(!threat.has_read(&acme));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_beyond_the_feed_loses_no_entry() {
     let world = World::new().await;

@@ -1,6 +1,6 @@
 //! What both databases on disk need around them: one handle in service, out of service after its first failure, opened
-//! again later, while whoever asks for something is refused and never waits. Must never let a handle that failed answer
-//! again: what it holds in memory may not be on the disk.
+//! again later, while who reads is refused and never waits; writes wait in their line, for the commit thread opens it. Must
+//! never let a handle that failed answer again: what it holds in memory may not be on the disk.
 
 use std::fs::File;
 use std::io;
