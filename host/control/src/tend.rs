@@ -89,7 +89,7 @@ impl Control {
             // Its log is closed. With one that is gone identity forgets them.
             Some(_) => return,
         };
-        if !self.parts.audit.is_writable() {
+        if !self.parts.audit.can_record(&log) {
             return;
         }
         let FallenThere { sessions, mut unnamed_count } = self.parts.identity.take_fallen(place);
