@@ -191,7 +191,7 @@ impl Audit {
     }
 
     /// Whether a log's second place took what it was last asked to take; true where there is none.
-    fn takes(&self, log: &Log) -> bool {
+    pub(crate) fn takes(&self, log: &Log) -> bool {
         self.inner.shared.entries.is_none() || self.handle(log).takes.load(Ordering::Relaxed)
     }
 

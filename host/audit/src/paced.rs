@@ -177,7 +177,8 @@ impl Paced {
         if lost_count > 0 {
             tracing::warn!(lost_count, "more refusals came than are put on record");
         }
-        // A log that cannot be written is asked once a beat.
+        // A log that cannot be written is asked once a beat: whether the store takes entries again is known by nothing else. One
+        // whose second place takes none is not: its writer asks that place itself, and each answer can take seconds.
         let mut away: HashSet<String> = HashSet::new();
         for refused in entries {
             if let Log::Tenant(store) = &refused.log
@@ -186,7 +187,7 @@ impl Paced {
                 // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
                 continue;
             }
-            if away.contains(&refused.place.0) {
+            if away.contains(&refused.place.0) || !self.0.audit.takes(&refused.log) {
                 self.told().put_back(refused, now);
                 continue;
             }

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use ringfence_audit::verify::{Claim, verify_claim};
 use ringfence_audit::{Beginning, Event, Log, Outcome, codes, stored_beginning};
 use ringfence_core::{BackupId, QuotaChoice, TenantId};
-use ringfence_policy::Standing;
+use ringfence_policy::{PolicyError, Standing};
 use ringfence_store::backup::{BackupError, Drilled, GuestLogs, Keyring, Order, Reason, Restored, Source, Stored};
 use ringfence_store::{Key, TenantRecord, TenantState, TenantStore};
 use serde_json::{Value, json};
@@ -248,6 +248,12 @@ impl Control {
             TenantState::Active => Standing::Active,
             TenantState::Suspended => Standing::Suspended,
         };
+        // A backup brings back what was in force, and what was would not always be set now: the tenant's data is worth more than
+        // who may change its policy, and another backup undoes it.
+        let judged = stored.text.as_deref().map(|text| self.parts.policy.check_tenant_policy(id, text));
+        if let Some(Err(error @ PolicyError::LocksOut { .. })) = judged {
+            tracing::warn!(tenant = %id, %error, "a tenant's stored policy is put into force, and could not be set now");
+        }
         crate::put_policy_into_force(&self.parts.policy, id, suspended, stored)?;
         self.parts.registry.reload(store).await?;
         Ok(())

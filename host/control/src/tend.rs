@@ -49,7 +49,8 @@ impl Control {
         }
     }
 
-    /// Writes all refusals and fallen sessions that there were; for the end of a drain.
+    /// Writes all refusals and fallen sessions that there were; for the end of a drain, once [`Control::tend`] has ended: what its
+    /// beat has taken and not written yet is not here.
     pub async fn flush_refusals(&self) {
         self.tell_quotas();
         self.parts.refusals.flush().await;
@@ -88,7 +89,7 @@ impl Control {
             // Its log is closed. With one that is gone identity forgets them.
             Some(_) => return,
         };
-        if !self.parts.audit.is_writable() {
+        if !self.parts.audit.can_record(&log) {
             return;
         }
         let FallenThere { sessions, mut unnamed_count } = self.parts.identity.take_fallen(place);

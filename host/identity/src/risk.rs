@@ -12,10 +12,11 @@ use ringfence_core::{Permit, PrincipalId, SessionId, Source, TenantId};
 use ringfence_store::{Key, Op, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::about::{is_place, place};
+use crate::about::{is_place, place, place_of};
 use crate::devices::DeviceRecord;
 use crate::manage::{covers, finish, not_found};
-use crate::trust::{Finding, score};
+use crate::standing::age;
+use crate::trust::{Finding, Seen, score, score_apart};
 use crate::{Identity, IdentityError};
 
 /// What is signed of an adjustment begins with this.
@@ -252,7 +253,7 @@ impl Identity {
         if !self.could_do_without(tenant, &found, by) {
             return Err(IdentityError::BadAdjustment(BELOW));
         }
-        // One who would fall by it, or is signed out, by now wants it no longer: this one's word takes the place of his.
+        // One who would fall by it, or cannot sign in, by now wants it no longer: this one's word takes the place of his.
         let is_second = found
             .withdrawn_by
             .as_ref()
@@ -401,7 +402,8 @@ impl Identity {
         change == 0 || self.would_stand(tenant, by, (change, 0))
     }
 
-    /// Whether a session of somebody, with this held against it too, would stand as high as taking something back needs.
+    /// Whether a session of somebody, with this held against it too, would stand as high as taking something back needs. Of one
+    /// who is signed out, whether what is known of him apart from any session lets one stand as high.
     fn would_stand(&self, tenant: Option<&TenantId>, who: &PrincipalId, (delta, floor): (i32, u8)) -> bool {
         let least = self.trust_of(tenant).least_to_take_back();
         if least == 0 {
@@ -413,6 +415,20 @@ impl Identity {
             let own = tables.sessions_of(tenant, now).filter(|stored| stored.principal == *who);
             own.map(|stored| stored.id.clone()).collect()
         };
+        if own.is_empty() {
+            // As everybody is minutes after he signed in.
+            let tables = self.shared.read();
+            let mut keys = tables.keys_of(tenant).filter(|key| key.principal == *who);
+            if tables.person(who).is_none() && !keys.any(|key| key.is_live(now.wall)) {
+                return false;
+            }
+            let (own_delta, own_floor) = tables.risk_of(who, now.wall);
+            let (against, there) = place_of(tenant).map_or((0, 0), |place| tables.risk_against(&place, now.wall));
+            let finding = tables.finding_about(who, now.wall);
+            let finding = finding.map(|(value, at)| Seen { value, age_seconds: age(now.wall, at) });
+            let held = own_delta.saturating_add(against).saturating_add(delta);
+            return score_apart(finding, held, own_floor.max(there).max(floor)).value >= least;
+        }
         let mut standing = own.iter().filter_map(|session| self.signals(session, None, None));
         standing.any(|mut signals| {
             signals.adjustment = signals.adjustment.saturating_add(delta);

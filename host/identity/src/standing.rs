@@ -519,7 +519,7 @@ fn needed(principal: &Principal, least: u8, score: u8) -> String {
 }
 
 /// How long ago something was, in seconds.
-fn age(now: Timestamp, at: Timestamp) -> u64 {
+pub(crate) fn age(now: Timestamp, at: Timestamp) -> u64 {
     u64::try_from(now.as_second().saturating_sub(at.as_second())).unwrap_or(0)
 }
 

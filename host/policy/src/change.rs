@@ -12,6 +12,7 @@ use crate::decision::Analysis;
 use crate::labels::Labels;
 use crate::recent::{Asked, Taken};
 use crate::shadow::{Differences, EXAMPLES_COUNT_MAX, Shadow, ShadowReport};
+use crate::tenant::Author;
 use crate::{Policy, PolicyError, PolicyVersion, structure};
 
 /// What a candidate would have answered to questions that were asked.
@@ -67,9 +68,10 @@ impl Policy {
         Ok(LabelsReview { replay, only_narrows })
     }
 
-    /// Puts a candidate into the shadow, in the place of one that is there. Fails like [`Policy::set_tenant_policy`].
+    /// Puts a candidate into the shadow, in the place of one that is there. Fails for what is no policy; it decides nothing, so
+    /// it locks nobody out.
     pub fn set_shadow(&self, tenant: &TenantId, text: &str) -> Result<PolicyVersion, PolicyError> {
-        let (rules, _) = self.compile(tenant, text)?;
+        let rules = Arc::new(self.shared.checker.check(tenant, text, Author::Tenant)?.rules);
         let shadow = Some(Arc::new(Shadow::new(Arc::from(text), rules)));
         self.change(tenant, |state| state.shadow = shadow)
     }

@@ -153,7 +153,8 @@ impl Policy {
     }
 
     /// Makes a tenant known, or changes what is known of it. Without a `policy_text` its policies stay as they are
-    /// (none for a new tenant). Fails like [`Policy::set_tenant_policy`], and for reserved names.
+    /// (none for a new tenant). Fails for what is no policy, and for reserved names; whether a text locks out was judged when it
+    /// was set ([`Policy::set_tenant_policy`]), and one that was in force is put into force again.
     pub fn upsert_tenant(
         &self,
         tenant: &TenantId,
@@ -163,12 +164,13 @@ impl Policy {
         if RESERVED_TENANTS.contains(&tenant.as_str()) {
             return Err(PolicyError::Reserved { tenant: tenant.to_string() });
         }
-        let compiled = policy_text.map(|text| self.compile(tenant, text)).transpose()?;
+        let read = |text| self.shared.checker.check(tenant, text, Author::Tenant);
+        let checked = policy_text.map(read).transpose()?;
         let mut tenants = self.shared.tenants.write().unwrap_or_else(PoisonError::into_inner);
         let mut state = tenants.get(tenant).map_or_else(|| self.newcomer(facts), |before| TenantState::clone(before));
         state.facts = facts;
-        if let Some((rules, _)) = compiled {
-            (state.text, state.rules) = (Arc::from(policy_text.unwrap_or_default()), rules);
+        if let Some(checked) = checked {
+            (state.text, state.rules) = (Arc::from(policy_text.unwrap_or_default()), Arc::new(checked.rules));
         }
         let version = self.next_version();
         state.settle(version);

@@ -143,6 +143,26 @@ fn a_policy_under_which_no_score_would_let_an_admin_change_it_is_refused() {
 }
 
 #[test]
+fn a_stored_policy_is_put_into_force_again_though_it_would_not_be_set_now() {
+    let text = "forbid (principal, action == Ringfence::Action::\"write-policy\", resource) \
+        when { context has trust && context.trust > 10 && context.trust < 90 };";
+    // As at a start.
+    let (policy, told) = with_scores(text);
+    let (acme_id, admin) = (tenant("acme"), service("acme", Role::TenantAdmin));
+    for (score, allowed) in [(50, false), (95, true)] {
+        told.say(Some(score));
+        assert_eq!(policy.permit::<act::WritePolicy>(&admin, &acme()).is_ok(), allowed, "{score}");
+    }
+    policy.set_shadow(&acme_id, text).unwrap();
+    let locks_out = PolicyError::LocksOut { action: "write-policy" };
+    assert_eq!(policy.check_tenant_policy(&acme_id, text).unwrap_err(), locks_out);
+    assert_eq!(policy.set_tenant_policy(&acme_id, text).unwrap_err(), locks_out);
+    let facts = TenantFacts { suspended: Standing::Active };
+    policy.upsert_tenant(&acme_id, facts, Some("permit")).unwrap_err();
+    assert_eq!(&*policy.tenant_policy(&acme_id).unwrap().0, text);
+}
+
+#[test]
 fn a_denial_says_where_the_session_stood_and_which_score_would_do() {
     let (policy, told) = with_scores(SURE);
     told.say(Some(40));

@@ -4,6 +4,7 @@
 //! nor let a drill lower anybody's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use ringfence_core::{Clock, PrincipalId, TenantId};
@@ -12,16 +13,51 @@ use ringfence_threat::sigma::Level;
 use ringfence_threat::{Finding, HOST_LOG, OPERATOR};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// How long a finding counts, from when it was made.
 const COUNTS: SignedDuration = SignedDuration::from_hours(24);
 /// What a rule groups by when its findings are about whoever acted.
 const ACTOR: &str = "actor.user.uid";
 
-/// Tells identity of findings until detection is gone.
-pub async fn tell(mut alerts: Receiver<Arc<Finding>>, identity: Identity, clock: Arc<dyn Clock>) {
+/// Identity being told of findings.
+pub struct Telling {
+    task: JoinHandle<()>,
+    /// Dropped when no more come.
+    more: oneshot::Sender<()>,
+}
+
+impl Telling {
+    /// Tells of all findings from now on.
+    pub fn begin(alerts: Receiver<Arc<Finding>>, identity: Identity, clock: Arc<dyn Clock>) -> Self {
+        let (more, ended) = oneshot::channel();
+        Self { task: tokio::spawn(tell(alerts, identity, clock, ended)), more }
+    }
+
+    /// Once detection has ended: tells of what it found last, for so long at most.
+    pub async fn end(self, most: Duration) {
+        drop(self.more);
+        if tokio::time::timeout(most, self.task).await.is_err() {
+            tracing::error!("what was found last does not count in trust scores");
+        }
+    }
+}
+
+async fn tell(
+    mut alerts: Receiver<Arc<Finding>>,
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    mut ended: oneshot::Receiver<()>,
+) {
     loop {
-        let finding = match alerts.recv().await {
+        let told = tokio::select! {
+            // What was found before the end is told before it.
+            biased;
+            told = alerts.recv() => told,
+            _ = &mut ended => return,
+        };
+        let finding = match told {
             Ok(finding) => finding,
             Err(RecvError::Lagged(count)) => {
                 tracing::error!(count, "findings came too fast, and do not count in trust scores");

@@ -29,6 +29,7 @@ use tower::ServiceExt;
 use crate::acme::Acme;
 use crate::ambient::{SystemClock, SystemEntropy};
 use crate::config::{self, Config};
+use crate::findings::Telling;
 use crate::tls::Tls;
 use crate::unlock::{Lock, Ports};
 use crate::wiring::{Place, Wired, refuse_after_damage, wire};
@@ -142,7 +143,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     let assurance = tokio::spawn(wired.control.clone().run_assurance(stopping.clone()));
     // Listens before anything is found.
-    tokio::spawn(crate::findings::tell(wired.threat.alerts(), wired.identity.clone(), wired.clock.clone()));
+    let findings = Telling::begin(wired.threat.alerts(), wired.identity.clone(), wired.clock.clone());
     let detection = tokio::spawn(detection.run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
@@ -165,7 +166,6 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     backups.abort();
     let _ = assurance.await;
     wired.control.flush_host_calls().await;
-    wired.control.flush_refusals().await;
     // A round that waits for a witness is given up: the next start takes it up where the logs stand.
     anchoring.abort();
     // A sweep stops between two tiles, each of which goes whole or not at all.
@@ -174,6 +174,9 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let _ = policies.await;
     let _ = workloads.await;
     let _ = detection.await;
+    findings.end(Duration::from_millis(FLUSH_MS_MAX)).await;
+    // After all that refuses or ends sessions: a beat that is under way has taken what it writes.
+    wired.control.flush_refusals().await;
     drain(&wired).await;
     tracing::info!("stopped");
     Ok(())

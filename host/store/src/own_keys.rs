@@ -46,7 +46,7 @@ pub enum OwnChange {
     Locked,
     /// It opens them again.
     Opened,
-    /// It opens them for the first time since the start: nobody has read this tenant's records yet.
+    /// They are open for the first time since the start: nobody has read this tenant's records yet.
     OpenedFirst,
 }
 
@@ -64,9 +64,13 @@ impl OwnSeen {
         self.lock().remove(id);
     }
 
-    fn answered(&self, id: &TenantId, now: Duration) -> Read {
-        let before = self.lock().insert(id.clone(), Seen { answered_at: Some(now), read: Read::Once });
-        before.map_or(Read::Once, |seen| seen.read)
+    /// The provider opened the key. Whether the tenant's own are open by now and nothing of it was read before.
+    fn answered(&self, id: &TenantId, now: Duration, is_open: bool) -> bool {
+        let mut seen = self.lock();
+        let before = seen.get(id).map_or(Read::Once, |seen| seen.read);
+        let read = if is_open { Read::Once } else { before };
+        seen.insert(id.clone(), Seen { answered_at: Some(now), read });
+        is_open && before == Read::Never
     }
 
     /// Whether it has been silent for too long; the silence of one that was not asked yet begins now.
@@ -135,13 +139,15 @@ impl Tenants {
         let was_open = keys.check().is_ok();
         match self.0.root.unwrap_tenant_key(keys.tenant(), wrapped) {
             Ok(_) => {
-                let read = self.0.own_seen.answered(&id, now);
                 // A rotation, a disabling or a deletion may have come in between: what is wrapped now decides.
                 let reopened = !was_open
                     && matches!(keys.check(), Err(KeysError::Closed(Closed::Refused)))
                     && self.0.root.reopen(keys, wrapped).is_ok();
-                let change = if read == Read::Never { OwnChange::OpenedFirst } else { OwnChange::Opened };
-                reopened.then_some((id, change))
+                // Enabling keys opens them too, and reads nothing of the tenant.
+                if self.0.own_seen.answered(&id, now, keys.check().is_ok()) {
+                    return Some((id, OwnChange::OpenedFirst));
+                }
+                reopened.then_some((id, OwnChange::Opened))
             }
             Err(error) if error.is_own() && (error.is_own_refusal() || self.0.own_seen.is_silent(&id, now)) => {
                 if was_open {

@@ -622,6 +622,18 @@ async fn a_tenant_that_keeps_a_key_itself_is_locked_without_it_and_no_other_is()
     assert_eq!(acme.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"mine");
     store.close().await.unwrap();
 
+    // Keys that were disabled while it was away are open once they are enabled, and yet nobody has read anything.
+    std::fs::rename(&own, dir.join("away")).unwrap();
+    let (store, tenants) = start(Some(&own)).await;
+    tenants.disable_key(&acme_id, "u_ops", Side::Operator).await.unwrap();
+    std::fs::rename(dir.join("away"), &own).unwrap();
+    assert!(tenants.tend_own_keys().await.unwrap().is_empty());
+    tenants.enable_key(&acme_id, Side::Operator).await.unwrap();
+    assert!(tenants.open_readable(&acme_id).is_some());
+    assert_eq!(tenants.tend_own_keys().await.unwrap(), [(acme_id.clone(), OwnChange::OpenedFirst)]);
+    assert!(tenants.tend_own_keys().await.unwrap().is_empty());
+    store.close().await.unwrap();
+
     // What the operator no longer allows opens nothing either; given up in time, it is not needed.
     let (store, tenants) = start(None).await;
     assert!(matches!(tenants.open_tenant(&acme_id).unwrap().check_keys(), Err(StoreError::KeyRefused)));

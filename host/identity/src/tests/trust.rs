@@ -288,6 +288,50 @@ async fn a_whole_place_is_not_held_down_once_who_asked_for_it_could_not_take_it_
 }
 
 #[tokio::test]
+async fn who_asked_and_is_signed_out_is_judged_by_what_is_known_of_him_apart_from_sessions() {
+    let host = Host::new().await;
+    host.holders(&["ada", "bob", "cat"]).await;
+    host.set_trust(asks(20, 0)).await;
+    let held = host.adjust("acme/ada", "acme", -10).await.unwrap();
+    let of_cat = host.adjust("acme/cat", "acme", -9).await.unwrap();
+    let since = host.adjust("acme/bob", "acme/ada", -75).await.unwrap();
+    host.clock.pass(600);
+    // Everybody's session is over by now; who agrees has one.
+    host.holders(&["dan"]).await;
+    let refused = host.approve("acme/dan", &held).await;
+    assert!(matches!(refused, Err(IdentityError::BadAdjustment(_))), "no session of his could stand: {refused:?}");
+    assert!(host.withdraw("acme/bob", &since).await.unwrap().is_some());
+    assert!(host.withdraw("acme/dan", &since).await.unwrap().is_none());
+    let acme = tenant("acme");
+    let key = {
+        let tables = host.identity.shared.read();
+        let found = tables.keys_of(Some(&acme)).find(|key| key.principal.as_str() == "acme/cat");
+        found.map(|key| key.id.clone()).unwrap()
+    };
+    host.identity.revoke_key(permit(Some("acme")), Some(&acme), &key).await.unwrap();
+    let refused = host.approve("acme/dan", &of_cat).await;
+    assert!(matches!(refused, Err(IdentityError::BadAdjustment(_))), "she cannot come back: {refused:?}");
+    host.approve("acme/dan", &held).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_wanted_something_withdrawn_and_is_signed_out_is_the_first_of_two_still() {
+    let host = Host::new().await;
+    host.holders(&["ada", "bob", "cat"]).await;
+    let held = host.adjust("acme/ada", "acme", -20).await.unwrap();
+    host.approve("acme/bob", &held).await.unwrap();
+    let favour = host.adjust("acme/ada", "acme", 20).await.unwrap();
+    host.approve("acme/bob", &favour).await.unwrap();
+    host.set_trust(asks(10, 0)).await;
+    assert!(host.withdraw("acme/cat", &favour).await.unwrap().is_some(), "one word is not enough");
+    host.clock.pass(600);
+    let dan = host.holders(&["dan"]).await.pop().unwrap();
+    assert_eq!(host.value(&dan), 30);
+    assert!(host.withdraw("acme/dan", &favour).await.unwrap().is_none());
+    assert_eq!(host.value(&dan), 10);
+}
+
+#[tokio::test]
 async fn what_makes_up_for_what_is_held_against_a_place_goes_by_two_who_could_stand_without_it() {
     let host = Host::new().await;
     let sessions = host.holders(&["ada", "bob", "cat"]).await;
