@@ -114,15 +114,26 @@ async fn a_plugin_asked_through_a_hook_or_a_schedule_asks_as_much_of_a_session_a
         assert_eq!(passed["steps"][0]["code"], "step-up-required", "{path}: {passed}");
         assert_eq!(step(1), (Some("sound"), Some("answered")), "{path}: {passed}");
     }
+    // Who runs a schedule calls its one plugin, and is refused as at its address.
+    let run = format!("{schedule}/run");
+    for at_risk in [acme.admin.post(&run), acme.admin.call(reqwest::Method::GET, "/acme/events/")] {
+        let (status, refused) = problem(at_risk.send().await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
+    }
     // A session that stands too low for any plugin is told so, whatever the point says of failures.
     asks["thresholds"]["invoke"] = json!(score + 5);
     answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
-    for path in [hook.clone(), format!("{hook}/dry-run")] {
+    for path in [hook.clone(), format!("{hook}/dry-run"), run] {
         let (status, refused) = problem(acme.admin.post(&path).json(&asked).send().await?).await?;
         assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{path}: {refused}");
     }
-    let ran = answer(acme.admin.post(&format!("{schedule}/run")).send().await?).await?;
-    assert_eq!(ran["outcome"], "step-up-required", "{ran}");
+    let kept = answer(acme.admin.get(&schedule).send().await?).await?;
+    assert!(kept["last"].is_null(), "what was refused is no run: {kept}");
+    let page = answer(acme.admin.get("/tenants/acme/audit?limit=1000").send().await?).await?;
+    let told = page["items"].as_array().into_iter().flatten().map(|item| &item["body"]);
+    let of_runs = told.filter(|body| body["unmapped"]["code"].as_str().is_some_and(|code| code.starts_with("EVT-007")));
+    let ends: Vec<&str> = of_runs.filter_map(|body| body["status"].as_str()).filter(|end| *end != "Intended").collect();
+    assert_eq!(ends, ["Failure", "Failure"], "{page}");
     Ok(())
 }
 
