@@ -79,14 +79,16 @@ async fn a_session_below_the_floor_ends_also_while_its_answer_streams() -> Resul
 async fn a_plugin_asked_through_a_hook_or_a_schedule_asks_as_much_of_a_session_as_a_call() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    acme.ship("events", "events", "", &[("keyvalue", &["default"]), ("queue", &["work"])]).await?;
     let point = json!({
-        "mode": "validate", "payload": { "type": "object" }, "deadline_ms": 10_000, "on_failure": "closed",
+        "mode": "validate", "payload": { "type": "object" }, "deadline_ms": 10_000, "on_failure": "open",
         "result_bytes_max": 10_000, "binders": "several",
     });
     answer(operator.put("/hooks/t.validate").json(&point).send().await?).await?;
-    let binding = acme.path("/hooks/t.validate/bindings/events");
-    answer(acme.admin.put(&binding).json(&json!({})).send().await?).await?;
+    for plugin in ["events", "sound"] {
+        acme.ship("events", plugin, "", &[("keyvalue", &["default"]), ("queue", &["work"])]).await?;
+        let binding = acme.path(&format!("/hooks/t.validate/bindings/{plugin}"));
+        answer(acme.admin.put(&binding).json(&json!({})).send().await?).await?;
+    }
     let schedule = acme.path("/schedules/yearly");
     let yearly = json!({ "plugin": "events", "cron": "0 3 1 1 *", "zone": "Europe/London" });
     answer(acme.admin.put(&schedule).json(&yearly).send().await?).await?;
@@ -98,18 +100,40 @@ async fn a_plugin_asked_through_a_hook_or_a_schedule_asks_as_much_of_a_session_a
     let hook = acme.path("/hooks/t.validate");
     let passed = answer(acme.admin.post(&hook).json(&asked).send().await?).await?;
     assert_eq!(passed["outcome"], "passed", "{passed}");
-    // Of no other act of this session is more asked now.
+    // What is held against one plugin is that plugin's failure, and no other act of this session is asked for more.
     let soon = jiff::Timestamp::from_second(now()? + 3_600)?;
     let risk = json!({
         "subject": "acme/plugin/events", "delta": -10, "reason": "odd calls", "expires_at": soon.to_string(),
     });
     answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
     for path in [hook.clone(), format!("{hook}/dry-run")] {
+        let passed = answer(acme.admin.post(&path).json(&asked).send().await?).await?;
+        assert_eq!(passed["outcome"], "passed", "{path}: {passed}");
+        let step = |at: usize| (passed["steps"][at]["plugin"].as_str(), passed["steps"][at]["outcome"].as_str());
+        assert_eq!(step(0), (Some("events"), Some("failed")), "{path}: {passed}");
+        assert_eq!(passed["steps"][0]["code"], "step-up-required", "{path}: {passed}");
+        assert_eq!(step(1), (Some("sound"), Some("answered")), "{path}: {passed}");
+    }
+    // Who runs a schedule calls its one plugin, and is refused as at its address.
+    let run = format!("{schedule}/run");
+    for at_risk in [acme.admin.post(&run), acme.admin.call(reqwest::Method::GET, "/acme/events/")] {
+        let (status, refused) = problem(at_risk.send().await?).await?;
+        assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
+    }
+    // A session that stands too low for any plugin is told so, whatever the point says of failures.
+    asks["thresholds"]["invoke"] = json!(score + 5);
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    for path in [hook.clone(), format!("{hook}/dry-run"), run] {
         let (status, refused) = problem(acme.admin.post(&path).json(&asked).send().await?).await?;
         assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{path}: {refused}");
     }
-    let ran = answer(acme.admin.post(&format!("{schedule}/run")).send().await?).await?;
-    assert_eq!(ran["outcome"], "step-up-required", "{ran}");
+    let kept = answer(acme.admin.get(&schedule).send().await?).await?;
+    assert!(kept["last"].is_null(), "what was refused is no run: {kept}");
+    let page = answer(acme.admin.get("/tenants/acme/audit?limit=1000").send().await?).await?;
+    let told = page["items"].as_array().into_iter().flatten().map(|item| &item["body"]);
+    let of_runs = told.filter(|body| body["unmapped"]["code"].as_str().is_some_and(|code| code.starts_with("EVT-007")));
+    let ends: Vec<&str> = of_runs.filter_map(|body| body["status"].as_str()).filter(|end| *end != "Intended").collect();
+    assert_eq!(ends, ["Failure", "Failure"], "{page}");
     Ok(())
 }
 

@@ -19,8 +19,8 @@ use ringfence_capabilities::{
 };
 use ringfence_core::proof::act;
 use ringfence_core::{
-    Blame, Capability, DecisionId, Grant, Grants, HostCall, InvocationId, PluginName, Principal, Resource, TenantId,
-    Usage,
+    ActClass, Blame, Capability, DecisionId, Grant, Grants, HostCall, InvocationId, PluginName, Principal, Resource,
+    TenantId, Usage,
 };
 use ringfence_engine::{
     AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, Reuse, RunError,
@@ -95,9 +95,12 @@ pub enum CallError {
     /// The tenant's policy does not allow it.
     #[error("the tenant's policy does not allow this call")]
     Denied(DecisionId),
-    /// The session of who asks does not stand high enough for this plugin; what would help, in words.
+    /// The session of who asks does not stand high enough to call any plugin; what would help, in words.
     #[error("this needs {0}")]
     StepUp(String),
+    /// It stands high enough for that, but not with what is held against this plugin; what would help, in words.
+    #[error("with what is held against this plugin, this needs {0}")]
+    PluginAtRisk(String),
     /// The session of who asks is over.
     #[error("the session of who asks is over")]
     Unauthenticated,
@@ -145,7 +148,8 @@ impl CallError {
         match self {
             Self::NoPlugin => "no-route",
             Self::Denied(_) => "denied",
-            Self::StepUp(_) => "step-up-required",
+            // To who calls this one plugin the two are the same, here and at the gateway.
+            Self::StepUp(_) | Self::PluginAtRisk(_) => "step-up-required",
             Self::Unauthenticated => "unauthenticated",
             Self::Quarantined => "version-quarantined",
             Self::Suspended => "tenant-suspended",
@@ -175,7 +179,12 @@ impl CallError {
             Self::QuotaExhausted { retry_after_ms } | Self::TenantBusy { retry_after_ms } => Some(*retry_after_ms),
             Self::Overloaded | Self::TooLate | Self::AuditUnavailable | Self::Host => Some(1_000),
             Self::Suspended | Self::KeyDisabled | Self::Quarantined => Some(5_000),
-            Self::NoPlugin | Self::Denied(_) | Self::StepUp(_) | Self::Unauthenticated | Self::Run(_) => None,
+            Self::NoPlugin
+            | Self::Denied(_)
+            | Self::StepUp(_)
+            | Self::PluginAtRisk(_)
+            | Self::Unauthenticated
+            | Self::Run(_) => None,
         }
     }
 }
@@ -238,11 +247,7 @@ impl Automation {
                 (error, Some(Box::new(denial)))
             })?;
         let plain = |error| (error, None);
-        let called = (&route.tenant, &route.plugin);
-        parts
-            .identity
-            .check_call_trust(&call.principal, call.peer, called)
-            .map_err(|error| plain(CallError::from(error)))?;
+        self.check_trust(call, route).map_err(plain)?;
         route.store.check_keys().map_err(|_| plain(CallError::KeyDisabled))?;
         let ledger = parts.quotas.of(&route.tenant).ok_or_else(|| plain(CallError::NoPlugin))?;
         ledger.request().map_err(|over| {
@@ -282,6 +287,18 @@ impl Automation {
         let usage = Usage { request_bytes, ..answered.usage };
         self.recorder().answered(&told, recorded_as(&answered.answer), usage);
         Ok(Done { invocation: seen.invocation.clone(), version: version.label.clone(), answer: answered.answer, usage })
+    }
+
+    /// Whether the session of who asks stands high enough, and if not, whether that is its own doing or the plugin's.
+    fn check_trust(&self, call: &Call, route: &Route) -> Result<(), CallError> {
+        let (identity, called) = (&self.parts.identity, (&route.tenant, &route.plugin));
+        match identity.check_call_trust(&call.principal, call.peer, called) {
+            Err(IdentityError::StepUp { factor }) => {
+                identity.check_trust(&call.principal, call.peer, ActClass::Invoke)?;
+                Err(CallError::PluginAtRisk(factor))
+            }
+            other => other.map_err(CallError::from),
+        }
     }
 
     fn binding(

@@ -515,7 +515,7 @@ fn needed(principal: &Principal, least: u8, score: u8) -> String {
         (PrincipalKind::Person, _) => "a one-time code or a passkey",
         _ => "a sign-in with a client certificate, or as a person",
     };
-    format!("{factor}: a trust score of {least}, and this session has {score}")
+    format!("{factor}: a trust score of {least}, and there is {score} now")
 }
 
 /// How long ago something was, in seconds.

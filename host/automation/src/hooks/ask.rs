@@ -181,8 +181,8 @@ fn heard(ready: &Ready, bytes: &[u8]) -> Said {
     }
 }
 
-/// Whether it is about the tenant or the session of who asks, and not what a plugin does: then the product's request fails
-/// whatever the point says.
+/// Whether it is about the tenant or the session of who asks, and not what a plugin does or what is held against it: then the
+/// product's request fails whatever the point says.
 fn concerns_request(error: &CallError) -> bool {
     matches!(
         error,

@@ -14,7 +14,7 @@ use ringfence_store::{StoreError, TenantStore};
 use super::plan::jitter_ms;
 use super::timer::{Entry, Running};
 use super::{LastRun, Overlap, Schedule, schedule_key, schedules_key};
-use crate::{Automation, AutomationError, Call, CallError, Effects};
+use crate::{Automation, AutomationError, Call, CallError, Done, Effects};
 
 /// Attempts of one run that cannot begin just now.
 const ATTEMPTS_COUNT: u32 = 10;
@@ -57,7 +57,8 @@ impl Automation {
     }
 
     /// Runs a schedule at once, on behalf of who asks from there, whatever it says about time and rest. Resolves when the run
-    /// is over.
+    /// is over. An error when more is asked of his session, or it is over: that is no run of the schedule, and its last one
+    /// stays on record.
     pub async fn run_now(
         &self,
         tenant: &TenantId,
@@ -68,7 +69,12 @@ impl Automation {
         let schedule = self.schedule(store, name).await?;
         let now = self.parts.clock.now();
         let ended = self.run_once(tenant, &schedule, now, 1, Some((principal, peer))).await;
-        let (outcome, detail) = ended.ok_or(AutomationError::Call(CallError::Overloaded))?;
+        let (outcome, detail) = match ended.ok_or(CallError::Overloaded)? {
+            Err(error @ (CallError::StepUp(_) | CallError::PluginAtRisk(_) | CallError::Unauthenticated)) => {
+                return Err(error.into());
+            }
+            ended => ending(ended),
+        };
         let last = LastRun { due_at: now, ended_at: self.parts.clock.now(), outcome, detail };
         self.change_schedule(store, name, |schedule| schedule.last = Some(last.clone())).await?;
         Ok(last)
@@ -128,7 +134,8 @@ impl Automation {
         attempt: u32,
     ) {
         let Some(_place) = self.closing.begin() else { return };
-        let Some((outcome, detail)) = self.run_once(tenant, schedule, tick, attempt, None).await else { return };
+        let Some(ended) = self.run_once(tenant, schedule, tick, attempt, None).await else { return };
+        let (outcome, detail) = ending(ended);
         let last = LastRun { due_at: tick, ended_at: self.parts.clock.now(), outcome, detail };
         let written = self
             .change_schedule(store, &schedule.name, |schedule| {
@@ -150,10 +157,10 @@ impl Automation {
         tick: Timestamp,
         attempt: u32,
         asked: Option<(Principal, Option<IpAddr>)>,
-    ) -> Option<Ending> {
+    ) -> Option<Result<Done, CallError>> {
         let asked = asked.or_else(|| Some((self.workload(tenant, &schedule.spec.plugin).ok()?, None)));
         let Some((principal, peer)) = asked else {
-            return Some(("host-error".to_owned(), None));
+            return Some(Err(CallError::Host));
         };
         let call = Call {
             tenant: tenant.clone(),
@@ -185,10 +192,10 @@ impl Automation {
                         () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
                     }
                 }
-                ended => return Some(ending(ended)),
+                ended => return Some(ended),
             }
         }
-        Some(ending(self.call(call).await))
+        Some(self.call(call).await)
     }
 
     /// Reads a schedule, changes it and writes it. None when it is gone.
@@ -258,7 +265,7 @@ fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, runnin
     run
 }
 
-fn ending(ended: Result<crate::Done, crate::CallError>) -> Ending {
+fn ending(ended: Result<Done, CallError>) -> Ending {
     match ended {
         Ok(done) => match done.answer {
             Ok(_) => ("done".to_owned(), None),
