@@ -2,11 +2,13 @@
 //!
 //! Must never let one peer, or a peer that sends or takes nothing, keep others out: idle heads are cut after
 //! `HEAD_TIME_MS_MAX`, connections that take nothing of what waits for them after `WRITE_STALL_MS_MAX`, and connections are
-//! counted in all and by the source of the peer's address.
+//! counted in all and by the source of the peer's address; nor a tenant's crowd of connections stand before a neighbour's one:
+//! they are driven by other threads (`turns.rs` says which are a crowd).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use ringfence_identity::{Channel, ClientCertificate};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -72,12 +75,14 @@ impl Listening {
 /// Serves until `stop` turns true, then lets open requests finish for at most `DRAIN_MS_MAX`.
 ///
 /// `service` is cloned for every connection; requests carry a [`Peer`] and a [`Channel`] extension. With `tls` every
-/// connection begins with a handshake, which must be over as soon as a request head would have to be.
+/// connection begins with a handshake, which must be over as soon as a request head would have to be. Connections are driven by
+/// the runtime that this runs in, and those of crowds by `crowds` where there is one.
 pub async fn serve<S, B>(
     listening: Listening,
     tls: Option<Arc<ServerConfig>>,
     service: S,
     mut stop: watch::Receiver<bool>,
+    crowds: Option<Handle>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -87,6 +92,8 @@ pub async fn serve<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let graceful = GracefulShutdown::new();
+    let usual = Handle::current();
+    let lanes = Lanes { crowds: crowds.unwrap_or_else(|| usual.clone()), usual };
     let seats = listening.seats.clone();
     let acceptor = tls.map(TlsAcceptor::from);
     loop {
@@ -108,23 +115,21 @@ pub async fn serve<S, B>(
             continue;
         };
         let stream = prepared(stream);
-        let (watcher, service, acceptor) = (graceful.watcher(), service.clone(), acceptor.clone());
+        let (watcher, acceptor, lanes) = (graceful.watcher(), acceptor.clone(), lanes.clone());
+        let (service, carried) = (service.clone(), Carried::default());
         tokio::spawn(async move {
-            let _seat = seat;
-            let carried = Carried::default();
-            let service = |channel| Each { service, peer, channel, carried: carried.clone() };
-            let ended = match acceptor {
+            let in_each = carried.clone();
+            let service = |channel| Each { service, peer, channel, carried: in_each };
+            match acceptor {
                 None => {
                     let connection = watcher.watch(connection(stream, service(Channel::Plain)));
-                    carried.in_turn(connection).await
+                    lanes.drive(Box::pin(seat.hold(connection)), carried, false);
                 }
                 Some(acceptor) => {
                     let Some((stream, channel)) = shake_hands(&acceptor, stream).await else { return };
-                    carried.in_turn(watcher.watch(connection(stream, service(channel)))).await
+                    let connection = watcher.watch(connection(stream, service(channel)));
+                    lanes.drive(Box::pin(seat.hold(connection)), carried, false);
                 }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
             }
         });
     }
@@ -134,6 +139,30 @@ pub async fn serve<S, B>(
         () = tokio::time::sleep(Duration::from_millis(limits::DRAIN_MS_MAX)) => {
             tracing::warn!("requests still open at the end of the drain are cut");
         }
+    }
+}
+
+/// Where connections are driven.
+#[derive(Clone)]
+struct Lanes {
+    usual: Handle,
+    crowds: Handle,
+}
+
+impl Lanes {
+    /// Drives a connection to its end, in one lane or in the other.
+    fn drive<F>(self, mut connection: Pin<Box<F>>, carried: Carried, of_crowds: bool)
+    where
+        F: Future<Output = hyper::Result<()>> + Send + 'static,
+    {
+        let lane = if of_crowds { self.crowds.clone() } else { self.usual.clone() };
+        lane.spawn(async move {
+            match carried.in_turn(connection.as_mut(), of_crowds).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "connection ended"),
+                None => self.drive(connection, carried, !of_crowds),
+            }
+        });
     }
 }
 
@@ -245,6 +274,13 @@ impl Seats {
         taken.told.store(taken.total as u64, Ordering::Relaxed);
         taken.by_source.insert(source, here + 1);
         Some(Seat { seats: self.clone(), source })
+    }
+}
+
+impl Seat {
+    /// Holds the seat for as long as this takes.
+    async fn hold<F: Future>(self, connection: F) -> F::Output {
+        connection.await
     }
 }
 

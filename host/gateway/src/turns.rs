@@ -7,14 +7,21 @@
 //! known. Past a few, what asks goes to the end of the runtime's queue, and when it comes up again the queue has gone round once
 //! and a new lap begins (deficit round robin, Shreedhar and Varghese 1995, with the queue itself as the round). Must
 //! never hold anything while nothing else is ready: then the queue comes round at once.
+//!
+//! A thread that always has something to do is, to the kernel, one that has had its part: what arrives for a neighbour then
+//! waits for the next tick, some milliseconds later, before it is even read. So the connections of a tenant of whom many wait at
+//! once are a crowd, and are driven elsewhere (`listen.rs`), by a thread that stands back; those for everyone else sleep,
+//! and are woken at once.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use ringfence_core::TenantId;
+use tokio::time::Instant;
 
 /// Times that a tenant's connections and requests go on in one lap at least.
 const BEGUN_COUNT: u32 = 4;
@@ -23,6 +30,10 @@ const WAITING_PER_BEGUN: u32 = 32;
 /// Requests of one tenant in a row after which a connection counts as that tenant's. Fewer may be chance on a connection that
 /// carries everybody's, as that of a proxy does.
 const IN_A_ROW_COUNT: u32 = 4;
+/// So many that wait in one lap are a crowd.
+const CROWD_COUNT: u32 = 16;
+/// How long a tenant's connections are a crowd after that.
+const CALM_AFTER: Duration = Duration::from_secs(1);
 /// LIMIT: tenants with a lap. When there are more all laps begin anew, which harms nobody.
 const LAPS_COUNT_MAX: usize = 16_384;
 
@@ -50,6 +61,8 @@ struct Lap {
     waiting_count: u32,
     /// Those that waited in the lap before.
     waited_count: u32,
+    /// When so many waited that they are a crowd.
+    crowded_at: Option<Instant>,
 }
 
 // === impl Turns ===
@@ -88,17 +101,23 @@ impl Turns {
 // === impl Carried ===
 
 impl Carried {
-    /// Drives a connection, each time in the turn of whose it is.
-    pub(crate) async fn in_turn<F: Future>(&self, connection: F) -> F::Output {
-        let mut connection = pin!(connection);
+    /// Drives a connection, each time in the turn of whose it is, where crowds are driven or where they are not. None when it
+    /// belongs to the other from now on.
+    pub(crate) async fn in_turn<F: Future>(&self, mut connection: Pin<&mut F>, of_crowds: bool) -> Option<F::Output> {
         let mut waits_in = None;
         poll_fn(|cx| {
-            waits_in = self.own().and_then(|lap| locked(&lap).ask(waits_in));
+            let own = self.own();
+            let mut lap = own.as_deref().map(locked);
+            if lap.as_ref().is_some_and(|lap| lap.is_crowd()) != of_crowds {
+                return Poll::Ready(None);
+            }
+            waits_in = lap.as_mut().and_then(|lap| lap.ask(waits_in));
+            drop(lap);
             if waits_in.is_some() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            connection.as_mut().poll(cx)
+            connection.as_mut().poll(cx).map(Some)
         })
         .await
     }
@@ -129,7 +148,8 @@ impl Lap {
     fn ask(&mut self, waits_in: Option<u64>) -> Option<u64> {
         if waits_in == Some(self.number) {
             let number = self.number.wrapping_add(1);
-            *self = Self { number, begun_count: 0, waiting_count: 0, waited_count: self.waiting_count };
+            let crowded_at = if self.waiting_count >= CROWD_COUNT { Some(Instant::now()) } else { self.crowded_at };
+            *self = Self { number, begun_count: 0, waiting_count: 0, waited_count: self.waiting_count, crowded_at };
         }
         if self.begun_count < BEGUN_COUNT.max(self.waited_count / WAITING_PER_BEGUN) {
             self.begun_count += 1;
@@ -137,6 +157,10 @@ impl Lap {
         }
         self.waiting_count = self.waiting_count.saturating_add(1);
         Some(self.number)
+    }
+
+    fn is_crowd(&self) -> bool {
+        self.crowded_at.is_some_and(|at| at.elapsed() < CALM_AFTER)
     }
 }
 
@@ -147,6 +171,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
+    use std::pin::pin;
     use std::rc::Rc;
 
     use super::*;
@@ -210,7 +235,7 @@ mod tests {
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 });
-                carried.in_turn(work).await;
+                carried.in_turn(pin!(work), false).await;
             });
         }
         local.await;
@@ -219,7 +244,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_neighbours_connection_waits_for_a_few_of_a_crowds_and_not_for_all() {
-        assert_eq!(connections(300, IN_A_ROW_COUNT).await, BEGUN_COUNT as usize);
+        assert_eq!(connections(CROWD_COUNT as usize, IN_A_ROW_COUNT).await, BEGUN_COUNT as usize);
+        assert_eq!(connections(300, IN_A_ROW_COUNT).await, BEGUN_COUNT as usize, "they leave for where crowds are");
         assert_eq!(connections(300, IN_A_ROW_COUNT - 1).await, 300, "whose they are is not known yet");
     }
 
@@ -233,6 +259,21 @@ mod tests {
         assert!(!carried.note(&acme) && carried.own().is_none());
     }
 
+    #[tokio::test]
+    async fn connections_of_whom_many_wait_belong_elsewhere_until_they_are_calm() {
+        let (turns, carried) = (Turns::default(), Carried::default());
+        let lap = turns.lap(&tenant("acme"));
+        assert!((0..IN_A_ROW_COUNT).all(|_| !carried.note(&lap)));
+        locked(&lap).waiting_count = CROWD_COUNT;
+        assert_eq!(carried.in_turn(pin!(async { 1 }), false).await, Some(1), "no lap is over");
+        assert_eq!(locked(&lap).ask(Some(0)), None);
+        assert_eq!(carried.in_turn(pin!(async { 2 }), false).await, None);
+        assert_eq!(carried.in_turn(pin!(async { 3 }), true).await, Some(3));
+        locked(&lap).crowded_at = Instant::now().checked_sub(CALM_AFTER);
+        assert_eq!(carried.in_turn(pin!(async { 4 }), true).await, None);
+        assert_eq!(carried.in_turn(pin!(async { 5 }), false).await, Some(5));
+    }
+
     #[test]
     fn a_lap_ends_when_one_that_waited_in_it_comes_up_again() {
         let mut lap = Lap::default();
@@ -243,6 +284,7 @@ mod tests {
         assert_eq!(lap.ask(first), None, "the queue went round");
         assert_eq!(lap.ask(second), None, "it waited in a lap that is over");
         assert_eq!((lap.number, lap.begun_count, lap.waited_count), (1, 2, 2));
+        assert!(!lap.is_crowd());
     }
 
     #[test]

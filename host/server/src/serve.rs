@@ -38,6 +38,8 @@ use crate::wiring::{Place, Wired, refuse_after_damage, wire};
 const SIGXFSZ: i32 = 25;
 /// Threads that accept, read, write and wait for guests' I/O.
 const IO_THREADS_COUNT: usize = 2;
+/// Threads that drive the connections of crowds. With one, a crowd never has more than a processor for its I/O.
+const CROWD_THREADS_COUNT: usize = 1;
 /// Threads of everything else.
 const REST_THREADS_COUNT: usize = 2;
 /// Longest wait for logs and records to be written at the end.
@@ -60,9 +62,11 @@ pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
     };
     let config = config::load(args, dev_dir.as_deref())?;
     let io = io_runtime(config.engine.io_class).context("threads for I/O")?;
+    let crowds = crowd_runtime().context("a thread for crowds of connections")?;
     let rest = rest_runtime().context("threads for the control plane")?;
-    let result = rest.block_on(run(&config, args, format, io.handle()));
+    let result = rest.block_on(run(&config, args, format, (io.handle(), crowds.handle())));
     rest.shutdown_timeout(Duration::from_secs(2));
+    crowds.shutdown_timeout(Duration::from_secs(2));
     io.shutdown_timeout(Duration::from_secs(2));
     result
 }
@@ -83,24 +87,39 @@ const POLLS_PER_LOOK: u32 = 8;
 
 /// The threads that do I/O, as high in the kernel's scheduler as they may be.
 fn io_runtime(best: IoClass) -> std::io::Result<tokio::runtime::Runtime> {
-    // The runtime starts its I/O threads first and threads for blocking work later, in the same way; only the first are raised.
+    lane("io", IO_THREADS_COUNT, move || {
+        let got = ringfence_engine::scheduler::class::raise_thread(best);
+        tracing::debug!(class = got.word(), "I/O thread");
+    })
+}
+
+/// The thread that does the I/O of a tenant whose connections are a crowd.
+fn crowd_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    lane("crowds", CROWD_THREADS_COUNT, ringfence_engine::scheduler::class::step_back)
+}
+
+fn lane(
+    name: &str,
+    threads_count: usize,
+    begins: impl Fn() + Send + Sync + 'static,
+) -> std::io::Result<tokio::runtime::Runtime> {
+    // A runtime starts these threads first and threads for blocking work later, in the same way, which are as usual.
     let started = AtomicUsize::new(0);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(IO_THREADS_COUNT)
+        .worker_threads(threads_count)
         .event_interval(POLLS_PER_LOOK)
         .global_queue_interval(POLLS_PER_LOOK)
-        .thread_name("io")
+        .thread_name(name)
         .on_thread_start(move || {
-            if started.fetch_add(1, Ordering::Relaxed) < IO_THREADS_COUNT {
-                let got = ringfence_engine::scheduler::class::raise_thread(best);
-                tracing::debug!(class = got.word(), "I/O thread");
+            if started.fetch_add(1, Ordering::Relaxed) < threads_count {
+                begins();
             }
         })
         .enable_all()
         .build()
 }
 
-async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> Result<()> {
+async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&Handle, &Handle)) -> Result<()> {
     let data = std::path::absolute(&config.store.path)?;
     private_dir(&data)?;
     let missing =
@@ -148,8 +167,14 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, io: &Handle) -> 
     let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
     keep_certificate(tls, acme, stopping.clone());
-    let data_plane = io.spawn(serve_port(plugins, tls_config.clone(), wired.gateway.clone(), stopping.clone()));
-    let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping));
+    let data_plane = io.spawn(serve_port(
+        plugins,
+        tls_config.clone(),
+        wired.gateway.clone(),
+        stopping.clone(),
+        Some(crowds.clone()),
+    ));
+    let control_plane = tokio::spawn(serve_port(control, tls_config, TowerToHyperService::new(router), stopping, None));
 
     wait_for_stop().await?;
     tracing::info!("draining");

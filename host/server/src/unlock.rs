@@ -105,8 +105,8 @@ impl Answering {
         let (stop, stopping) = watch::channel(false);
         let router = TowerToHyperService::new(ringfence_control::locked_router(scheme));
         let tasks = [
-            tokio::spawn(serve_port(ports.plugins.share()?, ports.tls.clone(), Locked, stopping.clone())),
-            tokio::spawn(serve_port(ports.control.share()?, ports.tls, router, stopping)),
+            tokio::spawn(serve_port(ports.plugins.share()?, ports.tls.clone(), Locked, stopping.clone(), None)),
+            tokio::spawn(serve_port(ports.control.share()?, ports.tls, router, stopping, None)),
         ];
         Ok(Self { stop, tasks })
     }

@@ -10,6 +10,8 @@ const IO_SLICE_NS: u64 = 100_000;
 /// Above every fair thread, below the kernel's own.
 const IO_FIFO_PRIORITY: u32 = 10;
 const IO_NICE: i32 = -10;
+/// A third of the part of a thread of the usual class.
+const CROWD_NICE: i32 = 5;
 const LAST_NICE: i32 = 19;
 /// How much later than asked a sleeper of ours may be woken (nanoseconds).
 const TIMER_SLACK_NS: u64 = 1_000;
@@ -55,6 +57,11 @@ pub fn raise_thread(best: IoClass) -> IoClass {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(TIMER_SLACK_NS));
     let wanted = IoClass::LADDER.into_iter().filter(|class| *class as u8 <= best as u8);
     wanted.into_iter().find(|class| take(*class)).unwrap_or(IoClass::Usual)
+}
+
+/// Puts the calling thread, which drives the connections of crowds, behind those that run guests and serve everyone else.
+pub fn step_back() {
+    set(0, &Attributes { nice: CROWD_NICE, ..Attributes::USUAL });
 }
 
 fn take(class: IoClass) -> bool {
