@@ -196,7 +196,7 @@ impl Control {
         let store = self.parts.tenants.open_tenant(&record.id).ok_or_else(ApiError::not_found)?;
         self.parts.quotas.open(&store, &record.quota).await?;
         self.parts.policy.upsert_tenant(&record.id, TenantFacts { suspended: Standing::Active }, None)?;
-        self.parts.automation.open_tenant(&store).await;
+        self.tenant_works(&record.id).await;
         Ok(())
     }
 
