@@ -287,8 +287,11 @@ impl Writer {
                     drop(self.write_batch().await);
                     counts_at = Instant::now() + BATCH_TIME_MAX;
                 }
-                () = tokio::time::sleep_until(retry_at), if self.copied() == Copied::Behind => {
-                    self.catch_up().await;
+                () = tokio::time::sleep_until(retry_at), if self.copied() == Copied::Behind || self.doubt.is_some() => {
+                    // Before it is said that all is there: what is in doubt may land after that.
+                    if matches!(self.end_doubt().await, Ok(()) | Err(AuditError::Gone)) {
+                        self.catch_up().await;
+                    }
                     retry_at = Instant::now() + RETRY_EVERY;
                 }
             }
@@ -417,8 +420,17 @@ impl Writer {
     async fn end_doubt(&mut self) -> Result<(), AuditError> {
         if self.doubt.is_some() {
             match tokio::time::timeout(WRITE_TIME_MAX, self.store.batch(Vec::new(), Vec::new())).await {
-                Ok(Ok(_)) => self.forget_state(),
-                Ok(Err(error)) => return Err(unavailable(&self.origin, &error)),
+                Ok(Ok(_)) => {
+                    // It was made durable: the store takes writes.
+                    self.shared.set_writable(true);
+                    self.forget_state();
+                }
+                Ok(Err(error)) => {
+                    if matches!(error, StoreError::Gone) {
+                        self.doubt = None;
+                    }
+                    return Err(unavailable(&self.origin, &error));
+                }
                 Err(_) => return Err(AuditError::Unavailable),
             }
         }

@@ -168,7 +168,11 @@ impl Control {
         let restored = self.parts.archives.restore_in_place(store, source).await?;
         self.parts.tenants.set_state(id, state).await?;
         self.parts.archives.finish_restore(store).await?;
-        self.load(id, store).await?;
+        if let Err(error) = self.load(id, store).await {
+            // What finds attacks must not be what was before the restore, however much of the rest is.
+            self.reload_detection(id).await;
+            return Err(error);
+        }
         if state == TenantState::Active {
             self.parts.engine.scheduler().resume(id);
         }
@@ -250,9 +254,12 @@ impl Control {
         };
         // A backup brings back what was in force, and what was would not always be set now: the tenant's data is worth more than
         // who may change its policy, and another backup undoes it.
-        let judged = stored.text.as_deref().map(|text| self.parts.policy.check_tenant_policy(id, text));
-        if let Some(Err(error @ PolicyError::LocksOut { .. })) = judged {
-            tracing::warn!(tenant = %id, %error, "a tenant's stored policy is put into force, and could not be set now");
+        if let Some(text) = stored.text.clone() {
+            let (policy, tenant) = (self.parts.policy.clone(), id.clone());
+            let judged = tokio::task::spawn_blocking(move || policy.check_tenant_policy(&tenant, &text)).await;
+            if let Ok(Err(error @ PolicyError::LocksOut { .. })) = judged {
+                tracing::warn!(tenant = %id, %error, "a tenant's stored policy is put into force, and could not be set now");
+            }
         }
         crate::put_policy_into_force(&self.parts.policy, id, suspended, stored)?;
         self.parts.registry.reload(store).await?;

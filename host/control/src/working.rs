@@ -37,7 +37,7 @@ impl Control {
         self.reload_checks(store).await;
     }
 
-    async fn reload_detection(&self, id: &TenantId) {
+    pub(crate) async fn reload_detection(&self, id: &TenantId) {
         if let Err(error) = self.parts.threat.reload(id).await {
             tracing::error!(tenant = %id, %error, "a tenant's own rules of detection are not in force");
         }

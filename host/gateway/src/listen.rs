@@ -115,22 +115,18 @@ pub async fn serve<S, B>(
             continue;
         };
         let stream = prepared(stream);
-        let (watcher, acceptor, lanes) = (graceful.watcher(), acceptor.clone(), lanes.clone());
-        let (service, carried) = (service.clone(), Carried::default());
+        let (watcher, lanes, carried) = (graceful.watcher(), lanes.clone(), Carried::default());
+        let (service, in_each) = (service.clone(), carried.clone());
+        let service = move |channel| Each { service, peer, channel, carried: in_each };
+        let Some(acceptor) = acceptor.clone() else {
+            let connection = watcher.watch(connection(stream, service(Channel::Plain)));
+            lanes.drive(Box::pin(seat.hold(connection)), carried, false);
+            continue;
+        };
         tokio::spawn(async move {
-            let in_each = carried.clone();
-            let service = |channel| Each { service, peer, channel, carried: in_each };
-            match acceptor {
-                None => {
-                    let connection = watcher.watch(connection(stream, service(Channel::Plain)));
-                    lanes.drive(Box::pin(seat.hold(connection)), carried, false);
-                }
-                Some(acceptor) => {
-                    let Some((stream, channel)) = shake_hands(&acceptor, stream).await else { return };
-                    let connection = watcher.watch(connection(stream, service(channel)));
-                    lanes.drive(Box::pin(seat.hold(connection)), carried, false);
-                }
-            }
+            let Some((stream, channel)) = shake_hands(&acceptor, stream).await else { return };
+            let connection = watcher.watch(connection(stream, service(channel)));
+            lanes.drive(Box::pin(seat.hold(connection)), carried, false);
         });
     }
     drop(listening);

@@ -131,7 +131,8 @@ impl Gateway {
             self.meter(seen, status.as_u16(), Some(failure), seen.usage);
         }
         let store = &route.store;
-        if store.check_keys().is_err() {
+        let hidden = seen.denial.as_ref().is_some_and(|denial| matches!(denial.visible, Visibility::Hidden));
+        if !hidden && store.check_keys().is_err() {
             // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
             return refusal;
         }
@@ -153,7 +154,6 @@ impl Gateway {
         {
             object.insert("reason".to_owned(), json!(error.to_string()));
         }
-        let hidden = seen.denial.as_ref().is_some_and(|denial| matches!(denial.visible, Visibility::Hidden));
         let event_code = match &refusal {
             _ if hidden => codes::TENANT_ISOLATION,
             Refusal::Run(_) => codes::INVOCATION_FAILED,

@@ -10,8 +10,9 @@
 //!
 //! A thread that always has something to do is, to the kernel, one that has had its part: what arrives for a neighbour then
 //! waits for the next tick, some milliseconds later, before it is even read. So the connections of a tenant of whom many wait at
-//! once are a crowd, and are driven elsewhere (`listen.rs`), by a thread that stands back; those for everyone else sleep,
-//! and are woken at once.
+//! once, while others ask for something too, are a crowd, and are driven elsewhere (`listen.rs`), by a thread that stands
+//! back; those for everyone else sleep, and are woken at once. LIMIT: a connection that ends after a few requests is nobody's: its
+//! requests wait for their tenant's turn, and it does not move.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -27,12 +28,12 @@ use tokio::time::Instant;
 const BEGUN_COUNT: u32 = 4;
 /// Of so many that wait, one more goes on in a lap: going round costs each of them something too.
 const WAITING_PER_BEGUN: u32 = 32;
-/// Requests of one tenant in a row after which a connection counts as that tenant's. Fewer may be chance on a connection that
-/// carries everybody's, as that of a proxy does.
-const IN_A_ROW_COUNT: u32 = 4;
+/// So many more requests of one tenant than of others make a connection that tenant's. Fewer may be chance on a connection
+/// that carries everybody's, as that of a proxy does.
+const MORE_COUNT: u32 = 4;
 /// So many that wait in one lap are a crowd.
 const CROWD_COUNT: u32 = 16;
-/// How long a tenant's connections are a crowd after that.
+/// How long a tenant's connections are a crowd after that, and how long it is not alone after another's request.
 const CALM_AFTER: Duration = Duration::from_secs(1);
 /// LIMIT: tenants with a lap. When there are more all laps begin anew, which harms nobody.
 const LAPS_COUNT_MAX: usize = 16_384;
@@ -41,6 +42,8 @@ const LAPS_COUNT_MAX: usize = 16_384;
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     laps: Mutex<HashMap<TenantId, Arc<Mutex<Lap>>>>,
+    /// Whose the last request was.
+    last: Mutex<Option<Arc<Mutex<Lap>>>>,
 }
 
 /// Whose requests a connection carried of late.
@@ -50,7 +53,8 @@ pub(crate) struct Carried(Arc<Mutex<Of>>);
 #[derive(Debug, Default)]
 struct Of {
     lap: Option<Arc<Mutex<Lap>>>,
-    in_a_row_count: u32,
+    /// How many more requests were this tenant's than others', of late (Boyer and Moore 1981).
+    more_count: u32,
 }
 
 /// One tenant's lap on the runtime's queue.
@@ -61,7 +65,9 @@ struct Lap {
     waiting_count: u32,
     /// Those that waited in the lap before.
     waited_count: u32,
-    /// When so many waited that they are a crowd.
+    /// When others asked for something beside it.
+    others_at: Option<Instant>,
+    /// When so many waited, not alone, that they are a crowd.
     crowded_at: Option<Instant>,
 }
 
@@ -71,6 +77,7 @@ impl Turns {
     /// Waits for the tenant's turn, unless the connection waits for it already whenever it goes on.
     pub(crate) async fn turn(&self, tenant: &TenantId, carried: &Carried) {
         let lap = self.lap(tenant);
+        self.came(&lap);
         if carried.note(&lap) {
             return;
         }
@@ -84,6 +91,19 @@ impl Turns {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Notes whose request came, and for both that they are not alone when the one before was another's.
+    fn came(&self, lap: &Arc<Mutex<Lap>>) {
+        let mut last = locked(&self.last);
+        if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, lap)) {
+            return;
+        }
+        let now = Some(Instant::now());
+        if let Some(other) = last.replace(Arc::clone(lap)) {
+            locked(&other).others_at = now;
+            locked(lap).others_at = now;
+        }
     }
 
     fn lap(&self, tenant: &TenantId) -> Arc<Mutex<Lap>> {
@@ -125,18 +145,21 @@ impl Carried {
     /// The lap of the tenant whose connection it is; none while it is nobody's.
     fn own(&self) -> Option<Arc<Mutex<Lap>>> {
         let of = locked(&self.0);
-        of.lap.clone().filter(|_| of.in_a_row_count >= IN_A_ROW_COUNT)
+        of.lap.clone().filter(|_| of.more_count >= MORE_COUNT)
     }
 
     /// Notes a request of the tenant with this lap. True when the connection was that tenant's already.
     fn note(&self, lap: &Arc<Mutex<Lap>>) -> bool {
         let mut of = locked(&self.0);
         if of.lap.as_ref().is_some_and(|known| Arc::ptr_eq(known, lap)) {
-            let was_own = of.in_a_row_count >= IN_A_ROW_COUNT;
-            of.in_a_row_count = of.in_a_row_count.saturating_add(1);
+            let was_own = of.more_count >= MORE_COUNT;
+            of.more_count = (of.more_count + 1).min(2 * MORE_COUNT);
             return was_own;
         }
-        *of = Of { lap: Some(Arc::clone(lap)), in_a_row_count: 1 };
+        of.more_count = of.more_count.saturating_sub(1);
+        if of.more_count == 0 {
+            *of = Of { lap: Some(Arc::clone(lap)), more_count: 1 };
+        }
         false
     }
 }
@@ -148,8 +171,10 @@ impl Lap {
     fn ask(&mut self, waits_in: Option<u64>) -> Option<u64> {
         if waits_in == Some(self.number) {
             let number = self.number.wrapping_add(1);
-            let crowded_at = if self.waiting_count >= CROWD_COUNT { Some(Instant::now()) } else { self.crowded_at };
-            *self = Self { number, begun_count: 0, waiting_count: 0, waited_count: self.waiting_count, crowded_at };
+            if self.waiting_count >= CROWD_COUNT && is_of_late(self.others_at) {
+                self.crowded_at = Some(Instant::now());
+            }
+            *self = Self { number, begun_count: 0, waiting_count: 0, waited_count: self.waiting_count, ..*self };
         }
         if self.begun_count < BEGUN_COUNT.max(self.waited_count / WAITING_PER_BEGUN) {
             self.begun_count += 1;
@@ -160,8 +185,12 @@ impl Lap {
     }
 
     fn is_crowd(&self) -> bool {
-        self.crowded_at.is_some_and(|at| at.elapsed() < CALM_AFTER)
+        is_of_late(self.crowded_at)
     }
+}
+
+fn is_of_late(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at.elapsed() < CALM_AFTER)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -216,6 +245,9 @@ mod tests {
         let polls = Rc::new(Cell::new(0));
         let over = Rc::new(Cell::new(None));
         let local = tokio::task::LocalSet::new();
+        for name in ["crowd", "one"] {
+            turns.came(&turns.lap(&tenant(name)));
+        }
         for name in std::iter::repeat_n("crowd", crowd).chain(["one"]) {
             let (turns, polls, over) = (Rc::clone(&turns), Rc::clone(&polls), Rc::clone(&over));
             local.spawn_local(async move {
@@ -244,29 +276,48 @@ mod tests {
 
     #[tokio::test]
     async fn a_neighbours_connection_waits_for_a_few_of_a_crowds_and_not_for_all() {
-        assert_eq!(connections(CROWD_COUNT as usize, IN_A_ROW_COUNT).await, BEGUN_COUNT as usize);
-        assert_eq!(connections(300, IN_A_ROW_COUNT).await, BEGUN_COUNT as usize, "they leave for where crowds are");
-        assert_eq!(connections(300, IN_A_ROW_COUNT - 1).await, 300, "whose they are is not known yet");
+        assert_eq!(connections(CROWD_COUNT as usize, MORE_COUNT).await, BEGUN_COUNT as usize);
+        assert_eq!(connections(300, MORE_COUNT).await, BEGUN_COUNT as usize, "they leave for where crowds are");
+        assert_eq!(connections(300, MORE_COUNT - 1).await, 300, "whose they are is not known yet");
     }
 
     #[tokio::test]
-    async fn a_connection_is_a_tenants_after_some_requests_in_a_row_and_until_anothers() {
+    async fn a_connection_is_a_tenants_after_some_more_of_its_requests_than_of_others() {
         let (turns, carried) = (Turns::default(), Carried::default());
         let (acme, globex) = (turns.lap(&tenant("acme")), turns.lap(&tenant("globex")));
-        assert!((0..IN_A_ROW_COUNT).all(|_| !carried.note(&acme)));
+        assert!((0..MORE_COUNT).all(|_| !carried.note(&acme)));
         assert!(carried.note(&acme) && carried.own().is_some());
-        assert!(!carried.note(&globex) && carried.own().is_none(), "it carries everybody's");
-        assert!(!carried.note(&acme) && carried.own().is_none());
+        assert!(!carried.note(&globex) && carried.own().is_some(), "one of another's now and then changes nothing");
+        for _ in 0..2 * MORE_COUNT {
+            carried.note(&globex);
+            carried.note(&acme);
+        }
+        assert!(carried.own().is_some(), "as much as before");
+        let other = Carried::default();
+        for _ in 0..20 {
+            other.note(&globex);
+            other.note(&acme);
+        }
+        assert!(other.own().is_none(), "it carries everybody's");
+        for _ in 0..2 * MORE_COUNT {
+            carried.note(&globex);
+        }
+        assert!(carried.own().is_some_and(|lap| Arc::ptr_eq(&lap, &globex)), "it is another's in the end");
     }
 
     #[tokio::test]
     async fn connections_of_whom_many_wait_belong_elsewhere_until_they_are_calm() {
         let (turns, carried) = (Turns::default(), Carried::default());
         let lap = turns.lap(&tenant("acme"));
-        assert!((0..IN_A_ROW_COUNT).all(|_| !carried.note(&lap)));
+        assert!((0..MORE_COUNT).all(|_| !carried.note(&lap)));
         locked(&lap).waiting_count = CROWD_COUNT;
         assert_eq!(carried.in_turn(pin!(async { 1 }), false).await, Some(1), "no lap is over");
         assert_eq!(locked(&lap).ask(Some(0)), None);
+        assert_eq!(carried.in_turn(pin!(async { 2 }), false).await, Some(2), "it is alone");
+        turns.came(&lap);
+        turns.came(&turns.lap(&tenant("globex")));
+        locked(&lap).waiting_count = CROWD_COUNT;
+        assert_eq!(locked(&lap).ask(Some(1)), None);
         assert_eq!(carried.in_turn(pin!(async { 2 }), false).await, None);
         assert_eq!(carried.in_turn(pin!(async { 3 }), true).await, Some(3));
         locked(&lap).crowded_at = Instant::now().checked_sub(CALM_AFTER);

@@ -289,7 +289,11 @@ impl Tenants {
         known.stored.phase = Phase::Deleting;
         // The first attempt saw the keys; a later one may find nothing left of them.
         known.stored.destroyed = known.stored.destroyed.take().or(destroyed.map(Box::new));
-        self.0.platform.put_json(&tenant_key(&id), &known.stored).await?;
+        match self.0.platform.put_json(&tenant_key(&id), &known.stored).await {
+            // In doubt counts as begun: the next start may find it so. It is made sure of before any key goes.
+            Ok(_) | Err(StoreError::Unavailable { .. }) => {}
+            Err(error) => return Err(error),
+        }
         if let Some(view) = &known.view {
             view.shared().set_gone();
         }
@@ -392,6 +396,7 @@ impl Tenants {
     /// answer takes its time.
     async fn finish_deletion(&self, stored: &StoredTenant) -> Result<(), StoreError> {
         let id = &stored.record.id;
+        self.0.platform.put_json(&tenant_key(id), stored).await?;
         self.erase_area(parse_uid(&stored.record.uid)?).await?;
         let _one = self.0.changing.lock().await;
         self.0.own_seen.forget(id);
