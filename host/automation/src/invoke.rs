@@ -110,7 +110,7 @@ pub enum CallError {
     /// The tenant is suspended.
     #[error("the tenant is suspended")]
     Suspended,
-    /// The tenant's keys are disabled.
+    /// The tenant's keys are disabled, or were opened a moment ago and the tenant is not read yet.
     #[error("the keys of the tenant are disabled")]
     KeyDisabled,
     /// The tenant made as many calls as it may.
@@ -218,7 +218,11 @@ impl Automation {
     async fn call_recorded(&self, mut call: Call, steps: Option<Arc<dyn RunHistory>>) -> Result<Done, CallError> {
         let invocation = InvocationId::random(&*self.parts.entropy);
         let mut seen = Seen { invocation, version: None, decision: None, usage: Usage::default() };
-        let route = self.parts.registry.route(&call.tenant, &call.plugin).ok_or(CallError::NoPlugin)?;
+        let Some(route) = self.parts.registry.route(&call.tenant, &call.plugin) else {
+            // A tenant that was not read since the start has no ledger: that passes.
+            let is_read = self.parts.quotas.of(&call.tenant).is_some();
+            return Err(if is_read { CallError::NoPlugin } else { CallError::KeyDisabled });
+        };
         match self.run(&mut seen, &mut call, &route, steps).await {
             Ok(done) => Ok(done),
             Err((error, denial)) => {
@@ -249,7 +253,7 @@ impl Automation {
         let plain = |error| (error, None);
         self.check_trust(call, route).map_err(plain)?;
         route.store.check_keys().map_err(|_| plain(CallError::KeyDisabled))?;
-        let ledger = parts.quotas.of(&route.tenant).ok_or_else(|| plain(CallError::NoPlugin))?;
+        let ledger = parts.quotas.of(&route.tenant).ok_or_else(|| plain(CallError::KeyDisabled))?;
         ledger.request().map_err(|over| {
             plain(CallError::QuotaExhausted { retry_after_ms: over.retry_after_ms.unwrap_or(1_000) })
         })?;

@@ -194,8 +194,9 @@ impl Control {
         let from = staged.manifest.tenant.clone();
         let record = staged.publish(&name, quota).await?;
         let store = self.parts.tenants.open_tenant(into).ok_or_else(ApiError::not_found)?;
-        self.parts.quotas.open(&store, &record.quota).await?;
         self.load(into, &store).await?;
+        // After the routes: where there is a ledger, a plugin without one is not there.
+        self.parts.quotas.open(&store, &record.quota).await?;
         self.tenant_replaced(into, &store).await;
         Ok(json!({ "tenant": into, "from": from, "restored": restored }))
     }
@@ -231,16 +232,24 @@ impl Control {
         }
     }
 
-    /// Reads a tenant that could not be read at the start.
-    pub(crate) async fn read_tenant(&self, id: &TenantId) -> Result<(), ApiError> {
+    /// Reads a tenant that could not be read at the start. Whether it is read by then: not while its keys are closed. When it
+    /// fails, the tenant stays unread.
+    pub(crate) async fn read_tenant(&self, id: &TenantId) -> Result<bool, ApiError> {
         let _one = self.changing.lock().await;
-        let Some(store) = self.parts.tenants.open_readable(id) else { return Ok(()) };
+        let Some(store) = self.parts.tenants.open_readable(id) else { return Ok(false) };
+        // Somebody may have read it while this one waited.
+        if !self.parts.tenants.is_unread(id) {
+            return Ok(true);
+        }
         let record = self.parts.tenants.record(id).await?.ok_or_else(ApiError::not_found)?;
-        self.parts.quotas.open(&store, &record.quota).await?;
         self.parts.identity.reload(id).await?;
         self.load(id, &store).await?;
-        self.tenant_replaced(id, &store).await;
-        Ok(())
+        // After the routes: where there is a ledger, a plugin without one is not there.
+        self.parts.quotas.open(&store, &record.quota).await?;
+        // Not as one that was replaced: what opened with the keys is under way, and would be begun a second time.
+        self.tenant_works(id).await;
+        self.parts.tenants.note_read(id);
+        Ok(true)
     }
 
     /// Puts into force what a restored tenant's records say.

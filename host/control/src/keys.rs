@@ -141,7 +141,7 @@ pub async fn enable(
     let reached = control.reach_keys::<act::DisableKeys>(&call, &tenant).await?;
     let act = async |id: &TenantId| {
         let enabled = control.parts.tenants.enable_key(id, side(&call)).await?;
-        control.tenant_works(id).await;
+        control.tenant_unlocked(id).await;
         Ok::<_, StoreError>(enabled)
     };
     control.change(&call, reached, codes::KEY_ENABLED, act).await
@@ -473,23 +473,18 @@ impl KeyKeeper {
                 _ = stop.wait_for(|stopping| *stopping) => return,
             };
             for id in &lifted {
-                self.0.tenant_works(id).await;
+                self.0.tenant_unlocked(id).await;
             }
         }
     }
 
     async fn own_changed(&self, id: &TenantId, change: OwnChange) {
         let control = &self.0;
-        if change == OwnChange::Opened {
-            control.tenant_works(id).await;
-        }
         if change == OwnChange::Locked {
             control.parts.engine.forget_idle(id);
-        }
-        if change == OwnChange::OpenedFirst
-            && let Err(error) = control.read_tenant(id).await
-        {
-            tracing::error!(tenant = %id, code = error.code, detail = error.detail, "an opened tenant cannot be read");
+        } else if !control.tenant_unlocked(id).await {
+            // The next turn tries again, and the entry is for the one that reads it.
+            return;
         }
         let code = if change == OwnChange::Locked { codes::OWN_KEY_LOCKED } else { codes::OWN_KEY_OPENED };
         let mut event = Event::new(code, act::ReadKeys::NAME, control.parts.audit.actor(), format!("tenant/{id}"));

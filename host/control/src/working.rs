@@ -26,8 +26,21 @@ impl Control {
         self.reload_checks(&store).await;
     }
 
-    /// A tenant's records are others now, or were read for the first time: whoever keeps something of them in memory reads
-    /// them anew. What must be in force before a call of it can come is not here, but in `load` of backup_work.rs.
+    /// A tenant's keys may be open again: when nobody has read it since the start it is read, and otherwise it can work. Whether
+    /// it is read now. Not for who holds `changing`, for which a read waits.
+    pub(crate) async fn tenant_unlocked(&self, id: &TenantId) -> bool {
+        if !self.parts.tenants.is_unread(id) {
+            self.tenant_works(id).await;
+            return true;
+        }
+        self.read_tenant(id).await.unwrap_or_else(|error| {
+            tracing::error!(tenant = %id, code = error.code, detail = error.detail, "an opened tenant cannot be read");
+            false
+        })
+    }
+
+    /// A tenant's records are others now: whoever keeps something of them in memory reads them anew. What must be in force
+    /// before a call of it can come is not here, but in `load` of backup_work.rs.
     pub(crate) async fn tenant_replaced(&self, id: &TenantId, store: &TenantStore) {
         self.reload_detection(id).await;
         self.parts.automation.close_tenant(store).await;

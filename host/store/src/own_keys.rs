@@ -29,7 +29,7 @@ pub(crate) struct OwnSeen(Mutex<BTreeMap<TenantId, Seen>>);
 struct Seen {
     /// When the provider last opened the key.
     answered_at: Option<Duration>,
-    /// Whether anything of the tenant was read since the start.
+    /// Whether the tenant was read since the start.
     read: Read,
 }
 
@@ -46,7 +46,7 @@ pub enum OwnChange {
     Locked,
     /// It opens them again.
     Opened,
-    /// They are open for the first time since the start: nobody has read this tenant's records yet.
+    /// They are open, and nobody has read this tenant's records since the start. Said again until [`Tenants::note_read`].
     OpenedFirst,
 }
 
@@ -64,13 +64,12 @@ impl OwnSeen {
         self.lock().remove(id);
     }
 
-    /// The provider opened the key. Whether the tenant's own are open by now and nothing of it was read before.
+    /// The provider opened the key. Whether the tenant's own are open by now and nobody has read it yet.
     fn answered(&self, id: &TenantId, now: Duration, is_open: bool) -> bool {
         let mut seen = self.lock();
-        let before = seen.get(id).map_or(Read::Once, |seen| seen.read);
-        let read = if is_open { Read::Once } else { before };
+        let read = seen.get(id).map_or(Read::Once, |seen| seen.read);
         seen.insert(id.clone(), Seen { answered_at: Some(now), read });
-        is_open && before == Read::Never
+        is_open && read == Read::Never
     }
 
     /// Whether it has been silent for too long; the silence of one that was not asked yet begins now.
@@ -93,14 +92,30 @@ impl Tenants {
         self.open_tenant(id).filter(|view| view.check_keys().is_ok())
     }
 
+    /// Whether a start found the tenant's keys closed by its own provider, and nobody has noted since that it was read.
+    pub fn is_unread(&self, id: &TenantId) -> bool {
+        self.0.own_seen.lock().get(id).is_some_and(|seen| seen.read == Read::Never)
+    }
+
+    /// Everything of the tenant that is kept in memory was read. For who read it, once nothing of that can fail any more.
+    pub fn note_read(&self, id: &TenantId) {
+        if let Some(seen) = self.0.own_seen.lock().get_mut(id) {
+            seen.read = Read::Once;
+        }
+    }
+
     /// Puts the key that a tenant keeps itself around the tenant's key. Again is fine, and takes its provider's newest version.
     /// Fails while the keys are closed, and with [`KeysError::OwnNotAllowed`] or [`KeysError::Own`].
     pub async fn take_own_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
         self.rewrap_own(id, RootKey::take_own).await
     }
 
-    /// Takes it away again. Needs its provider once more.
+    /// Takes it away again. Needs its provider once more. Fails with [`StoreError::KeyRefused`] while the tenant is unread: nobody
+    /// would look after it then.
     pub async fn give_up_own_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
+        if self.is_unread(id) {
+            return Err(StoreError::KeyRefused);
+        }
         let status = self.rewrap_own(id, RootKey::give_up_own).await?;
         self.0.own_seen.forget(id);
         Ok(status)

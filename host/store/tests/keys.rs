@@ -618,7 +618,15 @@ async fn a_tenant_that_keeps_a_key_itself_is_locked_without_it_and_no_other_is()
     tenants.enable_key(&acme_id, Side::Operator).await.unwrap();
     assert!(matches!(acme.check_keys(), Err(StoreError::KeyRefused)));
     std::fs::rename(dir.join("away"), &own).unwrap();
+    assert!(tenants.is_unread(&acme_id) && !tenants.is_unread(&bolt_id));
     assert_eq!(tenants.tend_own_keys().await.unwrap(), [(acme_id.clone(), OwnChange::OpenedFirst)]);
+    // Until it is noted that somebody read it, it is told again, and must be looked after.
+    assert!(tenants.is_unread(&acme_id));
+    assert_eq!(tenants.tend_own_keys().await.unwrap(), [(acme_id.clone(), OwnChange::OpenedFirst)]);
+    assert!(matches!(tenants.give_up_own_key(&acme_id).await, Err(StoreError::KeyRefused)));
+    tenants.note_read(&acme_id);
+    assert!(!tenants.is_unread(&acme_id));
+    assert!(tenants.tend_own_keys().await.unwrap().is_empty());
     assert_eq!(acme.get(&key(1)).await.unwrap().unwrap().value.as_slice(), b"mine");
     store.close().await.unwrap();
 
@@ -631,6 +639,7 @@ async fn a_tenant_that_keeps_a_key_itself_is_locked_without_it_and_no_other_is()
     tenants.enable_key(&acme_id, Side::Operator).await.unwrap();
     assert!(tenants.open_readable(&acme_id).is_some());
     assert_eq!(tenants.tend_own_keys().await.unwrap(), [(acme_id.clone(), OwnChange::OpenedFirst)]);
+    tenants.note_read(&acme_id);
     assert!(tenants.tend_own_keys().await.unwrap().is_empty());
     store.close().await.unwrap();
 

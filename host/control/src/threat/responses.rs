@@ -154,7 +154,7 @@ pub async fn undo(
         })
         .await?;
     if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant) {
-        control.tenant_works(tenant).await;
+        control.tenant_unlocked(tenant).await;
     }
     Ok(Json(view(response, None, control.parts.clock.now())))
 }
