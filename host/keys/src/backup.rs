@@ -16,7 +16,7 @@ use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
 use crate::context::Context;
-use crate::derive::{KEY_BYTES, KeyBytes, expand};
+use crate::derive::{DerivingKey, KEY_BYTES, KeyBytes, expand};
 use crate::error::KeysError;
 use crate::secret::Secret;
 use crate::stream::{Keys, OWN_VERSION, StreamOpener, StreamSealer};
@@ -68,7 +68,7 @@ impl BackupKey {
 
     /// Starts sealing an archive whose head is `head`: nothing of the stream opens under any other head.
     pub fn sealer(&self, head: &[u8], entropy: &dyn Entropy) -> Result<StreamSealer, KeysError> {
-        StreamSealer::new(self.seal.as_slice(), OWN_VERSION, &context(head), entropy)
+        StreamSealer::new(&DerivingKey::new(self.seal.as_slice()), OWN_VERSION, &context(head), entropy)
     }
 
     /// Starts opening an archive whose head is `head`.

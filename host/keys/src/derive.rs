@@ -3,8 +3,10 @@
 //! Must never be given a low-entropy secret: every input key is 32 random bytes or was derived from such, which is why the
 //! extract step is left out (RFC 5869, section 3.3).
 
+use std::hint::black_box;
+
 use ring::{hkdf, hmac};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::KeysError;
 
@@ -23,16 +25,42 @@ impl hkdf::KeyType for Length {
     }
 }
 
-/// HKDF-Expand of `key` over the concatenation of `info`. The caller makes that concatenation unambiguous.
-///
-/// LIMIT: the library keeps its own copy of a key while it works and does not zero it.
+/// A key that others are derived from, with the two halves of its HMAC begun: a key that is derived from often costs half as
+/// much so. It is as secret as the key, and zeroed as one.
+pub(crate) struct DerivingKey(hkdf::Prk);
+
+// === impl DerivingKey ===
+
+impl DerivingKey {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        Self(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, key))
+    }
+
+    /// HKDF-Expand over the concatenation of `info`. The caller makes that concatenation unambiguous.
+    ///
+    /// LIMIT: the library keeps its own copy of a key while it works and does not zero it.
+    pub(crate) fn expand<const N: usize>(&self, info: &[&[u8]]) -> Result<KeyBytes<N>, KeysError> {
+        let mut out = Zeroizing::new([0_u8; N]);
+        self.0
+            .expand(info, Length(N))
+            .and_then(|okm| okm.fill(out.as_mut_slice()))
+            .map_err(|ring::error::Unspecified| KeysError::Cipher)?;
+        Ok(out)
+    }
+}
+
+/// The library's type has no way to be emptied: it is overwritten by that of a key of zeros, which the compiler must take for
+/// used.
+impl Zeroize for DerivingKey {
+    fn zeroize(&mut self) {
+        *self = Self::new(&[0; KEY_BYTES]);
+        black_box(&self.0);
+    }
+}
+
+/// [`DerivingKey::expand`] of a key that is derived from once.
 pub(crate) fn expand<const N: usize>(key: &[u8], info: &[&[u8]]) -> Result<KeyBytes<N>, KeysError> {
-    let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, key);
-    let mut out = Zeroizing::new([0_u8; N]);
-    prk.expand(info, Length(N))
-        .and_then(|okm| okm.fill(out.as_mut_slice()))
-        .map_err(|ring::error::Unspecified| KeysError::Cipher)?;
-    Ok(out)
+    DerivingKey::new(key).expand(info)
 }
 
 /// The common case: a key of 32 bytes.

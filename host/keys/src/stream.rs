@@ -17,7 +17,7 @@ use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
 use crate::context::{Context, Purpose};
-use crate::derive::{KeyBytes, expand_key};
+use crate::derive::{DerivingKey, KEY_BYTES, KeyBytes};
 use crate::error::KeysError;
 use crate::record::{SALT_BYTES, TAG_BYTES, cipher};
 use crate::tenant::TenantKeys;
@@ -59,8 +59,8 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    pub(crate) fn new(purpose_key: &[u8], version: u8, salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
-        let key = cipher(expand_key(purpose_key, &[LABEL, salt, context])?.as_slice())?;
+    pub(crate) fn new(purpose_key: &DerivingKey, version: u8, salt: &[u8], context: &[u8]) -> Result<Self, KeysError> {
+        let key = cipher(purpose_key.expand::<KEY_BYTES>(&[LABEL, salt, context])?.as_slice())?;
         Ok(Self { key, associated: [&[MAGIC, version], context].concat(), next: 0 })
     }
 
@@ -114,7 +114,7 @@ pub struct StreamSealer {
 
 impl StreamSealer {
     pub(crate) fn new(
-        purpose_key: &[u8],
+        purpose_key: &DerivingKey,
         version: u8,
         context: &Context<'_>,
         entropy: &dyn Entropy,
@@ -201,7 +201,9 @@ impl Keys {
             Self::Tenant(keys, purpose) => {
                 keys.with_key(*purpose, version, |key| Chunks::new(key, version, salt, context))
             }
-            Self::Own(key) if version == OWN_VERSION => Chunks::new(key.as_slice(), version, salt, context),
+            Self::Own(key) if version == OWN_VERSION => {
+                Chunks::new(&DerivingKey::new(key.as_slice()), version, salt, context)
+            }
             Self::Own(_) => Err(KeysError::NotAuthentic),
         }
     }

@@ -30,7 +30,7 @@ use ringfence_core::Entropy;
 use zeroize::Zeroizing;
 
 use crate::context::Context;
-use crate::derive::{KEY_BYTES, KeyBytes, expand_key, mac};
+use crate::derive::{DerivingKey, KEY_BYTES, KeyBytes, expand_key, mac};
 use crate::error::KeysError;
 use crate::record;
 
@@ -129,13 +129,18 @@ impl PersonalKey {
         let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
         entropy.fill(key.as_mut_slice());
         let context = key_context(&self.tenant, &subject, version);
-        let wrapped = record::seal(self.wrap.as_slice(), RECORD_VERSION, &context, key.as_slice(), entropy)?;
+        let wrapped =
+            record::seal(&DerivingKey::new(self.wrap.as_slice()), RECORD_VERSION, &context, key.as_slice(), entropy)?;
         Ok((SubjectKey { tenant: self.tenant.clone(), subject, version, key }, wrapped))
     }
 
     /// Unwraps a stored data key; fails when it is not of this tenant, subject and version.
     pub fn subject_key(&self, subject: SubjectRef, version: u32, wrapped: &[u8]) -> Result<SubjectKey, KeysError> {
-        let bytes = record::open(self.wrap.as_slice(), &key_context(&self.tenant, &subject, version), wrapped)?;
+        let bytes = record::open(
+            &DerivingKey::new(self.wrap.as_slice()),
+            &key_context(&self.tenant, &subject, version),
+            wrapped,
+        )?;
         let mut key = Zeroizing::new([0_u8; KEY_BYTES]);
         if bytes.len() != KEY_BYTES {
             return Err(KeysError::NotAuthentic);
@@ -169,7 +174,13 @@ impl SubjectKey {
     /// Seals a value of a field. The result is text of the format in the header.
     pub fn seal(&self, field: &str, plaintext: &[u8], entropy: &dyn Entropy) -> Result<String, KeysError> {
         let named = named(field, &self.subject);
-        let record = record::seal(self.key.as_slice(), RECORD_VERSION, &self.context(&named), plaintext, entropy)?;
+        let record = record::seal(
+            &DerivingKey::new(self.key.as_slice()),
+            RECORD_VERSION,
+            &self.context(&named),
+            plaintext,
+            entropy,
+        )?;
         let bytes = [self.subject.0.as_slice(), &self.version.to_be_bytes(), &record].concat();
         Ok(format!("{SEALED_PREFIX}{}", BASE64URL_NOPAD.encode(&bytes)))
     }
@@ -180,7 +191,7 @@ impl SubjectKey {
             return Err(KeysError::NotAuthentic);
         }
         let named = named(field, &self.subject);
-        record::open(self.key.as_slice(), &self.context(&named), &sealed.record)
+        record::open(&DerivingKey::new(self.key.as_slice()), &self.context(&named), &sealed.record)
     }
 
     fn context<'a>(&'a self, named: &'a [u8]) -> Context<'a> {

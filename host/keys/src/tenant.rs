@@ -22,7 +22,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::chunk::ChunkOpener;
 use crate::context::{Context, Purpose};
-use crate::derive::{KeyBytes, expand, mac};
+use crate::derive::{DerivingKey, KeyBytes, expand, mac};
 use crate::error::KeysError;
 use crate::locked::Locked;
 use crate::record;
@@ -81,7 +81,7 @@ struct Ring {
 struct VersionKeys {
     version: u8,
     purpose: Option<Purpose>,
-    seals: [KeyBytes; Purpose::ALL.len()],
+    seals: [DerivingKey; Purpose::ALL.len()],
 }
 
 /// Seals names of one tenant. Zeroed on drop.
@@ -105,13 +105,13 @@ impl Ring {
     }
 
     /// The newest version for a purpose and its key.
-    fn newest(&self, purpose: Purpose) -> Result<(u8, &KeyBytes), KeysError> {
+    fn newest(&self, purpose: Purpose) -> Result<(u8, &DerivingKey), KeysError> {
         let keys = self.versions().rev().find(|keys| keys.covers(purpose)).ok_or(KeysError::Cipher)?;
         Ok((keys.version, keys.seal(purpose)?))
     }
 
     /// The key that a thing of this version was sealed under.
-    fn of(&self, purpose: Purpose, version: u8) -> Result<&KeyBytes, KeysError> {
+    fn of(&self, purpose: Purpose, version: u8) -> Result<&DerivingKey, KeysError> {
         let keys = self.versions().find(|keys| keys.version == version && keys.covers(purpose));
         keys.ok_or(KeysError::NotAuthentic)?.seal(purpose)
     }
@@ -140,12 +140,13 @@ impl Zeroize for VersionKeys {
 impl VersionKeys {
     fn derive(open: &OpenVersion) -> Result<Self, KeysError> {
         let OpenVersion { version, purpose, ref key } = *open;
-        Ok(Self { version, purpose, seals: of_each_purpose(key, SEAL_LABEL)? })
+        let seals = of_each_purpose(key, SEAL_LABEL)?.each_ref().map(|key| DerivingKey::new(key.as_slice()));
+        Ok(Self { version, purpose, seals })
     }
     fn covers(&self, purpose: Purpose) -> bool {
         self.purpose.is_none_or(|only| only == purpose)
     }
-    fn seal(&self, purpose: Purpose) -> Result<&KeyBytes, KeysError> {
+    fn seal(&self, purpose: Purpose) -> Result<&DerivingKey, KeysError> {
         self.seals.get(purpose.index()).ok_or(KeysError::Cipher)
     }
 }
@@ -210,7 +211,7 @@ impl TenantKeys {
     ) -> Result<Vec<u8>, KeysError> {
         self.with(|ring| {
             let (version, key) = ring.newest(purpose)?;
-            record::seal(key.as_slice(), version, context, plaintext, entropy)
+            record::seal(key, version, context, plaintext, entropy)
         })
     }
 
@@ -221,7 +222,7 @@ impl TenantKeys {
         context: &Context<'_>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, KeysError> {
-        self.with(|ring| record::open(ring.of(purpose, record::version(sealed)?)?.as_slice(), context, sealed))
+        self.with(|ring| record::open(ring.of(purpose, record::version(sealed)?)?, context, sealed))
     }
 
     /// What seals names, for several at once: setting up the cipher costs as much as sealing one.
@@ -255,7 +256,7 @@ impl TenantKeys {
     ) -> Result<StreamSealer, KeysError> {
         self.with(|ring| {
             let (version, key) = ring.newest(purpose)?;
-            StreamSealer::new(key.as_slice(), version, context, entropy)
+            StreamSealer::new(key, version, context, entropy)
         })
     }
 
@@ -281,9 +282,9 @@ impl TenantKeys {
         &self,
         purpose: Purpose,
         version: u8,
-        act: impl FnOnce(&[u8]) -> Result<T, KeysError>,
+        act: impl FnOnce(&DerivingKey) -> Result<T, KeysError>,
     ) -> Result<T, KeysError> {
-        self.with(|ring| act(ring.of(purpose, version)?.as_slice()))
+        self.with(|ring| act(ring.of(purpose, version)?))
     }
 
     fn with<T>(&self, act: impl FnOnce(&Ring) -> Result<T, KeysError>) -> Result<T, KeysError> {

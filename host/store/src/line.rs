@@ -4,7 +4,7 @@
 //! floods waits for its own. INVARIANT: what is taken out is answered or dropped, so that nobody waits for nothing.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -35,6 +35,8 @@ pub(crate) struct Line<T> {
 
 struct State<T> {
     waiting: FairQueue<Uid, Item<T>>,
+    /// How many must wait before whoever serves the line is woken.
+    wanted_count: usize,
     shut: Shut,
 }
 
@@ -66,7 +68,7 @@ impl Room {
 impl<T> Line<T> {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State { waiting: FairQueue::new(), shut: Shut::Open }),
+            state: Mutex::new(State { waiting: FairQueue::new(), wanted_count: 1, shut: Shut::Open }),
             wake: Condvar::new(),
             all: Arc::new(Semaphore::new(ALL_KIB_MAX as usize)),
         }
@@ -113,6 +115,17 @@ impl<T> Line<T> {
         }
     }
 
+    /// Waits until so many wait, but not beyond `until` nor when the line is shut.
+    pub(crate) fn gather(&self, count: usize, until: Instant) {
+        let mut state = self.lock();
+        while state.waiting.len() < count && state.shut == Shut::Open {
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
+            state.wanted_count = count;
+            state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.wanted_count = 1;
+    }
+
     /// The next in turn, if one is there.
     pub(crate) fn try_next(&self) -> Option<T> {
         self.lock().waiting.pop().map(|item| item.what)
@@ -152,8 +165,11 @@ impl<T> Line<T> {
             return Err(StoreError::Closed);
         }
         state.waiting.push(lane, bytes, item);
+        let wanted = state.waiting.len() >= state.wanted_count;
         drop(state);
-        self.wake.notify_one();
+        if wanted {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -211,6 +227,34 @@ mod tests {
         let next = || line.next(ROOM_WAIT, || {});
         assert_eq!((next(), next(), next()), (Some(1), Some(2), None));
         assert!(!line.is_over(), "the last answers may still be on their way");
+    }
+
+    #[tokio::test]
+    async fn whoever_gathers_goes_on_when_all_are_there_or_the_time_is_over_or_the_line_is_shut() {
+        let (line, room) = (Arc::new(Line::new()), Room::new());
+        line.gather(1, Instant::now());
+        let gathering = |count: usize, wait: Duration| {
+            let line = Arc::clone(&line);
+            std::thread::spawn(move || {
+                line.gather(count, Instant::now() + wait);
+                line.len()
+            })
+        };
+        const LONG: Duration = Duration::from_secs(3_600);
+        let all = gathering(3, LONG);
+        for number in 0..3 {
+            line.join(FLOOD, &room, 10, number).await.unwrap();
+        }
+        assert_eq!(all.join().unwrap(), 3);
+        assert_eq!(
+            gathering(4, Duration::from_millis(1)).join().unwrap(),
+            3,
+            "whoever does not come is not waited for"
+        );
+        let shut = gathering(4, LONG);
+        line.shut();
+        assert_eq!(shut.join().unwrap(), 3);
+        assert_eq!(line.next(ROOM_WAIT, || {}), Some(0), "one that waits wakes again");
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 
 use super::provider::{Assurance, Bound, Encrypted, RootKeyProvider, Shredding, With};
 use crate::context::Context;
-use crate::derive::{KEY_BYTES, KeyBytes, expand};
+use crate::derive::{DerivingKey, KEY_BYTES, KeyBytes, expand};
 use crate::error::KeysError;
 use crate::record;
 
@@ -147,7 +147,13 @@ impl RootKeyProvider for FileProvider {
             With::Root => newest.wrap,
             With::Shard(shard) => self.shard(shard)?,
         };
-        let bytes = record::seal(key.as_slice(), CHAIN_VERSION, &context(with, bound, &newest.id), plain, entropy)?;
+        let bytes = record::seal(
+            &DerivingKey::new(key.as_slice()),
+            CHAIN_VERSION,
+            &context(with, bound, &newest.id),
+            plain,
+            entropy,
+        )?;
         Ok(Encrypted { by: newest.id, bytes })
     }
 
@@ -168,7 +174,7 @@ impl RootKeyProvider for FileProvider {
                 })?
             }
         };
-        record::open(key.as_slice(), &context(with, bound, by), bytes)
+        record::open(&DerivingKey::new(key.as_slice()), &context(with, bound, by), bytes)
     }
 
     fn make_shard(&self, shard: &str, entropy: &dyn Entropy) -> Result<(), KeysError> {
