@@ -309,7 +309,7 @@ impl Control {
     }
 
     /// Lets go of what every room keeps of a tenant whose deletion was begun. Fine to call again.
-    async fn forget_tenant(&self, id: &TenantId, store: &TenantStore) {
+    pub(crate) async fn forget_tenant(&self, id: &TenantId, store: &TenantStore) {
         self.parts.automation.close_tenant(store).await;
         self.parts.policy.remove_tenant(id);
         self.forget_quota(id);
