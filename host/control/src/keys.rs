@@ -4,6 +4,9 @@
 //! Must never destroy a key that one person alone wants gone without a delay in which it can be undone, and never show anything of a key but its number, its state and
 //! who wraps it. Acts on keys are on the operator's log: the tenant's own cannot be written while its keys are disabled.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,10 +16,11 @@ use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, TenantId};
 use ringfence_keys::{KeyVersion, Purpose};
-use ringfence_store::{DeleteAsked, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore};
+use ringfence_store::{DeleteAsked, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore, Tenants};
 use ringfence_threat::Scope;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::Control;
 use crate::call::{Call, Reached};
@@ -32,6 +36,8 @@ use crate::wire::{
 const REST: Duration = Duration::from_secs(1);
 /// Between two questions to the providers of keys that tenants keep themselves.
 const OWN_REST: Duration = Duration::from_secs(10);
+/// LIMIT: providers of such keys asked at the same time; each call of one gives up after its own deadline.
+const OWN_ASKED_COUNT_MAX: usize = 32;
 /// Between two attempts to carry on deletions that are not over.
 const DELETION_REST: Duration = Duration::from_secs(5);
 /// Between two looks for versions of keys that nothing is sealed under any more.
@@ -303,7 +309,7 @@ impl Control {
     }
 
     /// Lets go of what every room keeps of a tenant whose deletion was begun. Fine to call again.
-    async fn forget_tenant(&self, id: &TenantId, store: &TenantStore) {
+    pub(crate) async fn forget_tenant(&self, id: &TenantId, store: &TenantStore) {
         self.parts.automation.close_tenant(store).await;
         self.parts.policy.remove_tenant(id);
         self.forget_quota(id);
@@ -365,6 +371,16 @@ fn view(id: &TenantId, status: KeyStatus) -> TenantKeyView {
 }
 
 // === the keeper ===
+
+/// Asks the provider of a tenant's own key once there is a place, and closes or opens the tenant's keys as it answers.
+async fn ask_own(tenants: Tenants, places: Arc<Semaphore>, id: TenantId) -> (TenantId, Option<OwnChange>) {
+    let Ok(_place) = places.acquire().await else { return (id, None) };
+    let change = tenants.tend_own_key(&id).await.unwrap_or_else(|error| {
+        tracing::warn!(tenant = %id, %error, "the key that a tenant keeps itself could not be tended");
+        None
+    });
+    (id, change)
+}
 
 /// Does what keys need done in the background.
 pub struct KeyKeeper(Control);
@@ -447,20 +463,36 @@ impl KeyKeeper {
         Ok(())
     }
 
-    /// Asks the providers of keys that tenants keep themselves, and opens and shuts tenants as they answer.
+    /// Looks after the keys that tenants keep themselves until told to stop. Each provider is asked by a task of its own and not
+    /// again before it has answered: one that takes its time keeps nobody else waiting.
     async fn tend_own(&self, mut stop: watch::Receiver<bool>) {
+        let places = Arc::new(Semaphore::new(OWN_ASKED_COUNT_MAX));
+        let mut answers = JoinSet::<(TenantId, Option<OwnChange>)>::new();
+        let mut asked = BTreeMap::<TenantId, AbortHandle>::new();
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(OWN_REST) => {}
-                _ = stop.wait_for(|stopping| *stopping) => return,
-            }
-            match self.0.parts.tenants.tend_own_keys().await {
-                Ok(changes) => {
-                    for (id, change) in changes {
-                        self.own_changed(&id, change).await;
-                    }
+            let mut rest = pin!(tokio::time::sleep(OWN_REST));
+            loop {
+                let answer = tokio::select! {
+                    () = &mut rest => None,
+                    Some(answer) = answers.join_next() => Some(answer),
+                    _ = stop.wait_for(|stopping| *stopping) => return,
+                };
+                match answer {
+                    None => break,
+                    Some(Ok((id, Some(change)))) => self.own_changed(&id, change).await,
+                    Some(_) => {}
                 }
-                Err(error) => tracing::warn!(%error, "the keys that tenants keep themselves could not be tended"),
+            }
+            asked.retain(|_, task| !task.is_finished());
+            let keepers = self.0.parts.tenants.own_keepers().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the keys that tenants keep themselves could not be tended");
+                Vec::new()
+            });
+            for id in keepers {
+                if !asked.contains_key(&id) {
+                    let task = ask_own(self.0.parts.tenants.clone(), Arc::clone(&places), id.clone());
+                    asked.insert(id, answers.spawn(task));
+                }
             }
         }
     }

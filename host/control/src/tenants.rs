@@ -65,19 +65,22 @@ pub async fn create(
     let details = json!({ "tenant": id.as_str(), "plan": quota.plan });
     let record = control
         .bracket(&call, &Log::Host, permit, codes::TENANT_CREATED, details, async |_permit| {
-            let _one = control.changing.lock().await;
-            let record = control.parts.tenants.create_with(&id, &shown, quota).await?;
-            match control.open_tenant(&record).await {
-                Ok(()) => Ok(record),
-                Err(error) => {
-                    control.parts.policy.remove_tenant(&id);
-                    control.forget_quota(&id);
-                    if let Err(error) = control.parts.tenants.delete(&id).await {
-                        tracing::error!(tenant = %id, %error, "a half-made tenant could not be taken away");
+            let failed = {
+                let _one = control.changing.lock().await;
+                let record = control.parts.tenants.create_with(&id, &shown, quota).await?;
+                match control.open_tenant(&record).await {
+                    Ok(()) => return Ok(record),
+                    Err(failed) => {
+                        control.begin_to_take_away(&id).await;
+                        failed
                     }
-                    Err(error)
                 }
+            };
+            // Not under the lock: a provider that does not answer takes its time. The name stays taken until it is over.
+            if let Err(error) = control.parts.tenants.carry_on_deletion(&id).await {
+                tracing::error!(tenant = %id, %error, "a half-made tenant is not taken away yet; it is carried on");
             }
+            Err(failed)
         })
         .await?;
     Ok((StatusCode::CREATED, Json(control.tenant_view(&record))))
@@ -198,6 +201,15 @@ impl Control {
         self.parts.policy.upsert_tenant(&record.id, TenantFacts { suspended: Standing::Active }, None)?;
         self.tenant_works(&record.id).await;
         Ok(())
+    }
+
+    /// From here on nobody reaches a tenant that was made by half. For who holds `changing`.
+    async fn begin_to_take_away(&self, id: &TenantId) {
+        let Some(store) = self.parts.tenants.open_tenant(id) else { return };
+        if let Err(error) = self.parts.tenants.begin_delete(id).await {
+            tracing::error!(tenant = %id, %error, "a half-made tenant could not be taken away");
+        }
+        self.forget_tenant(id, &store).await;
     }
 
     pub(crate) fn forget_quota(&self, id: &TenantId) {

@@ -167,7 +167,7 @@ impl TenantKeys {
         Ok(Self(Arc::new(Inner { tenant: tenant.into(), state })))
     }
 
-    /// Keys that are not at hand; [`crate::RootKey::reopen`] may change that.
+    /// Keys that are not at hand; [`TenantKeys::adopt`] may change that.
     pub fn closed(tenant: &str, why: Closed) -> Self {
         Self(Arc::new(Inner { tenant: tenant.into(), state: ArcSwap::from_pointee(State::Closed(why)) }))
     }
@@ -177,15 +177,19 @@ impl TenantKeys {
         &self.0.tenant
     }
 
-    /// Puts other versions into force, for all clones. Destroyed keys stay destroyed.
-    pub(crate) fn install(&self, versions: &[OpenVersion]) -> Result<(), KeysError> {
-        self.change(State::Open(Locked::new(Ring::derive(versions)?)))
+    /// Puts what was unwrapped for the same tenant into force here, for all clones: opens closed keys too. Asks no provider.
+    /// Another tenant's keys are refused with [`KeysError::NotAuthentic`]; destroyed ones stay destroyed.
+    pub fn adopt(&self, unwrapped: &Self) -> Result<(), KeysError> {
+        if self.0.tenant != unwrapped.0.tenant {
+            return Err(KeysError::NotAuthentic);
+        }
+        self.change(unwrapped.0.state.load_full())
     }
 
     /// Forgets the key bytes, for all clones: sealing and opening fail with [`KeysError::Closed`] from now on.
     pub fn close(&self, why: Closed) {
         // What is destroyed already needs no other reason.
-        let _ = self.change(State::Closed(why));
+        let _ = self.change(Arc::new(State::Closed(why)));
     }
 
     /// Whether the keys can be used, and if not, why.
@@ -294,8 +298,7 @@ impl TenantKeys {
         }
     }
 
-    fn change(&self, to: State) -> Result<(), KeysError> {
-        let to = Arc::new(to);
+    fn change(&self, to: Arc<State>) -> Result<(), KeysError> {
         let destroyed = |state: &State| matches!(state, State::Closed(Closed::Destroyed));
         let before = self.0.state.rcu(|now| if destroyed(now) { Arc::clone(now) } else { Arc::clone(&to) });
         if destroyed(&before) { Err(KeysError::Closed(Closed::Destroyed)) } else { Ok(()) }
@@ -342,7 +345,11 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn keys(tenant: &str, seed: u8) -> TenantKeys {
-        TenantKeys::derive(tenant, &[version(1, None, seed)]).unwrap()
+        of(tenant, &[version(1, None, seed)])
+    }
+
+    fn of(tenant: &str, versions: &[OpenVersion]) -> TenantKeys {
+        TenantKeys::derive(tenant, versions).unwrap()
     }
 
     fn version(version: u8, purpose: Option<Purpose>, seed: u8) -> OpenVersion {
@@ -441,7 +448,7 @@ pub(crate) mod tests {
         let old = keys.seal(Purpose::Record, &HERE, b"old", &Fixed(9)).unwrap();
         let name = keys.seal_name(b"p", b"visits").unwrap();
         let mac = keys.mac(Purpose::Audit, b"x").unwrap();
-        keys.install(&[version(2, None, 2), version(1, None, 1)]).unwrap();
+        keys.adopt(&of("acme", &[version(2, None, 2), version(1, None, 1)])).unwrap();
         let new = clone.seal(Purpose::Record, &HERE, b"new", &Fixed(9)).unwrap();
         assert_eq!((old[1], new[1]), (1, 2));
         assert_eq!(clone.open(Purpose::Record, &HERE, &old).unwrap().as_slice(), b"old");
@@ -454,8 +461,11 @@ pub(crate) mod tests {
     #[test]
     fn a_version_for_one_purpose_changes_that_purpose_alone() {
         let keys = keys("acme", 1);
-        keys.install(&[version(1, None, 1), version(2, Some(Purpose::Log), 2), version(3, Some(Purpose::Blob), 3)])
-            .unwrap();
+        keys.adopt(&of(
+            "acme",
+            &[version(1, None, 1), version(2, Some(Purpose::Log), 2), version(3, Some(Purpose::Blob), 3)],
+        ))
+        .unwrap();
         for purpose in Purpose::ALL {
             let expected = match purpose {
                 Purpose::Log => 2,
@@ -472,7 +482,8 @@ pub(crate) mod tests {
     #[test]
     fn a_record_that_claims_another_version_is_refused() {
         let keys = keys("acme", 1);
-        keys.install(&[version(1, None, 1), version(2, None, 2), version(3, Some(Purpose::Log), 3)]).unwrap();
+        keys.adopt(&of("acme", &[version(1, None, 1), version(2, None, 2), version(3, Some(Purpose::Log), 3)]))
+            .unwrap();
         let sealed = keys.seal(Purpose::Record, &HERE, b"v", &Fixed(9)).unwrap();
         for claimed in (0..=u8::MAX).filter(|claimed| *claimed != 2) {
             let mut altered = sealed.clone();
@@ -480,7 +491,7 @@ pub(crate) mod tests {
             assert!(matches!(keys.open(Purpose::Record, &HERE, &altered), Err(KeysError::NotAuthentic)), "{claimed}");
         }
         // Two versions with the same bytes would still not open each other's: the version is authenticated too.
-        keys.install(&[version(1, None, 1), version(2, None, 2), version(4, None, 2)]).unwrap();
+        keys.adopt(&of("acme", &[version(1, None, 1), version(2, None, 2), version(4, None, 2)])).unwrap();
         let mut altered = sealed.clone();
         altered[1] = 4;
         assert!(keys.open(Purpose::Record, &HERE, &sealed).is_ok());
@@ -508,10 +519,14 @@ pub(crate) mod tests {
         ] {
             assert!(matches!(error, Some(KeysError::Closed(Closed::Disabled))), "{error:?}");
         }
-        keys.install(&[version(1, None, 1)]).unwrap();
+        let (again, others) = (of("acme", &[version(1, None, 1)]), of("bolt", &[version(1, None, 1)]));
+        assert!(matches!(keys.adopt(&others), Err(KeysError::NotAuthentic)));
+        keys.adopt(&again).unwrap();
+        // What it was taken from may be let go of.
+        again.close(Closed::Disabled);
         assert_eq!(clone.open(Purpose::Record, &HERE, &sealed).unwrap().as_slice(), b"v");
         keys.close(Closed::Destroyed);
-        assert!(matches!(keys.install(&[version(1, None, 1)]), Err(KeysError::Closed(Closed::Destroyed))));
+        assert!(matches!(keys.adopt(&of("acme", &[version(1, None, 1)])), Err(KeysError::Closed(Closed::Destroyed))));
         keys.close(Closed::Disabled);
         assert!(matches!(clone.check(), Err(KeysError::Closed(Closed::Destroyed))));
     }

@@ -24,6 +24,7 @@ mod own_keys;
 mod record;
 mod reseal;
 mod retire;
+mod rewrap;
 mod salvage;
 mod sealing;
 mod store;

@@ -4,22 +4,19 @@
 //! Must never let what one tenant's provider says, or how long it takes, reach another tenant.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ringfence_core::Entropy;
 use ringfence_core::TenantId;
 use ringfence_keys::{Closed, KeysError, RootKey, TenantKeys, WrappedKey};
-use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::error::StoreError;
-use crate::tenant_keys::{KeyStatus, KeyUse, read_key, write_key};
+use crate::tenant_keys::{KeyStatus, KeyUse, read_key};
 use crate::tenants::{Tenants, parse_uid};
 
 /// LIMIT: how long a tenant's keys stay in memory after its provider last answered.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
-/// LIMIT: providers asked at the same time; each call gives up after its own deadline.
-const ASKED_COUNT_MAX: usize = 8;
 
 /// What is known of the tenants that keep a key themselves, since the start.
 #[derive(Default)]
@@ -105,13 +102,14 @@ impl Tenants {
     }
 
     /// Puts the key that a tenant keeps itself around the tenant's key. Again is fine, and takes its provider's newest version.
-    /// Fails while the keys are closed, and with [`KeysError::OwnNotAllowed`] or [`KeysError::Own`].
+    /// Fails while the keys are closed, with [`KeysError::OwnNotAllowed`] or [`KeysError::Own`], and with [`StoreError::Conflict`]
+    /// when somebody else changed the key at the same moment.
     pub async fn take_own_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
         self.rewrap_own(id, RootKey::take_own).await
     }
 
     /// Takes it away again. Needs its provider once more. Fails with [`StoreError::KeyRefused`] while the tenant is unread: nobody
-    /// would look after it then.
+    /// would look after it then; with [`StoreError::Conflict`] as [`Tenants::take_own_key`] does.
     pub async fn give_up_own_key(&self, id: &TenantId) -> Result<KeyStatus, StoreError> {
         if self.is_unread(id) {
             return Err(StoreError::KeyRefused);
@@ -121,55 +119,64 @@ impl Tenants {
         Ok(status)
     }
 
-    /// Asks the providers of all tenants that keep a key themselves, and closes or opens keys as they answer. Says what
-    /// changed.
-    pub async fn tend_own_keys(&self) -> Result<Vec<(TenantId, OwnChange)>, StoreError> {
-        let mut asked = Vec::new();
+    /// Tenants that keep a key themselves and whose keys are enabled: those to look after with [`Tenants::tend_own_key`].
+    pub async fn own_keepers(&self) -> Result<Vec<TenantId>, StoreError> {
+        let mut keepers = Vec::new();
         for (name, uid) in self.every_uid() {
             let Ok(id) = name.parse::<TenantId>() else { continue };
             let wrapped = read_key(&self.0.store, &parse_uid(&uid)?).unwrap_or_default();
-            if let (Some(wrapped), Some(view)) = (wrapped.filter(|key| key.own().is_some()), self.open_tenant(&id))
+            if wrapped.is_some_and(|wrapped| wrapped.own().is_some())
+                && self.open_tenant(&id).is_some()
                 && self.key_state(&id).await?.state == KeyUse::Enabled
             {
-                asked.push((id, view.keys().clone(), wrapped));
+                keepers.push(id);
             }
         }
-        let mut changes = Vec::new();
-        for some in asked.chunks(ASKED_COUNT_MAX) {
-            let mut tasks = JoinSet::new();
-            for (id, keys, wrapped) in some.iter().cloned() {
-                let this = self.clone();
-                tasks.spawn_blocking(move || this.ask_own(id, &keys, &wrapped));
-            }
-            while let Some(asked) = tasks.join_next().await {
-                changes.extend(asked.map_err(StoreError::unavailable)?);
-            }
-        }
-        Ok(changes)
+        Ok(keepers)
     }
 
-    /// Asks one provider; blocks.
-    fn ask_own(&self, id: TenantId, keys: &TenantKeys, wrapped: &WrappedKey) -> Option<(TenantId, OwnChange)> {
+    /// Asks the provider of a tenant's own key, and closes or opens the tenant's keys as it answers. Says what changed. Takes as
+    /// long as the provider may take for every version of the key.
+    pub async fn tend_own_key(&self, id: &TenantId) -> Result<Option<OwnChange>, StoreError> {
+        let basis = self.basis(id).await?;
         let now = self.0.clock.monotonic();
-        let was_open = keys.check().is_ok();
-        match self.0.root.unwrap_tenant_key(keys.tenant(), wrapped) {
-            Ok(_) => {
-                // A rotation, a disabling or a deletion may have come in between: what is wrapped now decides.
-                let reopened = !was_open
-                    && matches!(keys.check(), Err(KeysError::Closed(Closed::Refused)))
-                    && self.0.root.reopen(keys, wrapped).is_ok();
+        let answer = self.unwrap_basis(&basis).await?;
+        let _one = match self.settle(id, &basis).await {
+            // What changed the key, or began to delete the tenant, decides; the provider is asked again.
+            Err(StoreError::Conflict { .. } | StoreError::UnknownTenant) => return Ok(None),
+            settled => settled?,
+        };
+        if self.key_state(id).await?.state != KeyUse::Enabled {
+            return Ok(None);
+        }
+        Ok(self.take_answer(id, &basis.keys, now, answer))
+    }
+
+    /// For who holds `changing`. `asked_at` is on the monotonic clock.
+    fn take_answer(
+        &self,
+        id: &TenantId,
+        keys: &TenantKeys,
+        asked_at: Duration,
+        answer: Result<TenantKeys, KeysError>,
+    ) -> Option<OwnChange> {
+        match answer {
+            Ok(unwrapped) => {
+                let reopened =
+                    matches!(keys.check(), Err(KeysError::Closed(Closed::Refused))) && keys.adopt(&unwrapped).is_ok();
                 // Enabling keys opens them too, and reads nothing of the tenant.
-                if self.0.own_seen.answered(&id, now, keys.check().is_ok()) {
-                    return Some((id, OwnChange::OpenedFirst));
+                if self.0.own_seen.answered(id, asked_at, keys.check().is_ok()) {
+                    return Some(OwnChange::OpenedFirst);
                 }
-                reopened.then_some((id, OwnChange::Opened))
+                reopened.then_some(OwnChange::Opened)
             }
-            Err(error) if error.is_own() && (error.is_own_refusal() || self.0.own_seen.is_silent(&id, now)) => {
+            Err(error) if error.is_own() && (error.is_own_refusal() || self.0.own_seen.is_silent(id, asked_at)) => {
+                let was_open = keys.check().is_ok();
                 if was_open {
                     keys.close(Closed::Refused);
                     tracing::warn!(tenant = %id, %error, "a tenant is locked: its own key provider does not open its key");
                 }
-                was_open.then_some((id, OwnChange::Locked))
+                was_open.then_some(OwnChange::Locked)
             }
             Err(error) => {
                 tracing::debug!(tenant = %id, %error, "the provider of a tenant's own key does not answer now");
@@ -179,20 +186,10 @@ impl Tenants {
     }
 
     async fn rewrap_own(&self, id: &TenantId, act: Rewrap) -> Result<KeyStatus, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let uid = self.live_uid(id)?;
-        let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
-        view.check_keys()?;
-        let wrapped = self.wrapped(uid).await?;
-        let (inner, keys, store) = (Arc::clone(&self.0), view.keys().clone(), self.0.store.clone());
-        spawn_blocking(move || {
-            let next = act(&inner.root, keys.tenant(), &wrapped, inner.entropy.as_ref())?;
-            // It must open before it takes the place of one that does.
-            inner.root.unwrap_tenant_key(keys.tenant(), &next)?;
-            write_key(&store, &uid, &next)
-        })
-        .await
-        .map_err(StoreError::unavailable)??;
+        let basis = self.basis(id).await?;
+        let _one = self
+            .rewrap(id, basis, move |inner, tenant, wrapped| act(&inner.root, tenant, wrapped, inner.entropy.as_ref()))
+            .await?;
         self.key_status(id).await
     }
 }

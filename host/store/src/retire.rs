@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::TenantId;
@@ -20,7 +19,6 @@ use crate::engine::{Order, Span};
 use crate::error::StoreError;
 use crate::key::{AREA_RECORDS, area, successor};
 use crate::record::Stored;
-use crate::tenant_keys::write_key;
 use crate::tenant_store::{TenantStore, value_directory};
 use crate::tenants::Tenants;
 
@@ -51,12 +49,11 @@ pub struct Retired {
 impl Tenants {
     /// Forgets the versions of a tenant's key under which nothing is sealed any more. None while there is nothing to decide: no
     /// old version, sealing anew under way, or the wait not over. Reads the head of everything the tenant stored, once a wait.
+    /// Fails with [`StoreError::Conflict`] when the key was changed meanwhile.
     pub async fn retire_key_versions(&self, id: &TenantId) -> Result<Option<Retired>, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let uid = self.live_uid(id)?;
+        let basis = self.basis(id).await?;
         let view = self.open_readable(id).ok_or(StoreError::KeyDisabled)?;
-        let wrapped = self.wrapped(uid).await?;
-        let superseded = wrapped.superseded();
+        let superseded = basis.wrapped.superseded();
         let state = self.key_state(id).await?;
         if state.reseal.is_some() || superseded.is_empty() {
             return Ok(None);
@@ -67,14 +64,12 @@ impl Tenants {
             Some(known) if known.versions == superseded => return Ok(None),
             _ => {
                 let noted = Superseded { versions: superseded, since: now };
+                let _one = self.settle(id, &basis).await?;
                 self.change_key_state(id, |state| state.superseded = Some(noted)).await?;
                 return Ok(None);
             }
         }
-        let counts = {
-            let view = view.clone();
-            spawn_blocking(move || count(&view)).await.map_err(StoreError::unavailable)??
-        };
+        let counts = spawn_blocking(move || count(&view)).await.map_err(StoreError::unavailable)??;
         let mut retired = Retired::default();
         for version in superseded {
             let count = counts.get(&version).copied().unwrap_or(0);
@@ -84,16 +79,13 @@ impl Tenants {
                 retired.versions.push(version);
             }
         }
-        if !retired.versions.is_empty() {
-            let (inner, keys, store) = (Arc::clone(&self.0), view.keys().clone(), self.0.store.clone());
-            let next = wrapped.without(&retired.versions);
-            spawn_blocking(move || {
-                write_key(&store, &uid, &next)?;
-                inner.root.reopen(&keys, &next).map_err(StoreError::from)
-            })
-            .await
-            .map_err(StoreError::unavailable)??;
-        }
+        // A rotation meanwhile makes it a conflict: what was counted is no longer what there is.
+        let _one = if retired.versions.is_empty() {
+            self.settle(id, &basis).await?
+        } else {
+            let forgotten = retired.versions.clone();
+            self.rewrap(id, basis, move |_, _, wrapped| Ok(wrapped.without(&forgotten))).await?
+        };
         // Looked at again after another wait.
         self.change_key_state(id, |state| state.superseded = None).await?;
         Ok(Some(retired))

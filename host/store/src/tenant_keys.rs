@@ -11,11 +11,13 @@ use jiff::Timestamp;
 use ringfence_core::TenantId;
 use ringfence_keys::{Closed, KeyVersion, KeysError, Purpose, RootKey, Shredding, TenantKeys, WrappedKey};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
 use crate::error::StoreError;
 use crate::key::{Key, UID_BYTES, Uid};
 use crate::retire::Superseded;
+use crate::rewrap::Basis;
 use crate::store::Store;
 use crate::tenants::{PLATFORM, Tenants, key_path, parse_uid};
 
@@ -179,6 +181,11 @@ impl KeyState {
         self.state == KeyUse::Disabled && for_one == Some(response)
     }
 
+    /// Whether nobody disabled the keys, enabled them or wanted them destroyed between the two. Work on what is sealed is not meant.
+    fn wants_the_same(&self, other: &Self) -> bool {
+        (self.state, &self.disabled, &self.destroy) == (other.state, &other.disabled, &other.destroy)
+    }
+
     /// The lowest side that may enable the keys and withdraw what was asked.
     fn held_by(&self) -> Side {
         let disabled = match (self.state, &self.disabled) {
@@ -210,22 +217,15 @@ impl Tenants {
     }
 
     /// Gives a tenant a new version of its key, for one purpose or all. New things are sealed under it from now on; old ones
-    /// stay readable and are sealed anew by [`Tenants::reseal_step`]. Fails while the keys are disabled.
+    /// stay readable and are sealed anew by [`Tenants::reseal_step`]. Fails while the keys are disabled, and with
+    /// [`StoreError::Conflict`] when somebody else changed the key at the same moment.
     pub async fn rotate_key(&self, id: &TenantId, purpose: Option<Purpose>) -> Result<KeyStatus, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let uid = self.live_uid(id)?;
-        let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
-        view.check_keys()?;
-        let wrapped = self.wrapped(uid).await?;
-        let (inner, keys, store) = (Arc::clone(&self.0), view.keys().clone(), self.0.store.clone());
-        spawn_blocking(move || {
-            let next = inner.root.add_version(keys.tenant(), &wrapped, purpose, inner.entropy.as_ref())?;
-            // Durable first: what is sealed under the new version must find it after a crash.
-            write_key(&store, &uid, &next)?;
-            inner.root.reopen(&keys, &next).map_err(StoreError::from)
-        })
-        .await
-        .map_err(StoreError::unavailable)??;
+        let basis = self.basis(id).await?;
+        let _one = self
+            .rewrap(id, basis, move |inner, tenant, wrapped| {
+                inner.root.add_version(tenant, wrapped, purpose, inner.entropy.as_ref())
+            })
+            .await?;
         self.change_key_state(id, |state| state.reseal = Some(Reseal::default())).await?;
         self.key_status(id).await
     }
@@ -269,53 +269,67 @@ impl Tenants {
     }
 
     /// Enables a tenant's keys again; withdraws a request to destroy them, or to delete the tenant. Fails with
-    /// [`StoreError::Held`] when a higher side than this disabled them or asked.
+    /// [`StoreError::Held`] when a higher side than this disabled them or asked, and with [`StoreError::Conflict`] when somebody
+    /// else wanted something of them while a provider was asked.
     pub async fn enable_key(&self, id: &TenantId, side: Side) -> Result<KeyStatus, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let uid = self.live_uid(id)?;
-        if self.key_state(id).await?.held_by() > side {
+        let basis = self.basis(id).await?;
+        let seen = self.key_state(id).await?;
+        if seen.held_by() > side {
             return Err(StoreError::Held);
         }
-        self.open_keys(id, uid).await?;
+        let unwrapped = self.unwrap_basis(&basis).await?;
+        let _one = self.open_keys(id, &basis, &seen, Some(unwrapped)).await?;
         self.key_status(id).await
     }
 
     /// The end of a response: enables the keys when they are still disabled for it. Whoever wanted them disabled or destroyed
-    /// since, or enabled them, has the last word.
+    /// since, or enabled them, has the last word. The tenant's own provider is not asked here: where there is one the keys are open
+    /// once it was asked in its turn ([`Tenants::tend_own_key`]).
     pub async fn enable_key_after(&self, id: &TenantId, response: &str) -> Result<(), StoreError> {
-        let _one = self.0.changing.lock().await;
-        let uid = self.live_uid(id)?;
-        let state = self.key_state(id).await?;
+        self.live_uid(id)?;
+        let seen = self.key_state(id).await?;
         let shut = self.open_tenant(id).is_some_and(|view| matches!(view.check_keys(), Err(StoreError::KeyDisabled)));
-        // An attempt before this one wrote it down, and then did not reach the provider.
-        let is_half_done = state.state == KeyUse::Enabled && shut;
-        if state.destroy.is_some() || !(state.is_for(response) || is_half_done) {
+        // An attempt before this one was in doubt, and written down after all.
+        let is_half_done = seen.state == KeyUse::Enabled && shut;
+        if seen.destroy.is_some() || !(seen.is_for(response) || is_half_done) {
             return Ok(());
         }
-        self.open_keys(id, uid).await
+        let basis = self.basis(id).await?;
+        let unwrapped = match basis.wrapped.own() {
+            Some(_) => None,
+            None => Some(self.unwrap_basis(&basis).await?),
+        };
+        self.open_keys(id, &basis, &seen, unwrapped).await.map(drop)
     }
 
-    /// Writes down that the keys are enabled, and reads them.
-    async fn open_keys(&self, id: &TenantId, uid: Uid) -> Result<(), StoreError> {
-        let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
-        let wrapped = self.wrapped(uid).await?;
-        let (inner, keys) = (Arc::clone(&self.0), view.keys().clone());
+    /// Writes down that the keys are enabled, where nobody wanted anything of them since they were `seen`, and opens them; without
+    /// what they unwrap to they wait for the tenant's own provider.
+    async fn open_keys(
+        &self,
+        id: &TenantId,
+        basis: &Basis,
+        seen: &KeyState,
+        unwrapped: Option<Result<TenantKeys, KeysError>>,
+    ) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let one = self.settle(id, basis).await?;
+        if !self.key_state(id).await?.wants_the_same(seen) {
+            return Err(StoreError::Conflict { precondition: 0 });
+        }
+        let unwrapped = match unwrapped {
+            // Enabled all the same: its own provider has the last word, and is asked again.
+            Some(Err(error)) if error.is_own() => None,
+            unwrapped => unwrapped.transpose()?,
+        };
         self.change_key_state(id, |state| {
             *state =
                 KeyState { reseal: state.reseal.take(), superseded: state.superseded.take(), ..KeyState::usual(id) }
         })
         .await?;
-        spawn_blocking(move || match inner.root.reopen(&keys, &wrapped) {
-            // Enabled all the same: its own provider has the last word, and is asked again.
-            Err(error) if error.is_own() => {
-                keys.close(Closed::Refused);
-                Ok(())
-            }
-            other => other,
-        })
-        .await
-        .map_err(StoreError::unavailable)??;
-        Ok(())
+        match unwrapped {
+            Some(unwrapped) => basis.keys.adopt(&unwrapped)?,
+            None => basis.keys.close(Closed::Refused),
+        }
+        Ok(one)
     }
 
     /// Writes down that someone wants the keys destroyed. Nothing happens until somebody else agrees.

@@ -81,8 +81,9 @@ pub(crate) struct Inner {
     pub(crate) platform: TenantStore,
     known: RwLock<BTreeMap<TenantId, Known>>,
     pub(crate) own_seen: OwnSeen,
-    /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk.
-    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk, nor while
+    /// a tenant's own provider is asked (`rewrap.rs`).
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone)]
@@ -128,7 +129,7 @@ impl Tenants {
         let platform = Tenant::new(None, PLATFORM_UID, keys, Arc::clone(&entropy), TenantState::Active);
         let platform = TenantStore::new(store.clone(), platform);
         prepare_files(&store, &PLATFORM_UID)?;
-        let changing = tokio::sync::Mutex::default();
+        let changing = Arc::default();
         let (known, own_seen) = (RwLock::default(), OwnSeen::default());
         let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known, own_seen, changing }));
         this.sweep_staged().await?;
@@ -244,18 +245,21 @@ impl Tenants {
         let known =
             self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
         let destroyed = self.about_to_destroy(&known.stored.record, by, is_another).await?;
-        self.begin_deletion(known, Some(destroyed)).await.map(drop)
+        self.begin_deletion(known, Some(destroyed)).await
     }
 
-    /// Deletes a tenant that nobody got to use, its key first: no receipt is owed. When it fails half way it is carried on too.
+    /// The same for a tenant that nobody got to use: no receipt is owed.
+    pub async fn begin_delete(&self, id: &TenantId) -> Result<(), StoreError> {
+        let _one = self.0.changing.lock().await;
+        let known =
+            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        self.begin_deletion(known, None).await
+    }
+
+    /// Deletes a tenant that nobody got to use, its key first. When it fails half way it is carried on too.
     pub async fn delete(&self, id: &TenantId) -> Result<(), StoreError> {
-        let _mine = self.end(id).await.ok_or(StoreError::UnknownTenant)?;
-        let begun = {
-            let _one = self.0.changing.lock().await;
-            let known = self.known(id).ok_or(StoreError::UnknownTenant)?;
-            self.begin_deletion(known, None).await?
-        };
-        self.finish_deletion(&begun).await
+        self.begin_delete(id).await?;
+        self.carry_on_deletion(id).await
     }
 
     /// Tenants whose deletion was begun and is not over: failed half way, cut, or under way. With the view that this process
@@ -284,7 +288,7 @@ impl Tenants {
     }
 
     /// From here on nobody reaches the tenant, and there is no way back.
-    async fn begin_deletion(&self, mut known: Known, destroyed: Option<Destroyed>) -> Result<StoredTenant, StoreError> {
+    async fn begin_deletion(&self, mut known: Known, destroyed: Option<Destroyed>) -> Result<(), StoreError> {
         let id = known.stored.record.id.clone();
         known.stored.phase = Phase::Deleting;
         // The first attempt saw the keys; a later one may find nothing left of them.
@@ -297,8 +301,8 @@ impl Tenants {
         if let Some(view) = &known.view {
             view.shared().set_gone();
         }
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known.clone());
-        Ok(known.stored)
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known);
+        Ok(())
     }
 
     /// Makes the area and the keys of a tenant to be, under the name it shall have. Nobody can reach it, and a start throws it

@@ -11,6 +11,7 @@ use ringfence_audit::{
 };
 use ringfence_core::proof::act;
 use ringfence_core::{Permit, PrincipalId, Resource, Role, TenantId};
+use ringfence_store::StoreError;
 use serde_json::{Value, json};
 
 use crate::Control;
@@ -167,6 +168,11 @@ impl Control {
             .bracket(call, &writable(log), permit, codes::HOLD_SET, details, async |_permit| {
                 // A deletion of the tenant, or of a person in it, looks for holds under this lock.
                 let _one = self.changing.lock().await;
+                if matches!(log, Log::Tenant(store) if matches!(store.check_keys(), Err(StoreError::Gone))) {
+                    // There is no way back from it, and a hold that keeps nothing must not be taken for one.
+                    let text = "the deletion of this tenant has begun: no hold keeps its log any more";
+                    return Err(ApiError::new("conflict", text));
+                }
                 Ok(audit.hold(log, &new.reason, by, side(call)).await?)
             })
             .await?;

@@ -269,12 +269,7 @@ impl RootKey {
         TenantKeys::derive(tenant, &self.unwrap_all(tenant, wrapped)?)
     }
 
-    /// Puts what is wrapped into force in keys that are at hand, for all their clones: opens closed ones too.
-    pub fn reopen(&self, keys: &TenantKeys, wrapped: &WrappedKey) -> Result<(), KeysError> {
-        keys.install(&self.unwrap_all(keys.tenant(), wrapped)?)
-    }
-
-    /// The same key with one more version, for one purpose or all. Keep it, then [`RootKey::reopen`].
+    /// The same key with one more version, for one purpose or all. Keep it, then [`TenantKeys::adopt`] what it unwraps to.
     pub fn add_version(
         &self,
         tenant: &str,
