@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-use cedar_policy::RestrictedExpression;
+use cedar_policy_core::ast::Value;
 use ringfence_core::limits::{POLICY_LABELLED_COUNT_MAX, POLICY_LABELS_BYTES_MAX, POLICY_LABELS_COUNT_MAX};
 use ringfence_core::{PluginName, ResourceName, TenantId, WordError};
 use serde::Deserialize;
@@ -123,16 +123,15 @@ impl Labels {
 
 impl OfPrincipal {
     /// In Cedar's words.
-    pub(crate) fn attributes(&self) -> [(String, RestrictedExpression); 2] {
-        [("training".to_owned(), set(&self.training)), ("certifications".to_owned(), set(&self.certifications))]
+    pub(crate) fn attributes(&self) -> [(&'static str, Value); 2] {
+        [("training", set(&self.training)), ("certifications", set(&self.certifications))]
     }
 }
 
 impl OfThing {
     /// In Cedar's words.
-    pub(crate) fn attributes(&self) -> [(String, RestrictedExpression); 2] {
-        let classification = RestrictedExpression::new_string(self.classification.as_str().to_owned());
-        [("classification".to_owned(), classification), ("purposes".to_owned(), set(&self.purposes))]
+    pub(crate) fn attributes(&self) -> [(&'static str, Value); 2] {
+        [("classification", Value::from(self.classification.as_str())), ("purposes", set(&self.purposes))]
     }
 }
 
@@ -147,8 +146,8 @@ impl Classification {
     }
 }
 
-fn set(words: &BTreeSet<String>) -> RestrictedExpression {
-    RestrictedExpression::new_set(words.iter().cloned().map(RestrictedExpression::new_string))
+fn set(words: &BTreeSet<String>) -> Value {
+    Value::set(words.iter().map(|word| Value::from(word.as_str())), None)
 }
 
 /// Whether this is the form of a principal of the tenant; that there is one is not asked, as people come and go.

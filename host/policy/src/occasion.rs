@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ops::BitOr;
 
 use cedar_policy::{Context, RestrictedExpression};
+use cedar_policy_core::ast::RestrictedExpr;
 use ringfence_core::{Device, HostAct, PrincipalId, Role, WordError, device};
 use serde::{Deserialize, Serialize};
 
@@ -136,7 +137,7 @@ impl Occasion {
             pairs.push(("trust".to_owned(), RestrictedExpression::new_long(trust.into())));
         }
         if let Some(device) = &self.device {
-            pairs.push(("device".to_owned(), device_record(device)?));
+            pairs.push(("device".to_owned(), RestrictedExpr::from(device_record(device)).into()));
         }
         match act {
             Some(HostAct::ReadValue | HostAct::WriteValue | HostAct::DeleteValue | HostAct::ListValues) => {

@@ -24,13 +24,19 @@
 //! entity that misses an attribute would turn a no into a yes. Requests are held to it at each question. Entities have few
 //! forms, made here alone, and holding them to it costs more than the answer: one of each form is, when the room opens, and
 //! the tests ask every question both ways. The schema groups no actions, so questions need no entities of actions.
+//! For the same reason they are made of the core's values: Cedar's own door takes expressions, which it evaluates, and works
+//! out what each is in, which took a third of a decision. INVARIANT: an entity names all that it is in, not its parents alone;
+//! whoever holds the forms to the schema holds them to that too.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use cedar_policy::{
-    Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
+    Context, Entities, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
 };
+use cedar_policy_core::ast::{Entity, EntityUID, PartialValue, Value};
+use cedar_policy_core::entities::{Entities as CoreEntities, NoEntitiesSchema, TCComputation};
+use cedar_policy_core::extensions::Extensions;
 use ringfence_core::proof::origin_text;
 use ringfence_core::{
     Device, HostAct, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId, device,
@@ -178,7 +184,7 @@ impl Question {
                     resources.push(words.uid("Tenant", tenant.as_str())?);
                 }
             }
-            None => entities.push(Entity::new_no_attrs(resource.clone(), HashSet::new())),
+            None => entities.push(entity(&resource, Vec::new(), HashSet::new())),
         }
         let context = match &self.occasion {
             None => self.who.context()?,
@@ -218,9 +224,18 @@ impl Words {
         self.actions.get(word).cloned().ok_or_else(|| format!("the schema has no action `{word}`"))
     }
 
-    /// The same question with its entities held to the schema.
+    /// The same question with its entities held to the schema, and what each is in worked out anew.
     pub(crate) fn held(&self, asked: &Translated) -> Result<Entities, String> {
-        Entities::from_entities(asked.entities.iter().cloned(), Some(&self.schema)).map_err(text)
+        let held = Entities::from_entities(asked.entities.iter().cloned(), Some(&self.schema)).map_err(text)?;
+        for one in asked.entities.iter() {
+            let of = |entities: &Entities| -> HashSet<EntityUid> {
+                entities.ancestors(&one.uid()).into_iter().flatten().cloned().collect()
+            };
+            if of(&held) != of(&asked.entities) {
+                return Err(format!("`{}` does not name all that it is in", one.uid()));
+            }
+        }
+        Ok(held)
     }
 
     /// Holds one question of each form to the schema: whoever asks, in a role that is his own or not, for each sort of thing.
@@ -293,7 +308,9 @@ impl Words {
         entities: Vec<Entity>,
         context: Context,
     ) -> Result<Translated, String> {
-        let entities = Entities::from_entities(entities, None).map_err(text)?;
+        let (complete, extensions) = (TCComputation::AssumeAlreadyComputed, Extensions::all_available());
+        let entities = CoreEntities::from_entities(entities, None::<&NoEntitiesSchema>, complete, extensions);
+        let entities = Entities::from(entities.map_err(text)?);
         let (Some(principal), Some(resource)) = (place.principals.first(), place.resources.first()) else {
             return Err("the question names nobody or nothing".to_owned());
         };
@@ -304,32 +321,41 @@ impl Words {
     }
 }
 
-fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) -> Result<Entity, String> {
-    let mut attributes = HashMap::new();
-    if let Some(role) = who.role {
-        attributes.insert("role".to_owned(), RestrictedExpression::new_entity_uid(words.uid("Role", role.as_str())?));
-    }
-    if let Some(tenant) = &who.tenant {
-        attributes.insert("elevated".to_owned(), RestrictedExpression::new_bool(who.elevated_from.is_some()));
-        let tenant = words.uid("Tenant", tenant.as_str())?;
-        attributes.insert("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant));
-        attributes.extend(labels.principal(who.id.as_str()).attributes());
-        if let Some(device) = &who.device {
-            attributes.insert("device".to_owned(), device_record(device)?);
-        }
-    }
-    Entity::new(uid.clone(), attributes, HashSet::new()).map_err(text)
+/// An entity with all that it is in.
+fn entity(uid: &EntityUid, attributes: Vec<(&'static str, Value)>, within: HashSet<EntityUID>) -> Entity {
+    let attributes = attributes.into_iter().map(|(name, value)| (name.into(), PartialValue::from(value)));
+    Entity::new_with_attr_partial_value(uid.as_ref().clone(), attributes, HashSet::new(), within, [])
 }
 
-pub(crate) fn device_record(device: &Device) -> Result<RestrictedExpression, String> {
-    let string = |word: &str| RestrictedExpression::new_string(word.to_owned());
+/// An entity as the value of an attribute.
+fn reference(uid: EntityUid) -> Value {
+    Value::from(EntityUID::from(uid))
+}
+
+fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) -> Result<Entity, String> {
+    let mut attributes = Vec::with_capacity(6);
+    if let Some(role) = who.role {
+        attributes.push(("role", reference(words.uid("Role", role.as_str())?)));
+    }
+    if let Some(tenant) = &who.tenant {
+        attributes.push(("elevated", Value::from(who.elevated_from.is_some())));
+        attributes.push(("tenant", reference(words.uid("Tenant", tenant.as_str())?)));
+        attributes.extend(labels.principal(who.id.as_str()).attributes());
+        if let Some(device) = &who.device {
+            attributes.push(("device", device_record(device)));
+        }
+    }
+    Ok(entity(uid, attributes, HashSet::new()))
+}
+
+pub(crate) fn device_record(device: &Device) -> Value {
     let fields = [
-        ("name", string(device.name.as_str())),
-        ("verified", RestrictedExpression::new_bool(device.verified)),
-        ("evidence", string(&device.evidence)),
-        ("posture", RestrictedExpression::new_set(device.posture.iter().map(|word| string(word)))),
+        ("name", Value::from(device.name.as_str())),
+        ("verified", Value::from(device.verified)),
+        ("evidence", Value::from(device.evidence.as_str())),
+        ("posture", Value::set(device.posture.iter().map(|word| Value::from(word.as_str())), None)),
     ];
-    RestrictedExpression::new_record(fields.map(|(name, value)| (name.to_owned(), value))).map_err(text)
+    Value::record(fields, None)
 }
 
 /// Something of a tenant without words of its own but labels, perhaps of one plugin.
@@ -340,10 +366,11 @@ fn owned_entity(
     labels: Option<&OfThing>,
 ) -> Result<Entity, String> {
     let tenant = words.uid("Tenant", tenant.as_str())?;
-    let mut attributes = HashMap::from([("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant.clone()))]);
+    let mut within: HashSet<EntityUID> = plugin.map(|plugin| plugin.as_ref().clone()).into_iter().collect();
+    within.insert(tenant.as_ref().clone());
+    let mut attributes = vec![("tenant", reference(tenant))];
     attributes.extend(labels.into_iter().flat_map(OfThing::attributes));
-    let parents = plugin.cloned().into_iter().chain([tenant]).collect();
-    Entity::new(uid.clone(), attributes, parents).map_err(text)
+    Ok(entity(uid, attributes, within))
 }
 
 fn resource_entity(
@@ -357,13 +384,14 @@ fn resource_entity(
         return owned_entity(words, uid, (tenant, plugin), labels_of(labels, resource));
     };
     let tenant = words.uid("Tenant", tenant.as_str())?;
-    let attributes = HashMap::from([
-        ("tenant".to_owned(), RestrictedExpression::new_entity_uid(tenant.clone())),
-        ("scheme".to_owned(), RestrictedExpression::new_string(scheme.clone())),
-        ("host".to_owned(), RestrictedExpression::new_string(host.clone())),
-        ("port".to_owned(), RestrictedExpression::new_long((*port).into())),
-    ]);
-    Entity::new(uid.clone(), attributes, HashSet::from([tenant])).map_err(text)
+    let within = HashSet::from([tenant.as_ref().clone()]);
+    let attributes = vec![
+        ("tenant", reference(tenant)),
+        ("scheme", Value::from(scheme.as_str())),
+        ("host", Value::from(host.as_str())),
+        ("port", Value::from(i64::from(*port))),
+    ];
+    Ok(entity(uid, attributes, within))
 }
 
 /// The labels of a thing of a kind that has them.
@@ -411,11 +439,8 @@ fn thing(act: HostAct, tenant: &TenantId, plugin: &PluginName) -> Result<Resourc
 
 fn tenant_entity(words: &Words, tenant: &TenantId, standing: Standing) -> Result<Entity, String> {
     let own = words.uid("Tenant", tenant.as_str())?;
-    let attributes = HashMap::from([
-        ("tenant".to_owned(), RestrictedExpression::new_entity_uid(own.clone())),
-        ("suspended".to_owned(), RestrictedExpression::new_bool(standing == Standing::Suspended)),
-    ]);
-    Entity::new(own, attributes, HashSet::new()).map_err(text)
+    let suspended = Value::from(standing == Standing::Suspended);
+    Ok(entity(&own, vec![("tenant", reference(own.clone())), ("suspended", suspended)], HashSet::new()))
 }
 
 fn resource_parts(resource: &Resource) -> (&'static str, String) {
