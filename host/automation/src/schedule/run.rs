@@ -12,7 +12,7 @@ use ringfence_engine::{EventContext, Export};
 use ringfence_store::{StoreError, TenantStore};
 
 use super::plan::jitter_ms;
-use super::timer::{Entry, Running};
+use super::timer::{Entry, Running, STEP_BACK};
 use super::{LastRun, Overlap, Schedule, schedule_key, schedules_key};
 use crate::{Automation, AutomationError, Call, CallError, Done, Effects};
 
@@ -42,8 +42,11 @@ impl Automation {
     pub(crate) async fn open_schedules(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
         let page = store.scan(&schedules_key(), None, PAGE_COUNT).await?;
         let now = self.parts.clock.now();
+        let mut held_count = 0_u32;
         for (_, record) in page.records {
             let mut schedule: Schedule = record.json()?;
+            held_count +=
+                u32::from(schedule.held_until(now).is_some_and(|until| until.duration_since(now) > STEP_BACK));
             if self.timer.holds(store, &schedule.name) {
                 // It was made a moment ago, and what it began is under way.
                 continue;
@@ -63,6 +66,13 @@ impl Automation {
                 let ran = Ran { tenant: tenant.clone(), store: store.clone(), schedule, running };
                 tokio::spawn(self.clone().run_again(ran, again));
             }
+        }
+        if held_count > 0 {
+            tracing::warn!(
+                %tenant, held_count,
+                "schedules were decided by a clock that was ahead of now: they run nothing until then unless they are set or \
+                 resumed"
+            );
         }
         Ok(())
     }
@@ -393,6 +403,28 @@ mod tests {
         // Forward by a day: once, not 1,440 times.
         assert_eq!(decide_at(&mut schedule, "2026-01-02T01:01:00Z", &mut running), [at("2026-01-02T01:01:00Z")]);
         assert_eq!(schedule.skipped_count, 59 + 1_439);
+    }
+
+    #[test]
+    fn what_a_clock_that_was_far_ahead_decided_is_said_and_gone_when_the_schedule_is_set() {
+        let mut running = Running::default();
+        let mut schedule = schedule(Missed::Skip, Overlap::Allow);
+        assert_eq!(schedule.held_until(at("2026-01-01T00:00:00Z")), None);
+        let far = at("2026-01-02T00:00:00Z");
+        assert_eq!(decide_at(&mut schedule, "2026-01-02T00:00:00Z", &mut running), [far]);
+        let now = at("2026-01-01T00:02:00Z");
+        assert!(decide(&mut schedule, "uid", "nightly", now, &mut running).is_empty());
+        assert_eq!(schedule.held_until(now), Some(far));
+        assert_eq!(schedule.next(now).first(), Some(&at("2026-01-02T00:01:00Z")), "what is shown is what runs");
+        let resting = ScheduleSpec { paused: true, ..schedule.spec.clone() };
+        assert_eq!(schedule.clone().described(resting, now).held_until(now), None);
+
+        let spec = schedule.spec.clone();
+        let mut schedule = schedule.described(spec, now);
+        assert_eq!(schedule.held_until(now), None);
+        assert_eq!(schedule.next(now).first(), Some(&at("2026-01-01T00:03:00Z")));
+        assert_eq!(decide_at(&mut schedule, "2026-01-01T00:03:00Z", &mut running), [at("2026-01-01T00:03:00Z")]);
+        assert_eq!(schedule.begun, [far, at("2026-01-01T00:03:00Z")], "what was begun is not forgotten");
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::Automation;
 
 /// Longest time without a look at the clock.
 const LOOK_MS_MAX: u64 = 1_000;
+/// A clock that is set back by more than this is told of: schedules stand still for as long.
+pub(super) const STEP_BACK: SignedDuration = SignedDuration::from_secs(60);
 
 /// A tenant's uid and a schedule's name.
 pub(crate) type Name = (String, String);
@@ -169,8 +171,18 @@ fn late((uid, name): &Name, tick: Timestamp, most_ms: u64) -> Timestamp {
 impl Automation {
     /// Runs what is due, until the end of the host.
     pub(crate) async fn keep_time(self) {
+        let mut latest = self.parts.clock.now();
         while !self.closing.is_announced() {
             let now = self.parts.clock.now();
+            if latest.duration_since(now) > STEP_BACK {
+                tracing::warn!(
+                    was = %latest, is = %now,
+                    "the clock was set back: what schedules decided until then stays decided, and those that did run nothing \
+                     before it unless they are set or resumed"
+                );
+                latest = now;
+            }
+            latest = latest.max(now);
             for entry in self.timer.due(now) {
                 tokio::spawn(self.clone().fire(entry, now));
             }
