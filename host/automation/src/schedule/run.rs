@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use ringfence_capabilities::Trail;
 use ringfence_core::{Principal, ResourceName, TenantId};
 use ringfence_engine::{EventContext, Export};
 use ringfence_store::{StoreError, TenantStore};
@@ -220,6 +221,7 @@ impl Automation {
             principal,
             peer,
             cause: format!("schedule/{}", schedule.name),
+            trail: Trail::default(),
             time_ms_max: None,
             begin_until: None,
             effects: Effects::Real,
