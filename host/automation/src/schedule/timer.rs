@@ -197,6 +197,8 @@ impl Automation {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use ringfence_core::{Clock, Entropy};
     use ringfence_keys::{RootKey, RootKeyUri};
     use ringfence_store::{Store, Tenants};
@@ -215,19 +217,24 @@ mod tests {
         }
     }
 
-    struct Sevens;
+    /// Dice that are a counter.
+    struct Counter(AtomicU64);
 
-    impl Entropy for Sevens {
+    impl Entropy for Counter {
         fn fill(&self, into: &mut [u8]) {
-            into.fill(7);
+            for chunk in into.chunks_mut(8) {
+                let number = self.0.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+                chunk.copy_from_slice(&number[..chunk.len()]);
+            }
         }
     }
 
     #[tokio::test]
     async fn what_is_under_way_is_remembered_while_a_schedule_rests_and_forgotten_with_it() {
-        let (directory, tenant) = (tempfile::tempdir().unwrap(), "acme".parse().unwrap());
-        let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &Sevens).unwrap();
-        let tenants = Tenants::open(Store::memory(), Arc::new(root), Arc::new(Sevens), Arc::new(Still)).await.unwrap();
+        let (directory, tenant): (_, TenantId) = (tempfile::tempdir().unwrap(), "acme".parse().unwrap());
+        let dice = Arc::new(Counter(AtomicU64::new(1)));
+        let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*dice).unwrap();
+        let tenants = Tenants::open(Store::memory(), Arc::new(root), dice, Arc::new(Still)).await.unwrap();
         tenants.create(&tenant, "Acme").await.unwrap();
         let store = tenants.open_tenant(&tenant).unwrap();
         let mut schedule: Schedule = serde_json::from_value(json!({
