@@ -295,6 +295,34 @@ async fn one_trace_leads_from_the_first_to_the_last() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_products_trace_goes_on_through_a_hook_and_a_message() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship(&acme, "back", &[]).await?;
+    ship(&acme, "front", &["back"]).await?;
+    let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let gone_on = "200 00-4bf92f3577b34da6a3ce929d0e0e4736-";
+    let payload = json!({ "payload": { "url": "http://back.plugin.internal/trace" } });
+    let point = json!({
+        "mode": "transform", "payload": {}, "deadline_ms": 5000, "on_failure": "closed", "result_bytes_max": 10_000,
+        "binders": "one",
+    });
+    answer(operator.put("/hooks/t.change").json(&point).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/hooks/t.change/bindings/front")).json(&json!({})).send().await?).await?;
+    let asked = acme.admin.post(&acme.path("/hooks/t.change")).header("traceparent", given).json(&payload);
+    let told = answer(asked.send().await?).await?;
+    assert!(told["payload"]["said"].as_str().is_some_and(|said| said.starts_with(gone_on)), "{told}");
+
+    answer(acme.admin.put(&acme.path("/queues/work")).json(&json!({ "plugin": "front" })).send().await?).await?;
+    let sent = acme.admin.post(&acme.path("/queues/work/messages")).header("traceparent", given).json(&payload);
+    answer(sent.send().await?).await?;
+    eventually("the message's call", async || {
+        Ok(Value::from(log_of(&acme, "front").await?).to_string().contains(&format!("a message heard {gone_on}")))
+    })
+    .await
+}
+
+#[tokio::test]
 async fn components_that_were_composed_when_they_were_built_upload_and_answer() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

@@ -1,5 +1,7 @@
 //! What goes when in a queue, and how many at a time, through the real binary; and what a plugin is told by a full one.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use ringfence_tests::{Tenant, answer, eventually};
 use serde_json::{Value, json};
@@ -94,4 +96,35 @@ async fn a_plugin_is_told_that_a_queue_is_full_and_its_message_is_taken_when_the
         .await?;
     assert_eq!(sent().await?["outcome"], "passed");
     eventually("the second is done", async || Ok(noted(&acme, "taker", "noted").await? == "2")).await
+}
+
+#[tokio::test]
+async fn messages_that_send_messages_end_at_their_depth_and_say_what_led_to_them() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "attempts_max": 1 })).await?;
+    send(&acme, "work", &json!({ "payload": { "do": "send-on", "name": "row" } })).await?;
+    let dead = async || answer(acme.admin.get(&acme.path("/queues/work/dead")).send().await?).await;
+    eventually("the last is refused", async || Ok(dead().await?["items"].as_array().map(Vec::len) == Some(1))).await?;
+    let why = dead().await?["items"][0].to_string();
+    assert!(why.contains("16 messages led to this one"), "{why}");
+    assert_eq!(noted(&acme, "taker", "attempts-row").await?, "17");
+    assert_eq!(noted(&acme, "taker", "noted").await?, "16");
+
+    let handed_over = async || -> Result<Vec<Value>> {
+        let path = acme.path("/plugins/taker/invocations?limit=100");
+        let page = answer(acme.admin.get(&path).send().await?).await?;
+        let all = page["items"].as_array().cloned().unwrap_or_default();
+        Ok(all.into_iter().filter(|one| one["cause"] == "queue/work").collect())
+    };
+    eventually("all are recorded", async || Ok(handed_over().await?.len() == 17)).await?;
+    let records = handed_over().await?;
+    let (first, led): (Vec<&Value>, Vec<&Value>) = records.iter().partition(|one| one["root"].is_null());
+    assert_eq!((first.len(), led.len()), (1, 16), "{records:?}");
+    assert!(led.iter().all(|one| one["root"] == first[0]["id"] && one["on_behalf_of"].is_null()), "{records:?}");
+    // Each was sent by another one, and nobody sent two.
+    let senders: BTreeSet<&str> = led.iter().filter_map(|one| one["caused_by"].as_str()).collect();
+    let ids: BTreeSet<&str> = records.iter().filter_map(|one| one["id"].as_str()).collect();
+    assert!(senders.len() == 16 && senders.is_subset(&ids), "{records:?}");
+    Ok(())
 }

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use ringfence_automation::Automation;
 use ringfence_automation::queue::message::messages_key;
 use ringfence_automation::queue::{QueueSpec, QueueState, Rules};
-use ringfence_capabilities::Letter;
+use ringfence_capabilities::{Letter, Trail};
 use ringfence_core::ResourceName;
 use ringfence_store::{Change, Event, Key, Watch};
 
@@ -165,5 +165,6 @@ fn letter() -> Result<Letter> {
         delay_ms: 0,
         priority: 4,
         group: None,
+        trail: Trail::default(),
     })
 }

@@ -34,17 +34,17 @@ pub struct InvocationFacts {
     pub source_ip: Option<IpAddr>,
     /// What started it, such as `schedule/nightly`; none for a caller over HTTP.
     pub cause: Option<String>,
-    /// Which invocation called it, when a plugin did, and on whose behalf.
+    /// Which invocation called it or sent its message, when a plugin did, and on whose behalf.
     pub called: Option<Called>,
 }
 
-/// What is known of an invocation that a plugin called. Whose plugin that was, is in its principal.
+/// What is known of an invocation that a plugin called, whose plugin is in its principal; or that was handed a message of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Called {
-    /// The caller, and the first of all.
+    /// The caller or sender, and the first of all.
     pub by: CausedBy,
-    /// Who began the first of all.
-    pub on_behalf_of: PrincipalId,
+    /// Who began the first of all; none for a message, which its plugin is handed on its own behalf.
+    pub on_behalf_of: Option<PrincipalId>,
 }
 
 impl Called {
@@ -53,7 +53,9 @@ impl Called {
         if let Some(details) = details.as_object_mut() {
             details.insert("root".to_owned(), json!(self.by.root));
             details.insert("caused_by".to_owned(), json!(self.by.parent));
-            details.insert("on_behalf_of".to_owned(), json!(self.on_behalf_of));
+            if let Some(on_behalf_of) = &self.on_behalf_of {
+                details.insert("on_behalf_of".to_owned(), json!(on_behalf_of));
+            }
         }
     }
 }
@@ -80,6 +82,11 @@ pub struct Recorder {
 // === impl InvocationFacts ===
 
 impl InvocationFacts {
+    /// On whose behalf another plugin called it; none when none did.
+    fn on_behalf_of(&self) -> Option<&PrincipalId> {
+        self.called.as_ref()?.on_behalf_of.as_ref()
+    }
+
     /// An event about this invocation.
     pub fn event(&self, code: &'static str, details: Value) -> Event {
         let resource = format!("tenant/{}/plugin/{}", self.store.label(), self.plugin);
@@ -131,7 +138,7 @@ impl Recorder {
             invocation: told.invocation.clone(),
             status,
             code,
-            called_by: told.called.as_ref().map(|_| told.principal.clone()),
+            called_by: told.on_behalf_of().map(|_| told.principal.clone()),
             usage,
         };
         self.audit.invocation(&Log::Tenant(told.store.clone()), summary);
@@ -147,7 +154,7 @@ impl Recorder {
             principal: told.principal.to_string(),
             cause: told.cause.clone(),
             caused_by: told.called.as_ref().map(|called| called.by.clone()),
-            on_behalf_of: told.called.as_ref().map(|called| called.on_behalf_of.to_string()),
+            on_behalf_of: told.on_behalf_of().map(ToString::to_string),
             status,
             blame: failure.as_ref().map(|failure| failure.blame),
             code: failure.as_ref().map(|failure| failure.code.clone()),

@@ -55,7 +55,7 @@ pub struct InvocationRecord {
     /// What started it, such as `schedule/nightly`; none for a caller over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// Which invocation called it, when a plugin did.
+    /// Which invocation called it or sent its message, when a plugin did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caused_by: Option<CausedBy>,
     /// Who began the first of the tree, when a plugin called this one.

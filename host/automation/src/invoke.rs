@@ -11,11 +11,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use ringfence_audit::application::{ApplicationError, ApplicationEvent, PLUGIN_EVENT_BYTES_MAX};
 use ringfence_audit::{
-    Audit, HostDenial, HostDenials, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions,
+    Audit, Called, HostDenial, HostDenials, InvocationFacts, InvocationFailure, Log, Recorder, codes, decisions,
 };
 use ringfence_capabilities::{
     Binding, Chain, EventRefused, Forbidden, Guarded, Ledger, LiveGrants, Opening, Overseer, PluginEvent, RunHistory,
-    Tried, Verdict, Witness,
+    Trail, Tried, Verdict, Witness,
 };
 use ringfence_core::proof::act;
 use ringfence_core::{
@@ -65,6 +65,8 @@ pub struct Call {
     pub peer: Option<IpAddr>,
     /// What started it, for its records: `hook/invoice.validate`, `schedule/nightly`.
     pub cause: String,
+    /// What led to that.
+    pub trail: Trail,
     /// Less time than the version may have otherwise, milliseconds.
     pub time_ms_max: Option<u64>,
     /// The guest is not begun from then on, by the monotonic clock: whoever asked counts on that it does not run any more.
@@ -335,8 +337,8 @@ impl Automation {
             grants: grants(route, call.effects),
             logs: parts.logs.of(&route.store, &route.plugin),
             invocation: told.invocation.clone(),
-            chain: Chain::root(told.invocation.clone(), call.principal.clone(), None),
-            caused_by: None,
+            chain: Chain::resumed(told.invocation.clone(), call.principal.clone(), &call.trail),
+            caused_by: call.trail.by.clone(),
             meter,
             ledger,
             witness,
@@ -423,7 +425,7 @@ impl Automation {
             decision: seen.decision.clone(),
             source_ip: None,
             cause: Some(call.cause.clone()),
-            called: None,
+            called: call.trail.by.clone().map(|by| Called { by, on_behalf_of: None }),
         }
     }
 

@@ -61,7 +61,7 @@ pub struct Binding {
     pub invocation: InvocationId,
     /// Where it stands below the invocation that no plugin called.
     pub chain: Chain,
-    /// Which called it, when a plugin did.
+    /// Which called it or sent its message, when a plugin did.
     pub caused_by: Option<CausedBy>,
     /// Its counters, with its budget.
     pub meter: Arc<Meter>,
@@ -115,13 +115,13 @@ impl Capabilities {
             store: store.clone(),
             plugin: plugin.clone(),
             invocation: invocation.clone(),
-            chain: binding.chain,
+            chain: binding.chain.clone(),
             exchange: self.exchange.get().cloned(),
         };
         let notes = self.host_calls.notes(&store, (&invocation, &plugin), &self.clock, &self.entropy);
         let notebook = Arc::new(Notebook::new(
             logs,
-            (invocation, binding.caused_by),
+            (invocation.clone(), binding.caused_by),
             Arc::clone(&meter),
             Arc::clone(&ledger),
             Arc::clone(&self.clock),
@@ -143,6 +143,8 @@ impl Capabilities {
         let host = Bound {
             store,
             plugin,
+            invocation,
+            chain: binding.chain,
             grants,
             notebook,
             meter: Arc::clone(&meter),
@@ -166,6 +168,8 @@ impl Capabilities {
 pub(crate) struct Bound {
     pub(crate) store: TenantStore,
     pub(crate) plugin: PluginName,
+    pub(crate) invocation: InvocationId,
+    pub(crate) chain: Chain,
     pub(crate) grants: LiveGrants,
     pub(crate) notebook: Arc<Notebook>,
     pub(crate) meter: Arc<Meter>,

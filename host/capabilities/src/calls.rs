@@ -1,17 +1,18 @@
 //! Calls from one plugin to another of the same tenant: where an invocation stands in the tree of such calls, and what
-//! is handed to whoever runs the one that is called.
+//! is handed to whoever runs the one that is called. A message carries the same from who sends it to who is handed it.
 //!
-//! Depth, count and trace are carried by the host, beside the request: no header of a guest can say them. Must never carry a
-//! tenant's name: who is called belongs to the tenant whose store is in the call.
+//! Depth, count and trace are carried by the host, beside request and message: no header of a guest can say them. Must never
+//! carry a tenant's name: who is called belongs to the tenant whose store is in the call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::future::BoxFuture;
-use ringfence_core::limits::{PLUGIN_CALL_DEPTH_MAX, PLUGIN_CALLS_COUNT_MAX};
-use ringfence_core::{InvocationId, PluginName, Principal, calls};
+use ringfence_core::limits::{MESSAGE_DEPTH_MAX, PLUGIN_CALL_DEPTH_MAX, PLUGIN_CALLS_COUNT_MAX};
+use ringfence_core::{CausedBy, InvocationId, PluginName, Principal, calls};
 use ringfence_engine::Body;
 use ringfence_store::TenantStore;
+use serde::{Deserialize, Serialize};
 
 /// Where an invocation stands below the one that no plugin called. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,9 +24,28 @@ pub struct Chain {
 #[derive(Debug)]
 struct Tree {
     root: InvocationId,
+    /// The root's own, or of the invocation that led to it by messages.
+    first: InvocationId,
+    /// Messages that led to it.
+    messages_count: u32,
     on_behalf_of: Principal,
     traceparent: Option<String>,
     calls_count: AtomicU32,
+}
+
+/// What led to something that nobody waits for: a message, or an invocation that was started beside a request. One that
+/// nothing is known of is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trail {
+    /// The invocation that sent it, and the first of all; none when no plugin did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<CausedBy>,
+    /// The trace it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Messages in a row from the first to this one.
+    #[serde(default)]
+    pub messages_count: u32,
 }
 
 /// Why a call goes no further.
@@ -63,12 +83,44 @@ pub trait Exchange: Send + Sync {
     fn call(&self, call: PluginCall) -> BoxFuture<'static, http::Response<Body>>;
 }
 
+// === impl Trail ===
+
+impl Trail {
+    /// Of what a request from outside starts, or a run: the trace alone, when there is one.
+    pub fn of_trace(traceparent: Option<String>) -> Self {
+        Self { traceparent: traceparent.filter(|text| calls::is_traceparent(text)), ..Self::default() }
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 // === impl Chain ===
 
 impl Chain {
     /// An invocation that no plugin called: on whose behalf, and the `traceparent` of what started it.
     pub fn root(root: InvocationId, on_behalf_of: Principal, traceparent: Option<String>) -> Self {
-        Self { tree: Arc::new(Tree { root, on_behalf_of, traceparent, calls_count: AtomicU32::new(0) }), depth: 0 }
+        Self::resumed(root, on_behalf_of, &Trail { traceparent, ..Trail::default() })
+    }
+
+    /// An invocation that no plugin waits for, and what led to it. Its calls are counted anew, its messages go on.
+    pub fn resumed(root: InvocationId, on_behalf_of: Principal, trail: &Trail) -> Self {
+        let first = trail.by.as_ref().map_or_else(|| root.clone(), |by| by.root.clone());
+        let (traceparent, messages_count) = (trail.traceparent.clone(), trail.messages_count);
+        let calls_count = AtomicU32::new(0);
+        Self { tree: Arc::new(Tree { root, first, messages_count, on_behalf_of, traceparent, calls_count }), depth: 0 }
+    }
+
+    /// What a message carries that `sender` sends from here; none when [`MESSAGE_DEPTH_MAX`] led to it already.
+    pub fn sent(&self, sender: &InvocationId) -> Option<Trail> {
+        let messages_count = self.tree.messages_count.saturating_add(1);
+        (messages_count <= MESSAGE_DEPTH_MAX).then(|| Trail {
+            by: Some(CausedBy { root: self.first_id().clone(), parent: sender.clone() }),
+            traceparent: self.traceparent(sender),
+            messages_count,
+        })
     }
 
     /// The place of one more call from here. Every attempt counts, also one that is refused.
@@ -86,9 +138,14 @@ impl Chain {
         Ok(Self { tree: Arc::clone(&self.tree), depth: self.depth.saturating_add(1) })
     }
 
-    /// The invocation at the root.
+    /// The invocation at the root, which waits for all of these calls.
     pub fn root_id(&self) -> &InvocationId {
         &self.tree.root
+    }
+
+    /// The first of all, messages that led to the root included. It may be over long since.
+    pub fn first_id(&self) -> &InvocationId {
+        &self.tree.first
     }
 
     /// On whose behalf all of it is done.
@@ -98,14 +155,24 @@ impl Chain {
 
     /// The `traceparent` for a call that `parent` makes.
     pub fn traceparent(&self, parent: &InvocationId) -> Option<String> {
-        calls::traceparent(self.tree.traceparent.as_deref(), &self.tree.root, parent)
+        calls::traceparent(self.tree.traceparent.as_deref(), &self.tree.first, parent)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ringfence_core::Entropy;
+
     use super::*;
     use crate::testing::root_chain;
+
+    struct Same(u8);
+
+    impl Entropy for Same {
+        fn fill(&self, into: &mut [u8]) {
+            into.fill(self.0);
+        }
+    }
 
     #[test]
     fn a_chain_ends_at_its_depth() {
@@ -127,5 +194,37 @@ mod tests {
         assert_eq!(left.further().unwrap_err(), ChainEnd::TooMany);
         assert_eq!(root.further().unwrap_err(), ChainEnd::TooManyAgain);
         assert!(root_chain().further().is_ok(), "another tree is another count");
+    }
+
+    #[test]
+    fn a_row_of_messages_ends_at_its_depth_whatever_calls_lie_between_and_stays_in_one_trace() {
+        let first = root_chain();
+        let trace = first.traceparent(first.root_id()).unwrap()[..35].to_owned();
+        let (mut chain, mut sender) = (first.clone(), first.root_id().clone());
+        for number in 1..=MESSAGE_DEPTH_MAX {
+            // Each is sent by a plugin that the one who was handed the last message called.
+            let trail = chain.further().unwrap().sent(&sender).unwrap();
+            assert_eq!(trail.messages_count, number);
+            assert_eq!(trail.by, Some(CausedBy { root: first.root_id().clone(), parent: sender }));
+            assert!(trail.traceparent.as_ref().unwrap().starts_with(&trace), "{trail:?}");
+            // As it lies in the store.
+            let trail: Trail = serde_json::from_slice(&serde_json::to_vec(&trail).unwrap()).unwrap();
+            sender = InvocationId::random(&Same(u8::try_from(number).unwrap()));
+            chain = Chain::resumed(sender.clone(), first.on_behalf_of().clone(), &trail);
+            assert_eq!((chain.root_id(), chain.first_id()), (&sender, first.root_id()));
+            for _ in 0..PLUGIN_CALLS_COUNT_MAX - 1 {
+                assert!(chain.further().is_ok(), "calls are counted anew for each message");
+            }
+        }
+        assert_eq!(chain.sent(&sender), None);
+        assert_eq!(chain.further().unwrap().sent(&sender), None, "nor through a call");
+        assert!(first.sent(first.root_id()).is_some());
+    }
+
+    #[test]
+    fn only_a_trace_is_taken_for_one() {
+        let given = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(Trail::of_trace(Some(given.to_owned())).traceparent.as_deref(), Some(given));
+        assert!(Trail::of_trace(Some("x".repeat(8_000))).is_empty() && Trail::of_trace(None).is_empty());
     }
 }

@@ -33,7 +33,7 @@ mod testing;
 
 pub use audit::{EventRefused, PluginEvent};
 pub use bind::{Binding, Capabilities, CapabilitiesConfig};
-pub use calls::{Chain, ChainEnd, Exchange, PluginCall};
+pub use calls::{Chain, ChainEnd, Exchange, PluginCall, Trail};
 pub use error::CapabilitiesError;
 pub use grants::LiveGrants;
 pub use guarded::{Guarded, Tried};

@@ -56,7 +56,7 @@ pub struct LogLine {
     /// By which invocation; none for the host's own words about the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation: Option<InvocationId>,
-    /// Which invocation called that one, when a plugin did.
+    /// Which invocation called that one or sent its message, when a plugin did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caused_by: Option<CausedBy>,
 }

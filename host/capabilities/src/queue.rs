@@ -4,6 +4,7 @@
 //! business of whoever is the [`Postbox`].
 
 use futures::future::BoxFuture;
+use ringfence_core::limits::MESSAGE_DEPTH_MAX;
 use ringfence_core::{Capability, HostAct, On, PluginName, ResourceName};
 use ringfence_engine::Guest;
 use ringfence_store::TenantStore;
@@ -11,6 +12,7 @@ use wasmtime::component::Linker;
 
 use crate::bind::{Bindings, View};
 use crate::bindings::queue::ringfence::plugin::queue::{self, Error, Options};
+use crate::calls::Trail;
 
 /// A message on its way into a queue. Its parts are not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Letter {
     pub priority: u8,
     /// Messages of one group go one after another.
     pub group: Option<String>,
+    /// What led to it.
+    pub trail: Trail,
 }
 
 /// Why a message was not taken.
@@ -83,6 +87,11 @@ impl queue::Host for View<'_> {
         if !bound.leave.has(HostAct::PostMessage, On::Queue(&name)) {
             return Ok(Err(Error::Denied("policy forbids messages to this queue".to_owned())));
         }
+        let Some(trail) = bound.chain.sent(&bound.invocation) else {
+            let why =
+                format!("{MESSAGE_DEPTH_MAX} messages led to this one, each sent while the one before was handled");
+            return Ok(Err(Error::Invalid(why)));
+        };
         if let Err(exhausted) = bound.ledger.storage_ops(1) {
             return Ok(Err(Error::Other(exhausted.to_string())));
         }
@@ -94,6 +103,7 @@ impl queue::Host for View<'_> {
             delay_ms: options.delay_ms,
             priority: options.priority,
             group: options.group,
+            trail,
         };
         let sent = postbox.send(&bound.store, &bound.plugin, letter).await;
         Ok(sent.map_err(|error| match error {

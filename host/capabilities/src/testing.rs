@@ -263,6 +263,8 @@ impl Rig {
         let bound = Bound {
             store: self.store.clone(),
             plugin: plugin.parse().unwrap(),
+            invocation: InvocationId::random(&*self.entropy),
+            chain: root_chain(),
             grants: self.live(),
             leave: self.leave(&notebook),
             notebook,

@@ -31,6 +31,8 @@ pub struct Call {
     pub request: RequestId,
     /// From where.
     pub peer: Option<IpAddr>,
+    /// The `traceparent` it came with; not checked yet.
+    pub traceparent: Option<String>,
 }
 
 impl FromRequestParts<Control> for Call {
@@ -39,6 +41,7 @@ impl FromRequestParts<Control> for Call {
     async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
         let request = request_id(parts, control);
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+        let traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let principal = shown(parts)
             .and_then(|shown| {
                 let verified = control.parts.identity.verify(&shown);
@@ -49,7 +52,7 @@ impl FromRequestParts<Control> for Call {
         let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
         let standing = parts.threat.standing();
         standing.admit(&principal, principal.tenant(), peer, now, monotonic).map_err(|held| ApiError::held(&held))?;
-        Ok(Self { principal, request, peer })
+        Ok(Self { principal, request, peer, traceparent })
     }
 }
 

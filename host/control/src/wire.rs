@@ -437,10 +437,10 @@ pub struct LogLineView {
     /// The invocation that wrote it; absent for the host's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invocation: Option<String>,
-    /// The invocation that called that one, when a plugin did.
+    /// The invocation that called that one or sent its message, when a plugin did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caused_by: Option<String>,
-    /// The first of the calls that led to it, when a plugin called it.
+    /// The first of the calls and messages that led to it, when a plugin did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
 }
@@ -461,10 +461,10 @@ pub struct InvocationView {
     /// What started it, such as `schedule/nightly`; absent for a caller over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// The invocation that called it, when a plugin did.
+    /// The invocation that called it or sent its message, when a plugin did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caused_by: Option<String>,
-    /// The first of the calls that led to it, when a plugin called it.
+    /// The first of the calls and messages that led to it, when a plugin did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// Who began that first one, when a plugin called it.

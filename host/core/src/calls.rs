@@ -6,18 +6,18 @@
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
-use crate::{InvocationId, PluginName};
+use crate::{InvocationId, PluginName, RunId};
 
 /// What the host names of plugins end with, as other plugins of their tenant call them. `internal` is reserved for names
 /// that no public DNS answers.
 pub const SUFFIX: &str = ".plugin.internal";
 
-/// Who called an invocation that a plugin called.
+/// Who called an invocation that a plugin called, or sent the message that it was handed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CausedBy {
-    /// The first of the tree: an invocation that no plugin called.
+    /// The first of the tree: an invocation that no plugin called, and that no other led to by a message.
     pub root: InvocationId,
-    /// The one that called.
+    /// The one that called or sent.
     pub parent: InvocationId,
 }
 
@@ -42,10 +42,22 @@ pub fn is_inside(host: &str) -> bool {
 pub fn traceparent(given: Option<&str>, root: &InvocationId, parent: &InvocationId) -> Option<String> {
     let (trace, flags) = match given.and_then(parts) {
         Some((trace, flags)) => (trace.to_owned(), flags),
-        None => (HEXLOWER.encode(&bytes(root)), "00"),
+        None => (HEXLOWER.encode(&bytes(root.as_str())), "00"),
     };
-    let span = HEXLOWER.encode(bytes(parent).get(..8)?);
+    let span = HEXLOWER.encode(bytes(parent.as_str()).get(..8)?);
     (is_hex(&trace, 32) && is_hex(&span, 16)).then(|| format!("00-{trace}-{span}-{flags}"))
+}
+
+/// The `traceparent` of what a run of a workflow does, each time that it is run: of a trace that is made of the run's id.
+pub fn traceparent_of_run(run: &RunId) -> Option<String> {
+    let bytes = bytes(run.as_str());
+    let (trace, span) = (HEXLOWER.encode(&bytes), HEXLOWER.encode(bytes.get(..8)?));
+    (is_hex(&trace, 32) && is_hex(&span, 16)).then(|| format!("00-{trace}-{span}-00"))
+}
+
+/// Whether a text is a `traceparent` that a trace can go on from.
+pub fn is_traceparent(text: &str) -> bool {
+    parts(text).is_some()
 }
 
 /// Trace id and flags of a `traceparent`.
@@ -67,8 +79,8 @@ fn is_hex_digit(byte: u8) -> bool {
 }
 
 /// The random bytes of an id.
-fn bytes(id: &InvocationId) -> Vec<u8> {
-    let text = id.as_str().strip_prefix("i_").unwrap_or_default().to_ascii_uppercase();
+fn bytes(id: &str) -> Vec<u8> {
+    let text = id.split_once('_').map(|(_, text)| text).unwrap_or_default().to_ascii_uppercase();
     BASE32_NOPAD.decode(text.as_bytes()).unwrap_or_default()
 }
 
@@ -146,5 +158,16 @@ mod tests {
             assert_eq!(traceparent(Some(broken), &root, &parent), Some(made.clone()), "{broken}");
         }
         assert_eq!(traceparent(None, &InvocationId::random(&Ones(0)), &parent), None);
+    }
+
+    #[test]
+    fn a_runs_trace_is_made_of_its_id_and_goes_on() {
+        let made = traceparent_of_run(&RunId::random(&Ones(0xab))).unwrap();
+        assert_eq!(made, format!("00-{}-{}-00", "ab".repeat(16), "ab".repeat(8)));
+        assert!(is_traceparent(&made) && !is_traceparent("00-run"));
+        let (root, parent) = (InvocationId::random(&Ones(0xcd)), InvocationId::random(&Ones(0x01)));
+        let gone_on = format!("00-{}-{}-00", "ab".repeat(16), "01".repeat(8));
+        assert_eq!(traceparent(Some(&made), &root, &parent), Some(gone_on));
+        assert_eq!(traceparent_of_run(&RunId::random(&Ones(0))), None);
     }
 }

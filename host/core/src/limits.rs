@@ -46,6 +46,9 @@ pub const CLIENT_WAIT_MS_MAX: u64 = 2_000;
 pub const PLUGIN_CALL_DEPTH_MAX: u32 = 4;
 /// Most calls of plugins by plugins below one invocation that no plugin called, in all.
 pub const PLUGIN_CALLS_COUNT_MAX: u32 = 16;
+/// Longest row of messages of which each is sent while the one before it is handled: a message that no message led to is
+/// the first.
+pub const MESSAGE_DEPTH_MAX: u32 = 16;
 /// Most bytes of one key of a guest's key-value bucket.
 pub const KV_KEY_BYTES_MAX: usize = 1_024;
 /// Most bytes of one value of a guest's key-value bucket.

@@ -30,8 +30,8 @@ impl Exchange for Gateway {
 impl Gateway {
     async fn answer_call(&self, call: PluginCall) -> Response<Body> {
         let mut seen = Seen::new(InvocationId::random(&*self.parts.entropy), None);
-        let by = CausedBy { root: call.chain.root_id().clone(), parent: call.invocation.clone() };
-        let on_behalf_of = call.chain.on_behalf_of().id().clone();
+        let by = CausedBy { root: call.chain.first_id().clone(), parent: call.invocation.clone() };
+        let on_behalf_of = Some(call.chain.on_behalf_of().id().clone());
         seen.called = Some((format!("call/{}", call.from), Called { by, on_behalf_of }));
         let mut response = match self.invoke_called(&mut seen, call).await {
             Ok(response) => response,

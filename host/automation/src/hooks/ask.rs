@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ringfence_capabilities::Letter;
+use ringfence_capabilities::{Letter, Trail};
 use ringfence_core::{Blame, InvocationId, Principal, ResourceName, TenantId};
 use ringfence_engine::{EventContext, EventFailure, Export};
 use ringfence_store::TenantStore;
@@ -36,6 +36,8 @@ pub struct Asked<'a> {
     pub peer: Option<IpAddr>,
     /// Whether it counts.
     pub effects: Effects,
+    /// What led to it.
+    pub trail: Trail,
 }
 
 impl Automation {
@@ -104,6 +106,7 @@ impl Automation {
             principal: asked.principal.clone(),
             peer: asked.peer,
             cause: format!("hook/{}", asked.hook),
+            trail: asked.trail.clone(),
             time_ms_max: Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1)),
             // The product is told then that it did not answer: what comes later would be done behind its back.
             begin_until: Some(end),
@@ -148,6 +151,7 @@ impl Automation {
                         delay_ms: 0,
                         priority: 4,
                         group: None,
+                        trail: asked.trail.clone(),
                     };
                     let target = HookTarget { hook: asked.hook.to_string(), plugin };
                     self.send_to(&queue, asked.principal.id().as_str(), letter, Some(target)).await?;

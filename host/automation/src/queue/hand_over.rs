@@ -114,6 +114,7 @@ impl Automation {
             principal,
             peer: None,
             cause,
+            trail: head.trail.clone(),
             time_ms_max: Some(flight.visibility_ms),
             begin_until: Some(Duration::from_millis(flight.begin_until_ms)),
             effects: Effects::Real,

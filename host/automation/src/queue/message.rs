@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use ringfence_capabilities::Trail;
 use ringfence_core::PluginName;
 use ringfence_store::Key;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct Head {
     /// Messages of one group go one after another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// What led to it; unknown of messages that were kept before it was.
+    #[serde(default, skip_serializing_if = "Trail::is_empty")]
+    pub trail: Trail,
     /// To whom, when it is not the queue's own plugin: a notified hook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<HookTarget>,
@@ -122,6 +126,7 @@ mod tests {
             due_ms: 0,
             failed_count: 0,
             group: Some("g".into()),
+            trail: Trail::default(),
             hook: None,
             last_error: None,
             died_at: None,
@@ -138,6 +143,24 @@ mod tests {
         fn anything_else_is_none(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = Head::unpack(&bytes);
         }
+    }
+
+    #[test]
+    fn what_led_to_a_message_is_kept_and_one_from_before_that_was_is_read() {
+        let trail: Trail = serde_json::from_str(
+            r#"{"by":{"root":"i_aaaaaaaaaaaaaaaaaaaaaaaaaa","parent":"i_bbbbbbbbbbbbbbbbbbbbbbbbbb"},"messages_count":2}"#,
+        )
+        .unwrap();
+        let led = Head { trail, ..head() };
+        assert_eq!(Head::unpack(&led.pack(b"{}").unwrap()), Some((led, b"{}".as_slice())));
+        let before = concat!(
+            r#"{"seq":7,"from":"acme/ci","at":"1970-01-01T00:00:00Z","priority":4,"due_ms":0,"#,
+            r#""failed_count":0,"group":"g"}"#,
+        );
+        let length = u32::try_from(before.len()).unwrap().to_le_bytes();
+        let packed = [length.as_slice(), before.as_bytes(), b"{}".as_slice()].concat();
+        assert_eq!(Head::unpack(&packed), Some((head(), b"{}".as_slice())));
+        assert_eq!(head().pack(b"{}").unwrap(), packed, "one that nothing led to is written as before");
     }
 
     #[test]

@@ -208,6 +208,7 @@ impl Writer {
             due_ms: now_ms.saturating_add(i64::try_from(letter.delay_ms).unwrap_or(i64::MAX)),
             failed_count: 0,
             group: letter.group,
+            trail: letter.trail,
             hook,
             last_error: None,
             died_at: None,

@@ -134,7 +134,19 @@ impl Schedule {
         if self.spec.paused {
             return Vec::new();
         }
-        self.spec.times().map(|times| times.upcoming(now, NEXT_COUNT)).unwrap_or_default()
+        let from = now.max(self.decided_until);
+        self.spec.times().map(|times| times.upcoming(from, NEXT_COUNT)).unwrap_or_default()
+    }
+
+    /// Until when it runs nothing because the clock stood there once and was set back; none when it runs as it should, or
+    /// rests.
+    pub fn held_until(&self, now: Timestamp) -> Option<Timestamp> {
+        (!self.spec.paused && self.decided_until > now).then_some(self.decided_until)
+    }
+
+    /// As it is described anew: from now on, by the clock as it stands, also when that was ahead before.
+    fn described(self, spec: ScheduleSpec, now: Timestamp) -> Self {
+        Self { spec, decided_until: now, ..self }
     }
 }
 
@@ -155,7 +167,8 @@ impl Automation {
         store.get_json(&schedule_key(name.as_str())).await?.ok_or(AutomationError::NotFound("schedule"))
     }
 
-    /// Makes a schedule or changes one. A changed one starts from now: nothing is made up for under other times.
+    /// Makes a schedule or changes one. A changed one starts from now: nothing is made up for under other times, and nothing is
+    /// held that a clock which was ahead decided.
     pub async fn set_schedule(
         &self,
         tenant: &TenantId,
@@ -179,7 +192,7 @@ impl Automation {
             return Err(AutomationError::TooMany { what: "schedules", max: SCHEDULES_COUNT_MAX });
         }
         let schedule = match before {
-            Some(before) => Schedule { spec, decided_until: now.max(before.decided_until), ..before },
+            Some(before) => before.described(spec, now),
             None => Schedule {
                 name: name.clone(),
                 spec,

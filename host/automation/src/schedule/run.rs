@@ -3,16 +3,17 @@
 //! Must never run what is not written as begun, so that a kill at any moment leaves either nothing or the same run.
 
 use std::net::IpAddr;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use ringfence_capabilities::Trail;
 use ringfence_core::{Principal, ResourceName, TenantId};
 use ringfence_engine::{EventContext, Export};
 use ringfence_store::{StoreError, TenantStore};
 
 use super::plan::jitter_ms;
-use super::timer::{Entry, Running};
+use super::timer::{Entry, Running, STEP_BACK};
 use super::{LastRun, Overlap, Schedule, schedule_key, schedules_key};
 use crate::{Automation, AutomationError, Call, CallError, Done, Effects};
 
@@ -28,13 +29,25 @@ const PAGE_COUNT: usize = 1_000;
 /// How one run ended: a stable word, and a text.
 type Ending = (String, Option<String>);
 
+/// A schedule that runs, as it was when that began.
+#[derive(Clone)]
+struct Ran {
+    tenant: TenantId,
+    store: TenantStore,
+    schedule: Schedule,
+    running: Arc<Mutex<Running>>,
+}
+
 impl Automation {
     /// Reads a tenant's schedules, puts them on the timer, and runs again what was begun when the host stopped.
     pub(crate) async fn open_schedules(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
         let page = store.scan(&schedules_key(), None, PAGE_COUNT).await?;
         let now = self.parts.clock.now();
+        let mut held_count = 0_u32;
         for (_, record) in page.records {
             let mut schedule: Schedule = record.json()?;
+            held_count +=
+                u32::from(schedule.held_until(now).is_some_and(|until| until.duration_since(now) > STEP_BACK));
             if self.timer.holds(store, &schedule.name) {
                 // It was made a moment ago, and what it began is under way.
                 continue;
@@ -46,14 +59,40 @@ impl Automation {
                 let Some(changed) = changed.await? else { continue };
                 schedule = changed;
             }
+            let running = self.timer.running(store, &schedule.name);
+            // INVARIANT: before the schedule is on the timer: its next tick meets what is taken up.
+            count_taken_up(&mut lock(&running), again.len(), schedule.spec.overlap);
             self.timer.set(tenant, store, &schedule);
-            for (tick, attempt) in again {
-                let this = self.clone();
-                let (tenant, store, schedule) = (tenant.clone(), store.clone(), schedule.clone());
-                tokio::spawn(async move { this.run_tick(&tenant, &store, &schedule, tick, attempt).await });
+            if !again.is_empty() {
+                let ran = Ran { tenant: tenant.clone(), store: store.clone(), schedule, running };
+                tokio::spawn(self.clone().run_again(ran, again));
             }
         }
+        if held_count > 0 {
+            tracing::warn!(
+                %tenant, held_count,
+                "schedules were decided by a clock that was ahead of now: they run nothing until then unless they are set or \
+                 resumed"
+            );
+        }
         Ok(())
+    }
+
+    /// Runs what was taken up, beside each other or one after another as the schedule says.
+    async fn run_again(self, ran: Ran, again: Vec<(Timestamp, u32)>) {
+        let is_beside = ran.schedule.spec.overlap == Overlap::Allow;
+        for (place, (tick, attempt)) in again.into_iter().enumerate() {
+            if is_beside {
+                let (this, ran) = (self.clone(), ran.clone());
+                drop(tokio::spawn(async move { this.run_and_follow(&ran, tick, attempt).await }));
+                continue;
+            }
+            if place > 0 {
+                let mut running = lock(&ran.running);
+                running.waiting_count = running.waiting_count.saturating_sub(1);
+            }
+            self.run_and_follow(&ran, tick, attempt).await;
+        }
     }
 
     /// Runs a schedule at once, on behalf of who asks from there, whatever it says about time and rest. Resolves when the run
@@ -88,7 +127,7 @@ impl Automation {
         let (uid, name) = (entry.store.uid(), entry.name.to_string());
         let decided = self
             .change_schedule(&entry.store, &entry.name, |schedule| {
-                run = decide(schedule, &uid, &name, now, &mut lock(&entry));
+                run = decide(schedule, &uid, &name, now, &mut lock(&entry.running));
             })
             .await;
         let schedule = match decided {
@@ -96,23 +135,27 @@ impl Automation {
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(%error, "a schedule cannot be written; it is decided at its next time");
-                return lock(&entry).count = lock(&entry).count.saturating_sub(run.len());
+                let mut running = lock(&entry.running);
+                running.count = running.count.saturating_sub(run.len());
+                return;
             }
         };
+        let (tenant, store, running) = (entry.tenant.clone(), entry.store.clone(), Arc::clone(&entry.running));
+        let ran = Ran { tenant, store, schedule, running };
         for tick in run {
-            let (this, entry, schedule) = (self.clone(), Arc::clone(&entry), schedule.clone());
-            let is_beside = schedule.spec.overlap == Overlap::Allow;
-            let work = async move { this.run_and_follow(&entry, schedule, tick).await };
+            let (this, ran) = (self.clone(), ran.clone());
+            let is_beside = ran.schedule.spec.overlap == Overlap::Allow;
+            let work = async move { this.run_and_follow(&ran, tick, 1).await };
             if is_beside { drop(tokio::spawn(work)) } else { work.await }
         }
     }
 
     /// Runs one tick, then the one that gathered behind it.
-    async fn run_and_follow(&self, entry: &Entry, schedule: Schedule, tick: Timestamp) {
-        self.run_tick(&entry.tenant, &entry.store, &schedule, tick, 1).await;
+    async fn run_and_follow(&self, ran: &Ran, tick: Timestamp, attempt: u32) {
+        self.run_tick(&ran.tenant, &ran.store, &ran.schedule, tick, attempt).await;
         loop {
             let next = {
-                let mut running = lock(entry);
+                let mut running = lock(&ran.running);
                 let next = running.next.take();
                 if next.is_none() {
                     running.count = running.count.saturating_sub(1);
@@ -120,7 +163,7 @@ impl Automation {
                 next
             };
             let Some(tick) = next else { return };
-            self.run_tick(&entry.tenant, &entry.store, &schedule, tick, 1).await;
+            self.run_tick(&ran.tenant, &ran.store, &ran.schedule, tick, 1).await;
         }
     }
 
@@ -178,6 +221,7 @@ impl Automation {
             principal,
             peer,
             cause: format!("schedule/{}", schedule.name),
+            trail: Trail::default(),
             time_ms_max: None,
             begin_until: None,
             effects: Effects::Real,
@@ -253,7 +297,8 @@ fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, runnin
     schedule.skipped_count = schedule.skipped_count.saturating_add(due.skipped_count);
     let mut run = due.run;
     if running.count > 0 && schedule.spec.overlap != Overlap::Allow {
-        if schedule.spec.overlap == Overlap::Queue && running.next.is_none() {
+        // One that was taken up and waits is the one that follows.
+        if schedule.spec.overlap == Overlap::Queue && running.next.is_none() && running.waiting_count == 0 {
             running.next = run.pop();
             schedule.begun.extend(running.next);
         }
@@ -275,8 +320,16 @@ fn ending(ended: Result<Done, CallError>) -> Ending {
     }
 }
 
-fn lock(entry: &Entry) -> MutexGuard<'_, Running> {
-    entry.running.lock().unwrap_or_else(PoisonError::into_inner)
+/// Notes so many runs that are taken up as under way: together, or all but one behind it.
+fn count_taken_up(running: &mut Running, count: usize, overlap: Overlap) {
+    running.count += count;
+    if overlap != Overlap::Allow {
+        running.waiting_count += count.saturating_sub(1);
+    }
+}
+
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -355,6 +408,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_clock_that_was_far_ahead_decided_is_said_and_gone_when_the_schedule_is_set() {
+        let mut running = Running::default();
+        let mut schedule = schedule(Missed::Skip, Overlap::Allow);
+        assert_eq!(schedule.held_until(at("2026-01-01T00:00:00Z")), None);
+        let far = at("2026-01-02T00:00:00Z");
+        assert_eq!(decide_at(&mut schedule, "2026-01-02T00:00:00Z", &mut running), [far]);
+        let now = at("2026-01-01T00:02:00Z");
+        assert!(decide(&mut schedule, "uid", "nightly", now, &mut running).is_empty());
+        assert_eq!(schedule.held_until(now), Some(far));
+        assert_eq!(schedule.next(now).first(), Some(&at("2026-01-02T00:01:00Z")), "what is shown is what runs");
+        let resting = ScheduleSpec { paused: true, ..schedule.spec.clone() };
+        assert_eq!(schedule.clone().described(resting, now).held_until(now), None);
+
+        let spec = schedule.spec.clone();
+        let mut schedule = schedule.described(spec, now);
+        assert_eq!(schedule.held_until(now), None);
+        assert_eq!(schedule.next(now).first(), Some(&at("2026-01-01T00:03:00Z")));
+        assert_eq!(decide_at(&mut schedule, "2026-01-01T00:03:00Z", &mut running), [at("2026-01-01T00:03:00Z")]);
+        assert_eq!(schedule.begun, [far, at("2026-01-01T00:03:00Z")], "what was begun is not forgotten");
+    }
+
+    #[test]
     fn the_day_on_which_the_clock_is_set_runs_a_fixed_time_once_however_often_the_host_restarts() {
         // New York goes from 01:59 to 03:00 on 8 March 2026 and from 01:59 back to 01:00 on 1 November 2026.
         for (day, cron) in [("2026-03-08", "30 2 * * *"), ("2026-11-01", "30 1 * * *")] {
@@ -384,6 +459,20 @@ mod tests {
             assert_eq!(running.next.is_some(), gathers, "{overlap:?}");
             decide_at(&mut schedule, "2026-01-01T00:03:00Z", &mut running);
             assert_eq!(schedule.skipped_count, if overlap == Overlap::Skip { 2 } else { u64::from(gathers) });
+        }
+    }
+
+    #[test]
+    fn what_is_taken_up_is_what_the_next_time_meets_and_one_of_it_is_enough_to_follow() {
+        for (overlap, beside, gathers) in
+            [(Overlap::Skip, 0, false), (Overlap::Queue, 0, true), (Overlap::Allow, 1, false)]
+        {
+            for taken_up_count in [1, 2] {
+                let (mut schedule, mut running) = (schedule(Missed::Skip, overlap), Running::default());
+                count_taken_up(&mut running, taken_up_count, overlap);
+                assert_eq!(decide_at(&mut schedule, "2026-01-01T00:01:00Z", &mut running).len(), beside, "{overlap:?}");
+                assert_eq!(running.next.is_some(), gathers && taken_up_count == 1, "{overlap:?} {taken_up_count}");
+            }
         }
     }
 

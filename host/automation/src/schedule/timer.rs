@@ -17,6 +17,8 @@ use crate::Automation;
 
 /// Longest time without a look at the clock.
 const LOOK_MS_MAX: u64 = 1_000;
+/// A clock that is set back by more than this is told of: schedules stand still for as long.
+pub(super) const STEP_BACK: SignedDuration = SignedDuration::from_secs(60);
 
 /// A tenant's uid and a schedule's name.
 pub(crate) type Name = (String, String);
@@ -29,7 +31,7 @@ pub(crate) struct Entry {
     times: Times,
     jitter_ms: u64,
     due_at: Timestamp,
-    /// Runs under way, and whether one more is to follow.
+    /// Runs under way, and whether one more is to follow; the same for as long as the schedule is there.
     pub(crate) running: Arc<Mutex<Running>>,
 }
 
@@ -37,6 +39,8 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     pub(crate) count: usize,
+    /// Of those, the ones taken up after a start that wait for another to end.
+    pub(crate) waiting_count: usize,
     /// The time to run for when the one under way is over.
     pub(crate) next: Option<Timestamp>,
 }
@@ -52,6 +56,8 @@ pub(crate) struct Timer {
 struct State {
     entries: HashMap<Name, Arc<Entry>>,
     order: BTreeSet<(Timestamp, Name)>,
+    /// What is under way, also of schedules that rest. INVARIANT: a change of the schedule leaves it as it is.
+    running: HashMap<Name, Arc<Mutex<Running>>>,
 }
 
 // === impl Timer ===
@@ -61,7 +67,8 @@ impl Timer {
     pub(crate) fn set(&self, tenant: &TenantId, store: &TenantStore, schedule: &Schedule) {
         let name = (store.uid(), schedule.name.to_string());
         let mut state = self.lock();
-        let running = state.remove(&name).map(|before| Arc::clone(&before.running)).unwrap_or_default();
+        state.remove(&name);
+        let running = Arc::clone(state.running.entry(name.clone()).or_default());
         let Ok(times) = schedule.spec.times() else { return };
         let Some(tick) = times.next(schedule.decided_until).filter(|_| !schedule.spec.paused) else { return };
         let jitter_ms = schedule.spec.jitter_ms;
@@ -80,6 +87,11 @@ impl Timer {
         self.bell.notify_one();
     }
 
+    /// What of a schedule is under way.
+    pub(crate) fn running(&self, store: &TenantStore, name: &ResourceName) -> Arc<Mutex<Running>> {
+        Arc::clone(self.lock().running.entry((store.uid(), name.to_string())).or_default())
+    }
+
     /// Whether a schedule waits here.
     pub(crate) fn holds(&self, store: &TenantStore, name: &ResourceName) -> bool {
         self.lock().entries.contains_key(&(store.uid(), name.to_string()))
@@ -87,7 +99,10 @@ impl Timer {
 
     /// Forgets a schedule.
     pub(crate) fn remove(&self, store: &TenantStore, name: &ResourceName) {
-        self.lock().remove(&(store.uid(), name.to_string()));
+        let name = (store.uid(), name.to_string());
+        let mut state = self.lock();
+        state.remove(&name);
+        state.running.remove(&name);
     }
 
     /// Forgets all schedules of a tenant.
@@ -98,6 +113,7 @@ impl Timer {
         for name in names {
             state.remove(&name);
         }
+        state.running.retain(|(of, _), _| *of != uid);
     }
 
     /// Takes what is due out, each put back with its next time.
@@ -155,8 +171,18 @@ fn late((uid, name): &Name, tick: Timestamp, most_ms: u64) -> Timestamp {
 impl Automation {
     /// Runs what is due, until the end of the host.
     pub(crate) async fn keep_time(self) {
+        let mut latest = self.parts.clock.now();
         while !self.closing.is_announced() {
             let now = self.parts.clock.now();
+            if latest.duration_since(now) > STEP_BACK {
+                tracing::warn!(
+                    was = %latest, is = %now,
+                    "the clock was set back: what schedules decided until then stays decided, and those that did run nothing \
+                     before it unless they are set or resumed"
+                );
+                latest = now;
+            }
+            latest = latest.max(now);
             for entry in self.timer.due(now) {
                 tokio::spawn(self.clone().fire(entry, now));
             }
@@ -166,5 +192,72 @@ impl Automation {
                 _ = tokio::time::timeout(wait, self.timer.bell.notified()) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use ringfence_core::{Clock, Entropy};
+    use ringfence_keys::{RootKey, RootKeyUri};
+    use ringfence_store::{Store, Tenants};
+    use serde_json::json;
+
+    use super::*;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// Dice that are a counter.
+    struct Counter(AtomicU64);
+
+    impl Entropy for Counter {
+        fn fill(&self, into: &mut [u8]) {
+            for chunk in into.chunks_mut(8) {
+                let number = self.0.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+                chunk.copy_from_slice(&number[..chunk.len()]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_is_remembered_while_a_schedule_rests_and_forgotten_with_it() {
+        let (directory, tenant): (_, TenantId) = (tempfile::tempdir().unwrap(), "acme".parse().unwrap());
+        let dice = Arc::new(Counter(AtomicU64::new(1)));
+        let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*dice).unwrap();
+        let tenants = Tenants::open(Store::memory(), Arc::new(root), dice, Arc::new(Still)).await.unwrap();
+        tenants.create(&tenant, "Acme").await.unwrap();
+        let store = tenants.open_tenant(&tenant).unwrap();
+        let mut schedule: Schedule = serde_json::from_value(json!({
+            "name": "nightly", "spec": { "plugin": "nightly", "cron": "* * * * *" },
+            "created_at": "2026-01-01T00:00:00Z", "created_by": "acme/ann", "decided_until": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap();
+        let timer = Timer::default();
+        let count = || timer.running(&store, &"nightly".parse().unwrap()).lock().unwrap().count;
+        timer.set(&tenant, &store, &schedule);
+        timer.running(&store, &schedule.name).lock().unwrap().count = 1;
+        schedule.spec.paused = true;
+        timer.set(&tenant, &store, &schedule);
+        assert!(!timer.holds(&store, &schedule.name));
+        schedule.spec.paused = false;
+        timer.set(&tenant, &store, &schedule);
+        let due = timer.due("2026-01-01T00:01:00Z".parse().unwrap());
+        let counts: Vec<usize> = due.iter().map(|entry| entry.running.lock().unwrap().count).collect();
+        assert_eq!((counts, count()), (vec![1], 1), "the next tick meets the run from before it rested");
+        timer.remove(&store, &schedule.name);
+        assert_eq!(count(), 0);
+        timer.running(&store, &schedule.name).lock().unwrap().count = 1;
+        timer.remove_all_of(&store);
+        assert_eq!(count(), 0);
     }
 }

@@ -3,6 +3,8 @@
 //! Must never run it in any other way. A refusal for want of room, quota or standing is no failure of the run: it waits.
 
 use futures::future::BoxFuture;
+use ringfence_capabilities::Trail;
+use ringfence_core::calls;
 use ringfence_engine::{EventContext, EventFailure, Export, RunError};
 
 use crate::workflow::drive::{NotRun, RunCall, Runner};
@@ -41,6 +43,7 @@ impl Runner for Automation {
                 principal,
                 peer: None,
                 cause: format!("run/{}", call.run),
+                trail: Trail::of_trace(calls::traceparent_of_run(&call.run)),
                 time_ms_max: None,
                 begin_until: None,
                 effects: Effects::Real,

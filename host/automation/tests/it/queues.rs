@@ -14,7 +14,7 @@ use ringfence_automation::queue::message::{Head, PAYLOAD_BYTES_MAX};
 use ringfence_automation::queue::{PRIORITY_MAX, QUEUES_COUNT_MAX, QueueSpec, Rules, Sent};
 use ringfence_automation::schedule::{Missed, Overlap, ScheduleSpec};
 use ringfence_automation::{Automation, AutomationError, AutomationParts};
-use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Letter, Quotas};
+use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Letter, Quotas, Trail};
 use ringfence_core::quota::{Ceiling, Plans};
 use ringfence_core::{Budget, ResourceName};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, IoClass};
@@ -41,6 +41,7 @@ fn letter(key: Option<&str>) -> Letter {
         delay_ms: 0,
         priority: PRIORITY_MAX,
         group: None,
+        trail: Trail::default(),
     }
 }
 
@@ -49,7 +50,7 @@ fn paused() -> QueueSpec {
 }
 
 /// Every room below automation, and automation over them, not started.
-async fn automation(world: &World) -> Automation {
+pub async fn automation(world: &World) -> Automation {
     let (tenants, clock, entropy) = (world.tenants.clone(), world.clock.clone(), world.entropy.clone());
     let audit = world.audit().await;
     let settings = IdentityConfig {

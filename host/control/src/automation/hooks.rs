@@ -8,6 +8,7 @@ use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_automation::Effects;
 use ringfence_automation::hooks::{Asked, Binding, BindingSpec, HookAnswer, Point, PointSpec};
+use ringfence_capabilities::Trail;
 use ringfence_core::proof::act;
 use ringfence_core::{PluginName, ResourceName};
 use serde_json::json;
@@ -171,6 +172,7 @@ async fn ask(
         principal: &call.principal,
         peer: call.peer,
         effects,
+        trail: Trail::of_trace(call.traceparent.clone()),
     };
     Ok(Json(control.parts.automation.ask(asked).await?))
 }

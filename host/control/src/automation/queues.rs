@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_automation::queue::{DeadLetter, QueueSpec, QueueState};
-use ringfence_capabilities::Letter;
+use ringfence_capabilities::{Letter, Trail};
 use ringfence_core::proof::act;
 use ringfence_core::{PluginName, ResourceName};
 use serde::Deserialize;
@@ -117,6 +117,7 @@ pub async fn send(
         delay_ms: body.delay_ms,
         priority: body.priority,
         group: body.group,
+        trail: Trail::of_trace(call.traceparent.clone()),
     };
     let sent = control
         .bracket(&call, &log, reached.permit, codes::MESSAGE_SENT, details, async |permit| {

@@ -158,8 +158,10 @@ async fn set(
 }
 
 fn view(control: &Control, schedule: Schedule) -> ScheduleView {
+    let now = control.parts.clock.now();
     ScheduleView {
-        next: schedule.next(control.parts.clock.now()).iter().map(ToString::to_string).collect(),
+        next: schedule.next(now).iter().map(ToString::to_string).collect(),
+        held_until: schedule.held_until(now).map(|until| until.to_string()),
         name: schedule.name.to_string(),
         settings: schedule.spec,
         running_count: schedule.begun.len() as u64,

@@ -213,6 +213,10 @@ pub struct ScheduleView {
     pub settings: ScheduleSpec,
     /// When it runs next, without jitter: RFC 3339, UTC. Empty while it rests.
     pub next: Vec<String>,
+    /// Until when it runs nothing, because the host's clock stood there and was set back: RFC 3339, UTC. Setting or resuming
+    /// it lets it run from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<String>,
     /// Runs begun and not known to have ended.
     pub running_count: u64,
     /// Times that were not made up for, or met a run that was not over.

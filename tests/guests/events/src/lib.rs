@@ -52,7 +52,7 @@ fn on_time() -> Result<()> {
 }
 
 #[plugin(queue = "*")]
-fn with_a_message(message: Value, occasion: Occasion, kv: Kv) -> Result<()> {
+fn with_a_message(message: Value, occasion: Occasion, kv: Kv, queues: Queues) -> Result<()> {
     match message["do"].as_str() {
         Some("nothing") => return Ok(()),
         Some("served") => return Ok(kv.set("served", served().to_string())?),
@@ -67,6 +67,10 @@ fn with_a_message(message: Value, occasion: Occasion, kv: Kv) -> Result<()> {
             std::hint::black_box(0);
         },
         Some("slow") => std::thread::sleep(Duration::from_secs(2)),
+        // The same message again, for ever.
+        Some("send-on") => {
+            queues.send("work", &message, ringfence_sdk::Delivery::usual())?;
+        }
         Some("line-up") => line_up(&message, &kv)?,
         Some("meet") => meet(&message, &kv)?,
         Some("mend") if kv.text("mended")?.is_none() => bail!("not mended yet"),
