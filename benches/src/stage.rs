@@ -54,7 +54,9 @@ impl Stage {
 
     /// A new tenant with a built guest deployed under its own name.
     pub async fn guest(&self, tenant: &str, guest: &str, sections: &str, grants: &[(&str, &[&str])]) -> Result<Guest> {
-        let tenant = self.host.tenant(&self.operator, tenant).await?;
+        // Whoever makes many takes longer than a session of the operator lives.
+        let operator = self.host.sign_in(&self.operator.key).await?;
+        let tenant = self.host.tenant(&operator, tenant).await?;
         tenant.ship(guest, guest, sections, grants).await.with_context(|| format!("`{guest}` does not deploy"))?;
         Ok(Guest { tenant, plugin: guest.to_owned() })
     }
