@@ -56,6 +56,7 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Roo
     Ok(Json(RootKeyView {
         provider: root.scheme().to_owned(),
         id: root.id(),
+        rotating: control.parts.tenants.is_root_rotating().await?,
         assurance: word(&root.assurance()),
         shredding: word(&root.shredding()),
         tenants,
@@ -68,12 +69,17 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Roo
 pub async fn rotate_root(State(control): State<Control>, call: Call) -> Result<Json<RootRotated>, ApiError> {
     let permit = control.reach_host::<act::RotateKeys>(&call).await?;
     let before = json!({ "before": control.parts.tenants.root().id() });
-    let rewrapped_count = control
+    let done = control
         .bracket(&call, &Log::Host, permit, codes::ROOT_KEY_ROTATED, before, async |_permit| {
             Ok(control.parts.tenants.rotate_root().await?)
         })
         .await?;
-    Ok(Json(RootRotated { id: control.parts.tenants.root().id(), rewrapped_count: rewrapped_count as u64 }))
+    Ok(Json(RootRotated {
+        id: control.parts.tenants.root().id(),
+        rewrapped_count: done.rewrapped_count as u64,
+        failed: done.failed,
+        over: done.is_over,
+    }))
 }
 
 /// Reads the state of a tenant's key.

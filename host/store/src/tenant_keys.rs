@@ -17,7 +17,7 @@ use crate::error::StoreError;
 use crate::key::{Key, UID_BYTES, Uid};
 use crate::retire::Superseded;
 use crate::store::Store;
-use crate::tenants::{PLATFORM, Tenants, key_path, parse_uid};
+use crate::tenants::{Tenants, key_path};
 
 /// LIMIT: no wrapped key is longer: 255 versions of under 1 KiB.
 const KEY_FILE_BYTES_MAX: u64 = 256 << 10;
@@ -432,59 +432,6 @@ impl Tenants {
     /// The root key.
     pub fn root(&self) -> &Arc<RootKey> {
         &self.0.root
-    }
-
-    /// Gives the root key a new version, wraps every key anew with it, and lets go of the old. Says how many keys were
-    /// wrapped anew. Stopped half way, it goes on where it was when called again, or at the next start.
-    pub async fn rotate_root(&self) -> Result<usize, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let inner = Arc::clone(&self.0);
-        spawn_blocking(move || inner.root.rotate(inner.entropy.as_ref())).await.map_err(StoreError::unavailable)??;
-        self.rewrap_all().await
-    }
-
-    /// Wraps every key with the newest version of the root key. Needs no key of a tenant to be open.
-    pub(crate) async fn rewrap_all(&self) -> Result<usize, StoreError> {
-        let mut all = vec![(PLATFORM.to_owned(), PLATFORM_UID)];
-        for (name, uid) in self.every_uid() {
-            all.push((name, parse_uid(&uid)?));
-        }
-        let (inner, store) = (Arc::clone(&self.0), self.0.store.clone());
-        spawn_blocking(move || {
-            let mut rewrapped_count = 0;
-            for (name, uid) in all {
-                let Some(wrapped) = read_key(&store, &uid)? else { continue };
-                match inner.root.rewrap(&name, &wrapped, inner.entropy.as_ref()) {
-                    Ok(None) => {}
-                    Ok(Some(next)) => {
-                        write_key(&store, &uid, &next)?;
-                        rewrapped_count += 1;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            inner.root.retire()?;
-            Ok(rewrapped_count)
-        })
-        .await
-        .map_err(StoreError::unavailable)?
-    }
-
-    /// Whether some key is wrapped by an older version of the root key: a rotation was stopped half way.
-    pub(crate) fn is_rewrap_pending(&self) -> Result<bool, StoreError> {
-        let newest = self.0.root.id();
-        let old = |uid: &Uid| -> Result<bool, StoreError> {
-            let wrapped = read_key(&self.0.store, uid).unwrap_or_default();
-            Ok(wrapped.is_some_and(|wrapped| wrapped.versions().iter().any(|version| version.root != newest)))
-        };
-        if self.0.root.scheme() == "awskms" {
-            return Ok(false);
-        }
-        let mut pending = old(&PLATFORM_UID)?;
-        for (_, uid) in self.every_uid() {
-            pending |= old(&parse_uid(&uid)?)?;
-        }
-        Ok(pending)
     }
 
     pub(crate) async fn key_state(&self, id: &TenantId) -> Result<KeyState, StoreError> {

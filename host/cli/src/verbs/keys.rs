@@ -42,7 +42,8 @@ async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
     let answer = api.send::<RootKeyView>(&Request::get("/keys")).await?;
     cx.print(&answer, |root| {
         let rows: Vec<[String; 4]> = root.tenants.iter().map(row).collect();
-        let head = format!("root key  {}:{}  ({})\n", root.provider, root.id, root.assurance);
+        let rotating = if root.rotating { "a rotation is not over: the older root key is still needed\n" } else { "" };
+        let head = format!("root key  {}:{}  ({})\n{rotating}", root.provider, root.id, root.assurance);
         format!("{head}{}", table(["tenant", "state", "versions", "deleting reaches"], &rows))
     })?;
     Ok(Exit::Ok)
@@ -59,7 +60,7 @@ async fn rotate(cx: &mut Context<'_>, args: &KeyRotateArgs) -> Result<Exit, CliE
     let Some(name) = &args.name else {
         let api = cx.operator()?;
         let answer = api.send::<RootRotated>(&Request::new(Method::POST, "/keys/rotate")).await?;
-        cx.print(&answer, |done| format!("root key is now {}; {} keys wrapped anew", done.id, done.rewrapped_count))?;
+        cx.print(&answer, root_rotated_text)?;
         return Ok(Exit::Ok);
     };
     let api = cx.of_tenant(name)?;
@@ -67,6 +68,21 @@ async fn rotate(cx: &mut Context<'_>, args: &KeyRotateArgs) -> Result<Exit, CliE
     let answer = api.send::<TenantKeyView>(&Request::post(format!("/tenants/{name}/keys/rotate"), body)).await?;
     cx.print(&answer, |key| format!("rotated the key of {}\n{}", key.tenant, key_text(key)))?;
     Ok(Exit::Ok)
+}
+
+fn root_rotated_text(done: &RootRotated) -> String {
+    let head = format!("root key is now {}; {} keys wrapped anew", done.id, done.rewrapped_count);
+    match (done.over, done.failed.as_slice()) {
+        (true, _) => head,
+        (false, []) => {
+            format!("{head}\nthe older one is kept while a tenant is being restored; rotate again after that")
+        }
+        (false, failed) => format!(
+            "{head}\nthe older one is kept, because these keys are damaged or missing: {}\n\
+             bring them back from a backup or delete these tenants, then rotate again",
+            failed.join(", ")
+        ),
+    }
 }
 
 async fn disable(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {

@@ -10,6 +10,8 @@ pub struct RootKeyView {
     pub provider: String,
     /// Identifier of the newest version; says nothing about the key.
     pub id: String,
+    /// Whether a rotation was begun and is not over: the older version is still needed.
+    pub rotating: bool,
     /// `development`, `service`, `hardware`.
     pub assurance: String,
     /// What deleting a tenant does to older copies of the data directory: `old-copies-too` or `this-copy-only`.
@@ -127,4 +129,8 @@ pub struct RootRotated {
     pub id: String,
     /// Keys wrapped anew, the host's own among them.
     pub rewrapped_count: u64,
+    /// Tenants whose key could not be, because it is damaged or missing: for their sake the older version is kept.
+    pub failed: Vec<String>,
+    /// Whether nothing needs the older version any more; else the next start goes on, and so does the next rotation.
+    pub over: bool,
 }
