@@ -364,9 +364,13 @@ fn view(id: &TenantId, status: KeyStatus) -> TenantKeyView {
             approved_by: request.approved_by,
             due_at: request.due_at.map(|at| at.to_string()),
         }),
-        reseal: status
-            .reseal
-            .map(|reseal| ResealView { seen_count: reseal.seen_count, resealed_count: reseal.resealed_count }),
+        reseal: status.reseal.map(|reseal| ResealView {
+            seen_count: reseal.seen_count,
+            records_count: status.records_count,
+            resealed_count: reseal.resealed_count,
+            damaged_count: reseal.damaged_count,
+            over: reseal.is_over(),
+        }),
     }
 }
 
@@ -527,7 +531,7 @@ impl KeyKeeper {
         for id in tended.resealing {
             match tenants.reseal_step(&id).await {
                 Ok(ResealStep::More | ResealStep::PutOff) => rest = STEP_REST,
-                Ok(ResealStep::Done) => tracing::info!(tenant = %id, "everything is sealed under the newest key"),
+                Ok(ResealStep::Done) => tracing::info!(tenant = %id, "sealing anew is over"),
                 Err(StoreError::KeyDisabled | StoreError::UnknownTenant | StoreError::Gone) => {}
                 Err(error) => tracing::warn!(tenant = %id, %error, "a tenant's data is not sealed anew yet"),
             }

@@ -58,7 +58,7 @@ impl Tenants {
         let wrapped = self.wrapped(uid).await?;
         let superseded = wrapped.superseded();
         let state = self.key_state(id).await?;
-        if state.reseal.is_some() || superseded.is_empty() {
+        if state.reseal.is_some_and(|reseal| !reseal.is_over()) || superseded.is_empty() {
             return Ok(None);
         }
         let now = self.0.clock.now();

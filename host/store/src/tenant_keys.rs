@@ -17,6 +17,7 @@ use crate::error::StoreError;
 use crate::key::{Key, UID_BYTES, Uid};
 use crate::retire::Superseded;
 use crate::store::Store;
+use crate::tally::records_count;
 use crate::tenants::{Tenants, key_path};
 
 /// LIMIT: no wrapped key is longer: 255 versions of under 1 KiB.
@@ -88,12 +89,31 @@ pub struct DestroyRequest {
 /// What is to be sealed anew after a rotation, and how far that has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reseal {
-    /// The stored key of the last record looked at, in hex; empty at the start.
+    /// The stored key of the last record looked at, in hex, or the name of the last content; empty at the start of either.
     pub(crate) after: String,
+    #[serde(default)]
+    pub(crate) phase: ResealPhase,
     /// Records looked at.
     pub seen_count: u64,
-    /// Records, contents of large values among them, sealed anew.
+    /// Records sealed anew.
     pub resealed_count: u64,
+    /// Records and contents that do not open: they stay as they are, and so does the version of the key that they name. Kept when
+    /// it is over, until the next rotation.
+    #[serde(default)]
+    pub damaged_count: u64,
+}
+
+/// What is being sealed anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ResealPhase {
+    /// Records, with the files of large values.
+    #[default]
+    Records,
+    /// Contents that lie in files of their own.
+    Contents,
+    /// Nothing any more.
+    Over,
 }
 
 /// The state of a tenant's keys as it lies in the platform's area.
@@ -135,8 +155,10 @@ pub struct KeyStatus {
     pub shredding: Shredding,
     /// Whether and by whom destruction was asked for.
     pub destroy: Option<DestroyRequest>,
-    /// Whether things are being sealed anew.
+    /// Whether things are being sealed anew, or could not be.
     pub reseal: Option<Reseal>,
+    /// Records that the tenant has; 0 where they were never counted.
+    pub records_count: u64,
 }
 
 /// What can be said about a key that a tenant keeps itself.
@@ -206,7 +228,8 @@ impl Tenants {
         };
         let own = wrapped.own().map(|own| OwnStatus { id: own.to_owned(), opens });
         let (versions, shredding) = (wrapped.versions(), wrapped.shredding());
-        Ok(KeyStatus { state, disabled, own, versions, shredding, destroy, reseal })
+        let records_count = records_count(&*self.0.store.0.engine, &uid)?;
+        Ok(KeyStatus { state, disabled, own, versions, shredding, destroy, reseal, records_count })
     }
 
     /// Gives a tenant a new version of its key, for one purpose or all. New things are sealed under it from now on; old ones
@@ -408,7 +431,7 @@ impl Tenants {
                     && at <= now
                 {
                     tended.due.push((state.tenant, approved_by.unwrap_or(asked_by)));
-                } else if state.reseal.is_some() {
+                } else if state.reseal.is_some_and(|reseal| !reseal.is_over()) {
                     tended.resealing.push(state.tenant);
                 }
             }

@@ -3,12 +3,14 @@
 //! Must never ask for the destruction of keys without the tenant's name typed out, nor ask a host whether a receipt is right:
 //! what verifies it is the key alone.
 
+use std::cmp::Ordering;
+
 use data_encoding::HEXLOWER;
 use reqwest::Method;
 use ringfence_audit::destruction::{
     DESTRUCTION_BYTES_MAX, DestructionFault, VerifiedDestruction, verify as verify_note,
 };
-use ringfence_control::wire::{DestructionView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
+use ringfence_control::wire::{DestructionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
 use serde_json::json;
 
 use super::audit::{key_text as vkey_text, read_text};
@@ -218,12 +220,23 @@ fn fault_error(fault: DestructionFault) -> CliError {
     CliError::Failed { code, detail: fault.to_string(), help: Some(help.to_owned()) }
 }
 
+fn reseal_text(reseal: &ResealView) -> String {
+    let progress = match (reseal.over, reseal.seen_count.cmp(&reseal.records_count)) {
+        (true, _) => "over".to_owned(),
+        (false, Ordering::Less) => format!("{} of {} records seen", reseal.seen_count, reseal.records_count),
+        (false, _) => format!("{} records seen, contents follow", reseal.seen_count),
+    };
+    let damaged = match reseal.damaged_count {
+        0 => String::new(),
+        count => format!("damaged  {count} records or contents do not open, and stay under their version of the key\n"),
+    };
+    format!("sealing anew  {progress}\n{damaged}")
+}
+
 fn key_text(key: &TenantKeyView) -> String {
     let rows: Vec<[String; 3]> =
         key.versions.iter().map(|v| [v.version.to_string(), v.purpose.clone(), v.root.clone()]).collect();
-    let reseal = key.reseal.as_ref().map_or_else(String::new, |reseal| {
-        format!("sealing anew  {} of {} records seen\n", reseal.resealed_count, reseal.seen_count)
-    });
+    let reseal = key.reseal.as_ref().map_or_else(String::new, reseal_text);
     let own = key.own.as_ref().map_or_else(String::new, |own| {
         format!("own key  {} ({})\n", own.id, if own.opens { "opens" } else { "refused: the tenant is locked" })
     });

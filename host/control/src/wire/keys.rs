@@ -40,7 +40,7 @@ pub struct TenantKeyView {
     /// A request to destroy the keys, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destroy: Option<DestroyView>,
-    /// How far sealing anew has come after a rotation; absent when nothing is left to do.
+    /// How far sealing anew has come after a rotation; absent when nothing is left to do and everything could be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reseal: Option<ResealView>,
 }
@@ -110,8 +110,14 @@ pub struct DestructionView {
 pub struct ResealView {
     /// Records looked at.
     pub seen_count: u64,
+    /// Records there are now. After them come contents that lie in files of their own.
+    pub records_count: u64,
     /// Records sealed anew.
     pub resealed_count: u64,
+    /// Records and contents that do not open: they stay under the version that they name, which is kept.
+    pub damaged_count: u64,
+    /// Whether nothing is left to do: then this is about what is damaged, until the next rotation.
+    pub over: bool,
 }
 
 /// What to rotate.
