@@ -122,6 +122,8 @@ struct Vault {
     /// Contexts seen.
     contexts: Vec<Vec<u8>>,
     deletable: Vec<String>,
+    /// Beginnings of paths that the token may not use.
+    forbidden: Vec<&'static str>,
 }
 
 fn vault() -> (Arc<Mutex<Vault>>, String) {
@@ -138,6 +140,9 @@ fn vault() -> (Arc<Mutex<Vault>>, String) {
 
 fn vault_answer(vault: &mut Vault, asked: &Asked) -> (u16, Value) {
     let path = asked.path.strip_prefix("/v1/transit/").expect("the mount");
+    if vault.forbidden.iter().any(|beginning| path.starts_with(*beginning)) {
+        return (403, json!({ "errors": ["1 error occurred: permission denied"] }));
+    }
     let body = asked.json();
     let text = |name: &str| body[name].as_str().expect(name).to_owned();
     match (asked.method.as_str(), path.split('/').collect::<Vec<_>>().as_slice()) {
@@ -262,6 +267,29 @@ fn a_tenants_key_that_was_destroyed_in_vault_is_gone_and_others_are_not() {
     root.destroy_tenant_key(&acme).unwrap();
     assert!(matches!(root.unwrap_tenant_key("acme", &acme), Err(KeysError::ShardGone)));
     assert!(root.unwrap_tenant_key("bolt", &bolt).is_ok());
+}
+
+#[test]
+fn what_vault_forbids_is_not_taken_for_destroyed() {
+    let (directory, (state, url)) = (tempfile::tempdir().unwrap(), vault());
+    let root = RootKey::connect(&vault_uri(directory.path(), &url), MissingRootKey::Create, &outside()).unwrap();
+    let entropy = outside().entropy;
+    let (_, acme) = root.new_tenant_key("acme", &*entropy).unwrap();
+    let rotated = |forbidden: &[&'static str]| {
+        state.lock().unwrap().forbidden = forbidden.to_vec();
+        root.add_version("acme", &acme, None, &*entropy)
+    };
+    for forbidden in [&["encrypt/ringfence-"][..], &["encrypt/ringfence-", "keys/ringfence-"]] {
+        let error = rotated(forbidden).unwrap_err();
+        assert!(matches!(error, KeysError::Refused { .. }) && error.is_transient(), "{forbidden:?}: {error}");
+    }
+    assert!(rotated(&[]).is_ok());
+    root.destroy_tenant_key(&acme).unwrap();
+    for forbidden in [Vec::new(), vec!["encrypt/ringfence-"]] {
+        assert!(matches!(rotated(&forbidden), Err(KeysError::ShardGone)), "{forbidden:?}");
+    }
+    let error = rotated(&["encrypt/ringfence-", "keys/ringfence-"]).unwrap_err();
+    assert!(matches!(error, KeysError::Refused { .. }), "nobody can tell: {error}");
 }
 
 #[test]
