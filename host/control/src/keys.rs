@@ -425,12 +425,15 @@ impl KeyKeeper {
         }
     }
 
-    /// Lets go of versions of keys that nothing is sealed under any more.
+    /// Lets go of versions of keys that nothing is sealed under any more, of the root key too.
     async fn retire(&self, mut stop: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RETIRE_REST) => {}
                 _ = stop.wait_for(|stopping| *stopping) => return,
+            }
+            if let Err(error) = self.0.parts.tenants.resume_root_rotation().await {
+                tracing::warn!(%error, "a rotation of the root key is not over yet");
             }
             for record in self.0.parts.tenants.list().await.unwrap_or_default() {
                 if let Err(error) = self.retire_of(&record.id).await {

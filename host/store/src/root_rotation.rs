@@ -21,7 +21,7 @@ pub struct RootRotation {
     pub rewrapped_count: usize,
     /// Names of those that could not be, because their key is damaged or missing: for their sake the older version is kept.
     pub failed: Vec<String>,
-    /// Whether nothing needs the older version any more. Else the next start goes on, and so does the next rotation.
+    /// Whether nothing needs the older version any more. Else [`Tenants::resume_root_rotation`] goes on.
     pub is_over: bool,
 }
 
@@ -30,7 +30,7 @@ pub struct RootRotation {
 impl Tenants {
     /// Gives the root key a new version, wraps every key anew with it, and lets go of the old where nothing needs it. A key that
     /// is damaged is named and stands in no other's way; a provider or a disk that does not answer stops it. Stopped half
-    /// way, it goes on when called again, or at the next start.
+    /// way, [`Tenants::resume_root_rotation`] goes on, which each start calls.
     pub async fn rotate_root(&self) -> Result<RootRotation, StoreError> {
         let _one = self.0.changing.lock().await;
         // Durable first: whatever is cut from here on is gone on with.
@@ -45,9 +45,9 @@ impl Tenants {
         Ok(self.0.platform.get(&mark()).await?.is_some())
     }
 
-    /// Goes on with a rotation that is not over. For the end of a start, which fails when the provider does not answer and
-    /// for no other reason: everything is open by then, and the mark stays.
-    pub(crate) async fn resume_root_rotation(&self) -> Result<(), StoreError> {
+    /// Goes on with a rotation that is not over, if there is one. Fails when the provider does not answer and for no other
+    /// reason, so that nothing else keeps a start from ending: the mark stays.
+    pub async fn resume_root_rotation(&self) -> Result<(), StoreError> {
         if !self.is_root_rotating().await? {
             return Ok(());
         }

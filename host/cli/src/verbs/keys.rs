@@ -77,11 +77,11 @@ fn root_rotated_text(done: &RootRotated) -> String {
     match (done.over, done.failed.as_slice()) {
         (true, _) => head,
         (false, []) => {
-            format!("{head}\nthe older one is kept while a tenant is being restored; rotate again after that")
+            format!("{head}\nthe older one is kept while a tenant is being restored, and goes within the hour after")
         }
         (false, failed) => format!(
             "{head}\nthe older one is kept, because these keys are damaged or missing: {}\n\
-             bring them back from a backup or delete these tenants, then rotate again",
+             bring them back from a backup or delete these tenants: it goes within the hour after",
             failed.join(", ")
         ),
     }

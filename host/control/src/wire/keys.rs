@@ -137,6 +137,6 @@ pub struct RootRotated {
     pub rewrapped_count: u64,
     /// Tenants whose key could not be, because it is damaged or missing: for their sake the older version is kept.
     pub failed: Vec<String>,
-    /// Whether nothing needs the older version any more; else the next start goes on, and so does the next rotation.
+    /// Whether nothing needs the older version any more; else that is looked at every hour and at each start.
     pub over: bool,
 }
