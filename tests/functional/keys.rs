@@ -154,6 +154,8 @@ async fn keys_are_rotated_while_the_plugin_answers_and_its_data_stays() -> Resul
     assert_eq!(key["versions"].as_array().map(Vec::len), Some(2));
     let root = answer(operator.post("/keys/rotate").send().await?).await?;
     assert!(root["rewrapped_count"].as_u64() >= Some(2), "{root}");
+    assert_eq!((&root["over"], &root["failed"]), (&json!(true), &json!([])), "{root}");
+    assert_eq!(answer(operator.get("/keys").send().await?).await?["rotating"], false);
     let (status, after) = acme.fetch("visits", "/ada").await?;
     assert_eq!(status, 200);
     assert_ne!(before, after, "the count went on");

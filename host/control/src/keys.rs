@@ -62,6 +62,7 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Roo
     Ok(Json(RootKeyView {
         provider: root.scheme().to_owned(),
         id: root.id(),
+        rotating: control.parts.tenants.is_root_rotating().await?,
         assurance: word(&root.assurance()),
         shredding: word(&root.shredding()),
         tenants,
@@ -74,12 +75,17 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Roo
 pub async fn rotate_root(State(control): State<Control>, call: Call) -> Result<Json<RootRotated>, ApiError> {
     let permit = control.reach_host::<act::RotateKeys>(&call).await?;
     let before = json!({ "before": control.parts.tenants.root().id() });
-    let rewrapped_count = control
+    let done = control
         .bracket(&call, &Log::Host, permit, codes::ROOT_KEY_ROTATED, before, async |_permit| {
             Ok(control.parts.tenants.rotate_root().await?)
         })
         .await?;
-    Ok(Json(RootRotated { id: control.parts.tenants.root().id(), rewrapped_count: rewrapped_count as u64 }))
+    Ok(Json(RootRotated {
+        id: control.parts.tenants.root().id(),
+        rewrapped_count: done.rewrapped_count as u64,
+        failed: done.failed,
+        over: done.is_over,
+    }))
 }
 
 /// Reads the state of a tenant's key.
@@ -364,9 +370,13 @@ fn view(id: &TenantId, status: KeyStatus) -> TenantKeyView {
             approved_by: request.approved_by,
             due_at: request.due_at.map(|at| at.to_string()),
         }),
-        reseal: status
-            .reseal
-            .map(|reseal| ResealView { seen_count: reseal.seen_count, resealed_count: reseal.resealed_count }),
+        reseal: status.reseal.map(|reseal| ResealView {
+            seen_count: reseal.seen_count,
+            records_count: status.records_count,
+            resealed_count: reseal.resealed_count,
+            damaged_count: reseal.damaged_count,
+            over: reseal.is_over(),
+        }),
     }
 }
 
@@ -431,12 +441,15 @@ impl KeyKeeper {
         }
     }
 
-    /// Lets go of versions of keys that nothing is sealed under any more.
+    /// Lets go of versions of keys that nothing is sealed under any more, of the root key too.
     async fn retire(&self, mut stop: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RETIRE_REST) => {}
                 _ = stop.wait_for(|stopping| *stopping) => return,
+            }
+            if let Err(error) = self.0.parts.tenants.resume_root_rotation().await {
+                tracing::warn!(%error, "a rotation of the root key is not over yet");
             }
             for record in self.0.parts.tenants.list().await.unwrap_or_default() {
                 if let Err(error) = self.retire_of(&record.id).await {
@@ -553,7 +566,7 @@ impl KeyKeeper {
         for id in tended.resealing {
             match tenants.reseal_step(&id).await {
                 Ok(ResealStep::More | ResealStep::PutOff) => rest = STEP_REST,
-                Ok(ResealStep::Done) => tracing::info!(tenant = %id, "everything is sealed under the newest key"),
+                Ok(ResealStep::Done) => tracing::info!(tenant = %id, "sealing anew is over"),
                 Err(StoreError::KeyDisabled | StoreError::UnknownTenant | StoreError::Gone) => {}
                 Err(error) => tracing::warn!(tenant = %id, %error, "a tenant's data is not sealed anew yet"),
             }

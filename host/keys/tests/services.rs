@@ -122,6 +122,8 @@ struct Vault {
     /// Contexts seen.
     contexts: Vec<Vec<u8>>,
     deletable: Vec<String>,
+    /// Beginnings of paths that the token may not use.
+    forbidden: Vec<&'static str>,
 }
 
 fn vault() -> (Arc<Mutex<Vault>>, String) {
@@ -138,6 +140,9 @@ fn vault() -> (Arc<Mutex<Vault>>, String) {
 
 fn vault_answer(vault: &mut Vault, asked: &Asked) -> (u16, Value) {
     let path = asked.path.strip_prefix("/v1/transit/").expect("the mount");
+    if vault.forbidden.iter().any(|beginning| path.starts_with(*beginning)) {
+        return (403, json!({ "errors": ["1 error occurred: permission denied"] }));
+    }
     let body = asked.json();
     let text = |name: &str| body[name].as_str().expect(name).to_owned();
     match (asked.method.as_str(), path.split('/').collect::<Vec<_>>().as_slice()) {
@@ -265,6 +270,29 @@ fn a_tenants_key_that_was_destroyed_in_vault_is_gone_and_others_are_not() {
 }
 
 #[test]
+fn what_vault_forbids_is_not_taken_for_destroyed() {
+    let (directory, (state, url)) = (tempfile::tempdir().unwrap(), vault());
+    let root = RootKey::connect(&vault_uri(directory.path(), &url), MissingRootKey::Create, &outside()).unwrap();
+    let entropy = outside().entropy;
+    let (_, acme) = root.new_tenant_key("acme", &*entropy).unwrap();
+    let rotated = |forbidden: &[&'static str]| {
+        state.lock().unwrap().forbidden = forbidden.to_vec();
+        root.add_version("acme", &acme, None, &*entropy)
+    };
+    for forbidden in [&["encrypt/ringfence-"][..], &["encrypt/ringfence-", "keys/ringfence-"]] {
+        let error = rotated(forbidden).unwrap_err();
+        assert!(matches!(error, KeysError::Refused { .. }) && error.is_transient(), "{forbidden:?}: {error}");
+    }
+    assert!(rotated(&[]).is_ok());
+    root.destroy_tenant_key(&acme).unwrap();
+    for forbidden in [Vec::new(), vec!["encrypt/ringfence-"]] {
+        assert!(matches!(rotated(&forbidden), Err(KeysError::ShardGone)), "{forbidden:?}");
+    }
+    let error = rotated(&["encrypt/ringfence-", "keys/ringfence-"]).unwrap_err();
+    assert!(matches!(error, KeysError::Refused { .. }), "nobody can tell: {error}");
+}
+
+#[test]
 fn a_wrong_token_and_a_server_that_is_away_are_told_apart_from_damage_and_show_no_secret() {
     let (directory, (_state, url)) = (tempfile::tempdir().unwrap(), vault());
     let uri = vault_uri(directory.path(), &url);
@@ -310,11 +338,22 @@ fn signature_of(asked: &Asked, host: &str) -> String {
     format!("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/{scope}, SignedHeaders={signed}, Signature={signature}")
 }
 
-type Blobs = Arc<Mutex<BTreeMap<String, (Value, String)>>>;
+const ARN: &str = "arn:aws:kms:eu-west-1:1:key/k";
 
-fn kms() -> (Blobs, String) {
-    let blobs = Blobs::default();
-    let shared = Arc::clone(&blobs);
+#[derive(Default)]
+struct Kms {
+    /// What was encrypted: context, plaintext, how many rotations were over.
+    blobs: BTreeMap<String, (Value, String, u32)>,
+    /// Rotations that were begun.
+    rotations_count: u32,
+    /// How many looks the newest of them is still in progress.
+    looks_count: u32,
+    is_used_up: bool,
+}
+
+fn kms() -> (Arc<Mutex<Kms>>, String) {
+    let state = Arc::new(Mutex::new(Kms::default()));
+    let shared = Arc::clone(&state);
     let url = serve(move |asked| {
         let host = asked.headers["host"].clone();
         if asked.headers.get("authorization") != Some(&signature_of(&asked, &host)) {
@@ -322,34 +361,60 @@ fn kms() -> (Blobs, String) {
         }
         assert_eq!(asked.headers["x-amz-date"], "20261122T120000Z");
         assert_eq!(asked.headers["x-amz-security-token"], "session");
-        let (body, mut blobs) = (asked.json(), shared.lock().unwrap());
-        assert_eq!(body["KeyId"], "alias/ringfence");
-        match asked.headers["x-amz-target"].as_str() {
-            "TrentService.Encrypt" => {
-                let blob = BASE64.encode(format!("blob {}", blobs.len()).as_bytes());
-                let plain = body["Plaintext"].as_str().unwrap().to_owned();
-                blobs.insert(blob.clone(), (body["EncryptionContext"].clone(), plain));
-                (200, json!({ "CiphertextBlob": blob, "KeyId": "arn:aws:kms:eu-west-1:1:key/k" }))
-            }
-            "TrentService.Decrypt" => match blobs.get(body["CiphertextBlob"].as_str().unwrap()) {
-                Some((context, plain)) if *context == body["EncryptionContext"] => (200, json!({ "Plaintext": plain })),
-                _ => (400, json!({ "__type": "com.amazonaws.kms#InvalidCiphertextException" })),
-            },
-            other => panic!("not an act of KMS that we use: {other}"),
-        }
+        kms_answer(&mut shared.lock().unwrap(), &asked)
     });
-    (blobs, url)
+    (state, url)
+}
+
+/// How many were begun, and whether the newest is in progress.
+fn rotations(kms: &Mutex<Kms>) -> (u32, u32) {
+    let kms = kms.lock().unwrap();
+    (kms.rotations_count, kms.looks_count)
+}
+
+fn kms_answer(kms: &mut Kms, asked: &Asked) -> (u16, Value) {
+    let body = asked.json();
+    match (asked.headers["x-amz-target"].as_str(), body["KeyId"].as_str().unwrap()) {
+        ("TrentService.Encrypt", "alias/ringfence") => {
+            let blob = BASE64.encode(format!("blob {}", kms.blobs.len()).as_bytes());
+            let plain = body["Plaintext"].as_str().unwrap().to_owned();
+            let over_count = kms.rotations_count - u32::from(kms.looks_count > 0);
+            kms.blobs.insert(blob.clone(), (body["EncryptionContext"].clone(), plain, over_count));
+            (200, json!({ "CiphertextBlob": blob, "KeyId": ARN }))
+        }
+        ("TrentService.Decrypt", "alias/ringfence") => match kms.blobs.get(body["CiphertextBlob"].as_str().unwrap()) {
+            Some((context, plain, _)) if *context == body["EncryptionContext"] => (200, json!({ "Plaintext": plain })),
+            _ => (400, json!({ "__type": "com.amazonaws.kms#InvalidCiphertextException" })),
+        },
+        ("TrentService.RotateKeyOnDemand", ARN) if kms.is_used_up => {
+            (400, json!({ "__type": "LimitExceededException" }))
+        }
+        ("TrentService.RotateKeyOnDemand", ARN) => {
+            (kms.rotations_count, kms.looks_count) = (kms.rotations_count + 1, 2);
+            (200, json!({ "KeyId": ARN }))
+        }
+        ("TrentService.GetKeyRotationStatus", ARN) if kms.looks_count > 0 => {
+            kms.looks_count -= 1;
+            (200, json!({ "KeyId": ARN, "KeyRotationEnabled": false, "OnDemandRotationStartDate": 1.795e9 }))
+        }
+        ("TrentService.GetKeyRotationStatus", ARN) => (200, json!({ "KeyId": ARN, "KeyRotationEnabled": false })),
+        // These take an id or an ARN.
+        ("TrentService.RotateKeyOnDemand" | "TrentService.GetKeyRotationStatus", _) => {
+            (400, json!({ "__type": "InvalidArnException" }))
+        }
+        other => panic!("not an act of KMS that we use, or on another key: {other:?}"),
+    }
 }
 
 #[test]
 fn kms_requests_are_signed_and_bound_to_tenant_and_version() {
-    let (blobs, url) = kms();
+    let (kms, url) = kms();
     let uri: RootKeyUri = format!("awskms:eu-west-1/alias/ringfence?endpoint={url}").parse().unwrap();
     let root = RootKey::connect(&uri, MissingRootKey::Refuse, &outside()).unwrap();
     assert_eq!(root.shredding(), Shredding::ThisCopyOnly, "and says so");
     let (keys, wrapped) = root.new_tenant_key("acme", &*outside().entropy).unwrap();
     let more = root.add_version("acme", &wrapped, Some(Purpose::Log), &*outside().entropy).unwrap();
-    let contexts: Vec<Value> = blobs.lock().unwrap().values().map(|(context, _)| context.clone()).collect();
+    let contexts: Vec<Value> = kms.lock().unwrap().blobs.values().map(|(context, ..)| context.clone()).collect();
     for version in ["1", "2"] {
         assert!(contexts.contains(&json!({ "ringfence:tenant": "acme", "ringfence:key-version": version })));
     }
@@ -357,6 +422,50 @@ fn kms_requests_are_signed_and_bound_to_tenant_and_version() {
     let again = root.unwrap_tenant_key("acme", &more).unwrap();
     assert_eq!(again.open(Purpose::Record, &HERE, &sealed).unwrap().as_slice(), b"v");
     assert!(matches!(root.unwrap_tenant_key("evil", &wrapped), Err(KeysError::NotAuthentic)));
+}
+
+#[test]
+fn a_rotation_in_kms_is_asked_for_by_arn_and_wraps_anew_once_it_is_over() {
+    let (kms, url) = kms();
+    let uri: RootKeyUri = format!("awskms:eu-west-1/alias/ringfence?endpoint={url}").parse().unwrap();
+    let root = RootKey::connect(&uri, MissingRootKey::Refuse, &outside()).unwrap();
+    let entropy = outside().entropy;
+    let (_, wrapped) = root.new_tenant_key("acme", &*entropy).unwrap();
+    root.rotate(&*entropy).unwrap();
+    assert_eq!(rotations(&kms), (1, 0));
+    let rewrapped = root.rewrap("acme", &wrapped, &*entropy).unwrap().unwrap();
+    root.retire().unwrap();
+    for form in [&wrapped, &rewrapped] {
+        assert!(root.unwrap_tenant_key("acme", form).is_ok(), "KMS keeps what is older");
+    }
+    let kms = kms.lock().unwrap();
+    let mut of_acme: Vec<u32> = kms
+        .blobs
+        .values()
+        .filter(|(context, ..)| context["ringfence:tenant"] == "acme")
+        .map(|(_, _, over_count)| *over_count)
+        .collect();
+    of_acme.sort_unstable();
+    assert_eq!(of_acme, [0, 1]);
+}
+
+#[test]
+fn a_rotation_in_kms_that_is_under_way_is_waited_for_and_one_too_many_is_refused() {
+    let (kms, url) = kms();
+    let uri: RootKeyUri = format!("awskms:eu-west-1/alias/ringfence?endpoint={url}").parse().unwrap();
+    let root = RootKey::connect(&uri, MissingRootKey::Refuse, &outside()).unwrap();
+    let entropy = outside().entropy;
+    {
+        // An attempt before this one, whose answer never came.
+        let mut kms = kms.lock().unwrap();
+        (kms.rotations_count, kms.looks_count) = (1, 2);
+    }
+    root.rotate(&*entropy).unwrap();
+    assert_eq!(rotations(&kms), (1, 0));
+    kms.lock().unwrap().is_used_up = true;
+    let error = root.rotate(&*entropy).unwrap_err();
+    assert!(matches!(error, KeysError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("LimitExceededException"), "{error}");
 }
 
 #[test]

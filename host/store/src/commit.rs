@@ -105,7 +105,7 @@ enum Job {
     /// One step of it; says whether there is more.
     Erase(Uid, oneshot::Sender<Result<bool, StoreError>>),
     /// Records to be sealed anew, by their stored keys.
-    Reseal(Arc<Tenant>, Vec<Vec<u8>>, oneshot::Sender<Result<(), StoreError>>),
+    Reseal(Arc<Tenant>, Vec<Vec<u8>>, oneshot::Sender<Result<u64, StoreError>>),
 }
 
 /// The way to the commit thread.
@@ -184,8 +184,9 @@ impl Committer {
         }
     }
 
-    /// Resolves once these records are durable under the newest version of their tenant's key.
-    pub(crate) async fn reseal(&self, tenant: Arc<Tenant>, stored_keys: Vec<Vec<u8>>) -> Result<(), StoreError> {
+    /// Resolves once these records are durable under the newest version of their tenant's key, but for as many as this says:
+    /// those do not open.
+    pub(crate) async fn reseal(&self, tenant: Arc<Tenant>, stored_keys: Vec<Vec<u8>>) -> Result<u64, StoreError> {
         let (reply, answer) = oneshot::channel();
         let (uid, room) = (tenant.uid, Arc::clone(&tenant));
         // LIMIT: a step of sealing anew reads as many bytes at most.
@@ -474,22 +475,30 @@ impl Writer {
             .unwrap_or_else(|_panic| Err(EngineError::Failed("the flush stopped in the middle".to_owned())))
     }
 
-    /// Seals records anew in their places: the same values under the same revisions. Those that are gone stay gone.
-    fn reseal(&self, tenant: &Tenant, stored_keys: &[Vec<u8>]) -> Result<(), StoreError> {
+    /// Seals records anew in their places: the same values under the same revisions. Those that are gone stay gone, and those
+    /// that do not open stay as they are; says how many.
+    fn reseal(&self, tenant: &Tenant, stored_keys: &[Vec<u8>]) -> Result<u64, StoreError> {
         tenant.check_alive()?;
         check_free(&self.files, self.free_bytes_min)?;
-        let mut writes = Vec::with_capacity(stored_keys.len());
+        let (mut writes, mut damaged_count) = (Vec::with_capacity(stored_keys.len()), 0);
         for key in stored_keys {
             let Some(bytes) = self.engine.get(key)? else { continue };
-            let stored = Stored::parse(&bytes)?;
-            let value = match stored.open(&tenant.keys, key)? {
-                Content::Inside(value) => seal_inside(tenant, key, stored.revision, &value)?,
-                Content::InFile(file) => seal_file_ref(tenant, key, stored.revision, file)?,
+            let opened =
+                Stored::parse(&bytes).and_then(|stored| Ok((stored.revision, stored.open(&tenant.keys, key)?)));
+            let value = match opened {
+                Ok((revision, Content::Inside(value))) => seal_inside(tenant, key, revision, &value)?,
+                Ok((revision, Content::InFile(file))) => seal_file_ref(tenant, key, revision, file)?,
+                Err(StoreError::Damaged) => {
+                    damaged_count += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             writes.push(Write { key: key.clone(), value: Some(value) });
         }
         self.engine.apply(writes)?;
-        self.sync().map_err(StoreError::from)
+        self.sync()?;
+        Ok(damaged_count)
     }
 
     /// Removes records of a tenant that is gone, as many as one step may; says whether there may be more. Needs no space on the

@@ -2,15 +2,15 @@
 //!
 //! A record keeps its name, its value and its revision; only the seal over it changes, and the kind with it where its area has
 //! a purpose of its own by now. How far it has come is a durable record, so that a crash costs one step. Must never write a
-//! value that somebody changed in the meantime (the commit thread reads and writes each record in one go), and never crowd out
-//! the tenants' own writes.
+//! value that somebody changed in the meantime (the commit thread reads and writes each record in one go), never crowd out the
+//! tenants' own writes, and never stop at what does not open: that stays where it is, under its version, and is counted.
 
 use std::io::Read;
 use std::ops::Bound;
 
 use data_encoding::HEXLOWER;
 use ringfence_core::TenantId;
-use ringfence_keys::{Context, Purpose, TenantKeys, sealed_version};
+use ringfence_keys::{Context, Purpose, sealed_version};
 use tokio::task::spawn_blocking;
 
 use crate::blobs::{self, READ_BYTES};
@@ -18,8 +18,7 @@ use crate::engine::{Order, Span};
 use crate::error::StoreError;
 use crate::key::{AREA_RECORDS, Uid, area, successor};
 use crate::record::{Content, Stored};
-use crate::store::Store;
-use crate::tenant_keys::Reseal;
+use crate::tenant_keys::{Reseal, ResealPhase};
 use crate::tenant_store::{TenantStore, value_context, value_path};
 use crate::tenants::Tenants;
 
@@ -27,6 +26,8 @@ use crate::tenants::Tenants;
 const STEP_COUNT: usize = 200;
 /// LIMIT: bytes of records read in one step.
 const STEP_BYTES_MAX: usize = 4 << 20;
+/// LIMIT: bytes of contents sealed anew in one step, reached by the file that goes over.
+const STEP_CONTENT_BYTES: u64 = 16 << 20;
 /// A step is put off while more writes than this wait.
 const WAITING_COUNT_MAX: usize = 64;
 
@@ -41,57 +42,105 @@ pub enum ResealStep {
     PutOff,
 }
 
+impl Reseal {
+    /// Whether nothing is left to do: kept to tell what could not be done.
+    pub fn is_over(&self) -> bool {
+        self.phase == ResealPhase::Over
+    }
+
+    /// After a step; none when nothing is left to do and nothing to tell.
+    fn after_step(&self, step: Step) -> Option<Self> {
+        let (phase, after) = match (self.phase, step.last) {
+            (phase, Some(last)) => (phase, last),
+            (ResealPhase::Records, None) => (ResealPhase::Contents, String::new()),
+            (ResealPhase::Contents | ResealPhase::Over, None) => (ResealPhase::Over, String::new()),
+        };
+        let next = Self {
+            after,
+            phase,
+            seen_count: self.seen_count.saturating_add(step.seen_count),
+            resealed_count: self.resealed_count.saturating_add(step.resealed_count),
+            damaged_count: self.damaged_count.saturating_add(step.damaged_count),
+        };
+        (!next.is_over() || next.damaged_count > 0).then_some(next)
+    }
+}
+
 impl Tenants {
-    /// Does one step of sealing a tenant's data anew, of 200 records at most, if there is anything to do.
+    /// Does one step of sealing a tenant's data anew, if there is anything to do: 200 records or files at most, and no more after
+    /// 16 MiB of contents. What does not open is counted and left as it lies; it holds up nothing else.
     pub async fn reseal_step(&self, id: &TenantId) -> Result<ResealStep, StoreError> {
-        let Some(progress) = self.key_state(id).await?.reseal else { return Ok(ResealStep::Done) };
+        let reseal = self.key_state(id).await?.reseal;
+        let Some(progress) = reseal.filter(|reseal| !reseal.is_over()) else { return Ok(ResealStep::Done) };
         let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
         view.check_keys()?;
         if view.store().0.committer.waiting() > WAITING_COUNT_MAX {
             return Ok(ResealStep::PutOff);
         }
-        let after = HEXLOWER.decode(progress.after.as_bytes()).map_err(|_| StoreError::Damaged)?;
-        let (found, last) = {
-            let view = view.clone();
-            spawn_blocking(move || find(&view, after)).await.map_err(StoreError::unavailable)??
-        };
-        let resealed_count = found.old.len() as u64;
-        if !found.old.is_empty() {
-            view.store().0.committer.reseal(view.shared().clone(), found.old).await?;
+        let (looked, before) = (view.clone(), progress.clone());
+        let mut step = spawn_blocking(move || match before.phase {
+            ResealPhase::Records => records(&looked, &before.after),
+            ResealPhase::Contents | ResealPhase::Over => contents(&looked, &before.after),
+        })
+        .await
+        .map_err(StoreError::unavailable)??;
+        let old = std::mem::take(&mut step.old);
+        if !old.is_empty() {
+            step.resealed_count = old.len() as u64;
+            let damaged_count = view.store().0.committer.reseal(view.shared().clone(), old).await?;
+            step.resealed_count = step.resealed_count.saturating_sub(damaged_count);
+            step.damaged_count = step.damaged_count.saturating_add(damaged_count);
         }
-        if last.is_none() {
-            // Last, as there are few: contents that only the registry and the guests' blobs refer to.
-            let view = view.clone();
-            spawn_blocking(move || reseal_blobs(&view)).await.map_err(StoreError::unavailable)??;
-        }
-        let next = last.as_ref().map(|last| Reseal {
-            after: HEXLOWER.encode(last),
-            seen_count: progress.seen_count.saturating_add(found.seen_count),
-            resealed_count: progress.resealed_count.saturating_add(resealed_count),
-        });
+        let next = progress.after_step(step);
         let _one = self.0.changing.lock().await;
+        let mut done = ResealStep::More;
         self.change_key_state(id, |state| {
             // A rotation in the meantime began anew, from the first record.
-            if state.reseal.as_ref() == Some(&progress) {
-                state.reseal = next;
+            if state.reseal.as_ref() != Some(&progress) {
+                return;
             }
+            if let Some(Reseal { damaged_count, .. }) = next.as_ref().filter(|next| next.is_over()) {
+                tracing::error!(tenant = %id, damaged_count, "records or contents do not open, and were not sealed anew");
+            }
+            if next.as_ref().is_none_or(Reseal::is_over) {
+                done = ResealStep::Done;
+            }
+            state.reseal = next;
         })
         .await?;
-        Ok(if last.is_some() { ResealStep::More } else { ResealStep::Done })
+        Ok(done)
     }
 }
 
-/// Records of one step.
-struct Found {
-    /// Stored keys of those under an older version, or under another purpose.
+/// What one step found and did.
+#[derive(Default)]
+struct Step {
+    /// The last thing that was looked at, as [`Reseal`] keeps it; none when it was the last there is.
+    last: Option<String>,
+    /// Stored keys of records under an older version, or under another purpose.
     old: Vec<Vec<u8>>,
     seen_count: u64,
+    resealed_count: u64,
+    damaged_count: u64,
+    content_bytes: u64,
 }
 
-/// Looks at the next records, and seals the files of large values anew on the way; the last stored key when there are more.
-fn find(view: &TenantStore, after: Vec<u8>) -> Result<(Found, Option<Vec<u8>>), StoreError> {
-    let (keys, uid) = (view.keys(), &view.shared().uid);
-    let prefix = area(AREA_RECORDS, uid);
+impl Step {
+    /// Notes what became of a file.
+    fn file(&mut self, resealed: Result<u64, StoreError>) -> Result<(), StoreError> {
+        match resealed {
+            Ok(bytes) => self.content_bytes = self.content_bytes.saturating_add(bytes),
+            Err(StoreError::Damaged) => self.damaged_count = self.damaged_count.saturating_add(1),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the next records, and seals the files of large values anew on the way.
+fn records(view: &TenantStore, after: &str) -> Result<Step, StoreError> {
+    let after = HEXLOWER.decode(after.as_bytes()).map_err(|_| StoreError::Damaged)?;
+    let prefix = area(AREA_RECORDS, &view.shared().uid);
     let span = Span {
         from: if after.is_empty() { Bound::Included(prefix.clone()) } else { Bound::Excluded(after) },
         to: successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded),
@@ -100,30 +149,58 @@ fn find(view: &TenantStore, after: Vec<u8>) -> Result<(Found, Option<Vec<u8>>), 
         bytes_max: STEP_BYTES_MAX,
     };
     let rows = view.engine().range(&span)?;
-    let mut found = Found { old: Vec::new(), seen_count: rows.pairs.len() as u64 };
-    let last = rows.pairs.last().map(|(key, _)| key.clone()).filter(|_| rows.more);
+    let mut step = Step::default();
     for (key, value) in rows.pairs {
-        let stored = Stored::parse(&value)?;
-        if stored.is_in_file()
-            && let Content::InFile(file) = stored.open(keys, &key)?
-        {
-            reseal_file(view.store(), keys, &value_path(uid, &file.id), &value_context(keys, &file.id), view)?;
+        if step.content_bytes >= STEP_CONTENT_BYTES {
+            return Ok(step);
         }
-        if !stored.is_newest(view.shared(), &key)? {
-            found.old.push(key);
+        step.last = Some(HEXLOWER.encode(&key));
+        step.seen_count = step.seen_count.saturating_add(1);
+        match record(view, key, &value, &mut step) {
+            Err(StoreError::Damaged) => step.damaged_count = step.damaged_count.saturating_add(1),
+            looked => looked?,
         }
     }
-    Ok((found, last))
+    if !rows.more {
+        step.last = None;
+    }
+    Ok(step)
 }
 
-fn reseal_blobs(view: &TenantStore) -> Result<(), StoreError> {
+/// Looks at one record. [`StoreError::Damaged`] is about the record itself, and not about its file.
+fn record(view: &TenantStore, key: Vec<u8>, value: &[u8], step: &mut Step) -> Result<(), StoreError> {
     let (keys, uid) = (view.keys(), &view.shared().uid);
-    for name in view.store().0.files.list(&blobs::directory(uid)).map_err(StoreError::unavailable)? {
-        if let Ok(id) = name.parse() {
-            reseal_file(view.store(), keys, &blob_path(uid, &name), &blobs::context(keys, &id), view)?;
-        }
+    let stored = Stored::parse(value)?;
+    if stored.is_in_file()
+        && let Content::InFile(file) = stored.open(keys, &key)?
+    {
+        let (path, context) = (value_path(uid, &file.id), value_context(keys, &file.id));
+        step.file(reseal_file(view, &path, &context))?;
+    }
+    if !stored.is_newest(view.shared(), &key)? {
+        step.old.push(key);
     }
     Ok(())
+}
+
+/// Seals the next contents anew that only the registry and the guests' blobs refer to.
+fn contents(view: &TenantStore, after: &str) -> Result<Step, StoreError> {
+    let (keys, uid) = (view.keys(), &view.shared().uid);
+    let mut names = view.store().0.files.list(&blobs::directory(uid)).map_err(StoreError::unavailable)?;
+    names.retain(|name| name.as_str() > after);
+    names.sort_unstable();
+    let mut step = Step::default();
+    for (count, name) in names.into_iter().enumerate() {
+        if count == STEP_COUNT || step.content_bytes >= STEP_CONTENT_BYTES {
+            return Ok(step);
+        }
+        if let Ok(id) = name.parse() {
+            step.file(reseal_file(view, &blob_path(uid, &name), &blobs::context(keys, &id)))?;
+        }
+        step.last = Some(name);
+    }
+    step.last = None;
+    Ok(step)
 }
 
 fn blob_path(uid: &Uid, name: &str) -> String {
@@ -131,30 +208,28 @@ fn blob_path(uid: &Uid, name: &str) -> String {
 }
 
 /// Seals one file anew beside itself and puts it in its own place. One that is gone, or new already, is left alone; a file
-/// deleted in that moment comes back without anything that refers to it, and the next start sweeps it.
-fn reseal_file(
-    store: &Store,
-    keys: &TenantKeys,
-    path: &str,
-    context: &Context<'_>,
-    view: &TenantStore,
-) -> Result<(), StoreError> {
+/// deleted in that moment comes back without anything that refers to it, and the next start sweeps it. Gives its bytes on the
+/// disk; none of one that was left alone.
+fn reseal_file(view: &TenantStore, path: &str, context: &Context<'_>) -> Result<u64, StoreError> {
+    let (store, keys) = (view.store(), view.keys());
     let mut reader = match store.0.files.open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         opened => opened.map_err(StoreError::unavailable)?,
     };
     let mut buffer = vec![0_u8; READ_BYTES];
     let mut count = reader.read(&mut buffer).map_err(StoreError::unavailable)?;
     let newest = keys.newest_version(Purpose::Blob)?;
     if sealed_version(buffer.get(..count).unwrap_or_default()) == Some(newest) {
-        return Ok(());
+        return Ok(0);
     }
     store.0.check_free()?;
     let mut opener = keys.stream_opener(Purpose::Blob, context);
     let mut sealer = keys.stream_sealer(Purpose::Blob, context, view.shared().entropy.as_ref())?;
     let mut to = store.0.files.create(path).map_err(StoreError::unavailable)?;
     let (mut plain, mut sealed) = (ringfence_keys::Zeroizing::new(Vec::new()), Vec::new());
+    let mut bytes = 0_u64;
     while count > 0 {
+        bytes = bytes.saturating_add(count as u64);
         opener.push(buffer.get(..count).unwrap_or_default(), &mut plain).map_err(StoreError::opening)?;
         sealer.push(&plain, &mut sealed)?;
         to.write(&sealed).map_err(StoreError::unavailable)?;
@@ -167,5 +242,6 @@ fn reseal_file(
     sealer.finish(&mut sealed)?;
     to.write(&sealed).map_err(StoreError::unavailable)?;
     // INVARIANT: the name is given only after the old file opened to its end: nothing damaged is ever put in its place.
-    to.replace().map_err(StoreError::unavailable)
+    to.replace().map_err(StoreError::unavailable)?;
+    Ok(bytes)
 }

@@ -55,7 +55,7 @@ impl Tenants {
         let view = self.open_readable(id).ok_or(StoreError::KeyDisabled)?;
         let superseded = basis.wrapped.superseded();
         let state = self.key_state(id).await?;
-        if state.reseal.is_some() || superseded.is_empty() {
+        if state.reseal.is_some_and(|reseal| !reseal.is_over()) || superseded.is_empty() {
             return Ok(None);
         }
         let now = self.0.clock.now();

@@ -99,6 +99,12 @@ pub(crate) fn count(ahead: &Ahead<'_>, uid: &Uid, by: &Tally) -> Result<Option<W
     Ok((kept != Some(after)).then(|| after.write(uid)))
 }
 
+/// How many records a tenant has, as its tally says; 0 where there is none.
+pub(crate) fn records_count(engine: &dyn Engine, uid: &Uid) -> Result<u64, EngineError> {
+    let row = engine.get(&area(AREA_TALLY, uid))?;
+    Ok(row.as_deref().and_then(Tally::parse).map_or(0, |tally| tally.records_count))
+}
+
 /// Takes what there is of every tenant of the store in `dir` for what there should be, with `cache_bytes` of memory for pages,
 /// and says of how many: after damage, so that [`crate::check()`] finds what comes later. Fails, with everything as it was, when
 /// the store is open elsewhere, made by a later version, or does not open.

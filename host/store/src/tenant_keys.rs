@@ -19,7 +19,8 @@ use crate::key::{Key, UID_BYTES, Uid};
 use crate::retire::Superseded;
 use crate::rewrap::Basis;
 use crate::store::Store;
-use crate::tenants::{PLATFORM, Tenants, key_path, parse_uid};
+use crate::tally::records_count;
+use crate::tenants::{Tenants, key_path};
 
 /// LIMIT: no wrapped key is longer: 255 versions of under 1 KiB.
 const KEY_FILE_BYTES_MAX: u64 = 256 << 10;
@@ -90,12 +91,31 @@ pub struct DestroyRequest {
 /// What is to be sealed anew after a rotation, and how far that has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reseal {
-    /// The stored key of the last record looked at, in hex; empty at the start.
+    /// The stored key of the last record looked at, in hex, or the name of the last content; empty at the start of either.
     pub(crate) after: String,
+    #[serde(default)]
+    pub(crate) phase: ResealPhase,
     /// Records looked at.
     pub seen_count: u64,
-    /// Records, contents of large values among them, sealed anew.
+    /// Records sealed anew.
     pub resealed_count: u64,
+    /// Records and contents that do not open: they stay as they are, and so does the version of the key that they name. Kept when
+    /// it is over, until the next rotation.
+    #[serde(default)]
+    pub damaged_count: u64,
+}
+
+/// What is being sealed anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ResealPhase {
+    /// Records, with the files of large values.
+    #[default]
+    Records,
+    /// Contents that lie in files of their own.
+    Contents,
+    /// Nothing any more.
+    Over,
 }
 
 /// The state of a tenant's keys as it lies in the platform's area.
@@ -137,8 +157,10 @@ pub struct KeyStatus {
     pub shredding: Shredding,
     /// Whether and by whom destruction was asked for.
     pub destroy: Option<DestroyRequest>,
-    /// Whether things are being sealed anew.
+    /// Whether things are being sealed anew, or could not be.
     pub reseal: Option<Reseal>,
+    /// Records that the tenant has; 0 where they were never counted.
+    pub records_count: u64,
 }
 
 /// What can be said about a key that a tenant keeps itself.
@@ -213,7 +235,8 @@ impl Tenants {
         };
         let own = wrapped.own().map(|own| OwnStatus { id: own.to_owned(), opens });
         let (versions, shredding) = (wrapped.versions(), wrapped.shredding());
-        Ok(KeyStatus { state, disabled, own, versions, shredding, destroy, reseal })
+        let records_count = records_count(&*self.0.store.0.engine, &uid)?;
+        Ok(KeyStatus { state, disabled, own, versions, shredding, destroy, reseal, records_count })
     }
 
     /// Gives a tenant a new version of its key, for one purpose or all. New things are sealed under it from now on; old ones
@@ -422,7 +445,7 @@ impl Tenants {
                     && at <= now
                 {
                     tended.due.push((state.tenant, approved_by.unwrap_or(asked_by)));
-                } else if state.reseal.is_some() {
+                } else if state.reseal.is_some_and(|reseal| !reseal.is_over()) {
                     tended.resealing.push(state.tenant);
                 }
             }
@@ -446,59 +469,6 @@ impl Tenants {
     /// The root key.
     pub fn root(&self) -> &Arc<RootKey> {
         &self.0.root
-    }
-
-    /// Gives the root key a new version, wraps every key anew with it, and lets go of the old. Says how many keys were
-    /// wrapped anew. Stopped half way, it goes on where it was when called again, or at the next start.
-    pub async fn rotate_root(&self) -> Result<usize, StoreError> {
-        let _one = self.0.changing.lock().await;
-        let inner = Arc::clone(&self.0);
-        spawn_blocking(move || inner.root.rotate(inner.entropy.as_ref())).await.map_err(StoreError::unavailable)??;
-        self.rewrap_all().await
-    }
-
-    /// Wraps every key with the newest version of the root key. Needs no key of a tenant to be open.
-    pub(crate) async fn rewrap_all(&self) -> Result<usize, StoreError> {
-        let mut all = vec![(PLATFORM.to_owned(), PLATFORM_UID)];
-        for (name, uid) in self.every_uid() {
-            all.push((name, parse_uid(&uid)?));
-        }
-        let (inner, store) = (Arc::clone(&self.0), self.0.store.clone());
-        spawn_blocking(move || {
-            let mut rewrapped_count = 0;
-            for (name, uid) in all {
-                let Some(wrapped) = read_key(&store, &uid)? else { continue };
-                match inner.root.rewrap(&name, &wrapped, inner.entropy.as_ref()) {
-                    Ok(None) => {}
-                    Ok(Some(next)) => {
-                        write_key(&store, &uid, &next)?;
-                        rewrapped_count += 1;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            inner.root.retire()?;
-            Ok(rewrapped_count)
-        })
-        .await
-        .map_err(StoreError::unavailable)?
-    }
-
-    /// Whether some key is wrapped by an older version of the root key: a rotation was stopped half way.
-    pub(crate) fn is_rewrap_pending(&self) -> Result<bool, StoreError> {
-        let newest = self.0.root.id();
-        let old = |uid: &Uid| -> Result<bool, StoreError> {
-            let wrapped = read_key(&self.0.store, uid).unwrap_or_default();
-            Ok(wrapped.is_some_and(|wrapped| wrapped.versions().iter().any(|version| version.root != newest)))
-        };
-        if self.0.root.scheme() == "awskms" {
-            return Ok(false);
-        }
-        let mut pending = old(&PLATFORM_UID)?;
-        for (_, uid) in self.every_uid() {
-            pending |= old(&parse_uid(&uid)?)?;
-        }
-        Ok(pending)
     }
 
     pub(crate) async fn key_state(&self, id: &TenantId) -> Result<KeyState, StoreError> {

@@ -144,10 +144,7 @@ impl Tenants {
                 None => break,
             }
         }
-        if this.is_rewrap_pending()? {
-            let rewrapped_count = this.rewrap_all().await?;
-            tracing::info!(rewrapped_count, "went on with a rotation of the root key");
-        }
+        this.resume_root_rotation().await?;
         Ok(this)
     }
 
@@ -314,7 +311,7 @@ impl Tenants {
         let mut uid = [0; UID_BYTES];
         self.0.entropy.fill(&mut uid);
         self.0.store.0.check_free()?;
-        // The note first: whatever comes after it is found and thrown away.
+        // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
         let (keys, wrapped) = self.0.root.new_tenant_key(id.as_str(), self.0.entropy.as_ref())?;
         write_key(&self.0.store, &uid, &wrapped)?;
@@ -371,7 +368,7 @@ impl Tenants {
 
     async fn sweep_staged(&self) -> Result<(), StoreError> {
         loop {
-            let page = self.0.platform.scan(&Key::new(["staged"]), None, usize::MAX).await?;
+            let page = self.0.platform.scan(&staged_prefix(), None, usize::MAX).await?;
             for (key, _) in &page.records {
                 tracing::info!("throwing away what an interrupted restore left");
                 self.discard_area(parse_uid(key.last_name().unwrap_or_default())?).await?;
@@ -533,6 +530,11 @@ fn tenant_key(id: &TenantId) -> Key {
 
 fn staged_key(uid: &str) -> Key {
     Key::new(["staged", uid])
+}
+
+/// Of the areas of tenants to be.
+pub(crate) fn staged_prefix() -> Key {
+    Key::new(["staged"])
 }
 
 pub(crate) fn parse_uid(text: &str) -> Result<Uid, StoreError> {

@@ -3,12 +3,14 @@
 //! Must never ask for the destruction of keys without the tenant's name typed out, nor ask a host whether a receipt is right:
 //! what verifies it is the key alone.
 
+use std::cmp::Ordering;
+
 use data_encoding::HEXLOWER;
 use reqwest::Method;
 use ringfence_audit::destruction::{
     DESTRUCTION_BYTES_MAX, DestructionFault, VerifiedDestruction, verify as verify_note,
 };
-use ringfence_control::wire::{DestructionView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
+use ringfence_control::wire::{DestructionView, ResealView, RootKeyView, RootRotated, RotateKey, TenantKeyView};
 use serde_json::json;
 
 use super::audit::{key_text as vkey_text, read_text};
@@ -42,7 +44,8 @@ async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
     let answer = api.send::<RootKeyView>(&Request::get("/keys")).await?;
     cx.print(&answer, |root| {
         let rows: Vec<[String; 4]> = root.tenants.iter().map(row).collect();
-        let head = format!("root key  {}:{}  ({})\n", root.provider, root.id, root.assurance);
+        let rotating = if root.rotating { "a rotation is not over: the older root key is still needed\n" } else { "" };
+        let head = format!("root key  {}:{}  ({})\n{rotating}", root.provider, root.id, root.assurance);
         format!("{head}{}", table(["tenant", "state", "versions", "deleting reaches"], &rows))
     })?;
     Ok(Exit::Ok)
@@ -59,7 +62,7 @@ async fn rotate(cx: &mut Context<'_>, args: &KeyRotateArgs) -> Result<Exit, CliE
     let Some(name) = &args.name else {
         let api = cx.operator()?;
         let answer = api.send::<RootRotated>(&Request::new(Method::POST, "/keys/rotate")).await?;
-        cx.print(&answer, |done| format!("root key is now {}; {} keys wrapped anew", done.id, done.rewrapped_count))?;
+        cx.print(&answer, root_rotated_text)?;
         return Ok(Exit::Ok);
     };
     let api = cx.of_tenant(name)?;
@@ -67,6 +70,21 @@ async fn rotate(cx: &mut Context<'_>, args: &KeyRotateArgs) -> Result<Exit, CliE
     let answer = api.send::<TenantKeyView>(&Request::post(format!("/tenants/{name}/keys/rotate"), body)).await?;
     cx.print(&answer, |key| format!("rotated the key of {}\n{}", key.tenant, key_text(key)))?;
     Ok(Exit::Ok)
+}
+
+fn root_rotated_text(done: &RootRotated) -> String {
+    let head = format!("root key is now {}; {} keys wrapped anew", done.id, done.rewrapped_count);
+    match (done.over, done.failed.as_slice()) {
+        (true, _) => head,
+        (false, []) => {
+            format!("{head}\nthe older one is kept while a tenant is being restored, and goes within the hour after")
+        }
+        (false, failed) => format!(
+            "{head}\nthe older one is kept, because these keys are damaged or missing: {}\n\
+             bring them back from a backup or delete these tenants: it goes within the hour after",
+            failed.join(", ")
+        ),
+    }
 }
 
 async fn disable(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {
@@ -202,12 +220,23 @@ fn fault_error(fault: DestructionFault) -> CliError {
     CliError::Failed { code, detail: fault.to_string(), help: Some(help.to_owned()) }
 }
 
+fn reseal_text(reseal: &ResealView) -> String {
+    let progress = match (reseal.over, reseal.seen_count.cmp(&reseal.records_count)) {
+        (true, _) => "over".to_owned(),
+        (false, Ordering::Less) => format!("{} of {} records seen", reseal.seen_count, reseal.records_count),
+        (false, _) => format!("{} records seen, contents follow", reseal.seen_count),
+    };
+    let damaged = match reseal.damaged_count {
+        0 => String::new(),
+        count => format!("damaged  {count} records or contents do not open, and stay under their version of the key\n"),
+    };
+    format!("sealing anew  {progress}\n{damaged}")
+}
+
 fn key_text(key: &TenantKeyView) -> String {
     let rows: Vec<[String; 3]> =
         key.versions.iter().map(|v| [v.version.to_string(), v.purpose.clone(), v.root.clone()]).collect();
-    let reseal = key.reseal.as_ref().map_or_else(String::new, |reseal| {
-        format!("sealing anew  {} of {} records seen\n", reseal.resealed_count, reseal.seen_count)
-    });
+    let reseal = key.reseal.as_ref().map_or_else(String::new, reseal_text);
     let own = key.own.as_ref().map_or_else(String::new, |own| {
         format!("own key  {} ({})\n", own.id, if own.opens { "opens" } else { "refused: the tenant is locked" })
     });

@@ -10,6 +10,8 @@ pub struct RootKeyView {
     pub provider: String,
     /// Identifier of the newest version; says nothing about the key.
     pub id: String,
+    /// Whether a rotation was begun and is not over: the older version is still needed.
+    pub rotating: bool,
     /// `development`, `service`, `hardware`.
     pub assurance: String,
     /// What deleting a tenant does to older copies of the data directory: `old-copies-too` or `this-copy-only`.
@@ -38,7 +40,7 @@ pub struct TenantKeyView {
     /// A request to destroy the keys, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destroy: Option<DestroyView>,
-    /// How far sealing anew has come after a rotation; absent when nothing is left to do.
+    /// How far sealing anew has come after a rotation; absent when nothing is left to do and everything could be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reseal: Option<ResealView>,
 }
@@ -108,8 +110,14 @@ pub struct DestructionView {
 pub struct ResealView {
     /// Records looked at.
     pub seen_count: u64,
+    /// Records there are now. After them come contents that lie in files of their own.
+    pub records_count: u64,
     /// Records sealed anew.
     pub resealed_count: u64,
+    /// Records and contents that do not open: they stay under the version that they name, which is kept.
+    pub damaged_count: u64,
+    /// Whether nothing is left to do: then this is about what is damaged, until the next rotation.
+    pub over: bool,
 }
 
 /// What to rotate.
@@ -127,4 +135,8 @@ pub struct RootRotated {
     pub id: String,
     /// Keys wrapped anew, the host's own among them.
     pub rewrapped_count: u64,
+    /// Tenants whose key could not be, because it is damaged or missing: for their sake the older version is kept.
+    pub failed: Vec<String>,
+    /// Whether nothing needs the older version any more; else that is looked at every hour and at each start.
+    pub over: bool,
 }

@@ -2,7 +2,12 @@
 //!
 //! Must never keep credentials of a file (it is read for each call). KMS gives no cheap key of its own to each tenant, so
 //! deleting a tenant does not reach copies of the data directory that were made before; posture and doctor say so.
-//! Requests follow the KMS API Reference (`Encrypt`, `Decrypt`, `RotateKeyOnDemand`).
+//! Requests follow the KMS API Reference (`Encrypt`, `Decrypt`, `RotateKeyOnDemand`, `GetKeyRotationStatus`: a rotation takes
+//! the rights to the last two).
+//!
+//! LIMIT: KMS caps how often a key is rotated on demand in its life; after that a rotation is refused, and nothing is changed.
+
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use http::Method;
@@ -20,6 +25,10 @@ use crate::secret::Secret;
 
 const PROVIDER: &str = "awskms";
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+/// Between two looks whether a rotation is over.
+const ROTATION_PAUSE: Duration = Duration::from_millis(250);
+/// LIMIT: as many looks; a rotation that takes longer than a minute is gone on with when it is asked for again.
+const ROTATION_LOOKS_COUNT_MAX: u32 = 240;
 
 pub(super) struct AwsKmsProvider {
     uri: AwsKmsUri,
@@ -31,6 +40,15 @@ pub(super) struct AwsKmsProvider {
 #[serde(rename_all = "PascalCase")]
 struct EncryptAnswer {
     ciphertext_blob: String,
+    /// The ARN of the key, whatever it was asked for by.
+    key_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RotationStatus {
+    /// Only there while a rotation on demand is in progress.
+    on_demand_rotation_start_date: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -55,8 +73,27 @@ impl AwsKmsProvider {
     pub(super) fn open(uri: &AwsKmsUri, outside: &Outside) -> Result<Self, KeysError> {
         let client = Client::new(PROVIDER, None)?;
         let this = Self { uri: uri.clone(), client, outside: outside.clone() };
-        this.encrypt(With::Root, &Bound { tenant: "_probe", version: 0 }, b"probe", &*outside.entropy)?;
+        this.arn()?;
         Ok(this)
+    }
+
+    /// The ARN of the key, which may be known to us by an alias alone: told by what encrypts.
+    fn arn(&self) -> Result<String, KeysError> {
+        Ok(self.seal(&Bound { tenant: "_probe", version: 0 }, b"probe")?.key_id)
+    }
+
+    fn seal(&self, bound: &Bound<'_>, plain: &[u8]) -> Result<EncryptAnswer, KeysError> {
+        let body = json!({
+            "KeyId": self.uri.key,
+            "Plaintext": BASE64.encode(plain),
+            "EncryptionContext": context(bound),
+        });
+        read(&self.call("Encrypt", &body)?)
+    }
+
+    fn is_rotating(&self, key: &Value) -> Result<bool, KeysError> {
+        let status: RotationStatus = read(&self.call("GetKeyRotationStatus", key)?)?;
+        Ok(status.on_demand_rotation_start_date.is_some())
     }
 
     fn credentials(&self) -> Result<AwsCredentials, KeysError> {
@@ -123,13 +160,7 @@ impl RootKeyProvider for AwsKmsProvider {
         _entropy: &dyn Entropy,
     ) -> Result<Encrypted, KeysError> {
         self.root_only(with)?;
-        let body = json!({
-            "KeyId": self.uri.key,
-            "Plaintext": BASE64.encode(plain),
-            "EncryptionContext": context(bound),
-        });
-        let answer = self.call("Encrypt", &body)?;
-        let sealed: EncryptAnswer = read(&answer)?;
+        let sealed = self.seal(bound, plain)?;
         let bytes =
             BASE64.decode(sealed.ciphertext_blob.as_bytes()).map_err(|_| refused("its answer is not base64"))?;
         Ok(Encrypted { by: self.id(), bytes })
@@ -161,8 +192,21 @@ impl RootKeyProvider for AwsKmsProvider {
         Ok(())
     }
 
+    /// Returns once KMS says that the rotation is over: what is encrypted before that may be under the older material.
     fn rotate(&self, _entropy: &dyn Entropy) -> Result<(), KeysError> {
-        self.call("RotateKeyOnDemand", &json!({ "KeyId": self.uri.key })).map(|_| ())
+        // Rotations take no alias.
+        let key = json!({ "KeyId": self.arn()? });
+        // One that an attempt before this one began is as good, and they are capped.
+        if !self.is_rotating(&key)? {
+            self.call("RotateKeyOnDemand", &key)?;
+        }
+        for _ in 0..ROTATION_LOOKS_COUNT_MAX {
+            if !self.is_rotating(&key)? {
+                return Ok(());
+            }
+            std::thread::sleep(ROTATION_PAUSE);
+        }
+        Err(KeysError::Unreachable { provider: PROVIDER, reason: "its rotation is not over yet".to_owned() })
     }
 
     /// KMS keeps older versions for as long as the key lives.

@@ -56,12 +56,13 @@ impl VaultProvider {
     pub(super) fn open(uri: &VaultUri, missing: MissingRootKey) -> Result<Self, KeysError> {
         let client = Client::new(PROVIDER, uri.ca_file.as_deref())?;
         let this = Self { uri: uri.clone(), client, newest: Mutex::new(0) };
-        let found = this.read_newest()?;
+        let found = this.newest_of(&uri.key)?;
         match (found, missing) {
             (Some(newest), _) => *this.newest() = newest,
             (None, MissingRootKey::Create) => {
                 this.make(&uri.key)?;
-                *this.newest() = this.read_newest()?.ok_or_else(|| refused("the key that was made is not there"))?;
+                *this.newest() =
+                    this.newest_of(&uri.key)?.ok_or_else(|| refused("the key that was made is not there"))?;
             }
             (None, MissingRootKey::Refuse) => return Err(refused("there is no key of that name")),
         }
@@ -72,8 +73,9 @@ impl VaultProvider {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_newest(&self) -> Result<Option<u64>, KeysError> {
-        let answer = self.call(&Method::GET, &format!("keys/{}", self.uri.key), None)?;
+    /// The newest version of a key; none when there is no such key.
+    fn newest_of(&self, key: &str) -> Result<Option<u64>, KeysError> {
+        let answer = self.call(&Method::GET, &format!("keys/{key}"), None)?;
         if answer.status == 404 {
             return Ok(None);
         }
@@ -122,8 +124,15 @@ impl RootKeyProvider for VaultProvider {
     ) -> Result<Encrypted, KeysError> {
         let context = BASE64.encode(&context(with, bound, &self.uri.key));
         let body = json!({ "plaintext": BASE64.encode(plain), "context": context, "associated_data": context });
-        let answer = self.call(&Method::POST, &format!("encrypt/{}", self.key(with)), Some(&body))?;
-        if let (With::Shard(_), 404 | 403) = (with, answer.status) {
+        let key = self.key(with);
+        let answer = self.call(&Method::POST, &format!("encrypt/{key}"), Some(&body))?;
+        let gone = match (with, answer.status) {
+            (With::Shard(_), 404) => true,
+            // To encrypt with a key that is not there takes the right to make one: the key itself tells which it is.
+            (With::Shard(_), 403) => self.newest_of(&key)?.is_none(),
+            _ => false,
+        };
+        if gone {
             return Err(KeysError::ShardGone);
         }
         let sealed = read::<Ciphertext>(&answer)?.ciphertext;
@@ -172,7 +181,7 @@ impl RootKeyProvider for VaultProvider {
 
     fn rotate(&self, _entropy: &dyn Entropy) -> Result<(), KeysError> {
         done(&self.call(&Method::POST, &format!("keys/{}/rotate", self.uri.key), Some(&json!({})))?)?;
-        *self.newest() = self.read_newest()?.ok_or_else(|| refused("there is no key of that name"))?;
+        *self.newest() = self.newest_of(&self.uri.key)?.ok_or_else(|| refused("there is no key of that name"))?;
         Ok(())
     }
 

@@ -159,6 +159,26 @@ async fn furnished(rig: &Rig, name: &str) -> (TenantStore, BlobId) {
 }
 
 #[tokio::test]
+async fn a_root_key_that_is_rotated_during_a_restore_keeps_what_the_restored_tenant_needs() {
+    let rig = Rig::new().await;
+    let (acme, _) = furnished(&rig, "acme").await;
+    let made = rig.back_up(&acme, None).await;
+    let source = rig.source(&acme, &made).await;
+    let staged = rig.archives.restore_new(&rig.tenants, &source, &id("acme-2"), u64::MAX).await.unwrap();
+    let done = rig.tenants.rotate_root().await.unwrap();
+    assert_eq!((done.failed.len(), done.is_over), (0, false));
+    rig.tenants.resume_root_rotation().await.unwrap();
+    assert!(rig.tenants.is_root_rotating().await.unwrap(), "it is not restored yet");
+    staged.publish("Two", QuotaChoice::default()).await.unwrap();
+    rig.tenants.resume_root_rotation().await.unwrap();
+    assert!(!rig.tenants.is_root_rotating().await.unwrap());
+    let tenants = rig.reopened().await;
+    assert!(tenants.open_tenant(&id("acme-2")).is_some());
+    let status = tenants.key_status(&id("acme-2")).await.unwrap();
+    assert!(status.versions.iter().all(|version| version.root == rig.root.id()));
+}
+
+#[tokio::test]
 async fn a_backup_restores_into_a_new_tenant_with_history_apart_and_no_credentials() {
     let rig = Rig::new().await;
     let (acme, blob) = furnished(&rig, "acme").await;
