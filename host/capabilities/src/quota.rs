@@ -117,7 +117,8 @@ impl Quotas {
         let Some(tenant) = store.tenant() else { return Ok(()) };
         let quota = self.0.plans.effective(choice)?;
         let used = store.get_json::<DayUse>(&day_key()).await?.unwrap_or_default();
-        let ledger = Arc::new(Ledger::new(store.clone(), quota, used, Arc::clone(&self.0.clock)));
+        let memory = self.0.engine.memory().pool(quota.memory_bytes);
+        let ledger = Arc::new(Ledger::new(store.clone(), quota, used, memory, Arc::clone(&self.0.clock)));
         self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), ledger);
         self.enforce(tenant, &quota);
         Ok(())
@@ -193,7 +194,13 @@ impl Quotas {
 // === impl Ledger ===
 
 impl Ledger {
-    pub(crate) fn new(store: TenantStore, quota: Quota, used: DayUse, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        store: TenantStore,
+        quota: Quota,
+        used: DayUse,
+        memory: Arc<MemoryPool>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let now = clock.monotonic();
         store.set_held_bytes_max(quota.storage_bytes);
         Self {
@@ -203,7 +210,7 @@ impl Ledger {
                 storage_ops: TokenBucket::full(quota.storage_ops_per_second, now),
             }),
             day: Mutex::new(Day { used, kept: used }),
-            memory: MemoryPool::new(quota.memory_bytes),
+            memory,
             refused: Refused::default(),
             told: Mutex::default(),
             quota: ArcSwap::from_pointee(quota),

@@ -179,6 +179,8 @@ pub struct EngineSection {
     pub slots: u32,
     /// Most MiB of one guest's memory.
     pub memory_mib_max: u64,
+    /// Most MiB of all guests that run together; 0 for half of what this process may have.
+    pub memory_mib: u64,
     /// The most that I/O threads ask of the kernel's scheduler: `fifo`, `short-slice`, `nice` or `usual`.
     pub io_class: IoClass,
 }
@@ -355,6 +357,7 @@ struct FileEngine {
     workers: Option<usize>,
     slots: Option<u32>,
     memory_mib_max: Option<u64>,
+    memory_mib: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -402,7 +405,7 @@ const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 const SECOND_PERSON_HOURS_MAX: u32 = 90 * 24;
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 25] = [
+const ENVIRONMENT: [(&str, &str); 26] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
@@ -419,6 +422,7 @@ const ENVIRONMENT: [(&str, &str); 25] = [
     ("ENGINE_WORKERS", "engine.workers"),
     ("ENGINE_SLOTS", "engine.slots"),
     ("ENGINE_MEMORY_MIB_MAX", "engine.memory_mib_max"),
+    ("ENGINE_MEMORY_MIB", "engine.memory_mib"),
     ("ENGINE_IO_CLASS", "engine.io_class"),
     ("BACKUP_PATH", "backup.path"),
     ("BACKUP_EVERY", "backup.every"),
@@ -468,7 +472,13 @@ fn defaults() -> Config {
             second_person_hours: 24,
             trust_domain: crate::wiring::HOST_NAME.to_owned(),
         },
-        engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
+        engine: EngineSection {
+            workers: 0,
+            slots: 128,
+            memory_mib_max: 256,
+            memory_mib: 0,
+            io_class: IoClass::ShortSlice,
+        },
         egress: Egress { allow_private: Vec::new(), roots: Vec::new() },
         backup: BackupSection {
             path: PathBuf::new(),
@@ -511,6 +521,9 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     }
     if !(16..=1_024).contains(&config.engine.memory_mib_max) {
         bail!("`engine.memory_mib_max` is 16 to 1024");
+    }
+    if config.engine.memory_mib != 0 && config.engine.memory_mib < config.engine.memory_mib_max {
+        bail!("`engine.memory_mib` is at least `engine.memory_mib_max`, or 0 for half of this machine's");
     }
     if config.keys.destroy_delay_hours > DESTROY_DELAY_HOURS_MAX {
         bail!("`keys.destroy_delay_hours` is 0 to {DESTROY_DELAY_HOURS_MAX}");

@@ -477,6 +477,7 @@ fn open_engine(config: &Config, data: &Path, io: &Handle, entropy: &Arc<dyn Entr
             worker_threads: if config.engine.workers == 0 { cores } else { config.engine.workers },
             slots: config.engine.slots,
             memory_bytes_max: config.engine.memory_mib_max << 20,
+            guests_bytes_max: crate::machine::guests_bytes(&config.engine),
             compile: compile_config()?,
             cache,
             io: io.clone(),
