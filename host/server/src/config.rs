@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use ringfence_audit::RETENTION_DAYS;
 use ringfence_cli::ServeArgs;
 use ringfence_control::BackupPlan;
+use ringfence_core::limits::WORKERS_COUNT_MAX;
 use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides, TenantId};
 use ringfence_engine::IoClass;
 use ringfence_keys::RootKeyUri;
@@ -173,7 +174,7 @@ pub struct IdentitySection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineSection {
-    /// Threads that run guests; 0 for one a core.
+    /// Threads that run guests, at most 96; 0 for one a core.
     pub workers: usize,
     /// Invocations that may run at once.
     pub slots: u32,
@@ -518,6 +519,9 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
         .context("the configuration is not valid")?;
     if config.engine.slots < 4 || config.engine.slots > 1_000 {
         bail!("`engine.slots` is 4 to 1000");
+    }
+    if config.engine.workers > WORKERS_COUNT_MAX {
+        bail!("`engine.workers` is 1 to {WORKERS_COUNT_MAX}, or 0 for one a core");
     }
     if !(16..=1_024).contains(&config.engine.memory_mib_max) {
         bail!("`engine.memory_mib_max` is 16 to 1024");

@@ -13,7 +13,7 @@ struct Simulation {
     fair: Fair<Item>,
     now_ns: u64,
     workers: Vec<Option<(Item, u64)>>,
-    asked: u64,
+    asked: WorkerSet,
     served_ns: Vec<u64>,
     finished: Vec<(usize, u64)>,
     lanes: Vec<LaneId>,
@@ -220,6 +220,50 @@ fn a_hog_keeps_one_worker_and_never_the_last() {
     now += HOG_NS + MS;
     assert!(fair.pick(0, now).is_some());
     assert!(fair.pick(1, now).is_some(), "it is a hog for a while only");
+}
+
+/// More workers than a word of the processor has bits: the last of them is asked, lent out and struck like the first.
+#[test]
+fn sixty_four_workers_have_spares_and_a_hog_on_the_last_of_them_is_found() {
+    let mut fair: Fair<usize> = Fair::new(64, 128, 2);
+    assert_eq!((fair.threads_count(), fair.places_count()), (120, 122));
+    let lanes = [(); 3].map(|()| fair.add_lane(TenantShare::USUAL, 0));
+    let [busy, hog, newcomer] = lanes;
+    for worker in 0..63 {
+        let _ = fair.push(busy, worker, Arrival::Woken, 0);
+        assert_eq!(fair.pick(worker, 0), Some(worker));
+    }
+    let mut now = 0;
+    for _ in 0..STRIKES_COUNT {
+        let _ = fair.push(hog, 63, Arrival::Woken, now);
+        assert_eq!(fair.pick(63, now), Some(63));
+        now += MS;
+        let Call::Yield(asked) = fair.push(newcomer, 64, Arrival::Woken, now) else { panic!("nobody was asked") };
+        assert_eq!(asked & bit(63), bit(63));
+        assert_eq!(fair.pick(64, now), None, "64 run");
+        assert!(fair.lend(63, now));
+        assert_eq!(fair.pick(64, now), Some(64), "a spare stands in");
+        now += MS;
+        fair.done(64, 10 * US, now);
+        fair.done(63, 2 * MS, now);
+    }
+    for item in [63, 65] {
+        let _ = fair.push(hog, item, Arrival::Woken, now);
+    }
+    assert_eq!(fair.pick(63, now), Some(63));
+    fair.done(0, MS, now);
+    assert_eq!(fair.pick(0, now), None, "a hog has one worker");
+    fair.done(63, MS, now);
+    assert_eq!(fair.pick(63, now), Some(65));
+}
+
+#[test]
+fn more_workers_than_the_most_are_the_most_and_each_place_has_a_bit_of_its_own() {
+    let fair: Fair<usize> = Fair::new(1_000, 2_000, 100);
+    assert_eq!((fair.limit, fair.threads_count(), fair.places_count()), (WORKERS_COUNT_MAX, 120, 128));
+    let all = (0..fair.places_count()).fold(WorkerSet::MIN, |all, place| all | bit(place));
+    assert_eq!(all, WorkerSet::MAX);
+    assert_eq!(bit(fair.places_count()), 0);
 }
 
 #[test]
