@@ -204,6 +204,37 @@ async fn guests_that_block_in_every_host_call_hold_no_worker_and_end_by_the_wall
     until("an empty host", || is_empty(&engine)).await;
 }
 
+/// A real guest that gives its worker back again and again, and comes back with the credit of one that rested.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_yields_all_the_time_gets_no_more_than_one_that_never_does() {
+    let engine = engine(1, 40);
+    // Some milliseconds of work, and the shortest rest there is.
+    let farm = "
+        (local $left i32)
+        (loop $again
+          (local.set $left (i32.const 3000000))
+          (loop $spin (br_if $spin (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+          (call $sleep (i64.const 1))
+          (br $again))";
+    let (farm, spin) = (code(&engine, farm).await, code(&engine, SPIN).await);
+    let both = [start(&engine, "farmer", &farm, large()), start(&engine, "steady", &spin, large())];
+    let used_us = |name: &str| {
+        let loads = engine.scheduler().loads();
+        loads.iter().find(|load| load.tenant == tenant(name)).map_or(0, |load| load.cpu_us)
+    };
+    until("a second and a half of both", || used_us("farmer") + used_us("steady") >= 1_500_000).await;
+    let (farmer, steady) = (used_us("farmer"), used_us("steady"));
+    for name in ["farmer", "steady"] {
+        engine.scheduler().suspend(&tenant(name));
+    }
+    for one in both {
+        assert_eq!(one.await.unwrap(), Err(RunError::Killed));
+    }
+    assert!(farmer >= 50_000, "it had {farmer} us, and farmed nothing");
+    assert!(steady * 10 >= farmer * 9, "{farmer} us for the one that yields, {steady} us for the one that does not");
+    until("an empty scheduler", || is_empty(&engine)).await;
+}
+
 /// Two tenants and memory for one: nobody's quota is in the way, and what the kernel would end is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guests_of_all_tenants_together_hold_no_more_than_the_host_has_and_a_tenant_that_holds_nothing_starts() {
