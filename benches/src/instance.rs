@@ -47,6 +47,7 @@ pub async fn run(plan: &Plan) -> Result<Value> {
         worker_threads: std::thread::available_parallelism().map_or(1, usize::from),
         slots: 8,
         memory_bytes_max: MEMORY_BYTES_MAX,
+        guests_bytes_max: 8 * MEMORY_BYTES_MAX,
         compile: CompileConfig {
             program: ringfence_tests::ringfence()?,
             args: vec!["compile-child".to_owned()],
@@ -66,7 +67,8 @@ pub async fn run(plan: &Plan) -> Result<Value> {
         plugin: "hello".parse()?,
         version: "1.0.0".to_owned(),
     };
-    let bench = Bench { engine, code, tenant, pool: MemoryPool::new(MEMORY_BYTES_MAX), key };
+    let pool = engine.memory().pool(MEMORY_BYTES_MAX);
+    let bench = Bench { engine, code, tenant, pool, key };
     for _ in 0..WARM_UP_COUNT {
         bench.invoke(false).await?;
         bench.invoke(true).await?;

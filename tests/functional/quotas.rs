@@ -198,6 +198,33 @@ async fn memory_is_one_pool_for_all_that_runs() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_the_host_has_no_memory_for_is_a_503_and_not_the_tenants_quota() -> Result<()> {
+    let place = Place::new()?;
+    // An eighth of it is kept for tenants that hold next to none: nobody's budget is reached before that.
+    let sizes = [("RINGFENCE_ENGINE_MEMORY_MIB", "16"), ("RINGFENCE_ENGINE_MEMORY_MIB_MAX", "16")];
+    let host = Host::start_with(&place, &[], &sizes)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship_hostile(&acme).await?;
+    let refused = acme.admin.call(Method::GET, "/acme/hostile/memory?mib=40").send().await?;
+    assert_eq!(refused.headers().get("retry-after").and_then(|wait| wait.to_str().ok()), Some("1"));
+    let (status, told) = problem(refused).await?;
+    assert_eq!((status, string(&told, "code")?.as_str()), (503, "overloaded"), "{told}");
+    let told = acme.fetch("hostile", "/memory-polite?mib=40").await?.1;
+    assert!(told.starts_with("refused after"), "{told}");
+    assert_eq!(number(&quota(&acme.admin, "acme").await?, "throttled", "memory_count")?, 0);
+    assert_eq!(acme.fetch("hostile", "/memory-polite?mib=4").await?.1, "took 4 MiB\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn more_workers_than_there_can_be_are_refused_at_the_start() -> Result<()> {
+    let place = Place::new()?;
+    assert!(Host::start_with(&place, &[], &[("RINGFENCE_ENGINE_WORKERS", "97")]).is_err());
+    Ok(())
+}
+
+#[tokio::test]
 async fn concurrency_is_capped_and_more_is_let_in_at_once_when_it_is_raised() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

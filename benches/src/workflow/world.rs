@@ -172,6 +172,7 @@ fn engine(data: &Path, io: &Handle, entropy: &Arc<dyn Entropy>) -> Result<Engine
         worker_threads: std::thread::available_parallelism().map_or(1, usize::from),
         slots: SLOTS_COUNT,
         memory_bytes_max: MEMORY_BYTES_MAX,
+        guests_bytes_max: u64::from(SLOTS_COUNT) * MEMORY_BYTES_MAX,
         compile: CompileConfig {
             program: ringfence_tests::ringfence()?,
             args: vec!["compile-child".to_owned()],

@@ -117,7 +117,8 @@ impl Quotas {
         let Some(tenant) = store.tenant() else { return Ok(()) };
         let quota = self.0.plans.effective(choice)?;
         let used = store.get_json::<DayUse>(&day_key()).await?.unwrap_or_default();
-        let ledger = Arc::new(Ledger::new(store.clone(), quota, used, Arc::clone(&self.0.clock)));
+        let memory = self.0.engine.memory().pool(quota.memory_bytes);
+        let ledger = Arc::new(Ledger::new(store.clone(), quota, used, memory, Arc::clone(&self.0.clock)));
         self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), ledger);
         self.enforce(tenant, &quota);
         Ok(())
@@ -193,7 +194,13 @@ impl Quotas {
 // === impl Ledger ===
 
 impl Ledger {
-    pub(crate) fn new(store: TenantStore, quota: Quota, used: DayUse, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        store: TenantStore,
+        quota: Quota,
+        used: DayUse,
+        memory: Arc<MemoryPool>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let now = clock.monotonic();
         store.set_held_bytes_max(quota.storage_bytes);
         Self {
@@ -203,7 +210,7 @@ impl Ledger {
                 storage_ops: TokenBucket::full(quota.storage_ops_per_second, now),
             }),
             day: Mutex::new(Day { used, kept: used }),
-            memory: MemoryPool::new(quota.memory_bytes),
+            memory,
             refused: Refused::default(),
             told: Mutex::default(),
             quota: ArcSwap::from_pointee(quota),
@@ -369,7 +376,9 @@ impl Ledger {
     }
 
     fn refuse_of_day(&self, counter: &AtomicU64, what: &'static str, max: u64) -> Exhausted {
-        let left = SECONDS_PER_DAY.saturating_sub(self.clock.now().as_second().rem_euclid(SECONDS_PER_DAY));
+        // The end of the day that is counted, which after a step of the clock may be tomorrow.
+        let end = self.day().used.day.saturating_add(1).saturating_mul(SECONDS_PER_DAY);
+        let left = end.saturating_sub(self.clock.now().as_second());
         let wait_ms = u64::try_from(left).unwrap_or(0).saturating_mul(MS_PER_SECOND);
         refuse(counter, what, max, Some(wait_ms))
     }
@@ -390,4 +399,31 @@ fn refuse(counter: &AtomicU64, what: &'static str, max: u64, retry_after_ms: Opt
 
 fn day_key() -> Key {
     Key::new(["quota", "day"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Rig;
+
+    #[tokio::test]
+    async fn a_clock_that_was_a_year_ahead_costs_a_tenant_one_day_and_the_wait_it_is_told_is_true() {
+        let rig = Rig::new(&[]).await;
+        rig.ledger.set(Quota { audit_events_per_day: 1, ..Quota::STANDARD });
+        let refused_for = || {
+            let seconds = rig.ledger.audit_event().err()?.retry_after_ms? / MS_PER_SECOND;
+            i64::try_from(seconds).ok()
+        };
+        // The clock begins a minute after midnight.
+        rig.pass(365 * SECONDS_PER_DAY);
+        assert_eq!(refused_for(), None);
+        rig.pass(-364 * SECONDS_PER_DAY);
+        assert_eq!(refused_for(), Some(SECONDS_PER_DAY - 60), "nothing is given twice, and midnight is near");
+        rig.pass(SECONDS_PER_DAY - 61);
+        assert_eq!(refused_for(), Some(1));
+        rig.pass(1);
+        assert_eq!(refused_for(), None, "a new day");
+        rig.pass(-60);
+        assert_eq!(refused_for(), Some(SECONDS_PER_DAY + 60), "a small step back stays in the day that was begun");
+    }
 }

@@ -11,7 +11,7 @@ use ringfence_core::{
     Budget, Capability, Clock, DecisionId, Entropy, Grant, Grants, HostAct, HostCall, InvocationId, On, Principal,
     PrincipalKind, Quota, Strength,
 };
-use ringfence_engine::Meter;
+use ringfence_engine::{HostMemory, Meter};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Store, TenantStore, Tenants};
 use wasmtime::component::ResourceTable;
@@ -194,7 +194,9 @@ impl Rig {
         tenants.create(&acme, "Acme").await.unwrap();
         let store = tenants.open_tenant(&acme).unwrap();
         let clock = Arc::new(Moved::default());
-        let ledger = Ledger::new(store.clone(), Quota::STANDARD, DayUse::default(), Arc::clone(&clock) as _);
+        let quota = Quota::STANDARD;
+        let memory = HostMemory::new(quota.memory_bytes).pool(quota.memory_bytes);
+        let ledger = Ledger::new(store.clone(), quota, DayUse::default(), memory, Arc::clone(&clock) as _);
         let ledger = Arc::new(ledger);
         let (grants_now, lines, sworn, strict, standing) = Default::default();
         let rig = Self { store, grants: grants_now, lines, entropy, ledger, sworn, strict, standing, clock, _dir: dir };

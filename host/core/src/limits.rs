@@ -35,6 +35,8 @@ pub const WRITE_STALL_MS_MAX: u64 = 15_000;
 pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Longest wait for open requests to finish after SIGTERM, in milliseconds.
 pub const DRAIN_MS_MAX: u64 = 10_000;
+/// Most guests that run at the same time, on as many cores. Each is a bit of a word of the scheduler's, with those that stand in.
+pub const WORKERS_COUNT_MAX: usize = 96;
 /// Most invocations one tenant may have waiting for a slot.
 pub const TENANT_QUEUE_COUNT_MAX: usize = 64;
 /// Longest wait for a slot, in milliseconds.

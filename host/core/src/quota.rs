@@ -1,7 +1,8 @@
 //! What one tenant may have: plans, overrides, and the counters that hold a tenant to them.
 //!
 //! Pure: whoever asks brings the time. A rate counts in token-nanoseconds, so that nothing is ever rounded; a day is a
-//! UTC day. Must never let a clock that steps back give a tenant anything twice.
+//! UTC day. Must never let a clock that steps back, by a day at most, give a tenant anything twice; one that steps back further
+//! was wrong before, and must not keep a tenant in a day that does not come.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -372,10 +373,13 @@ impl TokenBucket {
 // === impl DayUse ===
 
 impl DayUse {
-    /// Begins anew when `day` is a later one. A clock that steps back stays in the day it was in.
+    /// Begins anew when `day` is a later one. A clock that steps back into the day before stays in the day it was in; after a
+    /// larger step that day may be far, so the counts go on in the day that the clock now says.
     pub fn turn(&mut self, day: i64) {
         if day > self.day {
             *self = Self { day, ..Self::default() };
+        } else if day < self.day.saturating_sub(1) {
+            self.day = day;
         }
     }
 }
@@ -484,6 +488,21 @@ mod tests {
         assert_eq!((used.day, used.log_bytes), (5, 10));
         used.turn(6);
         assert_eq!((used.day, used.log_bytes), (6, 0));
+        // A clock that was far ahead: what was used then counts for the day that it comes back to, and for no other.
+        used.turn(400);
+        assert!(add_within(&mut used.log_bytes, 10, 10));
+        used.turn(398);
+        assert_eq!((used.day, used.log_bytes), (398, 10));
+        used.turn(7);
+        assert_eq!((used.day, used.log_bytes), (7, 10));
+        used.turn(7);
+        used.turn(6);
+        assert_eq!((used.day, used.log_bytes), (7, 10));
+        used.turn(8);
+        assert_eq!((used.day, used.log_bytes), (8, 0));
+        used.turn(i64::MIN);
+        used.turn(i64::MAX);
+        assert_eq!(used.day, i64::MAX);
     }
 
     proptest! {

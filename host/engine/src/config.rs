@@ -36,6 +36,8 @@ pub struct EngineConfig {
     pub slots: u32,
     /// Most bytes of one linear memory, for any plugin.
     pub memory_bytes_max: u64,
+    /// Most bytes of memory of all invocations together; two rehearsals are beside it.
+    pub guests_bytes_max: u64,
     /// How compile children are started.
     pub compile: CompileConfig,
     /// Where sealed native code is kept.

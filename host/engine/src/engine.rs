@@ -23,6 +23,7 @@ use crate::error::{CompileError, EngineError, RunError, RunFailure};
 use crate::event::{Answered, EventCall};
 use crate::guest::{Guest, GuestSetup};
 use crate::idle::{self, Idle};
+use crate::pool::HostMemory;
 use crate::run::{self, Reply};
 use crate::scheduler::{Scheduler, Slot};
 
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) scheduler: Scheduler,
     pub(crate) rehearsals: Arc<Semaphore>,
     pub(crate) idle: Idle,
+    pub(crate) memory: Arc<HostMemory>,
 }
 
 // === impl Engine ===
@@ -61,7 +63,8 @@ impl Engine {
             Scheduler::start(config.slots, config.worker_threads, engine.clone(), config.io_class, &config.io)
                 .map_err(|error| EngineError::Start(error.to_string()))?;
         let rehearsals = Arc::new(Semaphore::new(config::REHEARSALS_COUNT_MAX as usize));
-        let shared = Arc::new(Shared { engine, scheduler, rehearsals, idle });
+        let memory = HostMemory::new(config.guests_bytes_max);
+        let shared = Arc::new(Shared { engine, scheduler, rehearsals, idle, memory });
         config.io.spawn(idle::sweep(Arc::downgrade(&shared)));
         Ok(Self {
             shared,
@@ -139,6 +142,11 @@ impl Engine {
     /// Who runs when.
     pub fn scheduler(&self) -> &Scheduler {
         &self.shared.scheduler
+    }
+
+    /// The memory of all that runs, of which each tenant has a part.
+    pub fn memory(&self) -> &Arc<HostMemory> {
+        &self.shared.memory
     }
 
     /// Drops the instances of a tenant that wait for another invocation.

@@ -118,6 +118,9 @@ pub enum RunError {
     /// It waited for its client's bytes while others waited for its slot.
     #[error("the invocation waited too long for its client while others waited for its place")]
     SlowClient,
+    /// The guest wanted memory that it may have and the host had not.
+    #[error("the host has no memory left for the plugin")]
+    Overloaded,
     /// The host could not run it.
     #[error("the host could not run the plugin: {0}")]
     Host(String),
@@ -128,7 +131,7 @@ impl RunError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Killed | Self::SlowClient => Blame::Caller,
-            Self::Host(_) => Blame::Host,
+            Self::Overloaded | Self::Host(_) => Blame::Host,
             _ => Blame::Plugin,
         }
     }
@@ -146,6 +149,7 @@ impl RunError {
             Self::NoResponse => "no-response",
             Self::Killed => "killed",
             Self::SlowClient => "slow-client",
+            Self::Overloaded => "overloaded",
             Self::Host(_) => "host",
         }
     }

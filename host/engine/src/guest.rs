@@ -109,7 +109,7 @@ impl Guest {
     #[expect(clippy::result_large_err, reason = "the setup is handed back, not an error")]
     pub(crate) fn renew(&mut self, setup: GuestSetup) -> Result<(), GuestSetup> {
         self.meter.release(self.grown_bytes);
-        if !setup.meter.try_reserve(self.grown_bytes) {
+        if setup.meter.try_reserve(self.grown_bytes).is_err() {
             self.grown_bytes = 0;
             return Err(setup);
         }

@@ -3,7 +3,7 @@
 //!
 //! INVARIANT: an instance serves one version of one plugin of one tenant, and no other, ever. Only one that ended well, does
 //! nothing more and holds nothing of the host's is kept, for a short while and not for ever. Must never let waiting
-//! instances take what running ones need: the pool has room for both.
+//! instances take what running ones need: the pool has room for both, and none waits while the host is short of memory.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -122,8 +122,9 @@ impl Idle {
         self.lock().count
     }
 
-    fn expire(&self, now: Instant) {
-        let expired = self.lock().drain(|_, since| now.saturating_duration_since(since) >= IDLE_TIME_MAX);
+    /// Drops those that waited too long; all of them when `is_short`, because their memory is needed.
+    fn expire(&self, now: Instant, is_short: bool) {
+        let expired = self.lock().drain(|_, since| is_short || now.saturating_duration_since(since) >= IDLE_TIME_MAX);
         // Giving memory back takes its time, and not under the lock.
         drop(expired);
     }
@@ -169,7 +170,8 @@ pub(crate) async fn sweep(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         let Some(shared) = shared.upgrade() else { return };
-        let swept = tokio::task::spawn_blocking(move || shared.idle.expire(Instant::now())).await;
+        let swept =
+            tokio::task::spawn_blocking(move || shared.idle.expire(Instant::now(), shared.memory.is_short())).await;
         if swept.is_err() {
             return;
         }

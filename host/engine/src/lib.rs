@@ -40,7 +40,7 @@ pub use guest::{Guest, GuestSetup, SendAnswer, SendEnd};
 pub use idle::{InstanceKey, Reuse};
 pub use meter::{BudgetError, Held, Meter};
 pub use output::{GuestOutput, NoOutput};
-pub use pool::MemoryPool;
+pub use pool::{HostMemory, MemoryPool};
 pub use run::Reply;
 pub use scheduler::class::IoClass;
 pub use scheduler::{Calling, Scheduler, Slot, TenantLoad, TenantShare};

@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::client::ClientWait;
 use crate::error::RunError;
 use crate::integral::Integral;
-use crate::pool::MemoryPool;
+use crate::pool::{Full, MemoryPool, add_within, subtract};
 
 /// LIMIT: CPU time a component may take to start, before its own budget is armed (microseconds).
 const START_CPU_US_MAX: u64 = 2_000_000;
@@ -80,6 +80,7 @@ pub struct Meter {
     memory_bytes_peak: AtomicU64,
     /// The same bytes over time. Behind a lock, since memory changes seldom and in large pieces.
     memory_held: Mutex<Integral>,
+    /// Whose room was short when memory was refused last: a [`Full`], or 0.
     growth_refused: AtomicU8,
     response_bytes: AtomicU64,
     log_bytes: AtomicU64,
@@ -148,9 +149,8 @@ impl Meter {
 
     /// Counts an outgoing request. Over budget only the request is refused.
     pub fn outgoing(&self) -> Result<(), BudgetError> {
-        add_within(&self.outgoing_count, 1, self.budget.outgoing_count)
-            .map(|_| ())
-            .map_err(|()| BudgetError("outgoing requests"))
+        let fits = add_within(&self.outgoing_count, 1, self.budget.outgoing_count);
+        fits.map(|_| ()).ok_or(BudgetError("outgoing requests"))
     }
 
     /// Counts bytes of a body sent with an outgoing request.
@@ -170,7 +170,7 @@ impl Meter {
 
     /// Counts bytes of guest log. Over budget only the line is refused, and nothing is counted.
     pub fn log_bytes(&self, bytes: u64) -> Result<(), BudgetError> {
-        add_within(&self.log_bytes, bytes, self.budget.log_bytes).map(|_| ()).map_err(|()| BudgetError("guest log"))
+        add_within(&self.log_bytes, bytes, self.budget.log_bytes).map(|_| ()).ok_or(BudgetError("guest log"))
     }
 
     /// Counts bytes of the answer's body. Over budget the invocation ends.
@@ -308,26 +308,26 @@ impl Meter {
         self.alive()
     }
 
-    /// Counts memory; refuses what would pass the budget or the tenant's pool, and remembers that it did.
+    /// Counts memory; refuses what would pass the budget, the tenant's pool or the host's, and remembers whose it was.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), BudgetError> {
-        if self.try_reserve(bytes) {
-            return Ok(());
-        }
-        self.growth_refused.store(1, Ordering::Relaxed);
-        Err(BudgetError("memory"))
+        self.try_reserve(bytes).map_err(|full| {
+            self.growth_refused.store(full as u8, Ordering::Relaxed);
+            BudgetError("memory")
+        })
     }
 
     /// The same without remembering a refusal.
-    pub(crate) fn try_reserve(&self, bytes: u64) -> bool {
-        if let Ok(now) = add_within(&self.memory_bytes, bytes, self.budget.memory_bytes) {
-            if self.pool.as_ref().is_none_or(|pool| pool.take(bytes)) {
-                self.memory_bytes_peak.fetch_max(now, Ordering::Relaxed);
-                self.memory_held().rise(bytes, Instant::now());
-                return true;
-            }
+    pub(crate) fn try_reserve(&self, bytes: u64) -> Result<(), Full> {
+        let now = add_within(&self.memory_bytes, bytes, self.budget.memory_bytes).ok_or(Full::Own)?;
+        if let Some(pool) = &self.pool
+            && let Err(full) = pool.take(bytes)
+        {
             subtract(&self.memory_bytes, bytes);
+            return Err(full);
         }
-        false
+        self.memory_bytes_peak.fetch_max(now, Ordering::Relaxed);
+        self.memory_held().rise(bytes, Instant::now());
+        Ok(())
     }
 
     pub(crate) fn release(&self, bytes: u64) {
@@ -339,12 +339,13 @@ impl Meter {
     }
 
     pub(crate) fn note_refused_growth(&self) {
-        self.growth_refused.store(1, Ordering::Relaxed);
+        self.growth_refused.store(Full::Own as u8, Ordering::Relaxed);
     }
 
-    /// Whether the guest asked for memory it did not get.
-    pub(crate) fn was_refused_memory(&self) -> bool {
-        self.growth_refused.load(Ordering::Relaxed) != 0
+    /// Whose room was short when the guest last asked for memory it did not get, if it ever did.
+    pub(crate) fn refused_memory(&self) -> Option<Full> {
+        let code = self.growth_refused.load(Ordering::Relaxed);
+        [Full::Own, Full::Host].into_iter().find(|full| *full as u8 == code)
     }
 
     fn memory_held(&self) -> MutexGuard<'_, Integral> {
@@ -385,21 +386,6 @@ impl Drop for Held {
     }
 }
 
-/// Adds without passing `max`; the sum, or nothing added.
-fn add_within(counter: &AtomicU64, add: u64, max: u64) -> Result<u64, ()> {
-    counter
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| now.checked_add(add).filter(|sum| *sum <= max))
-        .map(|before| before.saturating_add(add))
-        .map_err(|_| ())
-}
-
-/// Subtracts, never below zero; says how much.
-fn subtract(counter: &AtomicU64, bytes: u64) -> u64 {
-    counter
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(bytes)))
-        .map_or(0, |before| before.min(bytes))
-}
-
 fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
@@ -415,6 +401,7 @@ fn thread_cpu_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::HostMemory;
 
     fn budget() -> Budget {
         Budget {
@@ -454,7 +441,7 @@ mod tests {
         assert!(meter.reserve(60).is_ok());
         let held = meter.hold(40).unwrap();
         assert!(meter.reserve(1).is_err());
-        assert!(meter.was_refused_memory());
+        assert_eq!(meter.refused_memory(), Some(Full::Own));
         drop(held);
         assert!(meter.reserve(40).is_ok());
         assert_eq!(meter.usage().memory_bytes_peak, 100);
@@ -462,11 +449,12 @@ mod tests {
 
     #[test]
     fn invocations_share_the_pool_of_their_tenant_and_give_it_back() {
-        let pool = MemoryPool::new(150);
+        let host = HostMemory::new(1_000);
+        let pool = host.pool(150);
         let (one, two) = (Meter::in_pool(budget(), Arc::clone(&pool)), Meter::in_pool(budget(), Arc::clone(&pool)));
         assert!(one.reserve(100).is_ok());
         assert!(two.reserve(51).is_err());
-        assert!(two.was_refused_memory());
+        assert_eq!(two.refused_memory(), Some(Full::Own));
         assert_eq!((two.usage().memory_bytes_peak, pool.refused_count()), (0, 1));
         pool.resize(200);
         assert!(two.reserve(51).is_ok(), "a larger pool is there at once");
@@ -476,7 +464,23 @@ mod tests {
         assert!(two.reserve(50).is_err());
         assert_eq!((pool.bytes(), pool.refused_count()), (111, 1));
         drop((one, two));
-        assert_eq!(pool.bytes(), 0);
+        assert_eq!((pool.bytes(), host.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn what_the_host_has_no_room_for_is_not_held_against_the_invocation() {
+        let host = HostMemory::new(100);
+        let (one, two) = (Meter::in_pool(budget(), host.pool(100)), Meter::in_pool(budget(), host.pool(100)));
+        assert!(one.reserve(80).is_ok());
+        assert!(two.reserve(50).is_err());
+        assert_eq!((one.refused_memory(), two.refused_memory()), (None, Some(Full::Host)));
+        assert_eq!((two.usage().memory_bytes_peak, host.bytes()), (0, 80));
+        assert!(two.reserve(101).is_err());
+        assert_eq!(two.refused_memory(), Some(Full::Own), "the last refusal is the nearest to the end");
+        drop(one);
+        assert!(two.reserve(50).is_ok());
+        drop(two);
+        assert_eq!(host.bytes(), 0);
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::event::{Answered, EventAnswer, EventCall, Export};
 use crate::guest::{Guest, GuestSetup};
 use crate::idle::{Instance, Reuse, Started};
 use crate::meter::{End, Meter};
+use crate::pool::Full;
 use crate::scheduler::{Dispatch, Slot, Task, Workers};
 
 /// LIMIT: most bytes a guest may hand to the host in one call.
@@ -292,7 +293,9 @@ impl Turn {
             self.ending.note_failure(error.clone());
         }
         match spent {
-            Some(Spent { store, next: Some((started, reuse)) }) if meter.ended().is_none() => {
+            Some(Spent { store, next: Some((started, reuse)) })
+                if meter.ended().is_none() && !self.shared.memory.is_short() =>
+            {
                 self.shared.idle.keep(&reuse, Instance { store, started });
             }
             other => drop(other),
@@ -468,8 +471,9 @@ fn classify(meter: &Meter, error: &wasmtime::Error) -> RunError {
     if error.is::<PoolConcurrencyLimitError>() {
         return RunError::Host("no free instance in the pool".to_owned());
     }
-    if meter.was_refused_memory() {
-        return RunError::MemoryBudget;
+    match meter.refused_memory() {
+        Some(Full::Own) => RunError::MemoryBudget,
+        Some(Full::Host) => RunError::Overloaded,
+        None => RunError::Trap { message: bounded(&format!("{error:#}")) },
     }
-    RunError::Trap { message: bounded(&format!("{error:#}")) }
 }

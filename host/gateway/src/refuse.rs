@@ -227,7 +227,12 @@ impl Refusal {
             | Self::Held(Held::Paced { retry_after_ms }) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
             }
-            Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host | Self::CallsBlocked => {
+            Self::HostLocked
+            | Self::Overloaded
+            | Self::Run(RunError::Overloaded)
+            | Self::AuditUnavailable
+            | Self::Host
+            | Self::CallsBlocked => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
             Self::Unauthenticated | Self::Held(Held::SessionEnded) => {
@@ -318,6 +323,7 @@ fn describe_run(error: &RunError) -> (StatusCode, &'static str) {
         RunError::SlowClient => {
             (StatusCode::REQUEST_TIMEOUT, "the body came too slowly while others waited for this call's place")
         }
+        RunError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "the host has no memory left for the plugin"),
         RunError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "the host could not run the plugin"),
     }
 }

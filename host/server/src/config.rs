@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use ringfence_audit::RETENTION_DAYS;
 use ringfence_cli::ServeArgs;
 use ringfence_control::BackupPlan;
+use ringfence_core::limits::WORKERS_COUNT_MAX;
 use ringfence_core::{Ceiling, ManifestError, PlanName, Plans, QuotaOverrides, TenantId};
 use ringfence_engine::IoClass;
 use ringfence_keys::RootKeyUri;
@@ -173,12 +174,14 @@ pub struct IdentitySection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineSection {
-    /// Threads that run guests; 0 for one a core.
+    /// Threads that run guests, at most 96; 0 for one a core.
     pub workers: usize,
     /// Invocations that may run at once.
     pub slots: u32,
     /// Most MiB of one guest's memory.
     pub memory_mib_max: u64,
+    /// Most MiB of all guests that run together; 0 for half of what this process may have.
+    pub memory_mib: u64,
     /// The most that I/O threads ask of the kernel's scheduler: `fifo`, `short-slice`, `nice` or `usual`.
     pub io_class: IoClass,
 }
@@ -355,6 +358,7 @@ struct FileEngine {
     workers: Option<usize>,
     slots: Option<u32>,
     memory_mib_max: Option<u64>,
+    memory_mib: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -402,7 +406,7 @@ const DESTROY_DELAY_HOURS_MAX: u32 = 90 * 24;
 const SECOND_PERSON_HOURS_MAX: u32 = 90 * 24;
 
 /// The environment's names and the keys they set.
-const ENVIRONMENT: [(&str, &str); 25] = [
+const ENVIRONMENT: [(&str, &str); 26] = [
     ("LISTEN_PLUGINS", "listen.plugins"),
     ("LISTEN_CONTROL", "listen.control"),
     ("LISTEN_DOMAIN", "listen.domain"),
@@ -419,6 +423,7 @@ const ENVIRONMENT: [(&str, &str); 25] = [
     ("ENGINE_WORKERS", "engine.workers"),
     ("ENGINE_SLOTS", "engine.slots"),
     ("ENGINE_MEMORY_MIB_MAX", "engine.memory_mib_max"),
+    ("ENGINE_MEMORY_MIB", "engine.memory_mib"),
     ("ENGINE_IO_CLASS", "engine.io_class"),
     ("BACKUP_PATH", "backup.path"),
     ("BACKUP_EVERY", "backup.every"),
@@ -468,7 +473,13 @@ fn defaults() -> Config {
             second_person_hours: 24,
             trust_domain: crate::wiring::HOST_NAME.to_owned(),
         },
-        engine: EngineSection { workers: 0, slots: 128, memory_mib_max: 256, io_class: IoClass::ShortSlice },
+        engine: EngineSection {
+            workers: 0,
+            slots: 128,
+            memory_mib_max: 256,
+            memory_mib: 0,
+            io_class: IoClass::ShortSlice,
+        },
         egress: Egress { allow_private: Vec::new(), roots: Vec::new() },
         backup: BackupSection {
             path: PathBuf::new(),
@@ -509,8 +520,14 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     if config.engine.slots < 4 || config.engine.slots > 1_000 {
         bail!("`engine.slots` is 4 to 1000");
     }
+    if config.engine.workers > WORKERS_COUNT_MAX {
+        bail!("`engine.workers` is 1 to {WORKERS_COUNT_MAX}, or 0 for one a core");
+    }
     if !(16..=1_024).contains(&config.engine.memory_mib_max) {
         bail!("`engine.memory_mib_max` is 16 to 1024");
+    }
+    if config.engine.memory_mib != 0 && config.engine.memory_mib < config.engine.memory_mib_max {
+        bail!("`engine.memory_mib` is at least `engine.memory_mib_max`, or 0 for half of this machine's");
     }
     if config.keys.destroy_delay_hours > DESTROY_DELAY_HOURS_MAX {
         bail!("`keys.destroy_delay_hours` is 0 to {DESTROY_DELAY_HOURS_MAX}");

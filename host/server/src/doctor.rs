@@ -61,6 +61,7 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
             checks.push(port("control port", config.listen.control));
             checks.push(tls(&config));
             checks.push(io_threads(config.engine.io_class));
+            checks.push(guest_memory(&config.engine));
             checks.extend([files(), mappings(), locked_memory(), compiler()]);
             checks
         }
@@ -308,6 +309,21 @@ fn io_threads(best: IoClass) -> Check {
     let verdict = if got == best || got >= IoClass::ShortSlice { Verdict::Ok } else { Verdict::Warn };
     let help = "Linux 6.12 gives every thread a short slice; before that, CAP_SYS_NICE gives a better nice value";
     check(name, verdict, &format!("{}: {cost}", got.word()), Some(help).filter(|_| verdict != Verdict::Ok))
+}
+
+/// Whether the memory of all guests leaves some for the host.
+fn guest_memory(section: &config::EngineSection) -> Check {
+    let name = "guest memory";
+    let guests = crate::machine::guests_bytes(section);
+    let Some(all) = crate::machine::memory_bytes() else {
+        let said = format!("{} MiB; how much this process may have cannot be read", guests >> 20);
+        return check(name, Verdict::Warn, &said, Some("set `engine.memory_mib`"));
+    };
+    let said = format!("{} MiB for all that run, of {} MiB", guests >> 20, all >> 20);
+    let help = (guests > all / 4 * 3).then_some(
+        "the host itself needs some: with all of it in use the kernel may end the host, and everybody with it",
+    );
+    check(name, if help.is_some() { Verdict::Warn } else { Verdict::Ok }, &said, help)
 }
 
 /// Starts the compile child on the smallest component there is.

@@ -10,6 +10,7 @@ mod config;
 mod current;
 mod doctor;
 mod findings;
+mod machine;
 mod mail;
 mod provider_fetch;
 mod serve;

@@ -21,6 +21,7 @@ use ringfence_capabilities::{
 use ringfence_control::{
     CertificateHealth, Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy,
 };
+use ringfence_core::limits::WORKERS_COUNT_MAX;
 use ringfence_core::{Budget, Clock, Entropy, PluginName, Standing as ThreatStanding, TenantId};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
@@ -472,11 +473,19 @@ fn open_engine(config: &Config, data: &Path, io: &Handle, entropy: &Arc<dyn Entr
     crate::serve::private_dir(&path)?;
     let cache = Dir::open_ambient_dir(&path, ambient_authority()).context("the native-code cache does not open")?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if config.engine.workers == 0 && cores > WORKERS_COUNT_MAX {
+        tracing::warn!(cores, "guests run on {WORKERS_COUNT_MAX} cores at most");
+    }
     let engine = Engine::new(
         EngineConfig {
-            worker_threads: if config.engine.workers == 0 { cores } else { config.engine.workers },
+            worker_threads: if config.engine.workers == 0 {
+                cores.min(WORKERS_COUNT_MAX)
+            } else {
+                config.engine.workers
+            },
             slots: config.engine.slots,
             memory_bytes_max: config.engine.memory_mib_max << 20,
+            guests_bytes_max: crate::machine::guests_bytes(&config.engine),
             compile: compile_config()?,
             cache,
             io: io.clone(),

@@ -64,8 +64,10 @@ fn not_run(error: &CallError) -> NotRun {
         return NotRun::NotNow { retry_after_ms };
     }
     match error {
-        // Stopped by a suspension or a drain: no doing of the code.
-        CallError::Run(RunError::Killed | RunError::Host(_)) => NotRun::NotNow { retry_after_ms: STOPPED_MS },
+        // Stopped by a suspension or a drain, or for want of the host's memory: no doing of the code.
+        CallError::Run(RunError::Killed | RunError::Overloaded | RunError::Host(_)) => {
+            NotRun::NotNow { retry_after_ms: STOPPED_MS }
+        }
         CallError::Denied(_) => NotRun::NotNow { retry_after_ms: DENIED_MS },
         CallError::NoPlugin => no_code("this version of the plugin is not there"),
         other => NotRun::Failed { code: other.code().to_owned(), message: other.to_string() },

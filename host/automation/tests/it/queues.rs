@@ -69,6 +69,7 @@ pub async fn automation(world: &World) -> Automation {
             worker_threads: 1,
             slots: 4,
             memory_bytes_max: Budget::CEILING.memory_bytes,
+            guests_bytes_max: 4 * Budget::CEILING.memory_bytes,
             compile: CompileConfig { program: "none".into(), args: Vec::new(), limits: CompileLimits::HOST },
             cache: Dir::open_ambient_dir(&cache, ambient_authority()).unwrap(),
             io: Handle::current(),

@@ -16,7 +16,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use ringfence_core::limits::WORKERS_COUNT_MAX;
+
 use super::TenantShare;
+
+/// Workers, a bit for each.
+pub(crate) type WorkerSet = u128;
+
+/// LIMIT: places of items that run where they arrive.
+const INLINE_COUNT_MAX: usize = 8;
+/// LIMIT: worker threads, spares included: with the places above as many as a [`WorkerSet`] has bits. The most workers have 24
+/// spares still.
+const THREADS_COUNT_MAX: usize = WorkerSet::BITS as usize - INLINE_COUNT_MAX;
 
 /// How long a guest runs before it makes room for one that waits.
 pub(crate) const SLICE_NS: u64 = 1_000_000;
@@ -58,15 +69,15 @@ pub(crate) enum Call {
     Nobody,
     /// A worker that has nothing to do.
     Idle,
-    /// That these workers yield, a bit for each.
-    Yield(u64),
+    /// That these workers yield.
+    Yield(WorkerSet),
 }
 
 /// What a tick found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tick {
-    /// Workers that have to yield, a bit for each.
-    pub(crate) yielding: u64,
+    /// Workers that have to yield.
+    pub(crate) yielding: WorkerSet,
     /// Lanes that may run again.
     pub(crate) released_count: usize,
 }
@@ -145,19 +156,18 @@ enum Lent {
 // === impl Fair ===
 
 impl<T> Fair<T> {
-    /// `limit` workers run at once, `inline` of them perhaps where their items arrive; `spares` more threads can stand in for
-    /// workers that are lent out.
+    /// `limit` workers run at once, at most `WORKERS_COUNT_MAX`, `inline` of them perhaps where their items arrive; `spares` more
+    /// threads can stand in for workers that are lent out, as far as there are bits for them.
     pub(crate) fn new(limit: usize, spares: usize, inline: usize) -> Self {
-        let limit = limit.max(1);
-        // A worker is a bit of a u64.
-        let threads_count = limit.saturating_add(spares).min(56);
+        let limit = limit.clamp(1, WORKERS_COUNT_MAX);
+        let threads_count = limit.saturating_add(spares).min(THREADS_COUNT_MAX);
         Self {
             lanes: Vec::new(),
             ready: BTreeSet::new(),
             active: BTreeSet::new(),
             throttled: BTreeSet::new(),
             floor: 0,
-            workers: (0..threads_count.saturating_add(inline.min(8))).map(|_| None).collect(),
+            workers: (0..threads_count.saturating_add(inline.min(INLINE_COUNT_MAX))).map(|_| None).collect(),
             threads_count,
             limit,
             running_count: 0,
@@ -415,7 +425,7 @@ impl<T> Fair<T> {
         if self.has_room() {
             return Call::Idle;
         }
-        let mut asked = 0;
+        let mut asked: WorkerSet = 0;
         for (worker, running) in self.workers.iter().enumerate() {
             let Some(running) = running else { continue };
             if running.lane == id {
@@ -596,8 +606,9 @@ fn burst_of(share: &TenantShare) -> i64 {
     i64::try_from(share.cpu_burst_us.saturating_mul(1_000)).unwrap_or(i64::MAX).max(CAP_BURST_NS_MIN)
 }
 
-fn bit(worker: usize) -> u64 {
-    u32::try_from(worker).ok().and_then(|worker| 1_u64.checked_shl(worker)).unwrap_or(0)
+/// The set of one worker.
+pub(crate) fn bit(worker: usize) -> WorkerSet {
+    u32::try_from(worker).ok().and_then(|worker| WorkerSet::from(true).checked_shl(worker)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ struct Simulation {
     fair: Fair<Item>,
     now_ns: u64,
     workers: Vec<Option<(Item, u64)>>,
-    asked: u64,
+    asked: WorkerSet,
     served_ns: Vec<u64>,
     finished: Vec<(usize, u64)>,
     lanes: Vec<LaneId>,
@@ -222,6 +222,50 @@ fn a_hog_keeps_one_worker_and_never_the_last() {
     assert!(fair.pick(1, now).is_some(), "it is a hog for a while only");
 }
 
+/// More workers than a word of the processor has bits: the last of them is asked, lent out and struck like the first.
+#[test]
+fn sixty_four_workers_have_spares_and_a_hog_on_the_last_of_them_is_found() {
+    let mut fair: Fair<usize> = Fair::new(64, 128, 2);
+    assert_eq!((fair.threads_count(), fair.places_count()), (120, 122));
+    let lanes = [(); 3].map(|()| fair.add_lane(TenantShare::USUAL, 0));
+    let [busy, hog, newcomer] = lanes;
+    for worker in 0..63 {
+        let _ = fair.push(busy, worker, Arrival::Woken, 0);
+        assert_eq!(fair.pick(worker, 0), Some(worker));
+    }
+    let mut now = 0;
+    for _ in 0..STRIKES_COUNT {
+        let _ = fair.push(hog, 63, Arrival::Woken, now);
+        assert_eq!(fair.pick(63, now), Some(63));
+        now += MS;
+        let Call::Yield(asked) = fair.push(newcomer, 64, Arrival::Woken, now) else { panic!("nobody was asked") };
+        assert_eq!(asked & bit(63), bit(63));
+        assert_eq!(fair.pick(64, now), None, "64 run");
+        assert!(fair.lend(63, now));
+        assert_eq!(fair.pick(64, now), Some(64), "a spare stands in");
+        now += MS;
+        fair.done(64, 10 * US, now);
+        fair.done(63, 2 * MS, now);
+    }
+    for item in [63, 65] {
+        let _ = fair.push(hog, item, Arrival::Woken, now);
+    }
+    assert_eq!(fair.pick(63, now), Some(63));
+    fair.done(0, MS, now);
+    assert_eq!(fair.pick(0, now), None, "a hog has one worker");
+    fair.done(63, MS, now);
+    assert_eq!(fair.pick(63, now), Some(65));
+}
+
+#[test]
+fn more_workers_than_the_most_are_the_most_and_each_place_has_a_bit_of_its_own() {
+    let fair: Fair<usize> = Fair::new(1_000, 2_000, 100);
+    assert_eq!((fair.limit, fair.threads_count(), fair.places_count()), (WORKERS_COUNT_MAX, 120, 128));
+    let all = (0..fair.places_count()).fold(WorkerSet::MIN, |all, place| all | bit(place));
+    assert_eq!(all, WorkerSet::MAX);
+    assert_eq!(bit(fair.places_count()), 0);
+}
+
 #[test]
 fn a_worker_is_not_lent_when_nobody_waits_or_no_spare_is_left() {
     let mut fair: Fair<usize> = Fair::new(1, 1, 1);
@@ -266,31 +310,75 @@ fn a_clock_that_steps_back_neither_pays_nor_breaks_anything() {
     assert_eq!(fair.pick(0, 0), Some(1));
 }
 
+/// Microseconds between two arrivals: mostly about as long as what arrives takes, sometimes a long rest.
+fn rests() -> impl Strategy<Value = u64> {
+    prop_oneof![4 => 0_u64..12_000, 1 => 0_u64..60_000]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Saturating lanes get CPU time as their weights, over any window after the first.
+    /// Saturating lanes get CPU time as their weights, over any window after the first, on one worker and on several. Each has
+    /// an item for every worker: with fewer it cannot use more than a worker for each, whatever its weight.
     #[test]
     fn weights_are_respected_over_any_window(
         weights in prop::collection::vec(10_u32..=1_000, 2..6),
+        workers in 1_usize..=4,
         skip_ms in 10_u64..200,
         window_ms in 400_u64..900,
     ) {
         let shares: Vec<TenantShare> = weights.iter().map(|own| weight(*own)).collect();
-        let mut sim = Simulation::new(1, &shares);
+        let mut sim = Simulation::new(workers, &shares);
         for lane in 0..shares.len() {
-            sim.arrive(lane, u64::MAX);
+            for _ in 0..workers {
+                sim.arrive(lane, u64::MAX);
+            }
         }
         sim.run(skip_ms * MS);
         let before = sim.served_ns.clone();
         sim.run(window_ms * MS);
         let total: u64 = weights.iter().map(|own| u64::from(*own)).sum();
         for (lane, own) in weights.iter().enumerate() {
-            let due = window_ms * MS * u64::from(*own) / total;
+            let due = workers as u64 * window_ms * MS * u64::from(*own) / total;
             let got = sim.served_ns[lane] - before[lane];
             // A turn is a slice, and a light lane's turn is worth many of a heavy one's.
             let slack = 2 * SLICE_NS + 2 * SLICE_NS * u64::from(*own) / u64::from(*weights.iter().min().unwrap());
-            prop_assert!(got.abs_diff(due) <= slack, "lane {lane} of {weights:?}: {got} for {due}");
+            let slack = workers as u64 * slack;
+            prop_assert!(got.abs_diff(due) <= slack, "lane {lane} of {weights:?} on {workers}: {got} for {due}");
+        }
+    }
+
+    /// However a lane rests and wakes: over no window at all has it got more than one that never rests, but for its credit and
+    /// the slices that were under way on each worker.
+    #[test]
+    fn no_pattern_of_resting_and_waking_farms_credit(
+        workers in 1_usize..=4,
+        others in 1_usize..=3,
+        pattern in prop::collection::vec((prop::collection::vec(20_u64..3_000, 1..8), rests()), 1..60),
+    ) {
+        let mut sim = Simulation::new(workers, &vec![TenantShare::USUAL; 1 + others]);
+        for lane in 1..=others {
+            for _ in 0..workers {
+                sim.arrive(lane, u64::MAX);
+            }
+        }
+        sim.run(20 * MS);
+        let most = workers as i64 * (CREDIT_NS + 6 * SLICE_NS) as i64;
+        // The least that the farmer was ahead of each of the others until now.
+        let mut least = vec![i64::MAX; 1 + others];
+        for (wants_us, rest_us) in pattern {
+            for cpu_us in wants_us.iter().take(2 * workers) {
+                sim.arrive(0, (cpu_us * US).next_multiple_of(STEP_NS));
+            }
+            for _ in 0..=(rest_us * US / STEP_NS) {
+                sim.step();
+                for (lane, least) in least.iter_mut().enumerate().skip(1) {
+                    let ahead = sim.served_ns[0] as i64 - sim.served_ns[lane] as i64;
+                    *least = ahead.min(*least);
+                    let gained = ahead - *least;
+                    prop_assert!(gained <= most, "{gained} ns ahead of lane {lane} on {workers} workers");
+                }
+            }
         }
     }
 

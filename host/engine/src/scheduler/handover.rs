@@ -5,7 +5,7 @@
 //! may run is running and will ask for the next item when it is done. `model.rs` lets a model checker try their orders.
 
 use super::TenantShare;
-use super::fair::{Arrival, Call, Fair, LaneId, LaneTotals};
+use super::fair::{Arrival, Call, Fair, LaneId, LaneTotals, WorkerSet, bit};
 use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -270,9 +270,9 @@ impl<T> Handover<T> {
         }
     }
 
-    fn ask(&self, workers: u64, now_ns: u64) {
+    fn ask(&self, workers: WorkerSet, now_ns: u64) {
         for (worker, seat) in self.seats.iter().enumerate() {
-            if workers.checked_shr(u32::try_from(worker).unwrap_or(64)).unwrap_or(0) & 1 == 1 {
+            if workers & bit(worker) != 0 {
                 let _ = seat.asked_at_ns.compare_exchange(0, now_ns.max(1), Ordering::Relaxed, Ordering::Relaxed);
             }
         }

@@ -545,6 +545,23 @@ mod tests {
         workers.stop();
     }
 
+    #[test]
+    fn the_last_of_many_workers_is_asked_and_lent_out_like_the_first() {
+        let queue: Handover<usize> = Handover::new(64, 128, INLINE_COUNT);
+        let (busy, newcomer) = (queue.add_lane(TenantShare::USUAL, 0), queue.add_lane(TenantShare::USUAL, 0));
+        for worker in 0..64 {
+            let _ = queue.push(busy, worker, Arrival::Woken, 0);
+            assert_eq!(queue.next(worker, || 0), Some(worker));
+        }
+        let late = 1_000_000;
+        assert_eq!(queue.push(newcomer, 64, Arrival::Woken, late), Asked::Someone);
+        assert!((0..64).all(|worker| queue.is_asked(worker)) && !queue.is_asked(64));
+        queue.lend(63, late, |_| {});
+        assert_eq!(queue.next(64, || late), Some(64), "a spare stands in");
+        assert!(queue.done(63, late, late, None), "it was lent out");
+        assert!(!queue.done(64, late, late, None));
+    }
+
     /// Longest wait for what should happen at once, on a machine that may be busy.
     const SOON: Duration = Duration::from_secs(30);
 

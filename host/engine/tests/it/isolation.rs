@@ -1,11 +1,12 @@
 //! Hostile neighbours, kill switches and churn on engines of their own: who goes on, and that nothing is left behind.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::{compile, component, engine_of, request, tempdir, tenant};
+use crate::support::{compile, component, engine_of, engine_with, request, tempdir, tenant};
 use http_body_util::BodyExt;
-use ringfence_core::Budget;
-use ringfence_engine::{AdmitError, Code, CompileLimits, Engine, GuestSetup, RunError};
+use ringfence_core::{Blame, Budget};
+use ringfence_engine::{AdmitError, Code, CompileLimits, Engine, GuestSetup, MemoryPool, Meter, RunError};
 use tokio::task::JoinHandle;
 
 const HELLO: &str = "(call $hello (local.get $out))";
@@ -31,11 +32,20 @@ fn large() -> Budget {
 }
 
 fn start(engine: &Engine, name: &str, code: &Code, budget: Budget) -> JoinHandle<Result<usize, RunError>> {
-    let (engine, name, code) = (engine.clone(), tenant(name), code.clone());
+    start_with(engine, name, code, GuestSetup::bare(budget))
+}
+
+/// The same as large as any plugin can be, with the memory of its tenant.
+fn start_in(engine: &Engine, name: &str, code: &Code, pool: &Arc<MemoryPool>) -> JoinHandle<Result<usize, RunError>> {
+    let meter = Meter::in_pool(large(), Arc::clone(pool));
+    start_with(engine, name, code, GuestSetup { meter, ..GuestSetup::bare(large()) })
+}
+
+fn start_with(engine: &Engine, name: &str, code: &Code, guest: GuestSetup) -> JoinHandle<Result<usize, RunError>> {
+    let (engine, name, code, budget) = (engine.clone(), tenant(name), code.clone(), *guest.meter.budget());
     tokio::spawn(async move {
         let slot = engine.scheduler().admit(&name, budget).await.map_err(|error| RunError::Host(error.to_string()))?;
-        let reply =
-            engine.run(slot, &code, GuestSetup::bare(budget), request()).await.map_err(|failed| failed.error)?;
+        let reply = engine.run(slot, &code, guest, request()).await.map_err(|failed| failed.error)?;
         let bytes = reply.response.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
         reply.finished.outcome().await.result.map(|()| bytes)
     })
@@ -192,4 +202,66 @@ async fn guests_that_block_in_every_host_call_hold_no_worker_and_end_by_the_wall
         assert_eq!(one.await.unwrap().unwrap_err(), RunError::TimeBudget);
     }
     until("an empty host", || is_empty(&engine)).await;
+}
+
+/// A real guest that gives its worker back again and again, and comes back with the credit of one that rested.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_yields_all_the_time_gets_no_more_than_one_that_never_does() {
+    let engine = engine(1, 40);
+    // Some milliseconds of work, and the shortest rest there is.
+    let farm = "
+        (local $left i32)
+        (loop $again
+          (local.set $left (i32.const 3000000))
+          (loop $spin (br_if $spin (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+          (call $sleep (i64.const 1))
+          (br $again))";
+    let (farm, spin) = (code(&engine, farm).await, code(&engine, SPIN).await);
+    let both = [start(&engine, "farmer", &farm, large()), start(&engine, "steady", &spin, large())];
+    let used_us = |name: &str| {
+        let loads = engine.scheduler().loads();
+        loads.iter().find(|load| load.tenant == tenant(name)).map_or(0, |load| load.cpu_us)
+    };
+    until("a second and a half of both", || used_us("farmer") + used_us("steady") >= 1_500_000).await;
+    let (farmer, steady) = (used_us("farmer"), used_us("steady"));
+    for name in ["farmer", "steady"] {
+        engine.scheduler().suspend(&tenant(name));
+    }
+    for one in both {
+        assert_eq!(one.await.unwrap(), Err(RunError::Killed));
+    }
+    assert!(farmer >= 50_000, "it had {farmer} us, and farmed nothing");
+    assert!(steady * 10 >= farmer * 9, "{farmer} us for the one that yields, {steady} us for the one that does not");
+    until("an empty scheduler", || is_empty(&engine)).await;
+}
+
+/// Two tenants and memory for one: nobody's quota is in the way, and what the kernel would end is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_of_all_tenants_together_hold_no_more_than_the_host_has_and_a_tenant_that_holds_nothing_starts() {
+    // 8 of 64 MiB are kept, for tenants that then hold 2 at most.
+    let engine = engine_with(&tempdir(), CompileLimits::HOST, 2, 40, 64 << 20);
+    // With the two pages it has, one page below 56 MiB; and then it sleeps.
+    let hold = "
+        (if (i32.eq (memory.grow (i32.const 893)) (i32.const -1)) (then unreachable))
+        (call $sleep (i64.const 3600000000000))";
+    let grow = "
+        (if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))
+        (call $hello (local.get $out))";
+    let (hold, grow, hello) = (code(&engine, hold).await, code(&engine, grow).await, code(&engine, HELLO).await);
+    let (greedy, calm) = (engine.memory().pool(256 << 20), engine.memory().pool(256 << 20));
+    let holds = start_in(&engine, "greedy", &hold, &greedy);
+    until("all but a page is held", || engine.memory().bytes() >= 895 << 16).await;
+    for (name, code, pool) in [("greedy", &hello, &greedy), ("greedy", &grow, &greedy), ("calm", &grow, &calm)] {
+        let refused = start_in(&engine, name, code, pool).await.unwrap().unwrap_err();
+        assert_eq!((refused.code(), refused.blame()), ("overloaded", Blame::Host), "{name}");
+    }
+    for _ in 0..10 {
+        assert_eq!(start_in(&engine, "calm", &hello, &calm).await.unwrap(), Ok(19), "a first one has room");
+    }
+    assert_eq!((greedy.refused_count(), calm.refused_count()), (0, 0), "no quota was in the way");
+    assert!(!holds.is_finished(), "who holds it goes on");
+    engine.scheduler().suspend(&tenant("greedy"));
+    assert_eq!(holds.await.unwrap(), Err(RunError::Killed));
+    until("the memory is back", || engine.memory().bytes() == 0).await;
+    assert_eq!(start_in(&engine, "calm", &grow, &calm).await.unwrap(), Ok(19));
 }

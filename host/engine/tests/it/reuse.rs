@@ -89,13 +89,13 @@ async fn event(
 
 /// The same with plenty of everything; none when it failed.
 async fn which_event(engine: &Engine, code: &Code, export: Export, reuse: &Reuse) -> Option<u8> {
-    let pool = MemoryPool::new(1 << 30);
+    let pool = engine.memory().pool(1 << 30);
     let whose = (reuse.key.tenant.as_str(), Some(reuse));
     event(engine, code, export, whose, (Budget::DEFAULT, &pool)).await.ok().map(|(number, _)| number)
 }
 
 async fn several(engine: &Engine, code: &Code, reuse: &Reuse, count: usize) -> Vec<Option<u8>> {
-    let pool = MemoryPool::new(1 << 30);
+    let pool = engine.memory().pool(1 << 30);
     let mut seen = Vec::new();
     for _ in 0..count {
         seen.push(which(engine, code, reuse, &pool).await);
@@ -147,7 +147,7 @@ async fn the_memory_of_one_that_waits_counts_for_its_tenant_until_it_is_gone() {
     let engine = engine();
     let code = code(&engine, COUNT).await;
     let acme = reuse("acme", "1.0.0", 100);
-    let pool = MemoryPool::new(1 << 30);
+    let pool = engine.memory().pool(1 << 30);
     assert_eq!(which(&engine, &code, &acme, &pool).await, Some(1));
     let waiting = pool.bytes();
     assert!(waiting >= 128 << 10, "two pages of 64 KiB, {waiting} are counted");
@@ -174,7 +174,7 @@ async fn one_tenant_keeps_no_more_waiting_than_its_part() {
 async fn one_instance_serves_every_handler_of_its_version_and_is_counted_over_all_of_them() {
     let engine = engine();
     let (code, acme) = (code_with_events(&engine, "").await, reuse("acme", "1.0.0", 5));
-    let pool = MemoryPool::new(1 << 30);
+    let pool = engine.memory().pool(1 << 30);
     for _ in 0..2 {
         assert_eq!(which_event(&engine, &code, Export::Hook, &acme).await, Some(1));
         assert_eq!(which(&engine, &code, &acme, &pool).await, Some(2));
@@ -189,7 +189,7 @@ async fn one_instance_serves_every_handler_of_its_version_and_is_counted_over_al
 async fn without_their_authors_word_each_event_has_an_instance_of_its_own() {
     let engine = engine();
     let code = code_with_events(&engine, "").await;
-    let (acme, pool) = (reuse("acme", "1.0.0", 100), MemoryPool::new(1 << 30));
+    let (acme, pool) = (reuse("acme", "1.0.0", 100), engine.memory().pool(1 << 30));
     for export in EVENTS {
         // One that waits is not taken by who did not ask for it.
         let waiting = which_event(&engine, &code, export, &acme).await.unwrap();
@@ -245,7 +245,7 @@ async fn each_event_of_an_instance_has_its_own_budget_and_is_billed_for_itself()
     // Its third never ends.
     let spins = "(if (i32.gt_u (i32.load8_u (i32.const 4096)) (i32.const 106)) (then (loop $again (br $again))))";
     let (code, acme) = (code_with_events(&engine, spins).await, reuse("acme", "1.0.0", 100));
-    let pool = MemoryPool::new(1 << 30);
+    let pool = engine.memory().pool(1 << 30);
     // Room for one answer of a byte: what the first spent must not count for the second.
     let budget = Budget { response_bytes: 1, cpu_us: 30_000, ..Budget::DEFAULT };
     let run = async || event(&engine, &code, Export::Hook, ("acme", Some(&acme)), (budget, &pool)).await;
@@ -267,7 +267,7 @@ async fn each_event_of_an_instance_has_its_own_budget_and_is_billed_for_itself()
 async fn the_memory_of_an_instance_that_served_an_event_counts_for_its_tenant_while_it_waits() {
     let engine = engine();
     let (code, acme) = (code_with_events(&engine, "").await, reuse("acme", "1.0.0", 100));
-    let pool = MemoryPool::new(1 << 30);
+    let pool = engine.memory().pool(1 << 30);
     let whose = ("acme", Some(&acme));
     let mut waiting = 0;
     for (before, export) in EVENTS.into_iter().enumerate() {

@@ -95,14 +95,26 @@ pub fn engine(dir: &Path, limits: CompileLimits) -> Engine {
     engine_of(dir, limits, 2, 8)
 }
 
-/// An engine with so many worker threads and slots.
+/// An engine with so many worker threads and slots, and memory for all of them.
 pub fn engine_of(dir: &Path, limits: CompileLimits, worker_threads: usize, slots: u32) -> Engine {
+    engine_with(dir, limits, worker_threads, slots, u64::from(slots) * (256 << 20))
+}
+
+/// The same with so many bytes of memory for all guests together.
+pub fn engine_with(
+    dir: &Path,
+    limits: CompileLimits,
+    worker_threads: usize,
+    slots: u32,
+    guests_bytes_max: u64,
+) -> Engine {
     let cache = cap_std::fs::Dir::open_ambient_dir(dir, cap_std::ambient_authority()).unwrap();
     let compile = CompileConfig { program: env!("CARGO_BIN_EXE_compile-child").into(), args: Vec::new(), limits };
     let config = EngineConfig {
         worker_threads,
         slots,
         memory_bytes_max: 256 << 20,
+        guests_bytes_max,
         compile,
         cache,
         io_class: ringfence_engine::IoClass::Usual,

@@ -93,6 +93,7 @@ fn engine(cache: &Path, entropy: Arc<dyn Entropy>) -> Engine {
         worker_threads: 1,
         slots: 4,
         memory_bytes_max: Budget::CEILING.memory_bytes,
+        guests_bytes_max: 4 * Budget::CEILING.memory_bytes,
         compile,
         cache,
         io_class: ringfence_engine::IoClass::Usual,

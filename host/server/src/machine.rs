@@ -1,0 +1,108 @@
+//! How much memory this machine gives this process, and the part of it that guests may have.
+//!
+//! Must never fail: what cannot be read is not known, and the host goes on with what it knows.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::EngineSection;
+
+/// Bytes for all guests where nothing says how much memory there is.
+const GUESTS_BYTES_UNKNOWN: u64 = 1 << 30;
+
+/// Bytes of memory that all running guests may have together: as configured, else half of what there is. The other half is for
+/// loaded code, the database and what the host holds for its callers.
+pub fn guests_bytes(section: &EngineSection) -> u64 {
+    if section.memory_mib != 0 {
+        return section.memory_mib.saturating_mul(1 << 20);
+    }
+    let half = memory_bytes().map_or(GUESTS_BYTES_UNKNOWN, |bytes| bytes / 2);
+    half.max(section.memory_mib_max.saturating_mul(1 << 20))
+}
+
+/// Memory that this process may have, bytes: the machine's, or less where its control group says so.
+pub fn memory_bytes() -> Option<u64> {
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let machine = read(Path::new("/proc/meminfo")).and_then(|text| total_of(&text));
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let limits = limit_files(&groups).into_iter().filter_map(|path| limit_of(&read(&path)?));
+    machine.into_iter().chain(limits).min()
+}
+
+/// The machine's memory, by `/proc/meminfo`.
+fn total_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1_024)
+}
+
+/// A control group's limit; none for `max`.
+fn limit_of(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// Where the limits of this process's control group and of all above it are, by `/proc/self/cgroup` (version 2, then 1).
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+        let (root, file) = if controllers.is_empty() {
+            ("/sys/fs/cgroup", "memory.max")
+        } else if controllers.split(',').any(|one| one == "memory") {
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+        } else {
+            continue;
+        };
+        let group = Path::new(group.trim_start_matches('/'));
+        files.extend(group.ancestors().map(|above| Path::new(root).join(above).join(file)));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_engine::IoClass;
+
+    use super::*;
+
+    #[test]
+    fn the_machines_memory_and_a_groups_limit_are_read_as_the_kernel_writes_them() {
+        assert_eq!(total_of("MemTotal:        4030204 kB\nMemFree:  1 kB\n"), Some(4_030_204 * 1_024));
+        assert_eq!((total_of("MemFree: 1 kB\n"), total_of("MemTotal: many kB\n")), (None, None));
+        assert_eq!((limit_of("536870912\n"), limit_of("max\n")), (Some(512 << 20), None));
+    }
+
+    #[test]
+    fn the_limits_of_the_group_and_of_all_above_it_count() {
+        let of = |groups: &str| limit_files(groups).iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            of("0::/system.slice/ringfence.service\n"),
+            [
+                "/sys/fs/cgroup/system.slice/ringfence.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
+        assert_eq!(of("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        assert_eq!(
+            of("5:cpu,cpuacct:/a\n4:memory:/a\nno group\n"),
+            ["/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        );
+    }
+
+    #[test]
+    fn guests_have_what_is_configured_or_half_of_what_there_is_and_always_room_for_one() {
+        let section = |memory_mib, memory_mib_max| EngineSection {
+            workers: 0,
+            slots: 4,
+            memory_mib_max,
+            memory_mib,
+            io_class: IoClass::Usual,
+        };
+        assert_eq!(guests_bytes(&section(300, 256)), 300 << 20);
+        assert_eq!(guests_bytes(&section(u64::MAX, 256)), u64::MAX);
+        let half = memory_bytes().map_or(GUESTS_BYTES_UNKNOWN, |bytes| bytes / 2);
+        assert_eq!(guests_bytes(&section(0, 1)), half.max(1 << 20));
+        assert_eq!(guests_bytes(&section(0, 1 << 40)), 1 << 60);
+    }
+}
