@@ -64,6 +64,11 @@ pub enum NotRun {
         /// When to ask again.
         retry_after_ms: u64,
     },
+    /// This run cannot go on now, and others of its tenant can: its plugin is forbidden, its version is held or does not load.
+    RunWaits {
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
     /// There is no such version, or it has no workflows.
     NoCode {
         /// In words.
@@ -118,6 +123,7 @@ pub fn judge(
     }
     match outcome {
         Err(NotRun::NotNow { retry_after_ms }) => Verdict::TenantWaits(retry_after_ms),
+        Err(NotRun::RunWaits { retry_after_ms }) => Verdict::Later(retry_after_ms),
         Err(NotRun::NoCode { message }) => stuck("workflow-code-missing", message, is_cancelled),
         Err(NotRun::Failed { code, message }) if !open.is_empty() => {
             let failure = StepFailure { message: format!("{code}: {message}"), again: true };
@@ -168,9 +174,17 @@ impl Workflows {
             Err(WorkflowError::Store(StoreError::Quota { .. })) => Some(FULL_MS),
             Err(error) => {
                 tracing::warn!(%error, run = %run, "a run could not be driven");
-                Some(LATER_MS)
+                self.put_off(store, run).await
             }
         }
+    }
+
+    /// Has a run wait that could not be driven. When not even that can be written, it is no matter of this run: how long
+    /// its tenant has to wait.
+    async fn put_off(&self, store: &TenantStore, run: &RunId) -> Option<u64> {
+        let due_ms = unix_ms(&*self.parts().clock).saturating_add(LATER_MS);
+        let ops = vec![Op::delete(journal::ready_key(run)), Op::put(journal::due_key(due_ms, run), Vec::new())];
+        store.batch(ops, Vec::new()).await.is_err().then_some(LATER_MS)
     }
 
     async fn try_drive(&self, store: &TenantStore, run: &RunId) -> Result<Option<u64>, WorkflowError> {

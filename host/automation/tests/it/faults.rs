@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence_automation::workflow::event::{Ending, Entry, Event, Started, Told};
@@ -13,7 +13,7 @@ use ringfence_automation::workflow::state::State;
 use ringfence_automation::workflow::{Begin, Command, Head, NotRun, Status, WorkflowError};
 use ringfence_core::RunId;
 use ringfence_core::workflow::{Answer, Ask, Place, StepFailure, StepKind, Stop};
-use ringfence_store::{Side, StoreError, TenantState};
+use ringfence_store::{Key, Side, StoreError, TenantState};
 
 use crate::world::{Code, Host, Steps, World, acme, eventually, stopped};
 
@@ -87,6 +87,47 @@ fn the_runs_of_a_tenant_that_was_locked_when_the_host_started_go_on_once_it_is_n
     host.workflows.go_on(&world.acme);
     host.until(&world, &run, Status::Completed);
     assert_eq!(calls.load(Ordering::Relaxed), 2, "its code was run once, and when it was not locked");
+}
+
+#[test]
+fn a_run_that_is_forbidden_or_cannot_be_read_waits_alone() {
+    let (world, is_forbidden) = (World::new(), Arc::new(AtomicBool::new(true)));
+    let (refused, forbidden) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&is_forbidden));
+    let counted = Arc::clone(&refused);
+    let code: Code = Arc::new(move |call| {
+        let is_refused = call.input == "null" && forbidden.load(Ordering::Relaxed);
+        counted.fetch_add(usize::from(is_refused), Ordering::Relaxed);
+        Box::pin(async move {
+            match is_refused {
+                true => Err(NotRun::RunWaits { retry_after_ms: 3_600_000 }),
+                false => Ok(Ok("1".to_owned())),
+            }
+        })
+    });
+    let broken = RunId::random(&*world.entropy);
+    world.block_on(async {
+        let (ops, absent) = begin_ops(&broken, started(), 1).unwrap();
+        world.acme.batch(ops, vec![absent]).await.unwrap();
+        world.acme.put(&Key::new(["run", "head", broken.as_str()]), b"{}".to_vec()).await.unwrap();
+    });
+    let host = Host::start(&world, &code);
+    let first = world.begin(&host);
+    eventually("the refusal", || refused.load(Ordering::Relaxed) == 1);
+    // The test's clock stands still: nothing that makes the tenant wait would ever be over.
+    let nothing_ready = || world.block_on(world.acme.scan(&ready_prefix(), None, 1)).unwrap().records.is_empty();
+    eventually("both wait", nothing_ready);
+    for _ in 0..3 {
+        let begin = Begin { input: "1".to_owned(), ..world.test() };
+        let other = host.block_on(host.workflows.begin(&world.acme, begin)).unwrap().0.run;
+        host.until(&world, &other, Status::Completed);
+    }
+    assert_eq!(refused.load(Ordering::Relaxed), 1, "it does not knock on and on");
+    let head = host.block_on(host.workflows.head(&world.acme, &first)).unwrap();
+    assert!(!head.status.is_ended() && head.stuck.is_none(), "{head:?}");
+    is_forbidden.store(false, Ordering::Relaxed);
+    world.clock.pass(3_601_000);
+    host.workflows.go_on(&world.acme);
+    host.until(&world, &first, Status::Completed);
 }
 
 /// Asks for one number more, for ever.
