@@ -224,10 +224,11 @@ impl Workflows {
         before: Option<&PageToken>,
         limit: usize,
     ) -> Result<(Vec<Head>, Option<PageToken>), WorkflowError> {
-        let (mut found, mut token) = (Vec::new(), before.cloned());
-        for _ in 0..LOOKED_AT_COUNT_MAX {
-            let wanted = limit.saturating_sub(found.len()).min(LOOKED_AT_COUNT_MAX);
-            let page = store.scan_back(&journal::list_prefix(), token.as_ref(), wanted.max(1)).await?;
+        let (mut found, mut token, mut left) = (Vec::new(), before.cloned(), LOOKED_AT_COUNT_MAX);
+        while left > 0 {
+            let wanted = limit.saturating_sub(found.len()).max(1).min(left);
+            let page = store.scan_back(&journal::list_prefix(), token.as_ref(), wanted).await?;
+            left = left.saturating_sub(page.records.len().max(1));
             token = page.next;
             for (key, _) in page.records {
                 let Some(run) = key.last_name().and_then(|name| name.parse::<RunId>().ok()) else { continue };

@@ -10,10 +10,10 @@ use ringfence_automation::workflow::event::{Ending, Entry, Event, Started, Told}
 use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, family_key, ready_prefix};
 use ringfence_automation::workflow::limits::{BRANCHES_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX};
 use ringfence_automation::workflow::state::State;
-use ringfence_automation::workflow::{Begin, Command, Head, NotRun, Status, WorkflowError};
+use ringfence_automation::workflow::{Begin, Command, Filter, Head, NotRun, Status, WorkflowError};
 use ringfence_core::RunId;
 use ringfence_core::workflow::{Answer, Ask, Place, StepFailure, StepKind, Stop};
-use ringfence_store::{Key, Side, StoreError, TenantState};
+use ringfence_store::{Key, Op, PageToken, Side, StoreError, TenantState};
 
 use crate::world::{Code, Host, Steps, World, acme, eventually, stopped};
 
@@ -237,6 +237,45 @@ fn a_fork_too_wide_and_children_without_end_end_the_run_and_take_the_children_wi
     let all = host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 100)).unwrap().0;
     assert_eq!(all.len(), 1 + 9, "the one too wide, and one at each depth");
     assert!(all.iter().all(|head| head.status == Status::Failed), "{all:?}");
+}
+
+#[test]
+fn a_search_that_finds_nothing_looks_at_a_thousand_runs_and_says_where_it_goes_on() {
+    let (world, mut first) = (World::new(), None);
+    world.block_on(async {
+        for batch in 0..12 {
+            let (mut ops, mut absent) = (Vec::new(), Vec::new());
+            for number in 0..100 {
+                let run = RunId::random(&*world.entropy);
+                let workflow = if batch + number == 0 { "rare" } else { "test" }.to_owned();
+                let begun = begin_ops(&run, Started { workflow, ..started() }, 1 + batch * 100 + number).unwrap();
+                ops.extend(begun.0);
+                absent.push(begun.1);
+                first.get_or_insert(run);
+            }
+            world.acme.batch(ops, absent).await.unwrap();
+        }
+        // Nobody drives them: they are only looked for.
+        loop {
+            let page = world.acme.scan(&ready_prefix(), None, 500).await.unwrap();
+            if page.records.is_empty() {
+                break;
+            }
+            let ops = page.records.into_iter().map(|(key, _)| Op::delete(key)).collect();
+            world.acme.batch(ops, Vec::new()).await.unwrap();
+        }
+    });
+    let host = Host::start(&world, &endless());
+    let filter = Filter { workflow: Some("rare".to_owned()), ..Filter::default() };
+    for limit in [1, 100, 1_000] {
+        let list = |before: Option<&PageToken>| {
+            host.block_on(host.workflows.list(&world.acme, &filter, before, limit)).unwrap()
+        };
+        let (found, token) = list(None);
+        assert!(found.is_empty() && token.is_some(), "limit {limit}: {found:?}");
+        let (found, _) = list(token.as_ref());
+        assert_eq!(found.first().map(|head| &head.run), first.as_ref(), "limit {limit}");
+    }
 }
 
 /// Begins so many children of itself, one after another, and then sleeps; a child begins `below`.
