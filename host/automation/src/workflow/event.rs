@@ -249,4 +249,11 @@ impl Event {
             _ => None,
         }
     }
+
+    /// What the audit log says of it: word, place and name, never a payload.
+    pub fn in_words(&self) -> String {
+        let place = self.place().map(|place| format!(" {place}")).unwrap_or_default();
+        let name = self.name().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("{}{place}{name}", self.word())
+    }
 }

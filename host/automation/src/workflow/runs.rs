@@ -201,6 +201,10 @@ impl Workflows {
             }
             match loaded.append(events, unix_ms(&*self.parts().clock), Mark::Keep, Vec::new()).await {
                 Ok(()) => {
+                    // One that ends here is not driven any more.
+                    if loaded.state.ending.is_some() {
+                        self.swear_at_the_end(&mut loaded).await;
+                    }
                     let head = loaded.head.clone();
                     drop(loaded);
                     self.wake(store);
@@ -292,6 +296,11 @@ impl Workflows {
         self.0.born_at
     }
 
+    /// Something of the tenant's runs is not on the audit log: its pump tries again.
+    pub(crate) fn owe(&self, store: &TenantStore) {
+        self.pump(store).owe();
+    }
+
     pub(crate) fn wake(&self, store: &TenantStore) {
         self.pump(store).wake();
     }
@@ -362,7 +371,8 @@ impl Workflows {
     async fn has_runs(&self, store: &TenantStore) -> Result<bool, WorkflowError> {
         let ready = store.scan(&journal::ready_prefix(), None, 1).await?;
         let due = store.scan(&journal::due_prefix(), None, 1).await?;
-        Ok(!ready.records.is_empty() || !due.records.is_empty())
+        let unsworn = store.scan(&journal::unsworn_prefix(), None, 1).await?;
+        Ok([ready, due, unsworn].iter().any(|page| !page.records.is_empty()))
     }
 
     fn pumps(&self) -> MutexGuard<'_, HashMap<String, Arc<Pump>>> {

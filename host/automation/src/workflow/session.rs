@@ -9,30 +9,26 @@ use data_encoding::HEXLOWER;
 use futures::future::BoxFuture;
 use ringfence_capabilities::{Origin, RunHistory};
 use ringfence_core::workflow::{Answer, Ask, Place, RunFacts, StepFailure, Stop};
-use ringfence_core::{Clock, Entropy, RunId};
+use ringfence_core::{Clock, RunId};
 use ringfence_store::{Op, TenantStore};
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::closing::Closing;
 use crate::workflow::decide::{self, Attempts, Decision, Fault, Now, OpenStep};
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Event, Started};
 use crate::workflow::journal::{self, Loaded, Mark, RunNames};
+use crate::workflow::limits::TRANSITIONS_COUNT_MAX;
 use crate::workflow::runs::Workflows;
 
 /// LIMIT: how often a child that is waited for may have gone on as another.
 const CONTINUATIONS_COUNT_MAX: usize = 10_000;
-/// LIMIT: transitions of one session that are named on the audit log; the others are counted.
-pub const TRANSITIONS_NAMED_MAX: usize = 64;
 
 /// Answers one running guest.
 pub struct Session {
     live: Arc<AsyncMutex<Loaded>>,
     facts: RunFacts,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+    workflows: Workflows,
     attempts: Attempts,
-    closing: Closing,
     seen: Mutex<Seen>,
 }
 
@@ -50,8 +46,6 @@ pub struct Seen {
     pub is_suspended: bool,
     /// The host ends: a step that would have begun was not.
     pub is_cut: bool,
-    /// What happened, in words, with places and names.
-    pub transitions: Vec<String>,
     /// How much happened.
     pub events_count: usize,
 }
@@ -70,9 +64,7 @@ impl Session {
                 started_ms: loaded.head.started_ms,
             }
         };
-        let (clock, entropy) = (Arc::clone(&workflows.parts().clock), Arc::clone(&workflows.parts().entropy));
-        let closing = workflows.closing().clone();
-        Arc::new(Self { live, facts, clock, entropy, attempts, closing, seen: Mutex::default() })
+        Arc::new(Self { live, facts, workflows: workflows.clone(), attempts, seen: Mutex::default() })
     }
 
     /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
@@ -104,7 +96,7 @@ impl Session {
         if decision.events.is_empty() && decision.answer.is_ok() && !is_executed {
             *origin = Origin::History;
         }
-        if is_executed && self.closing.is_announced() {
+        if is_executed && self.workflows.closing().is_announced() {
             self.seen().is_cut = true;
             return Err(self.stop(&branch, Stop::Suspended));
         }
@@ -151,6 +143,10 @@ impl Session {
             match loaded.append(decision.events, at_ms, Mark::Keep, more).await {
                 Err(WorkflowError::Limit { what, max }) => return Err(self.faulty(Fault::Limit { what, max })),
                 other => self.note(other)?,
+            }
+            // A guest that goes on and on is on the log as it goes.
+            if loaded.sworn_counts().1 >= TRANSITIONS_COUNT_MAX {
+                self.workflows.swear(loaded).await;
             }
         }
         decision.answer.map_err(|stop| self.stop(branch, stop))
@@ -220,21 +216,14 @@ impl Session {
     fn saw(&self, events: &[Event]) {
         let mut seen = self.seen();
         seen.events_count = seen.events_count.saturating_add(events.len());
-        for event in events {
-            if seen.transitions.len() < TRANSITIONS_NAMED_MAX {
-                let place = event.place().map(|place| format!(" {place}")).unwrap_or_default();
-                let name = event.name().map(|name| format!(" {name}")).unwrap_or_default();
-                seen.transitions.push(format!("{}{place}{name}", event.word()));
-            }
-        }
     }
 
     fn now(&self, child: Option<Result<String, String>>) -> Now {
         let mut bytes = [0_u8; 24];
-        self.entropy.fill(&mut bytes);
+        self.workflows.parts().entropy.fill(&mut bytes);
         let (dice, fresh) = bytes.split_at(8);
         Now {
-            at_ms: unix_ms(&*self.clock),
+            at_ms: unix_ms(&*self.workflows.parts().clock),
             dice: u64::from_le_bytes(dice.first_chunk().copied().unwrap_or_default()),
             fresh: HEXLOWER.encode(fresh),
             child,

@@ -12,4 +12,5 @@
 mod ends;
 mod faults;
 mod queues;
+mod sworn;
 mod world;
