@@ -207,6 +207,34 @@ async fn a_run_never_has_an_instance_that_served_before_whatever_its_author_says
 }
 
 #[tokio::test]
+async fn clock_dice_and_the_order_of_maps_are_the_same_at_every_replay_and_the_clock_of_a_step_is_right() -> Result<()>
+{
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let mut orders = Vec::new();
+    for _ in 0..3 {
+        let run = begin(&acme, &json!({ "plugin": "runs", "workflow": "unordered", "input": null })).await?;
+        // In another order a replay would ask for another step than its history has, and be stuck.
+        let done = until(&acme, &run, "completed").await?;
+        assert_eq!((events(&done, "step-done"), events(&done, "sleep-begun")), (13, 12), "{done}");
+        let code_ms = done["output"][0].as_i64().context("the clock of the code")?;
+        let step_ms = done["output"][1].as_i64().context("the clock of the step")?;
+        let started_at: jiff::Timestamp = string(&done, "started_at")?.parse()?;
+        assert_eq!(code_ms, started_at.as_millisecond());
+        assert!(step_ms >= code_ms + 120, "twelve rests lie between: {done}");
+        // What the dice come from is nobody's business.
+        assert!(!done.to_string().contains("\"dice\""), "{done}");
+        let timeline = done["timeline"].as_array().context("a timeline")?;
+        let steps = timeline.iter().filter(|entry| entry["event"] == "step-done");
+        orders.push(steps.map(|entry| entry["name"].to_string()).collect::<Vec<_>>());
+    }
+    orders.dedup();
+    assert!(orders.len() > 1, "each run has its own dice: {orders:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_run_keeps_its_version_over_a_deploy_and_code_that_differs_is_stuck_until_it_is_mended() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

@@ -45,6 +45,9 @@ pub struct Started {
     /// By what it is found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+    /// From what the dice of its code come, hex; its children's too, each with its id. Shown to nobody.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dice: String,
 }
 
 /// How a run ended.

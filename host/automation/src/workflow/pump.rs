@@ -275,6 +275,7 @@ mod tests {
                 depth: 0,
                 root: None,
                 attributes: std::collections::BTreeMap::new(),
+                dice: String::new(),
             };
             let (ops, absent) = begin_ops(&run(number), started, 1).unwrap();
             store.batch(ops, vec![absent]).await.unwrap();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use ringfence_audit::Audit;
 use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId};
 use ringfence_store::{PageToken, StoreError, TenantStore, Tenants};
@@ -138,6 +139,8 @@ impl Workflows {
             Some(key) => journal::id_of(&[b"ringfence run key", uid.as_bytes(), key.as_bytes()]),
             None => RunId::random(&*self.parts().entropy),
         };
+        let mut dice = [0_u8; 32];
+        self.parts().entropy.fill(&mut dice);
         let started = Started {
             plugin: begin.plugin,
             version: begin.version,
@@ -148,6 +151,7 @@ impl Workflows {
             depth: 0,
             root: None,
             attributes: begin.attributes,
+            dice: HEXLOWER.encode(&dice),
         };
         let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
         match store.batch(ops, vec![absent]).await {

@@ -11,6 +11,7 @@ use ringfence_capabilities::{Origin, RunHistory};
 use ringfence_core::workflow::{Answer, Ask, Place, RunFacts, StepFailure, Stop};
 use ringfence_core::{Clock, RunId};
 use ringfence_store::{Op, TenantStore};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::workflow::decide::{self, Attempts, Decision, Fault, Now, OpenStep};
@@ -27,6 +28,7 @@ const CONTINUATIONS_COUNT_MAX: usize = 10_000;
 pub struct Session {
     live: Arc<AsyncMutex<Loaded>>,
     facts: RunFacts,
+    dice: String,
     workflows: Workflows,
     attempts: Attempts,
     seen: Mutex<Seen>,
@@ -55,16 +57,18 @@ pub struct Seen {
 impl Session {
     /// A session over a run that nobody else drives.
     pub async fn new(live: Arc<AsyncMutex<Loaded>>, workflows: &Workflows, attempts: Attempts) -> Arc<Self> {
-        let facts = {
+        let (facts, dice) = {
             let loaded = live.lock().await;
-            RunFacts {
+            let dice = loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default();
+            let facts = RunFacts {
                 run: loaded.head.run.to_string(),
                 workflow: loaded.head.workflow.clone(),
                 version: loaded.head.version.to_string(),
                 started_ms: loaded.head.started_ms,
-            }
+            };
+            (facts, dice)
         };
-        Arc::new(Self { live, facts, workflows: workflows.clone(), attempts, seen: Mutex::default() })
+        Arc::new(Self { live, facts, dice, workflows: workflows.clone(), attempts, seen: Mutex::default() })
     }
 
     /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
@@ -246,6 +250,18 @@ impl RunHistory for Session {
     fn complete(&self, branch: Place, outcome: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>> {
         Box::pin(self.completed(branch, outcome))
     }
+    fn dice(&self, number: u64) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for words in [b"ringfence run dice".as_slice(), self.dice.as_bytes(), self.facts.run.as_bytes()] {
+            hash.update((words.len() as u64).to_be_bytes());
+            hash.update(words);
+        }
+        hash.update(number.to_be_bytes());
+        hash.finalize().into()
+    }
+    fn is_in_step(&self) -> bool {
+        !self.seen().open.is_empty()
+    }
 }
 
 /// The wall clock in Unix milliseconds.
@@ -277,6 +293,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         depth: depth.saturating_add(1),
         root: Some(loaded.root().clone()),
         attributes: loaded.state.attributes.clone(),
+        dice: loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default(),
     };
     Ok(journal::begin_ops(run, started, at_ms)?.0)
 }

@@ -47,6 +47,7 @@ fn begun() -> State {
         depth: 0,
         root: None,
         attributes: BTreeMap::new(),
+        dice: String::new(),
     }));
     state
 }

@@ -159,6 +159,7 @@ fn started() -> Started {
         depth: 0,
         root: None,
         attributes: BTreeMap::new(),
+        dice: String::new(),
     }
 }
 

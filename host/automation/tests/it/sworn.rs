@@ -117,6 +117,7 @@ fn what_a_kill_cut_off_before_it_was_sworn_to_is_on_the_log_after_the_next_start
             depth: 0,
             root: None,
             attributes: BTreeMap::new(),
+            dice: String::new(),
         };
         let (ops, absent) = begin_ops(&ended, started, 1).unwrap();
         world.acme.batch(ops, vec![absent]).await.unwrap();
