@@ -156,6 +156,41 @@ async fn people_decide_under_the_policy_of_the_moment_and_two_are_two() -> Resul
 }
 
 #[tokio::test]
+async fn a_yes_of_one_who_was_removed_or_may_not_agree_any_more_does_not_count_with_the_next() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("approval", "approval", "", &[]).await?;
+    let yes = json!({ "name": "payment", "approved": true, "note": "fine" });
+    let large = begin(&acme, &json!({ "plugin": "approval", "input": { "to": "bob", "pounds": 50_000 } })).await?;
+    until(&acme, &large, "waiting").await?;
+    let mut people = Vec::new();
+    for name in ["bob", "eve", "dan"] {
+        people.push(host.person(&acme.admin, "/tenants/acme/people", name, "tenant-admin").await?);
+    }
+    let agrees = async |who: usize, dropped_count: usize| {
+        assert_eq!(act(&people[who], &acme, &large, "approve", &yes).await?.0, 200);
+        let run = show(&acme, &large).await?;
+        assert_eq!(events(&run, "approval-dropped"), dropped_count, "{run}");
+        anyhow::Ok(run)
+    };
+    agrees(0, 0).await?;
+    let text = "@id(\"bob-agrees-to-nothing\")\nforbid (principal == Ringfence::Person::\"acme/bob\", \
+                action == Ringfence::Action::\"approve-run\", resource);";
+    let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?;
+    assert!(put.status().is_success(), "{}", put.text().await?);
+    // Of the two who agreed, one counts; and he is removed before the third does.
+    assert!(agrees(1, 1).await?["ended_at"].is_null());
+    let removed = acme.admin.delete(&acme.path("/people/eve")).send().await?;
+    assert!(removed.status().is_success(), "{}", removed.text().await?);
+    assert!(agrees(2, 2).await?["ended_at"].is_null());
+    let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": "" })).send().await?;
+    assert!(put.status().is_success(), "{}", put.text().await?);
+    agrees(0, 2).await?;
+    assert_eq!(until(&acme, &large, "completed").await?["output"], "paid, said acme/dan,acme/bob");
+    Ok(())
+}
+
+#[tokio::test]
 async fn runs_are_paused_cancelled_terminated_retried_and_kept_to_their_limits() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

@@ -21,7 +21,7 @@ mod sworn;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Refusal, SamePerson};
+pub use command::{Command, People, Refusal};
 pub use drive::{NotRun, RunCall, Runner};
 pub use error::WorkflowError;
 pub use journal::{Head, Status};

@@ -14,10 +14,10 @@ use semver::Version;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::closing::Closing;
-use crate::workflow::command::{self, Command, Refusal, SamePerson};
+use crate::workflow::command::{self, Command, People, Refusal};
 use crate::workflow::drive::Runner;
 use crate::workflow::error::WorkflowError;
-use crate::workflow::event::{Ending, Entry, Event, Started};
+use crate::workflow::event::{Basis, Ending, Entry, Event, Started};
 use crate::workflow::journal::{self, Head, Loaded, Mark, Status};
 use crate::workflow::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use crate::workflow::pump::Pump;
@@ -178,17 +178,19 @@ impl Workflows {
         command: &Command,
         by: &PrincipalId,
     ) -> Result<Head, WorkflowError> {
-        self.command_by(store, run, command, by, &|who| who == by).await
+        // Nobody agrees to anything by this door but in tests; a word that was given counts less, never more.
+        let people = People { is_same: &|who| who == by, basis: &|_| Basis::Elsewhere };
+        self.command_by(store, run, command, by, people).await
     }
 
-    /// The same, told who is the same person as `by`: a decision of two people takes two.
+    /// The same, told of people: a decision of two takes two, both of whom may still agree.
     pub async fn command_by(
         &self,
         store: &TenantStore,
         run: &RunId,
         command: &Command,
         by: &PrincipalId,
-        is_same: &SamePerson<'_>,
+        people: People<'_>,
     ) -> Result<Head, WorkflowError> {
         if let Command::Signal { payload, .. } = command {
             check_json(payload, "the payload of a signal")?;
@@ -196,7 +198,7 @@ impl Workflows {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let live = self.live(store, run).await?;
             let mut loaded = live.lock().await;
-            let events = command::command(&loaded.state, command, by, is_same)?;
+            let events = command::command(&loaded.state, command, by, &people)?;
             if events.is_empty() {
                 return Ok(loaded.head.clone());
             }
