@@ -277,6 +277,7 @@ impl Workflows {
     pub fn read_anew(&self, store: &TenantStore) {
         let uid = store.uid();
         self.live_map().retain(|(of, _), _| *of != uid);
+        self.owe(store);
         self.go_on(store);
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence_automation::workflow::event::{Ending, Entry, Event, Started, Told};
-use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, family_key, ready_prefix};
+use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, family_key, ready_prefix, unsworn_key};
 use ringfence_automation::workflow::limits::{BRANCHES_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX};
 use ringfence_automation::workflow::state::State;
 use ringfence_automation::workflow::{Begin, Command, Filter, Head, NotRun, Status, WorkflowError};
@@ -178,6 +178,8 @@ fn code_that_never_ends_ends_at_the_limit_of_its_history_which_is_replayed_in_bo
             let events = (first..first + BATCH as u32).map(random).collect();
             loaded.append(events, 1, Mark::Keep, Vec::new()).await.unwrap();
         }
+        // And all of it is on the audit log.
+        world.acme.delete(&unsworn_key(&run)).await.unwrap();
     });
     let began = Instant::now();
     let host = Host::start(&world, &endless());
