@@ -1,7 +1,10 @@
 //! Durable workflows: a function that is run again and again over its own history until it is through.
 //!
 //! What goes through [`Steps`] is done once and answered from the history at every later run; so everything else in a
-//! workflow has to be the same each time: time, dice and names come from here too. A stop (an error that holds [`Stopped`])
+//! workflow has to be the same each time: time, dice and names come from here too. Outside of a step's work the host holds
+//! the wall clock (`SystemTime`) at the run's beginning and gives the same random bytes at every run over the history, so a
+//! `HashMap` that is made before the first step has one order; the monotonic clock (`Instant`) goes on. Code that draws in
+//! the work of a step and counts on it afterwards is still wrong: what must be the same is asked for here. A stop (an error that holds [`Stopped`])
 //! is passed on with `?`, never swallowed: nothing that is done after one counts.
 
 use std::cell::RefCell;

@@ -156,6 +156,41 @@ async fn people_decide_under_the_policy_of_the_moment_and_two_are_two() -> Resul
 }
 
 #[tokio::test]
+async fn a_yes_of_one_who_was_removed_or_may_not_agree_any_more_does_not_count_with_the_next() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("approval", "approval", "", &[]).await?;
+    let yes = json!({ "name": "payment", "approved": true, "note": "fine" });
+    let large = begin(&acme, &json!({ "plugin": "approval", "input": { "to": "bob", "pounds": 50_000 } })).await?;
+    until(&acme, &large, "waiting").await?;
+    let mut people = Vec::new();
+    for name in ["bob", "eve", "dan"] {
+        people.push(host.person(&acme.admin, "/tenants/acme/people", name, "tenant-admin").await?);
+    }
+    let agrees = async |who: usize, dropped_count: usize| {
+        assert_eq!(act(&people[who], &acme, &large, "approve", &yes).await?.0, 200);
+        let run = show(&acme, &large).await?;
+        assert_eq!(events(&run, "approval-dropped"), dropped_count, "{run}");
+        anyhow::Ok(run)
+    };
+    agrees(0, 0).await?;
+    let text = "@id(\"bob-agrees-to-nothing\")\nforbid (principal == Ringfence::Person::\"acme/bob\", \
+                action == Ringfence::Action::\"approve-run\", resource);";
+    let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?;
+    assert!(put.status().is_success(), "{}", put.text().await?);
+    // Of the two who agreed, one counts; and he is removed before the third does.
+    assert!(agrees(1, 1).await?["ended_at"].is_null());
+    let removed = acme.admin.delete(&acme.path("/people/eve")).send().await?;
+    assert!(removed.status().is_success(), "{}", removed.text().await?);
+    assert!(agrees(2, 2).await?["ended_at"].is_null());
+    let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": "" })).send().await?;
+    assert!(put.status().is_success(), "{}", put.text().await?);
+    agrees(0, 2).await?;
+    assert_eq!(until(&acme, &large, "completed").await?["output"], "paid, said acme/dan,acme/bob");
+    Ok(())
+}
+
+#[tokio::test]
 async fn runs_are_paused_cancelled_terminated_retried_and_kept_to_their_limits() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
@@ -203,6 +238,34 @@ async fn a_run_never_has_an_instance_that_served_before_whatever_its_author_says
         let run = begin(&acme, &json!({ "plugin": "runs", "workflow": "forgetful", "input": null })).await?;
         assert_eq!(until(&acme, &run, "completed").await?["output"], 1);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn clock_dice_and_the_order_of_maps_are_the_same_at_every_replay_and_the_clock_of_a_step_is_right() -> Result<()>
+{
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let mut orders = Vec::new();
+    for _ in 0..3 {
+        let run = begin(&acme, &json!({ "plugin": "runs", "workflow": "unordered", "input": null })).await?;
+        // In another order a replay would ask for another step than its history has, and be stuck.
+        let done = until(&acme, &run, "completed").await?;
+        assert_eq!((events(&done, "step-done"), events(&done, "sleep-begun")), (13, 12), "{done}");
+        let code_ms = done["output"][0].as_i64().context("the clock of the code")?;
+        let step_ms = done["output"][1].as_i64().context("the clock of the step")?;
+        let started_at: jiff::Timestamp = string(&done, "started_at")?.parse()?;
+        assert_eq!(code_ms, started_at.as_millisecond());
+        assert!(step_ms >= code_ms + 120, "twelve rests lie between: {done}");
+        // What the dice come from is nobody's business.
+        assert!(!done.to_string().contains("\"dice\""), "{done}");
+        let timeline = done["timeline"].as_array().context("a timeline")?;
+        let steps = timeline.iter().filter(|entry| entry["event"] == "step-done");
+        orders.push(steps.map(|entry| entry["name"].to_string()).collect::<Vec<_>>());
+    }
+    orders.dedup();
+    assert!(orders.len() > 1, "each run has its own dice: {orders:?}");
     Ok(())
 }
 

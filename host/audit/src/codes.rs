@@ -165,7 +165,7 @@ pub const FIELD_RULES_WRITTEN: &str = "PII-004 field-rules-written";
 
 /// A run of a workflow was begun.
 pub const RUN_STARTED: &str = "RUN-001 run-started";
-/// A run of a workflow went on: what it did by itself.
+/// What happened in a run of a workflow, by itself or at somebody's word: events by their numbers.
 pub const RUN_ADVANCED: &str = "RUN-002 run-advanced";
 /// Somebody sent a run a signal.
 pub const RUN_SIGNALLED: &str = "RUN-003 run-signalled";

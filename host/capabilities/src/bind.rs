@@ -23,7 +23,7 @@ use crate::overseer::{Leave, Overseer};
 use crate::pii::{Personal, Witness};
 use crate::queue::Postbox;
 use crate::quota::Ledger;
-use crate::steps::RunHistory;
+use crate::steps::{RunHistory, replay_of};
 
 /// The host's choices.
 pub struct CapabilitiesConfig {
@@ -138,6 +138,7 @@ impl Capabilities {
             guarded: guarded.clone(),
             leave: leave.clone(),
         };
+        let replay = steps.as_ref().map(replay_of);
         let stdout = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Output));
         let stderr = Arc::new(Printed::new(Arc::clone(&notebook), Stream::Error));
         let host = Bound {
@@ -160,7 +161,7 @@ impl Capabilities {
             guarded,
             leave,
         };
-        GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None }
+        GuestSetup { host: Box::new(host), hooks: Box::new(gate), stdout, stderr, meter, reuse: None, replay }
     }
 }
 

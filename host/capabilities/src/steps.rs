@@ -4,12 +4,13 @@
 //! nothing is reached but the run's own history.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ringfence_core::workflow::{
     Answer, Ask, PLACE_DEPTH_MAX, Place, Question, Retry, RunFacts, StepFailure, StepKind, Stop,
 };
-use ringfence_engine::Guest;
+use ringfence_engine::{Guest, Replay};
 use wasmtime::component::Linker;
 
 use crate::bind::{Bindings, View};
@@ -33,6 +34,21 @@ pub trait RunHistory: Send + Sync {
     fn ask(&self, branch: Place, ask: Ask) -> BoxFuture<'_, (Result<Answer, Stop>, Origin)>;
     /// Takes what came of the step that the branch was told to do.
     fn complete(&self, branch: Place, outcome: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>>;
+    /// Bytes of the run's own dice, by their number: the same at every replay, and of no other run.
+    fn dice(&self, number: u64) -> [u8; 32];
+    /// Whether the work of a step is being done now: that is kept, and not done again.
+    fn is_in_step(&self) -> bool;
+}
+
+/// The wall clock and the dice of a workflow's code: they stand at the run's beginning and are the run's own, but for the work
+/// of a step.
+pub(crate) fn replay_of(history: &Arc<dyn RunHistory>) -> Replay {
+    let (dice, work) = (Arc::clone(history), Arc::clone(history));
+    Replay {
+        wall: Duration::from_millis(history.facts().started_ms),
+        dice: Arc::new(move |number| dice.dice(number)),
+        is_real: Arc::new(move || work.is_in_step()),
+    }
 }
 
 type Told<T> = wasmtime::Result<Result<T, steps::Stop>>;
@@ -242,6 +258,12 @@ mod tests {
         }
         fn complete(&self, _: Place, _: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>> {
             panic!("nobody completes")
+        }
+        fn dice(&self, _: u64) -> [u8; 32] {
+            [7; 32]
+        }
+        fn is_in_step(&self) -> bool {
+            false
         }
     }
 

@@ -13,6 +13,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpVi
 use crate::idle::Reuse;
 use crate::meter::Meter;
 use crate::output::{GuestOutput, NoOutput, Sink};
+use crate::replay::Replay;
 
 /// LIMIT: most handles to host resources a guest may have at once. With the two below it bounds what a guest can make the
 /// host hold outside the memory budget: headers and the buffers of bodies, some 32 MiB at worst.
@@ -42,6 +43,8 @@ pub struct GuestSetup {
     pub meter: Arc<Meter>,
     /// Whether the instance may serve further invocations; each has a fresh one when absent.
     pub reuse: Option<Reuse>,
+    /// The wall clock and dice of code that is run again over its history; the real ones when absent.
+    pub replay: Option<Replay>,
 }
 
 impl GuestSetup {
@@ -54,6 +57,7 @@ impl GuestSetup {
             stderr: Arc::new(NoOutput),
             meter: Meter::new(budget),
             reuse: None,
+            replay: None,
         }
     }
 }
@@ -85,7 +89,7 @@ impl Guest {
             hooks: setup.hooks,
             meter: setup.meter,
             table,
-            wasi: empty_wasi(setup.stdout, setup.stderr),
+            wasi: empty_wasi(setup.stdout, setup.stderr, setup.replay),
             http,
             growth_bytes: 0,
             grown_bytes: 0,
@@ -100,7 +104,7 @@ impl Guest {
         }
         self.host = Box::new(());
         self.hooks = Box::new(NoEgress);
-        self.wasi = empty_wasi(Arc::new(NoOutput), Arc::new(NoOutput));
+        self.wasi = empty_wasi(Arc::new(NoOutput), Arc::new(NoOutput), None);
         true
     }
 
@@ -115,7 +119,7 @@ impl Guest {
         }
         self.host = setup.host;
         self.hooks = setup.hooks;
-        self.wasi = empty_wasi(setup.stdout, setup.stderr);
+        self.wasi = empty_wasi(setup.stdout, setup.stderr, setup.replay);
         self.meter = setup.meter;
         self.growth_bytes = 0;
         Ok(())
@@ -157,15 +161,14 @@ impl Guest {
 }
 
 /// What WASI finds: two sinks, clocks and dice, and nothing else.
-fn empty_wasi(stdout: Arc<dyn GuestOutput>, stderr: Arc<dyn GuestOutput>) -> WasiCtx {
-    WasiCtx::builder()
-        .stdout(Sink(stdout))
-        .stderr(Sink(stderr))
-        .max_random_size(RANDOM_BYTES_MAX)
-        .allow_tcp(false)
-        .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .build()
+fn empty_wasi(stdout: Arc<dyn GuestOutput>, stderr: Arc<dyn GuestOutput>, replay: Option<Replay>) -> WasiCtx {
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(Sink(stdout)).stderr(Sink(stderr)).max_random_size(RANDOM_BYTES_MAX);
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    if let Some(replay) = replay {
+        replay.onto(&mut wasi);
+    }
+    wasi.build()
 }
 
 impl Drop for Guest {

@@ -26,6 +26,7 @@ mod integral;
 mod meter;
 mod output;
 mod pool;
+mod replay;
 mod run;
 pub mod scheduler;
 
@@ -41,6 +42,7 @@ pub use idle::{InstanceKey, Reuse};
 pub use meter::{BudgetError, Held, Meter};
 pub use output::{GuestOutput, NoOutput};
 pub use pool::{HostMemory, MemoryPool};
+pub use replay::Replay;
 pub use run::Reply;
 pub use scheduler::class::IoClass;
 pub use scheduler::{Calling, Scheduler, Slot, TenantLoad, TenantShare};

@@ -135,6 +135,21 @@ impl Policy {
         Err(Denial::new(decision, question, ruling, state, Arc::clone(&self.shared)))
     }
 
+    /// Whether somebody who is not here could do `A` to `resource`: without a session, or in the best there is. For a second look
+    /// at a word that he gave while he was; never a permit.
+    pub fn would_allow_absent<A: Action>(&self, principal: &Principal, resource: &Resource) -> bool {
+        let Some(state) = self.shared.state_of(resource) else { return false };
+        let asked = Question::plain(self.asking(principal), A::NAME, resource.clone());
+        let view = state.view(asked.who.role);
+        let devices = explain::on_verified_devices(&asked);
+        !asked.crosses_tenants()
+            && std::iter::once(asked).chain(devices).any(|question| {
+                let who = Who { trust: Some(100), ..question.who.clone() };
+                let trusted = Question { who, ..question.clone() };
+                self.shared.allows(&question, view) || self.shared.allows(&trusted, view)
+            })
+    }
+
     /// Has rules read devices from who knows them, at each decision. Without it nobody is on a device. The first to come
     /// stays.
     pub fn set_devices(&self, devices: Devices) {

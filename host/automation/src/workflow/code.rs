@@ -1,6 +1,7 @@
 //! Running a workflow's code as what it is: an invocation of its plugin, under permit, quota, slot and record.
 //!
-//! Must never run it in any other way. A refusal for want of room, quota or standing is no failure of the run: it waits.
+//! Must never run it in any other way. A refusal for want of room, quota or standing is no failure of the run: it waits. Nor
+//! must what is held against one plugin or version keep the tenant's other runs waiting.
 
 use futures::future::BoxFuture;
 use ringfence_capabilities::Trail;
@@ -61,14 +62,17 @@ impl Runner for Automation {
 
 fn not_run(error: &CallError) -> NotRun {
     if let Some(retry_after_ms) = error.passes_after_ms() {
-        return NotRun::NotNow { retry_after_ms };
+        return match error {
+            CallError::Quarantined | CallError::Host => NotRun::RunWaits { retry_after_ms },
+            _ => NotRun::NotNow { retry_after_ms },
+        };
     }
     match error {
         // Stopped by a suspension or a drain, or for want of the host's memory: no doing of the code.
         CallError::Run(RunError::Killed | RunError::Overloaded | RunError::Host(_)) => {
             NotRun::NotNow { retry_after_ms: STOPPED_MS }
         }
-        CallError::Denied(_) => NotRun::NotNow { retry_after_ms: DENIED_MS },
+        CallError::Denied(_) => NotRun::RunWaits { retry_after_ms: DENIED_MS },
         CallError::NoPlugin => no_code("this version of the plugin is not there"),
         other => NotRun::Failed { code: other.code().to_owned(), message: other.to_string() },
     }
@@ -76,4 +80,28 @@ fn not_run(error: &CallError) -> NotRun {
 
 fn no_code(message: &str) -> NotRun {
     NotRun::NoCode { message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_against_one_plugin_or_version_makes_one_run_wait_and_what_is_the_tenants_all_of_them() {
+        let denied = CallError::Denied(ringfence_core::DecisionId::random(&Zeros));
+        for error in [denied, CallError::Quarantined, CallError::Host] {
+            assert!(matches!(not_run(&error), NotRun::RunWaits { .. }), "{error}");
+        }
+        let busy = CallError::TenantBusy { retry_after_ms: 7 };
+        for error in [busy, CallError::Suspended, CallError::KeyDisabled, CallError::Overloaded] {
+            assert!(matches!(not_run(&error), NotRun::NotNow { .. }), "{error}");
+        }
+    }
+
+    struct Zeros;
+    impl ringfence_core::Entropy for Zeros {
+        fn fill(&self, into: &mut [u8]) {
+            into.fill(0);
+        }
+    }
 }

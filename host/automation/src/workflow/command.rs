@@ -1,14 +1,15 @@
 //! What people and the host may do to a run: signal, cancel, terminate, pause, resume, retry, migrate, decide. Pure.
 //!
-//! Must never touch a run that has ended, but for rewinding one that failed; and must never count one person twice.
+//! Must never touch a run that has ended, but for rewinding one that failed; must never count one person twice, nor the yes of
+//! one who may not agree any more when the next is given.
 
 use ringfence_core::PrincipalId;
 use ringfence_core::workflow::Place;
 use semver::Version;
 
-use crate::workflow::event::{Ending, Event};
+use crate::workflow::event::{Basis, Ending, Event};
 use crate::workflow::limits::{HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SIGNALS_WAITING_COUNT_MAX};
-use crate::workflow::state::{Progress, State};
+use crate::workflow::state::{Progress, State, Yes};
 
 /// Something that is done to a run from outside its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +54,19 @@ pub enum Command {
         note: String,
         /// The policy's decision that allowed this.
         decision: Option<String>,
+        /// What can be said of who answers while he is away.
+        basis: Basis,
     },
 }
 
-/// Whether a principal is the same person as whoever does something to a run.
-pub type SamePerson<'a> = dyn Fn(&PrincipalId) -> bool + Send + Sync + 'a;
+/// What is known of people where something is done to a run.
+#[derive(Clone, Copy)]
+pub struct People<'a> {
+    /// Whether a principal is the same person as whoever does it.
+    pub is_same: &'a (dyn Fn(&PrincipalId) -> bool + Send + Sync + 'a),
+    /// What can be said now, while he is away, of one who agreed before.
+    pub basis: &'a (dyn Fn(&PrincipalId) -> Basis + Send + Sync + 'a),
+}
 
 impl Command {
     /// The word for it, for the audit log.
@@ -98,12 +107,7 @@ pub enum Refusal {
 }
 
 /// Decides what a command adds to the history; nothing when it was done before.
-pub fn command(
-    state: &State,
-    command: &Command,
-    by: &PrincipalId,
-    is_same: &SamePerson<'_>,
-) -> Result<Vec<Event>, Refusal> {
+pub fn command(state: &State, command: &Command, by: &PrincipalId, people: &People<'_>) -> Result<Vec<Event>, Refusal> {
     let by = by.clone();
     if state.ending.is_some() {
         return rewound(state, command, by);
@@ -129,8 +133,9 @@ pub fn command(
             vec![Event::Retried { by }]
         }
         Command::Migrate { version } => vec![Event::Migrated { version: version.clone(), by }],
-        Command::Decide { name, approved, note, decision } => {
-            return decide(state, name, *approved, (note, decision.as_ref()), by, is_same);
+        Command::Decide { name, approved, note, decision, basis } => {
+            let given = Given { approved: *approved, note, decision: decision.as_ref(), basis: *basis };
+            return decide(state, name, given, by, people);
         }
     })
 }
@@ -180,14 +185,22 @@ fn signal(
     Ok(vec![Event::SignalReceived { name: name.to_owned(), payload: payload.to_owned(), key: key.cloned(), by }])
 }
 
+/// What somebody answers.
+struct Given<'a> {
+    approved: bool,
+    note: &'a str,
+    decision: Option<&'a String>,
+    basis: Basis,
+}
+
 fn decide(
     state: &State,
     name: &str,
-    approved: bool,
-    (note, decision): (&str, Option<&String>),
+    given: Given<'_>,
     by: PrincipalId,
-    is_same: &SamePerson<'_>,
+    people: &People<'_>,
 ) -> Result<Vec<Event>, Refusal> {
+    let Given { approved, note, decision, basis } = given;
     limit("a note", note.len(), 2_000)?;
     let asked = state.ops.iter().find_map(|(place, op)| match &op.progress {
         Progress::Asked { question, agreed, .. } if op.name == name => Some((place, question, agreed)),
@@ -196,15 +209,20 @@ fn decide(
     let Some((place, question, agreed)) = asked else {
         return Err(nothing(&format!("the run does not ask for `{name}` now")));
     };
-    if agreed.iter().any(|(who, _)| is_same(who)) {
+    // SECURITY: a yes stands while no less can be said of who gave it than when he did.
+    let (agreed, gone): (Vec<&Yes>, Vec<&Yes>) = agreed.iter().partition(|yes| (people.basis)(&yes.by) >= yes.basis);
+    if agreed.iter().any(|yes| (people.is_same)(&yes.by)) {
         return Err(Refusal::SecondPerson("you agreed already"));
     }
-    let is_starter = state.started.as_ref().is_some_and(|started| is_same(&started.by));
+    let is_starter = state.started.as_ref().is_some_and(|started| (people.is_same)(&started.by));
     if approved && question.approvals_count > 1 && is_starter {
         return Err(Refusal::SecondPerson("you started this run"));
     }
+    let dropped = |yes: &Yes| Event::ApprovalDropped { place: place.clone(), by: yes.by.clone() };
+    let mut events: Vec<Event> = gone.into_iter().map(dropped).collect();
     let (place, note, decision) = (place.clone(), note.to_owned(), decision.cloned());
-    Ok(vec![Event::ApprovalGiven { place, by, approved, note, decision }])
+    events.push(Event::ApprovalGiven { place, by, approved, note, decision, basis });
+    Ok(events)
 }
 
 fn nothing(why: &str) -> Refusal {

@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use ringfence_audit::{Event as Record, Log, codes};
+use ringfence_audit::Log;
 use ringfence_capabilities::RunHistory;
 use ringfence_core::workflow::StepFailure;
 use ringfence_core::{PluginName, PrincipalId, RunId};
 use ringfence_store::{Op, StoreError, TenantState, TenantStore};
 use semver::Version;
-use serde_json::json;
 
 use crate::workflow::decide::{self, Attempts, Fault, Now, OpenStep, cut};
 use crate::workflow::error::WorkflowError;
@@ -61,6 +60,11 @@ pub enum NotRun {
     },
     /// The tenant cannot have it run now: suspended, over its quota, keys disabled, host full.
     NotNow {
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
+    /// This run cannot go on now, and others of its tenant can: its plugin is forbidden, its version is held or does not load.
+    RunWaits {
         /// When to ask again.
         retry_after_ms: u64,
     },
@@ -118,6 +122,7 @@ pub fn judge(
     }
     match outcome {
         Err(NotRun::NotNow { retry_after_ms }) => Verdict::TenantWaits(retry_after_ms),
+        Err(NotRun::RunWaits { retry_after_ms }) => Verdict::Later(retry_after_ms),
         Err(NotRun::NoCode { message }) => stuck("workflow-code-missing", message, is_cancelled),
         Err(NotRun::Failed { code, message }) if !open.is_empty() => {
             let failure = StepFailure { message: format!("{code}: {message}"), again: true };
@@ -168,9 +173,17 @@ impl Workflows {
             Err(WorkflowError::Store(StoreError::Quota { .. })) => Some(FULL_MS),
             Err(error) => {
                 tracing::warn!(%error, run = %run, "a run could not be driven");
-                Some(LATER_MS)
+                self.put_off(store, run).await
             }
         }
+    }
+
+    /// Has a run wait that could not be driven. When not even that can be written, it is no matter of this run: how long
+    /// its tenant has to wait.
+    async fn put_off(&self, store: &TenantStore, run: &RunId) -> Option<u64> {
+        let due_ms = unix_ms(&*self.parts().clock).saturating_add(LATER_MS);
+        let ops = vec![Op::delete(journal::ready_key(run)), Op::put(journal::due_key(due_ms, run), Vec::new())];
+        store.batch(ops, Vec::new()).await.is_err().then_some(LATER_MS)
     }
 
     async fn try_drive(&self, store: &TenantStore, run: &RunId) -> Result<Option<u64>, WorkflowError> {
@@ -184,6 +197,7 @@ impl Workflows {
                 let mut loaded = live.lock().await;
                 let state = &loaded.state;
                 if state.ending.is_some() || state.stuck.is_some() || state.is_paused {
+                    self.swear(&mut loaded).await;
                     if loaded.rest(ready.revision, Vec::new()).await? {
                         return Ok(None);
                     }
@@ -208,7 +222,6 @@ impl Workflows {
                 Some(_) => Verdict::Rest,
                 None => judge(&seen, &open, is_cancelled, outcome, &self.now()),
             };
-            self.swear(&loaded, &seen, &verdict).await;
             if matches!(seen.failure, Some(WorkflowError::Store(StoreError::Conflict { .. }))) {
                 drop(loaded);
                 self.forget(store, run);
@@ -222,30 +235,38 @@ impl Workflows {
         }
     }
 
+    /// Does what was judged, and puts all that happened on the audit log.
     async fn follow(&self, loaded: &mut Loaded, verdict: Verdict, ready_revision: u64) -> Result<Next, WorkflowError> {
         let at_ms = unix_ms(&*self.parts().clock);
-        let more = match verdict {
-            Verdict::Again => return Ok(Next::Again),
-            Verdict::TenantWaits(ms) => return Ok(Next::TenantWaits(ms)),
-            Verdict::Rest => Vec::new(),
+        let (mut more, mut next) = (Vec::new(), None);
+        match verdict {
+            Verdict::Again => next = Some(Next::Again),
+            Verdict::TenantWaits(ms) => next = Some(Next::TenantWaits(ms)),
+            Verdict::Rest => {}
             Verdict::Later(ms) => {
-                vec![Op::put(journal::due_key(at_ms.saturating_add(ms), &loaded.head.run), Vec::new())]
+                more.push(Op::put(journal::due_key(at_ms.saturating_add(ms), &loaded.head.run), Vec::new()));
             }
             Verdict::Write(events) => {
                 if events.iter().any(|event| matches!(event, Event::Ended(ending) if ending.takes_children())) {
                     self.cancel_children(loaded).await;
                 }
                 let goes_on = events.iter().any(|event| matches!(event, Event::StepDone { .. }));
-                loaded.append(events, at_ms, Mark::Keep, Vec::new()).await?;
-                if goes_on {
-                    return Ok(Next::Again);
+                if let Err(error) = loaded.append(events, at_ms, Mark::Keep, Vec::new()).await {
+                    self.swear(loaded).await;
+                    return Err(error);
                 }
-                if loaded.state.ending.is_some() {
-                    return Ok(Next::Rest);
-                }
-                Vec::new()
+                next = goes_on.then_some(Next::Again);
             }
-        };
+        }
+        if loaded.state.ending.is_some() {
+            // Whatever it had to do went with the batch in which it ended.
+            self.swear_at_the_end(loaded).await;
+            return Ok(Next::Rest);
+        }
+        self.swear(loaded).await;
+        if let Some(next) = next {
+            return Ok(next);
+        }
         Ok(if loaded.rest(ready_revision, more).await? { Next::Rest } else { Next::Again })
     }
 
@@ -261,27 +282,6 @@ impl Workflows {
             by: head.by.clone(),
             input: loaded.state.started.as_ref().map(|started| started.input.clone()).unwrap_or_default(),
             history: session,
-        }
-    }
-
-    /// Puts what happened in one session on the audit log: names and places, never payloads.
-    async fn swear(&self, loaded: &Loaded, seen: &Seen, verdict: &Verdict) {
-        let mut transitions = seen.transitions.clone();
-        if let Verdict::Write(events) = verdict {
-            transitions.extend(events.iter().map(|event| event.word().to_owned()));
-        }
-        if transitions.is_empty() {
-            return;
-        }
-        let head = &loaded.head;
-        let resource = format!("tenant/{}/plugin/{}", loaded.store().label(), head.plugin);
-        let mut record = Record::new(codes::RUN_ADVANCED, "run-workflow", head.by.clone(), resource);
-        record.details = json!({
-            "run": head.run, "workflow": head.workflow, "version": head.version.to_string(),
-            "events": head.events_count, "transitions": transitions, "transitions_count": seen.events_count,
-        });
-        if let Err(error) = self.parts().audit.record(&Log::Tenant(loaded.store().clone()), record).await {
-            tracing::error!(%error, run = %head.run, "what a run did is not on the audit log");
         }
     }
 

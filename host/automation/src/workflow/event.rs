@@ -45,6 +45,9 @@ pub struct Started {
     /// By what it is found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+    /// From what the dice of its code come, hex; its children's too, each with its id. Shown to nobody.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dice: String,
 }
 
 /// How a run ended.
@@ -94,6 +97,19 @@ pub enum Told {
     NewId(String),
 }
 
+/// What can be said of who gave a yes while he is away, from little to much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// Nothing: a certificate or an identity provider elsewhere speaks for him, or he is gone.
+    #[default]
+    Elsewhere,
+    /// That he is known here. The policy does not allow it him, or reads more of his session than is known without one.
+    Known,
+    /// That the policy allows it him.
+    Allowed,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
@@ -119,7 +135,17 @@ pub enum Event {
     /// It waits for people.
     ApprovalAsked { place: Place, name: String, question: Question, until_ms: Option<u64> },
     /// Somebody decided.
-    ApprovalGiven { place: Place, by: PrincipalId, approved: bool, note: String, decision: Option<String> },
+    ApprovalGiven {
+        place: Place,
+        by: PrincipalId,
+        approved: bool,
+        note: String,
+        decision: Option<String>,
+        #[serde(default)]
+        basis: Basis,
+    },
+    /// Somebody's yes does not count any more: he was removed, or may not agree any more.
+    ApprovalDropped { place: Place, by: PrincipalId },
     /// It began another run.
     ChildBegun { place: Place, workflow: String, run: RunId },
     /// It waits for another run.
@@ -170,6 +196,7 @@ impl Event {
             Self::SignalTaken { .. } => "signal-taken",
             Self::ApprovalAsked { .. } => "approval-asked",
             Self::ApprovalGiven { .. } => "approval-given",
+            Self::ApprovalDropped { .. } => "approval-dropped",
             Self::ChildBegun { .. } => "child-begun",
             Self::ChildAwaited { .. } => "child-awaited",
             Self::ChildEnded { .. } => "child-ended",
@@ -218,6 +245,7 @@ impl Event {
             | Self::SignalTaken { place, .. }
             | Self::ApprovalAsked { place, .. }
             | Self::ApprovalGiven { place, .. }
+            | Self::ApprovalDropped { place, .. }
             | Self::ChildBegun { place, .. }
             | Self::ChildAwaited { place, .. }
             | Self::ChildEnded { place, .. }
@@ -248,5 +276,12 @@ impl Event {
             Self::ChildBegun { workflow, .. } => Some(workflow),
             _ => None,
         }
+    }
+
+    /// What the audit log says of it: word, place and name, never a payload.
+    pub fn in_words(&self) -> String {
+        let place = self.place().map(|place| format!(" {place}")).unwrap_or_default();
+        let name = self.name().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("{}{place}{name}", self.word())
     }
 }

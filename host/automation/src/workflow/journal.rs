@@ -1,12 +1,13 @@
 //! A run in the tenant's sealed store: a head, the log of its events, and the marks by which it is found.
 //!
 //! Keys: `run/head/<run>` and `run/log/<run>/<number>` count as what the tenant holds; `run-ready/<run>` is there while the
-//! run has something to do, `run-due/<ms>/<run>` for each time it waits for, `run-list/<ms>/<run>` for listings, and
-//! `run-family/<run>` is how many descendants of a run go on.
+//! run has something to do, `run-due/<ms>/<run>` for each time it waits for, `run-list/<ms>/<run>` for listings,
+//! `run-family/<run>` is how many descendants of a run go on, and `run-unsworn/<run>` is there while not all of its events are
+//! on the audit log: the number of the first of which that is not known.
 //! INVARIANT: every batch of a run has its head's revision as precondition, so that two that append at once cannot both
 //! succeed; and the marks change in the batch with the events they follow from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use ringfence_core::workflow::Place;
 use ringfence_core::{PluginName, PrincipalId, RunId};
@@ -18,7 +19,9 @@ use sha2::{Digest as _, Sha256};
 use crate::workflow::decide::Names;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
-use crate::workflow::limits::{FAMILY_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS};
+use crate::workflow::limits::{
+    FAMILY_COUNT_MAX, HISTORY_BYTES_MAX, RESERVED_BYTES_MAX, RETENTION_MS, TRANSITIONS_BYTES_MAX, TRANSITIONS_COUNT_MAX,
+};
 use crate::workflow::state::State;
 
 /// Records of one page of a history.
@@ -128,6 +131,12 @@ pub struct Loaded {
     /// The fold of the history.
     pub state: State,
     revision: u64,
+    /// How many events are on the audit log; together with `unsworn` all of them.
+    sworn_count: u64,
+    /// The others, in words.
+    unsworn: VecDeque<String>,
+    /// What `run-unsworn` says, if it is there.
+    marked: Option<u64>,
 }
 
 /// What a batch does to whether the run has something to do.
@@ -243,8 +252,15 @@ impl Loaded {
     pub async fn read(store: &TenantStore, run: &RunId) -> Result<Self, WorkflowError> {
         let record = store.get(&head_key(run)).await?.ok_or(WorkflowError::UnknownRun)?;
         let head: Head = record.json()?;
-        let state = State::of(&history(store, run, head.events_count).await?);
-        Ok(Self { store: store.clone(), head, state, revision: record.revision })
+        let marked = store.get_json::<u64>(&unsworn_key(run)).await?;
+        let history = history(store, run, head.events_count).await?;
+        let state = State::of(&history);
+        let sworn_count = marked.unwrap_or(head.events_count).min(head.events_count);
+        let count = |events: u64| usize::try_from(events).unwrap_or(usize::MAX);
+        let unsworn = history.iter().take(count(head.events_count)).skip(count(sworn_count));
+        let unsworn = unsworn.map(|entry| entry.event.in_words()).collect();
+        let revision = record.revision;
+        Ok(Self { store: store.clone(), head, state, revision, sworn_count, unsworn, marked })
     }
 
     /// The tenant's store.
@@ -277,6 +293,10 @@ impl Loaded {
         if head.events_bytes > HISTORY_BYTES_MAX && !is_closing {
             return Err(WorkflowError::Limit { what: "the bytes of a history", max: HISTORY_BYTES_MAX });
         }
+        let marked = Some(self.sworn_count);
+        if self.marked != marked {
+            ops.push(Op::put_json(unsworn_key(&run), &self.sworn_count)?);
+        }
         let is_ours = log.len() <= RESERVED_BYTES_MAX && entries.iter().all(|entry| entry.event.is_of_the_host());
         ops.push(Op::put(log_key(&run, number), log));
         let wakes = mark == Mark::Ready || entries.iter().any(|entry| wakes(&entry.event));
@@ -292,9 +312,49 @@ impl Loaded {
         let revision = self.write(&store, ops, step).await?;
         for entry in &entries {
             self.state.apply(&entry.event);
+            self.unsworn.push_back(entry.event.in_words());
         }
-        (self.head, self.revision) = (head, revision);
+        (self.head, self.revision, self.marked) = (head, revision, marked);
         Ok(())
+    }
+
+    /// How many events are on the audit log, and how many are not.
+    pub fn sworn_counts(&self) -> (u64, usize) {
+        (self.sworn_count, self.unsworn.len())
+    }
+
+    /// The next events that are not on the audit log, in words: as many as one entry of it has room for.
+    pub fn unsworn(&self) -> Vec<String> {
+        let mut bytes = 0_usize;
+        let fits = |text: &&String| {
+            bytes = bytes.saturating_add(serde_json::to_string(text).map_or(text.len(), |json| json.len() + 1));
+            bytes <= TRANSITIONS_BYTES_MAX
+        };
+        let words: Vec<String> = self.unsworn.iter().take(TRANSITIONS_COUNT_MAX).take_while(fits).cloned().collect();
+        if words.is_empty() { self.unsworn.front().cloned().into_iter().collect() } else { words }
+    }
+
+    /// So many of them are there now. The mark follows with the next batch, so that what is cut between is sworn to twice
+    /// rather than never.
+    pub fn swore(&mut self, count: usize) {
+        self.sworn_count =
+            self.sworn_count.saturating_add(self.unsworn.drain(..count.min(self.unsworn.len())).len() as u64);
+    }
+
+    /// Takes the mark away when all events are on the audit log.
+    pub async fn settle(&mut self) -> Result<(), WorkflowError> {
+        if self.is_settled() {
+            let run = &self.head.run;
+            let precondition = Precondition::Revision(head_key(run), self.revision);
+            self.store.batch(vec![Op::delete(unsworn_key(run))], vec![precondition]).await?;
+            self.marked = None;
+        }
+        Ok(())
+    }
+
+    /// Whether the mark is there and all events are on the audit log.
+    fn is_settled(&self) -> bool {
+        self.marked.is_some() && self.unsworn.is_empty()
     }
 
     /// Writes a batch of this run, with the count of its family. Who counts at the same moment counts again.
@@ -344,8 +404,9 @@ impl Loaded {
         if head.status == Status::Running {
             head.status = Status::Waiting;
         }
-        let mut ops = more;
+        let (mut ops, is_settled) = (more, self.is_settled());
         ops.extend([Op::delete(ready_key(&run)), Op::put_json(head_key(&run), &head)?]);
+        ops.extend(is_settled.then(|| Op::delete(unsworn_key(&run))));
         let preconditions = vec![
             Precondition::Revision(head_key(&run), self.revision),
             Precondition::Revision(ready_key(&run), ready_revision),
@@ -353,6 +414,7 @@ impl Loaded {
         match self.store.batch(ops, preconditions).await {
             Ok(commit) => {
                 (self.head, self.revision) = (head, commit.revision);
+                self.marked = self.marked.filter(|_| !is_settled);
                 Ok(true)
             }
             Err(StoreError::Conflict { precondition: 1 }) => Ok(false),
@@ -394,6 +456,7 @@ pub fn begin_ops(run: &RunId, started: Started, at_ms: u64) -> Result<(Vec<Op>, 
         Op::put(log_key(run, 0), log),
         Op::put(ready_key(run), Vec::new()),
         Op::put(list_key(at_ms, run), Vec::new()),
+        Op::put_json(unsworn_key(run), &0_u64)?,
     ];
     Ok((ops, Precondition::Absent(head_key(run))))
 }
@@ -434,7 +497,8 @@ pub async fn purge(store: &TenantStore, run: &RunId, now_ms: u64) -> Result<(), 
         }
         store.batch(page.records.into_iter().map(|(key, _)| Op::delete(key)).collect(), Vec::new()).await?;
     }
-    let ops = vec![Op::delete(head_key(run)), Op::delete(list_key(head.started_ms, run))];
+    let marks = [list_key(head.started_ms, run), unsworn_key(run)];
+    let ops = marks.into_iter().chain([head_key(run)]).map(Op::delete).collect();
     store.batch(ops, Vec::new()).await?;
     Ok(())
 }
@@ -462,6 +526,14 @@ pub fn due_key(due_ms: u64, run: &RunId) -> Key {
 /// How many descendants of a run have not ended; there is none when it is 0.
 pub fn family_key(root: &RunId) -> Key {
     Key::new(["run-family", root.as_str()])
+}
+/// The marks of runs of which not all is on the audit log.
+pub fn unsworn_prefix() -> Key {
+    Key::new(["run-unsworn"])
+}
+/// The mark of one.
+pub fn unsworn_key(run: &RunId) -> Key {
+    unsworn_prefix().push(run.as_str())
 }
 /// All runs, by when they began.
 pub fn list_prefix() -> Key {

@@ -38,3 +38,7 @@ pub const WAIT_MS_MAX: u64 = 10 * 366 * 24 * 3_600 * 1_000;
 pub const RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
 /// LIMIT: runs of one tenant that are driven at the same time.
 pub const DRIVEN_PER_TENANT_COUNT_MAX: usize = 16;
+/// LIMIT: most transitions of one entry of the audit log.
+pub const TRANSITIONS_COUNT_MAX: usize = 64;
+/// LIMIT: most bytes of them as JSON: the log trims entries over 16 KiB.
+pub const TRANSITIONS_BYTES_MAX: usize = 12 << 10;

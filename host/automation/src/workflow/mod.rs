@@ -3,7 +3,7 @@
 //! Everything that happens to a run is an event in the tenant's sealed store. What is decided is pure (`decide`, `command`,
 //! `state`); around it is a thin shell: `journal` keeps histories, `session` answers a running guest, `drive` runs guests
 //! while there is something to do, `timers` says when there is. Must never run a finished step again, nor let a run go on
-//! that cannot write its history.
+//! that cannot write its history. `sworn` puts all of it on the audit log.
 
 mod code;
 pub mod command;
@@ -17,10 +17,11 @@ mod pump;
 mod runs;
 mod session;
 pub mod state;
+mod sworn;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Refusal, SamePerson};
+pub use command::{Command, People, Refusal};
 pub use drive::{NotRun, RunCall, Runner};
 pub use error::WorkflowError;
 pub use journal::{Head, Status};

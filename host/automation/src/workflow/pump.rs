@@ -5,6 +5,7 @@
 //! Must never hold more of a tenant than the runs it drives.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,17 +37,31 @@ pub struct Pump {
     driven: Mutex<HashSet<RunId>>,
     /// Not before then, Unix milliseconds.
     waits_until_ms: Mutex<u64>,
+    /// Whether something may not be on the audit log that no run's next turn brings there; so at the start.
+    owes: AtomicBool,
 }
 
 impl Pump {
     pub fn new(store: TenantStore) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(DRIVEN_PER_TENANT_COUNT_MAX));
-        Arc::new(Self { store, woken: Notify::new(), places, driven: Mutex::default(), waits_until_ms: Mutex::new(0) })
+        Arc::new(Self {
+            store,
+            woken: Notify::new(),
+            places,
+            driven: Mutex::default(),
+            waits_until_ms: Mutex::new(0),
+            owes: AtomicBool::new(true),
+        })
     }
 
     /// Something changed: look at once.
     pub fn wake(&self) {
         self.woken.notify_one();
+    }
+
+    /// Something is not on the audit log that should be: it is tried again at the next look.
+    pub fn owe(&self) {
+        self.owes.store(true, Ordering::Relaxed);
     }
 
     /// The reason to wait is over.
@@ -87,6 +102,7 @@ impl Pump {
         if waits_until_ms > now_ms {
             return Ok(waits_until_ms - now_ms);
         }
+        let most_ms = if self.pay(workflows).await { u64::MAX } else { FAILED_MS };
         let next_ms = self.move_due(now_ms).await?;
         let page = self.store.scan(&ready_prefix(), after.as_ref(), READY_COUNT).await?;
         let has_more = page.next.is_some() || after.is_some();
@@ -96,7 +112,22 @@ impl Pump {
             let Some(run) = key.last_name().and_then(|name| name.parse::<RunId>().ok()) else { continue };
             began |= self.begin(workflows, run).await;
         }
-        Ok(if has_more && (began || after.is_none()) { 0 } else { next_ms.saturating_sub(now_ms).max(1) })
+        Ok(if has_more && (began || after.is_none()) { 0 } else { next_ms.saturating_sub(now_ms).clamp(1, most_ms) })
+    }
+
+    /// Brings to the audit log what is not there, if something may not be; whether nothing is left.
+    async fn pay(&self, workflows: &Workflows) -> bool {
+        if !self.owes.swap(false, Ordering::Relaxed) {
+            return true;
+        }
+        let is_all = workflows.swear_to_all(&self.store).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what runs did cannot be brought to the audit log");
+            false
+        });
+        if !is_all {
+            self.owe();
+        }
+        is_all
     }
 
     /// Gives a page of the runs whose time has come something to do; when the next time is. No more than a page: what became
@@ -166,7 +197,7 @@ impl Pump {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::atomic::AtomicU8;
 
     use ringfence_core::{Clock, Entropy};
     use ringfence_keys::{RootKey, RootKeyUri};
@@ -244,6 +275,7 @@ mod tests {
                 depth: 0,
                 root: None,
                 attributes: std::collections::BTreeMap::new(),
+                dice: String::new(),
             };
             let (ops, absent) = begin_ops(&run(number), started, 1).unwrap();
             store.batch(ops, vec![absent]).await.unwrap();

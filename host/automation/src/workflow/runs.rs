@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use ringfence_audit::Audit;
 use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId};
 use ringfence_store::{PageToken, StoreError, TenantStore, Tenants};
@@ -13,10 +14,10 @@ use semver::Version;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::closing::Closing;
-use crate::workflow::command::{self, Command, Refusal, SamePerson};
+use crate::workflow::command::{self, Command, People, Refusal};
 use crate::workflow::drive::Runner;
 use crate::workflow::error::WorkflowError;
-use crate::workflow::event::{Ending, Entry, Event, Started};
+use crate::workflow::event::{Basis, Ending, Entry, Event, Started};
 use crate::workflow::journal::{self, Head, Loaded, Mark, Status};
 use crate::workflow::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use crate::workflow::pump::Pump;
@@ -138,6 +139,8 @@ impl Workflows {
             Some(key) => journal::id_of(&[b"ringfence run key", uid.as_bytes(), key.as_bytes()]),
             None => RunId::random(&*self.parts().entropy),
         };
+        let mut dice = [0_u8; 32];
+        self.parts().entropy.fill(&mut dice);
         let started = Started {
             plugin: begin.plugin,
             version: begin.version,
@@ -148,6 +151,7 @@ impl Workflows {
             depth: 0,
             root: None,
             attributes: begin.attributes,
+            dice: HEXLOWER.encode(&dice),
         };
         let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
         match store.batch(ops, vec![absent]).await {
@@ -174,17 +178,19 @@ impl Workflows {
         command: &Command,
         by: &PrincipalId,
     ) -> Result<Head, WorkflowError> {
-        self.command_by(store, run, command, by, &|who| who == by).await
+        // Nobody agrees to anything by this door but in tests; a word that was given counts less, never more.
+        let people = People { is_same: &|who| who == by, basis: &|_| Basis::Elsewhere };
+        self.command_by(store, run, command, by, people).await
     }
 
-    /// The same, told who is the same person as `by`: a decision of two people takes two.
+    /// The same, told of people: a decision of two takes two, both of whom may still agree.
     pub async fn command_by(
         &self,
         store: &TenantStore,
         run: &RunId,
         command: &Command,
         by: &PrincipalId,
-        is_same: &SamePerson<'_>,
+        people: People<'_>,
     ) -> Result<Head, WorkflowError> {
         if let Command::Signal { payload, .. } = command {
             check_json(payload, "the payload of a signal")?;
@@ -192,7 +198,7 @@ impl Workflows {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let live = self.live(store, run).await?;
             let mut loaded = live.lock().await;
-            let events = command::command(&loaded.state, command, by, is_same)?;
+            let events = command::command(&loaded.state, command, by, &people)?;
             if events.is_empty() {
                 return Ok(loaded.head.clone());
             }
@@ -201,6 +207,10 @@ impl Workflows {
             }
             match loaded.append(events, unix_ms(&*self.parts().clock), Mark::Keep, Vec::new()).await {
                 Ok(()) => {
+                    // One that ends here is not driven any more.
+                    if loaded.state.ending.is_some() {
+                        self.swear_at_the_end(&mut loaded).await;
+                    }
                     let head = loaded.head.clone();
                     drop(loaded);
                     self.wake(store);
@@ -224,10 +234,11 @@ impl Workflows {
         before: Option<&PageToken>,
         limit: usize,
     ) -> Result<(Vec<Head>, Option<PageToken>), WorkflowError> {
-        let (mut found, mut token) = (Vec::new(), before.cloned());
-        for _ in 0..LOOKED_AT_COUNT_MAX {
-            let wanted = limit.saturating_sub(found.len()).min(LOOKED_AT_COUNT_MAX);
-            let page = store.scan_back(&journal::list_prefix(), token.as_ref(), wanted.max(1)).await?;
+        let (mut found, mut token, mut left) = (Vec::new(), before.cloned(), LOOKED_AT_COUNT_MAX);
+        while left > 0 {
+            let wanted = limit.saturating_sub(found.len()).max(1).min(left);
+            let page = store.scan_back(&journal::list_prefix(), token.as_ref(), wanted).await?;
+            left = left.saturating_sub(page.records.len().max(1));
             token = page.next;
             for (key, _) in page.records {
                 let Some(run) = key.last_name().and_then(|name| name.parse::<RunId>().ok()) else { continue };
@@ -266,6 +277,7 @@ impl Workflows {
     pub fn read_anew(&self, store: &TenantStore) {
         let uid = store.uid();
         self.live_map().retain(|(of, _), _| *of != uid);
+        self.owe(store);
         self.go_on(store);
     }
 
@@ -289,6 +301,11 @@ impl Workflows {
     /// What was written up to this revision was written before the host started.
     pub(crate) fn born_at(&self) -> u64 {
         self.0.born_at
+    }
+
+    /// Something of the tenant's runs is not on the audit log: its pump tries again.
+    pub(crate) fn owe(&self, store: &TenantStore) {
+        self.pump(store).owe();
     }
 
     pub(crate) fn wake(&self, store: &TenantStore) {
@@ -361,7 +378,8 @@ impl Workflows {
     async fn has_runs(&self, store: &TenantStore) -> Result<bool, WorkflowError> {
         let ready = store.scan(&journal::ready_prefix(), None, 1).await?;
         let due = store.scan(&journal::due_prefix(), None, 1).await?;
-        Ok(!ready.records.is_empty() || !due.records.is_empty())
+        let unsworn = store.scan(&journal::unsworn_prefix(), None, 1).await?;
+        Ok([ready, due, unsworn].iter().any(|page| !page.records.is_empty()))
     }
 
     fn pumps(&self) -> MutexGuard<'_, HashMap<String, Arc<Pump>>> {

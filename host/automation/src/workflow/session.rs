@@ -9,30 +9,28 @@ use data_encoding::HEXLOWER;
 use futures::future::BoxFuture;
 use ringfence_capabilities::{Origin, RunHistory};
 use ringfence_core::workflow::{Answer, Ask, Place, RunFacts, StepFailure, Stop};
-use ringfence_core::{Clock, Entropy, RunId};
+use ringfence_core::{Clock, RunId};
 use ringfence_store::{Op, TenantStore};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::closing::Closing;
 use crate::workflow::decide::{self, Attempts, Decision, Fault, Now, OpenStep};
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Event, Started};
 use crate::workflow::journal::{self, Loaded, Mark, RunNames};
+use crate::workflow::limits::TRANSITIONS_COUNT_MAX;
 use crate::workflow::runs::Workflows;
 
 /// LIMIT: how often a child that is waited for may have gone on as another.
 const CONTINUATIONS_COUNT_MAX: usize = 10_000;
-/// LIMIT: transitions of one session that are named on the audit log; the others are counted.
-pub const TRANSITIONS_NAMED_MAX: usize = 64;
 
 /// Answers one running guest.
 pub struct Session {
     live: Arc<AsyncMutex<Loaded>>,
     facts: RunFacts,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+    dice: String,
+    workflows: Workflows,
     attempts: Attempts,
-    closing: Closing,
     seen: Mutex<Seen>,
 }
 
@@ -50,8 +48,6 @@ pub struct Seen {
     pub is_suspended: bool,
     /// The host ends: a step that would have begun was not.
     pub is_cut: bool,
-    /// What happened, in words, with places and names.
-    pub transitions: Vec<String>,
     /// How much happened.
     pub events_count: usize,
 }
@@ -61,18 +57,18 @@ pub struct Seen {
 impl Session {
     /// A session over a run that nobody else drives.
     pub async fn new(live: Arc<AsyncMutex<Loaded>>, workflows: &Workflows, attempts: Attempts) -> Arc<Self> {
-        let facts = {
+        let (facts, dice) = {
             let loaded = live.lock().await;
-            RunFacts {
+            let dice = loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default();
+            let facts = RunFacts {
                 run: loaded.head.run.to_string(),
                 workflow: loaded.head.workflow.clone(),
                 version: loaded.head.version.to_string(),
                 started_ms: loaded.head.started_ms,
-            }
+            };
+            (facts, dice)
         };
-        let (clock, entropy) = (Arc::clone(&workflows.parts().clock), Arc::clone(&workflows.parts().entropy));
-        let closing = workflows.closing().clone();
-        Arc::new(Self { live, facts, clock, entropy, attempts, closing, seen: Mutex::default() })
+        Arc::new(Self { live, facts, dice, workflows: workflows.clone(), attempts, seen: Mutex::default() })
     }
 
     /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
@@ -104,7 +100,7 @@ impl Session {
         if decision.events.is_empty() && decision.answer.is_ok() && !is_executed {
             *origin = Origin::History;
         }
-        if is_executed && self.closing.is_announced() {
+        if is_executed && self.workflows.closing().is_announced() {
             self.seen().is_cut = true;
             return Err(self.stop(&branch, Stop::Suspended));
         }
@@ -151,6 +147,10 @@ impl Session {
             match loaded.append(decision.events, at_ms, Mark::Keep, more).await {
                 Err(WorkflowError::Limit { what, max }) => return Err(self.faulty(Fault::Limit { what, max })),
                 other => self.note(other)?,
+            }
+            // A guest that goes on and on is on the log as it goes.
+            if loaded.sworn_counts().1 >= TRANSITIONS_COUNT_MAX {
+                self.workflows.swear(loaded).await;
             }
         }
         decision.answer.map_err(|stop| self.stop(branch, stop))
@@ -220,21 +220,14 @@ impl Session {
     fn saw(&self, events: &[Event]) {
         let mut seen = self.seen();
         seen.events_count = seen.events_count.saturating_add(events.len());
-        for event in events {
-            if seen.transitions.len() < TRANSITIONS_NAMED_MAX {
-                let place = event.place().map(|place| format!(" {place}")).unwrap_or_default();
-                let name = event.name().map(|name| format!(" {name}")).unwrap_or_default();
-                seen.transitions.push(format!("{}{place}{name}", event.word()));
-            }
-        }
     }
 
     fn now(&self, child: Option<Result<String, String>>) -> Now {
         let mut bytes = [0_u8; 24];
-        self.entropy.fill(&mut bytes);
+        self.workflows.parts().entropy.fill(&mut bytes);
         let (dice, fresh) = bytes.split_at(8);
         Now {
-            at_ms: unix_ms(&*self.clock),
+            at_ms: unix_ms(&*self.workflows.parts().clock),
             dice: u64::from_le_bytes(dice.first_chunk().copied().unwrap_or_default()),
             fresh: HEXLOWER.encode(fresh),
             child,
@@ -256,6 +249,18 @@ impl RunHistory for Session {
     }
     fn complete(&self, branch: Place, outcome: Result<String, StepFailure>) -> BoxFuture<'_, Result<Answer, Stop>> {
         Box::pin(self.completed(branch, outcome))
+    }
+    fn dice(&self, number: u64) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for words in [b"ringfence run dice".as_slice(), self.dice.as_bytes(), self.facts.run.as_bytes()] {
+            hash.update((words.len() as u64).to_be_bytes());
+            hash.update(words);
+        }
+        hash.update(number.to_be_bytes());
+        hash.finalize().into()
+    }
+    fn is_in_step(&self) -> bool {
+        !self.seen().open.is_empty()
     }
 }
 
@@ -288,6 +293,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         depth: depth.saturating_add(1),
         root: Some(loaded.root().clone()),
         attributes: loaded.state.attributes.clone(),
+        dice: loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default(),
     };
     Ok(journal::begin_ops(run, started, at_ms)?.0)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use ringfence_core::workflow::{Place, Question, StepKind};
 use ringfence_core::{PrincipalId, RunId};
 
-use crate::workflow::event::{Ending, Entry, Event, Started, Told};
+use crate::workflow::event::{Basis, Ending, Entry, Event, Started, Told};
 
 /// What was asked at a place, and how far it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,11 +46,22 @@ pub enum Progress {
         question: Question,
         /// Until when.
         until_ms: Option<u64>,
-        /// Who agreed so far, and what they said.
-        agreed: Vec<(PrincipalId, String)>,
+        /// Who agreed so far.
+        agreed: Vec<Yes>,
     },
     /// It is over.
     Done(Outcome),
+}
+
+/// Somebody's yes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Yes {
+    /// Whose.
+    pub by: PrincipalId,
+    /// What he said.
+    pub note: String,
+    /// What could be said of him then without his session.
+    pub basis: Basis,
 }
 
 /// How what was asked came out.
@@ -270,7 +281,11 @@ impl State {
                 (place, Op::new(known_word(what), name, Progress::Done(Outcome::Refused)))
             }
             Event::TimeOver { place } => return self.finish(place, Outcome::TimeOver),
-            Event::ApprovalGiven { place, by, approved, note, .. } => return self.decided(place, by, *approved, note),
+            Event::ApprovalGiven { place, by, approved, note, basis, .. } => {
+                let yes = Yes { by: by.clone(), note: note.clone(), basis: *basis };
+                return self.decided(place, yes, *approved);
+            }
+            Event::ApprovalDropped { place, by } => return self.dropped(place, by),
             _ => return,
         };
         self.ops.insert(place.clone(), op);
@@ -283,25 +298,31 @@ impl State {
     }
 
     /// One no is a no; a yes counts once enough have said it.
-    fn decided(&mut self, place: &Place, by: &PrincipalId, approved: bool, note: &str) {
+    fn decided(&mut self, place: &Place, yes: Yes, approved: bool) {
         let Some(Op { progress: Progress::Asked { question, agreed, .. }, .. }) = self.ops.get_mut(place) else {
             return;
         };
         let outcome = if approved {
-            agreed.push((by.clone(), note.to_owned()));
+            agreed.push(yes);
             if (agreed.len() as u64) < u64::from(question.approvals_count) {
                 return;
             }
-            let note = agreed.iter().map(|(_, note)| note.as_str()).filter(|note| !note.is_empty());
+            let note = agreed.iter().map(|yes| yes.note.as_str()).filter(|note| !note.is_empty());
             Outcome::Verdict {
                 approved: true,
-                by: agreed.iter().map(|(by, _)| by.clone()).collect(),
+                by: agreed.iter().map(|yes| yes.by.clone()).collect(),
                 note: note.collect::<Vec<_>>().join("; "),
             }
         } else {
-            Outcome::Verdict { approved: false, by: vec![by.clone()], note: note.to_owned() }
+            Outcome::Verdict { approved: false, by: vec![yes.by], note: yes.note }
         };
         self.finish(place, outcome);
+    }
+
+    fn dropped(&mut self, place: &Place, by: &PrincipalId) {
+        if let Some(Op { progress: Progress::Asked { agreed, .. }, .. }) = self.ops.get_mut(place) {
+            agreed.retain(|yes| yes.by != *by);
+        }
     }
 }
 

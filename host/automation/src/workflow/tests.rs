@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use ringfence_core::workflow::{Answer, Ask, Place, Question, Retry, StepFailure, StepKind, Stop};
 use ringfence_core::{PrincipalId, RunId};
 
-use super::command::{Command, Refusal};
+use super::command::{Command, People, Refusal};
 use super::decide::{Attempts, Fault, Names, Now, OpenStep, ask, complete, pause_ms};
-use super::event::{Event, Started};
+use super::event::{Basis, Event, Started};
 use super::journal::{RunNames, id_of};
 use super::limits::{
     BRANCHES_COUNT_MAX, CHILD_DEPTH_MAX, CHILDREN_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX,
@@ -28,7 +28,12 @@ fn who(name: &str) -> PrincipalId {
 /// A command of somebody whose keys are called as he is, up to a dash.
 fn command(state: &State, what: &Command, by: &PrincipalId) -> Result<Vec<Event>, Refusal> {
     let person = |of: &PrincipalId| of.as_str().split('-').next().map(str::to_owned);
-    super::command::command(state, what, by, &|other| person(other) == person(by))
+    let is_same = |other: &PrincipalId| person(other) == person(by);
+    // `gone` was removed meanwhile.
+    let basis = |of: &PrincipalId| {
+        if person(of).is_some_and(|of| of.ends_with("gone")) { Basis::Elsewhere } else { Basis::Known }
+    };
+    super::command::command(state, what, by, &People { is_same: &is_same, basis: &basis })
 }
 
 fn now(at_ms: u64) -> Now {
@@ -47,6 +52,7 @@ fn begun() -> State {
         depth: 0,
         root: None,
         attributes: BTreeMap::new(),
+        dice: String::new(),
     }));
     state
 }
@@ -198,13 +204,42 @@ fn after_a_cancelling_only_compensations_are_begun() {
     assert!(matches!(asked(&mut state, 1, &refund, 1), Ok(Answer::Execute { .. })));
 }
 
+fn yes(basis: Basis) -> Command {
+    Command::Decide { name: "pay".into(), approved: true, note: String::new(), decision: None, basis }
+}
+
+#[test]
+fn a_yes_counts_while_no_less_can_be_said_of_who_gave_it() {
+    let question = Question { title: "?".into(), details: String::new(), approvals_count: 2, timeout_ms: None };
+    let wait = Ask::Approval { name: "pay".into(), question };
+    // Of one who was known, of one who was allowed and is only known, and of one of whom nothing could be said ever.
+    for (first, basis, counts) in
+        [("gone", Basis::Known, false), ("bob", Basis::Allowed, false), ("gone", Basis::Elsewhere, true)]
+    {
+        let mut state = begun();
+        assert_eq!(asked(&mut state, 0, &wait, 1), Err(Stop::Suspended));
+        let given = command(&state, &yes(basis), &who(first)).unwrap();
+        apply(&mut state, &given);
+        let given = command(&state, &yes(Basis::Known), &who("eve")).unwrap();
+        assert_eq!(given.iter().any(|event| event.word() == "approval-dropped"), !counts, "{given:?}");
+        apply(&mut state, &given);
+        if !counts {
+            assert_eq!(asked(&mut state, 0, &wait, 2), Err(Stop::Suspended), "{first}");
+            let third = command(&state, &yes(Basis::Known), &who("dan")).unwrap();
+            apply(&mut state, &third);
+        }
+        let by = if counts { format!("acme/{first},acme/eve") } else { "acme/eve,acme/dan".to_owned() };
+        assert_eq!(asked(&mut state, 0, &wait, 3), Ok(Answer::Verdict { approved: true, by, note: String::new() }));
+    }
+}
+
 #[test]
 fn two_approvals_are_of_two_persons_none_of_whom_began_the_run() {
     let mut state = begun();
     let question = Question { title: "?".into(), details: String::new(), approvals_count: 2, timeout_ms: None };
     let wait = Ask::Approval { name: "pay".into(), question };
     assert_eq!(asked(&mut state, 0, &wait, 1), Err(Stop::Suspended));
-    let yes = Command::Decide { name: "pay".into(), approved: true, note: String::new(), decision: None };
+    let yes = yes(Basis::Known);
     for starter in ["ann", "ann-spare"] {
         assert!(matches!(command(&state, &yes, &who(starter)), Err(Refusal::SecondPerson(_))), "{starter}");
     }

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence_automation::workflow::event::{Ending, Entry, Event, Started, Told};
-use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, family_key, ready_prefix};
+use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, family_key, ready_prefix, unsworn_key};
 use ringfence_automation::workflow::limits::{BRANCHES_COUNT_MAX, FAMILY_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX};
 use ringfence_automation::workflow::state::State;
-use ringfence_automation::workflow::{Begin, Command, Head, NotRun, Status, WorkflowError};
+use ringfence_automation::workflow::{Begin, Command, Filter, Head, NotRun, Status, WorkflowError};
 use ringfence_core::RunId;
 use ringfence_core::workflow::{Answer, Ask, Place, StepFailure, StepKind, Stop};
-use ringfence_store::{Side, StoreError, TenantState};
+use ringfence_store::{Key, Op, PageToken, Side, StoreError, TenantState};
 
 use crate::world::{Code, Host, Steps, World, acme, eventually, stopped};
 
@@ -89,6 +89,47 @@ fn the_runs_of_a_tenant_that_was_locked_when_the_host_started_go_on_once_it_is_n
     assert_eq!(calls.load(Ordering::Relaxed), 2, "its code was run once, and when it was not locked");
 }
 
+#[test]
+fn a_run_that_is_forbidden_or_cannot_be_read_waits_alone() {
+    let (world, is_forbidden) = (World::new(), Arc::new(AtomicBool::new(true)));
+    let (refused, forbidden) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&is_forbidden));
+    let counted = Arc::clone(&refused);
+    let code: Code = Arc::new(move |call| {
+        let is_refused = call.input == "null" && forbidden.load(Ordering::Relaxed);
+        counted.fetch_add(usize::from(is_refused), Ordering::Relaxed);
+        Box::pin(async move {
+            match is_refused {
+                true => Err(NotRun::RunWaits { retry_after_ms: 3_600_000 }),
+                false => Ok(Ok("1".to_owned())),
+            }
+        })
+    });
+    let broken = RunId::random(&*world.entropy);
+    world.block_on(async {
+        let (ops, absent) = begin_ops(&broken, started(), 1).unwrap();
+        world.acme.batch(ops, vec![absent]).await.unwrap();
+        world.acme.put(&Key::new(["run", "head", broken.as_str()]), b"{}".to_vec()).await.unwrap();
+    });
+    let host = Host::start(&world, &code);
+    let first = world.begin(&host);
+    eventually("the refusal", || refused.load(Ordering::Relaxed) == 1);
+    // The test's clock stands still: nothing that makes the tenant wait would ever be over.
+    let nothing_ready = || world.block_on(world.acme.scan(&ready_prefix(), None, 1)).unwrap().records.is_empty();
+    eventually("both wait", nothing_ready);
+    for _ in 0..3 {
+        let begin = Begin { input: "1".to_owned(), ..world.test() };
+        let other = host.block_on(host.workflows.begin(&world.acme, begin)).unwrap().0.run;
+        host.until(&world, &other, Status::Completed);
+    }
+    assert_eq!(refused.load(Ordering::Relaxed), 1, "it does not knock on and on");
+    let head = host.block_on(host.workflows.head(&world.acme, &first)).unwrap();
+    assert!(!head.status.is_ended() && head.stuck.is_none(), "{head:?}");
+    is_forbidden.store(false, Ordering::Relaxed);
+    world.clock.pass(3_601_000);
+    host.workflows.go_on(&world.acme);
+    host.until(&world, &first, Status::Completed);
+}
+
 /// Asks for one number more, for ever.
 fn endless() -> Code {
     Arc::new(|call| {
@@ -118,6 +159,7 @@ fn started() -> Started {
         depth: 0,
         root: None,
         attributes: BTreeMap::new(),
+        dice: String::new(),
     }
 }
 
@@ -136,6 +178,8 @@ fn code_that_never_ends_ends_at_the_limit_of_its_history_which_is_replayed_in_bo
             let events = (first..first + BATCH as u32).map(random).collect();
             loaded.append(events, 1, Mark::Keep, Vec::new()).await.unwrap();
         }
+        // And all of it is on the audit log.
+        world.acme.delete(&unsworn_key(&run)).await.unwrap();
     });
     let began = Instant::now();
     let host = Host::start(&world, &endless());
@@ -196,6 +240,45 @@ fn a_fork_too_wide_and_children_without_end_end_the_run_and_take_the_children_wi
     let all = host.block_on(host.workflows.list(&world.acme, &Default::default(), None, 100)).unwrap().0;
     assert_eq!(all.len(), 1 + 9, "the one too wide, and one at each depth");
     assert!(all.iter().all(|head| head.status == Status::Failed), "{all:?}");
+}
+
+#[test]
+fn a_search_that_finds_nothing_looks_at_a_thousand_runs_and_says_where_it_goes_on() {
+    let (world, mut first) = (World::new(), None);
+    world.block_on(async {
+        for batch in 0..12 {
+            let (mut ops, mut absent) = (Vec::new(), Vec::new());
+            for number in 0..100 {
+                let run = RunId::random(&*world.entropy);
+                let workflow = if batch + number == 0 { "rare" } else { "test" }.to_owned();
+                let begun = begin_ops(&run, Started { workflow, ..started() }, 1 + batch * 100 + number).unwrap();
+                ops.extend(begun.0);
+                absent.push(begun.1);
+                first.get_or_insert(run);
+            }
+            world.acme.batch(ops, absent).await.unwrap();
+        }
+        // Nobody drives them: they are only looked for.
+        loop {
+            let page = world.acme.scan(&ready_prefix(), None, 500).await.unwrap();
+            if page.records.is_empty() {
+                break;
+            }
+            let ops = page.records.into_iter().map(|(key, _)| Op::delete(key)).collect();
+            world.acme.batch(ops, Vec::new()).await.unwrap();
+        }
+    });
+    let host = Host::start(&world, &endless());
+    let filter = Filter { workflow: Some("rare".to_owned()), ..Filter::default() };
+    for limit in [1, 100, 1_000] {
+        let list = |before: Option<&PageToken>| {
+            host.block_on(host.workflows.list(&world.acme, &filter, before, limit)).unwrap()
+        };
+        let (found, token) = list(None);
+        assert!(found.is_empty() && token.is_some(), "limit {limit}: {found:?}");
+        let (found, _) = list(token.as_ref());
+        assert_eq!(found.first().map(|head| &head.run), first.as_ref(), "limit {limit}");
+    }
 }
 
 /// Begins so many children of itself, one after another, and then sleeps; a child begins `below`.

@@ -13,4 +13,5 @@ mod ends;
 mod faults;
 mod queues;
 mod schedules;
+mod sworn;
 mod world;

@@ -154,6 +154,7 @@ impl Runner for Guest {
 pub struct Host {
     runtime: Runtime,
     pub workflows: Workflows,
+    pub audit: Audit,
 }
 
 impl Host {
@@ -165,19 +166,20 @@ impl Host {
     /// The same, with something that happens when the rooms are open and before anything goes on.
     pub fn start_after(world: &World, code: &Code, before: impl AsyncFnOnce()) -> Self {
         let runtime = runtime();
-        let workflows = runtime.block_on(async {
+        let (workflows, audit) = runtime.block_on(async {
+            let audit = world.audit().await;
             let workflows = Workflows::new(WorkflowsParts {
                 tenants: world.tenants.clone(),
                 runner: Arc::new(Guest(Arc::clone(code))),
-                audit: world.audit().await,
+                audit: audit.clone(),
                 clock: world.clock.clone(),
                 entropy: world.entropy.clone(),
             });
             before().await;
             workflows.go_on_with_all().await.unwrap();
-            workflows
+            (workflows, audit)
         });
-        Self { runtime, workflows }
+        Self { runtime, workflows, audit }
     }
 
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use ringfence_audit::{Log, codes};
-use ringfence_automation::workflow::Command;
+use ringfence_automation::workflow::event::Basis;
+use ringfence_automation::workflow::{Command, People};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, PrincipalId, RunId};
+use ringfence_core::{Action, PrincipalId, Resource, RunId};
 use serde_json::json;
 
 use crate::Control;
@@ -109,7 +110,8 @@ pub async fn decide(
 ) -> Answer {
     let reached = control.reach_run::<act::ApproveRun>(&call, &tenant, &run).await?;
     let decision = Some(reached.0.permit.decision().to_string());
-    let command = Command::Decide { name: body.name, approved: body.approved, note: body.note, decision };
+    let basis = basis(&control, reached.0.permit.resource(), call.principal.id());
+    let command = Command::Decide { name: body.name, approved: body.approved, note: body.note, decision, basis };
     change(&control, &call, reached, codes::RUN_DECIDED, command).await
 }
 
@@ -121,14 +123,27 @@ async fn change<A: Action>(
     command: Command,
 ) -> Answer {
     let Reached { store, permit, .. } = reached;
+    let resource = permit.resource().clone();
     let (log, by) = (Log::Tenant(store.clone()), call.principal.id().clone());
     let details = json!({ "run": run, "command": command.word() });
     let head = control
         .bracket(call, &log, permit, code, details, async |_permit| {
             let (workflows, identity) = (&control.parts.workflows, &control.parts.identity);
             let is_same = |who: &PrincipalId| identity.is_one_owner(who, &by);
-            Ok(workflows.command_by(&store, &run, &command, &by, &is_same).await?)
+            let basis = |who: &PrincipalId| basis(control, &resource, who);
+            let people = People { is_same: &is_same, basis: &basis };
+            Ok(workflows.command_by(&store, &run, &command, &by, people).await?)
         })
         .await?;
     Ok(Json(RunView::of(&head)))
+}
+
+/// What can be said of somebody's agreement to what a run asks without a session of his.
+fn basis(control: &Control, resource: &Resource, who: &PrincipalId) -> Basis {
+    let (identity, policy) = (&control.parts.identity, &control.parts.policy);
+    match resource.tenant().and_then(|tenant| identity.absent(tenant, who)) {
+        None => Basis::Elsewhere,
+        Some(principal) if policy.would_allow_absent::<act::ApproveRun>(&principal, resource) => Basis::Allowed,
+        Some(_) => Basis::Known,
+    }
 }

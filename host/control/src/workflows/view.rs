@@ -93,11 +93,11 @@ fn entry(entry: &Entry) -> TimelineEntry {
     }
 }
 
-/// An event's own fields, without those that the entry has already.
+/// An event's own fields, without those that the entry has already and those that nobody is shown.
 fn details(event: &Event) -> Value {
     let mut value = serde_json::to_value(event).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
-        for word in ["event", "place", "name"] {
+        for word in ["event", "place", "name", "dice"] {
             fields.remove(word);
         }
     }

@@ -1,7 +1,8 @@
 //! Workflows for the tests: many steps at a far end, waits, signals, children, branches, code that never ends.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ringfence_sdk::{Http, HttpRequest, Input, Result, Retry, Steps, bail, workflow};
 use serde::Deserialize;
@@ -17,7 +18,7 @@ struct Many {
 }
 
 /// `runs`: so many steps, each told to the far end with its key.
-#[workflow(also(waiter, napper, parent, family, endless, picky, forgetful))]
+#[workflow(also(waiter, napper, parent, family, endless, picky, forgetful, unordered))]
 async fn runs(many: Input<Many>, steps: Steps, http: Http) -> Result<u32> {
     let Many { url, steps: count, every } = many.0;
     let retry =
@@ -76,6 +77,20 @@ async fn family(_input: Input<Value>, steps: Steps) -> Result<Vec<Option<String>
 fn forgetful(_input: Input<Value>, _steps: Steps) -> Result<u32> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     Ok(COUNT.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+/// Does a step for each of twelve things of a map, in the order they come out of it, with a rest between, so that it is run
+/// again for each. Gives the wall clock of its code, and that of a step at its end.
+#[workflow(part)]
+async fn unordered(_input: Input<Value>, steps: Steps) -> Result<(u64, u64)> {
+    let wall_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let things: HashMap<u32, ()> = (0..12).map(|number| (number, ())).collect();
+    for number in things.keys() {
+        steps.run(&format!("step-{number}"), async |_| Ok(*number)).await?;
+        steps.sleep("breath", Duration::from_millis(10))?;
+    }
+    let in_step = steps.run("look", async |_| Ok(wall_ms())).await?;
+    Ok((wall_ms(), in_step))
 }
 
 /// Never ends: it asks for one number more.
