@@ -209,6 +209,39 @@ async fn a_plugin_that_would_come_after_its_points_deadline_is_not_begun() -> Re
 }
 
 #[tokio::test]
+async fn a_tenant_without_a_free_place_or_quota_breaks_no_request_of_an_open_point() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["asked"]).await?;
+    ship_hostile(&acme).await?;
+    for (name, on_failure) in [("t.open", "open"), ("t.closed", "closed")] {
+        declare(&operator, name, &point("validate", on_failure)).await?;
+        bind(&acme, name, "asked", json!({})).await?;
+    }
+    let quota =
+        async |overrides: Value| answer(operator.put("/tenants/acme/quota").json(&overrides).send().await?).await;
+    quota(json!({ "overrides": { "concurrency_count": 1 } })).await?;
+    // One holds the slot, and more than may wait want to: 64.
+    let flood: Vec<_> = (0..100)
+        .map(|_| {
+            let session = acme.admin.clone();
+            tokio::spawn(async move {
+                while session.call(Method::GET, "/acme/hostile/sleep?ms=3000").send().await.is_ok() {}
+            })
+        })
+        .collect();
+    let told_of = async |code: &str| {
+        let passed = ask(&acme, "t.open", json!({})).await?;
+        assert_eq!(passed["outcome"], "passed", "{passed}");
+        Ok::<_, anyhow::Error>(passed["steps"][0]["code"] == code)
+    };
+    eventually("a call for which there is no place", async || told_of("tenant-busy").await).await?;
+    assert_eq!(ask(&acme, "t.closed", json!({})).await?["outcome"], "failed");
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
+    quota(json!({ "overrides": { "requests_per_second": 1 } })).await?;
+    eventually("a call too many", async || told_of("quota-exhausted").await).await
+}
+
+#[tokio::test]
 async fn what_would_break_bound_plugins_is_refused_while_any_is_bound() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;

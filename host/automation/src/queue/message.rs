@@ -54,6 +54,13 @@ pub struct HookTarget {
     pub plugin: PluginName,
 }
 
+impl HookTarget {
+    /// The lane of its messages in the host's queue.
+    pub fn lane(&self) -> Arc<str> {
+        Arc::from(self.plugin.as_str())
+    }
+}
+
 impl Head {
     /// What the queue's order needs of it.
     pub fn item(&self) -> Item {
@@ -63,6 +70,7 @@ impl Head {
             due_ms: self.due_ms,
             failed_count: self.failed_count,
             group: self.group.as_deref().map(Arc::from),
+            lane: self.hook.as_ref().map(HookTarget::lane),
         }
     }
 

@@ -10,7 +10,7 @@ mod dead;
 mod hand_over;
 pub mod message;
 mod open;
-mod writer;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -29,15 +29,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use self::core::Core;
 pub use self::core::Rules;
 pub use self::dead::DeadLetter;
-use self::message::{HookTarget, PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
-use self::writer::{Over, Sending};
+use self::message::{PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
+use self::writer::{Over, Reply, Sending};
 use crate::{Automation, AutomationError};
 
 /// LIMIT: queues of one tenant.
 pub const QUEUES_COUNT_MAX: usize = 32;
-/// LIMIT: messages of one queue.
+/// LIMIT: messages of one queue, of all its plugins.
 const DEPTH_COUNT_MAX: u64 = 200_000;
-/// LIMIT: messages of one queue handed over at the same time.
+/// LIMIT: messages of one queue handed over at the same time, to all its plugins.
 const CONCURRENCY_COUNT_MAX: u32 = 64;
 /// LIMIT: attempts.
 const ATTEMPTS_MAX: u32 = 100;
@@ -47,6 +47,8 @@ const WAIT_MS_MAX: u64 = 30 * 86_400_000;
 const WORD_BYTES_MAX: usize = 200;
 /// Highest priority; 4 is usual.
 pub const PRIORITY_MAX: u8 = 9;
+/// Priority of what says none.
+const PRIORITY_USUAL: u8 = 4;
 /// How long a message is taken once only under its key.
 const ONCE_MS: i64 = 86_400_000;
 /// LIMIT: longest wait for a place before a queue's writer.
@@ -190,11 +192,19 @@ impl Queue {
 
     /// Whether there is room for another message.
     fn check_room(&self) -> Result<(), AutomationError> {
-        let core = self.core();
-        if core.depth() >= core.rules().depth_count_max {
-            return Err(AutomationError::QueueFull { retry_after_ms: 1_000 });
+        if self.core().has_room(&None) { Ok(()) } else { Err(AutomationError::QueueFull { retry_after_ms: 1_000 }) }
+    }
+
+    /// Gives its writer something to do, and waits until that is durable.
+    pub(crate) async fn ask_writer<T>(&self, sending: impl FnOnce(Reply<T>) -> Sending) -> Result<T, AutomationError> {
+        let (reply, answer) = oneshot::channel();
+        match tokio::time::timeout(ROOM_WAIT, self.letters.send(sending(reply))).await {
+            Ok(Ok(())) => self.bell.notify_one(),
+            Ok(Err(_)) => return Err(AutomationError::NotFound("queue")),
+            Err(_) => return Err(StoreError::Busy.into()),
         }
-        Ok(())
+        // Its writer went away with the queue.
+        answer.await.unwrap_or(Err(AutomationError::NotFound("queue")))
     }
 
     pub(crate) fn id(&self, seq: u64) -> String {
@@ -277,7 +287,7 @@ impl Automation {
         spec.rules.check()?;
         let _one = self.changing.lock().await;
         let before: Option<QueueRecord> = store.get_json(&queue_key(name)).await?;
-        if before.is_none() && self.queues(store).await?.len() >= QUEUES_COUNT_MAX {
+        if before.is_none() && name != HOOKS_QUEUE && self.queues(store).await?.len() >= QUEUES_COUNT_MAX {
             return Err(AutomationError::TooMany { what: "queues", max: QUEUES_COUNT_MAX });
         }
         let (created_at, created_by) = before
@@ -324,27 +334,10 @@ impl Automation {
     /// Puts a message into a queue; resolves when it is durable.
     pub async fn send(&self, store: &TenantStore, from: &str, letter: Letter) -> Result<Sent, AutomationError> {
         let queue = self.queues.get(store, letter.queue.as_str()).ok_or(AutomationError::NotFound("queue"))?;
-        self.send_to(&queue, from, letter, None).await
-    }
-
-    pub(crate) async fn send_to(
-        &self,
-        queue: &Queue,
-        from: &str,
-        letter: Letter,
-        hook: Option<HookTarget>,
-    ) -> Result<Sent, AutomationError> {
         check(&letter)?;
         queue.check_room()?;
-        let (reply, answer) = oneshot::channel();
-        let sending = Sending { letter, from: from.to_owned(), hook, reply };
-        match tokio::time::timeout(ROOM_WAIT, queue.letters.send(sending)).await {
-            Ok(Ok(())) => queue.bell.notify_one(),
-            Ok(Err(_)) => return Err(AutomationError::NotFound("queue")),
-            Err(_) => return Err(StoreError::Busy.into()),
-        }
-        // Its writer went away with the queue.
-        answer.await.unwrap_or(Err(AutomationError::NotFound("queue")))
+        let from = from.to_owned();
+        queue.ask_writer(|reply| Sending::Letter { letter, from, reply }).await
     }
 
     /// What kept a tenant's messages from being handed over may be gone.

@@ -23,13 +23,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::core::{Core, Fate, Flight, Item};
 use super::message::{Head, HookTarget, begun_key, dead_key, messages_key, once_key};
-use super::{ONCE_MS, Once, Queue, Sent};
+use super::{ONCE_MS, Once, PRIORITY_USUAL, Queue, Sent};
 use crate::closing::UnderWay;
 use crate::{Automation, AutomationError};
 
 /// LIMIT: messages that wait for the writer of their queue.
 pub(super) const LETTERS_WAITING_COUNT_MAX: usize = 128;
-/// LIMIT: messages taken in by one batch.
+/// LIMIT: messages taken in by one batch, reached by the call of a point that goes over.
 const LETTERS_COUNT_MAX: usize = 128;
 /// LIMIT: bytes of payloads taken in by one batch, reached by the message that goes over.
 const LETTERS_BYTES_MAX: usize = 1 << 20;
@@ -38,12 +38,32 @@ pub(super) const STORE_WAIT_MS: i64 = 1_000;
 /// Wait while nothing of the tenant is run, should nobody say when that is over.
 pub(super) const SHUT_WAIT_MS: i64 = 5_000;
 
-/// A message on its way in, and who waits for it to be durable.
-pub(super) struct Sending {
-    pub letter: Letter,
+/// Who waits for something to be durable.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, AutomationError>>;
+
+/// What the writer is asked to do, and who waits for it.
+pub(crate) enum Sending {
+    /// A message comes.
+    Letter { letter: Letter, from: String, reply: Reply<Sent> },
+    /// Several plugins are to be told the same. The answer says for which of them there was room.
+    Notes(Notes, Reply<Vec<bool>>),
+}
+
+/// What a notifying extension point tells.
+pub(crate) struct Notes {
+    pub payload: Vec<u8>,
+    /// Who asked the point: a principal.
     pub from: String,
-    pub hook: Option<HookTarget>,
-    pub reply: oneshot::Sender<Result<Sent, AutomationError>>,
+    /// Each plugin once.
+    pub targets: Vec<HookTarget>,
+    /// All are told or none.
+    pub is_whole: bool,
+}
+
+impl Notes {
+    pub(crate) fn sending(self, reply: Reply<Vec<bool>>) -> Sending {
+        Sending::Notes(self, reply)
+    }
 }
 
 /// How an attempt ended.
@@ -71,13 +91,14 @@ pub(super) struct Over {
 
 /// One thing of a round, as it is in memory already and not yet in the store.
 struct Change {
-    seq: u64,
+    seqs: Vec<u64>,
     ops: Vec<Op>,
     of: Of,
 }
 
 enum Of {
-    Letter(oneshot::Sender<Result<Sent, AutomationError>>),
+    Letter(Sent, Reply<Sent>),
+    Notes(Vec<bool>, Reply<Vec<bool>>),
     /// With what the message was before, and the place it holds.
     Attempt(Option<Item>, Arc<UnderWay>),
 }
@@ -158,31 +179,64 @@ impl Writer {
         let (mut keys, mut count, mut bytes) = (BTreeSet::new(), 0, 0_usize);
         while count < LETTERS_COUNT_MAX && bytes < LETTERS_BYTES_MAX {
             let Some(sending) = self.held.take().or_else(|| self.letters.try_recv().ok()) else { return };
-            if let Some(key) = &sending.letter.idempotency_key
-                && !keys.insert(key.clone())
-            {
-                // The same key twice: the second is told of the first once that is durable.
-                self.held = Some(sending);
-                return;
-            }
-            count += 1;
-            bytes = bytes.saturating_add(sending.letter.payload.len());
-            let Sending { letter, from, hook, reply } = sending;
-            match self.take_in(letter, from, hook, now_ms).await {
-                Ok(Taken::New { seq, ops }) => changes.push(Change { seq, ops, of: Of::Letter(reply) }),
-                Ok(Taken::Repeat(sent)) => drop(reply.send(Ok(sent))),
-                Err(error) => drop(reply.send(Err(error))),
+            match sending {
+                Sending::Letter { letter, from, reply } => {
+                    if let Some(key) = &letter.idempotency_key
+                        && !keys.insert(key.clone())
+                    {
+                        // The same key twice: the second is told of the first once that is durable.
+                        self.held = Some(Sending::Letter { letter, from, reply });
+                        return;
+                    }
+                    count += 1;
+                    bytes = bytes.saturating_add(letter.payload.len());
+                    match self.take_in(letter, &from, now_ms).await {
+                        Ok(Taken::New { seq, ops }) => {
+                            let sent = Sent { id: self.queue.id(seq), is_repeat: false };
+                            changes.push(Change { seqs: vec![seq], ops, of: Of::Letter(sent, reply) });
+                        }
+                        Ok(Taken::Repeat(sent)) => drop(reply.send(Ok(sent))),
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                }
+                Sending::Notes(notes, reply) => {
+                    count += notes.targets.len();
+                    bytes = bytes.saturating_add(notes.payload.len().saturating_mul(notes.targets.len()));
+                    match self.take_notes(notes, now_ms) {
+                        Ok((seqs, _, rooms)) if seqs.is_empty() => drop(reply.send(Ok(rooms))),
+                        Ok((seqs, ops, rooms)) => changes.push(Change { seqs, ops, of: Of::Notes(rooms, reply) }),
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                }
             }
         }
     }
 
-    async fn take_in(
-        &mut self,
-        letter: Letter,
-        from: String,
-        hook: Option<HookTarget>,
-        now_ms: i64,
-    ) -> Result<Taken, AutomationError> {
+    /// Takes in what is for plugins that have room; of a whole all or nothing. Their places, what is to be written, and for
+    /// which of them there was room.
+    fn take_notes(&mut self, notes: Notes, now_ms: i64) -> Result<(Vec<u64>, Vec<Op>, Vec<bool>), AutomationError> {
+        let Notes { payload, from, targets, is_whole } = notes;
+        let rooms: Vec<bool> = {
+            let core = self.queue.core();
+            targets.iter().map(|target| core.has_room(&Some(target.lane()))).collect()
+        };
+        let is_refused = is_whole && rooms.contains(&false);
+        let (mut items, mut ops) = (Vec::new(), Vec::new());
+        for (target, has_room) in targets.into_iter().zip(&rooms) {
+            if is_refused || !has_room {
+                continue;
+            }
+            let head = Head { hook: Some(target), ..self.new_head(&from, now_ms) };
+            ops.push(Op::put(messages_key(&self.queue.name).number(head.seq), head.pack(&payload)?));
+            items.push(head.item());
+        }
+        let seqs = items.iter().map(|item| item.seq).collect();
+        let mut core = self.queue.core();
+        items.into_iter().for_each(|item| core.insert(item));
+        Ok((seqs, ops, rooms))
+    }
+
+    async fn take_in(&mut self, letter: Letter, from: &str, now_ms: i64) -> Result<Taken, AutomationError> {
         let queue = Arc::clone(&self.queue);
         queue.check_room()?;
         let once = letter.idempotency_key.map(|key| once_key(&queue.name).push(key));
@@ -201,16 +255,10 @@ impl Writer {
             return Ok(Taken::Repeat(Sent { id: queue.id(known.seq), is_repeat: true }));
         }
         let head = Head {
-            seq: self.next_seq(now_ms),
-            from,
-            at: self.automation.parts.clock.now(),
             priority: letter.priority,
             due_ms: now_ms.saturating_add(i64::try_from(letter.delay_ms).unwrap_or(i64::MAX)),
-            failed_count: 0,
             group: letter.group,
-            hook,
-            last_error: None,
-            died_at: None,
+            ..self.new_head(from, now_ms)
         };
         let mut ops = vec![Op::put(messages_key(&queue.name).number(head.seq), head.pack(&letter.payload)?)];
         if let Some(key) = once {
@@ -218,6 +266,22 @@ impl Writer {
         }
         queue.core().insert(head.item());
         Ok(Taken::New { seq: head.seq, ops })
+    }
+
+    /// The head of a message that comes now, in its place.
+    fn new_head(&mut self, from: &str, now_ms: i64) -> Head {
+        Head {
+            seq: self.next_seq(now_ms),
+            from: from.to_owned(),
+            at: self.automation.parts.clock.now(),
+            priority: PRIORITY_USUAL,
+            due_ms: now_ms,
+            failed_count: 0,
+            group: None,
+            hook: None,
+            last_error: None,
+            died_at: None,
+        }
     }
 
     /// A place after all that were given out; near the time, so that one that is gone is not given out again after a start.
@@ -257,7 +321,7 @@ impl Writer {
                 Vec::new()
             }
         };
-        Some(Change { seq, ops, of: Of::Attempt(was, place) })
+        Some(Change { seqs: vec![seq], ops, of: Of::Attempt(was, place) })
     }
 
     /// What is written of a message whose attempt failed.
@@ -361,7 +425,8 @@ impl Writer {
     /// It is durable.
     fn settle(&self, change: Change) {
         match change.of {
-            Of::Letter(reply) => drop(reply.send(Ok(Sent { id: self.queue.id(change.seq), is_repeat: false }))),
+            Of::Letter(sent, reply) => drop(reply.send(Ok(sent))),
+            Of::Notes(rooms, reply) => drop(reply.send(Ok(rooms))),
             Of::Attempt(_, place) => drop(place),
         }
     }
@@ -371,9 +436,10 @@ impl Writer {
         self.close_if_over(&error);
         let now_ms = self.automation.parts.clock.now().as_millisecond();
         let mut core = self.queue.core();
-        core.gone(change.seq);
+        change.seqs.iter().for_each(|seq| core.gone(*seq));
         match change.of {
-            Of::Letter(reply) => drop(reply.send(Err(error.into()))),
+            Of::Letter(_, reply) => drop(reply.send(Err(error.into()))),
+            Of::Notes(_, reply) => drop(reply.send(Err(error.into()))),
             Of::Attempt(was, place) => {
                 // What was done is done again: at least once.
                 if let Some(item) = was {

@@ -49,7 +49,7 @@ fn paused() -> QueueSpec {
 }
 
 /// Every room below automation, and automation over them, not started.
-async fn automation(world: &World) -> Automation {
+pub async fn automation(world: &World) -> Automation {
     let (tenants, clock, entropy) = (world.tenants.clone(), world.clock.clone(), world.entropy.clone());
     let audit = world.audit().await;
     let settings = IdentityConfig {
