@@ -291,6 +291,38 @@ async fn a_notification_is_queued_and_arrives() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_dead_notification_is_found_goes_again_and_is_thrown_away() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    declare(&operator, "t.tell", &point("notify", "open")).await?;
+    bind(&acme, "t.tell", "first", json!({})).await?;
+    queue(&acme, "_hooks", json!({ "attempts_max": 1 })).await?;
+    ask(&acme, "t.tell", json!({ "do": "break" })).await?;
+    let dead = async || answer(acme.admin.get(&acme.path("/queues/_hooks/dead?text=t.tell")).send().await?).await;
+    eventually("it is dead", async || Ok(dead().await?["items"].as_array().map(Vec::len) == Some(1))).await?;
+    let letter = dead().await?["items"][0].clone();
+    assert_eq!((&letter["hook"], &letter["plugin"]), (&json!("t.tell"), &json!("first")), "{letter}");
+    let deal = async |what: &str, body: Value| {
+        acme.admin.post(&acme.path(&format!("/queues/_hooks/dead/{what}"))).json(&body).send().await
+    };
+    assert_eq!(answer(deal("redrive", json!({ "ids": [letter["id"]] })).await?).await?["count"], 1);
+    eventually("it is dead again", async || {
+        let again = dead().await?["items"][0].clone();
+        Ok(again["id"] == letter["id"] && again["died_at"] != letter["died_at"])
+    })
+    .await?;
+    for unclear in [json!({}), json!({ "ids": [letter["id"]], "all": true })] {
+        let (status, refused) = problem(deal("discard", unclear).await?).await?;
+        assert_eq!((status, &refused["code"]), (422, &json!("bad-queue")), "{refused}");
+    }
+    assert_eq!(answer(deal("discard", json!({ "ids": [letter["id"]] })).await?).await?["count"], 1);
+    assert_eq!(dead().await?["items"], json!([]));
+    let state = answer(acme.admin.get(&acme.path("/queues/_hooks")).send().await?).await?;
+    assert_eq!(state["depth_count"], 0, "{state}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_message_from_a_plugin_reaches_the_queues_plugin_once_it_is_granted() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = tenant_with(&host, &operator, "acme", &["sender", "taker"]).await?;

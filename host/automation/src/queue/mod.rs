@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use ringfence_capabilities::{Letter, PostError, Postbox};
-use ringfence_core::{PluginName, PrincipalId, ResourceName, TenantId};
+use ringfence_core::{PluginName, PrincipalId, QueueName, TenantId};
 use ringfence_store::{Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -55,8 +55,8 @@ const ONCE_MS: i64 = 86_400_000;
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// Such keys looked at together when old ones are thrown away.
 const SWEPT_COUNT: usize = 500;
-/// The host's own queue of a tenant, for extension points that notify; no queue of a tenant can be called so.
-pub(crate) const HOOKS_QUEUE: &str = "_hooks";
+/// The host's own queue of a tenant, for extension points that notify.
+pub(crate) const HOOKS_QUEUE: &str = QueueName::HOOKS;
 
 /// A queue as its tenant describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,22 +255,19 @@ impl Queues {
 }
 
 impl Automation {
-    /// The tenant's queues, with how they stand.
+    /// The tenant's queues, with how they stand; the host's own one too, once there is something in it.
     pub async fn queues(&self, store: &TenantStore) -> Result<Vec<QueueState>, AutomationError> {
         let page = store.scan(&message::queues_key(), None, QUEUES_COUNT_MAX * 2).await?;
         let mut states = Vec::new();
         for (_, record) in page.records {
-            let record: QueueRecord = record.json()?;
-            if record.name != HOOKS_QUEUE {
-                states.push(self.state_of(store, record));
-            }
+            states.push(self.state_of(store, record.json()?));
         }
         states.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         Ok(states)
     }
 
     /// One queue.
-    pub async fn queue(&self, store: &TenantStore, name: &ResourceName) -> Result<QueueState, AutomationError> {
+    pub async fn queue(&self, store: &TenantStore, name: &QueueName) -> Result<QueueState, AutomationError> {
         let record = store.get_json(&queue_key(name.as_str())).await?.ok_or(AutomationError::NotFound("queue"))?;
         Ok(self.state_of(store, record))
     }
@@ -285,10 +282,17 @@ impl Automation {
         by: &PrincipalId,
     ) -> Result<QueueState, AutomationError> {
         spec.rules.check()?;
+        if name == HOOKS_QUEUE && spec.plugin.is_some() {
+            let why = "what is in `_hooks` is for the plugins that are bound, so it has none of its own";
+            return Err(AutomationError::BadQueue(why.to_owned()));
+        }
         let _one = self.changing.lock().await;
         let before: Option<QueueRecord> = store.get_json(&queue_key(name)).await?;
-        if before.is_none() && name != HOOKS_QUEUE && self.queues(store).await?.len() >= QUEUES_COUNT_MAX {
-            return Err(AutomationError::TooMany { what: "queues", max: QUEUES_COUNT_MAX });
+        if before.is_none() && name != HOOKS_QUEUE {
+            let queues = self.queues(store).await?;
+            if queues.iter().filter(|queue| queue.record.name != HOOKS_QUEUE).count() >= QUEUES_COUNT_MAX {
+                return Err(AutomationError::TooMany { what: "queues", max: QUEUES_COUNT_MAX });
+            }
         }
         let (created_at, created_by) = before
             .map_or_else(|| (self.parts.clock.now(), by.clone()), |before| (before.created_at, before.created_by));
@@ -313,7 +317,7 @@ impl Automation {
     }
 
     /// Deletes a queue with all that is in it.
-    pub async fn delete_queue(&self, store: &TenantStore, name: &ResourceName) -> Result<(), AutomationError> {
+    pub async fn delete_queue(&self, store: &TenantStore, name: &QueueName) -> Result<(), AutomationError> {
         let _one = self.changing.lock().await;
         let name = name.as_str();
         if store.get(&queue_key(name)).await?.is_none() {

@@ -33,6 +33,8 @@ pub(super) const LETTERS_WAITING_COUNT_MAX: usize = 128;
 const LETTERS_COUNT_MAX: usize = 128;
 /// LIMIT: bytes of payloads taken in by one batch, reached by the message that goes over.
 const LETTERS_BYTES_MAX: usize = 1 << 20;
+/// LIMIT: dead messages dealt with by one batch.
+pub(super) const DEALT_COUNT_MAX: usize = 128;
 /// Wait after the store could not be written.
 pub(super) const STORE_WAIT_MS: i64 = 1_000;
 /// Wait while nothing of the tenant is run, should nobody say when that is over.
@@ -47,6 +49,28 @@ pub(crate) enum Sending {
     Letter { letter: Letter, from: String, reply: Reply<Sent> },
     /// Several plugins are to be told the same. The answer says for which of them there was room.
     Notes(Notes, Reply<Vec<bool>>),
+    /// Dead messages are dealt with; such as are not there any more are passed over.
+    Dead { seqs: Vec<u64>, dealing: Dealing, reply: Reply<Dealt> },
+}
+
+/// What becomes of dead messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dealing {
+    /// They go again, with all their attempts before them.
+    PutBack,
+    /// They are deleted.
+    ThrowAway,
+}
+
+/// What the writer did with dead messages.
+#[derive(Debug, Default)]
+pub(crate) struct Dealt {
+    /// How many were dealt with.
+    pub count: u64,
+    /// Those for which one batch was too short.
+    pub rest: Vec<u64>,
+    /// Whether some stay where they are because there is no room.
+    pub is_full: bool,
 }
 
 /// What a notifying extension point tells.
@@ -99,6 +123,7 @@ struct Change {
 enum Of {
     Letter(Sent, Reply<Sent>),
     Notes(Vec<bool>, Reply<Vec<bool>>),
+    Dead(Dealt, Reply<Dealt>),
     /// With what the message was before, and the place it holds.
     Attempt(Option<Item>, Arc<UnderWay>),
 }
@@ -208,8 +233,62 @@ impl Writer {
                         Err(error) => drop(reply.send(Err(error))),
                     }
                 }
+                Sending::Dead { seqs, dealing, reply } => {
+                    match self.deal(seqs, dealing, now_ms).await {
+                        Ok((seqs, ops, dealt)) => changes.push(Change { seqs, ops, of: Of::Dead(dealt, reply) }),
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                    // What another one finds is known once this is durable.
+                    return;
+                }
             }
         }
+    }
+
+    /// Deals with dead messages, as far as one batch goes: their places in the order, what is to be written, and how far.
+    async fn deal(
+        &self,
+        seqs: Vec<u64>,
+        dealing: Dealing,
+        now_ms: i64,
+    ) -> Result<(Vec<u64>, Vec<Op>, Dealt), AutomationError> {
+        let queue = &self.queue;
+        let (mut placed, mut ops, mut dealt, mut bytes) = (Vec::new(), Vec::new(), Dealt::default(), 0_usize);
+        let mut seqs = seqs.into_iter();
+        while dealt.count < DEALT_COUNT_MAX as u64 && bytes < LETTERS_BYTES_MAX {
+            let Some(seq) = seqs.next() else { break };
+            // It may have been put back by a batch of which nobody knows whether it was written: that is found out first.
+            if queue.core().item(seq).is_some() {
+                continue;
+            }
+            let key = dead_key(&queue.name).number(seq);
+            let record = match queue.store.get(&key).await {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error) => {
+                    placed.into_iter().for_each(|seq| queue.core().gone(seq));
+                    return Err(error.into());
+                }
+            };
+            if dealing == Dealing::PutBack {
+                let Some((head, payload)) = Head::unpack(&record.value) else { continue };
+                let head = Head { failed_count: 0, due_ms: now_ms, died_at: None, last_error: None, ..head };
+                let (item, Ok(packed)) = (head.item(), head.pack(payload)) else { continue };
+                let mut core = queue.core();
+                if !core.has_room(&item.lane) {
+                    dealt.is_full = true;
+                    continue;
+                }
+                core.insert(item);
+                placed.push(seq);
+                bytes = bytes.saturating_add(packed.len());
+                ops.push(Op::put(messages_key(&queue.name).number(seq), packed));
+            }
+            ops.push(Op::delete(key));
+            dealt.count += 1;
+        }
+        dealt.rest = seqs.collect();
+        Ok((placed, ops, dealt))
     }
 
     /// Takes in what is for plugins that have room; of a whole all or nothing. Their places, what is to be written, and for
@@ -373,8 +452,9 @@ impl Writer {
         if ops.is_empty() {
             return Ok(());
         }
-        // That an attempt is over can be written down when the tenant's storage is full; that a message comes cannot.
-        let is_ours = changes.iter().all(|change| matches!(change.of, Of::Attempt(..)));
+        // That an attempt is over, and what becomes of what is dead, can be written down when the tenant's storage is full; that
+        // a message comes cannot.
+        let is_ours = changes.iter().all(|change| matches!(change.of, Of::Attempt(..) | Of::Dead(..)));
         let store = if is_ours { self.queue.store.with_reserve() } else { self.queue.store.clone() };
         match store.batch(ops, checks).await {
             Ok(commit) if is_marked => (self.marked, self.revision) = (begun, commit.revision),
@@ -427,6 +507,7 @@ impl Writer {
         match change.of {
             Of::Letter(sent, reply) => drop(reply.send(Ok(sent))),
             Of::Notes(rooms, reply) => drop(reply.send(Ok(rooms))),
+            Of::Dead(dealt, reply) => drop(reply.send(Ok(dealt))),
             Of::Attempt(_, place) => drop(place),
         }
     }
@@ -436,10 +517,15 @@ impl Writer {
         self.close_if_over(&error);
         let now_ms = self.automation.parts.clock.now().as_millisecond();
         let mut core = self.queue.core();
-        change.seqs.iter().for_each(|seq| core.gone(*seq));
+        // Put back or not, nobody knows: it stays in the order, and leaves it when it is found not to be there.
+        let stays = matches!((&change.of, &error), (Of::Dead(..), StoreError::Unavailable { .. }));
+        if !stays {
+            change.seqs.iter().for_each(|seq| core.gone(*seq));
+        }
         match change.of {
             Of::Letter(_, reply) => drop(reply.send(Err(error.into()))),
             Of::Notes(_, reply) => drop(reply.send(Err(error.into()))),
+            Of::Dead(_, reply) => drop(reply.send(Err(error.into()))),
             Of::Attempt(was, place) => {
                 // What was done is done again: at least once.
                 if let Some(item) = was {
