@@ -2,6 +2,8 @@
 //!
 //! Must never look at more than a page at once, however long nobody looked, nor change anything past the queue's one writer.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use ringfence_core::QueueName;
 use ringfence_store::{PageToken, TenantStore};
@@ -103,7 +105,9 @@ impl Automation {
         let mut all = Dealt::default();
         if !ids.is_empty() {
             let seqs = ids.iter().filter_map(|id| id.strip_prefix(name.as_str())?.strip_prefix('/')?.parse().ok());
-            deal_with(&queue, dealing, seqs.collect(), &mut all).await?;
+            // Each once, however often it is named.
+            let seqs: BTreeSet<u64> = seqs.collect();
+            deal_with(&queue, dealing, seqs.into_iter().collect(), &mut all).await?;
             return Ok(all);
         }
         let mut before = None;

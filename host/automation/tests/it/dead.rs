@@ -129,7 +129,7 @@ fn letters_are_found_page_by_page_and_thrown_away_one_by_one_or_all_also_when_th
         }
         assert_eq!(found, ["work/10", "work/8", "work/6", "work/4", "work/2"]);
         world.acme.set_held_bytes_max(world.acme.held().unwrap().bytes);
-        let named = ["work/4", "work/999", "other/2", "work/"].map(str::to_owned);
+        let named = ["work/4", "work/4", "work/999", "other/2", "work/"].map(str::to_owned);
         assert_eq!(automation.discard(&world.acme, &queue, &named).await.unwrap(), 1);
         assert!(!dead(&world).await.contains(&4));
         assert_eq!(automation.redrive(&world.acme, &queue, &["work/8".to_owned()]).await.unwrap(), 1);
