@@ -262,6 +262,27 @@ async fn what_would_break_bound_plugins_is_refused_while_any_is_bound() -> Resul
 }
 
 #[tokio::test]
+async fn a_binding_says_its_points_version_and_the_plugin_is_told_the_one_it_is_asked_under() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first", "told"]).await?;
+    declare(&operator, "t.gather", &point("collect", "closed")).await?;
+    assert_eq!(bind(&acme, "t.gather", "first", json!({})).await?["point_version"], 1);
+    let mut wider = point("collect", "closed");
+    wider["deadline_ms"] = json!(9_000);
+    declare(&operator, "t.gather", &wider).await?;
+    let asked = ask(&acme, "t.gather", json!({ "do": "version" })).await?;
+    assert_eq!(asked["steps"][0]["result"], "2", "{asked}");
+    let listed = answer(acme.admin.get(&acme.path("/hooks")).send().await?).await?;
+    assert_eq!(listed["items"][0]["version"], 2, "{listed}");
+    assert_eq!(listed["items"][0]["bindings"][0]["point_version"], 1, "it was bound before: {listed}");
+    assert_eq!(bind(&acme, "t.gather", "first", json!({})).await?["point_version"], 2);
+    declare(&operator, "t.tell", &point("notify", "open")).await?;
+    bind(&acme, "t.tell", "told", json!({})).await?;
+    ask(&acme, "t.tell", json!({ "do": "version" })).await?;
+    eventually("a notification with its version", async || Ok(noted(&acme, "told", "version").await? == "1")).await
+}
+
+#[tokio::test]
 async fn a_plugin_without_the_handler_and_a_hostile_condition_are_not_bound() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;

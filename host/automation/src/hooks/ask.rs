@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::binding::Bound;
 use super::fold::{Fold, HookAnswer, Next, Said};
-use super::point::{Mode, Ready};
+use super::point::{Mode, POINT_VERSION, Ready};
 use crate::{Automation, AutomationError, Call, CallError, Effects};
 
 /// LIMIT: most bytes of a payload.
@@ -48,7 +48,7 @@ impl Automation {
         ready.payload.check(&asked.payload).map_err(AutomationError::BadPayload)?;
         let bound = self.bound(asked.store, asked.hook).await?;
         if ready.point.spec.mode == Mode::Notify && asked.effects == Effects::Real {
-            return self.notify(&asked, bytes, &bound, ready.point.spec.on_failure).await;
+            return self.notify(&asked, bytes, &bound, &ready.point).await;
         }
         let spec = &ready.point.spec;
         let mut fold = Fold::new(spec.mode, spec.on_failure, std::mem::take(&mut asked.payload));
@@ -94,10 +94,7 @@ impl Automation {
                 id: InvocationId::random(&*self.parts.entropy).to_string(),
                 attempt: 1,
                 at: self.parts.clock.now().to_string(),
-                attributes: match asked.effects {
-                    Effects::Real => Vec::new(),
-                    Effects::Without => vec![("dry-run".to_owned(), "true".to_owned())],
-                },
+                attributes: attributes(ready, asked.effects),
             },
             principal: asked.principal.clone(),
             peer: asked.peer,
@@ -121,6 +118,15 @@ impl Automation {
         };
         Ok((Some((done.invocation, done.version.to_string())), said))
     }
+}
+
+/// What a plugin is told beside the payload.
+fn attributes(ready: &Ready, effects: Effects) -> Vec<(String, String)> {
+    let mut attributes = vec![(POINT_VERSION.to_owned(), ready.point.version.to_string())];
+    if effects == Effects::Without {
+        attributes.push(("dry-run".to_owned(), "true".to_owned()));
+    }
+    attributes
 }
 
 /// An answer, checked at the edge.

@@ -24,6 +24,7 @@ pub use fold::{HookAnswer, HookOutcome, Step};
 pub use point::{Binders, DEADLINE_MS_MAX, Mode, OnFailure, Point, PointSpec, RESULT_BYTES_MAX};
 
 use binding::Bindings;
+pub(crate) use point::POINT_VERSION;
 use point::Ready;
 
 use crate::{Automation, AutomationError};

@@ -8,7 +8,7 @@ use ringfence_store::StoreError;
 use super::ask::Asked;
 use super::binding::Bound;
 use super::fold::{HookAnswer, HookOutcome, Step};
-use super::point::OnFailure;
+use super::point::{OnFailure, Point};
 use crate::queue::message::HookTarget;
 use crate::queue::writer::Notes;
 use crate::{Automation, AutomationError};
@@ -20,13 +20,17 @@ impl Automation {
         asked: &Asked<'_>,
         payload: Vec<u8>,
         bound: &[Bound],
-        on_failure: OnFailure,
+        point: &Point,
     ) -> Result<HookAnswer, AutomationError> {
         let mut steps: Vec<Step> = bound.iter().map(|one| looked_at(one, asked)).collect();
-        let is_whole = on_failure == OnFailure::Closed;
+        let is_whole = point.spec.on_failure == OnFailure::Closed;
         if steps.iter().any(is_queued) && !(is_whole && steps.iter().any(is_failed)) {
             let targets = steps.iter().filter(|step| is_queued(step));
-            let targets = targets.map(|step| HookTarget { hook: asked.hook.to_string(), plugin: step.plugin.clone() });
+            let targets = targets.map(|step| HookTarget {
+                hook: asked.hook.to_string(),
+                plugin: step.plugin.clone(),
+                version: Some(point.version),
+            });
             let from = asked.principal.id().to_string();
             let notes = Notes { payload, from, targets: targets.collect(), is_whole };
             match self.send_notes(asked, notes).await {

@@ -52,6 +52,9 @@ pub struct HookTarget {
     pub hook: String,
     /// The plugin.
     pub plugin: PluginName,
+    /// The version of the point under which it was asked; none of what an earlier host took in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
 }
 
 impl HookTarget {

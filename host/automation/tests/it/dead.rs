@@ -150,7 +150,7 @@ fn notifications_lie_in_a_queue_like_others_that_is_the_hosts() {
         let refused = automation.set_queue(&acme(), &world.acme, name.as_str(), paused(), &by).await;
         assert!(matches!(refused, Err(AutomationError::BadQueue(_))), "{refused:?}");
         for (seq, plugin) in [(1, "quick"), (2, "slow")] {
-            let target = HookTarget { hook: "t.tell".to_owned(), plugin: plugin.parse().unwrap() };
+            let target = HookTarget { hook: "t.tell".to_owned(), plugin: plugin.parse().unwrap(), version: None };
             bury(&world, name.as_str(), &Head { hook: Some(target), ..head(seq) }, "{}").await;
         }
         let (letters, _) = automation.dead_letters(&world.acme, &name, Some("slow"), None, 10).await.unwrap();

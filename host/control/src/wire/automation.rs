@@ -42,6 +42,9 @@ pub struct BindingView {
     pub hook: String,
     /// The plugin.
     pub plugin: String,
+    /// The version of the point under which it was bound last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point_version: Option<u32>,
     /// Lower goes first.
     pub order: i32,
     /// CEL over `payload`: when it is asked.
