@@ -209,6 +209,39 @@ async fn a_plugin_that_would_come_after_its_points_deadline_is_not_begun() -> Re
 }
 
 #[tokio::test]
+async fn a_tenant_without_a_free_place_or_quota_breaks_no_request_of_an_open_point() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["asked"]).await?;
+    ship_hostile(&acme).await?;
+    for (name, on_failure) in [("t.open", "open"), ("t.closed", "closed")] {
+        declare(&operator, name, &point("validate", on_failure)).await?;
+        bind(&acme, name, "asked", json!({})).await?;
+    }
+    let quota =
+        async |overrides: Value| answer(operator.put("/tenants/acme/quota").json(&overrides).send().await?).await;
+    quota(json!({ "overrides": { "concurrency_count": 1 } })).await?;
+    // One holds the slot, and more than may wait want to: 64.
+    let flood: Vec<_> = (0..100)
+        .map(|_| {
+            let session = acme.admin.clone();
+            tokio::spawn(async move {
+                while session.call(Method::GET, "/acme/hostile/sleep?ms=3000").send().await.is_ok() {}
+            })
+        })
+        .collect();
+    let told_of = async |code: &str| {
+        let passed = ask(&acme, "t.open", json!({})).await?;
+        assert_eq!(passed["outcome"], "passed", "{passed}");
+        Ok::<_, anyhow::Error>(passed["steps"][0]["code"] == code)
+    };
+    eventually("a call for which there is no place", async || told_of("tenant-busy").await).await?;
+    assert_eq!(ask(&acme, "t.closed", json!({})).await?["outcome"], "failed");
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
+    quota(json!({ "overrides": { "requests_per_second": 1 } })).await?;
+    eventually("a call too many", async || told_of("quota-exhausted").await).await
+}
+
+#[tokio::test]
 async fn what_would_break_bound_plugins_is_refused_while_any_is_bound() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
@@ -226,6 +259,27 @@ async fn what_would_break_bound_plugins_is_refused_while_any_is_bound() -> Resul
     assert_eq!(declare(&operator, "t.point", &other).await?["version"], 3);
     assert_eq!(operator.delete("/hooks/t.point").send().await?.status(), StatusCode::NO_CONTENT);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_binding_says_its_points_version_and_the_plugin_is_told_the_one_it_is_asked_under() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first", "told"]).await?;
+    declare(&operator, "t.gather", &point("collect", "closed")).await?;
+    assert_eq!(bind(&acme, "t.gather", "first", json!({})).await?["point_version"], 1);
+    let mut wider = point("collect", "closed");
+    wider["deadline_ms"] = json!(9_000);
+    declare(&operator, "t.gather", &wider).await?;
+    let asked = ask(&acme, "t.gather", json!({ "do": "version" })).await?;
+    assert_eq!(asked["steps"][0]["result"], "2", "{asked}");
+    let listed = answer(acme.admin.get(&acme.path("/hooks")).send().await?).await?;
+    assert_eq!(listed["items"][0]["version"], 2, "{listed}");
+    assert_eq!(listed["items"][0]["bindings"][0]["point_version"], 1, "it was bound before: {listed}");
+    assert_eq!(bind(&acme, "t.gather", "first", json!({})).await?["point_version"], 2);
+    declare(&operator, "t.tell", &point("notify", "open")).await?;
+    bind(&acme, "t.tell", "told", json!({})).await?;
+    ask(&acme, "t.tell", json!({ "do": "version" })).await?;
+    eventually("a notification with its version", async || Ok(noted(&acme, "told", "version").await? == "1")).await
 }
 
 #[tokio::test]
@@ -255,6 +309,38 @@ async fn a_notification_is_queued_and_arrives() -> Result<()> {
     let told = ask(&acme, "t.tell", json!({ "do": "note" })).await?;
     assert_eq!((&told["outcome"], &told["steps"][0]["outcome"]), (&json!("queued"), &json!("queued")));
     eventually("the notification", async || Ok(noted(&acme, "first", "noted").await? == "1")).await
+}
+
+#[tokio::test]
+async fn a_dead_notification_is_found_goes_again_and_is_thrown_away() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["first"]).await?;
+    declare(&operator, "t.tell", &point("notify", "open")).await?;
+    bind(&acme, "t.tell", "first", json!({})).await?;
+    queue(&acme, "_hooks", json!({ "attempts_max": 1 })).await?;
+    ask(&acme, "t.tell", json!({ "do": "break" })).await?;
+    let dead = async || answer(acme.admin.get(&acme.path("/queues/_hooks/dead?text=t.tell")).send().await?).await;
+    eventually("it is dead", async || Ok(dead().await?["items"].as_array().map(Vec::len) == Some(1))).await?;
+    let letter = dead().await?["items"][0].clone();
+    assert_eq!((&letter["hook"], &letter["plugin"]), (&json!("t.tell"), &json!("first")), "{letter}");
+    let deal = async |what: &str, body: Value| {
+        acme.admin.post(&acme.path(&format!("/queues/_hooks/dead/{what}"))).json(&body).send().await
+    };
+    assert_eq!(answer(deal("redrive", json!({ "ids": [letter["id"]] })).await?).await?["count"], 1);
+    eventually("it is dead again", async || {
+        let again = dead().await?["items"][0].clone();
+        Ok(again["id"] == letter["id"] && again["died_at"] != letter["died_at"])
+    })
+    .await?;
+    for unclear in [json!({}), json!({ "ids": [letter["id"]], "all": true })] {
+        let (status, refused) = problem(deal("discard", unclear).await?).await?;
+        assert_eq!((status, &refused["code"]), (422, &json!("bad-queue")), "{refused}");
+    }
+    assert_eq!(answer(deal("discard", json!({ "ids": [letter["id"]] })).await?).await?["count"], 1);
+    assert_eq!(dead().await?["items"], json!([]));
+    let state = answer(acme.admin.get(&acme.path("/queues/_hooks")).send().await?).await?;
+    assert_eq!(state["depth_count"], 0, "{state}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -124,6 +124,7 @@ pub fn body_for(path: &str) -> Value {
             "binders": "several",
         }),
         Some("n") if path.contains("/queues/") => json!({}),
+        Some("discard") => json!({ "all": true }),
         Some("n") if path.contains("/hooks/") => json!({ "payload": {} }),
         Some("n") if path.contains("/schedules/") => json!({ "plugin": "hello", "cron": "0 0 * * *" }),
         Some("n") if ["/streams/", "/channels/", "/feeds/"].iter().any(|part| path.contains(part)) => json!({}),

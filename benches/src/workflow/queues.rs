@@ -13,7 +13,7 @@ use ringfence_automation::Automation;
 use ringfence_automation::queue::message::messages_key;
 use ringfence_automation::queue::{QueueSpec, QueueState, Rules};
 use ringfence_capabilities::{Letter, Trail};
-use ringfence_core::ResourceName;
+use ringfence_core::QueueName;
 use ringfence_store::{Change, Event, Key, Watch};
 
 use super::Plan;
@@ -153,13 +153,13 @@ async fn until(automation: &Automation, tenant: &Tenant, holds: impl Fn(&QueueSt
     Ok(())
 }
 
-fn queue() -> Result<ResourceName> {
+fn queue() -> Result<QueueName> {
     Ok(QUEUE.parse()?)
 }
 
 fn letter() -> Result<Letter> {
     Ok(Letter {
-        queue: queue()?,
+        queue: QUEUE.parse()?,
         payload: br#"{"do":"nothing"}"#.to_vec(),
         idempotency_key: None,
         delay_ms: 0,

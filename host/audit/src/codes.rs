@@ -181,6 +181,8 @@ pub const HOOK_BOUND: &str = "EVT-002 hook-bound";
 pub const QUEUE_WRITTEN: &str = "EVT-003 queue-written";
 /// Dead messages of a queue were put back.
 pub const QUEUE_REDRIVEN: &str = "EVT-004 queue-redriven";
+/// Dead messages of a queue were thrown away.
+pub const QUEUE_DISCARDED: &str = "EVT-008 queue-discarded";
 /// A message was put into a queue through the API.
 pub const MESSAGE_SENT: &str = "EVT-005 message-sent";
 /// A schedule was made, changed or deleted.

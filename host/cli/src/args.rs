@@ -22,8 +22,8 @@ pub use self::audit::{
     AuditVerifyArgs,
 };
 pub use self::automation::{
-    BindArgs, CallHookArgs, DeadArgs, HookCommand, NameArgs, NameFileArgs, QueueCommand, QueueSetArgs, RedriveArgs,
-    ScheduleCommand, ScheduleSetArgs, SendArgs, UnbindArgs,
+    BindArgs, CallHookArgs, DeadArgs, DiscardArgs, HookCommand, NameArgs, NameFileArgs, QueueCommand, QueueNameArgs,
+    QueueSetArgs, RedriveArgs, ScheduleCommand, ScheduleSetArgs, SendArgs, UnbindArgs,
 };
 pub use self::backup::{BackupArgs, BackupCommand, BackupCreateArgs, BackupVerifyArgs, RecoveryKeyArgs, RestoreArgs};
 pub use self::checks::{CheckCommand, CheckNameArgs, CheckSetArgs, HostCallsArgs, RemediateArgs};

@@ -266,6 +266,7 @@ fn automated() -> OpenApiRouter<Control> {
         .routes(routes!(automation::queues::send))
         .routes(routes!(automation::queues::dead))
         .routes(routes!(automation::queues::redrive))
+        .routes(routes!(automation::queues::discard))
         .routes(routes!(automation::schedules::list))
         .routes(routes!(automation::schedules::read, automation::schedules::write, automation::schedules::delete))
         .routes(routes!(automation::schedules::pause))

@@ -134,6 +134,17 @@ word!(
     }
 );
 word!(
+    /// The name of a queue: one of a tenant's own, or [`QueueName::HOOKS`].
+    QueueName,
+    "queue name",
+    "`_hooks`, or 1 to 63 of a-z, A-Z, 0-9, `-`, `_` and `.`, starting with a letter or digit",
+    |text| text == QueueName::HOOKS || text.parse::<ResourceName>().is_ok()
+);
+impl QueueName {
+    /// The host's own queue of a tenant, with what extension points tell plugins; no queue that a tenant makes is called so.
+    pub const HOOKS: &'static str = "_hooks";
+}
+word!(
     /// Who a principal is: `operator/ada`, `acme/ci`, `acme/plugin/visits`, `anonymous`.
     PrincipalId,
     "principal",
@@ -250,6 +261,17 @@ impl From<Digest> for String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_queue_is_called_like_any_resource_or_is_the_hosts() {
+        for good in ["mail", "9.a_b", QueueName::HOOKS] {
+            assert!(good.parse::<QueueName>().is_ok(), "{good}");
+        }
+        for bad in ["", "_", "_hook", "_hooks2", "a/b"] {
+            assert!(bad.parse::<QueueName>().is_err(), "{bad}");
+        }
+        assert!(QueueName::HOOKS.parse::<ResourceName>().is_err());
+    }
 
     #[test]
     fn names_are_strict() {

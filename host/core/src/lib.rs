@@ -30,8 +30,8 @@ pub use capability::{Capability, Grant, Grants, Need, Needs};
 pub use device::Device;
 pub use host_call::{HostAct, HostCall, On};
 pub use ids::{
-    ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, RequestId,
-    ResourceName, ReviewId, RunId, SessionId, TenantId, WordError,
+    ApprovalId, BackupId, DecisionId, Digest, InvocationId, JobId, PlanName, PluginName, PrincipalId, QueueName,
+    RequestId, ResourceName, ReviewId, RunId, SessionId, TenantId, WordError,
 };
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{ActClass, Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};

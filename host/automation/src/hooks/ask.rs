@@ -5,16 +5,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ringfence_capabilities::{Letter, Trail};
+use ringfence_capabilities::Trail;
 use ringfence_core::{Blame, InvocationId, Principal, ResourceName, TenantId};
 use ringfence_engine::{EventContext, EventFailure, Export};
 use ringfence_store::TenantStore;
 use serde_json::Value;
 
 use super::binding::Bound;
-use super::fold::{Fold, HookAnswer, HookOutcome, Next, Said, Step};
-use super::point::{Mode, Ready};
-use crate::queue::message::HookTarget;
+use super::fold::{Fold, HookAnswer, Next, Said};
+use super::point::{Mode, POINT_VERSION, Ready};
 use crate::{Automation, AutomationError, Call, CallError, Effects};
 
 /// LIMIT: most bytes of a payload.
@@ -42,7 +41,7 @@ pub struct Asked<'a> {
 
 impl Automation {
     /// Asks the tenant's plugins that are bound to a point. Refusals of the tenant as a whole, or of a session that does not
-    /// stand high enough, are errors; what a plugin does is in the answer.
+    /// stand high enough, are errors; what a plugin does is in the answer, and so is that there was no place or no code for it.
     pub async fn ask(&self, mut asked: Asked<'_>) -> Result<HookAnswer, AutomationError> {
         let ready = self.hooks.point(asked.hook.as_str()).ok_or(AutomationError::NotFound("extension point"))?;
         let mut bytes = serde_json::to_vec(&asked.payload).unwrap_or_default();
@@ -52,7 +51,7 @@ impl Automation {
         ready.payload.check(&asked.payload).map_err(AutomationError::BadPayload)?;
         let bound = self.bound(asked.store, asked.hook).await?;
         if ready.point.spec.mode == Mode::Notify && asked.effects == Effects::Real {
-            return self.notify(&asked, &bytes, &bound).await;
+            return self.notify(&asked, bytes, &bound, &ready.point).await;
         }
         let spec = &ready.point.spec;
         let mut fold = Fold::new(spec.mode, spec.on_failure, std::mem::take(&mut asked.payload));
@@ -98,10 +97,7 @@ impl Automation {
                 id: InvocationId::random(&*self.parts.entropy).to_string(),
                 attempt: 1,
                 at: self.parts.clock.now().to_string(),
-                attributes: match asked.effects {
-                    Effects::Real => Vec::new(),
-                    Effects::Without => vec![("dry-run".to_owned(), "true".to_owned())],
-                },
+                attributes: attributes(ready, asked.effects),
             },
             principal: asked.principal.clone(),
             peer: asked.peer,
@@ -126,46 +122,15 @@ impl Automation {
         };
         Ok((Some((done.invocation, done.version.to_string())), said))
     }
+}
 
-    /// Puts a message for each bound plugin whose condition holds into the tenant's queue for hooks.
-    async fn notify(&self, asked: &Asked<'_>, payload: &[u8], bound: &[Bound]) -> Result<HookAnswer, AutomationError> {
-        let queue = self.hooks_queue(asked.tenant, asked.store).await?;
-        let mut steps = Vec::with_capacity(bound.len());
-        for one in bound {
-            let plugin = one.binding.plugin.clone();
-            let mut step = Step {
-                plugin: plugin.clone(),
-                version: None,
-                invocation: None,
-                outcome: "queued".to_owned(),
-                code: None,
-                detail: None,
-                result: None,
-            };
-            match one.condition.as_ref().map(|condition| condition.holds(&asked.payload)) {
-                None | Some(Ok(true)) => {
-                    let letter = Letter {
-                        queue: asked.hook.clone(),
-                        payload: payload.to_vec(),
-                        idempotency_key: None,
-                        delay_ms: 0,
-                        priority: 4,
-                        group: None,
-                        trail: asked.trail.clone(),
-                    };
-                    let target = HookTarget { hook: asked.hook.to_string(), plugin };
-                    self.send_to(&queue, asked.principal.id().as_str(), letter, Some(target)).await?;
-                }
-                Some(Ok(false)) => "skipped".clone_into(&mut step.outcome),
-                Some(Err(why)) => {
-                    "failed".clone_into(&mut step.outcome);
-                    (step.code, step.detail) = (Some("condition".to_owned()), Some(why));
-                }
-            }
-            steps.push(step);
-        }
-        Ok(HookAnswer { outcome: HookOutcome::Queued, payload: None, steps })
+/// What a plugin is told beside the payload.
+fn attributes(ready: &Ready, effects: Effects) -> Vec<(String, String)> {
+    let mut attributes = vec![(POINT_VERSION.to_owned(), ready.point.version.to_string())];
+    if effects == Effects::Without {
+        attributes.push(("dry-run".to_owned(), "true".to_owned()));
     }
+    attributes
 }
 
 /// An answer, checked at the edge.
@@ -186,7 +151,8 @@ fn heard(ready: &Ready, bytes: &[u8]) -> Said {
 }
 
 /// Whether it is about the tenant or the session of who asks, and not what a plugin does or what is held against it: then the
-/// product's request fails whatever the point says.
+/// product's request fails whatever the point says. A tenant without a free place or quota is none of these: its plugins bring
+/// that about by being slow or greedy.
 fn concerns_request(error: &CallError) -> bool {
     matches!(
         error,
@@ -194,11 +160,7 @@ fn concerns_request(error: &CallError) -> bool {
             | CallError::Unauthenticated
             | CallError::Suspended
             | CallError::KeyDisabled
-            | CallError::QuotaExhausted { .. }
-            | CallError::TenantBusy { .. }
-            | CallError::Overloaded
             | CallError::AuditUnavailable
-            | CallError::Host
     )
 }
 

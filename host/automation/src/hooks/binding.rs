@@ -39,6 +39,9 @@ pub struct Binding {
     pub hook: ResourceName,
     /// The plugin.
     pub plugin: PluginName,
+    /// The version of the point under which it was bound last; none of what was bound before hosts kept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point_version: Option<u32>,
     /// As said.
     pub spec: BindingSpec,
     /// When.
@@ -96,7 +99,7 @@ impl Automation {
         spec: BindingSpec,
         by: &PrincipalId,
     ) -> Result<Binding, AutomationError> {
-        let point = self.hooks.point(hook.as_str()).ok_or(AutomationError::NotFound("extension point"))?;
+        self.point(hook)?;
         if let Some(condition) = &spec.condition {
             Condition::compile(condition)
                 .map_err(|why| AutomationError::BadBinding(format!("its condition cannot be followed: {why}")))?;
@@ -104,9 +107,10 @@ impl Automation {
         self.check_handler(tenant, plugin, Export::Hook).await?;
         // With the operator's changes of the point: what is checked here must still be so when it is written.
         let _one = self.changing.lock().await;
+        let point = self.point(hook)?;
         let others = self.read_bindings(store, hook).await?;
         let others_count = others.iter().filter(|other| other.binding.plugin != *plugin).count();
-        if point.point.spec.binders == Binders::One && others_count > 0 {
+        if point.spec.binders == Binders::One && others_count > 0 {
             return Err(AutomationError::BadBinding("one plugin alone may be bound, and another one is".to_owned()));
         }
         if others_count >= BINDINGS_COUNT_MAX {
@@ -115,6 +119,7 @@ impl Automation {
         let binding = Binding {
             hook: hook.clone(),
             plugin: plugin.clone(),
+            point_version: Some(point.version),
             spec,
             bound_at: self.parts.clock.now(),
             bound_by: by.clone(),

@@ -62,7 +62,7 @@ pub enum HookOutcome {
     Vetoed,
     /// A plugin failed where the point is closed to failures.
     Failed,
-    /// The plugins will be told.
+    /// The plugins whose step says `queued` will be told.
     Queued,
 }
 

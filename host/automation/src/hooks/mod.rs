@@ -1,7 +1,7 @@
 //! Hooks: the product asks the plugins that a tenant bound to one of its extension points.
 //!
 //! `point.rs` is what operators declare, `binding.rs` what tenants bind, `ask.rs` one call, `fold.rs` what the answers come
-//! to. Must never let what a plugin answers through that does not fit the point's schema.
+//! to, `tell.rs` one call of a point that notifies. Must never let what a plugin answers through that does not fit the point's schema.
 
 mod ask;
 mod binding;
@@ -9,6 +9,7 @@ mod condition;
 mod fold;
 mod point;
 mod schema;
+mod tell;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,6 +24,7 @@ pub use fold::{HookAnswer, HookOutcome, Step};
 pub use point::{Binders, DEADLINE_MS_MAX, Mode, OnFailure, Point, PointSpec, RESULT_BYTES_MAX};
 
 use binding::Bindings;
+pub(crate) use point::POINT_VERSION;
 use point::Ready;
 
 use crate::{Automation, AutomationError};

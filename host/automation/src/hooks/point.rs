@@ -12,6 +12,8 @@ use crate::AutomationError;
 
 /// LIMIT: longest time one call of a point may take, milliseconds.
 pub const DEADLINE_MS_MAX: u64 = 30_000;
+/// Under which name a plugin is told which version of the point it is asked under.
+pub(crate) const POINT_VERSION: &str = "point-version";
 /// LIMIT: most bytes of one plugin's result.
 pub const RESULT_BYTES_MAX: u64 = 1 << 20;
 

@@ -4,6 +4,9 @@
 //! (`steady_ms`) where an attempt takes its time. Must never lose a message, hand one over twice at the same time, nor hand
 //! over a later one of a group before an earlier one is gone.
 //!
+//! Messages stand in lanes: those of a tenant's own queue in one, those of the host's queue in one for each plugin. How many
+//! are handed over at once and how many there may be is counted in each lane apart, so that a slow plugin holds up its own.
+//!
 //! An attempt is under way until whoever makes it says how it ended: he always does, also when it breaks down. That it was
 //! lost is thought only of one that hangs in the host itself, and only when its plugin cannot run any more: it is not begun
 //! after [`Flight::begin_until_ms`], and cut at the visibility time after it began. What such an attempt says later is not
@@ -14,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use super::{CONCURRENCY_COUNT_MAX, DEPTH_COUNT_MAX};
 
 /// LIMIT: how long a message may be on its way to its plugin, milliseconds. Room for all that it may wait for: the batch that
 /// marks it (70 s with the one that asks what became of the last), a slot (5 s), code that has to be compiled anew (60 s for
@@ -53,6 +58,18 @@ pub struct Item {
     pub failed_count: u32,
     /// Messages of one group go one after another.
     pub group: Option<Arc<str>>,
+    /// Whose it is, where one queue has messages for several plugins.
+    pub lane: Option<Arc<str>>,
+}
+
+/// The messages of one plugin, or of a queue that has one.
+#[derive(Debug, Default)]
+struct Lane {
+    /// May go now: highest priority first, then in order.
+    ready: BTreeSet<(Reverse<u8>, u64)>,
+    /// Those handed over included.
+    depth: u64,
+    flying_count: u32,
 }
 
 /// One handing over of a message.
@@ -88,8 +105,8 @@ pub struct Core {
     rules: Rules,
     is_paused: bool,
     items: HashMap<u64, Item>,
-    /// May go now: highest priority first, then in order.
-    ready: BTreeSet<(Reverse<u8>, u64)>,
+    /// Those that have messages.
+    lanes: HashMap<Option<Arc<str>>, Lane>,
     /// May go at a time.
     later: BTreeSet<(i64, u64)>,
     /// Of those, the ones that wait for nothing of their own: they could not be handed over just now.
@@ -118,7 +135,7 @@ impl Core {
             rules,
             is_paused: false,
             items: HashMap::new(),
-            ready: BTreeSet::new(),
+            lanes: HashMap::new(),
             later: BTreeSet::new(),
             put_back: HashSet::new(),
             flying: BTreeMap::new(),
@@ -151,6 +168,12 @@ impl Core {
         self.items.len() as u64
     }
 
+    /// Whether there is room for another message in a lane.
+    pub fn has_room(&self, lane: &Option<Arc<str>>) -> bool {
+        let depth = self.lanes.get(lane).map_or(0, |lane| lane.depth);
+        depth < self.rules.depth_count_max && self.depth() < DEPTH_COUNT_MAX
+    }
+
     /// How many are handed over now.
     pub fn flying_count(&self) -> u64 {
         self.flying.len() as u64
@@ -175,6 +198,7 @@ impl Core {
         if let Some(group) = &item.group {
             self.groups.entry(Arc::clone(group)).or_default().insert(seq);
         }
+        self.lanes.entry(item.lane.clone()).or_default().depth += 1;
         self.items.insert(seq, item);
         self.schedule(seq);
     }
@@ -184,14 +208,22 @@ impl Core {
         while let Some(&(due_ms, seq)) = self.later.first().filter(|(due_ms, _)| *due_ms <= now_ms) {
             self.later.remove(&(due_ms, seq));
             self.put_back.remove(&seq);
-            if let Some(item) = self.items.get(&seq) {
-                self.ready.insert((Reverse(item.priority), seq));
+            if let Some(item) = self.items.get(&seq)
+                && let Some(lane) = self.lanes.get_mut(&item.lane)
+            {
+                lane.ready.insert((Reverse(item.priority), seq));
             }
         }
-        if self.is_paused || self.flying.len() >= self.rules.concurrency_count as usize {
+        if self.is_paused || self.flying.len() >= CONCURRENCY_COUNT_MAX as usize {
             return None;
         }
-        let (_, seq) = self.ready.pop_first()?;
+        let concurrency_count = self.rules.concurrency_count;
+        let lanes =
+            self.lanes.values_mut().filter(|lane| lane.flying_count < concurrency_count && !lane.ready.is_empty());
+        // The lane that has least under way goes first.
+        let lane = lanes.min_by_key(|lane| (lane.flying_count, lane.ready.first().copied()))?;
+        let (_, seq) = lane.ready.pop_first()?;
+        lane.flying_count += 1;
         let begin_until_ms = steady_ms.saturating_add(ON_ITS_WAY_MS_MAX);
         let visibility_ms = self.rules.visibility_ms;
         let lost_at_ms = begin_until_ms.saturating_add(visibility_ms).saturating_add(GRACE_MS);
@@ -215,11 +247,17 @@ impl Core {
 
     /// The message is gone: done with, or dead.
     pub fn gone(&mut self, seq: u64) {
+        self.land(seq);
         let Some(item) = self.items.remove(&seq) else { return };
-        self.flying.remove(&seq);
         self.put_back.remove(&seq);
-        self.ready.remove(&(Reverse(item.priority), seq));
         self.later.remove(&(item.due_ms, seq));
+        if let Some(lane) = self.lanes.get_mut(&item.lane) {
+            lane.ready.remove(&(Reverse(item.priority), seq));
+            lane.depth = lane.depth.saturating_sub(1);
+            if lane.depth == 0 {
+                self.lanes.remove(&item.lane);
+            }
+        }
         let Some(group) = item.group else { return };
         let Some(members) = self.groups.get_mut(&group) else { return };
         members.remove(&seq);
@@ -231,7 +269,7 @@ impl Core {
 
     /// The attempt failed and the message goes again.
     pub fn again(&mut self, seq: u64, due_ms: i64, failed_count: u32) {
-        if self.flying.remove(&seq).is_none() {
+        if !self.land(seq) {
             return;
         }
         if let Some(item) = self.items.get_mut(&seq) {
@@ -269,13 +307,27 @@ impl Core {
 
     /// When a message may go next, if nothing else happens; none when only another call can bring it, or one is lost.
     pub fn wake_at_ms(&self) -> Option<i64> {
-        let is_full = self.is_paused || self.flying.len() >= self.rules.concurrency_count as usize;
-        if is_full { None } else { self.later.first().map(|(due_ms, _)| *due_ms) }
+        let has_place = self.flying.len() < CONCURRENCY_COUNT_MAX as usize
+            && self.lanes.values().any(|lane| lane.flying_count < self.rules.concurrency_count);
+        if self.is_paused || !has_place { None } else { self.later.first().map(|(due_ms, _)| *due_ms) }
     }
 
     /// Everything that is here and not handed over.
     pub fn seqs(&self) -> impl Iterator<Item = u64> + '_ {
         self.items.keys().copied().filter(|seq| !self.flying.contains_key(seq))
+    }
+
+    /// It is not handed over any more; whether it was.
+    fn land(&mut self, seq: u64) -> bool {
+        if self.flying.remove(&seq).is_none() {
+            return false;
+        }
+        if let Some(item) = self.items.get(&seq)
+            && let Some(lane) = self.lanes.get_mut(&item.lane)
+        {
+            lane.flying_count = lane.flying_count.saturating_sub(1);
+        }
+        true
     }
 
     /// Lets a message go when it may: of a group, the first alone, and not while it is handed over.
@@ -291,7 +343,9 @@ impl Core {
         if let Some(second) = item.group.as_ref().and_then(|group| self.groups.get(group)?.iter().nth(1).copied())
             && let Some(other) = self.items.get(&second)
         {
-            self.ready.remove(&(Reverse(other.priority), second));
+            if let Some(lane) = self.lanes.get_mut(&other.lane) {
+                lane.ready.remove(&(Reverse(other.priority), second));
+            }
             self.later.remove(&(other.due_ms, second));
         }
         self.later.insert((item.due_ms, seq));
@@ -318,7 +372,7 @@ mod tests {
     };
 
     fn item(seq: u64) -> Item {
-        Item { seq, priority: 4, due_ms: 0, failed_count: 0, group: None }
+        Item { seq, priority: 4, due_ms: 0, failed_count: 0, group: None, lane: None }
     }
 
     /// What goes now, on clocks that agree.
@@ -446,6 +500,46 @@ mod tests {
         assert!(core.overdue(flight.begin_until_ms + RULES.visibility_ms).is_empty());
     }
 
+    fn of_lane(seq: u64, lane: &str) -> Item {
+        Item { lane: Some(lane.into()), ..item(seq) }
+    }
+
+    #[test]
+    fn a_slow_plugin_of_the_hosts_queue_holds_up_nothing_but_its_own() {
+        let mut core = Core::new(RULES);
+        (1..=9).for_each(|seq| core.insert(of_lane(seq, "slow")));
+        assert_eq!((take(&mut core, 0), take(&mut core, 0), take(&mut core, 0)), (Some(1), Some(2), None));
+        // It has as many as it may have, and says nothing: what comes for another one goes at once.
+        core.insert(of_lane(10, "quick"));
+        core.insert(Item { due_ms: 5, ..of_lane(11, "quick") });
+        assert_eq!((take(&mut core, 0), core.wake_at_ms()), (Some(10), Some(5)));
+        core.gone(10);
+        assert_eq!((take(&mut core, 5), take(&mut core, 5)), (Some(11), None));
+        // An end of the slow one makes room for its next.
+        core.gone(2);
+        assert_eq!((take(&mut core, 5), take(&mut core, 5)), (Some(3), None));
+    }
+
+    #[test]
+    fn the_plugin_that_has_least_under_way_has_the_next_turn() {
+        let mut core = Core::new(Rules { concurrency_count: 64, ..RULES });
+        (1..=80).for_each(|seq| core.insert(of_lane(seq, "flood")));
+        (81..=82).for_each(|seq| core.insert(of_lane(seq, "few")));
+        let first: Vec<u64> = std::iter::from_fn(|| take(&mut core, 0)).collect();
+        assert_eq!(first.len(), CONCURRENCY_COUNT_MAX as usize, "so many in all");
+        assert_eq!(first[..4], [1, 81, 2, 82]);
+    }
+
+    #[test]
+    fn a_queue_that_is_full_of_one_plugins_messages_has_room_for_anothers() {
+        let (flood, few) = (Some(Arc::from("flood")), Some(Arc::from("few")));
+        let mut core = Core::new(Rules { depth_count_max: 3, ..RULES });
+        (1..=3).for_each(|seq| core.insert(of_lane(seq, "flood")));
+        assert!(!core.has_room(&flood) && core.has_room(&few));
+        core.gone(2);
+        assert!(core.has_room(&flood));
+    }
+
     #[test]
     fn a_paused_queue_hands_nothing_over() {
         let mut core = Core::new(RULES);
@@ -458,7 +552,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Insert { priority: u8, delay: u8, group: Option<u8> },
+        Insert { priority: u8, delay: u8, group: Option<u8>, lane: u8 },
         Take,
         Done(usize),
         Fail(usize),
@@ -468,18 +562,17 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step =
-            prop_oneof![
-                (0_u8..10, any::<u8>(), proptest::option::of(0_u8..3))
-                    .prop_map(|(priority, delay, group)| Step::Insert { priority, delay, group }),
-                Just(Step::Take),
-                Just(Step::Take),
-                any::<usize>().prop_map(Step::Done),
-                any::<usize>().prop_map(Step::Fail),
-                any::<usize>().prop_map(Step::PutBack),
-                Just(Step::Hurry),
-                any::<u8>().prop_map(Step::Pass),
-            ];
+        let step = prop_oneof![
+            (0_u8..10, any::<u8>(), proptest::option::of(0_u8..3), 0_u8..2)
+                .prop_map(|(priority, delay, group, lane)| Step::Insert { priority, delay, group, lane }),
+            Just(Step::Take),
+            Just(Step::Take),
+            any::<usize>().prop_map(Step::Done),
+            any::<usize>().prop_map(Step::Fail),
+            any::<usize>().prop_map(Step::PutBack),
+            Just(Step::Hurry),
+            any::<u8>().prop_map(Step::Pass),
+        ];
         proptest::collection::vec(step, 1..120)
     }
 
@@ -527,12 +620,17 @@ mod tests {
             let (mut now, mut seq) = (0_i64, 0_u64);
             let mut flying: Vec<u64> = Vec::new();
             let mut alive: BTreeMap<u64, Option<u8>> = BTreeMap::new();
+            let mut lanes: BTreeMap<u64, u8> = BTreeMap::new();
             for step in steps {
                 match step {
-                    Step::Insert { priority, delay, group } => {
+                    Step::Insert { priority, delay, group, lane } => {
                         seq += 1;
                         let name = group.map(|group| Arc::from(group.to_string()));
-                        core.insert(Item { seq, priority, due_ms: now + i64::from(delay), failed_count: 0, group: name });
+                        // A group is of one plugin.
+                        let lane = group.unwrap_or(lane) % 2;
+                        let due_ms = now + i64::from(delay);
+                        core.insert(Item { priority, due_ms, group: name, ..of_lane(seq, &lane.to_string()) });
+                        lanes.insert(seq, lane);
                         alive.insert(seq, group);
                     }
                     Step::Take => if let Some(taken) = take(&mut core, now) {
@@ -542,7 +640,8 @@ mod tests {
                             prop_assert!(!earlier, "an earlier one of the group is still here");
                         }
                         flying.push(taken);
-                        prop_assert!(flying.len() <= RULES.concurrency_count as usize);
+                        let beside = flying.iter().filter(|other| lanes[*other] == lanes[&taken]);
+                        prop_assert!(beside.count() <= RULES.concurrency_count as usize);
                     },
                     Step::Done(which) if !flying.is_empty() => {
                         let done = flying.swap_remove(which % flying.len());

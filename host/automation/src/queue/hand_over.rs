@@ -20,6 +20,7 @@ use super::message::{Head, messages_key};
 use super::writer::{End, Over, STORE_WAIT_MS, Writer};
 use super::{HOOKS_QUEUE, Queue};
 use crate::closing::UnderWay;
+use crate::hooks::POINT_VERSION;
 use crate::{Automation, Call, CallError, Effects};
 
 /// Longest time without a look at the clock: it may have been set.
@@ -98,6 +99,8 @@ impl Automation {
         let Ok(principal) = self.workload(&queue.tenant, &plugin) else { return End::NotNow(60_000) };
         let mut attributes = vec![("from".to_owned(), head.from.clone())];
         attributes.extend(head.group.clone().map(|group| ("group".to_owned(), group)));
+        let version = head.hook.as_ref().and_then(|target| target.version);
+        attributes.extend(version.map(|version| (POINT_VERSION.to_owned(), version.to_string())));
         let call = Call {
             tenant: queue.tenant.clone(),
             plugin,

@@ -56,6 +56,16 @@ pub struct HookTarget {
     pub hook: String,
     /// The plugin.
     pub plugin: PluginName,
+    /// The version of the point under which it was asked; none of what an earlier host took in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+impl HookTarget {
+    /// The lane of its messages in the host's queue.
+    pub fn lane(&self) -> Arc<str> {
+        Arc::from(self.plugin.as_str())
+    }
 }
 
 impl Head {
@@ -67,6 +77,7 @@ impl Head {
             due_ms: self.due_ms,
             failed_count: self.failed_count,
             group: self.group.as_deref().map(Arc::from),
+            lane: self.hook.as_ref().map(HookTarget::lane),
         }
     }
 

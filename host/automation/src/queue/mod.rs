@@ -10,7 +10,7 @@ mod dead;
 mod hand_over;
 pub mod message;
 mod open;
-mod writer;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use ringfence_capabilities::{Letter, PostError, Postbox};
-use ringfence_core::{PluginName, PrincipalId, ResourceName, TenantId};
+use ringfence_core::{PluginName, PrincipalId, QueueName, TenantId};
 use ringfence_store::{Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -29,15 +29,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use self::core::Core;
 pub use self::core::Rules;
 pub use self::dead::DeadLetter;
-use self::message::{HookTarget, PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
-use self::writer::{Over, Sending};
+use self::message::{PAYLOAD_BYTES_MAX, messages_key, once_key, queue_key};
+use self::writer::{Over, Reply, Sending};
 use crate::{Automation, AutomationError};
 
 /// LIMIT: queues of one tenant.
 pub const QUEUES_COUNT_MAX: usize = 32;
-/// LIMIT: messages of one queue.
+/// LIMIT: messages of one queue, of all its plugins.
 const DEPTH_COUNT_MAX: u64 = 200_000;
-/// LIMIT: messages of one queue handed over at the same time.
+/// LIMIT: messages of one queue handed over at the same time, to all its plugins.
 const CONCURRENCY_COUNT_MAX: u32 = 64;
 /// LIMIT: attempts.
 const ATTEMPTS_MAX: u32 = 100;
@@ -47,14 +47,16 @@ const WAIT_MS_MAX: u64 = 30 * 86_400_000;
 const WORD_BYTES_MAX: usize = 200;
 /// Highest priority; 4 is usual.
 pub const PRIORITY_MAX: u8 = 9;
+/// Priority of what says none.
+const PRIORITY_USUAL: u8 = 4;
 /// How long a message is taken once only under its key.
 const ONCE_MS: i64 = 86_400_000;
 /// LIMIT: longest wait for a place before a queue's writer.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 /// Such keys looked at together when old ones are thrown away.
 const SWEPT_COUNT: usize = 500;
-/// The host's own queue of a tenant, for extension points that notify; no queue of a tenant can be called so.
-pub(crate) const HOOKS_QUEUE: &str = "_hooks";
+/// The host's own queue of a tenant, for extension points that notify.
+pub(crate) const HOOKS_QUEUE: &str = QueueName::HOOKS;
 
 /// A queue as its tenant describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,11 +192,19 @@ impl Queue {
 
     /// Whether there is room for another message.
     fn check_room(&self) -> Result<(), AutomationError> {
-        let core = self.core();
-        if core.depth() >= core.rules().depth_count_max {
-            return Err(AutomationError::QueueFull { retry_after_ms: 1_000 });
+        if self.core().has_room(&None) { Ok(()) } else { Err(AutomationError::QueueFull { retry_after_ms: 1_000 }) }
+    }
+
+    /// Gives its writer something to do, and waits until that is durable.
+    pub(crate) async fn ask_writer<T>(&self, sending: impl FnOnce(Reply<T>) -> Sending) -> Result<T, AutomationError> {
+        let (reply, answer) = oneshot::channel();
+        match tokio::time::timeout(ROOM_WAIT, self.letters.send(sending(reply))).await {
+            Ok(Ok(())) => self.bell.notify_one(),
+            Ok(Err(_)) => return Err(AutomationError::NotFound("queue")),
+            Err(_) => return Err(StoreError::Busy.into()),
         }
-        Ok(())
+        // Its writer went away with the queue.
+        answer.await.unwrap_or(Err(AutomationError::NotFound("queue")))
     }
 
     pub(crate) fn id(&self, seq: u64) -> String {
@@ -245,22 +255,19 @@ impl Queues {
 }
 
 impl Automation {
-    /// The tenant's queues, with how they stand.
+    /// The tenant's queues, with how they stand; the host's own one too, once there is something in it.
     pub async fn queues(&self, store: &TenantStore) -> Result<Vec<QueueState>, AutomationError> {
         let page = store.scan(&message::queues_key(), None, QUEUES_COUNT_MAX * 2).await?;
         let mut states = Vec::new();
         for (_, record) in page.records {
-            let record: QueueRecord = record.json()?;
-            if record.name != HOOKS_QUEUE {
-                states.push(self.state_of(store, record));
-            }
+            states.push(self.state_of(store, record.json()?));
         }
         states.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         Ok(states)
     }
 
     /// One queue.
-    pub async fn queue(&self, store: &TenantStore, name: &ResourceName) -> Result<QueueState, AutomationError> {
+    pub async fn queue(&self, store: &TenantStore, name: &QueueName) -> Result<QueueState, AutomationError> {
         let record = store.get_json(&queue_key(name.as_str())).await?.ok_or(AutomationError::NotFound("queue"))?;
         Ok(self.state_of(store, record))
     }
@@ -275,10 +282,17 @@ impl Automation {
         by: &PrincipalId,
     ) -> Result<QueueState, AutomationError> {
         spec.rules.check()?;
+        if name == HOOKS_QUEUE && spec.plugin.is_some() {
+            let why = "what is in `_hooks` is for the plugins that are bound, so it has none of its own";
+            return Err(AutomationError::BadQueue(why.to_owned()));
+        }
         let _one = self.changing.lock().await;
         let before: Option<QueueRecord> = store.get_json(&queue_key(name)).await?;
-        if before.is_none() && self.queues(store).await?.len() >= QUEUES_COUNT_MAX {
-            return Err(AutomationError::TooMany { what: "queues", max: QUEUES_COUNT_MAX });
+        if before.is_none() && name != HOOKS_QUEUE {
+            let queues = self.queues(store).await?;
+            if queues.iter().filter(|queue| queue.record.name != HOOKS_QUEUE).count() >= QUEUES_COUNT_MAX {
+                return Err(AutomationError::TooMany { what: "queues", max: QUEUES_COUNT_MAX });
+            }
         }
         let (created_at, created_by) = before
             .map_or_else(|| (self.parts.clock.now(), by.clone()), |before| (before.created_at, before.created_by));
@@ -303,7 +317,7 @@ impl Automation {
     }
 
     /// Deletes a queue with all that is in it.
-    pub async fn delete_queue(&self, store: &TenantStore, name: &ResourceName) -> Result<(), AutomationError> {
+    pub async fn delete_queue(&self, store: &TenantStore, name: &QueueName) -> Result<(), AutomationError> {
         let _one = self.changing.lock().await;
         let name = name.as_str();
         if store.get(&queue_key(name)).await?.is_none() {
@@ -324,27 +338,10 @@ impl Automation {
     /// Puts a message into a queue; resolves when it is durable.
     pub async fn send(&self, store: &TenantStore, from: &str, letter: Letter) -> Result<Sent, AutomationError> {
         let queue = self.queues.get(store, letter.queue.as_str()).ok_or(AutomationError::NotFound("queue"))?;
-        self.send_to(&queue, from, letter, None).await
-    }
-
-    pub(crate) async fn send_to(
-        &self,
-        queue: &Queue,
-        from: &str,
-        letter: Letter,
-        hook: Option<HookTarget>,
-    ) -> Result<Sent, AutomationError> {
         check(&letter)?;
         queue.check_room()?;
-        let (reply, answer) = oneshot::channel();
-        let sending = Sending { letter, from: from.to_owned(), hook, reply };
-        match tokio::time::timeout(ROOM_WAIT, queue.letters.send(sending)).await {
-            Ok(Ok(())) => queue.bell.notify_one(),
-            Ok(Err(_)) => return Err(AutomationError::NotFound("queue")),
-            Err(_) => return Err(StoreError::Busy.into()),
-        }
-        // Its writer went away with the queue.
-        answer.await.unwrap_or(Err(AutomationError::NotFound("queue")))
+        let from = from.to_owned();
+        queue.ask_writer(|reply| Sending::Letter { letter, from, reply }).await
     }
 
     /// What kept a tenant's messages from being handed over may be gone.

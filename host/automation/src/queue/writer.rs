@@ -17,33 +17,79 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ringfence_capabilities::Letter;
+use ringfence_capabilities::{Letter, Trail};
 use ringfence_store::{Op, Precondition, Record, StoreError, TenantState};
 use tokio::sync::{mpsc, oneshot};
 
 use super::core::{Core, Fate, Flight, Item};
 use super::message::{Head, HookTarget, begun_key, dead_key, messages_key, once_key};
-use super::{ONCE_MS, Once, Queue, Sent};
+use super::{ONCE_MS, Once, PRIORITY_USUAL, Queue, Sent};
 use crate::closing::UnderWay;
 use crate::{Automation, AutomationError};
 
 /// LIMIT: messages that wait for the writer of their queue.
 pub(super) const LETTERS_WAITING_COUNT_MAX: usize = 128;
-/// LIMIT: messages taken in by one batch.
+/// LIMIT: messages taken in by one batch, reached by the call of a point that goes over.
 const LETTERS_COUNT_MAX: usize = 128;
 /// LIMIT: bytes of payloads taken in by one batch, reached by the message that goes over.
 const LETTERS_BYTES_MAX: usize = 1 << 20;
+/// LIMIT: dead messages dealt with by one batch.
+pub(super) const DEALT_COUNT_MAX: usize = 128;
 /// Wait after the store could not be written.
 pub(super) const STORE_WAIT_MS: i64 = 1_000;
 /// Wait while nothing of the tenant is run, should nobody say when that is over.
 pub(super) const SHUT_WAIT_MS: i64 = 5_000;
 
-/// A message on its way in, and who waits for it to be durable.
-pub(super) struct Sending {
-    pub letter: Letter,
+/// Who waits for something to be durable.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, AutomationError>>;
+
+/// What the writer is asked to do, and who waits for it.
+pub(crate) enum Sending {
+    /// A message comes.
+    Letter { letter: Letter, from: String, reply: Reply<Sent> },
+    /// Several plugins are to be told the same. The answer says for which of them there was room.
+    Notes(Notes, Reply<Vec<bool>>),
+    /// Dead messages are dealt with; such as are not there any more are passed over.
+    Dead { seqs: Vec<u64>, dealing: Dealing, reply: Reply<Dealt> },
+}
+
+/// What becomes of dead messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dealing {
+    /// They go again, with all their attempts before them.
+    PutBack,
+    /// They are deleted.
+    ThrowAway,
+}
+
+/// What the writer did with dead messages.
+#[derive(Debug, Default)]
+pub(crate) struct Dealt {
+    /// How many were dealt with.
+    pub count: u64,
+    /// Those for which one batch was too short.
+    pub rest: Vec<u64>,
+    /// Whether some stay where they are because there is no room.
+    pub is_full: bool,
+}
+
+/// What a notifying extension point tells.
+pub(crate) struct Notes {
+    pub payload: Vec<u8>,
+    /// Who asked the point: a principal.
     pub from: String,
-    pub hook: Option<HookTarget>,
-    pub reply: oneshot::Sender<Result<Sent, AutomationError>>,
+    /// What led to it.
+    pub trail: Trail,
+    /// Each plugin once.
+    pub targets: Vec<HookTarget>,
+    /// All are told or none.
+    pub is_whole: bool,
+}
+
+impl Notes {
+    pub(crate) fn sending(self, reply: Reply<Vec<bool>>) -> Sending {
+        Sending::Notes(self, reply)
+    }
 }
 
 /// How an attempt ended.
@@ -71,13 +117,15 @@ pub(super) struct Over {
 
 /// One thing of a round, as it is in memory already and not yet in the store.
 struct Change {
-    seq: u64,
+    seqs: Vec<u64>,
     ops: Vec<Op>,
     of: Of,
 }
 
 enum Of {
-    Letter(oneshot::Sender<Result<Sent, AutomationError>>),
+    Letter(Sent, Reply<Sent>),
+    Notes(Vec<bool>, Reply<Vec<bool>>),
+    Dead(Dealt, Reply<Dealt>),
     /// With what the message was before, and the place it holds.
     Attempt(Option<Item>, Arc<UnderWay>),
 }
@@ -158,31 +206,118 @@ impl Writer {
         let (mut keys, mut count, mut bytes) = (BTreeSet::new(), 0, 0_usize);
         while count < LETTERS_COUNT_MAX && bytes < LETTERS_BYTES_MAX {
             let Some(sending) = self.held.take().or_else(|| self.letters.try_recv().ok()) else { return };
-            if let Some(key) = &sending.letter.idempotency_key
-                && !keys.insert(key.clone())
-            {
-                // The same key twice: the second is told of the first once that is durable.
-                self.held = Some(sending);
-                return;
-            }
-            count += 1;
-            bytes = bytes.saturating_add(sending.letter.payload.len());
-            let Sending { letter, from, hook, reply } = sending;
-            match self.take_in(letter, from, hook, now_ms).await {
-                Ok(Taken::New { seq, ops }) => changes.push(Change { seq, ops, of: Of::Letter(reply) }),
-                Ok(Taken::Repeat(sent)) => drop(reply.send(Ok(sent))),
-                Err(error) => drop(reply.send(Err(error))),
+            match sending {
+                Sending::Letter { letter, from, reply } => {
+                    if let Some(key) = &letter.idempotency_key
+                        && !keys.insert(key.clone())
+                    {
+                        // The same key twice: the second is told of the first once that is durable.
+                        self.held = Some(Sending::Letter { letter, from, reply });
+                        return;
+                    }
+                    count += 1;
+                    bytes = bytes.saturating_add(letter.payload.len());
+                    match self.take_in(letter, &from, now_ms).await {
+                        Ok(Taken::New { seq, ops }) => {
+                            let sent = Sent { id: self.queue.id(seq), is_repeat: false };
+                            changes.push(Change { seqs: vec![seq], ops, of: Of::Letter(sent, reply) });
+                        }
+                        Ok(Taken::Repeat(sent)) => drop(reply.send(Ok(sent))),
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                }
+                Sending::Notes(notes, reply) => {
+                    count += notes.targets.len();
+                    bytes = bytes.saturating_add(notes.payload.len().saturating_mul(notes.targets.len()));
+                    match self.take_notes(notes, now_ms) {
+                        Ok((seqs, _, rooms)) if seqs.is_empty() => drop(reply.send(Ok(rooms))),
+                        Ok((seqs, ops, rooms)) => changes.push(Change { seqs, ops, of: Of::Notes(rooms, reply) }),
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                }
+                Sending::Dead { seqs, dealing, reply } => {
+                    match self.deal(seqs, dealing, now_ms).await {
+                        Ok((seqs, ops, dealt)) => changes.push(Change { seqs, ops, of: Of::Dead(dealt, reply) }),
+                        Err(error) => drop(reply.send(Err(error))),
+                    }
+                    // What another one finds is known once this is durable.
+                    return;
+                }
             }
         }
     }
 
-    async fn take_in(
-        &mut self,
-        letter: Letter,
-        from: String,
-        hook: Option<HookTarget>,
+    /// Deals with dead messages, as far as one batch goes: their places in the order, what is to be written, and how far.
+    async fn deal(
+        &self,
+        seqs: Vec<u64>,
+        dealing: Dealing,
         now_ms: i64,
-    ) -> Result<Taken, AutomationError> {
+    ) -> Result<(Vec<u64>, Vec<Op>, Dealt), AutomationError> {
+        let queue = &self.queue;
+        let (mut placed, mut ops, mut dealt, mut bytes) = (Vec::new(), Vec::new(), Dealt::default(), 0_usize);
+        let mut seqs = seqs.into_iter();
+        while dealt.count < DEALT_COUNT_MAX as u64 && bytes < LETTERS_BYTES_MAX {
+            let Some(seq) = seqs.next() else { break };
+            // It may have been put back by a batch of which nobody knows whether it was written: that is found out first.
+            if queue.core().item(seq).is_some() {
+                continue;
+            }
+            let key = dead_key(&queue.name).number(seq);
+            let record = match queue.store.get(&key).await {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error) => {
+                    placed.into_iter().for_each(|seq| queue.core().gone(seq));
+                    return Err(error.into());
+                }
+            };
+            if dealing == Dealing::PutBack {
+                let Some((head, payload)) = Head::unpack(&record.value) else { continue };
+                let head = Head { failed_count: 0, due_ms: now_ms, died_at: None, last_error: None, ..head };
+                let (item, Ok(packed)) = (head.item(), head.pack(payload)) else { continue };
+                let mut core = queue.core();
+                if !core.has_room(&item.lane) {
+                    dealt.is_full = true;
+                    continue;
+                }
+                core.insert(item);
+                placed.push(seq);
+                bytes = bytes.saturating_add(packed.len());
+                ops.push(Op::put(messages_key(&queue.name).number(seq), packed));
+            }
+            ops.push(Op::delete(key));
+            dealt.count += 1;
+        }
+        dealt.rest = seqs.collect();
+        Ok((placed, ops, dealt))
+    }
+
+    /// Takes in what is for plugins that have room; of a whole all or nothing. Their places, what is to be written, and for
+    /// which of them there was room.
+    fn take_notes(&mut self, notes: Notes, now_ms: i64) -> Result<(Vec<u64>, Vec<Op>, Vec<bool>), AutomationError> {
+        let Notes { payload, from, trail, targets, is_whole } = notes;
+        let rooms: Vec<bool> = {
+            let core = self.queue.core();
+            targets.iter().map(|target| core.has_room(&Some(target.lane()))).collect()
+        };
+        let is_refused = is_whole && rooms.contains(&false);
+        let (mut items, mut ops) = (Vec::new(), Vec::new());
+        for (target, has_room) in targets.into_iter().zip(&rooms) {
+            if is_refused || !has_room {
+                continue;
+            }
+            let head = Head { hook: Some(target), trail: trail.clone(), ..self.new_head(&from, now_ms) };
+            ops.push(Op::put(messages_key(&self.queue.name).number(head.seq), head.pack(&payload)?));
+            items.push(head.item());
+        }
+        let seqs = items.iter().map(|item| item.seq).collect();
+        let mut core = self.queue.core();
+        items.into_iter().for_each(|item| core.insert(item));
+        Ok((seqs, ops, rooms))
+    }
+
+    async fn take_in(&mut self, letter: Letter, from: &str, now_ms: i64) -> Result<Taken, AutomationError> {
         let queue = Arc::clone(&self.queue);
         queue.check_room()?;
         let once = letter.idempotency_key.map(|key| once_key(&queue.name).push(key));
@@ -201,17 +336,11 @@ impl Writer {
             return Ok(Taken::Repeat(Sent { id: queue.id(known.seq), is_repeat: true }));
         }
         let head = Head {
-            seq: self.next_seq(now_ms),
-            from,
-            at: self.automation.parts.clock.now(),
             priority: letter.priority,
             due_ms: now_ms.saturating_add(i64::try_from(letter.delay_ms).unwrap_or(i64::MAX)),
-            failed_count: 0,
             group: letter.group,
             trail: letter.trail,
-            hook,
-            last_error: None,
-            died_at: None,
+            ..self.new_head(from, now_ms)
         };
         let mut ops = vec![Op::put(messages_key(&queue.name).number(head.seq), head.pack(&letter.payload)?)];
         if let Some(key) = once {
@@ -219,6 +348,23 @@ impl Writer {
         }
         queue.core().insert(head.item());
         Ok(Taken::New { seq: head.seq, ops })
+    }
+
+    /// The head of a message that comes now, in its place.
+    fn new_head(&mut self, from: &str, now_ms: i64) -> Head {
+        Head {
+            seq: self.next_seq(now_ms),
+            from: from.to_owned(),
+            at: self.automation.parts.clock.now(),
+            priority: PRIORITY_USUAL,
+            due_ms: now_ms,
+            failed_count: 0,
+            group: None,
+            trail: Trail::default(),
+            hook: None,
+            last_error: None,
+            died_at: None,
+        }
     }
 
     /// A place after all that were given out; near the time, so that one that is gone is not given out again after a start.
@@ -258,7 +404,7 @@ impl Writer {
                 Vec::new()
             }
         };
-        Some(Change { seq, ops, of: Of::Attempt(was, place) })
+        Some(Change { seqs: vec![seq], ops, of: Of::Attempt(was, place) })
     }
 
     /// What is written of a message whose attempt failed.
@@ -310,8 +456,9 @@ impl Writer {
         if ops.is_empty() {
             return Ok(());
         }
-        // That an attempt is over can be written down when the tenant's storage is full; that a message comes cannot.
-        let is_ours = changes.iter().all(|change| matches!(change.of, Of::Attempt(..)));
+        // That an attempt is over, and what becomes of what is dead, can be written down when the tenant's storage is full; that
+        // a message comes cannot.
+        let is_ours = changes.iter().all(|change| matches!(change.of, Of::Attempt(..) | Of::Dead(..)));
         let store = if is_ours { self.queue.store.with_reserve() } else { self.queue.store.clone() };
         match store.batch(ops, checks).await {
             Ok(commit) if is_marked => (self.marked, self.revision) = (begun, commit.revision),
@@ -362,7 +509,9 @@ impl Writer {
     /// It is durable.
     fn settle(&self, change: Change) {
         match change.of {
-            Of::Letter(reply) => drop(reply.send(Ok(Sent { id: self.queue.id(change.seq), is_repeat: false }))),
+            Of::Letter(sent, reply) => drop(reply.send(Ok(sent))),
+            Of::Notes(rooms, reply) => drop(reply.send(Ok(rooms))),
+            Of::Dead(dealt, reply) => drop(reply.send(Ok(dealt))),
             Of::Attempt(_, place) => drop(place),
         }
     }
@@ -372,9 +521,15 @@ impl Writer {
         self.close_if_over(&error);
         let now_ms = self.automation.parts.clock.now().as_millisecond();
         let mut core = self.queue.core();
-        core.gone(change.seq);
+        // Put back or not, nobody knows: it stays in the order, and leaves it when it is found not to be there.
+        let stays = matches!((&change.of, &error), (Of::Dead(..), StoreError::Unavailable { .. }));
+        if !stays {
+            change.seqs.iter().for_each(|seq| core.gone(*seq));
+        }
         match change.of {
-            Of::Letter(reply) => drop(reply.send(Err(error.into()))),
+            Of::Letter(_, reply) => drop(reply.send(Err(error.into()))),
+            Of::Notes(_, reply) => drop(reply.send(Err(error.into()))),
+            Of::Dead(_, reply) => drop(reply.send(Err(error.into()))),
             Of::Attempt(was, place) => {
                 // What was done is done again: at least once.
                 if let Some(item) = was {

@@ -1,4 +1,5 @@
-//! The room over a real store: runs whose code is written here, queues and schedules of plugins that are not deployed.
+//! The room over a real store: runs whose code is written here, points, queues and schedules of plugins that are not
+//! deployed.
 //!
 //! Time is the test's; a host is a runtime, and killing it is dropping that.
 #![allow(
@@ -9,8 +10,10 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod dead;
 mod ends;
 mod faults;
+mod notify;
 mod queues;
 mod schedules;
 mod sworn;

@@ -16,7 +16,7 @@ use ringfence_automation::schedule::{Missed, Overlap, ScheduleSpec};
 use ringfence_automation::{Automation, AutomationError, AutomationParts};
 use ringfence_capabilities::{Capabilities, CapabilitiesConfig, EgressConfig, GuestLogs, Letter, Quotas, Trail};
 use ringfence_core::quota::{Ceiling, Plans};
-use ringfence_core::{Budget, ResourceName};
+use ringfence_core::{Budget, QueueName, ResourceName};
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, IoClass};
 use ringfence_identity::{Identity, IdentityConfig, NoProviders};
 use ringfence_policy::Policy;
@@ -33,6 +33,10 @@ fn work() -> ResourceName {
     "work".parse().unwrap()
 }
 
+pub fn work_queue() -> QueueName {
+    "work".parse().unwrap()
+}
+
 fn letter(key: Option<&str>) -> Letter {
     Letter {
         queue: work(),
@@ -45,7 +49,7 @@ fn letter(key: Option<&str>) -> Letter {
     }
 }
 
-fn paused() -> QueueSpec {
+pub fn paused() -> QueueSpec {
     QueueSpec { plugin: Some("taker".parse().unwrap()), rules: Rules { attempts_max: 2, ..Rules::USUAL }, paused: true }
 }
 
@@ -125,13 +129,13 @@ fn seq_of(sent: &Sent) -> u64 {
 }
 
 /// The messages that are durable.
-async fn stored(world: &World) -> BTreeSet<u64> {
+pub async fn stored(world: &World) -> BTreeSet<u64> {
     let page = world.acme.scan(&Key::new(["queue-message", "work"]), None, 1_000).await.unwrap();
     page.records.iter().map(|(key, _)| key.last_number().unwrap()).collect()
 }
 
-async fn depth(world: &World, automation: &Automation) -> u64 {
-    automation.queue(&world.acme, &work()).await.unwrap().depth_count
+pub async fn depth(world: &World, automation: &Automation) -> u64 {
+    automation.queue(&world.acme, &work_queue()).await.unwrap().depth_count
 }
 
 #[test]
@@ -176,7 +180,7 @@ fn an_attempt_that_a_kill_cut_counts_and_a_message_that_is_cut_each_time_dies() 
             let automation = automation(&world).await;
             automation.start().await.unwrap();
             assert_eq!(depth(&world, &automation).await, alive_count, "after {kills_count} kills");
-            let (dead, _) = automation.dead_letters(&world.acme, &work(), None, None, 10).await.unwrap();
+            let (dead, _) = automation.dead_letters(&world.acme, &work_queue(), None, None, 10).await.unwrap();
             assert_eq!(dead.len() as u64, 1 - alive_count);
             if let Some(letter) = dead.first() {
                 assert_eq!((letter.id.as_str(), letter.failed_count), (id.as_str(), 2));
@@ -201,7 +205,7 @@ fn what_is_deployed_nowhere_waits_without_a_mark_or_a_counted_attempt() {
         // It is taken, found to have no plugin, and put back.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(marked(&world).await.is_empty());
-        let state = automation.queue(&world.acme, &work()).await.unwrap();
+        let state = automation.queue(&world.acme, &work_queue()).await.unwrap();
         assert_eq!((state.depth_count, state.running_count), (1, 0));
         automation.drain(Duration::from_secs(1)).await;
     });
@@ -326,7 +330,7 @@ fn a_queue_that_was_deleted_takes_nothing_and_one_made_again_is_empty() {
         let automation = automation(&world).await;
         automation.start().await.unwrap();
         queue_of_one_message(&world, &automation, None).await;
-        automation.delete_queue(&world.acme, &work()).await.unwrap();
+        automation.delete_queue(&world.acme, &work_queue()).await.unwrap();
         let refused = automation.send(&world.acme, "acme/ann", letter(None)).await;
         assert!(matches!(refused, Err(AutomationError::NotFound("queue"))), "{refused:?}");
         queue_of_one_message(&world, &automation, None).await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use ringfence_core::{PluginName, ResourceName};
+use ringfence_core::{PluginName, QueueName, ResourceName};
 
 /// `hook ...`.
 #[derive(Debug, Subcommand)]
@@ -30,13 +30,15 @@ pub enum QueueCommand {
     /// Make or change a queue
     Set(QueueSetArgs),
     /// Delete a queue with all that is in it
-    Delete(NameArgs),
+    Delete(QueueNameArgs),
     /// Put a message into a queue
     Send(SendArgs),
     /// List messages that failed as often as they may
     Dead(DeadArgs),
     /// Put dead messages back
     Redrive(RedriveArgs),
+    /// Throw dead messages away
+    Discard(DiscardArgs),
 }
 
 /// `schedule ...`.
@@ -61,6 +63,13 @@ pub enum ScheduleCommand {
 pub struct NameArgs {
     /// Its name
     pub name: ResourceName,
+}
+
+/// The name of a queue.
+#[derive(Debug, Clone, Args)]
+pub struct QueueNameArgs {
+    /// The queue; `_hooks` for what plugins are told
+    pub name: QueueName,
 }
 
 /// A name and a file.
@@ -111,8 +120,8 @@ pub struct CallHookArgs {
 /// `queue set`.
 #[derive(Debug, Clone, Args)]
 pub struct QueueSetArgs {
-    /// The queue
-    pub name: ResourceName,
+    /// The queue; `_hooks` for what plugins are told
+    pub name: QueueName,
     /// Who takes its messages
     #[arg(long)]
     pub plugin: Option<PluginName>,
@@ -154,8 +163,8 @@ pub struct SendArgs {
 /// `queue dead`.
 #[derive(Debug, Clone, Args)]
 pub struct DeadArgs {
-    /// The queue
-    pub name: ResourceName,
+    /// The queue; `_hooks` for what plugins were to be told
+    pub name: QueueName,
     /// Those that contain this text
     pub text: Option<String>,
 }
@@ -164,9 +173,21 @@ pub struct DeadArgs {
 #[derive(Debug, Clone, Args)]
 pub struct RedriveArgs {
     /// The queue
-    pub name: ResourceName,
+    pub name: QueueName,
     /// Which messages; all when none is named
     pub ids: Vec<String>,
+}
+
+/// `queue discard`.
+#[derive(Debug, Clone, Args)]
+pub struct DiscardArgs {
+    /// The queue
+    pub name: QueueName,
+    /// Which messages
+    pub ids: Vec<String>,
+    /// All of them
+    #[arg(long, conflicts_with = "ids")]
+    pub all: bool,
 }
 
 /// `schedule set`.

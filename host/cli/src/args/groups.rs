@@ -65,6 +65,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("queue delete", "ringfence queue delete mail"),
     ("queue dead", "ringfence queue dead mail"),
     ("queue redrive", "ringfence queue redrive mail"),
+    ("queue discard", "ringfence queue discard mail mail/1790000000000001\nringfence queue discard _hooks --all"),
     ("queue set", "ringfence queue set mail --plugin mailer --concurrency 8"),
     ("queue send", "ringfence queue send mail message.json --once order-7"),
     ("schedule list", "ringfence schedule list"),

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use reqwest::Method;
 use ringfence_control::wire::{
-    BindingView, DeadLetterView, HookAnswer, HookView, LastRun, PointView, QueueView, Redriven, ScheduleView,
-    SentMessage,
+    BindingView, DeadLetterView, Discarded, HookAnswer, HookView, LastRun, PointView, QueueView, Redriven,
+    ScheduleView, SentMessage,
 };
 use serde_json::{Value, json};
 
@@ -103,6 +103,13 @@ pub async fn queue(cx: &mut Context<'_>, command: &QueueCommand) -> Result<Exit,
             let path = format!("/tenants/{tenant}/queues/{}/dead/redrive", args.name);
             let answer = api.send::<Redriven>(&Request::post(path, json!({ "ids": args.ids }))).await?;
             cx.print(&answer, |redriven| format!("{} put back\n", redriven.count))?;
+        }
+        QueueCommand::Discard(args) => {
+            let (api, tenant) = cx.tenant().await?;
+            let path = format!("/tenants/{tenant}/queues/{}/dead/discard", args.name);
+            let body = json!({ "ids": args.ids, "all": args.all });
+            let answer = api.send::<Discarded>(&Request::post(path, body)).await?;
+            cx.print(&answer, |discarded| format!("{} thrown away\n", discarded.count))?;
         }
     }
     Ok(Exit::Ok)

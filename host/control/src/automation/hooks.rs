@@ -191,6 +191,7 @@ fn binding_view(binding: Binding) -> BindingView {
     BindingView {
         hook: binding.hook.to_string(),
         plugin: binding.plugin.to_string(),
+        point_version: binding.point_version,
         order: binding.spec.order,
         condition: binding.spec.condition,
         bound_at: binding.bound_at.to_string(),

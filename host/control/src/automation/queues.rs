@@ -1,13 +1,15 @@
-//! Queues of a tenant: making them, putting messages in, and what became of the ones that failed.
+//! Queues of a tenant: making them, putting messages in, and what became of the ones that failed. The host's own queue
+//! `_hooks`, with what extension points tell plugins, is one of them, except that nobody puts messages in.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use ringfence_audit::{Log, codes};
+use ringfence_automation::AutomationError;
 use ringfence_automation::queue::{DeadLetter, QueueSpec, QueueState};
 use ringfence_capabilities::{Letter, Trail};
 use ringfence_core::proof::act;
-use ringfence_core::{PluginName, ResourceName};
+use ringfence_core::{PluginName, QueueName, ResourceName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,13 +17,15 @@ use crate::Control;
 use crate::call::{Call, Reached};
 use crate::extract::{Asked, JsonBody, Paging};
 use crate::problem::ApiError;
-use crate::wire::{DeadLetterView, NewMessage, Page, Problem, QueueView, Redrive, Redriven, SentMessage, SetQueue};
+use crate::wire::{
+    DeadLetterView, Discard, Discarded, NewMessage, Page, Problem, QueueView, Redrive, Redriven, SentMessage, SetQueue,
+};
 
 /// What to look for among dead messages.
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Looking {
-    /// Those whose error, group, sender or payload contains this.
+    /// Those whose error, group, sender, extension point, plugin or payload contains this.
     pub text: Option<String>,
 }
 
@@ -60,7 +64,7 @@ pub async fn write(
     JsonBody(body): JsonBody<SetQueue>,
 ) -> Result<Json<QueueView>, ApiError> {
     let reached = control.reach_tenant::<act::WriteAutomation>(&call, &tenant).await?;
-    let name: ResourceName = name.parse()?;
+    let name: QueueName = name.parse()?;
     let plugin: Option<PluginName> = body.plugin.as_deref().map(str::parse).transpose()?;
     let spec = QueueSpec { plugin, rules: body.rules(), paused: body.paused };
     let log = Log::Tenant(reached.store.clone());
@@ -84,7 +88,7 @@ pub async fn delete(
     Path((tenant, name)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let reached = control.reach_tenant::<act::WriteAutomation>(&call, &tenant).await?;
-    let name: ResourceName = name.parse()?;
+    let name: QueueName = name.parse()?;
     let log = Log::Tenant(reached.store.clone());
     let details = json!({ "queue": name.as_str(), "deleted": true });
     let store = reached.store;
@@ -138,7 +142,7 @@ pub async fn dead(
     Asked(looking): Asked<Looking>,
 ) -> Result<Json<Page<DeadLetterView>>, ApiError> {
     let Reached { store, permit, .. } = control.reach_tenant::<act::ReadAutomation>(&call, &tenant).await?;
-    let name: ResourceName = name.parse()?;
+    let name: QueueName = name.parse()?;
     let before = paging.cursor.as_deref().map(str::parse).transpose();
     let before = before.map_err(|_| ApiError::new("bad-cursor", "the cursor is not one of ours"))?;
     let (text, limit) = (looking.text.as_deref(), paging.limit());
@@ -160,7 +164,7 @@ pub async fn redrive(
     JsonBody(body): JsonBody<Redrive>,
 ) -> Result<Json<Redriven>, ApiError> {
     let reached = control.reach_tenant::<act::WriteAutomation>(&call, &tenant).await?;
-    let name: ResourceName = name.parse()?;
+    let name: QueueName = name.parse()?;
     let log = Log::Tenant(reached.store.clone());
     let details = json!({ "queue": name.as_str(), "ids": body.ids });
     let store = reached.store;
@@ -170,6 +174,31 @@ pub async fn redrive(
         })
         .await?;
     Ok(Json(Redriven { count }))
+}
+
+/// Throws dead messages away: those that are named, or all when the body says so.
+#[utoipa::path(post, path = "/tenants/{tenant}/queues/{name}/dead/discard", tag = "automation", request_body = Discard,
+    responses((status = 200, body = Discarded), (status = "default", body = Problem)))]
+pub async fn discard(
+    State(control): State<Control>,
+    call: Call,
+    Path((tenant, name)): Path<(String, String)>,
+    JsonBody(body): JsonBody<Discard>,
+) -> Result<Json<Discarded>, ApiError> {
+    let reached = control.reach_tenant::<act::WriteAutomation>(&call, &tenant).await?;
+    let name: QueueName = name.parse()?;
+    if body.ids.is_empty() != body.all {
+        return Err(AutomationError::BadQueue("name messages in `ids`, or say `all`".to_owned()).into());
+    }
+    let log = Log::Tenant(reached.store.clone());
+    let details = json!({ "queue": name.as_str(), "ids": body.ids });
+    let store = reached.store;
+    let count = control
+        .bracket(&call, &log, reached.permit, codes::QUEUE_DISCARDED, details, async |_permit| {
+            Ok(control.parts.automation.discard(&store, &name, &body.ids).await?)
+        })
+        .await?;
+    Ok(Json(Discarded { count }))
 }
 
 fn view(state: QueueState) -> QueueView {
@@ -195,6 +224,8 @@ fn dead_view(letter: DeadLetter) -> DeadLetterView {
         sent_at: letter.sent_at.to_string(),
         died_at: letter.died_at.map(|at| at.to_string()),
         failed_count: letter.failed_count,
+        plugin: letter.hook.as_ref().map(|target| target.plugin.to_string()),
+        hook: letter.hook.map(|target| target.hook),
         group: letter.group,
         last_error: letter.last_error,
     }

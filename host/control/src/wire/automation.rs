@@ -42,6 +42,9 @@ pub struct BindingView {
     pub hook: String,
     /// The plugin.
     pub plugin: String,
+    /// The version of the point under which it was bound last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point_version: Option<u32>,
     /// Lower goes first.
     pub order: i32,
     /// CEL over `payload`: when it is asked.
@@ -69,7 +72,7 @@ pub struct SetQueue {
     /// Who takes its messages; while there is none they only gather.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
-    /// Most messages handed over at the same time: 1 to 64, usually 4.
+    /// Most messages handed over at the same time: 1 to 64, usually 4. In `_hooks` to each plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_count: Option<u32>,
     /// Attempts until a message is dead: 1 to 100, usually 5.
@@ -84,7 +87,7 @@ pub struct SetQueue {
     /// Longest such wait. Usually 300000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff_ms_max: Option<u64>,
-    /// Most messages; more are refused. Usually 10000, at most 200000.
+    /// Most messages; more are refused. Usually 10000, at most 200000. In `_hooks` for each plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub depth_count_max: Option<u64>,
     /// Whether it hands over nothing for now.
@@ -181,6 +184,12 @@ pub struct DeadLetterView {
     /// Its group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Of a notification, which lies in the queue `_hooks`: the extension point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+    /// Of a notification: the plugin that was to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -200,6 +209,25 @@ pub struct Redrive {
 /// What was put back.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Redriven {
+    /// How many; those for which the queue has no room stay dead.
+    pub count: u64,
+}
+
+/// Body of `POST /tenants/{t}/queues/{name}/dead/discard`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Discard {
+    /// Which.
+    #[serde(default)]
+    pub ids: Vec<String>,
+    /// All of them; then none is named.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// What was thrown away.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Discarded {
     /// How many.
     pub count: u64,
 }

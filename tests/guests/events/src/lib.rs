@@ -20,7 +20,7 @@ fn over_http(request: Request, kv: Kv) -> Result<String> {
 }
 
 #[hook("*")]
-fn in_a_hook(payload: Value, kv: Kv, queues: Queues) -> Result<Value> {
+fn in_a_hook(payload: Value, occasion: Occasion, kv: Kv, queues: Queues) -> Result<Value> {
     match payload["do"].as_str() {
         Some("veto") => Err(refuse("the payload says so")),
         Some("break") => panic!("the payload says so"),
@@ -37,6 +37,11 @@ fn in_a_hook(payload: Value, kv: Kv, queues: Queues) -> Result<Value> {
         }
         Some("grow") => Ok(json!("x".repeat(100_000))),
         Some("served") => Ok(json!(served())),
+        Some("version") => {
+            let version = occasion.attribute("point-version").unwrap_or("none").to_owned();
+            kv.set("version", version.clone())?;
+            Ok(json!(version))
+        }
         Some("add") => {
             let mut made = payload.clone();
             made["count"] = json!(payload["count"].as_i64().unwrap_or(0) + 1);
