@@ -3,6 +3,7 @@
 //! Must never let a session go on that fell below the floor of its place, on any path: it ends in memory at once, what
 //! streams for it is cut, and only then the store is told. Nor end one that way which the record does not hear of (`fallen.rs`).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -414,13 +415,38 @@ impl Identity {
 
     /// Ends every session there (of one principal, or of all) that is below the floor; which ones.
     pub(crate) fn end_fallen(&self, tenant: Option<&TenantId>, of: Option<&PrincipalId>) -> Vec<SessionId> {
-        let floor = self.trust_of(tenant).floor;
         let now = self.shared.now();
         let open: Vec<SessionId> = {
             let tables = self.shared.read();
             let there = tables.sessions_of(tenant, now).filter(|stored| stored.method != Method::Bootstrap);
             there.filter(|stored| of.is_none_or(|of| stored.principal == *of)).map(|stored| stored.id.clone()).collect()
         };
+        self.end_below_floor(tenant, open)
+    }
+
+    /// Ends every session that is below the floor of its place. To be called every so often, for what no call tells of: time
+    /// alone brings a session down, and so do failed sign-ins with its credential. Looks at every session of every place that
+    /// has a floor, so it is not for a thread on which requests wait.
+    pub fn end_all_fallen(&self) {
+        let now = self.shared.now();
+        let mut open: HashMap<Option<TenantId>, Vec<SessionId>> = HashMap::new();
+        {
+            let tables = self.shared.read();
+            let has_floor =
+                |stored: &StoredSession| tables.trust_of(stored.tenant.as_ref()).is_some_and(|all| all.floor > 0);
+            let under = tables.open_sessions(now).filter(|stored| has_floor(stored));
+            for stored in under.filter(|stored| stored.method != Method::Bootstrap) {
+                open.entry(stored.tenant.clone()).or_default().push(stored.id.clone());
+            }
+        }
+        for (place, open) in open {
+            self.end_below_floor(place.as_ref(), open);
+        }
+    }
+
+    /// Ends those of these sessions of a place that are below its floor; which ones.
+    fn end_below_floor(&self, tenant: Option<&TenantId>, open: Vec<SessionId>) -> Vec<SessionId> {
+        let floor = self.trust_of(tenant).floor;
         let scored = open.into_iter().filter_map(|id| {
             let value = score(&self.signals(&id, None, None)?).value;
             Some((id, value))

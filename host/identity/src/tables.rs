@@ -196,8 +196,12 @@ impl Tables {
         tenant: Option<&'a TenantId>,
         now: Now,
     ) -> impl Iterator<Item = &'a StoredSession> {
-        let open = self.sessions.values().filter(move |session| !session.has_ended(now));
-        open.map(|session| &session.stored).filter(move |stored| stored.tenant.as_ref() == tenant)
+        self.open_sessions(now).filter(move |stored| stored.tenant.as_ref() == tenant)
+    }
+
+    /// The sessions of all places, less what is over.
+    pub(crate) fn open_sessions(&self, now: Now) -> impl Iterator<Item = &StoredSession> {
+        self.sessions.values().filter(move |session| !session.has_ended(now)).map(|session| &session.stored)
     }
 
     /// How one signs in to a place, if that was chosen.

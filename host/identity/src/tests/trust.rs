@@ -616,7 +616,7 @@ async fn a_session_that_is_judged_to_be_below_the_floor_is_left_to_who_had_it_ju
 
 #[tokio::test]
 async fn every_session_that_falls_is_told_of_once_whatever_brought_it_down() {
-    for way in ["an act", "a call", "a verification", "a floor", "an adjustment", "a finding"] {
+    for way in ["an act", "a call", "a verification", "a floor", "an adjustment", "a finding", "time", "guesses"] {
         let host = Host::new().await;
         let (record, issued) = host.developer().await;
         host.set_trust(TrustSettings { verify_interval_seconds: 60, ..asks(25, 0) }).await;
@@ -644,6 +644,19 @@ async fn every_session_that_falls_is_told_of_once_whatever_brought_it_down() {
             "a floor" => {
                 floor = 31;
                 host.set_trust(asks(floor, 0)).await;
+            }
+            "time" => {
+                host.identity.end_all_fallen();
+                assert!(host.verify(&issued).is_ok() && !host.identity.has_fallen(Some(&acme)), "it stands well");
+                host.clock.pass(61);
+                host.identity.end_all_fallen();
+            }
+            "guesses" => {
+                let now = host.clock.monotonic();
+                for _ in 0..2 {
+                    host.identity.shared.throttle().failed(Source::of(HERE), Some(record.id.as_str()), now);
+                }
+                host.identity.end_all_fallen();
             }
             "an adjustment" => drop(host.adjust("acme/ada", "acme/ci", -10).await.unwrap()),
             _ => {
