@@ -3,7 +3,7 @@
 use anyhow::Result;
 use data_encoding::BASE32_NOPAD;
 use futures::StreamExt;
-use ringfence_tests::holder::{jwt, public_key, signing_key};
+use ringfence_tests::holder::{Holder, jwt, public_key, signing_key};
 use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
@@ -31,6 +31,7 @@ async fn an_act_that_needs_more_says_which_factor_and_goes_through_after_it() ->
     let (status, refused) = problem(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
     assert!(string(&refused, "detail")?.contains("one-time code or a passkey"), "{refused}");
+    assert_eq!(refused["factor"], "code", "{refused}");
     assert!(ann.get("/tenants/acme/plugins").send().await?.status().is_success(), "looking asks for less");
     let offer = answer(ann.post("/zero-trust/factors/codes").send().await?).await?;
     let secret = string(&offer, "secret")?;
@@ -41,6 +42,60 @@ async fn an_act_that_needs_more_says_which_factor_and_goes_through_after_it() ->
     let sum: i64 = score["signals"].as_array().into_iter().flatten().filter_map(|s| s["effect"].as_i64()).sum();
     assert_eq!(score["score"].as_i64(), Some(100 + sum), "{score}");
     assert!(score["signals"].as_array().into_iter().flatten().any(|s| s["value"] == "unknown"), "{score}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_needs_more_says_which_factor_in_the_scheme_of_its_token() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "caller").await?;
+    let ci = acme.member(&host, "ci", "developer").await?;
+    let bound = Holder::sign_in(&host, &ci.key).await?;
+    let asks = json!({ "thresholds": { "floor": 0, "invoke": 55, "read": 0, "change": 0, "administer": 0 } });
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let get = |who: &Session| who.call(reqwest::Method::GET, "/acme/hello/");
+    let unmet = "error=\"insufficient_user_authentication\", acr_values=";
+    for (call, factor, challenge) in [
+        (get(&ann), "code", format!("Bearer {unmet}\"code passkey\"")),
+        (get(&ci), "certificate", format!("Bearer {unmet}\"certificate\"")),
+        (
+            bound.call(&host, "/acme/hello/"),
+            "certificate",
+            format!("DPoP {unmet}\"certificate\", algs=\"EdDSA ES256\""),
+        ),
+    ] {
+        let refused = call.send().await?;
+        let said = refused.headers().get("www-authenticate").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (status, refused) = problem(refused).await?;
+        assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
+        assert_eq!((refused["factor"].as_str(), said), (Some(factor), Some(challenge)), "{refused}");
+    }
+    // The control plane says it in the same way, and who signs in is told before he is refused.
+    let asks = json!({ "thresholds": { "floor": 0, "invoke": 55, "read": 55, "change": 0, "administer": 0 } });
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let refused = bound.ask(&host, &reqwest::Method::GET, "/tenants/acme/plugins").send().await?;
+    let said = refused.headers().get("www-authenticate").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (status, refused) = problem(refused).await?;
+    assert_eq!((status, refused["factor"].as_str()), (401, Some("certificate")), "{refused}");
+    assert_eq!(said, Some(format!("DPoP {unmet}\"certificate\", algs=\"EdDSA ES256\"")));
+    let key = json!({ "method": "api_key", "key": ci.key });
+    let issued = answer(host.anonymous().post("/zero-trust/authenticate").json(&key).send().await?).await?;
+    let score = answer(ci.get("/zero-trust/trust-score").send().await?).await?;
+    assert_eq!(issued["trust"]["score"], score["score"], "{issued}");
+    assert_eq!(issued["trust"]["required_step_up"], "certificate", "{issued}");
+    let first = answer(
+        host.anonymous()
+            .post("/zero-trust/authenticate")
+            .json(&json!({
+                "method": "api_key", "key": operator.key,
+            }))
+            .send()
+            .await?,
+    )
+    .await?;
+    assert!(first["trust"]["required_step_up"].is_null(), "nothing is asked of operators: {first}");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringfence_automation::ToItsEnd;
 use ringfence_core::RequestId;
-use ringfence_identity::Shown;
+use ringfence_identity::{Factor, Shown};
 use utoipa::OpenApi;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Object, Type};
@@ -365,7 +365,11 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
         response = (status, serde_json::to_vec(&problem).unwrap_or_default()).into_response();
         *response.headers_mut() = headers;
     }
+    let factor = response.extensions_mut().remove::<Factor>().filter(|_| with_proof);
     let headers = response.headers_mut();
+    if let Some(factor) = factor {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(factor.challenge(true)));
+    }
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(HeaderName::from_static("ringfence-request-id"), value);
     }

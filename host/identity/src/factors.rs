@@ -5,6 +5,7 @@
 use ringfence_core::limits::CREDENTIAL_BYTES_MAX;
 use ringfence_core::{Principal, Strength};
 
+use crate::error::{Factor, Needed};
 use crate::passkeys::PasskeyAnswer;
 use crate::person::{Factors, StoredCodes, StoredPerson};
 use crate::{Identity, IdentityError, SecretString};
@@ -149,7 +150,7 @@ impl Identity {
 /// Whether a session may change factors: with the second factor, where there is one.
 pub(crate) fn proved_enough(person: &StoredPerson, principal: &Principal) -> Result<(), IdentityError> {
     if person.has_second_factor() && principal.strength() < Strength::TwoFactors {
-        return Err(IdentityError::StepUp { factor: "a one-time code or a passkey".to_owned() });
+        return Err(IdentityError::StepUp(Needed { factor: Factor::Code, scores: None }));
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::about::{place, place_of};
 use crate::attestation::AttestationTrust;
 use crate::devices::PostureTrust;
+use crate::error::{Factor, Needed};
 use crate::fallen::Fallen;
 use crate::manage::{covers, finish, not_found};
 use crate::record::{Method, StoredSession};
@@ -141,6 +142,11 @@ impl TrustSettings {
     /// The least score at which a session can see these settings and take them back.
     pub(crate) fn least_to_take_back(&self) -> u8 {
         self.floor.max(self.read).max(self.administer)
+    }
+
+    /// The least score for what it asks most for.
+    fn most(&self) -> u8 {
+        self.invoke.max(self.read).max(self.change).max(self.administer)
     }
 
     const fn asks_nothing(&self) -> bool {
@@ -356,9 +362,17 @@ impl Identity {
         }
         let now = if called.is_some() { self.score_through(principal, from, called)? } else { own };
         if now.value < least {
-            return Err(IdentityError::StepUp { factor: needed(principal, least, now.value) });
+            return Err(IdentityError::StepUp(Needed { factor: helpful(principal), scores: Some((least, now.value)) }));
         }
         Ok(())
+    }
+
+    /// What would help a session that stands like this where its place asks for more of any act; none where it asks for no more.
+    pub fn step_up_for(&self, principal: &Principal, score: u8) -> Option<Factor> {
+        let tables = self.shared.read();
+        let most = tables.trust_of(principal.tenant()).map_or(0, |settings| settings.most());
+        let is_enrolment = principal.session().is_some_and(|session| tables.is_enrolment(session));
+        (score < most && !is_enrolment).then(|| helpful(principal))
     }
 
     /// Verifies a session as a whole, as its holder should do every so often.
@@ -400,12 +414,11 @@ impl Identity {
     /// What a session that stands like this comes to, and the floor there.
     fn judged(&self, tenant: Option<&TenantId>, session: &SessionId, score: Score) -> (Verified, u8) {
         let settings = self.trust_of(tenant);
-        let most = settings.invoke.max(settings.read).max(settings.change).max(settings.administer);
         let verdict = if self.shared.read().is_enrolment(session) {
             Verdict::Keep
         } else if score.value < settings.floor {
             Verdict::Ended
-        } else if score.value < most {
+        } else if score.value < settings.most() {
             Verdict::StepUp
         } else {
             Verdict::Keep
@@ -533,15 +546,14 @@ impl Identity {
     }
 }
 
-/// What would help, in words.
-fn needed(principal: &Principal, least: u8, score: u8) -> String {
-    let factor = match (principal.kind(), principal.strength()) {
-        (PrincipalKind::Person, Strength::Passkey) => "less risk than this session shows",
-        (PrincipalKind::Person, Strength::TwoFactors) => "a passkey",
-        (PrincipalKind::Person, _) => "a one-time code or a passkey",
-        _ => "a sign-in with a client certificate, or as a person",
-    };
-    format!("{factor}: a trust score of {least}, and there is {score} now")
+/// What would help this session to stand higher.
+fn helpful(principal: &Principal) -> Factor {
+    match (principal.kind(), principal.strength()) {
+        (PrincipalKind::Person, Strength::TwoFactors) => Factor::Passkey,
+        (_, Strength::Passkey | Strength::Certificate) => Factor::LessRisk,
+        (PrincipalKind::Person, _) => Factor::Code,
+        _ => Factor::Certificate,
+    }
 }
 
 /// How long ago something was, in seconds.
