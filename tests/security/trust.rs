@@ -38,7 +38,15 @@ async fn an_act_that_needs_more_says_which_factor_and_goes_through_after_it() ->
     let confirm = json!({ "code": code(&secret)? });
     answer(ann.post("/zero-trust/factors/codes/confirm").json(&confirm).send().await?).await?;
     answer(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?;
+    let raised = answer(ann.get("/zero-trust/trust-score").send().await?).await?["score"].as_i64();
+    let lowered = answer(ann.delete("/zero-trust/step-up").send().await?).await?;
+    assert_eq!(lowered["strength"], "secret", "{lowered}");
+    let token = json!({ "name": "cd", "role": "caller" });
+    assert_eq!(problem(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?.0, 401, "laid down");
+    let again = ann.delete("/zero-trust/step-up").send().await?;
+    assert_eq!(problem(again).await?.1["code"], "factor-state");
     let score = answer(ann.get("/zero-trust/trust-score").send().await?).await?;
+    assert!(score["score"].as_i64() < raised, "{score}");
     let sum: i64 = score["signals"].as_array().into_iter().flatten().filter_map(|s| s["effect"].as_i64()).sum();
     assert_eq!(score["score"].as_i64(), Some(100 + sum), "{score}");
     assert!(score["signals"].as_array().into_iter().flatten().any(|s| s["value"] == "unknown"), "{score}");

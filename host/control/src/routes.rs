@@ -124,7 +124,7 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(zero_trust::factors::start))
         .routes(routes!(zero_trust::factors::add_passkey))
         .routes(routes!(zero_trust::factors::remove_passkey))
-        .routes(routes!(zero_trust::factors::step_up))
+        .routes(routes!(zero_trust::factors::step_up, zero_trust::factors::step_down))
         .routes(routes!(zero_trust::trust::score))
         .routes(routes!(zero_trust::trust::verify))
         .routes(routes!(zero_trust::trust::read, zero_trust::trust::write))

@@ -1,4 +1,5 @@
-//! A person's factors: one-time codes with recovery codes, the password, and proving more in a session that is open.
+//! A person's factors: one-time codes with recovery codes, the password, and proving more in a session that is open,
+//! and laying that down again.
 //!
 //! Must never let a session that was proved by less change what proves more: whoever has a second factor shows it first.
 
@@ -143,7 +144,22 @@ impl Identity {
 
     /// Notes in the session what was proved; durable, so that a restart does not ask again.
     pub(crate) async fn raise(&self, principal: &Principal, strength: Strength) -> Result<(), IdentityError> {
-        self.change_session(principal, |tables, session| tables.raise(session, strength)).await
+        let now = self.shared.clock.now();
+        self.change_session(principal, |tables, session| tables.raise(session, strength, now)).await
+    }
+
+    /// Lays down what was proved in a session since it was opened; how strongly it is proved then. Durable likewise.
+    pub async fn step_down(&self, principal: &Principal) -> Result<Strength, IdentityError> {
+        let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
+        let opened_with = {
+            let tables = self.shared.read();
+            let stored = tables.session(session).ok_or(IdentityError::Unauthenticated)?;
+            stored.raised.as_ref().map(|_| stored.strength)
+        };
+        let strength =
+            opened_with.ok_or(IdentityError::FactorState("nothing was proved in this session since it was opened"))?;
+        self.change_session(principal, |tables, session| tables.lower(session)).await?;
+        Ok(strength)
     }
 }
 

@@ -44,6 +44,9 @@ pub struct TrustSettings {
     pub administer: u8,
     /// How often a session must be verified as a whole, in seconds.
     pub verify_interval_seconds: u32,
+    /// For how long what is proved in an open session counts, in seconds; none for as long as the session lives.
+    #[serde(default)]
+    pub step_up_seconds: Option<u32>,
     /// How old a credential may be, in days; none for any age.
     pub credential_days_max: Option<u32>,
     /// From which hour on, and before which, people usually work, in UTC; none for any hour.
@@ -76,6 +79,7 @@ impl TrustSettings {
             change: 0,
             administer: 0,
             verify_interval_seconds: 300,
+            step_up_seconds: None,
             credential_days_max: None,
             hours_utc: None,
             posture: PostureTrust { issuers: Vec::new(), required: Vec::new() },
@@ -101,6 +105,10 @@ impl TrustSettings {
         }
         if next.tpm != self.tpm && next.tpm.roots_count() > 0 {
             weakened.push("other TPMs".to_owned());
+        }
+        // Who may change factors is asked how he was proved, whatever scores are asked for.
+        if self.step_up_seconds.is_some_and(|lasts| next.step_up_seconds.is_none_or(|next| next > lasts)) {
+            weakened.push("steps up that count for longer".to_owned());
         }
         if self.asks_nothing() {
             return weakened;
@@ -523,8 +531,9 @@ impl Identity {
         let credential =
             credential_since(&tables, stored).map(|at| u32::try_from(age(at) / 86_400).unwrap_or(u32::MAX));
         let failures = self.shared.throttle().debt_of(&throttled_as(stored), now.monotonic);
+        let (strength, proved_at) = stored.proved(settings.step_up_seconds, now.wall);
         Some(Signals {
-            strength: Seen { value: stored.strength, age_seconds: age(stored.issued_at) },
+            strength: Seen { value: strength, age_seconds: age(proved_at) },
             posture: tables
                 .posture_of(&stored.principal, settings, now.wall)
                 .map(|(value, at)| Seen { value, age_seconds: age(at) }),

@@ -18,6 +18,11 @@ fn what_asks_for_less_is_named_and_what_asks_for_more_is_free() {
         assert_eq!(set.weakened(&next).len(), 1, "{next:?}");
     }
     assert_eq!(set.weakened(&TrustSettings::unset()).len(), 4);
+    let short = TrustSettings { step_up_seconds: Some(60), ..TrustSettings::unset() };
+    for (next, count) in [(None, 1), (Some(61), 1), (Some(60), 0), (Some(10), 0)] {
+        let next = TrustSettings { step_up_seconds: next, ..short.clone() };
+        assert_eq!(short.weakened(&next).len(), count, "{next:?}");
+    }
     let stronger = TrustSettings { credential_days_max: Some(7), hours_utc: Some((23, 5)), read: 1, ..asks(21, 60) };
     for next in [set.clone(), stronger] {
         assert!(set.weakened(&next).is_empty(), "{next:?}");
