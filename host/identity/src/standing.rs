@@ -321,9 +321,7 @@ impl Identity {
         scored.min_by_key(|(_, score)| score.value).unwrap_or_else(|| {
             let tables = self.shared.read();
             let (delta, floor) = tables.risk_of(subject, now.wall);
-            let finding = tables.finding_about(subject, now.wall);
-            let finding = finding.map(|(value, at)| Seen { value, age_seconds: age(now.wall, at) });
-            (None, score_apart(finding, delta, floor))
+            (None, score_apart(tables.found_about(subject, now.wall), delta, floor))
         })
     }
 
@@ -364,9 +362,9 @@ impl Identity {
             (settings.floor, settings.least(class))
         };
         let own = self.score(principal, from)?;
-        if own.value < floor {
-            self.end_now(principal.tenant(), &[(session.clone(), own.value)], floor, from);
-            return Err(IdentityError::Fallen { floor, score: own.value });
+        if own.firm < floor {
+            self.end_now(principal.tenant(), &[(session.clone(), own.firm)], floor, from);
+            return Err(IdentityError::Fallen { floor, score: own.firm });
         }
         let now = if called.is_some() { self.score_through(principal, from, called)? } else { own };
         if now.value < least {
@@ -391,7 +389,7 @@ impl Identity {
         let score = self.score(principal, from)?;
         let (verified, floor) = self.judged(principal.tenant(), session, score);
         if verified.verdict == Verdict::Ended {
-            self.end_now(principal.tenant(), &[(session.clone(), verified.score.value)], floor, from);
+            self.end_now(principal.tenant(), &[(session.clone(), verified.score.firm)], floor, from);
         }
         Ok(verified)
     }
@@ -424,7 +422,7 @@ impl Identity {
         let settings = self.trust_of(tenant);
         let verdict = if self.shared.read().is_enrolment(session) {
             Verdict::Keep
-        } else if score.value < settings.floor {
+        } else if score.firm < settings.floor {
             Verdict::Ended
         } else if score.value < settings.most() {
             Verdict::StepUp
@@ -469,10 +467,10 @@ impl Identity {
     fn end_below_floor(&self, tenant: Option<&TenantId>, open: Vec<SessionId>) -> Vec<SessionId> {
         let floor = self.trust_of(tenant).floor;
         let scored = open.into_iter().filter_map(|id| {
-            let value = score(&self.signals(&id, None, None)?).value;
-            Some((id, value))
+            let firm = score(&self.signals(&id, None, None)?).firm;
+            Some((id, firm))
         });
-        let fallen: Vec<(SessionId, u8)> = scored.filter(|(_, value)| *value < floor).collect();
+        let fallen: Vec<(SessionId, u8)> = scored.filter(|(_, firm)| *firm < floor).collect();
         self.end_now(tenant, &fallen, floor, None)
     }
 
@@ -544,9 +542,7 @@ impl Identity {
                 .map(age),
             failures_count: Some(in_steps(failures)),
             off_hours: settings.hours_utc.map(|(from, to)| off_hours(now.wall, from, to)),
-            finding: tables
-                .finding_about(&stored.principal, now.wall)
-                .map(|(value, at)| Seen { value, age_seconds: age(at) }),
+            finding: tables.found_about(&stored.principal, now.wall),
             verified_seconds: age(stored.verified_at.unwrap_or(stored.issued_at)),
             verify_interval_seconds: settings.verify_interval_seconds.into(),
             adjustment: own_delta.saturating_add(delta),

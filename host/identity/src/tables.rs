@@ -62,6 +62,8 @@ pub(crate) struct Tables {
     sessions: HashMap<SessionId, Session>,
     /// When principals last signed in.
     pub(crate) used: HashMap<PrincipalId, LastUse>,
+    /// Whether detection is behind, so that nobody looks at what principals do now.
+    pub(crate) is_unwatched: bool,
     /// How one signs in to a place, where that was chosen; the platform's under none.
     settings: HashMap<Option<TenantId>, Arc<SignInSettings>>,
 }

@@ -161,6 +161,24 @@ async fn an_act_below_its_threshold_needs_more_and_the_score_alone_decides_nothi
 }
 
 #[tokio::test]
+async fn while_detection_is_behind_that_nothing_was_found_is_unknown_and_ends_nobody() {
+    let host = Host::new().await;
+    let (_, issued) = host.developer().await;
+    host.set_trust(asks(25, 30)).await;
+    assert!(host.check(&issued, ActClass::Administer).is_ok());
+    host.identity.note_detection(false);
+    assert_eq!(host.value(&issued), 10);
+    assert!(matches!(host.check(&issued, ActClass::Administer), Err(IdentityError::StepUp { .. })));
+    assert!(host.check(&issued, ActClass::Read).is_ok());
+    host.identity.end_all_fallen();
+    let verified = host.identity.verify_session(&host.verify(&issued).unwrap(), Some(HERE)).await.unwrap();
+    assert_eq!(verified.verdict, Verdict::StepUp);
+    host.identity.note_detection(true);
+    assert_eq!(host.value(&issued), 30);
+    assert!(host.check(&issued, ActClass::Administer).is_ok());
+}
+
+#[tokio::test]
 async fn a_session_that_falls_below_the_floor_ends_on_every_path_and_stays_ended() {
     let mut host = Host::new().await;
     let (_, issued) = host.developer().await;
