@@ -80,7 +80,7 @@ pub async fn verify(
             let (permit, log) = control.reach_own_place(&call).await?;
             let (whose, judged) = control.parts.identity.judge_session(&permit, call.principal.tenant(), &other)?;
             if judged.verdict == Verdict::Ended {
-                control.end_judged(&call, &log, permit, (&whose, &other), judged.score.value).await?;
+                control.end_judged(&call, &log, permit, (&whose, &other), judged.score.firm).await?;
             }
             (whose, Some(other), judged)
         }
