@@ -356,6 +356,7 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
         let fault = || ApiError::host(&"it stopped in the middle").into_response();
         ToItsEnd::new(next.run(request)).await.unwrap_or_else(fault)
     };
+    let factor = response.extensions_mut().remove::<Factor>().filter(|_| with_proof);
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         // The body was made before the id was at hand; it is small, so it is made again with it.
         problem.request_id = Some(id.to_string());
@@ -365,7 +366,6 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
         response = (status, serde_json::to_vec(&problem).unwrap_or_default()).into_response();
         *response.headers_mut() = headers;
     }
-    let factor = response.extensions_mut().remove::<Factor>().filter(|_| with_proof);
     let headers = response.headers_mut();
     if let Some(factor) = factor {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(factor.challenge(true)));
