@@ -11,21 +11,25 @@ use crate::started;
 use crate::threat::{respond, wait_for};
 
 /// All that a caller sees of an answer but its id: status, headers, body.
-type Seen = (u16, Vec<(String, String)>, Value);
+pub(crate) type Seen = (u16, Vec<(String, String)>, Value);
 
 /// Tries to sign in from an address of this machine.
 async fn try_from(host: &Host, from: &str, body: &Value) -> Result<Seen> {
     let client = reqwest::Client::builder().no_proxy().local_address(from.parse::<IpAddr>()?).build()?;
     let response = client.post(format!("{}/api/v1/zero-trust/authenticate", host.control)).json(body).send().await?;
+    seen(response).await
+}
+
+/// What a caller sees of an answer, less what differs between any two.
+pub(crate) async fn seen(response: reqwest::Response) -> Result<Seen> {
     let status = response.status().as_u16();
-    let seen = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
-        // What differs between any two answers.
+    let shown = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
         let value =
             if ["date", "ringfence-request-id"].contains(&name.as_str()) { "" } else { value.to_str().unwrap_or("?") };
         (name.to_string(), value.to_owned())
     };
-    let headers = response.headers().iter().map(seen).collect();
-    let mut said: Value = serde_json::from_str(&response.text().await?)?;
+    let headers = response.headers().iter().map(shown).collect();
+    let mut said: Value = serde_json::from_str(&response.text().await?).unwrap_or(Value::Null);
     said.as_object_mut().map(|fields| fields.remove("request_id"));
     Ok((status, headers, said))
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use data_encoding::BASE32_NOPAD;
 use futures::StreamExt;
+use ringfence_tests::holder::{Holder, jwt, public_key, signing_key};
 use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 use serde_json::{Value, json};
 
@@ -30,16 +31,79 @@ async fn an_act_that_needs_more_says_which_factor_and_goes_through_after_it() ->
     let (status, refused) = problem(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?;
     assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
     assert!(string(&refused, "detail")?.contains("one-time code or a passkey"), "{refused}");
+    assert_eq!(refused["factor"], "code", "{refused}");
     assert!(ann.get("/tenants/acme/plugins").send().await?.status().is_success(), "looking asks for less");
     let offer = answer(ann.post("/zero-trust/factors/codes").send().await?).await?;
     let secret = string(&offer, "secret")?;
     let confirm = json!({ "code": code(&secret)? });
     answer(ann.post("/zero-trust/factors/codes/confirm").json(&confirm).send().await?).await?;
     answer(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?;
+    let raised = answer(ann.get("/zero-trust/trust-score").send().await?).await?["score"].as_i64();
+    let lowered = answer(ann.delete("/zero-trust/step-up").send().await?).await?;
+    assert_eq!(lowered["strength"], "secret", "{lowered}");
+    let token = json!({ "name": "cd", "role": "caller" });
+    assert_eq!(problem(ann.post("/tenants/acme/tokens").json(&token).send().await?).await?.0, 401, "laid down");
+    let again = ann.delete("/zero-trust/step-up").send().await?;
+    assert_eq!(problem(again).await?.1["code"], "factor-state");
     let score = answer(ann.get("/zero-trust/trust-score").send().await?).await?;
+    assert!(score["score"].as_i64() < raised, "{score}");
     let sum: i64 = score["signals"].as_array().into_iter().flatten().filter_map(|s| s["effect"].as_i64()).sum();
     assert_eq!(score["score"].as_i64(), Some(100 + sum), "{score}");
     assert!(score["signals"].as_array().into_iter().flatten().any(|s| s["value"] == "unknown"), "{score}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_that_needs_more_says_which_factor_in_the_scheme_of_its_token() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "caller").await?;
+    let ci = acme.member(&host, "ci", "developer").await?;
+    let bound = Holder::sign_in(&host, &ci.key).await?;
+    let asks = json!({ "thresholds": { "floor": 0, "invoke": 55, "read": 0, "change": 0, "administer": 0 } });
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let get = |who: &Session| who.call(reqwest::Method::GET, "/acme/hello/");
+    let unmet = "error=\"insufficient_user_authentication\", acr_values=";
+    for (call, factor, challenge) in [
+        (get(&ann), "code", format!("Bearer {unmet}\"code passkey\"")),
+        (get(&ci), "certificate", format!("Bearer {unmet}\"certificate\"")),
+        (
+            bound.call(&host, "/acme/hello/"),
+            "certificate",
+            format!("DPoP {unmet}\"certificate\", algs=\"EdDSA ES256\""),
+        ),
+    ] {
+        let refused = call.send().await?;
+        let said = refused.headers().get("www-authenticate").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (status, refused) = problem(refused).await?;
+        assert_eq!((status, refused["code"].as_str()), (401, Some("step-up-required")), "{refused}");
+        assert_eq!((refused["factor"].as_str(), said), (Some(factor), Some(challenge)), "{refused}");
+    }
+    // The control plane says it in the same way, and who signs in is told before he is refused.
+    let asks = json!({ "thresholds": { "floor": 0, "invoke": 55, "read": 55, "change": 0, "administer": 0 } });
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let refused = bound.ask(&host, &reqwest::Method::GET, "/tenants/acme/plugins").send().await?;
+    let said = refused.headers().get("www-authenticate").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (status, refused) = problem(refused).await?;
+    assert_eq!((status, refused["factor"].as_str()), (401, Some("certificate")), "{refused}");
+    assert_eq!(said, Some(format!("DPoP {unmet}\"certificate\", algs=\"EdDSA ES256\"")));
+    let key = json!({ "method": "api_key", "key": ci.key });
+    let issued = answer(host.anonymous().post("/zero-trust/authenticate").json(&key).send().await?).await?;
+    let score = answer(ci.get("/zero-trust/trust-score").send().await?).await?;
+    assert_eq!(issued["trust"]["score"], score["score"], "{issued}");
+    assert_eq!(issued["trust"]["required_step_up"], "certificate", "{issued}");
+    let first = answer(
+        host.anonymous()
+            .post("/zero-trust/authenticate")
+            .json(&json!({
+                "method": "api_key", "key": operator.key,
+            }))
+            .send()
+            .await?,
+    )
+    .await?;
+    assert!(first["trust"]["required_step_up"].is_null(), "nothing is asked of operators: {first}");
     Ok(())
 }
 
@@ -158,37 +222,21 @@ async fn own_session(who: &Session) -> Result<String> {
 }
 
 #[tokio::test]
-async fn a_session_that_falls_is_on_the_log_about_its_holder_on_either_port_and_when_judged() -> Result<()> {
+async fn sessions_that_fall_while_nobody_asks_end_and_are_on_the_log_once_about_their_holder() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
-    let judged = acme.member(&host, "ci", "developer").await?;
-    let (looking, calling) = (host.sign_in(&judged.key).await?, host.sign_in(&judged.key).await?);
-    let [of_judged, of_looking, of_calling] =
-        [own_session(&judged).await?, own_session(&looking).await?, own_session(&calling).await?];
+    let looking = acme.member(&host, "ci", "developer").await?;
+    let calling = host.sign_in(&looking.key).await?;
+    let (of_looking, of_calling) = (own_session(&looking).await?, own_session(&calling).await?);
     answer(acme.admin.put("/tenants/acme/trust").json(&thresholds(28, 0)).send().await?).await?;
     assert_eq!(calling.fetch("/acme/hello/").await?.0, 200);
-    // Guesses at the key lower what its sessions stand at, and no path has looked at them since.
-    let wrong = format!("{}aaaa", &judged.key[..judged.key.len() - 4]);
+    assert!(fallen(&acme.admin).await?.is_empty());
+    // Guesses at the key lower what its sessions stand at. Nothing is asked with these, and no settings change.
+    let wrong = format!("{}aaaa", &looking.key[..looking.key.len() - 4]);
     for _ in 0..10 {
         assert!(host.sign_in(&wrong).await.is_err());
     }
-    assert!(fallen(&acme.admin).await?.is_empty());
-
-    let body = json!({ "session_id": of_judged });
-    let said = answer(acme.admin.put("/zero-trust/verify-continuous").json(&body).send().await?).await?;
-    assert_eq!((said["decision"].as_str(), said["trust"]["principal"].as_str()), (Some("ended"), Some("acme/ci")));
-    let told = fallen(&acme.admin).await?;
-    assert_eq!(told.len(), 2, "announced, and done: {told:#?}");
-    for body in &told {
-        assert_eq!(body["actor"]["user"]["uid"], "acme/admin", "{body:#}");
-        assert_eq!(body["resources"][0]["uid"], "acme/ci", "{body:#}");
-    }
-    assert!(told.iter().any(|body| body["unmapped"]["details"]["session"] == of_judged.as_str()), "{told:#?}");
-    assert_eq!(judged.get("/whoami").send().await?.status(), 401);
-
-    assert_eq!(looking.get("/tenants/acme/plugins").send().await?.status(), 401);
-    assert_eq!(calling.fetch("/acme/hello/").await?.0, 401);
     for id in [of_looking, of_calling] {
         eventually("the session's end is on the log", async || {
             let told = fallen(&acme.admin).await?;
@@ -200,6 +248,52 @@ async fn a_session_that_falls_is_on_the_log_about_its_holder_on_either_port_and_
         })
         .await?;
     }
+    assert_eq!(looking.get("/tenants/acme/plugins").send().await?.status(), 401);
+    assert_eq!(calling.fetch("/acme/hello/").await?.0, 401);
+    assert_eq!(fallen(&acme.admin).await?.len(), 2, "the admin's own stands as before");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_answer_that_streams_is_cut_when_what_is_known_of_the_device_ends() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    crate::ship_hostile(&acme, "time_ms = 60000").await?;
+    let mdm = signing_key()?;
+    let mut asks = thresholds(0, 0);
+    let issuer = json!({ "name": "mdm", "key": public_key(&mdm) });
+    asks["device_posture"] = json!({ "issuers": [issuer], "required": ["disk_encrypted"] });
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let ci = acme.member(&host, "ci", "caller").await?;
+    answer(ci.post("/zero-trust/devices").json(&json!({ "name": "laptop" })).send().await?).await?;
+    let nonce = answer(ci.post("/zero-trust/devices/laptop/challenge").json(&json!({})).send().await?).await?;
+    let (nonce, at) = (string(&nonce, "nonce")?, now()?);
+    // What is claimed holds for so long that the stream begins before its end, also on a machine that is busy.
+    let claims = json!({
+        "iss": "mdm", "sub": "laptop", "nonce": nonce, "iat": at, "exp": at + 12, "posture": { "disk_encrypted": true },
+    });
+    let evidence = jwt(&mdm, &json!({ "alg": "EdDSA" }), &claims);
+    let shown = json!({ "device_id": "laptop", "nonce": nonce, "format": "posture", "evidence": evidence });
+    answer(ci.post("/zero-trust/device-verification").json(&shown).send().await?).await?;
+    // So he stands on what is known of his device: above the floor with it, and below without.
+    let soon = jiff::Timestamp::from_second(at + 3_600)?;
+    let risk = json!({ "subject": "acme/ci", "delta": -14, "reason": "odd calls", "expires_at": soon.to_string() });
+    answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    asks["thresholds"]["floor"] = json!(25);
+    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let streaming = ci.call(reqwest::Method::GET, "/acme/hostile/drip").send().await?;
+    assert_eq!(streaming.status(), 200);
+    let mut body = streaming.bytes_stream();
+    assert!(body.next().await.is_some_and(|piece| piece.is_ok()), "the answer has begun");
+    assert!(fallen(&acme.admin).await?.is_empty(), "nothing fell yet");
+    let mut broke_off = false;
+    while let Some(piece) = body.next().await {
+        broke_off = piece.is_err();
+    }
+    assert!(broke_off, "the answer was cut, not ended");
+    assert!(now()? < at + 45, "it was cut for the session's end, and not for its own time");
+    eventually("the session's end is on the log", async || Ok(fallen(&acme.admin).await?.len() == 1)).await?;
+    assert_eq!(ci.get("/whoami").send().await?.status(), 401);
     Ok(())
 }
 

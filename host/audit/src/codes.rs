@@ -49,7 +49,7 @@ pub const PERSON_INVITED: &str = "AUT-009 person-invited";
 pub const PERSON_REMOVED: &str = "AUT-010 person-removed";
 /// Someone changed what he proves himself with.
 pub const FACTOR_CHANGED: &str = "AUT-011 factor-changed";
-/// Someone proved more in a session.
+/// Someone proved more in a session, or laid that down (`step-down`).
 pub const STEPPED_UP: &str = "AUT-012 stepped-up";
 /// What a tenant asks of sessions was changed.
 pub const TRUST_CHANGED: &str = "AUT-013 trust-settings-changed";

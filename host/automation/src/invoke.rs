@@ -25,7 +25,7 @@ use ringfence_core::{
 use ringfence_engine::{
     AdmitError, EventAnswer, EventCall, EventContext, EventFailure, Export, Meter, Reuse, RunError,
 };
-use ringfence_identity::IdentityError;
+use ringfence_identity::{IdentityError, Needed};
 use ringfence_policy::{Denial, HostCaller, Trust};
 use ringfence_registry::{Route, VersionRef};
 use semver::Version;
@@ -97,12 +97,12 @@ pub enum CallError {
     /// The tenant's policy does not allow it.
     #[error("the tenant's policy does not allow this call")]
     Denied(DecisionId),
-    /// The session of who asks does not stand high enough to call any plugin; what would help, in words.
+    /// The session of who asks does not stand high enough to call any plugin; what would help.
     #[error("this needs {0}")]
-    StepUp(String),
-    /// It stands high enough for that, but not with what is held against this plugin; what would help, in words.
+    StepUp(Needed),
+    /// It stands high enough for that, but not with what is held against this plugin; what would help.
     #[error("with what is held against this plugin, this needs {0}")]
-    PluginAtRisk(String),
+    PluginAtRisk(Needed),
     /// The session of who asks is over.
     #[error("the session of who asks is over")]
     Unauthenticated,
@@ -299,9 +299,9 @@ impl Automation {
     fn check_trust(&self, call: &Call, route: &Route) -> Result<(), CallError> {
         let (identity, called) = (&self.parts.identity, (&route.tenant, &route.plugin));
         match identity.check_call_trust(&call.principal, call.peer, called) {
-            Err(IdentityError::StepUp { factor }) => {
+            Err(IdentityError::StepUp(needed)) => {
                 identity.check_trust(&call.principal, call.peer, ActClass::Invoke)?;
-                Err(CallError::PluginAtRisk(factor))
+                Err(CallError::PluginAtRisk(needed))
             }
             other => other.map_err(CallError::from),
         }
@@ -438,7 +438,7 @@ impl Automation {
 impl From<IdentityError> for CallError {
     fn from(error: IdentityError) -> Self {
         match error {
-            IdentityError::StepUp { factor } => Self::StepUp(factor),
+            IdentityError::StepUp(needed) => Self::StepUp(needed),
             _ => Self::Unauthenticated,
         }
     }

@@ -518,6 +518,7 @@ pub async fn refusal(response: Response) -> CliError {
         request_id: None,
         decision_id: None,
         needs: Vec::new(),
+        factor: None,
     });
     CliError::Refused(Box::new(Refusal { problem, retry_after, version: None }))
 }

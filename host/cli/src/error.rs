@@ -244,6 +244,7 @@ impl CliError {
             request_id: None,
             decision_id: None,
             needs: Vec::new(),
+            factor: None,
         }
     }
 

@@ -44,7 +44,7 @@ impl From<CallError> for ApiError {
                 Self::new("plugin-not-found", "there is no such plugin, or nothing of it is deployed")
             }
             CallError::Denied(decision) => Self { decision: Some(decision), ..Self::new("denied", text) },
-            CallError::StepUp(factor) | CallError::PluginAtRisk(factor) => IdentityError::StepUp { factor }.into(),
+            CallError::StepUp(needed) | CallError::PluginAtRisk(needed) => IdentityError::StepUp(needed).into(),
             CallError::Unauthenticated => Self::new("unauthenticated", text).help("ringfence login"),
             CallError::Suspended => Self::new("tenant-suspended", text),
             CallError::Quarantined => Self::new("version-quarantined", text),

@@ -53,6 +53,11 @@ pub async fn read(
     let id: JobId = job.parse().map_err(|_| ApiError::not_found())?;
     let platform = control.parts.tenants.platform();
     let mut view: JobView = platform.get_json(&job_key(&id)).await?.ok_or_else(ApiError::not_found)?;
+    // SECURITY: to a tenant another's is none, before anything is asked: what would be written of the asking takes time.
+    let own = call.principal.tenant().map(TenantId::as_str);
+    if own.is_some() && own != view.tenant.as_deref() {
+        return Err(ApiError::not_found());
+    }
     match &view.tenant {
         Some(tenant) => drop(control.reach_tenant::<act::ReadBackup>(&call, tenant).await?.permit),
         None => drop(control.reach_host::<act::ReadHost>(&call).await?),

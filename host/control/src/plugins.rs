@@ -366,7 +366,7 @@ fn not_granted(tenant: &str, plugin: &str, version: &Version, missing: &[Need], 
         format!("`{plugin}@{version}` needs `{word}`, which tenant `{tenant}` has not granted"),
     )
     .help(command);
-    error.needs = needs;
+    error.needs = needs.into_boxed_slice();
     error
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use ringfence_audit::AuditError;
 use ringfence_capabilities::CapabilitiesError;
 use ringfence_core::{DecisionId, Exhausted, QuotaError, WordError};
-use ringfence_identity::IdentityError;
+use ringfence_identity::{Factor, IdentityError, Needed};
 use ringfence_keys::KeysError;
 use ringfence_policy::PolicyError;
 use ringfence_registry::RegistryError;
@@ -28,7 +28,9 @@ pub struct ApiError {
     /// The decision behind a denial.
     pub decision: Option<DecisionId>,
     /// For `need-not-granted`.
-    pub needs: Vec<NeedState>,
+    pub needs: Box<[NeedState]>,
+    /// What would help, on `step-up-required`.
+    pub factor: Option<Factor>,
     /// Seconds to wait, on 429 and 503.
     pub retry_after_seconds: Option<u64>,
 }
@@ -36,7 +38,15 @@ pub struct ApiError {
 impl ApiError {
     /// A refusal with a code and a text.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), help: None, decision: None, needs: Vec::new(), retry_after_seconds: None }
+        Self {
+            code,
+            detail: detail.into(),
+            help: None,
+            decision: None,
+            needs: Box::default(),
+            factor: None,
+            retry_after_seconds: None,
+        }
     }
 
     /// Adds what mends it.
@@ -189,7 +199,8 @@ impl IntoResponse for ApiError {
             help: self.help.or_else(|| self.decision.as_ref().map(|id| format!("ringfence why {id}"))),
             request_id: None,
             decision_id: self.decision.map(Into::into),
-            needs: self.needs,
+            needs: self.needs.into_vec(),
+            factor: self.factor.map(|factor| factor.as_str().to_owned()),
         };
         let mut response = (status, Json(&problem)).into_response();
         let headers = response.headers_mut();
@@ -209,11 +220,12 @@ impl IntoResponse for ApiError {
                     "use-dpop-nonce" => "DPoP error=\"use_dpop_nonce\", algs=\"EdDSA ES256\"",
                     "bad-proof" => "DPoP error=\"invalid_dpop_proof\", algs=\"EdDSA ES256\"",
                     "token-unbound" => "DPoP algs=\"EdDSA ES256\"",
-                    // RFC 9470.
-                    "step-up-required" => "Bearer error=\"insufficient_user_authentication\"",
-                    _ => "Bearer",
+                    _ => self.factor.map_or("Bearer", |factor| factor.challenge(false)),
                 }),
             );
+        }
+        if let Some(factor) = self.factor {
+            response.extensions_mut().insert(factor);
         }
         response.extensions_mut().insert(problem);
         response
@@ -328,8 +340,13 @@ impl From<IdentityError> for ApiError {
             IdentityError::BadPassword { .. } => Self::new("bad-password", text),
             IdentityError::TooManyPeople { .. } => Self::new("conflict", text),
             IdentityError::NoPerson => Self::new("no-person", text),
-            IdentityError::StepUp { .. } => Self::new("step-up-required", text)
-                .help("`POST /api/v1/zero-trust/step-up` proves more in this session"),
+            IdentityError::StepUp(Needed { factor, .. }) => {
+                let help = match factor {
+                    Factor::Code | Factor::Passkey => "`POST /api/v1/zero-trust/step-up` proves more in this session",
+                    Factor::Certificate | Factor::LessRisk => "`GET /api/v1/zero-trust/trust-score` says what counts",
+                };
+                Self { factor: Some(factor), ..Self::new("step-up-required", text).help(help) }
+            }
             IdentityError::Fallen { .. } => Self::new("unauthenticated", text).help("ringfence login"),
             IdentityError::NonceSpent => Self::new("nonce-spent", text),
             IdentityError::BadEvidence(_) => Self::new("bad-evidence", text),

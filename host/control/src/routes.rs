@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use ringfence_automation::ToItsEnd;
 use ringfence_core::RequestId;
-use ringfence_identity::Shown;
+use ringfence_identity::{Factor, Shown};
 use utoipa::OpenApi;
 use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{Object, Type};
@@ -124,7 +124,7 @@ fn callers() -> OpenApiRouter<Control> {
         .routes(routes!(zero_trust::factors::start))
         .routes(routes!(zero_trust::factors::add_passkey))
         .routes(routes!(zero_trust::factors::remove_passkey))
-        .routes(routes!(zero_trust::factors::step_up))
+        .routes(routes!(zero_trust::factors::step_up, zero_trust::factors::step_down))
         .routes(routes!(zero_trust::trust::score))
         .routes(routes!(zero_trust::trust::verify))
         .routes(routes!(zero_trust::trust::read, zero_trust::trust::write))
@@ -357,6 +357,7 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
         let fault = || ApiError::host(&"it stopped in the middle").into_response();
         ToItsEnd::new(next.run(request)).await.unwrap_or_else(fault)
     };
+    let factor = response.extensions_mut().remove::<Factor>().filter(|_| with_proof);
     if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
         // The body was made before the id was at hand; it is small, so it is made again with it.
         problem.request_id = Some(id.to_string());
@@ -367,6 +368,9 @@ async fn around(State(control): State<Control>, mut request: Request, next: Next
         *response.headers_mut() = headers;
     }
     let headers = response.headers_mut();
+    if let Some(factor) = factor {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(factor.challenge(true)));
+    }
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         headers.insert(HeaderName::from_static("ringfence-request-id"), value);
     }

@@ -62,13 +62,19 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
                 // The token is spent whether or not its file can be removed.
                 let _ = tokio::fs::remove_file(file).await;
             }
+            let score = identity.score(&issued.principal, peer)?.value;
+            let required = identity.step_up_for(&issued.principal, score);
             let answer = TokenResponse {
                 access_token: issued.access_token.expose().to_owned(),
                 token_type: issued.token_type.to_owned(),
                 expires_in: issued.expires_in,
                 session_id: issued.session_id.to_string(),
                 principal: view(&issued.principal),
-                trust: Trust { strength: crate::host::word(&issued.strength) },
+                trust: Trust {
+                    strength: crate::host::word(&issued.strength),
+                    score,
+                    required_step_up: required.map(|factor| factor.as_str().to_owned()),
+                },
             };
             Ok(([(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(answer)).into_response())
         }

@@ -1,6 +1,7 @@
 //! What the control plane does unasked: once an hour it throws away what nobody will ask for again; all the time it writes
-//! down what access was used (`access/`), and every second what was refused (`audit/src/paced.rs`) and which sessions fell
-//! below the floor of their place (`identity/src/fallen.rs`).
+//! down what access was used (`access/`), and every second what was refused (`audit/src/paced.rs`). Every second it ends the
+//! sessions that stand below the floor of their place by now (`identity/src/standing.rs`), and writes down all that fell
+//! (`identity/src/fallen.rs`).
 //!
 //! Must never touch what may still be asked for: each sweep decides that where the thing lies. Nor put a tenant's session that
 //! fell on any log but the tenant's, nor let go of one before it is there.
@@ -34,14 +35,15 @@ impl Control {
         );
     }
 
-    /// Writes refusals at their beat, and the sessions that fell where no call of this plane told of them; what the store has of
-    /// such sessions is deleted.
+    /// Ends at each beat the sessions that time or guesses brought down, whether or not anybody asks for them; writes refusals,
+    /// and the sessions that fell where no call of this plane told of them; deletes what the store has of such sessions.
     async fn tell_refusals(&self, mut stopping: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 _ = stopping.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(BEAT) => {}
             }
+            self.end_all_fallen().await;
             self.tell_quotas();
             self.parts.refusals.write().await;
             self.record_all_fallen().await;
@@ -72,6 +74,14 @@ impl Control {
         if self.parts.identity.has_fallen(place) {
             let (control, place) = (self.clone(), place.cloned());
             let _ = tokio::spawn(async move { control.record_fallen(place.as_ref()).await }).await;
+        }
+    }
+
+    /// Beside the threads of requests, for it looks at every session of every place that has a floor.
+    async fn end_all_fallen(&self) {
+        let identity = self.parts.identity.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || identity.end_all_fallen()).await {
+            tracing::error!(%error, "sessions below their floor could not be looked for");
         }
     }
 

@@ -81,6 +81,10 @@ pub struct Problem {
     /// For `need-not-granted`: what is needed and what of it is granted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<NeedState>,
+    /// For `step-up-required`: what would help. `code` (or a passkey), `passkey`, `certificate` (a sign-in with one), or
+    /// `less-risk` where nothing that could be proved would.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<String>,
 }
 
 /// One need beside what is granted.
@@ -193,8 +197,13 @@ pub struct PrincipalView {
 /// What the trust in a session rests on.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Trust {
-    /// How the identity was proved: `secret` or `certificate`.
+    /// How the identity was proved: `secret`, `certificate`, `two-factors` or `passkey`.
     pub strength: String,
+    /// Where the session stands, 0 to 100; `GET /zero-trust/trust-score` says why.
+    pub score: u8,
+    /// What would help where the place asks for more of some acts, in the words of a problem's `factor`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_step_up: Option<String>,
 }
 
 /// `GET /host`.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -124,7 +124,12 @@ impl Gateway {
                 if !hold.is_zero() {
                     tokio::time::sleep(hold).await;
                 }
-                told(&refusal)
+                let mut response = told(&refusal);
+                if let (Refusal::StepUp(factor), true) = (&refusal, with_proof) {
+                    let challenge = HeaderValue::from_static(factor.challenge(true));
+                    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                }
+                response
             }
         };
         if let Ok(id) = HeaderValue::from_str(seen.invocation.as_str()) {
@@ -359,7 +364,7 @@ fn source(seen: &Seen, refusal: &Refusal) -> Option<Source> {
         | Refusal::NonceNeeded
         | Refusal::BadProof
         | Refusal::TokenUnbound
-        | Refusal::StepUp
+        | Refusal::StepUp(_)
         | Refusal::TooManyProofs
         | Refusal::Denied(_)
         | Refusal::BodyTooLarge

@@ -8,7 +8,7 @@ use ringfence_capabilities::ChainEnd;
 use ringfence_core::limits::NONCE_SECONDS;
 use ringfence_core::{Blame, DecisionId, Held};
 use ringfence_engine::{AdmitError, RunError};
-use ringfence_identity::IdentityError;
+use ringfence_identity::{Factor, IdentityError};
 use serde::Serialize;
 
 /// Why a request is not answered by a guest.
@@ -26,8 +26,8 @@ pub enum Refusal {
     BadProof,
     /// The tenant takes only tokens that are bound to a key or a certificate.
     TokenUnbound,
-    /// The caller's session does not stand high enough for what its tenant asks.
-    StepUp,
+    /// The caller's session does not stand high enough for what its tenant asks; what would help.
+    StepUp(Factor),
     /// The caller uses more proofs than are remembered.
     TooManyProofs,
     /// The caller's own tenant does not allow it.
@@ -93,6 +93,8 @@ struct Problem<'a> {
     help: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factor: Option<&'a str>,
 }
 
 impl Refusal {
@@ -110,7 +112,7 @@ impl Refusal {
             Self::NonceNeeded => (StatusCode::UNAUTHORIZED, "use-dpop-nonce"),
             Self::BadProof => (StatusCode::UNAUTHORIZED, "bad-proof"),
             Self::TokenUnbound => (StatusCode::UNAUTHORIZED, "token-unbound"),
-            Self::StepUp => (StatusCode::UNAUTHORIZED, "step-up-required"),
+            Self::StepUp(_) => (StatusCode::UNAUTHORIZED, "step-up-required"),
             Self::TooManyProofs => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
             Self::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
@@ -146,9 +148,7 @@ impl Refusal {
             Self::NonceNeeded => "the proof of possession needs the nonce of this answer's `DPoP-Nonce` header",
             Self::BadProof => "the proof of possession is missing, wrong or used",
             Self::TokenUnbound => "this tenant takes only tokens that are bound to a key",
-            Self::StepUp => {
-                "your tenant asks for a session that is proved more strongly; `GET /zero-trust/trust-score` says why"
-            }
+            Self::StepUp(factor) => describe_step_up(*factor),
             Self::TooManyProofs => "this key used more proofs than are remembered",
             Self::Denied(_) => "the tenant's policy does not allow this call",
             Self::BodyTooLarge => "the body is over the limit",
@@ -185,7 +185,7 @@ impl Refusal {
             IdentityError::BadProof(_) => Self::BadProof,
             IdentityError::Unbound => Self::TokenUnbound,
             IdentityError::TooManyProofs { .. } => Self::TooManyProofs,
-            IdentityError::StepUp { .. } => Self::StepUp,
+            IdentityError::StepUp(needed) => Self::StepUp(needed.factor),
             _ => Self::Unauthenticated,
         }
     }
@@ -215,6 +215,10 @@ impl Refusal {
             detail,
             help: decision.map(|id| format!("ringfence why {id}")),
             decision_id: decision,
+            factor: match self {
+                Self::StepUp(factor) => Some(factor.as_str()),
+                _ => None,
+            },
         };
         let mut response = Response::new(Bytes::from(serde_json::to_vec(&problem).unwrap_or_default()));
         *response.status_mut() = status;
@@ -250,10 +254,8 @@ impl Refusal {
             Self::TokenUnbound => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("DPoP algs=\"EdDSA ES256\""));
             }
-            Self::StepUp => {
-                // RFC 9470.
-                let value = HeaderValue::from_static("Bearer error=\"insufficient_user_authentication\"");
-                headers.insert(header::WWW_AUTHENTICATE, value);
+            Self::StepUp(factor) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(factor.challenge(false)));
             }
             Self::TooManyProofs => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(NONCE_SECONDS));
@@ -281,6 +283,24 @@ impl From<ChainEnd> for Refusal {
 impl From<Held> for Refusal {
     fn from(held: Held) -> Self {
         Self::Held(held)
+    }
+}
+
+/// What would help, where to prove it, and where to read why.
+fn describe_step_up(factor: Factor) -> &'static str {
+    match factor {
+        Factor::Code => {
+            "your tenant asks for a session that stands higher: `POST /zero-trust/step-up` with a one-time code or a passkey"
+        }
+        Factor::Passkey => {
+            "your tenant asks for a session that stands higher: `POST /zero-trust/step-up` with a passkey"
+        }
+        Factor::Certificate => {
+            "your tenant asks for a session that stands higher: sign in with a client certificate, or as a person"
+        }
+        Factor::LessRisk => {
+            "your tenant asks for a session that shows less risk; `GET /zero-trust/trust-score` says what counts"
+        }
     }
 }
 

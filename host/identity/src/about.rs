@@ -12,9 +12,9 @@ use crate::devices::{DeviceRecord, posture_of};
 use crate::on_device::device_holding;
 use crate::record::Binding;
 use crate::risk::{About, Adjustment};
-use crate::standing::TrustSettings;
+use crate::standing::{TrustSettings, age};
 use crate::tables::Tables;
-use crate::trust::{Finding, Posture};
+use crate::trust::{Found, Posture, Seen};
 use crate::{IdentityError, OPERATOR};
 
 impl Tables {
@@ -104,10 +104,15 @@ impl Tables {
         self.of_place(tenant).flat_map(|about| about.adjustments.clone()).collect()
     }
 
-    /// The worst open finding about a principal, and since when.
-    pub(crate) fn finding_about(&self, principal: &PrincipalId, now: Timestamp) -> Option<(Finding, Timestamp)> {
-        let open = self.about.get(principal)?.findings.iter().filter(|finding| now < finding.until);
-        open.max_by_key(|finding| finding.severity).map(|finding| (finding.severity, finding.at))
+    /// What detection says of a principal: the worst open finding about him.
+    pub(crate) fn found_about(&self, principal: &PrincipalId, now: Timestamp) -> Found {
+        let findings = self.about.get(principal).into_iter().flat_map(|about| &about.findings);
+        let open = findings.filter(|finding| now < finding.until);
+        match open.max_by_key(|finding| finding.severity) {
+            Some(worst) => Found::Open(Seen { value: worst.severity, age_seconds: age(now, worst.at) }),
+            None if self.is_unwatched => Found::Unknown,
+            None => Found::Nothing,
+        }
     }
 
     /// Since when a principal signs in from a network.

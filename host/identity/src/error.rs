@@ -2,6 +2,8 @@
 //!
 //! Must never say whether a key id exists, nor carry any part of a secret.
 
+use std::fmt;
+
 use ringfence_core::Blame;
 use ringfence_keys::KeysError;
 use ringfence_store::StoreError;
@@ -94,11 +96,8 @@ pub enum IdentityError {
     #[error("only people have passwords, one-time codes and passkeys; this is a service")]
     NoPerson,
     /// The session was not proved strongly enough for what was asked.
-    #[error("this needs {factor}")]
-    StepUp {
-        /// What to prove, in words.
-        factor: String,
-    },
+    #[error("this needs {0}")]
+    StepUp(Needed),
     /// The session fell below the floor of its tenant, and was ended.
     #[error("the trust score of this session is {score}, below the floor of {floor}, so it was ended")]
     Fallen {
@@ -168,6 +167,89 @@ pub enum IdentityError {
     #[error("identity keys cannot be used: {0}")]
     Keys(#[from] KeysError),
 }
+
+/// What a session lacks for what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    /// What would help.
+    pub factor: Factor,
+    /// The score that is asked for and the one that there is, where it is about scores.
+    pub scores: Option<(u8, u8)>,
+}
+
+/// What would help a session that is not proved strongly enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factor {
+    /// A one-time code; a passkey does as well.
+    Code,
+    /// A passkey.
+    Passkey,
+    /// A sign-in with a client certificate.
+    Certificate,
+    /// Nothing that could be proved: what is known of the session must become better.
+    LessRisk,
+}
+
+// === impl Needed ===
+
+impl fmt::Display for Needed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.factor.text())?;
+        match self.scores {
+            Some((least, score)) => write!(f, ": a trust score of {least}, and there is {score} now"),
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl Factor ===
+
+impl Factor {
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Passkey => "passkey",
+            Self::Certificate => "certificate",
+            Self::LessRisk => "less-risk",
+        }
+    }
+
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Code => "a one-time code or a passkey",
+            Self::Passkey => "a passkey",
+            Self::Certificate => "a sign-in with a client certificate, or as a person",
+            Self::LessRisk => "less risk than this session shows",
+        }
+    }
+
+    /// The `WWW-Authenticate` that says so (RFC 9470, section 3), in the scheme of the token: with one that is bound to a key
+    /// (RFC 9449), or not. It names no `acr_values` where nothing that could be proved helps.
+    pub const fn challenge(self, with_proof: bool) -> &'static str {
+        match (self, with_proof) {
+            (Self::Code, false) => "Bearer error=\"insufficient_user_authentication\", acr_values=\"code passkey\"",
+            (Self::Passkey, false) => "Bearer error=\"insufficient_user_authentication\", acr_values=\"passkey\"",
+            (Self::Certificate, false) => {
+                "Bearer error=\"insufficient_user_authentication\", acr_values=\"certificate\""
+            }
+            (Self::LessRisk, false) => "Bearer error=\"insufficient_user_authentication\"",
+            (Self::Code, true) => {
+                "DPoP error=\"insufficient_user_authentication\", acr_values=\"code passkey\", algs=\"EdDSA ES256\""
+            }
+            (Self::Passkey, true) => {
+                "DPoP error=\"insufficient_user_authentication\", acr_values=\"passkey\", algs=\"EdDSA ES256\""
+            }
+            (Self::Certificate, true) => {
+                "DPoP error=\"insufficient_user_authentication\", acr_values=\"certificate\", algs=\"EdDSA ES256\""
+            }
+            (Self::LessRisk, true) => "DPoP error=\"insufficient_user_authentication\", algs=\"EdDSA ES256\"",
+        }
+    }
+}
+
+// === impl IdentityError ===
 
 impl IdentityError {
     /// Who has to mend it.

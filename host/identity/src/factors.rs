@@ -1,10 +1,12 @@
-//! A person's factors: one-time codes with recovery codes, the password, and proving more in a session that is open.
+//! A person's factors: one-time codes with recovery codes, the password, and proving more in a session that is open,
+//! and laying that down again.
 //!
 //! Must never let a session that was proved by less change what proves more: whoever has a second factor shows it first.
 
 use ringfence_core::limits::CREDENTIAL_BYTES_MAX;
 use ringfence_core::{Principal, Strength};
 
+use crate::error::{Factor, Needed};
 use crate::passkeys::PasskeyAnswer;
 use crate::person::{Factors, StoredCodes, StoredPerson};
 use crate::{Identity, IdentityError, SecretString};
@@ -142,14 +144,29 @@ impl Identity {
 
     /// Notes in the session what was proved; durable, so that a restart does not ask again.
     pub(crate) async fn raise(&self, principal: &Principal, strength: Strength) -> Result<(), IdentityError> {
-        self.change_session(principal, |tables, session| tables.raise(session, strength)).await
+        let now = self.shared.clock.now();
+        self.change_session(principal, |tables, session| tables.raise(session, strength, now)).await
+    }
+
+    /// Lays down what was proved in a session since it was opened; how strongly it is proved then. Durable likewise.
+    pub async fn step_down(&self, principal: &Principal) -> Result<Strength, IdentityError> {
+        let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
+        let opened_with = {
+            let tables = self.shared.read();
+            let stored = tables.session(session).ok_or(IdentityError::Unauthenticated)?;
+            stored.raised.as_ref().map(|_| stored.strength)
+        };
+        let strength =
+            opened_with.ok_or(IdentityError::FactorState("nothing was proved in this session since it was opened"))?;
+        self.change_session(principal, |tables, session| tables.lower(session)).await?;
+        Ok(strength)
     }
 }
 
 /// Whether a session may change factors: with the second factor, where there is one.
 pub(crate) fn proved_enough(person: &StoredPerson, principal: &Principal) -> Result<(), IdentityError> {
     if person.has_second_factor() && principal.strength() < Strength::TwoFactors {
-        return Err(IdentityError::StepUp { factor: "a one-time code or a passkey".to_owned() });
+        return Err(IdentityError::StepUp(Needed { factor: Factor::Code, scores: None }));
     }
     Ok(())
 }

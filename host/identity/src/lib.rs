@@ -66,7 +66,7 @@ pub use devices::{
     DeviceEvidence, DeviceFound, DeviceRecord, DeviceVerdict, EvidenceAnswer, EvidenceQuestion, EvidenceVerifier,
     PostureIssuer, PostureTrust,
 };
-pub use error::IdentityError;
+pub use error::{Factor, IdentityError, Needed};
 pub use factors::{CodesOffer, StepUp};
 pub use fallen::{Fallen, FallenThere};
 pub use federation::{Ask, FederatedStart, Fetch, NoProviders, PROVIDER_DOCUMENT_BYTES_MAX};

@@ -9,6 +9,7 @@ use ringfence_core::{Principal, PrincipalId, PrincipalKind, ResourceName, Role, 
 use serde::{Deserialize, Serialize};
 
 use crate::secret_hash::Hashed;
+use crate::standing::age;
 
 /// What to make a key with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +168,7 @@ pub(crate) struct StoredSession {
     pub(crate) tenant: Option<TenantId>,
     /// The API key it was opened with, if any.
     pub(crate) key: Option<String>,
+    /// How strongly the principal was proved when it was opened.
     pub(crate) strength: Strength,
     pub(crate) issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
@@ -179,6 +181,16 @@ pub(crate) struct StoredSession {
     /// When it was last verified as a whole.
     #[serde(default)]
     pub(crate) verified_at: Option<Timestamp>,
+    /// What was proved in it since it was opened.
+    #[serde(default)]
+    pub(crate) raised: Option<Raised>,
+}
+
+/// What was proved in a session beyond what opened it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Raised {
+    pub(crate) strength: Strength,
+    pub(crate) at: Timestamp,
 }
 
 impl StoredSession {
@@ -187,14 +199,22 @@ impl StoredSession {
         self.key == other.key && self.principal == other.principal
     }
 
-    /// What may be shown of it.
-    pub(crate) fn record(&self) -> SessionRecord {
+    /// How strongly the principal is proved now, and since when. What was proved since the opening counts for so many seconds, or
+    /// for as long as the session lives.
+    pub(crate) fn proved(&self, lasts_seconds: Option<u32>, now: Timestamp) -> (Strength, Timestamp) {
+        let lasts = |raised: &&Raised| lasts_seconds.is_none_or(|lasts| age(now, raised.at) < u64::from(lasts));
+        let raised = self.raised.as_ref().filter(|raised| raised.strength >= self.strength).filter(lasts);
+        raised.map_or((self.strength, self.issued_at), |raised| (raised.strength, raised.at))
+    }
+
+    /// What may be shown of it, where the principal is proved like this now.
+    pub(crate) fn record(&self, strength: Strength) -> SessionRecord {
         SessionRecord {
             id: self.id.clone(),
             principal: self.principal.clone(),
             role: self.role,
             method: self.method,
-            strength: self.strength,
+            strength,
             bound_to: self.binding.as_str(),
             source: self.source,
             opened_at: self.issued_at,
@@ -202,15 +222,15 @@ impl StoredSession {
         }
     }
 
-    /// The principal the session stands for.
+    /// The principal that the session stands for, proved like this.
     #[expect(clippy::disallowed_methods, reason = "this room proved who opened the session")]
-    pub(crate) fn principal(&self) -> Principal {
+    pub(crate) fn principal(&self, strength: Strength) -> Principal {
         Principal::mint(
             self.principal.clone(),
             self.kind,
             Some(self.role),
             self.tenant.clone(),
-            self.strength,
+            strength,
             Some(self.id.clone()),
             self.issued_at,
         )

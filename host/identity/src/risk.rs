@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::about::{is_place, place, place_of};
 use crate::devices::DeviceRecord;
 use crate::manage::{covers, finish, not_found};
-use crate::standing::age;
-use crate::trust::{Finding, Seen, score, score_apart};
+use crate::trust::{Finding, score, score_apart};
 use crate::{Identity, IdentityError};
 
 /// What is signed of an adjustment begins with this.
@@ -334,6 +333,12 @@ impl Identity {
         Ok(self.end_fallen(tenant, Some(principal)))
     }
 
+    /// Notes whether detection keeps up; for whoever watches it. While it does not, that nothing was found of somebody is unknown,
+    /// which scores show and deduct for; no session ends by that.
+    pub fn note_detection(&self, keeps_up: bool) {
+        self.shared.write().is_unwatched = !keeps_up;
+    }
+
     /// Notes where a principal signed in from; written down when it is new, and once a day.
     pub(crate) async fn note_network(
         &self,
@@ -424,10 +429,9 @@ impl Identity {
             }
             let (own_delta, own_floor) = tables.risk_of(who, now.wall);
             let (against, there) = place_of(tenant).map_or((0, 0), |place| tables.risk_against(&place, now.wall));
-            let finding = tables.finding_about(who, now.wall);
-            let finding = finding.map(|(value, at)| Seen { value, age_seconds: age(now.wall, at) });
+            let found = tables.found_about(who, now.wall);
             let held = own_delta.saturating_add(against).saturating_add(delta);
-            return score_apart(finding, held, own_floor.max(there).max(floor)).value >= least;
+            return score_apart(found, held, own_floor.max(there).max(floor)).value >= least;
         }
         let mut standing = own.iter().filter_map(|session| self.signals(session, None, None));
         standing.any(|mut signals| {

@@ -67,11 +67,12 @@ impl Identity {
             binding: arrival.binding,
             source: Some(arrival.source).filter(|source| !source.is_unspecified()),
             verified_at: None,
+            raised: None,
         };
         if let Some(source) = stored.source {
             self.note_network(stored.tenant.as_ref(), &stored.principal, source).await?;
         }
-        let principal = stored.principal();
+        let principal = stored.principal(stored.strength);
         let access_token = shared.tokens.issue(&principal, &stored.id, stored.issued_at, &stored.binding)?;
         let over = shared.read().to_end(&stored, now);
         let mut ops = vec![Op::put_json(session_at(&stored.id), &stored)?];
@@ -188,8 +189,8 @@ impl Identity {
     fn sessions(&self, tenant: Option<&TenantId>, which: impl Fn(&SessionRecord) -> bool) -> Vec<SessionRecord> {
         let now = self.shared.now();
         let tables = self.shared.read();
-        let mut all: Vec<SessionRecord> =
-            tables.sessions_of(tenant, now).map(|stored| stored.record()).filter(which).collect();
+        let shown = |stored: &StoredSession| stored.record(tables.proved(stored, now.wall).0);
+        let mut all: Vec<SessionRecord> = tables.sessions_of(tenant, now).map(shown).filter(which).collect();
         drop(tables);
         all.sort_by(|a, b| (a.opened_at, a.id.as_str()).cmp(&(b.opened_at, b.id.as_str())));
         all

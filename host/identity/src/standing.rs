@@ -3,6 +3,7 @@
 //! Must never let a session go on that fell below the floor of its place, on any path: it ends in memory at once, what
 //! streams for it is cut, and only then the store is told. Nor end one that way which the record does not hear of (`fallen.rs`).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::about::{place, place_of};
 use crate::attestation::AttestationTrust;
 use crate::devices::PostureTrust;
+use crate::error::{Factor, Needed};
 use crate::fallen::Fallen;
 use crate::manage::{covers, finish, not_found};
 use crate::record::{Method, StoredSession};
@@ -42,6 +44,9 @@ pub struct TrustSettings {
     pub administer: u8,
     /// How often a session must be verified as a whole, in seconds.
     pub verify_interval_seconds: u32,
+    /// For how long what is proved in an open session counts, in seconds; none for as long as the session lives.
+    #[serde(default)]
+    pub step_up_seconds: Option<u32>,
     /// How old a credential may be, in days; none for any age.
     pub credential_days_max: Option<u32>,
     /// From which hour on, and before which, people usually work, in UTC; none for any hour.
@@ -74,6 +79,7 @@ impl TrustSettings {
             change: 0,
             administer: 0,
             verify_interval_seconds: 300,
+            step_up_seconds: None,
             credential_days_max: None,
             hours_utc: None,
             posture: PostureTrust { issuers: Vec::new(), required: Vec::new() },
@@ -99,6 +105,10 @@ impl TrustSettings {
         }
         if next.tpm != self.tpm && next.tpm.roots_count() > 0 {
             weakened.push("other TPMs".to_owned());
+        }
+        // Who may change factors is asked how he was proved, whatever scores are asked for.
+        if self.step_up_seconds.is_some_and(|lasts| next.step_up_seconds.is_none_or(|next| next > lasts)) {
+            weakened.push("steps up that count for longer".to_owned());
         }
         if self.asks_nothing() {
             return weakened;
@@ -140,6 +150,11 @@ impl TrustSettings {
     /// The least score at which a session can see these settings and take them back.
     pub(crate) fn least_to_take_back(&self) -> u8 {
         self.floor.max(self.read).max(self.administer)
+    }
+
+    /// The least score for what it asks most for.
+    fn most(&self) -> u8 {
+        self.invoke.max(self.read).max(self.change).max(self.administer)
     }
 
     const fn asks_nothing(&self) -> bool {
@@ -306,9 +321,7 @@ impl Identity {
         scored.min_by_key(|(_, score)| score.value).unwrap_or_else(|| {
             let tables = self.shared.read();
             let (delta, floor) = tables.risk_of(subject, now.wall);
-            let finding = tables.finding_about(subject, now.wall);
-            let finding = finding.map(|(value, at)| Seen { value, age_seconds: age(now.wall, at) });
-            (None, score_apart(finding, delta, floor))
+            (None, score_apart(tables.found_about(subject, now.wall), delta, floor))
         })
     }
 
@@ -349,15 +362,23 @@ impl Identity {
             (settings.floor, settings.least(class))
         };
         let own = self.score(principal, from)?;
-        if own.value < floor {
-            self.end_now(principal.tenant(), &[(session.clone(), own.value)], floor, from);
-            return Err(IdentityError::Fallen { floor, score: own.value });
+        if own.firm < floor {
+            self.end_now(principal.tenant(), &[(session.clone(), own.firm)], floor, from);
+            return Err(IdentityError::Fallen { floor, score: own.firm });
         }
         let now = if called.is_some() { self.score_through(principal, from, called)? } else { own };
         if now.value < least {
-            return Err(IdentityError::StepUp { factor: needed(principal, least, now.value) });
+            return Err(IdentityError::StepUp(Needed { factor: helpful(principal), scores: Some((least, now.value)) }));
         }
         Ok(())
+    }
+
+    /// What would help a session that stands like this where its place asks for more of any act; none where it asks for no more.
+    pub fn step_up_for(&self, principal: &Principal, score: u8) -> Option<Factor> {
+        let tables = self.shared.read();
+        let most = tables.trust_of(principal.tenant()).map_or(0, |settings| settings.most());
+        let is_enrolment = principal.session().is_some_and(|session| tables.is_enrolment(session));
+        (score < most && !is_enrolment).then(|| helpful(principal))
     }
 
     /// Verifies a session as a whole, as its holder should do every so often.
@@ -368,7 +389,7 @@ impl Identity {
         let score = self.score(principal, from)?;
         let (verified, floor) = self.judged(principal.tenant(), session, score);
         if verified.verdict == Verdict::Ended {
-            self.end_now(principal.tenant(), &[(session.clone(), verified.score.value)], floor, from);
+            self.end_now(principal.tenant(), &[(session.clone(), verified.score.firm)], floor, from);
         }
         Ok(verified)
     }
@@ -399,12 +420,11 @@ impl Identity {
     /// What a session that stands like this comes to, and the floor there.
     fn judged(&self, tenant: Option<&TenantId>, session: &SessionId, score: Score) -> (Verified, u8) {
         let settings = self.trust_of(tenant);
-        let most = settings.invoke.max(settings.read).max(settings.change).max(settings.administer);
         let verdict = if self.shared.read().is_enrolment(session) {
             Verdict::Keep
-        } else if score.value < settings.floor {
+        } else if score.firm < settings.floor {
             Verdict::Ended
-        } else if score.value < most {
+        } else if score.value < settings.most() {
             Verdict::StepUp
         } else {
             Verdict::Keep
@@ -414,18 +434,43 @@ impl Identity {
 
     /// Ends every session there (of one principal, or of all) that is below the floor; which ones.
     pub(crate) fn end_fallen(&self, tenant: Option<&TenantId>, of: Option<&PrincipalId>) -> Vec<SessionId> {
-        let floor = self.trust_of(tenant).floor;
         let now = self.shared.now();
         let open: Vec<SessionId> = {
             let tables = self.shared.read();
             let there = tables.sessions_of(tenant, now).filter(|stored| stored.method != Method::Bootstrap);
             there.filter(|stored| of.is_none_or(|of| stored.principal == *of)).map(|stored| stored.id.clone()).collect()
         };
+        self.end_below_floor(tenant, open)
+    }
+
+    /// Ends every session that is below the floor of its place. To be called every so often, for what no call tells of: time
+    /// alone brings a session down, and so do failed sign-ins with its credential. Looks at every session of every place that
+    /// has a floor, so it is not for a thread on which requests wait.
+    pub fn end_all_fallen(&self) {
+        let now = self.shared.now();
+        let mut open: HashMap<Option<TenantId>, Vec<SessionId>> = HashMap::new();
+        {
+            let tables = self.shared.read();
+            let has_floor =
+                |stored: &StoredSession| tables.trust_of(stored.tenant.as_ref()).is_some_and(|all| all.floor > 0);
+            let under = tables.open_sessions(now).filter(|stored| has_floor(stored));
+            for stored in under.filter(|stored| stored.method != Method::Bootstrap) {
+                open.entry(stored.tenant.clone()).or_default().push(stored.id.clone());
+            }
+        }
+        for (place, open) in open {
+            self.end_below_floor(place.as_ref(), open);
+        }
+    }
+
+    /// Ends those of these sessions of a place that are below its floor; which ones.
+    fn end_below_floor(&self, tenant: Option<&TenantId>, open: Vec<SessionId>) -> Vec<SessionId> {
+        let floor = self.trust_of(tenant).floor;
         let scored = open.into_iter().filter_map(|id| {
-            let value = score(&self.signals(&id, None, None)?).value;
-            Some((id, value))
+            let firm = score(&self.signals(&id, None, None)?).firm;
+            Some((id, firm))
         });
-        let fallen: Vec<(SessionId, u8)> = scored.filter(|(_, value)| *value < floor).collect();
+        let fallen: Vec<(SessionId, u8)> = scored.filter(|(_, firm)| *firm < floor).collect();
         self.end_now(tenant, &fallen, floor, None)
     }
 
@@ -484,8 +529,9 @@ impl Identity {
         let credential =
             credential_since(&tables, stored).map(|at| u32::try_from(age(at) / 86_400).unwrap_or(u32::MAX));
         let failures = self.shared.throttle().debt_of(&throttled_as(stored), now.monotonic);
+        let (strength, proved_at) = stored.proved(settings.step_up_seconds, now.wall);
         Some(Signals {
-            strength: Seen { value: stored.strength, age_seconds: age(stored.issued_at) },
+            strength: Seen { value: strength, age_seconds: age(proved_at) },
             posture: tables
                 .posture_of(&stored.principal, settings, now.wall)
                 .map(|(value, at)| Seen { value, age_seconds: age(at) }),
@@ -496,9 +542,7 @@ impl Identity {
                 .map(age),
             failures_count: Some(in_steps(failures)),
             off_hours: settings.hours_utc.map(|(from, to)| off_hours(now.wall, from, to)),
-            finding: tables
-                .finding_about(&stored.principal, now.wall)
-                .map(|(value, at)| Seen { value, age_seconds: age(at) }),
+            finding: tables.found_about(&stored.principal, now.wall),
             verified_seconds: age(stored.verified_at.unwrap_or(stored.issued_at)),
             verify_interval_seconds: settings.verify_interval_seconds.into(),
             adjustment: own_delta.saturating_add(delta),
@@ -507,15 +551,14 @@ impl Identity {
     }
 }
 
-/// What would help, in words.
-fn needed(principal: &Principal, least: u8, score: u8) -> String {
-    let factor = match (principal.kind(), principal.strength()) {
-        (PrincipalKind::Person, Strength::Passkey) => "less risk than this session shows",
-        (PrincipalKind::Person, Strength::TwoFactors) => "a passkey",
-        (PrincipalKind::Person, _) => "a one-time code or a passkey",
-        _ => "a sign-in with a client certificate, or as a person",
-    };
-    format!("{factor}: a trust score of {least}, and there is {score} now")
+/// What would help this session to stand higher.
+fn helpful(principal: &Principal) -> Factor {
+    match (principal.kind(), principal.strength()) {
+        (PrincipalKind::Person, Strength::TwoFactors) => Factor::Passkey,
+        (_, Strength::Passkey | Strength::Certificate) => Factor::LessRisk,
+        (PrincipalKind::Person, _) => Factor::Code,
+        _ => Factor::Certificate,
+    }
 }
 
 /// How long ago something was, in seconds.

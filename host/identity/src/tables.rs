@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::IdentityError;
 use crate::person::StoredPerson;
-use crate::record::{Binding, KeyRecord, Method, StoredKey, StoredSession};
+use crate::record::{Binding, KeyRecord, Method, Raised, StoredKey, StoredSession};
 use crate::risk::About;
 use crate::settings::{SignInSettings, UnboundTokens};
 use crate::standing::TrustSettings;
@@ -30,6 +30,7 @@ pub(crate) struct Now {
 /// A session that is open.
 pub(crate) struct Session {
     stored: StoredSession,
+    /// Who it stands for, proved as it was opened.
     principal: Principal,
     /// On the monotonic clock, so that setting the wall clock back revives nothing.
     ends: Duration,
@@ -61,6 +62,8 @@ pub(crate) struct Tables {
     sessions: HashMap<SessionId, Session>,
     /// When principals last signed in.
     pub(crate) used: HashMap<PrincipalId, LastUse>,
+    /// Whether detection is behind, so that nobody looks at what principals do now.
+    pub(crate) is_unwatched: bool,
     /// How one signs in to a place, where that was chosen; the platform's under none.
     settings: HashMap<Option<TenantId>, Arc<SignInSettings>>,
 }
@@ -108,7 +111,16 @@ impl Tables {
         if session.stored.method.is_of_person() && !self.people.contains_key(&session.stored.principal) {
             return Err(IdentityError::Unauthenticated);
         }
-        Ok(session.principal.clone())
+        Ok(match &session.stored.raised {
+            None => session.principal.clone(),
+            Some(_) => session.stored.principal(self.proved(&session.stored, now.wall).0),
+        })
+    }
+
+    /// How strongly the principal of a session is proved now, and since when, as its place lets what was proved later count.
+    pub(crate) fn proved(&self, stored: &StoredSession, now: Timestamp) -> (Strength, Timestamp) {
+        let settings = self.trust_of(stored.tenant.as_ref());
+        stored.proved(settings.and_then(|settings| settings.step_up_seconds), now)
     }
 
     /// A session as the store has it.
@@ -141,11 +153,20 @@ impl Tables {
         )
     }
 
-    /// Notes that the principal of an open session was proved more strongly since; what the store should have then.
-    pub(crate) fn raise(&mut self, session: &SessionId, strength: Strength) -> Option<StoredSession> {
+    /// Notes that the principal of an open session was proved like this now, unless more counts; what the store should have then.
+    pub(crate) fn raise(&mut self, session: &SessionId, strength: Strength, now: Timestamp) -> Option<StoredSession> {
+        let (counts, _) = self.proved(self.session(session)?, now);
         let session = self.sessions.get_mut(session)?;
-        session.stored.strength = session.stored.strength.max(strength);
-        session.principal = session.stored.principal();
+        if strength >= counts {
+            session.stored.raised = Some(Raised { strength, at: now });
+        }
+        Some(session.stored.clone())
+    }
+
+    /// Lays down what was proved in a session since it was opened; what the store should have then.
+    pub(crate) fn lower(&mut self, session: &SessionId) -> Option<StoredSession> {
+        let session = self.sessions.get_mut(session)?;
+        session.stored.raised = None;
         Some(session.stored.clone())
     }
 
@@ -169,8 +190,12 @@ impl Tables {
         let left = stored.expires_at.as_second().saturating_sub(now.wall.as_second()).clamp(0, ACCESS_TOKEN_SECONDS);
         let left = u64::try_from(left.saturating_add(EXPIRY_LEEWAY_SECONDS)).unwrap_or(0);
         let cut = CancellationToken::new();
-        let session =
-            Session { principal: stored.principal(), ends: now.monotonic + Duration::from_secs(left), cut, stored };
+        let session = Session {
+            principal: stored.principal(stored.strength),
+            ends: now.monotonic + Duration::from_secs(left),
+            cut,
+            stored,
+        };
         self.sessions.insert(session.stored.id.clone(), session);
     }
 
@@ -196,8 +221,12 @@ impl Tables {
         tenant: Option<&'a TenantId>,
         now: Now,
     ) -> impl Iterator<Item = &'a StoredSession> {
-        let open = self.sessions.values().filter(move |session| !session.has_ended(now));
-        open.map(|session| &session.stored).filter(move |stored| stored.tenant.as_ref() == tenant)
+        self.open_sessions(now).filter(move |stored| stored.tenant.as_ref() == tenant)
+    }
+
+    /// The sessions of all places, less what is over.
+    pub(crate) fn open_sessions(&self, now: Now) -> impl Iterator<Item = &StoredSession> {
+        self.sessions.values().filter(move |session| !session.has_ended(now)).map(|session| &session.stored)
     }
 
     /// How one signs in to a place, if that was chosen.

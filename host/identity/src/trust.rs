@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The score of a session that nothing speaks against.
 const FULL: i32 = 100;
 
+/// What is deducted while detection is behind: as for a finding that is worth a look.
+const UNWATCHED: i32 = 20;
+
 /// What was seen of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -27,6 +30,17 @@ pub enum Finding {
     Medium,
     /// Worth stopping for.
     High,
+}
+
+/// What detection says of a principal now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing is open, and detection keeps up.
+    Nothing,
+    /// Nothing is open, but detection is behind: nobody has looked.
+    Unknown,
+    /// The worst that is open.
+    Open(Seen<Finding>),
 }
 
 /// A measured value and how long ago it was measured.
@@ -55,8 +69,8 @@ pub struct Signals {
     pub failures_count: Option<u32>,
     /// Whether it is outside the hours that the tenant set; none where it set none.
     pub off_hours: Option<OffHours>,
-    /// The worst open finding.
-    pub finding: Option<Seen<Finding>>,
+    /// What detection says.
+    pub finding: Found,
     /// How long ago the session was verified as a whole, in seconds.
     pub verified_seconds: u64,
     /// How long ago that may be, in seconds.
@@ -96,6 +110,9 @@ pub struct Contribution {
 pub struct Score {
     /// 0 to 100.
     pub value: u8,
+    /// The same without what is deducted for detection being behind. Sessions are ended by this: whoever can keep detection
+    /// busy must not be able to end the sessions of others.
+    pub firm: u8,
     /// Every signal, those that change nothing too.
     pub contributions: Vec<Contribution>,
 }
@@ -118,7 +135,7 @@ pub fn score(signals: &Signals) -> Score {
         interval(signals),
         adjustment(signals.adjustment),
     ];
-    summed(contributions.into(), signals.risk_floor)
+    summed(contributions.into(), signals.finding, signals.risk_floor)
 }
 
 /// The most that a session can stand at without anybody's word in its favour: whether devices can be verified there decides.
@@ -131,7 +148,7 @@ pub(crate) fn score_at_most(can_verify_devices: bool) -> u8 {
         network_seconds: Some(NETWORK_SETTLED_SECONDS),
         failures_count: Some(0),
         off_hours: None,
-        finding: None,
+        finding: Found::Nothing,
         verified_seconds: 0,
         verify_interval_seconds: 0,
         adjustment: 0,
@@ -141,20 +158,22 @@ pub(crate) fn score_at_most(can_verify_devices: bool) -> u8 {
 }
 
 /// What is known about somebody, or something, apart from any session: a session of his stands at this at the most.
-pub fn score_apart(open: Option<Seen<Finding>>, delta: i32, risk_floor: u8) -> Score {
-    summed(vec![told("session", "none", "sessions", 0), finding(open), adjustment(delta)], risk_floor)
+pub fn score_apart(found: Found, delta: i32, risk_floor: u8) -> Score {
+    summed(vec![told("session", "none", "sessions", 0), finding(found), adjustment(delta)], found, risk_floor)
 }
 
-fn summed(mut contributions: Vec<Contribution>, risk_floor: u8) -> Score {
+fn summed(mut contributions: Vec<Contribution>, found: Found, risk_floor: u8) -> Score {
     let sum = |all: &[Contribution]| -> i32 { all.iter().map(|contribution| contribution.effect).sum() };
     let most = FULL - i32::from(risk_floor);
     let over = (FULL + sum(&contributions) - most).max(0);
+    let unwatched = if found == Found::Unknown { UNWATCHED } else { 0 };
+    let firm = (FULL + sum(&contributions) + unwatched).min(most).clamp(0, FULL);
     let value = if risk_floor == 0 { "none".to_owned() } else { format!("at least {risk_floor}") };
     // Without a floor a score over 100 is cut, and nothing is held against it.
     let effect = if risk_floor == 0 { 0 } else { -over };
     contributions.push(told("risk floor", value, "risk adjustments", effect));
     let value = u8::try_from((FULL + sum(&contributions)).clamp(0, FULL)).unwrap_or(0);
-    Score { value, contributions }
+    Score { value, firm: u8::try_from(firm).unwrap_or(0), contributions }
 }
 
 fn told(name: &'static str, value: impl Into<String>, source: &'static str, effect: i32) -> Contribution {
@@ -234,13 +253,13 @@ fn hours(signals: &Signals) -> Contribution {
     }
 }
 
-fn finding(open: Option<Seen<Finding>>) -> Contribution {
-    let (value, effect) = match open.map(|seen| seen.value) {
-        None => ("none", 0),
-        Some(Finding::Medium) => ("medium", -20),
-        Some(Finding::High) => ("high", -60),
+fn finding(found: Found) -> Contribution {
+    let (value, effect, age_seconds) = match found {
+        Found::Nothing => ("none", 0, None),
+        Found::Unknown => ("unknown", -UNWATCHED, None),
+        Found::Open(Seen { value: Finding::Medium, age_seconds }) => ("medium", -20, Some(age_seconds)),
+        Found::Open(Seen { value: Finding::High, age_seconds }) => ("high", -60, Some(age_seconds)),
     };
-    let age_seconds = open.map(|seen| seen.age_seconds);
     Contribution { age_seconds, ..told("open finding", value, "findings", effect) }
 }
 
@@ -270,7 +289,7 @@ mod tests {
             network_seconds: Some(NETWORK_SETTLED_SECONDS),
             failures_count: Some(0),
             off_hours: Some(OffHours::Within),
-            finding: None,
+            finding: Found::Nothing,
             verified_seconds: 0,
             verify_interval_seconds: 300,
             adjustment: 0,
@@ -281,7 +300,7 @@ mod tests {
     #[test]
     fn each_deduction_is_the_stated_one() {
         type Change = fn(&mut Signals);
-        let cases: [(Change, u8); 17] = [
+        let cases: [(Change, u8); 18] = [
             (|_| (), 100),
             (|s| s.strength.value = Strength::TwoFactors, 90),
             (|s| s.strength.value = Strength::Certificate, 70),
@@ -296,8 +315,9 @@ mod tests {
             (|s| s.failures_count = Some(99), 75),
             (|s| s.failures_count = None, 75),
             (|s| s.off_hours = Some(OffHours::Outside), 95),
-            (|s| s.finding = Some(Seen { value: Finding::Medium, age_seconds: 1 }), 80),
-            (|s| s.finding = Some(Seen { value: Finding::High, age_seconds: 1 }), 40),
+            (|s| s.finding = Found::Unknown, 80),
+            (|s| s.finding = Found::Open(Seen { value: Finding::Medium, age_seconds: 1 }), 80),
+            (|s| s.finding = Found::Open(Seen { value: Finding::High, age_seconds: 1 }), 40),
             (|s| s.verified_seconds = 301, 90),
         ];
         for (number, (change, wanted)) in cases.into_iter().enumerate() {
@@ -310,15 +330,32 @@ mod tests {
         assert_eq!(score(&Signals { risk_floor: 60, ..best() }).value, 40);
         assert_eq!(score(&Signals { risk_floor: 60, adjustment: 100, ..best() }).value, 40);
         assert_eq!(score(&Signals { risk_floor: 60, adjustment: -70, ..best() }).value, 30);
-        assert_eq!(score_apart(None, -20, 0).value, 80);
-        assert_eq!(score_apart(Some(Seen { value: Finding::High, age_seconds: 1 }), 0, 50).value, 40);
+        assert_eq!(score_apart(Found::Nothing, -20, 0).value, 80);
+        assert_eq!(score_apart(Found::Open(Seen { value: Finding::High, age_seconds: 1 }), 0, 50).value, 40);
+    }
+
+    #[test]
+    fn that_detection_is_behind_asks_for_more_and_ends_nothing() {
+        let firm = |signals: Signals| {
+            let score = score(&signals);
+            (score.value, score.firm)
+        };
+        assert_eq!(firm(best()), (100, 100));
+        let unwatched = || Signals { finding: Found::Unknown, ..best() };
+        assert_eq!(firm(unwatched()), (80, 100));
+        assert_eq!(firm(Signals { adjustment: -30, ..unwatched() }), (50, 70));
+        assert_eq!(firm(Signals { adjustment: 50, ..unwatched() }), (100, 100));
+        assert_eq!(firm(Signals { risk_floor: 10, ..unwatched() }), (80, 90));
+        assert_eq!(firm(Signals { risk_floor: 60, ..unwatched() }), (40, 40));
+        let open = Found::Open(Seen { value: Finding::High, age_seconds: 1 });
+        assert_eq!(firm(Signals { finding: open, ..best() }), (40, 40));
     }
 
     prop_compose! {
         fn any_signals()(
             strength in 0_usize..5, posture in 0_usize..3, credential_days in proptest::option::of(0_u32..400),
             network_seconds in proptest::option::of(0_u64..200_000), failures_count in proptest::option::of(0_u32..40),
-            off_hours in 0_usize..3, finding in 0_usize..3, verified_seconds in 0_u64..900, adjustment in -150_i32..150,
+            off_hours in 0_usize..3, finding in 0_usize..4, verified_seconds in 0_u64..900, adjustment in -150_i32..150,
             risk_floor in 0_u8..=100, age_seconds in 0_u64..1_000,
         ) -> Signals {
             let strengths =
@@ -332,8 +369,12 @@ mod tests {
                 network_seconds,
                 failures_count,
                 off_hours: [None, Some(OffHours::Within), Some(OffHours::Outside)][off_hours],
-                finding: [None, Some(Finding::Medium), Some(Finding::High)][finding]
-                    .map(|value| Seen { value, age_seconds }),
+                finding: [
+                    Found::Nothing,
+                    Found::Unknown,
+                    Found::Open(Seen { value: Finding::Medium, age_seconds }),
+                    Found::Open(Seen { value: Finding::High, age_seconds }),
+                ][finding],
                 verified_seconds,
                 verify_interval_seconds: 300,
                 adjustment,
@@ -354,6 +395,8 @@ mod tests {
             prop_assert_eq!(&first, &score(&signals));
             let sum: i32 = first.contributions.iter().map(|contribution| contribution.effect).sum();
             prop_assert_eq!(i32::from(first.value), (100 + sum).clamp(0, 100));
+            prop_assert!(first.firm >= first.value && i32::from(first.firm - first.value) <= UNWATCHED);
+            prop_assert!(first.firm == first.value || signals.finding == Found::Unknown);
         }
 
         #[test]
@@ -366,7 +409,8 @@ mod tests {
                 2 => worse.credential_days = None,
                 3 => worse.network_seconds = None,
                 4 => worse.failures_count = worse.failures_count.map(|count| count + 1),
-                5 => worse.finding = Some(Seen { value: Finding::High, age_seconds: 0 }),
+                5 if worse.finding == Found::Nothing => worse.finding = Found::Unknown,
+                5 => worse.finding = Found::Open(Seen { value: Finding::High, age_seconds: 0 }),
                 6 => worse.verified_seconds += 1_000,
                 7 => worse.risk_floor = worse.risk_floor.saturating_add(7).min(100),
                 _ => worse.adjustment -= 1,

@@ -1,4 +1,5 @@
-//! Carries findings from detection to identity: whoever a finding is about has a lower trust score for a while.
+//! Carries findings from detection to identity: whoever a finding is about has a lower trust score for a while. Carries too
+//! whether detection keeps up: while it does not, that nothing was found counts for nobody.
 //!
 //! The two rooms do not know each other. Must never let a tenant's rule or log lower the score of another tenant's people,
 //! nor let a drill lower anybody's.
@@ -10,14 +11,17 @@ use jiff::SignedDuration;
 use ringfence_core::{Clock, PrincipalId, TenantId};
 use ringfence_identity::{Finding as Severity, Identity};
 use ringfence_threat::sigma::Level;
-use ringfence_threat::{Finding, HOST_LOG, OPERATOR};
+use ringfence_threat::{Finding, HOST_LOG, OPERATOR, Threat};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 /// How long a finding counts, from when it was made.
 const COUNTS: SignedDuration = SignedDuration::from_hours(24);
+/// How often detection is asked whether it keeps up.
+const LOOK: Duration = Duration::from_secs(2);
 /// What a rule groups by when its findings are about whoever acted.
 const ACTOR: &str = "actor.user.uid";
 
@@ -29,10 +33,10 @@ pub struct Telling {
 }
 
 impl Telling {
-    /// Tells of all findings from now on.
-    pub fn begin(alerts: Receiver<Arc<Finding>>, identity: Identity, clock: Arc<dyn Clock>) -> Self {
-        let (more, ended) = oneshot::channel();
-        Self { task: tokio::spawn(tell(alerts, identity, clock, ended)), more }
+    /// Tells of all findings from now on, and of how detection keeps up.
+    pub fn begin(threat: Threat, identity: Identity, clock: Arc<dyn Clock>) -> Self {
+        let ((more, ended), alerts) = (oneshot::channel(), threat.alerts());
+        Self { task: tokio::spawn(tell((threat, alerts), identity, clock, ended)), more }
     }
 
     /// Once detection has ended: tells of what it found last, for so long at most.
@@ -45,17 +49,26 @@ impl Telling {
 }
 
 async fn tell(
-    mut alerts: Receiver<Arc<Finding>>,
+    (threat, mut alerts): (Threat, Receiver<Arc<Finding>>),
     identity: Identity,
     clock: Arc<dyn Clock>,
     mut ended: oneshot::Receiver<()>,
 ) {
+    let (mut look, mut kept_up) = (tokio::time::interval(LOOK), true);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let told = tokio::select! {
             // What was found before the end is told before it.
             biased;
             told = alerts.recv() => told,
             _ = &mut ended => return,
+            _ = look.tick() => {
+                let keeps_up = threat.health().keeps_up();
+                // Twice in a row: an old entry that is looked at after a start is behind for a moment, and detection is not.
+                identity.note_detection(keeps_up || kept_up);
+                kept_up = keeps_up;
+                continue;
+            }
         };
         let finding = match told {
             Ok(finding) => finding,

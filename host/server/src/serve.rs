@@ -162,7 +162,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&
     let policies = tokio::spawn(wired.control.clone().run(stopping.clone()));
     let assurance = tokio::spawn(wired.control.clone().run_assurance(stopping.clone()));
     // Listens before anything is found.
-    let findings = Telling::begin(wired.threat.alerts(), wired.identity.clone(), wired.clock.clone());
+    let findings = Telling::begin(wired.threat.clone(), wired.identity.clone(), wired.clock.clone());
     let detection = tokio::spawn(detection.run(stopping.clone()));
     let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;

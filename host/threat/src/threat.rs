@@ -108,6 +108,16 @@ pub struct HealthView {
     pub counted_only_count: u64,
 }
 
+/// How far it may be behind before what it found says nothing of now, in milliseconds.
+const BEHIND_MS_MAX: u64 = 10_000;
+
+impl HealthView {
+    /// Whether it keeps up, so that what it did not find was looked for.
+    pub const fn keeps_up(&self) -> bool {
+        self.backlog_age_ms <= BEHIND_MS_MAX
+    }
+}
+
 /// A text of rules, as its owner sees it.
 #[derive(Debug, Clone)]
 pub struct RuleText {

@@ -206,6 +206,7 @@ fn refused(error: &JobError) -> CliError {
         request_id: None,
         decision_id: None,
         needs: Vec::new(),
+        factor: None,
     };
     CliError::Refused(Box::new(Refusal { problem, retry_after: None, version: None }))
 }

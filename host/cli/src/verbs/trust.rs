@@ -198,6 +198,9 @@ fn settings_text(asked: &TrustSettingsView) -> String {
         ),
         ("hours", asked.hours_utc.map_or("any".to_owned(), |hours| format!("{} to {} (UTC)", hours.from, hours.to))),
     ];
+    if let Some(seconds) = asked.step_up_seconds {
+        lines.push(("steps up", format!("count for {seconds} s")));
+    }
     let posture = &asked.device_posture;
     if !posture.issuers.is_empty() {
         let names: Vec<&str> = posture.issuers.iter().map(|issuer| issuer.name.as_str()).collect();

@@ -316,7 +316,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
             return Reply::json(
                 200,
                 json!({ "access_token": format!("token-{count}"), "token_type": "Bearer", "expires_in": 300,
-                    "session_id": "s_test", "trust": { "strength": "secret" },
+                    "session_id": "s_test", "trust": { "strength": "secret", "score": 30 },
                     "principal": { "id": "acme/ci", "kind": "service", "role": "tenant-admin", "tenant": "acme" } }),
             );
         }

@@ -12,7 +12,7 @@ fn session(access: &str) -> Reply {
     Reply::json(
         200,
         json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300, "session_id": "s_1",
-            "principal": principal, "trust": { "strength": "two-factors" } }),
+            "principal": principal, "trust": { "strength": "two-factors", "score": 60 } }),
     )
 }
 

@@ -16,7 +16,7 @@ fn token(access: &str, principal: &Value) -> Reply {
     Reply::json(
         200,
         json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300, "session_id": "s_1",
-            "principal": principal, "trust": { "strength": "secret" } }),
+            "principal": principal, "trust": { "strength": "secret", "score": 30 } }),
     )
 }
 

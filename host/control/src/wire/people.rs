@@ -186,6 +186,6 @@ pub enum StepUpBody {
 /// How strongly a session is proved now.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SteppedUp {
-    /// `two-factors` or `passkey`.
+    /// `two-factors` or `passkey`; what it was opened with, where that was laid down.
     pub strength: String,
 }

@@ -71,6 +71,10 @@ pub struct SetTrust {
     /// How often a session must be verified as a whole, in seconds, 10 to 300; 300 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_interval_seconds: Option<u32>,
+    /// For how long what is proved in an open session (`POST /zero-trust/step-up`) counts, in seconds, 10 to 300; for as long as
+    /// the session lives when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_up_seconds: Option<u32>,
     /// How old a credential may be, in days; any age when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_days_max: Option<u32>,
@@ -105,6 +109,9 @@ pub struct TrustSettingsView {
     pub thresholds: ThresholdsView,
     /// How often a session must be verified as a whole, in seconds.
     pub verify_interval_seconds: u32,
+    /// For how long what is proved in an open session counts, in seconds; absent for as long as the session lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_up_seconds: Option<u32>,
     /// How old a credential may be, in days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_days_max: Option<u32>,

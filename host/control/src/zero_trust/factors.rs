@@ -198,6 +198,18 @@ pub async fn step_up(
     Ok(Json(SteppedUp { strength: crate::host::word(&strength) }))
 }
 
+/// Lays down what was proved in this session since it was opened.
+#[utoipa::path(delete, path = "/zero-trust/step-up", tag = "zero-trust",
+    responses((status = 200, body = SteppedUp), (status = "default", body = Problem)))]
+pub async fn step_down(State(control): State<Control>, call: Call) -> Result<Json<SteppedUp>, ApiError> {
+    let strength = control
+        .own_act(&call, codes::STEPPED_UP, "step-down", json!({ "factor": "none" }), async || {
+            Ok(control.parts.identity.step_down(&call.principal).await?)
+        })
+        .await?;
+    Ok(Json(SteppedUp { strength: crate::host::word(&strength) }))
+}
+
 fn source(peer: Option<std::net::IpAddr>) -> std::net::IpAddr {
     peer.unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
 }

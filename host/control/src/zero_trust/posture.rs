@@ -23,8 +23,6 @@ use crate::policies::text;
 use crate::problem::ApiError;
 use crate::wire::{PostureCounts, PostureLine, PostureState, Problem, SecurityPosture};
 
-/// How far detection may be behind before what it found says nothing of now, in milliseconds.
-const BEHIND_MS_MAX: u64 = 10_000;
 /// How long a finding counts as one of now, in seconds.
 const FINDING_SECONDS: u64 = 24 * 3_600;
 
@@ -170,8 +168,8 @@ impl Control {
 
     /// Adds what detection says, and counts what it found and keeps, by level, without drills.
     async fn finding_lines(&self, scope: &Scope, lines: &mut Lines) -> BTreeMap<String, u64> {
-        let behind = self.parts.threat.health().backlog_age_ms;
-        let is_current = behind <= BEHIND_MS_MAX;
+        let health = self.parts.threat.health();
+        let (is_current, behind) = (health.keeps_up(), health.backlog_age_ms);
         lines.now("detection-current", is_current, format!("{behind} ms behind"), "detection");
         let mut by_level: BTreeMap<String, u64> = BTreeMap::new();
         let Ok(found) = self.parts.threat.findings(scope).await else {

@@ -80,7 +80,7 @@ pub async fn verify(
             let (permit, log) = control.reach_own_place(&call).await?;
             let (whose, judged) = control.parts.identity.judge_session(&permit, call.principal.tenant(), &other)?;
             if judged.verdict == Verdict::Ended {
-                control.end_judged(&call, &log, permit, (&whose, &other), judged.score.value).await?;
+                control.end_judged(&call, &log, permit, (&whose, &other), judged.score.firm).await?;
             }
             (whose, Some(other), judged)
         }
@@ -293,6 +293,9 @@ pub(super) fn settings(asked: &SetTrust) -> Result<TrustSettings, ApiError> {
             "`verify_interval_seconds` is 10 to 300: sessions live no longer",
         ));
     }
+    if asked.step_up_seconds.is_some_and(|lasts| !(10..=300).contains(&lasts)) {
+        return Err(ApiError::new("bad-trust-settings", "`step_up_seconds` is 10 to 300: sessions live no longer"));
+    }
     let hours_utc = asked.hours_utc.map(|hours| (hours.from, hours.to));
     if hours_utc.is_some_and(|(from, to)| from > 23 || to > 24 || from == to) {
         return Err(ApiError::new("bad-trust-settings", "`hours_utc` is from 0 to 23, to 0 to 24, and not empty"));
@@ -304,6 +307,7 @@ pub(super) fn settings(asked: &SetTrust) -> Result<TrustSettings, ApiError> {
         change: wanted.change,
         administer: wanted.administer,
         verify_interval_seconds: interval,
+        step_up_seconds: asked.step_up_seconds,
         credential_days_max: asked.credential_days_max,
         hours_utc,
         posture: asked.device_posture.clone().map_or_else(PostureTrust::default, posture),
@@ -362,6 +366,7 @@ pub(super) fn view(settings: &TrustSettings) -> TrustSettingsView {
     TrustSettingsView {
         thresholds: thresholds(settings),
         verify_interval_seconds: settings.verify_interval_seconds,
+        step_up_seconds: settings.step_up_seconds,
         credential_days_max: settings.credential_days_max,
         hours_utc: settings.hours_utc.map(|(from, to)| HoursView { from, to }),
         device_posture: posture_view(&settings.posture),

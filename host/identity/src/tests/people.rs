@@ -114,6 +114,43 @@ async fn with_codes_a_password_needs_one_and_each_is_taken_once_even_after_a_res
 }
 
 #[tokio::test]
+async fn what_is_proved_in_an_open_session_is_laid_down_or_counts_no_longer_than_its_place_says() {
+    let mut host = Host::new().await;
+    let ann = host.ann().await;
+    let opened_with = ann.strength;
+    let nothing = host.identity.step_down(&host.verify(&ann).unwrap()).await;
+    assert!(matches!(nothing, Err(IdentityError::FactorState(_))), "{nothing:?}");
+    host.clock.pass(40);
+    let (secret, _) = host.with_codes(&ann).await;
+    host.clock.pass(20);
+    let who = host.verify(&ann).unwrap();
+    assert_eq!(who.strength(), Strength::TwoFactors);
+    let shown = host.identity.score(&who, Some(HERE)).unwrap();
+    let factors = shown.contributions.iter().find(|one| one.name == "factors").unwrap();
+    assert_eq!(factors.age_seconds, Some(20), "since it was proved, and not since the sign-in");
+    assert_eq!(host.identity.step_down(&who).await.unwrap(), opened_with);
+    assert_eq!(host.verify(&ann).unwrap().strength(), opened_with);
+    host.restart().await;
+    let who = host.verify(&ann).unwrap();
+    assert_eq!(who.strength(), opened_with);
+    assert!(matches!(host.identity.step_down(&who).await, Err(IdentityError::FactorState(_))));
+    // A place says for how long it counts.
+    host.set_trust(TrustSettings { step_up_seconds: Some(60), ..TrustSettings::unset() }).await;
+    for _ in 0..2 {
+        host.clock.pass(30);
+        let code = StepUp::Code(SecretString::new(host.code(&secret)));
+        assert_eq!(host.identity.step_up(&host.verify(&ann).unwrap(), code).await.unwrap(), Strength::TwoFactors);
+        host.clock.pass(59);
+        assert_eq!(host.verify(&ann).unwrap().strength(), Strength::TwoFactors);
+        host.clock.pass(1);
+        let who = host.verify(&ann).unwrap();
+        assert_eq!(who.strength(), opened_with);
+        let listed = host.identity.own_sessions(&who);
+        assert_eq!(listed.iter().map(|one| one.strength).collect::<Vec<_>>(), [opened_with]);
+    }
+}
+
+#[tokio::test]
 async fn codes_that_are_guessed_at_wait_and_come_back() {
     let host = Host::new().await;
     let ann = host.ann().await;

@@ -18,6 +18,11 @@ fn what_asks_for_less_is_named_and_what_asks_for_more_is_free() {
         assert_eq!(set.weakened(&next).len(), 1, "{next:?}");
     }
     assert_eq!(set.weakened(&TrustSettings::unset()).len(), 4);
+    let short = TrustSettings { step_up_seconds: Some(60), ..TrustSettings::unset() };
+    for (next, count) in [(None, 1), (Some(61), 1), (Some(60), 0), (Some(10), 0)] {
+        let next = TrustSettings { step_up_seconds: next, ..short.clone() };
+        assert_eq!(short.weakened(&next).len(), count, "{next:?}");
+    }
     let stronger = TrustSettings { credential_days_max: Some(7), hours_utc: Some((23, 5)), read: 1, ..asks(21, 60) };
     for next in [set.clone(), stronger] {
         assert!(set.weakened(&next).is_empty(), "{next:?}");
@@ -153,6 +158,24 @@ async fn an_act_below_its_threshold_needs_more_and_the_score_alone_decides_nothi
     host.set_trust(asks(0, 60)).await;
     assert!(matches!(host.check(&issued, ActClass::Administer), Err(IdentityError::StepUp { .. })));
     assert!(host.check(&issued, ActClass::Read).is_ok());
+}
+
+#[tokio::test]
+async fn while_detection_is_behind_that_nothing_was_found_is_unknown_and_ends_nobody() {
+    let host = Host::new().await;
+    let (_, issued) = host.developer().await;
+    host.set_trust(asks(25, 30)).await;
+    assert!(host.check(&issued, ActClass::Administer).is_ok());
+    host.identity.note_detection(false);
+    assert_eq!(host.value(&issued), 10);
+    assert!(matches!(host.check(&issued, ActClass::Administer), Err(IdentityError::StepUp { .. })));
+    assert!(host.check(&issued, ActClass::Read).is_ok());
+    host.identity.end_all_fallen();
+    let verified = host.identity.verify_session(&host.verify(&issued).unwrap(), Some(HERE)).await.unwrap();
+    assert_eq!(verified.verdict, Verdict::StepUp);
+    host.identity.note_detection(true);
+    assert_eq!(host.value(&issued), 30);
+    assert!(host.check(&issued, ActClass::Administer).is_ok());
 }
 
 #[tokio::test]
@@ -616,7 +639,7 @@ async fn a_session_that_is_judged_to_be_below_the_floor_is_left_to_who_had_it_ju
 
 #[tokio::test]
 async fn every_session_that_falls_is_told_of_once_whatever_brought_it_down() {
-    for way in ["an act", "a call", "a verification", "a floor", "an adjustment", "a finding"] {
+    for way in ["an act", "a call", "a verification", "a floor", "an adjustment", "a finding", "time", "guesses"] {
         let host = Host::new().await;
         let (record, issued) = host.developer().await;
         host.set_trust(TrustSettings { verify_interval_seconds: 60, ..asks(25, 0) }).await;
@@ -644,6 +667,19 @@ async fn every_session_that_falls_is_told_of_once_whatever_brought_it_down() {
             "a floor" => {
                 floor = 31;
                 host.set_trust(asks(floor, 0)).await;
+            }
+            "time" => {
+                host.identity.end_all_fallen();
+                assert!(host.verify(&issued).is_ok() && !host.identity.has_fallen(Some(&acme)), "it stands well");
+                host.clock.pass(61);
+                host.identity.end_all_fallen();
+            }
+            "guesses" => {
+                let now = host.clock.monotonic();
+                for _ in 0..2 {
+                    host.identity.shared.throttle().failed(Source::of(HERE), Some(record.id.as_str()), now);
+                }
+                host.identity.end_all_fallen();
             }
             "an adjustment" => drop(host.adjust("acme/ada", "acme/ci", -10).await.unwrap()),
             _ => {
