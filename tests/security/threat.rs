@@ -262,6 +262,33 @@ async fn reaching_for_another_tenant_is_found_in_both_places_and_answered_where_
 }
 
 #[tokio::test]
+async fn whoever_comes_after_the_first_stranger_is_found_and_answered_too() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let settings = json!({ "automatic": ["isolation-violation"] });
+    answer(operator.put("/security/settings").json(&settings).send().await?).await?;
+    for name in ["globex", "initech"] {
+        let stranger = host.tenant(&operator, name).await?;
+        assert_eq!(stranger.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::NOT_FOUND);
+        eventually(name, async || Ok(stranger.admin.get("/whoami").send().await?.status() == StatusCode::FORBIDDEN))
+            .await?;
+        let who = format!("{name}/admin");
+        for log in [&operator, &acme.admin] {
+            eventually(&who, async || {
+                let found = findings(log).await?;
+                Ok(found
+                    .iter()
+                    .filter(|one| one["rule"] == "isolation-violation" && one["actor"] == who.as_str())
+                    .count()
+                    == 1)
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_rule_of_ones_own_is_in_force_for_the_next_event_and_a_wrong_one_names_its_place() -> Result<()> {
     let (place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

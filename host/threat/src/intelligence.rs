@@ -126,6 +126,7 @@ impl Threat {
                 let held_now = Held {
                     rule_owner: "intelligence".to_owned(),
                     rule: "indicator".to_owned(),
+                    name: "indicator".to_owned(),
                     edition: None,
                     title: format!("Seen: {}", self.name_of(&owner, &id)),
                     level: Level::High,

@@ -159,6 +159,7 @@ impl Watcher {
             let held = Held {
                 rule_owner: pack.owner.clone(),
                 rule: pack.name.clone(),
+                name: rule.name,
                 edition: Some(pack.edition),
                 title: rule.title,
                 level: rule.level,
@@ -446,6 +447,7 @@ pub(crate) fn much_concern(event: &Event) -> Held {
     Held {
         rule_owner: crate::shipped::OWNER.to_owned(),
         rule: "risk".to_owned(),
+        name: "risk".to_owned(),
         edition: None,
         title: "An act with many reasons for concern".to_owned(),
         level: Level::High,

@@ -152,6 +152,22 @@ async fn what_was_written_while_nobody_read_along_is_found_after_the_restart_and
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_rule_of_a_text_hides_nothing_that_another_of_it_finds_in_the_same_principal() {
+    let world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    for at in 0..50 {
+        world.record(&running.audit, codes::DATA_READ, json!({ "view": "run", "of": format!("run-{at}") })).await;
+    }
+    for _ in 0..5 {
+        world.record(&running.audit, codes::AUDIT_EXPORTED, json!({})).await;
+    }
+    eventually("both findings", async || found(&running, &world.scope(), "mass-read").await == 2).await;
+    let findings = running.threat.findings(&world.scope()).await.unwrap();
+    assert_ne!(findings[0].title, findings[1].title);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_recorded_before_the_reader_runs_is_read() {
     let world = World::new().await;
