@@ -69,11 +69,14 @@ pub struct Finding {
     pub risk: Risk,
     /// Whether it comes of a drill.
     pub drill: Option<String>,
-    /// The response that was made for it by itself.
+    /// The latest response that was made for it by itself.
     pub response: Option<String>,
     /// When it was on the record, by the host's steady clock since its start, microseconds.
     #[serde(skip)]
     pub found_us: u64,
+    /// When an answer was last tried, by the host's clock, milliseconds since 1970 UTC; 0 when none was.
+    #[serde(skip)]
+    pub tried_ms: i64,
 }
 
 /// What a rule that held says, for [`Open::take`].
@@ -102,8 +105,8 @@ pub struct Held {
 pub enum Taken {
     /// A new finding.
     New(Box<Finding>),
-    /// One that goes on.
-    GoesOn(String),
+    /// One that goes on, as it is now.
+    GoesOn(Box<Finding>),
     /// The log makes too many; this one is only counted.
     Counted,
 }
@@ -132,7 +135,7 @@ impl Open {
         {
             finding.goes_on(event);
             *changed = true;
-            return Taken::GoesOn(finding.id.clone());
+            return Taken::GoesOn(Box::new(finding.clone()));
         }
         // A drill is bounded by itself, and must not use up what real findings need.
         let whose = event.detail("drill").and_then(serde_json::Value::as_str).unwrap_or(&event.log).to_owned();
@@ -165,10 +168,11 @@ impl Open {
             .collect()
     }
 
-    /// Notes which response was made for a finding.
-    pub fn answered(&mut self, id: &str, response: &str) {
-        if let Some((finding, _)) = self.open.values_mut().find(|(finding, _)| finding.id == id) {
-            finding.response = Some(response.to_owned());
+    /// Notes that an answer to a finding was tried, and which response is its latest now.
+    pub fn answered(&mut self, id: &str, response: Option<String>, now_ms: i64) {
+        if let Some((finding, changed)) = self.open.values_mut().find(|(finding, _)| finding.id == id) {
+            (finding.response, finding.tried_ms) = (response, now_ms);
+            *changed = true;
         }
     }
 
@@ -218,6 +222,7 @@ impl Finding {
             drill: event.detail("drill").and_then(serde_json::Value::as_str).map(ToOwned::to_owned),
             response: None,
             found_us: 0,
+            tried_ms: 0,
         }
     }
 
@@ -276,7 +281,8 @@ mod tests {
         let mut open = Open::default();
         let Taken::New(first) = open.take(&event(1, 0), held("a"), &risk(), 0) else { panic!("new") };
         for seq in 2..40 {
-            assert_eq!(open.take(&event(seq, 1_000), held("a"), &risk(), 1_000), Taken::GoesOn(first.id.clone()));
+            let Taken::GoesOn(again) = open.take(&event(seq, 1_000), held("a"), &risk(), 1_000) else { panic!("old") };
+            assert_eq!((&again.id, again.count), (&first.id, seq));
         }
         let changed = open.take_changed();
         assert_eq!((changed.len(), changed[0].count, changed[0].evidence.len()), (1, 39, 16));

@@ -33,6 +33,8 @@ const KEEP_TICKS: u64 = 20;
 const CATCH_UP_COUNT_MAX: u64 = 100_000;
 /// LIMIT: entries read from a log at once.
 const CATCH_UP_PAGE: usize = 500;
+/// Between two tries to answer a finding that goes on, in milliseconds: each is on the log.
+const TRY_AGAIN_MS: i64 = 60_000;
 /// New findings after which the oldest are let go.
 const PRUNE_EVERY: u64 = 64;
 
@@ -192,7 +194,13 @@ impl Watcher {
         let health = &self.threat.inner.health;
         let mut finding = match self.open.take(event, held, risk, now_ms) {
             Taken::New(finding) => *finding,
-            Taken::GoesOn(_) => return,
+            Taken::GoesOn(mut finding) => {
+                let scope = scope_of(&event.log);
+                if suggested.is_some() && self.is_unanswered(&scope, &finding, now_ms) {
+                    self.act(&scope, event, &mut finding, suggested, now_ms).await;
+                }
+                return;
+            }
             Taken::Counted => {
                 health.counted_only_count.store(self.open.counted_only(), Ordering::Relaxed);
                 return;
@@ -202,23 +210,12 @@ impl Watcher {
         let scope = scope_of(&event.log);
         // Read twice after a crash: it is on the record already.
         if let Ok(known) = self.threat.finding(&scope, &finding.id).await {
-            self.open.answered(&known.id, known.response.as_deref().unwrap_or_default());
+            self.open.answered(&known.id, known.response, now_ms);
             return;
         }
         self.record(&scope, &finding).await;
         finding.found_us = self.steady_us();
-        let may_act = finding.drill.is_some() || self.threat.settings(&scope).lets_act(&finding.rule);
-        if let (true, Some(asked)) =
-            (may_act, suggested.and_then(|suggested| answer(&scope, event, &finding, suggested)))
-        {
-            match self.threat.answer_by_itself(&scope, asked).await {
-                Ok(response) => {
-                    self.open.answered(&finding.id, &response.id);
-                    finding.response = Some(response.id);
-                }
-                Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),
-            }
-        }
+        self.act(&scope, event, &mut finding, suggested, now_ms).await;
         self.write(&scope, &finding).await;
         self.made_count += 1;
         if self.made_count.is_multiple_of(PRUNE_EVERY)
@@ -227,6 +224,39 @@ impl Watcher {
             tracing::warn!(%error, "old findings are still kept");
         }
         drop(self.threat.inner.alerts.send(Arc::new(finding)));
+    }
+
+    /// Makes the response that the rule of a finding suggests, if its owner lets it act.
+    async fn act(
+        &mut self,
+        scope: &Scope,
+        event: &Event,
+        finding: &mut Finding,
+        suggested: Option<Suggested>,
+        now_ms: i64,
+    ) {
+        let may_act = finding.drill.is_some() || self.threat.settings(scope).lets_act(&finding.rule);
+        let Some(asked) = suggested.filter(|_| may_act).and_then(|suggested| answer(scope, event, finding, suggested))
+        else {
+            return;
+        };
+        match self.threat.answer_by_itself(scope, asked).await {
+            Ok(response) => finding.response = Some(response.id),
+            Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),
+        }
+        self.open.answered(&finding.id, finding.response.clone(), now_ms);
+    }
+
+    /// Whether nothing holds for a finding, and it may be tried again: its response is over, or was never made. What a person
+    /// took back stays taken back for as long as the finding goes on.
+    fn is_unanswered(&self, scope: &Scope, finding: &Finding, now_ms: i64) -> bool {
+        if (0..TRY_AGAIN_MS).contains(&now_ms.saturating_sub(finding.tried_ms)) {
+            return false;
+        }
+        let Some(id) = &finding.response else { return true };
+        let now = self.threat.inner.clock.now();
+        let held = self.threat.response(scope, id).ok();
+        held.is_none_or(|response| response.undone.is_none() && !response.is_in_force(now))
     }
 
     fn steady_us(&self) -> u64 {

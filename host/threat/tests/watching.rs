@@ -18,7 +18,8 @@ use ringfence_core::{Clock, Entropy, Standing, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Fault, Faults, Key, Side, Store, TenantStore, Tenants};
 use ringfence_threat::incident::{Saying, Transition};
-use ringfence_threat::{Asked, Kind, Reader, Response, Scope, Target, Threat};
+use ringfence_threat::settings::SourceBlocks;
+use ringfence_threat::{Asked, Kind, Reader, Response, Scope, Settings, Target, Threat};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -253,6 +254,73 @@ async fn a_response_is_over_at_its_end_and_disabled_keys_come_back() {
     assert!(running.threat.respond(&Scope::Host, &by, asked).await.is_err(), "they are disabled already");
     world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
     eventually("the keys", async || world.acme.check_keys().is_ok()).await;
+    running.stop().await;
+}
+
+/// Settings under which one rule acts by itself.
+fn acting(rule: &str) -> Settings {
+    Settings { automatic: vec![rule.to_owned()], ..Settings::unset() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_on_beyond_the_end_of_its_response_is_answered_again_unless_a_person_took_it_back() {
+    let world = World::new().await;
+    let scope = world.scope();
+    let running = world.start(world.audit().await).await;
+    running.threat.put_settings(&scope, acting("egress-denied")).await.unwrap();
+    let tried_three_times = async || {
+        for _ in 0..3 {
+            world.record(&running.audit, codes::EGRESS_REFUSED, json!({})).await;
+        }
+    };
+    let made = || running.threat.responses(&scope);
+    tried_three_times().await;
+    eventually("the response", async || made().len() == 1).await;
+    // The finding and its response are three entries more.
+    eventually("all of it", async || running.threat.health().evaluated_count >= 6).await;
+    world.clock.0.fetch_add(31 * 60_000, Ordering::Relaxed);
+    tried_three_times().await;
+    eventually("what is tried meanwhile", async || running.threat.health().evaluated_count >= 9).await;
+    world.clock.0.fetch_add(31 * 60_000, Ordering::Relaxed);
+    tried_three_times().await;
+    eventually("the next response", async || made().len() == 2).await;
+    let newest = made().remove(0);
+    assert!(newest.is_in_force(world.clock.now()));
+    eventually("the finding with its latest response", async || {
+        let findings = running.threat.findings(&scope).await.unwrap();
+        findings.len() == 1 && findings[0].response.as_ref() == Some(&newest.id)
+    })
+    .await;
+    running.threat.undo(&scope, &"acme/admin".parse().unwrap(), &newest.id).await.unwrap();
+    world.clock.0.fetch_add(2 * 60_000, Ordering::Relaxed);
+    tried_three_times().await;
+    world.record(&running.audit, codes::CANARY_TOUCHED, json!({})).await;
+    eventually("what comes after", async || found(&running, &scope, "canary").await == 1).await;
+    assert_eq!(made().len(), 2, "a person's word stands");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_that_could_not_be_made_is_made_once_it_can_be() {
+    let world = World::new().await;
+    let scope = world.scope();
+    let running = world.start(world.audit().await).await;
+    running.threat.put_settings(&scope, acting("brute-force")).await.unwrap();
+    let guessed = async || {
+        for _ in 0..5 {
+            let mut event = Event::new(codes::SIGN_IN_REFUSED, "authenticate", "acme/ada".parse().unwrap(), "acme/ada");
+            event.source_ip = Some("192.0.2.1".parse().unwrap());
+            running.audit.record(&Log::Tenant(world.acme.clone()), event).await.unwrap();
+        }
+    };
+    guessed().await;
+    eventually("the finding", async || found(&running, &scope, "brute-force").await == 1).await;
+    assert!(running.threat.responses(&scope).is_empty(), "this owner lets no address be blocked");
+    let settings = Settings { block_source: SourceBlocks::Allowed, ..acting("brute-force") };
+    running.threat.put_settings(&scope, settings).await.unwrap();
+    world.clock.0.fetch_add(61_000, Ordering::Relaxed);
+    guessed().await;
+    eventually("the response", async || running.threat.responses(&scope).len() == 1).await;
     running.stop().await;
 }
 
