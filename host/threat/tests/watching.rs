@@ -153,6 +153,79 @@ async fn what_was_written_while_nobody_read_along_is_found_after_the_restart_and
     running.stop().await;
 }
 
+/// An audit whose first entry of acme was read along, and what came after it was not.
+async fn read_and_stopped(world: &World) -> Audit {
+    let running = world.start(world.audit().await).await;
+    world.record(&running.audit, codes::SECRET_WRITTEN, json!({})).await;
+    eventually("the first entry", async || running.threat.health().evaluated_count >= 1).await;
+    let audit = running.audit.clone();
+    running.stop().await;
+    audit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_now_is_read_before_what_comes_after_it() {
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let audit = read_and_stopped(&world).await;
+    for _ in 0..3 {
+        world.record(&audit, codes::EGRESS_REFUSED, json!({})).await;
+    }
+    let (threat, reader) = world.open(audit.clone()).await;
+    // Told by the feed, behind a gap that the log does not fill at first.
+    world.record(&audit, codes::CANARY_TOUCHED, json!({})).await;
+    faults.plan_reads(2);
+    let (stop, stopping) = watch::channel(false);
+    let running = Running { threat, audit, stop, task: tokio::spawn(reader.run(stopping)) };
+    for rule in ["egress-denied", "canary"] {
+        eventually(rule, async || found(&running, &world.scope(), rule).await == 1).await;
+    }
+    assert_eq!(running.threat.health().skipped_count, 0);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_entry_is_passed_over_on_the_record_and_those_around_it_are_read() {
+    let world = World::new().await;
+    let audit = read_and_stopped(&world).await;
+    for code in [codes::CANARY_TOUCHED, codes::SECRET_WRITTEN, codes::EGRESS_REFUSED] {
+        for _ in 0..3 {
+            world.record(&audit, code, json!({})).await;
+        }
+    }
+    for seq in [4, 5] {
+        world.acme.delete(&Key::new(["audit"]).number(seq)).await.unwrap();
+    }
+    let running = world.start(audit).await;
+    for rule in ["canary", "egress-denied", "audit-gap"] {
+        eventually(rule, async || found(&running, &world.scope(), rule).await == 1).await;
+    }
+    assert_eq!(running.threat.health().skipped_count, 2);
+    let entries = running.audit.list(&Log::Tenant(world.acme.clone()), 6, 100).await.unwrap();
+    let bodies: Vec<_> = entries.into_iter().filter_map(|entry| entry.body).collect();
+    let said = bodies.iter().find(|body| body["unmapped"]["code"] == codes::ENTRIES_SKIPPED).unwrap();
+    let details = &said["unmapped"]["details"];
+    assert_eq!((&details["from"], &details["to"]), (&json!(4), &json!(6)), "{details}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_made_anew_under_an_old_name_is_looked_at_from_its_first_entry() {
+    let mut world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    for _ in 0..9 {
+        world.record(&running.audit, codes::SECRET_WRITTEN, json!({})).await;
+    }
+    eventually("the entries", async || running.threat.health().evaluated_count >= 9).await;
+    let acme: TenantId = "acme".parse().unwrap();
+    world.tenants.delete(&acme).await.unwrap();
+    world.tenants.create(&acme, "Acme").await.unwrap();
+    world.acme = world.tenants.open_tenant(&acme).unwrap();
+    world.record(&running.audit, codes::CANARY_TOUCHED, json!({})).await;
+    eventually("the finding", async || found(&running, &world.scope(), "canary").await == 1).await;
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_rule_of_a_text_hides_nothing_that_another_of_it_finds_in_the_same_principal() {
     let world = World::new().await;
