@@ -262,6 +262,33 @@ async fn reaching_for_another_tenant_is_found_in_both_places_and_answered_where_
 }
 
 #[tokio::test]
+async fn whoever_comes_after_the_first_stranger_is_found_and_answered_too() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let settings = json!({ "automatic": ["isolation-violation"] });
+    answer(operator.put("/security/settings").json(&settings).send().await?).await?;
+    for name in ["globex", "initech"] {
+        let stranger = host.tenant(&operator, name).await?;
+        assert_eq!(stranger.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::NOT_FOUND);
+        eventually(name, async || Ok(stranger.admin.get("/whoami").send().await?.status() == StatusCode::FORBIDDEN))
+            .await?;
+        let who = format!("{name}/admin");
+        for log in [&operator, &acme.admin] {
+            eventually(&who, async || {
+                let found = findings(log).await?;
+                Ok(found
+                    .iter()
+                    .filter(|one| one["rule"] == "isolation-violation" && one["actor"] == who.as_str())
+                    .count()
+                    == 1)
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_rule_of_ones_own_is_in_force_for_the_next_event_and_a_wrong_one_names_its_place() -> Result<()> {
     let (place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
@@ -411,14 +438,16 @@ async fn a_finding_lowers_the_trust_score_of_whoever_it_is_about_and_of_nobody_e
 async fn intelligence_is_matched_looked_back_for_and_shown_as_its_marking_lets() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    let indicator = |number: u8, pattern: &str, red: bool| {
-        let marks = if red { json!(["marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"]) } else { json!([]) };
+    let marked = |number: u8, pattern: &str, mark: &str| {
+        let marks = if mark.is_empty() { json!([]) } else { json!([format!("marking-definition--{mark}")]) };
         json!({
             "type": "indicator", "spec_version": "2.1", "id": format!("indicator--{number}"), "pattern_type": "stix",
             "pattern": pattern, "valid_from": "2020-01-01T00:00:00Z", "modified": "2026-01-01T00:00:00Z",
             "name": format!("i{number}"), "object_marking_refs": marks,
         })
     };
+    let red_of_1 = "5e57c739-391a-4eb3-b6be-7d15ca92d5ed";
+    let indicator = |number, pattern, red| marked(number, pattern, if red { red_of_1 } else { "" });
     let bundle = json!({ "type": "bundle", "id": "bundle--1", "objects": [
         indicator(1, "[user-account:account_login = 'acme/admin']", false),
         indicator(2, "[process:name = 'x']", false),
@@ -435,11 +464,20 @@ async fn intelligence_is_matched_looked_back_for_and_shown_as_its_marking_lets()
     assert_eq!(found["group"][0], json!(["indicator", "indicator--1"]));
     // What an operator loads is shown to tenants, but not what is marked red.
     answer(operator.post("/security/threat-intelligence").json(&bundle).send().await?).await?;
+    let nobody = "[user-account:account_login = 'acme/nobody']";
+    let (green, strict) = ("bab4a63c-aed9-4cf5-a766-dfca5abac2bb", "939a9414-2ddd-4d32-a0cd-375ea402b003");
+    let bundle = json!({ "type": "bundle", "id": "bundle--2", "objects": [
+        marked(5, nobody, "e828b379-4e03-4974-9ac4-e53a884c97c1"), marked(6, nobody, strict),
+        marked(7, nobody, "of-another-page"), marked(8, nobody, green),
+    ] });
+    answer(operator.post("/security/threat-intelligence").json(&bundle).send().await?).await?;
     let globex = host.tenant(&operator, "globex").await?;
     let shown = answer(globex.admin.get("/security/threat-intelligence").send().await?).await?;
     let ids: Vec<&str> =
         shown["objects"].as_array().context("objects")?.iter().filter_map(|one| one["id"].as_str()).collect();
-    assert!(ids.contains(&"indicator--1") && !ids.contains(&"indicator--4"), "{ids:?}");
+    for (number, is_shown) in [(1, true), (4, false), (5, false), (6, false), (7, false), (8, true)] {
+        assert_eq!(ids.contains(&format!("indicator--{number}").as_str()), is_shown, "{number}: {ids:?}");
+    }
     Ok(())
 }
 

@@ -223,6 +223,8 @@ pub const INCIDENT_CHANGED: &str = "THR-010 incident-changed";
 pub const DRILL_RUN: &str = "THR-011 drill-run";
 /// A response was asked for that another person must agree to.
 pub const RESPONSE_ASKED: &str = "THR-012 response-asked";
+/// Detection did not look at entries of a log: they are damaged, or too many were missed at once.
+pub const ENTRIES_SKIPPED: &str = "THR-013 entries-skipped";
 /// A part of the audit log was taken away as an archive.
 pub const AUDIT_EXPORTED: &str = "AUD-002 audit-exported";
 /// A damaged log was closed and a new shard of it begun.

@@ -710,18 +710,14 @@ async fn check_tail(store: &TenantStore, origin: &str, state: &State, start: Has
     }
 }
 
-/// Reads one stored entry.
+/// Reads one stored entry. One that is damaged is no outage: it will not be there later either.
 pub(crate) async fn read(store: &TenantStore, origin: &str, seq: u64) -> Result<Option<StoredEntry>, AuditError> {
-    let record = store.get(&entry_key(seq)).await.map_err(|error| unavailable(origin, &error))?;
-    record
-        .map(|record| {
-            serde_json::from_slice(&record.value).map_err(|_| AuditError::Broken {
-                log: origin.to_owned(),
-                seq,
-                what: "it cannot be read",
-            })
-        })
-        .transpose()
+    let broken = |what| AuditError::Broken { log: origin.to_owned(), seq, what };
+    let record = store.get(&entry_key(seq)).await.map_err(|error| match error {
+        StoreError::Damaged => broken("it is damaged"),
+        error => unavailable(origin, &error),
+    })?;
+    record.map(|record| serde_json::from_slice(&record.value).map_err(|_| broken("it cannot be read"))).transpose()
 }
 
 /// The store's error in the log's words; the reason goes to the host's log only.

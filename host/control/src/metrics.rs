@@ -136,6 +136,11 @@ impl Control {
                 "Audit entries read from the logs, since the feed lost them",
                 threat.missed_count,
             ),
+            (
+                "threat_entries_skipped",
+                "Audit entries that detection did not look at and never will",
+                threat.skipped_count,
+            ),
             ("threat_findings", "Findings since the start", threat.findings_count),
             (
                 "threat_findings_counted_only",

@@ -155,6 +155,7 @@ mod tests {
             drill: None,
             response: None,
             found_us: 0,
+            tried_ms: 0,
         }
     }
 

@@ -156,6 +156,7 @@ impl Threat {
             held.push(Held {
                 rule_owner: pack.owner.clone(),
                 rule: pack.name.clone(),
+                name: rule.name,
                 edition: Some(pack.edition),
                 title: rule.title,
                 level: rule.level,

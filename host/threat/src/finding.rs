@@ -1,7 +1,7 @@
 //! Findings: a rule that held, or a score that was high, once for as long as it goes on.
 //!
-//! Pure. Must never make a second finding of what goes on (same log, text of a rule and group within an hour), nor let a log make
-//! findings without end: past the rate they are counted together in one that says so.
+//! Pure. Must never make a second finding of what goes on (same log, rule, text of it and group within an hour), nor let a log
+//! make findings without end: past the rate they are counted together in one that says so.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ pub struct Finding {
     pub log: String,
     /// Who owns the rule: `ringfence`, `operator`, or a tenant.
     pub rule_owner: String,
-    /// The rule, by the name of its text and its own.
+    /// The rule, by the name of its text.
     pub rule: String,
     /// Which text of that name it was; none where no text held, and for findings of before texts were counted.
     #[serde(default)]
@@ -69,11 +69,14 @@ pub struct Finding {
     pub risk: Risk,
     /// Whether it comes of a drill.
     pub drill: Option<String>,
-    /// The response that was made for it by itself.
+    /// The latest response that was made for it by itself.
     pub response: Option<String>,
     /// When it was on the record, by the host's steady clock since its start, microseconds.
     #[serde(skip)]
     pub found_us: u64,
+    /// When an answer was last tried, by the host's clock, milliseconds since 1970 UTC; 0 when none was.
+    #[serde(skip)]
+    pub tried_ms: i64,
 }
 
 /// What a rule that held says, for [`Open::take`].
@@ -81,8 +84,10 @@ pub struct Finding {
 pub struct Held {
     /// Who owns the rule.
     pub rule_owner: String,
-    /// The rule.
+    /// The rule, by the name of its text.
     pub rule: String,
+    /// Its own name in that text, which may hold several.
+    pub name: String,
     /// Which text of it.
     pub edition: Option<Edition>,
     /// What it says.
@@ -100,13 +105,14 @@ pub struct Held {
 pub enum Taken {
     /// A new finding.
     New(Box<Finding>),
-    /// One that goes on.
-    GoesOn(String),
+    /// One that goes on, as it is now.
+    GoesOn(Box<Finding>),
     /// The log makes too many; this one is only counted.
     Counted,
 }
 
-type Key = (String, String, String, Option<Edition>, Vec<(String, String)>);
+/// Log, owner, text, rule of it, edition, group.
+type Key = (String, String, String, String, Option<Edition>, Vec<(String, String)>);
 
 /// Findings that go on.
 #[derive(Debug, Default)]
@@ -122,13 +128,14 @@ pub struct Open {
 impl Open {
     /// Takes what held at an event.
     pub fn take(&mut self, event: &Event, held: Held, risk: &Risk, now_ms: i64) -> Taken {
-        let key = (event.log.clone(), held.rule_owner.clone(), held.rule.clone(), held.edition, held.group.clone());
+        let (owner, rule, name) = (held.rule_owner.clone(), held.rule.clone(), held.name.clone());
+        let key = (event.log.clone(), owner, rule, name, held.edition, held.group.clone());
         if let Some((finding, changed)) = self.open.get_mut(&key)
             && event.time_ms.saturating_sub(finding.last_ms) < GOES_ON_MS
         {
             finding.goes_on(event);
             *changed = true;
-            return Taken::GoesOn(finding.id.clone());
+            return Taken::GoesOn(Box::new(finding.clone()));
         }
         // A drill is bounded by itself, and must not use up what real findings need.
         let whose = event.detail("drill").and_then(serde_json::Value::as_str).unwrap_or(&event.log).to_owned();
@@ -161,10 +168,11 @@ impl Open {
             .collect()
     }
 
-    /// Notes which response was made for a finding.
-    pub fn answered(&mut self, id: &str, response: &str) {
-        if let Some((finding, _)) = self.open.values_mut().find(|(finding, _)| finding.id == id) {
-            finding.response = Some(response.to_owned());
+    /// Notes that an answer to a finding was tried, and which response is its latest now.
+    pub fn answered(&mut self, id: &str, response: Option<String>, now_ms: i64) {
+        if let Some((finding, changed)) = self.open.values_mut().find(|(finding, _)| finding.id == id) {
+            (finding.response, finding.tried_ms) = (response, now_ms);
+            *changed = true;
         }
     }
 
@@ -214,6 +222,7 @@ impl Finding {
             drill: event.detail("drill").and_then(serde_json::Value::as_str).map(ToOwned::to_owned),
             response: None,
             found_us: 0,
+            tried_ms: 0,
         }
     }
 
@@ -231,7 +240,7 @@ impl Finding {
 fn id_of(event: &Event, held: &Held) -> String {
     let mut hasher = Sha256::new();
     let group = held.group.iter().flat_map(|(field, value)| [field.as_str(), value.as_str()]);
-    for part in [event.log.as_str(), &held.rule_owner, &held.rule].into_iter().chain(group) {
+    for part in [event.log.as_str(), &held.rule_owner, &held.rule, &held.name].into_iter().chain(group) {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
@@ -254,6 +263,7 @@ mod tests {
         Held {
             rule_owner: "ringfence".into(),
             rule: "r".into(),
+            name: "r".into(),
             edition: Some(Edition::of(1, "text")),
             title: "T".into(),
             level: Level::High,
@@ -271,7 +281,8 @@ mod tests {
         let mut open = Open::default();
         let Taken::New(first) = open.take(&event(1, 0), held("a"), &risk(), 0) else { panic!("new") };
         for seq in 2..40 {
-            assert_eq!(open.take(&event(seq, 1_000), held("a"), &risk(), 1_000), Taken::GoesOn(first.id.clone()));
+            let Taken::GoesOn(again) = open.take(&event(seq, 1_000), held("a"), &risk(), 1_000) else { panic!("old") };
+            assert_eq!((&again.id, again.count), (&first.id, seq));
         }
         let changed = open.take_changed();
         assert_eq!((changed.len(), changed[0].count, changed[0].evidence.len()), (1, 39, 16));
@@ -287,6 +298,15 @@ mod tests {
         let other = Held { edition: Some(Edition::of(2, "another")), ..held("a") };
         let Taken::New(second) = open.take(&event(2, 0), other.clone(), &risk(), 0) else { panic!("new") };
         assert_eq!(second.edition, other.edition);
+    }
+
+    #[test]
+    fn two_rules_of_one_text_hide_nothing_of_each_other() {
+        let mut open = Open::default();
+        let Taken::New(first) = open.take(&event(1, 0), held("a"), &risk(), 0) else { panic!("new") };
+        let beside = Held { name: "beside".into(), ..held("a") };
+        let Taken::New(second) = open.take(&event(1, 0), beside, &risk(), 0) else { panic!("new") };
+        assert_eq!((&first.rule, first.id == second.id), (&second.rule, false));
     }
 
     #[test]

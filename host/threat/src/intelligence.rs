@@ -1,7 +1,7 @@
 //! Intelligence in force: bundles taken in, indicators asked of every event, and of the log as it was before they came.
 //!
 //! Must never show or match across owners more than markings let: the operators' indicators are asked of every log and
-//! shown to every tenant, but those marked TLP:RED stay with who loaded them.
+//! shown to every tenant, but those marked TLP:RED or TLP:AMBER+STRICT stay with who loaded them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -94,7 +94,7 @@ impl Threat {
         let known = self.inner.intelligence.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let own = known.get(scope).into_iter().flat_map(|owned| owned.indicators.values());
         let hosts = known.get(&Scope::Host).filter(|_| *scope != Scope::Host);
-        let shared = hosts.into_iter().flat_map(|owned| owned.indicators.values()).filter(|one| !is_red(one));
+        let shared = hosts.into_iter().flat_map(|owned| owned.indicators.values()).filter(|one| !is_kept_back(one));
         own.chain(shared).cloned().collect()
     }
 
@@ -126,6 +126,7 @@ impl Threat {
                 let held_now = Held {
                     rule_owner: "intelligence".to_owned(),
                     rule: "indicator".to_owned(),
+                    name: "indicator".to_owned(),
                     edition: None,
                     title: format!("Seen: {}", self.name_of(&owner, &id)),
                     level: Level::High,
@@ -199,7 +200,7 @@ impl Threat {
         let owned = known.entry(scope.clone()).or_default();
         owned.indicators.extend(fresh.into_iter().map(|indicator| (indicator.id.clone(), indicator)));
         owned.matcher = Arc::new(Matcher::new(owned.indicators.values(), now));
-        owned.shared = Arc::new(Matcher::new(owned.indicators.values().filter(|one| !is_red(one)), now));
+        owned.shared = Arc::new(Matcher::new(owned.indicators.values().filter(|one| !is_kept_back(one)), now));
     }
 
     /// An indicator's name, or its id when it has none.
@@ -266,8 +267,9 @@ impl Threat {
     }
 }
 
-fn is_red(indicator: &Indicator) -> bool {
-    indicator.tlp.as_deref() == Some("red")
+/// Whether it must not leave the organization that loaded it.
+fn is_kept_back(indicator: &Indicator) -> bool {
+    matches!(indicator.tlp.as_deref(), Some("red" | "amber+strict"))
 }
 
 fn key(id: &str) -> Key {

@@ -87,6 +87,7 @@ pub struct Health {
     pub(crate) ticked_ms: AtomicU64,
     pub(crate) evaluated_count: AtomicU64,
     pub(crate) missed_count: AtomicU64,
+    pub(crate) skipped_count: AtomicU64,
     pub(crate) findings_count: AtomicU64,
     pub(crate) counted_only_count: AtomicU64,
 }
@@ -102,6 +103,8 @@ pub struct HealthView {
     pub evaluated_count: u64,
     /// Entries that the feed lost and the log was asked for.
     pub missed_count: u64,
+    /// Entries that were not looked at and never will be: damaged, or too many were missed at once.
+    pub skipped_count: u64,
     /// Findings made since the start.
     pub findings_count: u64,
     /// Findings that were only counted, for there were too many.
@@ -211,6 +214,7 @@ impl Threat {
             backlog_age_ms: load(&health.behind_ms).max(stalled),
             evaluated_count: load(&health.evaluated_count),
             missed_count: load(&health.missed_count),
+            skipped_count: load(&health.skipped_count),
             findings_count: load(&health.findings_count),
             counted_only_count: load(&health.counted_only_count),
         }

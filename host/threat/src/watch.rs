@@ -1,15 +1,15 @@
 //! The reader: every committed entry of every log, once, in the order of its log; rules, scores and indicators asked.
 //!
 //! Runs on a thread of its own, beside the call path. Must never lose an entry quietly: what the feed lost, and what was
-//! written while the host was down, is read from the logs, by the places it has seen. Must never look at what it wrote
-//! itself, or a rule would never end.
+//! written while the host was down, is read from the logs, by the places it has seen; what cannot be read now is read later,
+//! and what never can is put on the record. Must never look at what it found itself, or a rule would never end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ringfence_audit::{Event as AuditEvent, Feed, Log, Told, codes};
+use ringfence_audit::{AuditError, Event as AuditEvent, Feed, Log, Told, codes};
 use ringfence_core::TenantId;
 use ringfence_store::{Key, StoreError};
 use serde_json::json;
@@ -29,10 +29,14 @@ use crate::{HOST_LOG, ThreatError};
 pub(crate) const TICK_MS: u64 = 250;
 /// Ticks between two writings of what has gone on: findings, and places in the logs.
 const KEEP_TICKS: u64 = 20;
-/// LIMIT: entries of one log that are read when some were missed; older ones are given up, and said to be.
+/// Ticks between two tries to read what could not be read.
+const UNREAD_TICKS: u64 = 8;
+/// LIMIT: entries of one log that are read when some were missed; older ones are given up, and said to be on the record.
 const CATCH_UP_COUNT_MAX: u64 = 100_000;
 /// LIMIT: entries read from a log at once.
 const CATCH_UP_PAGE: usize = 500;
+/// Between two tries to answer a finding that goes on, in milliseconds: each is on the log.
+const TRY_AGAIN_MS: i64 = 60_000;
 /// New findings after which the oldest are let go.
 const PRUNE_EVERY: u64 = 64;
 
@@ -50,6 +54,12 @@ struct Watcher {
     /// The next place of each log.
     places: HashMap<String, u64>,
     kept_places: HashMap<String, u64>,
+    /// Which log a name was last seen for: a name that is used again begins a log anew.
+    uids: HashMap<String, String>,
+    /// Logs that could not be read to their ends, and how many entries the feed lost at most of each.
+    unread: HashMap<String, (Log, u64)>,
+    /// The same for all logs, when it could not be said which there are.
+    unlisted: Option<u64>,
     made_count: u64,
 }
 
@@ -61,6 +71,9 @@ impl Reader {
             open: Open::default(),
             places: HashMap::new(),
             kept_places: HashMap::new(),
+            uids: HashMap::new(),
+            unread: HashMap::new(),
+            unlisted: None,
             made_count: 0,
         };
         watcher.load_places().await;
@@ -109,12 +122,18 @@ impl Watcher {
 
     /// An entry of the feed: after the gap before it, if there is one, and only if it was not read from the log already.
     async fn told(&mut self, event: Event, log: &Log) {
+        self.note_uid(log);
         let next = self.places.get(&event.log).copied();
         if next.is_some_and(|next| event.seq < next) {
             return;
         }
-        if next.is_some_and(|next| event.seq > next) {
-            self.read_log(log, event.seq).await;
+        // What is before it could not be read: it is read with that, in its order.
+        if self.unread.contains_key(&event.log) {
+            self.places.entry(event.log).or_insert(event.seq);
+            return;
+        }
+        if next.is_some_and(|next| event.seq > next) && !self.read_log(log, event.seq).await {
+            return;
         }
         self.take(event).await;
     }
@@ -159,6 +178,7 @@ impl Watcher {
             let held = Held {
                 rule_owner: pack.owner.clone(),
                 rule: pack.name.clone(),
+                name: rule.name,
                 edition: Some(pack.edition),
                 title: rule.title,
                 level: rule.level,
@@ -191,7 +211,13 @@ impl Watcher {
         let health = &self.threat.inner.health;
         let mut finding = match self.open.take(event, held, risk, now_ms) {
             Taken::New(finding) => *finding,
-            Taken::GoesOn(_) => return,
+            Taken::GoesOn(mut finding) => {
+                let scope = scope_of(&event.log);
+                if suggested.is_some() && self.is_unanswered(&scope, &finding, now_ms) {
+                    self.act(&scope, event, &mut finding, suggested, now_ms).await;
+                }
+                return;
+            }
             Taken::Counted => {
                 health.counted_only_count.store(self.open.counted_only(), Ordering::Relaxed);
                 return;
@@ -201,23 +227,12 @@ impl Watcher {
         let scope = scope_of(&event.log);
         // Read twice after a crash: it is on the record already.
         if let Ok(known) = self.threat.finding(&scope, &finding.id).await {
-            self.open.answered(&known.id, known.response.as_deref().unwrap_or_default());
+            self.open.answered(&known.id, known.response, now_ms);
             return;
         }
         self.record(&scope, &finding).await;
         finding.found_us = self.steady_us();
-        let may_act = finding.drill.is_some() || self.threat.settings(&scope).lets_act(&finding.rule);
-        if let (true, Some(asked)) =
-            (may_act, suggested.and_then(|suggested| answer(&scope, event, &finding, suggested)))
-        {
-            match self.threat.answer_by_itself(&scope, asked).await {
-                Ok(response) => {
-                    self.open.answered(&finding.id, &response.id);
-                    finding.response = Some(response.id);
-                }
-                Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),
-            }
-        }
+        self.act(&scope, event, &mut finding, suggested, now_ms).await;
         self.write(&scope, &finding).await;
         self.made_count += 1;
         if self.made_count.is_multiple_of(PRUNE_EVERY)
@@ -226,6 +241,39 @@ impl Watcher {
             tracing::warn!(%error, "old findings are still kept");
         }
         drop(self.threat.inner.alerts.send(Arc::new(finding)));
+    }
+
+    /// Makes the response that the rule of a finding suggests, if its owner lets it act.
+    async fn act(
+        &mut self,
+        scope: &Scope,
+        event: &Event,
+        finding: &mut Finding,
+        suggested: Option<Suggested>,
+        now_ms: i64,
+    ) {
+        let may_act = finding.drill.is_some() || self.threat.settings(scope).lets_act(&finding.rule);
+        let Some(asked) = suggested.filter(|_| may_act).and_then(|suggested| answer(scope, event, finding, suggested))
+        else {
+            return;
+        };
+        match self.threat.answer_by_itself(scope, asked).await {
+            Ok(response) => finding.response = Some(response.id),
+            Err(error) => tracing::warn!(finding = %finding.id, %error, "a rule's response was not made"),
+        }
+        self.open.answered(&finding.id, finding.response.clone(), now_ms);
+    }
+
+    /// Whether nothing holds for a finding, and it may be tried again: its response is over, or was never made. What a person
+    /// took back stays taken back for as long as the finding goes on.
+    fn is_unanswered(&self, scope: &Scope, finding: &Finding, now_ms: i64) -> bool {
+        if (0..TRY_AGAIN_MS).contains(&now_ms.saturating_sub(finding.tried_ms)) {
+            return false;
+        }
+        let Some(id) = &finding.response else { return true };
+        let now = self.threat.inner.clock.now();
+        let held = self.threat.response(scope, id).ok();
+        held.is_none_or(|response| response.undone.is_none() && !response.is_in_force(now))
     }
 
     fn steady_us(&self) -> u64 {
@@ -294,6 +342,9 @@ impl Watcher {
                 tracing::warn!(%error, "the end of a response could not be put on the record");
             }
         }
+        if ticks.is_multiple_of(UNREAD_TICKS) {
+            self.read_rest().await;
+        }
         if ticks.is_multiple_of(KEEP_TICKS) {
             self.keep().await;
         }
@@ -331,24 +382,42 @@ impl Watcher {
             }
         }
         self.places = self.kept_places.clone();
-        for log in self.logs().await {
+        for log in self.logs().await.0 {
+            self.note_uid(&log);
             if let Some(size) = self.size(&log).await {
                 self.places.entry(label(&log)).or_insert(size);
             }
         }
     }
 
-    /// Every log that can be read.
-    async fn logs(&self) -> Vec<Log> {
+    /// Every log that can be read, and whether those are all.
+    async fn logs(&self) -> (Vec<Log>, bool) {
         let tenants = &self.threat.inner.tenants;
         let mut logs = vec![Log::Host];
         match tenants.list().await {
             Ok(records) => {
                 logs.extend(records.iter().filter_map(|record| tenants.open_tenant(&record.id)).map(Log::Tenant));
+                (logs, true)
             }
-            Err(error) => tracing::error!(%error, "the tenants cannot be listed; entries that were missed stay unread"),
+            Err(error) => {
+                tracing::error!(%error, "the tenants cannot be listed; entries that were missed stay unread for now");
+                (logs, false)
+            }
         }
-        logs
+    }
+
+    /// Notes which log a name stands for. That of a tenant that was made anew under the name is read from its beginning.
+    fn note_uid(&mut self, log: &Log) {
+        let Log::Tenant(store) = log else { return };
+        let uid = store.uid();
+        let before = self.uids.get(store.label());
+        if before == Some(&uid) {
+            return;
+        }
+        if before.is_some() {
+            self.places.insert(store.label().to_owned(), 0);
+        }
+        self.uids.insert(store.label().to_owned(), uid);
     }
 
     async fn size(&self, log: &Log) -> Option<u64> {
@@ -363,40 +432,116 @@ impl Watcher {
 
     /// Reads every log from where it was left to its end; of a log that is new, what the feed can have lost.
     async fn catch_up(&mut self, missed_count: u64) {
-        for log in self.logs().await {
-            let Some(size) = self.size(&log).await else { continue };
-            self.places.entry(label(&log)).or_insert(size.saturating_sub(missed_count));
-            self.read_log(&log, size).await;
+        let (logs, are_all) = self.logs().await;
+        if !are_all {
+            self.unlisted = Some(self.unlisted.unwrap_or(0).max(missed_count));
+        }
+        for log in logs {
+            self.read_along(&log, missed_count).await;
         }
     }
 
-    /// Reads a log from where it was left to `size`.
-    async fn read_log(&mut self, log: &Log, size: u64) {
+    /// Tries what could not be read once more.
+    async fn read_rest(&mut self) {
+        if let Some(missed_count) = self.unlisted.take() {
+            self.catch_up(missed_count).await;
+        }
+        for (log, missed_count) in std::mem::take(&mut self.unread).into_values() {
+            self.read_along(&log, missed_count).await;
+        }
+    }
+
+    /// Reads a log from where it was left to its end, or leaves it for later.
+    async fn read_along(&mut self, log: &Log, missed_count: u64) {
+        self.note_uid(log);
+        if let Log::Tenant(store) = log {
+            match store.check_keys() {
+                Ok(()) => {}
+                Err(StoreError::Gone) => return,
+                // Nothing is written meanwhile; it is read when its keys are back.
+                Err(_) => return self.leave(log, missed_count),
+            }
+        }
+        let Some(size) = self.size(log).await else { return self.leave(log, missed_count) };
+        // Of a log without a place nothing was lost that the feed will not tell.
+        if missed_count > 0 {
+            self.places.entry(label(log)).or_insert(size.saturating_sub(missed_count));
+        }
+        self.read_log(log, size).await;
+    }
+
+    /// Leaves a log to be read later.
+    fn leave(&mut self, log: &Log, missed_count: u64) {
+        let (_, most) = self.unread.entry(label(log)).or_insert_with(|| (log.clone(), 0));
+        *most = missed_count.max(*most);
+    }
+
+    /// Reads a log from where it was left to `size`, and says whether it got there; if not, the rest is left for later. Only
+    /// what is damaged, and what is too much, is passed over.
+    async fn read_log(&mut self, log: &Log, size: u64) -> bool {
         let (audit, label) = (self.threat.inner.audit.clone(), label(log));
         let mut next = self.places.get(&label).copied().unwrap_or(size);
         // A name that was used again has a shorter log.
         if next > size {
             next = 0;
         }
-        if size.saturating_sub(next) > CATCH_UP_COUNT_MAX {
-            tracing::error!(log = %label, from = next, to = size, "too many entries were missed; the oldest stay unread");
-            next = size - CATCH_UP_COUNT_MAX;
-        }
         // What was deleted after its retention was read long ago, or never will be.
         next = next.max(audit.first(log).await.unwrap_or(0));
+        if size.saturating_sub(next) > CATCH_UP_COUNT_MAX {
+            let from = std::mem::replace(&mut next, size - CATCH_UP_COUNT_MAX);
+            self.skip(log, from, next).await;
+        }
+        let (mut end, mut damaged_from) = (size, None);
         while next < size {
-            let page = usize::try_from(size - next).map_or(CATCH_UP_PAGE, |rest| rest.min(CATCH_UP_PAGE));
-            let entries = match audit.list(log, next, page).await {
-                Ok(entries) if !entries.is_empty() => entries,
-                Ok(_) => return,
-                Err(error) => return tracing::warn!(log = %label, %error, "a log cannot be read along"),
-            };
-            for entry in entries {
-                let body = entry.body.unwrap_or_default();
-                let time_ms = body.get("time").and_then(serde_json::Value::as_i64).unwrap_or(0);
-                self.take(Event { log: label.clone(), seq: next, time_ms, body }).await;
-                next += 1;
+            let page = usize::try_from(end - next).map_or(CATCH_UP_PAGE, |rest| rest.min(CATCH_UP_PAGE));
+            match audit.list(log, next, page).await {
+                Ok(entries) if !entries.is_empty() => {
+                    if let Some(from) = damaged_from.take() {
+                        self.skip(log, from, next).await;
+                    }
+                    for entry in entries {
+                        let body = entry.body.unwrap_or_default();
+                        let time_ms = body.get("time").and_then(serde_json::Value::as_i64).unwrap_or(0);
+                        self.take(Event { log: label.clone(), seq: next, time_ms, body }).await;
+                        next += 1;
+                    }
+                }
+                Err(AuditError::Broken { seq, .. }) if seq == next => {
+                    damaged_from = damaged_from.or(Some(next));
+                    next += 1;
+                }
+                // What is before it is read first.
+                Err(AuditError::Broken { seq, .. }) if seq > next && seq < end => end = seq,
+                unread => {
+                    tracing::warn!(log = %label, place = next, error = ?unread.err(), "a log cannot be read along now");
+                    self.leave(log, 0);
+                    return false;
+                }
             }
+            if next >= end {
+                end = size;
+            }
+        }
+        if let Some(from) = damaged_from {
+            self.skip(log, from, size).await;
+        }
+        true
+    }
+
+    /// Passes over entries of a log, from a place up to another, and puts it on the record, which a rule looks for.
+    async fn skip(&mut self, log: &Log, from: u64, to: u64) {
+        let (label, count) = (label(log), to.saturating_sub(from));
+        self.places.insert(label.clone(), to);
+        self.threat.inner.health.skipped_count.fetch_add(count, Ordering::Relaxed);
+        let audit = &self.threat.inner.audit;
+        let mut event = AuditEvent::new(codes::ENTRIES_SKIPPED, "skip-entries", audit.actor(), label.clone());
+        event.details = json!({ "log": label, "from": from, "to": to, "skipped_count": count });
+        // A damaged log may take nothing; the host's own has it then.
+        if audit.record(log, event.clone()).await.is_ok() {
+            return;
+        }
+        if let Err(error) = audit.record(&Log::Host, event).await {
+            tracing::error!(log = %label, from, to, %error, "entries were not looked at, and no log says so");
         }
     }
 
@@ -446,6 +591,7 @@ pub(crate) fn much_concern(event: &Event) -> Held {
     Held {
         rule_owner: crate::shipped::OWNER.to_owned(),
         rule: "risk".to_owned(),
+        name: "risk".to_owned(),
         edition: None,
         title: "An act with many reasons for concern".to_owned(),
         level: Level::High,

@@ -18,7 +18,8 @@ use ringfence_core::{Clock, Entropy, Standing, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
 use ringfence_store::{Fault, Faults, Key, Side, Store, TenantStore, Tenants};
 use ringfence_threat::incident::{Saying, Transition};
-use ringfence_threat::{Asked, Kind, Reader, Response, Scope, Target, Threat};
+use ringfence_threat::settings::SourceBlocks;
+use ringfence_threat::{Asked, Kind, Reader, Response, Scope, Settings, Target, Threat};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -152,6 +153,95 @@ async fn what_was_written_while_nobody_read_along_is_found_after_the_restart_and
     running.stop().await;
 }
 
+/// An audit whose first entry of acme was read along, and what came after it was not.
+async fn read_and_stopped(world: &World) -> Audit {
+    let running = world.start(world.audit().await).await;
+    world.record(&running.audit, codes::SECRET_WRITTEN, json!({})).await;
+    eventually("the first entry", async || running.threat.health().evaluated_count >= 1).await;
+    let audit = running.audit.clone();
+    running.stop().await;
+    audit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_now_is_read_before_what_comes_after_it() {
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let audit = read_and_stopped(&world).await;
+    for _ in 0..3 {
+        world.record(&audit, codes::EGRESS_REFUSED, json!({})).await;
+    }
+    let (threat, reader) = world.open(audit.clone()).await;
+    // Told by the feed, behind a gap that the log does not fill at first.
+    world.record(&audit, codes::CANARY_TOUCHED, json!({})).await;
+    faults.plan_reads(2);
+    let (stop, stopping) = watch::channel(false);
+    let running = Running { threat, audit, stop, task: tokio::spawn(reader.run(stopping)) };
+    for rule in ["egress-denied", "canary"] {
+        eventually(rule, async || found(&running, &world.scope(), rule).await == 1).await;
+    }
+    assert_eq!(running.threat.health().skipped_count, 0);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_entry_is_passed_over_on_the_record_and_those_around_it_are_read() {
+    let world = World::new().await;
+    let audit = read_and_stopped(&world).await;
+    for code in [codes::CANARY_TOUCHED, codes::SECRET_WRITTEN, codes::EGRESS_REFUSED] {
+        for _ in 0..3 {
+            world.record(&audit, code, json!({})).await;
+        }
+    }
+    for seq in [4, 5] {
+        world.acme.delete(&Key::new(["audit"]).number(seq)).await.unwrap();
+    }
+    let running = world.start(audit).await;
+    for rule in ["canary", "egress-denied", "audit-gap"] {
+        eventually(rule, async || found(&running, &world.scope(), rule).await == 1).await;
+    }
+    assert_eq!(running.threat.health().skipped_count, 2);
+    let entries = running.audit.list(&Log::Tenant(world.acme.clone()), 6, 100).await.unwrap();
+    let bodies: Vec<_> = entries.into_iter().filter_map(|entry| entry.body).collect();
+    let said = bodies.iter().find(|body| body["unmapped"]["code"] == codes::ENTRIES_SKIPPED).unwrap();
+    let details = &said["unmapped"]["details"];
+    assert_eq!((&details["from"], &details["to"]), (&json!(4), &json!(6)), "{details}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_made_anew_under_an_old_name_is_looked_at_from_its_first_entry() {
+    let mut world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    for _ in 0..9 {
+        world.record(&running.audit, codes::SECRET_WRITTEN, json!({})).await;
+    }
+    eventually("the entries", async || running.threat.health().evaluated_count >= 9).await;
+    let acme: TenantId = "acme".parse().unwrap();
+    world.tenants.delete(&acme).await.unwrap();
+    world.tenants.create(&acme, "Acme").await.unwrap();
+    world.acme = world.tenants.open_tenant(&acme).unwrap();
+    world.record(&running.audit, codes::CANARY_TOUCHED, json!({})).await;
+    eventually("the finding", async || found(&running, &world.scope(), "canary").await == 1).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_rule_of_a_text_hides_nothing_that_another_of_it_finds_in_the_same_principal() {
+    let world = World::new().await;
+    let running = world.start(world.audit().await).await;
+    for at in 0..50 {
+        world.record(&running.audit, codes::DATA_READ, json!({ "view": "run", "of": format!("run-{at}") })).await;
+    }
+    for _ in 0..5 {
+        world.record(&running.audit, codes::AUDIT_EXPORTED, json!({})).await;
+    }
+    eventually("both findings", async || found(&running, &world.scope(), "mass-read").await == 2).await;
+    let findings = running.threat.findings(&world.scope()).await.unwrap();
+    assert_ne!(findings[0].title, findings[1].title);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_recorded_before_the_reader_runs_is_read() {
     let world = World::new().await;
@@ -237,6 +327,73 @@ async fn a_response_is_over_at_its_end_and_disabled_keys_come_back() {
     assert!(running.threat.respond(&Scope::Host, &by, asked).await.is_err(), "they are disabled already");
     world.clock.0.fetch_add(6 * 60_000, Ordering::Relaxed);
     eventually("the keys", async || world.acme.check_keys().is_ok()).await;
+    running.stop().await;
+}
+
+/// Settings under which one rule acts by itself.
+fn acting(rule: &str) -> Settings {
+    Settings { automatic: vec![rule.to_owned()], ..Settings::unset() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_on_beyond_the_end_of_its_response_is_answered_again_unless_a_person_took_it_back() {
+    let world = World::new().await;
+    let scope = world.scope();
+    let running = world.start(world.audit().await).await;
+    running.threat.put_settings(&scope, acting("egress-denied")).await.unwrap();
+    let tried_three_times = async || {
+        for _ in 0..3 {
+            world.record(&running.audit, codes::EGRESS_REFUSED, json!({})).await;
+        }
+    };
+    let made = || running.threat.responses(&scope);
+    tried_three_times().await;
+    eventually("the response", async || made().len() == 1).await;
+    // The finding and its response are three entries more.
+    eventually("all of it", async || running.threat.health().evaluated_count >= 6).await;
+    world.clock.0.fetch_add(31 * 60_000, Ordering::Relaxed);
+    tried_three_times().await;
+    eventually("what is tried meanwhile", async || running.threat.health().evaluated_count >= 9).await;
+    world.clock.0.fetch_add(31 * 60_000, Ordering::Relaxed);
+    tried_three_times().await;
+    eventually("the next response", async || made().len() == 2).await;
+    let newest = made().remove(0);
+    assert!(newest.is_in_force(world.clock.now()));
+    eventually("the finding with its latest response", async || {
+        let findings = running.threat.findings(&scope).await.unwrap();
+        findings.len() == 1 && findings[0].response.as_ref() == Some(&newest.id)
+    })
+    .await;
+    running.threat.undo(&scope, &"acme/admin".parse().unwrap(), &newest.id).await.unwrap();
+    world.clock.0.fetch_add(2 * 60_000, Ordering::Relaxed);
+    tried_three_times().await;
+    world.record(&running.audit, codes::CANARY_TOUCHED, json!({})).await;
+    eventually("what comes after", async || found(&running, &scope, "canary").await == 1).await;
+    assert_eq!(made().len(), 2, "a person's word stands");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_that_could_not_be_made_is_made_once_it_can_be() {
+    let world = World::new().await;
+    let scope = world.scope();
+    let running = world.start(world.audit().await).await;
+    running.threat.put_settings(&scope, acting("brute-force")).await.unwrap();
+    let guessed = async || {
+        for _ in 0..5 {
+            let mut event = Event::new(codes::SIGN_IN_REFUSED, "authenticate", "acme/ada".parse().unwrap(), "acme/ada");
+            event.source_ip = Some("192.0.2.1".parse().unwrap());
+            running.audit.record(&Log::Tenant(world.acme.clone()), event).await.unwrap();
+        }
+    };
+    guessed().await;
+    eventually("the finding", async || found(&running, &scope, "brute-force").await == 1).await;
+    assert!(running.threat.responses(&scope).is_empty(), "this owner lets no address be blocked");
+    let settings = Settings { block_source: SourceBlocks::Allowed, ..acting("brute-force") };
+    running.threat.put_settings(&scope, settings).await.unwrap();
+    world.clock.0.fetch_add(61_000, Ordering::Relaxed);
+    guessed().await;
+    eventually("the response", async || running.threat.responses(&scope).len() == 1).await;
     running.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! Threat intelligence: bundles taken in, indicators shown with what became of them and where they were seen.
 //!
-//! Must never show an indicator marked TLP:RED to anyone but the owner that loaded it.
+//! Must never show an indicator marked TLP:RED or TLP:AMBER+STRICT to anyone but the owner that loaded it.
 
 use std::collections::BTreeMap;
 
@@ -140,18 +140,58 @@ fn freshness(control: &Control, scope: &Scope) -> &'static str {
     }
 }
 
-/// An indicator as STIX, with what became of it here.
+/// An indicator as STIX, with what became of it here. What is not said is left out, as the standard wants it.
 fn stix(indicator: &Indicator, now: Timestamp) -> Value {
     let used = indicator.judge(now);
     let seen = indicator.seen_ms.map(|(first, last)| json!({ "first_seen": at(first), "last_seen": at(last) }));
-    json!({
+    said(json!({
         "type": "indicator", "spec_version": "2.1", "id": indicator.id, "name": indicator.name,
         "indicator_types": indicator.types, "pattern": indicator.pattern, "pattern_type": "stix",
         "confidence": indicator.confidence, "valid_from": indicator.valid_from, "valid_until": indicator.valid_until,
-        "revoked": indicator.revoked, "modified": indicator.modified,
-        "x_ringfence": {
+        "revoked": indicator.revoked, "created": indicator.created.unwrap_or(indicator.modified),
+        "modified": indicator.modified, "object_marking_refs": indicator.marking_refs,
+        "x_ringfence": said(json!({
             "use": used, "feed": indicator.feed, "source": indicator.source, "tlp": indicator.tlp,
             "loaded_at": indicator.loaded_at, "sightings_count": indicator.sightings_count, "sightings": seen,
-        },
-    })
+        })),
+    }))
+}
+
+/// An object without the members that say nothing.
+fn said(mut object: Value) -> Value {
+    let says =
+        |value: &Value| !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty()) && value != "";
+    if let Some(members) = object.as_object_mut() {
+        members.retain(|_, value| says(value));
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfence_threat::intel::stix;
+
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_has_what_the_standard_requires_its_markings_and_nothing_empty() {
+        let mark = "marking-definition--bab4a63c-aed9-4cf5-a766-dfca5abac2bb";
+        let object = json!({
+            "type": "indicator", "spec_version": "2.1", "id": "indicator--1", "pattern_type": "stix",
+            "pattern": "[ipv4-addr:value = '203.0.113.9']", "valid_from": "2026-01-01T00:00:00Z",
+            "created": "2025-01-01T00:00:00Z", "modified": "2026-01-01T00:00:00Z", "object_marking_refs": [mark],
+        });
+        let now = "2026-06-01T00:00:00Z".parse().unwrap();
+        let bundle = stix::read(&json!({ "type": "bundle", "objects": [object] }), "f", now).unwrap();
+        let given = super::stix(&bundle.indicators[0], now);
+        assert_eq!(
+            (&given["created"], &given["object_marking_refs"]),
+            (&json!("2025-01-01T00:00:00Z"), &json!([mark]))
+        );
+        assert_eq!(given["x_ringfence"]["tlp"], "green");
+        for absent in ["name", "confidence", "valid_until", "indicator_types"] {
+            assert!(given.get(absent).is_none(), "{given}");
+        }
+        assert!(given["x_ringfence"].get("sightings").is_none(), "{given}");
+    }
 }

@@ -30,6 +30,7 @@ struct Shared {
 struct Planned {
     writes: VecDeque<Option<Fault>>,
     sync: Option<Fault>,
+    failing_reads_count: u64,
     /// How many flushes may end while they are held; none when they are not held.
     passes: Option<u64>,
     held_count: u64,
@@ -41,6 +42,11 @@ impl Faults {
     /// The next writes go as planned here, one after the other; those after them go well.
     pub fn plan(&self, writes: impl IntoIterator<Item = Option<Fault>>) {
         self.lock().writes = writes.into_iter().collect();
+    }
+
+    /// So many of the next reads of single records fail.
+    pub fn plan_reads(&self, failing_count: u64) {
+        self.lock().failing_reads_count = failing_count;
     }
 
     /// From now on a flush does not end before it is let through. What it flushes is there to be read all the same.
@@ -72,6 +78,13 @@ impl Faults {
         let mut planned = self.lock();
         planned.sync = planned.writes.pop_front().flatten();
         planned.sync
+    }
+
+    fn next_read_fails(&self) -> bool {
+        let mut planned = self.lock();
+        let fails = planned.failing_reads_count > 0;
+        planned.failing_reads_count -= u64::from(fails);
+        fails
     }
 
     fn next_sync(&self) -> Option<Fault> {
@@ -112,6 +125,9 @@ impl MemoryEngine {
 
 impl Engine for MemoryEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        if self.faults.next_read_fails() {
+            return Err(EngineError::Failed("a planned failure".to_owned()));
+        }
         self.read(|map| map.get(key).cloned())
     }
 

@@ -1,7 +1,8 @@
 //! Threat intelligence: STIX 2.1 bundles, what of them can be matched here, and what that matched.
 //!
 //! Must never match what is revoked, over, or not trusted enough; never let a private address or a name of the host's own
-//! become an indicator; and never show TLP:RED outside the owner that loaded it. What cannot be matched is kept and told.
+//! become an indicator; and never show TLP:RED or TLP:AMBER+STRICT outside the owner that loaded it. What cannot be matched is
+//! kept and told.
 
 pub mod pattern;
 pub mod stix;
@@ -52,12 +53,18 @@ pub struct Indicator {
     pub valid_until: Option<Timestamp>,
     /// Whether its source took it back.
     pub revoked: bool,
-    /// `clear`, `green`, `amber`, `red`; none when it is not marked.
+    /// `clear`, `green`, `amber`, `amber+strict`, `red`: the strictest of its markings; none when none says anything of it.
     pub tlp: Option<String>,
+    /// Its markings, by id, as its source named them.
+    #[serde(default)]
+    pub marking_refs: Vec<String>,
     /// Who says so.
     pub source: Option<String>,
     /// The bundle, feed or file it came with.
     pub feed: String,
+    /// When its source made it, where it says so.
+    #[serde(default)]
+    pub created: Option<Timestamp>,
     /// When its source changed it last.
     pub modified: Timestamp,
     /// When it came.
@@ -228,8 +235,10 @@ mod tests {
             valid_until: None,
             revoked: false,
             tlp: None,
+            marking_refs: Vec::new(),
             source: None,
             feed: "f".into(),
+            created: None,
             modified: Timestamp::UNIX_EPOCH,
             loaded_at: Timestamp::UNIX_EPOCH,
             used: Use::Matched,

@@ -1,7 +1,7 @@
 //! A STIX 2.1 bundle, read: indicators with who says so and how they are marked.
 //!
-//! Pure. Ids are kept as they came. Must never take an indicator without what the standard requires of it; what is wrong
-//! with one object is told and does not spoil the others.
+//! Pure. Ids are kept as they came. Must never take an indicator without what the standard requires of it, nor take a marking
+//! for less than it may say; what is wrong with one object is told and does not spoil the others.
 
 use std::collections::HashMap;
 
@@ -14,6 +14,11 @@ use super::{Indicator, Use};
 pub const OBJECTS_COUNT_MAX: usize = 20_000;
 /// LIMIT: longest name, id or type kept, in bytes.
 const WORDS_BYTES_MAX: usize = 256;
+/// LIMIT: markings of one object.
+const MARKINGS_COUNT_MAX: usize = 32;
+/// What TLP says, from the least strict to the strictest. `amber+strict` is of TLP 2.0, which says `clear` for `white`.
+const LEVELS: [&str; 5] = ["clear", "green", "amber", "amber+strict", RED];
+const RED: &str = "red";
 
 /// What a bundle held.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +31,9 @@ pub struct Bundle {
     pub refused: Vec<String>,
 }
 
+/// The markings that a bundle carries, by id: what each says of TLP, if it says anything of it.
+type Marks<'a> = HashMap<&'a str, Option<&'static str>>;
+
 /// Reads a bundle.
 pub fn read(bundle: &Value, feed: &str, now: Timestamp) -> Result<Bundle, String> {
     if bundle.get("type").and_then(Value::as_str) != Some("bundle") {
@@ -37,8 +45,11 @@ pub fn read(bundle: &Value, feed: &str, now: Timestamp) -> Result<Bundle, String
     }
     let named: HashMap<&str, String> =
         objects.iter().filter_map(|object| Some((text(object, "id")?, text(object, "name")?.to_owned()))).collect();
-    let marks: HashMap<&str, String> =
-        objects.iter().filter_map(|object| Some((text(object, "id")?, tlp(object)?))).collect();
+    let marks: Marks = objects
+        .iter()
+        .filter(|object| text(object, "type") == Some("marking-definition"))
+        .filter_map(|object| Some((text(object, "id")?, tlp(object))))
+        .collect();
     let mut read = Bundle { indicators: Vec::new(), others_count: 0, refused: Vec::new() };
     for object in objects {
         if text(object, "type") != Some("indicator") {
@@ -61,7 +72,7 @@ fn indicator(
     feed: &str,
     now: Timestamp,
     named: &HashMap<&str, String>,
-    marks: &HashMap<&str, String>,
+    marks: &Marks<'_>,
 ) -> Result<Indicator, String> {
     let need = |key: &str| text(object, key).ok_or_else(|| format!("`{key}` is missing"));
     let time = |key: &str| match text(object, key) {
@@ -85,8 +96,7 @@ fn indicator(
             Some(number.ok_or("its `confidence` is not 0 to 100")?)
         }
     };
-    let tlp = object.get("object_marking_refs").and_then(Value::as_array).into_iter().flatten();
-    let tlp = tlp.filter_map(Value::as_str).find_map(|id| marks.get(id).cloned().or_else(|| known_tlp(id)));
+    let marking_refs = marking_refs(object)?;
     let types = object.get("indicator_types").and_then(Value::as_array).into_iter().flatten();
     let source = text(object, "created_by_ref").map(|id| named.get(id).cloned().unwrap_or_else(|| id.to_owned()));
     let mut indicator = Indicator {
@@ -98,9 +108,11 @@ fn indicator(
         valid_from: time("valid_from")?.ok_or("`valid_from` is missing")?,
         valid_until: time("valid_until")?,
         revoked: object.get("revoked").and_then(Value::as_bool).unwrap_or(false),
-        tlp,
+        tlp: strictest(&marking_refs, marks).map(ToOwned::to_owned),
+        marking_refs,
         source: source.map(|source| cut(&source)),
         feed: feed.to_owned(),
+        created: time("created")?,
         modified: time("modified")?.ok_or("`modified` is missing")?,
         loaded_at: now,
         used: Use::Matched,
@@ -114,11 +126,34 @@ fn indicator(
     Ok(indicator)
 }
 
-/// What a marking says, in either form of the standard.
-fn tlp(object: &Value) -> Option<String> {
-    if text(object, "type")? != "marking-definition" {
-        return None;
+/// How an object is marked: as a whole, and in parts, which count for the whole here.
+fn marking_refs(object: &Value) -> Result<Vec<String>, String> {
+    let list = |key: &str| match object.get(key) {
+        None => Ok(&[] as &[Value]),
+        Some(value) => value.as_array().map(Vec::as_slice).ok_or_else(|| format!("`{key}` is no list")),
+    };
+    let mut refs: Vec<&Value> = list("object_marking_refs")?.iter().collect();
+    refs.extend(list("granular_markings")?.iter().filter_map(|part| part.get("marking_ref")));
+    if refs.len() > MARKINGS_COUNT_MAX {
+        return Err(format!("it has over {MARKINGS_COUNT_MAX} markings"));
     }
+    let id = |one: &Value| one.as_str().filter(|id| id.len() <= WORDS_BYTES_MAX).map(ToOwned::to_owned);
+    refs.into_iter().map(|one| id(one).ok_or_else(|| "a marking is named by what is no id".to_owned())).collect()
+}
+
+/// The strictest of what markings say of TLP; none when none of them says anything of it.
+fn strictest(refs: &[String], marks: &Marks<'_>) -> Option<&'static str> {
+    let level = |id: &String| match (known_tlp(id), marks.get(id.as_str())) {
+        (Some(level), _) => Some(level),
+        (None, Some(said)) => *said,
+        // SECURITY: one that did not come along may say anything.
+        (None, None) => Some(RED),
+    };
+    refs.iter().filter_map(level).max_by_key(|level| LEVELS.iter().position(|known| known == level))
+}
+
+/// What a marking says of TLP, in either form of the standard; the strictest for a word that is none.
+fn tlp(object: &Value) -> Option<&'static str> {
     let old = object.pointer("/definition/tlp").and_then(Value::as_str);
     let new = object
         .get("extensions")
@@ -126,20 +161,26 @@ fn tlp(object: &Value) -> Option<String> {
         .into_iter()
         .flat_map(|all| all.values())
         .find_map(|one| one.get("tlp_2_0")?.as_str());
-    let word = old.or(new)?;
-    Some(if word == "white" { "clear" } else { word }.to_owned())
+    let word = old.or(new)?.to_ascii_lowercase();
+    let known = |word: &str| LEVELS.into_iter().find(|known| *known == word);
+    Some(if word == "white" { "clear" } else { known(&word).unwrap_or(RED) })
 }
 
-/// The markings that the standard itself defines, which bundles name without carrying them.
-fn known_tlp(id: &str) -> Option<String> {
-    let word = match id {
-        "marking-definition--613f2e26-407d-48c7-9eca-b8e91df99dc9" => "clear",
-        "marking-definition--34098fce-860f-48ae-8e50-ebd3cc5e41da" => "green",
-        "marking-definition--f88d31f6-486f-44da-b317-01333bde0b82" => "amber",
-        "marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed" => "red",
+/// The markings that bundles name without carrying them: those that STIX 2.1 itself defines (7.2.1.4), and those of the OASIS
+/// extension for TLP 2.0 (`extension-definition--60a3c5c5-0d10-413e-aab3-9e08dde9e88d`, cti-stix-common-objects).
+fn known_tlp(id: &str) -> Option<&'static str> {
+    Some(match id {
+        "marking-definition--613f2e26-407d-48c7-9eca-b8e91df99dc9"
+        | "marking-definition--94868c89-83c2-464b-929b-a1a8aa3c8487" => "clear",
+        "marking-definition--34098fce-860f-48ae-8e50-ebd3cc5e41da"
+        | "marking-definition--bab4a63c-aed9-4cf5-a766-dfca5abac2bb" => "green",
+        "marking-definition--f88d31f6-486f-44da-b317-01333bde0b82"
+        | "marking-definition--55d920b0-5e8b-4f79-9ee9-91f868d9b421" => "amber",
+        "marking-definition--939a9414-2ddd-4d32-a0cd-375ea402b003" => "amber+strict",
+        "marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"
+        | "marking-definition--e828b379-4e03-4974-9ac4-e53a884c97c1" => RED,
         _ => return None,
-    };
-    Some(word.to_owned())
+    })
 }
 
 fn text<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
@@ -184,6 +225,43 @@ mod tests {
     }
 
     #[test]
+    fn the_strictest_marking_counts_and_one_that_did_not_come_along_is_red() {
+        let (clear, green) = ("94868c89-83c2-464b-929b-a1a8aa3c8487", "bab4a63c-aed9-4cf5-a766-dfca5abac2bb");
+        let (amber, strict) = ("55d920b0-5e8b-4f79-9ee9-91f868d9b421", "939a9414-2ddd-4d32-a0cd-375ea402b003");
+        let (red, red_of_1) = ("e828b379-4e03-4974-9ac4-e53a884c97c1", "5e57c739-391a-4eb3-b6be-7d15ca92d5ed");
+        let carried = [
+            json!({"type": "marking-definition", "id": "marking-definition--words", "definition": {"statement": "(c)"}}),
+            json!({"type": "marking-definition", "id": "marking-definition--own", "extensions": {
+                "extension-definition--60a3c5c5-0d10-413e-aab3-9e08dde9e88d": {"tlp_2_0": "amber"}}}),
+            json!({"type": "marking-definition", "id": "marking-definition--odd", "definition": {"tlp": "mauve"}}),
+            // Who carries a published id may not make less of it.
+            json!({"type": "marking-definition", "id": format!("marking-definition--{red}"), "definition": {"tlp": "clear"}}),
+        ];
+        for (ids, says) in [
+            (vec![], None),
+            (vec![clear], Some("clear")),
+            (vec![green, amber], Some("amber")),
+            (vec![strict, amber], Some("amber+strict")),
+            (vec![green, red], Some("red")),
+            (vec![red_of_1, clear], Some("red")),
+            (vec!["words"], None),
+            (vec!["own", "words"], Some("amber")),
+            (vec!["odd"], Some("red")),
+            (vec![clear, "elsewhere"], Some("red")),
+        ] {
+            let refs: Vec<String> = ids.iter().map(|id| format!("marking-definition--{id}")).collect();
+            let parts: Vec<Value> = refs.iter().map(|id| json!({"marking_ref": id, "selectors": ["name"]})).collect();
+            for extra in [json!({"object_marking_refs": refs}), json!({"granular_markings": parts})] {
+                let mut bundle = one(extra);
+                bundle["objects"].as_array_mut().unwrap().extend(carried.clone());
+                let bundle = read(&bundle, "file", "2026-06-01T00:00:00Z".parse().unwrap()).unwrap();
+                let indicator = bundle.indicators.first().unwrap();
+                assert_eq!((indicator.tlp.as_deref(), &indicator.marking_refs), (says, &refs));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_one_object_is_told_and_does_not_spoil_the_bundle() {
         for (extra, says) in [
             (json!({"spec_version": "2.0"}), "spec_version"),
@@ -192,6 +270,9 @@ mod tests {
             (json!({"pattern_type": "yara"}), "pattern_type"),
             (json!({"valid_from": "yesterday"}), "valid_from"),
             (json!({"id": "malware--1"}), "`id`"),
+            (json!({"object_marking_refs": "marking-definition--1"}), "object_marking_refs"),
+            (json!({"object_marking_refs": [1]}), "no id"),
+            (json!({"object_marking_refs": vec!["marking-definition--1"; MARKINGS_COUNT_MAX + 1]}), "markings"),
         ] {
             let bundle = read_one(extra);
             assert!(bundle.indicators.is_empty() && bundle.refused[0].contains(says), "{:?}", bundle.refused);

@@ -137,6 +137,7 @@ fn what_a_text_looks_for_besides_is_found_too() {
     let sprayed = |count, every| many(count, every, "AUT-003 x", |at| known(here(at), each(at)));
     let shown = |count, every| many(count, every, "AUT-019 x", |_| json!({"wrong": "replayed"}));
     let paged = |count, every| many(count, every, "HST-003 x", |at| json!({"view": "entries", "from": at * 100}));
+    let skipped = many(1, 1, "THR-013 x", nothing);
     let taken = |count, every| many(count, every, "AUD-002 x", nothing);
     for (text, title, attack, benign) in [
         ("brute-force", "One account is guessed at, from wherever", guessed(10, 350), guessed(9, 350)),
@@ -146,6 +147,7 @@ fn what_a_text_looks_for_besides_is_found_too() {
         ("token-theft", "Proofs of possession are used again", shown(3, 100), shown(9, 200)),
         ("mass-read", "One principal reads a log from end to end", paged(100, 5), paged(90, 5)),
         ("mass-read", "One archive of the log after another", taken(5, 600), taken(9, 1_000)),
+        ("audit-gap", "Detection passed over entries of a log", skipped, many(9, 1, "THR-011 x", nothing)),
     ] {
         let titles = |trace: &[Event]| -> Vec<String> {
             let mut memory = Memory::default();

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::correlation::{Kind, Window};
 use super::{LooksFor, Rule};
-use crate::event::Event;
+use crate::event::{Event, Path};
+use crate::response::Kind as Answer;
 use crate::rules::Edition;
 
 /// LIMIT: groups that are remembered for one log, of all rules together.
@@ -40,7 +41,8 @@ pub struct Hit {
     pub pack: String,
     /// Number of the rule in it.
     pub rule: usize,
-    /// What the event's group is named by; empty when the rule does not group.
+    /// What the event's group is named by; empty for a correlation that does not group, and for an event that does not say
+    /// whom it is about.
     pub group: Vec<(String, String)>,
 }
 
@@ -82,7 +84,9 @@ impl Memory {
             }
             for (at, rule) in pack.rules.iter().enumerate() {
                 let holds = match &rule.looks_for {
-                    LooksFor::Event(_) => (matched.get(at) == Some(&true) && is_alone(pack, &rule.name)).then(Vec::new),
+                    LooksFor::Event(_) => {
+                        (matched.get(at) == Some(&true) && is_alone(pack, &rule.name)).then(|| whom(rule, event))
+                    }
                     LooksFor::Several(_) => self.several(pack, at, &matched, event),
                 };
                 if let Some(group) = holds {
@@ -178,6 +182,20 @@ impl Groups {
     }
 }
 
+/// Whom or what a single event is about: what the rule's answer is against, or else who acted. Without it the first one who
+/// is found would hide whoever comes after him.
+fn whom(rule: &Rule, event: &Event) -> Vec<(String, String)> {
+    let field = match rule.response.map(|suggested| suggested.kind) {
+        Some(Answer::BlockSource) => "src_endpoint.ip",
+        Some(Answer::FreezeEgress) => "resources.uid",
+        Some(Answer::QuarantineVersion) => "unmapped.details.digest",
+        _ => "actor.user.uid",
+    };
+    let value = Path::parse(field).and_then(|path| event.text(&path));
+    let named = value.map(|value| (field.to_owned(), ringfence_audit::envelope::cut(&value, GROUP_BYTES_MAX)));
+    named.into_iter().collect()
+}
+
 /// Whether a single-event rule makes findings of its own: no correlation of its pack is about it, or one says so.
 fn is_alone(pack: &Pack, name: &str) -> bool {
     let mut about = pack.rules.iter().filter_map(|rule| match &rule.looks_for {
@@ -267,6 +285,29 @@ mod tests {
         assert!(Memory::default().take(&silent, &event("a", "x", 0)).is_empty());
         let loud = pack("{type: event_count, rules: base, timespan: 1h, condition: {gte: 9}, generate: true}");
         assert_eq!(Memory::default().take(&loud, &event("a", "x", 0)).len(), 1);
+    }
+
+    #[test]
+    fn a_single_event_is_about_what_its_answer_is_against_or_else_about_who_acted() {
+        let group = |answer: &str| {
+            let text = format!(
+                "title: one\nname: one\nlogsource: {{product: ringfence, service: audit}}\n\
+                 detection: {{s: {{unmapped.code: X}}, condition: s}}\nlevel: low\n{answer}"
+            );
+            let rules = crate::sigma::parse(&text).unwrap();
+            let pack = Pack { owner: "acme".into(), name: "one".into(), edition: Edition::of(1, &text), rules };
+            let mut event = event("a", "x", 0);
+            event.body["resources"] = json!([{"uid": "tenant/acme/plugin/p"}]);
+            event.body["src_endpoint"] = json!({"ip": "192.0.2.1"});
+            let hits = Memory::default().take(&[Arc::new(pack)], &event);
+            hits[0].group.iter().map(|(field, value)| format!("{field}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        let answer = |kind: &str| group(&format!("ringfence: {{response: {{kind: {kind}, minutes: 5}}}}\n"));
+        assert_eq!(group(""), "actor.user.uid=x");
+        assert_eq!(answer("suspend-principal"), "actor.user.uid=x");
+        assert_eq!(answer("freeze-egress"), "resources.uid=tenant/acme/plugin/p");
+        assert_eq!(answer("block-source"), "src_endpoint.ip=192.0.2.1");
+        assert_eq!(answer("quarantine-version"), "", "the event names no component");
     }
 
     #[test]
