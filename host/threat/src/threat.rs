@@ -56,6 +56,7 @@ pub(crate) struct Inner {
     state: RwLock<State>,
     history: Mutex<History>,
     pub(crate) intelligence: crate::intelligence::Known,
+    pub(crate) past: Mutex<crate::past::Past>,
     pub(crate) lifted: Lifted,
     /// One step of an incident at a time of each owner.
     pub(crate) turns: Locks<Scope>,
@@ -149,6 +150,7 @@ impl Threat {
             state: RwLock::new(state),
             history: Mutex::default(),
             intelligence: RwLock::default(),
+            past: Mutex::default(),
             lifted: Lifted::default(),
             turns: Locks::default(),
             forgotten: Mutex::default(),
@@ -428,6 +430,7 @@ impl Threat {
             state.settings.remove(&scope);
             state.read.remove(&scope);
             self.forget_indicators(&scope);
+            self.forget_seen_before(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
             let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);
             let gone =

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::event::Event;
 use crate::finding::{Finding, Held, KEPT_COUNT_MAX, Open, Taken};
 use crate::history::Before;
+use crate::past::SeenBefore;
 use crate::response::{AUTOMATIC_MINUTES_MAX, Asked, Kind, Scope, Suggested, Target};
 use crate::risk::{self, Known, Risk};
 use crate::sigma::Level;
@@ -33,6 +34,8 @@ const KEEP_TICKS: u64 = 20;
 const CATCH_UP_COUNT_MAX: u64 = 100_000;
 /// LIMIT: entries read from a log at once.
 const CATCH_UP_PAGE: usize = 500;
+/// Ticks between two findings about what a log held before an indicator came: 20 a minute, a third of what one log may make.
+const TELL_PAST_TICKS: u64 = 12;
 /// New findings after which the oldest are let go.
 const PRUNE_EVERY: u64 = 64;
 
@@ -294,9 +297,25 @@ impl Watcher {
                 tracing::warn!(%error, "the end of a response could not be put on the record");
             }
         }
+        self.threat.look_on().await;
+        if ticks.is_multiple_of(TELL_PAST_TICKS) {
+            for seen in self.threat.take_seen_before() {
+                self.tell_past(seen).await;
+            }
+        }
         if ticks.is_multiple_of(KEEP_TICKS) {
             self.keep().await;
         }
+    }
+
+    /// A finding about what a log held before an indicator came.
+    async fn tell_past(&mut self, mut seen: SeenBefore) {
+        let Some(held) = self.threat.held_before(&seen) else { return };
+        self.trust_label(&mut seen.latest);
+        // Where its people were then is not known any more.
+        let known = Known { new_network: None, tenants_count: 0, hours: None };
+        let risk = risk::points(&seen.latest, &known);
+        self.found(&seen.latest, held, &risk, None).await;
     }
 
     /// Writes what has gone on: findings, and how far each log was read.

@@ -262,7 +262,7 @@ pub struct ThreatFeed {
     pub indicators_count: u64,
 }
 
-/// What became of a bundle.
+/// What became of a bundle. Indicators that were known already in this or a later form are not counted.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LoadedIntelligence {
     /// Indicators that are matched from now on.
@@ -275,7 +275,7 @@ pub struct LoadedIntelligence {
     pub others_count: u64,
     /// Objects that cannot be read, and why.
     pub refused: Vec<String>,
-    /// Entries of the log that the new indicators were asked of.
+    /// Entries of the owner's log that the new indicators were asked of. The operators' are asked of tenants' logs afterwards.
     pub looked_back_count: u64,
     /// How often one of them was there.
     pub sightings_count: u64,
