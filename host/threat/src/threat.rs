@@ -58,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) intelligence: crate::intelligence::Known,
     pub(crate) past: Mutex<crate::past::Past>,
     pub(crate) lifted: Lifted,
+    pub(crate) clocks: crate::incidents::Clocks,
     /// One step of an incident at a time of each owner.
     pub(crate) turns: Locks<Scope>,
     /// Packs that memory should let go of.
@@ -152,6 +153,7 @@ impl Threat {
             intelligence: RwLock::default(),
             past: Mutex::default(),
             lifted: Lifted::default(),
+            clocks: crate::incidents::Clocks::default(),
             turns: Locks::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
@@ -431,6 +433,7 @@ impl Threat {
             state.read.remove(&scope);
             self.forget_indicators(&scope);
             self.forget_seen_before(&scope);
+            self.forget_clocks(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
             let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);
             let gone =
@@ -572,6 +575,7 @@ impl Threat {
             self.state_mut().settings.insert(scope.clone(), Arc::new(settings));
         }
         self.load_indicators(scope).await?;
+        self.load_clocks(scope).await?;
         let written: Vec<Written> = store.get_json(&written_key()).await?.unwrap_or_default();
         self.state_mut().written.insert(scope.clone(), written.clone());
         let page = store.scan(&Key::new(["threat-rule"]), None, TEXTS_COUNT_MAX).await?;

@@ -173,6 +173,9 @@ impl Watcher {
         for held in self.threat.matching(&event) {
             self.found(&event, held, &risk, None).await;
         }
+        if event.code() == codes::BREACH_CLOCK {
+            self.found(&event, clock_told(&event), &risk, None).await;
+        }
         if risk.points >= risk::ALERT_AT {
             self.found(&event, much_concern(&event), &risk, None).await;
         }
@@ -297,6 +300,7 @@ impl Watcher {
                 tracing::warn!(%error, "the end of a response could not be put on the record");
             }
         }
+        self.threat.tell_clocks().await;
         self.threat.look_on().await;
         if ticks.is_multiple_of(TELL_PAST_TICKS) {
             for seen in self.threat.take_seen_before() {
@@ -470,6 +474,26 @@ pub(crate) fn much_concern(event: &Event) -> Held {
         level: Level::High,
         attack: Vec::new(),
         group: vec![("actor.user.uid".to_owned(), who)],
+    }
+}
+
+/// What a clock holds that comes near its end, or has passed it.
+fn clock_told(event: &Event) -> Held {
+    let text = |name: &str| event.detail(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let (told, whom) = (text("told"), text("whom"));
+    let (says, level) = if told == "over" {
+        ("A notice about an incident is overdue", Level::Critical)
+    } else {
+        ("A notice about an incident is due within 24 hours", Level::High)
+    };
+    Held {
+        rule_owner: crate::shipped::OWNER.to_owned(),
+        rule: "breach-clock".to_owned(),
+        edition: None,
+        title: format!("{says}: {whom}, {}", text("due_at")),
+        level,
+        attack: Vec::new(),
+        group: ["incident", "jurisdiction", "told"].map(|name| (name.to_owned(), text(name))).to_vec(),
     }
 }
 

@@ -598,6 +598,47 @@ async fn an_incident_names_its_actions_before_they_are_made_and_what_cannot_be_k
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_that_comes_due_is_told_of_a_day_before_and_at_its_end_once_each_and_over_a_stop() {
+    let world = World::new().await;
+    let (scope, audit) = (world.scope(), world.audit().await);
+    let running = world.start(audit.clone()).await;
+    let by = "acme/admin".parse().unwrap();
+    let step = async |threat: &Threat, id: Option<&str>, saying: Saying| {
+        let turn = threat.turn(&scope).await.unwrap();
+        let stepped = threat.step(turn, &by, id, &saying, Vec::new(), &|one, other| one != other).await.unwrap();
+        stepped.incident.id.clone()
+    };
+    let id = step(&running.threat, None, saying(Transition::Report)).await;
+    step(&running.threat, Some(&id), saying(Transition::Triage)).await;
+    let declare = Saying { jurisdictions: Some(vec!["uk".into()]), ..saying(Transition::Declare) };
+    step(&running.threat, Some(&id), declare).await;
+    let told = async || {
+        let entries = audit.list(&Log::Tenant(world.acme.clone()), 0, 100).await.unwrap();
+        let bodies = entries.into_iter().filter_map(|entry| entry.body);
+        let clocks = bodies.filter(|body| body["unmapped"]["code"] == codes::BREACH_CLOCK);
+        clocks.map(|body| body["unmapped"]["details"]["told"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let hours = |count: i64| world.clock.0.fetch_add(count * 3_600_000, Ordering::Relaxed);
+    hours(47);
+    world.record(&audit, codes::SECRET_WRITTEN, json!({})).await;
+    eventually("an entry", async || running.threat.health().evaluated_count >= 1).await;
+    assert!(told().await.is_empty());
+    hours(2);
+    eventually("the first word", async || found(&running, &scope, "breach-clock").await == 1).await;
+    assert_eq!(told().await, ["near"]);
+    running.stop().await;
+    let running = world.start(audit.clone()).await;
+    hours(24);
+    eventually("the second", async || found(&running, &scope, "breach-clock").await == 2).await;
+    assert_eq!(told().await, ["near", "over"]);
+    let titles: Vec<String> = running.threat.findings(&scope).await.unwrap().into_iter().map(|one| one.title).collect();
+    assert!(titles.iter().any(|title| title.contains("overdue: Information Commissioner")), "{titles:?}");
+    let clocks = running.threat.incident(&scope, &id).await.unwrap().clocks;
+    assert_eq!(clocks[1].told, Some(ringfence_threat::incident::Told::Over));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_step_that_does_not_end_keeps_no_other_owner_waiting_and_its_own_not_for_ever() {
     let world = World::new().await;

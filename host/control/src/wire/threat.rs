@@ -306,7 +306,7 @@ pub struct IncidentStep {
     pub jurisdictions: Option<Vec<String>>,
     /// When its owner knew, RFC 3339; the moment it is declared when absent.
     pub aware_at: Option<String>,
-    /// When it began, as a person corrects it; what was detected stays in the findings.
+    /// When it began, as a person corrects it; what was said of that first is kept.
     pub began_at: Option<String>,
     /// What is known for a notice: `nature`, `categories_of_people`, `people_count`, `categories_of_records`,
     /// `records_count`, `contact`, `consequences`, `measures`.
