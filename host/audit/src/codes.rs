@@ -219,6 +219,8 @@ pub const RULES_DELETED: &str = "THR-008 rules-deleted";
 pub const INTELLIGENCE_LOADED: &str = "THR-009 intelligence-loaded";
 /// An incident was opened or went on.
 pub const INCIDENT_CHANGED: &str = "THR-010 incident-changed";
+/// A notice about an incident is due within a day, or is overdue.
+pub const BREACH_CLOCK: &str = "INC-001 breach-clock";
 /// A drill was run.
 pub const DRILL_RUN: &str = "THR-011 drill-run";
 /// A response was asked for that another person must agree to.
@@ -332,7 +334,7 @@ pub fn class_of(code: &str) -> u32 {
         | POLICY_SHADOWED | CEILING_WRITTEN | LABELS_WRITTEN | CONFIG_WRITTEN | FIELD_RULES_WRITTEN
         | SUBJECT_ERASED => class::ENTITY_MANAGEMENT,
         TENANT_ISOLATION | THREAT_FOUND | REQUEST_BURST | CANARY_TOUCHED => class::DETECTION,
-        INCIDENT_CHANGED => class::INCIDENT,
+        INCIDENT_CHANGED | BREACH_CLOCK => class::INCIDENT,
         CHECK_RESULT => class::COMPLIANCE,
         REMEDIATION_CHANGED | RESPONSE_MADE | RESPONSE_UNDONE | RESPONSE_ENDED | RESPONSE_ASKED => class::REMEDIATION,
         OPERATOR_ENROLLED | SIGNED_IN | SIGN_IN_REFUSED | TOKEN_REFUSED | STEPPED_UP => class::AUTHENTICATION,

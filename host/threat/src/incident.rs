@@ -23,6 +23,8 @@ const WORDS_BYTES_MAX: usize = 4_096;
 pub const INCIDENTS_COUNT_MAX: usize = 1_000;
 /// How long a controller has to tell its authority, in hours: UK GDPR and GDPR article 33, and the laws of Jersey and Guernsey.
 const AUTHORITY_HOURS: i64 = 72;
+/// How long before its end a clock is told of for the first time.
+const NEAR: SignedDuration = SignedDuration::from_hours(24);
 /// Who must be told where, by jurisdiction.
 const AUTHORITIES: [(&str, &str); 4] = [
     ("uk", "Information Commissioner's Office"),
@@ -120,6 +122,16 @@ pub struct Step {
     pub evidence: Vec<String>,
 }
 
+/// What was told of a clock last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Told {
+    /// It ends within 24 hours.
+    Near,
+    /// It has ended.
+    Over,
+}
+
 /// A clock that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreachClock {
@@ -131,6 +143,20 @@ pub struct BreachClock {
     pub from: Timestamp,
     /// Until when; the controller is told without undue delay, which is now.
     pub due_at: Timestamp,
+    /// What the reader told of it; none before it comes near its end, and for what is due at once.
+    #[serde(default)]
+    pub told: Option<Told>,
+}
+
+/// How long it took, in seconds; none for what has not happened, or is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Times {
+    /// From its beginning, as it is known now, to its report.
+    pub detected_after_s: Option<i64>,
+    /// From its report until it did not grow any more.
+    pub contained_after_s: Option<i64>,
+    /// From its report until what it broke worked again.
+    pub recovered_after_s: Option<i64>,
 }
 
 /// An incident.
@@ -152,8 +178,11 @@ pub struct Incident {
     pub jurisdictions: Vec<String>,
     /// When its owner knew.
     pub aware_at: Option<Timestamp>,
-    /// When it began: as detected, and as corrected by a person.
+    /// When it began, as it was last corrected.
     pub began_at: Option<Timestamp>,
+    /// When it began, as it was said first.
+    #[serde(default)]
+    pub began_at_first: Option<Timestamp>,
     /// Clocks that run.
     pub clocks: Vec<BreachClock>,
     /// What is known for a notice.
@@ -220,6 +249,7 @@ impl Incident {
             jurisdictions: Vec::new(),
             aware_at: None,
             began_at: None,
+            began_at_first: None,
             clocks: Vec::new(),
             facts: std::collections::BTreeMap::new(),
             responses: Vec::new(),
@@ -265,6 +295,42 @@ impl Incident {
         self.clocks.iter().map(draft).collect()
     }
 
+    /// How long it took to be found, contained and made good.
+    pub fn times(&self) -> Times {
+        let at = |wanted: Transition| self.steps.iter().find(|step| step.transition == wanted).map(|step| step.at);
+        let between = |from: Option<Timestamp>, to: Option<Timestamp>| Some(to?.duration_since(from?).as_secs());
+        let reported = at(Transition::Report);
+        Times {
+            detected_after_s: between(self.began_at, reported),
+            contained_after_s: between(reported, at(Transition::Contain)),
+            recovered_after_s: between(reported, at(Transition::Recover)),
+        }
+    }
+
+    /// When one of its clocks is to be told of next; none once it is over, or was none.
+    pub fn next_told_at(&self) -> Option<Timestamp> {
+        if matches!(self.state, State::Dismissed | State::Closed) {
+            return None;
+        }
+        self.clocks.iter().filter_map(BreachClock::next).map(|(_, at)| at).min()
+    }
+
+    /// The clocks that are to be told of now, as told.
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<BreachClock> {
+        if self.next_told_at().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let due = self.clocks.iter_mut().filter_map(|clock| {
+            let before = clock.told;
+            // Of one that is over at once nobody needs to hear that it was near.
+            while let Some((told, _)) = clock.next().filter(|(_, at)| *at <= now) {
+                clock.told = Some(told);
+            }
+            (clock.told != before).then(|| clock.clone())
+        });
+        due.collect()
+    }
+
     fn by_of(&self, transition: Transition) -> Option<&PrincipalId> {
         self.steps.iter().rev().find(|step| step.transition == transition).map(|step| &step.by)
     }
@@ -300,6 +366,7 @@ impl Incident {
         self.personal_data = saying.personal_data.unwrap_or(self.personal_data);
         self.level = saying.level.unwrap_or(self.level);
         self.aware_at = saying.aware_at.or(self.aware_at);
+        self.began_at_first = self.began_at_first.or(self.began_at).or(saying.began_at);
         self.began_at = saying.began_at.or(self.began_at);
         self.facts.extend(saying.facts.clone());
         self.steps.push(Step {
@@ -314,7 +381,7 @@ impl Incident {
 
     /// The clocks as they follow from what is known: from awareness, unless personal data is untouched.
     fn start_clocks(&mut self) -> Result<(), ThreatError> {
-        self.clocks.clear();
+        let before = std::mem::take(&mut self.clocks);
         let declared = self.by_of(Transition::Declare).is_some();
         let (Some(from), true) = (self.aware_at, declared && self.personal_data != PersonalData::Untouched) else {
             return Ok(());
@@ -326,14 +393,33 @@ impl Incident {
             whom: "the controller, by its processor, without undue delay".to_owned(),
             from,
             due_at: from,
+            told: None,
         });
         for (jurisdiction, whom) in
             AUTHORITIES.iter().filter(|(name, _)| self.jurisdictions.iter().any(|own| own == name))
         {
             let (jurisdiction, whom) = ((*jurisdiction).to_owned(), (*whom).to_owned());
-            self.clocks.push(BreachClock { jurisdiction, whom, from, due_at });
+            let same = before.iter().find(|clock| clock.jurisdiction == jurisdiction && clock.due_at == due_at);
+            let told = same.and_then(|clock| clock.told);
+            self.clocks.push(BreachClock { jurisdiction, whom, from, due_at, told });
         }
         Ok(())
+    }
+}
+
+// === impl BreachClock ===
+
+impl BreachClock {
+    /// What is told of it next, and when. What is due at once does not come near its end: whoever declares it knows.
+    fn next(&self) -> Option<(Told, Timestamp)> {
+        if self.due_at <= self.from {
+            return None;
+        }
+        match self.told {
+            None => Some((Told::Near, self.due_at.checked_sub(NEAR).unwrap_or(self.from))),
+            Some(Told::Near) => Some((Told::Over, self.due_at)),
+            Some(Told::Over) => None,
+        }
     }
 }
 
@@ -451,6 +537,57 @@ mod tests {
         let none = Saying { personal_data: Some(PersonalData::Untouched), ..saying(Transition::Note) };
         incident.step(&none, &who("acme/a"), at(9_200), &apart).unwrap();
         assert!(incident.clocks.is_empty());
+    }
+
+    #[test]
+    fn a_clock_is_told_of_a_day_before_its_end_and_at_its_end_once_each_and_not_when_it_is_over() {
+        let hour = 3_600;
+        let mut incident = opened();
+        assert_eq!(incident.next_told_at(), None);
+        incident.step(&saying(Transition::Triage), &who("acme/a"), at(2_000), &apart).unwrap();
+        let declare = Saying {
+            jurisdictions: Some(vec!["uk".into(), "jersey".into()]),
+            aware_at: Some(at(0)),
+            ..saying(Transition::Declare)
+        };
+        incident.step(&declare, &who("acme/a"), at(2_000), &apart).unwrap();
+        assert_eq!(incident.next_told_at(), Some(at(48 * hour)));
+        assert!(incident.take_due(at(48 * hour - 1)).is_empty());
+        let told = |incident: &mut Incident, now: i64| -> Vec<Option<Told>> {
+            incident.take_due(at(now)).iter().map(|clock| clock.told).collect()
+        };
+        assert_eq!(told(&mut incident, 48 * hour), [Some(Told::Near); 2]);
+        assert!(told(&mut incident, 48 * hour).is_empty());
+        // A step leaves what was told, and another time of awareness is another clock.
+        incident.step(&saying(Transition::Note), &who("acme/a"), at(49 * hour), &apart).unwrap();
+        assert_eq!(incident.next_told_at(), Some(at(72 * hour)));
+        assert_eq!(told(&mut incident, 72 * hour), [Some(Told::Over); 2]);
+        assert_eq!(incident.next_told_at(), None);
+        let aware = Saying { aware_at: Some(at(hour)), ..saying(Transition::Note) };
+        incident.step(&aware, &who("acme/a"), at(74 * hour), &apart).unwrap();
+        assert_eq!(told(&mut incident, 74 * hour), [Some(Told::Over); 2], "once, not near as well");
+        incident
+            .step(&Saying { aware_at: Some(at(2 * hour)), ..aware }, &who("acme/a"), at(75 * hour), &apart)
+            .unwrap();
+        incident.state = State::Closed;
+        assert!(incident.next_told_at().is_none() && incident.take_due(at(99 * hour)).is_empty());
+    }
+
+    #[test]
+    fn how_long_it_took_follows_the_beginning_as_corrected_and_the_first_word_on_it_is_kept() {
+        let mut incident = opened();
+        assert_eq!(incident.times().detected_after_s, None);
+        let began = |second| Saying { began_at: Some(at(second)), ..saying(Transition::Note) };
+        incident.step(&began(900), &who("acme/a"), at(1_100), &apart).unwrap();
+        incident.step(&began(400), &who("acme/a"), at(1_200), &apart).unwrap();
+        assert_eq!((incident.began_at_first, incident.began_at), (Some(at(900)), Some(at(400))));
+        for (transition, second) in
+            [(Transition::Triage, 1_300), (Transition::Declare, 1_400), (Transition::Contain, 1_700)]
+        {
+            incident.step(&saying(transition), &who("acme/a"), at(second), &apart).unwrap();
+        }
+        let times = Times { detected_after_s: Some(600), contained_after_s: Some(700), recovered_after_s: None };
+        assert_eq!(incident.times(), times);
     }
 
     #[test]

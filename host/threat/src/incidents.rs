@@ -1,14 +1,18 @@
-//! Incidents as they are kept: opened and stepped on, each with the actions that are to be taken for it.
+//! Incidents as they are kept: opened and stepped on, each with the actions that are to be taken for it; clocks told in time.
 //!
 //! One step at a time of an owner, so that nothing is decided on what another has just changed. Must never take an action
 //! that the incident does not name: it is kept first, with the ids under which the caller then makes them. Nor let one
 //! owner's step keep another's waiting, nor anybody for ever.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ringfence_audit::SecondPerson;
+use jiff::{SignedDuration, Timestamp};
+use ringfence_audit::{Event as AuditEvent, Log, SecondPerson, codes};
 use ringfence_core::PrincipalId;
 use ringfence_store::Key;
+use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::ThreatError;
@@ -18,6 +22,12 @@ use crate::threat::{Threat, all, put};
 
 /// LIMIT: how long a step waits for the one before it.
 const TURN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a clock that could not be told of waits for the next attempt.
+const AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// When a clock of which incident is told of next.
+pub(crate) type Clocks = Mutex<BTreeMap<(Scope, String), Timestamp>>;
 
 /// An owner's turn to take a step. As long as this is there nobody takes another of the same owner.
 #[derive(Debug)]
@@ -106,6 +116,7 @@ impl Threat {
         }
         incident.responses.extend(to_make.iter().map(|(id, _)| id.clone()));
         put(&self.store(scope)?, &key(&incident.id), &incident).await?;
+        self.wind(scope, &incident.id, incident.next_told_at());
         Ok(Stepped { incident, to_make, to_approve: approving.to_vec(), _turn: turn })
     }
 
@@ -123,6 +134,72 @@ impl Threat {
         };
         if let Err(error) = kept {
             tracing::warn!(incident = %incident.id, %error, "an incident still names actions that were not taken");
+        }
+    }
+
+    /// Reads which clocks of an owner run.
+    pub(crate) async fn load_clocks(&self, scope: &Scope) -> Result<(), ThreatError> {
+        self.forget_clocks(scope);
+        for incident in self.incidents(scope).await? {
+            self.wind(scope, &incident.id, incident.next_told_at());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn forget_clocks(&self, scope: &Scope) {
+        let mut clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.retain(|(whose, _), _| whose != scope);
+    }
+
+    /// Puts on the record which clocks come near their end or have passed it; the reader makes findings of that.
+    pub(crate) async fn tell_clocks(&self) {
+        let now = self.inner.clock.now();
+        let due: Vec<(Scope, String)> = {
+            let clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+            clocks.iter().filter(|(_, at)| **at <= now).map(|(which, _)| which.clone()).collect()
+        };
+        for (scope, id) in due {
+            match self.tell_clocks_of(&scope, &id, now).await {
+                Ok(()) => {}
+                Err(ThreatError::NotFound) => self.wind(&scope, &id, None),
+                Err(error) => {
+                    tracing::warn!(incident = %id, %error, "a clock of an incident cannot be told of now; it is tried again");
+                    self.wind(&scope, &id, now.checked_add(AGAIN).ok());
+                }
+            }
+        }
+    }
+
+    async fn tell_clocks_of(&self, scope: &Scope, id: &str, now: Timestamp) -> Result<(), ThreatError> {
+        // Whoever takes a step now is not waited for: there is another look in a moment.
+        let turn = tokio::time::timeout(Duration::ZERO, self.inner.turns.of(scope.clone()));
+        let Ok(_one) = turn.await else { return Ok(()) };
+        let mut incident = self.incident(scope, id).await?;
+        let log = match scope {
+            Scope::Host => Log::Host,
+            Scope::Tenant(_) => Log::Tenant(self.store(scope)?),
+        };
+        // Before it is kept that it was told: rather twice than not at all.
+        for clock in incident.take_due(now) {
+            let mut event = AuditEvent::new(codes::BREACH_CLOCK, "tell-clock", self.inner.audit.actor(), scope.log());
+            event.details = json!({
+                "incident": id, "jurisdiction": clock.jurisdiction, "whom": clock.whom, "due_at": clock.due_at,
+                "told": clock.told,
+            });
+            self.inner.audit.record(&log, event).await?;
+        }
+        put(&self.store(scope)?, &key(id), &incident).await?;
+        self.wind(scope, id, incident.next_told_at());
+        Ok(())
+    }
+
+    /// Notes when a clock of an incident is told of next.
+    fn wind(&self, scope: &Scope, id: &str, next: Option<Timestamp>) {
+        let mut clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let which = (scope.clone(), id.to_owned());
+        match next {
+            Some(at) => drop(clocks.insert(which, at)),
+            None => drop(clocks.remove(&which)),
         }
     }
 

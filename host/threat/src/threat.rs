@@ -56,7 +56,9 @@ pub(crate) struct Inner {
     state: RwLock<State>,
     history: Mutex<History>,
     pub(crate) intelligence: crate::intelligence::Known,
+    pub(crate) past: Mutex<crate::past::Past>,
     pub(crate) lifted: Lifted,
+    pub(crate) clocks: crate::incidents::Clocks,
     /// One step of an incident at a time of each owner.
     pub(crate) turns: Locks<Scope>,
     /// Packs that memory should let go of.
@@ -162,7 +164,9 @@ impl Threat {
             state: RwLock::new(state),
             history: Mutex::default(),
             intelligence: RwLock::default(),
+            past: Mutex::default(),
             lifted: Lifted::default(),
+            clocks: crate::incidents::Clocks::default(),
             turns: Locks::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
@@ -442,6 +446,8 @@ impl Threat {
             state.settings.remove(&scope);
             state.read.remove(&scope);
             self.forget_indicators(&scope);
+            self.forget_seen_before(&scope);
+            self.forget_clocks(&scope);
             Arc::make_mut(&mut state.rules).own.remove(tenant.as_str());
             let of = |response: &Response| response.scope == scope || response.target.tenant.as_ref() == Some(tenant);
             let gone =
@@ -583,6 +589,7 @@ impl Threat {
             self.state_mut().settings.insert(scope.clone(), Arc::new(settings));
         }
         self.load_indicators(scope).await?;
+        self.load_clocks(scope).await?;
         let written: Vec<Written> = store.get_json(&written_key()).await?.unwrap_or_default();
         self.state_mut().written.insert(scope.clone(), written.clone());
         let page = store.scan(&Key::new(["threat-rule"]), None, TEXTS_COUNT_MAX).await?;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::event::Event;
 use crate::finding::{Finding, Held, KEPT_COUNT_MAX, Open, Taken};
 use crate::history::Before;
+use crate::past::SeenBefore;
 use crate::response::{AUTOMATIC_MINUTES_MAX, Asked, Kind, Scope, Suggested, Target};
 use crate::risk::{self, Known, Risk};
 use crate::sigma::Level;
@@ -37,6 +38,8 @@ const CATCH_UP_COUNT_MAX: u64 = 100_000;
 const CATCH_UP_PAGE: usize = 500;
 /// Between two tries to answer a finding that goes on, in milliseconds: each is on the log.
 const TRY_AGAIN_MS: i64 = 60_000;
+/// Ticks between two findings about what a log held before an indicator came: 20 a minute, a third of what one log may make.
+const TELL_PAST_TICKS: u64 = 12;
 /// New findings after which the oldest are let go.
 const PRUNE_EVERY: u64 = 64;
 
@@ -189,6 +192,9 @@ impl Watcher {
         }
         for held in self.threat.matching(&event) {
             self.found(&event, held, &risk, None).await;
+        }
+        if event.code() == codes::BREACH_CLOCK {
+            self.found(&event, clock_told(&event), &risk, None).await;
         }
         if risk.points >= risk::ALERT_AT {
             self.found(&event, much_concern(&event), &risk, None).await;
@@ -345,9 +351,26 @@ impl Watcher {
         if ticks.is_multiple_of(UNREAD_TICKS) {
             self.read_rest().await;
         }
+        self.threat.tell_clocks().await;
+        self.threat.look_on().await;
+        if ticks.is_multiple_of(TELL_PAST_TICKS) {
+            for seen in self.threat.take_seen_before() {
+                self.tell_past(seen).await;
+            }
+        }
         if ticks.is_multiple_of(KEEP_TICKS) {
             self.keep().await;
         }
+    }
+
+    /// A finding about what a log held before an indicator came.
+    async fn tell_past(&mut self, mut seen: SeenBefore) {
+        let Some(held) = self.threat.held_before(&seen) else { return };
+        self.trust_label(&mut seen.latest);
+        // Where its people were then is not known any more.
+        let known = Known { new_network: None, tenants_count: 0, hours: None };
+        let risk = risk::points(&seen.latest, &known);
+        self.found(&seen.latest, held, &risk, None).await;
     }
 
     /// Writes what has gone on: findings, and how far each log was read.
@@ -597,6 +620,26 @@ pub(crate) fn much_concern(event: &Event) -> Held {
         level: Level::High,
         attack: Vec::new(),
         group: vec![("actor.user.uid".to_owned(), who)],
+    }
+}
+
+/// What a clock holds that comes near its end, or has passed it.
+fn clock_told(event: &Event) -> Held {
+    let text = |name: &str| event.detail(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    let (told, whom) = (text("told"), text("whom"));
+    let (says, level) = if told == "over" {
+        ("A notice about an incident is overdue", Level::Critical)
+    } else {
+        ("A notice about an incident is due within 24 hours", Level::High)
+    };
+    Held {
+        rule_owner: crate::shipped::OWNER.to_owned(),
+        rule: "breach-clock".to_owned(),
+        edition: None,
+        title: format!("{says}: {whom}, {}", text("due_at")),
+        level,
+        attack: Vec::new(),
+        group: ["incident", "jurisdiction", "told"].map(|name| (name.to_owned(), text(name))).to_vec(),
     }
 }
 

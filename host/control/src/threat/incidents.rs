@@ -31,13 +31,14 @@ pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Pag
     Ok(Json(Page { items, cursor: None }))
 }
 
-/// Reads an incident with everything that was done, and drafts of the notices that are due. Nobody but a person sends them.
+/// Reads an incident with everything that was done, how long it took, and drafts of the notices that are due. Nobody but a
+/// person sends them.
 #[utoipa::path(get, path = "/security/incidents/{id}", tag = "security",
     responses((status = 200, body = Value), (status = "default", body = Problem)))]
 pub async fn read(State(control): State<Control>, call: Call, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let owner = control.owner::<act::ReadThreat>(&call).await?;
     let incident = control.parts.threat.incident(&owner.scope, &id).await?;
-    Ok(Json(json!({ "incident": incident, "drafts": incident.drafts() })))
+    Ok(Json(json!({ "incident": incident, "times": incident.times(), "drafts": incident.drafts() })))
 }
 
 /// Opens an incident, or takes a step of one, with the responses that belong to it.

@@ -91,7 +91,8 @@ pub async fn read(
     }))
 }
 
-/// Takes a STIX 2.1 bundle in. Its indicators are matched from the next event on, and the log was asked about them.
+/// Takes a STIX 2.1 bundle in. Its indicators are matched from the next event on, and the log was asked about them; what it held
+/// becomes findings.
 #[utoipa::path(post, path = "/security/threat-intelligence", tag = "security", params(Wanted),
     request_body(content = Value, content_type = "application/json"),
     responses((status = 200, body = LoadedIntelligence), (status = "default", body = Problem)))]

@@ -262,7 +262,7 @@ pub struct ThreatFeed {
     pub indicators_count: u64,
 }
 
-/// What became of a bundle.
+/// What became of a bundle. Indicators that were known already in this or a later form are not counted.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LoadedIntelligence {
     /// Indicators that are matched from now on.
@@ -275,7 +275,7 @@ pub struct LoadedIntelligence {
     pub others_count: u64,
     /// Objects that cannot be read, and why.
     pub refused: Vec<String>,
-    /// Entries of the log that the new indicators were asked of.
+    /// Entries of the owner's log that the new indicators were asked of. The operators' are asked of tenants' logs afterwards.
     pub looked_back_count: u64,
     /// How often one of them was there.
     pub sightings_count: u64,
@@ -306,7 +306,7 @@ pub struct IncidentStep {
     pub jurisdictions: Option<Vec<String>>,
     /// When its owner knew, RFC 3339; the moment it is declared when absent.
     pub aware_at: Option<String>,
-    /// When it began, as a person corrects it; what was detected stays in the findings.
+    /// When it began, as a person corrects it; what was said of that first is kept.
     pub began_at: Option<String>,
     /// What is known for a notice: `nature`, `categories_of_people`, `people_count`, `categories_of_records`,
     /// `records_count`, `contact`, `consequences`, `measures`.

@@ -75,6 +75,14 @@ pub struct Indicator {
     pub sightings_count: u64,
     /// First and last of these, milliseconds since 1970 UTC.
     pub seen_ms: Option<(i64, i64)>,
+    /// Whether all logs that it is asked of were asked about the time before it came.
+    #[serde(default = "was_asked")]
+    pub past_asked: bool,
+}
+
+/// Before this was noted, a bundle was taken in after its owner's log was asked.
+fn was_asked() -> bool {
+    true
 }
 
 /// Indicators ready to be asked.
@@ -86,6 +94,11 @@ pub struct Matcher {
 }
 
 impl Indicator {
+    /// What people call it: its name, or its id when it has none.
+    pub fn called(&self) -> String {
+        if self.name.is_empty() { self.id.clone() } else { self.name.clone() }
+    }
+
     /// What becomes of it at a moment.
     pub fn judge(&self, now: Timestamp) -> Use {
         if self.revoked {
@@ -244,6 +257,7 @@ mod tests {
             used: Use::Matched,
             sightings_count: 0,
             seen_ms: None,
+            past_asked: true,
         }
     }
 

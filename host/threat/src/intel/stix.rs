@@ -118,6 +118,7 @@ fn indicator(
         used: Use::Matched,
         sightings_count: 0,
         seen_ms: None,
+        past_asked: false,
     };
     if indicator.valid_until.is_some_and(|until| until <= indicator.valid_from) {
         return Err("it ends before it begins".to_owned());
