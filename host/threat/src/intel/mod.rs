@@ -1,8 +1,8 @@
 //! Threat intelligence: STIX 2.1 bundles, what of them can be matched here, and what that matched.
 //!
-//! Must never match what is revoked, over, or not trusted enough; never let a private address, a network that has one, or a name
-//! of private use become an indicator; and never show TLP:RED or TLP:AMBER+STRICT outside the owner that loaded it. What cannot be matched is
-//! kept and told.
+//! Must never match what is revoked, over, or not trusted enough; never let a private address, a network that has one, or a
+//! name of private use become an indicator; and never show TLP:RED or TLP:AMBER+STRICT outside the owner that loaded it. What
+//! cannot be matched is kept and told.
 
 pub mod pattern;
 pub mod stix;
