@@ -242,6 +242,34 @@ async fn a_tenant_holds_and_sees_only_what_is_its_own() -> Result<()> {
 }
 
 #[tokio::test]
+async fn nobody_but_an_admin_is_shown_which_address_is_blocked_or_where_requests_came_from() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    answer(acme.admin.put("/security/settings").json(&json!({ "block_source": "allowed" })).send().await?).await?;
+    let blocked = "192.0.2.77";
+    respond(&acme.admin, "block-source", json!({ "source": blocked })).await?;
+    let shows = |text: &str| text.contains(blocked) || text.contains("\"src_endpoint\":{");
+    for (role, reads, sees) in
+        [("tenant-admin", true, true), ("auditor", true, false), ("developer", false, false), ("caller", false, false)]
+    {
+        let who = acme.member(&host, role, role).await?;
+        for path in ["/audit/trails/acme?limit=1000".to_owned(), acme.path("/audit?limit=1000")] {
+            let page = who.get(&path).send().await?;
+            assert_eq!(page.status().is_success(), reads, "{role} {path}");
+            assert_eq!(shows(&page.text().await?), sees, "{role} {path}");
+        }
+        let made = who.post("/audit/evidence-package").json(&json!({})).send().await?;
+        assert_eq!(made.status().is_success(), reads, "{role}");
+        if reads {
+            let made = string(&answer(made).await?, "url")?;
+            let package = who.get(made.strip_prefix("/api/v1").context("a path")?).send().await?.bytes().await?;
+            assert_eq!(shows(&String::from_utf8_lossy(&package)), sees, "{role}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn reaching_for_another_tenant_is_found_in_both_places_and_answered_where_its_owner_says_so() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;

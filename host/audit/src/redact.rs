@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::Entry;
 
-/// What of a body only an admin of the tenant (or an operator, of the host's log) sees.
-const FOR_ADMINS: [&str; 2] = ["src_endpoint", "http_request"];
+/// What of a body only an admin of the tenant (or an operator, of the host's log) sees: where requests come from, and which
+/// address a response blocks.
+const FOR_ADMINS: [&[&str]; 3] = [&["src_endpoint"], &["http_request"], &["unmapped", "details", "target", "source"]];
 
 /// Whether nothing is taken out for a role.
 pub fn sees_all(role: Option<Role>) -> bool {
@@ -21,11 +22,18 @@ pub fn redact(role: Option<Role>, entry: &mut Entry) -> Vec<String> {
     if sees_all(role) {
         return Vec::new();
     }
-    let Some(members) = entry.body.as_mut().and_then(Value::as_object_mut) else { return Vec::new() };
+    let Some(body) = &mut entry.body else { return Vec::new() };
     let taken: Vec<String> =
-        FOR_ADMINS.into_iter().filter(|name| members.remove(*name).is_some()).map(str::to_owned).collect();
+        FOR_ADMINS.into_iter().filter(|path| take_out(body, path)).map(|path| path.join(".")).collect();
     if !taken.is_empty() {
         entry.salt.clear();
     }
     taken
+}
+
+/// Takes the member at a path out; whether there was one.
+fn take_out(body: &mut Value, path: &[&str]) -> bool {
+    let Some((name, way)) = path.split_last() else { return false };
+    let holder = way.iter().try_fold(body, |value, step| value.get_mut(*step));
+    holder.and_then(Value::as_object_mut).is_some_and(|members| members.remove(*name).is_some())
 }

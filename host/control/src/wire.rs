@@ -733,11 +733,14 @@ pub struct AuditEntryView {
     pub seq: u64,
     /// The envelope: canonical JSON, exactly the bytes that are hashed.
     pub envelope: String,
-    /// The event.
+    /// The event, without what the caller's role may not see.
     #[schema(value_type = Object)]
     pub body: serde_json::Value,
-    /// Salt of the body's commitment, hexadecimal.
+    /// Salt of the body's commitment, hexadecimal; empty when something was taken out.
     pub salt: String,
+    /// What was taken out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redacted: Vec<String>,
 }
 
 /// The signed head of an audit log.

@@ -192,7 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn an_auditor_does_not_see_addresses_and_an_admin_does() {
+    fn nobody_but_an_admin_sees_addresses_wherever_they_stand() {
+        let mut all = entry("x", "Success", 1, "acme/ada");
+        let body = all.body.as_mut().unwrap();
+        body["http_request"] = json!({"url": "https://192.0.2.1/"});
+        body["unmapped"] = json!({"details": {"target": {"tenant": "acme", "source": "192.0.2.1"}, "minutes": 5}});
+        for role in [None, Some(Role::Developer), Some(Role::Auditor), Some(Role::Caller)] {
+            let mut seen = all.clone();
+            let taken = redact(role, &mut seen);
+            assert_eq!(taken, ["src_endpoint", "http_request", "unmapped.details.target.source"]);
+            assert!(!serde_json::to_string(&seen).unwrap().contains("192.0.2.1") && seen.salt.is_empty());
+            assert_eq!(seen.body.unwrap()["unmapped"]["details"]["target"], json!({"tenant": "acme"}));
+        }
         let mut seen = entry("x", "Success", 1, "acme/ada");
         assert!(redact(Some(Role::TenantAdmin), &mut seen).is_empty());
         assert_eq!(

@@ -1,12 +1,12 @@
 //! The audit log as its owner reads it: entries with their exact envelopes, and the signed head to verify them against.
 //!
-//! Must never show a log to anyone outside its tenant; the host's log is the operators'.
+//! Must never show a log to anyone outside its tenant, nor of an entry what a role may not see; the host's log is the operators'.
 
 use axum::Json;
 use axum::extract::{Path, State};
-use ringfence_audit::{Entry, Log};
+use ringfence_audit::{Entry, Log, redact};
 use ringfence_core::proof::act;
-use ringfence_core::{Action, Permit, Resource, limits};
+use ringfence_core::{Action, Permit, Resource, Role, limits};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -118,7 +118,8 @@ impl Control {
         let entries = if count == 0 { Vec::new() } else { self.parts.audit.list(log, from, count).await? };
         let next = from.saturating_add(entries.len() as u64);
         let cursor = (entries.len() == limit && next < end).then(|| next.to_string());
-        let items = entries.into_iter().zip(0_u64..).map(|(entry, at)| view(from.saturating_add(at), entry)).collect();
+        let role = call.principal.role();
+        let items = entries.into_iter().zip(from..).map(|(entry, seq)| view(role, seq, entry)).collect();
         Ok(Json(Page { items, cursor }))
     }
 
@@ -133,6 +134,7 @@ impl Control {
     }
 }
 
-fn view(seq: u64, entry: Entry) -> AuditEntryView {
-    AuditEntryView { seq, envelope: entry.envelope, body: entry.body.unwrap_or_default(), salt: entry.salt }
+fn view(role: Option<Role>, seq: u64, mut entry: Entry) -> AuditEntryView {
+    let redacted = redact(role, &mut entry);
+    AuditEntryView { seq, envelope: entry.envelope, body: entry.body.unwrap_or_default(), salt: entry.salt, redacted }
 }

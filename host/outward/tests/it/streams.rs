@@ -9,6 +9,7 @@ use ringfence_keys::{SecretBytes, sign_shared};
 use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Pace, Switch, Wanted, WantedChange};
 use ringfence_store::Key;
 use ringfence_threat::Scope;
+use serde_json::json;
 
 use crate::server::{Reply, Server, reply};
 use crate::world::{PACE, World, acme, ada, eventually, webhook};
@@ -163,11 +164,14 @@ async fn what_a_role_may_not_see_is_not_carried_and_says_so() {
     world.stream("less", less.url()).await;
     let sees = Some(Role::TenantAdmin.to_string());
     world.make(Carries::Audit, "all", Wanted { sees, ..webhook(all.url()) }).await.unwrap();
-    world.record(codes::SECRET_WRITTEN, 1).await;
+    let mut event = Event::new(codes::RESPONSE_MADE, "respond-threat", ada(), "acme");
+    event.source_ip = Some("203.0.113.7".parse().unwrap());
+    event.details = json!({ "target": { "source": "203.0.113.8" } });
+    world.audit.record(&world.log(), event).await.unwrap();
     eventually("both", async || less.events().len() == 1 && all.events().len() == 1).await;
     let (less, all) = (less.events().remove(0), all.events().remove(0));
-    assert_eq!(less["redacted"][0], "src_endpoint");
-    assert!(less.get("salt").is_none() && !less.to_string().contains("203.0.113.7"));
+    assert_eq!(less["redacted"], json!(["src_endpoint", "unmapped.details.target.source"]));
+    assert!(less.get("salt").is_none() && !less.to_string().contains("203.0.113."), "{less}");
     assert_eq!(all["body"]["src_endpoint"]["ip"], "203.0.113.7");
     assert!(all["salt"].is_string());
     let more = Wanted { sees: Some("operator".into()), ..webhook("https://hook.example/".into()) };

@@ -1,8 +1,8 @@
 //! Threat intelligence: STIX 2.1 bundles, what of them can be matched here, and what that matched.
 //!
-//! Must never match what is revoked, over, or not trusted enough; never let a private address or a name of the host's own
-//! become an indicator; and never show TLP:RED or TLP:AMBER+STRICT outside the owner that loaded it. What cannot be matched is
-//! kept and told.
+//! Must never match what is revoked, over, or not trusted enough; never let a private address, a network that has one, or a
+//! name of private use become an indicator; and never show TLP:RED or TLP:AMBER+STRICT outside the owner that loaded it. What
+//! cannot be matched is kept and told.
 
 pub mod pattern;
 pub mod stix;
@@ -120,15 +120,35 @@ impl Indicator {
     }
 }
 
+/// Addresses of private use, of one's own machine and of one's own link: no place that intelligence could mean.
+const PRIVATE: [&str; 10] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "::/128",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+/// Whether any address of a network is of private use, also one that is written as an IPv6 address.
+fn touches_private(network: &IpNet) -> bool {
+    let mut network = *network;
+    if let IpNet::V6(v6) = network
+        && let (Some(v4), Some(length)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
+        && let Ok(mapped) = IpNet::new(v4.into(), length)
+    {
+        network = mapped;
+    }
+    let overlaps = |private: IpNet| private.contains(&network) || network.contains(&private);
+    PRIVATE.iter().filter_map(|private| private.parse::<IpNet>().ok()).any(overlaps)
+}
+
 /// Why something must not be an indicator here.
 fn unfit(comparison: &Comparison) -> Option<String> {
-    let private = |address: IpAddr| match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
-        IpAddr::V6(v6) => {
-            let first = v6.segments().first().copied().unwrap_or(0);
-            v6.is_loopback() || v6.is_unspecified() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80
-        }
-    };
     match comparison.observable {
         Observable::Address => {
             let network: IpNet =
@@ -137,7 +157,7 @@ fn unfit(comparison: &Comparison) -> Option<String> {
             if wide {
                 return Some("its network is wider than a host should judge".to_owned());
             }
-            private(network.network()).then(|| "it is an address of private use".to_owned())
+            touches_private(&network).then(|| "it is, or has, an address of private use".to_owned())
         }
         Observable::Domain
             if ["localhost", "local", "internal"]
@@ -283,6 +303,7 @@ mod tests {
         let to = |origin: &str| json!({"unmapped": {"details": {"origin": origin}}});
         assert!(matches("[domain-name:value = 'Evil.Example']", to("https://evil.example:8443")));
         assert!(matches("[url:value = 'https://evil.example']", to("https://evil.example")));
+        assert!(matches("[url:value = 'https://Evil.Example/']", to("https://evil.example")));
         assert!(!matches("[domain-name:value = 'evil.example']", to("https://notevil.example")));
         let hash = "ab".repeat(32);
         let pushed = json!({"unmapped": {"details": {"digest": format!("sha256:{hash}")}}});
@@ -308,6 +329,11 @@ mod tests {
             (Indicator { confidence: Some(5), ..indicator(good) }, "confidence"),
             (indicator("[ipv4-addr:value = '10.0.0.1']"), "private"),
             (indicator("[ipv6-addr:value = 'fd00::1']"), "private"),
+            (indicator("[ipv4-addr:value ISSUBSET '192.160.0.0/12']"), "private"),
+            (indicator("[ipv4-addr:value ISSUBSET '172.0.0.0/8']"), "private"),
+            (indicator("[ipv6-addr:value ISSUBSET 'f000::/16' OR ipv6-addr:value ISSUBSET 'fe80::/16']"), "private"),
+            (indicator("[ipv6-addr:value = '::ffff:10.0.0.1']"), "private"),
+            (indicator("[ipv6-addr:value ISSUBSET '::ffff:c0a0:0/108']"), "private"),
             (indicator("[ipv4-addr:value ISSUBSET '0.0.0.0/0']"), "wider"),
             (indicator("[domain-name:value = 'db.internal']"), "private"),
         ] {

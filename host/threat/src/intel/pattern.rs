@@ -1,7 +1,8 @@
 //! The part of STIX patterns that this host can match: one observation, `=`, `ISSUBSET` and `IN`, `AND` and `OR`, brackets.
 //!
-//! Pure. Addresses, domain names, URLs, SHA-256 of files, hash and serial of certificates, accounts. Must never take a
-//! pattern in part: sequences of observations, qualifiers, negation and other comparisons are errors that say so.
+//! Pure. Addresses, domain names, origins of URLs, SHA-256 of files, accounts. Must never take a pattern in part, nor one that
+//! no event can show: sequences of observations, qualifiers, negation, other comparisons, certificates and paths of URLs are
+//! errors that say so.
 
 use std::net::IpAddr;
 
@@ -21,14 +22,10 @@ pub enum Observable {
     Address,
     /// A domain name.
     Domain,
-    /// An address of the web.
+    /// An address of the web: scheme, host and port, which is what the log has.
     Url,
     /// SHA-256 of a file: a component, an object.
     Sha256,
-    /// SHA-256 of a certificate.
-    CertificateHash,
-    /// A certificate's serial number.
-    CertificateSerial,
     /// Who acts.
     Account,
 }
@@ -217,11 +214,12 @@ impl Parser {
     fn value(&mut self, observable: Observable) -> Result<String, String> {
         let Token::Text(text) = self.next()? else { return Err("a value is not text".to_owned()) };
         let text = text.trim().to_lowercase();
+        if observable == Observable::Url {
+            return origin(&text).ok_or_else(|| "a URL is matched here by scheme, host and port alone".to_owned());
+        }
         let fits = match observable {
             Observable::Address => text.parse::<IpAddr>().is_ok() || text.parse::<IpNet>().is_ok(),
-            Observable::Sha256 | Observable::CertificateHash => {
-                text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-            }
+            Observable::Sha256 => text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()),
             _ => !text.is_empty(),
         };
         if fits { Ok(text) } else { Err(format!("`{}` is not such a value", cut(&text))) }
@@ -234,11 +232,17 @@ fn observable(path: &str) -> Option<Observable> {
         "domain-name:value" => Some(Observable::Domain),
         "url:value" => Some(Observable::Url),
         "file:hashes.SHA-256" => Some(Observable::Sha256),
-        "x509-certificate:hashes.SHA-256" => Some(Observable::CertificateHash),
-        "x509-certificate:serial_number" => Some(Observable::CertificateSerial),
         "user-account:account_login" | "user-account:user_id" => Some(Observable::Account),
         _ => None,
     }
+}
+
+/// The URL of an origin, without a slash behind it; none for one that says more.
+fn origin(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let host = rest.strip_suffix('/').unwrap_or(rest);
+    let is_origin = !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', '\\']);
+    is_origin.then(|| format!("{scheme}://{host}"))
 }
 
 fn tokens(text: &str) -> Result<Vec<Token>, String> {
@@ -296,6 +300,12 @@ mod tests {
             ("[domain-name:value MATCHES '.*']", "MATCHES"),
             ("[ipv4-addr:value = 'not an address']", "not such a value"),
             ("[file:hashes.MD5 = 'aa']", "file:hashes.MD5"),
+            ("[x509-certificate:serial_number = '1f']", "x509-certificate:serial_number"),
+            ("[x509-certificate:hashes.'SHA-256' = 'aa']", "x509-certificate:hashes.SHA-256"),
+            ("[url:value = 'https://evil.example/drop.exe']", "scheme, host and port"),
+            ("[url:value = 'https://evil.example?x']", "scheme, host and port"),
+            ("[url:value = 'https://someone@evil.example']", "scheme, host and port"),
+            ("[url:value = 'evil.example']", "scheme, host and port"),
             ("[domain-name:value ISSUBSET 'x']", "ISSUBSET"),
             ("ipv4-addr:value = '203.0.113.9'", "`[`"),
             ("[ipv4-addr:value = '203.0.113.9", "not closed"),
