@@ -31,9 +31,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use cedar_policy::{
-    Context, Entities, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema,
-};
+use cedar_policy::{Context, Entities, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
 use cedar_policy_core::ast::{Entity, EntityUID, PartialValue, Value};
 use cedar_policy_core::entities::{Entities as CoreEntities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::extensions::Extensions;

@@ -42,9 +42,8 @@ const GROUP_COUNT_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 4 << 20;
 /// LIMIT: bytes of records read at a time to be erased.
 const ERASE_BYTES_MAX: usize = 16 << 20;
-/// LIMIT: longest wait for writers that were answered together to come with their next, and its part of what their last took.
+/// LIMIT: longest wait for writers that were answered together to come with their next: also a quarter of what their last took.
 const GATHER_WAIT_MAX: Duration = Duration::from_micros(200);
-const GATHER_PART: u32 = 4;
 /// What a record counts in its tenant's turn beside its key and value.
 const RECORD_COST_BYTES: usize = 256;
 /// Revisions skipped at a start. INVARIANT: more than can be in flight, so that a number that was seen and lost in a crash
@@ -302,10 +301,9 @@ impl Writer {
                 }
                 None => {}
             }
-            // Who writes one after the other comes back in a moment. Without waiting for them, half of them would go with each
-            // flush, and wait for the other half's.
+            // They come back in a moment: without this half of them would go with each flush, and wait for the other half's.
             if answered_count > 1 {
-                let wait = (begun.elapsed() / GATHER_PART).min(GATHER_WAIT_MAX);
+                let wait = (begun.elapsed() / 4).min(GATHER_WAIT_MAX);
                 line.gather(line.len().saturating_add(answered_count).min(GROUP_COUNT_MAX), Instant::now() + wait);
             }
         }

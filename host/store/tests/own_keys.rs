@@ -311,7 +311,7 @@ async fn the_end_of_a_response_waits_for_no_provider_and_the_keys_open_once_it_w
     assert!(matches!(view.check_keys(), Err(StoreError::KeyRefused)));
     assert_eq!(world.tenants.key_status(&acme).await.unwrap().own.unwrap().opens, Err(Closed::Refused));
     world.transit.let_go();
-    assert_eq!(world.tenants.own_keepers().await.unwrap(), [acme.clone()]);
+    assert_eq!(world.tenants.own_keepers().await.unwrap(), std::slice::from_ref(&acme));
     assert_eq!(world.tenants.tend_own_key(&acme).await.unwrap(), Some(OwnChange::Opened));
     world.opens().await;
 }

@@ -635,6 +635,7 @@ fn clock_told(event: &Event) -> Held {
     Held {
         rule_owner: crate::shipped::OWNER.to_owned(),
         rule: "breach-clock".to_owned(),
+        name: "breach-clock".to_owned(),
         edition: None,
         title: format!("{says}: {whom}, {}", text("due_at")),
         level,

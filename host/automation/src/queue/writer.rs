@@ -73,6 +73,9 @@ pub(crate) struct Dealt {
     pub is_full: bool,
 }
 
+/// The places of messages, what is to be written, and what is said of them.
+type Made<T> = (Vec<u64>, Vec<Op>, T);
+
 /// What a notifying extension point tells.
 pub(crate) struct Notes {
     pub payload: Vec<u8>,
@@ -248,12 +251,7 @@ impl Writer {
     }
 
     /// Deals with dead messages, as far as one batch goes: their places in the order, what is to be written, and how far.
-    async fn deal(
-        &self,
-        seqs: Vec<u64>,
-        dealing: Dealing,
-        now_ms: i64,
-    ) -> Result<(Vec<u64>, Vec<Op>, Dealt), AutomationError> {
+    async fn deal(&self, seqs: Vec<u64>, dealing: Dealing, now_ms: i64) -> Result<Made<Dealt>, AutomationError> {
         let queue = &self.queue;
         let (mut placed, mut ops, mut dealt, mut bytes) = (Vec::new(), Vec::new(), Dealt::default(), 0_usize);
         let mut seqs = seqs.into_iter();
@@ -295,7 +293,7 @@ impl Writer {
 
     /// Takes in what is for plugins that have room; of a whole all or nothing. Their places, what is to be written, and for
     /// which of them there was room.
-    fn take_notes(&mut self, notes: Notes, now_ms: i64) -> Result<(Vec<u64>, Vec<Op>, Vec<bool>), AutomationError> {
+    fn take_notes(&mut self, notes: Notes, now_ms: i64) -> Result<Made<Vec<bool>>, AutomationError> {
         let Notes { payload, from, trail, targets, is_whole } = notes;
         let rooms: Vec<bool> = {
             let core = self.queue.core();

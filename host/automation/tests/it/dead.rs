@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use ringfence_automation::queue::message::{Head, HookTarget};
 use ringfence_automation::queue::{QueueSpec, Rules};
 use ringfence_automation::{Automation, AutomationError};
+use ringfence_capabilities::Trail;
 use ringfence_core::QueueName;
 use ringfence_store::{Faults, Key};
 
@@ -23,6 +24,7 @@ fn head(seq: u64) -> Head {
         due_ms: 0,
         failed_count: 5,
         group: None,
+        trail: Trail::default(),
         hook: None,
         last_error: Some("it failed".to_owned()),
         died_at: Some(Timestamp::UNIX_EPOCH),

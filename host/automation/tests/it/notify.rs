@@ -4,6 +4,7 @@
 use ringfence_automation::hooks::{Asked, Binders, HookAnswer, HookOutcome, Mode, OnFailure, PointSpec};
 use ringfence_automation::queue::{QueueSpec, Rules};
 use ringfence_automation::{Automation, Effects};
+use ringfence_capabilities::Trail;
 use ringfence_store::Key;
 use serde_json::json;
 
@@ -48,6 +49,7 @@ async fn ask(world: &World, automation: &Automation, name: &str) -> HookAnswer {
         principal: &principal,
         peer: None,
         effects: Effects::Real,
+        trail: Trail::default(),
     };
     automation.ask(asked).await.unwrap()
 }
