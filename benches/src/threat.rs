@@ -130,7 +130,7 @@ async fn play(report: &mut Report, drills: usize, events: u64) -> Result<()> {
     let began = Instant::now();
     let mut drilled = Vec::new();
     while drilled.len() < drills {
-        let rounds = (drills - drilled.len()).div_ceil(shipped::TEXTS.len()).min(ROUNDS_COUNT_MAX);
+        let rounds = (drills - drilled.len()).div_ceil(shipped::rules()?.len()).min(ROUNDS_COUNT_MAX);
         drilled.extend(threat.drill(&scope, rounds).await?.drilled);
     }
     let seconds = began.elapsed().as_secs_f64();

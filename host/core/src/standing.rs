@@ -193,7 +193,7 @@ impl Standing {
                 _ => Ok(()),
             };
         }
-        self.count(principal, monotonic);
+        self.count(principal.id(), principal.tenant(), monotonic);
         in_session(&table, principal.id(), principal.authenticated_at(), (now, monotonic))
     }
 
@@ -265,18 +265,27 @@ impl Standing {
         std::mem::take(&mut self.seen().bursts)
     }
 
-    fn count(&self, principal: &Principal, now: Duration) {
+    /// Counts as many requests of a principal that nobody is as make a burst in its tenant now; for drills. Nobody else's pace,
+    /// nor what is usual, is touched by it.
+    pub fn play_burst(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration) {
+        let usual = self.seen().usual.get(&tenant.cloned()).copied();
+        for _ in 0..=border(usual) {
+            self.count(principal, tenant, now);
+        }
+    }
+
+    fn count(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration) {
         let mut seen = self.seen();
         let seen = &mut *seen;
-        let tenant = principal.tenant().cloned();
-        if seen.callers.len() >= PACES_COUNT_MAX && !seen.callers.contains_key(principal.id()) {
+        let tenant = tenant.cloned();
+        if seen.callers.len() >= PACES_COUNT_MAX && !seen.callers.contains_key(principal) {
             seen.callers.retain(|_, counted| counted.count > 1 && now.saturating_sub(counted.since) < PACE_WINDOW);
             if seen.callers.len() >= PACES_COUNT_MAX {
                 return;
             }
         }
         let fresh = Counted { since: now, count: 0, told: false };
-        let counted = seen.callers.entry(principal.id().clone()).or_insert(fresh);
+        let counted = seen.callers.entry(principal.clone()).or_insert(fresh);
         if now.saturating_sub(counted.since) >= PACE_WINDOW {
             let usual = seen.usual.entry(tenant.clone()).or_insert(counted.count);
             *usual = (*usual * 7 + counted.count) / 8;
@@ -284,16 +293,20 @@ impl Standing {
         }
         counted.count = counted.count.saturating_add(1);
         let usual = seen.usual.get(&tenant).copied();
-        let border = usual.map_or(BURST_COUNT_MIN, |usual| BURST_COUNT_MIN.max(usual.saturating_mul(USUAL_FACTOR)));
-        if counted.count > border && !counted.told && seen.bursts.len() < BURSTS_COUNT_MAX {
+        if counted.count > border(usual) && !counted.told && seen.bursts.len() < BURSTS_COUNT_MAX {
             counted.told = true;
-            seen.bursts.push(Burst { principal: principal.id().clone(), tenant, count: counted.count, usual });
+            seen.bursts.push(Burst { principal: principal.clone(), tenant, count: counted.count, usual });
         }
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many requests of one caller in a minute are no burst yet.
+fn border(usual: Option<u32>) -> u32 {
+    usual.map_or(BURST_COUNT_MIN, |usual| BURST_COUNT_MIN.max(usual.saturating_mul(USUAL_FACTOR)))
 }
 
 fn in_session(
@@ -367,6 +380,18 @@ mod tests {
     fn ask(standing: &Standing, who: &Principal, now: i64) -> Result<(), Held> {
         let now_s = u64::try_from(now).unwrap();
         standing.admit(who, who.tenant(), "10.0.0.1".parse().ok(), at(now), Duration::from_secs(now_s))
+    }
+
+    #[test]
+    fn a_burst_that_is_played_is_told_as_any_and_changes_nothing_that_is_usual() {
+        let standing = Standing::default();
+        let (who, tenant) = ("acme/drill-1".parse().unwrap(), "acme".parse().unwrap());
+        standing.play_burst(&who, Some(&tenant), Duration::from_secs(10));
+        let bursts = standing.take_bursts();
+        assert_eq!((bursts.len(), &bursts[0].principal, bursts[0].usual), (1, &who, None));
+        assert_eq!(bursts[0].count, BURST_COUNT_MIN + 1);
+        standing.play_burst(&"acme/drill-2".parse().unwrap(), Some(&tenant), Duration::from_secs(90));
+        assert_eq!(standing.take_bursts()[0].usual, None);
     }
 
     #[test]

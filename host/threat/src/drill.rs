@@ -1,20 +1,22 @@
 //! Drills: synthetic attacks on the shipped rules, through the real log, the real reader and the real responses.
 //!
 //! Every event of a drill carries its label, and is about principals, plugins and addresses that do not exist (addresses of
-//! documentation, names `drill-...`). Must never count a miss as nothing: a rule that found nothing in time is a miss, and
-//! times are told with their number. A response holds when what it is against is refused where requests are admitted, not
-//! when it was decided. What a drill holds is let go at its end.
+//! documentation, names `drill-...`). A burst is counted where requests are, and bait is asked for where the table of names
+//! is; the other attacks begin with their entries in the log. Must never count a miss as nothing: a rule that found nothing in
+//! time is a miss, and times are told with their number. A response holds when what it is against is refused where requests
+//! are admitted, not when it was decided. What a drill holds is let go at its end.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use ringfence_audit::{Event as AuditEvent, Log, codes};
 use ringfence_core::PrincipalId;
-use ringfence_core::standing::Attempt;
+use ringfence_core::standing::{Attempt, CANARY_NAMES};
 use serde_json::{Value, json};
 
 use crate::finding::Finding;
 use crate::response::{Kind, Response, Scope};
+use crate::sigma::Rule;
 use crate::threat::Threat;
 use crate::{ThreatError, shipped};
 
@@ -26,6 +28,17 @@ const TRY_EVERY: Duration = Duration::from_millis(1);
 const REFUSED_WITHIN: Duration = Duration::from_secs(2);
 /// LIMIT: rounds of one drill.
 pub const ROUNDS_COUNT_MAX: usize = 50;
+
+/// An attack.
+#[derive(Debug, Clone)]
+pub enum Attack {
+    /// Entries of the log.
+    Entries(Vec<Made>),
+    /// Requests of one principal, faster than its tenant's are.
+    Burst,
+    /// A plugin asks for a name that is bait.
+    Bait,
+}
 
 /// One event of an attack.
 #[derive(Debug, Clone)]
@@ -74,19 +87,34 @@ fn many(count: u16, one: impl Fn(u16) -> Made) -> Vec<Made> {
     (0..count).map(one).collect()
 }
 
-/// The attack that a shipped rule is there for; none for a rule that is not known here.
-pub fn attack(rule: &str) -> Option<Vec<Made>> {
+/// The attack that a shipped rule is there for, by the rule's own name; none for a rule that is not known here.
+pub fn attack(rule: &str) -> Option<Attack> {
+    match rule {
+        "request-burst" => Some(Attack::Burst),
+        "canary" => Some(Attack::Bait),
+        _ => entries(rule).map(Attack::Entries),
+    }
+}
+
+fn entries(rule: &str) -> Option<Vec<Made>> {
     let with = |one: Made, details: Value| Made { details, ..one };
     let on = |one: Made, resource: String| Made { resource: Some(resource), ..one };
     let from = |one: Made, source: u16| Made { source: Some(source), ..one };
     Some(match rule {
         "brute-force" => many(5, |_| from(made(codes::SIGN_IN_REFUSED, "authenticate"), 1)),
+        "account-guessed" => {
+            many(10, |at| with(from(made(codes::SIGN_IN_REFUSED, "authenticate"), at + 2), json!({"known": true})))
+        }
+        "accounts-sprayed" => many(5, |at| {
+            let refused = from(made(codes::SIGN_IN_REFUSED, "authenticate"), 1);
+            on(with(refused, json!({"known": true})), format!("p{at}"))
+        }),
         "password-spray" => many(10, |at| from(made(codes::SIGN_IN_REFUSED, "authenticate"), at + 2)),
         "token-theft" => vec![with(made(codes::TOKEN_REFUSED, "show-token"), json!({"wrong": "other-key"}))],
+        "proofs-replayed" => many(3, |_| with(made(codes::TOKEN_REFUSED, "show-token"), json!({"wrong": "replayed"}))),
         "isolation-violation" => vec![made(codes::TENANT_ISOLATION, "read-plugin")],
         "tenant-probing" => many(5, |at| on(made(codes::TENANT_ISOLATION, "read-tenant"), format!("t{at}"))),
         "privilege-escalation" => many(3, |_| made(codes::ACTION_DENIED, "grant-capability")),
-        "request-burst" => vec![made(codes::REQUEST_BURST, "burst")],
         "trap-burst" => many(5, |_| with(made(codes::INVOCATION_FAILED, "invoke"), json!({"code": "trap"}))),
         "resource-exhaustion" => {
             many(10, |_| with(made(codes::INVOCATION_FAILED, "invoke"), json!({"code": "budget-cpu"})))
@@ -97,12 +125,15 @@ pub fn attack(rule: &str) -> Option<Vec<Made>> {
         "egress-scan" => many(5, |at| {
             with(made(codes::EGRESS_REFUSED, "invoke"), json!({"origin": format!("https://d{at}.example")}))
         }),
-        "canary" => vec![with(made(codes::CANARY_TOUCHED, "invoke"), json!({"kind": "secret", "name": "id_rsa"}))],
         "personal-data-refused" => many(3, |_| made(codes::PERSONAL_OPEN_REFUSED, "invoke")),
         "mass-open" => many(200, |_| made(codes::PERSONAL_OPENED, "invoke")),
         "mass-read" => {
             many(50, |at| with(made(codes::DATA_READ, "read-run"), json!({"view": "run", "of": format!("run-{at}")})))
         }
+        "log-read" => {
+            many(100, |at| with(made(codes::DATA_READ, "read-audit"), json!({"view": "entries", "from": at})))
+        }
+        "log-exported" => many(5, |_| made(codes::AUDIT_EXPORTED, "read-audit")),
         "mass-delete" => many(5, |at| on(made(codes::SECRET_DELETED, "write-secret"), format!("s{at}"))),
         "tenant-purge" => many(2, |at| on(made(codes::TENANT_DELETED, "delete-tenant"), format!("t{at}"))),
         "backup-deletion" => many(2, |at| on(made(codes::BACKUP_DELETED, "write-backup"), format!("b{at}"))),
@@ -130,15 +161,15 @@ impl Threat {
         let label = self.new_id("dr_");
         let mut report = DrillReport { label: label.clone(), drilled: Vec::new(), not_played: Vec::new() };
         for round in 0..rounds.clamp(1, ROUNDS_COUNT_MAX) {
-            for (rule, _) in shipped::TEXTS {
-                let Some(attack) = attack(rule) else {
-                    report.not_played.push(rule.to_owned());
+            for rule in shipped::rules()? {
+                let Some(attack) = attack(&rule.name) else {
+                    report.not_played.push(rule.name);
                     continue;
                 };
                 // A label for each attack, so that one is not the window of another.
-                let own = format!("{label}.{round}.{rule}");
+                let own = format!("{label}.{round}.{}", rule.name);
                 self.set_drill(&own);
-                let played = self.play(scope, &log, &own, rule, attack).await;
+                let played = self.play(scope, &log, &own, &rule, attack).await;
                 self.clear_drill(&own);
                 report.drilled.push(played?);
             }
@@ -151,22 +182,17 @@ impl Threat {
         scope: &Scope,
         log: &Log,
         label: &str,
-        rule: &str,
-        attack: Vec<Made>,
+        rule: &Rule,
+        attack: Attack,
     ) -> Result<Drilled, ThreatError> {
         let mut alerts = self.alerts();
-        let name = format!("drill-{}", label.chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>());
-        let (mut began, opened_at) = (None, self.inner.clock.now());
-        let events: Vec<AuditEvent> = attack.into_iter().filter_map(|made| event(scope, label, &name, made)).collect();
-        for event in events {
-            self.inner.audit.record(log, event).await?;
-            began.get_or_insert(self.inner.clock.monotonic());
-        }
-        let began = began.unwrap_or_else(|| self.inner.clock.monotonic());
+        let opened_at = self.inner.clock.now();
+        let began = self.attack_with(scope, log, label, attack).await?;
         let found = tokio::time::timeout(WINDOW, async {
             loop {
                 match alerts.recv().await {
-                    Ok(finding) if finding.drill.as_deref() == Some(label) && finding.rule == rule => {
+                    // By its title: other rules of its text may hold at the same events.
+                    Ok(finding) if finding.drill.as_deref() == Some(label) && finding.title == rule.title => {
                         return Some(finding);
                     }
                     Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
@@ -188,11 +214,56 @@ impl Threat {
             refused_at = tokio::time::timeout(REFUSED_WITHIN, &mut refused).await.ok();
         }
         let drilled = match finding {
-            None => Drilled { rule: rule.to_owned(), detected_us: None, responded_us: None, response: None },
-            Some(finding) => times(rule, &finding, began, refused_at),
+            None => Drilled { rule: rule.name.clone(), detected_us: None, responded_us: None, response: None },
+            Some(finding) => times(&rule.name, &finding, began, refused_at),
         };
         self.let_go(label).await;
         Ok(drilled)
+    }
+
+    /// Begins an attack; since when it can be found, by the steady clock.
+    async fn attack_with(
+        &self,
+        scope: &Scope,
+        log: &Log,
+        label: &str,
+        attack: Attack,
+    ) -> Result<Duration, ThreatError> {
+        let (name, mut began) = (name_of(label), None);
+        let made = match attack {
+            Attack::Entries(made) => made,
+            Attack::Bait => self.bait(scope).into_iter().collect(),
+            Attack::Burst => {
+                if let Some(who) = principal(scope, &name) {
+                    self.inner.standing.play_burst(&who, scope.tenant(), self.inner.clock.monotonic());
+                }
+                Vec::new()
+            }
+        };
+        for event in made.into_iter().filter_map(|made| event(scope, label, &name, made)).collect::<Vec<_>>() {
+            self.inner.audit.record(log, event).await?;
+            began.get_or_insert(self.inner.clock.monotonic());
+        }
+        Ok(began.unwrap_or_else(|| self.inner.clock.monotonic()))
+    }
+
+    /// What is put on record when a plugin asks for bait: for a name that the owner laid out, or else one of the host's. None
+    /// when the table in force does not take it for bait.
+    fn bait(&self, scope: &Scope) -> Option<Made> {
+        // The host has no plugins of its own: its drills ask as a tenant would that laid out nothing.
+        let settings = scope.tenant().map(|_| self.settings(scope));
+        let chosen = settings.and_then(|settings| settings.canaries.first().map(ToString::to_string));
+        let name = chosen.or_else(|| CANARY_NAMES.first().map(ToString::to_string))?;
+        let tenant = scope.tenant().cloned().or_else(|| "drill".parse().ok())?;
+        let is_bait = self.inner.standing.is_canary(&tenant, &name);
+        let made = made(codes::CANARY_TOUCHED, "invoke");
+        is_bait.then(|| Made { details: json!({"kind": "secret", "name": name}), ..made })
+    }
+
+    /// The label of the drill under way that a principal belongs to.
+    pub(crate) fn drill_of(&self, who: &PrincipalId) -> Option<String> {
+        let (_, name) = who.as_str().rsplit_once('/')?;
+        self.drills().into_iter().find(|label| name_of(label) == name)
     }
 
     /// Tries what the responses of a drill are against until it is refused; when that was, by the steady clock. Never comes
@@ -251,9 +322,21 @@ fn attempt(response: &Response, opened_at: Timestamp) -> Option<Attempt<'_>> {
     }
 }
 
+/// What the principal and the plugin of a drill are called.
+fn name_of(label: &str) -> String {
+    format!("drill-{}", label.chars().filter(char::is_ascii_alphanumeric).take(40).collect::<String>())
+}
+
+fn home(scope: &Scope) -> &str {
+    scope.tenant().map_or("operator", ringfence_core::TenantId::as_str)
+}
+
+fn principal(scope: &Scope, name: &str) -> Option<PrincipalId> {
+    format!("{}/{name}", home(scope)).parse().ok()
+}
+
 fn event(scope: &Scope, label: &str, name: &str, made: Made) -> Option<AuditEvent> {
-    let home = scope.tenant().map_or("operator", ringfence_core::TenantId::as_str);
-    let actor: PrincipalId = format!("{home}/{name}").parse().ok()?;
+    let (home, actor) = (home(scope), principal(scope, name)?);
     let resource = match made.resource {
         Some(resource) => format!("drill/{name}/{resource}"),
         None => format!("tenant/{home}/plugin/{name}"),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::rules::Edition;
+use crate::sigma::Rule;
 use crate::sigma::engine::Pack;
 use crate::{ThreatError, sigma};
 
@@ -47,6 +48,13 @@ pub fn packs() -> Result<Vec<Arc<Pack>>, ThreatError> {
         Ok(Arc::new(Pack { owner: OWNER.to_owned(), name: (*name).to_owned(), edition, rules }))
     };
     TEXTS.iter().map(read).collect()
+}
+
+/// Those of their rules that make findings: each suggests an answer, which what they build on does not.
+pub fn rules() -> Result<Vec<Rule>, ThreatError> {
+    let all = packs()?;
+    let rules = all.iter().flat_map(|pack| &pack.rules);
+    Ok(rules.filter(|rule| rule.response.is_some()).cloned().collect())
 }
 
 #[cfg(test)]

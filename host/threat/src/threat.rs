@@ -557,6 +557,10 @@ impl Threat {
         self.state().drills.iter().any(|known| known == label)
     }
 
+    pub(crate) fn drills(&self) -> Vec<String> {
+        self.state().drills.clone()
+    }
+
     pub(crate) fn set_drill(&self, label: &str) {
         self.state_mut().drills.push(label.to_owned());
     }

@@ -334,6 +334,10 @@ impl Watcher {
             let mut event =
                 AuditEvent::new(codes::REQUEST_BURST, "burst", burst.principal.clone(), burst.principal.to_string());
             event.details = json!({ "requests": burst.count, "usual": burst.usual, "window_seconds": 60 });
+            let label = self.threat.drill_of(&burst.principal);
+            if let (Some(label), Some(details)) = (label, event.details.as_object_mut()) {
+                details.insert("drill".to_owned(), label.into());
+            }
             if let Err(error) = self.threat.inner.audit.record(&log, event).await {
                 tracing::warn!(%error, "a burst could not be put on the record");
             }

@@ -304,7 +304,10 @@ async fn a_drill_misses_nothing_and_leaves_nothing_held() {
     let missed: Vec<&str> =
         report.drilled.iter().filter(|one| one.detected_us.is_none()).map(|one| one.rule.as_str()).collect();
     assert!(missed.is_empty() && report.not_played.is_empty(), "{missed:?}");
-    assert_eq!(report.drilled.len(), 2 * ringfence_threat::shipped::TEXTS.len());
+    assert_eq!(report.drilled.len(), 2 * ringfence_threat::shipped::rules().unwrap().len());
+    for rule in ["account-guessed", "accounts-sprayed", "log-read", "log-exported", "proofs-replayed"] {
+        assert_eq!(report.drilled.iter().filter(|one| one.rule == rule).count(), 2, "`{rule}`");
+    }
     for one in &report.drilled {
         assert_eq!(one.responded_us.is_some(), one.response.is_some(), "`{}`: what it holds was not refused", one.rule);
     }

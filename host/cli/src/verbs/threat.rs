@@ -27,6 +27,9 @@ const TEXT_BYTES_MAX: usize = 256 << 10;
 /// LIMIT: largest bundle, in bytes.
 const BUNDLE_BYTES_MAX: usize = 16 << 20;
 
+/// LIMIT: pages of indicators, of 1,000; where there are more, the cursor says so.
+const INTEL_PAGES_COUNT_MAX: usize = 128;
+
 /// `ringfence threat ...`.
 pub async fn run(cx: &mut Context<'_>, command: &ThreatCommand) -> Result<Exit, CliError> {
     match command {
@@ -185,7 +188,15 @@ async fn drill(cx: &mut Context<'_>, rounds: u32) -> Result<Exit, CliError> {
 async fn intel(cx: &mut Context<'_>, args: &IntelArgs) -> Result<Exit, CliError> {
     let api = cx.current()?;
     let Some(file) = &args.load else {
-        let answer = api.send::<ThreatIntelligence>(&Request::get("/security/threat-intelligence")).await?;
+        let request = Request::get("/security/threat-intelligence").query("limit", Some("1000"));
+        let mut answer = api.send::<ThreatIntelligence>(&request).await?;
+        for _ in 1..INTEL_PAGES_COUNT_MAX {
+            let Some(cursor) = answer.value.cursor.take() else { break };
+            let next = api.send::<ThreatIntelligence>(&request.clone().query("cursor", Some(&cursor))).await?;
+            answer.value.objects.extend(next.value.objects);
+            answer.value.cursor = next.value.cursor;
+            answer.text = json!(answer.value).to_string();
+        }
         cx.print(&answer, pretty)?;
         return Ok(Exit::Ok);
     };

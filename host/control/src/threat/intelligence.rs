@@ -17,15 +17,13 @@ use serde_json::{Value, json};
 
 use crate::Control;
 use crate::call::Call;
-use crate::extract::{Asked, read_body};
+use crate::extract::{Asked, Paging, read_body};
 use crate::problem::ApiError;
 use crate::threat::at;
 use crate::wire::{LoadedIntelligence, Problem, ThreatFeed, ThreatIntelligence};
 
 /// LIMIT: longest bundle, in bytes.
 const BUNDLE_BYTES_MAX: usize = 16 << 20;
-/// LIMIT: indicators of one answer.
-const SHOWN_COUNT_MAX: usize = 5_000;
 
 /// Which indicators, and what to call a bundle.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -52,20 +50,22 @@ impl FromRequest<Control> for BundleBody {
     }
 }
 
-/// Reads indicators with their sightings; without any feed, freshness is unknown.
-#[utoipa::path(get, path = "/security/threat-intelligence", tag = "security", params(Wanted),
+/// Reads indicators with their sightings, by their ids; without any feed, freshness is unknown.
+#[utoipa::path(get, path = "/security/threat-intelligence", tag = "security", params(Wanted, Paging),
     responses((status = 200, body = ThreatIntelligence), (status = "default", body = Problem)))]
 pub async fn read(
     State(control): State<Control>,
     call: Call,
     Asked(wanted): Asked<Wanted>,
+    Asked(paging): Asked<Paging>,
 ) -> Result<Json<ThreatIntelligence>, ApiError> {
     let owner = control.owner::<act::ReadThreat>(&call).await?;
     let since: Option<Timestamp> = wanted
         .since
         .map(|text| text.parse().map_err(|_| ApiError::new("bad-request", "`since` is no time of RFC 3339")))
         .transpose()?;
-    let all = control.parts.threat.indicators(&owner.scope);
+    let mut all = control.parts.threat.indicators(&owner.scope);
+    all.sort_by(|a, b| a.id.cmp(&b.id));
     let mut feeds: BTreeMap<String, (Timestamp, u64)> = BTreeMap::new();
     for indicator in &all {
         let (last, count) = feeds.entry(indicator.feed.clone()).or_insert((indicator.loaded_at, 0));
@@ -77,7 +77,8 @@ pub async fn read(
             && since.is_none_or(|since| one.loaded_at >= since)
     };
     let now = control.parts.clock.now();
-    let objects = all.iter().filter(fits).take(SHOWN_COUNT_MAX).map(|one| stix(one, now)).collect();
+    let (shown, cursor) = page(all.iter().filter(fits), &paging);
+    let objects = shown.into_iter().map(|one| stix(one, now)).collect();
     let feed = |(name, (last, count)): (String, (Timestamp, u64))| ThreatFeed {
         name,
         last_update: last.to_string(),
@@ -88,6 +89,7 @@ pub async fn read(
         feeds: feeds.into_iter().map(feed).collect(),
         unmatched_patterns: unmatched as u64,
         freshness: freshness(&control, &owner.scope).to_owned(),
+        cursor,
     }))
 }
 
@@ -123,6 +125,22 @@ pub async fn load(
         sightings_count: loaded.sightings_count,
         active_after_us: loaded.active_after_us,
     }))
+}
+
+/// A page of indicators that are in the order of their ids, and the cursor of the next. An owner's and an operators' indicator
+/// of one id are never parted, so that neither is left out.
+fn page<'a>(all: impl Iterator<Item = &'a Indicator>, paging: &Paging) -> (Vec<&'a Indicator>, Option<String>) {
+    let (after, limit) = (paging.cursor.as_deref(), paging.limit());
+    let mut shown: Vec<&Indicator> = Vec::new();
+    for one in all.filter(|one| after.is_none_or(|after| one.id.as_str() > after)) {
+        let last = shown.last().map(|last| &last.id);
+        if shown.len() >= limit && last != Some(&one.id) {
+            let cursor = last.cloned();
+            return (shown, cursor);
+        }
+        shown.push(one);
+    }
+    (shown, None)
 }
 
 /// How fresh what an owner has is: by its own feeds, and the operators', whose indicators it sees.
@@ -194,5 +212,39 @@ mod tests {
             assert!(given.get(absent).is_none(), "{given}");
         }
         assert!(given["x_ringfence"].get("sightings").is_none(), "{given}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test is a panic with a place")]
+
+    use super::*;
+
+    fn indicator(id: &str, feed: &str) -> Indicator {
+        serde_json::from_value(json!({
+            "id": id, "name": "n", "types": [], "pattern": "p", "confidence": null, "valid_from": "2020-01-01T00:00:00Z",
+            "valid_until": null, "revoked": false, "tlp": null, "source": null, "feed": feed,
+            "modified": "2020-01-01T00:00:00Z", "loaded_at": "2020-01-01T00:00:00Z", "used": { "state": "matched" },
+            "sightings_count": 0, "seen_ms": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn pages_leave_none_out_and_show_none_twice_also_where_two_owners_have_one_id() {
+        let all: Vec<Indicator> = ["a", "b", "b", "c", "d", "d", "e"].iter().map(|id| indicator(id, "f")).collect();
+        for limit in 1..=8 {
+            let (mut seen, mut cursor) = (Vec::new(), None);
+            loop {
+                let (shown, next) = page(all.iter(), &Paging { cursor, limit: Some(limit) });
+                assert!(!shown.is_empty() && shown.len() <= limit + 1);
+                seen.extend(shown.into_iter().map(|one| one.id.clone()));
+                let Some(next) = next else { break };
+                cursor = Some(next);
+            }
+            assert_eq!(seen, ["a", "b", "b", "c", "d", "d", "e"], "{limit}");
+        }
+        assert!(page([].iter(), &Paging { cursor: None, limit: None }).0.is_empty());
     }
 }

@@ -249,6 +249,9 @@ pub struct ThreatIntelligence {
     /// `fresh` while a polled feed answers, `stale` when those there are do not, `unknown` without any that ever did.
     #[serde(default)]
     pub freshness: String,
+    /// Give it as `cursor` to read on; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// Where indicators came from.
