@@ -249,9 +249,18 @@ impl Control {
                 lines.add("newest-backup", state, at.to_string(), "backups", Some(age));
             }
         }
-        let drilled = backups.iter().filter(|backup| backup.drill.is_some()).count();
-        let value = format!("{drilled} of {} backups were restored to try them", backups.len());
-        lines.now("backups-drilled", drilled > 0, value, "backups");
+        let drills = backups.iter().filter_map(|backup| backup.drill.as_ref().map(|drill| drill.at));
+        let failed = backups.iter().filter(|backup| backup.drill_failed.is_some()).count();
+        // Beside a backup that does not restore, those that did are no comfort.
+        let (state, value) = match (failed, drills.clone().count()) {
+            (0, drilled) => {
+                let state = if drilled > 0 { PostureState::Pass } else { PostureState::Fail };
+                (state, format!("{drilled} of {} backups were restored to try them", backups.len()))
+            }
+            _ => (PostureState::Fail, format!("the last drill of {failed} of {} backups failed", backups.len())),
+        };
+        let age = drills.max().map_or(0, |at| lines.age(at));
+        lines.add("backups-drilled", state, value, "backups", Some(age));
     }
 
     fn host_lines(&self, lines: &mut Lines) {
