@@ -12,6 +12,7 @@ use ringfence_audit::{Copied, Log};
 use ringfence_core::TenantId;
 use ringfence_core::proof::act;
 use ringfence_identity::{AccessFigures, TrustSettings, UnboundTokens};
+use ringfence_keys::Assurance;
 use ringfence_store::TenantStore;
 use ringfence_threat::Scope;
 
@@ -265,7 +266,11 @@ impl Control {
 
     fn host_lines(&self, lines: &mut Lines) {
         let facts = &self.parts.facts;
-        lines.add("root-key", PostureState::Shown, facts.root_key.clone(), "root key provider", None);
+        let state = match facts.root_key_assurance {
+            Assurance::Development => PostureState::Fail,
+            Assurance::Service | Assurance::Hardware => PostureState::Pass,
+        };
+        lines.add("root-key", state, facts.root_key.clone(), "root key provider", None);
         match (facts.certificate.until(), facts.certificate.failures_count()) {
             (None, 0) => lines.unknown("certificate", "the listeners have none of their own", "listeners"),
             (until, failures) => {
