@@ -1,6 +1,6 @@
 //! Backups of a tenant: made while it works, rehearsed, restored in place, into a new tenant, and after it was deleted.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use reqwest::{Method, StatusCode};
 use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, files_under, problem, string};
 use serde_json::{Value, json};
@@ -82,6 +82,49 @@ async fn a_tenant_is_backed_up_rehearsed_put_back_and_copied() -> Result<()> {
     for code in ["BAK-001", "BAK-002", "BAK-003", "BAK-004"] {
         assert!(log.contains(code), "{code} is not on the log");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backup_that_does_not_restore_is_told_of_until_a_drill_of_it_succeeds() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let rule = "facts.backups.drilled_count > 0 && facts.backups.drill_failed_count == 0 \
+                && facts.backups.newest_drill_age_hours == 0";
+    let check = json!({ "id": "drills", "rule": rule });
+    answer(acme.admin.put("/audit/compliance-check").json(&check).send().await?).await?;
+    // The tenant's own check, and the line of the posture.
+    let standing = async || -> Result<[String; 2]> {
+        let ran = answer(acme.admin.post("/audit/compliance-checks/drills/run").send().await?).await?;
+        let shown = answer(acme.admin.get("/zero-trust/security-posture").send().await?).await?;
+        let lines = shown["checks"].as_array().context("no lines")?;
+        let line = lines.iter().find(|line| line["check"] == "backups-drilled").context("no line")?;
+        Ok([string(&ran, "state")?, string(line, "state")?])
+    };
+    let made = done(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    let backup = acme.path(&format!("/backups/{}", string(&made, "id")?));
+    let drill = format!("{backup}/drill");
+    assert_eq!(standing().await?, ["fail", "fail"], "nobody tried it yet");
+    done(&acme.admin, &drill, json!({})).await?;
+    assert_eq!(standing().await?, ["pass", "pass"]);
+
+    let archives = files_under(&place.data().join("backups"))?;
+    let [(path, whole)] = &archives[..] else { bail!("{} archives", archives.len()) };
+    let mut rotten = whole.clone();
+    rotten[whole.len() / 2] ^= 1;
+    std::fs::write(path, rotten)?;
+    let failed = job(&acme.admin, &drill, json!({})).await?;
+    let (state, code) = (failed["state"].as_str(), failed["error"]["code"].as_str());
+    assert_eq!((state, code), (Some("failed"), Some("backup-damaged")), "{failed}");
+    assert_eq!(standing().await?, ["fail", "fail"], "the good drill before it is no comfort");
+    let shown = answer(acme.admin.get(&backup).send().await?).await?;
+    assert!(shown["drill"].is_object(), "{shown}");
+    assert_eq!(shown["drill_failed"]["what"], failed["error"]["detail"], "{shown}");
+
+    std::fs::write(path, whole)?;
+    let mended = done(&acme.admin, &drill, json!({})).await?;
+    assert!(mended["drill_failed"].is_null(), "{mended}");
+    assert_eq!(standing().await?, ["pass", "pass"]);
     Ok(())
 }
 

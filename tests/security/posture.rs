@@ -83,7 +83,10 @@ async fn operators_see_the_hosts_posture_and_nothing_of_a_tenant() -> Result<()>
     host.tenant(&operator, "acme").await?;
     let shown = posture(&operator).await?;
     assert_eq!(shown["place"], "host");
-    assert_eq!((state(&shown, "root-key")?, state(&shown, "trust-thresholds")?), ("shown", "fail"), "{shown}");
+    assert_eq!((state(&shown, "root-key")?, state(&shown, "trust-thresholds")?), ("fail", "fail"), "{shown}");
+    let mut lines = shown["checks"].as_array().into_iter().flatten();
+    let root = lines.find(|line| line["check"] == "root-key").and_then(|line| line["value"].as_str());
+    assert!(root.is_some_and(|value| value.ends_with("(file, for development)")), "{shown}");
     assert_eq!(state(&shown, "certificate")?, "unknown", "a host without TLS of its own has none: {shown}");
     assert!(!shown.to_string().contains("acme"), "{shown}");
     Ok(())

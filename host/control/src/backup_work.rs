@@ -12,7 +12,9 @@ use ringfence_audit::verify::{Claim, verify_claim};
 use ringfence_audit::{Beginning, Event, Log, Outcome, codes, stored_beginning};
 use ringfence_core::{BackupId, QuotaChoice, TenantId};
 use ringfence_policy::{PolicyError, Standing};
-use ringfence_store::backup::{BackupError, Drilled, GuestLogs, Keyring, Order, Reason, Restored, Source, Stored};
+use ringfence_store::backup::{
+    BackupError, DrillFailed, Drilled, GuestLogs, Keyring, Order, Reason, Restored, Source, Stored,
+};
 use ringfence_store::{Key, TenantRecord, TenantState, TenantStore};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -201,8 +203,23 @@ impl Control {
         Ok(json!({ "tenant": into, "from": from, "restored": restored }))
     }
 
-    /// Restores a backup where nobody sees it, compares it, checks the audit log in it, and destroys it.
+    /// Rehearses a restore, and writes down beside the backup how it went: a failure stands until a drill succeeds.
     pub(crate) async fn rehearse(&self, store: &TenantStore, backup: &BackupId) -> Result<Stored, ApiError> {
+        let archives = &self.parts.archives;
+        match self.rehearsed(store, backup).await {
+            Ok(drilled) => Ok(archives.drilled(store, backup, drilled).await?),
+            Err(error) => {
+                let failed = DrillFailed { at: self.parts.clock.now(), what: error.detail.clone() };
+                if let Err(unwritten) = archives.drill_failed(store, backup, failed).await {
+                    tracing::error!(%backup, error = %unwritten, "that a drill failed cannot be written down");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Restores a backup where nobody sees it, compares it, checks the audit log in it, and destroys it.
+    async fn rehearsed(&self, store: &TenantStore, backup: &BackupId) -> Result<Drilled, ApiError> {
         let source = Source { tenant_uid: store.uid(), backup: backup.clone(), keyring: Keyring::of(store).await? };
         let (staged, drilled): (_, Drilled) = self.parts.archives.rehearse(&self.parts.tenants, &source).await?;
         let origin = self.parts.audit.origin(&Log::Tenant(store.clone()));
@@ -223,7 +240,7 @@ impl Control {
         .await;
         staged.discard().await?;
         match checked {
-            Ok(Ok(_)) => Ok(self.parts.archives.drilled(store, backup, drilled).await?),
+            Ok(Ok(_)) => Ok(drilled),
             Ok(Err(fault)) => {
                 tracing::error!(%fault, "the audit log in a backup does not verify");
                 Err(BackupError::Differs { what: "the audit log in it, which does not verify" }.into())
@@ -409,6 +426,7 @@ mod tests {
             file_bytes: 0,
             verified_at: at,
             drill: None,
+            drill_failed: None,
         }
     }
 

@@ -20,7 +20,8 @@ use crate::call::{Call, Reached};
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
 use crate::wire::{
-    BackupView, DrillView, JobView, NewBackup, Page, Problem, RecoveryKey, RestoreArchive, RestoreBackup,
+    BackupView, DrillFailedView, DrillView, JobView, NewBackup, Page, Problem, RecoveryKey, RestoreArchive,
+    RestoreBackup,
 };
 
 /// Lists a tenant's backups, the newest first.
@@ -286,6 +287,10 @@ fn view(uid: &str, stored: &Stored) -> BackupView {
             content_bytes: drill.content_bytes,
             took_ms: drill.took_ms,
         }),
+        drill_failed: stored
+            .drill_failed
+            .as_ref()
+            .map(|failed| DrillFailedView { at: failed.at.to_string(), what: failed.what.clone() }),
     }
 }
 

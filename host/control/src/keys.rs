@@ -502,10 +502,8 @@ impl KeyKeeper {
                 Vec::new()
             });
             for id in keepers {
-                if !asked.contains_key(&id) {
-                    let task = ask_own(self.0.parts.tenants.clone(), Arc::clone(&places), id.clone());
-                    asked.insert(id, answers.spawn(task));
-                }
+                let task = ask_own(self.0.parts.tenants.clone(), Arc::clone(&places), id.clone());
+                asked.entry(id).or_insert_with(|| answers.spawn(task));
             }
         }
     }

@@ -140,6 +140,8 @@ pub struct HostFacts {
     pub store_backend: &'static str,
     /// Root key provider, in words.
     pub root_key: String,
+    /// How well it keeps its key.
+    pub root_key_assurance: ringfence_keys::Assurance,
     /// Seconds between the second person's word and the destruction of keys.
     pub destroy_delay_seconds: u32,
     /// Where the enrolment token of a first start lies; removed once it is used.

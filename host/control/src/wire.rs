@@ -28,7 +28,9 @@ pub use access::*;
 pub use audit::*;
 pub use audit_keeping::*;
 pub use automation::*;
-pub use backup::{BackupView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup};
+pub use backup::{
+    BackupView, DrillFailedView, DrillView, JobError, JobView, NewBackup, RecoveryKey, RestoreArchive, RestoreBackup,
+};
 pub use checks::{
     CheckDetail, CheckResult, CheckView, CheckWritten, HostCallSettings, PutCheck, RemediateViolation,
     RemediationParams, RemediationView,

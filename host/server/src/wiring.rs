@@ -375,6 +375,7 @@ fn facts(config: &Config, place: &Place<'_>) -> HostFacts {
         certificate: Arc::clone(&place.certificate),
         store_backend: config.store.backend.name(),
         root_key: format!("{} ({})", root.id(), assurance(root)),
+        root_key_assurance: root.assurance(),
         destroy_delay_seconds: config.keys.destroy_delay_hours.saturating_mul(3_600),
         operator_token_file: Some(place.data.join("operator.token")),
         cvc5: find_on_path("cvc5"),

@@ -1,5 +1,5 @@
 //! The store against a model: whatever is done to an ordered map and to the store in memory, on sled and on redb, with
-//! closing and opening in between, all hold the same afterwards.
+//! closing, opening and crashes in between, all hold the same afterwards.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,8 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use proptest::prelude::*;
 use ringfence_store::{Backend, Key, Op, Precondition, Segment, StoreError, TenantStore};
@@ -21,6 +23,7 @@ use support::{Place, memory, view};
 enum Step {
     Batch(Vec<(Key, Option<(u8, usize)>)>, Option<Wish>),
     Reopen,
+    Crash,
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (prop::collection::vec(change, 0..4), prop::option::weighted(0.4, wish)).prop_map(|(changes, wish)| Step::Batch(changes, wish)),
         1 => Just(Step::Reopen),
+        2 => Just(Step::Crash),
     ]
 }
 
@@ -108,6 +112,28 @@ async fn list(store: &TenantStore, prefix: &Key, limit: usize, back: Back) -> Ve
             // Through its text, as a cursor of the API goes.
             Some(next) => token = Some(next.to_string().parse().unwrap()),
             None => return all,
+        }
+    }
+}
+
+/// What a killed process leaves is what it had written by then: a copy of its files, the root key's too. Nothing waits to be
+/// written here, so that everything acknowledged is in it.
+fn crashed(place: &Place) -> Place {
+    let copied = Place::on(place.backend);
+    copy(place.directory.path(), copied.directory.path());
+    copied
+}
+
+/// Copies what is below a directory. What a thread of the store removes meanwhile is garbage already, and may be missed.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy(&path, &to);
+        } else if let Err(error) = std::fs::copy(&path, &to) {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{}: {error}", path.display());
         }
     }
 }
@@ -170,6 +196,16 @@ fn run(steps: &[Step], limit: usize) {
                         let tenants;
                         (*store, tenants) = place.open().await;
                         *disk = view(&tenants, "acme").await;
+                    }
+                }
+                Step::Crash => {
+                    for (disk, store, place, model) in &mut disks {
+                        let copied = crashed(place);
+                        let tenants;
+                        (*store, tenants) = copied.open().await;
+                        *disk = view(&tenants, "acme").await;
+                        *place = copied;
+                        compare(disk, model, limit).await;
                     }
                 }
             }

@@ -57,7 +57,11 @@ pub async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
             .iter()
             .map(|b| {
                 let parent = b.parent.clone().unwrap_or_else(|| "full".to_owned());
-                let drilled = b.drill.as_ref().map_or_else(|| "never".to_owned(), |drill| drill.at.clone());
+                let drilled = match (&b.drill_failed, &b.drill) {
+                    (Some(failed), _) => format!("failed {}", failed.at),
+                    (None, Some(drill)) => drill.at.clone(),
+                    (None, None) => "never".to_owned(),
+                };
                 let records = b.records_count.to_string();
                 [b.id.clone(), b.created_at.clone(), parent, records, bytes_words(b.file_bytes), drilled]
             })

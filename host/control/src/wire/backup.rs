@@ -41,6 +41,18 @@ pub struct BackupView {
     /// The last drill that found no difference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillView>,
+    /// The last drill, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill_failed: Option<DrillFailedView>,
+}
+
+/// A drill that did not come to its end, or found a difference.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DrillFailedView {
+    /// When.
+    pub at: String,
+    /// Why, in words.
+    pub what: String,
 }
 
 /// A drill that found no difference.

@@ -12,6 +12,7 @@ use ringfence_audit::{Copied, Log};
 use ringfence_core::TenantId;
 use ringfence_core::proof::act;
 use ringfence_identity::{AccessFigures, TrustSettings, UnboundTokens};
+use ringfence_keys::Assurance;
 use ringfence_store::TenantStore;
 use ringfence_threat::Scope;
 
@@ -247,14 +248,27 @@ impl Control {
                 lines.add("newest-backup", state, at.to_string(), "backups", Some(age));
             }
         }
-        let drilled = backups.iter().filter(|backup| backup.drill.is_some()).count();
-        let value = format!("{drilled} of {} backups were restored to try them", backups.len());
-        lines.now("backups-drilled", drilled > 0, value, "backups");
+        let drills = backups.iter().filter_map(|backup| backup.drill.as_ref().map(|drill| drill.at));
+        let failed = backups.iter().filter(|backup| backup.drill_failed.is_some()).count();
+        // Beside a backup that does not restore, those that did are no comfort.
+        let (state, value) = match (failed, drills.clone().count()) {
+            (0, drilled) => {
+                let state = if drilled > 0 { PostureState::Pass } else { PostureState::Fail };
+                (state, format!("{drilled} of {} backups were restored to try them", backups.len()))
+            }
+            _ => (PostureState::Fail, format!("the last drill of {failed} of {} backups failed", backups.len())),
+        };
+        let age = drills.max().map_or(0, |at| lines.age(at));
+        lines.add("backups-drilled", state, value, "backups", Some(age));
     }
 
     fn host_lines(&self, lines: &mut Lines) {
         let facts = &self.parts.facts;
-        lines.add("root-key", PostureState::Shown, facts.root_key.clone(), "root key provider", None);
+        let state = match facts.root_key_assurance {
+            Assurance::Development => PostureState::Fail,
+            Assurance::Service | Assurance::Hardware => PostureState::Pass,
+        };
+        lines.add("root-key", state, facts.root_key.clone(), "root key provider", None);
         match (facts.certificate.until(), facts.certificate.failures_count()) {
             (None, 0) => lines.unknown("certificate", "the listeners have none of their own", "listeners"),
             (until, failures) => {

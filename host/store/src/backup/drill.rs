@@ -32,6 +32,15 @@ pub struct Drilled {
     pub took_ms: u64,
 }
 
+/// A drill that did not come to its end, or found a difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillFailed {
+    /// When.
+    pub at: Timestamp,
+    /// Why, in words.
+    pub what: String,
+}
+
 // === impl Archives ===
 
 impl Archives {
@@ -55,16 +64,31 @@ impl Archives {
         }
     }
 
-    /// Writes a drill's result down beside the archive it was about.
+    /// Writes a drill's result down beside the archive it was about, in place of a failure before it.
     pub async fn drilled(&self, store: &TenantStore, id: &BackupId, result: Drilled) -> Result<Stored, BackupError> {
         let mut stored = self.stored(store, id).await?.ok_or(BackupError::Unknown)?;
         stored.verified_at = result.at;
         stored.drill = Some(result);
+        stored.drill_failed = None;
         store.put_json(&archive_key(id), &stored).await?;
         Ok(stored)
     }
 
-    async fn compare(&self, store: &TenantStore, source: &Source) -> Result<(u64, u64, u64), BackupError> {
+    /// Writes down that a drill failed, beside the last that did not.
+    pub async fn drill_failed(
+        &self,
+        store: &TenantStore,
+        id: &BackupId,
+        failed: DrillFailed,
+    ) -> Result<(), BackupError> {
+        let mut stored = self.stored(store, id).await?.ok_or(BackupError::Unknown)?;
+        stored.drill_failed = Some(failed);
+        store.put_json(&archive_key(id), &stored).await?;
+        Ok(())
+    }
+
+    /// Compares every record and blob of a restored tenant with the archive.
+    pub(super) async fn compare(&self, store: &TenantStore, source: &Source) -> Result<(u64, u64, u64), BackupError> {
         let place = Place::New(source.tenant_uid.clone());
         let (mut records_count, mut blobs_count, mut bytes) = (0_u64, 0_u64, 0_u64);
         let mut blob: Option<Compared> = None;

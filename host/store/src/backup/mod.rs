@@ -35,7 +35,7 @@ use crate::key::Key;
 use crate::record::Op;
 use crate::tenant_store::TenantStore;
 
-pub use drill::Drilled;
+pub use drill::{DrillFailed, Drilled};
 pub use format::{Head, Manifest};
 pub use keyring::Keyring;
 pub use restore::{Restored, Source, Staged};
@@ -163,8 +163,10 @@ pub struct Stored {
     pub file_bytes: u64,
     /// When it was last read from end to end and found whole.
     pub verified_at: Timestamp,
-    /// The last drill with it, if there was one.
+    /// The last drill that found no difference, if there was one.
     pub drill: Option<Drilled>,
+    /// The last drill, if it failed.
+    pub drill_failed: Option<DrillFailed>,
 }
 
 /// The archives. Cheap to clone.
@@ -277,6 +279,7 @@ impl Archives {
             file_bytes: length.await.map_err(BackupError::io)?.map_err(BackupError::from_io)?,
             verified_at: self.0.clock.now(),
             drill: None,
+            drill_failed: None,
         };
         let ids: Vec<u8> = blobs.iter().flat_map(|id| *id.bytes()).collect();
         let ops = vec![Op::put_json(archive_key(&head.backup), &stored)?, Op::put(blobs_key(&head.backup), ids)];

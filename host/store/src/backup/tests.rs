@@ -228,6 +228,40 @@ async fn a_drill_compares_everything_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_drill_finds_what_differs_and_a_failure_stands_until_one_succeeds() {
+    let rig = Rig::new().await;
+    let (acme, blob) = furnished(&rig, "acme").await;
+    let made = rig.back_up(&acme, None).await;
+    let source = rig.source(&acme, &made).await;
+    let (staged, result) = rig.archives.rehearse(&rig.tenants, &source).await.unwrap();
+    let restored = staged.store().clone();
+    let differs = async || match rig.archives.compare(&restored, &source).await {
+        Err(BackupError::Differs { what }) => Some(what),
+        Ok(_) => None,
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(differs().await, None);
+    restored.put(&kv("n7"), vec![0_u8; 40]).await.unwrap();
+    assert_eq!(differs().await, Some("a record"));
+    restored.put(&kv("n7"), vec![7_u8; 40]).await.unwrap();
+    restored.put(&kv("another"), b"more".to_vec()).await.unwrap();
+    assert_eq!(differs().await, Some("the number of records or blobs"));
+    restored.delete(&kv("another")).await.unwrap();
+    assert_eq!(differs().await, None);
+    restored.blobs().delete(&blob).await.unwrap();
+    assert!(rig.archives.compare(&restored, &source).await.is_err(), "a blob is gone");
+    staged.discard().await.unwrap();
+
+    let good = rig.archives.drilled(&acme, &made.backup, result.clone()).await.unwrap();
+    let failed = DrillFailed { at: result.at, what: "a record".to_owned() };
+    rig.archives.drill_failed(&acme, &made.backup, failed.clone()).await.unwrap();
+    let stored = rig.archives.stored(&acme, &made.backup).await.unwrap().unwrap();
+    assert_eq!((stored.drill.as_ref(), stored.drill_failed), (Some(&result), Some(failed)));
+    assert_eq!(rig.archives.drilled(&acme, &made.backup, result).await.unwrap(), good);
+    assert_eq!(rig.archives.list(&acme).await.unwrap(), [good]);
+}
+
+#[tokio::test]
 async fn a_snapshot_shows_one_revision_while_everything_under_it_changes() {
     let rig = Rig::new().await;
     let acme = rig.tenant("acme").await;

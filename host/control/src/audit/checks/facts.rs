@@ -71,7 +71,9 @@ impl Control {
         plugins.truncate(PLUGINS_COUNT_MAX);
         let backups = self.parts.archives.list(store).await?;
         let newest = backups.iter().map(|backup| backup.created_at).max();
-        let drilled = backups.iter().filter_map(|backup| backup.drill.as_ref()).count();
+        let drills: Vec<_> = backups.iter().filter_map(|backup| backup.drill.as_ref().map(|drill| drill.at)).collect();
+        let failed = backups.iter().filter(|backup| backup.drill_failed.is_some()).count();
+        let hours = |at: Timestamp| now.as_second().saturating_sub(at.as_second()) / 3_600;
         let policy = text::stored(store).await?.map_or(0, |stored| stored.version);
         let log = ringfence_audit::Log::Tenant(store.clone());
         let level = self.parts.audit.anchored(&log).await?.level;
@@ -84,9 +86,10 @@ impl Control {
             "access": self.parts.identity.survey(tenant),
             "policy": { "version": policy },
             "backups": {
-                "count": backups.len(), "drilled_count": drilled,
+                "count": backups.len(), "drilled_count": drills.len(), "drill_failed_count": failed,
+                "newest_drill_age_hours": drills.iter().copied().max().map_or(-1, hours),
                 "newest_ms": newest.map_or(0, Timestamp::as_millisecond),
-                "newest_age_hours": newest.map_or(-1, |at| now.as_second().saturating_sub(at.as_second()) / 3_600),
+                "newest_age_hours": newest.map_or(-1, hours),
             },
             "audit": { "level": format!("{level:?}") },
         }))
