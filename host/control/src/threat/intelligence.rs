@@ -188,6 +188,8 @@ fn said(mut object: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test is a panic with a place")]
+
     use ringfence_threat::intel::stix;
 
     use super::*;
@@ -213,13 +215,6 @@ mod tests {
         }
         assert!(given["x_ringfence"].get("sightings").is_none(), "{given}");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed test is a panic with a place")]
-
-    use super::*;
 
     fn indicator(id: &str, feed: &str) -> Indicator {
         serde_json::from_value(json!({

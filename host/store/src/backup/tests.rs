@@ -165,17 +165,15 @@ async fn a_root_key_that_is_rotated_during_a_restore_keeps_what_the_restored_ten
     let made = rig.back_up(&acme, None).await;
     let source = rig.source(&acme, &made).await;
     let staged = rig.archives.restore_new(&rig.tenants, &source, &id("acme-2"), u64::MAX).await.unwrap();
-    let done = rig.tenants.rotate_root().await.unwrap();
-    assert_eq!((done.failed.len(), done.is_over), (0, false));
+    assert!(!rig.tenants.rotate_root().await.unwrap().is_over);
     rig.tenants.resume_root_rotation().await.unwrap();
     assert!(rig.tenants.is_root_rotating().await.unwrap(), "it is not restored yet");
     staged.publish("Two", QuotaChoice::default()).await.unwrap();
     rig.tenants.resume_root_rotation().await.unwrap();
     assert!(!rig.tenants.is_root_rotating().await.unwrap());
     let tenants = rig.reopened().await;
-    assert!(tenants.open_tenant(&id("acme-2")).is_some());
-    let status = tenants.key_status(&id("acme-2")).await.unwrap();
-    assert!(status.versions.iter().all(|version| version.root == rig.root.id()));
+    let versions = tenants.key_status(&id("acme-2")).await.unwrap().versions;
+    assert!(versions.iter().all(|version| version.root == rig.root.id()));
 }
 
 #[tokio::test]
@@ -251,7 +249,6 @@ async fn a_drill_finds_what_differs_and_a_failure_stands_until_one_succeeds() {
     restored.blobs().delete(&blob).await.unwrap();
     assert!(rig.archives.compare(&restored, &source).await.is_err(), "a blob is gone");
     staged.discard().await.unwrap();
-
     let good = rig.archives.drilled(&acme, &made.backup, result.clone()).await.unwrap();
     let failed = DrillFailed { at: result.at, what: "a record".to_owned() };
     rig.archives.drill_failed(&acme, &made.backup, failed.clone()).await.unwrap();
@@ -798,6 +795,6 @@ async fn a_backup_that_begins_during_a_flush_keeps_no_thread_waiting_and_shows_w
     let begun = begun.await.unwrap().unwrap();
     assert!(later.await.unwrap().unwrap().revision > snapshot.revision());
     let records = snapshot.next().await.unwrap().unwrap();
-    let [(_, record)] = &records[..] else { panic!("{records:?}") };
-    assert_eq!((record.value.as_slice(), record.revision), (&b"begun"[..], begun.revision));
+    let seen: Vec<_> = records.iter().map(|(_, record)| (record.value.as_slice(), record.revision)).collect();
+    assert_eq!(seen, [(&b"begun"[..], begun.revision)]);
 }
