@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 use ringfence_tests::{Host, Place, answer, eventually, files_under, problem, string};
 use serde_json::json;
 
+/// Kills, by database: a backup, a restore in place and one into a new tenant take turns.
+const ROUNDS: [(&str, usize); 2] = [("sled", 9), ("redb", 3)];
+
 /// Tenant `acme`, and a backup of it.
 struct Backed {
     operator_key: String,
@@ -34,15 +37,23 @@ async fn backed_up(host: &Host, secrets_count: u8) -> Result<Backed> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()> {
+    for (backend, rounds) in ROUNDS {
+        nothing_half_is_left(backend, rounds).await.context(backend)?;
+    }
+    Ok(())
+}
+
+async fn nothing_half_is_left(backend: &str, rounds: usize) -> Result<()> {
     let place = Place::new()?;
-    let mut host = Host::start(&place)?;
+    let environment = [("RINGFENCE_STORE_BACKEND", backend)];
+    let mut host = Host::start_with(&place, &[], &environment)?;
     let Backed { operator_key, admin_key, backup } = backed_up(&host, 40).await?;
     let paths = [
         ("/tenants/acme/backups".to_owned(), json!({})),
         (format!("/tenants/acme/backups/{backup}/restore"), json!({ "replace": "acme" })),
         (format!("/tenants/acme/backups/{backup}/restore"), json!({ "into": "copy" })),
     ];
-    for (round, (path, body)) in paths.iter().cycle().take(9).enumerate() {
+    for (round, (path, body)) in paths.iter().cycle().take(rounds).enumerate() {
         let operator = host.sign_in(&operator_key).await?;
         let admin = host.sign_in(&admin_key).await?;
         let after = format!("/tenants/acme/secrets/after{round}");
@@ -51,7 +62,8 @@ async fn nothing_half_is_left_by_a_kill_during_backup_or_restore() -> Result<()>
         // Somewhere in the work: each round a little later.
         tokio::time::sleep(Duration::from_millis(7 * round as u64)).await;
         host.kill()?;
-        host = Host::start(&place).with_context(|| format!("round {round}: the host must open again"))?;
+        host = Host::start_with(&place, &[], &environment)
+            .with_context(|| format!("round {round}: the host must open again"))?;
         let operator = host.sign_in(&operator_key).await?;
         let admin = host.sign_in(&admin_key).await?;
         let unfinished = files_under(&place.data().join("backups"))?

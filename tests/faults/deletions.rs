@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use ringfence_audit::destruction::verify;
 use ringfence_tests::{Host, Place, Session, answer, eventually, problem, string};
 
-/// Kills, each at another moment after a deletion was asked for.
-const ROUNDS: u64 = 10;
+/// Kills, each at another moment after a deletion was asked for, by database.
+const ROUNDS: [(&str, u64); 2] = [("sled", 10), ("redb", 3)];
 
 /// A small generator with a fixed seed, so that a failure can be had again (xorshift, Marsaglia 2003).
 fn dice(seed: &mut u64, end: u64) -> u64 {
@@ -35,14 +35,22 @@ async fn receipted(operator: &Session) -> Result<Vec<String>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_whose_deletion_was_cut_is_whole_or_gone_with_one_receipt() -> Result<()> {
+    for (backend, rounds) in ROUNDS {
+        deletions_are_cut(backend, rounds).await.context(backend)?;
+    }
+    Ok(())
+}
+
+async fn deletions_are_cut(backend: &str, rounds: u64) -> Result<()> {
     let mut seed = 0x5eed_0011;
     println!("seed {seed:#x}");
     let place = Place::new()?;
-    let mut host = Host::start(&place)?;
+    let environment = [("RINGFENCE_STORE_BACKEND", backend)];
+    let mut host = Host::start_with(&place, &[], &environment)?;
     let key = host.operator().await?.key;
     let mut gone = BTreeSet::new();
     // The last deletion is waited for: where every kill came before its deletion began, there would be nothing to see.
-    for round in 0..=ROUNDS {
+    for round in 0..=rounds {
         let operator = host.sign_in(&key).await?;
         let name = format!("tenant-{round}");
         let tenant = host.tenant(&operator, &name).await?;
@@ -50,7 +58,7 @@ async fn a_tenant_whose_deletion_was_cut_is_whole_or_gone_with_one_receipt() -> 
         answer(tenant.admin.put(&tenant.path("/secrets/one")).body("a word").send().await?).await?;
         let path = format!("/tenants/{name}");
         let asked = tokio::spawn(operator.delete(&path).send());
-        let heard = if round == ROUNDS {
+        let heard = if round == rounds {
             assert_eq!(asked.await??.status(), 204);
             host.kill()?;
             true
@@ -59,7 +67,8 @@ async fn a_tenant_whose_deletion_was_cut_is_whole_or_gone_with_one_receipt() -> 
             host.kill()?;
             asked.await?.is_ok_and(|answered| answered.status() == 204)
         };
-        host = Host::start(&place).with_context(|| format!("round {round}: the host must open again"))?;
+        host = Host::start_with(&place, &[], &environment)
+            .with_context(|| format!("round {round}: the host must open again"))?;
         let operator = host.sign_in(&key).await?;
         if operator.get(&path).send().await?.status() == 200 {
             assert!(!heard, "round {round}: an acknowledged deletion is undone");
@@ -81,7 +90,7 @@ async fn a_tenant_whose_deletion_was_cut_is_whole_or_gone_with_one_receipt() -> 
         .await?;
     }
     assert!(!gone.is_empty(), "no deletion went through, and of none a receipt was seen");
-    println!("{} of {} deletions went through", gone.len(), ROUNDS + 1);
+    println!("{backend}: {} of {} deletions went through", gone.len(), rounds + 1);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use reqwest::{Method, StatusCode};
 use ringfence_tests::{Host, Place, Session, Tenant, answer, files_under, guest, string};
 use serde_json::json;
 
-/// Cycles of upload, deploy, key-value and kill.
-const CYCLES: u32 = 50;
+/// Cycles of upload, deploy, key-value and kill, by database.
+const CYCLES: [(&str, u32); 2] = [("sled", 50), ("redb", 8)];
 
 /// A small generator with a fixed seed, so that a failure can be had again (xorshift, Marsaglia 2003).
 struct Dice(u64);
@@ -24,15 +24,23 @@ impl Dice {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
+    for (backend, cycles) in CYCLES {
+        nothing_acknowledged_is_lost(backend, cycles).await.context(backend)?;
+    }
+    Ok(())
+}
+
+async fn nothing_acknowledged_is_lost(backend: &str, cycles: u32) -> Result<()> {
     let place = Place::new()?;
+    let environment = [("RINGFENCE_STORE_BACKEND", backend)];
     let mut dice = Dice(0x5eed_0001);
-    let mut host = Host::start(&place)?;
+    let mut host = Host::start_with(&place, &[], &environment)?;
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("visits", "visits", "[budget]\ntime_ms = 20000\n", &[("keyvalue", &["default"])]).await?;
     let key = acme.admin.key.clone();
     let (mut counted, mut versions) = (0_u64, Vec::new());
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let admin = host.sign_in(&key).await?;
         let tenant = Tenant { name: "acme".to_owned(), admin };
         let work = tokio::spawn(one_cycle(tenant, cycle, counted));
@@ -42,7 +50,8 @@ async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
         // One call may have been counted and its answer lost with the host.
         let (least, most) = (done.counted, done.counted + 1);
         versions.extend(done.versions);
-        host = Host::start(&place).with_context(|| format!("cycle {cycle}: the host must open again"))?;
+        host = Host::start_with(&place, &[], &environment)
+            .with_context(|| format!("cycle {cycle}: the host must open again"))?;
         let admin = host.sign_in(&key).await?;
         let (status, text) = admin.fetch("/acme/visits/n").await?;
         assert_eq!(status, StatusCode::OK, "cycle {cycle}: {text}");
@@ -57,7 +66,7 @@ async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
     }
     let admin = host.sign_in(&key).await?;
     let head = answer(admin.get("/tenants/acme/audit/checkpoint").send().await?).await?;
-    assert!(head["size"].as_u64() > Some(u64::from(CYCLES)));
+    assert!(head["size"].as_u64() > Some(u64::from(cycles)));
     Ok(())
 }
 

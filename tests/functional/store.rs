@@ -1,9 +1,12 @@
-//! `ringfence store` on the data directory of a host: moved to the other backend while it is stopped, and checked there.
+//! `ringfence store` on the data directory of a host: moved to the other backend while it is stopped, checked there, and
+//! salvaged once it is damaged.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Result, bail};
-use ringfence_tests::{Host, Place, ringfence};
+use reqwest::{Method, StatusCode};
+use ringfence_tests::{Host, Place, files_under, ringfence};
 
 use crate::started;
 
@@ -37,5 +40,49 @@ async fn a_store_that_is_moved_serves_what_it_served_and_the_backend_it_was_on_i
     let host = Host::start_with(&place, &[], &[("RINGFENCE_STORE_BACKEND", "redb")])?;
     let second = host.sign_in(&key).await?.fetch("/acme/visits/n").await?.1;
     assert!(second.starts_with("2 "), "{second}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_opens_of_a_damaged_store_is_served_again_and_what_is_lost_is_named() -> Result<()> {
+    const ALBUM: &str = "[needs]\nblob = [\"default\"]\n[budget]\ntime_ms = 20000\ncpu_ms = 5000\nmemory_mib = 32\n";
+    let (place, host, operator) = started().await?;
+    let (acme, bolt) = (host.tenant(&operator, "acme").await?, host.tenant(&operator, "bolt").await?);
+    acme.ship("album", "album", ALBUM, &[("blob", &["default"])]).await?;
+    for (name, length) in [("large", 1_000_000), ("small", 1_000)] {
+        let put = acme.admin.call(Method::PUT, &format!("/acme/album/{name}")).body(vec![b'x'; length]).send().await?;
+        assert_eq!(put.status(), StatusCode::CREATED);
+    }
+    bolt.ship("visits", "visits", "[budget]\ntime_ms = 20000\n", &[("keyvalue", &["default"])]).await?;
+    assert!(bolt.fetch("visits", "/n").await?.1.starts_with("1 "));
+    host.stop()?;
+
+    // A file of one tenant is cut, and the database is not as new as what was durable.
+    let dir = place.data().join("store");
+    let mut files = files_under(&dir.join("blobs"))?;
+    let is_value = |path: &Path| path.parent().is_some_and(|above| above.ends_with("values"));
+    files.retain(|(path, bytes)| is_value(path) && bytes.len() >= 1_000_000);
+    let [(large, bytes)] = &files[..] else { bail!("{} large values", files.len()) };
+    std::fs::write(large, &bytes[..bytes.len() / 2])?;
+    std::fs::write(dir.join("mark"), "ringfence store 1\nrevision 00000000009999999999\n")?;
+    for told in ["quarantine-1", "ringfence store salvage"] {
+        let Err(error) = Host::start(&place).map(drop) else { bail!("a host came up on a damaged store") };
+        assert!(format!("{error:#}").contains(told), "{error:#}");
+    }
+
+    let salvaged = store(&place, &["salvage"])?;
+    let told = said(&salvaged);
+    assert!(!salvaged.status.success(), "not everything is there again: {told}");
+    let line = |tenant: &str| told.lines().find(|line| line.contains(&format!("`{tenant}`"))).unwrap_or_default();
+    assert!(line("acme").starts_with('×') && line("acme").ends_with(", 1 lost"), "{told}");
+    assert!(line("bolt").starts_with('√') && line("bolt").ends_with(", 0 lost"), "{told}");
+    assert!(told.contains("and 9999999999 was durable"), "{told}");
+
+    let host = Host::start(&place)?;
+    let second = host.sign_in(&bolt.admin.key).await?.fetch("/bolt/visits/n").await?.1;
+    assert!(second.starts_with("2 "), "{second}");
+    let admin = host.sign_in(&acme.admin.key).await?;
+    assert_eq!(admin.fetch("/acme/album/small").await?, (StatusCode::OK, "x".repeat(1_000)));
+    assert_ne!(admin.fetch("/acme/album/large").await?.0, StatusCode::OK);
     Ok(())
 }

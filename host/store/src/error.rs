@@ -94,8 +94,8 @@ pub enum StoreError {
         /// The last version that is known here.
         known: u64,
     },
-    /// The files are damaged. They were moved aside whole; restore a backup, or start again to begin empty.
-    #[error("the store is damaged ({reason}) and was moved to `{}`: restore a backup, or start again to begin empty", quarantined_to.display())]
+    /// The files are damaged. They were moved aside whole; salvage them, or restore a backup.
+    #[error("the store is damaged ({reason}) and was moved to `{}`: recover what opens with `ringfence store salvage`, or restore a backup", quarantined_to.display())]
     Corrupt {
         /// What was found.
         reason: String,

@@ -90,7 +90,12 @@ async fn a_store_that_is_whole_comes_back_whole(backend: Backend) {
 }
 
 async fn damage_costs_what_it_hits_and_is_counted(backend: Backend) {
-    // Damage at ten places; at some of them a database is lost from there on, or as a whole.
+    // Damage at ten places. Sled is a log, and can be lost from there on, or as a whole; redb is a tree with its pages in
+    // place, and loses little but where the damage hits what leads to the rest.
+    let (came_back_min, refused_max) = match backend {
+        Backend::Sled => (RECORDS_COUNT, 8),
+        Backend::Redb => (5 * 2 * RECORDS_COUNT, 3),
+    };
     let (mut came_back, mut refused) = (0, 0);
     for round in 1..=10_u64 {
         let place = Place::on(backend);
@@ -119,7 +124,9 @@ async fn damage_costs_what_it_hits_and_is_counted(backend: Backend) {
             }
         }
     }
-    assert!(came_back > 0 && refused < 10, "{came_back} came back, {refused} of 10 rounds gave nothing");
+    println!("{backend}: {came_back} of {} came back, {refused} of 10 rounds gave nothing", 20 * RECORDS_COUNT);
+    assert!(came_back >= came_back_min, "{backend}: {came_back} came back, of at least {came_back_min}");
+    assert!(refused <= refused_max, "{backend}: {refused} of 10 rounds gave nothing, {refused_max} may");
 }
 
 async fn a_damaged_file_and_a_missing_key_cost_their_own(backend: Backend) {
