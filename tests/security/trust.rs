@@ -279,6 +279,8 @@ async fn an_answer_that_streams_is_cut_when_what_is_known_of_the_device_ends() -
     let soon = jiff::Timestamp::from_second(at + 3_600)?;
     let risk = json!({ "subject": "acme/ci", "delta": -14, "reason": "odd calls", "expires_at": soon.to_string() });
     answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    let standing = answer(acme.admin.get("/zero-trust/trust-score").send().await?).await?;
+    assert!(standing["score"].as_i64() >= Some(25), "the admin himself must not fall: {standing}");
     asks["thresholds"]["floor"] = json!(25);
     answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
     let streaming = ci.call(reqwest::Method::GET, "/acme/hostile/drip").send().await?;
