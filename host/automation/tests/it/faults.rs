@@ -148,7 +148,8 @@ fn random(number: u32) -> Event {
     Event::Told { place: Place::new(vec![number]), told: Told::Random(7) }
 }
 
-fn started() -> Started {
+/// How a run begins.
+pub fn started() -> Started {
     Started {
         plugin: "shop".parse().unwrap(),
         version: "0.1.0".parse().unwrap(),

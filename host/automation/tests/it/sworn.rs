@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ringfence_audit::Log;
-use ringfence_automation::workflow::event::{Ending, Event, Started};
+use ringfence_automation::workflow::event::{Ending, Event};
 use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, ready_key, unsworn_prefix};
 use ringfence_automation::workflow::limits::TRANSITIONS_COUNT_MAX;
 use ringfence_automation::workflow::{Command, Status};
@@ -14,6 +14,7 @@ use ringfence_core::workflow::{Answer, Ask, Place, StepKind, Stop};
 use ringfence_core::{Clock as _, RunId};
 use ringfence_store::Op;
 
+use crate::faults::started;
 use crate::world::{Code, Host, Steps, World, eventually, stopped};
 
 /// What the tenant's log says of a run, by the numbers of its events, and how many transitions that are.
@@ -107,21 +108,9 @@ fn what_a_kill_cut_off_before_it_was_sworn_to_is_on_the_log_after_the_next_start
     // This one ended, and nothing will drive it: the kill came between its end and the entry.
     let ended = RunId::random(&*world.entropy);
     world.block_on(async {
-        let started = Started {
-            plugin: "shop".parse().unwrap(),
-            version: "0.1.0".parse().unwrap(),
-            workflow: "test".to_owned(),
-            input: "null".to_owned(),
-            by: "acme/ann".parse().unwrap(),
-            parent: None,
-            depth: 0,
-            root: None,
-            attributes: BTreeMap::new(),
-            dice: String::new(),
-        };
         // Not so long ago that a start would take it away.
         let now_ms = u64::try_from(world.clock.now().as_millisecond()).unwrap();
-        let (ops, absent) = begin_ops(&ended, started, now_ms).unwrap();
+        let (ops, absent) = begin_ops(&ended, started(), now_ms).unwrap();
         world.acme.batch(ops, vec![absent]).await.unwrap();
         let mut loaded = Loaded::read(&world.acme, &ended).await.unwrap();
         let end = Event::Ended(Ending::Completed { output: "1".to_owned() });
