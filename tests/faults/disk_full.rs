@@ -2,7 +2,7 @@
 //! cannot be recorded, and space that comes back is enough. The disk is a small tmpfs of the test's own; mounting it needs
 //! root, as CI is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -31,6 +31,17 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Writes until nothing more goes in. The host writes and frees meanwhile, so more is offered than there was room for.
+fn fill(disk: &Path) -> Result<PathBuf> {
+    let ballast = disk.join("ballast");
+    let free = rustix::fs::statvfs(disk)?;
+    let room = usize::try_from(free.f_bavail * free.f_frsize)?;
+    let written = std::fs::write(&ballast, vec![1_u8; room + (64 << 20)]);
+    let full = written.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull);
+    ensure!(full, "the disk is not full");
+    Ok(ballast)
 }
 
 /// An object of more than one sealed piece.
@@ -62,9 +73,7 @@ async fn a_full_disk(backend: &str) -> Result<()> {
     let secret = acme.path("/secrets/one");
     answer(acme.admin.put(&secret).body("before").send().await?).await?;
 
-    let ballast = disk.0.join("ballast");
-    let free = rustix::fs::statvfs(&disk.0)?;
-    std::fs::write(&ballast, vec![1_u8; usize::try_from(free.f_bavail * free.f_frsize)?])?;
+    let ballast = fill(&disk.0)?;
 
     let (status, refused) = problem(acme.admin.put(&acme.path("/secrets/two")).body("during").send().await?).await?;
     assert_eq!((status, string(&refused, "code")?.as_str()), (503, "audit-unavailable"), "{refused}");
@@ -118,10 +127,7 @@ async fn a_full_second_place_of_audit_entries_refuses_what_must_be_recorded_unti
         async |name: &str| acme.admin.put(&acme.path(&format!("/secrets/{name}"))).body(name.to_owned()).send().await;
     answer(put("before").await?).await?;
 
-    let ballast = disk.0.join("ballast");
-    let free = rustix::fs::statvfs(&disk.0)?;
-    // Something may be written meanwhile: full is full.
-    drop(std::fs::write(&ballast, vec![1_u8; usize::try_from(free.f_bavail * free.f_frsize)?]));
+    let ballast = fill(&disk.0)?;
     // What is left of a page takes an entry or two.
     ringfence_tests::eventually("entries are refused", async || Ok(!put("during").await?.status().is_success()))
         .await?;
