@@ -468,6 +468,7 @@ impl Identity {
             key: None,
             method: Method::Bootstrap,
             strength: Strength::Secret,
+            scope: None,
         };
         self.shared.spend(proven)?;
         let issued = self.open_session(holder, arrival).await?;
@@ -494,6 +495,7 @@ impl Identity {
             key: Some(stored.record.id.clone()),
             method: Method::ApiKey,
             strength: Strength::Secret,
+            scope: stored.record.scope.clone(),
         });
         match holder {
             Some(holder) if matches => {
@@ -533,6 +535,7 @@ impl Identity {
             key: None,
             method: Method::ClientCertificate,
             strength: Strength::Certificate,
+            scope: None,
         };
         let binding = Binding::Certificate(certificate.thumbprint().to_owned());
         self.open_session(holder, Arrival { binding, source: from }).await

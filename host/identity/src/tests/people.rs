@@ -166,6 +166,7 @@ async fn a_service_has_no_factors_and_a_name_is_one_principal() {
         name: "ann".parse().unwrap(),
         role: Role::Developer,
         expires_in_seconds: None,
+        scope: None,
     };
     assert!(matches!(host.identity.create_key(permit(Some("acme")), new).await, Err(IdentityError::NameTaken { .. })));
 }
@@ -186,7 +187,13 @@ async fn short_passwords_are_refused_and_spend_no_invitation() {
 async fn keys_of_one_owner_are_one_person_however_long_the_chain() {
     let host = Host::new().await;
     let key = async |by: &str, name: &str| {
-        let new = NewKey { tenant: None, name: name.parse().unwrap(), role: Role::Operator, expires_in_seconds: None };
+        let new = NewKey {
+            tenant: None,
+            name: name.parse().unwrap(),
+            role: Role::Operator,
+            expires_in_seconds: None,
+            scope: None,
+        };
         host.identity.create_key(permit_by(by, Resource::Host), new).await.unwrap()
     };
     key("operator/ada", "ada").await;
@@ -208,7 +215,13 @@ async fn somebody_invited_counts_after_a_day_and_never_as_the_one_who_invited() 
     host.identity
         .create_key(
             permit_by("operator/ada", Resource::Host),
-            NewKey { tenant: None, name: "ada".parse().unwrap(), role: Role::Operator, expires_in_seconds: None },
+            NewKey {
+                tenant: None,
+                name: "ada".parse().unwrap(),
+                role: Role::Operator,
+                expires_in_seconds: None,
+                scope: None,
+            },
         )
         .await
         .unwrap();
