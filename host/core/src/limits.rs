@@ -113,6 +113,8 @@ pub const POLICY_CACHED_COUNT_MAX: usize = 16_384;
 pub const POLICY_CACHED_PER_TENANT_COUNT_MAX: usize = 2_048;
 /// Most live API keys of one tenant, and of the host's operators.
 pub const KEYS_LIVE_COUNT_MAX: usize = 256;
+/// Most plugins that the scope of an API key names.
+pub const TOKEN_SCOPE_PLUGINS_COUNT_MAX: usize = 64;
 /// Most API keys of one tenant that are remembered, revoked and expired ones included; the oldest dead ones go first.
 pub const KEYS_KEPT_COUNT_MAX: usize = 512;
 /// Most people of one tenant, and most operators.

@@ -746,6 +746,7 @@ mod oidc;
 mod on_device;
 mod people;
 mod refused;
+mod scopes;
 mod svid;
 mod tpm;
 mod trust;
