@@ -338,6 +338,7 @@ impl Identity {
             key: None,
             method: Method::Federated,
             strength: found.strength,
+            scope: None,
         };
         self.open_session(holder, arrival).await
     }
