@@ -259,12 +259,14 @@ async fn an_answer_that_streams_is_cut_when_what_is_known_of_the_device_ends() -
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     crate::ship_hostile(&acme, "time_ms = 60000").await?;
+    // Whoever says what is asked of sessions is a finding, which costs him 20 points: he stands at the floor, and not below it.
+    let keeper = acme.member(&host, "keeper", "tenant-admin").await?;
+    let ci = acme.member(&host, "ci", "caller").await?;
     let mdm = signing_key()?;
     let mut asks = thresholds(0, 0);
     let issuer = json!({ "name": "mdm", "key": public_key(&mdm) });
     asks["device_posture"] = json!({ "issuers": [issuer], "required": ["disk_encrypted"] });
-    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
-    let ci = acme.member(&host, "ci", "caller").await?;
+    answer(keeper.put("/tenants/acme/trust").json(&asks).send().await?).await?;
     answer(ci.post("/zero-trust/devices").json(&json!({ "name": "laptop" })).send().await?).await?;
     let nonce = answer(ci.post("/zero-trust/devices/laptop/challenge").json(&json!({})).send().await?).await?;
     let (nonce, at) = (string(&nonce, "nonce")?, now()?);
@@ -277,22 +279,24 @@ async fn an_answer_that_streams_is_cut_when_what_is_known_of_the_device_ends() -
     answer(ci.post("/zero-trust/device-verification").json(&shown).send().await?).await?;
     // So he stands on what is known of his device: above the floor with it, and below without.
     let soon = jiff::Timestamp::from_second(at + 3_600)?;
-    let risk = json!({ "subject": "acme/ci", "delta": -14, "reason": "odd calls", "expires_at": soon.to_string() });
-    answer(acme.admin.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
-    asks["thresholds"]["floor"] = json!(25);
-    answer(acme.admin.put("/tenants/acme/trust").json(&asks).send().await?).await?;
+    let risk = json!({ "subject": "acme/ci", "delta": -25, "reason": "odd calls", "expires_at": soon.to_string() });
+    answer(keeper.put("/zero-trust/risk-adjustment").json(&risk).send().await?).await?;
+    let standing = answer(keeper.get("/zero-trust/trust-score").send().await?).await?;
+    assert!(standing["score"].as_i64() >= Some(10), "the keeper must not fall: {standing}");
+    asks["thresholds"]["floor"] = json!(10);
+    answer(keeper.put("/tenants/acme/trust").json(&asks).send().await?).await?;
     let streaming = ci.call(reqwest::Method::GET, "/acme/hostile/drip").send().await?;
     assert_eq!(streaming.status(), 200);
     let mut body = streaming.bytes_stream();
     assert!(body.next().await.is_some_and(|piece| piece.is_ok()), "the answer has begun");
-    assert!(fallen(&acme.admin).await?.is_empty(), "nothing fell yet");
+    assert!(fallen(&keeper).await?.is_empty(), "nothing fell yet");
     let mut broke_off = false;
     while let Some(piece) = body.next().await {
         broke_off = piece.is_err();
     }
     assert!(broke_off, "the answer was cut, not ended");
     assert!(now()? < at + 45, "it was cut for the session's end, and not for its own time");
-    eventually("the session's end is on the log", async || Ok(fallen(&acme.admin).await?.len() == 1)).await?;
+    eventually("the session's end is on the log", async || Ok(fallen(&keeper).await?.len() == 1)).await?;
     assert_eq!(ci.get("/whoami").send().await?.status(), 401);
     Ok(())
 }

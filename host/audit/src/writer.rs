@@ -273,7 +273,7 @@ impl Writer {
         // Times and no pauses: whoever asks meanwhile must not put them off.
         let (mut retry_at, mut counts_at) = (Instant::now(), Instant::now());
         loop {
-            let batch = Arc::clone(&self.batch);
+            let (batch, begun) = (Arc::clone(&self.batch), Instant::now());
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(command) => self.serve(command, &mut commands).await,
@@ -294,6 +294,11 @@ impl Writer {
                     }
                     retry_at = Instant::now() + RETRY_EVERY;
                 }
+            }
+            // Each try may take as long as a write: whoever waits since the last one is heard before the next.
+            if begun.elapsed() >= RETRY_EVERY {
+                let next = Instant::now() + RETRY_EVERY;
+                (retry_at, counts_at) = (retry_at.max(next), counts_at.max(next));
             }
         }
         drop(self.write_batch().await);

@@ -380,11 +380,11 @@ pub(crate) mod tests {
     const GOLDEN_SEALED: [(Purpose, &str); 2] = [
         (
             Purpose::Record,
-            "5201a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5cd69530cd0c40fb89a3b8c0b998103687da00fdec3ab915abe",
+            "5401a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a58d9f3fa56f6ab9d3afaadf3a0c6606862564936755c74078f9",
         ),
         (
             Purpose::Secret,
-            "5201a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a53f4c4c1f3284c4524687e99bab4c0fcda29eb4681d15eefac1",
+            "5401a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a534c6cd7b5a4de102668f0ee248f8c6c304fb1524d05b1db138",
         ),
     ];
 

@@ -128,7 +128,7 @@ async fn after_a_rotation_old_things_are_readable_new_ones_are_under_the_new_key
     // Every sealed thing of the tenant says that it is under version 2.
     let values = records_of(&place, &uid);
     assert!(values.len() as u64 > RECORDS_COUNT);
-    assert!(values.iter().all(|value| value[9..11] == *b"R\x02"));
+    assert!(values.iter().all(|value| value[9..11] == *b"T\x02"));
     let files = files_below(&place.data().join("blobs").join(&uid));
     assert_eq!(files.len(), 2);
     assert!(files.iter().all(|(_, content)| content[..2] == *b"S\x02"));
@@ -145,7 +145,7 @@ async fn secrets_are_rotated_alone_and_nothing_else_is_sealed_anew() {
     check(&acme, &blob).await;
     let uid = acme.uid();
     store.close().await.unwrap();
-    let is_newer = |value: &&Vec<u8>| value[9..11] == *b"R\x02";
+    let is_newer = |value: &&Vec<u8>| value[9..11] == *b"T\x02";
     let values = records_of(&place, &uid);
     let newer: Vec<_> = values.iter().filter(is_newer).collect();
     assert!(values.len() as u64 > RECORDS_COUNT);

@@ -222,7 +222,7 @@ async fn what_does_not_open_holds_up_no_sealing_anew_is_counted_and_keeps_its_ve
     store.close().await.unwrap();
     drop((store, tenants, acme));
     let rows = rows(&place, &uid);
-    let old: Vec<_> = rows.iter().filter(|(_, value)| value[9..11] != *b"R\x03").map(|(key, _)| key.clone()).collect();
+    let old: Vec<_> = rows.iter().filter(|(_, value)| value[9..11] != *b"T\x03").map(|(key, _)| key.clone()).collect();
     assert_eq!(old, [rotten]);
     assert_eq!((files_under(&files, 2), files_under(&files, 3)), (2, 0));
 

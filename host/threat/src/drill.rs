@@ -146,6 +146,7 @@ fn entries(rule: &str) -> Option<Vec<Made>> {
             vec![made(codes::TOKEN_CREATED, "create-token"), made(codes::SIGN_IN_CHANGED, "write-policy")]
         }
         "audit-gap" => many(3, |_| made(codes::OUTCOME_UNKNOWN, "outcome-unknown")),
+        "entries-skipped" => vec![made(codes::ENTRIES_SKIPPED, "skip-entries")],
         "detection-weakened" => vec![made(codes::RULES_DELETED, "write-threat")],
         _ => return None,
     })

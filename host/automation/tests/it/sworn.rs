@@ -10,8 +10,8 @@ use ringfence_automation::workflow::event::{Ending, Event, Started};
 use ringfence_automation::workflow::journal::{Loaded, Mark, begin_ops, ready_key, unsworn_prefix};
 use ringfence_automation::workflow::limits::TRANSITIONS_COUNT_MAX;
 use ringfence_automation::workflow::{Command, Status};
-use ringfence_core::RunId;
 use ringfence_core::workflow::{Answer, Ask, Place, StepKind, Stop};
+use ringfence_core::{Clock as _, RunId};
 use ringfence_store::Op;
 
 use crate::world::{Code, Host, Steps, World, eventually, stopped};
@@ -119,11 +119,13 @@ fn what_a_kill_cut_off_before_it_was_sworn_to_is_on_the_log_after_the_next_start
             attributes: BTreeMap::new(),
             dice: String::new(),
         };
-        let (ops, absent) = begin_ops(&ended, started, 1).unwrap();
+        // Not so long ago that a start would take it away.
+        let now_ms = u64::try_from(world.clock.now().as_millisecond()).unwrap();
+        let (ops, absent) = begin_ops(&ended, started, now_ms).unwrap();
         world.acme.batch(ops, vec![absent]).await.unwrap();
         let mut loaded = Loaded::read(&world.acme, &ended).await.unwrap();
         let end = Event::Ended(Ending::Completed { output: "1".to_owned() });
-        loaded.append(vec![end], 5, Mark::Keep, Vec::new()).await.unwrap();
+        loaded.append(vec![end], now_ms, Mark::Keep, Vec::new()).await.unwrap();
         // And this one is not kept any more, but its mark is.
         let gone = RunId::random(&*world.entropy);
         let mark = unsworn_prefix().push(gone.as_str());
