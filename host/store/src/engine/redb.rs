@@ -20,6 +20,8 @@ use super::{Engine, EngineError, OpenFailure, Order, Rows, Span, Write, borrow, 
 pub(super) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 /// Its name in the directory.
 pub(super) const FILE: &str = "data.redb";
+/// Its name while it is made.
+const MADE: &str = "data.redb.new";
 const FILE_MODE: u32 = 0o600;
 
 /// Where the database lies. Something else than a file only in tests of what a disk can do.
@@ -45,9 +47,20 @@ pub(super) struct RedbEngine<M: Medium = OneFile> {
 // === impl RedbEngine ===
 
 impl RedbEngine {
-    /// Opens the database in `directory`, which must exist and belong to this process alone.
+    /// Opens the database in `directory`, which must exist and belong to this process alone. One that is not there is made
+    /// under another name first: what a kill leaves half made was never there, and is no damage.
     pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, OpenFailure> {
-        let this = Self::open_on(OneFile(directory.join(FILE)), cache_bytes)?;
+        let (file, made) = (directory.join(FILE), directory.join(MADE));
+        if !file.try_exists()? {
+            match std::fs::remove_file(&made) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+            drop(Self::open_on(OneFile(made.clone()), cache_bytes)?);
+            File::open(&made)?.sync_all()?;
+            std::fs::rename(&made, &file)?;
+        }
+        let this = Self::open_on(OneFile(file), cache_bytes)?;
         File::open(directory)?.sync_all()?;
         Ok(this)
     }
@@ -187,5 +200,22 @@ fn describe(error: &redb::Error) -> String {
         redb::Error::DatabaseAlreadyOpen => "the database is open already".to_owned(),
         redb::Error::UpgradeRequired(_) => "the database is of another version of its format".to_owned(),
         other => other.to_string().to_lowercase().chars().take(200).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_was_half_made_was_never_there() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(MADE), [0; 4_096]).unwrap();
+        let opened = || RedbEngine::open(directory.path(), 1 << 20).unwrap_or_else(|_| panic!("it does not open"));
+        let engine = opened();
+        engine.commit(vec![Write { key: b"k".to_vec(), value: Some(b"v".to_vec()) }]).unwrap();
+        drop(engine);
+        assert!(!directory.path().join(MADE).exists());
+        assert_eq!(opened().get(b"k").unwrap(), Some(b"v".to_vec()));
     }
 }
