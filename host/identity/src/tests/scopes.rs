@@ -56,7 +56,13 @@ async fn a_key_and_a_session_of_before_there_were_scopes_are_read_and_held_to_no
     let stored = host.identity.shared.read().session(&issued.session_id).cloned().unwrap();
     let text = serde_json::to_value(&stored).unwrap();
     assert!(text.get("scope").is_none(), "{text}");
-    assert_eq!(serde_json::from_value::<crate::record::StoredSession>(text).unwrap().principal().scope(), None);
+    assert_eq!(
+        serde_json::from_value::<crate::record::StoredSession>(text)
+            .unwrap()
+            .principal(ringfence_core::Strength::Secret)
+            .scope(),
+        None
+    );
 }
 
 #[tokio::test]
