@@ -3,7 +3,7 @@
 use anyhow::Result;
 use data_encoding::BASE64URL_NOPAD;
 use reqwest::StatusCode;
-use ringfence_tests::{answer, string};
+use ringfence_tests::{answer, problem, string};
 use serde_json::{Value, json};
 
 use crate::started;
@@ -109,5 +109,82 @@ async fn a_member_cannot_make_himself_more() -> Result<()> {
     let denied: Value = grant.json().await?;
     let why = answer(developer.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?).await?;
     assert!(string(&why, "closest")?.contains("tenant-admin"), "{why}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scoped_key_does_what_it_is_good_for_and_nothing_else() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    acme.ship("hello", "other", "", &[]).await?;
+    let scope = json!({ "classes": ["invoke"], "plugins": ["hello"] });
+    let asked = json!({ "name": "door", "role": "tenant-admin", "scope": scope });
+    let made = answer(acme.admin.post(&acme.path("/tokens")).json(&asked).send().await?).await?;
+    assert_eq!(made["scope"], scope, "{made}");
+    let door = host.sign_in(&string(&made, "key")?).await?;
+    assert_eq!(door.call(reqwest::Method::GET, "/acme/hello/").send().await?.status(), StatusCode::OK);
+    assert_eq!(door.call(reqwest::Method::GET, "/acme/other/").send().await?.status(), StatusCode::FORBIDDEN);
+    for path in ["/plugins", "/plugins/hello", "/tokens"] {
+        assert_eq!(door.get(&acme.path(path)).send().await?.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    let denied: Value = door.get(&acme.path("/plugins/hello")).send().await?.json().await?;
+    let why = format!("/decisions/{}", string(&denied, "decision_id")?);
+    let why = answer(acme.admin.get(&why).send().await?).await?;
+    assert!(why.to_string().contains("boundary.scope-classes"), "{why}");
+    assert!(why.to_string().contains("invoke on plugin hello"), "{why}");
+    // Nobody gets out of a scope by what it leaves him.
+    let asked = json!({ "name": "keeper", "role": "tenant-admin", "scope": { "classes": ["administer", "read"] } });
+    let made = answer(acme.admin.post(&acme.path("/tokens")).json(&asked).send().await?).await?;
+    let keeper = host.sign_in(&string(&made, "key")?).await?;
+    let listed = answer(keeper.get(&acme.path("/tokens")).send().await?).await?;
+    let scoped = listed["items"].as_array().into_iter().flatten().filter(|key| key["scope"].is_object()).count();
+    assert_eq!(scoped, 2, "{listed}");
+    let free = json!({ "name": "free", "role": "tenant-admin" });
+    for path in ["/tokens", "/people"] {
+        assert_eq!(keeper.post(&acme.path(path)).json(&free).send().await?.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    // A key without a scope goes on as ever.
+    assert_eq!(acme.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_scope_that_names_nothing_or_what_is_not_there_is_refused() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    for scope in [
+        json!({ "classes": [] }),
+        json!({ "plugins": [] }),
+        json!({ "classes": ["everything"] }),
+        json!({ "plugins": ["No Name"] }),
+        json!({ "routes": ["/"] }),
+    ] {
+        let asked = json!({ "name": "door", "role": "caller", "scope": scope });
+        let refused = acme.admin.post(&acme.path("/tokens")).json(&asked).send().await?.status();
+        assert!(matches!(refused.as_u16(), 400 | 422), "{scope}: {refused}");
+    }
+    let asked = json!({ "name": "bob", "role": "operator", "scope": { "plugins": ["hello"] } });
+    assert!(operator.post("/tokens").json(&asked).send().await?.status().is_client_error());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_says_how_long_its_keys_live_at_most() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let sign_in = |days: u32| json!({ "unbound_tokens": "allowed", "keys_days_max": days });
+    for days in [0, 3_651] {
+        let refused = acme.admin.put(&acme.path("/sign-in")).json(&sign_in(days)).send().await?;
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY, "{days}");
+    }
+    let set = answer(acme.admin.put(&acme.path("/sign-in")).json(&sign_in(30)).send().await?).await?;
+    assert_eq!(set["keys_days_max"], 30, "{set}");
+    let made = json!({ "name": "ci", "role": "caller" });
+    let made = answer(acme.admin.post(&acme.path("/tokens")).json(&made).send().await?).await?;
+    assert!(made["expires_at"].is_string(), "{made}");
+    let longer = json!({ "name": "ci", "role": "caller", "expires_in": 31 * 86_400 });
+    let (status, refused) = problem(acme.admin.post(&acme.path("/tokens")).json(&longer).send().await?).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-lifetime")), "{refused}");
     Ok(())
 }

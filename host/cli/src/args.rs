@@ -609,6 +609,19 @@ pub enum RoleArg {
     Caller,
 }
 
+/// What sort of acts an API key is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClassArg {
+    /// Calls plugins
+    Invoke,
+    /// Looks
+    Read,
+    /// Changes what runs
+    Change,
+    /// Changes who may do what, and what cannot be undone
+    Administer,
+}
+
 /// `token create`.
 #[derive(Debug, Clone, Args)]
 pub struct TokenCreateArgs {
@@ -617,9 +630,15 @@ pub struct TokenCreateArgs {
     /// What it may do; `operator` is not bound to a tenant
     #[arg(long, value_enum)]
     pub role: RoleArg,
-    /// How long it lives: `30d`, `12h`, `90m`; for good when absent
+    /// How long it lives: `30d`, `12h`, `90m`; as long as keys may when absent
     #[arg(long, value_name = "TIME")]
     pub expires: Option<Lifetime>,
+    /// Classes of acts it is good for; all that its role has when absent
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "CLASS")]
+    pub acts: Vec<ClassArg>,
+    /// Plugins it acts on, and on nothing else
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub plugins: Vec<PluginName>,
     /// Write the key into a new file (mode 0600) instead of printing it
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,

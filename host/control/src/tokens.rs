@@ -2,13 +2,16 @@
 //!
 //! Must never show a key twice.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ringfence_audit::{Log, codes};
+use ringfence_core::limits::TOKEN_SCOPE_PLUGINS_COUNT_MAX;
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, ResourceName, Role, TenantId};
+use ringfence_core::{ActClass, KeyScope, Permit, PluginName, ResourceName, Role, TenantId};
 use ringfence_identity::{KeyRecord, NewKey};
 use serde_json::json;
 
@@ -17,7 +20,7 @@ use crate::call::Call;
 use crate::extract::JsonBody;
 use crate::idempotency::ShownOnce;
 use crate::problem::ApiError;
-use crate::wire::{CreatedToken, NewToken, Page, Problem, TokenView};
+use crate::wire::{CreatedToken, NewToken, Page, Problem, TokenScope, TokenView};
 
 /// Lists a tenant's API keys.
 #[utoipa::path(get, path = "/tenants/{tenant}/tokens", tag = "tokens",
@@ -108,10 +111,11 @@ impl Control {
     ) -> Result<Response, ApiError> {
         let role = parse_role(&new.role, tenant.is_some())?;
         let name: ResourceName = new.name.parse()?;
-        let details = json!({ "name": name.as_str(), "role": role.as_str() });
+        let scope = new.scope.map(parse_scope).transpose()?.flatten().map(Arc::new);
+        let details = json!({ "name": name.as_str(), "role": role.as_str(), "scope": scope });
         let (record, key) = self
             .bracket(call, &log, permit, codes::TOKEN_CREATED, details, async |permit| {
-                let new = NewKey { tenant, name, role, expires_in_seconds: new.expires_in };
+                let new = NewKey { tenant, name, role, expires_in_seconds: new.expires_in, scope };
                 Ok(self.parts.identity.create_key(permit, new).await?)
             })
             .await?;
@@ -150,6 +154,35 @@ pub fn parse_role(text: &str, of_a_tenant: bool) -> Result<Role, ApiError> {
     }
 }
 
+/// A scope that was asked for; none when it takes nothing away.
+fn parse_scope(asked: TokenScope) -> Result<Option<KeyScope>, ApiError> {
+    if [&asked.classes, &asked.plugins].into_iter().flatten().any(Vec::is_empty) {
+        return Err(ApiError::new("bad-scope", "a list of a scope names something; leave it out for all there is"));
+    }
+    if asked.plugins.as_ref().is_some_and(|plugins| plugins.len() > TOKEN_SCOPE_PLUGINS_COUNT_MAX) {
+        let most = format!("a scope names at most {TOKEN_SCOPE_PLUGINS_COUNT_MAX} plugins");
+        return Err(ApiError::new("bad-scope", most));
+    }
+    let class = |word: String| {
+        let found = ActClass::ALL.into_iter().find(|class| class.as_str() == word);
+        found.ok_or_else(|| ApiError::new("bad-scope", "`classes` are of invoke, read, change and administer"))
+    };
+    let classes =
+        asked.classes.map(|words| words.into_iter().map(class).collect::<Result<_, ApiError>>()).transpose()?;
+    let plugin = |word: String| word.parse::<PluginName>().map_err(ApiError::from);
+    let plugins =
+        asked.plugins.map(|words| words.into_iter().map(plugin).collect::<Result<_, ApiError>>()).transpose()?;
+    let scope = KeyScope { classes, plugins };
+    Ok((scope.classes.is_some() || scope.plugins.is_some()).then_some(scope))
+}
+
+fn scope_view(scope: &KeyScope) -> TokenScope {
+    TokenScope {
+        classes: scope.classes.as_ref().map(|all| all.iter().map(|class| class.as_str().to_owned()).collect()),
+        plugins: scope.plugins.as_ref().map(|all| all.iter().map(ToString::to_string).collect()),
+    }
+}
+
 fn view(record: KeyRecord) -> TokenView {
     TokenView {
         id: record.id.to_string(),
@@ -159,5 +192,6 @@ fn view(record: KeyRecord) -> TokenView {
         created_at: record.created_at.to_string(),
         expires_at: record.expires_at.map(|at| at.to_string()),
         revoked_at: record.revoked_at.map(|at| at.to_string()),
+        scope: record.scope.as_deref().map(scope_view),
     }
 }

@@ -645,9 +645,12 @@ pub struct NewToken {
     pub name: String,
     /// `operator` (host keys only), `tenant-admin`, `developer`, `auditor` or `caller`.
     pub role: String,
-    /// Seconds until it expires; never when absent.
+    /// Seconds until it expires; when absent, as late as the tenant lets keys live, which is never where it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u32>,
+    /// What it is good for; absent for whatever its role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<TokenScope>,
 }
 
 /// An API key, without its secret.
@@ -669,6 +672,9 @@ pub struct TokenView {
     /// RFC 3339, UTC; absent while it can be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<String>,
+    /// What it is good for; absent for whatever its role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<TokenScope>,
 }
 
 /// A new API key, shown once.

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod manifest;
 pub mod proof;
 pub mod quota;
+pub mod scope;
 pub mod source;
 pub mod standing;
 pub mod used;
@@ -36,6 +37,7 @@ pub use ids::{
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{ActClass, Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
 pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaOverrides};
+pub use scope::KeyScope;
 pub use source::Source;
 pub use standing::{Held, Standing};
 pub use used::CapabilityUse;

@@ -115,6 +115,8 @@ pub const POLICY_CACHED_COUNT_MAX: usize = 16_384;
 pub const POLICY_CACHED_PER_TENANT_COUNT_MAX: usize = 2_048;
 /// Most live API keys of one tenant, and of the host's operators.
 pub const KEYS_LIVE_COUNT_MAX: usize = 256;
+/// Most plugins that the scope of an API key names.
+pub const TOKEN_SCOPE_PLUGINS_COUNT_MAX: usize = 64;
 /// Most API keys of one tenant that are remembered, revoked and expired ones included; the oldest dead ones go first.
 pub const KEYS_KEPT_COUNT_MAX: usize = 512;
 /// Most people of one tenant, and most operators.
@@ -182,12 +184,18 @@ pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
 pub const SIGN_IN_PARALLEL_COUNT_MAX: usize = 2;
 /// Most sign-ins waiting for their turn.
 pub const SIGN_IN_WAITING_COUNT_MAX: usize = 256;
-/// Most sign-ins from one source at the same time, waiting ones included.
+/// Most sign-ins from one source, or one IPv6 network of 48 bits, at the same time, waiting ones included.
 pub const SIGN_IN_PER_SOURCE_COUNT_MAX: usize = 64;
+/// Most sign-ins by password to one tenant at the same time that come from where their names never signed in from.
+pub const SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX: usize = 64;
+/// Most of them to all tenants together; the places beyond are for keys and for those who are known where they come from.
+pub const SIGN_IN_STRANGERS_COUNT_MAX: usize = 192;
 /// Longest wait of a sign-in for its turn, in milliseconds.
 pub const SIGN_IN_WAIT_MS_MAX: u64 = 10_000;
 /// Most failed sign-ins from one source, or with one key id, before it is slowed down.
 pub const SIGN_IN_FAILURES_COUNT_MAX: u32 = 20;
+/// How many times as many it takes from one IPv6 network of 48 bits, and how many times sooner one is forgiven there.
+pub const SIGN_IN_FAILURES_OF_SITE_TIMES: u64 = 16;
 /// How long until one failed sign-in is forgiven, in milliseconds.
 pub const SIGN_IN_FORGIVEN_MS: u64 = 3_000;
 /// Most sources and key ids whose failed sign-ins are remembered.

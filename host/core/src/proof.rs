@@ -4,11 +4,12 @@
 //! [`Principal::mint`] outside `identity` and [`Permit::mint`] outside `policy`.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{DecisionId, PluginName, PrincipalId, ResourceName, SessionId, TenantId};
+use crate::{DecisionId, KeyScope, PluginName, PrincipalId, ResourceName, SessionId, TenantId};
 
 /// What a principal may do by default, before the tenant's own policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,6 +88,7 @@ pub struct Principal {
     strength: Strength,
     session: Option<SessionId>,
     authenticated_at: Timestamp,
+    scope: Option<Arc<KeyScope>>,
 }
 
 impl Principal {
@@ -100,7 +102,14 @@ impl Principal {
         session: Option<SessionId>,
         authenticated_at: Timestamp,
     ) -> Self {
-        Self { id, kind, role, tenant, strength, session, authenticated_at }
+        Self { id, kind, role, tenant, strength, session, authenticated_at, scope: None }
+    }
+    /// The same, held to the scope of the key it came with. SECURITY: a scope that it is held to already stays, so nothing
+    /// is ever widened by this.
+    #[must_use]
+    pub fn within(mut self, scope: Option<Arc<KeyScope>>) -> Self {
+        self.scope = self.scope.or(scope);
+        self
     }
     /// Who.
     pub fn id(&self) -> &PrincipalId {
@@ -125,6 +134,10 @@ impl Principal {
     /// The session it acts in; none for anonymous.
     pub fn session(&self) -> Option<&SessionId> {
         self.session.as_ref()
+    }
+    /// What the key it came with is good for; none where that is whatever its role allows.
+    pub fn scope(&self) -> Option<&Arc<KeyScope>> {
+        self.scope.as_ref()
     }
     /// When it was proved.
     pub fn authenticated_at(&self) -> Timestamp {
@@ -266,7 +279,7 @@ pub trait Action: Send + Sync + 'static {
 }
 
 /// What sort of act a trust score is asked for. Every action names its own, where it is defined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActClass {
     /// Calling a plugin.
@@ -280,6 +293,12 @@ pub enum ActClass {
 }
 
 impl ActClass {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Invoke, Self::Read, Self::Change, Self::Administer];
+    /// The class of an action, by its word; none for what is no action.
+    pub fn of(action: &str) -> Option<Self> {
+        act::CLASSES.iter().find(|(word, _)| *word == action).map(|(_, class)| *class)
+    }
     /// The word of the API.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -473,8 +492,19 @@ mod tests {
     use super::*;
 
     fn class_of(word: &str) -> ActClass {
-        let found = act::CLASSES.iter().find(|(known, _)| *known == word);
-        found.unwrap_or_else(|| panic!("there is no action `{word}`")).1
+        ActClass::of(word).unwrap_or_else(|| panic!("there is no action `{word}`"))
+    }
+
+    /// A scope that could be lifted again would hold nobody.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs somebody")]
+    fn a_scope_that_somebody_is_held_to_stays() {
+        let scope = |class| Some(Arc::new(KeyScope { classes: Some([class].into()), plugins: None }));
+        let (id, kind, at) = ("acme/ci".parse().unwrap(), PrincipalKind::Service, Timestamp::UNIX_EPOCH);
+        let ci = Principal::mint(id, kind, Some(Role::Caller), None, Strength::Secret, None, at);
+        assert_eq!(ci.scope(), None);
+        let held = ci.within(None).within(scope(ActClass::Invoke)).within(scope(ActClass::Administer)).within(None);
+        assert_eq!(held.scope(), scope(ActClass::Invoke).as_ref());
     }
 
     /// Whoever does these decides who may do what, what is watched, or what nobody brings back.

@@ -19,6 +19,14 @@ impl Source {
             v4 => v4,
         })
     }
+
+    /// The network of 48 bits around it, which is the most that one customer is usually given; none for IPv4.
+    pub fn site(self) -> Option<Self> {
+        match self.0 {
+            IpAddr::V6(v6) => Some(Self(IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80))))),
+            IpAddr::V4(_) => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -40,5 +48,12 @@ mod tests {
     fn ipv6_addresses_of_one_network_are_one_source_and_those_of_the_next_are_not() {
         assert_eq!(source("2001:db8:0:1::1"), source("2001:db8:0:1:ffff:ffff:ffff:ffff"));
         assert_ne!(source("2001:db8:0:1::1"), source("2001:db8:0:2::1"));
+    }
+
+    #[test]
+    fn networks_of_64_bits_lie_in_a_site_of_48_and_ipv4_addresses_in_none() {
+        assert_eq!(source("2001:db8:1:2::1").site(), source("2001:db8:1:ffff::1").site());
+        assert!(source("2001:db8:1:2::1").site() != source("2001:db8:2:2::1").site());
+        assert_eq!(source("192.0.2.1").site(), None);
     }
 }

@@ -70,8 +70,8 @@ pub enum IdentityError {
         /// Which tenant.
         tenant: String,
     },
-    /// A live key of the same name has another role, or one of a key and a person has the other's name.
-    #[error("`{name}` is taken, with role `{role}`; revoke it or choose another name")]
+    /// A live key of the same name has another role or scope, or one of a key and a person has the other's name.
+    #[error("`{name}` is taken, with role `{role}` or another scope; revoke it or choose another name")]
     NameTaken {
         /// The name.
         name: String,
@@ -142,8 +142,8 @@ pub enum IdentityError {
         /// How many there may be.
         count_max: usize,
     },
-    /// A lifetime of nothing, or beyond the calendar.
-    #[error("a key must expire after 1 to {seconds_max} seconds, or never")]
+    /// A lifetime of nothing, beyond what its place lets keys live, or beyond the calendar.
+    #[error("a key must expire after 1 to {seconds_max} seconds")]
     Lifetime {
         /// The longest lifetime, in seconds.
         seconds_max: u32,

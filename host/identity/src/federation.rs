@@ -22,6 +22,7 @@ use crate::dpop::Proven;
 use crate::oidc::{self, Discovery, ProviderTrust};
 use crate::record::Method;
 use crate::sessions::{Arrival, Holder};
+use crate::throttle::Tried;
 use crate::{Identity, IdentityError, Issued, SecretString};
 
 /// LIMIT: most bytes of a document of a provider.
@@ -254,7 +255,7 @@ impl Identity {
     ) -> Result<FederatedStart, IdentityError> {
         let shared = &self.shared;
         let source = Source::of(from);
-        let _place = shared.admit(source, None)?;
+        let _place = shared.admit(source, Tried::default())?;
         let trust = self.provider_of(tenant, provider)?;
         if !trust.redirect_uris.iter().any(|known| oidc::is_redirect(known, redirect_uri)) {
             return Err(IdentityError::Unauthenticated);
@@ -338,6 +339,7 @@ impl Identity {
             key: None,
             method: Method::Federated,
             strength: found.strength,
+            scope: None,
         };
         self.open_session(holder, arrival).await
     }

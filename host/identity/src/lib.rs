@@ -98,7 +98,7 @@ use sessions::{Arrival, Holder};
 use shelf::Shelf;
 use shown::Scheme;
 use tables::{Held, Now, Tables};
-use throttle::Throttle;
+use throttle::{Throttle, Tried};
 use token::{Claims, Tokens};
 
 /// A secret in text form: redacted Debug, no Display, wiped when dropped. Read with `expose`.
@@ -311,8 +311,9 @@ impl Identity {
     /// Whether a sign-in may be tried now: `Throttled` while its source must wait. To be asked before anything is looked up for
     /// it; [`Identity::authenticate`] asks again.
     pub fn may_try(&self, proof: &Proof, from: IpAddr) -> Result<(), IdentityError> {
+        let tried = self.shared.tried(proof, Source::of(from));
         let now = self.shared.clock.monotonic();
-        self.shared.throttle().check(Source::of(from), key_tried(proof).as_deref(), now).map_err(throttled)
+        self.shared.throttle().check(Source::of(from), &tried, now).map_err(throttled)
     }
 
     /// Signs in. Fails with `Unauthenticated` whatever was wrong with the credential, and slows a source down after its
@@ -335,8 +336,7 @@ impl Identity {
     ) -> Result<Issued, IdentityError> {
         let source = Source::of(from);
         let shared = &self.shared;
-        let key_id = key_tried(&proof);
-        let _place = shared.admit(source, key_id.as_deref())?;
+        let place = shared.admit(source, shared.tried(&proof, source))?;
         // The proof first: one that must come again with a nonce spends nothing.
         let proven = shown.proof.map(|proof| shared.proven(shown, proof, None)).transpose()?;
         let proved = match door {
@@ -344,7 +344,8 @@ impl Identity {
             Door::Shut => Err(self.refuse(&proof).await),
         };
         if matches!(proved, Err(IdentityError::Unauthenticated)) {
-            shared.throttle().failed(source, key_id.as_deref(), shared.clock.monotonic());
+            let now = shared.clock.monotonic();
+            shared.throttle().failed(source, place.tried.with.as_deref(), now);
         }
         proved
     }
@@ -468,6 +469,7 @@ impl Identity {
             key: None,
             method: Method::Bootstrap,
             strength: Strength::Secret,
+            scope: None,
         };
         self.shared.spend(proven)?;
         let issued = self.open_session(holder, arrival).await?;
@@ -494,6 +496,7 @@ impl Identity {
             key: Some(stored.record.id.clone()),
             method: Method::ApiKey,
             strength: Strength::Secret,
+            scope: stored.record.scope.clone(),
         });
         match holder {
             Some(holder) if matches => {
@@ -533,6 +536,7 @@ impl Identity {
             key: None,
             method: Method::ClientCertificate,
             strength: Strength::Certificate,
+            scope: None,
         };
         let binding = Binding::Certificate(certificate.thumbprint().to_owned());
         self.open_session(holder, Arrival { binding, source: from }).await
@@ -647,12 +651,34 @@ impl Shared {
     }
 
     /// Lets a sign-in try, unless its source must wait; it counts as being under way until the answer is dropped.
-    fn admit(&self, source: Source, key: Option<&str>) -> Result<UnderWay<'_>, IdentityError> {
+    fn admit(&self, source: Source, tried: Tried) -> Result<UnderWay<'_>, IdentityError> {
         let mut throttle = self.throttle();
         let now = self.clock.monotonic();
-        throttle.check(source, key, now).map_err(throttled)?;
-        throttle.enter(source).map_err(throttled)?;
-        Ok(UnderWay { shared: self, source })
+        throttle.check(source, &tried, now).map_err(throttled)?;
+        throttle.enter(source, &tried).map_err(throttled)?;
+        Ok(UnderWay { shared: self, source, tried })
+    }
+
+    /// What failures of a sign-in count against beside its source. Looks up no more for a name that there is than for others.
+    fn tried(&self, proof: &Proof, source: Source) -> Tried {
+        match proof {
+            Proof::ApiKey { key } => {
+                let with = secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned());
+                Tried { with, by_stranger: false }
+            }
+            Proof::Password { principal, .. } => {
+                // As long as a name can be: a longer one is nobody's.
+                let name: String = principal.chars().take(200).collect();
+                let who = name.parse::<PrincipalId>().ok();
+                let by_stranger = who.is_none_or(|who| self.read().network_since(&who, source).is_none());
+                Tried { with: Some(name), by_stranger }
+            }
+            Proof::Bootstrap { .. }
+            | Proof::ClientCertificate { .. }
+            | Proof::Invitation { .. }
+            | Proof::Passkey { .. }
+            | Proof::Federated { .. } => Tried::default(),
+        }
     }
 }
 
@@ -674,25 +700,12 @@ impl Drop for Taken<'_> {
 struct UnderWay<'a> {
     shared: &'a Shared,
     source: Source,
+    tried: Tried,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.shared.throttle().leave(self.source);
-    }
-}
-
-/// What failures of a sign-in count against beside its source.
-fn key_tried(proof: &Proof) -> Option<String> {
-    match proof {
-        Proof::ApiKey { key } => secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned()),
-        // As long as a name can be: a longer one is nobody's.
-        Proof::Password { principal, .. } => Some(principal.chars().take(200).collect()),
-        Proof::Bootstrap { .. }
-        | Proof::ClientCertificate { .. }
-        | Proof::Invitation { .. }
-        | Proof::Passkey { .. }
-        | Proof::Federated { .. } => None,
+        self.shared.throttle().leave(self.source, &self.tried);
     }
 }
 

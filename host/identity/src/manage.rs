@@ -14,6 +14,8 @@ use crate::shelf::{ending, key_at};
 use crate::tables::Tables;
 use crate::{Identity, IdentityError, OPERATOR, SecretString, secret_hash};
 
+const DAY_SECONDS: u32 = 86_400;
+
 impl Identity {
     /// Makes a key; the secret is in the answer and nowhere else. The permit must be for the tenant (or for the host, for
     /// an operator's key). An operator can make the first tenant-admin key of a tenant, and no other key of it.
@@ -26,7 +28,8 @@ impl Identity {
         covers(permit.resource(), new.tenant.as_ref())?;
         let store = self.store_of(new.tenant.as_ref())?;
         let now = shared.clock.now();
-        let expires_at = admissible(&new, now)?;
+        let days_max = shared.read().settings_of(new.tenant.as_ref()).and_then(|settings| settings.keys_days_max);
+        let expires_at = admissible(&new, days_max, now)?;
         let (id, secret) = secret_hash::generate(shared.entropy.as_ref());
         let hashed = shared.hasher.hash_key(&secret, shared.entropy.as_ref()).await?;
         // One at a time, so that the counts below are those of the moment of writing.
@@ -46,6 +49,7 @@ impl Identity {
             created_by: permit.principal().clone(),
             expires_at,
             revoked_at: None,
+            scope: new.scope,
         };
         let owners = owners_of_new(&shared.read(), &record.created_by, &record.principal);
         let stored = StoredKey { record: record.clone(), hashed, owners };
@@ -163,12 +167,17 @@ pub(crate) fn admissible_role(tenant: Option<&TenantId>, role: Role) -> Result<(
 }
 
 /// Checks what was asked for by itself; when the key ends.
-fn admissible(new: &NewKey, now: Timestamp) -> Result<Option<Timestamp>, IdentityError> {
+fn admissible(new: &NewKey, days_max: Option<u16>, now: Timestamp) -> Result<Option<Timestamp>, IdentityError> {
     admissible_role(new.tenant.as_ref(), new.role)?;
-    let lifetime = IdentityError::Lifetime { seconds_max: u32::MAX };
-    match new.expires_in_seconds {
+    if new.scope.as_ref().is_some_and(|scope| scope.plugins.is_some()) && new.tenant.is_none() {
+        return Err(IdentityError::RoleMisplaced { role: new.role.as_str(), rule: "acts on no tenant's plugins" });
+    }
+    let longest = days_max.map(|days| u32::from(days).saturating_mul(DAY_SECONDS));
+    let lifetime = IdentityError::Lifetime { seconds_max: longest.unwrap_or(u32::MAX) };
+    match new.expires_in_seconds.or(longest) {
         None => Ok(None),
         Some(0) => Err(lifetime),
+        Some(seconds) if longest.is_some_and(|longest| seconds > longest) => Err(lifetime),
         Some(seconds) => now.checked_add(SignedDuration::from_secs(seconds.into())).map(Some).map_err(|_| lifetime),
     }
 }
@@ -186,7 +195,9 @@ fn check_room(tables: &Tables, new: &NewKey, by_operator: bool, now: Timestamp) 
             return Err(IdentityError::OperatorLimited { tenant: tenant.to_string() });
         }
     }
-    if let Some(other) = live.iter().find(|key| key.name == new.name && key.role != new.role) {
+    // One name is one principal: what that may do must not depend on which of its keys is looked at.
+    let mut of_name = live.iter().filter(|key| key.name == new.name);
+    if let Some(other) = of_name.find(|key| key.role != new.role || key.scope != new.scope) {
         return Err(IdentityError::NameTaken { name: new.name.to_string(), role: other.role.as_str() });
     }
     if let Some(person) = tables.people_of(new.tenant.as_ref()).find(|person| person.record.name == new.name) {

@@ -224,6 +224,7 @@ impl Identity {
             key: None,
             method,
             strength,
+            scope: None,
         };
         self.open_session(holder, arrival).await
     }

@@ -3,9 +3,12 @@
 //! Must never hold a key's secret: only its argon2id hash, which is sealed by the store like everything else.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use ringfence_core::{Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId};
+use ringfence_core::{
+    KeyScope, Principal, PrincipalId, PrincipalKind, ResourceName, Role, SessionId, Strength, TenantId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::secret_hash::Hashed;
@@ -20,8 +23,10 @@ pub struct NewKey {
     pub name: ResourceName,
     /// What it may do by default. `operator` exactly when there is no tenant.
     pub role: Role,
-    /// How long it lives, in seconds; none for until it is revoked.
+    /// How long it lives, in seconds; none for as long as its place lets keys live.
     pub expires_in_seconds: Option<u32>,
+    /// What it is good for; none for whatever its role allows.
+    pub scope: Option<Arc<KeyScope>>,
 }
 
 /// What may be shown of a key. Its secret was shown once, when it was made.
@@ -45,6 +50,9 @@ pub struct KeyRecord {
     pub expires_at: Option<Timestamp>,
     /// When it was revoked, if it was.
     pub revoked_at: Option<Timestamp>,
+    /// What it is good for; none for whatever its role allows, as for every key of before there were scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Arc<KeyScope>>,
 }
 
 impl KeyRecord {
@@ -184,6 +192,9 @@ pub(crate) struct StoredSession {
     /// What was proved in it since it was opened.
     #[serde(default)]
     pub(crate) raised: Option<Raised>,
+    /// What the key it was opened with is good for; none for whatever the role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scope: Option<Arc<KeyScope>>,
 }
 
 /// What was proved in a session beyond what opened it.
@@ -234,5 +245,6 @@ impl StoredSession {
             Some(self.id.clone()),
             self.issued_at,
         )
+        .within(self.scope.clone())
     }
 }

@@ -4,11 +4,12 @@
 //! ended meanwhile: the next start would open it again.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::ACCESS_TOKEN_SECONDS;
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, Role, SessionId, Strength, TenantId};
+use ringfence_core::{KeyScope, Permit, Principal, PrincipalId, PrincipalKind, Role, SessionId, Strength, TenantId};
 use ringfence_store::{Op, Precondition, StoreError, TenantStore};
 
 use crate::manage::{covers, finish, not_found};
@@ -30,6 +31,8 @@ pub(crate) struct Holder {
     pub(crate) key: Option<String>,
     pub(crate) method: Method,
     pub(crate) strength: Strength,
+    /// Of the key, if any.
+    pub(crate) scope: Option<Arc<KeyScope>>,
 }
 
 /// How the one who signs in came.
@@ -68,6 +71,7 @@ impl Identity {
             source: Some(arrival.source).filter(|source| !source.is_unspecified()),
             verified_at: None,
             raised: None,
+            scope: holder.scope,
         };
         if let Some(source) = stored.source {
             self.note_network(stored.tenant.as_ref(), &stored.principal, source).await?;

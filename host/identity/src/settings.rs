@@ -37,6 +37,9 @@ pub struct SignInSettings {
     /// Which identity providers are trusted.
     #[serde(default)]
     pub providers: Vec<ProviderTrust>,
+    /// How long a new API key lives at most, in days, and where nothing shorter is asked for; none for as long as is asked for.
+    #[serde(default)]
+    pub keys_days_max: Option<u16>,
     /// When this was decided.
     pub changed_at: Option<Timestamp>,
     /// Who decided it.
@@ -50,6 +53,7 @@ impl SignInSettings {
             unbound_tokens: UnboundTokens::Allowed,
             certificates: None,
             providers: Vec::new(),
+            keys_days_max: None,
             changed_at: None,
             changed_by: None,
         }

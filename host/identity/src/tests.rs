@@ -113,7 +113,8 @@ impl Host {
     }
 
     async fn key(&self, of: Option<&str>, name: &str, role: Role) -> (KeyRecord, SecretString) {
-        let new = NewKey { tenant: of.map(tenant), name: name.parse().unwrap(), role, expires_in_seconds: None };
+        let new =
+            NewKey { tenant: of.map(tenant), name: name.parse().unwrap(), role, expires_in_seconds: None, scope: None };
         self.identity.create_key(permit(of), new).await.unwrap()
     }
 
@@ -239,6 +240,7 @@ async fn an_expired_key_ends_its_sessions_too() {
         name: "brief".parse().unwrap(),
         role: Role::Caller,
         expires_in_seconds: Some(60),
+        scope: None,
     };
     let (_, key) = host.identity.create_key(permit(Some("acme")), new).await.unwrap();
     let issued = host.sign_in(&key).await.unwrap();
@@ -305,6 +307,7 @@ async fn sessions_of_a_key_are_bounded_and_those_over_are_swept() {
             key: Some(record.id),
             method: Method::ApiKey,
             strength: Strength::Secret,
+            scope: None,
         }
     };
     let here = || Arrival { binding: Binding::Unbound, source: HERE };
@@ -334,6 +337,7 @@ async fn a_permit_for_one_place_makes_revokes_and_lists_nothing_elsewhere() {
         name: "x".parse().unwrap(),
         role,
         expires_in_seconds: None,
+        scope: None,
     };
     for (permitted, asked, role) in [
         (Some("acme"), Some("beta"), Role::Caller),
@@ -364,7 +368,8 @@ async fn a_permit_for_one_place_makes_revokes_and_lists_nothing_elsewhere() {
 async fn roles_stay_in_their_place() {
     let host = Host::new().await;
     let make = async |of: Option<&str>, role| {
-        let new = NewKey { tenant: of.map(tenant), name: "x".parse().unwrap(), role, expires_in_seconds: None };
+        let new =
+            NewKey { tenant: of.map(tenant), name: "x".parse().unwrap(), role, expires_in_seconds: None, scope: None };
         host.identity.create_key(permit(of), new).await
     };
     assert!(matches!(make(Some("acme"), Role::Operator).await, Err(IdentityError::RoleMisplaced { .. })));
@@ -378,7 +383,13 @@ async fn roles_stay_in_their_place() {
 async fn an_operator_makes_a_tenants_first_admin_key_and_no_other() {
     let host = Host::new().await;
     let make = async |role, name: &str| {
-        let new = NewKey { tenant: Some(tenant("acme")), name: name.parse().unwrap(), role, expires_in_seconds: None };
+        let new = NewKey {
+            tenant: Some(tenant("acme")),
+            name: name.parse().unwrap(),
+            role,
+            expires_in_seconds: None,
+            scope: None,
+        };
         host.identity.create_key(permit_by("operator/ada", place(Some("acme"))), new).await
     };
     assert!(matches!(make(Role::Developer, "dev").await, Err(IdentityError::OperatorLimited { .. })));
@@ -390,7 +401,13 @@ async fn an_operator_makes_a_tenants_first_admin_key_and_no_other() {
 async fn a_name_means_one_role_while_a_key_of_it_lives() {
     let host = Host::new().await;
     let make = async |role| {
-        let new = NewKey { tenant: Some(tenant("acme")), name: "ci".parse().unwrap(), role, expires_in_seconds: None };
+        let new = NewKey {
+            tenant: Some(tenant("acme")),
+            name: "ci".parse().unwrap(),
+            role,
+            expires_in_seconds: None,
+            scope: None,
+        };
         host.identity.create_key(permit(Some("acme")), new).await
     };
     let (first, _) = make(Role::Developer).await.unwrap();
@@ -410,6 +427,7 @@ async fn a_lifetime_of_nothing_is_refused() {
         name: "x".parse().unwrap(),
         role: Role::Caller,
         expires_in_seconds: Some(0),
+        scope: None,
     };
     assert!(matches!(host.identity.create_key(permit(Some("acme")), new).await, Err(IdentityError::Lifetime { .. })));
 }
@@ -728,6 +746,7 @@ mod oidc;
 mod on_device;
 mod people;
 mod refused;
+mod scopes;
 mod svid;
 mod tpm;
 mod trust;

@@ -1,65 +1,111 @@
-//! How fast wrong sign-ins may come: a debt per source and per key id that time pays off.
+//! How fast wrong sign-ins may come: a debt per source, per IPv6 site, and per key id or name, that time pays off.
 //!
-//! Pure: time is passed in. Must never lock out someone for what others did: a key id under attack is closed only to
-//! sources that themselves failed lately. Algorithm: generic cell rate algorithm (ITU-T I.371), one timestamp an entry.
+//! Pure: time is passed in. A name whose debt is full is open to whoever comes from where it signed in from before; all others
+//! share what time pays off, one try each time, however many sources they have. A key's secret is beyond guessing, so nobody is
+//! locked out of one for what others did: it is closed to sources alone that themselves failed lately. Must never let what is
+//! under way count for less than what failed. Algorithm: generic cell rate algorithm (ITU-T I.371), one timestamp an entry.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
 use ringfence_core::Source;
 use ringfence_core::limits::{
-    SIGN_IN_FAILURES_COUNT_MAX, SIGN_IN_FORGIVEN_MS, SIGN_IN_PER_SOURCE_COUNT_MAX, SIGN_IN_REMEMBERED_COUNT_MAX,
+    SIGN_IN_FAILURES_COUNT_MAX, SIGN_IN_FAILURES_OF_SITE_TIMES, SIGN_IN_FORGIVEN_MS, SIGN_IN_PER_SOURCE_COUNT_MAX,
+    SIGN_IN_REMEMBERED_COUNT_MAX, SIGN_IN_STRANGERS_COUNT_MAX, SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX,
 };
 
 /// One failure's debt.
 const DEBT: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS);
+/// The same of a site.
+const SITE_DEBT: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS / SIGN_IN_FAILURES_OF_SITE_TIMES);
 /// The debt at which an entry is closed.
 const DEBT_MAX: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS * SIGN_IN_FAILURES_COUNT_MAX as u64);
+
+/// What a sign-in is tried with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tried {
+    /// The key id or the name that its failures count against, if any.
+    pub(crate) with: Option<String>,
+    /// Whether that is a name that never signed in from there, as far as is remembered; or nobody's.
+    pub(crate) by_stranger: bool,
+}
 
 /// The debts of everyone. Times are from the monotonic clock.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     sources: HashMap<Source, Duration>,
+    sites: HashMap<Source, Duration>,
     keys: HashMap<String, Duration>,
-    /// Sign-ins under way; bounded by the connections there are.
+    /// Sign-ins under way, by site where there is one; bounded by the connections there are.
     under_way: HashMap<Source, usize>,
+    /// Those of strangers among them, by name.
+    strangers: HashMap<String, usize>,
+}
+
+impl Tried {
+    /// The name, where a stranger tries it.
+    pub(crate) fn stranger(&self) -> Option<&str> {
+        self.with.as_deref().filter(|_| self.by_stranger)
+    }
 }
 
 impl Throttle {
-    /// Counts a sign-in as under way until [`Throttle::leave`]; refused when its source has too many of them.
-    pub(crate) fn enter(&mut self, source: Source) -> Result<(), Duration> {
-        let count = self.under_way.entry(source).or_insert(0);
-        if *count >= SIGN_IN_PER_SOURCE_COUNT_MAX {
+    /// Counts a sign-in as under way until [`Throttle::leave`]; refused when its source, or strangers, have too many of them.
+    pub(crate) fn enter(&mut self, source: Source, tried: &Tried) -> Result<(), Duration> {
+        let site = source.site().unwrap_or(source);
+        let own = self.under_way.get(&site).copied().unwrap_or(0);
+        if own >= SIGN_IN_PER_SOURCE_COUNT_MAX || tried.stranger().is_some_and(|name| self.is_crowded(name)) {
             return Err(Duration::from_secs(1));
         }
-        *count += 1;
+        self.under_way.insert(site, own + 1);
+        if let Some(name) = tried.stranger() {
+            *self.strangers.entry(name.to_owned()).or_insert(0) += 1;
+        }
         Ok(())
     }
 
     /// Ends what `enter` began.
-    pub(crate) fn leave(&mut self, source: Source) {
-        if let Some(count) = self.under_way.get_mut(&source) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.under_way.remove(&source);
-            }
+    pub(crate) fn leave(&mut self, source: Source, tried: &Tried) {
+        one_less(&mut self.under_way, &source.site().unwrap_or(source));
+        if let Some(name) = tried.stranger() {
+            one_less(&mut self.strangers, name);
         }
     }
 
     /// Whether a sign-in may be tried; else how long to wait, at least a second.
-    pub(crate) fn check(&self, source: Source, key: Option<&str>, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn check(&self, source: Source, tried: &Tried, now: Duration) -> Result<(), Duration> {
         let source_debt = debt(&self.sources, &source, now);
-        let key_debt = key
-            .map_or(Duration::ZERO, |key| self.keys.get(key).map_or(Duration::ZERO, |paid| paid.saturating_sub(now)));
-        let wait = if source_debt > DEBT_MAX.saturating_sub(DEBT) {
-            (source_debt + DEBT).saturating_sub(DEBT_MAX)
-        } else if key_debt > DEBT_MAX.saturating_sub(DEBT) && !source_debt.is_zero() {
+        let known = tried.with.is_some() && !tried.by_stranger;
+        // A site may be many customers': who is known there, or has a key, is not held back for them.
+        let site = source.site().filter(|_| !known).map_or(Duration::ZERO, |site| debt(&self.sites, &site, now));
+        let mut key_debt = tried.with.as_deref().map_or(Duration::ZERO, |key| self.debt_of(key, now));
+        if let Some(name) = tried.stranger() {
+            // As if all that are under way had failed: else those who come at once pass together.
+            let count = self.strangers.get(name).copied().unwrap_or(0);
+            key_debt = key_debt.saturating_add(DEBT.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)));
+        }
+        let wait = if is_full(source_debt) {
+            left_of(source_debt)
+        } else if is_full(key_debt) && tried.by_stranger {
+            left_of(key_debt)
+        } else if site > DEBT_MAX.saturating_sub(SITE_DEBT) {
+            (site + SITE_DEBT).saturating_sub(DEBT_MAX)
+        } else if is_full(key_debt) && !source_debt.is_zero() {
             source_debt
         } else {
             return Ok(());
         };
         Err(wait.max(Duration::from_secs(1)))
+    }
+
+    /// Whether as many strangers as may are trying names of this one's tenant, or any. By what is claimed to be a tenant, so
+    /// that nothing is told of whether there is one.
+    fn is_crowded(&self, name: &str) -> bool {
+        let of_tenant = self.strangers.iter().filter(|(other, _)| place(other) == place(name));
+        of_tenant.map(|(_, count)| count).sum::<usize>() >= SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX
+            || self.strangers.values().sum::<usize>() >= SIGN_IN_STRANGERS_COUNT_MAX
     }
 
     /// What failures with a key or as a person are not paid off yet.
@@ -69,9 +115,36 @@ impl Throttle {
 
     /// Notes a failure.
     pub(crate) fn failed(&mut self, source: Source, key: Option<&str>, now: Duration) {
-        add(&mut self.sources, source, now);
+        add(&mut self.sources, source, DEBT, now);
+        if let Some(site) = source.site() {
+            add(&mut self.sites, site, SITE_DEBT, now);
+        }
         if let Some(key) = key {
-            add(&mut self.keys, key.to_owned(), now);
+            add(&mut self.keys, key.to_owned(), DEBT, now);
+        }
+    }
+}
+
+/// Whether one failure more would be over the cap.
+fn is_full(debt: Duration) -> bool {
+    debt > DEBT_MAX.saturating_sub(DEBT)
+}
+
+/// How long until it is not full any more.
+fn left_of(debt: Duration) -> Duration {
+    (debt + DEBT).saturating_sub(DEBT_MAX)
+}
+
+/// The tenant of a name, as it is claimed.
+fn place(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(place, _)| place)
+}
+
+fn one_less<K: Hash + Eq + Borrow<Q>, Q: Hash + Eq + ?Sized>(counts: &mut HashMap<K, usize>, of: &Q) {
+    if let Some(count) = counts.get_mut(of) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(of);
         }
     }
 }
@@ -80,18 +153,18 @@ fn debt<K: Hash + Eq>(debts: &HashMap<K, Duration>, who: &K, now: Duration) -> D
     debts.get(who).map_or(Duration::ZERO, |paid| paid.saturating_sub(now))
 }
 
-fn add<K: Hash + Eq + Clone>(debts: &mut HashMap<K, Duration>, who: K, now: Duration) {
+fn add<K: Hash + Eq + Clone>(debts: &mut HashMap<K, Duration>, who: K, more: Duration, now: Duration) {
     if debts.len() >= SIGN_IN_REMEMBERED_COUNT_MAX && !debts.contains_key(&who) {
         debts.retain(|_, paid| *paid > now);
-        // LIMIT: more debtors than are remembered at once; any of them goes.
+        // LIMIT: more debtors than are remembered at once; who owes least goes, so that many small ones wash out no large one.
         if debts.len() >= SIGN_IN_REMEMBERED_COUNT_MAX
-            && let Some(any) = debts.keys().next().cloned()
+            && let Some(least) = debts.iter().min_by_key(|(_, paid)| **paid).map(|(who, _)| who.clone())
         {
-            debts.remove(&any);
+            debts.remove(&least);
         }
     }
     let paid = debts.entry(who).or_insert(now);
-    *paid = ((*paid).max(now) + DEBT).min(now + DEBT_MAX);
+    *paid = ((*paid).max(now) + more).min(now + DEBT_MAX);
 }
 
 #[cfg(test)]
@@ -104,6 +177,19 @@ mod tests {
         Source::of(text.parse().unwrap())
     }
 
+    fn key(id: &str) -> Tried {
+        Tried { with: Some(id.to_owned()), by_stranger: false }
+    }
+
+    /// A name that signed in from there before.
+    fn known(name: &str) -> Tried {
+        key(name)
+    }
+
+    fn stranger(name: &str) -> Tried {
+        Tried { with: Some(name.to_owned()), by_stranger: true }
+    }
+
     fn fail(throttle: &mut Throttle, from: &str, key: &str, times: u32) {
         (0..times).for_each(|_| throttle.failed(source(from), Some(key), START));
     }
@@ -112,18 +198,18 @@ mod tests {
     fn a_source_is_slowed_after_its_failures_and_forgiven_with_time() {
         let mut throttle = Throttle::default();
         fail(&mut throttle, "192.0.2.1", "a", SIGN_IN_FAILURES_COUNT_MAX - 1);
-        assert_eq!(throttle.check(source("192.0.2.1"), Some("b"), START), Ok(()));
+        assert_eq!(throttle.check(source("192.0.2.1"), &key("b"), START), Ok(()));
         fail(&mut throttle, "192.0.2.1", "a", 1);
-        let wait = throttle.check(source("192.0.2.1"), Some("b"), START).unwrap_err();
-        assert!(throttle.check(source("192.0.2.1"), Some("b"), START + wait - Duration::from_millis(1)).is_err());
-        assert_eq!(throttle.check(source("192.0.2.1"), Some("b"), START + wait), Ok(()));
+        let wait = throttle.check(source("192.0.2.1"), &key("b"), START).unwrap_err();
+        assert!(throttle.check(source("192.0.2.1"), &key("b"), START + wait - Duration::from_millis(1)).is_err());
+        assert_eq!(throttle.check(source("192.0.2.1"), &key("b"), START + wait), Ok(()));
     }
 
     #[test]
     fn a_debt_never_grows_beyond_the_cap() {
         let mut throttle = Throttle::default();
         fail(&mut throttle, "192.0.2.1", "a", 10_000);
-        assert_eq!(throttle.check(source("192.0.2.1"), None, START).unwrap_err(), DEBT);
+        assert_eq!(throttle.check(source("192.0.2.1"), &Tried::default(), START).unwrap_err(), DEBT);
     }
 
     #[test]
@@ -132,16 +218,108 @@ mod tests {
         for last in 1..=SIGN_IN_FAILURES_COUNT_MAX {
             fail(&mut throttle, &format!("192.0.2.{last}"), "victim", 1);
         }
-        assert!(throttle.check(source("192.0.2.1"), Some("victim"), START).is_err());
-        assert_eq!(throttle.check(source("192.0.2.1"), Some("other"), START), Ok(()));
-        assert_eq!(throttle.check(source("198.51.100.7"), Some("victim"), START), Ok(()));
+        assert!(throttle.check(source("192.0.2.1"), &key("victim"), START).is_err());
+        assert_eq!(throttle.check(source("192.0.2.1"), &key("other"), START), Ok(()));
+        assert_eq!(throttle.check(source("198.51.100.7"), &key("victim"), START), Ok(()));
+    }
+
+    /// However many sources there are: a name under attack costs the attacker three seconds a guess in all.
+    #[test]
+    fn an_attack_on_a_name_from_many_sources_leaves_one_try_each_time_and_those_who_are_known_there_in() {
+        let mut throttle = Throttle::default();
+        for last in 1..=SIGN_IN_FAILURES_COUNT_MAX {
+            let from = format!("192.0.2.{last}");
+            assert_eq!(throttle.check(source(&from), &stranger("acme/ann"), START), Ok(()), "{last}");
+            fail(&mut throttle, &from, "acme/ann", 1);
+        }
+        let new = |number: u32| source(&format!("198.51.100.{}", number % 256));
+        let mut tries = 0_u32;
+        for number in 0..600_u32 {
+            let now = START + Duration::from_millis(u64::from(number) * 100);
+            if throttle.check(new(number), &stranger("acme/ann"), now).is_ok() {
+                tries += 1;
+                throttle.failed(new(number), Some("acme/ann"), now);
+            }
+            assert_eq!(throttle.check(source("203.0.113.9"), &known("acme/ann"), now), Ok(()));
+            assert_eq!(throttle.check(source("203.0.113.8"), &stranger("acme/bob"), now), Ok(()));
+        }
+        assert!((18..=22).contains(&tries), "{tries} in a minute");
+    }
+
+    #[test]
+    fn tries_of_a_name_that_come_at_once_count_as_if_they_had_failed() {
+        let mut throttle = Throttle::default();
+        let ann = stranger("acme/ann");
+        let mut entered = 0_u32;
+        for number in 1..=200_u32 {
+            let from = source(&format!("192.0.2.{number}"));
+            if throttle.check(from, &ann, START).is_ok() {
+                throttle.enter(from, &ann).unwrap();
+                entered += 1;
+            }
+        }
+        assert_eq!(entered, SIGN_IN_FAILURES_COUNT_MAX);
+        (1..=entered).for_each(|number| throttle.leave(source(&format!("192.0.2.{number}")), &ann));
+        assert!(throttle.strangers.is_empty() && throttle.under_way.is_empty());
+        assert_eq!(throttle.check(source("198.51.100.7"), &ann, START), Ok(()), "none of them failed");
+    }
+
+    #[test]
+    fn the_networks_of_one_site_are_closed_together_and_one_of_them_does_not_close_it() {
+        let mut throttle = Throttle::default();
+        fail(&mut throttle, "2001:db8:1:0::1", "a", SIGN_IN_FAILURES_COUNT_MAX);
+        assert!(throttle.check(source("2001:db8:1:0::1"), &stranger("acme/ann"), START).is_err());
+        assert_eq!(throttle.check(source("2001:db8:1:1::1"), &stranger("acme/ann"), START), Ok(()));
+        let mut failed = 0_u64;
+        for network in 1..=65_535_u32 {
+            let from = source(&format!("2001:db8:1:{network:x}::1"));
+            if throttle.check(from, &stranger(&format!("acme/p{network}")), START).is_ok() {
+                throttle.failed(from, Some(&format!("acme/p{network}")), START);
+                failed += 1;
+            }
+        }
+        let all = u64::from(SIGN_IN_FAILURES_COUNT_MAX) * (SIGN_IN_FAILURES_OF_SITE_TIMES - 1);
+        assert!((all - 20..=all + 20).contains(&failed), "{failed}");
+        assert_eq!(throttle.check(source("2001:db8:1:ffff::2"), &known("acme/eve"), START), Ok(()), "known there");
+        assert_eq!(throttle.check(source("2001:db8:2::1"), &stranger("acme/eve"), START), Ok(()), "another site");
+    }
+
+    #[test]
+    fn strangers_of_one_tenant_or_of_all_leave_places_to_others() {
+        let mut throttle = Throttle::default();
+        let from = |number: usize| source(&format!("192.0.2.{number}"));
+        for number in 0..SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX {
+            throttle.enter(from(number), &stranger(&format!("acme/p{number}"))).unwrap();
+        }
+        assert!(throttle.enter(from(200), &stranger("acme/ann")).is_err());
+        throttle.enter(from(201), &known("acme/ann")).unwrap();
+        throttle.enter(from(202), &stranger("beta/ann")).unwrap();
+        for number in 1..SIGN_IN_STRANGERS_COUNT_MAX - SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX {
+            throttle.enter(from(number), &stranger(&format!("made-up-{number}/ann"))).unwrap();
+        }
+        assert!(throttle.enter(from(203), &stranger("gamma/ann")).is_err());
+        throttle.enter(from(203), &key("an id")).unwrap();
+        throttle.leave(from(202), &stranger("beta/ann"));
+        throttle.enter(from(203), &stranger("gamma/ann")).unwrap();
+    }
+
+    #[test]
+    fn who_owes_much_is_remembered_however_many_owe_a_little() {
+        let mut throttle = Throttle::default();
+        fail(&mut throttle, "203.0.113.1", "victim", SIGN_IN_FAILURES_COUNT_MAX);
+        for number in 0..SIGN_IN_REMEMBERED_COUNT_MAX + 100 {
+            let from = Source::of(std::net::IpAddr::V4(u32::try_from(number).unwrap().into()));
+            throttle.failed(from, Some(&number.to_string()), START);
+        }
+        assert!(throttle.check(source("203.0.113.1"), &Tried::default(), START).is_err());
+        assert!(throttle.check(source("198.51.100.7"), &stranger("victim"), START).is_err());
     }
 
     #[test]
     fn one_source_does_not_close_another() {
         let mut throttle = Throttle::default();
         fail(&mut throttle, "192.0.2.1", "a", 100);
-        assert_eq!(throttle.check(source("192.0.2.2"), Some("b"), START), Ok(()));
+        assert_eq!(throttle.check(source("192.0.2.2"), &key("b"), START), Ok(()));
     }
 
     #[test]
@@ -154,13 +332,13 @@ mod tests {
     #[test]
     fn one_source_cannot_take_all_the_places() {
         let mut throttle = Throttle::default();
-        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.enter(source("192.0.2.1")).unwrap());
-        assert!(throttle.enter(source("192.0.2.1")).is_err());
-        assert!(throttle.enter(source("192.0.2.2")).is_ok());
-        throttle.leave(source("192.0.2.1"));
-        assert!(throttle.enter(source("192.0.2.1")).is_ok());
-        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.leave(source("192.0.2.1")));
-        throttle.leave(source("192.0.2.2"));
+        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.enter(source("192.0.2.1"), &Tried::default()).unwrap());
+        assert!(throttle.enter(source("192.0.2.1"), &Tried::default()).is_err());
+        assert!(throttle.enter(source("192.0.2.2"), &Tried::default()).is_ok());
+        throttle.leave(source("192.0.2.1"), &Tried::default());
+        assert!(throttle.enter(source("192.0.2.1"), &Tried::default()).is_ok());
+        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.leave(source("192.0.2.1"), &Tried::default()));
+        throttle.leave(source("192.0.2.2"), &Tried::default());
         assert!(throttle.under_way.is_empty());
     }
 

@@ -65,15 +65,17 @@ impl Identity {
         let tables = self.shared.read();
         let person = tables.person(principal).map(|person| &person.record);
         let person = person.filter(|record| record.tenant.as_ref() == Some(tenant) && record.enrolled_at.is_some());
-        let (kind, role) = match person {
-            Some(record) => (PrincipalKind::Person, record.role),
+        let (kind, role, scope) = match person {
+            Some(record) => (PrincipalKind::Person, record.role, None),
             None => {
                 let mut keys = tables.keys_of(Some(tenant)).filter(|key| key.is_live(now));
-                (PrincipalKind::Service, keys.find(|key| key.principal == *principal)?.role)
+                let key = keys.find(|key| key.principal == *principal)?;
+                (PrincipalKind::Service, key.role, key.scope.clone())
             }
         };
         drop(tables);
-        Some(Principal::mint(principal.clone(), kind, Some(role), Some(tenant.clone()), Strength::None, None, now))
+        let (role, tenant) = (Some(role), Some(tenant.clone()));
+        Some(Principal::mint(principal.clone(), kind, role, tenant, Strength::None, None, now).within(scope))
     }
 }
 

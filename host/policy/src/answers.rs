@@ -119,6 +119,7 @@ mod tests {
             elevated_from: None,
             device: None,
             trust: None,
+            scope: None,
         };
         Question::plain(who, "invoke", plugin(of, "hello"))
     }

@@ -6,14 +6,15 @@ use std::collections::BTreeSet;
 
 use ringfence_core::{Device, PrincipalId, PrincipalKind, Resource, ResourceName, Role, device};
 
-use crate::decision::{Effect, PolicyReason, SUSPENDED};
+use crate::decision::{Effect, PolicyReason, SCOPE, SUSPENDED};
 use crate::question::{Question, Who, in_cedar};
 use crate::tenant::{is_ceilings, is_tenants};
 
 /// Roles from the weakest to the strongest inside a tenant, then the operator.
 const WEAKEST_FIRST: [Role; 5] = [Role::Caller, Role::Auditor, Role::Developer, Role::TenantAdmin, Role::Operator];
 
-/// The same question by someone of each other role, weakest first; none for plugins, which have no role.
+/// The same question by someone of each other role, weakest first, with a key of no scope; for who has a scope, of his own role
+/// too. None for plugins, which have no role.
 pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
     if question.who.kind == PrincipalKind::Plugin {
         return Vec::new();
@@ -30,11 +31,12 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
             _ => question.who.id.clone(),
         };
         let (device, trust) = (question.who.device.clone(), question.who.trust);
-        let who =
-            Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None, device, trust };
+        let (kind, role_of, elevated_from, scope) = (PrincipalKind::Service, Some(role), None, None);
+        let who = Who { id, kind, role: role_of, tenant, elevated_from, device, trust, scope };
         Some((role, Question::plain(who, question.action, question.resource.clone())))
     };
-    WEAKEST_FIRST.into_iter().filter(|role| Some(*role) != question.who.role).filter_map(ask).collect()
+    let is_other = |role: &Role| Some(*role) != question.who.role || question.who.scope.is_some();
+    WEAKEST_FIRST.into_iter().filter(is_other).filter_map(ask).collect()
 }
 
 /// The same question from a device that is verified, by each sort of evidence. None for those who have no sessions, and so
@@ -80,6 +82,12 @@ pub(crate) fn help(
     }
     if determining.iter().any(|reason| reason.id == SUSPENDED) {
         return format!("tenant `{tenant}` is suspended; an operator can run `ringfence tenant resume {tenant}`");
+    }
+    if let Some(scope) =
+        question.who.scope.as_ref().filter(|_| determining.iter().any(|one| SCOPE.contains(&one.id.as_str())))
+    {
+        let key = closest.map_or_else(|| "one".to_owned(), |role| format!("a `{role}` key"));
+        return format!("the key of this session is good for {scope} alone; sign in with {key} that is good for it");
     }
     if device_helps {
         let now = match &question.who.device {

@@ -3,7 +3,7 @@
 //! Must never look at a policy text. It is asked after every yes, so a mistake in `boundary.cedar`, in the schema or in
 //! the evaluator alone cannot open a way between tenants. INVARIANT: pure, total, and no wider than `boundary.cedar`.
 
-use ringfence_core::{HostAct, PrincipalKind, Resource, Role};
+use ringfence_core::{ActClass, HostAct, KeyScope, PrincipalKind, Resource, Role};
 
 use crate::question::Who;
 
@@ -41,8 +41,28 @@ pub(crate) const OPERATOR_ALONE: [&str; 9] = [
 /// What a role that is held for a while never does.
 const APPROVE: &str = "approve-change";
 
+/// What makes somebody who is not held to a scope.
+const MAKERS: [&str; 2] = ["create-token", "write-policy"];
+
 /// Whether the boundary leaves `who` any way to do this.
 pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {
+    who.scope.as_ref().is_none_or(|scope| is_within(scope, action, resource))
+        && may_without_scope(who, action, resource)
+}
+
+/// Whether this is something that a key is good for.
+fn is_within(scope: &KeyScope, action: &str, resource: &Resource) -> bool {
+    let reaches = match (&scope.plugins, resource) {
+        (None, _) => true,
+        (Some(plugins), Resource::Plugin { plugin, .. }) => plugins.contains(plugin),
+        (Some(_), _) => false,
+    };
+    let does =
+        scope.classes.as_ref().is_none_or(|classes| ActClass::of(action).is_some_and(|class| classes.contains(&class)));
+    reaches && does && !MAKERS.contains(&action)
+}
+
+fn may_without_scope(who: &Who, action: &str, resource: &Resource) -> bool {
     match (who.kind, who.role, &who.tenant, resource.tenant()) {
         (PrincipalKind::Anonymous, None, None, Some(_)) => action == "invoke",
         (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), None, None) => true,

@@ -140,6 +140,7 @@ impl Policy {
             elevated_from: None,
             device: None,
             trust: None,
+            scope: None,
         };
         let caller = self.who(on_behalf_of);
         let occasion = Occasion {

@@ -300,6 +300,7 @@ impl Policy {
             elevated_from: None,
             device: None,
             trust: None,
+            scope: None,
         };
         // Nobody is trained here, nor on a device, and any score will do: whom the tenant labels, what evidence somebody can get
         // today, and how sessions stand, must not decide whether anybody could change the policies. A rule may ask for any score, so
@@ -397,5 +398,7 @@ mod tests_host_calls;
 mod tests_labels;
 #[cfg(test)]
 mod tests_mutants;
+#[cfg(test)]
+mod tests_scopes;
 #[cfg(test)]
 mod tests_trust;

@@ -29,7 +29,8 @@
 //! whoever holds the forms to the schema holds them to that too.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use cedar_policy::{Context, Entities, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression, Schema};
 use cedar_policy_core::ast::{Entity, EntityUID, PartialValue, Value};
@@ -37,7 +38,8 @@ use cedar_policy_core::entities::{Entities as CoreEntities, NoEntitiesSchema, TC
 use cedar_policy_core::extensions::Extensions;
 use ringfence_core::proof::origin_text;
 use ringfence_core::{
-    Device, HostAct, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId, device,
+    ActClass, Device, HostAct, KeyScope, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId,
+    device,
 };
 
 use crate::Standing;
@@ -70,6 +72,8 @@ pub(crate) struct Who {
     pub(crate) device: Option<Device>,
     /// The trust score of its session at this moment, where a statement reads it.
     pub(crate) trust: Option<u8>,
+    /// What the key that it came with is good for; none where that is whatever its role allows.
+    pub(crate) scope: Option<Arc<KeyScope>>,
 }
 
 impl Who {
@@ -82,6 +86,7 @@ impl Who {
             elevated_from: None,
             device: None,
             trust: None,
+            scope: principal.scope().cloned(),
         }
     }
 
@@ -107,10 +112,16 @@ impl Who {
     }
 
     /// What its acts are asked with, in Cedar's words. Host calls have an occasion instead.
-    fn context(&self) -> Result<Context, String> {
-        let Some(trust) = self.trust else { return Ok(Context::empty()) };
-        let trust = RestrictedExpression::new_long(trust.into());
-        Context::from_pairs([("trust".to_owned(), trust)]).map_err(text)
+    fn context(&self, action: &str) -> Result<Context, String> {
+        // Nobody else is held to classes, so that most questions carry nothing.
+        let class = self.scope.as_ref().and_then(|_| ActClass::of(action));
+        if self.trust.is_none() && class.is_none() {
+            return Ok(Context::empty());
+        }
+        let class =
+            class.map(|class| ("class".to_owned(), RestrictedExpression::new_string(class.as_str().to_owned())));
+        let trust = self.trust.map(|trust| ("trust".to_owned(), RestrictedExpression::new_long(trust.into())));
+        Context::from_pairs(class.into_iter().chain(trust)).map_err(text)
     }
 
     /// A plugin's own name; empty for what is none.
@@ -185,7 +196,7 @@ impl Question {
             None => entities.push(entity(&resource, Vec::new(), HashSet::new())),
         }
         let context = match &self.occasion {
-            None => self.who.context()?,
+            None => self.who.context(self.action)?,
             Some(occasion) => occasion.context(words, HostAct::of_word(self.action))?,
         };
         words.translated(Place { action: words.action(self.action)?, principals, resources }, entities, context)
@@ -252,9 +263,12 @@ impl Words {
         ];
         let id = |text: &str| text.parse::<PrincipalId>().map_err(|error| error.to_string());
         let who = |id, kind, role, tenant, elevated_from| {
-            let (device, trust) = (None, None);
-            Who { id, kind, role, tenant, elevated_from, device, trust }
+            let (device, trust, scope) = (None, None, None);
+            Who { id, kind, role, tenant, elevated_from, device, trust, scope }
         };
+        let invoking = Some(BTreeSet::from([ActClass::Invoke]));
+        let classes = Some(Arc::new(KeyScope { classes: invoking.clone(), plugins: None }));
+        let scope = Some(Arc::new(KeyScope { classes: invoking, plugins: Some([plugin.clone()].into()) }));
         let on_a_device = Some(Device {
             name: "laptop".parse().map_err(text)?,
             verified: true,
@@ -264,7 +278,13 @@ impl Words {
         let of_tenant = Some(tenant.clone());
         let people = [
             who(id("operator/o")?, PrincipalKind::Person, Some(Role::Operator), None, None),
+            Who { scope: classes, ..who(id("operator/s")?, PrincipalKind::Service, Some(Role::Operator), None, None) },
             who(id("acme/p")?, PrincipalKind::Person, Some(Role::Developer), of_tenant.clone(), None),
+            Who {
+                trust: Some(80),
+                scope,
+                ..who(id("acme/s")?, PrincipalKind::Service, Some(Role::Caller), of_tenant.clone(), None)
+            },
             Who {
                 device: on_a_device,
                 trust: Some(80),
@@ -335,6 +355,9 @@ fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) 
     if let Some(role) = who.role {
         attributes.push(("role", reference(words.uid("Role", role.as_str())?)));
     }
+    if let Some(scope) = &who.scope {
+        attributes.push(("scope", scope_record(words, scope, who.tenant.as_ref())?));
+    }
     if let Some(tenant) = &who.tenant {
         attributes.push(("elevated", Value::from(who.elevated_from.is_some())));
         attributes.push(("tenant", reference(words.uid("Tenant", tenant.as_str())?)));
@@ -344,6 +367,22 @@ fn principal_entity(words: &Words, uid: &EntityUid, who: &Who, labels: &Labels) 
         }
     }
     Ok(entity(uid, attributes, HashSet::new()))
+}
+
+/// A scope in Cedar's words. Plugins are those of one's own tenant; who has none has no plugins either.
+fn scope_record(words: &Words, scope: &KeyScope, tenant: Option<&TenantId>) -> Result<Value, String> {
+    let mut fields = Vec::with_capacity(2);
+    if let Some(classes) = &scope.classes {
+        fields.push(("classes", Value::set(classes.iter().map(|class| Value::from(class.as_str())), None)));
+    }
+    if let Some(plugins) = &scope.plugins {
+        let mut named = Vec::with_capacity(plugins.len());
+        for (plugin, tenant) in plugins.iter().filter_map(|plugin| Some(plugin).zip(tenant)) {
+            named.push(reference(words.uid("Plugin", &format!("{tenant}/{plugin}"))?));
+        }
+        fields.push(("plugins", Value::set(named, None)));
+    }
+    Ok(Value::record(fields, None))
 }
 
 pub(crate) fn device_record(device: &Device) -> Value {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ringfence_core::limits::{POLICY_RECENT_COUNT_MAX, POLICY_RECENT_HOST_CALLS_COUNT_MAX};
 use ringfence_core::proof::act;
-use ringfence_core::{Device, HostAct, PrincipalId, PrincipalKind, Resource, Role, TenantId};
+use ringfence_core::{Device, HostAct, KeyScope, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Outcome;
@@ -35,6 +35,9 @@ pub struct Asked {
     /// The trust score of its session then, where a policy in force or in the shadow read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<u8>,
+    /// What the key that it came with was good for, where that was less than its role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Arc<KeyScope>>,
     /// The action's word.
     pub action: String,
     /// For what.
@@ -163,6 +166,7 @@ impl Asked {
             elevated_from: question.who.elevated_from,
             device: question.who.device.clone(),
             trust: question.who.trust,
+            scope: question.who.scope.clone(),
             action: question.action.to_owned(),
             resource: question.resource.clone(),
             occasion: question.occasion.as_ref().map(Occasion::kept),
@@ -197,6 +201,9 @@ impl Asked {
         if let Some(trust) = self.trust {
             key.push_str(&format!(" trusted {trust}"));
         }
+        if let Some(scope) = &self.scope {
+            key.push_str(&format!(" for {scope}"));
+        }
         if let Some(Occasion { cause, method, .. }) = &self.occasion {
             let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();
             key.push_str(&format!(" {cause} {} {method} {slice}", role(self.occasion.as_ref().and_then(|o| o.role))));
@@ -216,6 +223,7 @@ impl Asked {
             elevated_from: self.elevated_from,
             device: self.device.clone(),
             trust: self.trust,
+            scope: self.scope.clone(),
         };
         Some(Question { who, action, resource: self.resource.clone(), occasion: self.occasion.clone() })
     }

@@ -9,6 +9,7 @@ use ringfence_core::proof::act;
 use ringfence_core::{HostAct, PrincipalId, Strength};
 
 use super::tests_mutants::beyond;
+use super::tests_scopes::{scoped_questions, within_the_scope};
 use super::*;
 
 /// Labels on some of [`everyone`] and [`things`].
@@ -135,6 +136,7 @@ pub(crate) fn questions() -> Vec<Question> {
             }
         }
     }
+    all.extend(scoped_questions());
     all.extend(host_questions());
     all
 }
@@ -167,6 +169,7 @@ fn host_questions() -> Vec<Question> {
         elevated_from: None,
         device: None,
         trust: None,
+        scope: None,
     };
     let people = everyone().into_iter().take(4).map(|one| Who::of(&one));
     for who in [plugin("acme/plugin/hello"), plugin("acme/plugin/other")].into_iter().chain(people) {
@@ -205,6 +208,9 @@ fn reads() -> Vec<&'static str> {
 /// What the border means, told a third time and independently of `boundary.cedar` and `guard.rs`.
 pub(crate) fn within_the_border(question: &Question, standing: Standing) -> bool {
     let suspended = standing == Standing::Suspended && question.resource.tenant().is_some();
+    if !within_the_scope(question) {
+        return false;
+    }
     let by_plugin = question.who.kind == PrincipalKind::Plugin;
     if by_plugin || HostAct::of_word(question.action).is_some() {
         let own = question.resource.tenant() == question.who.tenant.as_ref();
@@ -309,6 +315,9 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
         ("boundary.operator-alone", Standing::Active),
         ("boundary.anonymous", Standing::Active),
         ("boundary.approver", Standing::Active),
+        ("boundary.scope-classes", Standing::Active),
+        ("boundary.scope-plugins", Standing::Active),
+        ("boundary.scope-makers", Standing::Active),
         ("boundary.suspended", Standing::Suspended),
     ] {
         let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
@@ -320,6 +329,8 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
 fn the_second_wall_holds_when_the_first_is_gone() {
     for id in
         ["boundary.tenant", "boundary.operator", "boundary.operator-alone", "boundary.anonymous", "boundary.approver"]
+            .into_iter()
+            .chain(crate::decision::SCOPE)
     {
         let policy = Policy::with_platform(entropy(), clock(), &platform_without(id)).unwrap();
         for name in ["acme", "beta"] {
@@ -765,16 +776,8 @@ fn a_remembered_answer_is_the_one_the_policies_give() {
 fn what_is_remembered_is_bounded() {
     let policy = active();
     for number in 0..POLICY_CACHED_PER_TENANT_COUNT_MAX + 10 {
-        let who = Who {
-            id: format!("acme/p{number}").parse().unwrap(),
-            kind: PrincipalKind::Service,
-            role: Some(Role::Caller),
-            tenant: Some(tenant("acme")),
-            elevated_from: None,
-            device: None,
-            trust: None,
-        };
-        policy.shared.rule(&Question::plain(who, "invoke", plugin("acme", "hello")));
+        let who = principal(&format!("acme/p{number}"), PrincipalKind::Service, Some(Role::Caller), Some("acme"));
+        policy.shared.rule(&Question::plain(Who::of(&who), "invoke", plugin("acme", "hello")));
     }
     // Emptied once, and ten since.
     assert_eq!(policy.shared.answers.count_of(&tenant("acme")), 10);

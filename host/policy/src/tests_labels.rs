@@ -93,6 +93,7 @@ fn labels_are_of_one_tenant_alone() {
         elevated_from: None,
         device: None,
         trust: None,
+        scope: None,
     };
     let occasion = Some(Occasion::some(None).unwrap());
     let secret = Resource::Secret { tenant: beta, name: "key".parse().unwrap() };

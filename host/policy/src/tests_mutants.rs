@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use cedar_policy::{Policy as CedarPolicy, PolicyId};
 
 use super::tests::*;
+use super::tests_scopes::within_the_scope;
 use super::*;
 use crate::question::Translated;
 
@@ -109,6 +110,9 @@ fn no_statement_of_the_border_nor_any_of_its_conditions_can_be_lost_unseen() {
 
 /// The border that proofs are held against, told once more in Rust.
 fn border(question: &Question) -> bool {
+    if !within_the_scope(question) {
+        return false;
+    }
     let own = question.resource.tenant().is_some() && question.resource.tenant() == question.who.tenant.as_ref();
     match (question.who.kind, question.who.role) {
         (PrincipalKind::Anonymous, _) => question.action == "invoke",

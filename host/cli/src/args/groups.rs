@@ -164,7 +164,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     (
         "token create",
         "ringfence token create ada --tenant acme --role tenant-admin\n\
-         ringfence token create ci --role developer --expires 30d --key-file ci.key",
+         ringfence token create ci --role developer --expires 30d --key-file ci.key\n\
+         ringfence token create door --role caller --acts invoke --plugins hello",
     ),
     ("token list", "ringfence token list\nringfence token list --operator"),
     ("token revoke", "ringfence token revoke k7m2q4"),

@@ -126,7 +126,7 @@ async fn enrol(
 }
 
 async fn create_key(api: &Api, first: &Signed, args: &LoginArgs) -> Result<Secret, CliError> {
-    let new = NewToken { name: args.name.to_string(), role: "operator".to_owned(), expires_in: None };
+    let new = NewToken { name: args.name.to_string(), role: "operator".to_owned(), expires_in: None, scope: None };
     let body = serde_json::to_value(&new).unwrap_or_default();
     let request = Request::post("/tokens", body);
     let created = api.send_as::<CreatedToken>(&request, first).await?;

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use clap::ValueEnum;
-use ringfence_control::wire::{CreatedToken, NewToken, TokenView};
+use ringfence_control::wire::{CreatedToken, NewToken, TokenScope, TokenView};
 
 use crate::Format;
 use crate::args::{OperatorArgs, RoleArg, TokenCreateArgs, TokenRevokeArgs};
@@ -23,8 +23,8 @@ pub async fn create(cx: &mut Context<'_>, args: &TokenCreateArgs) -> Result<Exit
     if let Some(out) = args.key_file.as_deref().filter(|out| out.exists()) {
         return Err(CliError::failed("file", format!("`{}` exists already", out.display()), None));
     }
-    let role = args.role.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    let new = NewToken { name: args.name.to_string(), role, expires_in: args.expires.map(|lifetime| lifetime.0) };
+    let expires_in = args.expires.map(|lifetime| lifetime.0);
+    let new = NewToken { name: args.name.to_string(), role: word(args.role), expires_in, scope: scope(args) };
     let request = Request::post(path, serde_json::to_value(&new).unwrap_or_default());
     let answer = api.send::<CreatedToken>(&request).await?;
     let written = args.key_file.as_deref().map(|out| write_key(out, &answer.value.key)).transpose();
@@ -37,19 +37,46 @@ pub async fn create(cx: &mut Context<'_>, args: &TokenCreateArgs) -> Result<Exit
     Ok(Exit::Ok)
 }
 
+/// What the key is to be good for; none for whatever its role allows.
+fn scope(args: &TokenCreateArgs) -> Option<TokenScope> {
+    let classes = args.acts.iter().copied().map(word).collect::<Vec<_>>();
+    let plugins = args.plugins.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let scope = TokenScope {
+        classes: Some(classes).filter(|all| !all.is_empty()),
+        plugins: Some(plugins).filter(|all| !all.is_empty()),
+    };
+    (scope.classes.is_some() || scope.plugins.is_some()).then_some(scope)
+}
+
+/// A choice as the API writes it.
+fn word(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// A scope in a few words.
+fn scope_text(scope: &TokenScope) -> String {
+    let joined = |words: &Option<Vec<String>>| words.as_ref().map(|words| words.join(", "));
+    match (joined(&scope.classes), joined(&scope.plugins)) {
+        (Some(classes), Some(plugins)) => format!("{classes} on {plugins}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => "all".to_owned(),
+    }
+}
+
 /// `ringfence token list`.
 pub async fn list(cx: &mut Context<'_>, args: &OperatorArgs) -> Result<Exit, CliError> {
     let (api, path) = place(cx, args.operator).await?;
     let answer = api.list::<TokenView>(&Request::get(path), "cursor").await?;
     cx.print_list(&answer, "no API keys", |tokens| {
-        let rows: Vec<[String; 5]> = tokens
+        let rows: Vec<[String; 6]> = tokens
             .iter()
             .map(|t| {
                 let expires = t.expires_at.clone().unwrap_or_else(|| "never".to_owned());
-                [t.id.clone(), t.name.clone(), t.role.clone(), t.created_at.clone(), expires]
+                let scope = t.scope.as_ref().map_or_else(|| "all".to_owned(), scope_text);
+                [t.id.clone(), t.name.clone(), t.role.clone(), scope, t.created_at.clone(), expires]
             })
             .collect();
-        table(["id", "name", "role", "created", "expires"], &rows)
+        table(["id", "name", "role", "scope", "created", "expires"], &rows)
     })?;
     Ok(Exit::Ok)
 }

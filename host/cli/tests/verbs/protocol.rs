@@ -205,6 +205,10 @@ fn a_new_key_goes_into_a_file_of_its_own() {
         "developer",
         "--expires",
         "1h",
+        "--acts",
+        "invoke,change",
+        "--plugins",
+        "visits",
         "--key-file",
         name,
     ];
@@ -214,7 +218,8 @@ fn a_new_key_goes_into_a_file_of_its_own() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "rfk_k2_canary\n");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let body: Value = serde_json::from_slice(&host.seen().remove(0).body).unwrap();
-    assert_eq!(body, json!({ "name": "ci", "role": "developer", "expires_in": 3600 }));
+    let scope = json!({ "classes": ["invoke", "change"], "plugins": ["visits"] });
+    assert_eq!(body, json!({ "name": "ci", "role": "developer", "expires_in": 3600, "scope": scope }));
     assert_eq!(person.run(&args).exit, ExitCode::from(1), "a file that exists is not overwritten");
     assert_eq!(host.seen().len(), 1, "and no key is made that could not be kept");
 }

@@ -31,6 +31,18 @@ pub struct SessionView {
     pub current: bool,
 }
 
+/// What an API key is good for, less than its role allows. Of what it does not speak it takes nothing away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenScope {
+    /// The classes of acts: `invoke`, `read`, `change`, `administer`; absent for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
+    /// The plugins that it acts on, and on nothing else; absent for whatever its role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugins: Option<Vec<String>>,
+}
+
 /// Whether tokens that are bound to nothing are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +65,10 @@ pub struct SetSignInSettings {
     /// Which identity providers are trusted; absent for none. Changing it ends the sessions opened at one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity_providers: Vec<IdentityProvider>,
+    /// How many days a new API key lives at most, 1 to 3650, and where nothing shorter is asked for; absent for as long as is
+    /// asked for. Keys that there are go on as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_days_max: Option<u16>,
 }
 
 /// An identity provider that a tenant trusts (OpenID Connect).
@@ -171,6 +187,9 @@ pub struct SignInSettingsView {
     /// Which identity providers are trusted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity_providers: Vec<IdentityProviderView>,
+    /// How many days a new API key lives at most; absent for as long as is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys_days_max: Option<u16>,
     /// When this was decided; absent where nobody did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changed_at: Option<String>,

@@ -24,6 +24,9 @@ use crate::wire::{
     IdentityProviderView, Problem, SetSignInSettings, SignInSettingsView, UnboundTokensWord,
 };
 
+/// LIMIT: the longest that a tenant can let API keys live, in days, where it says so at all.
+const KEYS_DAYS_MAX: u16 = 3_650;
+
 /// Reads how one signs in to a tenant.
 #[utoipa::path(get, path = "/tenants/{tenant}/sign-in", tag = "zero-trust",
     responses((status = 200, body = SignInSettingsView), (status = "default", body = Problem)))]
@@ -53,12 +56,17 @@ pub async fn write(
     };
     let certificates = asked.client_certificates.map(trust).transpose()?;
     let providers = asked.identity_providers.into_iter().map(provider).collect::<Result<Vec<_>, _>>()?;
+    let keys_days_max = asked.keys_days_max;
+    if keys_days_max.is_some_and(|days| !(1..=KEYS_DAYS_MAX).contains(&days)) {
+        return Err(ApiError::new("bad-lifetime", format!("`keys_days_max` is 1 to {KEYS_DAYS_MAX}")));
+    }
     let details = json!({
         "unbound_tokens": unbound_tokens,
+        "keys_days_max": keys_days_max,
         "certificate_holders": certificates.as_ref().map_or(0, |trust| trust.holders().len()),
         "identity_providers": providers.iter().map(|provider| provider.issuer.as_str()).collect::<Vec<_>>(),
     });
-    let settings = SignInSettings { unbound_tokens, certificates, providers, ..SignInSettings::unset() };
+    let settings = SignInSettings { unbound_tokens, certificates, providers, keys_days_max, ..SignInSettings::unset() };
     let (log, id) = (Log::Tenant(reached.store), reached.tenant);
     let settings = control
         .bracket(&call, &log, reached.permit, codes::SIGN_IN_CHANGED, details, async |permit| {
@@ -193,6 +201,7 @@ fn view(settings: SignInSettings) -> SignInSettingsView {
         },
         client_certificates: settings.certificates.as_ref().map(trust_view),
         identity_providers: settings.providers.into_iter().map(provider_view).collect(),
+        keys_days_max: settings.keys_days_max,
         changed_at: settings.changed_at.map(|at| at.to_string()),
         changed_by: settings.changed_by.map(|by| by.to_string()),
     }

@@ -26,6 +26,7 @@ impl Host {
             key: None,
             method: Method::ApiKey,
             strength: Strength::Secret,
+            scope: None,
         };
         self.identity.open_session(holder, Arrival { binding: to, source: HERE }).await.unwrap().principal
     }

@@ -203,6 +203,7 @@ async fn a_service_has_no_factors_and_a_name_is_one_principal() {
         name: "ann".parse().unwrap(),
         role: Role::Developer,
         expires_in_seconds: None,
+        scope: None,
     };
     assert!(matches!(host.identity.create_key(permit(Some("acme")), new).await, Err(IdentityError::NameTaken { .. })));
 }
@@ -223,7 +224,13 @@ async fn short_passwords_are_refused_and_spend_no_invitation() {
 async fn keys_of_one_owner_are_one_person_however_long_the_chain() {
     let host = Host::new().await;
     let key = async |by: &str, name: &str| {
-        let new = NewKey { tenant: None, name: name.parse().unwrap(), role: Role::Operator, expires_in_seconds: None };
+        let new = NewKey {
+            tenant: None,
+            name: name.parse().unwrap(),
+            role: Role::Operator,
+            expires_in_seconds: None,
+            scope: None,
+        };
         host.identity.create_key(permit_by(by, Resource::Host), new).await.unwrap()
     };
     key("operator/ada", "ada").await;
@@ -245,7 +252,13 @@ async fn somebody_invited_counts_after_a_day_and_never_as_the_one_who_invited() 
     host.identity
         .create_key(
             permit_by("operator/ada", Resource::Host),
-            NewKey { tenant: None, name: "ada".parse().unwrap(), role: Role::Operator, expires_in_seconds: None },
+            NewKey {
+                tenant: None,
+                name: "ada".parse().unwrap(),
+                role: Role::Operator,
+                expires_in_seconds: None,
+                scope: None,
+            },
         )
         .await
         .unwrap();
@@ -272,4 +285,29 @@ async fn somebody_invited_counts_after_a_day_and_never_as_the_one_who_invited() 
     assert!(!two(&host, "operator/ada", "operator/bob"));
     host.clock.pass(24 * 3_600);
     assert!(two(&host, "operator/ada", "operator/bob") && two(&host, "operator/bob", "operator/ada"));
+}
+
+#[tokio::test]
+async fn a_person_whose_name_is_guessed_at_from_many_sources_gets_in_from_where_he_is_known() {
+    let host = Host::new().await;
+    host.ann().await;
+    let now = host.identity.shared.clock.monotonic();
+    for name in ["acme/ann", "acme/nobody"] {
+        for last in 1..=20 {
+            let from = Source::of(IpAddr::V4(Ipv4Addr::new(198, 51, 100, last)));
+            host.identity.shared.throttle().failed(from, Some(name), now);
+        }
+    }
+    // From elsewhere he shares what is left with who guesses, as does a name that nobody has.
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+    let before = host.identity.shared.hasher.count();
+    for name in ["acme/ann", "acme/nobody"] {
+        let (principal, password) = (name.to_owned(), SecretString::new(PASSWORD.to_owned()));
+        let proof = Proof::Password { principal, password, code: None };
+        let refused = host.identity.authenticate(proof, elsewhere, &Shown::nothing()).await.unwrap_err();
+        assert!(matches!(refused, IdentityError::Throttled { retry_after_seconds: 3 }), "{name}: {refused}");
+    }
+    assert_eq!(host.identity.shared.hasher.count(), before, "a refused try costs nothing");
+    host.by_password("acme/ann", PASSWORD, None).await.unwrap();
+    assert!(matches!(host.by_password("acme/nobody", PASSWORD, None).await, Err(IdentityError::Throttled { .. })));
 }

@@ -99,6 +99,7 @@ impl Host {
                 name: name.parse().unwrap(),
                 role: Role::TenantAdmin,
                 expires_in_seconds: None,
+                scope: None,
             };
             let (_, key) =
                 self.identity.create_key(permit_by("elsewhere/root", place(Some("acme"))), new).await.unwrap();
@@ -109,7 +110,13 @@ impl Host {
 
     /// A key of an operator who is a person of his own.
     async fn operator(&self, name: &str) -> Issued {
-        let new = NewKey { tenant: None, name: name.parse().unwrap(), role: Role::Operator, expires_in_seconds: None };
+        let new = NewKey {
+            tenant: None,
+            name: name.parse().unwrap(),
+            role: Role::Operator,
+            expires_in_seconds: None,
+            scope: None,
+        };
         let (_, key) = self.identity.create_key(permit_by("elsewhere/root", place(None)), new).await.unwrap();
         self.sign_in(&key).await.unwrap()
     }
@@ -492,6 +499,7 @@ async fn an_enrolment_of_an_operator_is_the_way_back_whatever_is_asked() {
         key: None,
         method: Method::Bootstrap,
         strength: Strength::Secret,
+        scope: None,
     };
     let arrival = crate::sessions::Arrival { binding: Binding::Unbound, source: HERE };
     let enrolled = host.identity.open_session(holder, arrival).await.unwrap();
