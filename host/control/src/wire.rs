@@ -54,7 +54,7 @@ pub use workflow::{
 pub use zero_trust::{
     CertificateHolderWord, ClaimRoleWord, ClientCertificateTrust, ClientCertificateTrustView, FederatedStartView,
     IdentityProvider, IdentityProviderView, SessionView, SetSignInSettings, SignInSettingsView, StartFederated,
-    UnboundTokensWord,
+    TokenScope, UnboundTokensWord,
 };
 
 /// RFC 9457 problem, `application/problem+json`; every refusal of both ports.
