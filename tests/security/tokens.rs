@@ -131,7 +131,7 @@ async fn a_scoped_key_does_what_it_is_good_for_and_nothing_else() -> Result<()> 
     let denied: Value = door.get(&acme.path("/plugins/hello")).send().await?.json().await?;
     let why = format!("/decisions/{}", string(&denied, "decision_id")?);
     let why = answer(acme.admin.get(&why).send().await?).await?;
-    assert!(why.to_string().contains("boundary.scope-classes"), "{why}");
+    assert!(why.to_string().contains("boundary.scope"), "{why}");
     assert!(why.to_string().contains("invoke on plugin hello"), "{why}");
     // Nobody gets out of a scope by what it leaves him.
     let asked = json!({ "name": "keeper", "role": "tenant-admin", "scope": { "classes": ["administer", "read"] } });

@@ -14,7 +14,7 @@ use crate::recent::{Asked, Counts};
 /// The policy of the boundary that holds for suspended tenants.
 pub(crate) const SUSPENDED: &str = "boundary.suspended";
 /// The policies that hold who came with a scoped key.
-pub(crate) const SCOPE: [&str; 3] = ["boundary.scope-classes", "boundary.scope-plugins", "boundary.scope-makers"];
+pub(crate) const SCOPE: [&str; 3] = ["boundary.scope", "boundary.scope-operator", "boundary.scope-makers"];
 
 /// How much the caller may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

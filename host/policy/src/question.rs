@@ -96,6 +96,8 @@ impl Who {
             (PrincipalKind::Anonymous, None, None) => Some("Anonymous"),
             (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), None) => Some("Operator"),
             (PrincipalKind::Person | PrincipalKind::Service, Some(Role::Operator), Some(_)) => None,
+            // SECURITY: people have no keys, so no statement holds one to a scope.
+            (PrincipalKind::Person, Some(_), Some(_)) if self.scope.is_some() => None,
             (PrincipalKind::Person, Some(_), Some(_)) => Some("Person"),
             (PrincipalKind::Service, Some(_), Some(_)) => Some("Service"),
             (PrincipalKind::Plugin, None, Some(_)) => Some("Plugin"),

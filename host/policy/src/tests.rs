@@ -315,8 +315,8 @@ fn each_boundary_policy_holds_something_that_nothing_else_in_cedar_does() {
         ("boundary.operator-alone", Standing::Active),
         ("boundary.anonymous", Standing::Active),
         ("boundary.approver", Standing::Active),
-        ("boundary.scope-classes", Standing::Active),
-        ("boundary.scope-plugins", Standing::Active),
+        ("boundary.scope", Standing::Active),
+        ("boundary.scope-operator", Standing::Active),
         ("boundary.scope-makers", Standing::Active),
         ("boundary.suspended", Standing::Suspended),
     ] {

@@ -7,6 +7,10 @@ use ringfence_core::{ActClass, KeyScope, PluginName};
 
 use super::tests::*;
 use super::*;
+use crate::decision::SCOPE;
+
+/// What makes or brings back somebody who is held to nothing.
+const MAKERS: [&str; 3] = ["create-token", "write-policy", "restore-backup"];
 
 /// A scope of some classes, of some plugins, or of both.
 fn scope(classes: &[ActClass], plugins: &[&str]) -> Option<Arc<KeyScope>> {
@@ -52,7 +56,7 @@ pub(crate) fn within_the_scope(question: &Question) -> bool {
     };
     scope.classes.as_ref().is_none_or(|classes| class.is_some_and(|class| classes.contains(class)))
         && scope.plugins.as_ref().is_none_or(named)
-        && !["create-token", "write-policy"].contains(&question.action)
+        && !MAKERS.contains(&question.action)
 }
 
 /// A key of acme, held to a scope.
@@ -95,6 +99,9 @@ fn a_scoped_key_makes_no_key_and_writes_no_policy_also_where_it_administers() {
         let record = denied(policy.permit::<act::CreateToken>(&admin, &acme)).record();
         assert_eq!(record.determining[0].id, "boundary.scope-makers");
         denied(policy.permit::<act::WritePolicy>(&admin, &acme));
+        // A backup may hold a key of before that somebody still has.
+        denied(policy.permit::<act::RestoreBackup>(&admin, &acme));
+        assert!(policy.permit::<act::WriteBackup>(&admin, &acme).is_ok());
     }
     assert!(policy.permit::<act::CreateToken>(&key(Role::TenantAdmin, None), &acme).is_ok());
 }
@@ -115,7 +122,7 @@ fn every_act_of_its_class_is_open_to_a_scoped_key() {
             );
             assert_eq!(translated(&held).is_ok(), translated(&free).is_ok(), "{held:?}");
             let may = |question: &Question| policy.shared.rule(question).outcome == Outcome::Allow;
-            let makes = ["create-token", "write-policy"].contains(action);
+            let makes = MAKERS.contains(action);
             assert_eq!(may(&held), may(&free) && !makes, "{held:?}");
         }
     }
@@ -126,12 +133,12 @@ fn why_names_the_scope_and_which_key_would_do() {
     let policy = active();
     let of_hello = key(Role::Caller, scope(&[ActClass::Invoke], &["hello"]));
     let record = denied(policy.permit::<act::Invoke>(&of_hello, &plugin("acme", "other"))).record();
-    assert_eq!(record.determining[0].id, "boundary.scope-plugins");
+    assert_eq!(record.determining[0].id, "boundary.scope");
     assert_eq!(record.closest.as_deref(), Some("role caller may invoke"));
     assert!(record.help.contains("invoke on plugin hello") && record.help.contains("`caller` key"), "{}", record.help);
     // What its role does not allow either is told as ever.
     let record = denied(policy.permit::<act::DeployVersion>(&of_hello, &plugin("acme", "hello"))).record();
-    assert_eq!(record.determining[0].id, "boundary.scope-classes");
+    assert_eq!(record.determining[0].id, "boundary.scope");
     assert_eq!(record.closest.as_deref(), Some("role developer may deploy-version"));
     let whole = key(Role::Caller, scope(&[], &["hello"]));
     let record = denied(policy.permit::<act::DeployVersion>(&whole, &plugin("acme", "hello"))).record();
@@ -141,6 +148,32 @@ fn why_names_the_scope_and_which_key_would_do() {
     let changes: Vec<RemedyKind> =
         policy.remedies(&record.asked.unwrap()).into_iter().map(|change| change.kind).collect();
     assert_eq!(changes, [RemedyKind::Role]);
+}
+
+/// What it costs to hold keys to their scopes is paid by those who can have one.
+#[test]
+fn neither_people_nor_plugins_are_asked_for_a_scope_and_a_person_who_had_one_could_do_nothing() {
+    let policy = with(Standing::Active, PERMIT_ALL);
+    let translated =
+        |question: &Question| question.translate(&policy.shared.checker.words, Standing::Active, &NO_LABELS).ok();
+    let asks_for_scope = |question: &Question| {
+        let asked = translated(question).unwrap();
+        let mut all = policy.shared.checker.platform.slices(&asked.place).flat_map(|set| set.policies());
+        all.any(|one| SCOPE.contains(&one.id().to_string().as_str()))
+    };
+    let (acme, hello) = (Resource::Tenant { tenant: tenant("acme") }, plugin("acme", "hello"));
+    let ada = principal("acme/ada", PrincipalKind::Person, Some(Role::Caller), Some("acme"));
+    let plain = |who: &Principal| Question::plain(Who::of(who), "invoke", hello.clone());
+    assert!(asks_for_scope(&plain(&key(Role::Caller, None))));
+    assert!(asks_for_scope(&Question::plain(Who::of(&operator()), "read-tenant", acme)));
+    assert!(!asks_for_scope(&plain(&ada)) && !asks_for_scope(&plain(&anonymous())));
+    let of_plugins = questions().into_iter().filter(|question| question.who.kind == PrincipalKind::Plugin);
+    let call =
+        of_plugins.filter(|question| question.occasion.is_some()).find(|question| translated(question).is_some());
+    let call = call.unwrap();
+    assert!(!asks_for_scope(&call), "{call:?}");
+    assert!(policy.permit::<act::Invoke>(&ada, &hello).is_ok());
+    denied(policy.permit::<act::Invoke>(&ada.within(scope(&ActClass::ALL, &[])), &hello));
 }
 
 #[test]
