@@ -255,7 +255,7 @@ impl Identity {
     ) -> Result<FederatedStart, IdentityError> {
         let shared = &self.shared;
         let source = Source::of(from);
-        let _place = shared.admit(source, Tried::default())?;
+        let _place = shared.admit(source, Tried::Nameless)?;
         let trust = self.provider_of(tenant, provider)?;
         if !trust.redirect_uris.iter().any(|known| oidc::is_redirect(known, redirect_uri)) {
             return Err(IdentityError::Unauthenticated);

@@ -345,7 +345,7 @@ impl Identity {
         };
         if matches!(proved, Err(IdentityError::Unauthenticated)) {
             let now = shared.clock.monotonic();
-            shared.throttle().failed(source, place.tried.with.as_deref(), now);
+            shared.throttle().failed(source, place.tried.with(), now);
         }
         proved
     }
@@ -663,21 +663,20 @@ impl Shared {
     fn tried(&self, proof: &Proof, source: Source) -> Tried {
         match proof {
             Proof::ApiKey { key } => {
-                let with = secret_hash::parse(key.expose()).map(|shown| shown.id.to_owned());
-                Tried { with, by_stranger: false }
+                secret_hash::parse(key.expose()).map_or(Tried::Nameless, |shown| Tried::Key(shown.id.to_owned()))
             }
             Proof::Password { principal, .. } => {
                 // As long as a name can be: a longer one is nobody's.
                 let name: String = principal.chars().take(200).collect();
                 let who = name.parse::<PrincipalId>().ok();
-                let by_stranger = who.is_none_or(|who| self.read().network_since(&who, source).is_none());
-                Tried { with: Some(name), by_stranger }
+                let is_known = who.is_some_and(|who| self.read().network_since(&who, source).is_some());
+                if is_known { Tried::Known(name) } else { Tried::Stranger(name) }
             }
             Proof::Bootstrap { .. }
             | Proof::ClientCertificate { .. }
             | Proof::Invitation { .. }
             | Proof::Passkey { .. }
-            | Proof::Federated { .. } => Tried::default(),
+            | Proof::Federated { .. } => Tried::Nameless,
         }
     }
 }

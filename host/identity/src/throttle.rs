@@ -24,12 +24,16 @@ const SITE_DEBT: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS / SIGN_IN_
 const DEBT_MAX: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS * SIGN_IN_FAILURES_COUNT_MAX as u64);
 
 /// What a sign-in is tried with.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Tried {
-    /// The key id or the name that its failures count against, if any.
-    pub(crate) with: Option<String>,
-    /// Whether that is a name that never signed in from there, as far as is remembered; or nobody's.
-    pub(crate) by_stranger: bool,
+#[derive(Debug)]
+pub(crate) enum Tried {
+    /// What names nobody before it was looked at, such as a passkey or an invitation.
+    Nameless,
+    /// A key with this id, which there may be or not.
+    Key(String),
+    /// A name that signed in from there before, and its password.
+    Known(String),
+    /// A name that never signed in from there, as far as is remembered, or is nobody's; and a password.
+    Stranger(String),
 }
 
 /// The debts of everyone. Times are from the monotonic clock.
@@ -38,28 +42,39 @@ pub(crate) struct Throttle {
     sources: HashMap<Source, Duration>,
     sites: HashMap<Source, Duration>,
     keys: HashMap<String, Duration>,
-    /// Sign-ins under way, by site where there is one; bounded by the connections there are.
-    under_way: HashMap<Source, usize>,
+    /// Sign-ins under way, by [`crowd`]; bounded by the connections there are.
+    under_way: HashMap<(bool, Source), usize>,
     /// Those of strangers among them, by name.
     strangers: HashMap<String, usize>,
 }
 
 impl Tried {
+    /// The key id or the name that its failures count against, if any.
+    pub(crate) fn with(&self) -> Option<&str> {
+        match self {
+            Self::Nameless => None,
+            Self::Key(with) | Self::Known(with) | Self::Stranger(with) => Some(with),
+        }
+    }
+
     /// The name, where a stranger tries it.
-    pub(crate) fn stranger(&self) -> Option<&str> {
-        self.with.as_deref().filter(|_| self.by_stranger)
+    fn stranger(&self) -> Option<&str> {
+        match self {
+            Self::Stranger(name) => Some(name),
+            Self::Nameless | Self::Key(_) | Self::Known(_) => None,
+        }
     }
 }
 
 impl Throttle {
     /// Counts a sign-in as under way until [`Throttle::leave`]; refused when its source, or strangers, have too many of them.
     pub(crate) fn enter(&mut self, source: Source, tried: &Tried) -> Result<(), Duration> {
-        let site = source.site().unwrap_or(source);
-        let own = self.under_way.get(&site).copied().unwrap_or(0);
+        let crowd = crowd(source, tried);
+        let own = self.under_way.get(&crowd).copied().unwrap_or(0);
         if own >= SIGN_IN_PER_SOURCE_COUNT_MAX || tried.stranger().is_some_and(|name| self.is_crowded(name)) {
             return Err(Duration::from_secs(1));
         }
-        self.under_way.insert(site, own + 1);
+        self.under_way.insert(crowd, own + 1);
         if let Some(name) = tried.stranger() {
             *self.strangers.entry(name.to_owned()).or_insert(0) += 1;
         }
@@ -68,7 +83,7 @@ impl Throttle {
 
     /// Ends what `enter` began.
     pub(crate) fn leave(&mut self, source: Source, tried: &Tried) {
-        one_less(&mut self.under_way, &source.site().unwrap_or(source));
+        one_less(&mut self.under_way, &crowd(source, tried));
         if let Some(name) = tried.stranger() {
             one_less(&mut self.strangers, name);
         }
@@ -77,10 +92,10 @@ impl Throttle {
     /// Whether a sign-in may be tried; else how long to wait, at least a second.
     pub(crate) fn check(&self, source: Source, tried: &Tried, now: Duration) -> Result<(), Duration> {
         let source_debt = debt(&self.sources, &source, now);
-        let known = tried.with.is_some() && !tried.by_stranger;
-        // A site may be many customers': who is known there, or has a key, is not held back for them.
-        let site = source.site().filter(|_| !known).map_or(Duration::ZERO, |site| debt(&self.sites, &site, now));
-        let mut key_debt = tried.with.as_deref().map_or(Duration::ZERO, |key| self.debt_of(key, now));
+        // A site may be many customers': nobody is held back for them but who could be guessing at a password.
+        let site = tried.stranger().and_then(|_| source.site());
+        let site = site.map_or(Duration::ZERO, |site| debt(&self.sites, &site, now));
+        let mut key_debt = tried.with().map_or(Duration::ZERO, |key| self.debt_of(key, now));
         if let Some(name) = tried.stranger() {
             // As if all that are under way had failed: else those who come at once pass together.
             let count = self.strangers.get(name).copied().unwrap_or(0);
@@ -88,7 +103,7 @@ impl Throttle {
         }
         let wait = if is_full(source_debt) {
             left_of(source_debt)
-        } else if is_full(key_debt) && tried.by_stranger {
+        } else if is_full(key_debt) && tried.stranger().is_some() {
             left_of(key_debt)
         } else if site > DEBT_MAX.saturating_sub(SITE_DEBT) {
             (site + SITE_DEBT).saturating_sub(DEBT_MAX)
@@ -135,6 +150,15 @@ fn left_of(debt: Duration) -> Duration {
     (debt + DEBT).saturating_sub(DEBT_MAX)
 }
 
+/// With whom a sign-in shares its places: who is known where he comes from with his own network, so that neighbours cannot take
+/// them; all others of a site with each other, so that nobody has more places for having more networks.
+fn crowd(source: Source, tried: &Tried) -> (bool, Source) {
+    match tried {
+        Tried::Known(_) => (true, source),
+        Tried::Nameless | Tried::Key(_) | Tried::Stranger(_) => (false, source.site().unwrap_or(source)),
+    }
+}
+
 /// The tenant of a name, as it is claimed.
 fn place(name: &str) -> &str {
     name.split_once('/').map_or(name, |(place, _)| place)
@@ -178,16 +202,15 @@ mod tests {
     }
 
     fn key(id: &str) -> Tried {
-        Tried { with: Some(id.to_owned()), by_stranger: false }
+        Tried::Key(id.to_owned())
     }
 
-    /// A name that signed in from there before.
     fn known(name: &str) -> Tried {
-        key(name)
+        Tried::Known(name.to_owned())
     }
 
     fn stranger(name: &str) -> Tried {
-        Tried { with: Some(name.to_owned()), by_stranger: true }
+        Tried::Stranger(name.to_owned())
     }
 
     fn fail(throttle: &mut Throttle, from: &str, key: &str, times: u32) {
@@ -209,7 +232,7 @@ mod tests {
     fn a_debt_never_grows_beyond_the_cap() {
         let mut throttle = Throttle::default();
         fail(&mut throttle, "192.0.2.1", "a", 10_000);
-        assert_eq!(throttle.check(source("192.0.2.1"), &Tried::default(), START).unwrap_err(), DEBT);
+        assert_eq!(throttle.check(source("192.0.2.1"), &Tried::Nameless, START).unwrap_err(), DEBT);
     }
 
     #[test]
@@ -280,8 +303,31 @@ mod tests {
         }
         let all = u64::from(SIGN_IN_FAILURES_COUNT_MAX) * (SIGN_IN_FAILURES_OF_SITE_TIMES - 1);
         assert!((all - 20..=all + 20).contains(&failed), "{failed}");
-        assert_eq!(throttle.check(source("2001:db8:1:ffff::2"), &known("acme/eve"), START), Ok(()), "known there");
+        // Neighbours do not lock each other out: who is known there, or shows what nobody guesses, is not held back.
+        let neighbour = source("2001:db8:1:ffff::2");
+        for tried in [known("acme/eve"), key("an id"), Tried::Nameless] {
+            assert_eq!(throttle.check(neighbour, &tried, START), Ok(()), "{tried:?}");
+        }
+        assert!(throttle.check(neighbour, &stranger("acme/eve"), START).is_err());
         assert_eq!(throttle.check(source("2001:db8:2::1"), &stranger("acme/eve"), START), Ok(()), "another site");
+    }
+
+    #[test]
+    fn the_networks_of_one_site_share_their_places_and_leave_one_his_who_is_known_in_his_own() {
+        let mut throttle = Throttle::default();
+        let network = |number: usize| source(&format!("2001:db8:1:{number:x}::1"));
+        for number in 0..SIGN_IN_PER_SOURCE_COUNT_MAX {
+            throttle.enter(network(number), &key("an id")).unwrap();
+        }
+        assert!(throttle.enter(network(0xffff), &key("another")).is_err());
+        assert!(throttle.enter(network(0xffff), &stranger("acme/ann")).is_err());
+        assert!(throttle.enter(network(0xffff), &Tried::Nameless).is_err());
+        for number in [0xffff, 0] {
+            throttle.enter(network(number), &known("acme/ann")).unwrap();
+            throttle.leave(network(number), &known("acme/ann"));
+        }
+        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|number| throttle.leave(network(number), &key("an id")));
+        assert!(throttle.under_way.is_empty());
     }
 
     #[test]
@@ -311,7 +357,7 @@ mod tests {
             let from = Source::of(std::net::IpAddr::V4(u32::try_from(number).unwrap().into()));
             throttle.failed(from, Some(&number.to_string()), START);
         }
-        assert!(throttle.check(source("203.0.113.1"), &Tried::default(), START).is_err());
+        assert!(throttle.check(source("203.0.113.1"), &Tried::Nameless, START).is_err());
         assert!(throttle.check(source("198.51.100.7"), &stranger("victim"), START).is_err());
     }
 
@@ -332,13 +378,13 @@ mod tests {
     #[test]
     fn one_source_cannot_take_all_the_places() {
         let mut throttle = Throttle::default();
-        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.enter(source("192.0.2.1"), &Tried::default()).unwrap());
-        assert!(throttle.enter(source("192.0.2.1"), &Tried::default()).is_err());
-        assert!(throttle.enter(source("192.0.2.2"), &Tried::default()).is_ok());
-        throttle.leave(source("192.0.2.1"), &Tried::default());
-        assert!(throttle.enter(source("192.0.2.1"), &Tried::default()).is_ok());
-        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.leave(source("192.0.2.1"), &Tried::default()));
-        throttle.leave(source("192.0.2.2"), &Tried::default());
+        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.enter(source("192.0.2.1"), &Tried::Nameless).unwrap());
+        assert!(throttle.enter(source("192.0.2.1"), &Tried::Nameless).is_err());
+        assert!(throttle.enter(source("192.0.2.2"), &Tried::Nameless).is_ok());
+        throttle.leave(source("192.0.2.1"), &Tried::Nameless);
+        assert!(throttle.enter(source("192.0.2.1"), &Tried::Nameless).is_ok());
+        (0..SIGN_IN_PER_SOURCE_COUNT_MAX).for_each(|_| throttle.leave(source("192.0.2.1"), &Tried::Nameless));
+        throttle.leave(source("192.0.2.2"), &Tried::Nameless);
         assert!(throttle.under_way.is_empty());
     }
 
