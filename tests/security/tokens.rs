@@ -144,8 +144,32 @@ async fn a_scoped_key_does_what_it_is_good_for_and_nothing_else() -> Result<()> 
     for path in ["/tokens", "/people"] {
         assert_eq!(keeper.post(&acme.path(path)).json(&free).send().await?.status(), StatusCode::FORBIDDEN, "{path}");
     }
+    let restore = keeper.post(&acme.path("/backups/before/restore")).json(&json!({ "replace": "acme" })).send().await?;
+    assert_eq!(restore.status(), StatusCode::FORBIDDEN, "a backup may hold a key of before");
+    let sign_in = keeper.put(&acme.path("/sign-in")).json(&json!({ "unbound_tokens": "allowed" })).send().await?;
+    assert_eq!(sign_in.status(), StatusCode::FORBIDDEN);
     // A key without a scope goes on as ever.
     assert_eq!(acme.admin.get(&acme.path("/plugins")).send().await?.status(), StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operators_scoped_key_makes_no_operators_and_asks_for_nothing_less_of_them() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let classes = json!({ "classes": ["read", "administer"] });
+    let asked = json!({ "name": "warden", "role": "operator", "scope": classes });
+    let made = answer(operator.post("/tokens").json(&asked).send().await?).await?;
+    let warden = host.sign_in(&string(&made, "key")?).await?;
+    let tenant = warden.post("/tenants").json(&json!({ "name": "acme" })).send().await?;
+    assert!(tenant.status().is_success(), "it administers: {}", tenant.status());
+    let nothing = json!({ "floor": 0, "invoke": 0, "read": 0, "change": 0, "administer": 0 });
+    let trust = json!({ "sessions": { "thresholds": nothing }, "unbound_tokens": "allowed" });
+    assert_eq!(warden.get("/trust").send().await?.status(), StatusCode::OK);
+    assert_eq!(warden.put("/trust").json(&trust).send().await?.status(), StatusCode::FORBIDDEN);
+    for (path, role) in [("/tokens", "operator"), ("/people", "operator"), ("/tenants/acme/tokens", "tenant-admin")] {
+        let free = json!({ "name": "free", "role": role });
+        assert_eq!(warden.post(path).json(&free).send().await?.status(), StatusCode::FORBIDDEN, "{path}");
+    }
     Ok(())
 }
 

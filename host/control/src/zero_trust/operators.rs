@@ -39,6 +39,8 @@ pub async fn write(
 ) -> Result<Response, ApiError> {
     let shown = control.reach_host::<act::ListTokens>(&call).await?;
     let permit = control.reach_host::<act::RevokeToken>(&call).await?;
+    // SECURITY: what is asked of operators is for who can make one. Else a scoped key, which makes none, could ask for less.
+    let _makes = control.reach_host::<act::CreateToken>(&call).await?;
     let unbound_tokens = match asked.unbound_tokens {
         UnboundTokensWord::Allowed => UnboundTokens::Allowed,
         UnboundTokensWord::Refused => UnboundTokens::Refused,
