@@ -183,6 +183,7 @@ async fn a_scope_that_names_nothing_or_what_is_not_there_is_refused() -> Result<
         json!({ "classes": ["everything"] }),
         json!({ "plugins": ["No Name"] }),
         json!({ "routes": ["/"] }),
+        json!({ "plugins": (0..65).map(|number| format!("p{number}")).collect::<Vec<_>>() }),
     ] {
         let asked = json!({ "name": "door", "role": "caller", "scope": scope });
         let refused = acme.admin.post(&acme.path("/tokens")).json(&asked).send().await?.status();

@@ -150,6 +150,20 @@ fn why_names_the_scope_and_which_key_would_do() {
     assert_eq!(changes, [RemedyKind::Role]);
 }
 
+#[test]
+fn a_role_that_is_held_for_a_while_is_held_within_the_scope() {
+    let policy = active();
+    let (caller, hello) = (service("acme", Role::Caller), plugin("acme", "hello"));
+    denied(policy.permit::<act::DeployVersion>(&caller, &hello));
+    let until = jiff::Timestamp::from_second(1_000).unwrap();
+    let held = Elevation { principal: caller.id().clone(), role: Role::Developer, until };
+    policy.set_elevations(&tenant("acme"), vec![held]).unwrap();
+    assert!(policy.permit::<act::DeployVersion>(&caller, &hello).is_ok());
+    denied(policy.permit::<act::DeployVersion>(&key(Role::Caller, scope(&[ActClass::Invoke], &[])), &hello));
+    denied(policy.permit::<act::DeployVersion>(&key(Role::Caller, scope(&[], &["other"])), &hello));
+    assert!(policy.permit::<act::DeployVersion>(&key(Role::Caller, scope(&[], &["hello"])), &hello).is_ok());
+}
+
 /// What it costs to hold keys to their scopes is paid by those who can have one.
 #[test]
 fn neither_people_nor_plugins_are_asked_for_a_scope_and_a_person_who_had_one_could_do_nothing() {
