@@ -13,8 +13,10 @@ use crate::recent::{Asked, Counts};
 
 /// The policy of the boundary that holds for suspended tenants.
 pub(crate) const SUSPENDED: &str = "boundary.suspended";
+/// The policy that no scoped key gets past, whatever it is good for.
+pub(crate) const SCOPE_MAKERS: &str = "boundary.scope-makers";
 /// The policies that hold who came with a scoped key.
-pub(crate) const SCOPE: [&str; 3] = ["boundary.scope", "boundary.scope-operator", "boundary.scope-makers"];
+pub(crate) const SCOPE: [&str; 3] = ["boundary.scope", "boundary.scope-operator", SCOPE_MAKERS];
 
 /// How much the caller may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use ringfence_core::{Device, PrincipalId, PrincipalKind, Resource, ResourceName, Role, device};
 
-use crate::decision::{Effect, PolicyReason, SCOPE, SUSPENDED};
+use crate::decision::{Effect, PolicyReason, SCOPE, SCOPE_MAKERS, SUSPENDED};
 use crate::question::{Question, Who, in_cedar};
 use crate::tenant::{is_ceilings, is_tenants};
 
@@ -87,7 +87,11 @@ pub(crate) fn help(
         question.who.scope.as_ref().filter(|_| determining.iter().any(|one| SCOPE.contains(&one.id.as_str())))
     {
         let key = closest.map_or_else(|| "one".to_owned(), |role| format!("a `{role}` key"));
-        return format!("the key of this session is good for {scope} alone; sign in with {key} that is good for it");
+        let kind = match determining.iter().any(|one| one.id == SCOPE_MAKERS) {
+            true => "without a scope",
+            false => "that is good for it",
+        };
+        return format!("the key of this session is good for {scope} alone; sign in with {key} {kind}");
     }
     if device_helps {
         let now = match &question.who.device {

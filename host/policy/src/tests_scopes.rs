@@ -98,6 +98,7 @@ fn a_scoped_key_makes_no_key_and_writes_no_policy_also_where_it_administers() {
         assert!(policy.permit::<act::RevokeToken>(&admin, &acme).is_ok());
         let record = denied(policy.permit::<act::CreateToken>(&admin, &acme)).record();
         assert_eq!(record.determining[0].id, "boundary.scope-makers");
+        assert!(record.help.ends_with("sign in with a `caller` key without a scope"), "{}", record.help);
         denied(policy.permit::<act::WritePolicy>(&admin, &acme));
         // A backup may hold a key of before that somebody still has.
         denied(policy.permit::<act::RestoreBackup>(&admin, &acme));

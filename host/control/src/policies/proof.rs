@@ -22,8 +22,8 @@ const PROOF_MS_MAX: u64 = 60_000;
 /// LIMIT: most memory of the solver, in KiB.
 const SOLVER_KIB_MAX: u64 = 4 << 20;
 /// What is proved.
-const BORDER: &str =
-    "nobody gets past the border of a tenant, operators see no tenant's data, and who showed nothing only invokes";
+const BORDER: &str = "nobody gets past the border of a tenant, operators see no tenant's data, who showed nothing only invokes, \
+    and a scoped key does nothing that it is not good for";
 
 /// Proves that the policy in force keeps the tenant's border, for every request that can be.
 #[utoipa::path(post, path = "/tenants/{tenant}/policy/proof", tag = "policy",
