@@ -184,7 +184,8 @@ pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
 pub const SIGN_IN_PARALLEL_COUNT_MAX: usize = 2;
 /// Most sign-ins waiting for their turn.
 pub const SIGN_IN_WAITING_COUNT_MAX: usize = 256;
-/// Most sign-ins from one source, or one IPv6 network of 48 bits, at the same time, waiting ones included.
+/// Most sign-ins from one source at the same time, waiting ones included. An IPv6 network of 48 bits is one here, but for names
+/// that signed in from their own 64 bits of it before.
 pub const SIGN_IN_PER_SOURCE_COUNT_MAX: usize = 64;
 /// Most sign-ins by password to one tenant at the same time that come from where their names never signed in from.
 pub const SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX: usize = 64;
