@@ -142,6 +142,13 @@ async fn metrics_are_for_operators_and_name_tenants_only() -> Result<()> {
     for series in ["ringfence_slots ", "ringfence_tenant_invocations_total{tenant=\"acme\"} 1.0"] {
         assert!(text.contains(series), "{series}: {text}");
     }
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let labels = line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let key = label.split('=').next().unwrap_or_default();
+            assert!(["tenant", "blame", "quota", "plane"].contains(&key), "{line}");
+        }
+    }
     for word in ["zanzibar", "timbuktu", "quito", "visits"] {
         assert!(!text.contains(word), "{word}: {text}");
     }
