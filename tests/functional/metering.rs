@@ -87,6 +87,7 @@ async fn a_receipt_adds_up_and_verifies_without_the_host() -> Result<()> {
         assert_eq!(&shown, figure, "{name}");
     }
     assert!(receipt.partial);
+    receipts_are_what_metrics_say(&acme, &days, &vkey).await?;
     host.stop()?;
 
     let file = place.data().with_extension("receipt");
@@ -99,6 +100,48 @@ async fn a_receipt_adds_up_and_verifies_without_the_host() -> Result<()> {
     let changed = check(&vkey)?;
     assert_eq!(changed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&changed.stderr).contains("receipt-bad-signature"));
+    Ok(())
+}
+
+/// The figures of signed receipts and the counters that are made of the same, with how many of a figure one of a counter is.
+const COUNTED: [(&str, &str, f64); 15] = [
+    ("invocations_count", "invocations_total{tenant=\"acme\"}", 1.0),
+    ("failures_by_caller_count", "failures_total{tenant=\"acme\",blame=\"caller\"}", 1.0),
+    ("failures_by_plugin_count", "failures_total{tenant=\"acme\",blame=\"plugin\"}", 1.0),
+    ("failures_by_host_count", "failures_total{tenant=\"acme\",blame=\"host\"}", 1.0),
+    ("cpu_us", "cpu_seconds_total{tenant=\"acme\"}", 1e6),
+    ("wall_us", "wall_seconds_total{tenant=\"acme\"}", 1e6),
+    ("memory_byte_us", "memory_byte_seconds_total{tenant=\"acme\"}", 1e6),
+    ("request_bytes", "request_bytes_total{tenant=\"acme\"}", 1.0),
+    ("response_bytes", "response_bytes_total{tenant=\"acme\"}", 1.0),
+    ("log_bytes", "log_bytes_total{tenant=\"acme\"}", 1.0),
+    ("host_calls_count", "host_calls_total{tenant=\"acme\"}", 1.0),
+    ("outgoing_count", "outgoing_requests_total{tenant=\"acme\"}", 1.0),
+    ("egress_out_bytes", "egress_out_bytes_total{tenant=\"acme\"}", 1.0),
+    ("egress_in_bytes", "egress_in_bytes_total{tenant=\"acme\"}", 1.0),
+    ("storage_ops_count", "storage_operations_total{tenant=\"acme\"}", 1.0),
+];
+
+/// The receipts of all days since the start, added up, are what the metrics count since the start. Stored bytes over time, which
+/// grow between two questions, and the peak, which is no sum, are not among them.
+async fn receipts_are_what_metrics_say(acme: &Tenant, days: &Value, vkey: &str) -> Result<()> {
+    let text = acme.admin.get(&acme.path("/metrics")).send().await?.text().await?;
+    let mut receipts = Vec::new();
+    for day in days.as_array().context("days")? {
+        let path = acme.path(&format!("/receipts/{}", string(day, "day")?));
+        receipts.push(verify(&acme.admin.get(&path).send().await?.text().await?, vkey)?.receipt);
+    }
+    for (figure, series, scale) in COUNTED {
+        let mut signed = 0.0;
+        for receipt in &receipts {
+            signed += receipt.total.get(figure).with_context(|| format!("no {figure}"))?.parse::<f64>()?;
+        }
+        let prefix = format!("ringfence_tenant_{series} ");
+        let counted = text.lines().find_map(|line| line.strip_prefix(&prefix)).with_context(|| prefix.clone())?;
+        let counted = counted.parse::<f64>()? * scale;
+        // Equal but for how floating point rounds.
+        assert!((counted - signed).abs() <= signed * 1e-9, "{figure}: {counted} counted, {signed} signed");
+    }
     Ok(())
 }
 

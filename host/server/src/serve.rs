@@ -15,7 +15,7 @@ use ringfence_audit::{AuditError, Event, Log, codes};
 use ringfence_cli::{Format, ServeArgs};
 use ringfence_control::{CertificateHealth, KeyKeeper, PeerAddress};
 use ringfence_core::{Clock, Entropy, limits};
-use ringfence_engine::IoClass;
+use ringfence_engine::{IoClass, Recycling};
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
 use ringfence_identity::IdentityError;
 use ringfence_keys::MissingRootKey;
@@ -319,6 +319,8 @@ pub fn forbid_dumps(dev: bool) -> Result<()> {
 
 /// Memory that stays here, files for this account only, as many descriptors as we may have.
 fn prepare_process(args: &ServeArgs) -> Result<()> {
+    // First: where dumps are forbidden, an account that is not root may not ask any more, and the answer is kept.
+    let _ = Recycling::of_this_process();
     forbid_dumps(args.dev)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let files = rustix::process::getrlimit(Resource::Nofile);
