@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use reqwest::{Method, StatusCode};
 use ringfence_audit::receipt::verify;
-use ringfence_tests::{Host, Session, Tenant, answer, eventually, ringfence, string};
+use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, ringfence, string};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -228,6 +228,34 @@ async fn top_shows_an_operator_all_and_a_tenant_its_own() -> Result<()> {
     for interval in ["0", "3601", "-1", "soon"] {
         let wrong = command(&host, &operator, &["top", "--once", &format!("--interval={interval}")])?;
         assert_eq!(wrong.status.code(), Some(2), "{interval}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_host_says_what_the_kernel_granted_its_io_and_the_doctor_what_it_would() -> Result<()> {
+    for (wanted, verdict) in [(Some("usual"), Some("ok")), (None, None)] {
+        let settings: Vec<_> = wanted.map(|class| ("RINGFENCE_ENGINE_IO_CLASS", class)).into_iter().collect();
+        let place = Place::new()?;
+        let host = Host::start_with(&place, &[], &settings)?;
+        let operator = host.operator().await?;
+        let mut got = String::new();
+        eventually("the I/O threads stand somewhere", async || {
+            got = string(&answer(operator.get("/host").send().await?).await?, "io_class")?;
+            Ok(got != "unknown")
+        })
+        .await?;
+        assert!(wanted.is_none_or(|class| class == got), "{got}");
+        let shown = text_of(&command(&host, &operator, &["status"])?)?;
+        assert!(shown.contains(&format!("I/O        {got}: ")), "{shown}");
+        // The doctor tries the same on this machine, in a process that has the limits of the host's.
+        let mut doctor = Command::new(ringfence()?);
+        doctor.args(["doctor", "--json", "--dev", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+        doctor.envs(settings).arg("--data").arg(place.data());
+        let checks: Vec<Value> = serde_json::from_slice(&doctor.output()?.stdout)?;
+        let check = checks.iter().find(|check| check["check"] == "I/O scheduling").context("no such check")?;
+        assert!(string(check, "detail")?.starts_with(&format!("{got}: ")), "{got}: {check}");
+        assert!(verdict.is_none_or(|verdict| check["verdict"] == verdict), "{check}");
     }
     Ok(())
 }
