@@ -21,7 +21,8 @@ const TABLE_RESIDENT_BYTES: usize = 64 << 10;
 const DECOMMIT_BATCH_COUNT: usize = 32;
 /// LIMIT: most elements of one table.
 const TABLE_ELEMENTS_COUNT_MAX: usize = 100_000;
-/// LIMIT: fibers one slot may use: tasks of a component that wait at the same time.
+/// Fibers in the pool for each slot: tasks of a component that wait at the same time. A component may have one for each of its
+/// instances, and all of them come from one pool: a tenant's quarter of the slots cannot take them all, see SECURITY.md.
 const STACKS_PER_SLOT_COUNT: u32 = 16;
 /// LIMIT: rehearsals at the same time; the pool has instances for them beside the slots.
 pub(crate) const REHEARSALS_COUNT_MAX: u32 = 2;
@@ -113,6 +114,9 @@ pub(crate) fn code_generation() -> Config {
     config.memory_init_cow(true);
     config.wasm_component_model(true);
     config.wasm_component_model_async(true);
+    // SECURITY: without these two, what waits inside a component holds at most a stack for each of its instances.
+    config.wasm_component_model_async_stackful(false);
+    config.wasm_component_model_threading(false);
     // SECURITY: proposals nobody needs are attack surface.
     config.shared_memory(false);
     config.wasm_memory64(false);
@@ -126,10 +130,14 @@ pub(crate) fn host(slots: u32, memory_bytes_max: u64, recycling: Recycling) -> C
     config
 }
 
-fn pool(slots: u32, memory_bytes_max: u64, recycling: Recycling) -> PoolingAllocationConfig {
+/// Instances that there can be at once.
+fn places(slots: u32) -> u32 {
+    slots.saturating_add(REHEARSALS_COUNT_MAX).saturating_add(IDLE_COUNT_MAX)
+}
+
+pub(crate) fn pool(slots: u32, memory_bytes_max: u64, recycling: Recycling) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    let each =
-        |count: u32| slots.saturating_add(REHEARSALS_COUNT_MAX).saturating_add(IDLE_COUNT_MAX).saturating_mul(count);
+    let each = |count: u32| places(slots).saturating_mul(count);
     pool.total_component_instances(each(1))
         .total_core_instances(each(INSTANCES_COUNT_MAX))
         .total_memories(each(MEMORIES_COUNT_MAX))
@@ -172,6 +180,15 @@ mod tests {
         ] {
             assert!(written.contains(one), "{one}: {written}");
             assert!(back.contains(other), "{other}: {back}");
+        }
+    }
+
+    #[test]
+    fn one_tenant_cannot_take_all_stacks() {
+        for slots in 1..=1_000 {
+            // Each of its invocations one for each instance, one for what calls them and one that is kept.
+            let taken = (slots / 4).max(1) * (INSTANCES_COUNT_MAX + 2);
+            assert!(taken < places(slots) * STACKS_PER_SLOT_COUNT, "of {slots} slots");
         }
     }
 
