@@ -210,7 +210,7 @@ impl From<RunError> for RegistryError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Host(why) => Self::Host(why),
-            RunError::Killed => Self::Busy,
+            RunError::Killed | RunError::Overloaded => Self::Busy,
             other => Self::Rehearsal(other),
         }
     }
