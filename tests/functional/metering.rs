@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, ensure};
 use reqwest::{Method, StatusCode};
 use ringfence_audit::receipt::verify;
-use ringfence_tests::{Host, Session, Tenant, answer, eventually, ringfence, string};
+use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, ringfence, string};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -87,6 +87,7 @@ async fn a_receipt_adds_up_and_verifies_without_the_host() -> Result<()> {
         assert_eq!(&shown, figure, "{name}");
     }
     assert!(receipt.partial);
+    receipts_are_what_metrics_say(&acme, &days, &vkey).await?;
     host.stop()?;
 
     let file = place.data().with_extension("receipt");
@@ -99,6 +100,48 @@ async fn a_receipt_adds_up_and_verifies_without_the_host() -> Result<()> {
     let changed = check(&vkey)?;
     assert_eq!(changed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&changed.stderr).contains("receipt-bad-signature"));
+    Ok(())
+}
+
+/// The figures of signed receipts and the counters that are made of the same, with how many of a figure one of a counter is.
+const COUNTED: [(&str, &str, f64); 15] = [
+    ("invocations_count", "invocations_total{tenant=\"acme\"}", 1.0),
+    ("failures_by_caller_count", "failures_total{tenant=\"acme\",blame=\"caller\"}", 1.0),
+    ("failures_by_plugin_count", "failures_total{tenant=\"acme\",blame=\"plugin\"}", 1.0),
+    ("failures_by_host_count", "failures_total{tenant=\"acme\",blame=\"host\"}", 1.0),
+    ("cpu_us", "cpu_seconds_total{tenant=\"acme\"}", 1e6),
+    ("wall_us", "wall_seconds_total{tenant=\"acme\"}", 1e6),
+    ("memory_byte_us", "memory_byte_seconds_total{tenant=\"acme\"}", 1e6),
+    ("request_bytes", "request_bytes_total{tenant=\"acme\"}", 1.0),
+    ("response_bytes", "response_bytes_total{tenant=\"acme\"}", 1.0),
+    ("log_bytes", "log_bytes_total{tenant=\"acme\"}", 1.0),
+    ("host_calls_count", "host_calls_total{tenant=\"acme\"}", 1.0),
+    ("outgoing_count", "outgoing_requests_total{tenant=\"acme\"}", 1.0),
+    ("egress_out_bytes", "egress_out_bytes_total{tenant=\"acme\"}", 1.0),
+    ("egress_in_bytes", "egress_in_bytes_total{tenant=\"acme\"}", 1.0),
+    ("storage_ops_count", "storage_operations_total{tenant=\"acme\"}", 1.0),
+];
+
+/// The receipts of all days since the start, added up, are what the metrics count since the start. Stored bytes over time, which
+/// grow between two questions, and the peak, which is no sum, are not among them.
+async fn receipts_are_what_metrics_say(acme: &Tenant, days: &Value, vkey: &str) -> Result<()> {
+    let text = acme.admin.get(&acme.path("/metrics")).send().await?.text().await?;
+    let mut receipts = Vec::new();
+    for day in days.as_array().context("days")? {
+        let path = acme.path(&format!("/receipts/{}", string(day, "day")?));
+        receipts.push(verify(&acme.admin.get(&path).send().await?.text().await?, vkey)?.receipt);
+    }
+    for (figure, series, scale) in COUNTED {
+        let mut signed = 0.0;
+        for receipt in &receipts {
+            signed += receipt.total.get(figure).with_context(|| format!("no {figure}"))?.parse::<f64>()?;
+        }
+        let prefix = format!("ringfence_tenant_{series} ");
+        let counted = text.lines().find_map(|line| line.strip_prefix(&prefix)).with_context(|| prefix.clone())?;
+        let counted = counted.parse::<f64>()? * scale;
+        // Equal but for how floating point rounds.
+        assert!((counted - signed).abs() <= signed * 1e-9, "{figure}: {counted} counted, {signed} signed");
+    }
     Ok(())
 }
 
@@ -142,6 +185,13 @@ async fn metrics_are_for_operators_and_name_tenants_only() -> Result<()> {
     for series in ["ringfence_slots ", "ringfence_tenant_invocations_total{tenant=\"acme\"} 1.0"] {
         assert!(text.contains(series), "{series}: {text}");
     }
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let labels = line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
+            let key = label.split('=').next().unwrap_or_default();
+            assert!(["tenant", "blame", "quota", "plane"].contains(&key), "{line}");
+        }
+    }
     for word in ["zanzibar", "timbuktu", "quito", "visits"] {
         assert!(!text.contains(word), "{word}: {text}");
     }
@@ -178,6 +228,34 @@ async fn top_shows_an_operator_all_and_a_tenant_its_own() -> Result<()> {
     for interval in ["0", "3601", "-1", "soon"] {
         let wrong = command(&host, &operator, &["top", "--once", &format!("--interval={interval}")])?;
         assert_eq!(wrong.status.code(), Some(2), "{interval}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_host_says_what_the_kernel_granted_its_io_and_the_doctor_what_it_would() -> Result<()> {
+    for (wanted, verdict) in [(Some("usual"), Some("ok")), (None, None)] {
+        let settings: Vec<_> = wanted.map(|class| ("RINGFENCE_ENGINE_IO_CLASS", class)).into_iter().collect();
+        let place = Place::new()?;
+        let host = Host::start_with(&place, &[], &settings)?;
+        let operator = host.operator().await?;
+        let mut got = String::new();
+        eventually("the I/O threads stand somewhere", async || {
+            got = string(&answer(operator.get("/host").send().await?).await?, "io_class")?;
+            Ok(got != "unknown")
+        })
+        .await?;
+        assert!(wanted.is_none_or(|class| class == got), "{got}");
+        let shown = text_of(&command(&host, &operator, &["status"])?)?;
+        assert!(shown.contains(&format!("I/O        {got}: ")), "{shown}");
+        // The doctor tries the same on this machine, in a process that has the limits of the host's.
+        let mut doctor = Command::new(ringfence()?);
+        doctor.args(["doctor", "--json", "--dev", "--plugins", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+        doctor.envs(settings).arg("--data").arg(place.data());
+        let checks: Vec<Value> = serde_json::from_slice(&doctor.output()?.stdout)?;
+        let check = checks.iter().find(|check| check["check"] == "I/O scheduling").context("no such check")?;
+        assert!(string(check, "detail")?.starts_with(&format!("{got}: ")), "{got}: {check}");
+        assert!(verdict.is_none_or(|verdict| check["verdict"] == verdict), "{check}");
     }
     Ok(())
 }

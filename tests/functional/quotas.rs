@@ -175,7 +175,11 @@ async fn one_plugin_too_many_and_a_component_too_large_are_refused_before_they_a
     assert!(string(&refused, "detail")?.contains("1000 bytes for one component"), "{refused}");
     set(&operator, "acme", json!({ "plugins_count": 2 })).await?;
     assert_eq!(push("two").await?.0, 201);
-    assert_eq!(number(&quota(&acme.admin, "acme").await?, "use", "plugins_count")?, 2);
+    let now = quota(&acme.admin, "acme").await?;
+    assert_eq!(number(&now, "use", "plugins_count")?, 2);
+    let refused = |figure| number(&now, "throttled", figure);
+    assert_eq!((refused("plugins_count")?, refused("component_bytes_count")?, refused("storage_count")?), (1, 1, 0));
+    refusals_are_told(&acme, &["component-bytes", "plugins"]).await?;
     Ok(())
 }
 
@@ -243,6 +247,52 @@ async fn concurrency_is_capped_and_more_is_let_in_at_once_when_it_is_raised() ->
         assert_eq!(call.await??.status(), StatusCode::OK);
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn calls_that_find_as_many_as_may_be_are_counted_told_and_in_the_metrics() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    ship_hostile(&acme).await?;
+    set(&operator, "acme", json!({ "concurrency_count": 1 })).await?;
+    // One holds the slot, and more than may wait want to: 64.
+    let calls = (0..100).map(|_| acme.admin.call(Method::GET, "/acme/hostile/sleep?ms=300").send());
+    let mut busy_count = 0;
+    for response in futures::future::try_join_all(calls).await? {
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            assert_eq!(string(&problem(response).await?.1, "code")?, "tenant-busy");
+            busy_count += 1;
+        }
+    }
+    assert!(busy_count > 0, "nobody was refused");
+    assert_eq!(number(&quota(&acme.admin, "acme").await?, "throttled", "concurrency_count")?, busy_count);
+    refusals_are_told(&acme, &["concurrency"]).await?;
+    let text = acme.admin.get(&acme.path("/metrics")).send().await?.text().await?;
+    let allowed = number(&quota(&acme.admin, "acme").await?, "effective", "storage_bytes")?;
+    for series in [
+        format!("ringfence_tenant_quota_refused_total{{tenant=\"acme\",quota=\"concurrency\"}} {busy_count}.0\n"),
+        "ringfence_tenant_quota_refused_total{tenant=\"acme\",quota=\"requests\"} 0.0\n".to_owned(),
+        format!("ringfence_tenant_storage_allowed_bytes{{tenant=\"acme\"}} {allowed}\n"),
+    ] {
+        assert!(text.contains(&series), "{series}: {text}");
+    }
+    let stored = text.lines().find_map(|line| line.strip_prefix("ringfence_tenant_storage_bytes{tenant=\"acme\"} "));
+    assert!(stored.context("what is stored")?.parse::<u64>()? > 0, "{text}");
+    Ok(())
+}
+
+/// Waits until refusals of these quotas, by name in order, and of no others are on the tenant's log.
+async fn refusals_are_told(acme: &Tenant, quotas: &[&str]) -> Result<()> {
+    eventually("the refusals are on the log", async || {
+        let page = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?;
+        let items = page["items"].as_array().context("items")?.iter().map(|item| &item["body"]);
+        let told = items.filter(|body| body["unmapped"]["code"] == "TEN-006 quota-refused");
+        let mut told: Vec<String> =
+            told.map(|body| string(&body["unmapped"]["details"], "quota")).collect::<Result<_>>()?;
+        told.sort();
+        Ok(told == quotas)
+    })
+    .await
 }
 
 #[tokio::test]

@@ -214,6 +214,12 @@ fn the_doctor_says_who_gets_the_memory_and_that_a_root_key_in_a_file_is_for_deve
     assert!(verdict == "ok" && detail.starts_with("off"), "{verdict}: {detail}");
     let (verdict, detail) = say(&["--dev"], "memory dumps")?;
     assert!(verdict == "warn" && detail.contains("debugger"), "{verdict}: {detail}");
+    let modes: [&[&str]; 2] = [&[], &["--dev"]];
+    for mode in modes {
+        let (verdict, detail) = say(mode, "emptied slots")?;
+        let known = if verdict == "ok" { "the pages that a guest wrote" } else { "all of their memory goes back" };
+        assert!(detail.starts_with(known), "{verdict}: {detail}");
+    }
     let (verdict, detail) = say(&[], "root key")?;
     assert!(verdict == "warn" && detail.contains("for development"), "{verdict}: {detail}");
     Ok(())

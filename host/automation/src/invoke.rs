@@ -268,7 +268,8 @@ impl Automation {
         quarantine.map_err(|_| plain(CallError::Quarantined))?;
         let mut budget = version.budget;
         budget.time_ms = budget.time_ms.min(call.time_ms_max.unwrap_or(u64::MAX));
-        let slot = parts.engine.scheduler().admit(&route.tenant, budget).await.map_err(|error| plain(error.into()))?;
+        let slot = parts.engine.scheduler().admit(&route.tenant, budget).await;
+        let slot = slot.inspect_err(|error| ledger.not_admitted(error)).map_err(|error| plain(error.into()))?;
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
             plain(CallError::Host)

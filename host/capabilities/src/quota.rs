@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ringfence_core::quota::{DayUse, TokenBucket, add_within};
-use ringfence_core::{Clock, Exhausted, Plans, Quota, QuotaChoice, QuotaError, TenantId};
+use ringfence_core::{Clock, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaKind, TenantId};
 use ringfence_engine::scheduler::TenantShare;
-use ringfence_engine::{Engine, MemoryPool};
+use ringfence_engine::{AdmitError, Engine, MemoryPool};
 use ringfence_store::{Key, StoreError, TenantStore};
 use tokio::sync::watch;
 
@@ -23,8 +23,6 @@ use crate::error::CapabilitiesError;
 const KEEP_EVERY: Duration = Duration::from_secs(3);
 const SECONDS_PER_DAY: i64 = 86_400;
 const MS_PER_SECOND: u64 = 1_000;
-/// Kinds of quota whose refusals are counted.
-const REFUSED_KINDS_COUNT: usize = 7;
 
 /// The quotas of all tenants. Cheap to clone.
 #[derive(Clone)]
@@ -46,8 +44,8 @@ pub struct Ledger {
     day: Mutex<Day>,
     memory: Arc<MemoryPool>,
     refused: Refused,
-    /// What was refused when somebody was told of it last, in the order of [`Ledger::refused_counts`].
-    told: Mutex<[u64; REFUSED_KINDS_COUNT]>,
+    /// What was refused when somebody was told of it last, in the order of [`QuotaKind::ALL`].
+    told: Mutex<[u64; QuotaKind::ALL.len()]>,
 }
 
 struct Rates {
@@ -64,10 +62,13 @@ struct Day {
 #[derive(Default)]
 struct Refused {
     requests: AtomicU64,
+    concurrency: AtomicU64,
     storage_ops: AtomicU64,
     egress: AtomicU64,
     logs: AtomicU64,
     audit_events: AtomicU64,
+    plugins: AtomicU64,
+    component_bytes: AtomicU64,
 }
 
 /// What a tenant uses now, and what was refused it since the start.
@@ -83,8 +84,10 @@ pub struct LedgerUse {
     pub storage_ops_this_second: u64,
     /// What was used of the day.
     pub day: DayUse,
-    /// Calls refused.
+    /// Calls refused for their rate.
     pub requests_refused_count: u64,
+    /// Calls refused because as many ran and waited as may.
+    pub concurrency_refused_count: u64,
     /// Growth of memory refused.
     pub memory_refused_count: u64,
     /// Writes refused for want of storage.
@@ -97,6 +100,10 @@ pub struct LedgerUse {
     pub log_refused_count: u64,
     /// Events for the audit log refused.
     pub audit_events_refused_count: u64,
+    /// Uploads refused for being one plugin too many.
+    pub plugins_refused_count: u64,
+    /// Uploads refused for the size of their component.
+    pub component_bytes_refused_count: u64,
 }
 
 // === impl Quotas ===
@@ -137,6 +144,12 @@ impl Quotas {
     /// A tenant's ledger; none for a tenant that is not open.
     pub fn of(&self, tenant: &TenantId) -> Option<Arc<Ledger>> {
         self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// The ledgers of all tenants that are open.
+    pub fn all(&self) -> Vec<(TenantId, Arc<Ledger>)> {
+        let ledgers = self.0.ledgers.read().unwrap_or_else(PoisonError::into_inner);
+        ledgers.iter().map(|(tenant, ledger)| (tenant.clone(), Arc::clone(ledger))).collect()
     }
 
     /// What was refused since this was asked last: whose, the word of the quota, how often.
@@ -234,7 +247,7 @@ impl Ledger {
         let taken = self.rates().requests.take(1, now);
         taken.map_err(|wait_ms| {
             let max = self.quota.load().requests_per_second;
-            refuse(&self.refused.requests, "requests a second", max, Some(wait_ms))
+            self.refuse(QuotaKind::Requests, "requests a second", max, Some(wait_ms))
         })
     }
 
@@ -244,7 +257,7 @@ impl Ledger {
         let taken = self.rates().storage_ops.take(count, now);
         taken.map_err(|wait_ms| {
             let max = self.quota.load().storage_ops_per_second;
-            refuse(&self.refused.storage_ops, "storage operations a second", max, Some(wait_ms))
+            self.refuse(QuotaKind::StorageOps, "storage operations a second", max, Some(wait_ms))
         })
     }
 
@@ -252,25 +265,21 @@ impl Ledger {
     pub(crate) fn egress_request(&self) -> Result<(), Exhausted> {
         let max = self.quota.load().egress_requests_per_day;
         let fits = self.today(|used| add_within(&mut used.egress_requests_count, 1, max));
-        if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.egress, "outgoing requests a day", max)) }
+        if fits { Ok(()) } else { Err(self.refuse_of_day(QuotaKind::Egress, "outgoing requests a day", max)) }
     }
 
     /// Counts bytes of a body that goes out or comes back.
     pub(crate) fn egress_bytes(&self, bytes: u64) -> Result<(), Exhausted> {
         let max = self.quota.load().egress_bytes_per_day;
         let fits = self.today(|used| add_within(&mut used.egress_bytes, bytes, max));
-        if fits {
-            Ok(())
-        } else {
-            Err(self.refuse_of_day(&self.refused.egress, "bytes of outgoing traffic a day", max))
-        }
+        if fits { Ok(()) } else { Err(self.refuse_of_day(QuotaKind::Egress, "bytes of outgoing traffic a day", max)) }
     }
 
     /// Counts bytes of guest log.
     pub(crate) fn log_bytes(&self, bytes: u64) -> Result<(), Exhausted> {
         let max = self.quota.load().log_bytes_per_day;
         let fits = self.today(|used| add_within(&mut used.log_bytes, bytes, max));
-        if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.logs, "bytes of guest log a day", max)) }
+        if fits { Ok(()) } else { Err(self.refuse_of_day(QuotaKind::Logs, "bytes of guest log a day", max)) }
     }
 
     /// Counts an event of an application for the audit log.
@@ -278,7 +287,7 @@ impl Ledger {
         let max = self.quota.load().audit_events_per_day;
         let fits = self.today(|used| add_within(&mut used.audit_events_count, 1, max));
         let what = "events on the audit log a day";
-        if fits { Ok(()) } else { Err(self.refuse_of_day(&self.refused.audit_events, what, max)) }
+        if fits { Ok(()) } else { Err(self.refuse_of_day(QuotaKind::AuditEvents, what, max)) }
     }
 
     /// Takes back bytes of guest log that were counted and then not written.
@@ -294,46 +303,56 @@ impl Ledger {
             let mut rates = self.rates();
             (rates.requests.taken(now), rates.storage_ops.taken(now))
         };
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(LedgerUse {
             memory_bytes: self.memory.bytes(),
             storage_bytes: held.bytes,
             requests_this_second,
             storage_ops_this_second,
             day: self.today(|used| *used),
-            requests_refused_count: count(&self.refused.requests),
-            memory_refused_count: self.memory.refused_count(),
+            requests_refused_count: self.refused_count(QuotaKind::Requests),
+            concurrency_refused_count: self.refused_count(QuotaKind::Concurrency),
+            memory_refused_count: self.refused_count(QuotaKind::Memory),
             storage_refused_count: held.refused_count,
-            storage_ops_refused_count: count(&self.refused.storage_ops),
-            egress_refused_count: count(&self.refused.egress),
-            log_refused_count: count(&self.refused.logs),
-            audit_events_refused_count: count(&self.refused.audit_events),
+            storage_ops_refused_count: self.refused_count(QuotaKind::StorageOps),
+            egress_refused_count: self.refused_count(QuotaKind::Egress),
+            log_refused_count: self.refused_count(QuotaKind::Logs),
+            audit_events_refused_count: self.refused_count(QuotaKind::AuditEvents),
+            plugins_refused_count: self.refused_count(QuotaKind::Plugins),
+            component_bytes_refused_count: self.refused_count(QuotaKind::ComponentBytes),
         })
     }
 
-    /// What was refused since the start, by the word of its quota. Cheap: nothing is read.
-    fn refused_counts(&self) -> [(&'static str, u64); REFUSED_KINDS_COUNT] {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("requests", count(&self.refused.requests)),
-            ("memory", self.memory.refused_count()),
-            ("storage", self.store.held_refused_count()),
-            ("storage-ops", count(&self.refused.storage_ops)),
-            ("egress", count(&self.refused.egress)),
-            ("logs", count(&self.refused.logs)),
-            ("audit-events", count(&self.refused.audit_events)),
-        ]
+    /// How often a quota refused something since the start. Cheap: nothing is read.
+    pub fn refused_count(&self, kind: QuotaKind) -> u64 {
+        match kind {
+            QuotaKind::Memory => self.memory.refused_count(),
+            QuotaKind::Storage => self.store.held_refused_count(),
+            counted => self.refused.of(counted).map_or(0, |counter| counter.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Counts an invocation that was not let in, when that is because the tenant has as many as it may have.
+    pub fn not_admitted(&self, error: &AdmitError) {
+        if matches!(error, AdmitError::TenantBusy { .. } | AdmitError::CallersWait) {
+            self.count_refused(QuotaKind::Concurrency);
+        }
+    }
+
+    /// Counts an upload that a quota refused. What the store refused, it has counted.
+    pub fn not_uploaded(&self, over: &Exhausted) {
+        self.count_refused(over.kind);
     }
 
     /// What was refused since this was asked last, by the word of its quota.
     pub(crate) fn take_refused(&self) -> Vec<(&'static str, u64)> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let mut new = Vec::new();
-        for ((kind, count), told) in self.refused_counts().into_iter().zip(told.iter_mut()) {
+        for (kind, told) in QuotaKind::ALL.into_iter().zip(told.iter_mut()) {
+            let count = self.refused_count(kind);
             let since = count.saturating_sub(*told);
             *told = count;
             if since > 0 {
-                new.push((kind, since));
+                new.push((kind.as_str(), since));
             }
         }
         new
@@ -375,12 +394,23 @@ impl Ledger {
         act(&mut day.used)
     }
 
-    fn refuse_of_day(&self, counter: &AtomicU64, what: &'static str, max: u64) -> Exhausted {
+    fn refuse_of_day(&self, kind: QuotaKind, what: &'static str, max: u64) -> Exhausted {
         // The end of the day that is counted, which after a step of the clock may be tomorrow.
         let end = self.day().used.day.saturating_add(1).saturating_mul(SECONDS_PER_DAY);
         let left = end.saturating_sub(self.clock.now().as_second());
         let wait_ms = u64::try_from(left).unwrap_or(0).saturating_mul(MS_PER_SECOND);
-        refuse(counter, what, max, Some(wait_ms))
+        self.refuse(kind, what, max, Some(wait_ms))
+    }
+
+    fn refuse(&self, kind: QuotaKind, what: &'static str, max: u64, retry_after_ms: Option<u64>) -> Exhausted {
+        self.count_refused(kind);
+        Exhausted { kind, what, max, retry_after_ms }
+    }
+
+    fn count_refused(&self, kind: QuotaKind) {
+        if let Some(counter) = self.refused.of(kind) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn rates(&self) -> MutexGuard<'_, Rates> {
@@ -392,9 +422,23 @@ impl Ledger {
     }
 }
 
-fn refuse(counter: &AtomicU64, what: &'static str, max: u64, retry_after_ms: Option<u64>) -> Exhausted {
-    counter.fetch_add(1, Ordering::Relaxed);
-    Exhausted { what, max, retry_after_ms }
+// === impl Refused ===
+
+impl Refused {
+    /// Where refusals of a kind are counted here; none for those that the pool and the store count themselves.
+    fn of(&self, kind: QuotaKind) -> Option<&AtomicU64> {
+        match kind {
+            QuotaKind::Requests => Some(&self.requests),
+            QuotaKind::Concurrency => Some(&self.concurrency),
+            QuotaKind::StorageOps => Some(&self.storage_ops),
+            QuotaKind::Egress => Some(&self.egress),
+            QuotaKind::Logs => Some(&self.logs),
+            QuotaKind::AuditEvents => Some(&self.audit_events),
+            QuotaKind::Plugins => Some(&self.plugins),
+            QuotaKind::ComponentBytes => Some(&self.component_bytes),
+            QuotaKind::Memory | QuotaKind::Storage => None,
+        }
+    }
 }
 
 fn day_key() -> Key {

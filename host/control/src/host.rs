@@ -72,6 +72,7 @@ impl Control {
             store_bytes: figure(parts.store.stats().await?.bytes_on_disk),
             root_key: parts.facts.root_key.clone(),
             memory_dumps: memory_dumps().map_or_else(|_| "unknown".to_owned(), |dumps| word(&dumps)),
+            io_class: parts.facts.io_class.word().to_owned(),
             tenants_count: figure(parts.tenants.list().await?.len() as u64),
             routes_count: figure(parts.registry.routes_count() as u64),
             running_count: figure(u64::from(scheduler.running())),

@@ -55,6 +55,7 @@ use ringfence_automation::workflow::Workflows;
 use ringfence_capabilities::{FieldRules, GuestLogs, HostCalls, Quotas};
 use ringfence_core::{Clock, Entropy};
 use ringfence_engine::Engine;
+use ringfence_engine::scheduler::class::LowestRung;
 use ringfence_identity::{Identity, Workloads};
 use ringfence_outward::Outward;
 use ringfence_policy::Policy;
@@ -134,6 +135,8 @@ pub struct HostFacts {
     pub plugins_address: SocketAddr,
     /// Open connections of the data plane and of this one, as they change.
     pub connections: [Arc<AtomicU64>; 2],
+    /// What the kernel granted the threads that do the I/O of the data plane; known once they started.
+    pub io_class: Arc<LowestRung>,
     /// How the certificate of the listeners stands, as it changes.
     pub certificate: Arc<CertificateHealth>,
     /// Storage engine, in a word.

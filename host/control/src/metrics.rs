@@ -1,7 +1,7 @@
 //! What monitoring reads: OpenMetrics text for the host and for one tenant, and the loads that `ringfence top` shows.
 //!
 //! Must never carry a label that a guest or a caller chose: tenants are the only names, as many as metering tells apart,
-//! and a tenant's own people see no other tenant's.
+//! and all other labels are words of ours. A tenant's own people see no other tenant's.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use ringfence_audit::{TENANTS_TOLD_MAX, UsageSum};
+use ringfence_capabilities::Ledger;
 use ringfence_core::proof::act;
+use ringfence_core::{QuotaKind, TenantId};
+use ringfence_store::StoreError;
+use tokio::task::spawn_blocking;
 
 use crate::Control;
 use crate::call::Call;
@@ -35,6 +39,18 @@ type Labels = Vec<(&'static str, String)>;
 struct Known {
     load: LoadView,
     sum: UsageSum,
+    quota: QuotaNow,
+}
+
+/// What a tenant's quota allows, what is in use of it, and how often it refused something.
+#[derive(Debug, Clone, Copy, Default)]
+struct QuotaNow {
+    memory_bytes: u64,
+    memory_bytes_max: u64,
+    storage_bytes: u64,
+    storage_bytes_max: u64,
+    /// In the order of [`QuotaKind::ALL`].
+    refused_counts: [u64; QuotaKind::ALL.len()],
 }
 
 /// Every counter of a tenant: name, help, and how much of it a sum holds.
@@ -63,7 +79,7 @@ pub async fn host(State(control): State<Control>, call: Call) -> Result<Response
     let _permit = control.reach_host::<act::ReadHost>(&call).await?;
     let mut registry = Registry::with_prefix("ringfence");
     control.register_host(&mut registry).await?;
-    register_tenants(&mut registry, &control.known());
+    register_tenants(&mut registry, &with_quotas(control.known(), control.quotas_now().await?));
     answer(&registry)
 }
 
@@ -78,7 +94,11 @@ pub async fn tenant(
 ) -> Result<Response, ApiError> {
     let reached = control.reach_tenant::<act::ReadUsage>(&call, &tenant).await?;
     let mut registry = Registry::with_prefix("ringfence");
-    register_tenants(&mut registry, &[control.known_of(&reached)]);
+    let mut known = control.known_of(&reached);
+    if let Some(ledger) = control.parts.quotas.of(&reached.tenant) {
+        known.quota = QuotaNow::of(&ledger)?;
+    }
+    register_tenants(&mut registry, &[known]);
     answer(&registry)
 }
 
@@ -195,6 +215,15 @@ impl Control {
         all
     }
 
+    /// What quotas come to now, of all tenants. Reads a small record of each.
+    async fn quotas_now(&self) -> Result<BTreeMap<TenantId, QuotaNow>, ApiError> {
+        let ledgers = self.parts.quotas.all();
+        let read = move || -> Result<BTreeMap<TenantId, QuotaNow>, StoreError> {
+            ledgers.into_iter().map(|(tenant, ledger)| Ok((tenant, QuotaNow::of(&ledger)?))).collect()
+        };
+        Ok(spawn_blocking(read).await.map_err(|error| ApiError::host(&error))??)
+    }
+
     fn known_of<A>(&self, reached: &crate::call::Reached<A>) -> Known {
         let sum = self.parts.metering.total_of(&reached.store).unwrap_or_default();
         let mut known = Known::of(reached.tenant.as_str(), sum);
@@ -216,7 +245,7 @@ impl Known {
             memory_byte_us: sum.memory_byte_us.to_string(),
             ..LoadView::default()
         };
-        Self { load, sum }
+        Self { load, sum, quota: QuotaNow::default() }
     }
 
     fn take(&mut self, load: &ringfence_engine::TenantLoad) {
@@ -230,6 +259,72 @@ impl Known {
 
     fn labels(&self) -> Labels {
         vec![("tenant", self.load.tenant.clone())]
+    }
+}
+
+// === impl QuotaNow ===
+
+impl QuotaNow {
+    fn of(ledger: &Ledger) -> Result<Self, StoreError> {
+        let (may, uses) = (ledger.quota(), ledger.usage()?);
+        Ok(Self {
+            memory_bytes: uses.memory_bytes,
+            memory_bytes_max: may.memory_bytes,
+            storage_bytes: uses.storage_bytes,
+            storage_bytes_max: may.storage_bytes,
+            refused_counts: QuotaKind::ALL.map(|kind| ledger.refused_count(kind)),
+        })
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.memory_bytes = self.memory_bytes.saturating_add(other.memory_bytes);
+        self.memory_bytes_max = self.memory_bytes_max.saturating_add(other.memory_bytes_max);
+        self.storage_bytes = self.storage_bytes.saturating_add(other.storage_bytes);
+        self.storage_bytes_max = self.storage_bytes_max.saturating_add(other.storage_bytes_max);
+        for (mine, theirs) in self.refused_counts.iter_mut().zip(other.refused_counts) {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
+}
+
+/// Tenants with what their quotas come to. One that used nothing yet holds storage too: it is told by name while there is
+/// room, and summed with the others then.
+fn with_quotas(known: Vec<Known>, quotas: BTreeMap<TenantId, QuotaNow>) -> Vec<Known> {
+    let mut named: BTreeMap<String, Known> = known.into_iter().map(|one| (one.load.tenant.clone(), one)).collect();
+    let told_count = named.keys().filter(|name| *name != OTHER).count();
+    let mut room = TENANTS_TOLD_MAX.saturating_sub(told_count);
+    for (tenant, quota) in quotas {
+        let is_named = named.contains_key(tenant.as_str());
+        let name = if is_named || room > 0 { tenant.as_str() } else { OTHER };
+        room = room.saturating_sub(usize::from(!is_named));
+        let one = named.entry(name.to_owned()).or_insert_with(|| Known::of(name, UsageSum::default()));
+        one.quota.add(&quota);
+    }
+    named.into_values().collect()
+}
+
+fn register_quotas(registry: &mut Registry, known: &[Known]) {
+    let refused = Family::<Labels, Sum>::default();
+    for one in known {
+        for (kind, count) in QuotaKind::ALL.into_iter().zip(one.quota.refused_counts) {
+            let mut labels = one.labels();
+            labels.push(("quota", kind.as_str().to_owned()));
+            refused.get_or_create(&labels).inc_by(count as f64);
+        }
+    }
+    registry.register("tenant_quota_refused", "What a tenant's quota refused, by which quota", refused);
+    let gauges: [(&str, &str, fn(&QuotaNow) -> u64); 4] = [
+        ("tenant_memory_bytes", "Memory of running invocations now", |quota| quota.memory_bytes),
+        ("tenant_memory_allowed_bytes", "Memory that they may take together", |quota| quota.memory_bytes_max),
+        ("tenant_storage_bytes", "Bytes stored now", |quota| quota.storage_bytes),
+        ("tenant_storage_allowed_bytes", "Bytes that may be stored", |quota| quota.storage_bytes_max),
+    ];
+    for (name, help, of) in gauges {
+        let family = Family::<Labels, Count>::default();
+        for one in known {
+            family.get_or_create(&one.labels()).set(of(&one.quota));
+        }
+        registry.register(name, help, family);
     }
 }
 
@@ -278,6 +373,7 @@ fn register_tenants(registry: &mut Registry, known: &[Known]) {
         }
         registry.register(name, help, family);
     }
+    register_quotas(registry, known);
 }
 
 /// Name, words and value of a series made from a tenant's load.
@@ -320,9 +416,38 @@ mod tests {
                 let labels = line.split_once('{').unwrap().1.split_once('}').unwrap().0;
                 for label in labels.split(',') {
                     let (key, _) = label.split_once('=').unwrap();
-                    assert!(["tenant", "blame"].contains(&key), "{line}");
+                    assert!(["tenant", "blame", "quota"].contains(&key), "{line}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn quotas_are_shown_of_every_tenant_that_is_told_apart_and_summed_of_the_others() {
+        let mut refused_counts = [0; QuotaKind::ALL.len()];
+        refused_counts[1] = 7;
+        let quota =
+            QuotaNow { memory_bytes: 3, storage_bytes: 5, storage_bytes_max: 9, refused_counts, memory_bytes_max: 4 };
+        let tenant = |name: &str| -> TenantId { name.parse().unwrap() };
+        let quotas = |names: &[String]| names.iter().map(|name| (tenant(name), quota)).collect::<BTreeMap<_, _>>();
+        let known = vec![Known::of("acme", UsageSum { invocations_count: 3, ..UsageSum::default() })];
+        let text = text_of(&with_quotas(known, quotas(&["acme".to_owned(), "idle".to_owned()])));
+        for series in [
+            "ringfence_tenant_invocations_total{tenant=\"acme\"} 3.0\n",
+            "ringfence_tenant_quota_refused_total{tenant=\"acme\",quota=\"concurrency\"} 7.0\n",
+            "ringfence_tenant_quota_refused_total{tenant=\"idle\",quota=\"requests\"} 0.0\n",
+            "ringfence_tenant_memory_bytes{tenant=\"acme\"} 3\n",
+            "ringfence_tenant_memory_allowed_bytes{tenant=\"acme\"} 4\n",
+            "ringfence_tenant_storage_bytes{tenant=\"idle\"} 5\n",
+            "ringfence_tenant_storage_allowed_bytes{tenant=\"idle\"} 9\n",
+        ] {
+            assert!(text.contains(series), "{series}: {text}");
+        }
+        let many: Vec<String> = (0..TENANTS_TOLD_MAX + 2).map(|n| format!("t{n:05}")).collect();
+        let told = with_quotas(vec![Known::of("zeta", UsageSum::default())], quotas(&many));
+        assert_eq!(told.len(), TENANTS_TOLD_MAX + 1, "with those that are one");
+        let other = told.iter().find(|one| one.load.tenant == OTHER).unwrap();
+        assert_eq!((other.quota.refused_counts[1], other.quota.storage_bytes), (3 * 7, 3 * 5));
+        assert!(told.iter().any(|one| one.load.tenant == "zeta"));
     }
 }

@@ -145,7 +145,8 @@ impl Control {
             ));
         }
         let store = reached.store;
-        let quota = self.parts.quotas.of(&reached.tenant).ok_or_else(ApiError::not_found)?.quota();
+        let ledger = self.parts.quotas.of(&reached.tenant).ok_or_else(ApiError::not_found)?;
+        let quota = ledger.quota();
         let room = Room { plugins_count: quota.plugins_count, component_bytes: quota.component_bytes };
         let length = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let announced = Announced { manifest, bytes: length.and_then(|length| length.parse().ok()), room };
@@ -153,8 +154,11 @@ impl Control {
         let details = json!({ "version": label.to_string() });
         let published = self
             .bracket(call, &log, reached.permit, codes::VERSION_PUSHED, details, async |permit| {
-                let pushed = self.parts.registry.push(permit, &store, &plugin, &label, announced, body).await?;
-                Ok(pushed)
+                let pushed = self.parts.registry.push(permit, &store, &plugin, &label, announced, body).await;
+                if let Err(RegistryError::Quota(over)) = &pushed {
+                    ledger.not_uploaded(over);
+                }
+                Ok(pushed?)
             })
             .await?;
         let grants = self.parts.registry.grants(&store, &plugin).await?;

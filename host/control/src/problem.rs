@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ringfence_audit::AuditError;
 use ringfence_capabilities::CapabilitiesError;
-use ringfence_core::{DecisionId, Exhausted, QuotaError, WordError};
+use ringfence_core::{DecisionId, Exhausted, QuotaError, QuotaKind, WordError};
 use ringfence_identity::{Factor, IdentityError, Needed};
 use ringfence_keys::KeysError;
 use ringfence_policy::PolicyError;
@@ -254,7 +254,8 @@ impl From<StoreError> for ApiError {
             StoreError::BadToken => Self::new("bad-cursor", "the cursor is not one of ours"),
             StoreError::TooLarge { .. } => Self::new("body-too-large", error.to_string()),
             StoreError::Quota { bytes_max } => {
-                Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None }.into()
+                let (kind, what) = (QuotaKind::Storage, "bytes of storage");
+                Exhausted { kind, what, max: bytes_max, retry_after_ms: None }.into()
             }
             StoreError::ReadOnly => Self::read_only(),
             StoreError::NoSubject => Self::new("bad-word", error.to_string()),

@@ -98,12 +98,15 @@ impl Control {
             throttled: QuotaThrottled {
                 cpu_us: load.as_ref().map_or(0, |load| load.throttled_us),
                 requests_count: used.requests_refused_count,
+                concurrency_count: used.concurrency_refused_count,
                 memory_count: used.memory_refused_count,
                 storage_count: used.storage_refused_count,
                 storage_ops_count: used.storage_ops_refused_count,
                 egress_count: used.egress_refused_count,
                 log_count: used.log_refused_count,
                 audit_events_count: used.audit_events_refused_count,
+                plugins_count: used.plugins_refused_count,
+                component_bytes_count: used.component_bytes_refused_count,
             },
         };
         Ok(([(header::ETAG, etag(version))], Json(view)).into_response())

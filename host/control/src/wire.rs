@@ -226,6 +226,10 @@ pub struct HostStatus {
     /// it is `unknown`.
     #[serde(default)]
     pub memory_dumps: String,
+    /// What the kernel granted the threads that do the I/O of calls, the lowest of them: `fifo` for before every guest,
+    /// `short-slice`, `nice`, `usual` for nothing; `unknown` while they start.
+    #[serde(default)]
+    pub io_class: String,
     /// Tenants.
     pub tenants_count: u64,
     /// Deployed plugins.

@@ -36,7 +36,7 @@ pub use ids::{
 };
 pub use manifest::{Manifest, ManifestError};
 pub use proof::{ActClass, Action, Permit, Principal, PrincipalKind, Resource, Role, Strength};
-pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaOverrides};
+pub use quota::{Ceiling, Exhausted, Plans, Quota, QuotaChoice, QuotaError, QuotaKind, QuotaOverrides};
 pub use scope::KeyScope;
 pub use source::Source;
 pub use standing::{Held, Standing};

@@ -169,10 +169,37 @@ pub enum QuotaError {
     },
 }
 
+/// The quotas whose refusals are counted. What a cap on processor time does is no refusal: its time is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaKind {
+    /// Calls a second.
+    Requests,
+    /// Invocations at once.
+    Concurrency,
+    /// Memory of running invocations.
+    Memory,
+    /// Bytes stored.
+    Storage,
+    /// Key-value operations a second.
+    StorageOps,
+    /// Outgoing requests and their bytes a day.
+    Egress,
+    /// Bytes of guest log a day.
+    Logs,
+    /// Events of applications on the audit log a day.
+    AuditEvents,
+    /// Plugins.
+    Plugins,
+    /// Bytes of one component.
+    ComponentBytes,
+}
+
 /// A quota that is used up: the same words for callers, guests and uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the tenant's quota of {max} {what} is used up")]
 pub struct Exhausted {
+    /// Which.
+    pub kind: QuotaKind,
     /// Of what, in the plural with its period.
     pub what: &'static str,
     /// The quota.
@@ -212,6 +239,40 @@ pub struct DayUse {
     pub log_bytes: u64,
     /// Events of applications on the audit log.
     pub audit_events_count: u64,
+}
+
+// === impl QuotaKind ===
+
+impl QuotaKind {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 10] = [
+        Self::Requests,
+        Self::Concurrency,
+        Self::Memory,
+        Self::Storage,
+        Self::StorageOps,
+        Self::Egress,
+        Self::Logs,
+        Self::AuditEvents,
+        Self::Plugins,
+        Self::ComponentBytes,
+    ];
+
+    /// Its word in the audit log and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Concurrency => "concurrency",
+            Self::Memory => "memory",
+            Self::Storage => "storage",
+            Self::StorageOps => "storage-ops",
+            Self::Egress => "egress",
+            Self::Logs => "logs",
+            Self::AuditEvents => "audit-events",
+            Self::Plugins => "plugins",
+            Self::ComponentBytes => "component-bytes",
+        }
+    }
 }
 
 // === impl Quota ===

@@ -295,7 +295,7 @@ mod tests {
     use ringfence_keys::{RootKey, RootKeyUri};
 
     use super::*;
-    use crate::config::code_generation;
+    use crate::config::{Recycling, code_generation};
 
     struct Counter(std::sync::atomic::AtomicU8);
 
@@ -358,6 +358,8 @@ mod tests {
             wasmtime::Engine::new(config).unwrap().precompile_compatibility_hash().hash(&mut hasher);
             hasher.finish()
         };
-        assert_eq!(hash(&code_generation()), hash(&crate::config::host(1, 64 << 20)));
+        for recycling in [Recycling::WrittenPages, Recycling::GiveBack] {
+            assert_eq!(hash(&code_generation()), hash(&crate::config::host(1, 64 << 20, recycling)));
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::body::Body;
 use crate::child;
 use crate::code::{self, Cache, Code, NativeCode};
 use crate::compile::Compiler;
-use crate::config::{self, CompileConfig, EngineConfig};
+use crate::config::{self, CompileConfig, EngineConfig, Recycling};
 use crate::error::{CompileError, EngineError, RunError, RunFailure};
 use crate::event::{Answered, EventCall};
 use crate::guest::{Guest, GuestSetup};
@@ -56,7 +56,9 @@ impl Engine {
         link: impl FnOnce(&mut Linker<Guest>) -> wasmtime::Result<()>,
     ) -> Result<Self, EngineError> {
         let start = |error: wasmtime::Error| EngineError::Start(format!("{error:#}"));
-        let engine = wasmtime::Engine::new(&config::host(config.slots, config.memory_bytes_max)).map_err(start)?;
+        let engine =
+            wasmtime::Engine::new(&config::host(config.slots, config.memory_bytes_max, Recycling::of_this_process()))
+                .map_err(start)?;
         let linker = offer(&engine, link).map_err(start)?;
         let idle = Idle::default();
         let scheduler =

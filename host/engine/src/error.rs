@@ -118,8 +118,8 @@ pub enum RunError {
     /// It waited for its client's bytes while others waited for its slot.
     #[error("the invocation waited too long for its client while others waited for its place")]
     SlowClient,
-    /// The guest wanted memory that it may have and the host had not.
-    #[error("the host has no memory left for the plugin")]
+    /// The guest wanted memory, an instance or a stack that it may have and the host had not.
+    #[error("the host has no room left for the plugin")]
     Overloaded,
     /// The host could not run it.
     #[error("the host could not run the plugin: {0}")]

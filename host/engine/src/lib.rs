@@ -32,7 +32,7 @@ pub mod scheduler;
 
 pub use body::{Body, full};
 pub use code::{Code, NativeCode};
-pub use config::{CompileConfig, CompileLimits, EngineConfig};
+pub use config::{CompileConfig, CompileLimits, EngineConfig, Recycling};
 pub use ending::{Finished, Outcome};
 pub use engine::Engine;
 pub use error::{AdmitError, BodyError, CompileError, CompileLimit, EngineError, RunError, RunFailure};

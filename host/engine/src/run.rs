@@ -469,11 +469,120 @@ fn classify(meter: &Meter, error: &wasmtime::Error) -> RunError {
         return end.error();
     }
     if error.is::<PoolConcurrencyLimitError>() {
-        return RunError::Host("no free instance in the pool".to_owned());
+        // Passes as soon as others end, like want of memory.
+        return RunError::Overloaded;
     }
     match meter.refused_memory() {
         Some(Full::Own) => RunError::MemoryBudget,
         Some(Full::Host) => RunError::Overloaded,
         None => RunError::Trap { message: bounded(&format!("{error:#}")) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ringfence_core::Budget;
+    use wasmtime::component::{Component, Linker};
+    use wasmtime::{InstanceAllocationStrategy, PoolingAllocationConfig};
+
+    use super::*;
+    use crate::config::{Recycling, code_generation, pool};
+
+    /// Waiters in one component. With them, what calls them and the code between, it has fewer instances than it may.
+    const WAITERS_COUNT: usize = 30;
+    /// Longest time for what takes some milliseconds.
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// A component of so many instances, each in a call to the host that never ends, and one that called them all and waits too.
+    fn waiters() -> Vec<u8> {
+        let (mut instances, mut lowered, mut imports, mut calls, mut given) =
+            (String::new(), String::new(), String::new(), String::new(), String::new());
+        for n in 0..WAITERS_COUNT {
+            writeln!(instances, "(instance $w{n} (instantiate $waiter (with \"wait\" (func $wait))))").unwrap();
+            writeln!(lowered, "(core func $h{n} (canon lower (func $w{n} \"h\") async))").unwrap();
+            writeln!(imports, "(import \"\" \"h{n}\" (func $h{n} (result i32)))").unwrap();
+            writeln!(calls, "(drop (call $h{n}))").unwrap();
+            writeln!(given, "(export \"h{n}\" (func $h{n}))").unwrap();
+        }
+        let text = format!(
+            r#"(component
+              (import "wait" (func $wait async))
+              (component $waiter
+                (import "wait" (func $wait async))
+                (core func $wait (canon lower (func $wait)))
+                (core module $m
+                  (import "" "wait" (func $wait))
+                  (func (export "h") (call $wait)))
+                (core instance $i (instantiate $m (with "" (instance (export "wait" (func $wait))))))
+                (func (export "h") async (canon lift (core func $i "h"))))
+              {instances}
+              {lowered}
+              (core func $wait (canon lower (func $wait)))
+              (core module $m
+                (import "" "wait" (func $wait))
+                {imports}
+                (func (export "run") {calls} (call $wait)))
+              (core instance $i (instantiate $m (with "" (instance (export "wait" (func $wait)) {given}))))
+              (func (export "run") async (canon lift (core func $i "run"))))"#
+        );
+        wat::parse_str(text).unwrap()
+    }
+
+    /// Runs the waiters until all of them wait. What ended the call before, if anything did, and the stacks then in use.
+    async fn wait_in(pool: PoolingAllocationConfig) -> (Option<wasmtime::Result<()>>, usize) {
+        let mut config = code_generation();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        let engine = wasmtime::Engine::new(&config).unwrap();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let mut linker = Linker::<()>::new(&engine);
+        let count = Arc::clone(&waiting);
+        linker
+            .root()
+            .func_wrap_concurrent("wait", move |_, (): ()| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Box::pin(std::future::pending::<wasmtime::Result<()>>())
+            })
+            .unwrap();
+        let component = Component::new(&engine, waiters()).unwrap();
+        let mut store = Store::new(&engine, ());
+        store.set_epoch_deadline(1_000_000);
+        let instance = linker.instantiate_async(&mut store, &component).await.unwrap();
+        let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+        let ended = {
+            let mut call = Box::pin(run.call_async(&mut store, ()));
+            let until_all_wait = poll_fn(|cx| match call.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending if waiting.load(Ordering::Relaxed) > WAITERS_COUNT => Poll::Ready(None),
+                Poll::Pending => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+            });
+            tokio::time::timeout(SOON, until_all_wait).await.unwrap()
+        };
+        let stacks_count = engine.pooling_allocator_metrics().unwrap().stacks();
+        drop(store);
+        assert_eq!(engine.pooling_allocator_metrics().unwrap().stacks(), 0, "all stacks are back");
+        (ended, stacks_count)
+    }
+
+    #[tokio::test]
+    async fn a_guest_holds_a_stack_for_each_of_its_instances_that_wait_and_hardly_more() {
+        let (ended, stacks_count) = wait_in(pool(1, 1 << 20, Recycling::GiveBack)).await;
+        assert!(ended.is_none(), "{ended:?}");
+        assert!((WAITERS_COUNT..=WAITERS_COUNT + 3).contains(&stacks_count), "{stacks_count} stacks");
+    }
+
+    #[tokio::test]
+    async fn who_finds_the_pool_without_a_stack_is_told_that_the_host_is_full() {
+        let mut small = pool(1, 1 << 20, Recycling::GiveBack);
+        small.total_stacks(16);
+        let (ended, _) = wait_in(small).await;
+        let error = ended.expect("thirty wait on sixteen stacks").unwrap_err();
+        let told = classify(&Meter::new(Budget::DEFAULT), &error);
+        assert_eq!(told, RunError::Overloaded, "{error:#}");
     }
 }

@@ -211,7 +211,7 @@ impl Gateway {
         let guest_request = for_guest(request, host.as_deref(), &route.rest, &seen.body).await?;
         let rules = self.field_rules(&route).await?;
         let guest_request = self.seal_fields(seen, &route, &rules, guest_request).await?;
-        let mut slot = self.slot(&route, version.budget, within).await?;
+        let mut slot = self.slot(&route, &ledger, version.budget, within).await?;
         slot.taken_by(&seen.invocation);
         let code = parts.registry.compiled(&version).await.map_err(|error| {
             tracing::error!(invocation = %seen.invocation, %error, "code cannot be loaded");
@@ -239,7 +239,13 @@ impl Gateway {
     }
 
     /// Waits for a turn. What a plugin called has no more time than its caller has left.
-    async fn slot(&self, route: &Route, mut budget: Budget, within: Option<Within<'_>>) -> Result<Slot, Refusal> {
+    async fn slot(
+        &self,
+        route: &Route,
+        ledger: &Ledger,
+        mut budget: Budget,
+        within: Option<Within<'_>>,
+    ) -> Result<Slot, Refusal> {
         let scheduler = self.parts.engine.scheduler();
         let slot = match within {
             None => scheduler.admit(&route.tenant, budget).await,
@@ -248,7 +254,7 @@ impl Gateway {
                 scheduler.admit_called(calling, budget).await
             }
         };
-        Ok(slot?)
+        Ok(slot.inspect_err(|error| ledger.not_admitted(error))?)
     }
 
     fn authenticate(&self, request: &Request<Incoming>) -> Result<Principal, Refusal> {

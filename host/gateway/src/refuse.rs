@@ -343,7 +343,7 @@ fn describe_run(error: &RunError) -> (StatusCode, &'static str) {
         RunError::SlowClient => {
             (StatusCode::REQUEST_TIMEOUT, "the body came too slowly while others waited for this call's place")
         }
-        RunError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "the host has no memory left for the plugin"),
+        RunError::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "the host has no room left for the plugin"),
         RunError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "the host could not run the plugin"),
     }
 }

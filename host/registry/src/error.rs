@@ -1,6 +1,6 @@
 //! What can go wrong with an upload, a route or a grant, in the words of whoever asked.
 
-use ringfence_core::{Blame, Capability, Digest, Exhausted, Need, Needs, PluginName, TenantId};
+use ringfence_core::{Blame, Capability, Digest, Exhausted, Need, Needs, PluginName, QuotaKind, TenantId};
 use ringfence_engine::{CompileError, CompileLimit, EngineError, RunError};
 use ringfence_store::StoreError;
 use semver::Version;
@@ -175,7 +175,8 @@ impl From<StoreError> for RegistryError {
             StoreError::Gone => Self::Gone,
             StoreError::Full { .. } => Self::Full,
             StoreError::Quota { bytes_max } => {
-                Self::Quota(Exhausted { what: "bytes of storage", max: bytes_max, retry_after_ms: None })
+                let (kind, what) = (QuotaKind::Storage, "bytes of storage");
+                Self::Quota(Exhausted { kind, what, max: bytes_max, retry_after_ms: None })
             }
             StoreError::Busy => Self::Busy,
             other => {
@@ -209,7 +210,7 @@ impl From<RunError> for RegistryError {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Host(why) => Self::Host(why),
-            RunError::Killed => Self::Busy,
+            RunError::Killed | RunError::Overloaded => Self::Busy,
             other => Self::Rehearsal(other),
         }
     }

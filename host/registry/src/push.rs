@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use ringfence_core::limits::{BODY_IDLE_MS_MAX, COMPONENT_BYTES_MAX};
-use ringfence_core::{Budget, Clock, Digest, Exhausted, Manifest, Need, Needs, PluginName, PrincipalId};
+use ringfence_core::{Budget, Clock, Digest, Exhausted, Manifest, Need, Needs, PluginName, PrincipalId, QuotaKind};
 use ringfence_engine::{Code, Engine, GuestSetup};
 use ringfence_store::{BlobId, Op, Precondition, StoreError, TenantStore};
 use semver::Version;
@@ -103,7 +103,7 @@ impl Room {
             return Err(InspectError::TooLarge { max_bytes: COMPONENT_BYTES_MAX }.into());
         }
         if bytes > self.component_bytes {
-            return Err(exhausted("bytes for one component", self.component_bytes));
+            return Err(exhausted(QuotaKind::ComponentBytes, "bytes for one component", self.component_bytes));
         }
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Room {
         let Some(arriving_count) = arriving_count else { return Ok(()) };
         let there = count_below(store, &plugins_key()).await?;
         if there.saturating_add(arriving_count) > self.plugins_count {
-            return Err(exhausted("plugins", self.plugins_count));
+            return Err(exhausted(QuotaKind::Plugins, "plugins", self.plugins_count));
         }
         Ok(())
     }
@@ -334,8 +334,8 @@ impl Compiled {
     }
 }
 
-fn exhausted(what: &'static str, max: u64) -> RegistryError {
-    RegistryError::Quota(Exhausted { what, max, retry_after_ms: None })
+fn exhausted(kind: QuotaKind, what: &'static str, max: u64) -> RegistryError {
+    RegistryError::Quota(Exhausted { kind, what, max, retry_after_ms: None })
 }
 
 /// What of `needs` another version did not need; all of it when there is no other.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ringfence_cli::{DoctorArgs, Format};
 use ringfence_engine::scheduler::class;
-use ringfence_engine::{Engine, IoClass};
+use ringfence_engine::{Engine, IoClass, Recycling};
 use ringfence_keys::{Assurance, MemoryDumps, MissingRootKey, Outside, RootKey, RootKeyUri, Shredding};
 use serde::Serialize;
 
@@ -48,7 +48,9 @@ struct Check {
 
 /// Runs the checks; fails when one does.
 pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
-    // First of all: the root key is opened below.
+    // Before dumps are forbidden, as `serve` asks.
+    let slots = emptied_slots(Recycling::of_this_process());
+    // Before everything else: the root key is opened below.
     let dumps = memory_dumps(args.serve.dev);
     let checks = match config::load(&args.serve, None) {
         Ok(config) => {
@@ -62,7 +64,7 @@ pub fn doctor(args: &DoctorArgs, format: Format) -> ExitCode {
             checks.push(tls(&config));
             checks.push(io_threads(config.engine.io_class));
             checks.push(guest_memory(&config.engine));
-            checks.extend([files(), mappings(), locked_memory(), compiler()]);
+            checks.extend([slots, files(), mappings(), locked_memory(), compiler()]);
             checks
         }
         Err(error) => vec![check("configuration", Verdict::Fail, &format!("{error:#}"), None)],
@@ -324,6 +326,20 @@ fn guest_memory(section: &config::EngineSection) -> Check {
         "the host itself needs some: with all of it in use the kernel may end the host, and everybody with it",
     );
     check(name, if help.is_some() { Verdict::Warn } else { Verdict::Ok }, &said, help)
+}
+
+/// How the memory of a slot is emptied between two invocations.
+fn emptied_slots(how: Recycling) -> Check {
+    let name = "emptied slots";
+    match how {
+        Recycling::WrittenPages => check(name, Verdict::Ok, "the pages that a guest wrote, and no others", None),
+        Recycling::GiveBack => check(
+            name,
+            Verdict::Warn,
+            "all of their memory goes back to the kernel: a fresh instance faults its pages in again",
+            Some("Linux 6.7 says which pages were written, where `/proc/self/pagemap` can be read"),
+        ),
+    }
 }
 
 /// Starts the compile child on the smallest component there is.

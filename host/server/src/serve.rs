@@ -15,7 +15,8 @@ use ringfence_audit::{AuditError, Event, Log, codes};
 use ringfence_cli::{Format, ServeArgs};
 use ringfence_control::{CertificateHealth, KeyKeeper, PeerAddress};
 use ringfence_core::{Clock, Entropy, limits};
-use ringfence_engine::IoClass;
+use ringfence_engine::scheduler::class::{LowestRung, raise_thread, step_back};
+use ringfence_engine::{IoClass, Recycling};
 use ringfence_gateway::{Listening, Peer, serve as serve_port};
 use ringfence_identity::IdentityError;
 use ringfence_keys::MissingRootKey;
@@ -32,7 +33,7 @@ use crate::config::{self, Config};
 use crate::findings::Telling;
 use crate::tls::Tls;
 use crate::unlock::{Lock, Ports};
-use crate::wiring::{Place, Wired, refuse_after_damage, wire};
+use crate::wiring::{IoThreads, Place, Wired, refuse_after_damage, wire};
 
 /// Number of SIGXFSZ on Linux: a file grew over a limit. Handled, so that it is an error of the write and not our end.
 const SIGXFSZ: i32 = 25;
@@ -61,10 +62,11 @@ pub fn serve(args: &ServeArgs, format: Format) -> Result<()> {
         _ => None,
     };
     let config = config::load(args, dev_dir.as_deref())?;
-    let io = io_runtime(config.engine.io_class).context("threads for I/O")?;
+    let (io, class) = io_runtime(config.engine.io_class).context("threads for I/O")?;
     let crowds = crowd_runtime().context("a thread for crowds of connections")?;
     let rest = rest_runtime().context("threads for the control plane")?;
-    let result = rest.block_on(run(&config, args, format, (io.handle(), crowds.handle())));
+    let threads = IoThreads { handle: io.handle().clone(), class };
+    let result = rest.block_on(run(&config, args, format, (&threads, crowds.handle())));
     rest.shutdown_timeout(Duration::from_secs(2));
     crowds.shutdown_timeout(Duration::from_secs(2));
     io.shutdown_timeout(Duration::from_secs(2));
@@ -85,17 +87,17 @@ fn rest_runtime() -> std::io::Result<tokio::runtime::Runtime> {
 /// flood keeps the queue full; a look costs a microsecond.
 const POLLS_PER_LOOK: u32 = 8;
 
-/// The threads that do I/O, as high in the kernel's scheduler as they may be.
-fn io_runtime(best: IoClass) -> std::io::Result<tokio::runtime::Runtime> {
-    lane("io", IO_THREADS_COUNT, move || {
-        let got = ringfence_engine::scheduler::class::raise_thread(best);
-        tracing::debug!(class = got.word(), "I/O thread");
-    })
+/// The threads that do I/O, as high in the kernel's scheduler as they may be, and how high that is.
+fn io_runtime(best: IoClass) -> std::io::Result<(tokio::runtime::Runtime, Arc<LowestRung>)> {
+    let lowest = Arc::new(LowestRung::default());
+    let class = Arc::clone(&lowest);
+    let runtime = lane("io", IO_THREADS_COUNT, move || lowest.note(raise_thread(best)))?;
+    Ok((runtime, class))
 }
 
 /// The thread that does the I/O of a tenant whose connections are a crowd.
 fn crowd_runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    lane("crowds", CROWD_THREADS_COUNT, ringfence_engine::scheduler::class::step_back)
+    lane("crowds", CROWD_THREADS_COUNT, step_back)
 }
 
 fn lane(
@@ -119,14 +121,14 @@ fn lane(
         .build()
 }
 
-async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&Handle, &Handle)) -> Result<()> {
+async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&IoThreads, &Handle)) -> Result<()> {
     let data = std::path::absolute(&config.store.path)?;
     private_dir(&data)?;
     let missing =
         if args.dev || !data.join("store").exists() { MissingRootKey::Create } else { MissingRootKey::Refuse };
     let tls = Tls::open(&config.tls).context("`tls`")?;
     let tls_config = tls.as_ref().map(Tls::config);
-    let (plugins, control) = bind(config, io).await?;
+    let (plugins, control) = bind(config, &io.handle).await?;
     let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
     refuse_after_damage(&data.join("store"))?;
     let options = DiskOptions { backend: config.store.backend, ..DiskOptions::RECOMMENDED };
@@ -167,7 +169,7 @@ async fn run(config: &Config, args: &ServeArgs, format: Format, (io, crowds): (&
     let router = ringfence_control::router(wired.control.clone()).map_request(with_peer);
     announce(format, &plugins_url, &control_url, &data, token_file.as_deref())?;
     keep_certificate(tls, acme, stopping.clone());
-    let data_plane = io.spawn(serve_port(
+    let data_plane = io.handle.spawn(serve_port(
         plugins,
         tls_config.clone(),
         wired.gateway.clone(),
@@ -319,6 +321,8 @@ pub fn forbid_dumps(dev: bool) -> Result<()> {
 
 /// Memory that stays here, files for this account only, as many descriptors as we may have.
 fn prepare_process(args: &ServeArgs) -> Result<()> {
+    // First: where dumps are forbidden, an account that is not root may not ask any more, and the answer is kept.
+    let _ = Recycling::of_this_process();
     forbid_dumps(args.dev)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let files = rustix::process::getrlimit(Resource::Nofile);

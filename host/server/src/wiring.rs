@@ -23,6 +23,7 @@ use ringfence_control::{
 };
 use ringfence_core::limits::WORKERS_COUNT_MAX;
 use ringfence_core::{Budget, Clock, Entropy, PluginName, Standing as ThreatStanding, TenantId};
+use ringfence_engine::scheduler::class::LowestRung;
 use ringfence_engine::{CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup};
 use ringfence_gateway::{Gateway, GatewayParts};
 use ringfence_identity::{Identity, IdentityConfig, Workloads};
@@ -87,8 +88,8 @@ pub struct Place<'a> {
     pub connections: [Arc<AtomicU64>; 2],
     /// How the certificate of both stands.
     pub certificate: Arc<CertificateHealth>,
-    /// The runtime of the data plane.
-    pub io: &'a Handle,
+    /// The threads of the data plane.
+    pub io: &'a IoThreads,
     /// The open store.
     pub store: Store,
     /// The tenants with their keys.
@@ -97,6 +98,14 @@ pub struct Place<'a> {
     pub clock: Arc<dyn Clock>,
     /// Dice.
     pub entropy: Arc<dyn Entropy>,
+}
+
+/// The threads that do the I/O of the data plane.
+pub struct IoThreads {
+    /// Their runtime.
+    pub handle: Handle,
+    /// What the kernel granted them.
+    pub class: Arc<LowestRung>,
 }
 
 /// The rooms that invocations walk through, open.
@@ -130,7 +139,7 @@ pub async fn wire(config: &Config, place: Place<'_>) -> Result<(Wired, Reader)> 
     archives.resume(&place.tenants).await?;
     let anchors = crate::anchors::anchors(&config.audit)?;
 
-    let io = place.io.clone();
+    let io = place.io.handle.clone();
     let rooms = open_rooms(config, place).await?;
     let (threat, detection) = detection(&rooms).await?;
     let (tenants, clock) = (rooms.tenants.clone(), rooms.clock.clone());
@@ -248,10 +257,10 @@ async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {
         };
         score.ok().map(|score| score.value)
     }));
-    let engine = open_engine(config, data, io, &entropy)?;
+    let engine = open_engine(config, data, &io.handle, &entropy)?;
     let capabilities = Capabilities::new(CapabilitiesConfig {
         egress: EgressConfig { allow_private, extra_roots: extra_roots(config)?, ..EgressConfig::strict() },
-        io: io.clone(),
+        io: io.handle.clone(),
         clock: clock.clone(),
         entropy: entropy.clone(),
     })?;
@@ -372,6 +381,7 @@ fn facts(config: &Config, place: &Place<'_>) -> HostFacts {
     HostFacts {
         plugins_address: place.plugins_address,
         connections: place.connections.clone(),
+        io_class: Arc::clone(&place.io.class),
         certificate: Arc::clone(&place.certificate),
         store_backend: config.store.backend.name(),
         root_key: format!("{} ({})", root.id(), assurance(root)),

@@ -68,7 +68,7 @@ fn not_run(error: &CallError) -> NotRun {
         };
     }
     match error {
-        // Stopped by a suspension or a drain, or for want of the host's memory: no doing of the code.
+        // Stopped by a suspension or a drain, or for want of room in the host: no doing of the code.
         CallError::Run(RunError::Killed | RunError::Overloaded | RunError::Host(_)) => {
             NotRun::NotNow { retry_after_ms: STOPPED_MS }
         }

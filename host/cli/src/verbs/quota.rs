@@ -49,7 +49,7 @@ fn quota_text(quota: &QuotaView) -> String {
         ("weight", may.weight.to_string(), none(), none()),
         ("cpu_permille", cap, none(), waited),
         ("cpu_burst_us", micros_words(may.cpu_burst_us), none(), none()),
-        ("concurrency_count", at_once, running, none()),
+        ("concurrency_count", at_once, running, refused(held.concurrency_count)),
         (
             "requests_per_second",
             may.requests_per_second.to_string(),
@@ -83,8 +83,8 @@ fn quota_text(quota: &QuotaView) -> String {
             uses.audit_events_today.to_string(),
             refused(held.audit_events_count),
         ),
-        ("plugins_count", may.plugins_count.to_string(), uses.plugins_count.to_string(), none()),
-        ("component_bytes", bytes_words(may.component_bytes), none(), none()),
+        ("plugins_count", may.plugins_count.to_string(), uses.plugins_count.to_string(), refused(held.plugins_count)),
+        ("component_bytes", bytes_words(may.component_bytes), none(), refused(held.component_bytes_count)),
     ];
     let rows: Vec<[String; 5]> = rows
         .into_iter()

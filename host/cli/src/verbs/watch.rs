@@ -64,11 +64,12 @@ fn host_text(host: &HostStatus) -> String {
     let mut text = format!("ringfence  {}\nup         {up}\nplugins    {}\n", host.version, host.plugins_address);
     if shows_figures(host) {
         text.push_str(&format!(
-            "store      {}, {}\nroot key   {}\ndumps      {}\ntenants    {}\nroutes     {}\nrunning    {} of {} slots, {} waiting\n",
+            "store      {}, {}\nroot key   {}\ndumps      {}\nI/O        {}\ntenants    {}\nroutes     {}\nrunning    {} of {} slots, {} waiting\n",
             host.store,
             bytes_words(host.store_bytes),
             host.root_key,
             dumps_words(&host.memory_dumps),
+            io_words(&host.io_class),
             host.tenants_count,
             host.routes_count,
             host.running_count,
@@ -88,6 +89,17 @@ fn dumps_words(dumps: &str) -> &str {
             "no core files; the program that gets crashes, and debuggers of its account, can read the keys"
         }
         "core-files" => "core files, which would hold the keys",
+        _ => "unknown",
+    }
+}
+
+/// What the threads that do the I/O of calls got of the kernel.
+fn io_words(class: &str) -> &str {
+    match class {
+        "fifo" => "fifo: before every guest",
+        "short-slice" => "short-slice: picked up soon, beside guests",
+        "nice" => "nice: may wait a few milliseconds behind guests",
+        "usual" => "usual: waits its turn behind guests; see `ringfence doctor`",
         _ => "unknown",
     }
 }

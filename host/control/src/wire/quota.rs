@@ -93,8 +93,11 @@ pub struct QuotaUse {
 pub struct QuotaThrottled {
     /// CPU time that invocations waited for because of the cap, microseconds.
     pub cpu_us: u64,
-    /// Calls.
+    /// Calls over the rate.
     pub requests_count: u64,
+    /// Calls when as many ran and waited as may.
+    #[serde(default)]
+    pub concurrency_count: u64,
     /// Growth of memory.
     pub memory_count: u64,
     /// Writes for want of storage.
@@ -108,6 +111,12 @@ pub struct QuotaThrottled {
     /// Events for the audit log.
     #[serde(default)]
     pub audit_events_count: u64,
+    /// Uploads of one plugin too many.
+    #[serde(default)]
+    pub plugins_count: u64,
+    /// Uploads of a component that is too large.
+    #[serde(default)]
+    pub component_bytes_count: u64,
 }
 
 /// `PUT /tenants/{t}/quota`: the whole choice; what is absent is the standard plan and no overrides.

@@ -5,6 +5,8 @@
 //! asked for decides the deadline, so a short one is served soon), a better nice value, or nothing. Must never be fatal: a
 //! kernel that says no leaves the thread as it was. Every rung is reset in children.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 /// The slice that I/O threads ask for (nanoseconds).
 const IO_SLICE_NS: u64 = 100_000;
 /// Above every fair thread, below the kernel's own.
@@ -49,6 +51,29 @@ impl IoClass {
             Self::Nice => "nice",
             Self::Usual => "usual",
         }
+    }
+}
+
+/// The lowest rung among some threads that were raised: a request may come on any of them.
+#[derive(Debug)]
+pub struct LowestRung(AtomicU8);
+
+impl Default for LowestRung {
+    fn default() -> Self {
+        Self(AtomicU8::new(u8::MAX))
+    }
+}
+
+impl LowestRung {
+    /// Notes where one of them stands.
+    pub fn note(&self, class: IoClass) {
+        self.0.fetch_min(class as u8, Ordering::Relaxed);
+    }
+
+    /// The rung in a word, `unknown` while none of them has started.
+    pub fn word(&self) -> &'static str {
+        let lowest = self.0.load(Ordering::Relaxed);
+        IoClass::LADDER.into_iter().find(|class| *class as u8 == lowest).map_or("unknown", IoClass::word)
     }
 }
 
@@ -180,6 +205,18 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn the_lowest_of_several_threads_counts() {
+        let rung = LowestRung::default();
+        assert_eq!(rung.word(), "unknown");
+        for (class, word) in [(IoClass::Fifo, "fifo"), (IoClass::Nice, "nice"), (IoClass::ShortSlice, "nice")] {
+            rung.note(class);
+            assert_eq!(rung.word(), word);
+        }
+        rung.note(IoClass::Usual);
+        assert_eq!(rung.word(), "usual");
     }
 
     #[test]
