@@ -35,8 +35,7 @@ pub struct Listing {
     limit: Option<usize>,
     /// Tells findings as they are made instead, as server-sent events, until the session ends.
     follow: Option<bool>,
-    /// `json` when absent; `stix` is a STIX 2.1 bundle of the page, without those of drills. Where there is a next page, the header
-    /// `next-cursor` says its cursor.
+    /// `stix` for a STIX 2.1 bundle of the page, without drills; the header `next-cursor` says where the next begins. Or `json`.
     format: Option<String>,
 }
 
