@@ -37,12 +37,16 @@ fn nothing(_: i64) -> Value {
     json!({})
 }
 
+/// An act that failed.
+fn failed(action: &'static str, failure: &'static str) -> impl Fn(i64) -> Value {
+    move |_| json!({"action": action, "status": "Failure", "failure": failure})
+}
+
 /// For each rule: a trace it must fire on, and one as near as life comes to it on which it must not.
 fn traces() -> Vec<(&'static str, Vec<Event>, Vec<Event>)> {
     let from = |ip: &'static str| move |_: i64| json!({"ip": ip, "actor": "anonymous"});
     let each = |at: i64| json!({"ip": format!("203.0.113.{at}"), "actor": "anonymous"});
     let code = |word: &'static str| move |_: i64| json!({"code": word});
-    let failed = |action: &'static str, failure: &'static str| move |_: i64| json!({"action": action, "status": "Failure", "failure": failure});
     let secret = |at: i64| json!({"resource": format!("tenant/acme/secret/s{at}")});
     vec![
         ("brute-force", many(5, 60, "AUT-003 x", from("203.0.113.9")), many(12, 100, "AUT-003 x", from("203.0.113.9"))),
