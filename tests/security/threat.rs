@@ -248,7 +248,7 @@ async fn nobody_but_an_admin_is_shown_which_address_is_blocked_or_where_requests
     answer(acme.admin.put("/security/settings").json(&json!({ "block_source": "allowed" })).send().await?).await?;
     let blocked = "192.0.2.77";
     respond(&acme.admin, "block-source", json!({ "source": blocked })).await?;
-    let shows = |text: &str| text.contains(blocked) || text.contains("\"src_endpoint\":{");
+    let shows = |text: &str| text.contains(blocked) || text.contains("\"src_endpoint\":{\"ip\"");
     for (role, reads, sees) in
         [("tenant-admin", true, true), ("auditor", true, false), ("developer", false, false), ("caller", false, false)]
     {
@@ -490,6 +490,15 @@ async fn intelligence_is_matched_looked_back_for_and_shown_as_its_marking_lets()
     answer(acme.admin.put(&acme.path("/secrets/b")).body("value").send().await?).await?;
     let found = wait_for(&acme.admin, "indicator").await?;
     assert_eq!(found["group"][0], json!(["indicator", "indicator--1"]));
+    let given = answer(acme.admin.get("/security/findings?format=stix").send().await?).await?;
+    let notes = given["objects"].as_array().context("objects")?.iter().filter(|one| one["type"] == "note");
+    let red = format!("marking-definition--{}", "e828b379-4e03-4974-9ac4-e53a884c97c1");
+    let told = |one: &&Value| one["abstract"] == found["title"] && one["object_marking_refs"] == json!([red]);
+    assert_eq!(notes.filter(told).count(), 1, "{given}");
+    for wrong in ["format=csv", "format=stix&follow=true"] {
+        let (status, _) = problem(acme.admin.get(&format!("/security/findings?{wrong}")).send().await?).await?;
+        assert_eq!(status, 400, "{wrong}");
+    }
     // What an operator loads is shown to tenants, but not what is marked red.
     answer(operator.post("/security/threat-intelligence").json(&bundle).send().await?).await?;
     let nobody = "[user-account:account_login = 'acme/nobody']";

@@ -152,14 +152,24 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Makes `details` fit to be recorded: whole numbers that JSON cannot carry exactly become text, and what is larger
-/// than `bytes_max` is cut down; the flag says whether anything was cut.
+/// than `bytes_max` is cut down, in the end to flags and numbers; the flag says whether anything was cut.
 pub fn fit_details(details: Value, bytes_max: usize) -> (Value, bool) {
     let details = exact(details, 0);
     if size_of(&details) <= bytes_max {
         return (details, false);
     }
     let trimmed = trim(details, 0);
-    if size_of(&trimmed) <= bytes_max { (trimmed, true) } else { (Value::Object(Map::new()), true) }
+    if size_of(&trimmed) <= bytes_max {
+        return (trimmed, true);
+    }
+    let flags = flags(trimmed);
+    if size_of(&flags) <= bytes_max { (flags, true) } else { (Value::Object(Map::new()), true) }
+}
+
+/// SECURITY: what somebody makes too long to keep does not take with it what rules look for beside it.
+fn flags(trimmed: Value) -> Value {
+    let Value::Object(members) = trimmed else { return Value::Object(Map::new()) };
+    members.into_iter().filter(|(_, value)| matches!(value, Value::Bool(_) | Value::Number(_))).collect()
 }
 
 fn size_of(value: &Value) -> usize {
@@ -228,6 +238,14 @@ mod tests {
         assert!(trimmed);
         assert_eq!(large["code"], "too-large");
         assert_eq!(large["reason"].as_str().unwrap().len(), 256);
+    }
+
+    #[test]
+    fn what_is_too_long_to_keep_leaves_the_flags_beside_it() {
+        let long = vec![vec!["x".repeat(256); 16]; 16];
+        let (kept, trimmed) = fit_details(json!({"long": long, "weak": true, "count": 3}), DETAILS_BYTES_MAX);
+        assert!(trimmed);
+        assert_eq!(kept, json!({"weak": true, "count": 3}));
     }
 
     #[test]

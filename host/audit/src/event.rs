@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use ringfence_core::{DecisionId, InvocationId, PluginName, PrincipalId, RequestId, Usage};
+use ringfence_core::{DecisionId, InvocationId, PluginName, PrincipalId, RequestId, SessionId, Usage};
 use ringfence_store::TenantStore;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,6 +33,8 @@ pub struct Event {
     pub request: Option<RequestId>,
     /// The policy decision behind it.
     pub decision: Option<DecisionId>,
+    /// The session in which he acts.
+    pub session: Option<SessionId>,
     /// Where the request came from.
     pub source_ip: Option<IpAddr>,
     /// The rest, a JSON object. LIMIT: [`crate::envelope::DETAILS_BYTES_MAX`], and four times that for destroyed keys;
@@ -53,6 +55,7 @@ impl Event {
             action,
             request: None,
             decision: None,
+            session: None,
             source_ip: None,
             details: Value::Null,
             members: Value::Null,

@@ -12,6 +12,7 @@ mod audit;
 mod batch;
 mod beginning;
 mod body;
+mod classes;
 pub mod codes;
 mod columns;
 mod copies;

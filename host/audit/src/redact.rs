@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use crate::Entry;
 
-/// What of a body only an admin of the tenant (or an operator, of the host's log) sees: where requests come from, and which
-/// address a response blocks.
-const FOR_ADMINS: [&[&str]; 3] = [&["src_endpoint"], &["http_request"], &["unmapped", "details", "target", "source"]];
+/// What of a body only an admin of the tenant (or an operator, of the host's log) sees: where requests come from and with what,
+/// and which address a response blocks.
+const FOR_ADMINS: [&[&str]; 3] =
+    [&["src_endpoint"], &["http_request", "user_agent"], &["unmapped", "details", "target", "source"]];
 
 /// Whether nothing is taken out for a role.
 pub fn sees_all(role: Option<Role>) -> bool {
@@ -23,8 +24,10 @@ pub fn redact(role: Option<Role>, entry: &mut Entry) -> Vec<String> {
         return Vec::new();
     }
     let Some(body) = &mut entry.body else { return Vec::new() };
-    let taken: Vec<String> =
-        FOR_ADMINS.into_iter().filter(|path| take_out(body, path)).map(|path| path.join(".")).collect();
+    // That a request came from within the host is nobody's address.
+    let within = body.get("src_endpoint").is_some_and(|endpoint| endpoint.get("ip").is_none());
+    let paths = FOR_ADMINS.into_iter().filter(|path| !(within && path.first() == Some(&"src_endpoint")));
+    let taken: Vec<String> = paths.filter(|path| take_out(body, path)).map(|path| path.join(".")).collect();
     if !taken.is_empty() {
         entry.salt.clear();
     }

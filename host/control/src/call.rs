@@ -185,6 +185,7 @@ impl Control {
         let mut event = Event::new(code, A::NAME, call.principal.id().clone(), resource.to_string());
         event.request = Some(call.request.clone());
         event.decision = Some(denial.decision.clone());
+        event.session = call.principal.session().cloned();
         event.source_ip = call.peer;
         // SECURITY: a stranger waits for the host's log and no other. A second write, another tenant's queue, or a log of its that
         // takes nothing now, would tell that there is such a tenant.
@@ -224,6 +225,7 @@ impl Control {
         let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
         let mut event = Event::new(code, action, call.principal.id().clone(), call.principal.id().to_string());
         event.request = Some(call.request.clone());
+        event.session = call.principal.session().cloned();
         event.source_ip = call.peer;
         event.details = details;
         let intent = self.parts.audit.intent(&home.map_or(Log::Host, Log::Tenant), event).await?;
@@ -259,6 +261,7 @@ impl Control {
         let mut event = Event::new(code, A::NAME, call.principal.id().clone(), on);
         event.request = Some(call.request.clone());
         event.decision = Some(permit.decision().clone());
+        event.session = call.principal.session().cloned();
         event.source_ip = call.peer;
         event.details = details;
         let intent = self.parts.audit.intent(log, event).await.map_err(ApiError::from)?;
@@ -279,6 +282,7 @@ impl Control {
             Event::new(codes::DATA_READ, A::NAME, call.principal.id().clone(), permit.resource().to_string());
         event.request = Some(call.request.clone());
         event.decision = Some(permit.decision().clone());
+        event.session = call.principal.session().cloned();
         event.source_ip = call.peer;
         event.details = what;
         self.parts.audit.record(log, event).await?;

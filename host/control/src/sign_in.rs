@@ -145,6 +145,7 @@ impl Control {
         let home = principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
         let mut event = Event::new(code, "authenticate", principal.id().clone(), "host");
         event.request = Some(request.clone());
+        event.session = principal.session().cloned();
         event.source_ip = peer;
         event.details = json!({ "method": method });
         self.parts.audit.record(&home.map_or(Log::Host, Log::Tenant), event).await.map(|_| ()).map_err(ApiError::from)

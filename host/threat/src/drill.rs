@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use ringfence_audit::{Event as AuditEvent, Log, codes};
+use ringfence_audit::{Event as AuditEvent, Log, Outcome, codes};
 use ringfence_core::PrincipalId;
 use ringfence_core::standing::{Attempt, CANARY_NAMES};
 use serde_json::{Value, json};
@@ -51,6 +51,8 @@ pub struct Made {
     pub resource: Option<String>,
     /// Whether it comes from an address of its own.
     pub source: Option<u16>,
+    /// With which code it failed; none where it went as its code says.
+    pub failure: Option<&'static str>,
     /// The rest.
     pub details: Value,
 }
@@ -80,7 +82,7 @@ pub struct DrillReport {
 }
 
 fn made(code: &'static str, action: &'static str) -> Made {
-    Made { code, action, resource: None, source: None, details: json!({}) }
+    Made { code, action, resource: None, source: None, failure: None, details: json!({}) }
 }
 
 fn many(count: u16, one: impl Fn(u16) -> Made) -> Vec<Made> {
@@ -100,6 +102,7 @@ fn entries(rule: &str) -> Option<Vec<Made>> {
     let with = |one: Made, details: Value| Made { details, ..one };
     let on = |one: Made, resource: String| Made { resource: Some(resource), ..one };
     let from = |one: Made, source: u16| Made { source: Some(source), ..one };
+    let failing = |one: Made, code: &'static str| Made { failure: Some(code), ..one };
     Some(match rule {
         "brute-force" => many(5, |_| from(made(codes::SIGN_IN_REFUSED, "authenticate"), 1)),
         "account-guessed" => {
@@ -112,6 +115,12 @@ fn entries(rule: &str) -> Option<Vec<Made>> {
         "password-spray" => many(10, |at| from(made(codes::SIGN_IN_REFUSED, "authenticate"), at + 2)),
         "token-theft" => vec![with(made(codes::TOKEN_REFUSED, "show-token"), json!({"wrong": "other-key"}))],
         "proofs-replayed" => many(3, |_| with(made(codes::TOKEN_REFUSED, "show-token"), json!({"wrong": "replayed"}))),
+        "factor-refused" => many(3, |_| failing(made(codes::STEPPED_UP, "step-up"), "sign-in-refused")),
+        "self-grant" => vec![failing(made(codes::APPROVAL_GIVEN, "approve-change"), "own-request")],
+        "upload-refused" => many(3, |_| failing(made(codes::VERSION_PUSHED, "push-version"), "version-exists")),
+        "uploads-refused" => {
+            many(3, |at| on(failing(made(codes::VERSION_PUSHED, "push-version"), "not-a-component"), format!("p{at}")))
+        }
         "isolation-violation" => vec![made(codes::TENANT_ISOLATION, "read-plugin")],
         "tenant-probing" => many(5, |at| on(made(codes::TENANT_ISOLATION, "read-tenant"), format!("t{at}"))),
         "privilege-escalation" => many(3, |_| made(codes::ACTION_DENIED, "grant-capability")),
@@ -241,8 +250,14 @@ impl Threat {
                 Vec::new()
             }
         };
-        for event in made.into_iter().filter_map(|made| event(scope, label, &name, made)).collect::<Vec<_>>() {
-            self.inner.audit.record(log, event).await?;
+        for made in made {
+            let failure = made.failure;
+            let Some(event) = event(scope, label, &name, made) else { continue };
+            let audit = &self.inner.audit;
+            match failure {
+                None => audit.record(log, event).await?,
+                Some(code) => audit.record_outcome(log, event, Outcome::Failure(code.to_owned())).await?,
+            };
             began.get_or_insert(self.inner.clock.monotonic());
         }
         Ok(began.unwrap_or_else(|| self.inner.clock.monotonic()))

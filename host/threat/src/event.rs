@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use ringfence_core::Source;
 use serde_json::Value;
 
 /// LIMIT: values that one path may lead to; further list members are not looked at.
@@ -75,6 +76,17 @@ impl Event {
     /// The first value at a path, as text.
     pub fn text(&self, path: &Path) -> Option<String> {
         self.values(path).first().and_then(|value| as_text(value))
+    }
+
+    /// What an event is grouped by at a path: its text; where it came from, the source, for one customer has the addresses of a
+    /// whole IPv6 network to come from.
+    pub fn group(&self, path: &Path) -> Option<String> {
+        if path.0 == ["src_endpoint", "ip"]
+            && let Some(address) = self.source()
+        {
+            return Some(Source::of(address).to_string());
+        }
+        self.text(path)
     }
 
     fn at(&self, steps: &[&str]) -> Option<&Value> {

@@ -3,7 +3,7 @@
 //! Pure. Must never make a second finding of what goes on (same log, rule, text of it and group within an hour), nor let a log
 //! make findings without end: past the rate they are counted together in one that says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::sigma::Level;
 pub const GOES_ON_MS: i64 = 3_600_000;
 /// LIMIT: findings that go on at once, of all logs.
 const OPEN_COUNT_MAX: usize = 16_384;
-/// LIMIT: new findings of one log in a minute.
+/// LIMIT: new findings of one log in a minute, beside the first of each rule.
 pub const NEW_PER_MINUTE_MAX: u32 = 60;
 /// LIMIT: events that a finding points to.
 const EVIDENCE_COUNT_MAX: usize = 16;
@@ -118,9 +118,18 @@ type Key = (String, String, String, String, Option<Edition>, Vec<(String, String
 #[derive(Debug, Default)]
 pub struct Open {
     open: HashMap<Key, (Finding, bool)>,
-    /// Of each log: the minute, new ones in it, ones only counted in it.
-    made: HashMap<String, (i64, u32, u64)>,
+    /// Of each log, and each drill.
+    made: HashMap<String, Made>,
     counted_only: u64,
+}
+
+/// What was made of new findings in a minute.
+#[derive(Debug, Default)]
+struct Made {
+    minute: i64,
+    count: u32,
+    /// Which rules made some: owner, text, own name.
+    rules: HashSet<(String, String, String)>,
 }
 
 // === impl Open ===
@@ -129,6 +138,7 @@ impl Open {
     /// Takes what held at an event.
     pub fn take(&mut self, event: &Event, held: Held, risk: &Risk, now_ms: i64) -> Taken {
         let (owner, rule, name) = (held.rule_owner.clone(), held.rule.clone(), held.name.clone());
+        let which = (owner.clone(), rule.clone(), name.clone());
         let key = (event.log.clone(), owner, rule, name, held.edition, held.group.clone());
         if let Some((finding, changed)) = self.open.get_mut(&key)
             && event.time_ms.saturating_sub(finding.last_ms) < GOES_ON_MS
@@ -139,7 +149,7 @@ impl Open {
         }
         // A drill is bounded by itself, and must not use up what real findings need.
         let whose = event.detail("drill").and_then(serde_json::Value::as_str).unwrap_or(&event.log).to_owned();
-        if !self.may_make(&whose, now_ms) {
+        if !self.may_make(&whose, which, now_ms) {
             self.counted_only = self.counted_only.saturating_add(1);
             return Taken::Counted;
         }
@@ -181,17 +191,19 @@ impl Open {
         self.counted_only
     }
 
-    fn may_make(&mut self, log: &str, now_ms: i64) -> bool {
+    /// The first of each rule is always made: who floods a log with what one rule finds does not hide what others do.
+    fn may_make(&mut self, log: &str, rule: (String, String, String), now_ms: i64) -> bool {
         let minute = now_ms.div_euclid(60_000);
         if self.made.len() > OPEN_COUNT_MAX {
-            self.made.retain(|_, (then, ..)| *then == minute);
+            self.made.retain(|_, made| made.minute == minute);
         }
-        let made = self.made.entry(log.to_owned()).or_insert((minute, 0, 0));
-        if made.0 != minute {
-            *made = (minute, 0, 0);
+        let made = self.made.entry(log.to_owned()).or_default();
+        if made.minute != minute {
+            *made = Made { minute, ..Made::default() };
         }
-        made.1 += 1;
-        made.1 <= NEW_PER_MINUTE_MAX
+        made.count = made.count.saturating_add(1);
+        let is_first = made.rules.insert(rule);
+        is_first || made.count <= NEW_PER_MINUTE_MAX
     }
 }
 
@@ -318,12 +330,16 @@ mod tests {
     }
 
     #[test]
-    fn a_log_makes_only_so_many_a_minute_and_the_others_are_counted() {
+    fn a_log_makes_only_so_many_a_minute_and_the_others_are_counted_but_the_first_of_each_rule() {
         let mut open = Open::default();
         let made =
             (0..200).filter(|at| matches!(open.take(&event(*at, 0), held(&at.to_string()), &risk(), 0), Taken::New(_)));
         assert_eq!(made.count(), 60);
         assert_eq!(open.counted_only(), 140);
+        let other = Held { name: "other".into(), ..held("0") };
+        assert!(matches!(open.take(&event(300, 0), other.clone(), &risk(), 0), Taken::New(_)), "another rule's first");
+        let next = Held { group: vec![("actor".into(), "1".into())], ..other };
+        assert!(matches!(open.take(&event(301, 0), next, &risk(), 0), Taken::Counted));
         assert!(matches!(open.take(&event(999, 0), held("later"), &risk(), 60_000), Taken::New(_)));
     }
 }

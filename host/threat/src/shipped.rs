@@ -13,7 +13,7 @@ use crate::{ThreatError, sigma};
 pub const OWNER: &str = "ringfence";
 
 /// Their names and texts.
-pub const TEXTS: [(&str, &str); 24] = [
+pub const TEXTS: [(&str, &str); 27] = [
     ("audit-gap", include_str!("../../../docs/reference/rules/audit-gap.yml")),
     ("backup-deletion", include_str!("../../../docs/reference/rules/backup-deletion.yml")),
     ("brute-force", include_str!("../../../docs/reference/rules/brute-force.yml")),
@@ -22,6 +22,7 @@ pub const TEXTS: [(&str, &str); 24] = [
     ("door-and-key", include_str!("../../../docs/reference/rules/door-and-key.yml")),
     ("egress-denied", include_str!("../../../docs/reference/rules/egress-denied.yml")),
     ("egress-scan", include_str!("../../../docs/reference/rules/egress-scan.yml")),
+    ("factor-refused", include_str!("../../../docs/reference/rules/factor-refused.yml")),
     ("isolation-violation", include_str!("../../../docs/reference/rules/isolation-violation.yml")),
     ("key-destruction", include_str!("../../../docs/reference/rules/key-destruction.yml")),
     ("mass-delete", include_str!("../../../docs/reference/rules/mass-delete.yml")),
@@ -34,10 +35,12 @@ pub const TEXTS: [(&str, &str); 24] = [
     ("recovery-key-taken", include_str!("../../../docs/reference/rules/recovery-key-taken.yml")),
     ("request-burst", include_str!("../../../docs/reference/rules/request-burst.yml")),
     ("resource-exhaustion", include_str!("../../../docs/reference/rules/resource-exhaustion.yml")),
+    ("self-grant", include_str!("../../../docs/reference/rules/self-grant.yml")),
     ("tenant-probing", include_str!("../../../docs/reference/rules/tenant-probing.yml")),
     ("tenant-purge", include_str!("../../../docs/reference/rules/tenant-purge.yml")),
     ("token-theft", include_str!("../../../docs/reference/rules/token-theft.yml")),
     ("trap-burst", include_str!("../../../docs/reference/rules/trap-burst.yml")),
+    ("upload-refused", include_str!("../../../docs/reference/rules/upload-refused.yml")),
 ];
 
 /// They, read.

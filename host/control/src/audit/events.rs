@@ -58,6 +58,7 @@ pub async fn record(
     let mut event = Event::new(codes::APPLICATION_EVENT, name, call.principal.id().clone(), resource);
     event.request = Some(call.request.clone());
     event.decision = Some(permit.decision().clone());
+    event.session = call.principal.session().cloned();
     event.source_ip = call.peer;
     event.details = match subject {
         None => new.details(),

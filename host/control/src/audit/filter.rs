@@ -195,12 +195,12 @@ mod tests {
     fn nobody_but_an_admin_sees_addresses_wherever_they_stand() {
         let mut all = entry("x", "Success", 1, "acme/ada");
         let body = all.body.as_mut().unwrap();
-        body["http_request"] = json!({"url": "https://192.0.2.1/"});
+        body["http_request"] = json!({"user_agent": "from 192.0.2.1"});
         body["unmapped"] = json!({"details": {"target": {"tenant": "acme", "source": "192.0.2.1"}, "minutes": 5}});
         for role in [None, Some(Role::Developer), Some(Role::Auditor), Some(Role::Caller)] {
             let mut seen = all.clone();
             let taken = redact(role, &mut seen);
-            assert_eq!(taken, ["src_endpoint", "http_request", "unmapped.details.target.source"]);
+            assert_eq!(taken, ["src_endpoint", "http_request.user_agent", "unmapped.details.target.source"]);
             assert!(!serde_json::to_string(&seen).unwrap().contains("192.0.2.1") && seen.salt.is_empty());
             assert_eq!(seen.body.unwrap()["unmapped"]["details"]["target"], json!({"tenant": "acme"}));
         }
@@ -210,6 +210,9 @@ mod tests {
             (seen.body.as_ref().unwrap()["src_endpoint"]["ip"].as_str(), seen.salt.as_str()),
             (Some("192.0.2.1"), "00")
         );
+        let mut made_here = seen.clone();
+        made_here.body.as_mut().unwrap()["src_endpoint"] = json!({"svc_name": "Ringfence"});
+        assert!(redact(Some(Role::Auditor), &mut made_here).is_empty() && made_here.salt == "00");
         assert_eq!(redact(Some(Role::Auditor), &mut seen), ["src_endpoint"]);
         assert!(!serde_json::to_string(&seen).unwrap().contains("192.0.2.1"));
         assert!(seen.salt.is_empty());

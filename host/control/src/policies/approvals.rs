@@ -74,19 +74,12 @@ pub async fn approve(
     let reached = control.reach_tenant::<act::ApproveChange>(&call, &tenant).await?;
     let (tenant, store) = (reached.tenant, reached.store);
     let approval = control.find_waiting(&store, &id).await?;
-    if approval.asked_by == *call.principal.id() {
-        return Err(ApiError::new("own-request", "who asked for it cannot allow it")
-            .help("another tenant-admin can: ringfence approval list"));
-    }
-    // A role is the admin's own to give. What lasts needs two people, not two keys of one.
-    let lasts = !matches!(approval.want, Want::Elevation { .. });
-    if lasts && !control.parts.identity.is_second_person(&approval.asked_by, call.principal.id()) {
-        return Err(ApiError::second_person_needed());
-    }
     let log = Log::Tenant(store.clone());
     let details = json!({ "approval": approval.id, "asked_by": approval.asked_by });
     control
         .bracket(&call, &log, reached.permit, codes::APPROVAL_GIVEN, details, async |permit| {
+            // On the record, where a rule looks for it.
+            control.check_other(&call, &approval)?;
             // Taken away first, so that two who allow it at the same moment act once.
             take(&store, &approval).await?;
             control.carry_out(&call, &tenant, &store, &approval, permit.principal()).await
@@ -126,6 +119,20 @@ pub async fn refuse(
 }
 
 impl Control {
+    /// Whether who allows it is another than who asked.
+    fn check_other(&self, call: &Call, approval: &Approval) -> Result<(), ApiError> {
+        if approval.asked_by == *call.principal.id() {
+            return Err(ApiError::new("own-request", "who asked for it cannot allow it")
+                .help("another tenant-admin can: ringfence approval list"));
+        }
+        // A role is the admin's own to give. What lasts needs two people, not two keys of one.
+        let lasts = !matches!(approval.want, Want::Elevation { .. });
+        if lasts && !self.parts.identity.is_second_person(&approval.asked_by, call.principal.id()) {
+            return Err(ApiError::second_person_needed());
+        }
+        Ok(())
+    }
+
     /// Puts what is asked for among what waits.
     pub(crate) async fn ask_approval<A: Action>(
         &self,

@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
+use http::{HeaderName, HeaderValue, header};
 use ringfence_audit::codes;
 use ringfence_core::proof::act;
 use ringfence_threat::{Drilled, Finding};
@@ -21,7 +22,7 @@ use crate::call::Call;
 use crate::extract::{Asked, JsonBody, Paging};
 use crate::host::word;
 use crate::problem::ApiError;
-use crate::threat::at;
+use crate::threat::{at, stix};
 use crate::wire::{DrilledRule, Page, Problem, RiskContribution, RunDrill, ThreatDrill, ThreatFinding, ThreatTimes};
 
 /// Which findings.
@@ -34,9 +35,14 @@ pub struct Listing {
     limit: Option<usize>,
     /// Tells findings as they are made instead, as server-sent events, until the session ends.
     follow: Option<bool>,
+    /// `stix` for a STIX 2.1 bundle of the page, without drills; the header `next-cursor` says where the next begins. Or `json`.
+    format: Option<String>,
 }
 
-/// Lists findings, newest first; with `follow` tells them as they are made.
+/// Where the next page of a bundle begins, which has no place for it.
+const NEXT_CURSOR: HeaderName = HeaderName::from_static("next-cursor");
+
+/// Lists findings, newest first, as a bundle where `format` says so; with `follow` tells them as they are made.
 #[utoipa::path(get, path = "/security/findings", tag = "security", params(Listing),
     responses((status = 200, body = Page<ThreatFinding>), (status = "default", body = Problem)))]
 pub async fn list(
@@ -44,6 +50,12 @@ pub async fn list(
     call: Call,
     Asked(listing): Asked<Listing>,
 ) -> Result<Response, ApiError> {
+    let is_bundle = match (listing.format.as_deref(), listing.follow) {
+        (None | Some("json"), _) => false,
+        (Some("stix"), None | Some(false)) => true,
+        (Some("stix"), Some(true)) => return Err(ApiError::new("bad-request", "what is followed is told as JSON")),
+        (Some(_), _) => return Err(ApiError::new("bad-request", "`format` is `json` or `stix`")),
+    };
     let owner = control.owner::<act::ReadThreat>(&call).await?;
     if listing.follow == Some(true) {
         let told = follow(&control, owner.scope.log().to_owned());
@@ -56,8 +68,16 @@ pub async fn list(
     let from = usize::try_from(paging.position()?.unwrap_or(0)).unwrap_or(usize::MAX);
     let next = from.saturating_add(paging.limit());
     let cursor = (next < all.len()).then(|| next.to_string());
-    let items = all.into_iter().skip(from).take(paging.limit()).map(view).collect();
-    Ok(Json(Page { items, cursor }).into_response())
+    let page = all.into_iter().skip(from).take(paging.limit());
+    if is_bundle {
+        let real: Vec<Finding> = page.filter(stix::is_real).collect();
+        let next = cursor.and_then(|cursor| HeaderValue::try_from(cursor).ok()).map(|cursor| [(NEXT_CURSOR, cursor)]);
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(stix::MEDIA_TYPE))];
+        let mut response = (kind, stix::bundle(&real).to_string()).into_response();
+        response.headers_mut().extend(next.into_iter().flatten());
+        return Ok(response);
+    }
+    Ok(Json(Page { items: page.map(view).collect(), cursor }).into_response())
 }
 
 /// Reads a finding.

@@ -8,6 +8,7 @@ pub mod incidents;
 pub mod intelligence;
 pub mod responses;
 pub mod rules;
+mod stix;
 
 use ringfence_audit::Log;
 use ringfence_core::{Action, Permit};

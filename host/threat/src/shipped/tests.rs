@@ -21,6 +21,7 @@ fn entry(second: i64, code: &str, rest: Value) -> Event {
             "ip" => body["src_endpoint"] = json!({"ip": value}),
             "action" => body["api"] = json!({"operation": value}),
             "status" => body["status"] = value.clone(),
+            "failure" => body["unmapped"]["failure"] = value.clone(),
             "stepped" => body["unmapped"]["clock_stepped"] = value.clone(),
             other => body["unmapped"]["details"][other] = value.clone(),
         }
@@ -34,6 +35,11 @@ fn many(count: i64, every: i64, code: &str, rest: impl Fn(i64) -> Value) -> Vec<
 
 fn nothing(_: i64) -> Value {
     json!({})
+}
+
+/// An act that failed.
+fn failed(action: &'static str, failure: &'static str) -> impl Fn(i64) -> Value {
+    move |_| json!({"action": action, "status": "Failure", "failure": failure})
 }
 
 /// For each rule: a trace it must fire on, and one as near as life comes to it on which it must not.
@@ -85,6 +91,21 @@ fn traces() -> Vec<(&'static str, Vec<Event>, Vec<Event>)> {
             "token-theft",
             many(1, 1, "AUT-019 token-refused", |_| json!({"wrong": "other-key"})),
             many(2, 60, "AUT-019 token-refused", |_| json!({"wrong": "replayed"})),
+        ),
+        (
+            "factor-refused",
+            many(3, 100, "AUT-012 x", failed("step-up", "sign-in-refused")),
+            many(9, 400, "AUT-012 x", failed("step-up", "sign-in-refused")),
+        ),
+        (
+            "self-grant",
+            many(1, 1, "POL-006 x", failed("approve-change", "own-request")),
+            many(9, 60, "POL-006 x", failed("approve-change", "overloaded")),
+        ),
+        (
+            "upload-refused",
+            many(3, 600, "PLG-001 x", failed("push-version", "version-exists")),
+            many(30, 60, "PLG-001 x", failed("push-version", "not-a-component")),
         ),
         ("mass-delete", many(5, 60, "SEC-002 x", secret), many(9, 60, "SEC-002 x", |_| json!({"status": "Intended"}))),
         ("tenant-purge", many(2, 600, "TEN-004 x", nothing), many(4, 4_000, "TEN-004 x", nothing)),
@@ -139,6 +160,12 @@ fn what_a_text_looks_for_besides_is_found_too() {
     let paged = |count, every| many(count, every, "HST-003 x", |at| json!({"view": "entries", "from": at * 100}));
     let skipped = many(1, 1, "THR-013 x", nothing);
     let taken = |count, every| many(count, every, "AUD-002 x", nothing);
+    let unfit = |plugins: i64, failure: &'static str| {
+        let one =
+            move |at: i64| json!({"status": "Failure", "failure": failure, "resource": format!("p{}", at % plugins)});
+        many(9, 300, "PLG-001 x", one)
+    };
+    let (tried, faulty) = (unfit(3, "not-a-component"), unfit(3, "overloaded"));
     for (text, title, attack, benign) in [
         ("brute-force", "One account is guessed at, from wherever", guessed(10, 350), guessed(9, 350)),
         ("brute-force", "One account is guessed at, from wherever", flooded(of_him), flooded(unsaid)),
@@ -147,6 +174,8 @@ fn what_a_text_looks_for_besides_is_found_too() {
         ("token-theft", "Proofs of possession are used again", shown(3, 100), shown(9, 200)),
         ("mass-read", "One principal reads a log from end to end", paged(100, 5), paged(90, 5)),
         ("mass-read", "One archive of the log after another", taken(5, 600), taken(9, 1_000)),
+        ("upload-refused", "Uploads of one principal are refused for one plugin after another", tried.clone(), faulty),
+        ("upload-refused", "Uploads of one principal are refused for one plugin after another", tried, unfit(2, "x")),
         ("audit-gap", "Detection passed over entries of a log", skipped, many(9, 1, "THR-011 x", nothing)),
     ] {
         let titles = |trace: &[Event]| -> Vec<String> {

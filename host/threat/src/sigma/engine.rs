@@ -123,7 +123,7 @@ impl Memory {
         // An event without a field to group by belongs to no group.
         let mut group = Vec::new();
         for path in &correlation.group_by {
-            let value = ringfence_audit::envelope::cut(&event.text(path)?, GROUP_BYTES_MAX);
+            let value = ringfence_audit::envelope::cut(&event.group(path)?, GROUP_BYTES_MAX);
             group.push((path.to_string(), value));
         }
         let value = match &correlation.kind {
@@ -191,7 +191,7 @@ fn whom(rule: &Rule, event: &Event) -> Vec<(String, String)> {
         Some(Answer::QuarantineVersion) => "unmapped.details.digest",
         _ => "actor.user.uid",
     };
-    let value = Path::parse(field).and_then(|path| event.text(&path));
+    let value = Path::parse(field).and_then(|path| event.group(&path));
     let named = value.map(|value| (field.to_owned(), ringfence_audit::envelope::cut(&value, GROUP_BYTES_MAX)));
     named.into_iter().collect()
 }
@@ -308,6 +308,21 @@ mod tests {
         assert_eq!(answer("freeze-egress"), "resources.uid=tenant/acme/plugin/p");
         assert_eq!(answer("block-source"), "src_endpoint.ip=192.0.2.1");
         assert_eq!(answer("quarantine-version"), "", "the event names no component");
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_source() {
+        let packs =
+            pack("{type: event_count, rules: base, group-by: src_endpoint.ip, timespan: 1h, condition: {gte: 2}}");
+        let from = |memory: &mut Memory, ip: &str| {
+            let mut event = event("a", "x", 0);
+            event.body["src_endpoint"] = json!({ "ip": ip });
+            memory.take(&packs, &event)
+        };
+        let mut memory = Memory::default();
+        assert!(from(&mut memory, "2001:db8:0:1::1").is_empty() && from(&mut memory, "2001:db8:0:2::1").is_empty());
+        let hits = from(&mut memory, "2001:db8:0:1::2");
+        assert_eq!(hits[0].group, [("src_endpoint.ip".to_owned(), "2001:db8:0:1::/64".to_owned())]);
     }
 
     #[test]
