@@ -18,7 +18,7 @@ use data_encoding::HEXLOWER;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Body as _;
-use ringfence_core::{TenantId, limits};
+use ringfence_core::{Principal, TenantId, limits};
 use ringfence_store::TenantStore;
 use sha2::{Digest as _, Sha256};
 
@@ -106,7 +106,7 @@ impl Control {
         let store = self.home_of(&call, parts.uri.path());
         let body = read_body(Request::new(body), limits::CONTROL_BODY_BYTES_MAX).await?;
         let asked = Asked {
-            name: digest(&[call.principal.id().as_str().as_bytes(), key.as_bytes()]),
+            name: name_of(&call.principal, &key),
             fingerprint: fingerprint(&parts, &body),
             request: call.request.to_string(),
         };
@@ -172,6 +172,14 @@ impl Control {
         };
         (Response::from_parts(parts, Body::from(bytes)), phase)
     }
+}
+
+/// What a caller's request is kept under. SECURITY: a key that may do less is told nothing of what another of the same name did.
+fn name_of(principal: &Principal, key: &str) -> String {
+    let scope = principal.scope().map(ToString::to_string);
+    let who = [principal.id().as_str().as_bytes(), key.as_bytes()];
+    let parts: Vec<&[u8]> = who.into_iter().chain(scope.as_deref().map(str::as_bytes)).collect();
+    digest(&parts)
 }
 
 /// The answer to a request that was asked before.
@@ -261,7 +269,30 @@ fn digest(pieces: &[&[u8]]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use ringfence_core::{ActClass, KeyScope, PrincipalKind, Strength};
+
     use super::*;
+
+    #[test]
+    fn a_scoped_key_is_told_nothing_that_another_of_its_name_was_told() {
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let whole = Principal::mint(
+            "acme/ci".parse().unwrap(),
+            PrincipalKind::Service,
+            None,
+            None,
+            Strength::Secret,
+            None,
+            now,
+        );
+        let scope = KeyScope { classes: Some(BTreeSet::from([ActClass::Read])), plugins: None };
+        let scoped = whole.clone().within(Some(Arc::new(scope)));
+        assert_eq!(name_of(&scoped, "k"), name_of(&scoped.clone(), "k"));
+        assert_ne!(name_of(&scoped, "k"), name_of(&whole, "k"));
+        assert_ne!(name_of(&scoped, "k"), name_of(&scoped, "l"));
+    }
 
     fn read(values: &[&str]) -> Option<String> {
         let mut headers = HeaderMap::new();
