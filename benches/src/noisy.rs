@@ -228,7 +228,8 @@ async fn rounds(
     taken: impl AsyncFn() -> Result<Option<Taken>>,
 ) -> Result<Rounds> {
     let mut rounds = Rounds::default();
-    let order = |target: Target, seed: usize| Order { target, rate, warm_up: WARM_UP, time, seed: seed as u64 };
+    let order =
+        |target: Target, seed: usize| Order { targets: vec![target], rate, warm_up: WARM_UP, time, seed: seed as u64 };
     until_idle(pid).await?;
     rounds.alone.push(caller.run(&order(victim().await?, 0))?);
     let alone_us = rounds.alone.first().and_then(|outcome| quantile(&outcome.latencies_us, 0.9)).unwrap_or_default();
