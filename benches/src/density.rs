@@ -187,7 +187,8 @@ async fn zipf(report: &mut Report, stage: &Stage, targets: &[Target], time: Dura
     Ok(rate)
 }
 
-/// The same load at half of that rate and [`OPEN_RATE_MAX`] at most, whether or not earlier calls were answered: latencies count from when each was due.
+/// The same load at half of that rate and [`OPEN_RATE_MAX`] at most, whether or not earlier calls were answered: latencies count
+/// from when each was due.
 fn open_zipf(report: &mut Report, targets: Vec<Target>, time: Duration, rate: f64) -> Result<()> {
     let rate = (rate / 2.0).clamp(1.0, OPEN_RATE_MAX);
     let outcome = Caller::start()?.run(&Order { targets, rate, warm_up: WARM_UP, time, seed: 1 })?;
