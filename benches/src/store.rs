@@ -48,7 +48,7 @@ pub struct Plan {
     #[arg(long, default_value_t = 32)]
     pub writers: u64,
     /// Durable writes of each, twice in a round
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 200)]
     pub puts: u64,
     /// Reads in a round
     #[arg(long, default_value_t = 20_000)]
