@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ringfence_tests::{Host, guest};
+use ringfence_tests::{Host, Tenant, guest};
 use serde_json::Value;
 
 use crate::components::distinct;
@@ -33,22 +33,7 @@ pub struct Plan {
 pub async fn run(plan: &Plan) -> Result<Value> {
     let mut report = Report::start("cold")?;
     let mut stage = Stage::new().await?;
-    let hello = guest("hello")?;
-    let mut tenants = Vec::new();
-    for number in 0..plan.plugins {
-        if number % PLUGINS_A_TENANT == 0 {
-            let name = format!("t{}", number / PLUGINS_A_TENANT);
-            // Many compilations take longer than a session of the operator lives.
-            let operator = stage.host.sign_in(&stage.operator.key).await?;
-            tenants.push(stage.host.tenant(&operator, &name).await?);
-        }
-        let tenant = tenants.last().context("a tenant")?;
-        let name = format!("p{}", number % PLUGINS_A_TENANT);
-        let manifest = format!("[plugin]\nname = \"{name}\"\nversion = \"0.1.0\"\n");
-        let pushed = tenant.push_raw(&manifest, &name, "0.1.0", distinct(&hello, number as u64)).await?;
-        ringfence_tests::answer(pushed).await?;
-        tenant.deploy(&name, "0.1.0").await?;
-    }
+    let tenants = deployed(&stage, plan).await?;
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let (mut starts_ms, mut loads_us, mut inside_us) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
@@ -101,6 +86,27 @@ pub async fn run(plan: &Plan) -> Result<Value> {
          loaded, but the kernel still has its files in memory",
     )?;
     report.finish()
+}
+
+/// Tenants whose plugins are each of different bytes.
+async fn deployed(stage: &Stage, plan: &Plan) -> Result<Vec<Tenant>> {
+    let hello = guest("hello")?;
+    let mut tenants = Vec::new();
+    for number in 0..plan.plugins {
+        if number % PLUGINS_A_TENANT == 0 {
+            let name = format!("t{}", number / PLUGINS_A_TENANT);
+            // Many compilations take longer than a session of the operator lives.
+            let operator = stage.host.sign_in(&stage.operator.key).await?;
+            tenants.push(stage.host.tenant(&operator, &name).await?);
+        }
+        let tenant = tenants.last().context("a tenant")?;
+        let name = format!("p{}", number % PLUGINS_A_TENANT);
+        let manifest = format!("[plugin]\nname = \"{name}\"\nversion = \"0.1.0\"\n");
+        let pushed = tenant.push_raw(&manifest, &name, "0.1.0", distinct(&hello, number as u64)).await?;
+        ringfence_tests::answer(pushed).await?;
+        tenant.deploy(&name, "0.1.0").await?;
+    }
+    Ok(tenants)
 }
 
 /// What the host counted of calls and of the code for them.
