@@ -163,3 +163,35 @@ fn write(report: &mut Report, sides: &[Side], absent: &[&str]) -> Result<()> {
          in which a stall counts once a connection: `noisy` has an open one. workerd is one process, which answers on one thread",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promised_keys_are_there_and_an_absent_peer_has_its_reason() {
+        let target = Target { address: ([127, 0, 0, 1], 1).into(), path: "/".to_owned(), token: None };
+        let keys = ["fresh", "warm", "serve_default", "serve_tuned", "serve_reuse", "client_ceiling", "fresh_again"];
+        let measured = Round { rate: 1_000.0, latencies_us: vec![500], statuses: [(200, 1)].into() };
+        let sides = keys.map(|key| Side {
+            rounds: vec![measured.clone()],
+            server_us: vec![100.0],
+            client_us: vec![50.0],
+            ..Side::new(key, target.clone(), 1)
+        });
+        let mut report = Report::start("http").unwrap();
+        write(&mut report, &sides, &["workerd"]).unwrap();
+        let figures = report.finish().unwrap();
+        for key in ["fresh", "serve_default", "serve_tuned", "serve_reuse"].map(|side| format!("http.{side}_rps")) {
+            assert!(figures.get(&key).is_some_and(Value::is_number), "{key}");
+        }
+        for key in ["http.ratio_fresh_vs_tuned", "http.ratio_warm_vs_reuse", "http.ratio_control"] {
+            assert!(figures.get(key).is_some_and(Value::is_number), "{key}");
+            assert!(figures.get(format!("{key}_ci95")).is_some_and(Value::is_array), "{key}");
+        }
+        for key in ["http.workerd_rps", "http.ratio_fresh_vs_workerd"] {
+            assert!(figures.get(key).is_some_and(Value::is_null), "{key}");
+            assert!(figures.get(format!("{key}_reason")).is_some_and(Value::is_string), "{key}");
+        }
+    }
+}
