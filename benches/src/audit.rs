@@ -31,7 +31,11 @@ const COUNTED: u32 = 200_000;
 /// Proofs made.
 const PROOFS_COUNT: u64 = 200;
 /// Commits of the victim, alone and beside the flood.
-const VICTIM_COUNT: usize = 200;
+const VICTIM_COUNT: usize = 1_000;
+/// Writers of the flood.
+const FLOOD_COUNT: u64 = 512;
+/// Longest wait for the flood to be one.
+const FLOOD_WITHIN: Duration = Duration::from_secs(60);
 
 /// How much to measure.
 #[derive(clap::Args)]
@@ -49,13 +53,13 @@ pub struct Plan {
     #[arg(long, default_value_t = 128)]
     pub writers: usize,
     /// Entries of each writer in a round
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 80)]
     pub entries: usize,
     /// Entries of the log that proofs are made of
     #[arg(long, default_value_t = 1_000_000)]
     pub long: u64,
     /// Entries verified
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 100_000)]
     pub verified: u64,
     /// A directory that has every entry too, best on another disk
     #[arg(long)]
@@ -129,7 +133,8 @@ fn event() -> Result<Event> {
 async fn commits(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], stores: &[TenantStore]) -> Result<f64> {
     let (mut rates, mut ratios, mut waits) = (Vec::new(), Vec::new(), Vec::new());
     let count = logs.len() * plan.writers * plan.entries;
-    for round in 0..plan.rounds {
+    // The first round warms up.
+    for round in 0..=plan.rounds {
         let started = Instant::now();
         let writing = logs.iter().flat_map(|log| (0..plan.writers).map(move |_| log)).map(|log| {
             let (audit, log, entries) = (audit.clone(), log.clone(), plan.entries);
@@ -143,16 +148,21 @@ async fn commits(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log], 
                 anyhow::Ok(waits)
             })
         });
+        let mut waited = Vec::new();
         for written in try_join_all(writing.collect::<Vec<_>>()).await? {
-            waits.extend(written?);
+            waited.extend(written?);
         }
         let ours = count as f64 / started.elapsed().as_secs_f64();
         let alone = store_commits(plan, stores, round).await?;
+        if round == 0 {
+            continue;
+        }
+        waits.append(&mut waited);
         rates.push(ours);
         ratios.push(ours / alone);
     }
     report.median("durable_events_per_s", &rates)?;
-    report.median("ratio_vs_store_commit", &ratios)?;
+    report.median_with_interval("ratio_vs_store_commit", &ratios)?;
     for (key, share) in [("commit_p50_ms", 0.5), ("commit_p99_ms", 0.99)] {
         report.put(key, quantile(&waits, share).map(|us| us as f64 / 1_000.0))?;
     }
@@ -233,14 +243,16 @@ fn counted(report: &mut Report, audit: &Audit, logs: &[Log]) -> Result<()> {
     report.put("added_us", started.elapsed().as_secs_f64() * 1e6 / f64::from(COUNTED))
 }
 
-/// What a victim's commits take alone and beside another tenant's flood, in turn.
+/// What a victim's commits take alone, beside another tenant's flood, and alone again.
 async fn flood(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log]) -> Result<()> {
     let [victim, hostile, ..] = logs else { return report.missing("flood_delay_ratio", "it takes two tenants") };
-    let (mut ratios, mut alone_all, mut beside_all) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ratios, mut p99_ratios, mut controls) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone_all, mut beside_all) = (Vec::new(), Vec::new());
+    let mut before = victims(audit, victim).await?;
     for _ in 0..plan.rounds {
-        let alone = victims(audit, victim).await?;
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let flooding: Vec<_> = (0..512)
+        let written_count = audit.size(hostile).await?;
+        let flooding: Vec<_> = (0..FLOOD_COUNT)
             .map(|_| {
                 let (audit, log, stop) = (audit.clone(), hostile.clone(), Arc::clone(&stop));
                 tokio::spawn(async move {
@@ -252,29 +264,53 @@ async fn flood(report: &mut Report, plan: &Plan, audit: &Audit, logs: &[Log]) ->
                 })
             })
             .collect();
+        until_size(audit, hostile, written_count + 2 * FLOOD_COUNT).await?;
         let beside = victims(audit, victim).await?;
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         for ended in try_join_all(flooding).await? {
             ended?;
         }
-        ratios.push(beside / alone);
-        alone_all.push(alone);
-        beside_all.push(beside);
+        let after = victims(audit, victim).await?;
+        ratios.push(beside.p50_ms / f64::midpoint(before.p50_ms, after.p50_ms));
+        p99_ratios.push(beside.p99_ms / f64::midpoint(before.p99_ms, after.p99_ms));
+        controls.push(after.p50_ms / before.p50_ms);
+        alone_all.push(before.p50_ms);
+        beside_all.push(beside.p50_ms);
+        before = after;
     }
-    report.median("flood_delay_ratio", &ratios)?;
+    report.median_with_interval("flood_delay_ratio", &ratios)?;
+    report.median_with_interval("flood_delay_p99_ratio", &p99_ratios)?;
+    report.median("flood_control_ratio", &controls)?;
     report.median("victim_alone_ms", &alone_all)?;
     report.median("victim_beside_flood_ms", &beside_all)
 }
 
-/// The median of a victim's commits, one after the other.
-async fn victims(audit: &Audit, log: &Log) -> Result<f64> {
-    let mut waits = Vec::with_capacity(VICTIM_COUNT);
+/// Waits until a log has so many entries.
+async fn until_size(audit: &Audit, log: &Log, size: u64) -> Result<()> {
+    let started = Instant::now();
+    while audit.size(log).await? < size {
+        ensure!(started.elapsed() < FLOOD_WITHIN, "the flood does not begin");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// How long a victim's commits took, milliseconds.
+struct Waited {
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+/// A victim's commits, one after the other.
+async fn victims(audit: &Audit, log: &Log) -> Result<Waited> {
+    let mut waits_us = Vec::with_capacity(VICTIM_COUNT);
     for _ in 0..VICTIM_COUNT {
         let began = Instant::now();
         audit.record(log, event()?).await?;
-        waits.push(began.elapsed().as_secs_f64() * 1_000.0);
+        waits_us.push(u64::try_from(began.elapsed().as_micros())?);
     }
-    median(&waits).ok_or_else(|| anyhow!("no commits"))
+    let ms = |share: f64| quantile(&waits_us, share).map(|us| us as f64 / 1_000.0).context("no commits");
+    Ok(Waited { p50_ms: ms(0.5)?, p99_ms: ms(0.99)? })
 }
 
 /// Inclusion proofs of a long log.

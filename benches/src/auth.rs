@@ -184,7 +184,7 @@ fn write(report: &mut Report, alone: &[Outcome], beside: &[Outcome], storms: &[S
 
 /// One phase of the victim, whose caller waits in a thread of its own.
 async fn phase(mut caller: Caller, target: Target, time: Duration, number: usize) -> Result<(Caller, Outcome)> {
-    let order = Order { target, rate: RATE, warm_up: WARM_UP, time, seed: u64::try_from(number)? };
+    let order = Order { targets: vec![target], rate: RATE, warm_up: WARM_UP, time, seed: u64::try_from(number)? };
     tokio::task::spawn_blocking(move || caller.run(&order).map(|outcome| (caller, outcome))).await?
 }
 

@@ -1,6 +1,6 @@
 //! `http`: hello over HTTP on Ringfence (authentication, policy, metering and audit on, a fresh instance a request, and
-//! with instances that serve many), on `wasmtime serve` as it comes, with a tuned pool and with reuse, and on workerd; in turn, with ours twice a round as
-//! the control.
+//! with instances that serve many), on `wasmtime serve` as it comes, with a tuned pool and with reuse, and on workerd; in turn,
+//! with ours twice a round as the control. Must never let what one side still does behind its answers slow the next.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::load::{Round, Target, round};
-use crate::machine::process_cpu_us;
+use crate::machine::{process_cpu_us, until_idle};
 use crate::peers::{Peer, Serve};
 use crate::report::Report;
 use crate::stage::Stage;
@@ -117,7 +117,8 @@ impl Side {
         self.server_us.push((process_cpu_us(&pid)? - before.0) as f64 / count);
         self.client_us.push((process_cpu_us("self")? - before.1) as f64 / count);
         self.rounds.push(round);
-        Ok(())
+        // What it does behind its answers is not to be the next one's burden.
+        until_idle(self.pid).await
     }
 
     fn each(&self, figure: impl Fn(&Round) -> f64) -> Vec<f64> {
@@ -156,5 +157,41 @@ fn write(report: &mut Report, sides: &[Side], absent: &[&str]) -> Result<()> {
     for key in absent {
         report.missing(&format!("{key}_rps"), "the peer's program was not given")?;
     }
-    report.fact("note", "server_cpu_us and client_cpu_us are CPU time a request; both run on the same cores")
+    report.fact(
+        "note",
+        "server_cpu_us and client_cpu_us are CPU time a request; both run on the same cores. Latencies are of a closed loop, \
+         in which a stall counts once a connection: `noisy` has an open one. workerd is one process, which answers on one thread",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promised_keys_are_there_and_an_absent_peer_has_its_reason() {
+        let target = Target { address: ([127, 0, 0, 1], 1).into(), path: "/".to_owned(), token: None };
+        let keys = ["fresh", "warm", "serve_default", "serve_tuned", "serve_reuse", "client_ceiling", "fresh_again"];
+        let measured = Round { rate: 1_000.0, latencies_us: vec![500], statuses: [(200, 1)].into() };
+        let sides = keys.map(|key| Side {
+            rounds: vec![measured.clone()],
+            server_us: vec![100.0],
+            client_us: vec![50.0],
+            ..Side::new(key, target.clone(), 1)
+        });
+        let mut report = Report::start("http").unwrap();
+        write(&mut report, &sides, &["workerd"]).unwrap();
+        let figures = report.finish().unwrap();
+        for key in ["fresh", "serve_default", "serve_tuned", "serve_reuse"].map(|side| format!("http.{side}_rps")) {
+            assert!(figures.get(&key).is_some_and(Value::is_number), "{key}");
+        }
+        for key in ["http.ratio_fresh_vs_tuned", "http.ratio_warm_vs_reuse", "http.ratio_control"] {
+            assert!(figures.get(key).is_some_and(Value::is_number), "{key}");
+            assert!(figures.get(format!("{key}_ci95")).is_some_and(Value::is_array), "{key}");
+        }
+        for key in ["http.workerd_rps", "http.ratio_fresh_vs_workerd"] {
+            assert!(figures.get(key).is_some_and(Value::is_null), "{key}");
+            assert!(figures.get(format!("{key}_reason")).is_some_and(Value::is_string), "{key}");
+        }
+    }
 }

@@ -22,8 +22,14 @@ const VICTIM: &str = "[budget]\ncpu_ms = 1000\ntime_ms = 60000\n";
 const NEIGHBOURS_COUNT: usize = 4;
 /// Turns of `/bulkmem`, each filling 62 MiB in one instruction.
 const FILLS_COUNT: u64 = 60;
-/// Connections of a flood that wait for their answers, and of those that do not.
-const FLOOD_CONNECTIONS: (usize, usize) = (64, 128);
+/// Connections of a flood.
+const FLOOD_CONNECTIONS_COUNT: usize = 192;
+/// A flood offers so many times what can be answered: a little more than the ten it has to, since its connections are opened
+/// in its time.
+const FLOOD_OVER_CAPACITY: f64 = 10.5;
+/// Connections of the closed loop that finds what can be answered, and how long it runs, before it counts and then.
+const CAPACITY_CONNECTIONS_COUNT: usize = 16;
+const CAPACITY_TIMES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// Connections with slow bodies.
 const SLOW_CONNECTIONS_COUNT: usize = 400;
 /// Uploads at the same time.
@@ -96,17 +102,23 @@ impl Kind {
     pub fn not_on_peers(self) -> Option<&'static str> {
         match self {
             Self::Logflood | Self::Kvflood => Some("the peer has no tenants' logs or storage to flood"),
-            Self::Slowbody => Some("the peer has no tenants to hold to a share of its connections"),
             Self::Compile => Some("the peer takes no uploads while it serves"),
             _ => None,
         }
     }
 
-    /// The noise on a peer. Its loops end after a second of computing, because a peer cannot end them.
-    pub fn on_peer(self, address: SocketAddr, turns_a_second: u64) -> Vec<Noise> {
+    /// Whether it offers a multiple of what can be answered, which is measured first.
+    pub fn is_of_capacity(self) -> bool {
+        self == Self::Flood
+    }
+
+    /// The noise on a peer, which can answer so many a second. Its loops end after a second of computing, because a peer cannot
+    /// end them.
+    pub fn on_peer(self, address: SocketAddr, turns_a_second: u64, capacity_rps: f64) -> Vec<Noise> {
         let at = |path: String| Target { address, path, token: None };
         match self {
-            Self::Flood => flood(&at("/".to_owned())),
+            Self::Flood => vec![flood(at(self.path()), capacity_rps)],
+            Self::Slowbody => vec![slow_bodies(at(self.path()))],
             Self::Spin4 | Self::Spin16 => {
                 one_each(&vec![at(format!("/compute?n={turns_a_second}")); self.neighbours()])
             }
@@ -178,22 +190,33 @@ impl Ours {
         Ok(Self { stage, victim, neighbours, dir })
     }
 
+    /// Process id of the host.
+    pub fn pid(&self) -> u32 {
+        self.stage.host.pid()
+    }
+
     /// The victim's target.
     pub async fn victim(&self, rest: &str) -> Result<Target> {
         self.victim.target(&self.stage, rest).await
     }
 
-    /// The noise of a kind in one round, with tokens for it.
-    pub async fn noise(&self, kind: Kind, round: usize) -> Result<Vec<Noise>> {
+    /// Answers a second that this host gives to what a kind's neighbour asks for.
+    pub async fn capacity_rps(&self, kind: Kind) -> Result<f64> {
+        let guest = self.neighbours.get(kind.guest()).and_then(|guests| guests.first());
+        capacity_rps(&guest.context("a kind without a neighbour")?.target(&self.stage, &kind.path()).await?).await
+    }
+
+    /// The noise of a kind in one round, with tokens for it, on a host that can answer so many a second.
+    pub async fn noise(&self, kind: Kind, round: usize, capacity_rps: f64) -> Result<Vec<Noise>> {
         let mut targets = Vec::new();
         for guest in self.neighbours.get(kind.guest()).into_iter().flatten().take(kind.neighbours()) {
             targets.push(guest.target(&self.stage, &kind.path()).await?);
         }
         let first = targets.first().context("a kind without a neighbour")?.clone();
         Ok(match kind {
-            Kind::Flood => flood(&first),
+            Kind::Flood => vec![flood(first, capacity_rps)],
             Kind::Logflood | Kind::Kvflood => vec![Noise::Closed { target: first, connections: NEIGHBOURS_COUNT }],
-            Kind::Slowbody => vec![Noise::SlowBody { target: first, connections: SLOW_CONNECTIONS_COUNT }],
+            Kind::Slowbody => vec![slow_bodies(first)],
             Kind::Compile => vec![Noise::Upload {
                 target: Target {
                     address: self.stage.control()?,
@@ -237,10 +260,17 @@ fn one_each(targets: &[Target]) -> Vec<Noise> {
     targets.iter().map(|target| Noise::Closed { target: target.clone(), connections: 1 }).collect()
 }
 
-fn flood(target: &Target) -> Vec<Noise> {
-    let (closed, pipelined) = FLOOD_CONNECTIONS;
-    vec![
-        Noise::Closed { target: target.clone(), connections: closed },
-        Noise::Pipelined { target: target.clone(), connections: pipelined },
-    ]
+fn flood(target: Target, capacity_rps: f64) -> Noise {
+    Noise::Open { target, connections: FLOOD_CONNECTIONS_COUNT, rate: capacity_rps * FLOOD_OVER_CAPACITY }
+}
+
+fn slow_bodies(target: Target) -> Noise {
+    Noise::SlowBody { target, connections: SLOW_CONNECTIONS_COUNT }
+}
+
+/// Requests answered a second in a closed loop while nobody else asks for anything. The loop shares the cores with the server.
+pub async fn capacity_rps(target: &Target) -> Result<f64> {
+    let [warm_up, time] = CAPACITY_TIMES;
+    round(target, CAPACITY_CONNECTIONS_COUNT, warm_up).await?;
+    Ok(round(target, CAPACITY_CONNECTIONS_COUNT, time).await?.rate)
 }

@@ -21,6 +21,9 @@ const READ_BYTES: usize = 16 << 10;
 /// Longest wait for the last answers of a round, beyond its length.
 const LINGER: Duration = Duration::from_secs(30);
 
+/// Longest wait for one answer of [`Connection::ask`].
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(120);
+
 /// Turns of `/compute` between which [`turns_for`] measures.
 const CALIBRATION_TURNS: [u64; 2] = [200_000, 4_200_000];
 
@@ -104,6 +107,11 @@ impl Connection {
         self.write(request).await?;
         self.read().await
     }
+
+    /// The same, but it does not wait for ever.
+    pub async fn ask(&mut self, request: &[u8]) -> Result<Answer> {
+        tokio::time::timeout(ANSWER_WAIT_MAX, self.exchange(request)).await.context("an answer did not come")?
+    }
 }
 
 /// Runs one round; every answer must be 200.
@@ -148,7 +156,7 @@ pub async fn turns_for(target: &Target, time_us: f64) -> Result<u64> {
             let path = format!("{}?n={turns}", target.path);
             let request = Target { path, ..target.clone() }.request();
             let start = Instant::now();
-            let answer = connection.exchange(&request).await?;
+            let answer = connection.ask(&request).await?;
             ensure!(answer.status == 200, "`{}` answered {}", target.path, answer.status);
             *fastest_us = fastest_us.min(start.elapsed().as_secs_f64() * 1e6);
         }

@@ -6,11 +6,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 /// Microseconds of a clock tick in `/proc`: Linux shows 100 a second on every architecture (`USER_HZ`).
 const TICK_US: u64 = 10_000;
+/// How long a process is looked at that should be idle, and the CPU time that an idle one may take in it: two ticks.
+const IDLE_LOOK: Duration = Duration::from_millis(400);
+const IDLE_US: u64 = 2 * TICK_US;
+/// Longest wait for that.
+const IDLE_WITHIN: Duration = Duration::from_secs(90);
 
 /// The time, RFC 3339.
 pub fn now() -> String {
@@ -54,6 +59,36 @@ pub fn process_cpu_us(pid: &str) -> Result<u64> {
     let rest = stat.rsplit_once(')').context("no name in /proc/PID/stat")?.1;
     let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
     Ok(ticks * TICK_US)
+}
+
+/// CPU time of a process and of those that it started and that still run, microseconds.
+fn tree_cpu_us(pid: u32) -> Result<u64> {
+    let mut sum_us = process_cpu_us(&pid.to_string())?;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread or a child that ended in between is no error.
+        let children = std::fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        sum_us += children.split_whitespace().filter_map(|child| process_cpu_us(child).ok()).sum::<u64>();
+    }
+    Ok(sum_us)
+}
+
+/// Waits until a process and those that it started hardly compute any more: what is measured next is then not what was asked
+/// of it before.
+///
+/// # Errors
+/// It still computes after [`IDLE_WITHIN`].
+pub async fn until_idle(pid: u32) -> Result<()> {
+    let (start, mut before_us) = (Instant::now(), tree_cpu_us(pid)?);
+    loop {
+        tokio::time::sleep(IDLE_LOOK).await;
+        let now_us = tree_cpu_us(pid)?;
+        // Less than before is a child that ended, which had computed.
+        if now_us.checked_sub(before_us).is_some_and(|used_us| used_us <= IDLE_US) {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < IDLE_WITHIN, "the server still computes, {} s later", IDLE_WITHIN.as_secs());
+        before_us = now_us;
+    }
 }
 
 /// CPU time of the threads that run guests, microseconds, from the scheduler's own nanosecond counter.

@@ -11,6 +11,7 @@ mod blob;
 mod cold;
 mod components;
 mod density;
+mod flood;
 mod http;
 mod instance;
 mod kinds;

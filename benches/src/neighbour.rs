@@ -18,15 +18,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::Then;
 use crate::components::distinct;
+use crate::flood;
 use crate::load::{Connection, Target, head};
 use crate::open_loop::{command_of_self, receive, send};
 
 /// How the neighbour is started.
 const PREFIX: [&str; 3] = ["nice", "-n", "10"];
 /// Wait before a lost connection is opened again: a neighbour out of ports would be a quiet one.
-const REOPEN_WAIT: Duration = Duration::from_millis(5);
-/// Requests in flight on a pipelined connection.
-const PIPELINED_COUNT: usize = 64;
+pub const REOPEN_WAIT: Duration = Duration::from_millis(5);
 /// Pause between two bytes of a slow body.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
 /// Length a slow body claims.
@@ -42,12 +41,14 @@ pub enum Noise {
         /// Connections.
         connections: usize,
     },
-    /// Requests written ahead, far more than are answered: an open loop at what the sockets take.
-    Pipelined {
+    /// So many requests a second, whether or not earlier ones were answered.
+    Open {
         /// Where and what.
         target: Target,
         /// Connections.
         connections: usize,
+        /// Requests a second.
+        rate: f64,
     },
     /// Bodies of a byte a second.
     SlowBody {
@@ -84,6 +85,18 @@ pub struct Noisiness {
     pub lost_count: u64,
     /// Bytes of slow bodies sent.
     pub slow_bytes: u64,
+}
+
+impl Noisiness {
+    /// Requests sent a second.
+    pub fn offered_rps(&self) -> f64 {
+        self.sent_count as f64 / self.seconds
+    }
+
+    /// Requests answered with 200 a second.
+    pub fn served_rps(&self) -> f64 {
+        self.statuses.get(&200).copied().unwrap_or_default() as f64 / self.seconds
+    }
 }
 
 /// A neighbour making noise. Killed when dropped.
@@ -125,9 +138,7 @@ pub async fn main() -> Result<()> {
     for noise in noises {
         match noise {
             Noise::Closed { target, connections } => spawn(connections, &tally, |tally| closed(target.clone(), tally)),
-            Noise::Pipelined { target, connections } => {
-                spawn(connections, &tally, |tally| pipelined(target.clone(), tally));
-            }
+            Noise::Open { target, connections, rate } => flood::start(&target, connections, rate, &tally)?,
             Noise::SlowBody { target, connections } => {
                 spawn(connections, &tally, |tally| slow_body(target.clone(), tally));
             }
@@ -143,7 +154,7 @@ pub async fn main() -> Result<()> {
     tokio::task::spawn_blocking(move || input.read_to_end(&mut Vec::new())).await??;
     let noisiness = Noisiness {
         seconds: start.elapsed().as_secs_f64(),
-        sent_count: tally.sent.load(Ordering::Relaxed),
+        sent_count: tally.sent_count(),
         statuses: tally.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         lost_count: tally.lost.load(Ordering::Relaxed),
         slow_bytes: tally.slow_bytes.load(Ordering::Relaxed),
@@ -151,8 +162,9 @@ pub async fn main() -> Result<()> {
     send(&mut std::io::stdout().lock(), &noisiness)
 }
 
+/// What is counted while the noise goes on.
 #[derive(Default)]
-struct Tally {
+pub struct Tally {
     sent: AtomicU64,
     lost: AtomicU64,
     slow_bytes: AtomicU64,
@@ -160,10 +172,20 @@ struct Tally {
 }
 
 impl Tally {
-    fn sent(&self, count: usize) {
+    /// So many requests more were sent.
+    pub fn sent(&self, count: usize) {
         self.sent.fetch_add(count as u64, Ordering::Relaxed);
     }
-    fn answered(&self, status: u16) {
+    /// Requests that were sent so far.
+    pub fn sent_count(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+    /// A connection was lost or refused.
+    pub fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+    /// There was an answer.
+    pub fn answered(&self, status: u16) {
         *self.statuses.lock().unwrap_or_else(PoisonError::into_inner).entry(status).or_default() += 1;
     }
 }
@@ -182,7 +204,7 @@ where
 async fn again<F: Future<Output = Result<()>>>(tally: &Tally, mut connection: impl FnMut() -> F) -> Result<()> {
     loop {
         if connection().await.is_err() {
-            tally.lost.fetch_add(1, Ordering::Relaxed);
+            tally.lost();
         }
         tokio::time::sleep(REOPEN_WAIT).await;
     }
@@ -198,27 +220,6 @@ async fn closed(target: Target, tally: Arc<Tally>) -> Result<()> {
             tally.answered(answer.status);
             if answer.then == Then::Close {
                 return Ok(());
-            }
-        }
-    })
-    .await
-}
-
-async fn pipelined(target: Target, tally: Arc<Tally>) -> Result<()> {
-    let batch = target.request().repeat(PIPELINED_COUNT / 2);
-    again(&tally, || async {
-        let mut connection = Connection::open(target.address).await?;
-        connection.write(&batch).await?;
-        loop {
-            // A full batch is always in the sockets while the one before it is being answered.
-            connection.write(&batch).await?;
-            tally.sent(PIPELINED_COUNT / 2);
-            for _ in 0..PIPELINED_COUNT / 2 {
-                let answer = connection.read().await?;
-                tally.answered(answer.status);
-                if answer.then == Then::Close {
-                    return Ok(());
-                }
             }
         }
     })

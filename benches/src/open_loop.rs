@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::answer::{self, Then};
 use crate::load::Target;
-use crate::stats::Arrivals;
+use crate::stats::{Arrivals, Zipf};
 
 /// Connections a loop starts with.
 const CONNECTIONS_START_COUNT: usize = 4;
@@ -30,6 +30,8 @@ const CONNECTIONS_START_COUNT: usize = 4;
 const CONNECTIONS_COUNT_MAX: usize = 512;
 /// Longest wait for an answer, and what a failed request counts as.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Exponent by which one of several targets is drawn.
+pub const ZIPF_EXPONENT: f64 = 1.1;
 /// LIMIT: bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Ways to start the caller, best first: what is tried and what it is called in the figures.
@@ -42,8 +44,9 @@ const CLASSES: [(&[&str], &str); 3] = [
 /// What to send and how often.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
-    /// Where and what.
-    pub target: Target,
+    /// Where and what. Of several, each request is for one that is drawn as Zipf says, with [`ZIPF_EXPONENT`]; they are all at
+    /// one address.
+    pub targets: Vec<Target>,
     /// Requests a second.
     pub rate: f64,
     /// Time at the start that is not counted.
@@ -149,10 +152,11 @@ fn runs(prefix: &[&str]) -> bool {
 /// What the threads of one loop share.
 struct Loop {
     address: SocketAddr,
-    request: Vec<u8>,
+    requests: Vec<Vec<u8>>,
     start: Instant,
     warm_up: Duration,
-    schedule: Mutex<Arrivals>,
+    /// When the next request is due, and which one that is.
+    schedule: Mutex<(Arrivals, Zipf)>,
     /// Threads that are not busy with a request.
     free: AtomicUsize,
     opened: AtomicUsize,
@@ -160,12 +164,13 @@ struct Loop {
 }
 
 fn run(order: &Order) -> Result<Outcome> {
+    let arrivals = Arrivals::new(order.rate, order.warm_up + order.time, order.seed);
     let shared = Loop {
-        address: order.target.address,
-        request: order.target.request(),
+        address: order.targets.first().context("nobody to call")?.address,
+        requests: order.targets.iter().map(Target::request).collect(),
         start: Instant::now() + Duration::from_millis(20),
         warm_up: order.warm_up,
-        schedule: Mutex::new(Arrivals::new(order.rate, order.warm_up + order.time, order.seed)),
+        schedule: Mutex::new((arrivals, Zipf::new(order.targets.len(), ZIPF_EXPONENT, order.seed))),
         free: AtomicUsize::new(CONNECTIONS_START_COUNT),
         opened: AtomicUsize::new(CONNECTIONS_START_COUNT),
         outcome: Mutex::default(),
@@ -185,10 +190,11 @@ impl Loop {
     fn serve<'scope, 'loops: 'scope>(&'loops self, scope: &'scope Scope<'scope, 'loops>) {
         let mut connection = Line::open(self.address).ok();
         let mut own = Outcome::default();
-        while let Some(due) = self.lead(scope) {
+        while let Some((due, rank)) = self.lead(scope) {
+            let request = self.requests.get(rank).map(Vec::as_slice).unwrap_or_default();
             let late = self.start.elapsed().saturating_sub(due);
             let kept = connection.take().map_or_else(|| Line::open(self.address), Ok);
-            let outcome = kept.and_then(|mut line| line.exchange(&self.request).map(|answer| (line, answer)));
+            let outcome = kept.and_then(|mut line| line.exchange(request).map(|answer| (line, answer)));
             let latency = self.start.elapsed().saturating_sub(due);
             let wrong = match outcome {
                 Ok((line, answer)) => {
@@ -212,10 +218,10 @@ impl Loop {
         own.errors.into_iter().for_each(|(what, count)| *all.errors.entry(what).or_default() += count);
     }
 
-    /// Waits for the schedule, sleeps until the next request is due, and says when it was.
-    fn lead<'scope, 'loops: 'scope>(&'loops self, scope: &'scope Scope<'scope, 'loops>) -> Option<Duration> {
+    /// Waits for the schedule, sleeps until the next request is due, and says when it was and which one.
+    fn lead<'scope, 'loops: 'scope>(&'loops self, scope: &'scope Scope<'scope, 'loops>) -> Option<(Duration, usize)> {
         let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = schedule.next()?;
+        let (due, rank) = (schedule.0.next()?, schedule.1.draw());
         // When nobody else is free, the next request would have to wait: open another connection while there is time.
         if self.free.load(Ordering::Relaxed) <= 1 && self.opened.load(Ordering::Relaxed) < CONNECTIONS_COUNT_MAX {
             self.opened.fetch_add(1, Ordering::Relaxed);
@@ -224,7 +230,7 @@ impl Loop {
         }
         std::thread::sleep((self.start + due).saturating_duration_since(Instant::now()));
         self.free.fetch_sub(1, Ordering::Relaxed);
-        Some(due)
+        Some((due, rank))
     }
 }
 
@@ -295,7 +301,7 @@ mod tests {
 
     fn order(address: SocketAddr) -> Order {
         Order {
-            target: Target { address, path: "/".to_owned(), token: None },
+            targets: vec![Target { address, path: "/".to_owned(), token: None }],
             rate: 200.0,
             warm_up: Duration::ZERO,
             time: Duration::from_millis(500),

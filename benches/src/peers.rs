@@ -31,7 +31,7 @@ const TUNED: [&str; 2] = [
 ];
 
 /// How `wasmtime serve` is set up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Serve {
     /// As it comes.
     Default,
@@ -44,6 +44,19 @@ pub enum Serve {
 }
 
 impl Serve {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Default, Self::Tuned, Self::Reuse, Self::Yielding];
+
+    /// What its figures beside a noisy neighbour begin with.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Default => "serve_default",
+            Self::Tuned => "serve",
+            Self::Reuse => "serve_reuse",
+            Self::Yielding => "serve_yielding",
+        }
+    }
+
     /// Its options.
     pub fn options(self) -> Vec<&'static str> {
         // Rust's standard library imports the environment, which `serve` gives only when it is asked to.

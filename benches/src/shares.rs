@@ -46,7 +46,7 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     }
     let turns = turns_for(&light.target(&stage, "/compute").await?, REQUEST_US).await?;
     let time = Duration::from_secs(plan.seconds);
-    let (mut errors, mut shares, mut cores) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut errors, mut shares, mut cores, mut statuses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         let rest = format!("/compute?n={turns}");
         let targets = [light.target(&stage, &rest).await?, heavy.target(&stage, &rest).await?];
@@ -55,7 +55,7 @@ pub async fn run(plan: &Plan) -> Result<Value> {
             any_round(&targets[0], CONNECTIONS_COUNT, time),
             any_round(&targets[1], CONNECTIONS_COUNT, time)
         );
-        report.put("statuses", [both.0?.statuses, both.1?.statuses])?;
+        statuses.push([both.0?.statuses, both.1?.statuses]);
         let after = [light.metered_us(&stage).await?, heavy.metered_us(&stage).await?];
         let used = [(after[0] - before[0]) as f64, (after[1] - before[1]) as f64];
         let share = used[0] / (used[0] + used[1]);
@@ -66,6 +66,7 @@ pub async fn run(plan: &Plan) -> Result<Value> {
     report.median_with_interval("error_percent", &errors)?;
     report.median("share_of_the_light", &shares)?;
     report.median("cores_used", &cores)?;
+    report.put("statuses", &statuses)?;
     report.finish()
 }
 

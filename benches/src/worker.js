@@ -52,6 +52,8 @@ export default {
         return new Response(`${fill(number("mib", 62), number("n", Infinity))}\n`);
       case "/allocstorm":
         return new Response(`${allocate(number("n", 100000))}\n`);
+      case "/swallow":
+        return new Response(`${(await request.arrayBuffer()).byteLength} bytes\n`);
       default:
         return new Response("nothing to do\n", { status: 404 });
     }

@@ -28,7 +28,11 @@ enum Peers {
 
 const BENCHES: [(&str, Peers, &str); 14] = [
     ("http", Peers::Wanted, "requests a second of hello: Ringfence, `wasmtime serve` in three settings, workerd"),
-    ("noisy", Peers::Wanted, "a tenant's latency beside ten kinds of hostile neighbour, and on the peers; 12 minutes"),
+    (
+        "noisy",
+        Peers::Wanted,
+        "a tenant's latency beside ten kinds of hostile neighbour, and on the peers; half an hour",
+    ),
     ("shares", Peers::None, "CPU time of two saturating tenants of weight 1:3"),
     ("cold", Peers::None, "first answers of 200 plugins after a restart"),
     ("instance", Peers::None, "an invocation in the engine alone, in a fresh instance and in one that served before"),

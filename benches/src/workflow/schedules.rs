@@ -5,6 +5,7 @@
 //! never leave out a time that was not seen to run: it counts as a whole second late.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,11 +14,12 @@ use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use ringfence_automation::schedule::{Missed, Overlap, SCHEDULES_COUNT_MAX, ScheduleSpec};
-use ringfence_core::ResourceName;
+use ringfence_core::{Clock, ResourceName};
 use serde_json::Value;
 
 use super::world::World;
 use super::{Plan, steps};
+use crate::ambient::SystemClock;
 use crate::report::Report;
 use crate::stats::quantile;
 
@@ -64,7 +66,7 @@ pub async fn measure(report: &mut Report, plan: &Plan, world: &World) -> Result<
         anyhow::Ok(runs)
     });
     tokio::time::sleep(WARM_UP).await;
-    let seen = watch(plan, world).await?;
+    let watched = watch(plan, world).await?;
     over.store(true, Ordering::Relaxed);
     let rounds = load.await??;
     ensure!(rounds > 0, "there was no load");
@@ -73,15 +75,25 @@ pub async fn measure(report: &mut Report, plan: &Plan, world: &World) -> Result<
         anyhow::Ok(world.automation.delete_schedule(&tenant.store, name).await?)
     });
     try_join_all(deleting).await?;
-    write(report, plan, &seen)
+    write(report, plan, &watched)
+}
+
+/// What was seen of all schedules, by tenant and name.
+struct Watched {
+    seen: HashMap<(usize, String), Seen>,
+    /// The seconds whose runs had to be seen, since the Unix epoch: the first and the last.
+    seconds: RangeInclusive<i64>,
 }
 
 /// Looks at every schedule again and again, for as long as is asked.
-async fn watch(plan: &Plan, world: &World) -> Result<HashMap<(usize, String), Seen>> {
+async fn watch(plan: &Plan, world: &World) -> Result<Watched> {
     let mut seen: HashMap<(usize, String), Seen> = HashMap::new();
-    let mut pace = tokio::time::interval(LOOK_EVERY);
+    let clock = SystemClock::new();
+    let first = clock.now().as_second() + 1;
+    let (mut pace, mut looked) = (tokio::time::interval(LOOK_EVERY), first);
     for _ in 0..plan.schedule_seconds * (PERIOD_US / u64::try_from(LOOK_EVERY.as_micros())?) {
         pace.tick().await;
+        looked = clock.now().as_second();
         for (number, tenant) in world.tenants.iter().enumerate() {
             for schedule in world.automation.schedules(&tenant.store).await? {
                 let Some(last) = schedule.last else { continue };
@@ -92,17 +104,20 @@ async fn watch(plan: &Plan, world: &World) -> Result<HashMap<(usize, String), Se
             }
         }
     }
-    Ok(seen)
+    // What was due in the second before the last look had a second to end.
+    Ok(Watched { seen, seconds: first..=looked - 1 })
 }
 
-fn write(report: &mut Report, plan: &Plan, seen: &HashMap<(usize, String), Seen>) -> Result<()> {
+fn write(report: &mut Report, plan: &Plan, watched: &Watched) -> Result<()> {
+    let Watched { seen, seconds } = watched;
     ensure!(seen.len() == plan.schedules, "{} of {} schedules ran", seen.len(), plan.schedules);
+    let due_count = usize::try_from(seconds.end() - seconds.start() + 1)?;
     let (mut late_us, mut unseen) = (Vec::new(), 0);
     for times in seen.values() {
-        let (first, last) = (times.keys().min().context("a time")?, times.keys().max().context("a time")?);
-        let due = u64::try_from(last.duration_since(*first).as_micros())? / PERIOD_US + 1;
-        late_us.extend(times.values().copied());
-        let missing = usize::try_from(due)?.saturating_sub(times.len());
+        let before = late_us.len();
+        late_us.extend(times.iter().filter(|(due_at, _)| seconds.contains(&due_at.as_second())).map(|(_, us)| *us));
+        // Also of a schedule that stopped, until the end.
+        let missing = due_count.saturating_sub(late_us.len() - before);
         late_us.extend(std::iter::repeat_n(PERIOD_US, missing));
         unseen += missing;
     }
