@@ -10,6 +10,14 @@ use crate::started;
 
 const BUDGET: &str = "[budget]\ncpu_ms = 4000\ntime_ms = 30000\n";
 
+const DECIDERS: &str = "@id(\"finance-pays\") \
+    forbid (principal, action == Ringfence::Action::\"approve-run\", resource) \
+    when { context has approval && context.approval.name == \"payment\" } \
+    unless { principal is Ringfence::Person && principal.certifications.contains(\"finance\") };\n\
+    @id(\"not-ones-own\") \
+    forbid (principal, action == Ringfence::Action::\"approve-run\", resource) \
+    when { context has approval && context.approval.is_own };";
+
 /// A host whose guests may reach the far end.
 pub async fn started_beside(far: &FarEnd) -> Result<(Place, Host, Session)> {
     let place = Place::new()?;
@@ -152,6 +160,54 @@ async fn people_decide_under_the_policy_of_the_moment_and_two_are_two() -> Resul
     let eve = host.person(&acme.admin, "/tenants/acme/people", "eve", "tenant-admin").await?;
     assert_eq!(act(&eve, &acme, &large, "approve", &yes).await?.0, 200);
     assert_eq!(until(&acme, &large, "completed").await?["output"], "paid, said acme/bob,acme/eve");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_policy_says_who_decides_what_and_that_nobody_decides_what_he_began() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("approval", "approval", "", &[]).await?;
+    let labels = json!({ "principals": { "acme/fin": { "certifications": ["finance"] } } });
+    answer(acme.admin.put(&acme.path("/policy/labels")).json(&labels).send().await?).await?;
+    let fin = host.person(&acme.admin, "/tenants/acme/people", "fin", "tenant-admin").await?;
+    let eve = host.person(&acme.admin, "/tenants/acme/people", "eve", "tenant-admin").await?;
+    let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": DECIDERS })).send().await?;
+    assert!(put.status().is_success(), "{}", put.text().await?);
+
+    let small = json!({ "plugin": "approval", "input": { "to": "ann", "pounds": 5 } });
+    let yes = json!({ "name": "payment", "approved": true });
+    let run = begin(&acme, &small).await?;
+    until(&acme, &run, "waiting").await?;
+    // What a denied person is told when he asks why: which statements, about what, and what to do.
+    let denied = async |who: &Session, run: &str| {
+        let (status, told) = act(who, &acme, run, "approve", &yes).await?;
+        assert_eq!((status, told["code"].as_str()), (403, Some("denied")), "{told}");
+        let why = answer(who.get(&format!("/decisions/{}", string(&told, "decision_id")?)).send().await?).await?;
+        assert_eq!(why["resource"], "tenant/acme/plugin/approval payment", "{why}");
+        let reasons = why["reasons"].as_array().context("reasons")?;
+        let policies: Vec<String> = reasons.iter().map(|reason| string(reason, "policy")).collect::<Result<_>>()?;
+        anyhow::Ok((policies, string(&why, "help")?))
+    };
+    let (policies, help) = denied(&eve, &run).await?;
+    assert_eq!(policies, ["tenant/finance-pays"]);
+    assert!(help.contains("policy `tenant/finance-pays` of tenant `acme` forbids it"), "{help}");
+    assert_eq!(denied(&acme.admin, &run).await?.0, ["tenant/finance-pays", "tenant/not-ones-own"]);
+
+    let own = answer(fin.post(&acme.path("/runs")).json(&small).send().await?).await?;
+    let own = string(&own, "id")?;
+    until(&acme, &own, "waiting").await?;
+    let (policies, help) = denied(&fin, &own).await?;
+    assert_eq!(policies, ["tenant/not-ones-own"]);
+    assert!(help.contains("`acme/fin` began this run") && help.contains("somebody else may"), "{help}");
+
+    // A word to what is not asked is none, also from one whom no statement keeps from it.
+    let other = json!({ "name": "refund", "approved": true });
+    let (status, told) = act(&eve, &acme, &run, "approve", &other).await?;
+    assert_eq!((status, told["code"].as_str()), (409, Some("run-not-waiting")), "{told}");
+    assert_eq!(act(&fin, &acme, &run, "approve", &yes).await?.0, 200);
+    assert_eq!(until(&acme, &run, "completed").await?["output"], "paid, said acme/fin");
+    assert_eq!(events(&show(&acme, &own).await?, "approval-given"), 0);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use ringfence_audit::Audit;
+use ringfence_core::workflow::Place;
 use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId};
 use ringfence_store::{PageToken, StoreError, TenantStore, Tenants};
 use semver::Version;
@@ -101,6 +102,15 @@ pub struct Shown {
     pub history: Vec<Entry>,
     /// Its fold.
     pub state: State,
+}
+
+/// Something that a run asks people for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedOfPeople {
+    /// Where.
+    pub place: Place,
+    /// For how many seconds.
+    pub waited_s: u64,
 }
 
 // === impl Workflows ===
@@ -266,6 +276,24 @@ impl Workflows {
         let history = journal::history(store, run, head.events_count).await?;
         let state = State::of(&history);
         Ok(Shown { head, history, state })
+    }
+
+    /// What the run asks people for under a name, as it is now; none when it asks for nothing of that name.
+    pub async fn asked(
+        &self,
+        store: &TenantStore,
+        head: &Head,
+        name: &str,
+    ) -> Result<Option<AskedOfPeople>, WorkflowError> {
+        if head.status.is_ended() {
+            return Ok(None);
+        }
+        let Shown { history, state, .. } = self.show(store, &head.run).await?;
+        let Some(place) = state.asked(name) else { return Ok(None) };
+        let is_it = |entry: &&Entry| matches!(&entry.event, Event::ApprovalAsked { place: at, .. } if at == place);
+        let since_ms = history.iter().rev().find(is_it).map_or(0, |entry| entry.at_ms);
+        let waited_s = unix_ms(&*self.parts().clock).saturating_sub(since_ms) / 1_000;
+        Ok(Some(AskedOfPeople { place: place.clone(), waited_s }))
     }
 
     /// The tenant can run things again: it was resumed, its keys were enabled, its quota was raised.
