@@ -110,7 +110,8 @@ pub async fn decide(
     Path((tenant, run)): Path<(String, String)>,
     JsonBody(body): JsonBody<DecideRun>,
 ) -> Answer {
-    let AskedRun { reached, run, approval, place } = control.reach_asked(&call, (&tenant, &run), &body.name).await?;
+    let AskedRun { reached, run, approval, place } =
+        control.reach_asked(&call, (tenant.as_str(), run.as_str()), &body.name).await?;
     let (decision, resource) = (Some(reached.permit.decision().to_string()), reached.permit.resource().clone());
     let look = |who: &PrincipalId| basis(&control, (&resource, approval.as_ref()), who);
     let DecideRun { name, approved, note } = body;
