@@ -257,7 +257,25 @@ async fn what_would_break_bound_plugins_is_refused_while_any_is_bound() -> Resul
     let unbind = acme.path("/hooks/t.point/bindings/first");
     assert_eq!(acme.admin.delete(&unbind).send().await?.status(), StatusCode::NO_CONTENT);
     assert_eq!(declare(&operator, "t.point", &other).await?["version"], 3);
+    let listed = async || answer(operator.get("/hooks/t.point/earlier").send().await?).await;
+    let words = |listed: &Value| -> Vec<(u64, String)> {
+        let items = listed["items"].as_array().into_iter().flatten();
+        let word = |item: &Value| item["declaration"]["on_failure"].as_str().unwrap_or_default().to_owned();
+        items.map(|item| (item["version"].as_u64().unwrap_or(0), word(item))).collect()
+    };
+    assert_eq!(words(&listed().await?), [(2, "closed".to_owned()), (1, "open".to_owned())], "the last first");
+    for version in 4..40 {
+        wider["deadline_ms"] = json!(1_000 + version);
+        assert_eq!(declare(&operator, "t.point", &wider).await?["version"], version);
+    }
+    let versions: Vec<u64> = words(&listed().await?).into_iter().map(|(version, _)| version).collect();
+    assert_eq!(versions, (7..39).rev().collect::<Vec<u64>>(), "no more than 32 are kept");
+    let (status, refused) = problem(acme.admin.get("/hooks/t.point/earlier").send().await?).await?;
+    assert_eq!((status, &refused["code"]), (403, &json!("denied")), "{refused}");
     assert_eq!(operator.delete("/hooks/t.point").send().await?.status(), StatusCode::NO_CONTENT);
+    assert_eq!(operator.get("/hooks/t.point/earlier").send().await?.status(), StatusCode::NOT_FOUND);
+    assert_eq!(declare(&operator, "t.point", &other).await?["version"], 1);
+    assert!(words(&listed().await?).is_empty());
     Ok(())
 }
 

@@ -10,6 +10,14 @@ use crate::started;
 
 const BUDGET: &str = "[budget]\ncpu_ms = 4000\ntime_ms = 30000\n";
 
+const DECIDERS: &str = "@id(\"finance-pays\") \
+    forbid (principal, action == Ringfence::Action::\"approve-run\", resource) \
+    when { context has approval && context.approval.name == \"payment\" } \
+    unless { principal is Ringfence::Person && principal.certifications.contains(\"finance\") };\n\
+    @id(\"not-ones-own\") \
+    forbid (principal, action == Ringfence::Action::\"approve-run\", resource) \
+    when { context has approval && context.approval.is_own };";
+
 /// A host whose guests may reach the far end.
 pub async fn started_beside(far: &FarEnd) -> Result<(Place, Host, Session)> {
     let place = Place::new()?;
@@ -156,6 +164,54 @@ async fn people_decide_under_the_policy_of_the_moment_and_two_are_two() -> Resul
 }
 
 #[tokio::test]
+async fn a_policy_says_who_decides_what_and_that_nobody_decides_what_he_began() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("approval", "approval", "", &[]).await?;
+    let labels = json!({ "principals": { "acme/fin": { "certifications": ["finance"] } } });
+    answer(acme.admin.put(&acme.path("/policy/labels")).json(&labels).send().await?).await?;
+    let fin = host.person(&acme.admin, "/tenants/acme/people", "fin", "tenant-admin").await?;
+    let eve = host.person(&acme.admin, "/tenants/acme/people", "eve", "tenant-admin").await?;
+    let put = acme.admin.put(&acme.path("/policy")).json(&json!({ "text": DECIDERS })).send().await?;
+    assert!(put.status().is_success(), "{}", put.text().await?);
+
+    let small = json!({ "plugin": "approval", "input": { "to": "ann", "pounds": 5 } });
+    let yes = json!({ "name": "payment", "approved": true });
+    let run = begin(&acme, &small).await?;
+    until(&acme, &run, "waiting").await?;
+    // What a denied person is told when he asks why: which statements, about what, and what to do.
+    let denied = async |who: &Session, run: &str| {
+        let (status, told) = act(who, &acme, run, "approve", &yes).await?;
+        assert_eq!((status, told["code"].as_str()), (403, Some("denied")), "{told}");
+        let why = answer(who.get(&format!("/decisions/{}", string(&told, "decision_id")?)).send().await?).await?;
+        assert_eq!(why["resource"], "tenant/acme/plugin/approval payment", "{why}");
+        let reasons = why["reasons"].as_array().context("reasons")?;
+        let policies: Vec<String> = reasons.iter().map(|reason| string(reason, "policy")).collect::<Result<_>>()?;
+        anyhow::Ok((policies, string(&why, "help")?))
+    };
+    let (policies, help) = denied(&eve, &run).await?;
+    assert_eq!(policies, ["tenant/finance-pays"]);
+    assert!(help.contains("policy `tenant/finance-pays` of tenant `acme` forbids it"), "{help}");
+    assert_eq!(denied(&acme.admin, &run).await?.0, ["tenant/finance-pays", "tenant/not-ones-own"]);
+
+    let own = answer(fin.post(&acme.path("/runs")).json(&small).send().await?).await?;
+    let own = string(&own, "id")?;
+    until(&acme, &own, "waiting").await?;
+    let (policies, help) = denied(&fin, &own).await?;
+    assert_eq!(policies, ["tenant/not-ones-own"]);
+    assert!(help.contains("`acme/fin` began this run") && help.contains("somebody else may"), "{help}");
+
+    // A word to what is not asked is none, also from one whom no statement keeps from it.
+    let other = json!({ "name": "refund", "approved": true });
+    let (status, told) = act(&eve, &acme, &run, "approve", &other).await?;
+    assert_eq!((status, told["code"].as_str()), (409, Some("run-not-waiting")), "{told}");
+    assert_eq!(act(&fin, &acme, &run, "approve", &yes).await?.0, 200);
+    assert_eq!(until(&acme, &run, "completed").await?["output"], "paid, said acme/fin");
+    assert_eq!(events(&show(&acme, &own).await?, "approval-given"), 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_yes_of_one_who_was_removed_or_may_not_agree_any_more_does_not_count_with_the_next() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
@@ -272,25 +328,46 @@ async fn a_run_keeps_its_version_over_a_deploy_and_code_that_differs_is_stuck_un
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
-    let body = json!({ "plugin": "runs", "workflow": "waiter", "input": null });
+    let input = json!({ "to": "a", "pounds": 1 });
+    let body = json!({ "plugin": "runs", "workflow": "approval", "input": input });
     let run = begin(&acme, &body).await?;
     until(&acme, &run, "waiting").await?;
-    // Another component under the next version: it has workflows, and none of them does this.
+    // Another component under the next version: its workflow of that name asks people where this one did a step.
     acme.push("approval", "runs", "0.2.0", "").await?;
     acme.deploy("runs", "0.2.0").await?;
     let (status, moved) = act(&acme.admin, &acme, &run, "migrate", &json!({})).await?;
     assert_eq!((status, moved["version"].as_str()), (200, Some("0.2.0")));
-    let failed = until(&acme, &run, "failed").await?;
-    assert!(failed["error"].as_str().is_some(), "{failed}");
+    let differs = async |times: usize| {
+        let stuck = until(&acme, &run, "stuck").await?;
+        let error = stuck["error"].as_str().unwrap_or_default();
+        let said = ["nondeterminism", "at place 0 ", "step `count`", "approval `payment`"];
+        assert!(said.iter().all(|word| error.contains(word)), "{stuck}");
+        assert_eq!(events(&stuck, "stuck"), times, "{stuck}");
+        anyhow::Ok(())
+    };
+    differs(1).await?;
+    // Nothing was mended: it is stuck at the same place again.
+    assert_eq!(act(&acme.admin, &acme, &run, "retry", &json!({})).await?.0, 200);
+    eventually("it was tried again", async || Ok(events(&show(&acme, &run).await?, "stuck") == 2)).await?;
+    differs(2).await?;
 
-    let kept =
-        begin(&acme, &json!({ "plugin": "runs", "workflow": "approval", "input": { "to": "a", "pounds": 1 } })).await?;
+    let kept = begin(&acme, &body).await?;
     until(&acme, &kept, "waiting").await?;
     let back = acme.admin.post(&acme.path("/plugins/runs/rollback")).json(&json!({})).send().await?;
     assert_eq!(back.status(), StatusCode::OK);
     let yes = json!({ "name": "payment", "approved": true });
     act(&acme.admin, &acme, &kept, "approve", &yes).await?;
     assert_eq!(until(&acme, &kept, "completed").await?["version"], "0.2.0");
+
+    // Code that fits the history again: it goes on after the step that was done, and does not do it twice.
+    acme.push("runs", "runs", "0.3.0", BUDGET).await?;
+    acme.deploy("runs", "0.3.0").await?;
+    assert_eq!(act(&acme.admin, &acme, &run, "migrate", &json!({})).await?.0, 200);
+    until(&acme, &run, "waiting").await?;
+    act(&acme.admin, &acme, &run, "signal", &json!({ "name": "go", "payload": 7 })).await?;
+    let done = until(&acme, &run, "completed").await?;
+    assert_eq!((&done["output"], done["version"].as_str()), (&json!(7), Some("0.3.0")), "{done}");
+    assert_eq!(events(&done, "step-done"), 1, "{done}");
     Ok(())
 }
 
@@ -298,13 +375,75 @@ async fn a_run_keeps_its_version_over_a_deploy_and_code_that_differs_is_stuck_un
 async fn a_suspended_tenants_runs_rest_and_go_on_when_it_is_resumed() -> Result<()> {
     let (_place, host, operator) = started().await?;
     let acme = host.tenant(&operator, "acme").await?;
-    acme.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
-    let body = json!({ "plugin": "runs", "workflow": "napper", "input": 300 });
-    let run = begin(&acme, &body).await?;
+    let other = host.tenant(&operator, "other").await?;
+    for tenant in [&acme, &other] {
+        tenant.ship("runs", "runs", BUDGET, &[("http", &["http://127.0.0.1:9"])]).await?;
+    }
+    let napper = |ms: u64| json!({ "plugin": "runs", "workflow": "napper", "input": ms });
+    let run = begin(&acme, &napper(1_500)).await?;
     until(&acme, &run, "waiting").await?;
     answer(operator.post("/tenants/acme/suspend").json(&json!({})).send().await?).await?;
+    // Its time comes and passes: another tenant's, which is later, does too, and that one's run is over.
+    let later = begin(&other, &napper(2_500)).await?;
+    let later = until(&other, &later, "completed").await?;
     answer(operator.post("/tenants/acme/resume").json(&json!({})).send().await?).await?;
-    until(&acme, &run, "completed").await?;
+    let done = until(&acme, &run, "completed").await?;
+    let timeline = done["timeline"].as_array().context("a timeline")?;
+    let woken = timeline.iter().find(|entry| entry["event"] == "time-over").context("it slept")?;
+    let at = |of: &Value, field: &str| anyhow::Ok(string(of, field)?.parse::<jiff::Timestamp>()?);
+    assert!(at(woken, "at")? > at(&later, "ended_at")?, "it went on while its tenant was suspended: {done}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_goes_on_as_another_with_a_history_of_its_own_and_one_that_is_cancelled_takes_back_what_it_did()
+-> Result<()> {
+    let far = FarEnd::start().await?;
+    let (_place, host, operator) = started_beside(&far).await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("runs", "runs", BUDGET, &[("http", &[&far.origin()])]).await?;
+    let mut run = begin(&acme, &json!({ "plugin": "runs", "workflow": "counter", "input": 3 })).await?;
+    for left in (1..=3).rev() {
+        let ended = until(&acme, &run, "continued").await?;
+        assert_eq!((events(&ended, "step-done"), &ended["input"]), (1, &json!(left)), "{ended}");
+        run = string(&ended, "continued_as")?;
+    }
+    let last = until(&acme, &run, "completed").await?;
+    assert_eq!((events(&last, "step-done"), &last["output"]), (1, &json!(0)), "{last}");
+
+    let url = format!("{}/card", far.origin());
+    let run = begin(&acme, &json!({ "plugin": "runs", "workflow": "undoer", "input": url })).await?;
+    until(&acme, &run, "waiting").await?;
+    assert_eq!(act(&acme.admin, &acme, &run, "cancel", &json!({})).await?.0, 200);
+    let cancelled = until(&acme, &run, "cancelled").await?;
+    let mut told: Vec<(String, usize)> = far.asked().into_values().collect();
+    told.sort();
+    assert_eq!(told, [("/card charge".to_owned(), 1), ("/card refund".to_owned(), 1)]);
+    assert_eq!(events(&cancelled, "step-done"), 2, "{cancelled}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_workflow_that_loops_for_ever_is_stuck_or_stopped_and_holds_up_no_other() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let budget = "[budget]\ncpu_ms = 500\ntime_ms = 5000\n";
+    acme.ship("runs", "runs", budget, &[("http", &["http://127.0.0.1:9"])]).await?;
+    let start = |workflow: &str, input: Value| json!({ "plugin": "runs", "workflow": workflow, "input": input });
+    // One that asks for ever is run on from its history, one budget after the other, until somebody stops it.
+    let endless = begin(&acme, &start("endless", Value::Null)).await?;
+    eventually("it asks", async || Ok(events(&show(&acme, &endless).await?, "told") > 0)).await?;
+    // One that asks for nothing comes no further with another budget.
+    let spinner = begin(&acme, &start("spinner", Value::Null)).await?;
+    let stuck = until(&acme, &spinner, "stuck").await?;
+    assert!(stuck["error"].as_str().is_some_and(|error| error.starts_with("budget-")), "{stuck}");
+    let beside = begin(&acme, &start("napper", json!(10))).await?;
+    until(&acme, &beside, "completed").await?;
+    for run in [&endless, &spinner] {
+        assert!(show(&acme, run).await?["ended_at"].is_null());
+        assert_eq!(act(&acme.admin, &acme, run, "terminate", &json!({ "reason": "enough" })).await?.0, 200);
+        assert_eq!(until(&acme, run, "terminated").await?["error"], "enough");
+    }
     Ok(())
 }
 

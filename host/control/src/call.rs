@@ -11,7 +11,7 @@ use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
 use ringfence_identity::{Channel, IdentityError, Shown};
-use ringfence_policy::{Denial, Visibility};
+use ringfence_policy::{Approval, Denial, Visibility};
 use ringfence_store::TenantStore;
 use serde_json::Value;
 
@@ -135,8 +135,34 @@ impl Control {
         Ok(Reached { tenant, store, permit })
     }
 
+    /// Asks policy whether one may decide what a run of a plugin asks for; `approval` is none where it asks for no such thing.
+    pub async fn reach_approval(
+        &self,
+        call: &Call,
+        resource: Resource,
+        approval: Option<Approval>,
+    ) -> Result<Reached<act::ApproveRun>, ApiError> {
+        let tenant = resource.tenant().cloned().ok_or_else(ApiError::not_found)?;
+        let answer = self.parts.policy.permit_approval(&call.principal, call.peer, &resource, approval);
+        let permit = self.answered(call, resource, answer).await?;
+        let store = self.parts.tenants.open_tenant(&tenant).ok_or_else(ApiError::not_found)?;
+        store.check_keys()?;
+        Ok(Reached { tenant, store, permit })
+    }
+
     async fn permit<A: Action>(&self, call: &Call, resource: Resource) -> Result<Permit<A>, ApiError> {
-        match self.parts.policy.permit_from::<A>(&call.principal, call.peer, &resource) {
+        let answer = self.parts.policy.permit_from::<A>(&call.principal, call.peer, &resource);
+        self.answered(call, resource, answer).await
+    }
+
+    /// What policy answered, held against how the session stands, and put on the record when it was no.
+    async fn answered<A: Action>(
+        &self,
+        call: &Call,
+        resource: Resource,
+        answer: Result<Permit<A>, Denial>,
+    ) -> Result<Permit<A>, ApiError> {
+        match answer {
             Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
             Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, A::CLASS) {

@@ -257,6 +257,7 @@ fn automated() -> OpenApiRouter<Control> {
         .routes(routes!(workflows::decide))
         .routes(routes!(automation::hooks::points))
         .routes(routes!(automation::hooks::declare, automation::hooks::withdraw))
+        .routes(routes!(automation::hooks::earlier))
         .routes(routes!(automation::hooks::list))
         .routes(routes!(automation::hooks::bind, automation::hooks::unbind))
         .routes(routes!(automation::hooks::call))

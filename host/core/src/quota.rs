@@ -20,6 +20,8 @@ const WEIGHT_MAX: u64 = 1_000;
 const BURST_US: (u64, u64) = (1_000, 60_000_000);
 /// LIMIT: the highest of all other figures; larger ones lose digits in readers of JSON.
 const FIGURE_MAX: u64 = 1 << 53;
+/// LIMIT: the longest that ended runs are kept (ten years).
+const RUN_RETENTION_DAYS_MAX: u64 = 3_650;
 /// LIMIT: the least memory that lets a plugin start.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 const NS_PER_SECOND: u128 = 1_000_000_000;
@@ -57,6 +59,8 @@ pub struct Quota {
     pub plugins_count: u64,
     /// Most bytes of one uploaded component.
     pub component_bytes: u64,
+    /// How long runs of workflows are kept after their end, days.
+    pub run_retention_days: u64,
 }
 
 /// What differs from a plan; what is absent is the plan's.
@@ -105,6 +109,9 @@ pub struct QuotaOverrides {
     /// See [`Quota::component_bytes`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub component_bytes: Option<u64>,
+    /// See [`Quota::run_retention_days`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_retention_days: Option<u64>,
 }
 
 /// What was decided for one tenant: a plan, and what differs from it.
@@ -294,6 +301,7 @@ impl Quota {
         audit_events_per_day: 100_000,
         plugins_count: 1_000,
         component_bytes: COMPONENT_BYTES_MAX,
+        run_retention_days: 30,
     };
 
     /// This quota with what differs.
@@ -315,6 +323,7 @@ impl Quota {
             audit_events_per_day: o.audit_events_per_day.unwrap_or(self.audit_events_per_day),
             plugins_count: o.plugins_count.unwrap_or(self.plugins_count),
             component_bytes: o.component_bytes.unwrap_or(self.component_bytes),
+            run_retention_days: o.run_retention_days.unwrap_or(self.run_retention_days),
         }
     }
 
@@ -349,7 +358,8 @@ impl Quota {
         figure("log_bytes_per_day", self.log_bytes_per_day, 0)?;
         figure("audit_events_per_day", self.audit_events_per_day, 0)?;
         figure("plugins_count", self.plugins_count, 0)?;
-        within("component_bytes", self.component_bytes, 0, COMPONENT_BYTES_MAX, ", the limit of this host")
+        within("component_bytes", self.component_bytes, 0, COMPONENT_BYTES_MAX, ", the limit of this host")?;
+        within("run_retention_days", self.run_retention_days, 1, RUN_RETENTION_DAYS_MAX, "")
     }
 }
 
@@ -493,6 +503,10 @@ mod tests {
             (
                 QuotaOverrides { concurrency_count: Some(129), ..Default::default() },
                 "`concurrency_count` = 129 is not possible: 1 to 128, the most one tenant can have here",
+            ),
+            (
+                QuotaOverrides { run_retention_days: Some(0), ..Default::default() },
+                "`run_retention_days` = 0 is not possible: 1 to 3650",
             ),
             (
                 QuotaOverrides { component_bytes: Some(COMPONENT_BYTES_MAX + 1), ..Default::default() },

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use ringfence_core::{Device, PrincipalId, PrincipalKind, Resource, ResourceName, Role, device};
 
+use crate::approval::Approval;
 use crate::decision::{Effect, PolicyReason, SCOPE, SCOPE_MAKERS, SUSPENDED};
 use crate::question::{Question, Who, in_cedar};
 use crate::tenant::{is_ceilings, is_tenants};
@@ -33,7 +34,7 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
         let (device, trust) = (question.who.device.clone(), question.who.trust);
         let (kind, role_of, elevated_from, scope) = (PrincipalKind::Service, Some(role), None, None);
         let who = Who { id, kind, role: role_of, tenant, elevated_from, device, trust, scope };
-        Some((role, Question::plain(who, question.action, question.resource.clone())))
+        Some((role, Question { who, ..question.clone() }))
     };
     let is_other = |role: &Role| Some(*role) != question.who.role || question.who.scope.is_some();
     WEAKEST_FIRST.into_iter().filter(is_other).filter_map(ask).collect()
@@ -68,13 +69,19 @@ pub(crate) fn least_trust(question: &Question, allows: impl Fn(&Question) -> boo
     (now.saturating_add(1)..=100).find(|trust| allows(&at(*trust)))
 }
 
+/// The same question of a run that somebody else began; none of a run that somebody else did begin, and of what is no run.
+pub(crate) fn by_another(question: &Question) -> Option<Question> {
+    let approval = question.approval.clone().filter(|approval| approval.is_own)?;
+    Some(Question { approval: Some(Approval { is_own: false, ..approval }), ..question.clone() })
+}
+
 /// What to do about a denial: `closest` is the weakest role that could, `device_helps` whether a verified device would,
-/// `least_trust` with which trust score it would be allowed.
+/// `least_trust` with which trust score it would be allowed, `another_helps` whether it would be had another begun the run.
 pub(crate) fn help(
     question: &Question,
     determining: &[PolicyReason],
     errors: &[String],
-    (closest, device_helps, least_trust): (Option<Role>, bool, Option<u8>),
+    (closest, device_helps, least_trust, another_helps): (Option<Role>, bool, Option<u8>, bool),
 ) -> String {
     let tenant = question.resource.tenant().map(ToString::to_string).unwrap_or_default();
     if !errors.is_empty() {
@@ -92,6 +99,10 @@ pub(crate) fn help(
             false => "that is good for it",
         };
         return format!("the key of this session is good for {scope} alone; sign in with {key} {kind}");
+    }
+    if let Some(approval) = question.approval.as_ref().filter(|_| another_helps) {
+        let Approval { name, began_by, .. } = approval;
+        return format!("`{began_by}` began this run, and who began it may not decide `{name}`; somebody else may");
     }
     if device_helps {
         let now = match &question.who.device {

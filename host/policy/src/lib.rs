@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod approval;
 mod change;
 mod decide;
 mod decision;
@@ -37,10 +38,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use cedar_policy::{Authorizer, PolicySet, Schema, ValidationMode, Validator};
+use ringfence_core::proof::act;
 use ringfence_core::{
     Action, Clock, DecisionId, Device, Entropy, Permit, Principal, PrincipalKind, Resource, Role, TenantId,
 };
 
+pub use approval::Approval;
 pub use change::{LabelsReview, Replay, Review};
 pub use decision::{
     Analysis, DecisionRecord, Denial, Effect, Finding, FindingKind, Outcome, PolicyReason, PolicySummary, Visibility,
@@ -118,6 +121,27 @@ impl Policy {
         from: Option<IpAddr>,
         resource: &Resource,
     ) -> Result<Permit<A>, Denial> {
+        self.permit_asked(principal, from, resource, None)
+    }
+
+    /// Decides whether `principal` may decide what a run of the plugin asks for; `approval` is none where it asks for no such thing.
+    pub fn permit_approval(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        resource: &Resource,
+        approval: Option<Approval>,
+    ) -> Result<Permit<act::ApproveRun>, Denial> {
+        self.permit_asked(principal, from, resource, approval)
+    }
+
+    fn permit_asked<A: Action>(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        resource: &Resource,
+        approval: Option<Approval>,
+    ) -> Result<Permit<A>, Denial> {
         // One state for both: what is read of the session, and the statements that it is held against.
         let state = self.shared.state_of(resource);
         let mut who = self.asking(principal);
@@ -125,7 +149,7 @@ impl Policy {
         if who.tenant.as_ref() == resource.tenant() && state.as_ref().is_some_and(|state| state.trust.at(A::NAME)) {
             who.trust = self.trust_of(principal, from, (A::NAME, resource));
         }
-        let question = Question::plain(who, A::NAME, resource.clone());
+        let question = Question { approval, ..Question::plain(who, A::NAME, resource.clone()) };
         let ruling = self.shared.rule_in(&question, state.as_deref());
         let decision = DecisionId::random(self.shared.entropy.as_ref());
         if ruling.outcome == Outcome::Allow {
@@ -135,11 +159,12 @@ impl Policy {
         Err(Denial::new(decision, question, ruling, state, Arc::clone(&self.shared)))
     }
 
-    /// Whether somebody who is not here could do `A` to `resource`: without a session, or in the best there is. For a second look
-    /// at a word that he gave while he was; never a permit.
-    pub fn would_allow_absent<A: Action>(&self, principal: &Principal, resource: &Resource) -> bool {
+    /// Whether somebody who is not here could decide what a run asks for: without a session, or in the best there is. For a second
+    /// look at a word that he gave while he was; never a permit.
+    pub fn would_allow_absent(&self, principal: &Principal, resource: &Resource, approval: Option<Approval>) -> bool {
         let Some(state) = self.shared.state_of(resource) else { return false };
-        let asked = Question::plain(self.asking(principal), A::NAME, resource.clone());
+        let plain = Question::plain(self.asking(principal), act::ApproveRun::NAME, resource.clone());
+        let asked = Question { approval, ..plain };
         let view = state.view(asked.who.role);
         let devices = explain::on_verified_devices(&asked);
         !asked.crosses_tenants()
@@ -388,6 +413,8 @@ impl Policy {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_approvals;
 #[cfg(test)]
 mod tests_changes;
 #[cfg(test)]

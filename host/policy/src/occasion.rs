@@ -75,6 +75,8 @@ impl Reads {
                     "cause" => Self::CAUSE,
                     "key" | "name" | "path" => Self::NAME,
                     "method" => Self::METHOD,
+                    // No host call has one.
+                    "approval" => Self::NOTHING,
                     _ => Self::ALL,
                 };
         }
@@ -198,6 +200,7 @@ mod tests {
         assert_eq!(of("when { context.key like \"a*\" }"), Reads::APPLIES | Reads::NAME);
         assert_eq!(of("when { context has trust && context.trust < 50 }"), Reads::APPLIES | Reads::TRUST);
         assert_eq!(of("unless { context has device && context.device.verified }"), Reads::APPLIES | Reads::DEVICE);
+        assert_eq!(of("when { context has approval && context.approval.is_own }"), Reads::APPLIES);
         assert_eq!(of("when { context . // x\n method == \"GET\" }"), Reads::APPLIES | Reads::METHOD);
         for all in
             ["context[\"key\"]", "context == context", "context has \"role\"", "\"the context\"", "context has x"]

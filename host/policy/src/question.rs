@@ -43,6 +43,7 @@ use ringfence_core::{
 };
 
 use crate::Standing;
+use crate::approval::Approval;
 use crate::index::Place;
 use crate::labels::{Labels, NO_LABELS, OfThing};
 use crate::occasion::Occasion;
@@ -113,19 +114,6 @@ impl Who {
         }
     }
 
-    /// What its acts are asked with, in Cedar's words. Host calls have an occasion instead.
-    fn context(&self, action: &str) -> Result<Context, String> {
-        // Nobody else is held to classes, so that most questions carry nothing.
-        let class = self.scope.as_ref().and_then(|_| ActClass::of(action));
-        if self.trust.is_none() && class.is_none() {
-            return Ok(Context::empty());
-        }
-        let class =
-            class.map(|class| ("class".to_owned(), RestrictedExpression::new_string(class.as_str().to_owned())));
-        let trust = self.trust.map(|trust| ("trust".to_owned(), RestrictedExpression::new_long(trust.into())));
-        Context::from_pairs(class.into_iter().chain(trust)).map_err(text)
-    }
-
     /// A plugin's own name; empty for what is none.
     pub(crate) fn plugin_name(&self) -> &str {
         self.id.as_str().split_once("/plugin/").map_or("", |(_, name)| name)
@@ -140,12 +128,28 @@ pub(crate) struct Question {
     pub(crate) resource: Resource,
     /// Of a host call, and of nothing else: what it is about.
     pub(crate) occasion: Option<Occasion>,
+    /// Of `approve-run`, and of nothing else: what the run asks for.
+    pub(crate) approval: Option<Approval>,
 }
 
 impl Question {
     /// A question that is no host call.
     pub(crate) fn plain(who: Who, action: &'static str, resource: Resource) -> Self {
-        Self { who, action, resource, occasion: None }
+        Self { who, action, resource, occasion: None, approval: None }
+    }
+
+    /// What it is asked with, in Cedar's words, when it is no host call.
+    fn context(&self) -> Result<Context, String> {
+        // Nobody else is held to classes, so that most questions carry nothing.
+        let class = self.who.scope.as_ref().and_then(|_| ActClass::of(self.action));
+        if self.who.trust.is_none() && class.is_none() && self.approval.is_none() {
+            return Ok(Context::empty());
+        }
+        let class =
+            class.map(|class| ("class".to_owned(), RestrictedExpression::new_string(class.as_str().to_owned())));
+        let trust = self.who.trust.map(|trust| ("trust".to_owned(), RestrictedExpression::new_long(trust.into())));
+        let approval = self.approval.as_ref().map(Approval::pair).transpose()?;
+        Context::from_pairs(class.into_iter().chain(trust).chain(approval)).map_err(text)
     }
 
     /// Whether principal and resource belong to two different tenants.
@@ -198,7 +202,7 @@ impl Question {
             None => entities.push(entity(&resource, Vec::new(), HashSet::new())),
         }
         let context = match &self.occasion {
-            None => self.who.context(self.action)?,
+            None => self.context()?,
             Some(occasion) => occasion.context(words, HostAct::of_word(self.action))?,
         };
         words.translated(Place { action: words.action(self.action)?, principals, resources }, entities, context)
@@ -309,11 +313,18 @@ impl Words {
                     self.held(&question.translate(self, standing, labels)?)?;
                 }
             }
+            for who in &people {
+                let (name, began_by) = ("payment".to_owned(), who.id.clone());
+                let approval = Some(Approval { name, began_by, is_own: true, waited_s: 60 });
+                let resource = Resource::Plugin { tenant: tenant.clone(), plugin: plugin.clone() };
+                let question = Question { approval, ..Question::plain(who.clone(), "approve-run", resource) };
+                self.held(&question.translate(self, standing, labels)?)?;
+            }
             for act in HostAct::ALL {
                 for (who, role) in plugins.iter().zip([None, Some(Role::Caller)]) {
                     let occasion = Some(Occasion::some(role).map_err(text)?);
                     let resource = thing(act, &tenant, &plugin).map_err(text)?;
-                    let question = Question { who: who.clone(), action: act.as_str(), resource, occasion };
+                    let question = Question { occasion, ..Question::plain(who.clone(), act.as_str(), resource) };
                     self.held(&question.translate(self, standing, labels)?)?;
                 }
             }

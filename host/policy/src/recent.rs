@@ -12,6 +12,7 @@ use ringfence_core::proof::act;
 use ringfence_core::{Device, HostAct, KeyScope, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
+use crate::approval::Approval;
 use crate::decision::Outcome;
 use crate::occasion::Occasion;
 use crate::question::{Question, Who};
@@ -46,6 +47,9 @@ pub struct Asked {
     /// the caller alone, the first stands for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occasion: Option<Occasion>,
+    /// Of a decision that a run asks for: which that was; none on records older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// How often it was allowed.
     pub allowed_count: u64,
     /// How often it was denied.
@@ -170,15 +174,17 @@ impl Asked {
             action: question.action.to_owned(),
             resource: question.resource.clone(),
             occasion: question.occasion.as_ref().map(Occasion::kept),
+            approval: question.approval.clone(),
             allowed_count,
             denied_count,
         }
     }
 
-    /// For what, with the key, the name or the path of a host call.
+    /// For what, with the key, the name or the path of a host call, or the name of what a run asks for.
     pub fn about(&self) -> String {
-        match &self.occasion {
-            Some(occasion) if !occasion.name.is_empty() => format!("{} {}", self.resource, occasion.name),
+        let occasion = self.occasion.as_ref().map(|occasion| &occasion.name);
+        match occasion.or(self.approval.as_ref().map(|approval| &approval.name)) {
+            Some(name) if !name.is_empty() => format!("{} {name}", self.resource),
             _ => self.resource.to_string(),
         }
     }
@@ -204,6 +210,9 @@ impl Asked {
         if let Some(scope) = &self.scope {
             key.push_str(&format!(" for {scope}"));
         }
+        if let Some(Approval { name, began_by, is_own, waited_s }) = &self.approval {
+            key.push_str(&format!(" asked {name:?} {began_by} {is_own} {waited_s}"));
+        }
         if let Some(Occasion { cause, method, .. }) = &self.occasion {
             let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();
             key.push_str(&format!(" {cause} {} {method} {slice}", role(self.occasion.as_ref().and_then(|o| o.role))));
@@ -225,6 +234,7 @@ impl Asked {
             trust: self.trust,
             scope: self.scope.clone(),
         };
-        Some(Question { who, action, resource: self.resource.clone(), occasion: self.occasion.clone() })
+        let (occasion, approval) = (self.occasion.clone(), self.approval.clone());
+        Some(Question { who, action, resource: self.resource.clone(), occasion, approval })
     }
 }

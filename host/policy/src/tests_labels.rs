@@ -97,7 +97,7 @@ fn labels_are_of_one_tenant_alone() {
     };
     let occasion = Some(Occasion::some(None).unwrap());
     let secret = Resource::Secret { tenant: beta, name: "key".parse().unwrap() };
-    let asked = Question { who, action: HostAct::UseSecret.as_str(), resource: secret, occasion };
+    let asked = Question { occasion, ..Question::plain(who, HostAct::UseSecret.as_str(), secret) };
     let asked = asked.translate(words, Standing::Active, &labels).unwrap();
     let own = asked.entities.iter().find(|entity| entity.uid().id().unescaped() == "acme/hello").unwrap();
     let cedar_policy::EvalResult::String(classification) = own.attr("classification").unwrap().unwrap() else {

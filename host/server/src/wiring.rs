@@ -43,6 +43,7 @@ use crate::provider_fetch::ProviderFetch;
 
 /// Name of this host in tokens and audit logs.
 pub const HOST_NAME: &str = "ringfence";
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
 /// The rooms, open, and the two planes over them.
 pub struct Wired {
@@ -214,13 +215,19 @@ async fn detection(rooms: &Rooms) -> Result<(Threat, Reader)> {
 }
 
 fn workflows(rooms: &Rooms, automation: &Automation) -> Workflows {
-    Workflows::new(WorkflowsParts {
+    let workflows = Workflows::new(WorkflowsParts {
         tenants: rooms.tenants.clone(),
         runner: Arc::new(automation.clone()),
         audit: rooms.audit.clone(),
         clock: rooms.clock.clone(),
         entropy: rooms.entropy.clone(),
-    })
+    });
+    let quotas = rooms.quotas.clone();
+    workflows.set_retention(Box::new(move |tenant| {
+        let days = quotas.of(tenant)?.quota().run_retention_days;
+        Some(days.saturating_mul(DAY_MS))
+    }));
+    workflows
 }
 
 async fn open_rooms(config: &Config, place: Place<'_>) -> Result<Rooms> {

@@ -9,6 +9,7 @@ pub mod backup;
 mod blobs;
 mod check;
 mod commit;
+mod company;
 mod destroyed;
 mod directory;
 mod engine;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
+use crate::engine::Write;
 use crate::error::StoreError;
 use crate::key::{AREA_RECORDS, Key, UID_BYTES, Uid};
 use crate::tenant_store::TenantStore;
@@ -234,7 +235,14 @@ impl Watcher {
 }
 
 /// The stored keys that are records of a tenant, for those who watch.
-pub(crate) fn is_record(key: &[u8]) -> bool {
+/// What those who watch are told of a batch.
+pub(crate) fn changes(writes: &[Write], revision: u64) -> Vec<Changed> {
+    let of = |write: &Write| if write.value.is_some() { Change::Put } else { Change::Deleted };
+    let records = writes.iter().filter(|write| is_record(&write.key));
+    records.map(|write| Changed { key: write.key.clone(), revision, change: of(write) }).collect()
+}
+
+fn is_record(key: &[u8]) -> bool {
     key.first() == Some(&AREA_RECORDS) && key.len() > UID_BYTES
 }
 

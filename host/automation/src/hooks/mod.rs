@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use ringfence_core::{PrincipalId, ResourceName};
-use ringfence_store::Key;
+use ringfence_store::{Key, Op};
 
 pub use ask::Asked;
 pub use binding::{BINDINGS_COUNT_MAX, Binding, BindingSpec};
@@ -31,6 +31,8 @@ use crate::{Automation, AutomationError};
 
 /// LIMIT: extension points of one host.
 pub const POINTS_COUNT_MAX: usize = 500;
+/// LIMIT: earlier declarations that are kept of one point; of more, the oldest go.
+pub const EARLIER_COUNT_MAX: usize = 32;
 
 /// What is known of hooks in memory.
 #[derive(Default)]
@@ -99,23 +101,38 @@ impl Automation {
         let point =
             Point { name: name.clone(), version, spec, declared_at: self.parts.clock.now(), declared_by: by.clone() };
         let ready = Ready::of(point.clone())?;
+        let mut ops = vec![Op::put_json(point_key(name.as_str()), &point)?];
         if let Some(before) = before {
             let broken = before.point.spec.breaks(&point.spec);
             if !broken.is_empty() {
                 self.refuse_while_bound(name, &format!("`{}`", broken.join("`, `"))).await?;
             }
+            ops.push(Op::put_json(earlier_key(name.as_str(), before.point.version), &before.point)?);
+            let kept = u32::try_from(EARLIER_COUNT_MAX).unwrap_or(u32::MAX);
+            ops.extend(before.point.version.checked_sub(kept).map(|old| Op::delete(earlier_key(name.as_str(), old))));
         }
-        self.parts.tenants.platform().put_json(&point_key(name.as_str()), &point).await?;
+        self.parts.tenants.platform().batch(ops, Vec::new()).await?;
         self.hooks.put(ready);
         Ok(point)
     }
 
-    /// Withdraws an extension point; refused while any plugin is bound.
+    /// How a point was declared before, the last first; nothing of a point that was withdrawn meanwhile.
+    pub async fn earlier(&self, name: &ResourceName) -> Result<Vec<Point>, AutomationError> {
+        self.point(name)?;
+        let page =
+            self.parts.tenants.platform().scan_back(&earlier_prefix(name.as_str()), None, EARLIER_COUNT_MAX).await?;
+        page.records.iter().map(|(_, record)| Ok(record.json()?)).collect()
+    }
+
+    /// Withdraws an extension point, with how it was declared before; refused while any plugin is bound.
     pub async fn withdraw(&self, name: &ResourceName) -> Result<(), AutomationError> {
         let _one = self.changing.lock().await;
         self.point(name)?;
         self.refuse_while_bound(name, "the point is withdrawn").await?;
-        self.parts.tenants.platform().delete(&point_key(name.as_str())).await?;
+        let platform = self.parts.tenants.platform();
+        let earlier = platform.scan(&earlier_prefix(name.as_str()), None, EARLIER_COUNT_MAX * 2).await?;
+        let gone = earlier.records.into_iter().map(|(key, _)| key).chain([point_key(name.as_str())]);
+        platform.batch(gone.map(Op::delete).collect(), Vec::new()).await?;
         self.hooks.remove(name.as_str());
         Ok(())
     }
@@ -144,4 +161,11 @@ fn points_key() -> Key {
 }
 fn point_key(name: &str) -> Key {
     Key::new(["hook-point", name])
+}
+
+fn earlier_prefix(name: &str) -> Key {
+    Key::new(["hook-point-earlier", name])
+}
+fn earlier_key(name: &str, version: u32) -> Key {
+    earlier_prefix(name).number(version.into())
 }

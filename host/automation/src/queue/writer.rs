@@ -12,6 +12,12 @@
 //! which comes again, also when its plugin was done; after the second, what that says. Neither batch can be spared. An attempt
 //! begun beside the first would do what a message says that is then refused for want of room, and one that brings the host
 //! down would not be counted; without the second, what is done would be done again.
+//!
+//! What a message waits for, from its sender to the durable end: this writer's batch that is on its way (of its own queue, so none
+//! where one message goes after the other); the commit thread's flush that is under way, of whatever tenant, half of one in the
+//! mean; the flush of its own batch; a slot and the plugin; the flush under way then, and the flush of how it ended. Its place in
+//! the line costs nothing: a group takes all that waits, so it goes with the next flush. Beside a tenant that floods, the flushes
+//! under way are what is added, and a little that theirs are longer; what can be done about it is in the store (`company.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

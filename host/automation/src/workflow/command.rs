@@ -9,7 +9,7 @@ use semver::Version;
 
 use crate::workflow::event::{Basis, Ending, Event};
 use crate::workflow::limits::{HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, SIGNALS_WAITING_COUNT_MAX};
-use crate::workflow::state::{Progress, State, Yes};
+use crate::workflow::state::{Op, Progress, State, Yes};
 
 /// Something that is done to a run from outside its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub enum Command {
     Decide {
         /// The approval's name.
         name: String,
+        /// Where it was asked when policy allowed this; none where it was not.
+        asked_at: Option<Place>,
         /// Whether it is agreed to.
         approved: bool,
         /// Why.
@@ -133,9 +135,9 @@ pub fn command(state: &State, command: &Command, by: &PrincipalId, people: &Peop
             vec![Event::Retried { by }]
         }
         Command::Migrate { version } => vec![Event::Migrated { version: version.clone(), by }],
-        Command::Decide { name, approved, note, decision, basis } => {
+        Command::Decide { name, asked_at, approved, note, decision, basis } => {
             let given = Given { approved: *approved, note, decision: decision.as_ref(), basis: *basis };
-            return decide(state, name, given, by, people);
+            return decide(state, (name, asked_at.as_ref()), given, by, people);
         }
     })
 }
@@ -195,18 +197,17 @@ struct Given<'a> {
 
 fn decide(
     state: &State,
-    name: &str,
+    (name, asked_at): (&str, Option<&Place>),
     given: Given<'_>,
     by: PrincipalId,
     people: &People<'_>,
 ) -> Result<Vec<Event>, Refusal> {
     let Given { approved, note, decision, basis } = given;
     limit("a note", note.len(), 2_000)?;
-    let asked = state.ops.iter().find_map(|(place, op)| match &op.progress {
-        Progress::Asked { question, agreed, .. } if op.name == name => Some((place, question, agreed)),
-        _ => None,
-    });
-    let Some((place, question, agreed)) = asked else {
+    // SECURITY: what policy allowed is a word to what was asked then, and to nothing that is asked since.
+    let asked = state.asked(name).filter(|place| Some(*place) == asked_at);
+    let op = asked.and_then(|place| Some((place, state.ops.get(place)?)));
+    let Some((place, Op { progress: Progress::Asked { question, agreed, .. }, .. })) = op else {
         return Err(nothing(&format!("the run does not ask for `{name}` now")));
     };
     // SECURITY: a yes stands while no less can be said of who gave it than when he did.

@@ -137,6 +137,8 @@ pub struct Loaded {
     unsworn: VecDeque<String>,
     /// What `run-unsworn` says, if it is there.
     marked: Option<u64>,
+    /// How long it is kept after its end, milliseconds.
+    pub retention_ms: u64,
 }
 
 /// What a batch does to whether the run has something to do.
@@ -260,7 +262,8 @@ impl Loaded {
         let unsworn = history.iter().take(count(head.events_count)).skip(count(sworn_count));
         let unsworn = unsworn.map(|entry| entry.event.in_words()).collect();
         let revision = record.revision;
-        Ok(Self { store: store.clone(), head, state, revision, sworn_count, unsworn, marked })
+        let retention_ms = RETENTION_MS;
+        Ok(Self { store: store.clone(), head, state, revision, sworn_count, unsworn, marked, retention_ms })
     }
 
     /// The tenant's store.
@@ -301,7 +304,7 @@ impl Loaded {
         ops.push(Op::put(log_key(&run, number), log));
         let wakes = mark == Mark::Ready || entries.iter().any(|entry| wakes(&entry.event));
         if head.status.is_ended() {
-            ops.push(Op::put(due_key(at_ms.saturating_add(RETENTION_MS), &run), PURGE));
+            ops.push(Op::put(due_key(at_ms.saturating_add(self.retention_ms), &run), PURGE));
             ops.extend(head.parent.as_ref().map(|parent| Op::put(ready_key(parent), Vec::new())));
             ops.push(Op::delete(ready_key(&run)));
         } else if wakes {
@@ -482,12 +485,14 @@ pub async fn history(store: &TenantStore, run: &RunId, events_count: u64) -> Res
     }
 }
 
-/// What takes a run away whole that ended long ago: a part at a time, the head last.
-pub async fn purge(store: &TenantStore, run: &RunId, now_ms: u64) -> Result<(), WorkflowError> {
+/// What takes a run away whole that ended so long ago: a part at a time, the head last.
+pub async fn purge(store: &TenantStore, run: &RunId, now_ms: u64, retention_ms: u64) -> Result<(), WorkflowError> {
     let Some(head) = store.get_json::<Head>(&head_key(run)).await? else { return Ok(()) };
-    // One that was rewound and ended again is kept from its last end on, and has another mark.
-    let is_due = head.ended_ms.is_some_and(|ended_ms| ended_ms.saturating_add(RETENTION_MS) <= now_ms);
-    if !head.status.is_ended() || !is_due {
+    let Some(ended_ms) = head.ended_ms.filter(|_| head.status.is_ended()) else { return Ok(()) };
+    let due_ms = ended_ms.saturating_add(retention_ms);
+    if due_ms > now_ms {
+        // It was rewound and ended again, or runs are kept for longer than when it ended.
+        store.batch(vec![Op::put(due_key(due_ms, run), PURGE)], Vec::new()).await?;
         return Ok(());
     }
     loop {

@@ -34,7 +34,7 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 256;
 pub const ATTEMPTS_COUNT_MAX: u32 = 100;
 /// LIMIT: longest sleep, wait and pause between attempts (ten years), milliseconds.
 pub const WAIT_MS_MAX: u64 = 10 * 366 * 24 * 3_600 * 1_000;
-/// How long an ended run is kept, milliseconds (30 days).
+/// How long an ended run is kept where nobody says otherwise, milliseconds (30 days); see `Workflows::set_retention`.
 pub const RETENTION_MS: u64 = 30 * 24 * 3_600 * 1_000;
 /// LIMIT: runs of one tenant that are driven at the same time.
 pub const DRIVEN_PER_TENANT_COUNT_MAX: usize = 16;

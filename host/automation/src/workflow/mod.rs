@@ -25,4 +25,4 @@ pub use command::{Command, People, Refusal};
 pub use drive::{NotRun, RunCall, Runner};
 pub use error::WorkflowError;
 pub use journal::{Head, Status};
-pub use runs::{Begin, Filter, Shown, Workflows, WorkflowsParts};
+pub use runs::{AskedOfPeople, Begin, Filter, Retention, Shown, Workflows, WorkflowsParts};

@@ -103,7 +103,7 @@ impl Pump {
             return Ok(waits_until_ms - now_ms);
         }
         let most_ms = if self.pay(workflows).await { u64::MAX } else { FAILED_MS };
-        let next_ms = self.move_due(now_ms).await?;
+        let next_ms = self.move_due(now_ms, workflows.retention_ms(&self.store)).await?;
         let page = self.store.scan(&ready_prefix(), after.as_ref(), READY_COUNT).await?;
         let has_more = page.next.is_some() || after.is_some();
         *after = page.next;
@@ -132,7 +132,7 @@ impl Pump {
 
     /// Gives a page of the runs whose time has come something to do; when the next time is. No more than a page: what became
     /// ready is driven before the rest is moved.
-    async fn move_due(&self, now_ms: u64) -> Result<u64, WorkflowError> {
+    async fn move_due(&self, now_ms: u64, retention_ms: u64) -> Result<u64, WorkflowError> {
         // Nearly always nothing has come. One record says so; a page of those that sleep would be opened for nothing, each
         // time that any run of the tenant rests.
         let first = self.store.scan(&due_prefix(), None, 1).await?;
@@ -160,7 +160,7 @@ impl Pump {
             ops.push(Op::delete(key));
         }
         // Together: one after another they would hold up all other runs of the tenant for two commits each.
-        try_join_all(old.iter().map(|run| journal::purge(&self.store, run, now_ms))).await?;
+        try_join_all(old.iter().map(|run| journal::purge(&self.store, run, now_ms, retention_ms))).await?;
         if !ops.is_empty() {
             self.store.batch(ops, Vec::new()).await?;
         }
@@ -247,15 +247,15 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let store = tenant(place.path()).await;
         let pump = Pump::new(store.clone());
-        assert_eq!(pump.move_due(9).await.unwrap(), u64::MAX);
+        assert_eq!(pump.move_due(9, RETENTION_MS).await.unwrap(), u64::MAX);
         wait_until(&store, 0..MOVED_COUNT + 7, 10).await;
         wait_until(&store, 1_000..1_500, 5_000).await;
         let ready = async || store.scan(&ready_prefix(), None, 1_000).await.unwrap().records.len();
-        assert_eq!((pump.move_due(9).await.unwrap(), ready().await), (10, 0));
+        assert_eq!((pump.move_due(9, RETENTION_MS).await.unwrap(), ready().await), (10, 0));
         // There is more to move at once: the next look is now.
-        assert_eq!((pump.move_due(10).await.unwrap(), ready().await), (10, MOVED_COUNT));
-        assert_eq!((pump.move_due(10).await.unwrap(), ready().await), (5_000, MOVED_COUNT + 7));
-        assert_eq!((pump.move_due(10).await.unwrap(), ready().await), (5_000, MOVED_COUNT + 7));
+        assert_eq!((pump.move_due(10, RETENTION_MS).await.unwrap(), ready().await), (10, MOVED_COUNT));
+        assert_eq!((pump.move_due(10, RETENTION_MS).await.unwrap(), ready().await), (5_000, MOVED_COUNT + 7));
+        assert_eq!((pump.move_due(10, RETENTION_MS).await.unwrap(), ready().await), (5_000, MOVED_COUNT + 7));
         assert_eq!(store.scan(&due_prefix(), None, 1_000).await.unwrap().records.len(), 500);
     }
 
@@ -292,8 +292,15 @@ mod tests {
             }
             kept
         };
-        assert_eq!((pump.move_due(4 + RETENTION_MS).await.unwrap(), kept().await), (5 + RETENTION_MS, 20));
-        assert_eq!((pump.move_due(5 + RETENTION_MS).await.unwrap(), kept().await), (u64::MAX, 5));
+        let longer_ms = 2 * RETENTION_MS;
+        assert_eq!(
+            (pump.move_due(4 + RETENTION_MS, RETENTION_MS).await.unwrap(), kept().await),
+            (5 + RETENTION_MS, 20)
+        );
+        // They are kept for longer now than when they ended: each is looked at again then, once.
+        pump.move_due(5 + RETENTION_MS, longer_ms).await.unwrap();
+        assert_eq!((pump.move_due(4 + longer_ms, longer_ms).await.unwrap(), kept().await), (5 + longer_ms, 20));
+        assert_eq!((pump.move_due(5 + longer_ms, longer_ms).await.unwrap(), kept().await), (u64::MAX, 5));
         assert_eq!(store.scan(&journal::list_prefix(), None, 100).await.unwrap().records.len(), 5);
         // Those that go on have something to do, as before.
         assert_eq!(store.scan(&ready_prefix(), None, 100).await.unwrap().records.len(), 5);

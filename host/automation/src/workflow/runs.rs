@@ -3,12 +3,13 @@
 //! Must never decide who may: whoever calls has a permit. Histories of runs that nobody works on are not held in memory.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use ringfence_audit::Audit;
-use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId};
+use ringfence_core::workflow::Place;
+use ringfence_core::{Clock, Entropy, PluginName, PrincipalId, RunId, TenantId};
 use ringfence_store::{PageToken, StoreError, TenantStore, Tenants};
 use semver::Version;
 use tokio::sync::Mutex as AsyncMutex;
@@ -19,7 +20,9 @@ use crate::workflow::drive::Runner;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Basis, Ending, Entry, Event, Started};
 use crate::workflow::journal::{self, Head, Loaded, Mark, Status};
-use crate::workflow::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::workflow::limits::{
+    ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, RETENTION_MS,
+};
 use crate::workflow::pump::Pump;
 use crate::workflow::session::unix_ms;
 use crate::workflow::state::State;
@@ -52,12 +55,17 @@ pub struct Workflows(Arc<Shared>);
 /// Runs that somebody has in memory, by tenant and run.
 type Live = HashMap<(String, RunId), Weak<AsyncMutex<Loaded>>>;
 
+/// Tells how long a tenant's runs are kept after their end, milliseconds; none for one that is gone.
+pub type Retention = Box<dyn Fn(&TenantId) -> Option<u64> + Send + Sync>;
+
 struct Shared {
     parts: WorkflowsParts,
     /// The newest revision of the store at the start: what is older was written by a host that has ended.
     born_at: u64,
     closing: Closing,
     pumps: Mutex<HashMap<String, Arc<Pump>>>,
+    /// Who knows how long a tenant's ended runs are kept.
+    retention: OnceLock<Retention>,
     live: Mutex<Live>,
 }
 
@@ -103,6 +111,15 @@ pub struct Shown {
     pub state: State,
 }
 
+/// Something that a run asks people for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedOfPeople {
+    /// Where.
+    pub place: Place,
+    /// For how many seconds.
+    pub waited_s: u64,
+}
+
 // === impl Workflows ===
 
 impl Workflows {
@@ -113,7 +130,19 @@ impl Workflows {
             0
         });
         let closing = Closing::new();
-        Self(Arc::new(Shared { parts, born_at, closing, pumps: Mutex::default(), live: Mutex::default() }))
+        let (pumps, live, retention) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        Self(Arc::new(Shared { parts, born_at, closing, pumps, retention, live }))
+    }
+
+    /// Has runs kept after their end for as long as this says of their tenant; 30 days without it. What is longer than before holds
+    /// for all that are there, what is shorter for those that end from then on. The first to come stays.
+    pub fn set_retention(&self, retention: Retention) {
+        drop(self.0.retention.set(retention));
+    }
+
+    pub(crate) fn retention_ms(&self, store: &TenantStore) -> u64 {
+        let told = self.0.retention.get().zip(store.tenant()).and_then(|(retention, tenant)| retention(tenant));
+        told.unwrap_or(RETENTION_MS)
     }
 
     /// Goes on with the runs of every tenant. Must be called inside a runtime.
@@ -268,6 +297,24 @@ impl Workflows {
         Ok(Shown { head, history, state })
     }
 
+    /// What the run asks people for under a name, as it is now; none when it asks for nothing of that name.
+    pub async fn asked(
+        &self,
+        store: &TenantStore,
+        head: &Head,
+        name: &str,
+    ) -> Result<Option<AskedOfPeople>, WorkflowError> {
+        if head.status.is_ended() {
+            return Ok(None);
+        }
+        let Shown { history, state, .. } = self.show(store, &head.run).await?;
+        let Some(place) = state.asked(name) else { return Ok(None) };
+        let is_it = |entry: &&Entry| matches!(&entry.event, Event::ApprovalAsked { place: at, .. } if at == place);
+        let since_ms = history.iter().rev().find(is_it).map_or(0, |entry| entry.at_ms);
+        let waited_s = unix_ms(&*self.parts().clock).saturating_sub(since_ms) / 1_000;
+        Ok(Some(AskedOfPeople { place: place.clone(), waited_s }))
+    }
+
     /// The tenant can run things again: it was resumed, its keys were enabled, its quota was raised.
     pub fn go_on(&self, store: &TenantStore) {
         self.pump(store).go_on();
@@ -322,7 +369,8 @@ impl Workflows {
         if let Some(live) = self.live_map().get(&key).and_then(Weak::upgrade) {
             return Ok(live);
         }
-        let loaded = Loaded::read(store, run).await?;
+        let mut loaded = Loaded::read(store, run).await?;
+        loaded.retention_ms = self.retention_ms(store);
         let mut map = self.live_map();
         // Somebody may have read it at the same moment: theirs counts.
         if let Some(live) = map.get(&key).and_then(Weak::upgrade) {

@@ -195,6 +195,12 @@ impl State {
         })
     }
 
+    /// Where people are asked for something of this name.
+    pub fn asked(&self, name: &str) -> Option<&Place> {
+        let is_asked = |op: &Op| op.name == name && matches!(op.progress, Progress::Asked { .. });
+        self.ops.iter().find(|(_, op)| is_asked(op)).map(|(place, _)| place)
+    }
+
     /// How many signals nobody took yet.
     pub fn signals_waiting_count(&self) -> usize {
         self.signals.iter().filter(|signal| signal.taken.is_none()).count()

@@ -205,7 +205,8 @@ fn after_a_cancelling_only_compensations_are_begun() {
 }
 
 fn yes(basis: Basis) -> Command {
-    Command::Decide { name: "pay".into(), approved: true, note: String::new(), decision: None, basis }
+    let asked_at = Some(Place::new(vec![0]));
+    Command::Decide { name: "pay".into(), asked_at, approved: true, note: String::new(), decision: None, basis }
 }
 
 #[test]
@@ -240,6 +241,12 @@ fn two_approvals_are_of_two_persons_none_of_whom_began_the_run() {
     let wait = Ask::Approval { name: "pay".into(), question };
     assert_eq!(asked(&mut state, 0, &wait, 1), Err(Stop::Suspended));
     let yes = yes(Basis::Known);
+    // Nobody's word counts that policy allowed for another place, or when nothing was asked yet.
+    for elsewhere in [None, Some(Place::new(vec![1]))] {
+        let Command::Decide { name, approved, note, decision, basis, .. } = yes.clone() else { panic!("no word") };
+        let other = Command::Decide { name, asked_at: elsewhere, approved, note, decision, basis };
+        assert!(matches!(command(&state, &other, &who("bob")), Err(Refusal::Nothing(_))));
+    }
     for starter in ["ann", "ann-spare"] {
         assert!(matches!(command(&state, &yes, &who(starter)), Err(Refusal::SecondPerson(_))), "{starter}");
     }

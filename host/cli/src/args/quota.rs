@@ -67,6 +67,9 @@ pub struct QuotaSetArgs {
     /// Most bytes of one component
     #[arg(long, value_name = "BYTES")]
     pub component_bytes: Option<u64>,
+    /// How long runs are kept after their end
+    #[arg(long, value_name = "DAYS")]
+    pub run_retention_days: Option<u64>,
 }
 
 impl QuotaSetArgs {
@@ -88,6 +91,7 @@ impl QuotaSetArgs {
             audit_events_per_day: self.audit_events_per_day.or(before.audit_events_per_day),
             plugins_count: self.plugins.or(before.plugins_count),
             component_bytes: self.component_bytes.or(before.component_bytes),
+            run_retention_days: self.run_retention_days.or(before.run_retention_days),
         }
     }
 }

@@ -85,6 +85,7 @@ fn quota_text(quota: &QuotaView) -> String {
         ),
         ("plugins_count", may.plugins_count.to_string(), uses.plugins_count.to_string(), refused(held.plugins_count)),
         ("component_bytes", bytes_words(may.component_bytes), none(), refused(held.component_bytes_count)),
+        ("run_retention_days", may.run_retention_days.to_string(), none(), none()),
     ];
     let rows: Vec<[String; 5]> = rows
         .into_iter()

@@ -48,6 +48,19 @@ pub async fn declare(
     Ok(Json(point_view(point)))
 }
 
+/// Lists how an extension point was declared before, the last first: the last 32 declarations.
+#[utoipa::path(get, path = "/hooks/{name}/earlier", tag = "automation",
+    responses((status = 200, body = Page<PointView>), (status = "default", body = Problem)))]
+pub async fn earlier(
+    State(control): State<Control>,
+    call: Call,
+    Path(name): Path<String>,
+) -> Result<Json<Page<PointView>>, ApiError> {
+    let _permit = control.reach_host::<act::ReadHost>(&call).await?;
+    let earlier = control.parts.automation.earlier(&name.parse()?).await?;
+    Ok(Json(Page { items: earlier.into_iter().map(point_view).collect(), cursor: None }))
+}
+
 /// Withdraws an extension point; refused while any plugin is bound.
 #[utoipa::path(delete, path = "/hooks/{name}", tag = "automation",
     responses((status = 204), (status = "default", body = Problem)))]

@@ -36,6 +36,8 @@ pub struct QuotaFigures {
     pub plugins_count: Option<u64>,
     /// Most bytes of one uploaded component.
     pub component_bytes: Option<u64>,
+    /// How long runs of workflows are kept after their end, 1 to 3650 days; 30 is usual.
+    pub run_retention_days: Option<u64>,
 }
 
 /// `GET /tenants/{t}/quota`.

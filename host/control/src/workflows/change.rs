@@ -7,8 +7,10 @@ use ringfence_automation::workflow::event::Basis;
 use ringfence_automation::workflow::{Command, People};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, RunId};
+use ringfence_policy::Approval;
 use serde_json::json;
 
+use super::AskedRun;
 use crate::Control;
 use crate::call::{Call, Reached};
 use crate::extract::JsonBody;
@@ -108,30 +110,41 @@ pub async fn decide(
     Path((tenant, run)): Path<(String, String)>,
     JsonBody(body): JsonBody<DecideRun>,
 ) -> Answer {
-    let reached = control.reach_run::<act::ApproveRun>(&call, &tenant, &run).await?;
-    let decision = Some(reached.0.permit.decision().to_string());
-    let basis = basis(&control, reached.0.permit.resource(), call.principal.id());
-    let command = Command::Decide { name: body.name, approved: body.approved, note: body.note, decision, basis };
-    change(&control, &call, reached, codes::RUN_DECIDED, command).await
+    let AskedRun { reached, run, approval, place } =
+        control.reach_asked(&call, (tenant.as_str(), run.as_str()), &body.name).await?;
+    let (decision, resource) = (Some(reached.permit.decision().to_string()), reached.permit.resource().clone());
+    let look = |who: &PrincipalId| basis(&control, (&resource, approval.as_ref()), who);
+    let DecideRun { name, approved, note } = body;
+    let command = Command::Decide { name, asked_at: place, approved, note, decision, basis: look(call.principal.id()) };
+    change_by(&control, &call, (reached, run), (codes::RUN_DECIDED, command), &look).await
 }
 
 async fn change<A: Action>(
     control: &Control,
     call: &Call,
-    (reached, run): (Reached<A>, RunId),
+    reached: (Reached<A>, RunId),
     code: &'static str,
     command: Command,
 ) -> Answer {
+    // Whose words count is asked where somebody decides, and nowhere else.
+    change_by(control, call, reached, (code, command), &|_| Basis::Elsewhere).await
+}
+
+async fn change_by<A: Action>(
+    control: &Control,
+    call: &Call,
+    (reached, run): (Reached<A>, RunId),
+    (code, command): (&'static str, Command),
+    basis: &(dyn Fn(&PrincipalId) -> Basis + Send + Sync),
+) -> Answer {
     let Reached { store, permit, .. } = reached;
-    let resource = permit.resource().clone();
     let (log, by) = (Log::Tenant(store.clone()), call.principal.id().clone());
     let details = json!({ "run": run, "command": command.word() });
     let head = control
         .bracket(call, &log, permit, code, details, async |_permit| {
             let (workflows, identity) = (&control.parts.workflows, &control.parts.identity);
             let is_same = |who: &PrincipalId| identity.is_one_owner(who, &by);
-            let basis = |who: &PrincipalId| basis(control, &resource, who);
-            let people = People { is_same: &is_same, basis: &basis };
+            let people = People { is_same: &is_same, basis };
             Ok(workflows.command_by(&store, &run, &command, &by, people).await?)
         })
         .await?;
@@ -139,11 +152,12 @@ async fn change<A: Action>(
 }
 
 /// What can be said of somebody's agreement to what a run asks without a session of his.
-fn basis(control: &Control, resource: &Resource, who: &PrincipalId) -> Basis {
+fn basis(control: &Control, (resource, asked): (&Resource, Option<&Approval>), who: &PrincipalId) -> Basis {
     let (identity, policy) = (&control.parts.identity, &control.parts.policy);
+    let approval = asked.map(|asked| Approval { is_own: identity.is_one_owner(&asked.began_by, who), ..asked.clone() });
     match resource.tenant().and_then(|tenant| identity.absent(tenant, who)) {
         None => Basis::Elsewhere,
-        Some(principal) if policy.would_allow_absent::<act::ApproveRun>(&principal, resource) => Basis::Allowed,
+        Some(principal) if policy.would_allow_absent(&principal, resource, approval) => Basis::Allowed,
         Some(_) => Basis::Known,
     }
 }

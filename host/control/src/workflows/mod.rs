@@ -13,10 +13,12 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use ringfence_audit::{Log, codes};
-use ringfence_automation::workflow::{Begin, Filter, Status, WorkflowError};
+use ringfence_automation::workflow::{Begin, Filter, Head, Status, WorkflowError};
 use ringfence_core::proof::act;
+use ringfence_core::workflow::Place;
 use ringfence_core::{Action, PluginName, Resource, RunId, TenantId};
 use ringfence_engine::Export;
+use ringfence_policy::Approval;
 use ringfence_store::{PageToken, TenantStore};
 use serde::Deserialize;
 use serde_json::json;
@@ -153,6 +155,16 @@ pub async fn query(
     Ok(Json(QueryView { value: view::json_of(value), name }))
 }
 
+/// A run of which policy lets somebody decide what it asks for.
+struct AskedRun {
+    reached: Reached<act::ApproveRun>,
+    run: RunId,
+    /// What policy was told of it.
+    approval: Option<Approval>,
+    /// Where it asks.
+    place: Option<Place>,
+}
+
 impl Control {
     /// Asks policy about the plugin of a run. Which plugin that is, is looked up before: nothing else of the run is.
     pub(crate) async fn reach_run<A: Action>(
@@ -161,17 +173,43 @@ impl Control {
         tenant: &str,
         run: &str,
     ) -> Result<(Reached<A>, RunId), ApiError> {
+        let (tenant, _, head) = self.known_run::<A>(call, tenant, run).await?;
+        Ok((self.reach(call, Resource::Plugin { tenant, plugin: head.plugin }).await?, head.run))
+    }
+
+    /// The head of a run; nobody learns by it whether there is one: the tenant's boundary comes before any word about the run.
+    async fn known_run<A: Action>(
+        &self,
+        call: &Call,
+        tenant: &str,
+        run: &str,
+    ) -> Result<(TenantId, TenantStore, Head), ApiError> {
         let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
-        let known = match (self.parts.tenants.open_tenant(&tenant), run.parse::<RunId>()) {
-            (Some(store), Ok(run)) => self.parts.workflows.head(&store, &run).await.ok().map(|head| (run, head.plugin)),
-            _ => None,
-        };
-        let Some((run, plugin)) = known else {
-            // The tenant's boundary comes before any word about the run.
-            drop(self.reach::<A>(call, Resource::Tenant { tenant }).await?.permit);
-            return Err(ApiError::not_found());
-        };
-        Ok((self.reach(call, Resource::Plugin { tenant, plugin }).await?, run))
+        if let (Some(store), Ok(run)) = (self.parts.tenants.open_tenant(&tenant), run.parse::<RunId>())
+            && let Ok(head) = self.parts.workflows.head(&store, &run).await
+        {
+            return Ok((tenant, store, head));
+        }
+        drop(self.reach::<A>(call, Resource::Tenant { tenant }).await?.permit);
+        Err(ApiError::not_found())
+    }
+
+    /// Asks policy whether one may decide what a run asks for under a name, as it is now; gives beside the run where it asks.
+    async fn reach_asked(&self, call: &Call, (tenant, run): (&str, &str), name: &str) -> Result<AskedRun, ApiError> {
+        let (tenant, store, head) = self.known_run::<act::ApproveRun>(call, tenant, run).await?;
+        // SECURITY: of a stranger's question the run's history is not read: the time that takes would tell of it. Operators, of
+        // whom no tenant's policies are asked, need none either.
+        let is_own = call.principal.tenant() == Some(&tenant) && store.check_keys().is_ok();
+        let asked = if is_own { self.parts.workflows.asked(&store, &head, name).await? } else { None };
+        let approval = asked.as_ref().map(|asked| Approval {
+            name: name.to_owned(),
+            began_by: head.by.clone(),
+            is_own: self.parts.identity.is_one_owner(&head.by, call.principal.id()),
+            waited_s: asked.waited_s,
+        });
+        let resource = Resource::Plugin { tenant, plugin: head.plugin };
+        let reached = self.reach_approval(call, resource, approval.clone()).await?;
+        Ok(AskedRun { reached, run: head.run, approval, place: asked.map(|asked| asked.place) })
     }
 
     /// The version that is asked for, or the live one; an error when it has no workflows.
