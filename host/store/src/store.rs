@@ -82,8 +82,8 @@ impl Store {
     /// Opens the store in `dir`, making it when there is none. Blocks for as long as it takes to read the database.
     ///
     /// Damaged files are moved to `quarantine-<n>` inside `dir` and [`StoreError::Corrupt`] says so; the next opening
-    /// begins empty unless a backup was put back. A directory of version 1 becomes one of version 2, which earlier programs
-    /// refuse. A second process gets [`StoreError::InUse`], another backend than the
+    /// begins empty unless a backup was put back. A directory of an earlier version becomes one of this, which earlier
+    /// programs refuse. A second process gets [`StoreError::InUse`], another backend than the
     /// one that made the directory [`StoreError::WrongBackend`], a directory of a later version [`StoreError::Newer`].
     pub fn open(dir: &Path, options: DiskOptions) -> Result<Self, StoreError> {
         directory::make(dir).map_err(StoreError::unavailable)?;
@@ -110,8 +110,10 @@ impl Store {
         }
         if version < directory::VERSION {
             // In this order, before any record is written: an earlier program may still open it until the format says no, and
-            // whatever it does then to the tallies is made good at the next opening.
-            let tenants_count = tally::count_all(&*engine)?;
+            // whatever it does then to the tallies is made good at the next opening. Those that are there are not counted
+            // anew: what the disk lost since must not be lost sight of.
+            let is_tallied = version >= directory::VERSION_TALLIED;
+            let tenants_count = if is_tallied { 0 } else { tally::count_all(&*engine)? };
             let format = Format { version: directory::VERSION, backend: options.backend };
             directory::write_format(dir, format).map_err(StoreError::unavailable)?;
             tracing::info!(
