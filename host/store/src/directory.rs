@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use crate::commit::Watermark;
 use crate::engine::Backend;
 use crate::error::StoreError;
 use crate::store::MARK;
+use crate::watermark::Watermark;
 
 /// The version of directories that this program makes, and the last that it can read. Programs that know version 2 at most take
 /// records whose key is of their salt alone (magic `T`, the keys room's `record.rs`) for damage.
