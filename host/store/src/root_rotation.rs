@@ -126,6 +126,8 @@ impl Tenants {
     async fn older(&self) -> Result<Older, StoreError> {
         // Whoever makes a tenant, or makes one of what was restored, is waited for: it is seen here, or has the newest.
         let _all = self.0.changing.lock().await;
+        // Also what somebody who went away left in the line: this stands behind it.
+        self.0.platform.batch(Vec::new(), Vec::new()).await?;
         // What is being restored has the version of when that began. Whoever begins after this look has the newest.
         let staged = self.0.platform.scan(&staged_prefix(), None, 1).await?;
         let mut is_one_missing = !staged.records.is_empty();
