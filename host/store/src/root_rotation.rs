@@ -132,7 +132,10 @@ impl Tenants {
         let staged = self.0.platform.scan(&staged_prefix(), None, 1).await?;
         let mut is_one_missing = !staged.records.is_empty();
         let mut keys = vec![(Owner::Platform, PLATFORM_UID)];
-        for stored in self.every_stored().await? {
+        // By name: where they lie says nothing.
+        let mut tenants = self.every_stored().await?;
+        tenants.sort_by(|one, other| one.record.id.cmp(&other.record.id));
+        for stored in tenants {
             // Written though whoever made it was told that this is in doubt: the next start knows it.
             is_one_missing |= !self.is_known(&stored.record.id);
             if stored.phase == Phase::Live {
