@@ -1,6 +1,6 @@
 //! A disk that turns read-only under a running host: writes are refused with a code and without an effect, what was
-//! acknowledged stays. Where it takes writes again the host goes on by itself; where the kernel gave the file system up
-//! for good, it goes on after the disk was mounted again. The disk is an ext4 image of the test's own; mounting it needs
+//! acknowledged stays and is read. Where it takes writes again the host goes on by itself; where the kernel gave the file
+//! system up for good, it goes on after the disk was mounted again. The disk is an ext4 image of the test's own; mounting it needs
 //! root and a loop device, as CI has.
 
 use std::path::{Path, PathBuf};
@@ -43,7 +43,8 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.at]))
     }
 
-    /// Its files take no writes, those that are open neither, until [`Disk::thaw`].
+    /// Its files take no writes, those that are open neither, until [`Disk::thaw`]. For when the store writes nothing any more: a
+    /// disk turns in one moment, and this goes from file to file.
     fn freeze(&self) -> Result<()> {
         immutable(&self.at, "+i")
     }
@@ -132,8 +133,8 @@ fn assert_refused(status: u16, refused: &Value) {
 }
 
 /// What holds while nothing can be written: the process is up and says that it is not ready, refuses writes, and a read is
-/// answered in full or refused, never with less than there is.
-async fn nothing_is_written(host: &Host, acme: &Tenant, acknowledged: u32) -> Result<()> {
+/// answered in full or refused, never with less than there is. Gives which it was.
+async fn nothing_is_written(host: &Host, acme: &Tenant, acknowledged: u32) -> Result<StatusCode> {
     for _ in 0..3 {
         let (status, refused) = problem(acme.admin.put(&acme.path("/secrets/late")).body("late").send().await?).await?;
         assert_refused(status, &refused);
@@ -142,7 +143,8 @@ async fn nothing_is_written(host: &Host, acme: &Tenant, acknowledged: u32) -> Re
     let ready = reqwest::get(format!("{}/readyz", host.control)).await?;
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
     let read = acme.admin.get(&acme.path("/secrets?limit=1000")).send().await?;
-    if read.status() == StatusCode::OK {
+    let read_status = read.status();
+    if read_status == StatusCode::OK {
         let page = answer(read).await?;
         assert!(page["items"].as_array().map_or(0, Vec::len) >= acknowledged as usize, "{page}");
     } else {
@@ -151,7 +153,7 @@ async fn nothing_is_written(host: &Host, acme: &Tenant, acknowledged: u32) -> Re
     }
     let call = acme.fetch("hello", "/").await?.0;
     assert!(matches!(call, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE), "{call}");
-    Ok(())
+    Ok(read_status)
 }
 
 /// A tenant with a plugin on a new disk.
@@ -182,10 +184,15 @@ async fn a_disk_that_takes_no_writes_for_a_while(backend: &str) -> Result<()> {
     let environment = [("RINGFENCE_STORE_BACKEND", backend)];
     let (host, acme) = begun(&place, &environment).await?;
     let writing = set_until_refused(acme.admin.clone(), BEFORE_COUNT);
-    disk.freeze()?;
+    // What the store writes before it asks its database: nothing is in doubt then.
+    run(Command::new("chattr").arg("+i").arg(place.data().join("store/mark")))?;
     let (acknowledged, status, refused) = writing.await??;
     assert_refused(status, &refused);
-    nothing_is_written(&host, &acme, acknowledged).await?;
+    disk.freeze()?;
+    for _ in 0..3 {
+        assert_eq!(nothing_is_written(&host, &acme, acknowledged).await?, StatusCode::OK, "reads go on");
+    }
+    assert_eq!(names(&acme.admin).await?.len(), acknowledged as usize, "a refused write has no effect");
 
     disk.thaw()?;
     eventually("writes are taken again, by the same process", async || {

@@ -65,17 +65,20 @@ impl Control {
         audit.destroyed(destroyed, Event::new(codes::KEY_DESTROYED, act::DestroyKeys::NAME, actor, resource)).await
     }
 
-    /// Writes the receipts that are owed: of what was destroyed now, or before the host ended or the log could be written.
-    pub(crate) async fn write_owed_receipts(&self) -> Result<(), StoreError> {
+    /// Writes the receipts that are owed: of what was destroyed now, or before the host ended or the log could be written. Gives
+    /// whether none is owed any more.
+    pub(crate) async fn write_owed_receipts(&self) -> Result<bool, StoreError> {
         let _one = self.receipting.lock().await;
+        let mut is_all = true;
         for destroyed in self.parts.tenants.unreceipted().await? {
             match self.write_receipt(&destroyed).await {
                 Ok(seq) => tracing::info!(tenant = %destroyed.tenant, seq, "a receipt of destruction was written"),
                 Err(error) => {
-                    tracing::warn!(%error, tenant = %destroyed.tenant, "a receipt of destruction is still owed")
+                    is_all = false;
+                    tracing::warn!(%error, tenant = %destroyed.tenant, "a receipt of destruction is still owed");
                 }
             }
         }
-        Ok(())
+        Ok(is_all)
     }
 }

@@ -5,18 +5,20 @@
 //! who wraps it. Acts on keys are on the operator's log: the tenant's own cannot be written while its keys are disabled.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, PrincipalId, Resource, TenantId};
 use ringfence_keys::{KeyVersion, Purpose};
-use ringfence_store::{DeleteAsked, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore, Tenants};
+use ringfence_store::{DeleteAsked, KeyStatus, OwnChange, ResealStep, Side, StoreError, TenantStore, Tenants, Watch};
 use ringfence_threat::Scope;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
@@ -32,8 +34,10 @@ use crate::wire::{
     TenantKeyView,
 };
 
-/// Between two looks for something to do.
-const REST: Duration = Duration::from_secs(1);
+/// Between two looks for something to do while nothing is told: the wall clock may have been set.
+const REST: Duration = Duration::from_secs(10);
+/// Between two looks while there is something that could not be done.
+const RETRY: Duration = Duration::from_secs(1);
 /// Between two questions to the providers of keys that tenants keep themselves.
 const OWN_REST: Duration = Duration::from_secs(10);
 /// LIMIT: providers of such keys asked at the same time; each call of one gives up after its own deadline.
@@ -392,6 +396,20 @@ async fn ask_own(tenants: Tenants, places: Arc<Semaphore>, id: TenantId) -> (Ten
     (id, change)
 }
 
+/// Waits until something is wanted of keys, or a receipt is owed; for good where that is not told.
+async fn until_told(told: &mut Result<[Watch; 2], StoreError>) {
+    let Ok([wanted, owed]) = told else { return pending().await };
+    let first = tokio::select! { event = wanted.next() => event, event = owed.next() => event };
+    if first.is_err() {
+        // The store is closed, and the host ends.
+        return pending().await;
+    }
+    // One look is enough for all that waits.
+    for watch in [wanted, owed] {
+        while let Some(Ok(_)) = watch.next().now_or_never() {}
+    }
+}
+
 /// Does what keys need done in the background.
 pub struct KeyKeeper(Control);
 
@@ -538,16 +556,23 @@ impl KeyKeeper {
     }
 
     async fn tend(&self, mut stop: watch::Receiver<bool>) {
+        // From before the first look: nothing falls between the two.
+        let mut told = self.0.parts.tenants.watch_tended();
+        if let Err(error) = &told {
+            tracing::warn!(%error, "what is wanted of keys is not told, and is looked for every ten seconds");
+        }
         loop {
             let rest = match self.turn().await {
                 Ok(rest) => rest,
                 Err(error) => {
                     tracing::warn!(%error, "keys could not be tended; trying again");
-                    REST
+                    RETRY
                 }
             };
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
+                // Steps of sealing anew tell of themselves, and keep their distance.
+                () = until_told(&mut told), if rest > STEP_REST => {}
                 _ = stop.wait_for(|stopping| *stopping) => return,
             }
         }
@@ -557,19 +582,27 @@ impl KeyKeeper {
     async fn turn(&self) -> Result<Duration, StoreError> {
         let tenants = &self.0.parts.tenants;
         let tended = tenants.tended_keys().await?;
+        let mut rest = tended.next_due_at.map_or(REST, |at| REST.min(self.0.until(at)));
+        if !tended.due.is_empty() {
+            rest = RETRY;
+        }
         for (id, wanted_by) in tended.due {
             self.destroy(&id, &wanted_by).await;
         }
-        let mut rest = REST;
         for id in tended.resealing {
             match tenants.reseal_step(&id).await {
                 Ok(ResealStep::More | ResealStep::PutOff) => rest = STEP_REST,
                 Ok(ResealStep::Done) => tracing::info!(tenant = %id, "sealing anew is over"),
                 Err(StoreError::KeyDisabled | StoreError::UnknownTenant | StoreError::Gone) => {}
-                Err(error) => tracing::warn!(tenant = %id, %error, "a tenant's data is not sealed anew yet"),
+                Err(error) => {
+                    rest = rest.min(RETRY);
+                    tracing::warn!(tenant = %id, %error, "a tenant's data is not sealed anew yet");
+                }
             }
         }
-        self.0.write_owed_receipts().await?;
+        if !self.0.write_owed_receipts().await? {
+            rest = rest.min(RETRY);
+        }
         Ok(rest)
     }
 

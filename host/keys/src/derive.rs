@@ -26,7 +26,7 @@ impl hkdf::KeyType for Length {
 }
 
 /// A key that others are derived from, with the two halves of its HMAC begun: a key that is derived from often costs half as
-/// much so. It is as secret as the key, and zeroed as one.
+/// much so. It is as secret as the key, and zeroed as one, when it is dropped too.
 pub(crate) struct DerivingKey(hkdf::Prk);
 
 // === impl DerivingKey ===
@@ -53,8 +53,14 @@ impl DerivingKey {
 /// used.
 impl Zeroize for DerivingKey {
     fn zeroize(&mut self) {
-        *self = Self::new(&[0; KEY_BYTES]);
+        self.0 = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &[0; KEY_BYTES]);
         black_box(&self.0);
+    }
+}
+
+impl Drop for DerivingKey {
+    fn drop(&mut self) {
+        self.zeroize();
     }
 }
 
@@ -92,6 +98,17 @@ mod tests {
             HEXLOWER.encode(okm.as_slice()),
             "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
         );
+    }
+
+    #[test]
+    fn a_key_that_others_were_derived_from_is_overwritten_and_not_only_forgotten() {
+        let mut key = DerivingKey::new(&[3; KEY_BYTES]);
+        let of = |key: &DerivingKey| HEXLOWER.encode(key.expand::<KEY_BYTES>(&[b"x"]).unwrap().as_slice());
+        let zeros = DerivingKey::new(&[0; KEY_BYTES]);
+        assert_ne!(of(&key), of(&zeros));
+        key.zeroize();
+        assert_eq!(of(&key), of(&zeros));
+        assert!(std::mem::needs_drop::<DerivingKey>(), "it would stay in memory when it goes");
     }
 
     #[test]

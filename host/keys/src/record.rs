@@ -7,7 +7,10 @@
 //! A fresh key a record takes away the 2^32 messages limit of random nonces (NIST SP 800-38D, section 8.3).
 //! The salt alone makes the key fresh, and the associated data alone binds the record to its place: to derive the key from
 //! the place too, as records of magic `R` do ("ringfence/record/v1" || salt || encoded context), took three more
-//! compressions of SHA-256 for each record and gave nothing. Those open as ever; none is made any more.
+//! compressions of SHA-256 for each record. Those open as ever; none is made any more. Among 2^64 records under one purpose
+//! key two salts are equal with a chance of 2^-129. The labels are of one length, so that no input of one derivation is that of another.
+//! LIMIT: entropy that repeats gives two records one key and one nonce, and with them their values away; where the place was part
+//! of the key that took two writes of one place. So salts come from the kernel at that moment, and never from what was fetched ahead.
 //! LIMIT: the length of a value shows in the length of its record.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};

@@ -32,8 +32,10 @@ impl Clock for SystemClock {
 
 /// Bytes fetched from the kernel at a time for small draws.
 const AHEAD_BYTES: usize = 512;
-/// The largest draw that is served from bytes fetched ahead.
-const SMALL_BYTES: usize = 64;
+/// The largest draw that is served from bytes fetched ahead: ids. SECURITY: a key or the salt of one is longer, and is drawn at
+/// that moment. What a process has fetched ahead is in every copy of its machine, and two records of one key and one nonce
+/// give each other away.
+const SMALL_BYTES: usize = 16;
 
 thread_local! {
     /// Bytes that were fetched and not yet drawn, and how many of them are gone. Never shared, never drawn twice.
@@ -83,6 +85,18 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn what_becomes_a_key_or_the_salt_of_one_is_not_fetched_ahead() {
+        let gone = || AHEAD.with_borrow(|(_, gone)| *gone);
+        SystemEntropy.fill(&mut [0; 16]);
+        let before = gone();
+        assert!(before < AHEAD_BYTES, "an id is");
+        for size in [24, 32, 64] {
+            SystemEntropy.fill(&mut vec![0; size]);
+            assert_eq!(gone(), before, "{size} bytes");
+        }
+    }
 
     #[test]
     fn no_draw_comes_twice_and_none_is_zeros() {

@@ -123,7 +123,7 @@ pub async fn check(
         views: BTreeMap::new(),
         leaving: Vec::new(),
         tallies: BTreeMap::new(),
-        are_tallied: version >= directory::VERSION,
+        are_tallied: version >= directory::VERSION_TALLIED,
         checked: Checked::default(),
     };
     if matches!(found, Found::Less) {

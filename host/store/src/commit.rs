@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Bound;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +20,6 @@ use tokio::time::timeout;
 
 use crate::backup::pin::Pins;
 use crate::company::Company;
-use crate::directory::mark;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
@@ -33,6 +31,7 @@ use crate::store::{REVISION_KEY, check_floor, check_free};
 use crate::tally::{self, Tally};
 use crate::tenant_store::{Tenant, value_path};
 use crate::watch::{Changed, Watchers, changes};
+use crate::watermark::Watermark;
 
 /// LIMIT: longest wait for an answer of the commit thread; a disk that hangs for longer counts as failed.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
@@ -48,8 +47,6 @@ const RECORD_COST_BYTES: usize = 256;
 /// Revisions skipped at a start. INVARIANT: more than can be in flight, so that a number that was seen and lost in a crash
 /// is never given to something else.
 const REVISIONS_SKIPPED: u64 = 4_096;
-/// How often the watermark is written while there are writes; at closing it is exact.
-const WATERMARK_PAUSE: Duration = Duration::from_secs(1);
 /// How often a database that failed is looked after while nobody writes.
 const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 /// LIMIT: records erased by one step, between which others write.
@@ -316,7 +313,7 @@ impl Writer {
         self.watchers.wake_all();
         self.engine.sync()?;
         if let Some(watermark) = &mut self.watermark {
-            watermark.write();
+            watermark.sync();
         }
         Ok(())
     }
@@ -325,6 +322,10 @@ impl Writer {
     /// or none of it.
     fn write(&mut self, group: Vec<(Batch, Reply)>) {
         if group.is_empty() {
+            return;
+        }
+        if let Err(error) = self.probe() {
+            group.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone().into()))));
             return;
         }
         let (engine, counters) = (Arc::clone(&self.engine), Arc::clone(&self.counters));
@@ -458,11 +459,14 @@ impl Writer {
             let _ = reply.send(answer);
         }
         if let (Ok(()), Some(watermark)) = (durable, &mut self.watermark) {
-            watermark.durable = newest;
-            if watermark.written_at.elapsed() >= WATERMARK_PAUSE {
-                watermark.write();
-            }
+            watermark.reach(newest);
         }
+    }
+
+    /// Refuses when the disk takes no writes at all: nothing was done then, and the database goes on for who reads.
+    fn probe(&self) -> Result<(), EngineError> {
+        let probed = self.watermark.as_ref().map_or(Ok(()), Watermark::probe);
+        probed.map_err(|error| EngineError::Failed(format!("the disk takes no writes: {error}")))
     }
 
     /// Applies writes and returns once they are durable. After an error all of them are in doubt.
@@ -483,6 +487,7 @@ impl Writer {
     fn reseal(&self, tenant: &Tenant, stored_keys: &[Vec<u8>]) -> Result<u64, StoreError> {
         tenant.check_alive()?;
         check_free(&self.files, self.free_bytes_min)?;
+        self.probe()?;
         let (mut writes, mut damaged_count) = (Vec::with_capacity(stored_keys.len()), 0);
         for key in stored_keys {
             let Some(bytes) = self.engine.get(key)? else { continue };
@@ -508,6 +513,7 @@ impl Writer {
     /// disk beyond the floor. INVARIANT: each step looks from the beginning. When the database came back from a failure since
     /// the last one, what that removed may be there again, and the last step must have seen that nothing is.
     fn erase(&self, uid: &Uid) -> Result<bool, StoreError> {
+        self.probe()?;
         let mut left_count = ERASE_COUNT;
         for kind in [AREA_RECORDS, AREA_FILES, AREA_HELD, AREA_TALLY] {
             let prefix = area(kind, uid);
@@ -576,30 +582,6 @@ impl Batch {
                 _ => 0,
             })
             .sum()
-    }
-}
-
-/// The revision that is known to be durable, kept beside the database: a database that comes back with less has lost
-/// something, which damage in the middle of its log causes without any error.
-pub(crate) struct Watermark {
-    file: File,
-    durable: u64,
-    written_at: Instant,
-}
-
-impl Watermark {
-    pub(crate) fn new(file: File, durable: u64) -> Self {
-        Self { file, durable, written_at: Instant::now() }
-    }
-
-    /// In place: it is shorter than a sector, and a start without it only knows less.
-    fn write(&mut self) {
-        self.written_at = Instant::now();
-        if let Err(error) =
-            self.file.write_all_at(mark(self.durable).as_bytes(), 0).and_then(|()| self.file.sync_data())
-        {
-            tracing::warn!(%error, "the newest revision could not be noted beside the database");
-        }
     }
 }
 

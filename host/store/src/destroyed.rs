@@ -57,7 +57,7 @@ impl Destroyed {
 impl Tenants {
     /// Destructions about which no receipt is kept yet, as many as one page has.
     pub async fn unreceipted(&self) -> Result<Vec<Destroyed>, StoreError> {
-        let page = self.0.platform.scan(&Key::new(["destroyed"]), None, usize::MAX).await?;
+        let page = self.0.platform.scan(&destroyed_prefix(), None, usize::MAX).await?;
         page.records.iter().map(|(_, record)| record.json()).collect()
     }
 
@@ -99,6 +99,10 @@ impl Tenants {
     }
 }
 
+pub(crate) fn destroyed_prefix() -> Key {
+    Key::new(["destroyed"])
+}
+
 fn destroyed_key(uid: &str) -> Key {
-    Key::new(["destroyed", uid])
+    destroyed_prefix().push(uid)
 }

@@ -13,14 +13,17 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-use crate::commit::Watermark;
 use crate::engine::Backend;
 use crate::error::StoreError;
 use crate::store::MARK;
+use crate::watermark::Watermark;
 
-/// The version of directories that this program makes, and the last that it can read. Version 1 knows nothing of purposes of
-/// records (`sealing.rs`), which it takes for damage, nor of tallies (`tally.rs`), which it lets go wrong.
-pub(crate) const VERSION: u64 = 2;
+/// The version of directories that this program makes, and the last that it can read. Programs that know version 2 at most take
+/// records whose key is of their salt alone (magic `T`, the keys room's `record.rs`) for damage.
+pub(crate) const VERSION: u64 = 3;
+/// The first that has purposes of records (`sealing.rs`), which earlier programs take for damage, and tallies (`tally.rs`),
+/// which they let go wrong.
+pub(crate) const VERSION_TALLIED: u64 = 2;
 /// The first.
 const VERSION_FIRST: u64 = 1;
 /// LIMIT: the files `mark` and `FORMAT` are not longer.

@@ -38,6 +38,7 @@ mod tenants;
 mod transfer;
 mod values;
 mod watch;
+mod watermark;
 
 pub use blobs::{BLOB_BYTES_MAX, BlobId, BlobReader, BlobWriter, Blobs};
 pub use check::{Checked, Damage, check};

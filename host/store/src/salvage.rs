@@ -162,7 +162,7 @@ fn recover(
         views: BTreeMap::new(),
         counts: BTreeMap::new(),
         leaving: BTreeSet::new(),
-        are_tallied: version >= directory::VERSION,
+        are_tallied: version >= directory::VERSION_TALLIED,
         done: Salvaged::default(),
     };
     work.done.durable_revision = directory::read_mark(aside).map_err(StoreError::unavailable)?.unwrap_or(0);

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cap_std::fs::Dir;
 use tokio::task::spawn_blocking;
 
-use crate::commit::{Committer, Counters, Watermark, parse_revision};
+use crate::commit::{Committer, Counters, parse_revision};
 use crate::directory::{self, Format};
 use crate::engine::{Backend, Engine, Faults, MemoryEngine, OpenFailure, Write};
 use crate::error::StoreError;
 use crate::files::Files;
 use crate::tally;
 use crate::watch::Watchers;
+use crate::watermark::Watermark;
 
 /// The revision of the newest batch; written with each.
 pub(crate) const REVISION_KEY: &[u8] = b"\0revision";
@@ -82,8 +83,8 @@ impl Store {
     /// Opens the store in `dir`, making it when there is none. Blocks for as long as it takes to read the database.
     ///
     /// Damaged files are moved to `quarantine-<n>` inside `dir` and [`StoreError::Corrupt`] says so; the next opening
-    /// begins empty unless a backup was put back. A directory of version 1 becomes one of version 2, which earlier programs
-    /// refuse. A second process gets [`StoreError::InUse`], another backend than the
+    /// begins empty unless a backup was put back. A directory of an earlier version becomes one of this, which earlier
+    /// programs refuse. A second process gets [`StoreError::InUse`], another backend than the
     /// one that made the directory [`StoreError::WrongBackend`], a directory of a later version [`StoreError::Newer`].
     pub fn open(dir: &Path, options: DiskOptions) -> Result<Self, StoreError> {
         directory::make(dir).map_err(StoreError::unavailable)?;
@@ -110,8 +111,10 @@ impl Store {
         }
         if version < directory::VERSION {
             // In this order, before any record is written: an earlier program may still open it until the format says no, and
-            // whatever it does then to the tallies is made good at the next opening.
-            let tenants_count = tally::count_all(&*engine)?;
+            // whatever it does then to the tallies is made good at the next opening. Those that are there are not counted
+            // anew: what the disk lost since must not be lost sight of.
+            let is_tallied = version >= directory::VERSION_TALLIED;
+            let tenants_count = if is_tallied { 0 } else { tally::count_all(&*engine)? };
             let format = Format { version: directory::VERSION, backend: options.backend };
             directory::write_format(dir, format).map_err(StoreError::unavailable)?;
             tracing::info!(
@@ -262,5 +265,58 @@ pub(crate) fn revision(engine: &dyn Engine) -> Result<u64, StoreError> {
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("<store>")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::tenant_store::tests::tenant_in;
+
+    const OPTIONS: DiskOptions = DiskOptions { backend: Backend::Sled, cache_bytes: 4 << 20, free_bytes_min: 0 };
+
+    fn key(name: &str) -> Key {
+        Key::new(["kv", "store", name])
+    }
+
+    /// As [`Store::open`] does it, on a disk where nothing can be written any more: nobody may write the mark.
+    fn open_unwritable(dir: &Path, backend: Backend) -> Store {
+        let lock = directory::lock(dir).unwrap();
+        let engine = backend.open(&dir.join(backend.directory()), OPTIONS.cache_bytes).unwrap();
+        let revision = revision(&*engine).unwrap();
+        let watermark = Watermark::new(File::open(dir.join("mark")).unwrap(), revision);
+        let directory = Dir::open_ambient_dir(dir, cap_std::ambient_authority()).unwrap();
+        Store::start(engine, Files::Disk(Arc::new(directory)), 0, Some((watermark, lock))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_takes_no_writes_refuses_them_without_effect_and_reads_go_on() {
+        for backend in Backend::ALL {
+            let place = tempfile::tempdir().unwrap();
+            let dir = place.path().join("data");
+            let open = || tenant_in(&Store::open(&dir, DiskOptions { backend, ..OPTIONS }).unwrap());
+            let store = open();
+            for name in ["a", "b"] {
+                store.put(&key(name), name).await.unwrap();
+            }
+            store.store().close().await.unwrap();
+
+            let store = tenant_in(&open_unwritable(&dir, backend));
+            for _ in 0..3 {
+                for refused in [store.put(&key("a"), "late").await.map(drop), store.delete(&key("b")).await.map(drop)] {
+                    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{backend}: {refused:?}");
+                }
+                assert!(store.store().0.committer.erase([9; 16]).await.is_err(), "{backend}");
+                assert_eq!(store.get(&key("a")).await.unwrap().unwrap().value.as_slice(), b"a", "{backend}");
+                assert_eq!(store.scan(&Key::new(["kv"]), None, 10).await.unwrap().records.len(), 2, "{backend}");
+            }
+            // Nothing was written, nor is anything in doubt.
+            let _ = store.store().close().await;
+            let store = open();
+            assert_eq!(store.scan(&Key::new(["kv"]), None, 10).await.unwrap().records.len(), 2, "{backend}");
+            store.put(&key("a"), "after").await.unwrap();
+            store.store().close().await.unwrap();
+        }
     }
 }

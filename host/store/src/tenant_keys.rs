@@ -6,6 +6,7 @@
 //! version while something is sealed under it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use ringfence_core::TenantId;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
+use crate::destroyed::destroyed_prefix;
 use crate::error::StoreError;
 use crate::key::{Key, UID_BYTES, Uid};
 use crate::retire::Superseded;
@@ -21,6 +23,7 @@ use crate::rewrap::Basis;
 use crate::store::Store;
 use crate::tally::records_count;
 use crate::tenants::{Tenants, key_path};
+use crate::watch::Watch;
 
 /// LIMIT: no wrapped key is longer: 255 versions of under 1 KiB.
 const KEY_FILE_BYTES_MAX: u64 = 256 << 10;
@@ -140,6 +143,8 @@ pub struct TendedKeys {
     pub due: Vec<(TenantId, String)>,
     /// Tenants whose data is to be sealed anew.
     pub resealing: Vec<TenantId>,
+    /// When the first of those that are to be destroyed later is.
+    pub next_due_at: Option<Timestamp>,
 }
 
 /// What can be said about a tenant's keys.
@@ -435,12 +440,14 @@ impl Tenants {
     /// What needs doing in the background. Reads one small record for each tenant whose keys are not in their usual state.
     pub async fn tended_keys(&self) -> Result<TendedKeys, StoreError> {
         let now = self.0.clock.now();
-        let mut tended = TendedKeys { due: Vec::new(), resealing: Vec::new() };
+        let mut tended = TendedKeys { due: Vec::new(), resealing: Vec::new(), next_due_at: None };
         let mut after = None;
         loop {
             let page = self.0.platform.scan(&Key::new(["key-state"]), after.as_ref(), usize::MAX).await?;
             for (_, record) in page.records {
                 let state: KeyState = record.json()?;
+                let due_at = state.destroy.as_ref().and_then(|request| request.due_at).filter(|at| *at > now);
+                tended.next_due_at = tended.next_due_at.into_iter().chain(due_at).min();
                 if let Some(DestroyRequest { asked_by, approved_by, due_at: Some(at), .. }) = state.destroy
                     && at <= now
                 {
@@ -454,6 +461,14 @@ impl Tenants {
                 None => return Ok(tended),
             }
         }
+    }
+
+    /// Tells from now on when there may be something else to do in the background: of what is wanted of keys, and of receipts that
+    /// are owed. Not of a time that has come.
+    pub fn watch_tended(&self) -> Result<[Watch; 2], StoreError> {
+        let platform = &self.0.platform;
+        let revision = self.0.store.0.counters.revision.load(Ordering::Relaxed);
+        Ok([platform.watch(&Key::new(["key-state"]), revision)?, platform.watch(&destroyed_prefix(), revision)?])
     }
 
     /// Closes the keys that are disabled. For the end of a start: until then the rooms read what they keep in memory.

@@ -82,8 +82,10 @@ pub(crate) struct Inner {
     known: RwLock<BTreeMap<TenantId, Known>>,
     pub(crate) own_seen: OwnSeen,
     /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk, nor while
-    /// a tenant's own provider is asked (`rewrap.rs`).
+    /// a tenant's own provider is asked (`rewrap.rs`) or the root key is rotated (`root_rotation.rs`).
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// One rotation of the root key at a time. Taken before `changing`.
+    pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone)]
@@ -129,20 +131,12 @@ impl Tenants {
         let platform = Tenant::new(None, PLATFORM_UID, keys, Arc::clone(&entropy), TenantState::Active);
         let platform = TenantStore::new(store.clone(), platform);
         prepare_files(&store, &PLATFORM_UID)?;
-        let changing = Arc::default();
+        let (changing, rotating) = (Arc::default(), Arc::default());
         let (known, own_seen) = (RwLock::default(), OwnSeen::default());
-        let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known, own_seen, changing }));
+        let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known, own_seen, changing, rotating }));
         this.sweep_staged().await?;
-        let mut after = None;
-        loop {
-            let page = this.0.platform.scan(&Key::new(["tenant"]), after.as_ref(), usize::MAX).await?;
-            for (_, record) in page.records {
-                this.load(record.json()?).await?;
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
+        for stored in this.every_stored().await? {
+            this.load(stored).await?;
         }
         this.resume_root_rotation().await?;
         Ok(this)
@@ -313,7 +307,7 @@ impl Tenants {
         self.0.store.0.check_free()?;
         // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
-        let (keys, wrapped) = self.0.root.new_tenant_key(id.as_str(), self.0.entropy.as_ref())?;
+        let (keys, wrapped) = self.make_key(id.as_str()).await?;
         write_key(&self.0.store, &uid, &wrapped)?;
         prepare_files(&self.0.store, &uid)?;
         let entropy = Arc::clone(&self.0.entropy);
@@ -501,6 +495,26 @@ impl Tenants {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         let live = known.iter().filter(|(_, known)| known.stored.phase == Phase::Live);
         live.map(|(id, known)| (id.to_string(), known.stored.record.uid.clone())).collect()
+    }
+
+    /// The records of all tenants as they lie in the platform's area.
+    pub(crate) async fn every_stored(&self) -> Result<Vec<StoredTenant>, StoreError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.0.platform.scan(&Key::new(["tenant"]), after.as_ref(), usize::MAX).await?;
+            for (_, record) in page.records {
+                all.push(record.json()?);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Whether this process knows a tenant of that name, one that is being deleted too.
+    pub(crate) fn is_known(&self, id: &TenantId) -> bool {
+        self.known(id).is_some()
     }
 
     fn remember(&self, stored: StoredTenant, keys: Option<TenantKeys>) {

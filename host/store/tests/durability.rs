@@ -330,10 +330,10 @@ async fn a_directory_of_a_later_version_is_refused_and_not_touched(backend: Back
     fill(&place, 10).await;
     let format = place.data().join("FORMAT");
     let ours = std::fs::read_to_string(&format).unwrap();
-    std::fs::write(&format, ours.replace("version 2", "version 3")).unwrap();
+    std::fs::write(&format, ours.replace("version 3", "version 4")).unwrap();
     let error = reopen(&place).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
-    for garbage in ["", "version", "version 0\nbackend sled\n", "version 2\nbackend floppy\n", "\0\0\0"] {
+    assert!(matches!(error, StoreError::Newer { found: 4, known: 3, .. }), "{error}");
+    for garbage in ["", "version", "version 0\nbackend sled\n", "version 3\nbackend floppy\n", "\0\0\0"] {
         std::fs::write(&format, garbage).unwrap();
         assert!(matches!(reopen(&place).await, Err(StoreError::Unavailable { .. })), "{garbage:?}");
     }
@@ -349,5 +349,5 @@ async fn a_directory_from_before_it_said_so_is_of_sled() {
     let refused = Store::open(&place.data(), support::options(Backend::Redb));
     assert!(matches!(refused, Err(StoreError::WrongBackend { found: Backend::Sled, .. })));
     assert_eq!(reopen(&place).await.unwrap(), 10);
-    assert_eq!(std::fs::read_to_string(place.data().join("FORMAT")).unwrap(), "version 2\nbackend sled\n");
+    assert_eq!(std::fs::read_to_string(place.data().join("FORMAT")).unwrap(), "version 3\nbackend sled\n");
 }

@@ -300,6 +300,27 @@ async fn what_an_operator_disabled_an_operator_alone_enables() {
 }
 
 #[tokio::test]
+async fn who_tends_keys_is_told_when_something_is_wanted_of_them_and_knows_what_is_due_next() {
+    let (_directory, _store, tenants) = support::memory().await;
+    view(&tenants, "acme").await;
+    view(&tenants, "bolt").await;
+    let (acme, bolt, now) = (id("acme"), id("bolt"), jiff::Timestamp::UNIX_EPOCH);
+    let [mut wanted, mut owed] = tenants.watch_tended().unwrap();
+    tenants.rotate_key(&acme, None).await.unwrap();
+    tokio::time::timeout(support::DEADLINE, wanted.next()).await.unwrap().unwrap();
+    assert_eq!(tenants.tended_keys().await.unwrap().next_due_at, None);
+    for (id, hours) in [(&acme, 24), (&bolt, 12)] {
+        let later = now + jiff::SignedDuration::from_hours(hours);
+        tenants.ask_delete(id, "u_one", later, &other_than("u_one")).await.unwrap();
+        tokio::time::timeout(support::DEADLINE, wanted.next()).await.unwrap().unwrap();
+        assert_eq!(tenants.tended_keys().await.unwrap().next_due_at, Some(later), "the first");
+    }
+    tenants.begin_destroy(&bolt, "u_two", &other_than("u_two")).await.unwrap();
+    tenants.carry_on_deletion(&bolt).await.unwrap();
+    tokio::time::timeout(support::DEADLINE, owed.next()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn one_operator_deletes_after_a_delay_that_can_be_undone_and_two_at_once() {
     let (_directory, _store, tenants) = support::memory().await;
     let view = view(&tenants, "acme").await;

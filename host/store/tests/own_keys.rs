@@ -1,6 +1,4 @@
 //! A tenant's own key provider that takes its time: nobody else waits for it, and what changed meanwhile has the last word.
-//!
-//! The provider is a small Transit that seals nothing, answers a request a thread, and holds its answers when it is told to.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,111 +11,13 @@
 mod support;
 
 use std::future::Future;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use ringfence_keys::{Closed, MissingRootKey, Outside, Purpose, RootKey, RootKeyUri};
 use ringfence_store::{Key, OwnChange, Side, Store, StoreError, Tenants};
-use serde_json::{Value, json};
-use support::{Place, StoppedClock, SystemEntropy, id, view};
-
-/// Longer than anything takes that waits for no provider.
-const DEADLINE: Duration = Duration::from_secs(8);
-
-/// A Transit over HTTP. Its ciphertexts are the plaintexts: what is tested is who waits for it.
-#[derive(Clone, Default)]
-struct Transit(Arc<(Mutex<Held>, Condvar)>);
-
-#[derive(Default)]
-struct Held {
-    is_holding: bool,
-    count: u64,
-}
-
-impl Transit {
-    /// Serves until the test program ends; its address below.
-    fn serve(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let this = self.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (this, stream) = (this.clone(), stream.unwrap());
-                // Who asked may have gone away.
-                std::thread::spawn(move || this.answer(&stream).unwrap_or_default());
-            }
-        });
-        format!("http://{address}")
-    }
-
-    fn answer(&self, mut stream: &TcpStream) -> std::io::Result<()> {
-        let (path, body) = read(stream)?;
-        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        let data = if path.contains("/encrypt/") {
-            self.wait();
-            json!({ "ciphertext": format!("vault:v1:{}", text("plaintext")) })
-        } else if path.contains("/decrypt/") {
-            self.wait();
-            json!({ "plaintext": text("ciphertext").trim_start_matches("vault:v1:") })
-        } else {
-            json!({ "latest_version": 1 })
-        };
-        let body = json!({ "data": data }).to_string();
-        write!(stream, "HTTP/1.1 200 x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
-    }
-
-    fn wait(&self) {
-        let (held, bell) = &*self.0;
-        let mut held = held.lock().unwrap();
-        held.count += 1;
-        while held.is_holding {
-            held = bell.wait(held).unwrap();
-        }
-        held.count -= 1;
-    }
-
-    /// From now on it does not answer.
-    fn hold(&self) {
-        self.0.0.lock().unwrap().is_holding = true;
-    }
-
-    /// It answers again, those too who wait.
-    fn let_go(&self) {
-        self.0.0.lock().unwrap().is_holding = false;
-        self.0.1.notify_all();
-    }
-
-    /// Until so many wait for its answer.
-    async fn until_held(&self, count: u64) {
-        let held = async {
-            while self.0.0.lock().unwrap().count != count {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, held).await.expect("the provider was not asked");
-    }
-}
-
-fn read(stream: &TcpStream) -> std::io::Result<(String, Value)> {
-    let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
-    reader.read_line(&mut line)?;
-    let path = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
-    loop {
-        line.clear();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    Ok((path, serde_json::from_slice(&body).unwrap_or_default()))
-}
+use support::transit::{Act, Transit};
+use support::{Place, StoppedClock, SystemEntropy, id, soon, view};
 
 /// A host where acme keeps a key itself at a Transit, and cord may keep one in a file.
 struct World {
@@ -145,7 +45,7 @@ impl World {
         &self,
         act: impl FnOnce(Tenants) -> F,
     ) -> tokio::task::JoinHandle<T> {
-        self.transit.hold();
+        self.transit.hold(Act::Seal);
         let task = tokio::spawn(act(self.tenants.clone()));
         self.transit.until_held(1).await;
         task
@@ -175,13 +75,6 @@ fn root(directory: &Path, transit: &str) -> Arc<RootKey> {
     let uri = RootKeyUri::File(directory.join("root.key"));
     let root = RootKey::connect(&uri, MissingRootKey::Create, &outside).unwrap();
     Arc::new(root.with_own(allowed.into_iter().collect(), outside))
-}
-
-/// What may not wait for somebody else's provider.
-async fn soon<T>(what: &str, act: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, act)
-        .await
-        .unwrap_or_else(|_| panic!("{what} waits for a provider of another tenant"))
 }
 
 /// What others do while a tenant's provider is asked.
@@ -306,7 +199,7 @@ async fn the_end_of_a_response_waits_for_no_provider_and_the_keys_open_once_it_w
     let acme = id("acme");
     let view = world.tenants.open_tenant(&acme).unwrap();
     world.tenants.disable_key_for(&acme, "rs_1", "u_ops", Side::Operator).await.unwrap();
-    world.transit.hold();
+    world.transit.hold(Act::Seal);
     soon("the end of a response", world.tenants.enable_key_after(&acme, "rs_1")).await.unwrap();
     assert!(matches!(view.check_keys(), Err(StoreError::KeyRefused)));
     assert_eq!(world.tenants.key_status(&acme).await.unwrap().own.unwrap().opens, Err(Closed::Refused));

@@ -143,7 +143,7 @@ impl Control {
         Ok(store.get_json(&grant_key(plugin)).await?.unwrap_or_default())
     }
 
-    fn until(&self, due: Timestamp) -> Duration {
+    pub(crate) fn until(&self, due: Timestamp) -> Duration {
         let left = due.as_millisecond().saturating_sub(self.parts.clock.now().as_millisecond()).max(0);
         // Not at once again when the last round could not do all of it.
         Duration::from_millis(u64::try_from(left).unwrap_or(0)).max(Duration::from_secs(1))

@@ -1,6 +1,8 @@
 //! What the store's tests share: entropy, a clock that stands still, and a short way to an open store.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod transit;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,14 @@ macro_rules! on_every_backend {
         mod sled { $(#[tokio::test] async fn $name() { super::$name(ringfence_store::Backend::Sled).await; })* }
         mod redb { $(#[tokio::test] async fn $name() { super::$name(ringfence_store::Backend::Redb).await; })* }
     };
+}
+
+/// Longer than anything takes that waits for no provider.
+pub const DEADLINE: Duration = Duration::from_secs(8);
+
+/// What may not wait for a provider that takes its time.
+pub async fn soon<T>(what: &str, act: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, act).await.unwrap_or_else(|_| panic!("{what} waits for a provider"))
 }
 
 pub struct SystemEntropy;

@@ -1,0 +1,160 @@
+//! A rotation of the root key whose provider takes its time: nobody waits for it, and whatever is made, rotated or deleted
+//! meanwhile, in the end everything is under the newest version, and nothing under one that was let go.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use ringfence_keys::{MissingRootKey, Outside, RootKey};
+use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, Tenants};
+use support::transit::{Act, Transit};
+use support::{Place, StoppedClock, SystemEntropy, id, soon, view};
+use tokio::task::JoinHandle;
+
+on_every_backend!(
+    while_the_provider_makes_a_version_tenants_are_made_rotated_disabled_and_deleted,
+    a_key_that_is_changed_while_it_is_wrapped_anew_keeps_the_change,
+    a_tenant_that_is_deleted_while_its_key_is_wrapped_anew_stays_deleted,
+    of_two_rotations_at_once_the_second_waits_and_the_background_does_not,
+);
+
+/// A host whose root key is kept at a Transit.
+struct World {
+    place: Place,
+    transit: Transit,
+    /// Where it answers.
+    origin: String,
+    store: Store,
+    tenants: Tenants,
+}
+
+impl World {
+    async fn new(backend: Backend) -> Self {
+        let (place, transit) = (Place::on(backend), Transit::default());
+        let origin = transit.serve();
+        let (store, tenants) = open(&place, &origin).await;
+        for name in ["acme", "bolt"] {
+            view(&tenants, name).await.put(&key(), name).await.unwrap();
+        }
+        Self { place, transit, origin, store, tenants }
+    }
+
+    fn rotates(&self) -> JoinHandle<Result<RootRotation, StoreError>> {
+        let tenants = self.tenants.clone();
+        tokio::spawn(async move { tenants.rotate_root().await })
+    }
+
+    /// It is over, everything is under this version, and opens after a new start, with all others gone.
+    async fn is_over(self, rotated: &RootRotation, rewrapped_count: usize, version: u64, names: &[&str]) {
+        assert_eq!((rotated.rewrapped_count, rotated.is_over), (rewrapped_count, true), "{rotated:?}");
+        assert!(rotated.failed.is_empty(), "{rotated:?}");
+        assert!(!self.tenants.is_root_rotating().await.unwrap());
+        assert_eq!(self.transit.versions("root"), (version, version));
+        self.store.close().await.unwrap();
+        let (store, tenants) = open(&self.place, &self.origin).await;
+        let records = tenants.list().await.unwrap();
+        let found: BTreeSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
+        let expected: BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(found, expected);
+        for name in names {
+            let status = tenants.key_status(&id(name)).await.unwrap();
+            assert!(status.versions.iter().all(|one| one.root == format!("root#{version}")), "{name}: {status:?}");
+            let view = tenants.open_tenant(&id(name)).unwrap();
+            assert_eq!(view.get(&key()).await.unwrap().unwrap().value.as_slice(), name.as_bytes());
+        }
+        store.close().await.unwrap();
+    }
+}
+
+fn key() -> Key {
+    Key::new(["kv", "store", "name"])
+}
+
+async fn open(place: &Place, origin: &str) -> (Store, Tenants) {
+    let store = Store::open(&place.data(), place.options()).unwrap();
+    let tenants = support::tenants(&store, root(place.directory.path(), origin)).await.unwrap();
+    (store, tenants)
+}
+
+fn root(directory: &Path, origin: &str) -> Arc<RootKey> {
+    let outside = Outside { entropy: Arc::new(SystemEntropy), clock: Arc::new(StoppedClock), aws: None };
+    let token = directory.join("token");
+    std::fs::write(&token, "s.token\n").unwrap();
+    let uri = format!("vault:{origin}/transit/keys/root?token-file={}", token.display()).parse().unwrap();
+    Arc::new(RootKey::connect(&uri, MissingRootKey::Create, &outside).unwrap())
+}
+
+async fn while_the_provider_makes_a_version_tenants_are_made_rotated_disabled_and_deleted(backend: Backend) {
+    let world = World::new(backend).await;
+    let (acme, bolt, made) = (id("acme"), id("bolt"), id("made"));
+    world.transit.hold(Act::Rotate);
+    let rotates = world.rotates();
+    world.transit.until_held(1).await;
+    assert!(world.tenants.is_root_rotating().await.unwrap(), "durable before the provider is asked");
+    soon("a new tenant", world.tenants.create(&made, "made")).await.unwrap();
+    view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
+    soon("a rotation", world.tenants.rotate_key(&acme, None)).await.unwrap();
+    soon("disabling", world.tenants.disable_key(&acme, "u_ops", Side::Operator)).await.unwrap();
+    soon("enabling", world.tenants.enable_key(&acme, Side::Operator)).await.unwrap();
+    soon("a deletion", world.tenants.delete(&bolt)).await.unwrap();
+    world.transit.let_go();
+    let rotated = rotates.await.unwrap().unwrap();
+    world.is_over(&rotated, 3, 2, &["acme", "made"]).await;
+}
+
+async fn a_key_that_is_changed_while_it_is_wrapped_anew_keeps_the_change(backend: Backend) {
+    let world = World::new(backend).await;
+    // The host's own key takes two requests; the third is for acme's.
+    world.transit.hold_one_after(Act::Seal, 2);
+    let rotates = world.rotates();
+    world.transit.until_held(1).await;
+    let changed = soon("a rotation", world.tenants.rotate_key(&id("acme"), None)).await.unwrap();
+    assert_eq!(changed.versions.len(), 2);
+    world.transit.let_go();
+    let rotated = rotates.await.unwrap().unwrap();
+    assert_eq!(world.tenants.key_status(&id("acme")).await.unwrap().versions.len(), 2);
+    world.is_over(&rotated, 3, 2, &["acme", "bolt"]).await;
+}
+
+async fn a_tenant_that_is_deleted_while_its_key_is_wrapped_anew_stays_deleted(backend: Backend) {
+    let world = World::new(backend).await;
+    let file = world.place.data().join("keys").join(view(&world.tenants, "acme").await.uid());
+    world.transit.hold_one_after(Act::Seal, 2);
+    let rotates = world.rotates();
+    world.transit.until_held(1).await;
+    assert!(file.exists());
+    soon("a deletion", world.tenants.delete(&id("acme"))).await.unwrap();
+    world.transit.let_go();
+    let rotated = rotates.await.unwrap().unwrap();
+    assert!(!file.exists(), "what was shredded is not written again");
+    world.is_over(&rotated, 2, 2, &["bolt"]).await;
+}
+
+async fn of_two_rotations_at_once_the_second_waits_and_the_background_does_not(backend: Backend) {
+    let world = World::new(backend).await;
+    world.transit.hold_one_after(Act::Rotate, 0);
+    let first = world.rotates();
+    world.transit.until_held(1).await;
+    let second = world.rotates();
+    soon("going on", world.tenants.resume_root_rotation()).await.unwrap();
+    // Far longer than the second would need.
+    for _ in 0..3 {
+        soon("a new tenant", world.tenants.create(&id("made"), "made")).await.unwrap();
+        soon("a deletion", world.tenants.delete(&id("made"))).await.unwrap();
+    }
+    assert_eq!(world.transit.versions("root"), (1, 1), "the second asked the provider too");
+    world.transit.let_go();
+    let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
+    assert_eq!((first.rewrapped_count, first.is_over), (3, true));
+    world.is_over(&second, 3, 3, &["acme", "bolt"]).await;
+}
