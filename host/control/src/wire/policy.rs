@@ -84,6 +84,9 @@ pub struct ReviewView {
     pub newly_denied: DifferencesView,
     /// Whether its text alone shows that it allows nothing new.
     pub only_narrows: bool,
+    /// What a solver says of it: `border`, `narrows` and `permits-apply`.
+    #[serde(default)]
+    pub proofs: Vec<ProofView>,
 }
 
 /// Something found about a policy text.
@@ -339,23 +342,35 @@ pub enum ProofVerdict {
 /// A statement about all requests, and whether it was proved.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ProofView {
+    /// `border`, `narrows` or `permits-apply`.
+    #[serde(default)]
+    pub name: String,
     /// What is to be proved, in words.
     pub statement: String,
     /// Whether it was.
     pub verdict: ProofVerdict,
-    /// How many kinds of request (principal, action, resource) it was proved for.
+    /// For how many kinds of request (principal, action, resource) it was asked and proved.
     pub kinds_count: usize,
     /// How long it took, microseconds.
     pub took_us: u64,
     /// Why nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A request for which it does not hold.
+    /// A request for which it does not hold; of `permits-apply`, a line for each permit that never applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counterexample: Option<String>,
 }
 
 /// `POST /tenants/{t}/policy/proof`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyProof {
+    /// Cedar text to prove it of; the policy in force when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// What was proved of a policy.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ProofsView {
     /// The version in force.
