@@ -213,3 +213,45 @@ async fn a_text_is_proved_before_it_is_in_force_and_its_idle_permits_are_named()
     assert_eq!((status, refused["code"].as_str()), (422, Some("bad-policy")), "{refused}");
     Ok(())
 }
+
+#[tokio::test]
+async fn rules_read_what_is_granted_who_pushed_and_the_role_of_a_new_key() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let developer = acme.member(&host, "dev", "developer").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "developer").await?;
+    let text = "@id(\"buckets\") permit (principal, action == Ringfence::Action::\"grant-capability\", resource) \
+          when { principal has role && principal.role == Ringfence::Role::\"developer\" } \
+          when { context has capability && context.capability == Ringfence::Capability::\"keyvalue\" }; \
+        @id(\"four-eyes\") forbid (principal, action == Ringfence::Action::\"deploy-version\", resource) \
+          when { context has pushed_by_caller && context.pushed_by_caller }; \
+        @id(\"no-auditors\") forbid (principal, action == Ringfence::Action::\"create-token\", resource) \
+          when { context has asked_role && context.asked_role == Ringfence::Role::\"auditor\" };";
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+
+    let grants = |capability: &str| acme.path(&format!("/plugins/hello/grants/{capability}"));
+    answer(developer.put(&grants("keyvalue")).json(&json!({ "scope": ["default"] })).send().await?).await?;
+    let place = json!({ "scope": ["https://api.example.com"] });
+    let (status, denied) = problem(developer.put(&grants("http")).json(&place).send().await?).await?;
+    assert_eq!(status, 403, "{denied}");
+    let why = answer(developer.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?).await?;
+    assert!(string(&why, "resource")?.ends_with("(http https://api.example.com)"), "{why}");
+    assert_eq!(developer.delete(&grants("keyvalue")).send().await?.status(), 403, "taking away is not granting");
+
+    let (deploy, version) = (acme.path("/plugins/hello/deploy"), json!({ "version": "0.1.0" }));
+    let (status, denied) = problem(acme.admin.post(&deploy).json(&version).send().await?).await?;
+    assert_eq!(status, 403, "{denied}");
+    let why = answer(acme.admin.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?).await?;
+    assert_eq!(why["reasons"][0]["policy"], "tenant/four-eyes", "{why}");
+    let (status, _) = problem(developer.post(&deploy).json(&version).send().await?).await?;
+    assert_eq!(status, 403, "a key that the same one made is no second pair of eyes");
+    answer(second.post(&deploy).json(&version).send().await?).await?;
+    let (status, gone) = problem(second.post(&deploy).json(&json!({ "version": "9.9.9" })).send().await?).await?;
+    assert_eq!((status, gone["code"].as_str()), (404, Some("version-not-found")), "{gone}");
+
+    let key = |role: &str| acme.admin.post(&acme.path("/tokens")).json(&json!({ "name": "k", "role": role }));
+    assert_eq!(key("auditor").send().await?.status(), 403);
+    assert_eq!(key("caller").send().await?.status(), 201);
+    Ok(())
+}

@@ -32,7 +32,7 @@ pub(crate) fn alternatives(question: &Question) -> Vec<(Role, Question)> {
         let (device, trust) = (question.who.device.clone(), question.who.trust);
         let who =
             Who { id, kind: PrincipalKind::Service, role: Some(role), tenant, elevated_from: None, device, trust };
-        Some((role, Question::plain(who, question.action, question.resource.clone())))
+        Some((role, Question { who, ..question.clone() }))
     };
     WEAKEST_FIRST.into_iter().filter(|role| Some(*role) != question.who.role).filter_map(ask).collect()
 }

@@ -219,7 +219,7 @@ impl HostCaller {
             ..self.occasion.clone()
         };
         let (who, action) = (self.who.clone(), call.act.as_str());
-        Question { who, action, resource: self.resource(call.on), occasion: Some(occasion) }
+        Question { occasion: Some(occasion), ..Question::plain(who, action, self.resource(call.on)) }
     }
 
     fn resource(&self, on: On<'_>) -> Resource {

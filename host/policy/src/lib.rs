@@ -21,6 +21,7 @@ mod host_calls;
 mod index;
 mod labels;
 mod occasion;
+mod particulars;
 pub mod prove;
 mod question;
 mod recent;
@@ -49,6 +50,7 @@ pub use elevation::Elevation;
 pub use error::PolicyError;
 pub use host_calls::{HostCaller, Trust};
 pub use occasion::Occasion;
+pub use particulars::Particulars;
 pub use recent::{Asked, Taken};
 pub use remedy::{Remedy, RemedyKind};
 pub use scores::Scores;
@@ -118,6 +120,17 @@ impl Policy {
         from: Option<IpAddr>,
         resource: &Resource,
     ) -> Result<Permit<A>, Denial> {
+        self.permit_for(principal, from, resource, None)
+    }
+
+    /// The same of an act of which rules can read what it is about. Whoever holds the permit does just that.
+    pub fn permit_for<A: Action>(
+        &self,
+        principal: &Principal,
+        from: Option<IpAddr>,
+        resource: &Resource,
+        particulars: Option<Particulars>,
+    ) -> Result<Permit<A>, Denial> {
         // One state for both: what is read of the session, and the statements that it is held against.
         let state = self.shared.state_of(resource);
         let mut who = self.asking(principal);
@@ -125,7 +138,7 @@ impl Policy {
         if who.tenant.as_ref() == resource.tenant() && state.as_ref().is_some_and(|state| state.trust.at(A::NAME)) {
             who.trust = self.trust_of(principal, from, (A::NAME, resource));
         }
-        let question = Question::plain(who, A::NAME, resource.clone());
+        let question = Question { particulars, ..Question::plain(who, A::NAME, resource.clone()) };
         let ruling = self.shared.rule_in(&question, state.as_deref());
         let decision = DecisionId::random(self.shared.entropy.as_ref());
         if ruling.outcome == Outcome::Allow {
@@ -397,5 +410,7 @@ mod tests_host_calls;
 mod tests_labels;
 #[cfg(test)]
 mod tests_mutants;
+#[cfg(test)]
+mod tests_particulars;
 #[cfg(test)]
 mod tests_trust;

@@ -37,21 +37,24 @@ use cedar_policy_core::entities::{Entities as CoreEntities, NoEntitiesSchema, TC
 use cedar_policy_core::extensions::Extensions;
 use ringfence_core::proof::origin_text;
 use ringfence_core::{
-    Device, HostAct, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId, device,
+    Capability, Device, HostAct, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId, device,
 };
 
 use crate::Standing;
 use crate::index::Place;
 use crate::labels::{Labels, NO_LABELS, OfThing};
 use crate::occasion::Occasion;
+use crate::particulars::Particulars;
 
 /// Labels of everything that the forms of entities name, to try the schema with.
 const SOME_LABELS: &str = r#"{
     "principals": {
-        "acme/p": { "training": ["gdpr"], "certifications": ["nurse"] },
+        "acme/p": { "training": ["gdpr"], "certifications": ["nurse"], "purposes": ["care"] },
         "acme/s": { "training": ["gdpr", "first-aid"] }
     },
     "plugins": { "p": { "classification": "restricted", "purposes": ["care", "billing"] } },
+    "buckets": { "p/n": { "classification": "restricted", "purposes": ["care"] } },
+    "containers": { "p/n": { "purposes": ["care"] } },
     "secrets": { "n": { "classification": "public" } },
     "fields": { "f": { "classification": "confidential", "purposes": ["care"] } }
 }"#;
@@ -127,12 +130,14 @@ pub(crate) struct Question {
     pub(crate) resource: Resource,
     /// Of a host call, and of nothing else: what it is about.
     pub(crate) occasion: Option<Occasion>,
+    /// What another act is about, where it was asked for with that.
+    pub(crate) particulars: Option<Particulars>,
 }
 
 impl Question {
     /// A question that is no host call.
     pub(crate) fn plain(who: Who, action: &'static str, resource: Resource) -> Self {
-        Self { who, action, resource, occasion: None }
+        Self { who, action, resource, occasion: None, particulars: None }
     }
 
     /// Whether principal and resource belong to two different tenants.
@@ -185,7 +190,10 @@ impl Question {
             None => entities.push(entity(&resource, Vec::new(), HashSet::new())),
         }
         let context = match &self.occasion {
-            None => self.who.context()?,
+            None => match &self.particulars {
+                None => self.who.context()?,
+                Some(about) => self.who.context()?.merge(about.pairs(words)?).map_err(text)?,
+            },
             Some(occasion) => occasion.context(words, HostAct::of_word(self.action))?,
         };
         words.translated(Place { action: words.action(self.action)?, principals, resources }, entities, context)
@@ -279,6 +287,7 @@ impl Words {
             who(id("acme/plugin/q")?, PrincipalKind::Plugin, None, of_tenant, None),
         ];
         let some = Labels::parse(&tenant, SOME_LABELS).map_err(text)?;
+        self.check_particulars(&people, &tenant)?;
         let (active, suspended) = (Standing::Active, Standing::Suspended);
         for (standing, labels) in [(active, &NO_LABELS), (suspended, &NO_LABELS), (active, &some), (suspended, &some)] {
             for (action, resource) in &resources {
@@ -291,9 +300,27 @@ impl Words {
                 for (who, role) in plugins.iter().zip([None, Some(Role::Caller)]) {
                     let occasion = Some(Occasion::some(role).map_err(text)?);
                     let resource = thing(act, &tenant, &plugin).map_err(text)?;
-                    let question = Question { who: who.clone(), action: act.as_str(), resource, occasion };
+                    let question = Question { occasion, ..Question::plain(who.clone(), act.as_str(), resource) };
                     self.held(&question.translate(self, standing, labels)?)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of what acts are about.
+    fn check_particulars(&self, people: &[Who], tenant: &TenantId) -> Result<(), String> {
+        let grant =
+            |capability| ("grant-capability", Particulars::Grant { capability, scope: ["n".to_owned()].into() });
+        let others = [
+            ("deploy-version", Particulars::Deploy { pushed_by_caller: true }),
+            ("create-token", Particulars::Token { role: Role::Developer }),
+        ];
+        for (action, about) in Capability::ALL.into_iter().map(grant).chain(others) {
+            for who in people {
+                let question = Question::plain(who.clone(), action, Resource::Tenant { tenant: tenant.clone() });
+                let question = Question { particulars: Some(about.clone()), ..question };
+                self.held(&question.translate(self, Standing::Active, &NO_LABELS)?)?;
             }
         }
         Ok(())
@@ -398,6 +425,8 @@ fn labels_of<'a>(labels: &'a Labels, resource: &Resource) -> Option<&'a OfThing>
         Resource::Plugin { plugin, .. } => Some(labels.plugin(plugin.as_str())),
         Resource::Secret { name, .. } => Some(labels.secret(name.as_str())),
         Resource::Field { field, .. } => Some(labels.field(field.as_str())),
+        Resource::Bucket { plugin, name, .. } => Some(labels.bucket(plugin.as_str(), name.as_str())),
+        Resource::Container { plugin, name, .. } => Some(labels.container(plugin.as_str(), name.as_str())),
         _ => None,
     }
 }

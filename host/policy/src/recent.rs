@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::Outcome;
 use crate::occasion::Occasion;
+use crate::particulars::Particulars;
 use crate::question::{Question, Who};
 
 /// One question as it was asked, enough to ask it again.
@@ -43,6 +44,9 @@ pub struct Asked {
     /// the caller alone, the first stands for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occasion: Option<Occasion>,
+    /// What another act was about, where it was asked for with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub particulars: Option<Particulars>,
     /// How often it was allowed.
     pub allowed_count: u64,
     /// How often it was denied.
@@ -166,15 +170,17 @@ impl Asked {
             action: question.action.to_owned(),
             resource: question.resource.clone(),
             occasion: question.occasion.as_ref().map(Occasion::kept),
+            particulars: question.particulars.clone(),
             allowed_count,
             denied_count,
         }
     }
 
-    /// For what, with the key, the name or the path of a host call.
+    /// For what, with the key, the name or the path of a host call, and with what another act was about.
     pub fn about(&self) -> String {
-        match &self.occasion {
-            Some(occasion) if !occasion.name.is_empty() => format!("{} {}", self.resource, occasion.name),
+        match (&self.occasion, &self.particulars) {
+            (Some(occasion), _) if !occasion.name.is_empty() => format!("{} {}", self.resource, occasion.name),
+            (_, Some(particulars)) => format!("{} ({particulars})", self.resource),
             _ => self.resource.to_string(),
         }
     }
@@ -197,6 +203,9 @@ impl Asked {
         if let Some(trust) = self.trust {
             key.push_str(&format!(" trusted {trust}"));
         }
+        if let Some(particulars) = &self.particulars {
+            key.push_str(&format!(" about {particulars}"));
+        }
         if let Some(Occasion { cause, method, .. }) = &self.occasion {
             let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();
             key.push_str(&format!(" {cause} {} {method} {slice}", role(self.occasion.as_ref().and_then(|o| o.role))));
@@ -217,6 +226,7 @@ impl Asked {
             device: self.device.clone(),
             trust: self.trust,
         };
-        Some(Question { who, action, resource: self.resource.clone(), occasion: self.occasion.clone() })
+        let (occasion, particulars) = (self.occasion.clone(), self.particulars.clone());
+        Some(Question { who, action, resource: self.resource.clone(), occasion, particulars })
     }
 }

@@ -175,7 +175,7 @@ fn host_questions() -> Vec<Question> {
                 let mut occasion = Occasion::some((at % 2 == 0).then_some(Role::Developer)).unwrap();
                 occasion.name = if at % 3 == 0 { "invoices/1".to_owned() } else { String::new() };
                 let (who, resource) = (who.clone(), resource.clone());
-                all.push(Question { who, action: act.as_str(), resource, occasion: Some(occasion) });
+                all.push(Question { occasion: Some(occasion), ..Question::plain(who, act.as_str(), resource) });
             }
             if who.kind == PrincipalKind::Plugin {
                 for action in ["invoke", "read-tenant", "write-policy", "write-secret", "open-personal-field"] {

@@ -176,6 +176,12 @@ pub struct Labels {
     /// By name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, ThingLabels>,
+    /// By plugin and name: `visits/default`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub buckets: BTreeMap<String, ThingLabels>,
+    /// By plugin and name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub containers: BTreeMap<String, ThingLabels>,
 }
 
 /// Labels of a person or service.
@@ -188,9 +194,12 @@ pub struct PrincipalLabels {
     /// What it is certified as; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certifications: Vec<String>,
+    /// What it works for; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<String>,
 }
 
-/// Labels of a plugin, secret or field.
+/// Labels of a plugin, secret, field, bucket or container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ThingLabels {
