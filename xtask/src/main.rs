@@ -11,6 +11,7 @@ mod inspect;
 mod js;
 mod python;
 mod run;
+mod setup;
 mod test;
 
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ enum Verb {
     Guests(guests::GuestsArgs),
     /// Show the main job on the embedded store, with checks
     Demo(demo::DemoArgs),
-    /// Run everything CI runs: format, guests, tests, lints
+    /// Run everything CI runs: what tests need, format, guests, tests, lints
     Test(test::TestArgs),
     /// Run a benchmark, or list them
     Bench(bench::BenchArgs),
