@@ -9,6 +9,7 @@ mod guests;
 mod hostile;
 mod inspect;
 mod js;
+mod mutants;
 mod python;
 mod run;
 mod setup;
@@ -36,6 +37,8 @@ enum Verb {
     Test(test::TestArgs),
     /// Run a benchmark, or list them
     Bench(bench::BenchArgs),
+    /// Take rules of isolation out of a copy of the tree, and hold that a test fails
+    Mutants(mutants::MutantsArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Mutants(arguments) => mutants::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
