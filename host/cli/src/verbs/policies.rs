@@ -24,6 +24,8 @@ use crate::ui::read_capped;
 const POLICY_BYTES_MAX: usize = 2 << 20;
 /// Longest wait for proofs: three, each for a minute at most.
 const PROOFS_MAX: Duration = Duration::from_secs(200);
+/// Longest wait for a review, which has three shorter ones beside it.
+const REVIEW_MAX: Duration = Duration::from_secs(60);
 
 /// `ringfence policy ...`.
 pub async fn run(cx: &mut Context<'_>, command: &PolicyCommand) -> Result<Exit, CliError> {
@@ -123,7 +125,8 @@ async fn apply(cx: &mut Context<'_>, args: &PolicyApplyArgs) -> Result<Exit, Cli
 async fn rollback(cx: &mut Context<'_>, args: &PolicyRollbackArgs) -> Result<Exit, CliError> {
     let (api, tenant) = cx.tenant().await?;
     let body = serde_json::to_value(PolicyRollback { version: args.version }).unwrap_or_default();
-    let answer = api.send::<PolicyOutcome>(&Request::post(format!("/tenants/{tenant}/policy/rollback"), body)).await?;
+    let request = Request::post(format!("/tenants/{tenant}/policy/rollback"), body).time(Some(REVIEW_MAX));
+    let answer = api.send::<PolicyOutcome>(&request).await?;
     cx.print(&answer, outcome_text)?;
     Ok(Exit::Ok)
 }
@@ -266,7 +269,7 @@ async fn send(
     let (api, tenant) = cx.tenant().await?;
     let path = format!("/tenants/{tenant}/policy");
     let body = serde_json::to_value(PolicyText { text, mode, note }).unwrap_or_default();
-    let mut request = Request::new(Method::PUT, &path).body(Body::Json(body));
+    let mut request = Request::new(Method::PUT, &path).body(Body::Json(body)).time(Some(REVIEW_MAX));
     if let Some(version) = version {
         request = request.header("if-match", format!("\"{version}\""));
     }

@@ -21,7 +21,7 @@ use crate::wire::{PolicyProof, Problem, ProofVerdict, ProofView, ProofsView};
 /// LIMIT: longest time for each proof that is asked for by itself.
 const PROOF_MS_MAX: u64 = 60_000;
 /// LIMIT: longest time for each proof beside a review, whose caller waits for all of them.
-const REVIEW_PROOF_MS_MAX: u64 = 5_000;
+const REVIEW_PROOF_MS_MAX: u64 = 10_000;
 /// Longest wait for a turn to ask.
 const TURN_MS_MAX: u64 = 2_000;
 /// LIMIT: most memory of the solver, in KiB.
