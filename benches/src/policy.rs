@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use ringfence_core::proof::act;
 use ringfence_core::{HostAct, HostCall, On, Principal, PrincipalKind, Resource, Role, Strength, TenantId};
-use ringfence_policy::prove::{LocalSolver, Verdict};
+use ringfence_policy::prove::{Kinds, LocalSolver, Verdict};
 use ringfence_policy::{Policy, Standing, TenantFacts};
 use serde_json::Value;
 
@@ -153,7 +153,7 @@ async fn prove(policy: &Policy, tenant: &TenantId, plan: &Plan, report: &mut Rep
     let begun = Instant::now();
     let mut command = tokio::process::Command::new(program);
     let solver = LocalSolver::from_command(command.args(["--lang", "smt"]).kill_on_drop(true))?;
-    match policy.prove_border(tenant, solver).await? {
+    match policy.prove_border(tenant, None, Kinds::All, solver).await? {
         Verdict::Proved { kinds_count } => {
             report.put("prove_s", begun.elapsed().as_secs_f64())?;
             report.put("proved_kinds_count", kinds_count)

@@ -1,7 +1,7 @@
 //! Policies as their admins meet them: reviewed, in the shadow, allowed by a second pair of eyes, rolled back; labels that
 //! they read; and roles held for a while.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use reqwest::Method;
 use ringfence_tests::{Host, Place, answer, problem, string};
 use serde_json::{Value, json};
@@ -13,6 +13,14 @@ const OPEN: &str = "permit (principal is Ringfence::Anonymous, action == Ringfen
 const TRAINED: &str = "@id(\"trained\") forbid (principal, action == Ringfence::Action::\"invoke\", resource) \
     when { resource.classification == \"restricted\" } \
     unless { principal has training && principal.training.contains(\"gdpr\") };";
+
+/// Whether the hosts of these tests find a solver. `cargo xtask test` installs it.
+fn has_solver() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|directory| directory.join("cvc5").is_file());
+    assert!(is_there || std::env::var_os("RINGFENCE_TEST_SETUP").is_none(), "the setup left out `cvc5`");
+    is_there
+}
 
 /// `hello` is restricted, and the key `cal` trained in this.
 fn labels(training: &[&str]) -> Value {
@@ -34,6 +42,17 @@ async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> R
     let draft = answer(acme.admin.put(&acme.path("/policy")).json(&draft).send().await?).await?;
     assert_eq!((draft["state"].as_str(), draft["version"].as_u64()), (Some("draft"), Some(0)), "{draft}");
     assert_eq!(draft["review"]["newly_allowed"]["questions_count"], 1, "{draft}");
+
+    // What a solver says of it is part of the answer, and what it was not asked is not taken for proved.
+    let proofs = [("border", "proved"), ("narrows", "disproved"), ("permits-apply", "proved")];
+    for (name, with_a_solver) in proofs {
+        let said = draft["review"]["proofs"].as_array().into_iter().flatten().find(|proof| proof["name"] == name);
+        let said = said.with_context(|| format!("no proof `{name}`: {draft}"))?;
+        let there = if has_solver() { with_a_solver } else { "not-run" };
+        assert_eq!(said["verdict"], there, "{said}");
+        assert_eq!(said["reason"].is_string(), there == "not-run", "{said}");
+        assert_eq!(said["counterexample"].is_string(), there == "disproved", "{said}");
+    }
 
     let second = host.person(&acme.admin, "/tenants/acme/people", "second", "tenant-admin").await?;
     let key_of_same = acme.member(&host, "spare", "tenant-admin").await?;
@@ -172,5 +191,67 @@ async fn labels_that_a_policy_reads_need_another_admin_where_there_is_one() -> R
     assert_eq!(one["labels"], labels(&["gdpr"]));
     assert_eq!(problem(acme.admin.get(&format!("{versions}/3")).send().await?).await?.0, 404);
     assert_eq!(problem(cal.get(&versions).send().await?).await?.0, 403);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_text_is_proved_before_it_is_in_force_and_its_idle_permits_are_named() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let text = "@id(\"idle\") permit (principal is Ringfence::Person, action == Ringfence::Action::\"read-logs\", resource) \
+        when { principal.elevated && !principal.elevated };";
+    let draft = json!({ "text": text, "mode": "draft" });
+    let draft = answer(acme.admin.put(&acme.path("/policy")).json(&draft).send().await?).await?;
+    let findings = draft["review"]["findings"].as_array().context("findings")?;
+    let idle = findings.iter().filter(|finding| finding["kind"] == "unreachable");
+    let idle: Vec<&str> = idle.filter_map(|finding| finding["text"].as_str()).collect();
+    assert_eq!(idle.iter().any(|text| text.starts_with("`tenant/idle`")), has_solver(), "{draft}");
+
+    let proof =
+        acme.admin.post(&acme.path("/policy/proof")).json(&json!({ "text": "permit (principal" })).send().await?;
+    let (status, refused) = problem(proof).await?;
+    assert_eq!((status, refused["code"].as_str()), (422, Some("bad-policy")), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn rules_read_what_is_granted_who_pushed_and_the_role_of_a_new_key() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let developer = acme.member(&host, "dev", "developer").await?;
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "developer").await?;
+    let text = "@id(\"buckets\") permit (principal, action == Ringfence::Action::\"grant-capability\", resource) \
+          when { principal has role && principal.role == Ringfence::Role::\"developer\" } \
+          when { context has capability && context.capability == Ringfence::Capability::\"keyvalue\" }; \
+        @id(\"four-eyes\") forbid (principal, action == Ringfence::Action::\"deploy-version\", resource) \
+          when { context has pushed_by_caller && context.pushed_by_caller }; \
+        @id(\"no-auditors\") forbid (principal, action == Ringfence::Action::\"create-token\", resource) \
+          when { context has asked_role && context.asked_role == Ringfence::Role::\"auditor\" };";
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+
+    let grants = |capability: &str| acme.path(&format!("/plugins/hello/grants/{capability}"));
+    answer(developer.put(&grants("keyvalue")).json(&json!({ "scope": ["default"] })).send().await?).await?;
+    let place = json!({ "scope": ["https://api.example.com"] });
+    let (status, denied) = problem(developer.put(&grants("http")).json(&place).send().await?).await?;
+    assert_eq!(status, 403, "{denied}");
+    let why = answer(developer.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?).await?;
+    assert!(string(&why, "resource")?.ends_with("(http https://api.example.com)"), "{why}");
+    assert_eq!(developer.delete(&grants("keyvalue")).send().await?.status(), 403, "taking away is not granting");
+
+    let (deploy, version) = (acme.path("/plugins/hello/deploy"), json!({ "version": "0.1.0" }));
+    let (status, denied) = problem(acme.admin.post(&deploy).json(&version).send().await?).await?;
+    assert_eq!(status, 403, "{denied}");
+    let why = answer(acme.admin.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?).await?;
+    assert_eq!(why["reasons"][0]["policy"], "tenant/four-eyes", "{why}");
+    let (status, _) = problem(developer.post(&deploy).json(&version).send().await?).await?;
+    assert_eq!(status, 403, "a key that the same one made is no second pair of eyes");
+    answer(second.post(&deploy).json(&version).send().await?).await?;
+    let (status, gone) = problem(second.post(&deploy).json(&json!({ "version": "9.9.9" })).send().await?).await?;
+    assert_eq!((status, gone["code"].as_str()), (404, Some("version-not-found")), "{gone}");
+
+    let key = |role: &str| acme.admin.post(&acme.path("/tokens")).json(&json!({ "name": "k", "role": role }));
+    assert_eq!(key("auditor").send().await?.status(), 403);
+    assert_eq!(key("caller").send().await?.status(), 201);
     Ok(())
 }

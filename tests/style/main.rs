@@ -10,5 +10,6 @@
 mod coverage;
 mod errors;
 mod files;
+mod mutants;
 mod openapi;
 mod readme;

@@ -9,8 +9,10 @@ mod guests;
 mod hostile;
 mod inspect;
 mod js;
+mod mutants;
 mod python;
 mod run;
+mod setup;
 mod test;
 
 use std::process::ExitCode;
@@ -31,10 +33,12 @@ enum Verb {
     Guests(guests::GuestsArgs),
     /// Show the main job on the embedded store, with checks
     Demo(demo::DemoArgs),
-    /// Run everything CI runs: format, guests, tests, lints
+    /// Run everything CI runs: what tests need, format, guests, tests, lints
     Test(test::TestArgs),
     /// Run a benchmark, or list them
     Bench(bench::BenchArgs),
+    /// Take rules of isolation out of a copy of the tree, and hold that a test fails
+    Mutants(mutants::MutantsArgs),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Mutants(arguments) => mutants::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::guests::{self, GuestsArgs};
 use crate::run::{cargo, cargo_with, root};
+use crate::setup;
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -18,8 +19,9 @@ pub struct TestArgs {
     filter: Option<String>,
 }
 
-/// Format, guests, then everything built with the lints on, and all tests.
+/// What tests need of the machine, format, guests, then everything built with the lints on, and all tests.
 pub fn run(arguments: &TestArgs) -> Result<()> {
+    setup::run()?;
     cargo("format", &["fmt", "--all", "--check"])?;
     guests::run(&GuestsArgs { js: false, python: false, force: false })?;
     let lints = lints()?;
@@ -30,7 +32,8 @@ pub fn run(arguments: &TestArgs) -> Result<()> {
         test.push("--");
         test.push(filter);
     }
-    cargo_with("test", &lints, &test)
+    let [wrapper, words] = lints;
+    cargo_with("test", &[wrapper, words, (setup::VARIABLE, "1".into())], &test)
 }
 
 /// What makes cargo compile our own crates with the lints' compiler, as `cargo clippy` does: to lint by itself means to read

@@ -40,7 +40,8 @@ pub use self::people::{
 pub use self::pii::{PiiCommand, PiiFieldsCommand, PiiFieldsSetArgs, SubjectArgs};
 pub use self::policy::{
     ApprovalArgs, ApprovalCommand, ElevationCommand, ElevationRequestArgs, PolicyApplyArgs, PolicyCeilingArgs,
-    PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyRollbackArgs, PolicyShadowArgs, PolicyShowArgs,
+    PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyProveArgs, PolicyRollbackArgs, PolicyShadowArgs,
+    PolicyShowArgs,
 };
 pub use self::quota::{QuotaCommand, QuotaSetArgs};
 pub use self::runs::{

@@ -11,7 +11,7 @@ use ringfence_audit::{Event, Intent, Log, Outcome, codes, decisions};
 use ringfence_core::proof::act;
 use ringfence_core::{Action, Permit, PluginName, Principal, RequestId, Resource, TenantId};
 use ringfence_identity::{Channel, IdentityError, Shown};
-use ringfence_policy::{Approval, Denial, Visibility};
+use ringfence_policy::{Approval, Denial, Particulars, Visibility};
 use ringfence_store::TenantStore;
 use serde_json::Value;
 
@@ -91,13 +91,33 @@ pub struct Reached<A> {
 impl Control {
     /// Asks policy about the host as a whole.
     pub async fn reach_host<A: Action>(&self, call: &Call) -> Result<Permit<A>, ApiError> {
-        self.permit(call, Resource::Host).await
+        self.permit(call, Resource::Host, None).await
+    }
+
+    /// Asks policy about the host as a whole, for an act of which rules can read what it is about.
+    pub async fn reach_host_for<A: Action>(
+        &self,
+        call: &Call,
+        about: Option<Particulars>,
+    ) -> Result<Permit<A>, ApiError> {
+        self.permit(call, Resource::Host, about).await
     }
 
     /// Asks policy about a tenant. A malformed name, an unknown tenant and another's are one answer.
     pub async fn reach_tenant<A: Action>(&self, call: &Call, tenant: &str) -> Result<Reached<A>, ApiError> {
+        self.reach_tenant_for(call, tenant, None).await
+    }
+
+    /// The same, for an act of which rules can read what it is about. None where what was asked for says nothing that can be
+    /// read: then nothing is done.
+    pub async fn reach_tenant_for<A: Action>(
+        &self,
+        call: &Call,
+        tenant: &str,
+        about: Option<Particulars>,
+    ) -> Result<Reached<A>, ApiError> {
         let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
-        self.reach(call, Resource::Tenant { tenant }).await
+        self.reach_for(call, Resource::Tenant { tenant }, about).await
     }
 
     /// Asks policy about a plugin.
@@ -106,6 +126,16 @@ impl Control {
         call: &Call,
         tenant: &str,
         plugin: &str,
+    ) -> Result<(Reached<A>, PluginName), ApiError> {
+        self.reach_plugin_for(call, (tenant, plugin), None).await
+    }
+
+    /// The same, for an act of which rules can read what it is about, as of [`Control::reach_tenant_for`].
+    pub async fn reach_plugin_for<A: Action>(
+        &self,
+        call: &Call,
+        (tenant, plugin): (&str, &str),
+        about: Option<Particulars>,
     ) -> Result<(Reached<A>, PluginName), ApiError> {
         let tenant: TenantId = tenant.parse().map_err(|_| ApiError::not_found())?;
         let plugin: PluginName = match plugin.parse() {
@@ -117,20 +147,38 @@ impl Control {
             }
         };
         let resource = Resource::Plugin { tenant, plugin: plugin.clone() };
-        Ok((self.reach(call, resource).await?, plugin))
+        Ok((self.reach_for(call, resource, about).await?, plugin))
     }
 
     /// Asks policy about any resource of a tenant whose data will be needed: its keys must be at hand.
     pub async fn reach<A: Action>(&self, call: &Call, resource: Resource) -> Result<Reached<A>, ApiError> {
-        let reached = self.reach_closed(call, resource).await?;
+        self.reach_for(call, resource, None).await
+    }
+
+    async fn reach_for<A: Action>(
+        &self,
+        call: &Call,
+        resource: Resource,
+        about: Option<Particulars>,
+    ) -> Result<Reached<A>, ApiError> {
+        let reached = self.reach_closed_for(call, resource, about).await?;
         reached.store.check_keys()?;
         Ok(reached)
     }
 
     /// Asks policy about a tenant whose keys may be disabled: for acts on the keys and on the tenant's existence.
     pub async fn reach_closed<A: Action>(&self, call: &Call, resource: Resource) -> Result<Reached<A>, ApiError> {
+        self.reach_closed_for(call, resource, None).await
+    }
+
+    async fn reach_closed_for<A: Action>(
+        &self,
+        call: &Call,
+        resource: Resource,
+        about: Option<Particulars>,
+    ) -> Result<Reached<A>, ApiError> {
         let tenant = resource.tenant().cloned().ok_or_else(ApiError::not_found)?;
-        let permit = self.permit(call, resource).await?;
+        let permit = self.permit(call, resource, about).await?;
         let store = self.parts.tenants.open_tenant(&tenant).ok_or_else(ApiError::not_found)?;
         Ok(Reached { tenant, store, permit })
     }
@@ -142,27 +190,16 @@ impl Control {
         resource: Resource,
         approval: Option<Approval>,
     ) -> Result<Reached<act::ApproveRun>, ApiError> {
-        let tenant = resource.tenant().cloned().ok_or_else(ApiError::not_found)?;
-        let answer = self.parts.policy.permit_approval(&call.principal, call.peer, &resource, approval);
-        let permit = self.answered(call, resource, answer).await?;
-        let store = self.parts.tenants.open_tenant(&tenant).ok_or_else(ApiError::not_found)?;
-        store.check_keys()?;
-        Ok(Reached { tenant, store, permit })
+        self.reach_for(call, resource, approval.map(Particulars::Approval)).await
     }
 
-    async fn permit<A: Action>(&self, call: &Call, resource: Resource) -> Result<Permit<A>, ApiError> {
-        let answer = self.parts.policy.permit_from::<A>(&call.principal, call.peer, &resource);
-        self.answered(call, resource, answer).await
-    }
-
-    /// What policy answered, held against how the session stands, and put on the record when it was no.
-    async fn answered<A: Action>(
+    async fn permit<A: Action>(
         &self,
         call: &Call,
         resource: Resource,
-        answer: Result<Permit<A>, Denial>,
+        about: Option<Particulars>,
     ) -> Result<Permit<A>, ApiError> {
-        match answer {
+        match self.parts.policy.permit_for::<A>(&call.principal, call.peer, &resource, about) {
             Ok(_) if self.is_held::<A>(call, &resource) => Err(ApiError::read_only()),
             // A denial beats any score; an act that is allowed still needs a session that stands high enough for it.
             Ok(permit) => match self.parts.identity.check_trust(&call.principal, call.peer, A::CLASS) {

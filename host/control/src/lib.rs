@@ -173,6 +173,8 @@ pub struct Control {
     pub(crate) keeping: Arc<tokio::sync::Mutex<()>>,
     /// Turns to review a policy, which takes a core for a while.
     pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
+    /// Turns to ask a solver, which takes another.
+    pub(crate) proving: Arc<tokio::sync::Semaphore>,
     /// One drill at a time.
     pub(crate) drilling: Arc<tokio::sync::Semaphore>,
     /// When tenants' own checks are run, and how many at once.
@@ -193,6 +195,7 @@ impl Control {
             agreeing: Arc::default(),
             keeping: Arc::default(),
             reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
+            proving: Arc::new(tokio::sync::Semaphore::new(1)),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),
             checks: audit::checks::Checks::default(),
         }

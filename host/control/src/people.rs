@@ -18,7 +18,7 @@ use crate::call::Call;
 use crate::extract::JsonBody;
 use crate::idempotency::ShownOnce;
 use crate::problem::ApiError;
-use crate::tokens::parse_role;
+use crate::tokens::{about_new, parse_role};
 use crate::wire::{InvitedPerson, NewPersonBody, Page, PersonView, Problem};
 
 /// Lists a tenant's people.
@@ -42,7 +42,8 @@ pub async fn invite(
     Path(tenant): Path<String>,
     JsonBody(new): JsonBody<NewPersonBody>,
 ) -> Result<Response, ApiError> {
-    let reached = control.reach_tenant::<act::CreateToken>(&call, &tenant).await?;
+    let about = about_new(&new.role, true);
+    let reached = control.reach_tenant_for::<act::CreateToken>(&call, &tenant, about).await?;
     control.invite(&call, reached.permit, Log::Tenant(reached.store), Some(reached.tenant), new).await
 }
 
@@ -74,7 +75,7 @@ pub async fn invite_host(
     call: Call,
     JsonBody(new): JsonBody<NewPersonBody>,
 ) -> Result<Response, ApiError> {
-    let permit = control.reach_host::<act::CreateToken>(&call).await?;
+    let permit = control.reach_host_for::<act::CreateToken>(&call, about_new(&new.role, false)).await?;
     control.invite(&call, permit, Log::Host, None, new).await
 }
 

@@ -14,7 +14,8 @@ use http::StatusCode;
 use ringfence_audit::{Log, codes};
 use ringfence_core::proof::act;
 use ringfence_core::{Capability, Grant, Grants, Manifest, ManifestError, Need, Needs, Permit, PluginName, limits};
-use ringfence_registry::{Announced, RegistryError, Room, RouteState, VersionRecord};
+use ringfence_policy::Particulars;
+use ringfence_registry::{Announced, Registry, RegistryError, Room, RouteState, VersionRecord};
 use ringfence_store::TenantStore;
 use semver::Version;
 use serde::Deserialize;
@@ -107,6 +108,15 @@ pub async fn push(
 }
 
 impl Control {
+    /// Whether a version was pushed by the caller or by somebody of one owner with him. None for a version that is not there, and
+    /// for callers who are not of the tenant: nothing of it is looked at for them.
+    async fn is_pushed_by_caller(&self, call: &Call, tenant: &str, plugin: &str, label: &Version) -> Option<bool> {
+        let own = call.principal.tenant().filter(|own| own.as_str() == tenant)?;
+        let (store, plugin) = (self.parts.tenants.open_tenant(own)?, plugin.parse::<PluginName>().ok()?);
+        let pushed_by = self.parts.registry.publisher(&store, &plugin, label).await.ok().flatten()?;
+        Some(self.parts.identity.is_one_owner(&pushed_by, call.principal.id()))
+    }
+
     /// Takes a capability away, on the record.
     pub(crate) async fn revoke_grant(
         &self,
@@ -249,10 +259,18 @@ pub async fn grant(
     Path((tenant, plugin, capability)): Path<(String, String, String)>,
     JsonBody(asked): JsonBody<GrantScope>,
 ) -> Result<Json<Page<GrantView>>, ApiError> {
-    let (reached, plugin) = control.reach_plugin::<act::GrantCapability>(&call, &tenant, &plugin).await?;
-    let capability: Capability = capability.parse()?;
-    let grant = Grant { capability, scope: asked.scope };
-    let store = reached.store;
+    // Rules read what is granted as it is kept. What can be no grant is asked for without it, before any word about it.
+    let grant = capability.parse::<Capability>().map_err(ApiError::from);
+    let grant = grant
+        .and_then(|capability| Registry::check_grant(Grant { capability, scope: asked.scope }).map_err(ApiError::from));
+    let about = grant
+        .as_ref()
+        .ok()
+        .map(|grant| Particulars::Grant { capability: grant.capability, scope: grant.scope.iter().cloned().collect() });
+    let (reached, plugin) =
+        control.reach_plugin_for::<act::GrantCapability>(&call, (tenant.as_str(), plugin.as_str()), about).await?;
+    let (grant, store) = (grant?, reached.store);
+    let capability = grant.capability;
     let log = Log::Tenant(store.clone());
     let details = json!({ "capability": capability.as_str(), "scope": grant.scope });
     let grants = control
@@ -289,8 +307,15 @@ pub async fn deploy(
     Path((tenant, plugin)): Path<(String, String)>,
     JsonBody(asked): JsonBody<Deploy>,
 ) -> Result<Json<RouteView>, ApiError> {
-    let (reached, plugin) = control.reach_plugin::<act::DeployVersion>(&call, &tenant, &plugin).await?;
-    let label = parse_version(&asked.version)?;
+    let label = parse_version(&asked.version);
+    let pushed_by_caller = match &label {
+        Ok(label) => control.is_pushed_by_caller(&call, &tenant, &plugin, label).await,
+        Err(_) => None,
+    };
+    let about = pushed_by_caller.map(|pushed_by_caller| Particulars::Deploy { pushed_by_caller });
+    let (reached, plugin) =
+        control.reach_plugin_for::<act::DeployVersion>(&call, (tenant.as_str(), plugin.as_str()), about).await?;
+    let label = label?;
     if asked.percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
         return Err(ApiError::new("bad-percent", "`percent` is 1 to 100"));
     }
@@ -299,6 +324,12 @@ pub async fn deploy(
     let details = json!({ "version": label.to_string(), "percent": asked.percent.unwrap_or(100) });
     let result = control
         .bracket(&call, &log, reached.permit, codes::VERSION_DEPLOYED, details, async |permit| {
+            if pushed_by_caller.is_none() {
+                // SECURITY: one that came after the question was put is one that no rule was asked about.
+                let _known = control.parts.registry.grants(&store, &plugin).await?;
+                let missing = RegistryError::VersionNotFound { plugin: plugin.clone(), version: label.clone() };
+                return Err(ApiError::from(missing));
+            }
             let deployed = control.parts.registry.deploy(permit, &store, &plugin, &label, asked.percent).await;
             match deployed {
                 Err(RegistryError::NeedNotGranted { missing, needs, added, .. }) => {

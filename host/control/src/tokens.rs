@@ -13,6 +13,7 @@ use ringfence_core::limits::TOKEN_SCOPE_PLUGINS_COUNT_MAX;
 use ringfence_core::proof::act;
 use ringfence_core::{ActClass, KeyScope, Permit, PluginName, ResourceName, Role, TenantId};
 use ringfence_identity::{KeyRecord, NewKey};
+use ringfence_policy::Particulars;
 use serde_json::json;
 
 use crate::Control;
@@ -43,7 +44,8 @@ pub async fn create(
     Path(tenant): Path<String>,
     JsonBody(new): JsonBody<NewToken>,
 ) -> Result<Response, ApiError> {
-    let reached = control.reach_tenant::<act::CreateToken>(&call, &tenant).await?;
+    let about = about_new(&new.role, true);
+    let reached = control.reach_tenant_for::<act::CreateToken>(&call, &tenant, about).await?;
     control.create_token(&call, reached.permit, Log::Tenant(reached.store), Some(reached.tenant), new).await
 }
 
@@ -75,7 +77,7 @@ pub async fn create_host(
     call: Call,
     JsonBody(new): JsonBody<NewToken>,
 ) -> Result<Response, ApiError> {
-    let permit = control.reach_host::<act::CreateToken>(&call).await?;
+    let permit = control.reach_host_for::<act::CreateToken>(&call, about_new(&new.role, false)).await?;
     control.create_token(&call, permit, Log::Host, None, new).await
 }
 
@@ -142,6 +144,11 @@ impl Control {
         .await?;
         Ok(StatusCode::NO_CONTENT)
     }
+}
+
+/// What rules can read of a new key or person; nothing of one with no role that there is, which is refused in any case.
+pub(crate) fn about_new(role: &str, of_a_tenant: bool) -> Option<Particulars> {
+    parse_role(role, of_a_tenant).ok().map(|role| Particulars::Token { role })
 }
 
 pub fn parse_role(text: &str, of_a_tenant: bool) -> Result<Role, ApiError> {

@@ -1,4 +1,4 @@
-//! The PKCS#11 provider against SoftHSM, which is installed and given a token of its own here.
+//! The PKCS#11 provider against SoftHSM, which `cargo xtask test` installs, with a token of its own.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,22 +46,6 @@ fn outside() -> Outside {
     Outside { entropy: Arc::new(Dice(Mutex::new(7))), clock: Arc::new(Noon), aws: None }
 }
 
-/// Installs SoftHSM where it can; says what to run where it cannot. Once: two installers would lock each other out.
-fn install() {
-    static INSTALLED: OnceLock<bool> = OnceLock::new();
-    let installed = INSTALLED.get_or_init(|| {
-        let apt = |words: &[&str]| {
-            let output = Command::new("apt-get").args(["-y", "-o", "DPkg::Lock::Timeout=120"]).args(words).output();
-            output.is_ok_and(|output| output.status.success())
-        };
-        // A machine that has never asked has no list of packages yet.
-        Path::new(MODULE).exists()
-            || ((apt(&["install", "softhsm2"]) || apt(&["update"]) && apt(&["install", "softhsm2"]))
-                && Path::new(MODULE).exists())
-    });
-    assert!(installed, "SoftHSM is missing and could not be installed: run `sudo apt-get install softhsm2`");
-}
-
 /// SoftHSM reads its configuration from the environment, which a test may not change for itself: the tests run in a child
 /// whose environment names a directory of its own. True in the child.
 #[expect(clippy::disallowed_methods, reason = "how the test finds the token it started for itself")]
@@ -69,7 +53,10 @@ fn in_child(test: &str) -> Option<PathBuf> {
     if let Ok(directory) = std::env::var(CONFIGURATION) {
         return Some(directory.into());
     }
-    install();
+    assert!(
+        Path::new(MODULE).exists(),
+        "SoftHSM is missing: `cargo xtask test` installs it, or `sudo apt-get install softhsm2`"
+    );
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("tokens")).unwrap();
     let configuration = directory.path().join("softhsm2.conf");

@@ -134,7 +134,7 @@ impl Shared {
         // SECURITY: what must stay hidden is worked out each time, so that a thing of another tenant and a thing that
         // does not exist take the same time.
         // What a run asks for is asked by few, and at no two seconds alike.
-        if !hidden && question.approval.is_none() {
+        if !hidden && question.approval().is_none() {
             self.answers.put(question, &ruling);
         }
         ruling

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use ringfence_core::{Device, PrincipalId, PrincipalKind, Resource, ResourceName, Role, device};
 
-use crate::approval::Approval;
 use crate::decision::{Effect, PolicyReason, SCOPE, SCOPE_MAKERS, SUSPENDED};
+use crate::particulars::{Approval, Particulars};
 use crate::question::{Question, Who, in_cedar};
 use crate::tenant::{is_ceilings, is_tenants};
 
@@ -71,8 +71,9 @@ pub(crate) fn least_trust(question: &Question, allows: impl Fn(&Question) -> boo
 
 /// The same question of a run that somebody else began; none of a run that somebody else did begin, and of what is no run.
 pub(crate) fn by_another(question: &Question) -> Option<Question> {
-    let approval = question.approval.clone().filter(|approval| approval.is_own)?;
-    Some(Question { approval: Some(Approval { is_own: false, ..approval }), ..question.clone() })
+    let approval = question.approval().filter(|approval| approval.is_own)?;
+    let particulars = Some(Particulars::Approval(Approval { is_own: false, ..approval.clone() }));
+    Some(Question { particulars, ..question.clone() })
 }
 
 /// What to do about a denial: `closest` is the weakest role that could, `device_helps` whether a verified device would,
@@ -100,7 +101,7 @@ pub(crate) fn help(
         };
         return format!("the key of this session is good for {scope} alone; sign in with {key} {kind}");
     }
-    if let Some(approval) = question.approval.as_ref().filter(|_| another_helps) {
+    if let Some(approval) = question.approval().filter(|_| another_helps) {
         let Approval { name, began_by, .. } = approval;
         return format!("`{began_by}` began this run, and who began it may not decide `{name}`; somebody else may");
     }

@@ -21,10 +21,17 @@ pub(crate) const ATTRIBUTES: [&str; 4] = ["\"training\"", "\"certifications\"", 
 const QUOTE_CHARS_MAX: usize = 80;
 
 /// Those of a tenant that set none.
-pub(crate) static NO_LABELS: Labels =
-    Labels { principals: BTreeMap::new(), plugins: BTreeMap::new(), secrets: BTreeMap::new(), fields: BTreeMap::new() };
+pub(crate) static NO_LABELS: Labels = Labels {
+    principals: BTreeMap::new(),
+    plugins: BTreeMap::new(),
+    secrets: BTreeMap::new(),
+    fields: BTreeMap::new(),
+    buckets: BTreeMap::new(),
+    containers: BTreeMap::new(),
+};
 
-static OF_OTHERS: OfPrincipal = OfPrincipal { training: BTreeSet::new(), certifications: BTreeSet::new() };
+static OF_OTHERS: OfPrincipal =
+    OfPrincipal { training: BTreeSet::new(), certifications: BTreeSet::new(), purposes: BTreeSet::new() };
 static OF_OTHER_THINGS: OfThing = OfThing { classification: Classification::Internal, purposes: BTreeSet::new() };
 
 /// Says why a text is no name.
@@ -40,6 +47,9 @@ pub(crate) struct Labels {
     plugins: BTreeMap<String, OfThing>,
     secrets: BTreeMap<String, OfThing>,
     fields: BTreeMap<String, OfThing>,
+    /// These by plugin and name: `visits/default`.
+    buckets: BTreeMap<String, OfThing>,
+    containers: BTreeMap<String, OfThing>,
 }
 
 /// Those of one person or service.
@@ -48,9 +58,10 @@ pub(crate) struct Labels {
 pub(crate) struct OfPrincipal {
     training: BTreeSet<String>,
     certifications: BTreeSet<String>,
+    purposes: BTreeSet<String>,
 }
 
-/// Those of one plugin, secret or field.
+/// Those of one plugin, secret, field, bucket or container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct OfThing {
@@ -97,6 +108,14 @@ impl Labels {
         self.fields.get(name).unwrap_or(&OF_OTHER_THINGS)
     }
 
+    pub(crate) fn bucket(&self, plugin: &str, name: &str) -> &OfThing {
+        of_plugin(&self.buckets, plugin, name)
+    }
+
+    pub(crate) fn container(&self, plugin: &str, name: &str) -> &OfThing {
+        of_plugin(&self.containers, plugin, name)
+    }
+
     fn check(&self, tenant: &TenantId) -> Result<(), PolicyError> {
         few("principals", self.principals.len(), POLICY_LABELLED_COUNT_MAX)?;
         for (id, labels) in &self.principals {
@@ -104,11 +123,14 @@ impl Labels {
             is_principal(tenant, id).map_err(|why| refused(&place, why))?;
             words(&format!("{place}.training"), &labels.training)?;
             words(&format!("{place}.certifications"), &labels.certifications)?;
+            words(&format!("{place}.purposes"), &labels.purposes)?;
         }
         for (kind, things, is_one) in [
             ("plugins", &self.plugins, is_name::<PluginName> as IsName),
             ("secrets", &self.secrets, is_name::<ResourceName>),
             ("fields", &self.fields, is_name::<ResourceName>),
+            ("buckets", &self.buckets, is_of_a_plugin),
+            ("containers", &self.containers, is_of_a_plugin),
         ] {
             few(kind, things.len(), POLICY_LABELLED_COUNT_MAX)?;
             for (name, labels) in things {
@@ -123,8 +145,12 @@ impl Labels {
 
 impl OfPrincipal {
     /// In Cedar's words.
-    pub(crate) fn attributes(&self) -> [(&'static str, Value); 2] {
-        [("training", set(&self.training)), ("certifications", set(&self.certifications))]
+    pub(crate) fn attributes(&self) -> [(&'static str, Value); 3] {
+        [
+            ("training", set(&self.training)),
+            ("certifications", set(&self.certifications)),
+            ("purposes", set(&self.purposes)),
+        ]
     }
 }
 
@@ -159,6 +185,23 @@ fn is_principal(tenant: &TenantId, id: &str) -> Result<(), String> {
         Some(plugin) => is_name::<PluginName>(plugin),
         None => is_name::<ResourceName>(name),
     }
+}
+
+/// Most tenants label none of these, and their calls are many.
+fn of_plugin<'a>(things: &'a BTreeMap<String, OfThing>, plugin: &str, name: &str) -> &'a OfThing {
+    if things.is_empty() {
+        return &OF_OTHER_THINGS;
+    }
+    things.get(&format!("{plugin}/{name}")).unwrap_or(&OF_OTHER_THINGS)
+}
+
+/// Whether this names a thing of a plugin, with the plugin.
+fn is_of_a_plugin(text: &str) -> Result<(), String> {
+    let Some((plugin, name)) = text.split_once('/') else {
+        return Err("no thing of a plugin: write `PLUGIN/NAME`".to_owned());
+    };
+    is_name::<PluginName>(plugin)?;
+    is_name::<ResourceName>(name)
 }
 
 fn is_name<T: FromStr<Err = WordError>>(text: &str) -> Result<(), String> {

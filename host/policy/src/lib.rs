@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 mod answers;
-mod approval;
 mod change;
 mod decide;
 mod decision;
@@ -22,6 +21,7 @@ mod host_calls;
 mod index;
 mod labels;
 mod occasion;
+mod particulars;
 pub mod prove;
 mod question;
 mod recent;
@@ -43,7 +43,6 @@ use ringfence_core::{
     Action, Clock, DecisionId, Device, Entropy, Permit, Principal, PrincipalKind, Resource, Role, TenantId,
 };
 
-pub use approval::Approval;
 pub use change::{LabelsReview, Replay, Review};
 pub use decision::{
     Analysis, DecisionRecord, Denial, Effect, Finding, FindingKind, Outcome, PolicyReason, PolicySummary, Visibility,
@@ -52,6 +51,7 @@ pub use elevation::Elevation;
 pub use error::PolicyError;
 pub use host_calls::{HostCaller, Trust};
 pub use occasion::Occasion;
+pub use particulars::{Approval, Particulars};
 pub use recent::{Asked, Taken};
 pub use remedy::{Remedy, RemedyKind};
 pub use scores::Scores;
@@ -121,26 +121,16 @@ impl Policy {
         from: Option<IpAddr>,
         resource: &Resource,
     ) -> Result<Permit<A>, Denial> {
-        self.permit_asked(principal, from, resource, None)
+        self.permit_for(principal, from, resource, None)
     }
 
-    /// Decides whether `principal` may decide what a run of the plugin asks for; `approval` is none where it asks for no such thing.
-    pub fn permit_approval(
+    /// The same of an act of which rules can read what it is about. Whoever holds the permit does just that.
+    pub fn permit_for<A: Action>(
         &self,
         principal: &Principal,
         from: Option<IpAddr>,
         resource: &Resource,
-        approval: Option<Approval>,
-    ) -> Result<Permit<act::ApproveRun>, Denial> {
-        self.permit_asked(principal, from, resource, approval)
-    }
-
-    fn permit_asked<A: Action>(
-        &self,
-        principal: &Principal,
-        from: Option<IpAddr>,
-        resource: &Resource,
-        approval: Option<Approval>,
+        particulars: Option<Particulars>,
     ) -> Result<Permit<A>, Denial> {
         // One state for both: what is read of the session, and the statements that it is held against.
         let state = self.shared.state_of(resource);
@@ -149,7 +139,7 @@ impl Policy {
         if who.tenant.as_ref() == resource.tenant() && state.as_ref().is_some_and(|state| state.trust.at(A::NAME)) {
             who.trust = self.trust_of(principal, from, (A::NAME, resource));
         }
-        let question = Question { approval, ..Question::plain(who, A::NAME, resource.clone()) };
+        let question = Question { particulars, ..Question::plain(who, A::NAME, resource.clone()) };
         let ruling = self.shared.rule_in(&question, state.as_deref());
         let decision = DecisionId::random(self.shared.entropy.as_ref());
         if ruling.outcome == Outcome::Allow {
@@ -164,7 +154,7 @@ impl Policy {
     pub fn would_allow_absent(&self, principal: &Principal, resource: &Resource, approval: Option<Approval>) -> bool {
         let Some(state) = self.shared.state_of(resource) else { return false };
         let plain = Question::plain(self.asking(principal), act::ApproveRun::NAME, resource.clone());
-        let asked = Question { approval, ..plain };
+        let asked = Question { particulars: approval.map(Particulars::Approval), ..plain };
         let view = state.view(asked.who.role);
         let devices = explain::on_verified_devices(&asked);
         !asked.crosses_tenants()
@@ -425,6 +415,8 @@ mod tests_host_calls;
 mod tests_labels;
 #[cfg(test)]
 mod tests_mutants;
+#[cfg(test)]
+mod tests_particulars;
 #[cfg(test)]
 mod tests_scopes;
 #[cfg(test)]

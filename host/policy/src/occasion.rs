@@ -75,8 +75,8 @@ impl Reads {
                     "cause" => Self::CAUSE,
                     "key" | "name" | "path" => Self::NAME,
                     "method" => Self::METHOD,
-                    // No host call has one.
-                    "approval" => Self::NOTHING,
+                    // No host call has these.
+                    "approval" | "capability" | "scope" | "pushed_by_caller" | "asked_role" => Self::NOTHING,
                     _ => Self::ALL,
                 };
         }

@@ -1,18 +1,24 @@
-//! Statements about every request that can be, proved by a solver: that nothing allowed crosses the border, and that a
-//! changed policy allows nothing new.
+//! Statements about every request that can be, proved by a solver: that nothing allowed crosses the border, that a changed
+//! policy allows nothing new, and that each of its permits can apply.
 //!
 //! Must never say `proved` when the solver did not: what it cannot tell, or cannot be asked, is `not run` with the
 //! reason. The solver is the caller's; this room starts no process.
 
-use cedar_policy::PolicySet;
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use cedar_policy::{Effect, Policy as CedarPolicy, PolicySet, RequestEnv};
 use cedar_policy_symcc::err::Error;
 use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet};
 use ringfence_core::TenantId;
 
 pub use cedar_policy_symcc::solver::{LocalSolver, Solver, SolverError};
 
-use crate::tenant::Rules;
-use crate::{Policy, PolicyError};
+use crate::decide::TenantState;
+use crate::tenant::{Rules, display_id};
+use crate::{Policy, PolicyError, structure};
 
 const BORDER: &str = include_str!("border.cedar");
 
@@ -21,12 +27,12 @@ const BORDER: &str = include_str!("border.cedar");
 pub enum Verdict {
     /// It holds for every request that the schema allows.
     Proved {
-        /// Kinds of request: principal, action and resource by type.
+        /// Kinds of request that were looked at: principal, action and resource by type.
         kinds_count: usize,
     },
     /// It does not.
     Disproved {
-        /// A request for which it does not hold, and the entities it names.
+        /// A request for which it does not hold, and the entities it names; or a line for each statement that it is not so of.
         counterexample: String,
     },
     /// Nobody knows.
@@ -36,13 +42,34 @@ pub enum Verdict {
     },
 }
 
+/// For which kinds of request the border is to be proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kinds {
+    /// All that the schema has, those included where the platform's policies alone allow anything.
+    All,
+    /// Those that a permit of the text can apply to: in all others it allows nothing that the platform's policies do not.
+    OfPermits,
+}
+
 impl Policy {
-    /// Proves that whatever the tenant's policies in force allow stays within the border of `border.cedar`.
-    pub async fn prove_border<S: Solver>(&self, tenant: &TenantId, solver: S) -> Result<Verdict, PolicyError> {
+    /// Proves that what `text`, or without one the policies in force, and the platform allow stays within the border of
+    /// `border.cedar`. Fails like [`Policy::set_tenant_policy`].
+    pub async fn prove_border<S: Solver>(
+        &self,
+        tenant: &TenantId,
+        text: Option<&str>,
+        kinds: Kinds,
+        solver: S,
+    ) -> Result<Verdict, PolicyError> {
         let state = self.known(tenant)?;
-        let allowed = self.joined(&[&state.ceiling, &state.rules])?;
+        let rules = self.rules_of(tenant, &state, text)?;
+        let allowed = self.joined(&[&state.ceiling, &rules])?;
         let border = BORDER.parse().map_err(|error: cedar_policy::ParseErrors| broken(&error))?;
-        Ok(self.prove_within(&allowed, &border, solver).await)
+        let kinds = match kinds {
+            Kinds::All => self.all_kinds(),
+            Kinds::OfPermits => self.kinds_of(rules.policies.iter().filter(|policy| is_permit(policy))).await,
+        };
+        Ok(self.prove_within(&allowed, &border, kinds, solver).await)
     }
 
     /// Proves that `text` allows nothing that the tenant's policies in force do not. Fails like
@@ -55,17 +82,81 @@ impl Policy {
     ) -> Result<Verdict, PolicyError> {
         let state = self.known(tenant)?;
         let (candidate, _) = self.compile(tenant, text)?;
+        // SECURITY: the solver passes over a statement that fails, and a decision does not.
+        if state.rules.policies.iter().any(structure::can_fail) {
+            let reason = "a statement in force can fail to evaluate, which denies, and the solver does not see that";
+            return Ok(Verdict::NotRun { reason: reason.to_owned() });
+        }
         let then = self.joined(&[&state.ceiling, &candidate])?;
         let now = self.joined(&[&state.ceiling, &state.rules])?;
-        Ok(self.prove_within(&then, &now, solver).await)
+        // In every other kind of request the two say the same, or the candidate forbids more.
+        let kinds = self.kinds_of(structure::widening(&state.rules.policies, &candidate.policies)).await;
+        Ok(self.prove_within(&then, &now, kinds, solver).await)
+    }
+
+    /// Proves that each permit of `text`, or without one of the policies in force, allows some request that no statement
+    /// forbids. Where that is not so, the counterexample has a line for each permit that never applies, which begins with its
+    /// id in back quotes. Fails like [`Policy::set_tenant_policy`].
+    pub async fn prove_permits_apply<S: Solver>(
+        &self,
+        tenant: &TenantId,
+        text: Option<&str>,
+        solver: S,
+    ) -> Result<Verdict, PolicyError> {
+        let state = self.known(tenant)?;
+        let rules = self.rules_of(tenant, &state, text)?;
+        let mut forbids = PolicySet::new();
+        for policy in self.joined(&[&state.ceiling, &rules])?.policies().filter(|policy| !is_permit(policy)) {
+            forbids.add(policy.clone()).map_err(|error| broken(&error))?;
+        }
+        Ok(self.find_idle(&rules, &forbids, solver).await.unwrap_or_else(|error| no_answer(&error)))
+    }
+
+    /// The permits of `rules` that allow no request beside `forbids`.
+    async fn find_idle<S: Solver>(&self, rules: &Rules, forbids: &PolicySet, solver: S) -> Result<Verdict, Error> {
+        let schema = &self.shared.checker.words.schema;
+        let mut compiler = CedarSymCompiler::new(solver)?;
+        let (mut kinds_count, mut idle) = (0, Vec::new());
+        for permit in rules.policies.iter().filter(|policy| is_permit(policy)) {
+            let mut both = forbids.clone();
+            if let Err(error) = both.add(permit.clone()) {
+                return Ok(Verdict::NotRun { reason: error.to_string() });
+            }
+            let mut applies = false;
+            for kind in self.kinds_of([permit]).await {
+                // A tenant's policies are not asked about operators.
+                if kind.principal().basename() == "Operator" {
+                    continue;
+                }
+                kinds_count += 1;
+                let compiled = CompiledPolicySet::compile(&both, &kind, schema)?;
+                if !compiler.check_always_denies_opt(&compiled).await? {
+                    applies = true;
+                    break;
+                }
+            }
+            if !applies {
+                idle.push(format!("`{}` never applies: there is no request that it could allow", display_id(permit)));
+            }
+        }
+        Ok(match idle.as_slice() {
+            [] => Verdict::Proved { kinds_count },
+            idle => Verdict::Disproved { counterexample: idle.join("\n") },
+        })
     }
 
     /// Whether everything that `inner` allows is allowed by `outer`, kind of request by kind of request.
-    async fn prove_within<S: Solver>(&self, inner: &PolicySet, outer: &PolicySet, solver: S) -> Verdict {
-        match self.first_outside(inner, outer, solver).await {
+    async fn prove_within<S: Solver>(
+        &self,
+        inner: &PolicySet,
+        outer: &PolicySet,
+        kinds: BTreeSet<RequestEnv>,
+        solver: S,
+    ) -> Verdict {
+        match self.first_outside(inner, outer, kinds, solver).await {
             Ok((_, Some(counterexample))) => Verdict::Disproved { counterexample },
             Ok((kinds_count, None)) => Verdict::Proved { kinds_count },
-            Err(error) => Verdict::NotRun { reason: format!("the solver gave no answer: {error}") },
+            Err(error) => no_answer(&error),
         }
     }
 
@@ -73,12 +164,14 @@ impl Policy {
         &self,
         inner: &PolicySet,
         outer: &PolicySet,
+        kinds: BTreeSet<RequestEnv>,
         solver: S,
     ) -> Result<(usize, Option<String>), Error> {
         let schema = &self.shared.checker.words.schema;
         let mut compiler = CedarSymCompiler::new(solver)?;
         let mut kinds_count = 0;
-        for kind in schema.request_envs() {
+        for kind in kinds {
+            breathe().await;
             let inner = CompiledPolicySet::compile(inner, &kind, schema)?;
             let outer = CompiledPolicySet::compile(outer, &kind, schema)?;
             if let Some(found) = compiler.check_implies_with_counterexample_opt(&inner, &outer).await? {
@@ -89,6 +182,28 @@ impl Policy {
         Ok((kinds_count, None))
     }
 
+    fn all_kinds(&self) -> BTreeSet<RequestEnv> {
+        self.shared.checker.words.schema.request_envs().collect()
+    }
+
+    /// The kinds of request that one of these statements can apply to, as far as types say.
+    async fn kinds_of<'a>(&self, policies: impl IntoIterator<Item = &'a CedarPolicy>) -> BTreeSet<RequestEnv> {
+        let mut kinds = BTreeSet::new();
+        for policy in policies {
+            breathe().await;
+            kinds.extend(policy.get_valid_request_envs(&self.shared.checker.words.schema));
+        }
+        kinds
+    }
+
+    /// The statements of `text`, or without one those in force.
+    fn rules_of(&self, tenant: &TenantId, state: &TenantState, text: Option<&str>) -> Result<Arc<Rules>, PolicyError> {
+        match text {
+            Some(text) => self.compile(tenant, text).map(|(rules, _)| rules),
+            None => Ok(Arc::clone(&state.rules)),
+        }
+    }
+
     fn joined(&self, others: &[&Rules]) -> Result<PolicySet, PolicyError> {
         let mut all = self.shared.checker.platform_set.clone();
         for policy in others.iter().flat_map(|rules| &rules.policies) {
@@ -96,6 +211,27 @@ impl Policy {
         }
         Ok(all)
     }
+}
+
+/// Lets whoever waits for this with a deadline look at it: the work between two questions to the solver waits for nothing.
+async fn breathe() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+fn is_permit(policy: &CedarPolicy) -> bool {
+    policy.effect() == Effect::Permit
+}
+
+fn no_answer(error: &Error) -> Verdict {
+    Verdict::NotRun { reason: format!("the solver gave no answer: {error}") }
 }
 
 fn broken(error: &dyn std::fmt::Display) -> PolicyError {
@@ -135,7 +271,8 @@ mod tests {
         let policy = active();
         policy.set_tenant_policy(&tenant("acme"), PERMIT_ALL).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(policy.prove_border(&tenant("acme"), Says(decision, tokio::io::sink()))).unwrap()
+        let solver = Says(decision, tokio::io::sink());
+        runtime.block_on(policy.prove_border(&tenant("acme"), None, Kinds::All, solver)).unwrap()
     }
 
     #[test]
@@ -167,7 +304,7 @@ mod tests {
     fn within(inner: &str, outer: &str, solver: impl FnOnce() -> LocalSolver) -> Verdict {
         let (policy, inner, outer) = (active(), inner.parse().unwrap(), outer.parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { policy.prove_within(&inner, &outer, solver()).await })
+        runtime.block_on(async { policy.prove_within(&inner, &outer, policy.all_kinds(), solver()).await })
     }
 
     #[test]
@@ -197,28 +334,77 @@ mod tests {
         assert!(counterexample.contains("Ringfence::"), "{counterexample}");
     }
 
-    /// Whether there is a solver: one that is installed, or that this machine lets a test install.
+    fn changed(in_force: &str, candidate: &str, line: &str) -> (Verdict, Verdict, Verdict) {
+        let (policy, acme) = (active(), tenant("acme"));
+        policy.set_tenant_policy(&acme, in_force).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            (
+                policy.prove_border(&acme, Some(candidate), Kinds::OfPermits, says(line)).await.unwrap(),
+                policy.prove_narrows(&acme, candidate, says(line)).await.unwrap(),
+                policy.prove_permits_apply(&acme, Some(candidate), says(line)).await.unwrap(),
+            )
+        })
+    }
+
+    #[test]
+    fn of_a_change_the_solver_is_asked_what_the_change_can_touch() {
+        let one = Verdict::Proved { kinds_count: 1 };
+        let (border, narrows, apply) = changed(NARROW, WIDE, "unsat");
+        assert_eq!((&border, &narrows), (&one, &one));
+        let Verdict::Disproved { counterexample } = apply else { panic!("{apply:?}") };
+        assert!(counterexample.starts_with("`tenant/1` never applies"), "{counterexample}");
+        let (border, narrows, apply) = changed(NARROW, WIDE, "sat");
+        // A solver that names no request that fits has shown nothing, and proved nothing either.
+        for verdict in [border, narrows] {
+            assert!(!matches!(verdict, Verdict::Proved { .. }), "{verdict:?}");
+        }
+        assert_eq!(apply, one);
+        let (border, narrows, apply) = changed(NARROW, WIDE, "unknown");
+        for verdict in [border, narrows, apply] {
+            assert!(matches!(verdict, Verdict::NotRun { .. }), "{verdict:?}");
+        }
+        // One more forbid touches nothing that could be allowed, so there is nothing to ask; one less does.
+        let forbids = format!(
+            r#"{NARROW} forbid (principal is Ringfence::Person, action == Ringfence::Action::"read-tenant", resource)
+            when {{ principal.training.contains("gdpr") }};"#
+        );
+        assert_eq!(changed(NARROW, &forbids, "unknown").1, Verdict::Proved { kinds_count: 0 });
+        let (_, narrows, _) = changed(&forbids, NARROW, "unknown");
+        assert!(matches!(narrows, Verdict::NotRun { .. }), "{narrows:?}");
+    }
+
+    #[test]
+    fn what_denies_by_failing_is_not_said_to_be_narrowed() {
+        let failing = r#"forbid (principal is Ringfence::Person, action == Ringfence::Action::"read-tenant", resource)
+            when { context has trust && context.trust + 1 > 100 };"#;
+        let (_, narrows, _) = changed(failing, failing, "unsat");
+        assert!(matches!(narrows, Verdict::NotRun { .. }), "{narrows:?}");
+    }
+
+    /// Whether there is a solver to ask. `cargo xtask test` installs it, so there it has to be; by hand a test says that it did
+    /// not run.
     fn has_cvc5() -> bool {
-        let runs = |program: &str, words: &[&str]| {
-            std::process::Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
-        };
-        let install = || runs("apt-get", &["-y", "-o", "DPkg::Lock::Timeout=120", "install", "cvc5"]);
-        let there = || runs("cvc5", &["--version"]);
-        // A machine that has never asked has no list of packages yet.
-        there() || ((install() || (runs("apt-get", &["update"]) && install())) && there())
+        let output = std::process::Command::new("cvc5").arg("--version").output();
+        let is_there = output.is_ok_and(|output| output.status.success());
+        assert!(is_there || std::env::var_os("RINGFENCE_TEST_SETUP").is_none(), "the setup left out `cvc5`");
+        if !is_there {
+            println!("NOT RUN: there is no `cvc5`, so no solver was asked; `cargo xtask test` installs it");
+        }
+        is_there
     }
 
     #[test]
     fn the_solver_proves_the_border_and_disproves_one_that_was_widened() {
         if !has_cvc5() {
-            println!("SKIPPED: there is no `cvc5` and it could not be installed, so no solver was asked");
             return;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
         let policy = active();
         policy.set_tenant_policy(&tenant("acme"), PERMIT_ALL).unwrap();
-        let proved = runtime.block_on(policy.prove_border(&tenant("acme"), LocalSolver::cvc5().unwrap())).unwrap();
+        let solver = LocalSolver::cvc5().unwrap();
+        let proved = runtime.block_on(policy.prove_border(&tenant("acme"), None, Kinds::All, solver)).unwrap();
         assert!(matches!(proved, Verdict::Proved { .. }), "{proved:?}");
         // The platform's statements without the one that keeps tenants apart.
         let platform = format!("{}\n{}", crate::BOUNDARY, crate::ROLES).parse::<PolicySet>().unwrap();
@@ -228,8 +414,45 @@ mod tests {
         let widened = PolicySet::from_policies(kept.chain(own)).unwrap();
         assert_eq!(widened.policies().count(), platform.policies().count(), "one was taken and one was added");
         let border = BORDER.parse().unwrap();
-        let verdict = runtime.block_on(policy.prove_within(&widened, &border, LocalSolver::cvc5().unwrap()));
+        let solver = LocalSolver::cvc5().unwrap();
+        let verdict = runtime.block_on(policy.prove_within(&widened, &border, policy.all_kinds(), solver));
         let Verdict::Disproved { counterexample } = verdict else { panic!("{verdict:?}") };
         assert!(counterexample.contains("Ringfence::"), "{counterexample}");
+    }
+
+    #[test]
+    fn the_solver_tells_a_narrower_text_from_a_wider_one_and_finds_permits_that_never_apply() {
+        if !has_cvc5() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (policy, acme) = (active(), tenant("acme"));
+        let solver = || LocalSolver::cvc5().unwrap();
+        policy.set_tenant_policy(&acme, WIDE).unwrap();
+        let narrower = runtime.block_on(policy.prove_narrows(&acme, NARROW, solver())).unwrap();
+        assert_eq!(narrower, Verdict::Proved { kinds_count: 1 });
+        policy.set_tenant_policy(&acme, NARROW).unwrap();
+        // A caller may not read the tenant by his role, so who is not elevated gains it.
+        let Verdict::Disproved { counterexample } =
+            runtime.block_on(policy.prove_narrows(&acme, WIDE, solver())).unwrap()
+        else {
+            panic!("not disproved")
+        };
+        assert!(counterexample.contains("read-tenant"), "{counterexample}");
+        // What the types of a text do not show: a condition that contradicts itself, and one that another forbids.
+        let text = format!(
+            r#"{WIDE}
+            @id("contradiction") permit (principal is Ringfence::Person, action == Ringfence::Action::"read-logs", resource)
+            when {{ principal.elevated && !principal.elevated }};
+            @id("forbidden") permit (principal is Ringfence::Person, action == Ringfence::Action::"read-config", resource)
+            when {{ principal.training.contains("gdpr") }};
+            forbid (principal, action == Ringfence::Action::"read-config", resource)
+            when {{ principal has training && principal.training.contains("gdpr") }};"#
+        );
+        let idle = runtime.block_on(policy.prove_permits_apply(&acme, Some(&text), solver())).unwrap();
+        let Verdict::Disproved { counterexample } = idle else { panic!("{idle:?}") };
+        let found: Vec<&str> = counterexample.lines().filter_map(|line| line.split('`').nth(1)).collect();
+        assert_eq!(found, ["tenant/contradiction", "tenant/forbidden"], "{counterexample}");
     }
 }

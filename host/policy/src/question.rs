@@ -38,23 +38,25 @@ use cedar_policy_core::entities::{Entities as CoreEntities, NoEntitiesSchema, TC
 use cedar_policy_core::extensions::Extensions;
 use ringfence_core::proof::origin_text;
 use ringfence_core::{
-    ActClass, Device, HostAct, KeyScope, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role, TenantId,
-    device,
+    ActClass, Capability, Device, HostAct, KeyScope, PluginName, Principal, PrincipalId, PrincipalKind, Resource, Role,
+    TenantId, device,
 };
 
 use crate::Standing;
-use crate::approval::Approval;
 use crate::index::Place;
 use crate::labels::{Labels, NO_LABELS, OfThing};
 use crate::occasion::Occasion;
+use crate::particulars::{Approval, Particulars};
 
 /// Labels of everything that the forms of entities name, to try the schema with.
 const SOME_LABELS: &str = r#"{
     "principals": {
-        "acme/p": { "training": ["gdpr"], "certifications": ["nurse"] },
+        "acme/p": { "training": ["gdpr"], "certifications": ["nurse"], "purposes": ["care"] },
         "acme/s": { "training": ["gdpr", "first-aid"] }
     },
     "plugins": { "p": { "classification": "restricted", "purposes": ["care", "billing"] } },
+    "buckets": { "p/n": { "classification": "restricted", "purposes": ["care"] } },
+    "containers": { "p/n": { "purposes": ["care"] } },
     "secrets": { "n": { "classification": "public" } },
     "fields": { "f": { "classification": "confidential", "purposes": ["care"] } }
 }"#;
@@ -128,28 +130,36 @@ pub(crate) struct Question {
     pub(crate) resource: Resource,
     /// Of a host call, and of nothing else: what it is about.
     pub(crate) occasion: Option<Occasion>,
-    /// Of `approve-run`, and of nothing else: what the run asks for.
-    pub(crate) approval: Option<Approval>,
+    /// What another act is about, where it was asked for with that.
+    pub(crate) particulars: Option<Particulars>,
 }
 
 impl Question {
     /// A question that is no host call.
     pub(crate) fn plain(who: Who, action: &'static str, resource: Resource) -> Self {
-        Self { who, action, resource, occasion: None, approval: None }
+        Self { who, action, resource, occasion: None, particulars: None }
+    }
+
+    /// What a run asks for, where that is what is to be decided.
+    pub(crate) fn approval(&self) -> Option<&Approval> {
+        match &self.particulars {
+            Some(Particulars::Approval(approval)) => Some(approval),
+            _ => None,
+        }
     }
 
     /// What it is asked with, in Cedar's words, when it is no host call.
-    fn context(&self) -> Result<Context, String> {
+    fn context(&self, words: &Words) -> Result<Context, String> {
         // Nobody else is held to classes, so that most questions carry nothing.
         let class = self.who.scope.as_ref().and_then(|_| ActClass::of(self.action));
-        if self.who.trust.is_none() && class.is_none() && self.approval.is_none() {
+        if self.who.trust.is_none() && class.is_none() && self.particulars.is_none() {
             return Ok(Context::empty());
         }
         let class =
             class.map(|class| ("class".to_owned(), RestrictedExpression::new_string(class.as_str().to_owned())));
         let trust = self.who.trust.map(|trust| ("trust".to_owned(), RestrictedExpression::new_long(trust.into())));
-        let approval = self.approval.as_ref().map(Approval::pair).transpose()?;
-        Context::from_pairs(class.into_iter().chain(trust).chain(approval)).map_err(text)
+        let about = self.particulars.as_ref().map(|about| about.pairs(words)).transpose()?.unwrap_or_default();
+        Context::from_pairs(class.into_iter().chain(trust).chain(about)).map_err(text)
     }
 
     /// Whether principal and resource belong to two different tenants.
@@ -202,7 +212,7 @@ impl Question {
             None => entities.push(entity(&resource, Vec::new(), HashSet::new())),
         }
         let context = match &self.occasion {
-            None => self.context()?,
+            None => self.context(words)?,
             Some(occasion) => occasion.context(words, HostAct::of_word(self.action))?,
         };
         words.translated(Place { action: words.action(self.action)?, principals, resources }, entities, context)
@@ -305,6 +315,7 @@ impl Words {
             who(id("acme/plugin/q")?, PrincipalKind::Plugin, None, of_tenant, None),
         ];
         let some = Labels::parse(&tenant, SOME_LABELS).map_err(text)?;
+        self.check_particulars(&people, &tenant)?;
         let (active, suspended) = (Standing::Active, Standing::Suspended);
         for (standing, labels) in [(active, &NO_LABELS), (suspended, &NO_LABELS), (active, &some), (suspended, &some)] {
             for (action, resource) in &resources {
@@ -313,13 +324,6 @@ impl Words {
                     self.held(&question.translate(self, standing, labels)?)?;
                 }
             }
-            for who in &people {
-                let (name, began_by) = ("payment".to_owned(), who.id.clone());
-                let approval = Some(Approval { name, began_by, is_own: true, waited_s: 60 });
-                let resource = Resource::Plugin { tenant: tenant.clone(), plugin: plugin.clone() };
-                let question = Question { approval, ..Question::plain(who.clone(), "approve-run", resource) };
-                self.held(&question.translate(self, standing, labels)?)?;
-            }
             for act in HostAct::ALL {
                 for (who, role) in plugins.iter().zip([None, Some(Role::Caller)]) {
                     let occasion = Some(Occasion::some(role).map_err(text)?);
@@ -327,6 +331,27 @@ impl Words {
                     let question = Question { occasion, ..Question::plain(who.clone(), act.as_str(), resource) };
                     self.held(&question.translate(self, standing, labels)?)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of what acts are about.
+    fn check_particulars(&self, people: &[Who], tenant: &TenantId) -> Result<(), String> {
+        let grant =
+            |capability| ("grant-capability", Particulars::Grant { capability, scope: ["n".to_owned()].into() });
+        let began_by = "acme/p".parse().map_err(text)?;
+        let approval = Approval { name: "payment".to_owned(), began_by, is_own: true, waited_s: 60 };
+        let others = [
+            ("deploy-version", Particulars::Deploy { pushed_by_caller: true }),
+            ("create-token", Particulars::Token { role: Role::Developer }),
+            ("approve-run", Particulars::Approval(approval)),
+        ];
+        for (action, about) in Capability::ALL.into_iter().map(grant).chain(others) {
+            for who in people {
+                let question = Question::plain(who.clone(), action, Resource::Tenant { tenant: tenant.clone() });
+                let question = Question { particulars: Some(about.clone()), ..question };
+                self.held(&question.translate(self, Standing::Active, &NO_LABELS)?)?;
             }
         }
         Ok(())
@@ -450,6 +475,8 @@ fn labels_of<'a>(labels: &'a Labels, resource: &Resource) -> Option<&'a OfThing>
         Resource::Plugin { plugin, .. } => Some(labels.plugin(plugin.as_str())),
         Resource::Secret { name, .. } => Some(labels.secret(name.as_str())),
         Resource::Field { field, .. } => Some(labels.field(field.as_str())),
+        Resource::Bucket { plugin, name, .. } => Some(labels.bucket(plugin.as_str(), name.as_str())),
+        Resource::Container { plugin, name, .. } => Some(labels.container(plugin.as_str(), name.as_str())),
         _ => None,
     }
 }

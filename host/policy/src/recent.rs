@@ -12,9 +12,9 @@ use ringfence_core::proof::act;
 use ringfence_core::{Device, HostAct, KeyScope, PrincipalId, PrincipalKind, Resource, Role, TenantId};
 use serde::{Deserialize, Serialize};
 
-use crate::approval::Approval;
 use crate::decision::Outcome;
 use crate::occasion::Occasion;
+use crate::particulars::Particulars;
 use crate::question::{Question, Who};
 
 /// One question as it was asked, enough to ask it again.
@@ -47,9 +47,9 @@ pub struct Asked {
     /// the caller alone, the first stands for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occasion: Option<Occasion>,
-    /// Of a decision that a run asks for: which that was; none on records older than this field.
+    /// What another act was about, where it was asked for with that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approval: Option<Approval>,
+    pub particulars: Option<Particulars>,
     /// How often it was allowed.
     pub allowed_count: u64,
     /// How often it was denied.
@@ -174,17 +174,17 @@ impl Asked {
             action: question.action.to_owned(),
             resource: question.resource.clone(),
             occasion: question.occasion.as_ref().map(Occasion::kept),
-            approval: question.approval.clone(),
+            particulars: question.particulars.clone(),
             allowed_count,
             denied_count,
         }
     }
 
-    /// For what, with the key, the name or the path of a host call, or the name of what a run asks for.
+    /// For what, with the key, the name or the path of a host call, and with what another act was about.
     pub fn about(&self) -> String {
-        let occasion = self.occasion.as_ref().map(|occasion| &occasion.name);
-        match occasion.or(self.approval.as_ref().map(|approval| &approval.name)) {
-            Some(name) if !name.is_empty() => format!("{} {name}", self.resource),
+        match (&self.occasion, &self.particulars) {
+            (Some(occasion), _) if !occasion.name.is_empty() => format!("{} {}", self.resource, occasion.name),
+            (_, Some(particulars)) => format!("{} ({particulars})", self.resource),
             _ => self.resource.to_string(),
         }
     }
@@ -210,8 +210,8 @@ impl Asked {
         if let Some(scope) = &self.scope {
             key.push_str(&format!(" for {scope}"));
         }
-        if let Some(Approval { name, began_by, is_own, waited_s }) = &self.approval {
-            key.push_str(&format!(" asked {name:?} {began_by} {is_own} {waited_s}"));
+        if let Some(particulars) = &self.particulars {
+            key.push_str(&format!(" about {particulars:?}"));
         }
         if let Some(Occasion { cause, method, .. }) = &self.occasion {
             let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();
@@ -234,7 +234,7 @@ impl Asked {
             trust: self.trust,
             scope: self.scope.clone(),
         };
-        let (occasion, approval) = (self.occasion.clone(), self.approval.clone());
-        Some(Question { who, action, resource: self.resource.clone(), occasion, approval })
+        let (occasion, particulars) = (self.occasion.clone(), self.particulars.clone());
+        Some(Question { who, action, resource: self.resource.clone(), occasion, particulars })
     }
 }

@@ -187,13 +187,16 @@ impl Policy {
 /// The narrowest statement that permits a question.
 fn statement(question: &Question) -> String {
     let (principal, resource) = (principal(&question.who), in_cedar(&question.resource));
-    format!("permit ({principal}, action == Ringfence::Action::\"{}\", resource == {resource});", question.action)
+    let when = question.particulars.as_ref().map(|about| format!(" when {{ {} }}", about.condition()));
+    let when = when.unwrap_or_default();
+    format!("permit ({principal}, action == Ringfence::Action::\"{}\", resource == {resource}){when};", question.action)
 }
 
 /// The condition that holds for this principal, action and thing alone.
 fn exactly(question: &Question) -> String {
     let (principal, resource) = (principal(&question.who), in_cedar(&question.resource));
-    format!("{principal} && action == Ringfence::Action::\"{}\" && resource == {resource}", question.action)
+    let about = question.particulars.as_ref().map(|about| format!(" && {}", about.condition())).unwrap_or_default();
+    format!("{principal} && action == Ringfence::Action::\"{}\" && resource == {resource}{about}", question.action)
 }
 
 fn principal(who: &Who) -> String {

@@ -71,13 +71,29 @@ pub(crate) fn findings(policies: &[CedarPolicy], forms: &[Form]) -> Vec<Finding>
 /// Whether `new` allows nothing that `old` did not, as far as the texts alone can show it: no permit was added, no
 /// forbid taken away, and nothing was taken away that denied by failing.
 pub(crate) fn only_narrows(old: &[CedarPolicy], new: &[CedarPolicy]) -> bool {
-    let set = |policies: &[CedarPolicy], effect: Effect| -> BTreeSet<String> {
-        policies.iter().filter(|policy| policy.effect() == effect).map(bare).collect()
-    };
     let (old_permits, new_permits) = (set(old, Effect::Permit), set(new, Effect::Permit));
-    set(old, Effect::Forbid).is_subset(&set(new, Effect::Forbid))
-        && new_permits.is_subset(&old_permits)
-        && !old_permits.difference(&new_permits).any(|gone| CAN_FAIL.iter().any(|part| gone.contains(part)))
+    widening(old, new).is_empty() && !old_permits.difference(&new_permits).any(|gone| text_can_fail(gone))
+}
+
+/// The statements through which `new` can allow what `old` did not: permits that are new, and forbids that are gone.
+pub(crate) fn widening<'a>(old: &'a [CedarPolicy], new: &'a [CedarPolicy]) -> Vec<&'a CedarPolicy> {
+    let (permitted, forbidden) = (set(old, Effect::Permit), set(new, Effect::Forbid));
+    let permits = new.iter().filter(|policy| policy.effect() == Effect::Permit && !permitted.contains(&bare(policy)));
+    let forbids = old.iter().filter(|policy| policy.effect() == Effect::Forbid && !forbidden.contains(&bare(policy)));
+    permits.chain(forbids).collect()
+}
+
+/// Whether a statement may fail when it is evaluated; one that cannot be looked into may.
+pub(crate) fn can_fail(policy: &CedarPolicy) -> bool {
+    text_can_fail(&bare(policy))
+}
+
+fn text_can_fail(bare: &str) -> bool {
+    CAN_FAIL.iter().any(|part| bare.contains(part))
+}
+
+fn set(policies: &[CedarPolicy], effect: Effect) -> BTreeSet<String> {
+    policies.iter().filter(|policy| policy.effect() == effect).map(bare).collect()
 }
 
 /// A policy in one form, without its annotations. One that has no such form is equal to no other.

@@ -233,7 +233,7 @@ pub(crate) fn is_ceilings(id: &str) -> bool {
 fn belongs(literal: &EntityUid, tenant: &TenantId) -> bool {
     let id = literal.id().unescaped();
     match literal.type_name().to_string().as_str() {
-        "Ringfence::Action" | "Ringfence::Role" => true,
+        "Ringfence::Action" | "Ringfence::Role" | "Ringfence::Capability" => true,
         "Ringfence::Anonymous" => id == "anonymous",
         "Ringfence::Tenant" => id == tenant.as_str(),
         "Ringfence::Person"

@@ -25,6 +25,10 @@ fn asked(name: &str, began_by: &str, is_own: bool, waited_s: u64) -> Option<Appr
     Some(Approval { name: name.to_owned(), began_by, is_own, waited_s })
 }
 
+fn decide(policy: &Policy, who: &str, approval: Option<Approval>) -> Result<Permit<act::ApproveRun>, Denial> {
+    policy.permit_for(&admin(who), None, &plugin("acme", "approval"), approval.map(Particulars::Approval))
+}
+
 fn ready() -> Policy {
     let policy = with(Standing::Active, DECIDERS);
     policy.set_labels(&tenant("acme"), LABELS).unwrap();
@@ -48,7 +52,7 @@ fn who_may_decide_depends_on_what_is_asked_by_whose_run_and_since_when() {
     ];
     // Twice: nothing that was answered to one question is the answer to another.
     for (who, approval, allowed) in cases.iter().chain(&cases) {
-        let permit = policy.permit_approval(&admin(who), None, &of, approval.clone());
+        let permit = decide(&policy, who, approval.clone());
         assert_eq!(permit.is_ok(), *allowed, "{who}: {approval:?}");
         assert_eq!(policy.would_allow_absent(&admin(who), &of, approval.clone()), *allowed, "{who}: {approval:?}");
     }
@@ -57,8 +61,7 @@ fn who_may_decide_depends_on_what_is_asked_by_whose_run_and_since_when() {
 #[test]
 fn a_denial_says_what_was_asked_and_that_another_may_decide_it_and_is_asked_again_as_it_was() {
     let policy = ready();
-    let of = plugin("acme", "approval");
-    let denial = policy.permit_approval(&admin("fin"), None, &of, asked("payment", "fin", true, 5)).unwrap_err();
+    let denial = decide(&policy, "fin", asked("payment", "fin", true, 5)).unwrap_err();
     let record = denial.record();
     let ids: Vec<&str> = record.determining.iter().map(|reason| reason.id.as_str()).collect();
     assert_eq!(ids, ["tenant/not-ones-own"]);
@@ -66,10 +69,10 @@ fn a_denial_says_what_was_asked_and_that_another_may_decide_it_and_is_asked_agai
     let kept = serde_json::to_string(&record).unwrap();
     let again: DecisionRecord = serde_json::from_str(&kept).unwrap();
     let question = again.asked.as_ref().unwrap();
-    assert_eq!(question.about(), "tenant/acme/plugin/approval payment");
-    assert_eq!(question.approval, asked("payment", "fin", true, 5));
+    assert_eq!(question.about(), "tenant/acme/plugin/approval (payment)");
+    assert_eq!(question.particulars, asked("payment", "fin", true, 5).map(Particulars::Approval));
     // Where another could not either, it is not said that he could.
-    let denial = policy.permit_approval(&admin("eve"), None, &of, asked("payment", "eve", true, 5)).unwrap_err();
+    let denial = decide(&policy, "eve", asked("payment", "eve", true, 5)).unwrap_err();
     assert!(denial.record().help.contains("policy `tenant/finance-pays`"), "{}", denial.record().help);
 }
 
@@ -79,7 +82,7 @@ fn only_decisions_of_runs_are_asked_with_what_a_run_asks_for() {
     let shared = &policy.shared;
     for action in act::ACTIONS {
         let plain = Question::plain(Who::of(&admin("ann")), action, plugin("acme", "approval"));
-        let question = Question { approval: asked("payment", "ann", true, 1), ..plain };
+        let question = Question { particulars: asked("payment", "ann", true, 1).map(Particulars::Approval), ..plain };
         let ruling = shared.rule(&question);
         assert_eq!(ruling.outcome == Outcome::Allow, *action == "approve-run", "{action}");
     }

@@ -235,3 +235,33 @@ fn the_examples_that_are_published_are_taken() {
     }
     policy.set_tenant_policy(&tenant("acme"), &rules.concat()).unwrap();
 }
+
+#[test]
+fn buckets_have_labels_and_people_have_purposes() {
+    let policy = active();
+    let acme = tenant("acme");
+    let text = "forbid (principal, action == Ringfence::Action::\"write-value\", resource) \
+        when { resource.classification == \"restricted\" }; \
+        forbid (principal is Ringfence::Person, action == Ringfence::Action::\"invoke\", resource) \
+        unless { principal.purposes.containsAll(resource.purposes) };";
+    policy.set_tenant_policy(&acme, text).unwrap();
+    let caller = policy
+        .host_caller(&acme, &"hello".parse().unwrap(), &service("acme", Role::Caller), "http", Box::new(|| None))
+        .unwrap();
+    let (open, closed): (ringfence_core::ResourceName, ringfence_core::ResourceName) =
+        ("open".parse().unwrap(), "closed".parse().unwrap());
+    let writes =
+        |bucket| caller.ask(&HostCall { act: HostAct::WriteValue, on: On::Value { bucket, key: "k" } }).is_ok();
+    assert!(writes(&open) && writes(&closed) && invokes(&policy, &ada()));
+    let plugins = "\"plugins\":{\"hello\":{\"purposes\":[\"care\"]}}";
+    let labels = format!("{{\"buckets\":{{\"hello/closed\":{{\"classification\":\"restricted\"}}}},{plugins}}}");
+    policy.set_labels(&acme, &labels).unwrap();
+    assert!(writes(&open) && !writes(&closed), "the bucket that is named, and no other");
+    assert!(!invokes(&policy, &ada()));
+    let labels = format!("{{\"principals\":{{\"acme/ada\":{{\"purposes\":[\"billing\",\"care\"]}}}},{plugins}}}");
+    policy.set_labels(&acme, &labels).unwrap();
+    assert!(writes(&closed) && invokes(&policy, &ada()));
+    for wrong in ["{\"buckets\":{\"closed\":{}}}", "{\"containers\":{\"hello/\":{}}}", "{\"buckets\":{\"a b/c\":{}}}"] {
+        assert!(!refusal(&policy, wrong).is_empty(), "{wrong}");
+    }
+}

@@ -17,6 +17,9 @@ const DEFAULT_BUCKET: &str = "default";
 pub(crate) fn check(mut grant: Grant) -> Result<Grant, RegistryError> {
     let capability = grant.capability;
     let bad = |why: String| RegistryError::BadGrant { capability, why };
+    if grant.scope.len() > SCOPE_COUNT_MAX {
+        return Err(bad(format!("it names more than {SCOPE_COUNT_MAX} things")));
+    }
     if !capability.is_scoped() {
         return if grant.scope.is_empty() {
             Ok(grant)

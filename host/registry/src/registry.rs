@@ -191,6 +191,11 @@ impl Registry {
         Ok(version(store, plugin, label).await?.map(|stored| stored.record.pushed_by))
     }
 
+    /// A grant as it would be kept: for rules that read what is granted before it is.
+    pub fn check_grant(grant: Grant) -> Result<Grant, RegistryError> {
+        grants::check(grant)
+    }
+
     /// Grants a capability to a plugin, beside what it has. The next host call sees it.
     pub async fn grant(
         &self,

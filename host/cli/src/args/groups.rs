@@ -229,7 +229,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("policy apply", "ringfence policy apply acme.cedar\nringfence policy apply acme.cedar --note \"open the hook\""),
     ("policy shadow", "ringfence policy shadow acme.cedar\nringfence policy shadow\nringfence policy shadow --off"),
     ("policy rollback", "ringfence policy rollback\nringfence policy rollback 3"),
-    ("policy prove", "ringfence policy prove"),
+    ("policy prove", "ringfence policy prove\nringfence policy prove acme.cedar"),
     (
         "policy labels",
         "ringfence policy labels\nringfence policy labels --set labels.json\nringfence policy labels --versions",

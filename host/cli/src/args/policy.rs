@@ -23,8 +23,8 @@ pub enum PolicyCommand {
     Shadow(PolicyShadowArgs),
     /// Bring back an earlier version
     Rollback(PolicyRollbackArgs),
-    /// Prove that nothing in the policy crosses the tenant's border
-    Prove,
+    /// Prove that nothing in a policy crosses the tenant's border
+    Prove(PolicyProveArgs),
     /// Show or replace the labels that policies can read
     Labels(PolicyLabelsArgs),
     /// Show or set what a tenant may at most allow itself
@@ -44,6 +44,13 @@ pub struct PolicyShowArgs {
 pub struct PolicyFileArgs {
     /// Cedar text; `-` for standard input
     pub file: PathBuf,
+}
+
+/// `policy prove`.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyProveArgs {
+    /// Cedar text, `-` for standard input; without it, the policy in force
+    pub file: Option<PathBuf>,
 }
 
 /// `policy apply`.

@@ -1,16 +1,18 @@
 //! `policy` and `why`: what is allowed in a tenant, and why something was not.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use ringfence_control::wire::{
     CeilingText, DecisionView, DifferencesView, Labels, LabelsOutcome, LabelsVersionView, LabelsView, PolicyMode,
-    PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, ProofVerdict, ProofsView, ReviewView,
-    ShadowView,
+    PolicyOutcome, PolicyProof, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, ProofVerdict, ProofView,
+    ProofsView, ReviewView, ShadowView,
 };
 
 use crate::Format;
 use crate::args::{
-    PolicyApplyArgs, PolicyCeilingArgs, PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyRollbackArgs,
-    PolicyShadowArgs, PolicyShowArgs, WhyArgs,
+    PolicyApplyArgs, PolicyCeilingArgs, PolicyCommand, PolicyFileArgs, PolicyLabelsArgs, PolicyProveArgs,
+    PolicyRollbackArgs, PolicyShadowArgs, PolicyShowArgs, WhyArgs,
 };
 use crate::client::{Answer, Body, Request};
 use crate::context::Context;
@@ -20,6 +22,10 @@ use crate::ui::read_capped;
 
 /// LIMIT: largest policy text, in bytes; as the host's own.
 const POLICY_BYTES_MAX: usize = 2 << 20;
+/// Longest wait for proofs: three, each for a minute at most.
+const PROOFS_MAX: Duration = Duration::from_secs(200);
+/// Longest wait for a review, which has three shorter ones beside it.
+const REVIEW_MAX: Duration = Duration::from_secs(60);
 
 /// `ringfence policy ...`.
 pub async fn run(cx: &mut Context<'_>, command: &PolicyCommand) -> Result<Exit, CliError> {
@@ -31,7 +37,7 @@ pub async fn run(cx: &mut Context<'_>, command: &PolicyCommand) -> Result<Exit, 
         PolicyCommand::Apply(args) => apply(cx, args).await,
         PolicyCommand::Shadow(args) => shadow(cx, args).await,
         PolicyCommand::Rollback(args) => rollback(cx, args).await,
-        PolicyCommand::Prove => prove(cx).await,
+        PolicyCommand::Prove(args) => prove(cx, args).await,
         PolicyCommand::Labels(args) => labels(cx, args).await,
         PolicyCommand::Ceiling(args) => ceiling(cx, args).await,
     }
@@ -119,7 +125,8 @@ async fn apply(cx: &mut Context<'_>, args: &PolicyApplyArgs) -> Result<Exit, Cli
 async fn rollback(cx: &mut Context<'_>, args: &PolicyRollbackArgs) -> Result<Exit, CliError> {
     let (api, tenant) = cx.tenant().await?;
     let body = serde_json::to_value(PolicyRollback { version: args.version }).unwrap_or_default();
-    let answer = api.send::<PolicyOutcome>(&Request::post(format!("/tenants/{tenant}/policy/rollback"), body)).await?;
+    let request = Request::post(format!("/tenants/{tenant}/policy/rollback"), body).time(Some(REVIEW_MAX));
+    let answer = api.send::<PolicyOutcome>(&request).await?;
     cx.print(&answer, outcome_text)?;
     Ok(Exit::Ok)
 }
@@ -145,29 +152,33 @@ async fn shadow(cx: &mut Context<'_>, args: &PolicyShadowArgs) -> Result<Exit, C
     Ok(Exit::Ok)
 }
 
-async fn prove(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+async fn prove(cx: &mut Context<'_>, args: &PolicyProveArgs) -> Result<Exit, CliError> {
+    let text = match &args.file {
+        Some(file) => Some(read_text(cx, file)?),
+        None => None,
+    };
     let (api, tenant) = cx.tenant().await?;
-    let request = Request::post(format!("/tenants/{tenant}/policy/proof"), serde_json::json!({}));
+    let body = serde_json::to_value(PolicyProof { text }).unwrap_or_default();
+    let request = Request::post(format!("/tenants/{tenant}/policy/proof"), body).time(Some(PROOFS_MAX));
     let answer = api.send::<ProofsView>(&request).await?;
     let disproved = answer.value.proofs.iter().any(|proof| proof.verdict == ProofVerdict::Disproved);
-    cx.print(&answer, |proofs| {
-        let mut text = String::new();
-        for proof in &proofs.proofs {
-            let verdict = match proof.verdict {
-                ProofVerdict::Proved => {
-                    format!("proved for {} kinds of request in {} ms", proof.kinds_count, proof.took_us / 1_000)
-                }
-                ProofVerdict::Disproved => "disproved".to_owned(),
-                ProofVerdict::NotRun => "not run".to_owned(),
-            };
-            text.push_str(&format!("{}: {verdict}\n", proof.statement));
-            for more in [&proof.reason, &proof.counterexample].into_iter().flatten() {
-                text.push_str(&format!("  {}\n", more.trim_end().replace('\n', "\n  ")));
-            }
-        }
-        text
-    })?;
+    cx.print(&answer, |proofs| proofs.proofs.iter().map(proof_text).collect::<String>())?;
     Ok(if disproved { Exit::Failed } else { Exit::Ok })
+}
+
+fn proof_text(proof: &ProofView) -> String {
+    let verdict = match proof.verdict {
+        ProofVerdict::Proved => {
+            format!("proved for {} kinds of request in {} ms", proof.kinds_count, proof.took_us / 1_000)
+        }
+        ProofVerdict::Disproved => "disproved".to_owned(),
+        ProofVerdict::NotRun => "not run".to_owned(),
+    };
+    let mut text = format!("{}: {verdict}\n", proof.statement);
+    for more in [&proof.reason, &proof.counterexample].into_iter().flatten() {
+        text.push_str(&format!("  {}\n", more.trim_end().replace('\n', "\n  ")));
+    }
+    text
 }
 
 /// `ringfence policy labels`: shows them as they can be set, or replaces them unless somebody else did in between.
@@ -258,7 +269,7 @@ async fn send(
     let (api, tenant) = cx.tenant().await?;
     let path = format!("/tenants/{tenant}/policy");
     let body = serde_json::to_value(PolicyText { text, mode, note }).unwrap_or_default();
-    let mut request = Request::new(Method::PUT, &path).body(Body::Json(body));
+    let mut request = Request::new(Method::PUT, &path).body(Body::Json(body)).time(Some(REVIEW_MAX));
     if let Some(version) = version {
         request = request.header("if-match", format!("\"{version}\""));
     }
@@ -308,6 +319,11 @@ fn review_text(review: &ReviewView) -> String {
     }
     if review.only_narrows {
         text.push_str("  allows nothing new\n");
+    }
+    for proof in &review.proofs {
+        for line in proof_text(proof).lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
     }
     text + &changes_text(&review.newly_allowed, &review.newly_denied)
 }

@@ -245,6 +245,19 @@ fn a_policy_is_replaced_only_as_it_was_read() {
 }
 
 #[test]
+fn a_policy_that_is_not_in_force_is_proved_and_a_disproof_is_a_failure() {
+    let host = StandIn::start();
+    let proof = |name: &str, verdict: &str| json!({ "name": name, "statement": name, "verdict": verdict, "kinds_count": 1, "took_us": 1 });
+    let proofs = [proof("border", "proved"), proof("narrows", "disproved"), proof("permits-apply", "not-run")];
+    host.tell("POST /tenants/acme/policy/proof", Reply::json(200, json!({ "version": 7, "proofs": proofs })));
+    let outcome = Person::with_key().run_with_input(&["--host", &host.address, "policy", "prove", "-"], "permit(..);");
+    assert_eq!(outcome.exit, ExitCode::FAILURE, "{outcome:?}");
+    for line in ["border: proved", "narrows: disproved", "permits-apply: not run"] {
+        assert!(outcome.out.contains(line), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_call_goes_through_the_data_plane_and_answers_with_the_body() {
     let (host, plugins) = (StandIn::start(), StandIn::start());
     plugins.tell(

@@ -9,87 +9,175 @@ use axum::Json;
 use axum::extract::{Path, State};
 use ringfence_core::TenantId;
 use ringfence_core::proof::act;
-use ringfence_policy::prove::{LocalSolver, SolverError, Verdict};
+use ringfence_policy::prove::{Kinds, LocalSolver, SolverError, Verdict};
 use ringfence_policy::{Policy, PolicyError};
 
 use crate::Control;
 use crate::call::Call;
+use crate::extract::PolicyBody;
 use crate::problem::ApiError;
-use crate::wire::{Problem, ProofVerdict, ProofView, ProofsView};
+use crate::wire::{PolicyProof, Problem, ProofVerdict, ProofView, ProofsView};
 
-/// LIMIT: longest time for all of a proof.
+/// LIMIT: longest time for each proof that is asked for by itself.
 const PROOF_MS_MAX: u64 = 60_000;
+/// LIMIT: longest time for each proof beside a review, whose caller waits for all of them.
+const REVIEW_PROOF_MS_MAX: u64 = 10_000;
+/// Longest wait for a turn to ask.
+const TURN_MS_MAX: u64 = 2_000;
 /// LIMIT: most memory of the solver, in KiB.
 const SOLVER_KIB_MAX: u64 = 4 << 20;
-/// What is proved.
-const BORDER: &str = "nobody gets past the border of a tenant, operators see no tenant's data, who showed nothing only invokes, \
-    and a scoped key does nothing that it is not good for";
 
-/// Proves that the policy in force keeps the tenant's border, for every request that can be.
-#[utoipa::path(post, path = "/tenants/{tenant}/policy/proof", tag = "policy",
+/// What is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Statement {
+    /// Of all kinds of request.
+    Border,
+    /// Of those that a permit of the text can apply to.
+    BorderOfPermits,
+    Narrows,
+    PermitsApply,
+}
+
+impl Statement {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Border | Self::BorderOfPermits => "border",
+            Self::Narrows => "narrows",
+            Self::PermitsApply => "permits-apply",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Border => {
+                "nobody gets past the border of a tenant, operators see no tenant's data, who showed nothing only invokes, and \
+                 a scoped key does nothing that it is not good for"
+            }
+            Self::BorderOfPermits => {
+                "no permit of this text lets anybody past the border of a tenant, operators see a tenant's data, who showed \
+                 nothing do more than invoke, or a scoped key do what it is not good for"
+            }
+            Self::Narrows => "this text allows nothing that the policy in force does not",
+            Self::PermitsApply => "each permit of this text allows some request that nothing forbids",
+        }
+    }
+
+    /// Asks; `text` is the policy in force when absent.
+    async fn ask(
+        self,
+        policy: &Policy,
+        tenant: &TenantId,
+        text: Option<&str>,
+        solver: LocalSolver,
+    ) -> Result<Verdict, PolicyError> {
+        match self {
+            Self::Border => policy.prove_border(tenant, text, Kinds::All, solver).await,
+            Self::BorderOfPermits => policy.prove_border(tenant, text, Kinds::OfPermits, solver).await,
+            Self::Narrows => policy.prove_narrows(tenant, text.unwrap_or_default(), solver).await,
+            Self::PermitsApply => policy.prove_permits_apply(tenant, text, solver).await,
+        }
+    }
+}
+
+/// Proves that the policy in force, or a text that is sent, keeps the tenant's border for every request that can be, and that
+/// its permits can apply; of a text that is sent, also whether it allows anything new.
+#[utoipa::path(post, path = "/tenants/{tenant}/policy/proof", tag = "policy", request_body = PolicyProof,
     responses((status = 200, body = ProofsView), (status = "default", body = Problem)))]
 pub async fn prove(
     State(control): State<Control>,
     call: Call,
     Path(tenant): Path<String>,
+    PolicyBody(asked): PolicyBody<PolicyProof>,
 ) -> Result<Json<ProofsView>, ApiError> {
     let reached = control.reach_tenant::<act::ReadPolicy>(&call, &tenant).await?;
     let version = super::text::stored(&reached.store).await?.unwrap_or_default().version;
-    let begun = control.parts.clock.monotonic();
-    let asked = reached.tenant.clone();
-    let ask = async move |policy: Policy, solver| policy.prove_border(&asked, solver).await;
-    let verdict = control.ask_solver(ask).await?;
-    let took = control.parts.clock.monotonic().saturating_sub(begun);
-    let mut proof = ProofView {
-        statement: BORDER.to_owned(),
-        verdict: ProofVerdict::NotRun,
-        kinds_count: 0,
-        took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        reason: None,
-        counterexample: None,
-    };
-    match verdict {
-        Verdict::Proved { kinds_count } => (proof.verdict, proof.kinds_count) = (ProofVerdict::Proved, kinds_count),
-        Verdict::Disproved { counterexample } => {
-            // SECURITY: nothing is wrong with the tenant's policy then, but with the platform's own.
-            tracing::error!(tenant = %reached.tenant, "the border of a tenant is disproved");
-            (proof.verdict, proof.counterexample) = (ProofVerdict::Disproved, Some(counterexample));
-        }
-        Verdict::NotRun { reason } => proof.reason = Some(reason),
+    if let Some(text) = asked.text.clone() {
+        // What is no policy is refused, whether or not there is a solver.
+        let (policy, of) = (control.parts.policy.clone(), reached.tenant.clone());
+        tokio::task::spawn_blocking(move || policy.check_tenant_policy(&of, &text))
+            .await
+            .map_err(|error| ApiError::host(&error))??;
     }
-    Ok(Json(ProofsView { version, proofs: vec![proof] }))
+    let statements: &[Statement] = match &asked.text {
+        Some(_) => &[Statement::Border, Statement::Narrows, Statement::PermitsApply],
+        None => &[Statement::Border, Statement::PermitsApply],
+    };
+    let proofs = control.ask_all(&reached.tenant, asked.text.as_deref(), statements, PROOF_MS_MAX).await?;
+    Ok(Json(ProofsView { version, proofs }))
+}
+
+/// Of proofs beside a review: whether the text allows anything new.
+pub(super) fn narrows(proofs: &[ProofView]) -> Option<&ProofView> {
+    proofs.iter().find(|proof| proof.name == Statement::Narrows.name())
+}
+
+/// Of proofs beside a review: a line for each permit that never applies, with its id in back quotes in front.
+pub(super) fn idle(proofs: &[ProofView]) -> impl Iterator<Item = &str> {
+    let lines = proofs.iter().filter(|proof| proof.name == Statement::PermitsApply.name());
+    lines.filter_map(|proof| proof.counterexample.as_deref()).flat_map(str::lines)
 }
 
 impl Control {
-    /// Whether the solver shows that a text allows nothing new; no when it cannot be asked.
-    pub(super) async fn is_proved_to_narrow(&self, tenant: &TenantId, text: &str) -> Result<bool, ApiError> {
-        let (tenant, text) = (tenant.clone(), text.to_owned());
-        let ask = async move |policy: Policy, solver| policy.prove_narrows(&tenant, &text, solver).await;
-        Ok(matches!(self.ask_solver(ask).await?, Verdict::Proved { .. }))
+    /// Asks a solver what there is to know of a candidate. It does not wait long where there is none, or where others keep it:
+    /// then that is the verdict. Fails for what is no policy.
+    pub(super) async fn prove_candidate(&self, tenant: &TenantId, text: &str) -> Result<Vec<ProofView>, ApiError> {
+        let statements = [Statement::BorderOfPermits, Statement::Narrows, Statement::PermitsApply];
+        self.ask_all(tenant, Some(text), &statements, REVIEW_PROOF_MS_MAX).await
+    }
+
+    /// Asks for each statement in turn.
+    async fn ask_all(
+        &self,
+        tenant: &TenantId,
+        text: Option<&str>,
+        statements: &[Statement],
+        time_ms_max: u64,
+    ) -> Result<Vec<ProofView>, ApiError> {
+        let mut views = Vec::with_capacity(statements.len());
+        for statement in statements.iter().copied() {
+            let begun = self.parts.clock.monotonic();
+            let verdict = self.ask_solver(statement, tenant, text, time_ms_max).await?;
+            let took = self.parts.clock.monotonic().saturating_sub(begun);
+            if matches!(
+                (statement, &verdict),
+                (Statement::Border | Statement::BorderOfPermits, Verdict::Disproved { .. })
+            ) {
+                // SECURITY: nothing is wrong with the tenant's policy then, but with the platform's own.
+                tracing::error!(tenant = %tenant, "the border of a tenant is disproved");
+            }
+            views.push(view(statement, verdict, u64::try_from(took.as_micros()).unwrap_or(u64::MAX)));
+        }
+        Ok(views)
     }
 
     /// Asks a solver of its own, in turn, with a deadline.
-    async fn ask_solver<F>(&self, ask: F) -> Result<Verdict, ApiError>
-    where
-        F: AsyncFnOnce(Policy, LocalSolver) -> Result<Verdict, PolicyError> + Send + 'static,
-    {
+    async fn ask_solver(
+        &self,
+        statement: Statement,
+        tenant: &TenantId,
+        text: Option<&str>,
+        time_ms_max: u64,
+    ) -> Result<Verdict, ApiError> {
         let Some(program) = self.parts.facts.cvc5.clone() else {
-            return Ok(Verdict::NotRun { reason: "`cvc5` is not installed where this host runs".to_owned() });
+            return Ok(not_run("`cvc5` is not installed where this host runs"));
         };
-        let Ok(_turn) = self.reviewing.try_acquire() else {
-            return Err(ApiError::new("overloaded", "other policies are being reviewed; try again"));
+        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), self.proving.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Ok(not_run("the solver is asked about other policies; try again"));
         };
         let (policy, io) = (self.parts.policy.clone(), tokio::runtime::Handle::current());
+        let (tenant, text) = (tenant.clone(), text.map(ToOwned::to_owned));
         // Putting a policy into the solver's words is work for a thread that may be kept.
         let asked = tokio::task::spawn_blocking(move || {
             io.block_on(async move {
-                let solver = match start(&program) {
+                let solver = match start(&program, time_ms_max) {
                     Ok(solver) => solver,
-                    Err(error) => return Ok(Verdict::NotRun { reason: format!("the solver does not start: {error}") }),
+                    Err(error) => return Ok(not_run(format!("the solver does not start: {error}"))),
                 };
-                match tokio::time::timeout(Duration::from_millis(PROOF_MS_MAX), ask(policy, solver)).await {
+                let ask = statement.ask(&policy, &tenant, text.as_deref(), solver);
+                match tokio::time::timeout(Duration::from_millis(time_ms_max), ask).await {
                     Ok(verdict) => verdict,
-                    Err(_) => Ok(Verdict::NotRun { reason: format!("no answer within {} s", PROOF_MS_MAX / 1_000) }),
+                    Err(_) => Ok(not_run(format!("no answer within {} s", time_ms_max / 1_000))),
                 }
             })
         });
@@ -97,11 +185,35 @@ impl Control {
     }
 }
 
+fn not_run(reason: impl Into<String>) -> Verdict {
+    Verdict::NotRun { reason: reason.into() }
+}
+
+fn view(statement: Statement, verdict: Verdict, took_us: u64) -> ProofView {
+    let mut view = ProofView {
+        name: statement.name().to_owned(),
+        statement: statement.text().to_owned(),
+        verdict: ProofVerdict::NotRun,
+        kinds_count: 0,
+        took_us,
+        reason: None,
+        counterexample: None,
+    };
+    match verdict {
+        Verdict::Proved { kinds_count } => (view.verdict, view.kinds_count) = (ProofVerdict::Proved, kinds_count),
+        Verdict::Disproved { counterexample } => {
+            (view.verdict, view.counterexample) = (ProofVerdict::Disproved, Some(counterexample));
+        }
+        Verdict::NotRun { reason } => view.reason = Some(reason),
+    }
+    view
+}
+
 /// The solver, with nothing of this process's environment, and gone when it is dropped.
-fn start(program: &FilePath) -> Result<LocalSolver, SolverError> {
+fn start(program: &FilePath, time_ms_max: u64) -> Result<LocalSolver, SolverError> {
     let mut command = tokio::process::Command::new("/bin/sh");
     command
-        .args(["-c", &format!("ulimit -v {SOLVER_KIB_MAX}; exec \"$0\" --lang smt --tlimit={PROOF_MS_MAX}")])
+        .args(["-c", &format!("ulimit -v {SOLVER_KIB_MAX}; exec \"$0\" --lang smt --tlimit={time_ms_max}")])
         .arg(program)
         .env_clear()
         .kill_on_drop(true);

@@ -8,11 +8,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use ringfence_core::TenantId;
 use ringfence_core::limits::{POLICY_RECENT_COUNT_MAX, POLICY_RECENT_HOST_CALLS_COUNT_MAX};
-use ringfence_policy::{Asked, Differences, LabelsReview, Policy, PolicyError, Review};
+use ringfence_policy::{Asked, Differences, FindingKind, LabelsReview, Policy, PolicyError, Review};
 use ringfence_store::{Key, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::proof;
 use crate::Control;
 use crate::problem::ApiError;
 use crate::wire::{AskedView, DifferencesView, FindingView, LabelsOutcome, ReviewView};
@@ -77,24 +78,32 @@ impl Control {
         &self,
         tenant: &TenantId,
         store: &TenantStore,
-        text: &str,
+        candidate: &str,
     ) -> Result<(Review, ReviewView), ApiError> {
-        let (of, text) = (tenant.clone(), text.to_owned());
+        let (of, text) = (tenant.clone(), candidate.to_owned());
         let ask = move |policy: &Policy, asked: &[Asked]| policy.review(&of, &text, asked);
         let (review, left_out_count) = self.try_on(tenant, store, ask).await?;
+        let proofs = self.prove_candidate(tenant, candidate).await?;
+        let mut findings: Vec<FindingView> =
+            review.analysis.findings.iter().map(|finding| said(finding.kind, &finding.text)).collect();
+        for idle in proof::idle(&proofs) {
+            let found = said(FindingKind::Unreachable, idle);
+            // What the text alone shows is told once.
+            let is_known =
+                |known: &FindingView| known.kind == found.kind && statement_of(&known.text) == statement_of(idle);
+            if !findings.iter().any(is_known) {
+                findings.push(found);
+            }
+        }
         let view = ReviewView {
             policies_count: review.analysis.policies.len(),
-            findings: review
-                .analysis
-                .findings
-                .iter()
-                .map(|finding| FindingView { kind: crate::host::word(&finding.kind), text: finding.text.clone() })
-                .collect(),
+            findings,
             questions_count: review.replay.questions_count,
             left_out_count,
             newly_allowed: differences(&review.replay.newly_allowed),
             newly_denied: differences(&review.replay.newly_denied),
             only_narrows: review.only_narrows,
+            proofs,
         };
         Ok((review, view))
     }
@@ -142,6 +151,15 @@ impl Control {
             .map_err(|error| ApiError::host(&error))??;
         Ok((review, window.left_out_count))
     }
+}
+
+fn said(kind: FindingKind, text: &str) -> FindingView {
+    FindingView { kind: crate::host::word(&kind), text: text.to_owned() }
+}
+
+/// The statement that a finding begins with, in back quotes.
+fn statement_of(text: &str) -> Option<&str> {
+    text.strip_prefix('`')?.split_once('`').map(|(id, _)| id)
 }
 
 /// Differences as they are told.

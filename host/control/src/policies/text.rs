@@ -17,13 +17,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::approvals::Want;
-use super::checked_words;
+use super::{checked_words, proof};
 use crate::Control;
 use crate::call::{Call, Reached};
 use crate::extract::{JsonBody, PolicyBody};
 use crate::problem::ApiError;
 use crate::wire::{
-    Page, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, Problem, ReviewView,
+    Page, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, Problem, ProofVerdict,
+    ProofView, ReviewView,
 };
 
 /// Versions kept with their texts; older ones go.
@@ -216,7 +217,7 @@ impl Control {
         let Reached { tenant, store, permit } = reached;
         let log = Log::Tenant(store.clone());
         let base = change.base_version;
-        let Some(why) = self.four_eyes(call, &tenant, &change.text, &review).await? else {
+        let Some(why) = self.four_eyes(call, &tenant, &review, &view.proofs).await? else {
             let details = json!({ "version": base + 1, "rolled_back_to": change.rolled_back_to });
             let version = self
                 .bracket(call, &log, permit, codes::POLICY_WRITTEN, details, async |_permit| {
@@ -242,21 +243,24 @@ impl Control {
         &self,
         call: &Call,
         tenant: &TenantId,
-        text: &str,
         review: &Review,
+        proofs: &[ProofView],
     ) -> Result<Option<String>, ApiError> {
         if review.only_narrows || !self.has_another_admin(call, tenant).await? {
             return Ok(None);
         }
         let count = review.replay.newly_allowed.questions_count;
-        // What the text does not show the solver may, where there is one.
-        if count == 0 && self.is_proved_to_narrow(tenant, text).await? {
-            return Ok(None);
+        if count > 0 {
+            return Ok(Some(format!("it allows {count} of the questions of late that were denied")));
         }
-        Ok(Some(match count {
-            0 => "its text does not show that it allows nothing new".to_owned(),
-            _ => format!("it allows {count} of the questions of late that were denied"),
-        }))
+        // What the text does not show the solver may, where there is one.
+        Ok(match proof::narrows(proofs) {
+            Some(proof) if proof.verdict == ProofVerdict::Proved => None,
+            Some(proof) if proof.verdict == ProofVerdict::Disproved => {
+                Some("a solver found a request that it allows and the policy in force does not".to_owned())
+            }
+            _ => Some("its text does not show that it allows nothing new, and no solver did".to_owned()),
+        })
     }
 
     /// Writes a text as the next version and puts it in force.

@@ -84,6 +84,9 @@ pub struct ReviewView {
     pub newly_denied: DifferencesView,
     /// Whether its text alone shows that it allows nothing new.
     pub only_narrows: bool,
+    /// What a solver says of it: `border`, `narrows` and `permits-apply`.
+    #[serde(default)]
+    pub proofs: Vec<ProofView>,
 }
 
 /// Something found about a policy text.
@@ -173,6 +176,12 @@ pub struct Labels {
     /// By name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, ThingLabels>,
+    /// By plugin and name: `visits/default`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub buckets: BTreeMap<String, ThingLabels>,
+    /// By plugin and name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub containers: BTreeMap<String, ThingLabels>,
 }
 
 /// Labels of a person or service.
@@ -185,9 +194,12 @@ pub struct PrincipalLabels {
     /// What it is certified as; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certifications: Vec<String>,
+    /// What it works for; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<String>,
 }
 
-/// Labels of a plugin, secret or field.
+/// Labels of a plugin, secret, field, bucket or container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ThingLabels {
@@ -339,23 +351,35 @@ pub enum ProofVerdict {
 /// A statement about all requests, and whether it was proved.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ProofView {
+    /// `border`, `narrows` or `permits-apply`.
+    #[serde(default)]
+    pub name: String,
     /// What is to be proved, in words.
     pub statement: String,
     /// Whether it was.
     pub verdict: ProofVerdict,
-    /// How many kinds of request (principal, action, resource) it was proved for.
+    /// For how many kinds of request (principal, action, resource) it was asked and proved.
     pub kinds_count: usize,
     /// How long it took, microseconds.
     pub took_us: u64,
     /// Why nobody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A request for which it does not hold.
+    /// A request for which it does not hold; of `permits-apply`, a line for each permit that never applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counterexample: Option<String>,
 }
 
 /// `POST /tenants/{t}/policy/proof`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyProof {
+    /// Cedar text to prove it of; the policy in force when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// What was proved of a policy.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ProofsView {
     /// The version in force.

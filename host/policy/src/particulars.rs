@@ -1,0 +1,131 @@
+//! What an act is about, beside who does it and to what: the capability that is granted, who pushed what is deployed, the role
+//! of a new key, what a run asks people for. Rules read it of the context.
+//!
+//! Must never say less than the act then does: whoever asks has it checked before, and does that and nothing else. Must never be
+//! left out where a run asks: a statement that forbids by it would let the word through.
+
+use std::collections::BTreeSet;
+
+use cedar_policy::RestrictedExpression;
+use ringfence_core::{Capability, PrincipalId, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::question::{Words, text};
+
+/// What an act is about. An act that is asked for without it has none of these in its context.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Particulars {
+    /// Of `grant-capability`: what is granted. Taking away has none.
+    Grant {
+        /// Which capability.
+        capability: Capability,
+        /// The named things that it is to cover, as they are kept.
+        scope: BTreeSet<String>,
+    },
+    /// Of `deploy-version`: whose version it is. Moving a route back has none.
+    Deploy {
+        /// Whether it was pushed by who deploys it, or by somebody of one owner with him.
+        pushed_by_caller: bool,
+    },
+    /// Of `create-token`, for keys and people: what the new one is to be.
+    Token {
+        /// In which role.
+        role: Role,
+    },
+    /// Of `approve-run`: what the run asks for. A word to nothing that a run asks has none.
+    Approval(Approval),
+}
+
+/// What a run asks people for, and what it is to who decides.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Approval {
+    /// Under which name it asks.
+    pub name: String,
+    /// Who began the run.
+    pub began_by: PrincipalId,
+    /// Whether that is who decides, be it by another key of one owner.
+    pub is_own: bool,
+    /// For how many seconds it has been asked.
+    pub waited_s: u64,
+}
+
+impl Approval {
+    fn in_cedar(&self) -> Result<RestrictedExpression, String> {
+        let string = |value: &str| RestrictedExpression::new_string(value.to_owned());
+        let fields = [
+            ("name", string(&self.name)),
+            ("began_by", string(self.began_by.as_str())),
+            ("is_own", RestrictedExpression::new_bool(self.is_own)),
+            ("waited_s", RestrictedExpression::new_long(i64::try_from(self.waited_s).unwrap_or(i64::MAX))),
+        ];
+        RestrictedExpression::new_record(fields.map(|(name, value)| (name.to_owned(), value))).map_err(text)
+    }
+}
+
+impl Particulars {
+    /// In Cedar's words.
+    pub(crate) fn pairs(&self, words: &Words) -> Result<Vec<(String, RestrictedExpression)>, String> {
+        let named = |kind: &str, id: &str| words.uid(kind, id).map(RestrictedExpression::new_entity_uid);
+        let pair = |name: &str, value: RestrictedExpression| (name.to_owned(), value);
+        Ok(match self {
+            Self::Grant { capability, scope } => {
+                let scope = scope.iter().cloned().map(RestrictedExpression::new_string);
+                vec![
+                    pair("capability", named("Capability", capability.as_str())?),
+                    pair("scope", RestrictedExpression::new_set(scope)),
+                ]
+            }
+            Self::Deploy { pushed_by_caller } => {
+                vec![pair("pushed_by_caller", RestrictedExpression::new_bool(*pushed_by_caller))]
+            }
+            Self::Token { role } => vec![pair("asked_role", named("Role", role.as_str())?)],
+            Self::Approval(approval) => vec![pair("approval", approval.in_cedar()?)],
+        })
+    }
+
+    /// The condition of a statement that holds for just this.
+    pub(crate) fn condition(&self) -> String {
+        match self {
+            Self::Grant { capability, scope } => {
+                let scope = match scope.is_empty() {
+                    true => "context.scope.isEmpty()".to_owned(),
+                    // As Rust writes a list of strings, Cedar does.
+                    false => format!("context.scope == {:?}", scope.iter().collect::<Vec<_>>()),
+                };
+                format!(
+                    "context has capability && context.capability == Ringfence::Capability::\"{capability}\" && \
+                     context has scope && {scope}"
+                )
+            }
+            Self::Deploy { pushed_by_caller: true } => {
+                "context has pushed_by_caller && context.pushed_by_caller".to_owned()
+            }
+            Self::Deploy { pushed_by_caller: false } => {
+                "context has pushed_by_caller && !context.pushed_by_caller".to_owned()
+            }
+            Self::Token { role } => {
+                format!("context has asked_role && context.asked_role == Ringfence::Role::\"{role}\"")
+            }
+            Self::Approval(Approval { name, is_own, .. }) => {
+                let not = if *is_own { "" } else { "!" };
+                format!("context has approval && context.approval.name == {name:?} && {not}context.approval.is_own")
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Particulars {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Grant { capability, scope } => {
+                write!(f, "{capability}")?;
+                scope.iter().try_for_each(|name| write!(f, " {name}"))
+            }
+            Self::Deploy { pushed_by_caller: true } => f.write_str("pushed by who deploys it"),
+            Self::Deploy { pushed_by_caller: false } => f.write_str("pushed by another"),
+            Self::Token { role } => write!(f, "role {role}"),
+            Self::Approval(approval) => f.write_str(&approval.name),
+        }
+    }
+}
