@@ -1,7 +1,7 @@
 //! The streams of objects: a guest's writes on their way to the store, and the store's pieces on their way to a guest.
 //!
-//! While one piece is sealed or opened on the blocking threads, the guest fills or empties the next. Must never hold more
-//! than [`STREAM_BYTES`] for a stream, and asks for the grant and policy at every call.
+//! While one piece is written and the next is sealed, or one is read, on the blocking threads, the guest fills or empties
+//! another. Must never hold more than [`STREAM_BYTES`] for a stream, and asks for the grant and policy at every call.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Bytes, BytesMut};
 use ringfence_core::{Capability, HostAct, On, ResourceName};
 use ringfence_engine::{Held, Meter};
-use ringfence_store::{StagedValue, StoreError, ValueReader, ValueWriter};
-use tokio::sync::OwnedSemaphorePermit;
+use ringfence_store::{SealedPiece, StagedValue, StoreError, ValueReader, ValueWriter};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
@@ -22,8 +22,8 @@ use crate::overseer::Leave;
 
 /// How much of a guest's writes is handed on at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// LIMIT: what the host holds for one stream at most: a piece that is gathered, one on its way, its sealed form, and a chunk that
-/// waits to be known not to be the last.
+/// LIMIT: what the host holds for one stream at most: a piece that is gathered, one that is sealed, one that is written, with
+/// each of these a chunk from the piece before, and a chunk that waits to be known not to be the last.
 pub(crate) const STREAM_BYTES: u64 = 1 << 20;
 /// So many bytes count as one operation on a stored value.
 const OPERATION_BYTES: u64 = 1 << 20;
@@ -53,7 +53,8 @@ struct Filling {
 
 enum Writing {
     Idle(ValueWriter),
-    Busy(JoinHandle<Result<ValueWriter, StoreError>>),
+    /// A piece is being sealed, or waits for the one before it to be written.
+    Busy(oneshot::Receiver<Result<ValueWriter, StoreError>>),
     Failed(String),
     /// Finished or dropped.
     Over,
@@ -130,7 +131,7 @@ impl Pipe {
         poll_fn(|cx| self.filling().settle(cx)).await;
         let (state, gathered) = {
             let mut filling = self.filling();
-            (std::mem::replace(&mut filling.state, Writing::Over), filling.gathered.split().freeze())
+            (std::mem::replace(&mut filling.state, Writing::Over), std::mem::take(&mut filling.gathered).freeze())
         };
         match state {
             Writing::Idle(mut writer) => {
@@ -148,11 +149,11 @@ impl Pipe {
 }
 
 impl Filling {
-    /// Waits until no piece is on its way.
+    /// Waits until the next piece can be handed on.
     fn settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Writing::Busy(task) = &mut self.state {
-            let wrote = std::task::ready!(Pin::new(task).poll(cx));
-            self.state = match wrote.map_err(|_stopped| "the write was stopped".to_owned()) {
+        if let Writing::Busy(sealing) = &mut self.state {
+            let sealed = std::task::ready!(Pin::new(sealing).poll(cx));
+            self.state = match sealed.map_err(|_stopped| "the write was stopped".to_owned()) {
                 Ok(Ok(writer)) => Writing::Idle(writer),
                 Ok(Err(error)) => Writing::Failed(BlobError::from(error).words()),
                 Err(why) => Writing::Failed(why),
@@ -161,16 +162,37 @@ impl Filling {
         Poll::Ready(())
     }
 
-    /// Hands on what is gathered, when it is enough and nothing is on its way.
+    /// Hands on what is gathered, when it is enough and nothing is being sealed.
     fn hand_on(&mut self) {
         if self.gathered.len() < PIECE_BYTES || !matches!(self.state, Writing::Idle(_)) {
             return;
         }
-        if let Writing::Idle(mut writer) = std::mem::replace(&mut self.state, Writing::Over) {
-            let piece = self.gathered.split().freeze();
+        if let Writing::Idle(writer) = std::mem::replace(&mut self.state, Writing::Over) {
+            // Taken and not split off: bytes that nobody else holds are sealed where they lie.
+            let piece = std::mem::take(&mut self.gathered).freeze();
+            let (back, sealing) = oneshot::channel();
             // On a thread that may wait from the start: a task in between would be two more wake-ups for each piece.
-            self.state = Writing::Busy(spawn_blocking(move || writer.write_blocking(piece).map(|()| writer)));
+            spawn_blocking(move || seal_and_write(writer, piece, back));
+            self.state = Writing::Busy(sealing);
         }
+    }
+}
+
+/// Seals a piece, gives the writer back for the next one, and writes this one meanwhile.
+fn seal_and_write(mut writer: ValueWriter, piece: Bytes, back: oneshot::Sender<Result<ValueWriter, StoreError>>) {
+    let sealed = match writer.seal_blocking(piece) {
+        Ok(sealed) => sealed,
+        Err(error) => {
+            // Whoever does not wait any more needs no reason.
+            let _ = back.send(Err(error));
+            return;
+        }
+    };
+    // A writer that nobody takes back goes last: while its file is there, its bytes count.
+    let _unwanted = back.send(Ok(writer));
+    if let Some(Err(error)) = sealed.map(SealedPiece::write) {
+        // The writer fails at the next piece, or at the end.
+        tracing::debug!(%error, "a piece of an object could not be written");
     }
 }
 
@@ -199,6 +221,12 @@ impl OutputStream for Sink {
             // Most often a whole piece, which nobody else holds: it is taken as it is.
             filling.gathered = BytesMut::from(bytes);
         } else {
+            if filling.gathered.capacity() < PIECE_BYTES {
+                // At once for the whole piece, and not for twice as much again and again.
+                let mut whole = BytesMut::with_capacity(PIECE_BYTES);
+                whole.extend_from_slice(&filling.gathered);
+                filling.gathered = whole;
+            }
             filling.gathered.extend_from_slice(&bytes);
         }
         let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
@@ -238,8 +266,9 @@ impl Source {
         match std::mem::replace(&mut self.state, Reading::Over) {
             Reading::Idle(mut reader) if self.from < self.end => {
                 let (from, count) = (self.from, self.end - self.from);
-                self.state = Reading::Busy(tokio::spawn(async move {
-                    let piece = reader.read_at(from, count).await?;
+                // On a thread that may wait from the start, as for writes.
+                self.state = Reading::Busy(spawn_blocking(move || {
+                    let piece = reader.read_blocking(from, count)?;
                     Ok((reader, piece))
                 }));
             }
