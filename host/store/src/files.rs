@@ -14,9 +14,8 @@ use rustix::fs::{Advice, fadvise};
 /// What a file is called until it is whole.
 const PART: &str = ".part";
 const FILE_MODE: u32 = 0o600;
-/// How much of a large file the disk is told to begin with at a time. Each time costs about a millisecond, and what is left for
-/// the end is waited for there.
-const START_BYTES: u64 = 16 << 20;
+/// How much of a large file the disk is told to begin with at a time.
+const START_BYTES: u64 = 8 << 20;
 
 /// A directory on disk, or a map in memory.
 #[derive(Clone)]

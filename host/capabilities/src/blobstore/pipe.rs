@@ -5,14 +5,14 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use ringfence_core::{Capability, HostAct, On, ResourceName};
 use ringfence_engine::{Held, Meter};
 use ringfence_store::{SealedPiece, StagedValue, StoreError, ValueReader, ValueWriter};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
 
@@ -49,16 +49,23 @@ pub(crate) struct Pipe(Arc<Mutex<Filling>>);
 struct Filling {
     state: Writing,
     gathered: BytesMut,
+    /// Who waits for a piece to be sealed.
+    waker: Option<Waker>,
+    /// The pipe this is of.
+    pipe: Weak<Mutex<Filling>>,
 }
 
 enum Writing {
     Idle(ValueWriter),
     /// A piece is being sealed, or waits for the one before it to be written.
-    Busy(oneshot::Receiver<Result<ValueWriter, StoreError>>),
+    Busy,
     Failed(String),
     /// Finished or dropped.
     Over,
 }
+
+/// The turn of a thread that seals a piece and writes it. Whatever becomes of it, who waits for it goes on.
+struct Turn(Weak<Mutex<Filling>>);
 
 /// The stream a guest writes an object's bytes to.
 pub(crate) struct Sink {
@@ -119,7 +126,10 @@ fn failed(why: &str) -> StreamError {
 
 impl Pipe {
     pub(crate) fn new(writer: ValueWriter) -> Self {
-        Self(Arc::new(Mutex::new(Filling { state: Writing::Idle(writer), gathered: BytesMut::new() })))
+        Self(Arc::new_cyclic(|pipe| {
+            let (state, pipe) = (Writing::Idle(writer), Weak::clone(pipe));
+            Mutex::new(Filling { state, gathered: BytesMut::new(), waker: None, pipe })
+        }))
     }
 
     pub(crate) fn sink(&self, meter: Arc<Meter>) -> Sink {
@@ -139,60 +149,92 @@ impl Pipe {
                 Ok(writer.finish().await?)
             }
             Writing::Failed(why) => Err(BlobError::Said(why)),
-            Writing::Busy(_) | Writing::Over => Err(BlobError::Said("the value is finished already".to_owned())),
+            Writing::Busy | Writing::Over => Err(BlobError::Said("the value is finished already".to_owned())),
         }
     }
 
     fn filling(&self) -> MutexGuard<'_, Filling> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 
+fn locked(filling: &Mutex<Filling>) -> MutexGuard<'_, Filling> {
+    filling.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Filling {
-    /// Waits until the next piece can be handed on.
+    /// Waits until no piece is being sealed.
     fn settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Writing::Busy(sealing) = &mut self.state {
-            let sealed = std::task::ready!(Pin::new(sealing).poll(cx));
-            self.state = match sealed.map_err(|_stopped| "the write was stopped".to_owned()) {
-                Ok(Ok(writer)) => Writing::Idle(writer),
-                Ok(Err(error)) => Writing::Failed(BlobError::from(error).words()),
-                Err(why) => Writing::Failed(why),
-            };
+        if matches!(self.state, Writing::Busy) {
+            self.waker = Some(cx.waker().clone());
+            return Poll::Pending;
         }
         Poll::Ready(())
     }
 
-    /// Hands on what is gathered, when it is enough and nothing is being sealed.
-    fn hand_on(&mut self) {
+    /// Takes what is gathered to be sealed, when it is enough and nothing is being sealed. It is started once the lock is
+    /// released: a turn that no thread takes comes back here.
+    fn hand_on(&mut self) -> Option<Handed> {
         if self.gathered.len() < PIECE_BYTES || !matches!(self.state, Writing::Idle(_)) {
-            return;
+            return None;
         }
-        if let Writing::Idle(writer) = std::mem::replace(&mut self.state, Writing::Over) {
-            // Taken and not split off: bytes that nobody else holds are sealed where they lie.
-            let piece = std::mem::take(&mut self.gathered).freeze();
-            let (back, sealing) = oneshot::channel();
-            // On a thread that may wait from the start: a task in between would be two more wake-ups for each piece.
-            spawn_blocking(move || seal_and_write(writer, piece, back));
-            self.state = Writing::Busy(sealing);
-        }
+        let Writing::Idle(writer) = std::mem::replace(&mut self.state, Writing::Busy) else { return None };
+        // Taken and not split off: bytes that nobody else holds are sealed where they lie.
+        Some((Turn(Weak::clone(&self.pipe)), writer, std::mem::take(&mut self.gathered).freeze()))
     }
 }
 
-/// Seals a piece, gives the writer back for the next one, and writes this one meanwhile.
-fn seal_and_write(mut writer: ValueWriter, piece: Bytes, back: oneshot::Sender<Result<ValueWriter, StoreError>>) {
-    let sealed = match writer.seal_blocking(piece) {
-        Ok(sealed) => sealed,
-        Err(error) => {
-            // Whoever does not wait any more needs no reason.
-            let _ = back.send(Err(error));
-            return;
+/// A piece to be sealed, by whom, and for whom.
+type Handed = (Turn, ValueWriter, Bytes);
+
+/// On a thread that may wait from the start: a task in between would be two more wake-ups for each piece.
+fn start(next: Option<Handed>) {
+    if let Some((turn, writer, piece)) = next {
+        spawn_blocking(move || turn.seal_and_write(writer, piece));
+    }
+}
+
+// === impl Turn ===
+
+impl Turn {
+    fn seal_and_write(mut self, mut writer: ValueWriter, piece: Bytes) {
+        let (state, sealed) = match writer.seal_blocking(piece) {
+            Ok(sealed) => (Writing::Idle(writer), sealed),
+            Err(error) => {
+                // Before anybody hears of it: what it counted is free then.
+                drop(writer);
+                (Writing::Failed(BlobError::from(error).words()), None)
+            }
+        };
+        // A writer that nobody wants any more goes last: while its file is there, its bytes count.
+        let _unwanted = self.end(state);
+        if let Some(Err(error)) = sealed.map(SealedPiece::write) {
+            // The writer fails at the next piece, or at the end.
+            tracing::debug!(%error, "a piece of an object could not be written");
         }
-    };
-    // A writer that nobody takes back goes last: while its file is there, its bytes count.
-    let _unwanted = back.send(Ok(writer));
-    if let Some(Err(error)) = sealed.map(SealedPiece::write) {
-        // The writer fails at the next piece, or at the end.
-        tracing::debug!(%error, "a piece of an object could not be written");
+    }
+
+    /// Ends the turn, once: starts with the next piece when it is there, without waiting for the guest to run, and wakes who
+    /// waits. Gives the state back when nobody wants the object any more.
+    fn end(&mut self, state: Writing) -> Option<Writing> {
+        let Some(pipe) = std::mem::take(&mut self.0).upgrade() else { return Some(state) };
+        let (next, waker) = {
+            let mut filling = locked(&pipe);
+            filling.state = state;
+            (filling.hand_on(), filling.waker.take())
+        };
+        start(next);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        None
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // The thread panicked, or there was none any more; after an end this does nothing.
+        drop(self.end(Writing::Failed("the write was stopped".to_owned())));
     }
 }
 
@@ -229,8 +271,9 @@ impl OutputStream for Sink {
             }
             filling.gathered.extend_from_slice(&bytes);
         }
-        let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
-        filling.hand_on();
+        let next = filling.hand_on();
+        drop(filling);
+        start(next);
         Ok(())
     }
 
@@ -240,13 +283,11 @@ impl OutputStream for Sink {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        let mut filling = self.pipe.filling();
-        let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
-        filling.hand_on();
+        let filling = self.pipe.filling();
         match &filling.state {
             Writing::Failed(why) => Err(failed(why)),
             Writing::Over => Err(StreamError::Closed),
-            Writing::Idle(_) | Writing::Busy(_) => Ok(PIECE_BYTES.saturating_sub(filling.gathered.len())),
+            Writing::Idle(_) | Writing::Busy => Ok(PIECE_BYTES.saturating_sub(filling.gathered.len())),
         }
     }
 }
