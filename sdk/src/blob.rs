@@ -10,8 +10,8 @@ use crate::bindings::wasi::blobstore::container::{Container, OutgoingValue};
 use crate::bindings::wasi::blobstore::types::IncomingValue;
 use crate::{Body, Call, FromHost, HostError, Result};
 
-/// How much of an object is read at once.
-const PIECE_BYTES: usize = 64 << 10;
+/// How much of an object is read at once: what the host has ready at once, which it then gives without a copy of its own.
+const PIECE_BYTES: usize = 256 << 10;
 /// Names asked for at once.
 const NAMES_COUNT: u64 = 1_000;
 

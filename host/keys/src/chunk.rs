@@ -56,15 +56,22 @@ impl ChunkOpener {
         Some((from, usize::try_from(plain).unwrap_or(CHUNK_BYTES) + TAG_BYTES))
     }
 
-    /// Opens one chunk and appends its content to `out`; `sealed` is of no use afterwards.
-    pub fn open(&mut self, chunk: u32, sealed: &mut [u8], out: &mut Vec<u8>) -> Result<(), KeysError> {
-        let (_, bytes) = self.place(chunk).ok_or(KeysError::NotAuthentic)?;
-        if sealed.len() != bytes {
-            return Err(KeysError::NotAuthentic);
+    /// Opens whole chunks that follow one another, `first` the number of the first, where they lie: their content is at the
+    /// start of `sealed` then, as long as this says. What lies behind it, and all of it after a failure, is of no use.
+    pub fn open(&mut self, first: u32, sealed: &mut [u8]) -> Result<usize, KeysError> {
+        let (mut chunk, mut from, mut opened) = (first, 0, 0);
+        while from < sealed.len() {
+            let (_, bytes) = self.place(chunk).ok_or(KeysError::NotAuthentic)?;
+            let end = from.saturating_add(bytes);
+            // From where the content so far ends, so that each chunk moves there while it is opened.
+            let room = sealed.get_mut(opened..end).ok_or(KeysError::NotAuthentic)?;
+            let place = if u64::from(chunk) == self.last() { Place::Last } else { Place::Inner };
+            self.chunks.next = chunk;
+            opened += self.chunks.open_to_start(room, from - opened, place)?;
+            from = end;
+            chunk = chunk.checked_add(1).ok_or(KeysError::NotAuthentic)?;
         }
-        self.chunks.next = chunk;
-        let place = if u64::from(chunk) == self.last() { Place::Last } else { Place::Inner };
-        self.chunks.open(sealed, place, out)
+        Ok(opened)
     }
 
     /// The number of the last chunk; an empty stream has one, which is empty.
@@ -107,9 +114,9 @@ mod tests {
     fn chunk(opener: &mut ChunkOpener, sealed: &[u8], chunk: u32, from: u32) -> Result<Vec<u8>, KeysError> {
         let (start, bytes) = opener.place(from).unwrap();
         let mut sealed = sealed[start as usize..start as usize + bytes].to_vec();
-        let mut out = Vec::new();
-        opener.open(chunk, &mut sealed, &mut out)?;
-        Ok(out)
+        let length = opener.open(chunk, &mut sealed)?;
+        sealed.truncate(length);
+        Ok(sealed)
     }
 
     #[test]
@@ -127,6 +134,31 @@ mod tests {
             let (start, bytes) = opener.place(count as u32 - 1).unwrap();
             assert_eq!(start + bytes as u64, sealed_stream_bytes(length as u64));
         }
+    }
+
+    #[test]
+    fn chunks_that_follow_one_another_open_together_or_not_at_all() {
+        let plain = content(3 * CHUNK_BYTES + 5);
+        let sealed = seal(&plain);
+        let mut opener = opener(&sealed, plain.len());
+        let body = &sealed[STREAM_HEAD_BYTES..];
+        for (from, to) in [(0, 4), (1, 3), (2, 4), (3, 4), (2, 2)] {
+            let mut run = body[from * SEALED_CHUNK_BYTES..(to * SEALED_CHUNK_BYTES).min(body.len())].to_vec();
+            let length = opener.open(from as u32, &mut run).unwrap();
+            assert!(run[..length] == plain[from * CHUNK_BYTES..(to * CHUNK_BYTES).min(plain.len())], "{from} {to}");
+        }
+        for wrong in 0..6 {
+            let mut run = body.to_vec();
+            match wrong {
+                0..4 => run[wrong * SEALED_CHUNK_BYTES] ^= 1,
+                4 => run.truncate(body.len() - 1),
+                _ => run.push(0),
+            }
+            assert!(opener.open(0, &mut run).is_err(), "{wrong}");
+        }
+        let mut swapped = body[..2 * SEALED_CHUNK_BYTES].to_vec();
+        swapped.rotate_left(SEALED_CHUNK_BYTES);
+        assert!(opener.open(0, &mut swapped).is_err());
     }
 
     #[test]

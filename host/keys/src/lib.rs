@@ -40,7 +40,7 @@ pub use root::{
 pub use secret::{Secret, SecretBytes, constant_time_eq};
 pub use shared::{SHARED_SECRET_BYTES, sign_shared};
 pub use sign::{SigningKey, verify_ed25519};
-pub use stream::{CHUNK_BYTES, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
+pub use stream::{CHUNK_BYTES, ChunkTag, StreamOpener, StreamSealer, is_sealed_stream_bytes, sealed_stream_bytes};
 pub use subject::{PersonalKey, SEALED_PREFIX, SealedField, SubjectKey, SubjectRef, TOKEN_PREFIX};
 pub use svid::{Svid, SvidAuthority, is_trust_domain};
 pub use tenant::{Closed, NameSealer, TenantKeys};

@@ -25,6 +25,9 @@ use crate::tenant::TenantKeys;
 /// Plaintext bytes of every chunk but the last.
 pub const CHUNK_BYTES: usize = 64 << 10;
 
+/// What authenticates a chunk, and lies behind it.
+pub type ChunkTag = [u8; TAG_BYTES];
+
 pub(crate) const MAGIC: u8 = b'S';
 pub(crate) const HEADER_BYTES: usize = 2 + SALT_BYTES;
 pub(crate) const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
@@ -74,21 +77,29 @@ impl Chunks {
 
     /// Appends a sealed chunk, encrypted where it will lie: one copy less of all that is ever stored.
     fn seal(&mut self, plaintext: &[u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
-        let nonce = self.nonce(place)?;
         let start = out.len();
         out.extend_from_slice(plaintext);
-        let chunk = out.get_mut(start..).ok_or(KeysError::Cipher)?;
-        match self.key.seal_in_place_separate_tag(nonce, Aad::from(&self.associated), chunk) {
+        match self.seal_in_place(out.get_mut(start..).unwrap_or_default(), place) {
             Ok(tag) => {
-                out.extend_from_slice(tag.as_ref());
+                out.extend_from_slice(&tag);
                 Ok(())
             }
-            Err(ring::error::Unspecified) => {
+            Err(error) => {
                 // SECURITY: what is in `out` is on its way to the disk.
                 out.truncate(start);
-                Err(KeysError::Cipher)
+                Err(error)
             }
         }
+    }
+
+    /// Encrypts a chunk where it lies; the tag is what comes behind it.
+    fn seal_in_place(&mut self, chunk: &mut [u8], place: Place) -> Result<ChunkTag, KeysError> {
+        let nonce = self.nonce(place)?;
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::from(&self.associated), chunk)
+            .map_err(|ring::error::Unspecified| KeysError::Cipher)?;
+        tag.as_ref().try_into().map_err(|_| KeysError::Cipher)
     }
 
     pub(crate) fn open(&mut self, sealed: &mut [u8], place: Place, out: &mut Vec<u8>) -> Result<(), KeysError> {
@@ -99,6 +110,16 @@ impl Chunks {
             .map_err(|ring::error::Unspecified| KeysError::NotAuthentic)?;
         out.extend_from_slice(plaintext);
         Ok(())
+    }
+
+    /// Opens the chunk that lies from `from` on to the start of `sealed`; gives its length there.
+    pub(crate) fn open_to_start(&mut self, sealed: &mut [u8], from: usize, place: Place) -> Result<usize, KeysError> {
+        let nonce = self.nonce(place)?;
+        let plaintext = self
+            .key
+            .open_within(nonce, Aad::from(&self.associated), sealed, from..)
+            .map_err(|ring::error::Unspecified| KeysError::NotAuthentic)?;
+        Ok(plaintext.len())
     }
 }
 
@@ -148,6 +169,30 @@ impl StreamSealer {
             data = later;
         }
         Ok(())
+    }
+
+    /// As [`StreamSealer::push`], but seals whole chunks where they lie, for whoever has no more use for the content. What is
+    /// ready of the sealed stream goes to `before`, then comes each chunk of `data` for which there is a tag, with the tag
+    /// behind it. The rest of `data` waits here. On a failure nothing in `data` may be stored.
+    pub fn push_in_place(&mut self, data: &mut [u8], before: &mut Vec<u8>) -> Result<Vec<ChunkTag>, KeysError> {
+        self.head(before);
+        let inner_bytes = match self.held.len() {
+            // As in `push`, the last chunk waits for one more byte.
+            0 | CHUNK_BYTES => data.len().saturating_sub(1) / CHUNK_BYTES * CHUNK_BYTES,
+            // The chunks of the stream are not those of the content.
+            _ => 0,
+        };
+        let (inner, rest) = data.split_at_mut_checked(inner_bytes).ok_or(KeysError::Cipher)?;
+        if !inner.is_empty() && !self.held.is_empty() {
+            self.chunks.seal(&self.held, Place::Inner, before)?;
+            self.held.clear();
+        }
+        let mut tags = Vec::with_capacity(inner_bytes / CHUNK_BYTES);
+        for chunk in inner.chunks_exact_mut(CHUNK_BYTES) {
+            tags.push(self.chunks.seal_in_place(chunk, Place::Inner)?);
+        }
+        self.push(rest, before)?;
+        Ok(tags)
     }
 
     /// Ends the stream and appends the rest of it to `out`.
@@ -342,6 +387,35 @@ mod tests {
         }
     }
 
+    /// Seals in place, in steps of these lengths and what is left.
+    fn seal_in_place(content: &[u8], steps: &[usize], salt: u8) -> Vec<u8> {
+        let mut sealer = keys("acme", 1).stream_sealer(Purpose::Blob, &HERE, &Fixed(salt)).unwrap();
+        let (mut out, mut rest) = (Vec::new(), content);
+        for step in steps.iter().copied().chain([content.len()]) {
+            let (now, later) = rest.split_at(step.min(rest.len()));
+            rest = later;
+            let mut now = now.to_vec();
+            let tags = sealer.push_in_place(&mut now, &mut out).unwrap();
+            for (chunk, tag) in now.chunks(CHUNK_BYTES).zip(tags) {
+                out.extend_from_slice(chunk);
+                out.extend_from_slice(&tag);
+            }
+        }
+        sealer.finish(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn sealing_in_place_makes_the_same_stream() {
+        const C: usize = CHUNK_BYTES;
+        for length in [0, 1, C, C + 1, 4 * C, 9 * C + 7] {
+            let plain = content(length);
+            for steps in [&[][..], &[4 * C, 4 * C], &[C, C, C, C], &[0, 2 * C, 0, C + 1], &[5, 4 * C, C - 5, 4 * C]] {
+                assert!(seal_in_place(&plain, steps, 7) == seal(&plain, 4_099, 7), "{length} {steps:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_cut_stream_is_refused_wherever_it_is_cut() {
         let sealed = seal(&content(2 * CHUNK_BYTES + 5), 1 << 20, 7);
@@ -436,6 +510,14 @@ mod tests {
             let plain = content(length);
             let sealed = seal(&plain, one, 3);
             prop_assert_eq!(open_in(&HERE, &sealed, two).unwrap(), plain);
+        }
+        #[test]
+        fn a_stream_sealed_in_place_is_the_same_however_it_was_cut(
+            length in 0_usize..400_000,
+            steps in prop::collection::vec(prop_oneof![0_usize..150_000, Just(CHUNK_BYTES), Just(2 * CHUNK_BYTES)], 0..6),
+        ) {
+            let plain = content(length);
+            prop_assert!(seal_in_place(&plain, &steps, 3) == seal(&plain, 1 << 20, 3));
         }
         #[test]
         fn garbage_is_refused_without_a_panic(garbage in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -4,7 +4,7 @@
 //! reach outside the directory, and never be given a name that came from a caller unparsed.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -263,14 +263,31 @@ impl Started {
 
 impl FileWriter {
     pub(crate) fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        self.write_parts([data])
+    }
+
+    /// Writes parts one behind the other, as they lie.
+    pub(crate) fn write_parts<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
         match &mut self.to {
             Some(To::Disk(_, file, started)) => {
-                file.write_all(data)?;
-                started.more(file, data.len());
+                let mut slices: Vec<IoSlice<'_>> = parts.map(IoSlice::new).collect();
+                let mut left = slices.as_mut_slice();
+                while !left.is_empty() {
+                    match file.write_vectored(left) {
+                        Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                        Ok(count) => {
+                            IoSlice::advance_slices(&mut left, count);
+                            started.more(file, count);
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
+                }
                 Ok(())
             }
             Some(To::Memory(_, content)) => {
-                content.extend_from_slice(data);
+                parts.for_each(|part| content.extend_from_slice(part));
                 Ok(())
             }
             None => Err(io::ErrorKind::BrokenPipe.into()),
@@ -406,7 +423,7 @@ mod tests {
             let mut file = files.create("a/b/f").unwrap();
             file.write(b"one").unwrap();
             assert!(files.read("a/b/f", 100).unwrap().is_none());
-            file.write(b"two").unwrap();
+            file.write_parts([&b"t"[..], b"", b"wo"]).unwrap();
             file.finish().unwrap().keep();
             assert_eq!(files.read("a/b/f", 100).unwrap().unwrap(), b"onetwo");
             drop(files.create("a/b/g").unwrap());

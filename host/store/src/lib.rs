@@ -64,5 +64,5 @@ pub use tenant_keys::{
 pub use tenant_store::TenantStore;
 pub use tenants::{PLATFORM, TenantRecord, TenantState, Tenants};
 pub use transfer::{Moved, migrate};
-pub use values::{STREAMED_BYTES_MAX, StagedValue, ValueReader, ValueWriter};
+pub use values::{STREAMED_BYTES_MAX, SealedPiece, StagedValue, ValueReader, ValueWriter};
 pub use watch::{Change, Event, Watch};

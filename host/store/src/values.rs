@@ -2,6 +2,7 @@
 //!
 //! A [`ValueWriter`] keeps a short value in memory and seals a long one into a file of its own as it comes; a batch with
 //! the [`StagedValue`] makes it a record's value, at once and whole, and whoever reads the old value reads it to its end.
+//! A piece is sealed where it lies, and written while the next one is sealed; of one value at most one waits to be written.
 //! A [`ValueReader`] opens only the chunks it is asked for; the length comes from the sealed record, so that a cut,
 //! extended or reordered file is refused. Must never leave a byte of a value that no batch named, nor let values that are
 //! on their way fill the disk beyond what the tenant may hold.
@@ -9,10 +10,11 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ringfence_keys::{
-    CHUNK_BYTES, ChunkOpener, Purpose, STREAM_HEAD_BYTES, StreamSealer, Zeroizing, sealed_stream_bytes,
+    CHUNK_BYTES, ChunkOpener, ChunkTag, Purpose, STREAM_HEAD_BYTES, StreamSealer, Zeroizing, sealed_stream_bytes,
 };
 
 use crate::blobs::{READ_BYTES, WRITE_BYTES, blocking};
@@ -46,10 +48,9 @@ enum To {
 
 struct Sealing {
     sealer: StreamSealer,
-    file: FileWriter,
+    /// Gives the file once the piece before is written, and nothing when that failed.
+    file: Receiver<FileWriter>,
     id: [u8; 16],
-    /// What is sealed of a piece, before it is written: kept, because making room for it anew costs as much as the cipher.
-    sealed: Vec<u8>,
 }
 
 /// Bytes on their way into a file, on whatever thread seals and writes them.
@@ -58,6 +59,18 @@ struct Piece {
     to: To,
     gathered: Zeroizing<Vec<u8>>,
     data: Bytes,
+}
+
+/// A piece that is sealed and whose turn it is to be written.
+#[must_use = "the value is lost unless each of its pieces is written"]
+pub struct SealedPiece {
+    file: FileWriter,
+    /// Where the file goes then.
+    next: SyncSender<FileWriter>,
+    /// What comes before the chunks, which lie where they were handed over, each with its tag behind it.
+    before: Vec<u8>,
+    chunks: BytesMut,
+    tags: Vec<ChunkTag>,
 }
 
 /// A whole value that no record names yet.
@@ -154,17 +167,18 @@ impl ValueWriter {
     /// Takes the next bytes. After a failure, or when the future is dropped half way, the writer is of no more use.
     pub async fn write(&mut self, data: Bytes) -> Result<(), StoreError> {
         if let Some(piece) = self.take(data)? {
-            self.to = To::File(blocking(move || piece.seal()).await?);
+            self.to = To::File(blocking(move || piece.write()).await?);
         }
         Ok(())
     }
 
-    /// As [`ValueWriter::write`], on a thread that may wait for the disk.
-    pub fn write_blocking(&mut self, data: Bytes) -> Result<(), StoreError> {
-        if let Some(piece) = self.take(data)? {
-            self.to = To::File(piece.seal()?);
-        }
-        Ok(())
+    /// As [`ValueWriter::write`], on a thread that may wait for the disk, and in two steps: the next piece may be sealed while
+    /// what this gives is written. Waits until the piece before is written, so that one at most is on its way to the disk.
+    pub fn seal_blocking(&mut self, data: Bytes) -> Result<Option<SealedPiece>, StoreError> {
+        let Some(piece) = self.take(data)? else { return Ok(None) };
+        let (sealing, sealed) = piece.seal()?;
+        self.to = To::File(sealing);
+        Ok(Some(sealed))
     }
 
     /// Takes bytes; gives what is to be sealed and written by now.
@@ -205,10 +219,11 @@ impl ValueWriter {
             To::File(_) | To::Broken => {
                 let bytes = self.bytes;
                 let last = self.piece(Bytes::new())?;
-                let Sealing { sealer, mut file, id, mut sealed } = *blocking(move || last.seal()).await?;
+                let Sealing { sealer, file, id } = *blocking(move || last.write()).await?;
                 let whole = blocking(move || {
-                    sealed.clear();
+                    let mut sealed = Vec::new();
                     sealer.finish(&mut sealed)?;
+                    let mut file = written(&file)?;
                     file.write(&sealed).map_err(StoreError::unavailable)?;
                     tenant.check_alive()?;
                     file.finish().map_err(StoreError::unavailable)
@@ -226,26 +241,64 @@ impl ValueWriter {
 // === impl Piece ===
 
 impl Piece {
-    /// Seals the bytes and writes them; waits for the disk.
-    fn seal(self) -> Result<Box<Sealing>, StoreError> {
+    /// Seals the bytes; waits for the piece before to be written.
+    fn seal(self) -> Result<(Box<Sealing>, SealedPiece), StoreError> {
         let Self { store, to, gathered, data } = self;
         store.shared().check_alive()?;
         store.store().0.check_free()?;
         let mut sealing = match to {
             To::Memory => store.start_sealing()?,
             To::File(sealing) => sealing,
-            To::Broken => return Err(StoreError::unavailable("an earlier write failed")),
+            To::Broken => return Err(earlier_failed()),
         };
-        let Sealing { sealer, file, sealed, .. } = &mut *sealing;
-        let bytes = gathered.len().saturating_add(data.len());
-        sealed.clear();
-        // Beside the tags, the chunk that waited in the sealer.
-        sealed.reserve(bytes.saturating_add(bytes / 1_024).saturating_add(2 * CHUNK_BYTES));
-        sealer.push(&gathered, sealed)?;
-        sealer.push(&data, sealed)?;
-        file.write(sealed).map_err(StoreError::unavailable)?;
+        // Most often nobody else holds the bytes.
+        let mut chunks = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        // Beside what was gathered, the chunk that waited in the sealer, and tags.
+        let mut before = Vec::with_capacity(gathered.len().saturating_add(CHUNK_BYTES + 1_024));
+        sealing.sealer.push(&gathered, &mut before)?;
+        let tags = sealing.sealer.push_in_place(&mut chunks, &mut before)?;
+        let file = written(&sealing.file)?;
+        let (next, again) = sync_channel(1);
+        sealing.file = again;
+        Ok((sealing, SealedPiece { file, next, before, chunks, tags }))
+    }
+
+    /// Seals the bytes and writes them; waits for the disk.
+    fn write(self) -> Result<Box<Sealing>, StoreError> {
+        let (sealing, sealed) = self.seal()?;
+        sealed.write()?;
         Ok(sealing)
     }
+}
+
+// === impl SealedPiece ===
+
+impl SealedPiece {
+    /// Writes it; waits for the disk. When that fails, the value's writer fails from then on.
+    pub fn write(self) -> Result<(), StoreError> {
+        let Self { mut file, next, before, chunks, tags } = self;
+        // Plaintext has no tag and ends the list.
+        let sealed = chunks.chunks(CHUNK_BYTES).zip(&tags).flat_map(|(chunk, tag)| [chunk, &tag[..]]);
+        file.write_parts(std::iter::once(&before[..]).chain(sealed)).map_err(StoreError::unavailable)?;
+        // A writer that is gone wants no file, and it goes with that.
+        let _ = next.send(file);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SealedPiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<sealed piece>")
+    }
+}
+
+/// Waits until the piece before is written.
+fn written(file: &Receiver<FileWriter>) -> Result<FileWriter, StoreError> {
+    file.recv().map_err(|_| earlier_failed())
+}
+
+fn earlier_failed() -> StoreError {
+    StoreError::unavailable("an earlier write failed")
 }
 
 impl TenantStore {
@@ -253,8 +306,10 @@ impl TenantStore {
         let id = self.random_id();
         let Tenant { uid, keys, entropy, .. } = &**self.shared();
         let sealer = keys.stream_sealer(Purpose::Blob, &value_context(keys, &id), entropy.as_ref())?;
-        let file = self.store().0.files.create(&value_path(uid, &id)).map_err(StoreError::unavailable)?;
-        Ok(Box::new(Sealing { sealer, file, id, sealed: Vec::new() }))
+        let (start, file) = sync_channel(1);
+        let new = self.store().0.files.create(&value_path(uid, &id)).map_err(StoreError::unavailable)?;
+        start.send(new).map_err(StoreError::unavailable)?;
+        Ok(Box::new(Sealing { sealer, file, id }))
     }
 }
 
@@ -315,52 +370,70 @@ impl ValueReader {
 
     /// Some bytes from the byte `from` on: at most `bytes_max`, and never more than a few chunks at once; none at the end.
     pub async fn read_at(&mut self, from: u64, bytes_max: u64) -> Result<Bytes, StoreError> {
-        self.store.shared().check_alive()?;
-        let count = self.bytes.saturating_sub(from).min(bytes_max).min(READ_BYTES as u64);
+        let count = self.count(from, bytes_max)?;
+        if count == 0 || matches!(self.from, Some(From::Memory(_))) {
+            return self.read_blocking(from, count);
+        }
+        let mut source = self.take()?;
+        let (part, source) = blocking(move || Ok((source.read(from, count)?, source))).await?;
+        self.from = Some(source);
+        Ok(part)
+    }
+
+    /// As [`ValueReader::read_at`], on a thread that may wait for the disk.
+    pub fn read_blocking(&mut self, from: u64, bytes_max: u64) -> Result<Bytes, StoreError> {
+        let count = self.count(from, bytes_max)?;
         if count == 0 {
             return Ok(Bytes::new());
         }
-        match self.from.take() {
-            None => Err(StoreError::unavailable("an earlier read failed")),
-            Some(From::Memory(value)) => {
+        let mut source = self.take()?;
+        let part = source.read(from, count)?;
+        self.from = Some(source);
+        Ok(part)
+    }
+
+    /// How much is read at once.
+    fn count(&self, from: u64, bytes_max: u64) -> Result<u64, StoreError> {
+        self.store.shared().check_alive()?;
+        Ok(self.bytes.saturating_sub(from).min(bytes_max).min(READ_BYTES as u64))
+    }
+
+    fn take(&mut self) -> Result<From, StoreError> {
+        self.from.take().ok_or_else(|| StoreError::unavailable("an earlier read failed"))
+    }
+}
+
+impl From {
+    fn read(&mut self, from: u64, count: u64) -> Result<Bytes, StoreError> {
+        match self {
+            Self::Memory(value) => {
                 let (start, count) = (usize::try_from(from), usize::try_from(count));
                 let part = start.ok().zip(count.ok()).and_then(|(start, count)| value.get(start..)?.get(..count));
-                let part = Bytes::copy_from_slice(part.ok_or(StoreError::Damaged)?);
-                self.from = Some(From::Memory(value));
-                Ok(part)
+                Ok(Bytes::copy_from_slice(part.ok_or(StoreError::Damaged)?))
             }
-            Some(From::File(mut opener, file)) => {
-                let (part, opener, file) = blocking(move || {
-                    let part = read_chunks(&mut opener, &file, from, count)?;
-                    Ok((part, opener, file))
-                })
-                .await?;
-                self.from = Some(From::File(opener, file));
-                Ok(part)
-            }
+            Self::File(opener, file) => read_chunks(opener, file, from, count),
         }
     }
 }
 
-/// Reads up to the end of the chunk in which `from + count` lies, but gives only what was asked for.
+/// Reads whole chunks, opens them where they lie, and gives what was asked for of them.
 fn read_chunks(opener: &mut ChunkOpener, file: &FileReader, from: u64, count: u64) -> Result<Bytes, StoreError> {
     let chunk_bytes = CHUNK_BYTES as u64;
-    let last = from.saturating_add(count).saturating_sub(1) / chunk_bytes;
-    let mut plain = Vec::with_capacity(READ_BYTES + CHUNK_BYTES);
-    let mut sealed = Vec::new();
-    for chunk in from / chunk_bytes..=last {
-        let chunk = u32::try_from(chunk).map_err(|_| StoreError::Damaged)?;
-        let (at, bytes) = opener.place(chunk).ok_or(StoreError::Damaged)?;
-        sealed.resize(bytes, 0);
-        file.read_exact_at(&mut sealed, at).map_err(StoreError::unavailable)?;
-        opener.open(chunk, &mut sealed, &mut plain).map_err(|_| StoreError::Damaged)?;
-    }
+    let chunk_of = |at: u64| u32::try_from(at / chunk_bytes).map_err(|_| StoreError::Damaged);
+    let (first, last) = (chunk_of(from)?, chunk_of(from.saturating_add(count).saturating_sub(1))?);
+    let (start, _) = opener.place(first).ok_or(StoreError::Damaged)?;
+    let (last_at, last_bytes) = opener.place(last).ok_or(StoreError::Damaged)?;
+    let bytes = usize::try_from(last_at.saturating_sub(start)).map_err(|_| StoreError::Damaged)?;
+    let mut content = vec![0_u8; bytes.saturating_add(last_bytes)];
+    file.read_exact_at(&mut content, start).map_err(StoreError::unavailable)?;
+    let opened = opener.open(first, &mut content).map_err(|_| StoreError::Damaged)?;
+    content.truncate(opened);
     let skip = usize::try_from(from % chunk_bytes).map_err(|_| StoreError::Damaged)?;
     let end = usize::try_from(count).ok().and_then(|count| skip.checked_add(count)).ok_or(StoreError::Damaged)?;
-    if end > plain.len() {
+    if end > content.len() {
         return Err(StoreError::Damaged);
     }
-    Ok(Bytes::from(plain).slice(skip..end))
+    Ok(Bytes::from(content).slice(skip..end))
 }
 
 impl fmt::Debug for ValueReader {
@@ -452,7 +525,12 @@ mod tests {
             for (number, size) in sizes.iter().enumerate() {
                 let piece = rest.split_to(*size);
                 match number % 2 {
-                    0 => writer.write_blocking(piece).unwrap(),
+                    // Bytes of its own are sealed where they lie, shared ones are not.
+                    0 => writer
+                        .seal_blocking(Bytes::copy_from_slice(&piece))
+                        .unwrap()
+                        .map_or(Ok(()), SealedPiece::write)
+                        .unwrap(),
                     _ => writer.write(piece).await.unwrap(),
                 }
             }
@@ -462,6 +540,66 @@ mod tests {
             assert_eq!(reader.bytes(), plain.len() as u64);
             assert!(read(&mut reader, 0, u64::MAX).await == plain, "{sizes:?}");
         }
+    }
+
+    /// Writes a piece when it is told to.
+    fn write_when_told(piece: SealedPiece) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+        let (go, told) = std::sync::mpsc::channel();
+        let writing = std::thread::spawn(move || {
+            told.recv().unwrap();
+            piece.write().unwrap();
+        });
+        (go, writing)
+    }
+
+    #[tokio::test]
+    async fn the_next_piece_is_sealed_while_one_is_written_and_they_stay_in_order() {
+        let store = tenant_in(&Store::memory());
+        let plain = content(3 * WRITE_BYTES + 9);
+        let (mut rest, mut writer) = (Bytes::from(plain.clone()), store.value_writer().unwrap());
+        let one = writer.seal_blocking(rest.split_to(WRITE_BYTES)).unwrap().unwrap();
+        let (go, writing) = write_when_told(one);
+        let (piece, (sealed, waits)) = (rest.split_to(WRITE_BYTES), std::sync::mpsc::channel());
+        let sealing = std::thread::spawn(move || {
+            let two = writer.seal_blocking(piece).unwrap().unwrap();
+            sealed.send(()).unwrap();
+            two.write().unwrap();
+            writer
+        });
+        assert!(waits.try_recv().is_err(), "the piece before is not written yet");
+        go.send(()).unwrap();
+        writing.join().unwrap();
+        let mut writer = sealing.join().unwrap();
+        waits.recv().unwrap();
+        writer.write(rest).await.unwrap();
+        let staged = writer.finish().await.unwrap();
+        store.batch_with(Vec::new(), vec![(key("a"), staged)], Vec::new()).await.unwrap();
+        let mut reader = store.open_value(&key("a")).await.unwrap().unwrap();
+        assert!(read(&mut reader, 0, u64::MAX).await == plain);
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_was_not_written_ends_the_value_and_leaves_nothing() {
+        let store = tenant_in(&Store::memory());
+        for finishes in [false, true] {
+            let mut writer = store.value_writer().unwrap();
+            drop(writer.seal_blocking(Bytes::from(content(WRITE_BYTES))).unwrap().unwrap());
+            if finishes {
+                assert!(writer.finish().await.is_err());
+            } else {
+                assert!(writer.seal_blocking(Bytes::from(content(WRITE_BYTES))).is_err());
+                assert!(writer.write(Bytes::from(content(WRITE_BYTES))).await.is_err());
+                drop(writer);
+            }
+            assert!(value_files(&store).is_empty());
+            assert_eq!(store.shared().staged_bytes.load(Ordering::Relaxed), 0);
+        }
+        // The other way round: whoever wrote is gone while a piece is on its way.
+        let mut writer = store.value_writer().unwrap();
+        let piece = writer.seal_blocking(Bytes::from(content(WRITE_BYTES))).unwrap().unwrap();
+        drop(writer);
+        piece.write().unwrap();
+        assert!(value_files(&store).is_empty());
     }
 
     #[tokio::test]

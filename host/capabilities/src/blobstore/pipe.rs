@@ -1,17 +1,17 @@
 //! The streams of objects: a guest's writes on their way to the store, and the store's pieces on their way to a guest.
 //!
-//! While one piece is sealed or opened on the blocking threads, the guest fills or empties the next. Must never hold more
-//! than [`STREAM_BYTES`] for a stream, and asks for the grant and policy at every call.
+//! While one piece is written and the next is sealed, or one is read, on the blocking threads, the guest fills or empties
+//! another. Must never hold more than [`STREAM_BYTES`] for a stream, and asks for the grant and policy at every call.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use ringfence_core::{Capability, HostAct, On, ResourceName};
 use ringfence_engine::{Held, Meter};
-use ringfence_store::{StagedValue, StoreError, ValueReader, ValueWriter};
+use ringfence_store::{SealedPiece, StagedValue, StoreError, ValueReader, ValueWriter};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 use wasmtime_wasi::p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult};
@@ -22,8 +22,8 @@ use crate::overseer::Leave;
 
 /// How much of a guest's writes is handed on at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// LIMIT: what the host holds for one stream at most: a piece that is gathered, one on its way, its sealed form, and a chunk that
-/// waits to be known not to be the last.
+/// LIMIT: what the host holds for one stream at most: a piece that is gathered, one that is sealed, one that is written, with
+/// each of these a chunk from the piece before, and a chunk that waits to be known not to be the last.
 pub(crate) const STREAM_BYTES: u64 = 1 << 20;
 /// So many bytes count as one operation on a stored value.
 const OPERATION_BYTES: u64 = 1 << 20;
@@ -49,15 +49,23 @@ pub(crate) struct Pipe(Arc<Mutex<Filling>>);
 struct Filling {
     state: Writing,
     gathered: BytesMut,
+    /// Who waits for a piece to be sealed.
+    waker: Option<Waker>,
+    /// The pipe this is of.
+    pipe: Weak<Mutex<Filling>>,
 }
 
 enum Writing {
     Idle(ValueWriter),
-    Busy(JoinHandle<Result<ValueWriter, StoreError>>),
+    /// A piece is being sealed, or waits for the one before it to be written.
+    Busy,
     Failed(String),
     /// Finished or dropped.
     Over,
 }
+
+/// The turn of a thread that seals a piece and writes it. Whatever becomes of it, who waits for it goes on.
+struct Turn(Weak<Mutex<Filling>>);
 
 /// The stream a guest writes an object's bytes to.
 pub(crate) struct Sink {
@@ -118,7 +126,10 @@ fn failed(why: &str) -> StreamError {
 
 impl Pipe {
     pub(crate) fn new(writer: ValueWriter) -> Self {
-        Self(Arc::new(Mutex::new(Filling { state: Writing::Idle(writer), gathered: BytesMut::new() })))
+        Self(Arc::new_cyclic(|pipe| {
+            let (state, pipe) = (Writing::Idle(writer), Weak::clone(pipe));
+            Mutex::new(Filling { state, gathered: BytesMut::new(), waker: None, pipe })
+        }))
     }
 
     pub(crate) fn sink(&self, meter: Arc<Meter>) -> Sink {
@@ -130,7 +141,7 @@ impl Pipe {
         poll_fn(|cx| self.filling().settle(cx)).await;
         let (state, gathered) = {
             let mut filling = self.filling();
-            (std::mem::replace(&mut filling.state, Writing::Over), filling.gathered.split().freeze())
+            (std::mem::replace(&mut filling.state, Writing::Over), std::mem::take(&mut filling.gathered).freeze())
         };
         match state {
             Writing::Idle(mut writer) => {
@@ -138,39 +149,92 @@ impl Pipe {
                 Ok(writer.finish().await?)
             }
             Writing::Failed(why) => Err(BlobError::Said(why)),
-            Writing::Busy(_) | Writing::Over => Err(BlobError::Said("the value is finished already".to_owned())),
+            Writing::Busy | Writing::Over => Err(BlobError::Said("the value is finished already".to_owned())),
         }
     }
 
     fn filling(&self) -> MutexGuard<'_, Filling> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 
+fn locked(filling: &Mutex<Filling>) -> MutexGuard<'_, Filling> {
+    filling.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Filling {
-    /// Waits until no piece is on its way.
+    /// Waits until no piece is being sealed.
     fn settle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Writing::Busy(task) = &mut self.state {
-            let wrote = std::task::ready!(Pin::new(task).poll(cx));
-            self.state = match wrote.map_err(|_stopped| "the write was stopped".to_owned()) {
-                Ok(Ok(writer)) => Writing::Idle(writer),
-                Ok(Err(error)) => Writing::Failed(BlobError::from(error).words()),
-                Err(why) => Writing::Failed(why),
-            };
+        if matches!(self.state, Writing::Busy) {
+            self.waker = Some(cx.waker().clone());
+            return Poll::Pending;
         }
         Poll::Ready(())
     }
 
-    /// Hands on what is gathered, when it is enough and nothing is on its way.
-    fn hand_on(&mut self) {
+    /// Takes what is gathered to be sealed, when it is enough and nothing is being sealed. It is started once the lock is
+    /// released: a turn that no thread takes comes back here.
+    fn hand_on(&mut self) -> Option<Handed> {
         if self.gathered.len() < PIECE_BYTES || !matches!(self.state, Writing::Idle(_)) {
-            return;
+            return None;
         }
-        if let Writing::Idle(mut writer) = std::mem::replace(&mut self.state, Writing::Over) {
-            let piece = self.gathered.split().freeze();
-            // On a thread that may wait from the start: a task in between would be two more wake-ups for each piece.
-            self.state = Writing::Busy(spawn_blocking(move || writer.write_blocking(piece).map(|()| writer)));
+        let Writing::Idle(writer) = std::mem::replace(&mut self.state, Writing::Busy) else { return None };
+        // Taken and not split off: bytes that nobody else holds are sealed where they lie.
+        Some((Turn(Weak::clone(&self.pipe)), writer, std::mem::take(&mut self.gathered).freeze()))
+    }
+}
+
+/// A piece to be sealed, by whom, and for whom.
+type Handed = (Turn, ValueWriter, Bytes);
+
+/// On a thread that may wait from the start: a task in between would be two more wake-ups for each piece.
+fn start(next: Option<Handed>) {
+    if let Some((turn, writer, piece)) = next {
+        spawn_blocking(move || turn.seal_and_write(writer, piece));
+    }
+}
+
+// === impl Turn ===
+
+impl Turn {
+    fn seal_and_write(mut self, mut writer: ValueWriter, piece: Bytes) {
+        let (state, sealed) = match writer.seal_blocking(piece) {
+            Ok(sealed) => (Writing::Idle(writer), sealed),
+            Err(error) => {
+                // Before anybody hears of it: what it counted is free then.
+                drop(writer);
+                (Writing::Failed(BlobError::from(error).words()), None)
+            }
+        };
+        // A writer that nobody wants any more goes last: while its file is there, its bytes count.
+        let _unwanted = self.end(state);
+        if let Some(Err(error)) = sealed.map(SealedPiece::write) {
+            // The writer fails at the next piece, or at the end.
+            tracing::debug!(%error, "a piece of an object could not be written");
         }
+    }
+
+    /// Ends the turn, once: starts with the next piece when it is there, without waiting for the guest to run, and wakes who
+    /// waits. Gives the state back when nobody wants the object any more.
+    fn end(&mut self, state: Writing) -> Option<Writing> {
+        let Some(pipe) = std::mem::take(&mut self.0).upgrade() else { return Some(state) };
+        let (next, waker) = {
+            let mut filling = locked(&pipe);
+            filling.state = state;
+            (filling.hand_on(), filling.waker.take())
+        };
+        start(next);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        None
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // The thread panicked, or there was none any more; after an end this does nothing.
+        drop(self.end(Writing::Failed("the write was stopped".to_owned())));
     }
 }
 
@@ -199,10 +263,17 @@ impl OutputStream for Sink {
             // Most often a whole piece, which nobody else holds: it is taken as it is.
             filling.gathered = BytesMut::from(bytes);
         } else {
+            if filling.gathered.capacity() < PIECE_BYTES {
+                // At once for the whole piece, and not for twice as much again and again.
+                let mut whole = BytesMut::with_capacity(PIECE_BYTES);
+                whole.extend_from_slice(&filling.gathered);
+                filling.gathered = whole;
+            }
             filling.gathered.extend_from_slice(&bytes);
         }
-        let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
-        filling.hand_on();
+        let next = filling.hand_on();
+        drop(filling);
+        start(next);
         Ok(())
     }
 
@@ -212,13 +283,11 @@ impl OutputStream for Sink {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        let mut filling = self.pipe.filling();
-        let _ = filling.settle(&mut Context::from_waker(Waker::noop()));
-        filling.hand_on();
+        let filling = self.pipe.filling();
         match &filling.state {
             Writing::Failed(why) => Err(failed(why)),
             Writing::Over => Err(StreamError::Closed),
-            Writing::Idle(_) | Writing::Busy(_) => Ok(PIECE_BYTES.saturating_sub(filling.gathered.len())),
+            Writing::Idle(_) | Writing::Busy => Ok(PIECE_BYTES.saturating_sub(filling.gathered.len())),
         }
     }
 }
@@ -238,8 +307,9 @@ impl Source {
         match std::mem::replace(&mut self.state, Reading::Over) {
             Reading::Idle(mut reader) if self.from < self.end => {
                 let (from, count) = (self.from, self.end - self.from);
-                self.state = Reading::Busy(tokio::spawn(async move {
-                    let piece = reader.read_at(from, count).await?;
+                // On a thread that may wait from the start, as for writes.
+                self.state = Reading::Busy(spawn_blocking(move || {
+                    let piece = reader.read_blocking(from, count)?;
                     Ok((reader, piece))
                 }));
             }

@@ -8,6 +8,15 @@ use ringfence_sdk::{Blobs, Body, Bytes, Request, Result, bail, plugin};
 
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Whether the bytes are the same, word by word: slices are compared byte by byte in a guest, which took three times as long
+/// as all the rest of a read.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let ((one, one_rest), (other, other_rest)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
+    one.len() == other.len()
+        && one_rest == other_rest
+        && one.iter().zip(other).all(|(one, other)| u64::from_ne_bytes(*one) == u64::from_ne_bytes(*other))
+}
+
 #[plugin]
 async fn bulk(request: Request, blobs: Blobs) -> Result<String> {
     let number = |name: &str| request.query(name).and_then(|text| text.parse::<u64>().ok());
@@ -32,7 +41,7 @@ async fn bulk(request: Request, blobs: Blobs) -> Result<String> {
                 let chunk = chunk?;
                 let from = at % PIECE_BYTES;
                 let now = chunk.len().min(PIECE_BYTES - from);
-                if chunk[..now] != piece[from..from + now] || chunk[now..] != piece[..chunk.len() - now] {
+                if !same(&chunk[..now], &piece[from..from + now]) || !same(&chunk[now..], &piece[..chunk.len() - now]) {
                     bail!("other bytes than were written, after {at}");
                 }
                 at += chunk.len();
