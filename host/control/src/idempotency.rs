@@ -276,6 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "nobody calls here")]
     fn a_scoped_key_is_told_nothing_that_another_of_its_name_was_told() {
         let now = jiff::Timestamp::UNIX_EPOCH;
         let whole = Principal::mint(

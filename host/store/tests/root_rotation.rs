@@ -55,7 +55,7 @@ impl World {
     }
 
     /// It is over, everything is under this version, and opens after a new start, with all others gone.
-    async fn is_over(self, rotated: &RootRotation, rewrapped_count: usize, version: u64, names: &[&str]) {
+    async fn ends_rotated(self, rotated: &RootRotation, rewrapped_count: usize, version: u64, names: &[&str]) {
         assert_eq!((rotated.rewrapped_count, rotated.is_over), (rewrapped_count, true), "{rotated:?}");
         assert!(rotated.failed.is_empty(), "{rotated:?}");
         assert!(!self.tenants.is_root_rotating().await.unwrap());
@@ -109,7 +109,7 @@ async fn while_the_provider_makes_a_version_tenants_are_made_rotated_disabled_an
     soon("a deletion", world.tenants.delete(&bolt)).await.unwrap();
     world.transit.let_go();
     let rotated = rotates.await.unwrap().unwrap();
-    world.is_over(&rotated, 3, 2, &["acme", "made"]).await;
+    world.ends_rotated(&rotated, 3, 2, &["acme", "made"]).await;
 }
 
 async fn a_key_that_is_changed_while_it_is_wrapped_anew_keeps_the_change(backend: Backend) {
@@ -123,7 +123,7 @@ async fn a_key_that_is_changed_while_it_is_wrapped_anew_keeps_the_change(backend
     world.transit.let_go();
     let rotated = rotates.await.unwrap().unwrap();
     assert_eq!(world.tenants.key_status(&id("acme")).await.unwrap().versions.len(), 2);
-    world.is_over(&rotated, 3, 2, &["acme", "bolt"]).await;
+    world.ends_rotated(&rotated, 3, 2, &["acme", "bolt"]).await;
 }
 
 async fn a_tenant_that_is_deleted_while_its_key_is_wrapped_anew_stays_deleted(backend: Backend) {
@@ -137,7 +137,7 @@ async fn a_tenant_that_is_deleted_while_its_key_is_wrapped_anew_stays_deleted(ba
     world.transit.let_go();
     let rotated = rotates.await.unwrap().unwrap();
     assert!(!file.exists(), "what was shredded is not written again");
-    world.is_over(&rotated, 2, 2, &["bolt"]).await;
+    world.ends_rotated(&rotated, 2, 2, &["bolt"]).await;
 }
 
 async fn of_two_rotations_at_once_the_second_waits_and_the_background_does_not(backend: Backend) {
@@ -156,5 +156,5 @@ async fn of_two_rotations_at_once_the_second_waits_and_the_background_does_not(b
     world.transit.let_go();
     let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
     assert_eq!((first.rewrapped_count, first.is_over), (3, true));
-    world.is_over(&second, 3, 3, &["acme", "bolt"]).await;
+    world.ends_rotated(&second, 3, 3, &["acme", "bolt"]).await;
 }
