@@ -304,7 +304,7 @@ fn with_quotas(known: Vec<Known>, quotas: BTreeMap<TenantId, QuotaNow>) -> Vec<K
 }
 
 /// Name, help and figure of what a tenant has now.
-type Gauge = (&'static str, &'static str, fn(&QuotaNow) -> u64);
+type OfQuota = (&'static str, &'static str, fn(&QuotaNow) -> u64);
 
 fn register_quotas(registry: &mut Registry, known: &[Known]) {
     let refused = Family::<Labels, Sum>::default();
@@ -316,7 +316,7 @@ fn register_quotas(registry: &mut Registry, known: &[Known]) {
         }
     }
     registry.register("tenant_quota_refused", "What a tenant's quota refused, by which quota", refused);
-    let gauges: [Gauge; 4] = [
+    let gauges: [OfQuota; 4] = [
         ("tenant_memory_bytes", "Memory of running invocations now", |quota| quota.memory_bytes),
         ("tenant_memory_allowed_bytes", "Memory that they may take together", |quota| quota.memory_bytes_max),
         ("tenant_storage_bytes", "Bytes stored now", |quota| quota.storage_bytes),
