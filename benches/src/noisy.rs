@@ -468,7 +468,8 @@ mod tests {
     #[test]
     fn every_kind_has_its_keys_and_too_small_a_flood_its_reason() {
         for (rounds, is_enough) in [(flooded(2_200, 100), true), (flooded(1_800, 100), false)] {
-            let mut report = Report::start("noisy").unwrap();
+            let names = Kind::ALL.iter().map(|kind| kind.name());
+            let mut report = Report::start_in_parts("noisy", names).unwrap();
             for kind in Kind::ALL {
                 write(&mut report, kind, &rounds).unwrap();
                 for rival in Rival::ALL {

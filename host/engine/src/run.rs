@@ -496,13 +496,16 @@ mod tests {
     /// Longest time for what takes some milliseconds.
     const SOON: Duration = Duration::from_secs(60);
 
-    /// A component of so many instances, each in a call to the host that never ends, and one that called them all and waits too.
+    /// A component of so many instances, each in a call to the host that never ends, and one beside them that called them all and waits
+    /// too: who holds an instance may not call it.
     fn waiters() -> Vec<u8> {
-        let (mut instances, mut lowered, mut imports, mut calls, mut given) =
-            (String::new(), String::new(), String::new(), String::new(), String::new());
+        let [mut instances, mut handed, mut imported, mut lowered, mut imports, mut calls, mut given] =
+            [const { String::new() }; 7];
         for n in 0..WAITERS_COUNT {
             writeln!(instances, "(instance $w{n} (instantiate $waiter (with \"wait\" (func $wait))))").unwrap();
-            writeln!(lowered, "(core func $h{n} (canon lower (func $w{n} \"h\") async))").unwrap();
+            writeln!(handed, "(with \"h{n}\" (func $w{n} \"h\"))").unwrap();
+            writeln!(imported, "(import \"h{n}\" (func $h{n} async))").unwrap();
+            writeln!(lowered, "(core func $h{n} (canon lower (func $h{n}) async))").unwrap();
             writeln!(imports, "(import \"\" \"h{n}\" (func $h{n} (result i32)))").unwrap();
             writeln!(calls, "(drop (call $h{n}))").unwrap();
             writeln!(given, "(export \"h{n}\" (func $h{n}))").unwrap();
@@ -519,14 +522,19 @@ mod tests {
                 (core instance $i (instantiate $m (with "" (instance (export "wait" (func $wait))))))
                 (func (export "h") async (canon lift (core func $i "h"))))
               {instances}
-              {lowered}
-              (core func $wait (canon lower (func $wait)))
-              (core module $m
-                (import "" "wait" (func $wait))
-                {imports}
-                (func (export "run") {calls} (call $wait)))
-              (core instance $i (instantiate $m (with "" (instance (export "wait" (func $wait)) {given}))))
-              (func (export "run") async (canon lift (core func $i "run"))))"#
+              (component $runner
+                (import "wait" (func $wait async))
+                {imported}
+                {lowered}
+                (core func $wait (canon lower (func $wait)))
+                (core module $m
+                  (import "" "wait" (func $wait))
+                  {imports}
+                  (func (export "run") {calls} (call $wait)))
+                (core instance $i (instantiate $m (with "" (instance (export "wait" (func $wait)) {given}))))
+                (func (export "run") async (canon lift (core func $i "run"))))
+              (instance $runner (instantiate $runner (with "wait" (func $wait)) {handed}))
+              (export "run" (func $runner "run")))"#
         );
         wat::parse_str(text).unwrap()
     }

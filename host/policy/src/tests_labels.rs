@@ -227,7 +227,7 @@ fn the_examples_that_are_published_are_taken() {
         parts.filter_map(|part| part.split("```").next()).map(str::to_owned).collect()
     };
     let (rules, labels) = (fenced("cedar"), fenced("json"));
-    assert_eq!((rules.len(), labels.len()), (3, 1));
+    assert_eq!((rules.len(), labels.len()), (4, 1));
     policy.set_labels(&tenant("acme"), &labels[0]).unwrap();
     for rule in &rules {
         let findings = policy.check_tenant_policy(&tenant("acme"), rule).unwrap().findings;
