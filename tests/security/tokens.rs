@@ -141,7 +141,7 @@ async fn a_scoped_key_does_what_it_is_good_for_and_nothing_else() -> Result<()> 
     let scoped = listed["items"].as_array().into_iter().flatten().filter(|key| key["scope"].is_object()).count();
     assert_eq!(scoped, 2, "{listed}");
     let free = json!({ "name": "free", "role": "tenant-admin" });
-    for path in ["/tokens", "/people"] {
+    for path in ["/tokens", "/people", "/approvals/nothing/approve"] {
         assert_eq!(keeper.post(&acme.path(path)).json(&free).send().await?.status(), StatusCode::FORBIDDEN, "{path}");
     }
     let restore = keeper.post(&acme.path("/backups/before/restore")).json(&json!({ "replace": "acme" })).send().await?;

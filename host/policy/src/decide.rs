@@ -133,8 +133,8 @@ impl Shared {
         let ruling = Arc::new(ruling);
         // SECURITY: what must stay hidden is worked out each time, so that a thing of another tenant and a thing that
         // does not exist take the same time.
-        // What a run asks for is asked by few, and at no two seconds alike.
-        if !hidden && question.approval().is_none() {
+        // What has particulars is asked by few and seldom twice alike, and may be long.
+        if !hidden && question.particulars.is_none() {
             self.answers.put(question, &ruling);
         }
         ruling

@@ -157,7 +157,7 @@ pub struct DecisionRecord {
     pub help: String,
     /// Which state of the policies answered.
     pub policy_version: u64,
-    /// The question itself, to ask it again; none on records older than this field.
+    /// The question itself, to ask it again; none on records older than this field, and for what is too long to be kept.
     #[serde(default)]
     pub asked: Option<Asked>,
 }
@@ -256,7 +256,7 @@ impl Ruling {
             closest: explained.closest.clone(),
             help: explained.help.clone(),
             policy_version: self.version,
-            asked: Some(Asked::of(question, 0, 1)),
+            asked: question.is_short().then(|| Asked::of(question, 0, 1)),
         }
     }
 }

@@ -41,8 +41,8 @@ pub(crate) const OPERATOR_ALONE: [&str; 9] = [
 /// What a role that is held for a while never does.
 const APPROVE: &str = "approve-change";
 
-/// What makes somebody, or brings somebody back, who is not held to a scope.
-const MAKERS: [&str; 3] = ["create-token", "write-policy", "restore-backup"];
+/// What makes somebody, brings somebody back, or gives somebody a role, who is not held to a scope.
+const MAKERS: [&str; 4] = ["create-token", "write-policy", APPROVE, "restore-backup"];
 
 /// Whether the boundary leaves `who` any way to do this.
 pub(crate) fn may_ever(who: &Who, action: &str, resource: &Resource) -> bool {

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::question::{Words, text};
 
+/// LIMIT: most bytes of the names of a grant that is kept to be asked again.
+const KEPT_BYTES_MAX: usize = 2_048;
+
 /// What an act is about. An act that is asked for without it has none of these in its context.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -82,6 +85,22 @@ impl Particulars {
             Self::Token { role } => vec![pair("asked_role", named("Role", role.as_str())?)],
             Self::Approval(approval) => vec![pair("approval", approval.in_cedar()?)],
         })
+    }
+
+    /// Whether it is short enough to be kept.
+    pub(crate) fn is_short(&self) -> bool {
+        match self {
+            Self::Grant { scope, .. } => scope.iter().map(String::len).sum::<usize>() <= KEPT_BYTES_MAX,
+            Self::Deploy { .. } | Self::Token { .. } | Self::Approval(_) => true,
+        }
+    }
+
+    /// The same but for what is another at each asking: for how long a run has asked.
+    pub(crate) fn without_time(&self) -> Self {
+        match self {
+            Self::Approval(approval) => Self::Approval(Approval { waited_s: 0, ..approval.clone() }),
+            Self::Grant { .. } | Self::Deploy { .. } | Self::Token { .. } => self.clone(),
+        }
     }
 
     /// The condition of a statement that holds for just this.

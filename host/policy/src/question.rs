@@ -140,6 +140,11 @@ impl Question {
         Self { who, action, resource, occasion: None, particulars: None }
     }
 
+    /// Whether it is short enough to be kept, so that nobody fills the host's memory or its disk with what he is denied.
+    pub(crate) fn is_short(&self) -> bool {
+        self.particulars.as_ref().is_none_or(Particulars::is_short)
+    }
+
     /// What a run asks for, where that is what is to be decided.
     pub(crate) fn approval(&self) -> Option<&Approval> {
         match &self.particulars {

@@ -47,7 +47,8 @@ pub struct Asked {
     /// the caller alone, the first stands for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occasion: Option<Occasion>,
-    /// What another act was about, where it was asked for with that.
+    /// What another act was about, where it was asked for with that. Of decisions of runs that differ in how long the run has
+    /// asked alone, the last stands for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub particulars: Option<Particulars>,
     /// How often it was allowed.
@@ -110,13 +111,13 @@ impl Counts {
 }
 
 impl Recent {
-    /// The counts of a question, made when it is new; none when there is no room.
+    /// The counts of a question, made when it is new; none when there is no room, or it is too long to be kept.
     pub(crate) fn register(&self, question: &Question) -> Option<Arc<Counts>> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counts) = asked.get(question) {
             return Some(counts.clone());
         }
-        if asked.len() >= POLICY_RECENT_COUNT_MAX {
+        if !question.is_short() || asked.len() >= POLICY_RECENT_COUNT_MAX {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -211,7 +212,7 @@ impl Asked {
             key.push_str(&format!(" for {scope}"));
         }
         if let Some(particulars) = &self.particulars {
-            key.push_str(&format!(" about {particulars:?}"));
+            key.push_str(&format!(" about {:?}", particulars.without_time()));
         }
         if let Some(Occasion { cause, method, .. }) = &self.occasion {
             let slice = self.occasion.as_ref().map(Occasion::slice).unwrap_or_default();

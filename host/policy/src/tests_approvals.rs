@@ -1,5 +1,7 @@
 //! What a run asks people for, in rules: by its name, by who began the run, by how long it has waited; and what a denial says of it.
 
+use std::collections::BTreeSet;
+
 use super::tests::*;
 use super::*;
 
@@ -74,6 +76,17 @@ fn a_denial_says_what_was_asked_and_that_another_may_decide_it_and_is_asked_agai
     // Where another could not either, it is not said that he could.
     let denial = decide(&policy, "eve", asked("payment", "eve", true, 5)).unwrap_err();
     assert!(denial.record().help.contains("policy `tenant/finance-pays`"), "{}", denial.record().help);
+}
+
+#[test]
+fn of_decisions_that_differ_in_how_long_the_run_has_asked_one_stands_for_all() {
+    let policy = ready();
+    for waited_s in [1, 2] {
+        drop(decide(&policy, "fin", asked("payment", "ann", false, waited_s)));
+    }
+    drop(decide(&policy, "fin", asked("leave", "ann", false, 1)));
+    let keys = policy.take_asked(&tenant("acme")).unwrap().asked.iter().map(Asked::key).collect::<BTreeSet<_>>();
+    assert_eq!(keys.len(), 2, "{keys:?}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn a_rule_allows_one_capability_and_no_other() {
     let policy = with(Standing::Active, BUCKETS);
     let developer = service("acme", Role::Developer);
     let grants = |about| asks::<act::GrantCapability>(&policy, &developer, about);
-    // Twice each: the second answer is one that was remembered.
+    // Twice each: no answer to one is given to another.
     for _ in 0..2 {
         assert!(grants(grant(Capability::Keyvalue, &["default"])).is_ok());
         assert!(grants(grant(Capability::Http, &["https://api.example.com"])).is_err());
@@ -120,6 +120,21 @@ fn a_denial_says_what_the_act_was_about_and_its_remedies_allow_just_that() {
     assert_eq!(review.replay.newly_allowed.questions_count, 1);
     let exception = policy.remedies(&asked).into_iter().find(|remedy| remedy.kind == RemedyKind::Exception);
     assert!(exception.is_some_and(|remedy| remedy.change.contains("context.pushed_by_caller")));
+}
+
+#[test]
+fn what_is_too_long_to_be_kept_is_decided_as_ever_and_counted_as_left_out() {
+    let policy = with(Standing::Active, ONE_PLACE);
+    let admin = service("acme", Role::TenantAdmin);
+    let long: Vec<String> = (0..64).map(|number| format!("https://{number:060}.example.com")).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let Err(denial) = asks::<act::GrantCapability>(&policy, &admin, grant(Capability::Http, &long)) else {
+        panic!("it is allowed")
+    };
+    assert_eq!(denial.record().determining[0].id, "tenant/one-place");
+    assert!(denial.record().asked.is_none());
+    let taken = policy.take_asked(&tenant("acme")).unwrap();
+    assert_eq!((taken.asked.len(), taken.left_out_count), (0, 1));
 }
 
 #[test]

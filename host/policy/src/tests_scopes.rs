@@ -9,8 +9,8 @@ use super::tests::*;
 use super::*;
 use crate::decision::SCOPE;
 
-/// What makes or brings back somebody who is held to nothing.
-const MAKERS: [&str; 3] = ["create-token", "write-policy", "restore-backup"];
+/// What makes, brings back or raises somebody who is held to nothing.
+const MAKERS: [&str; 4] = ["create-token", "write-policy", "approve-change", "restore-backup"];
 
 /// A scope of some classes, of some plugins, or of both.
 fn scope(classes: &[ActClass], plugins: &[&str]) -> Option<Arc<KeyScope>> {
@@ -100,6 +100,8 @@ fn a_scoped_key_makes_no_key_and_writes_no_policy_also_where_it_administers() {
         assert_eq!(record.determining[0].id, "boundary.scope-makers");
         assert!(record.help.ends_with("sign in with a `caller` key without a scope"), "{}", record.help);
         denied(policy.permit::<act::WritePolicy>(&admin, &acme));
+        // Who is allowed a role for a while holds it within no scope.
+        denied(policy.permit::<act::ApproveChange>(&admin, &acme));
         // A backup may hold a key of before that somebody still has.
         denied(policy.permit::<act::RestoreBackup>(&admin, &acme));
         assert!(policy.permit::<act::WriteBackup>(&admin, &acme).is_ok());

@@ -67,7 +67,7 @@ pub struct QuotaSetArgs {
     /// Most bytes of one component
     #[arg(long, value_name = "BYTES")]
     pub component_bytes: Option<u64>,
-    /// How long runs are kept after their end
+    /// How long runs of workflows are kept after their end
     #[arg(long, value_name = "DAYS")]
     pub run_retention_days: Option<u64>,
 }

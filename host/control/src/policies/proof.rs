@@ -1,8 +1,10 @@
 //! Proofs about a tenant's policy by a solver in a process of its own, when one is installed.
 //!
-//! Must never answer `proved` without the solver's word, nor let it run without a deadline and a cap on its memory.
+//! Must never answer `proved` without the solver's word, nor let it run without a deadline and a cap on its memory, or
+//! beside another.
 
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -93,10 +95,8 @@ pub async fn prove(
     let version = super::text::stored(&reached.store).await?.unwrap_or_default().version;
     if let Some(text) = asked.text.clone() {
         // What is no policy is refused, whether or not there is a solver.
-        let (policy, of) = (control.parts.policy.clone(), reached.tenant.clone());
-        tokio::task::spawn_blocking(move || policy.check_tenant_policy(&of, &text))
-            .await
-            .map_err(|error| ApiError::host(&error))??;
+        let of = reached.tenant.clone();
+        control.in_turn(move |policy| policy.check_tenant_policy(&of, &text)).await?;
     }
     let statements: &[Statement] = match &asked.text {
         Some(_) => &[Statement::Border, Statement::Narrows, Statement::PermitsApply],
@@ -150,7 +150,7 @@ impl Control {
         Ok(views)
     }
 
-    /// Asks a solver of its own, in turn, with a deadline.
+    /// Asks a solver of its own, in turn, with a deadline; no longer than the answer is waited for.
     async fn ask_solver(
         &self,
         statement: Statement,
@@ -161,23 +161,29 @@ impl Control {
         let Some(program) = self.parts.facts.cvc5.clone() else {
             return Ok(not_run("`cvc5` is not installed where this host runs"));
         };
-        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), self.proving.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
+        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), Arc::clone(&self.proving).acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
             return Ok(not_run("the solver is asked about other policies; try again"));
         };
         let (policy, io) = (self.parts.policy.clone(), tokio::runtime::Handle::current());
         let (tenant, text) = (tenant.clone(), text.map(ToOwned::to_owned));
+        let (_waiting, gone) = tokio::sync::oneshot::channel::<()>();
         // Putting a policy into the solver's words is work for a thread that may be kept.
         let asked = tokio::task::spawn_blocking(move || {
+            // SECURITY: the turn ends with the solver, not with the request: who goes away and asks again has one solver still.
+            let _turn = turn;
             io.block_on(async move {
                 let solver = match start(&program, time_ms_max) {
                     Ok(solver) => solver,
                     Err(error) => return Ok(not_run(format!("the solver does not start: {error}"))),
                 };
                 let ask = statement.ask(&policy, &tenant, text.as_deref(), solver);
-                match tokio::time::timeout(Duration::from_millis(time_ms_max), ask).await {
-                    Ok(verdict) => verdict,
-                    Err(_) => Ok(not_run(format!("no answer within {} s", time_ms_max / 1_000))),
+                tokio::select! {
+                    verdict = tokio::time::timeout(Duration::from_millis(time_ms_max), ask) => match verdict {
+                        Ok(verdict) => verdict,
+                        Err(_) => Ok(not_run(format!("no answer within {} s", time_ms_max / 1_000))),
+                    },
+                    _ = gone => Ok(not_run("nobody waits for it any more")),
                 }
             })
         });

@@ -3,6 +3,7 @@
 //! Must never keep more than a window, nor hold a thread of the listeners while it asks.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -140,16 +141,28 @@ impl Control {
         ask: impl FnOnce(&Policy, &[Asked]) -> Result<T, PolicyError> + Send + 'static,
     ) -> Result<(T, u64), ApiError> {
         let window = self.window(tenant, store).await?;
-        let turn = tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), self.reviewing.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
+        let asked: Vec<Asked> = window.questions.into_iter().map(|question| question.asked).collect();
+        let review = self.in_turn(move |policy| ask(policy, &asked)).await?;
+        Ok((review, window.left_out_count))
+    }
+
+    /// Does work on the text of a policy in turn. SECURITY: the turn ends with the work, not with the request: who goes away and
+    /// asks again keeps no more cores than who waits.
+    pub(super) async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Policy) -> Result<T, PolicyError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let turn =
+            tokio::time::timeout(Duration::from_millis(TURN_MS_MAX), Arc::clone(&self.reviewing).acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
             return Err(ApiError::new("overloaded", "other policies are being reviewed; try again"));
         };
         let policy = self.parts.policy.clone();
-        let asked: Vec<Asked> = window.questions.into_iter().map(|question| question.asked).collect();
-        let review = tokio::task::spawn_blocking(move || ask(&policy, &asked))
-            .await
-            .map_err(|error| ApiError::host(&error))??;
-        Ok((review, window.left_out_count))
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&policy)
+        });
+        Ok(done.await.map_err(|error| ApiError::host(&error))??)
     }
 }
 
