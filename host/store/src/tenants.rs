@@ -174,7 +174,7 @@ impl Tenants {
             if self.known(id).is_some() {
                 return Err(StoreError::Exists);
             }
-            self.0.store.0.check_free()?;
+            self.check_free().await?;
             let looks_count = self.0.looks_count.load(Ordering::Relaxed);
             // With no lock held: a provider takes its time.
             let (keys, wrapped) = self.make_key(id.as_str()).await?;
@@ -334,7 +334,7 @@ impl Tenants {
         }
         let mut uid = [0; UID_BYTES];
         self.0.entropy.fill(&mut uid);
-        self.0.store.0.check_free()?;
+        self.check_free().await?;
         // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
         let (keys, wrapped) = self.make_key(id.as_str()).await?;
@@ -401,6 +401,12 @@ impl Tenants {
                 return Ok(());
             }
         }
+    }
+
+    /// Refuses when the disk is below its floor.
+    async fn check_free(&self) -> Result<(), StoreError> {
+        let store = self.0.store.clone();
+        blobs::blocking(move || store.0.check_free()).await
     }
 
     async fn change(&self, id: &TenantId, act: impl FnOnce(&mut TenantRecord)) -> Result<TenantRecord, StoreError> {
