@@ -159,14 +159,26 @@ impl Tenants {
         self.create_with(id, display_name, QuotaChoice::default()).await
     }
 
-    /// As [`Tenants::create`], with a plan and what differs from it. [`StoreError::Conflict`] when the root key is rotated again and
-    /// again meanwhile. A name that is taken while the key is made is taken too: that key is destroyed at the provider.
+    /// As [`Tenants::create`], with a plan and what differs from it.
     pub async fn create_with(
         &self,
         id: &TenantId,
         display_name: &str,
         quota: QuotaChoice,
     ) -> Result<TenantRecord, StoreError> {
+        self.create_under(id, display_name, quota, &Arc::default()).await.map(|(record, _lock)| record)
+    }
+
+    /// The same for who makes changes under a lock of his own: it is taken once the provider has answered, and given to go on
+    /// with. [`StoreError::Conflict`] when the root key is rotated again and again meanwhile. A name that is taken while the key is
+    /// made is taken too: that key is destroyed at the provider.
+    pub async fn create_under(
+        &self,
+        id: &TenantId,
+        display_name: &str,
+        quota: QuotaChoice,
+        lock: &Arc<tokio::sync::Mutex<()>>,
+    ) -> Result<(TenantRecord, OwnedMutexGuard<()>), StoreError> {
         if display_name.len() > DISPLAY_NAME_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "a display name", max: DISPLAY_NAME_BYTES_MAX as u64 });
         }
@@ -178,13 +190,15 @@ impl Tenants {
             let looks_count = self.0.looks_count.load(Ordering::Relaxed);
             // With no lock held: a provider takes its time.
             let (keys, wrapped) = self.make_key(id.as_str()).await?;
+            let callers = Arc::clone(lock).lock_owned().await;
             let one = self.0.changing.lock().await;
             let is_taken = self.known(id).is_some();
             // What was made before a rotation's look at all tenants, and is not among them, may be under what it lets go of.
             if !is_taken && self.0.looks_count.load(Ordering::Relaxed) == looks_count {
-                return self.put_in_place(id, display_name, quota, (keys, wrapped)).await;
+                let record = self.put_in_place(id, display_name, quota, (keys, wrapped)).await?;
+                return Ok((record, callers));
             }
-            drop(one);
+            drop((one, callers));
             self.unmake_key(wrapped).await;
         }
         Err(StoreError::Conflict { precondition: 0 })

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use ringfence_core::QuotaChoice;
 use ringfence_keys::{MissingRootKey, Outside, RootKey};
 use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
 use support::transit::{Act, Transit};
@@ -38,6 +39,8 @@ struct World {
     origin: String,
     store: Store,
     tenants: Tenants,
+    /// Of whoever makes tenants.
+    lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl World {
@@ -48,7 +51,7 @@ impl World {
         for name in ["acme", "bolt"] {
             view(&tenants, name).await.put(&key(), name).await.unwrap();
         }
-        Self { place, transit, origin, store, tenants }
+        Self { place, transit, origin, store, tenants, lock: Arc::default() }
     }
 
     fn rotates(&self) -> JoinHandle<Result<RootRotation, StoreError>> {
@@ -57,8 +60,11 @@ impl World {
     }
 
     fn creates(&self, name: &str) -> JoinHandle<Result<TenantRecord, StoreError>> {
-        let (tenants, name) = (self.tenants.clone(), name.to_owned());
-        tokio::spawn(async move { tenants.create(&id(&name), "slow").await })
+        let (tenants, lock, name) = (self.tenants.clone(), Arc::clone(&self.lock), id(name));
+        tokio::spawn(async move {
+            let made = tenants.create_under(&name, "slow", QuotaChoice::default(), &lock).await;
+            made.map(|(record, _lock)| record)
+        })
     }
 
     /// It is over, everything is under this version, and opens after a new start, with all others gone.
@@ -173,6 +179,7 @@ async fn while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_
     world.transit.hold_one_after(Act::Seal, 0);
     let creates = world.creates("made");
     world.transit.until_held(1).await;
+    drop(soon("who makes changes", world.lock.lock()).await);
     soon("disabling", world.tenants.disable_key(&id("acme"), "u_ops", Side::Operator)).await.unwrap();
     soon("a deletion", world.tenants.delete(&id("bolt"))).await.unwrap();
     soon("a tenant of the same name", world.tenants.create(&id("made"), "quick")).await.unwrap();
