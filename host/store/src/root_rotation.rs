@@ -6,9 +6,9 @@
 //! one tenant waiting for the key of another, nor ask the provider under the lock of all tenants: it may take a minute.
 //!
 //! There is one rotation at a time, under a lock of its own. What changes meanwhile: a tenant that is written before the look at
-//! all of them is among them, and one whose key was asked for before it and that is not among them gets another key. A key is put in the place of the one that it was
-//! made of, or made again. Whatever a tenant's own act made of the older one is a conflict (`rewrap.rs`), and what is being
-//! deleted is not written again.
+//! all of them is among them, and one that is not, but whose key was asked for before the look, gets another key. A key is put in
+//! the place of the one that it was made of, or made again. Whatever a tenant's own act made of the older one is a conflict
+//! (`rewrap.rs`), and what is being deleted is not written again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -127,7 +127,7 @@ impl Tenants {
     async fn older(&self) -> Result<Older, StoreError> {
         // Whoever writes a tenant, or makes one of what was restored, is waited for: it is seen here, or has the newest.
         let _all = self.0.changing.lock().await;
-        self.0.looks_count.fetch_add(1, Ordering::Relaxed);
+        self.0.looks_count.fetch_add(1, Ordering::Release);
         // Also what somebody who went away left in the line: this stands behind it.
         self.0.platform.batch(Vec::new(), Vec::new()).await?;
         // What is being restored has the version of when that began. Whoever begins after this look has the newest.

@@ -187,14 +187,14 @@ impl Tenants {
                 return Err(StoreError::Exists);
             }
             self.check_free().await?;
-            let looks_count = self.0.looks_count.load(Ordering::Relaxed);
+            let looks_count = self.0.looks_count.load(Ordering::Acquire);
             // With no lock held: a provider takes its time.
             let (keys, wrapped) = self.make_key(id.as_str()).await?;
             let callers = Arc::clone(lock).lock_owned().await;
             let one = self.0.changing.lock().await;
             let is_taken = self.known(id).is_some();
             // What was made before a rotation's look at all tenants, and is not among them, may be under what it lets go of.
-            if !is_taken && self.0.looks_count.load(Ordering::Relaxed) == looks_count {
+            if !is_taken && self.0.looks_count.load(Ordering::Acquire) == looks_count {
                 let record = self.put_in_place(id, display_name, quota, (keys, wrapped)).await?;
                 return Ok((record, callers));
             }

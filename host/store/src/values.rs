@@ -239,7 +239,8 @@ impl ValueWriter {
                 let (whole, _room) = blocking(move || {
                     let mut sealed = Vec::new();
                     sealer.finish(&mut sealed)?;
-                    let Counted { mut file, room } = written(&file)?;
+                    // In this order: on a failure the file goes first.
+                    let Counted { room, mut file } = written(&file)?;
                     file.write(&sealed).map_err(StoreError::unavailable)?;
                     tenant.check_alive()?;
                     Ok((file.finish().map_err(StoreError::unavailable)?, room))

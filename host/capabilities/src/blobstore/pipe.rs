@@ -212,9 +212,11 @@ impl Turn {
                 (Writing::Failed(BlobError::from(error).words()), None)
             }
         };
-        // A writer that nobody wants any more goes last: while its file is there, its bytes count.
-        let _unwanted = self.end(state);
-        if let Some(Err(error)) = sealed.map(SealedPiece::write) {
+        // What nobody wants any more is not written.
+        let unwanted = self.end(state);
+        if unwanted.is_none()
+            && let Some(Err(error)) = sealed.map(SealedPiece::write)
+        {
             // The writer fails at the next piece, or at the end.
             tracing::debug!(%error, "a piece of an object could not be written");
         }
