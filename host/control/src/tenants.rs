@@ -66,8 +66,8 @@ pub async fn create(
     let record = control
         .bracket(&call, &Log::Host, permit, codes::TENANT_CREATED, details, async |_permit| {
             let failed = {
-                let _one = control.changing.lock().await;
-                let record = control.parts.tenants.create_with(&id, &shown, quota).await?;
+                // Not before the provider of its key has answered: everybody's changes wait for this lock.
+                let (record, _one) = control.parts.tenants.create_under(&id, &shown, quota, &control.changing).await?;
                 match control.open_tenant(&record).await {
                     Ok(()) => return Ok(record),
                     Err(failed) => {

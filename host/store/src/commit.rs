@@ -331,14 +331,16 @@ impl Writer {
         let (engine, counters) = (Arc::clone(&self.engine), Arc::clone(&self.counters));
         let mut ahead = Ahead { engine: &*engine, writes: BTreeMap::new() };
         let (mut applied, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
+        // Before anything is held: it may wait for room that removed files hold. The floor is far more than a group writes.
+        let is_writing = group.iter().any(|(batch, _)| batch.is_writing());
+        let free_bytes = is_writing.then(|| self.files.free_bytes_above(self.free_bytes_min)).flatten();
         // Held until the last batch has its revision, and not while they are written: whoever pins after that waits for this
         // group before it reads, so it sees all that has a revision by now, and what comes later is noted for it.
         let mut pins = counters.pins.lock();
-        let mut free = None;
         for (batch, reply) in group {
             // A panic here must cost one batch, not every later write of the host.
             let taken = catch_unwind(AssertUnwindSafe(|| {
-                let Prepared { commit, writes, replaced } = self.prepare(&batch, &ahead, &mut free)?;
+                let Prepared { commit, writes, replaced } = self.prepare(&batch, &ahead, free_bytes)?;
                 pins.note(&*engine, &batch.tenant, batch.writes.keys())?;
                 let Batch { mut files, .. } = batch;
                 // From here on the outcome may be in doubt: a file too many is swept at the next start, one too few is a
@@ -370,21 +372,16 @@ impl Writer {
         }
     }
 
-    /// `free` is what the disk had when the first of the group asked: the floor is far more than a group writes.
-    fn prepare(
-        &mut self,
-        batch: &Batch,
-        ahead: &Ahead<'_>,
-        free: &mut Option<Option<u64>>,
-    ) -> Result<Prepared, StoreError> {
+    /// `free_bytes` is what the disk had before the first of the group.
+    fn prepare(&mut self, batch: &Batch, ahead: &Ahead<'_>, free_bytes: Option<u64>) -> Result<Prepared, StoreError> {
         batch.tenant.check_alive()?;
         for (precondition, check) in batch.checks.iter().enumerate() {
             if !holds(ahead, &batch.tenant, check)? {
                 return Err(StoreError::Conflict { precondition });
             }
         }
-        if batch.writes.values().any(Option::is_some) {
-            check_floor(*free.get_or_insert_with(|| self.files.free_bytes()), self.free_bytes_min)?;
+        if batch.is_writing() {
+            check_floor(free_bytes, self.free_bytes_min)?;
         }
         let mut writes = Vec::with_capacity(batch.writes.len() + 3);
         // LIMIT: 2^64 batches.
@@ -571,6 +568,11 @@ impl Batch {
     /// What it counts in its tenant's turn.
     fn cost_bytes(&self) -> usize {
         self.writes.keys().map(|key| key.len().saturating_add(RECORD_COST_BYTES)).sum::<usize>() + self.bytes()
+    }
+
+    /// Whether it does anything but delete.
+    fn is_writing(&self) -> bool {
+        self.writes.values().any(Option::is_some)
     }
 
     /// Bytes of values inside, for the group's limit.

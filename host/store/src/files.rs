@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Read, Write};
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use cap_std::fs::{Dir, File, FileExt, OpenOptions, OpenOptionsExt};
 use rustix::fs::{Advice, fadvise};
@@ -16,6 +18,14 @@ const PART: &str = ".part";
 const FILE_MODE: u32 = 0o600;
 /// How much of a large file the disk is told to begin with at a time.
 const START_BYTES: u64 = 8 << 20;
+/// From this length on, a file whose name is gone is closed elsewhere.
+const LARGE_BYTES: u64 = 8 << 20;
+/// LIMIT: files that wait to be closed elsewhere; more are closed by whoever removes them.
+const UNWANTED_COUNT_MAX: usize = 64;
+/// LIMIT: longest wait for room that removed files still hold.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// Where removed files are closed. One a process.
+static CLOSER: Closer = Closer::new();
 
 /// A directory on disk, or a map in memory.
 #[derive(Clone)]
@@ -91,13 +101,22 @@ impl Files {
         Ok(Some(content))
     }
 
-    /// Removes a file; fine when there is none. Not durable by itself.
+    /// Removes a file; fine when there is none. Not durable by itself, and the room of a large file is free a moment later.
     pub(crate) fn remove(&self, path: &str) -> io::Result<()> {
         match self {
-            Self::Disk(dir) => match dir.remove_file(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                result => result,
-            },
+            Self::Disk(dir) => {
+                // Held open, only its name goes here and now.
+                let file = dir.open(path).ok();
+                let large = file.filter(|file| file.metadata().is_ok_and(|about| about.len() >= LARGE_BYTES));
+                let removed = dir.remove_file(path);
+                if let Some(large) = large {
+                    CLOSER.let_go(large);
+                }
+                match removed {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    result => result,
+                }
+            }
             Self::Memory(memory) => {
                 memory.map().remove(path);
                 Ok(())
@@ -162,6 +181,16 @@ impl Files {
         Some(about.f_bavail.saturating_mul(about.f_frsize))
     }
 
+    /// The same for who leaves so many free: where there are fewer, what removed files still hold is waited for, for a while.
+    /// Blocks.
+    pub(crate) fn free_bytes_above(&self, floor_bytes: u64) -> Option<u64> {
+        let is_enough = || self.free_bytes().is_none_or(|free_bytes| free_bytes >= floor_bytes);
+        if !is_enough() {
+            CLOSER.wait_until(is_enough, CLOSE_WAIT);
+        }
+        self.free_bytes()
+    }
+
     /// Bytes of all files below a directory.
     pub(crate) fn bytes_below(&self, path: &str) -> io::Result<u64> {
         match self {
@@ -218,6 +247,67 @@ impl Files {
             Self::Disk(dir) => sync_directory(dir, path.rsplit_once('/').map_or(".", |(above, _)| above)),
             Self::Memory(_) => Ok(()),
         }
+    }
+}
+
+/// Closes files that have no name any more, on a thread that does nothing else: to give back the room of 1 GiB takes a disk up
+/// to 1.4 s, and whoever removed it is often the one that writes for all tenants, or runs a guest.
+struct Closer {
+    /// None where no thread could be started.
+    unwanted: OnceLock<Option<SyncSender<File>>>,
+    /// Files that are not closed yet.
+    waiting_count: Mutex<usize>,
+    /// One was.
+    closed: Condvar,
+}
+
+// === impl Closer ===
+
+impl Closer {
+    const fn new() -> Self {
+        Self { unwanted: OnceLock::new(), waiting_count: Mutex::new(0), closed: Condvar::new() }
+    }
+
+    fn let_go(&'static self, file: File) {
+        let closing = self.unwanted.get_or_init(|| {
+            let (closing, unwanted) = sync_channel::<File>(UNWANTED_COUNT_MAX);
+            let thread = std::thread::Builder::new().name("unlink".to_owned());
+            let close = move || {
+                for file in unwanted {
+                    drop(file);
+                    self.one_is_closed();
+                }
+            };
+            thread.spawn(close).ok().map(|_thread| closing)
+        });
+        // Without a thread it is closed here.
+        let Some(closing) = closing else { return };
+        *self.waiting_count() += 1;
+        if let Err(not_taken) = closing.try_send(file) {
+            drop(not_taken);
+            self.one_is_closed();
+        }
+    }
+
+    fn one_is_closed(&self) {
+        let mut waiting_count = self.waiting_count();
+        *waiting_count = waiting_count.saturating_sub(1);
+        drop(waiting_count);
+        self.closed.notify_all();
+    }
+
+    /// Waits while files are being closed, until there is enough without the others, but not for longer than this.
+    fn wait_until(&self, is_enough: impl Fn() -> bool, wait: Duration) {
+        let begun = Instant::now();
+        let mut waiting_count = self.waiting_count();
+        while *waiting_count > 0 && !is_enough() {
+            let Some(left) = wait.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else { return };
+            waiting_count = self.closed.wait_timeout(waiting_count, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn waiting_count(&self) -> MutexGuard<'_, usize> {
+        self.waiting_count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -330,11 +420,14 @@ impl FileWriter {
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        if let Some(To::Disk(dir, ..)) = &self.to
-            && let Err(error) = dir.remove_file(format!("{}{PART}", self.path))
+        let Some(To::Disk(dir, file, started)) = self.to.take() else { return };
+        if let Err(error) = dir.remove_file(format!("{}{PART}", self.path))
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, "an unfinished file could not be removed; the next start removes it");
+        }
+        if started.written_bytes >= LARGE_BYTES {
+            CLOSER.let_go(file);
         }
     }
 }
@@ -407,6 +500,8 @@ impl Read for FileReader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn both() -> (tempfile::TempDir, [Files; 2]) {
@@ -445,6 +540,52 @@ mod tests {
             file.replace().unwrap();
             assert_eq!(files.read("f", 100).unwrap().unwrap(), b"two");
         }
+    }
+
+    #[test]
+    fn a_large_file_is_gone_at_once_however_many_there_are() {
+        let (directory, [disk, _]) = both();
+        let large = vec![7; LARGE_BYTES as usize];
+        for round in 0..3 {
+            disk.write("large", &large).unwrap();
+            disk.remove("large").unwrap();
+            assert!(disk.read("large", 1).unwrap().is_none(), "{round}");
+            let mut unfinished = disk.create("unfinished").unwrap();
+            unfinished.write(&large).unwrap();
+            drop(unfinished);
+            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "{round}");
+        }
+        disk.remove("large").unwrap();
+    }
+
+    #[test]
+    fn whoever_needs_room_waits_for_files_that_are_being_closed_and_for_nothing_else() {
+        const LONG: Duration = Duration::from_secs(3_600);
+        let (closer, asked_count) = (Closer::new(), AtomicUsize::new(0));
+        let is_enough = || asked_count.fetch_add(1, Ordering::SeqCst) > 1_000_000;
+        let until = |count: usize| {
+            let begun = Instant::now();
+            while asked_count.load(Ordering::SeqCst) < count {
+                assert!(begun.elapsed() < Duration::from_secs(20), "nobody asked for the {count}th time");
+                std::thread::yield_now();
+            }
+        };
+        closer.wait_until(is_enough, LONG);
+        *closer.waiting_count() = 2;
+        closer.wait_until(|| true, LONG);
+        closer.wait_until(|| false, Duration::from_millis(1));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| closer.wait_until(is_enough, LONG));
+            until(1);
+            closer.one_is_closed();
+            // It looked again, and goes on waiting for the other.
+            until(2);
+            assert!(!waiting.is_finished());
+            closer.one_is_closed();
+            waiting.join().unwrap();
+        });
+        let (_directory, [disk, memory]) = both();
+        assert!(disk.free_bytes_above(u64::MAX).is_some() && memory.free_bytes_above(u64::MAX).is_none());
     }
 
     #[test]

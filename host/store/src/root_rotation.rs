@@ -5,12 +5,13 @@
 //! a tenant that is being restored is nobody's yet, and of a tenant whose making failed in doubt nobody knows. Must never keep
 //! one tenant waiting for the key of another, nor ask the provider under the lock of all tenants: it may take a minute.
 //!
-//! There is one rotation at a time, under a lock of its own. What changes meanwhile: a tenant that is made before the look at
-//! all of them is among them, and one made after it has the newest version. A key is put in the place of the one that it was
-//! made of, or made again. Whatever a tenant's own act made of the older one is a conflict (`rewrap.rs`), and what is being
-//! deleted is not written again.
+//! There is one rotation at a time, under a lock of its own. What changes meanwhile: a tenant that is written before the look at
+//! all of them is among them, and one that is not, but whose key was asked for before the look, gets another key. A key is put in
+//! the place of the one that it was made of, or made again. Whatever a tenant's own act made of the older one is a conflict
+//! (`rewrap.rs`), and what is being deleted is not written again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ringfence_core::TenantId;
 use ringfence_keys::{KeysError, WrappedKey};
@@ -23,7 +24,7 @@ use crate::tenant_keys::{PLATFORM_UID, read_key, write_key};
 use crate::tenants::{Inner, PLATFORM, Phase, Tenants, parse_uid, staged_prefix};
 
 /// LIMIT: attempts at a key that others change meanwhile.
-const ATTEMPTS_COUNT_MAX: u32 = 8;
+pub(crate) const ATTEMPTS_COUNT_MAX: u32 = 8;
 
 /// What came of a rotation of the root key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +125,9 @@ impl Tenants {
 
     /// What may be under an older version than the newest of this moment.
     async fn older(&self) -> Result<Older, StoreError> {
-        // Whoever makes a tenant, or makes one of what was restored, is waited for: it is seen here, or has the newest.
+        // Whoever writes a tenant, or makes one of what was restored, is waited for: it is seen here, or has the newest.
         let _all = self.0.changing.lock().await;
+        self.0.looks_count.fetch_add(1, Ordering::Release);
         // Also what somebody who went away left in the line: this stands behind it.
         self.0.platform.batch(Vec::new(), Vec::new()).await?;
         // What is being restored has the version of when that began. Whoever begins after this look has the newest.

@@ -72,17 +72,20 @@ mod tests {
     use std::sync::atomic::AtomicU8;
     use std::time::Duration;
 
+    use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    use ring::hkdf::{HKDF_SHA256, Prk};
     use ringfence_core::{Clock, TenantId};
     use ringfence_keys::{Context, RootKey, RootKeyUri};
 
     use super::*;
-    use crate::engine::Write;
+    use crate::engine::{Backend, Write};
     use crate::record::{INLINE_BYTES_MAX, Stored};
     use crate::reseal::ResealStep;
-    use crate::store::Store;
+    use crate::store::{DiskOptions, Store};
     use crate::tenant_store::TenantStore;
     use crate::tenant_store::tests::{Counting, tenant_in};
     use crate::tenants::Tenants;
+    use crate::transfer::migrate;
 
     struct Still;
     impl Clock for Still {
@@ -112,6 +115,78 @@ mod tests {
         let sealed = store.keys().seal(Purpose::Record, &context, value, &Counting(AtomicU8::new(50))).unwrap();
         let whole = [&[1_u8][..], &revision.to_be_bytes()[..], sealed.as_slice()].concat();
         store.engine().apply(vec![Write { key: stored_key, value: Some(whole) }]).unwrap();
+    }
+
+    /// Seals a value as programs did that made directories of version 2: the key is of the place too. In the words of the formats,
+    /// without the room that opens it.
+    fn seal_of_place(tenant_key: [u8; 32], context: &Context<'_>, value: &[u8]) -> Vec<u8> {
+        let expand = |key: [u8; 32], info: &[&[u8]]| {
+            let (from, mut to) = (Prk::new_less_safe(HKDF_SHA256, &key), [0_u8; 32]);
+            from.expand(info, HKDF_SHA256).unwrap().fill(&mut to).unwrap();
+            to
+        };
+        let mut place = Vec::new();
+        for field in [context.tenant.as_bytes(), context.store.as_bytes(), context.key] {
+            place.extend_from_slice(&(field.len() as u64).to_be_bytes());
+            place.extend_from_slice(field);
+        }
+        place.extend_from_slice(&context.revision.to_be_bytes());
+        let (head, salt) = (b"R\x01", [0x5A_u8; 32]);
+        let purpose_key = expand(tenant_key, &[&b"ringfence/tenant/v1/seal/"[..], &b"record"[..]]);
+        let key = expand(purpose_key, &[&b"ringfence/record/v1"[..], &salt[..], &place[..]]);
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).unwrap());
+        let (mut body, bound) = (value.to_vec(), [&head[..], &place[..]].concat());
+        let nonce = Nonce::assume_unique_for_key([0; 12]);
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(&bound), &mut body).unwrap();
+        [&head[..], &salt[..], &body[..], tag.as_ref()].concat()
+    }
+
+    /// Lays a record there as such a program did, under the revision that the record there has.
+    fn lay_of_version_2(store: &TenantStore, key: &Key, value: &[u8]) {
+        let (stored_key, whole) = lying(store, key);
+        let revision = Stored::parse(&whole).unwrap().revision;
+        let context = Context { tenant: store.label(), store: "record", key: &stored_key, revision };
+        // The keys of these tests are one byte again and again.
+        let mut all = (0..=u8::MAX).map(|byte| seal_of_place([byte; 32], &context, value));
+        let opens = |sealed: &Vec<u8>| store.keys().open(Purpose::Record, &context, sealed).is_ok();
+        let sealed = all.find(opens).expect("none of them opens");
+        let whole = [&[1_u8][..], &revision.to_be_bytes()[..], sealed.as_slice()].concat();
+        store.engine().commit(vec![Write { key: stored_key, value: Some(whole) }]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_of_version_2_opens_with_its_records_once_it_was_moved_too_and_is_of_this_version_then() {
+        for (backend, other) in [(Backend::Sled, Backend::Redb), (Backend::Redb, Backend::Sled)] {
+            let directory = tempfile::tempdir().unwrap();
+            let dir = directory.path().join("data");
+            let options = |backend| DiskOptions { backend, cache_bytes: 4 << 20, free_bytes_min: 0 };
+            let [left, written] = ["left", "written"].map(|name| Key::new(["kv", name]));
+            let store = tenant_in(&Store::open(&dir, options(backend)).unwrap());
+            for key in [&left, &written] {
+                store.put(key, *b"new").await.unwrap();
+                lay_of_version_2(&store, key, b"old");
+            }
+            let revision = store.get(&left).await.unwrap().unwrap().revision;
+            store.store().close().await.unwrap();
+            let format = dir.join("FORMAT");
+            std::fs::write(&format, format!("version 2\nbackend {backend}\n")).unwrap();
+            for (round, now) in [backend, backend, other].into_iter().enumerate() {
+                if now == other {
+                    std::fs::write(&format, format!("version 2\nbackend {backend}\n")).unwrap();
+                    migrate(&dir, backend, other, 4 << 20, &mut |_| ()).unwrap();
+                    assert_eq!(std::fs::read_to_string(&format).unwrap(), format!("version 2\nbackend {other}\n"));
+                }
+                let store = tenant_in(&Store::open(&dir, options(now)).unwrap());
+                assert_eq!(std::fs::read_to_string(&format).unwrap(), format!("version 3\nbackend {now}\n"));
+                let record = store.get(&left).await.unwrap().unwrap();
+                assert_eq!((record.value.as_slice(), record.revision), (&b"old"[..], revision), "round {round}");
+                // Behind its kind and its revision.
+                assert_eq!(lying(&store, &left).1[9], b'R', "nobody wrote it");
+                store.put(&written, *b"again").await.unwrap();
+                assert_eq!(lying(&store, &written).1[9], b'T', "round {round}");
+                store.store().close().await.unwrap();
+            }
+        }
     }
 
     #[test]

@@ -219,14 +219,14 @@ impl Store {
 }
 
 impl Shared {
-    /// Refuses when the disk is below its floor.
+    /// Refuses when the disk is below its floor; waits for room that removed files still hold. Blocks.
     pub(crate) fn check_free(&self) -> Result<(), StoreError> {
         check_free(&self.files, self.free_bytes_min)
     }
 }
 
 pub(crate) fn check_free(files: &Files, floor_bytes: u64) -> Result<(), StoreError> {
-    check_floor(files.free_bytes(), floor_bytes)
+    check_floor(files.free_bytes_above(floor_bytes), floor_bytes)
 }
 
 /// The same of what the disk said a moment ago; it may say nothing.

@@ -531,6 +531,16 @@ impl Tenants {
         Ok(made.await.map_err(StoreError::unavailable)??)
     }
 
+    /// Destroys what wraps a key that nobody has used; not for who holds `changing`. When that fails it stays at the provider, of
+    /// no use to anybody.
+    pub(crate) async fn unmake_key(&self, wrapped: WrappedKey) {
+        let inner = Arc::clone(&self.0);
+        let unmade = spawn_blocking(move || inner.root.destroy_tenant_key(&wrapped)).await;
+        if let Ok(Err(error)) = unmade {
+            tracing::warn!(%error, "a wrapping key that nobody uses is left at the provider");
+        }
+    }
+
     pub(crate) async fn wrapped(&self, uid: Uid) -> Result<WrappedKey, StoreError> {
         let store = self.0.store.clone();
         let read = spawn_blocking(move || read_key(&store, &uid)).await.map_err(StoreError::unavailable)??;

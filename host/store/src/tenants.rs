@@ -11,12 +11,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use ringfence_core::{Clock, Entropy, QuotaChoice, TenantId};
-use ringfence_keys::{Closed, KeysError, RootKey, TenantKeys};
+use ringfence_keys::{Closed, KeysError, RootKey, TenantKeys, WrappedKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
@@ -28,6 +29,7 @@ use crate::error::StoreError;
 use crate::key::{AREA_FILES, AREA_RECORDS, Key, UID_BYTES, Uid, area, successor};
 use crate::own_keys::OwnSeen;
 use crate::record::{Op, Precondition};
+use crate::root_rotation::ATTEMPTS_COUNT_MAX;
 use crate::store::Store;
 use crate::tenant_keys::{IsAnother, PLATFORM_UID, read_key, state_key, write_key};
 use crate::tenant_store::{Tenant, TenantStore, value_directory};
@@ -82,8 +84,11 @@ pub(crate) struct Inner {
     known: RwLock<BTreeMap<TenantId, Known>>,
     pub(crate) own_seen: OwnSeen,
     /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk, nor while
-    /// a tenant's own provider is asked (`rewrap.rs`) or the root key is rotated (`root_rotation.rs`).
+    /// the key of a new tenant is made, a tenant's own provider is asked (`rewrap.rs`) or the root key is rotated
+    /// (`root_rotation.rs`).
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Looks of rotations of the root key at all tenants. Changes under `changing` only.
+    pub(crate) looks_count: AtomicU64,
     /// One rotation of the root key at a time. Taken before `changing`.
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
@@ -133,7 +138,9 @@ impl Tenants {
         prepare_files(&store, &PLATFORM_UID)?;
         let (changing, rotating) = (Arc::default(), Arc::default());
         let (known, own_seen) = (RwLock::default(), OwnSeen::default());
-        let this = Self(Arc::new(Inner { store, root, entropy, clock, platform, known, own_seen, changing, rotating }));
+        let looks_count = AtomicU64::new(0);
+        let inner = Inner { store, root, entropy, clock, platform, known, own_seen, changing, looks_count, rotating };
+        let this = Self(Arc::new(inner));
         this.sweep_staged().await?;
         for stored in this.every_stored().await? {
             this.load(stored).await?;
@@ -159,17 +166,54 @@ impl Tenants {
         display_name: &str,
         quota: QuotaChoice,
     ) -> Result<TenantRecord, StoreError> {
+        self.create_under(id, display_name, quota, &Arc::default()).await.map(|(record, _lock)| record)
+    }
+
+    /// The same for who makes changes under a lock of his own: it is taken once the provider has answered, and given to go on
+    /// with. [`StoreError::Conflict`] when the root key is rotated again and again meanwhile. A name that is taken while the key is
+    /// made is taken too: that key is destroyed at the provider.
+    pub async fn create_under(
+        &self,
+        id: &TenantId,
+        display_name: &str,
+        quota: QuotaChoice,
+        lock: &Arc<tokio::sync::Mutex<()>>,
+    ) -> Result<(TenantRecord, OwnedMutexGuard<()>), StoreError> {
         if display_name.len() > DISPLAY_NAME_BYTES_MAX {
             return Err(StoreError::TooLarge { what: "a display name", max: DISPLAY_NAME_BYTES_MAX as u64 });
         }
-        let _one = self.0.changing.lock().await;
-        if self.known(id).is_some() {
-            return Err(StoreError::Exists);
+        for _ in 0..ATTEMPTS_COUNT_MAX {
+            if self.known(id).is_some() {
+                return Err(StoreError::Exists);
+            }
+            self.check_free().await?;
+            let looks_count = self.0.looks_count.load(Ordering::Acquire);
+            // With no lock held: a provider takes its time.
+            let (keys, wrapped) = self.make_key(id.as_str()).await?;
+            let callers = Arc::clone(lock).lock_owned().await;
+            let one = self.0.changing.lock().await;
+            let is_taken = self.known(id).is_some();
+            // What was made before a rotation's look at all tenants, and is not among them, may be under what it lets go of.
+            if !is_taken && self.0.looks_count.load(Ordering::Acquire) == looks_count {
+                let record = self.put_in_place(id, display_name, quota, (keys, wrapped)).await?;
+                return Ok((record, callers));
+            }
+            drop((one, callers));
+            self.unmake_key(wrapped).await;
         }
+        Err(StoreError::Conflict { precondition: 0 })
+    }
+
+    /// Writes down a new tenant with the key that was made for it. For who holds `changing`.
+    async fn put_in_place(
+        &self,
+        id: &TenantId,
+        display_name: &str,
+        quota: QuotaChoice,
+        (keys, wrapped): (TenantKeys, WrappedKey),
+    ) -> Result<TenantRecord, StoreError> {
         let mut uid = [0; UID_BYTES];
         self.0.entropy.fill(&mut uid);
-        self.0.store.0.check_free()?;
-        let (keys, wrapped) = self.make_key(id.as_str()).await?;
         let record = TenantRecord {
             id: id.clone(),
             uid: HEXLOWER.encode(&uid),
@@ -304,7 +348,7 @@ impl Tenants {
         }
         let mut uid = [0; UID_BYTES];
         self.0.entropy.fill(&mut uid);
-        self.0.store.0.check_free()?;
+        self.check_free().await?;
         // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
         let (keys, wrapped) = self.make_key(id.as_str()).await?;
@@ -371,6 +415,12 @@ impl Tenants {
                 return Ok(());
             }
         }
+    }
+
+    /// Refuses when the disk is below its floor.
+    async fn check_free(&self) -> Result<(), StoreError> {
+        let store = self.0.store.clone();
+        blobs::blocking(move || store.0.check_free()).await
     }
 
     async fn change(&self, id: &TenantId, act: impl FnOnce(&mut TenantRecord)) -> Result<TenantRecord, StoreError> {

@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::{Bytes, BytesMut};
@@ -35,7 +35,7 @@ pub struct ValueWriter {
     to: To,
     gathered: Zeroizing<Vec<u8>>,
     bytes: u64,
-    room: Room,
+    room: Arc<Room>,
 }
 
 enum To {
@@ -49,8 +49,14 @@ enum To {
 struct Sealing {
     sealer: StreamSealer,
     /// Gives the file once the piece before is written, and nothing when that failed.
-    file: Receiver<FileWriter>,
+    file: Receiver<Counted>,
     id: [u8; 16],
+}
+
+/// A file and, dropped after it, the room that it takes: what is there counts, whoever has it.
+struct Counted {
+    file: FileWriter,
+    room: Arc<Room>,
 }
 
 /// Bytes on their way into a file, on whatever thread seals and writes them.
@@ -59,14 +65,15 @@ struct Piece {
     to: To,
     gathered: Zeroizing<Vec<u8>>,
     data: Bytes,
+    room: Arc<Room>,
 }
 
 /// A piece that is sealed and whose turn it is to be written.
 #[must_use = "the value is lost unless each of its pieces is written"]
 pub struct SealedPiece {
-    file: FileWriter,
+    to: Counted,
     /// Where the file goes then.
-    next: SyncSender<FileWriter>,
+    next: SyncSender<Counted>,
     /// What comes before the chunks, which lie where they were handed over, each with its tag behind it.
     before: Vec<u8>,
     chunks: BytesMut,
@@ -78,7 +85,7 @@ pub struct StagedValue {
     payload: Payload,
     pending: PendingFiles,
     bytes: u64,
-    room: Room,
+    room: Arc<Room>,
 }
 
 /// A value being read, as it was when it was opened.
@@ -95,10 +102,12 @@ enum From {
     File(Box<ChunkOpener>, FileReader),
 }
 
-/// Bytes of a value on its way, counted against what its tenant may hold.
+/// Bytes of a value on its way, counted against what its tenant may hold until nothing of it is on its way any more.
 pub(crate) struct Room {
     tenant: Arc<Tenant>,
-    bytes: u64,
+    bytes: AtomicU64,
+    /// What whoever writes it is counted with.
+    _kept: Box<dyn Send + Sync>,
 }
 
 // === impl TenantStore ===
@@ -106,9 +115,16 @@ pub(crate) struct Room {
 impl TenantStore {
     /// Starts a value.
     pub fn value_writer(&self) -> Result<ValueWriter, StoreError> {
+        self.value_writer_keeping(())
+    }
+
+    /// The same, keeping something for as long as any of the value is on its way: until the writer is gone and, where that is
+    /// later, its file, what is still being sealed or written, and the batch that the value is part of.
+    pub fn value_writer_keeping(&self, what: impl Send + Sync + 'static) -> Result<ValueWriter, StoreError> {
         self.check_writes()?;
         self.shared().check_alive()?;
-        let room = Room { tenant: Arc::clone(self.shared()), bytes: 0 };
+        let tenant = Arc::clone(self.shared());
+        let room = Arc::new(Room { tenant, bytes: AtomicU64::new(0), _kept: Box::new(what) });
         Ok(ValueWriter { store: self.clone(), to: To::Memory, gathered: Zeroizing::default(), bytes: 0, room })
     }
 
@@ -206,7 +222,7 @@ impl ValueWriter {
         let to = std::mem::replace(&mut self.to, To::Broken);
         let gathered = std::mem::take(&mut self.gathered);
         self.room.grow(&self.store, gathered.len().saturating_add(data.len()) as u64)?;
-        Ok(Piece { store: self.store.clone(), to, gathered, data })
+        Ok(Piece { store: self.store.clone(), to, gathered, data, room: Arc::clone(&self.room) })
     }
 
     /// Ends the value; what it is a value of is the batch's to say.
@@ -220,13 +236,14 @@ impl ValueWriter {
                 let bytes = self.bytes;
                 let last = self.piece(Bytes::new())?;
                 let Sealing { sealer, file, id } = *blocking(move || last.write()).await?;
-                let whole = blocking(move || {
+                let (whole, _room) = blocking(move || {
                     let mut sealed = Vec::new();
                     sealer.finish(&mut sealed)?;
-                    let mut file = written(&file)?;
+                    // In this order: on a failure the file goes first.
+                    let Counted { room, mut file } = written(&file)?;
                     file.write(&sealed).map_err(StoreError::unavailable)?;
                     tenant.check_alive()?;
-                    file.finish().map_err(StoreError::unavailable)
+                    Ok((file.finish().map_err(StoreError::unavailable)?, room))
                 })
                 .await?;
                 pending.ids.push(id);
@@ -243,11 +260,11 @@ impl ValueWriter {
 impl Piece {
     /// Seals the bytes; waits for the piece before to be written.
     fn seal(self) -> Result<(Box<Sealing>, SealedPiece), StoreError> {
-        let Self { store, to, gathered, data } = self;
+        let Self { store, to, gathered, data, room } = self;
         store.shared().check_alive()?;
         store.store().0.check_free()?;
         let mut sealing = match to {
-            To::Memory => store.start_sealing()?,
+            To::Memory => store.start_sealing(room)?,
             To::File(sealing) => sealing,
             To::Broken => return Err(earlier_failed()),
         };
@@ -257,10 +274,10 @@ impl Piece {
         let mut before = Vec::with_capacity(gathered.len().saturating_add(CHUNK_BYTES + 1_024));
         sealing.sealer.push(&gathered, &mut before)?;
         let tags = sealing.sealer.push_in_place(&mut chunks, &mut before)?;
-        let file = written(&sealing.file)?;
+        let to = written(&sealing.file)?;
         let (next, again) = sync_channel(1);
         sealing.file = again;
-        Ok((sealing, SealedPiece { file, next, before, chunks, tags }))
+        Ok((sealing, SealedPiece { to, next, before, chunks, tags }))
     }
 
     /// Seals the bytes and writes them; waits for the disk.
@@ -276,12 +293,13 @@ impl Piece {
 impl SealedPiece {
     /// Writes it; waits for the disk. When that fails, the value's writer fails from then on.
     pub fn write(self) -> Result<(), StoreError> {
-        let Self { mut file, next, before, chunks, tags } = self;
+        // When it fails, the file and its room go first, and then `next`: whoever hears of it finds them gone.
+        let Self { next, mut to, before, chunks, tags } = self;
         // Plaintext has no tag and ends the list.
         let sealed = chunks.chunks(CHUNK_BYTES).zip(&tags).flat_map(|(chunk, tag)| [chunk, &tag[..]]);
-        file.write_parts(std::iter::once(&before[..]).chain(sealed)).map_err(StoreError::unavailable)?;
+        to.file.write_parts(std::iter::once(&before[..]).chain(sealed)).map_err(StoreError::unavailable)?;
         // A writer that is gone wants no file, and it goes with that.
-        let _ = next.send(file);
+        let _ = next.send(to);
         Ok(())
     }
 }
@@ -293,7 +311,7 @@ impl fmt::Debug for SealedPiece {
 }
 
 /// Waits until the piece before is written.
-fn written(file: &Receiver<FileWriter>) -> Result<FileWriter, StoreError> {
+fn written(file: &Receiver<Counted>) -> Result<Counted, StoreError> {
     file.recv().map_err(|_| earlier_failed())
 }
 
@@ -302,13 +320,13 @@ fn earlier_failed() -> StoreError {
 }
 
 impl TenantStore {
-    fn start_sealing(&self) -> Result<Box<Sealing>, StoreError> {
+    fn start_sealing(&self, room: Arc<Room>) -> Result<Box<Sealing>, StoreError> {
         let id = self.random_id();
         let Tenant { uid, keys, entropy, .. } = &**self.shared();
         let sealer = keys.stream_sealer(Purpose::Blob, &value_context(keys, &id), entropy.as_ref())?;
         let (start, file) = sync_channel(1);
         let new = self.store().0.files.create(&value_path(uid, &id)).map_err(StoreError::unavailable)?;
-        start.send(new).map_err(StoreError::unavailable)?;
+        start.send(Counted { file: new, room }).map_err(StoreError::unavailable)?;
         Ok(Box::new(Sealing { sealer, file, id }))
     }
 }
@@ -327,7 +345,7 @@ impl StagedValue {
         self.bytes
     }
 
-    pub(crate) fn into_parts(self) -> (Payload, Vec<[u8; 16]>, Room) {
+    pub(crate) fn into_parts(self) -> (Payload, Vec<[u8; 16]>, Arc<Room>) {
         let Self { payload, mut pending, room, .. } = self;
         (payload, std::mem::take(&mut pending.ids), room)
     }
@@ -342,16 +360,16 @@ impl fmt::Debug for StagedValue {
 // === impl Room ===
 
 impl Room {
-    fn grow(&mut self, store: &TenantStore, more_bytes: u64) -> Result<(), StoreError> {
+    fn grow(&self, store: &TenantStore, more_bytes: u64) -> Result<(), StoreError> {
         let all = self.tenant.staged_bytes.fetch_add(more_bytes, Ordering::AcqRel).saturating_add(more_bytes);
-        self.bytes = self.bytes.saturating_add(more_bytes);
+        self.bytes.fetch_add(more_bytes, Ordering::AcqRel);
         held::check_staged(store.engine(), &self.tenant, all)
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.tenant.staged_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.tenant.staged_bytes.fetch_sub(self.bytes.load(Ordering::Acquire), Ordering::AcqRel);
     }
 }
 
@@ -594,12 +612,22 @@ mod tests {
             assert!(value_files(&store).is_empty());
             assert_eq!(store.shared().staged_bytes.load(Ordering::Relaxed), 0);
         }
-        // The other way round: whoever wrote is gone while a piece is on its way.
-        let mut writer = store.value_writer().unwrap();
-        let piece = writer.seal_blocking(Bytes::from(content(WRITE_BYTES))).unwrap().unwrap();
-        drop(writer);
-        piece.write().unwrap();
-        assert!(value_files(&store).is_empty());
+        // The other way round: whoever wrote is gone while a piece is on its way. Until that is over it counts.
+        let kept = Arc::new(());
+        for is_written in [false, true] {
+            let mut writer = store.value_writer_keeping(Arc::clone(&kept)).unwrap();
+            let piece = writer.seal_blocking(Bytes::from(content(WRITE_BYTES))).unwrap().unwrap();
+            drop(writer);
+            let counted = || (store.shared().staged_bytes.load(Ordering::Relaxed), Arc::strong_count(&kept) - 1);
+            assert_eq!(counted(), (WRITE_BYTES as u64, 1));
+            if is_written {
+                piece.write().unwrap();
+            } else {
+                drop(piece);
+            }
+            assert_eq!(counted(), (0, 0));
+            assert!(value_files(&store).is_empty());
+        }
     }
 
     #[tokio::test]

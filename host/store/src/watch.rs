@@ -234,7 +234,6 @@ impl Watcher {
     }
 }
 
-/// The stored keys that are records of a tenant, for those who watch.
 /// What those who watch are told of a batch.
 pub(crate) fn changes(writes: &[Write], revision: u64) -> Vec<Changed> {
     let of = |write: &Write| if write.value.is_some() { Change::Put } else { Change::Deleted };
@@ -242,6 +241,7 @@ pub(crate) fn changes(writes: &[Write], revision: u64) -> Vec<Changed> {
     records.map(|write| Changed { key: write.key.clone(), revision, change: of(write) }).collect()
 }
 
+/// The stored keys that are records of a tenant, for those who watch.
 fn is_record(key: &[u8]) -> bool {
     key.first() == Some(&AREA_RECORDS) && key.len() > UID_BYTES
 }

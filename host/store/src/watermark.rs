@@ -57,3 +57,29 @@ impl Watermark {
         self.file.write_all_at(mark(self.durable).as_bytes(), 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::{open_mark, read_mark};
+
+    #[test]
+    fn it_never_says_more_than_is_durable_and_asks_a_full_disk_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let said = || read_mark(directory.path()).unwrap();
+        let mut watermark = open_mark(directory.path(), 7).unwrap();
+        watermark.probe().unwrap();
+        assert_eq!(said(), Some(7));
+        watermark.reach(9);
+        watermark.probe().unwrap();
+        assert_eq!(said(), Some(9));
+        watermark.sync();
+        assert_eq!(said(), Some(9));
+        // Deleting must go on there.
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        Watermark::new(full, 9).probe().unwrap();
+        let unwritable = File::open(directory.path().join("mark")).unwrap();
+        assert!(Watermark::new(unwritable, 9).probe().is_err());
+        assert_eq!(said(), Some(9));
+    }
+}

@@ -15,8 +15,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use ringfence_core::QuotaChoice;
 use ringfence_keys::{MissingRootKey, Outside, RootKey};
-use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, Tenants};
+use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
 use support::transit::{Act, Transit};
 use support::{Place, StoppedClock, SystemEntropy, id, soon, view};
 use tokio::task::JoinHandle;
@@ -26,6 +27,8 @@ on_every_backend!(
     a_key_that_is_changed_while_it_is_wrapped_anew_keeps_the_change,
     a_tenant_that_is_deleted_while_its_key_is_wrapped_anew_stays_deleted,
     of_two_rotations_at_once_the_second_waits_and_the_background_does_not,
+    while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_taken,
+    a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_is_made_after_it,
 );
 
 /// A host whose root key is kept at a Transit.
@@ -36,6 +39,8 @@ struct World {
     origin: String,
     store: Store,
     tenants: Tenants,
+    /// Of whoever makes tenants.
+    lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl World {
@@ -46,12 +51,20 @@ impl World {
         for name in ["acme", "bolt"] {
             view(&tenants, name).await.put(&key(), name).await.unwrap();
         }
-        Self { place, transit, origin, store, tenants }
+        Self { place, transit, origin, store, tenants, lock: Arc::default() }
     }
 
     fn rotates(&self) -> JoinHandle<Result<RootRotation, StoreError>> {
         let tenants = self.tenants.clone();
         tokio::spawn(async move { tenants.rotate_root().await })
+    }
+
+    fn creates(&self, name: &str) -> JoinHandle<Result<TenantRecord, StoreError>> {
+        let (tenants, lock, name) = (self.tenants.clone(), Arc::clone(&self.lock), id(name));
+        tokio::spawn(async move {
+            let made = tenants.create_under(&name, "slow", QuotaChoice::default(), &lock).await;
+            made.map(|(record, _lock)| record)
+        })
     }
 
     /// It is over, everything is under this version, and opens after a new start, with all others gone.
@@ -157,4 +170,40 @@ async fn of_two_rotations_at_once_the_second_waits_and_the_background_does_not(b
     let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
     assert_eq!((first.rewrapped_count, first.is_over), (3, true));
     world.ends_rotated(&second, 3, 3, &["acme", "bolt"]).await;
+}
+
+async fn while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_taken(backend: Backend) {
+    let world = World::new(backend).await;
+    let keys_count = || std::fs::read_dir(world.place.data().join("keys")).unwrap().count();
+    let before = keys_count();
+    world.transit.hold_one_after(Act::Seal, 0);
+    let creates = world.creates("made");
+    world.transit.until_held(1).await;
+    drop(soon("who makes changes", world.lock.lock()).await);
+    soon("disabling", world.tenants.disable_key(&id("acme"), "u_ops", Side::Operator)).await.unwrap();
+    soon("a deletion", world.tenants.delete(&id("bolt"))).await.unwrap();
+    soon("a tenant of the same name", world.tenants.create(&id("made"), "quick")).await.unwrap();
+    let destroyed_count = world.transit.destroyed_count();
+    world.transit.let_go();
+    let late = creates.await.unwrap();
+    assert!(matches!(late, Err(StoreError::Exists)), "{late:?}");
+    assert_eq!(world.transit.destroyed_count(), destroyed_count + 1, "nobody needs the key that was made for it");
+    assert_eq!(keys_count(), before, "one tenant more and one less");
+    let made = world.tenants.record(&id("made")).await.unwrap().unwrap();
+    assert_eq!(made.display_name, "quick");
+    view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
+}
+
+async fn a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_is_made_after_it(backend: Backend) {
+    let world = World::new(backend).await;
+    // After its own wrapping key, the root key seals it: held from here on.
+    world.transit.hold_one_after(Act::Seal, 1);
+    let creates = world.creates("made");
+    world.transit.until_held(1).await;
+    let rotated = soon("a rotation", world.tenants.rotate_root()).await.unwrap();
+    world.transit.let_go();
+    creates.await.unwrap().unwrap();
+    assert_eq!(world.transit.destroyed_count(), 1, "the one that was made first");
+    view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
+    world.ends_rotated(&rotated, 3, 2, &["acme", "bolt", "made"]).await;
 }

@@ -19,7 +19,7 @@ use ringfence_store::{PageToken, StoreError, ValueReader};
 use wasmtime::component::{Linker, Resource, ResourceTableError};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream};
 
-use self::pipe::{Pipe, STREAM_BYTES, Source, Tied};
+use self::pipe::{Counted, Pipe, STREAM_BYTES, Source, Tied};
 use self::shelf::{Alive, Shelf};
 use crate::bind::{Bound, View};
 use crate::guarded::Got;
@@ -52,7 +52,7 @@ enum Next {
 /// A value on its way to become an object.
 pub struct Outgoing {
     /// None until the guest asks where to write.
-    pipe: Option<(Pipe, Tied)>,
+    pipe: Option<Pipe>,
     /// What it is to become.
     target: Option<(ResourceName, String)>,
 }
@@ -174,14 +174,20 @@ impl Bound {
         self.guarded.asked_path("object", name, got);
     }
 
-    /// What a stream of an object is counted with.
+    /// What a stream of an object that is read is counted with and may be stopped by.
     fn tie(&self, container: ResourceName, name: &str) -> Answer<Tied> {
+        let counted = Arc::new(self.counted()?);
+        let (grants, leave, meter) = (self.grants.clone(), self.leave.clone(), Arc::clone(&self.meter));
+        Ok(Tied { container, name: name.to_owned(), grants, leave, meter, counted, uncounted: 0 })
+    }
+
+    /// What a stream of an object is counted with.
+    fn counted(&self) -> Answer<Counted> {
         let Ok(place) = Arc::clone(&self.blob_streams).try_acquire_owned() else {
             return Err(BlobError::Said(format!("at most {BLOB_STREAMS_COUNT_MAX} objects can be open at once")));
         };
         let held = self.meter.hold(STREAM_BYTES).map_err(wasmtime::Error::from)?;
-        let (grants, leave, meter) = (self.grants.clone(), self.leave.clone(), Arc::clone(&self.meter));
-        Ok(Tied { container, name: name.to_owned(), grants, leave, meter, _place: place, _held: held, uncounted: 0 })
+        Ok(Counted { _place: place, _held: held })
     }
 
     /// For long work: counts a call, which fails once the invocation has to end.
@@ -389,15 +395,15 @@ impl View<'_> {
         if !bound.grants.has(Capability::Blob) {
             return Err(BlobError::Said("no container is granted".to_owned()));
         }
-        let nowhere = "unnamed".parse::<ResourceName>().map_err(|error| BlobError::Said(error.to_string()))?;
-        let (writer, tied, meter) = (bound.store.value_writer()?, bound.tie(nowhere, "")?, Arc::clone(&bound.meter));
+        let writer = bound.store.value_writer_keeping(bound.counted()?)?;
+        let meter = Arc::clone(&bound.meter);
         let value = self.table.get_mut(value)?;
         if value.pipe.is_some() {
             return Err(BlobError::Said("the body was given already".to_owned()));
         }
         let pipe = Pipe::new(writer);
         let stream: DynOutputStream = Box::new(pipe.sink(meter));
-        value.pipe = Some((pipe, tied));
+        value.pipe = Some(pipe);
         Ok(self.table.push(stream)?)
     }
 
@@ -427,7 +433,7 @@ impl View<'_> {
         bound.blob_enter(&container)?;
         bound.blob_leave(HostAct::WriteObject, &container, &name)?;
         let staged = match pipe {
-            Some((pipe, _tied)) => pipe.finish().await?,
+            Some(pipe) => pipe.finish().await?,
             None => bound.store.value_writer()?.finish().await?,
         };
         bound.shelf().put(&container, &name, staged).await

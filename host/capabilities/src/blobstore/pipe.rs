@@ -28,7 +28,14 @@ pub(crate) const STREAM_BYTES: u64 = 1 << 20;
 /// So many bytes count as one operation on a stored value.
 const OPERATION_BYTES: u64 = 1 << 20;
 
-/// What a stream is counted with and may be stopped by; kept as long as the stream.
+/// What a stream is counted with: kept until nothing of it is being read, sealed or written any more, also after whoever had it
+/// let go of it.
+pub(crate) struct Counted {
+    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _held: Held,
+}
+
+/// What a stream that is read is counted with and may be stopped by.
 pub(crate) struct Tied {
     pub(crate) container: ResourceName,
     /// The object's name; empty for what has none yet.
@@ -36,8 +43,7 @@ pub(crate) struct Tied {
     pub(crate) grants: LiveGrants,
     pub(crate) leave: Leave,
     pub(crate) meter: Arc<Meter>,
-    pub(crate) _place: OwnedSemaphorePermit,
-    pub(crate) _held: Held,
+    pub(crate) counted: Arc<Counted>,
     /// Bytes until the next operation is counted.
     pub(crate) uncounted: u64,
 }
@@ -206,9 +212,11 @@ impl Turn {
                 (Writing::Failed(BlobError::from(error).words()), None)
             }
         };
-        // A writer that nobody wants any more goes last: while its file is there, its bytes count.
-        let _unwanted = self.end(state);
-        if let Some(Err(error)) = sealed.map(SealedPiece::write) {
+        // What nobody wants any more is not written.
+        let unwanted = self.end(state);
+        if unwanted.is_none()
+            && let Some(Err(error)) = sealed.map(SealedPiece::write)
+        {
             // The writer fails at the next piece, or at the end.
             tracing::debug!(%error, "a piece of an object could not be written");
         }
@@ -220,6 +228,9 @@ impl Turn {
         let Some(pipe) = std::mem::take(&mut self.0).upgrade() else { return Some(state) };
         let (next, waker) = {
             let mut filling = locked(&pipe);
+            if matches!(state, Writing::Failed(_)) {
+                filling.gathered = BytesMut::new();
+            }
             filling.state = state;
             (filling.hand_on(), filling.waker.take())
         };
@@ -258,6 +269,10 @@ impl OutputStream for Sink {
         // A guest that does not ask how much it may write ends here, and not in the host's memory.
         if filling.gathered.len().saturating_add(bytes.len()) > PIECE_BYTES {
             return Err(StreamError::trap("a write was longer than was allowed"));
+        }
+        if matches!(filling.state, Writing::Failed(_) | Writing::Over) {
+            // Nothing of it is counted any more, so nothing is kept; why it failed is told where the guest asks how much it may.
+            return Ok(());
         }
         if filling.gathered.is_empty() {
             // Most often a whole piece, which nobody else holds: it is taken as it is.
@@ -307,8 +322,10 @@ impl Source {
         match std::mem::replace(&mut self.state, Reading::Over) {
             Reading::Idle(mut reader) if self.from < self.end => {
                 let (from, count) = (self.from, self.end - self.from);
+                let counted = Arc::clone(&self.tied.counted);
                 // On a thread that may wait from the start, as for writes.
                 self.state = Reading::Busy(spawn_blocking(move || {
+                    let _counted = counted;
                     let piece = reader.read_blocking(from, count)?;
                     Ok((reader, piece))
                 }));

@@ -356,6 +356,27 @@ async fn open_objects_are_limited_and_host_calls_and_bytes_are_counted() {
     assert!(Blobstore::container_exists(&mut guest.view(), "photos".into()).await.is_err());
 }
 
+#[test]
+fn a_stream_that_was_dropped_is_counted_until_nothing_of_it_is_written_any_more() {
+    // One thread for blocking work, which takes it in order.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let rig = Rig::new(ALL).await;
+        let mut guest = rig.guest(Budget::CEILING);
+        let places = Arc::clone(&guest.bound.blob_streams);
+        let (release, is_held) = std::sync::mpsc::channel::<()>();
+        let holding = tokio::task::spawn_blocking(move || is_held.recv().is_ok());
+        let value = begin(&mut guest, &content(256 << 10)).await.unwrap();
+        HostOutgoingValue::drop(&mut guest.view(), value).await.unwrap();
+        assert_eq!(places.available_permits(), BLOB_STREAMS_COUNT_MAX - 1, "its piece still waits to be sealed");
+        drop(release);
+        holding.await.unwrap();
+        // Behind it in the order.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        assert_eq!(places.available_permits(), BLOB_STREAMS_COUNT_MAX);
+    });
+}
+
 #[tokio::test]
 async fn ten_thousand_containers_are_as_quick_to_find_and_to_delete_as_one() {
     let rig = Rig::new(ALL).await;

@@ -1,7 +1,7 @@
 //! A small Transit over HTTP that seals nothing, answers each request in a thread of its own, and holds answers back when it is
 //! told to: what is tested is who waits for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -30,6 +30,8 @@ struct State {
     held_count: u64,
     /// By key; of those that were never rotated there is nothing.
     versions: BTreeMap<String, Versions>,
+    /// Keys that were destroyed.
+    destroyed: BTreeSet<String>,
 }
 
 struct Holding {
@@ -101,14 +103,20 @@ impl Transit {
         (newest, oldest)
     }
 
+    /// How many keys were destroyed.
+    pub fn destroyed_count(&self) -> usize {
+        self.0.0.lock().unwrap().destroyed.len()
+    }
+
     fn answer(&self, mut stream: &TcpStream) -> std::io::Result<()> {
         let (path, body) = read(stream)?;
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let parts: Vec<&str> = path.trim_start_matches("/v1/transit/").split('/').collect();
         let data = match parts[..] {
             ["encrypt", key] => {
-                self.wait(Act::Seal);
+                // Of when it was asked, however late it answers.
                 let newest = self.versions(key).0;
+                self.wait(Act::Seal);
                 Some(json!({ "ciphertext": format!("vault:v{newest}:{}", text("plaintext")) }))
             }
             ["decrypt", key] => {
@@ -124,6 +132,9 @@ impl Transit {
                 Some(json!({}))
             }
             ["keys", key, "config"] => {
+                if body["deletion_allowed"].as_bool() == Some(true) {
+                    self.0.0.lock().unwrap().destroyed.insert(key.to_owned());
+                }
                 if let Some(oldest) = body["min_decryption_version"].as_u64() {
                     self.change(key, |versions| versions.oldest = oldest);
                 }
