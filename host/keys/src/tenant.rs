@@ -525,6 +525,7 @@ pub(crate) mod tests {
             clone.seal(Purpose::Record, &HERE, b"v", &Fixed(9)).err(),
             clone.seal_name(b"p", b"s").err(),
             clone.mac(Purpose::Audit, b"s").err(),
+            clone.macs(Purpose::Audit).err(),
             clone.stream_sealer(Purpose::Blob, &HERE, &Fixed(1)).err(),
             clone.check().err(),
         ] {
