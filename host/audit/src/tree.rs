@@ -65,16 +65,26 @@ impl Frontier {
     }
     /// Appends a leaf by its hash.
     pub fn push(&mut self, leaf: Hash) {
-        let mut hash = leaf;
+        self.push_noting(leaf, 0);
+    }
+    /// Appends a leaf by its hash. The answer is the root of the complete subtree of `2^level` leaves, `level` above 0, that it
+    /// ends; none when it ends none of that size.
+    pub(crate) fn push_noting(&mut self, leaf: Hash, level: u32) -> Option<Hash> {
+        let (mut hash, mut height, mut noted) = (leaf, 0, None);
         let mut size = self.size;
         while size & 1 == 1 {
             // INVARIANT: there is a peak for each set bit, so this pop gives one; a missing one would end the merge.
             let Some(left) = self.peaks.pop() else { break };
             hash = node_hash(&left, &hash);
             size >>= 1;
+            height += 1;
+            if height == level {
+                noted = Some(hash);
+            }
         }
         self.peaks.push(hash);
         self.size += 1;
+        noted
     }
     /// The tree's root hash.
     pub fn root(&self) -> Hash {

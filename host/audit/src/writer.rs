@@ -31,7 +31,7 @@ use crate::ring::{FIRST_GENERATION, Held, Ring};
 use crate::shards::Stump;
 use crate::shelf::{Leaves, Shelf, ShelfError, untiled};
 use crate::terms::Terms;
-use crate::tiles::Edge;
+use crate::tiles::{Edge, TILE_HEIGHT};
 use crate::tree::{Frontier, Hash, leaf_hash};
 use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 
@@ -561,7 +561,7 @@ impl Writer {
         .canonical()?;
         let leaf = leaf_hash(envelope.as_bytes());
         state.chain_head = link(&envelope);
-        state.frontier.push(leaf);
+        let whole = state.frontier.push_noting(leaf, TILE_HEIGHT);
         state.time = state.time.max(now);
         match draft.phase {
             Phase::Single => {}
@@ -573,7 +573,7 @@ impl Writer {
         if self.copies.is_some() {
             group.copies.push(stored);
         }
-        group.ops.extend(self.shelf.ops(group.edge.push(leaf)));
+        group.ops.extend(self.shelf.ops(group.edge.push_with(leaf, whole)));
         if self.shared.feed.is_read() {
             let (code, log) = (draft.event.code, self.log.clone());
             group.told.push(Committed { log, seq, time_ms: now, code, class_uid: codes::class_of(code), event });
