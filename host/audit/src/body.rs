@@ -20,22 +20,21 @@ pub(crate) fn status_of(draft: &Draft) -> (&'static str, u8) {
     }
 }
 
-/// The full event as OCSF JSON; what OCSF has no field for is under `unmapped`.
-pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: bool) -> Value {
-    let event = &draft.event;
+/// The full event as OCSF JSON; what OCSF has no field for is under `unmapped`. Takes the details and members out of the draft.
+/// What is made already is put into its place: in `json!` every value would be made a second time.
+pub(crate) fn body_of(draft: &mut Draft, seq: u64, now: i64, tenant: &str, stepped: bool) -> Value {
+    let (details, of_class) = (draft.event.details.take(), draft.event.members.take());
+    let (draft, event) = (&*draft, &draft.event);
     let (status, action_id) = status_of(draft);
     let (class, activity) = (codes::class_of(event.code), codes::activity_of(event.code));
     let bytes_max = if event.code == codes::KEY_DESTROYED { DESTROYED_BYTES_MAX } else { DETAILS_BYTES_MAX };
-    let (details, trimmed) = fit_details(event.details.clone(), bytes_max);
-    let (of_class, cut_members) = fit_details(event.members.clone(), DETAILS_BYTES_MAX);
+    let (details, trimmed) = fit_details(details, bytes_max);
+    let (of_class, cut_members) = fit_details(of_class, DETAILS_BYTES_MAX);
     let uid = format!("{tenant}/{seq}");
     let made = classes::members(&Of { event, class, uid: &uid, details: &details });
-    let mut unmapped = json!({"code": event.code, "details": details});
-    let mut note = |name: &str, value: Value| {
-        if let Some(members) = unmapped.as_object_mut() {
-            members.insert(name.to_owned(), value);
-        }
-    };
+    let mut unmapped = json!({"code": event.code});
+    let mut note = |name: &str, value: Value| put(&mut unmapped, name, value);
+    note("details", details);
     if trimmed || cut_members {
         note("trimmed", Value::Bool(true));
     }
@@ -53,7 +52,7 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
     }
     let (status_id, disposition_id) = status_ids(draft, class);
     let mut body = json!({
-        "metadata": metadata(event, &uid, seq, tenant),
+        "metadata": null,
         "category_uid": class / 1_000,
         "severity_id": severity_of(event.code, &draft.outcome),
         "status_id": status_id,
@@ -65,17 +64,26 @@ pub(crate) fn body_of(draft: &Draft, seq: u64, now: i64, tenant: &str, stepped: 
         "type_uid": u64::from(class) * 100 + u64::from(activity),
         "status": status,
         "action_id": action_id,
-        "actor": actor(event),
+        "actor": null,
         "api": {"operation": event.action},
-        "resources": [resource(event)],
-        "unmapped": unmapped,
     });
-    if let (Some(ip), Some(members)) = (event.source_ip, body.as_object_mut()) {
-        members.insert("src_endpoint".to_owned(), json!({"ip": ip.to_string()}));
+    put(&mut body, "metadata", metadata(event, &uid, seq, tenant));
+    put(&mut body, "actor", actor(event));
+    put(&mut body, "resources", Value::Array(vec![resource(event)]));
+    put(&mut body, "unmapped", unmapped);
+    if let Some(ip) = event.source_ip {
+        put(&mut body, "src_endpoint", json!({"ip": ip.to_string()}));
     }
     stand_beside(&mut body, of_class);
     stand_beside(&mut body, Value::Object(made));
     body
+}
+
+/// Gives an object a member, in place of one of that name.
+fn put(object: &mut Value, name: &str, value: Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
+    }
 }
 
 fn metadata(event: &Event, uid: &str, seq: u64, tenant: &str) -> Value {
@@ -151,7 +159,7 @@ mod tests {
         let mut event =
             Event::new(codes::CHECK_RESULT, "run-check", "ringfence".parse().unwrap(), "tenant/acme/check/x");
         event.members = json!({"compliance": {"status_id": 3}, "time": 1, "actor": {"user": {"uid": "mallory"}}});
-        let body = body_of(&Draft { event, phase: Phase::Single, outcome: Outcome::Success }, 7, 5, "acme", false);
+        let body = body_of(&mut Draft { event, phase: Phase::Single, outcome: Outcome::Success }, 7, 5, "acme", false);
         assert_eq!((&body["class_uid"], &body["compliance"]["status_id"]), (&json!(2003), &json!(3)));
         assert_eq!((&body["time"], &body["actor"]["user"]["uid"]), (&json!(5), &json!("ringfence")));
         assert_eq!(body["finding_info"]["uid"], "acme/7", "what the event did not bring is made");
@@ -162,8 +170,8 @@ mod tests {
         let mut event =
             Event::new(codes::CONFIG_WRITTEN, "write-config", "acme/ann".parse().unwrap(), "tenant/acme/plugin/x");
         let said = |event: &Event| {
-            let draft = Draft { event: event.clone(), phase: Phase::Single, outcome: Outcome::Success };
-            body_of(&draft, 7, 5, "acme", false)
+            let mut draft = Draft { event: event.clone(), phase: Phase::Single, outcome: Outcome::Success };
+            body_of(&mut draft, 7, 5, "acme", false)
         };
         assert!(said(&event)["actor"].get("session").is_none());
         event.session = Some("s_abcdefghabcdefghabcdefghij".parse().unwrap());

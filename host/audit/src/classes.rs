@@ -282,7 +282,7 @@ mod tests {
     fn body(code: &'static str, resource: &str, details: Value) -> Value {
         let mut event = Event::new(code, "act", "acme/ada".parse().unwrap(), resource);
         event.details = details;
-        body_of(&Draft { event, phase: Phase::Single, outcome: Outcome::Success }, 7, 5, "acme", false)
+        body_of(&mut Draft { event, phase: Phase::Single, outcome: Outcome::Success }, 7, 5, "acme", false)
     }
 
     #[test]

@@ -8,13 +8,14 @@
 //! The chain: `prev` of the first entry is `SHA-256("host-audit/v1 genesis\n" || origin)`, of every other entry
 //! `SHA-256("host-audit/v1 link\n" || previous envelope)`. The prefixes are part of the format and never change.
 
+use std::io;
+
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
-use sha2::{Digest as _, Sha256};
 
 use crate::AuditError;
-use crate::tree::Hash;
+use crate::tree::{Hash, sha256};
 
 /// LIMIT: largest envelope, in bytes.
 pub const ENVELOPE_BYTES_MAX: usize = 1 << 10;
@@ -27,7 +28,7 @@ const TRIMMED_TEXT_BYTES_MAX: usize = 256;
 /// LIMIT: most members of an object or a list that a trimmed `details` keeps.
 const TRIMMED_COUNT_MAX: usize = 16;
 /// What most bodies fit into.
-const BODY_BYTES_USUAL: usize = 1 << 10;
+const BODY_BYTES_USUAL: usize = 2 << 10;
 /// Largest whole number that JSON numbers carry exactly (RFC 8785, 3.2.2.3).
 const EXACT_MAX: u64 = 1 << 53;
 
@@ -75,17 +76,17 @@ impl Envelope {
 
 /// What the first entry of a log points back to.
 pub fn genesis(origin: &str) -> Hash {
-    prefixed("host-audit/v1 genesis\n", &[origin.as_bytes()])
+    sha256(&[b"host-audit/v1 genesis\n", origin.as_bytes()])
 }
 
 /// What an entry's successor points back to.
 pub fn link(envelope: &str) -> Hash {
-    prefixed("host-audit/v1 link\n", &[envelope.as_bytes()])
+    sha256(&[b"host-audit/v1 link\n", envelope.as_bytes()])
 }
 
 /// Commitment to a body in canonical form.
 pub fn commitment(salt: &[u8], body: &str) -> Hash {
-    prefixed("host-audit/v1 body\n", &[salt, body.as_bytes()])
+    sha256(&[b"host-audit/v1 body\n", salt, body.as_bytes()])
 }
 
 /// Canonical text of a body.
@@ -116,28 +117,49 @@ fn write_plain(value: &Value, to: &mut Vec<u8>) -> bool {
             to.push(b']');
             true
         }
+        // As a body that was read from its canonical form has them.
+        Value::Object(members) if members.keys().is_sorted() => write_members(members.iter(), to),
         Value::Object(members) => {
             let mut members: Vec<(&String, &Value)> = members.iter().collect();
             members.sort_unstable_by_key(|(name, _)| *name);
-            to.push(b'{');
-            for (place, (name, item)) in members.into_iter().enumerate() {
-                if place > 0 {
-                    to.push(b',');
-                }
-                if !name.is_ascii() || serde_json::to_writer(&mut *to, name).is_err() {
-                    return false;
-                }
-                to.push(b':');
-                if !write_plain(item, to) {
-                    return false;
-                }
-            }
-            to.push(b'}');
-            true
+            write_members(members.into_iter(), to)
         }
+        Value::String(text) => write_text(text, to),
         Value::Number(number) => is_exact(number) && serde_json::to_writer(&mut *to, number).is_ok(),
-        Value::Null | Value::Bool(_) | Value::String(_) => serde_json::to_writer(&mut *to, value).is_ok(),
+        Value::Null | Value::Bool(_) => serde_json::to_writer(&mut *to, value).is_ok(),
     }
+}
+
+/// Writes an object of these members, which come in their order.
+fn write_members<'a>(members: impl Iterator<Item = (&'a String, &'a Value)>, to: &mut Vec<u8>) -> bool {
+    to.push(b'{');
+    for (place, (name, item)) in members.enumerate() {
+        if place > 0 {
+            to.push(b',');
+        }
+        if !name.is_ascii() || !write_text(name, to) {
+            return false;
+        }
+        to.push(b':');
+        if !write_plain(item, to) {
+            return false;
+        }
+    }
+    to.push(b'}');
+    true
+}
+
+/// Writes a text; one without anything to escape, as nearly all are, in one piece.
+fn write_text(text: &str, to: &mut Vec<u8>) -> bool {
+    // Without an early end, so that many bytes are looked at at once.
+    let is_plain = text.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'));
+    if !is_plain {
+        return serde_json::to_writer(to, text).is_ok();
+    }
+    to.push(b'"');
+    to.extend_from_slice(text.as_bytes());
+    to.push(b'"');
+    true
 }
 
 /// Whether a number is a whole one that JSON carries exactly.
@@ -153,8 +175,8 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// Makes `details` fit to be recorded: whole numbers that JSON cannot carry exactly become text, and what is larger
 /// than `bytes_max` is cut down, in the end to flags and numbers; the flag says whether anything was cut.
-pub fn fit_details(details: Value, bytes_max: usize) -> (Value, bool) {
-    let details = exact(details, 0);
+pub fn fit_details(mut details: Value, bytes_max: usize) -> (Value, bool) {
+    make_exact(&mut details, 0);
     if size_of(&details) <= bytes_max {
         return (details, false);
     }
@@ -173,23 +195,37 @@ fn flags(trimmed: Value) -> Value {
 }
 
 fn size_of(value: &Value) -> usize {
-    serde_json::to_string(value).map_or(usize::MAX, |text| text.len())
+    let mut size = Size(0);
+    serde_json::to_writer(&mut size, value).map_or(usize::MAX, |()| size.0)
 }
 
-fn exact(value: Value, depth: usize) -> Value {
+/// Counts what is written to it.
+struct Size(usize);
+
+impl io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn make_exact(value: &mut Value, depth: usize) {
     match value {
         Value::Number(number) => {
             let whole = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            match whole {
-                Some(magnitude) if magnitude > EXACT_MAX => Value::String(number.to_string()),
-                _ => Value::Number(number),
+            if whole.is_some_and(|magnitude| magnitude > EXACT_MAX) {
+                *value = Value::String(number.to_string());
             }
         }
         // LIMIT: 32 levels; no event of ours comes near, and a caller's JSON must not decide how deep we recurse.
-        Value::Array(_) | Value::Object(_) if depth >= 32 => Value::Null,
-        Value::Array(items) => items.into_iter().map(|item| exact(item, depth + 1)).collect(),
-        Value::Object(members) => members.into_iter().map(|(name, item)| (name, exact(item, depth + 1))).collect(),
-        other => other,
+        Value::Array(_) | Value::Object(_) if depth >= 32 => *value = Value::Null,
+        Value::Array(items) => items.iter_mut().for_each(|item| make_exact(item, depth + 1)),
+        Value::Object(members) => members.values_mut().for_each(|item| make_exact(item, depth + 1)),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 
@@ -214,12 +250,6 @@ pub fn cut(text: &str, bytes_max: usize) -> String {
         end -= 1;
     }
     text.get(..end).unwrap_or_default().to_owned()
-}
-
-fn prefixed(prefix: &str, parts: &[&[u8]]) -> Hash {
-    let mut hasher = Sha256::new_with_prefix(prefix);
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize().into()
 }
 
 #[cfg(test)]

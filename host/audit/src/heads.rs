@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 use crate::envelope::hex;
 use crate::note::{SignedHead, Verifier};
 use crate::proof::InclusionProof;
-use crate::shelf::{Leaves, Reader, Shelf, ShelfError};
+use crate::shelf::{Leaves, Reader, Shelf, ShelfError, untiled};
 use crate::tiles::Edge;
 use crate::tree::{Frontier, Hash, consistency_spans, inclusion_spans, leaf_hash};
-use crate::writer::{unavailable, untiled};
+use crate::writer::unavailable;
 use crate::{Audit, AuditError, Log};
 
 /// LIMIT: heads written in one batch.

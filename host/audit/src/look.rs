@@ -5,8 +5,10 @@
 //! of a check. Must never say anything about an entry's place in the log: `verify` goes through what was seen in order.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::iter::Fuse;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use data_encoding::HEXLOWER;
@@ -113,58 +115,177 @@ pub(crate) enum Body {
     Other,
 }
 
-/// The entries of a log as they are seen, in their order: a few thousand at a time, by several threads.
-pub(crate) struct Looking<'t, I> {
-    entries: I,
-    tenant: &'t str,
-    threads_count: usize,
-    seen: std::vec::IntoIter<Option<Seen>>,
+/// Entries that stand together, and which of such parts they are.
+type Part<'e> = (u64, Vec<Shown<'e>>);
+
+/// What is to be looked at and what was seen, shared by the threads of one check.
+#[derive(Default)]
+struct Line<'e> {
+    parts: Mutex<Parts<'e>>,
+    /// There is something to look at, or nothing any more.
+    asked: Condvar,
+    /// Something was seen, or a thread fell.
+    answered: Condvar,
 }
 
-impl<'t, I> Looking<'t, I> {
-    pub(crate) fn new(tenant: &'t str, entries: I) -> Self {
-        let threads_count = thread::available_parallelism().map_or(1, usize::from);
-        Self { entries, tenant, threads_count, seen: Vec::new().into_iter() }
+#[derive(Default)]
+struct Parts<'e> {
+    waiting: VecDeque<Part<'e>>,
+    seen: BTreeMap<u64, Vec<Seen>>,
+    /// Nobody asks any more, or a thread fell and what it had is never seen.
+    is_over: bool,
+}
+
+/// Ends a line, however whoever holds this comes to an end.
+struct Over<'a, 'e>(&'a Line<'e>);
+
+/// The entries of a log as they are seen, in their order: looked at by other threads while what is before them is gone
+/// through, and by the one that asks when none of it is ready.
+struct Looking<'a, 'e, I> {
+    entries: Fuse<I>,
+    tenant: &'a str,
+    line: &'a Line<'e>,
+    /// Starts one more thread.
+    start: &'a dyn Fn(),
+    /// Threads, the one that asks among them, and those that there may be.
+    threads_count: usize,
+    threads_count_max: usize,
+    /// Parts that were put into the line and that were taken out.
+    asked_count: u64,
+    taken_count: u64,
+    seen: std::vec::IntoIter<Seen>,
+}
+
+/// Shows `walk` what entries show, in their order; at most `threads_count_max` threads look at them, this one among them.
+/// None is started for a few entries.
+pub(crate) fn in_order<'e, I: Iterator<Item = Shown<'e>>, T>(
+    tenant: &str,
+    threads_count_max: usize,
+    entries: I,
+    walk: impl FnOnce(&mut dyn Iterator<Item = Seen>) -> T,
+) -> T {
+    let line = &Line::default();
+    thread::scope(|scope| {
+        let _over = Over(line);
+        let start = || {
+            let helper = thread::Builder::new().name("audit-verify".to_owned());
+            // One that cannot be started is one fewer.
+            let _ = helper.spawn_scoped(scope, move || line.help(tenant));
+        };
+        let mut looking = Looking {
+            entries: entries.fuse(),
+            tenant,
+            line,
+            start: &start,
+            threads_count: 1,
+            threads_count_max,
+            asked_count: 0,
+            taken_count: 0,
+            seen: Vec::new().into_iter(),
+        };
+        walk(&mut looking)
+    })
+}
+
+// === impl Line ===
+
+impl<'e> Line<'e> {
+    /// Looks at what waits until it is over.
+    fn help(&self, tenant: &str) {
+        let _over = Over(self);
+        loop {
+            let idle = |parts: &mut Parts<'e>| parts.waiting.is_empty() && !parts.is_over;
+            let mut parts = self.asked.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let part = if parts.is_over { None } else { parts.waiting.pop_front() };
+            drop(parts);
+            let Some((place, shown)) = part else { return };
+            let seen = look_at_all(shown, tenant);
+            self.lock().seen.insert(place, seen);
+            self.answered.notify_one();
+        }
+    }
+
+    fn ask(&self, part: Part<'e>) {
+        self.lock().waiting.push_back(part);
+        self.asked.notify_one();
+    }
+
+    /// What part `place` showed, which was asked for. None only when a thread fell.
+    fn take(&self, place: u64, tenant: &str) -> Option<Vec<Seen>> {
+        loop {
+            let mut parts = self.lock();
+            if let Some(seen) = parts.seen.remove(&place) {
+                return Some(seen);
+            }
+            if let Some((other, shown)) = parts.waiting.pop_front() {
+                drop(parts);
+                let seen = look_at_all(shown, tenant);
+                if other == place {
+                    return Some(seen);
+                }
+                self.lock().seen.insert(other, seen);
+                continue;
+            }
+            let missing = |parts: &mut Parts<'e>| !parts.seen.contains_key(&place) && !parts.is_over;
+            let mut parts = self.answered.wait_while(parts, missing).unwrap_or_else(PoisonError::into_inner);
+            return parts.seen.remove(&place);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Parts<'e>> {
+        // Whole between any two statements that hold it.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<'e, I: Iterator<Item = Shown<'e>>> Iterator for Looking<'_, I> {
+impl Drop for Over<'_, '_> {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.asked.notify_all();
+        self.0.answered.notify_all();
+    }
+}
+
+// === impl Looking ===
+
+impl<'e, I: Iterator<Item = Shown<'e>>> Looking<'_, 'e, I> {
+    /// Puts as much into the line as may be in memory; of one thread, what it looks at next.
+    fn fill(&mut self) {
+        let ahead_count = if self.threads_count_max > 1 { AHEAD_COUNT / PART_COUNT } else { 1 };
+        while self.asked_count - self.taken_count < ahead_count as u64 {
+            let shown: Vec<_> = self.entries.by_ref().take(PART_COUNT).collect();
+            if shown.is_empty() {
+                return;
+            }
+            self.line.ask((self.asked_count, shown));
+            self.asked_count += 1;
+            if self.asked_count > self.threads_count as u64 && self.threads_count < self.threads_count_max {
+                self.threads_count += 1;
+                (self.start)();
+            }
+        }
+    }
+}
+
+impl<'e, I: Iterator<Item = Shown<'e>>> Iterator for Looking<'_, 'e, I> {
     type Item = Seen;
 
     fn next(&mut self) -> Option<Seen> {
         if self.seen.len() == 0 {
-            let shown = self.entries.by_ref().take(AHEAD_COUNT).map(Some).collect();
-            self.seen = all(shown, self.tenant, self.threads_count).into_iter();
+            self.fill();
+            if self.taken_count == self.asked_count {
+                return None;
+            }
+            // INVARIANT: every part is seen; were one not, the check would end there, and name what is missing.
+            self.seen = self.line.take(self.taken_count, self.tenant)?.into_iter();
+            self.taken_count += 1;
         }
-        // INVARIANT: every place is filled; were one not, the check would end there, and name what is missing.
-        self.seen.next().flatten()
+        self.seen.next()
     }
 }
 
-/// Looks at entries on this thread and, for more than a few, on others too; on this one alone when there are none to be had.
-fn all(mut shown: Vec<Option<Shown<'_>>>, tenant: &str, threads_count: usize) -> Vec<Option<Seen>> {
-    let mut seen: Vec<Option<Seen>> = Vec::new();
-    seen.resize_with(shown.len(), || None);
-    let helpers_count = threads_count.min(shown.len().div_ceil(PART_COUNT)).saturating_sub(1);
-    {
-        let parts = Mutex::new(shown.chunks_mut(PART_COUNT).zip(seen.chunks_mut(PART_COUNT)));
-        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let work = || {
-            while let Some((shown, seen)) = next() {
-                for (shown, seen) in shown.iter_mut().zip(seen) {
-                    *seen = shown.take().map(|shown| look(shown, tenant));
-                }
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 0..helpers_count {
-                // One that cannot be started is one fewer.
-                let _ = thread::Builder::new().name("audit-verify".to_owned()).spawn_scoped(scope, work);
-            }
-            work();
-        });
-    }
-    seen
+fn look_at_all(shown: Vec<Shown<'_>>, tenant: &str) -> Vec<Seen> {
+    shown.into_iter().map(|shown| look(shown, tenant)).collect()
 }
 
 fn look(shown: Shown<'_>, tenant: &str) -> Seen {
@@ -354,6 +475,13 @@ mod tests {
     }
 
     #[test]
+    fn who_stops_early_leaves_no_thread_waiting() {
+        let shown = std::iter::repeat_with(|| Shown::Line("{}"));
+        let seen = in_order("acme", 3, shown, |seen| seen.nth(AHEAD_COUNT).map(|seen| seen.envelope));
+        assert_eq!(seen, Some(None));
+    }
+
+    #[test]
     fn however_many_look_the_order_is_the_same() {
         let lines: Vec<String> = (0..AHEAD_COUNT * 2 + 7)
             .map(|seq| {
@@ -363,8 +491,8 @@ mod tests {
             .collect();
         for threads_count in [1, 2, 5] {
             let shown = lines.iter().map(|line| Shown::Line(line));
-            let looking = Looking { threads_count, ..Looking::new("acme", shown) };
-            let seqs: Vec<u64> = looking.map(|seen| seen.says.unwrap().seq).collect();
+            let seqs: Vec<u64> =
+                in_order("acme", threads_count, shown, |seen| seen.map(|seen| seen.says.unwrap().seq).collect());
             assert!(seqs.into_iter().eq(0..lines.len() as u64));
         }
     }

@@ -5,10 +5,10 @@
 
 use crate::audit::ask;
 use crate::proof::InclusionProof;
-use crate::shelf::{Reader, Shelf};
+use crate::shelf::{Reader, Shelf, untiled};
 use crate::tiles::{Edge, TILE_COUNT, Tile};
 use crate::tree::{Hash, consistency_spans, inclusion_spans};
-use crate::writer::{self, Command, State, TILES, untiled};
+use crate::writer::{self, Command, State, TILES};
 use crate::{Audit, AuditError, Log};
 
 impl Audit {

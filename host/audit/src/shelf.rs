@@ -8,8 +8,10 @@ use std::collections::HashMap;
 
 use ringfence_store::{Key, Op, StoreError, TenantStore};
 
+use crate::AuditError;
 use crate::tiles::{Changed, Edge, Node, TILE_COUNT, levels_of, nodes, nodes_of, partial};
 use crate::tree::{Hash, Span, join};
+use crate::writer::unavailable;
 
 /// LIMIT: tiles written in one batch while a log gets the tiles it has not.
 const FILL_COUNT: usize = 64;
@@ -127,6 +129,16 @@ impl Shelf {
 
     fn key(&self, level: u8, index: u64) -> Key {
         self.level(level).number(index)
+    }
+}
+
+/// What is wrong with a log's tiles, in the log's words.
+pub(crate) fn untiled(origin: &str, error: &ShelfError) -> AuditError {
+    match error {
+        ShelfError::Store(error) => unavailable(origin, error),
+        ShelfError::Missing => {
+            AuditError::Broken { log: origin.to_owned(), seq: 0, what: "a tile of its tree is missing" }
+        }
     }
 }
 

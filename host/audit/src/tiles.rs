@@ -8,6 +8,8 @@ use crate::tree::{Hash, Span, node_hash};
 
 /// Hashes in a full tile.
 pub const TILE_COUNT: u64 = 256;
+/// Levels of a tree below the root of a full tile.
+pub(crate) const TILE_HEIGHT: u32 = TILE_COUNT.ilog2();
 /// Levels of a tree whose size fits 64 bits.
 const LEVELS_COUNT_MAX: u8 = 8;
 /// LIMIT: longest path read, in bytes; the longest valid one is well below.
@@ -124,6 +126,12 @@ impl Edge {
     /// Appends a leaf by its hash. Tiles that became full by it, and the unfinished one above the last of them, are in the
     /// answer: they are what must be kept, since the leaves of an unfinished tile are in the log.
     pub fn push(&mut self, leaf: Hash) -> Vec<Changed> {
+        self.push_with(leaf, None)
+    }
+
+    /// As [`Edge::push`]; `whole` is the root of the tile of leaves that this leaf ends, when the caller has it:
+    /// [`crate::tree::Frontier::push_noting`] of the same tree with [`TILE_HEIGHT`] makes it on the way.
+    pub(crate) fn push_with(&mut self, leaf: Hash, mut whole: Option<Hash>) -> Vec<Changed> {
         let (mut changed, mut hash, mut level) = (Vec::new(), leaf, 0_u8);
         self.size += 1;
         loop {
@@ -141,7 +149,9 @@ impl Edge {
             if !full {
                 return changed;
             }
-            hash = fold(std::mem::take(hashes));
+            let hashes = std::mem::take(hashes);
+            // Of the leaves' tile alone.
+            hash = whole.take().unwrap_or_else(|| fold(hashes));
             level += 1;
         }
     }
@@ -282,6 +292,17 @@ mod tests {
             }
         }
         (edge, tiles)
+    }
+
+    #[test]
+    fn a_tile_made_with_the_frontiers_roots_is_the_same() {
+        let (mut frontier, mut edge, mut with) = (crate::tree::Frontier::new(), Edge::default(), Edge::default());
+        for index in 0..66_000 {
+            let whole = frontier.push_noting(leaf(index), TILE_HEIGHT);
+            assert_eq!(whole.is_some(), (index + 1_u64).is_multiple_of(TILE_COUNT), "{index}");
+            assert_eq!(with.push_with(leaf(index), whole), edge.push(leaf(index)), "{index}");
+        }
+        assert_eq!(with, edge);
     }
 
     fn span_root(edge: &Edge, tiles: &BTreeMap<(u8, u64), Vec<Hash>>, span: Span) -> Hash {

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ringfence_core::{Clock, Entropy};
-use ringfence_keys::Purpose;
+use ringfence_keys::{MacKey, Purpose};
 use ringfence_store::{Key, Op, Precondition, StoreError, TenantStore};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -29,9 +29,9 @@ use crate::note::SignedHead;
 use crate::retention::Pruned;
 use crate::ring::{FIRST_GENERATION, Held, Ring};
 use crate::shards::Stump;
-use crate::shelf::{Leaves, Shelf, ShelfError};
+use crate::shelf::{Leaves, Shelf, ShelfError, untiled};
 use crate::terms::Terms;
-use crate::tiles::Edge;
+use crate::tiles::{Edge, TILE_HEIGHT};
 use crate::tree::{Frontier, Hash, leaf_hash};
 use crate::{AuditError, Event, Log, Outcome, Receipt, codes};
 
@@ -213,6 +213,8 @@ pub(crate) struct Group {
     pub(crate) state: State,
     edge: Edge,
     pub(crate) ops: Vec<Op>,
+    /// Makes pseudonyms, from the group's first entry to its last.
+    macs: Option<MacKey>,
     /// For those who read along.
     told: Vec<Committed>,
     /// For the second place, where there is one.
@@ -473,7 +475,8 @@ impl Writer {
 
     /// Writes a group to the store; what is to be told of it is the answer.
     async fn write(&mut self, group: Group) -> Result<Vec<Committed>, AuditError> {
-        let Group { mut state, edge, mut ops, told, copies: _ } = group;
+        let Group { mut state, edge, mut ops, macs, told, copies: _ } = group;
+        drop(macs);
         if self.shared.stopped.load(Ordering::Relaxed) {
             return Err(AuditError::Unavailable);
         }
@@ -517,7 +520,7 @@ impl Writer {
     }
 
     /// Adds an entry to a group; no operation when the entry is not needed any more.
-    pub(crate) fn entry(&self, group: &mut Group, draft: Draft) -> Result<Receipt, AuditError> {
+    pub(crate) fn entry(&self, group: &mut Group, mut draft: Draft) -> Result<Receipt, AuditError> {
         let state = &mut group.state;
         let seq = state.frontier.size();
         let receipt = Receipt { log: self.origin.clone(), seq };
@@ -530,14 +533,16 @@ impl Writer {
         group.ops.extend(self.shard_op(state, now)?);
         let label = self.store.label().to_owned();
         let (status, action_id) = status_of(&draft);
-        let event = body_of(&draft, seq, now, &label, now < state.time);
+        let event = body_of(&mut draft, seq, now, &label, now < state.time);
         let body = canonical_body(&event)?;
         let mut salt = [0_u8; 32];
         self.shared.entropy.fill(&mut salt);
-        let mac = |kind: &str, value: &str| {
-            let mac = self.store.keys().mac(Purpose::Audit, format!("{kind}\n{value}").as_bytes());
-            mac.map(|mac| hex(&mac)).map_err(|error| unavailable("pseudonym", &error.into()))
+        let keys = self.store.keys();
+        let macs = match &mut group.macs {
+            Some(macs) => macs,
+            none => none.insert(keys.macs(Purpose::Audit).map_err(|error| unavailable("pseudonym", &error.into()))?),
         };
+        let pseudonym = |kind: &str, value: &str| hex(&macs.mac(format!("{kind}\n{value}").as_bytes()));
         let envelope = Envelope {
             v: 1,
             seq,
@@ -548,15 +553,15 @@ impl Writer {
             activity_id: codes::activity_of(draft.event.code),
             status: status.to_owned(),
             action_id,
-            actor_hmac: mac("actor", draft.event.actor.as_str())?,
-            resource_hmac: mac("resource", &draft.event.resource)?,
+            actor_hmac: pseudonym("actor", draft.event.actor.as_str()),
+            resource_hmac: pseudonym("resource", &draft.event.resource),
             body_sha256: hex(&commitment(&salt, &body)),
             code: cut(draft.event.code, CODE_BYTES_MAX),
         }
         .canonical()?;
         let leaf = leaf_hash(envelope.as_bytes());
         state.chain_head = link(&envelope);
-        state.frontier.push(leaf);
+        let whole = state.frontier.push_noting(leaf, TILE_HEIGHT);
         state.time = state.time.max(now);
         match draft.phase {
             Phase::Single => {}
@@ -568,7 +573,7 @@ impl Writer {
         if self.copies.is_some() {
             group.copies.push(stored);
         }
-        group.ops.extend(self.shelf.ops(group.edge.push(leaf)));
+        group.ops.extend(self.shelf.ops(group.edge.push_with(leaf, whole)));
         if self.shared.feed.is_read() {
             let (code, log) = (draft.event.code, self.log.clone());
             group.told.push(Committed { log, seq, time_ms: now, code, class_uid: codes::class_of(code), event });
@@ -737,16 +742,6 @@ pub(crate) fn unavailable(origin: &str, error: &StoreError) -> AuditError {
     }
 }
 
-/// What is wrong with a log's tiles, in the log's words.
-pub(crate) fn untiled(origin: &str, error: &ShelfError) -> AuditError {
-    match error {
-        ShelfError::Store(error) => unavailable(origin, error),
-        ShelfError::Missing => {
-            AuditError::Broken { log: origin.to_owned(), seq: 0, what: "a tile of its tree is missing" }
-        }
-    }
-}
-
 /// The host as an actor.
 pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
     #[expect(clippy::expect_used, reason = "a constant word that a test parses")]
@@ -757,7 +752,7 @@ pub(crate) fn host_actor() -> ringfence_core::PrincipalId {
 
 impl Group {
     fn new(state: State, edge: Edge) -> Self {
-        Self { state, edge, ops: Vec::new(), told: Vec::new(), copies: Vec::new() }
+        Self { state, edge, ops: Vec::new(), macs: None, told: Vec::new(), copies: Vec::new() }
     }
 }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use ringfence_audit::envelope::{canonical_body, commitment, genesis, hex, link};
 use ringfence_audit::note::{SignedHead, Verifier, checkpoint_text, seal_note};
 use ringfence_audit::tree::{Hash, leaf_hash, root};
-use ringfence_audit::verify::{Fault, verify};
+use ringfence_audit::verify::{Claim, Fault, verify, verify_claim};
 use ringfence_audit::{Entry, Shown};
 use ringfence_core::Entropy;
 use ringfence_keys::SigningKey;
@@ -256,6 +256,44 @@ fn a_line_that_is_no_entry_is_named() {
         let shown = lines.iter().map(|line| Shown::Line(line));
         let found = verify(&log.origin, &log.vkey(), shown, &log.checkpoint(6), None);
         assert_eq!(found, Err(Fault::Unreadable { seq: 3 }), "{line}");
+    }
+}
+
+/// Does one thing to shown entries.
+fn damage(entries: &mut Vec<Entry>, kind: u8, at: prop::sample::Index) {
+    if entries.is_empty() {
+        return;
+    }
+    let seq = at.index(entries.len());
+    match kind {
+        0 => drop(entries.remove(seq)),
+        1 => entries.swap(seq, 0),
+        2 => entries.insert(seq, entries[seq].clone()),
+        3 => entries[seq].body = Some(json!({"act": 99})),
+        4 => entries[seq].envelope = entries[seq].envelope.replacen("Success", "Failure", 1),
+        5 => entries[seq].envelope = entries[seq].envelope.replacen("acme", "evil", 1),
+        6 => entries[seq].envelope.truncate(20),
+        _ => entries.truncate(seq),
+    }
+    if let Some(entry) = entries.get_mut(seq).filter(|_| kind == 4) {
+        entry.leaf_hash = String::new();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn one_thread_and_many_say_the_same_of_a_damaged_log(count in 1_u64..400,
+        damages in prop::collection::vec((0_u8..8, any::<prop::sample::Index>()), 0..4)) {
+        let log = Kept::new("acme", count);
+        let shown = log.with(|entries| damages.into_iter().for_each(|(kind, at)| damage(entries, kind, at)));
+        let (vkey, checkpoint, lines) = (log.vkey(), log.checkpoint(count as usize), lines(&shown));
+        let many = Claim::new(&log.origin, &vkey, &checkpoint);
+        let one = Claim { threads_count_max: 1, ..many };
+        prop_assert_eq!(verify_claim(&one, shown.clone()), verify_claim(&many, shown.clone()));
+        let said = [one, many].map(|claim| verify_claim(&claim, lines.iter().map(|line| Shown::Line(line))));
+        prop_assert_eq!(&said[0], &said[1]);
+        prop_assert!(said[0].is_ok() || shown != log.entries);
     }
 }
 

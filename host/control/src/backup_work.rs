@@ -233,8 +233,11 @@ impl Control {
             let beginning = beginning_of(&scratch, &source.tenant_uid);
             let next = beginning.as_ref().map_or(0, |beginning| beginning.size);
             let entries = Entries { store: scratch, uid: source.tenant_uid, next, size, page: Vec::new().into_iter() };
-            let claim =
-                Claim { beginning: beginning.as_ref(), ..Claim::new(&origin, vkey, &manifest.audit_checkpoint) };
+            let claim = Claim {
+                beginning: beginning.as_ref(),
+                threads_count_max: 1,
+                ..Claim::new(&origin, vkey, &manifest.audit_checkpoint)
+            };
             verify_claim(&claim, entries)
         })
         .await;

@@ -76,12 +76,41 @@ pub(crate) fn expand_key(key: &[u8], info: &[&[u8]]) -> Result<KeyBytes, KeysErr
 
 /// HMAC-SHA-256 of `data`.
 pub(crate) fn mac(key: &[u8], data: &[u8]) -> [u8; 32] {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data);
+    sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data)
+}
+
+fn sign(key: &hmac::Key, data: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(key, data);
     let mut out = [0_u8; 32];
     for (to, from) in out.iter_mut().zip(tag.as_ref()) {
         *to = *from;
     }
     out
+}
+
+/// HMAC-SHA-256 under one key, whose two halves are begun once: of several short values each costs half as much so. It is as
+/// secret as the key, and overwritten when it is dropped; in one place until then.
+pub struct MacKey(Box<hmac::Key>);
+
+// === impl MacKey ===
+
+impl MacKey {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        Self(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
+    }
+
+    /// HMAC-SHA-256 of `data`.
+    pub fn mac(&self, data: &[u8]) -> [u8; 32] {
+        sign(&self.0, data)
+    }
+}
+
+/// As [`DerivingKey`], the library's type has no way to be emptied.
+impl Drop for MacKey {
+    fn drop(&mut self) {
+        *self.0 = hmac::Key::new(hmac::HMAC_SHA256, &[0; KEY_BYTES]);
+        black_box(&self.0);
+    }
 }
 
 #[cfg(test)]

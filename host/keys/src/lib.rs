@@ -27,6 +27,7 @@ mod tenant;
 pub use backup::BackupKey;
 pub use chunk::{ChunkOpener, STREAM_HEAD_BYTES};
 pub use context::{Context, Purpose};
+pub use derive::MacKey;
 pub use dumps::{MemoryDumps, forbid_core_files, forbid_debuggers, memory_dumps};
 pub use error::KeysError;
 pub use locked::{LockedMemory, can_lock_memory, locked_memory};
