@@ -184,7 +184,7 @@ async fn a_policy_says_who_decides_what_and_that_nobody_decides_what_he_began() 
         let (status, told) = act(who, &acme, run, "approve", &yes).await?;
         assert_eq!((status, told["code"].as_str()), (403, Some("denied")), "{told}");
         let why = answer(who.get(&format!("/decisions/{}", string(&told, "decision_id")?)).send().await?).await?;
-        assert_eq!(why["resource"], "tenant/acme/plugin/approval payment", "{why}");
+        assert_eq!(why["resource"], "tenant/acme/plugin/approval (payment)", "{why}");
         let reasons = why["reasons"].as_array().context("reasons")?;
         let policies: Vec<String> = reasons.iter().map(|reason| string(reason, "policy")).collect::<Result<_>>()?;
         anyhow::Ok((policies, string(&why, "help")?))
