@@ -120,7 +120,7 @@ type Part<'e> = (u64, Vec<Shown<'e>>);
 
 /// What is to be looked at and what was seen, shared by the threads of one check.
 #[derive(Default)]
-struct Line<'e> {
+struct Queue<'e> {
     parts: Mutex<Parts<'e>>,
     /// There is something to look at, or nothing any more.
     asked: Condvar,
@@ -136,21 +136,21 @@ struct Parts<'e> {
     is_over: bool,
 }
 
-/// Ends a line, however whoever holds this comes to an end.
-struct Over<'a, 'e>(&'a Line<'e>);
+/// Ends a queue, however whoever holds this comes to an end.
+struct Over<'a, 'e>(&'a Queue<'e>);
 
 /// The entries of a log as they are seen, in their order: looked at by other threads while what is before them is gone
 /// through, and by the one that asks when none of it is ready.
 struct Looking<'a, 'e, I> {
     entries: Fuse<I>,
     tenant: &'a str,
-    line: &'a Line<'e>,
+    queue: &'a Queue<'e>,
     /// Starts one more thread.
     start: &'a dyn Fn(),
     /// Threads, the one that asks among them, and those that there may be.
     threads_count: usize,
     threads_count_max: usize,
-    /// Parts that were put into the line and that were taken out.
+    /// Parts that were put into the queue and that were taken out.
     asked_count: u64,
     taken_count: u64,
     seen: std::vec::IntoIter<Seen>,
@@ -164,18 +164,18 @@ pub(crate) fn in_order<'e, I: Iterator<Item = Shown<'e>>, T>(
     entries: I,
     walk: impl FnOnce(&mut dyn Iterator<Item = Seen>) -> T,
 ) -> T {
-    let line = &Line::default();
+    let queue = &Queue::default();
     thread::scope(|scope| {
-        let _over = Over(line);
+        let _over = Over(queue);
         let start = || {
             let helper = thread::Builder::new().name("audit-verify".to_owned());
             // One that cannot be started is one fewer.
-            let _ = helper.spawn_scoped(scope, move || line.help(tenant));
+            let _ = helper.spawn_scoped(scope, move || queue.help(tenant));
         };
         let mut looking = Looking {
             entries: entries.fuse(),
             tenant,
-            line,
+            queue,
             start: &start,
             threads_count: 1,
             threads_count_max,
@@ -187,9 +187,9 @@ pub(crate) fn in_order<'e, I: Iterator<Item = Shown<'e>>, T>(
     })
 }
 
-// === impl Line ===
+// === impl Queue ===
 
-impl<'e> Line<'e> {
+impl<'e> Queue<'e> {
     /// Looks at what waits until it is over.
     fn help(&self, tenant: &str) {
         let _over = Over(self);
@@ -249,7 +249,7 @@ impl Drop for Over<'_, '_> {
 // === impl Looking ===
 
 impl<'e, I: Iterator<Item = Shown<'e>>> Looking<'_, 'e, I> {
-    /// Puts as much into the line as may be in memory; of one thread, what it looks at next.
+    /// Puts as much into the queue as may be in memory; of one thread, what it looks at next.
     fn fill(&mut self) {
         let ahead_count = if self.threads_count_max > 1 { AHEAD_COUNT / PART_COUNT } else { 1 };
         while self.asked_count - self.taken_count < ahead_count as u64 {
@@ -257,7 +257,7 @@ impl<'e, I: Iterator<Item = Shown<'e>>> Looking<'_, 'e, I> {
             if shown.is_empty() {
                 return;
             }
-            self.line.ask((self.asked_count, shown));
+            self.queue.ask((self.asked_count, shown));
             self.asked_count += 1;
             if self.asked_count > self.threads_count as u64 && self.threads_count < self.threads_count_max {
                 self.threads_count += 1;
@@ -277,7 +277,7 @@ impl<'e, I: Iterator<Item = Shown<'e>>> Iterator for Looking<'_, 'e, I> {
                 return None;
             }
             // INVARIANT: every part is seen; were one not, the check would end there, and name what is missing.
-            self.seen = self.line.take(self.taken_count, self.tenant)?.into_iter();
+            self.seen = self.queue.take(self.taken_count, self.tenant)?.into_iter();
             self.taken_count += 1;
         }
         self.seen.next()

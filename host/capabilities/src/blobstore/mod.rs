@@ -176,13 +176,13 @@ impl Bound {
 
     /// What a stream of an object that is read is counted with and may be stopped by.
     fn tie(&self, container: ResourceName, name: &str) -> Answer<Tied> {
-        let counted = Arc::new(self.counted()?);
+        let counted = Arc::new(self.counted_object()?);
         let (grants, leave, meter) = (self.grants.clone(), self.leave.clone(), Arc::clone(&self.meter));
         Ok(Tied { container, name: name.to_owned(), grants, leave, meter, counted, uncounted: 0 })
     }
 
     /// What a stream of an object is counted with.
-    fn counted(&self) -> Answer<Counted> {
+    fn counted_object(&self) -> Answer<Counted> {
         let Ok(place) = Arc::clone(&self.blob_streams).try_acquire_owned() else {
             return Err(BlobError::Said(format!("at most {BLOB_STREAMS_COUNT_MAX} objects can be open at once")));
         };
