@@ -395,7 +395,7 @@ impl View<'_> {
         if !bound.grants.has(Capability::Blob) {
             return Err(BlobError::Said("no container is granted".to_owned()));
         }
-        let writer = bound.store.value_writer_keeping(bound.counted()?)?;
+        let writer = bound.store.value_writer_keeping(bound.counted_object()?)?;
         let meter = Arc::clone(&bound.meter);
         let value = self.table.get_mut(value)?;
         if value.pipe.is_some() {
