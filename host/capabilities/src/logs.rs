@@ -3,8 +3,8 @@
 //! Must never slow a guest down or grow without bound: lines wait in a bounded queue, a full queue drops and says how
 //! many, and the oldest lines go when there are too many.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -76,11 +76,14 @@ pub struct StoredLine {
     pub line: LogLine,
 }
 
+/// Who reads along, made with the first: room for lines takes more memory than all else of a log that nobody follows.
+type Followers = Arc<OnceLock<broadcast::Sender<StoredLine>>>;
+
 /// The log of one plugin, kept in its tenant's store under `log/<plugin>/<number>`.
 pub struct StoredLog {
     queue: mpsc::Sender<Order>,
     dropped: Arc<AtomicU64>,
-    follow: broadcast::Sender<StoredLine>,
+    followers: Followers,
     store: TenantStore,
     plugin: PluginName,
 }
@@ -101,19 +104,19 @@ impl StoredLog {
         io: &tokio::runtime::Handle,
     ) -> Arc<Self> {
         let (queue, orders) = mpsc::channel(QUEUE_COUNT_MAX);
-        let (follow, _) = broadcast::channel(FOLLOW_COUNT_MAX);
+        let followers = Followers::default();
         let dropped = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             store: store.clone(),
             plugin: plugin.clone(),
             orders,
             dropped: Arc::clone(&dropped),
-            follow: follow.clone(),
+            followers: Arc::clone(&followers),
             clock,
             next: None,
         };
         io.spawn(writer.run());
-        Arc::new(Self { queue, dropped, follow, store, plugin })
+        Arc::new(Self { queue, dropped, followers, store, plugin })
     }
 
     /// At most `limit` lines, oldest first: the first ones after `since`, or the newest ones without it.
@@ -150,7 +153,7 @@ impl StoredLog {
 
     /// Lines as they are written from now on; a reader who lags misses some and is told.
     pub fn subscribe(&self) -> broadcast::Receiver<StoredLine> {
-        self.follow.subscribe()
+        self.followers.get_or_init(|| broadcast::channel(FOLLOW_COUNT_MAX).0).subscribe()
     }
 
     /// Whose plugin it is.
@@ -181,7 +184,7 @@ struct Writer {
     plugin: PluginName,
     orders: mpsc::Receiver<Order>,
     dropped: Arc<AtomicU64>,
-    follow: broadcast::Sender<StoredLine>,
+    followers: Followers,
     clock: Arc<dyn Clock>,
     /// Number of the next line, once it is known.
     next: Option<u64>,
@@ -252,7 +255,9 @@ impl Writer {
         self.store.batch(ops, Vec::new()).await?;
         self.next = Some(number);
         for (seq, line) in (first..).zip(lines) {
-            let _ = self.follow.send(StoredLine { seq, line: line.clone() });
+            if let Some(followers) = self.followers.get() {
+                let _ = followers.send(StoredLine { seq, line: line.clone() });
+            }
         }
         Ok(())
     }

@@ -19,7 +19,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::backup::pin::Pins;
-use crate::company::Company;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
 use crate::files::Files;
@@ -42,6 +41,8 @@ const GROUP_COUNT_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 4 << 20;
 /// LIMIT: bytes of records read at a time to be erased.
 const ERASE_BYTES_MAX: usize = 16 << 20;
+/// LIMIT: longest wait for writers that were answered together to come with their next: also a quarter of what their last took.
+const GATHER_WAIT_MAX: Duration = Duration::from_micros(200);
 /// What a record counts in its tenant's turn beside its key and value.
 const RECORD_COST_BYTES: usize = 256;
 /// Revisions skipped at a start. INVARIANT: more than can be in flight, so that a number that was seen and lost in a crash
@@ -267,14 +268,8 @@ impl Writer {
                 tracing::debug!(?error, "the database is still out of service");
             }
         };
-        let mut company = Company::default();
         while let Some(first) = line.next(RECOVERY_PAUSE, recover) {
             recover();
-            if let Job::Batch(batch, _) = &first
-                && let Some(until) = company.waits(&batch.tenant.uid, Instant::now())
-            {
-                company.came(line.wait_for_another(&batch.tenant.uid, until));
-            }
             let (mut group, mut bytes) = (Vec::new(), 0_usize);
             let (mut next, mut other) = (Some(first), None);
             while let Some(job) = next.take() {
@@ -290,8 +285,7 @@ impl Writer {
                     next = line.try_next();
                 }
             }
-            let of = |(batch, _): &(Batch, Reply)| (batch.tenant.uid, batch.cost_bytes());
-            let (begun, batches) = (Instant::now(), group.iter().map(of).collect::<Vec<_>>());
+            let (begun, answered_count) = (Instant::now(), group.len());
             self.write(group);
             match other {
                 Some(Job::Batch(batch, reply)) => self.write(vec![(batch, reply)]),
@@ -304,9 +298,10 @@ impl Writer {
                 }
                 None => {}
             }
-            company.answered(&batches, begun.elapsed(), Instant::now());
-            if let Some((count, wait)) = company.gathers() {
-                line.gather(line.len().saturating_add(count).min(GROUP_COUNT_MAX), Instant::now() + wait);
+            // They come back in a moment: without this half of them would go with each flush, and wait for the other half's.
+            if answered_count > 1 {
+                let wait = (begun.elapsed() / 4).min(GATHER_WAIT_MAX);
+                line.gather(line.len().saturating_add(answered_count).min(GROUP_COUNT_MAX), Instant::now() + wait);
             }
         }
         drop(served);

@@ -86,11 +86,6 @@ impl<L: Hash + Eq + Copy, T> FairQueue<L, T> {
         self.waiting_count
     }
 
-    /// Whether anything waits in another lane than this.
-    pub(crate) fn has_another(&self, lane: &L) -> bool {
-        self.round.iter().any(|other| other != lane)
-    }
-
     pub(crate) fn clear(&mut self) {
         *self = Self::new();
     }

@@ -9,7 +9,6 @@ pub mod backup;
 mod blobs;
 mod check;
 mod commit;
-mod company;
 mod destroyed;
 mod directory;
 mod engine;

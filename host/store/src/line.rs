@@ -126,19 +126,6 @@ impl<T> Line<T> {
         state.wanted_count = 1;
     }
 
-    /// Waits until somebody of another lane waits, but not beyond `until` nor when the line is shut; whether somebody does.
-    pub(crate) fn wait_for_another(&self, lane: &Uid, until: Instant) -> bool {
-        let mut state = self.lock();
-        loop {
-            if state.waiting.has_another(lane) {
-                return true;
-            }
-            let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-            let Some(left) = left.filter(|_| state.shut == Shut::Open) else { return false };
-            state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     /// The next in turn, if one is there.
     pub(crate) fn try_next(&self) -> Option<T> {
         self.lock().waiting.pop().map(|item| item.what)
@@ -268,26 +255,6 @@ mod tests {
         line.shut();
         assert_eq!(shut.join().unwrap(), 3);
         assert_eq!(line.next(ROOM_WAIT, || {}), Some(0), "one that waits wakes again");
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_another_goes_on_when_one_comes_or_the_time_is_over_or_the_line_is_shut() {
-        let (line, room, other) = (Arc::new(Line::new()), Room::new(), Room::new());
-        let waiting = |wait: Duration| {
-            let line = Arc::clone(&line);
-            std::thread::spawn(move || line.wait_for_another(&FLOOD, Instant::now() + wait))
-        };
-        const LONG: Duration = Duration::from_secs(3_600);
-        line.join(FLOOD, &room, 10, 1).await.unwrap();
-        assert!(!waiting(Duration::from_millis(1)).join().unwrap(), "its own is not another's");
-        let long = waiting(LONG);
-        line.join(FLOOD, &room, 10, 2).await.unwrap();
-        line.join(VICTIM, &other, 10, 3).await.unwrap();
-        assert!(long.join().unwrap());
-        while line.try_next().is_some() {}
-        let shut = waiting(LONG);
-        line.shut();
-        assert!(!shut.join().unwrap());
     }
 
     #[tokio::test]

@@ -17,7 +17,8 @@
 //! where one message goes after the other); the commit thread's flush that is under way, of whatever tenant, half of one in the
 //! mean; the flush of its own batch; a slot and the plugin; the flush under way then, and the flush of how it ended. Its place in
 //! the line costs nothing: a group takes all that waits, so it goes with the next flush. Beside a tenant that floods, the flushes
-//! under way are what is added, and a little that theirs are longer; what can be done about it is in the store (`company.rs`).
+//! under way are what is added, and a little that theirs are longer. To let the flooding one wait a moment for the other, so that both
+//! go with one flush, was tried, and made it no better (x2.0 for x1.95).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
