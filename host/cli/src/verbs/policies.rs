@@ -168,6 +168,9 @@ async fn prove(cx: &mut Context<'_>, args: &PolicyProveArgs) -> Result<Exit, Cli
 
 fn proof_text(proof: &ProofView) -> String {
     let verdict = match proof.verdict {
+        ProofVerdict::Proved if proof.kinds_count == 0 => {
+            "proved, as there is no request that it could fail for".to_owned()
+        }
         ProofVerdict::Proved => {
             format!("proved for {} kinds of request in {} ms", proof.kinds_count, proof.took_us / 1_000)
         }
