@@ -28,6 +28,7 @@ use crate::line::Line;
 use crate::record::{Commit, Content, FileRef, Stored, revision_of, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_floor, check_free};
 use crate::tally::{self, Tally};
+use crate::tenant_keys::PLATFORM_UID;
 use crate::tenant_store::{Tenant, value_path};
 use crate::watch::{Changed, Watchers, changes};
 use crate::watermark::Watermark;
@@ -144,7 +145,7 @@ impl Committer {
         };
         counters.revision.store(revision, Ordering::Relaxed);
         watchers.begin_after(revision);
-        let line = Arc::new(Line::new());
+        let line = Arc::new(Line::new(PLATFORM_UID));
         let served = Served(Arc::clone(&line));
         let writer = Writer { engine, files, counters, watchers, free_bytes_min, revision, watermark, _lock: lock };
         let thread = std::thread::Builder::new()
@@ -156,7 +157,7 @@ impl Committer {
 
     /// One that refuses everything.
     pub(crate) fn closed() -> Self {
-        let line = Arc::new(Line::new());
+        let line = Arc::new(Line::new(PLATFORM_UID));
         line.abandon();
         Self { line, thread: Mutex::new(None) }
     }
@@ -173,7 +174,7 @@ impl Committer {
     pub(crate) async fn erase(&self, uid: Uid) -> Result<(), StoreError> {
         loop {
             let (reply, answer) = oneshot::channel();
-            self.line.join_now(uid, Job::Erase(uid, reply))?;
+            self.line.join_now(uid, ERASE_COUNT * RECORD_COST_BYTES, Job::Erase(uid, reply))?;
             if !answered(answer).await? {
                 return Ok(());
             }
@@ -298,6 +299,7 @@ impl Writer {
                 }
                 None => {}
             }
+            line.done();
             // They come back in a moment: without this half of them would go with each flush, and wait for the other half's.
             if answered_count > 1 {
                 let wait = (begun.elapsed() / 4).min(GATHER_WAIT_MAX);

@@ -54,10 +54,18 @@ impl<L: Hash + Eq + Copy, T> FairQueue<L, T> {
         self.waiting_count += 1;
     }
 
-    /// Takes the next item: of the lane whose turn it is, while its turn lasts.
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        loop {
+    /// Takes the next item and what it counts: of the lane whose turn it is, while its turn lasts. Lanes that are not open are
+    /// passed over and keep what is left of their turns.
+    pub(crate) fn pop(&mut self, is_open: impl Fn(&L) -> bool) -> Option<(L, usize, T)> {
+        let mut passed_count = 0;
+        while passed_count < self.round.len() {
             let id = *self.round.front()?;
+            if !is_open(&id) {
+                passed_count += 1;
+                self.round.rotate_left(1);
+                continue;
+            }
+            passed_count = 0;
             let lane = self.lanes.get_mut(&id)?;
             if lane.turn == Turn::Ahead {
                 lane.turn = Turn::Now;
@@ -78,8 +86,9 @@ impl<L: Hash + Eq + Copy, T> FairQueue<L, T> {
                 self.lanes.remove(&id);
                 self.round.pop_front();
             }
-            return item.map(|(_, item)| item);
+            return item.map(|(bytes, item)| (id, bytes, item));
         }
+        None
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -95,6 +104,10 @@ impl<L: Hash + Eq + Copy, T> FairQueue<L, T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn pop<T>(queue: &mut FairQueue<impl Hash + Eq + Copy, T>) -> Option<T> {
+        queue.pop(|_| true).map(|(_, _, item)| item)
+    }
 
     #[derive(Debug, Clone)]
     enum Act {
@@ -112,9 +125,9 @@ mod tests {
     fn one_small_item_passes_a_flood_at_once() {
         let mut queue = FairQueue::new();
         (0..1_000).for_each(|number| queue.push('f', 60_000, ('f', number)));
-        assert_eq!(queue.pop(), Some(('f', 0)));
+        assert_eq!(pop(&mut queue), Some(('f', 0)));
         queue.push('v', 100, ('v', 0));
-        let before = std::iter::from_fn(|| queue.pop()).take_while(|(lane, _)| *lane == 'f').count();
+        let before = std::iter::from_fn(|| pop(&mut queue)).take_while(|(lane, _)| *lane == 'f').count();
         assert!(before <= 1, "{before} of the flood went before it");
     }
 
@@ -123,12 +136,25 @@ mod tests {
         let mut queue = FairQueue::new();
         for round in 0..50 {
             queue.push('a', 10, ('a', round));
-            assert_eq!(queue.pop(), Some(('a', round)));
+            assert_eq!(pop(&mut queue), Some(('a', round)));
         }
         (0..20).for_each(|number| queue.push('a', QUANTUM_BYTES, ('a', number)));
         (0..20).for_each(|number| queue.push('b', QUANTUM_BYTES, ('b', number)));
-        let lanes: String = std::iter::from_fn(|| queue.pop()).map(|(lane, _)| lane).collect();
+        let lanes: String = std::iter::from_fn(|| pop(&mut queue)).map(|(lane, _)| lane).collect();
         assert_eq!(lanes, "ab".repeat(20));
+    }
+
+    #[test]
+    fn a_lane_that_is_not_open_is_passed_over_and_loses_nothing() {
+        let mut queue = FairQueue::new();
+        (0..3).for_each(|number| queue.push('a', 10, ('a', number)));
+        // More than its first turns have.
+        queue.push('b', 5 * QUANTUM_BYTES, ('b', 0));
+        assert_eq!(queue.pop(|lane| *lane != 'a'), Some(('b', 5 * QUANTUM_BYTES, ('b', 0))));
+        assert!(queue.pop(|lane| *lane != 'a').is_none() && queue.pop(|_| false).is_none());
+        assert_eq!(queue.len(), 3);
+        let rest: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).collect();
+        assert_eq!(rest, [('a', 0), ('a', 1), ('a', 2)]);
     }
 
     proptest! {
@@ -150,7 +176,7 @@ mod tests {
                         waiting += 1;
                     }
                     Act::Pop => {
-                        let item = queue.pop();
+                        let item = pop(&mut queue);
                         prop_assert_eq!(item.is_some(), waiting > 0);
                         waiting -= usize::from(item.is_some());
                         taken(item, &mut expected);
@@ -158,7 +184,7 @@ mod tests {
                 }
                 prop_assert_eq!(queue.len(), waiting);
             }
-            while let Some(item) = queue.pop() {
+            while let Some(item) = pop(&mut queue) {
                 taken(Some(item), &mut expected);
             }
             prop_assert!(expected.values().all(VecDeque::is_empty));
@@ -176,7 +202,7 @@ mod tests {
             }
             let mut served: HashMap<u8, usize> = left.keys().map(|lane| (*lane, 0)).collect();
             while left.values().all(|left| *left > 0) {
-                let (lane, bytes) = queue.pop().unwrap();
+                let (lane, bytes) = pop(&mut queue).unwrap();
                 *served.get_mut(&lane).unwrap() += bytes;
                 *left.get_mut(&lane).unwrap() -= 1;
                 let (least, most) = (served.values().min().unwrap(), served.values().max().unwrap());

@@ -150,6 +150,7 @@ pub(crate) fn count(
     let before = parse(ahead.get(&area(AREA_HELD, &tenant.uid))?)?.unwrap_or(0);
     let after = before.saturating_sub(gone).saturating_add(added).saturating_add(more);
     check(tenant, before, after, reserve_bytes)?;
+    tenant.held_seen_bytes.store(after, Ordering::Relaxed);
     Ok(Some(write(&tenant.uid, after)))
 }
 
@@ -175,8 +176,13 @@ pub(crate) fn look_ahead(
     if added == 0 {
         return Ok(());
     }
+    // What the commit thread counted last, whatever became of it: whoever is let through by that is counted once more.
+    let bytes_max = tenant.held_bytes_max.load(Ordering::Relaxed);
+    if tenant.held_seen_bytes.load(Ordering::Relaxed).saturating_add(added) <= bytes_max {
+        return Ok(());
+    }
     let before = read(engine, &tenant.uid)?.unwrap_or(0);
-    if before.saturating_add(added) <= tenant.held_bytes_max.load(Ordering::Relaxed) {
+    if before.saturating_add(added) <= bytes_max {
         return Ok(());
     }
     // Only now is it worth looking at what goes.

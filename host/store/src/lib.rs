@@ -21,6 +21,7 @@ mod line;
 mod locks;
 mod measure;
 mod own_keys;
+mod pace;
 mod record;
 mod reseal;
 mod retire;

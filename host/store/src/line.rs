@@ -1,4 +1,5 @@
-//! The line before the commit thread: a lane a tenant, each with room of its own, served fairly by bytes (`fair.rs`).
+//! The line before the commit thread: a lane a tenant, each with room of its own, served fairly by bytes (`fair.rs`), those that
+//! flood in small parts with rests in between (`pace.rs`).
 //!
 //! Must never hold more than its bounds, and never make one tenant's writers wait for room that another tenant has filled: who
 //! floods waits for its own. INVARIANT: what is taken out is answered or dropped, so that nobody waits for nothing.
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use crate::error::StoreError;
 use crate::fair::FairQueue;
 use crate::key::Uid;
+use crate::pace::Pace;
 
 /// LIMIT: what may wait of one tenant.
 const LANE_KIB_MAX: u32 = 4 << 10;
@@ -21,6 +23,9 @@ const ALL_KIB_MAX: u32 = 64 << 10;
 const ITEM_KIB_MIN: u32 = 16;
 /// LIMIT: longest wait for room.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// Nobody is to be woken.
+const NOT_WAITING: usize = usize::MAX;
 
 /// The room that a tenant's own writes have in the line. One a tenant.
 pub(crate) struct Room(Arc<Semaphore>);
@@ -35,7 +40,8 @@ pub(crate) struct Line<T> {
 
 struct State<T> {
     waiting: FairQueue<Uid, Item<T>>,
-    /// How many must wait before whoever serves the line is woken.
+    pace: Pace<Uid>,
+    /// How many must wait before whoever serves the line is woken; [`NOT_WAITING`] while it is at work, which costs no call.
     wanted_count: usize,
     shut: Shut,
 }
@@ -66,9 +72,11 @@ impl Room {
 // === impl Line ===
 
 impl<T> Line<T> {
-    pub(crate) fn new() -> Self {
+    /// Lanes but `host`, which is nobody's neighbour, are kept from flooding one another.
+    pub(crate) fn new(host: Uid) -> Self {
+        let (waiting, pace) = (FairQueue::new(), Pace::new(host));
         Self {
-            state: Mutex::new(State { waiting: FairQueue::new(), wanted_count: 1, shut: Shut::Open }),
+            state: Mutex::new(State { waiting, pace, wanted_count: NOT_WAITING, shut: Shut::Open }),
             wake: Condvar::new(),
             all: Arc::new(Semaphore::new(ALL_KIB_MAX as usize)),
         }
@@ -90,24 +98,30 @@ impl<T> Line<T> {
     }
 
     /// Stands in a lane without asking for room: for the store's own few acts.
-    pub(crate) fn join_now(&self, lane: Uid, what: T) -> Result<(), StoreError> {
-        self.put(lane, 0, Item { what, _places: None })
+    pub(crate) fn join_now(&self, lane: Uid, bytes: usize, what: T) -> Result<(), StoreError> {
+        self.put(lane, bytes, Item { what, _places: None })
     }
 
-    /// The next in turn; waits for one, and does `meanwhile` after each pause that it waited. None once the line is shut and
-    /// empty.
+    /// The next in turn, with which a group begins; waits for one, and does `meanwhile` after each pause that it waited. None
+    /// once the line is shut and empty.
     pub(crate) fn next(&self, pause: Duration, mut meanwhile: impl FnMut()) -> Option<T> {
         let mut state = self.lock();
         loop {
-            if let Some(item) = state.waiting.pop() {
-                return Some(item.what);
+            let now = Instant::now();
+            state.pace.begin(now);
+            if let Some(item) = state.take() {
+                return Some(item);
             }
             if state.shut != Shut::Open {
                 return None;
             }
-            let (woken, wait) = self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
+            let rest = state.pace.rest(now).filter(|_| state.waiting.len() > 0);
+            state.wanted_count = 1;
+            let wait = rest.unwrap_or(pause).min(pause);
+            let (woken, waited) = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
             state = woken;
-            if wait.timed_out() {
+            state.wanted_count = NOT_WAITING;
+            if waited.timed_out() && rest.is_none() {
                 drop(state);
                 meanwhile();
                 state = self.lock();
@@ -123,12 +137,17 @@ impl<T> Line<T> {
             state.wanted_count = count;
             state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.wanted_count = 1;
+        state.wanted_count = NOT_WAITING;
     }
 
-    /// The next in turn, if one is there.
+    /// The next in turn for the same group, if one is there.
     pub(crate) fn try_next(&self) -> Option<T> {
-        self.lock().waiting.pop().map(|item| item.what)
+        self.lock().take()
+    }
+
+    /// The group is written.
+    pub(crate) fn done(&self) {
+        self.lock().pace.end(Instant::now());
     }
 
     /// Takes nothing more.
@@ -165,6 +184,7 @@ impl<T> Line<T> {
             return Err(StoreError::Closed);
         }
         state.waiting.push(lane, bytes, item);
+        state.pace.came(lane, Instant::now());
         let wanted = state.waiting.len() >= state.wanted_count;
         drop(state);
         if wanted {
@@ -178,10 +198,21 @@ impl<T> Line<T> {
     }
 }
 
+impl<T> State<T> {
+    /// The next in turn. Once the line is shut nobody rests any more.
+    fn take(&mut self) -> Option<T> {
+        let Self { waiting, pace, shut, .. } = self;
+        let (lane, bytes, item) = waiting.pop(|lane| *shut != Shut::Open || pace.is_open(lane))?;
+        pace.took(lane, bytes);
+        Some(item.what)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const HOST: Uid = [0; 16];
     const FLOOD: Uid = [1; 16];
     const VICTIM: Uid = [2; 16];
 
@@ -194,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_tenant_that_fills_its_room_waits_and_others_do_not() {
-        let (line, room, other) = (Line::new(), Room::new(), Room::new());
+        let (line, room, other) = (Line::new(HOST), Room::new(), Room::new());
         for number in 0..LANE_KIB_MAX / ITEM_KIB_MIN {
             line.join(FLOOD, &room, 10, number).await.unwrap();
         }
@@ -209,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_larger_than_the_room_passes_alone() {
-        let (line, room) = (Line::new(), Room::new());
+        let (line, room) = (Line::new(HOST), Room::new());
         line.join(FLOOD, &room, 400 << 20, 7).await.unwrap();
         assert!(waits(&line, FLOOD, &room).await);
         assert_eq!(line.try_next(), Some(7));
@@ -218,12 +249,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_is_shut_serves_what_waits_and_takes_nothing() {
-        let (line, room) = (Line::new(), Room::new());
+        let (line, room) = (Line::new(HOST), Room::new());
         line.join(FLOOD, &room, 10, 1).await.unwrap();
-        line.join_now(VICTIM, 2).unwrap();
+        line.join_now(VICTIM, 0, 2).unwrap();
         line.shut();
         assert!(matches!(line.join(FLOOD, &room, 10, 3).await, Err(StoreError::Closed)));
-        assert!(matches!(line.join_now(VICTIM, 3), Err(StoreError::Closed)));
+        assert!(matches!(line.join_now(VICTIM, 0, 3), Err(StoreError::Closed)));
         let next = || line.next(ROOM_WAIT, || {});
         assert_eq!((next(), next(), next()), (Some(1), Some(2), None));
         assert!(!line.is_over(), "the last answers may still be on their way");
@@ -231,7 +262,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_gathers_goes_on_when_all_are_there_or_the_time_is_over_or_the_line_is_shut() {
-        let (line, room) = (Arc::new(Line::new()), Room::new());
+        let (line, room) = (Arc::new(Line::new(HOST)), Room::new());
         line.gather(1, Instant::now());
         let gathering = |count: usize, wait: Duration| {
             let line = Arc::clone(&line);
@@ -259,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_that_is_abandoned_drops_what_waits() {
-        let (line, room) = (Line::new(), Room::new());
+        let (line, room) = (Line::new(HOST), Room::new());
         let (reply, answer) = tokio::sync::oneshot::channel::<()>();
         line.join(FLOOD, &room, 10, reply).await.unwrap();
         line.abandon();

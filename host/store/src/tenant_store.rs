@@ -74,6 +74,8 @@ pub(crate) struct Tenant {
     /// What the tenant may hold, and how often more was refused.
     pub(crate) held_bytes_max: AtomicU64,
     pub(crate) held_refused_count: AtomicU64,
+    /// What the commit thread counted last; all there can be before it did.
+    pub(crate) held_seen_bytes: AtomicU64,
     /// Bytes of values that are on their way to files and not held yet.
     pub(crate) staged_bytes: AtomicU64,
     /// What of its writes may wait for the commit thread.
@@ -98,6 +100,7 @@ impl Tenant {
             sealings: OnceLock::new(),
             held_bytes_max: AtomicU64::new(u64::MAX),
             held_refused_count: AtomicU64::new(0),
+            held_seen_bytes: AtomicU64::new(u64::MAX),
             staged_bytes: AtomicU64::new(0),
             room: Room::new(),
             state: AtomicU8::new(state as u8),
