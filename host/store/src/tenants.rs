@@ -8,11 +8,11 @@
 //! its receipt (`destroyed.rs`). What fails in between is carried on while the host runs ([`Tenants::carry_on_deletion`]), and
 //! what a crash cuts at the next start; until it is done nobody reaches the tenant, and its name is taken.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     pub(crate) platform: TenantStore,
     known: RwLock<BTreeMap<TenantId, Known>>,
     pub(crate) own_seen: OwnSeen,
+    /// Areas of tenants to be that nobody works on any more and that are not thrown away yet.
+    abandoned: Mutex<BTreeSet<Uid>>,
     /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk, nor while
     /// the key of a new tenant is made, a tenant's own provider is asked (`rewrap.rs`) or the root key is rotated
     /// (`root_rotation.rs`).
@@ -125,7 +127,8 @@ pub(crate) enum Phase {
 
 impl Tenants {
     /// Reads all tenants and unwraps their keys; carries on deletions that were interrupted and removes files that a crash
-    /// left behind. Makes the platform's key when the store is new.
+    /// left behind. Makes the platform's key when the store is new. A provider that opens every key and refuses anything else keeps
+    /// no start from ending: what it refuses is gone on with later.
     pub async fn open(
         store: Store,
         root: Arc<RootKey>,
@@ -138,14 +141,29 @@ impl Tenants {
         prepare_files(&store, &PLATFORM_UID)?;
         let (changing, rotating) = (Arc::default(), Arc::default());
         let (known, own_seen) = (RwLock::default(), OwnSeen::default());
-        let looks_count = AtomicU64::new(0);
-        let inner = Inner { store, root, entropy, clock, platform, known, own_seen, changing, looks_count, rotating };
+        let (looks_count, abandoned) = (AtomicU64::new(0), Mutex::default());
+        let inner = Inner {
+            store,
+            root,
+            entropy,
+            clock,
+            platform,
+            known,
+            own_seen,
+            abandoned,
+            changing,
+            looks_count,
+            rotating,
+        };
         let this = Self(Arc::new(inner));
         this.sweep_staged().await?;
         for stored in this.every_stored().await? {
             this.load(stored).await?;
         }
-        this.resume_root_rotation().await?;
+        if let Err(error) = this.resume_root_rotation().await {
+            // Every key is open by now, and the background goes on with it.
+            tracing::warn!(%error, "a rotation of the root key is not over yet");
+        }
         Ok(this)
     }
 
@@ -351,12 +369,28 @@ impl Tenants {
         self.check_free().await?;
         // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
-        let (keys, wrapped) = self.make_key(id.as_str()).await?;
-        write_key(&self.0.store, &uid, &wrapped)?;
-        prepare_files(&self.0.store, &uid)?;
+        let keys = match self.furnish(id, uid).await {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.abandoned().insert(uid);
+                return Err(error);
+            }
+        };
         let entropy = Arc::clone(&self.0.entropy);
         let tenant = Tenant::new(Some(id.clone()), uid, keys, entropy, TenantState::Suspended);
         Ok(TenantStore::new(self.0.store.clone(), tenant))
+    }
+
+    /// Makes the keys and the directories of an area.
+    async fn furnish(&self, id: &TenantId, uid: Uid) -> Result<TenantKeys, StoreError> {
+        let (keys, wrapped) = self.make_key(id.as_str()).await?;
+        if let Err(error) = write_key(&self.0.store, &uid, &wrapped) {
+            // Nothing else names it.
+            self.unmake_key(wrapped).await;
+            return Err(error);
+        }
+        prepare_files(&self.0.store, &uid)?;
+        Ok(keys)
     }
 
     /// Makes a staged area a tenant, in one write; [`StoreError::Exists`] when the name was taken meanwhile.
@@ -398,23 +432,55 @@ impl Tenants {
         self.discard_area(staged.shared().uid).await
     }
 
+    /// What cannot be thrown away now is among what is abandoned.
     async fn discard_area(&self, uid: Uid) -> Result<(), StoreError> {
+        let discarded = self.try_discard_area(uid).await;
+        let mut abandoned = self.abandoned();
+        match discarded {
+            Ok(()) => abandoned.remove(&uid),
+            Err(_) => abandoned.insert(uid),
+        };
+        discarded
+    }
+
+    async fn try_discard_area(&self, uid: Uid) -> Result<(), StoreError> {
         self.erase_area(uid).await?;
         self.0.platform.delete(&staged_key(&HEXLOWER.encode(&uid))).await?;
         Ok(())
     }
 
-    async fn sweep_staged(&self) -> Result<(), StoreError> {
-        loop {
-            let page = self.0.platform.scan(&staged_prefix(), None, usize::MAX).await?;
-            for (key, _) in &page.records {
-                tracing::info!("throwing away what an interrupted restore left");
-                self.discard_area(parse_uid(key.last_name().unwrap_or_default())?).await?;
-            }
-            if page.records.is_empty() {
-                return Ok(());
+    /// Throws away the areas of restores and drills that failed or were cut, where that failed before: the root key provider may
+    /// have refused to destroy the key, or the disk failed. No rotation of the root key is over before they are gone. What fails
+    /// again is logged and stays for the next call. Reaches nothing that somebody works on.
+    pub async fn discard_abandoned(&self) {
+        let abandoned = self.abandoned().clone();
+        for uid in abandoned {
+            match self.discard_area(uid).await {
+                Ok(()) => tracing::info!("threw away what a restore left"),
+                Err(error) => tracing::warn!(%error, "what a restore left is not thrown away yet"),
             }
         }
+    }
+
+    /// For the start, when nobody works on any.
+    async fn sweep_staged(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.0.platform.scan(&staged_prefix(), after.as_ref(), usize::MAX).await?;
+            for (key, _) in &page.records {
+                self.abandoned().insert(parse_uid(key.last_name().unwrap_or_default())?);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        self.discard_abandoned().await;
+        Ok(())
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, BTreeSet<Uid>> {
+        self.0.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses when the disk is below its floor.

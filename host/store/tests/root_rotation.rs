@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringfence_core::QuotaChoice;
-use ringfence_keys::{MissingRootKey, Outside, RootKey};
+use ringfence_keys::{KeysError, MissingRootKey, Outside, RootKey};
+use ringfence_store::backup::{Archives, GuestLogs, Keyring, Order, Reason, Source};
 use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
 use support::transit::{Act, Transit};
 use support::{Place, StoppedClock, SystemEntropy, id, soon, view};
@@ -29,6 +30,9 @@ on_every_backend!(
     of_two_rotations_at_once_the_second_waits_and_the_background_does_not,
     while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_taken,
     a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_is_made_after_it,
+    a_provider_that_lets_no_version_go_keeps_no_start_from_ending,
+    a_rotation_that_the_provider_refuses_was_never_begun,
+    what_a_restore_left_and_the_provider_does_not_destroy_keeps_no_start_from_ending_and_goes_later,
 );
 
 /// A host whose root key is kept at a Transit.
@@ -65,6 +69,21 @@ impl World {
             let made = tenants.create_under(&name, "slow", QuotaChoice::default(), &lock).await;
             made.map(|(record, _lock)| record)
         })
+    }
+
+    /// As after the next start, which must end although the provider refuses something.
+    async fn started_anew(self) -> Self {
+        self.store.close().await.unwrap();
+        let (store, tenants) = open(&self.place, &self.origin).await;
+        for name in ["acme", "bolt"] {
+            let view = tenants.open_tenant(&id(name)).unwrap();
+            assert_eq!(view.get(&key()).await.unwrap().unwrap().value.as_slice(), name.as_bytes());
+        }
+        Self { store, tenants, ..self }
+    }
+
+    async fn is_rotating(&self) -> bool {
+        self.tenants.is_root_rotating().await.unwrap()
     }
 
     /// It is over, everything is under this version, and opens after a new start, with all others gone.
@@ -206,4 +225,90 @@ async fn a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_i
     assert_eq!(world.transit.destroyed_count(), 1, "the one that was made first");
     view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
     world.ends_rotated(&rotated, 3, 2, &["acme", "bolt", "made"]).await;
+}
+
+fn assert_refused<T: std::fmt::Debug>(answer: &Result<T, StoreError>) {
+    assert!(matches!(answer, Err(StoreError::Keys(KeysError::Refused { .. }))), "{answer:?}");
+}
+
+async fn a_provider_that_lets_no_version_go_keeps_no_start_from_ending(backend: Backend) {
+    let world = World::new(backend).await;
+    world.transit.forbid(|path| path == "keys/root/config");
+    assert_refused(&world.tenants.rotate_root().await);
+    let world = world.started_anew().await;
+    assert!(world.is_rotating().await);
+    assert_eq!(world.transit.versions("root"), (2, 1));
+    assert_refused(&world.tenants.resume_root_rotation().await);
+    world.transit.allow();
+    world.tenants.resume_root_rotation().await.unwrap();
+    let rotated = RootRotation { rewrapped_count: 3, failed: Vec::new(), is_over: true };
+    world.ends_rotated(&rotated, 3, 2, &["acme", "bolt"]).await;
+}
+
+async fn a_rotation_that_the_provider_refuses_was_never_begun(backend: Backend) {
+    let world = World::new(backend).await;
+    world.transit.forbid(|path| path == "keys/root/rotate");
+    assert_refused(&world.tenants.rotate_root().await);
+    assert!(!world.is_rotating().await);
+    // One that is under way already stays so.
+    world.transit.forbid(|path| path == "keys/root/config");
+    assert_refused(&world.tenants.rotate_root().await);
+    world.transit.forbid(|path| path == "keys/root/rotate");
+    assert_refused(&world.tenants.rotate_root().await);
+    assert!(world.is_rotating().await);
+    world.transit.allow();
+    let rotated = world.tenants.rotate_root().await.unwrap();
+    world.ends_rotated(&rotated, 3, 3, &["acme", "bolt"]).await;
+}
+
+async fn what_a_restore_left_and_the_provider_does_not_destroy_keeps_no_start_from_ending_and_goes_later(
+    backend: Backend,
+) {
+    let world = World::new(backend).await;
+    let archives = Archives::in_memory(Arc::new(SystemEntropy), Arc::new(StoppedClock));
+    let acme = view(&world.tenants, "acme").await;
+    let order = Order {
+        tenant: id("acme"),
+        display_name: "Acme".to_owned(),
+        host: "here".to_owned(),
+        parent: None,
+        reason: Reason::Asked,
+        guest_logs: GuestLogs::With,
+        audit_checkpoint: "signed".to_owned(),
+        audit_vkey: "key".to_owned(),
+    };
+    let backup = archives.create(&acme, &order).await.unwrap().backup;
+    let source = Source { tenant_uid: acme.uid(), backup, keyring: Keyring::of(&acme).await.unwrap() };
+    let restored =
+        async |tenants: &Tenants| archives.restore_new(tenants, &source, &id("copy"), u64::MAX).await.unwrap();
+    let left_count = async |tenants: &Tenants| {
+        tenants.platform().scan(&Key::new(["staged"]), None, 100).await.unwrap().records.len()
+    };
+    world.transit.forbid(|path| path.starts_with("keys/root-") && path.ends_with("/config"));
+    restored(&world.tenants).await.discard().await.unwrap_err();
+    let world = world.started_anew().await;
+    assert_eq!(left_count(&world.tenants).await, 1);
+    assert!(!world.tenants.rotate_root().await.unwrap().is_over, "its key is under the older version");
+    world.transit.allow();
+    let staged = restored(&world.tenants).await;
+    world.tenants.discard_abandoned().await;
+    assert_eq!(left_count(&world.tenants).await, 1, "what somebody works on stays");
+    assert_eq!(world.transit.destroyed_count(), 1);
+    staged.publish("Copy", QuotaChoice::default()).await.unwrap();
+    let copy = view(&world.tenants, "copy").await;
+    assert_eq!(copy.get(&key()).await.unwrap().unwrap().value.as_slice(), b"acme");
+    world.tenants.resume_root_rotation().await.unwrap();
+    assert!(!world.is_rotating().await);
+
+    // What fails while the host runs needs no start.
+    world.transit.forbid(|path| path.starts_with("keys/root-") && path.ends_with("/config"));
+    world.tenants.delete(&id("copy")).await.unwrap_err();
+    world.transit.allow();
+    world.tenants.carry_on_deletion(&id("copy")).await.unwrap();
+    let staged = restored(&world.tenants).await;
+    world.transit.forbid(|path| path.starts_with("keys/root-") && path.ends_with("/config"));
+    staged.discard().await.unwrap_err();
+    world.transit.allow();
+    world.tenants.discard_abandoned().await;
+    assert_eq!(left_count(&world.tenants).await, 0);
 }

@@ -28,6 +28,8 @@ struct State {
     holding: Option<Holding>,
     /// Requests that are held now.
     held_count: u64,
+    /// The paths that the token may not ask for, below where the engine is mounted.
+    forbidden: Option<fn(&str) -> bool>,
     /// By key; of those that were never rotated there is nothing.
     versions: BTreeMap<String, Versions>,
     /// Keys that were destroyed.
@@ -87,6 +89,16 @@ impl Transit {
         self.0.1.notify_all();
     }
 
+    /// From now on it answers 403 to requests for such paths, and to no others.
+    pub fn forbid(&self, paths: fn(&str) -> bool) {
+        self.0.0.lock().unwrap().forbidden = Some(paths);
+    }
+
+    /// The token may do all things again.
+    pub fn allow(&self) {
+        self.0.0.lock().unwrap().forbidden = None;
+    }
+
     /// Until so many wait for its answer.
     pub async fn until_held(&self, count: u64) {
         let held = async {
@@ -111,8 +123,11 @@ impl Transit {
     fn answer(&self, mut stream: &TcpStream) -> std::io::Result<()> {
         let (path, body) = read(stream)?;
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        let parts: Vec<&str> = path.trim_start_matches("/v1/transit/").split('/').collect();
+        let path = path.trim_start_matches("/v1/transit/");
+        let is_forbidden = self.0.0.lock().unwrap().forbidden.is_some_and(|forbidden| forbidden(path));
+        let parts: Vec<&str> = path.split('/').collect();
         let data = match parts[..] {
+            _ if is_forbidden => None,
             ["encrypt", key] => {
                 // Of when it was asked, however late it answers.
                 let newest = self.versions(key).0;
@@ -143,7 +158,11 @@ impl Transit {
             ["keys", key] => Some(json!({ "latest_version": self.versions(key).0 })),
             _ => None,
         };
-        let status = if data.is_some() { 200 } else { 400 };
+        let status = match data {
+            Some(_) => 200,
+            None if is_forbidden => 403,
+            None => 400,
+        };
         let body = json!({ "data": data }).to_string();
         write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
     }
