@@ -85,13 +85,18 @@ impl Tenants {
         Ok(self.0.platform.get(&mark()).await?.is_some())
     }
 
-    /// Goes on with a rotation that is not over, if there is one and nobody is at it. When it fails, the mark stays, and nobody needs
+    /// Goes on with a rotation that is not over, if there is one and nobody is at it. Does not wait for a provider that is at it
+    /// still: nothing is wrapped then, and it fails with [`KeysError::Unreachable`]. When it fails, the mark stays, and nobody needs
     /// it to end: every key opens meanwhile.
     pub async fn resume_root_rotation(&self) -> Result<(), StoreError> {
         let Ok(one) = Arc::clone(&self.0.rotating).try_lock_owned() else { return Ok(()) };
         if !self.is_root_rotating().await? {
             return Ok(());
         }
+        let inner = Arc::clone(&self.0);
+        let rotated = spawn_blocking(move || (inner.root.check_rotated(), one));
+        let (rotated, one) = rotated.await.map_err(StoreError::unavailable)?;
+        rotated?;
         let RootRotation { rewrapped_count, is_over, .. } = self.rewrap_all(one).await?;
         tracing::info!(rewrapped_count, is_over, "went on with a rotation of the root key");
         Ok(())

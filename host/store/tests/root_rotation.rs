@@ -16,9 +16,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringfence_core::QuotaChoice;
-use ringfence_keys::{KeysError, MissingRootKey, Outside, RootKey};
+use ringfence_keys::{AwsCredentials, KeysError, MissingRootKey, Outside, RootKey, Secret};
 use ringfence_store::backup::{Archives, GuestLogs, Keyring, Order, Reason, Source};
 use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
+use support::kms::Kms;
 use support::transit::{Act, Transit};
 use support::{Place, StoppedClock, SystemEntropy, id, soon, view};
 use tokio::task::JoinHandle;
@@ -311,4 +312,41 @@ async fn what_a_restore_left_and_the_provider_does_not_destroy_keeps_no_start_fr
     world.transit.allow();
     world.tenants.discard_abandoned().await;
     assert_eq!(left_count(&world.tenants).await, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_wrapped_while_a_rotation_is_in_progress_at_the_provider_whoever_asked_for_it() {
+    let (place, kms) = (Place::new(), Kms::default());
+    let uri = format!("awskms:eu-west-1/alias/ringfence?endpoint={}", kms.serve()).parse().unwrap();
+    let aws = AwsCredentials {
+        access_key: "AKIDEXAMPLE".to_owned(),
+        secret_key: Secret::new("secret".to_owned()),
+        session_token: None,
+    };
+    let outside = Outside { entropy: Arc::new(SystemEntropy), clock: Arc::new(StoppedClock), aws: Some(aws) };
+    let root = Arc::new(RootKey::connect(&uri, MissingRootKey::Refuse, &outside).unwrap());
+    let open = async || {
+        let store = Store::open(&place.data(), place.options()).unwrap();
+        let tenants = support::tenants(&store, Arc::clone(&root)).await.unwrap();
+        (store, tenants)
+    };
+    let (store, tenants) = open().await;
+    view(&tenants, "acme").await.put(&key(), "acme").await.unwrap();
+    // What a host leaves that was stopped, or waited for long enough, after it asked for a rotation.
+    tenants.platform().put(&Key::new(["root-rotation"]), Vec::new()).await.unwrap();
+    kms.begin_rotation();
+    kms.take_wraps();
+    let unreached = tenants.resume_root_rotation().await;
+    assert!(matches!(unreached, Err(StoreError::Keys(KeysError::Unreachable { .. }))), "{unreached:?}");
+    store.close().await.unwrap();
+    drop((store, tenants));
+    let (_store, tenants) = open().await;
+    assert!(tenants.is_root_rotating().await.unwrap());
+    assert!(kms.take_wraps().is_empty());
+    kms.end_rotation();
+    tenants.resume_root_rotation().await.unwrap();
+    assert!(!tenants.is_root_rotating().await.unwrap());
+    assert_eq!(kms.take_wraps(), [("_platform".to_owned(), 1), ("acme".to_owned(), 1)]);
+    let acme = tenants.open_tenant(&id("acme")).unwrap();
+    assert_eq!(acme.get(&key()).await.unwrap().unwrap().value.as_slice(), b"acme");
 }

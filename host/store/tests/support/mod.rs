@@ -1,6 +1,7 @@
 //! What the store's tests share: entropy, a clock that stands still, and a short way to an open store.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod kms;
 pub mod transit;
 
 use std::fs::File;

@@ -121,7 +121,7 @@ impl Transit {
     }
 
     fn answer(&self, mut stream: &TcpStream) -> std::io::Result<()> {
-        let (path, body) = read(stream)?;
+        let Asked { path, body, .. } = read(stream)?;
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let path = path.trim_start_matches("/v1/transit/");
         let is_forbidden = self.0.0.lock().unwrap().forbidden.is_some_and(|forbidden| forbidden(path));
@@ -192,9 +192,17 @@ impl Transit {
     }
 }
 
-fn read(stream: &TcpStream) -> std::io::Result<(String, Value)> {
+/// A request.
+pub(super) struct Asked {
+    path: String,
+    /// What KMS is to do; empty for others.
+    pub(super) target: String,
+    pub(super) body: Value,
+}
+
+pub(super) fn read(stream: &TcpStream) -> std::io::Result<Asked> {
     let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut line, mut length, mut target) = (String::new(), 0, String::new());
     reader.read_line(&mut line)?;
     let path = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
     loop {
@@ -203,9 +211,11 @@ fn read(stream: &TcpStream) -> std::io::Result<(String, Value)> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().unwrap();
+        } else if name.eq_ignore_ascii_case("x-amz-target") {
+            value.trim().clone_into(&mut target);
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok((path, serde_json::from_slice(&body).unwrap_or_default()))
+    Ok(Asked { path, target, body: serde_json::from_slice(&body).unwrap_or_default() })
 }
