@@ -95,6 +95,20 @@ pub(crate) struct Inner {
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// Why a tenant was not made.
+enum NotMade {
+    /// There is no record of it.
+    Refused(StoreError),
+    /// There may be a record of it after all: then its key must be there too.
+    InDoubt(StoreError),
+}
+
+impl From<StoreError> for NotMade {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
 #[derive(Clone)]
 struct Known {
     stored: StoredTenant,
@@ -189,7 +203,7 @@ impl Tenants {
 
     /// The same for who makes changes under a lock of his own: it is taken once the provider has answered, and given to go on
     /// with. [`StoreError::Conflict`] when the root key is rotated again and again meanwhile. A name that is taken while the key is
-    /// made is taken too: that key is destroyed at the provider.
+    /// made is taken too. The key of a tenant that is not made is destroyed at the provider, with no lock held.
     pub async fn create_under(
         &self,
         id: &TenantId,
@@ -213,8 +227,17 @@ impl Tenants {
             let is_taken = self.known(id).is_some();
             // What was made before a rotation's look at all tenants, and is not among them, may be under what it lets go of.
             if !is_taken && self.0.looks_count.load(Ordering::Acquire) == looks_count {
-                let record = self.put_in_place(id, display_name, quota, (keys, wrapped)).await?;
-                return Ok((record, callers));
+                let mut uid = [0; UID_BYTES];
+                self.0.entropy.fill(&mut uid);
+                let error = match self.put_in_place(id, uid, (display_name, quota), (keys, &wrapped)).await {
+                    Ok(record) => return Ok((record, callers)),
+                    Err(NotMade::InDoubt(error)) => return Err(error),
+                    Err(NotMade::Refused(error)) => error,
+                };
+                drop((one, callers));
+                self.unmake_key(wrapped).await;
+                self.remove_unused(uid).await;
+                return Err(error);
             }
             drop((one, callers));
             self.unmake_key(wrapped).await;
@@ -222,16 +245,14 @@ impl Tenants {
         Err(StoreError::Conflict { precondition: 0 })
     }
 
-    /// Writes down a new tenant with the key that was made for it. For who holds `changing`.
+    /// Writes down a new tenant with the key that was made for it. For who holds `changing`, and asks no provider for that.
     async fn put_in_place(
         &self,
         id: &TenantId,
-        display_name: &str,
-        quota: QuotaChoice,
-        (keys, wrapped): (TenantKeys, WrappedKey),
-    ) -> Result<TenantRecord, StoreError> {
-        let mut uid = [0; UID_BYTES];
-        self.0.entropy.fill(&mut uid);
+        uid: Uid,
+        (display_name, quota): (&str, QuotaChoice),
+        (keys, wrapped): (TenantKeys, &WrappedKey),
+    ) -> Result<TenantRecord, NotMade> {
         let record = TenantRecord {
             id: id.clone(),
             uid: HEXLOWER.encode(&uid),
@@ -242,20 +263,32 @@ impl Tenants {
         };
         let stored = StoredTenant { record: record.clone(), phase: Phase::Live, destroyed: None };
         // The key first: a tenant without its key would be lost, a key without its tenant is a small useless file.
-        write_key(&self.0.store, &uid, &wrapped)?;
+        write_key(&self.0.store, &uid, wrapped)?;
         prepare_files(&self.0.store, &uid)?;
         let name = tenant_key(id);
         let written =
             self.0.platform.batch(vec![Op::put_json(name.clone(), &stored)?], vec![Precondition::Absent(name)]).await;
-        if let Err(error) = written {
-            // In doubt, the record may be there after all: then its key must be too.
-            if !matches!(error, StoreError::Unavailable { .. }) {
-                self.destroy_keys(uid).await?;
-            }
-            return Err(error);
-        }
+        written.map_err(|error| match error {
+            StoreError::Unavailable { .. } => NotMade::InDoubt(error),
+            refused => NotMade::Refused(refused),
+        })?;
         self.remember(stored, Some(keys));
         Ok(record)
+    }
+
+    /// Removes the wrapped key and the directories of a tenant that was not made. When that fails they stay, of no use to anybody.
+    async fn remove_unused(&self, uid: Uid) {
+        let (inner, store) = (Arc::clone(&self.0), self.0.store.clone());
+        let removed = spawn_blocking(move || {
+            let mut noise = [0; 64];
+            inner.entropy.fill(&mut noise);
+            let files = &store.0.files;
+            let shredded = files.shred(&key_path(&uid), &noise);
+            files.remove_directory(&format!("blobs/{}", HEXLOWER.encode(&uid))).and(shredded)
+        });
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(%error, "files of a tenant that was not made are left");
+        }
     }
 
     /// All tenants by name, those being deleted left out.

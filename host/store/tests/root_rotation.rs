@@ -31,6 +31,8 @@ on_every_backend!(
     of_two_rotations_at_once_the_second_waits_and_the_background_does_not,
     while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_taken,
     a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_is_made_after_it,
+    while_the_key_of_a_tenant_that_is_refused_is_destroyed_nobody_waits,
+    of_a_tenant_for_whose_files_there_is_no_place_nothing_is_left,
     a_provider_that_lets_no_version_go_keeps_no_start_from_ending,
     a_rotation_that_the_provider_refuses_was_never_begun,
     what_a_restore_left_and_the_provider_does_not_destroy_keeps_no_start_from_ending_and_goes_later,
@@ -117,6 +119,12 @@ async fn open(place: &Place, origin: &str) -> (Store, Tenants) {
     let store = Store::open(&place.data(), place.options()).unwrap();
     let tenants = support::tenants(&store, root(place.directory.path(), origin)).await.unwrap();
     (store, tenants)
+}
+
+/// Names of the keys and directories of tenants, the host's own among them.
+fn files_of_tenants(place: &Place) -> BTreeSet<std::ffi::OsString> {
+    let below = |directory| std::fs::read_dir(place.data().join(directory)).unwrap();
+    below("keys").chain(below("blobs")).map(|entry| entry.unwrap().file_name()).collect()
 }
 
 fn root(directory: &Path, origin: &str) -> Arc<RootKey> {
@@ -211,6 +219,43 @@ async fn while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_
     assert_eq!(keys_count(), before, "one tenant more and one less");
     let made = world.tenants.record(&id("made")).await.unwrap().unwrap();
     assert_eq!(made.display_name, "quick");
+    view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
+}
+
+async fn while_the_key_of_a_tenant_that_is_refused_is_destroyed_nobody_waits(backend: Backend) {
+    let world = World::new(backend).await;
+    let before = files_of_tenants(&world.place);
+    // A record of that name that this process does not know: as after a creation that was in doubt.
+    let in_doubt = Key::new(["tenant", "made"]);
+    world.tenants.platform().put(&in_doubt, "somebody").await.unwrap();
+    world.transit.hold(Act::Destroy);
+    let creates = world.creates("made");
+    world.transit.until_held(1).await;
+    drop(soon("who makes changes", world.lock.lock()).await);
+    soon("disabling", world.tenants.disable_key(&id("acme"), "u_ops", Side::Operator)).await.unwrap();
+    world.transit.let_go();
+    let refused = creates.await.unwrap();
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    assert_eq!(world.transit.destroyed_count(), 1);
+    assert_eq!(files_of_tenants(&world.place), before);
+    world.tenants.platform().delete(&in_doubt).await.unwrap();
+    view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
+}
+
+async fn of_a_tenant_for_whose_files_there_is_no_place_nothing_is_left(backend: Backend) {
+    let world = World::new(backend).await;
+    let before = files_of_tenants(&world.place);
+    for (number, directory) in ["keys", "blobs"].into_iter().enumerate() {
+        let (there, aside) = (world.place.data().join(directory), world.place.data().join("aside"));
+        std::fs::rename(&there, &aside).unwrap();
+        std::fs::write(&there, "no directory").unwrap();
+        let refused = world.creates("made").await.unwrap();
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{directory}: {refused:?}");
+        std::fs::remove_file(&there).unwrap();
+        std::fs::rename(&aside, &there).unwrap();
+        assert_eq!(world.transit.destroyed_count(), number + 1, "{directory}");
+        assert_eq!(files_of_tenants(&world.place), before, "{directory}");
+    }
     view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
 }
 

@@ -17,6 +17,8 @@ pub enum Act {
     Seal,
     /// To make a new version of a key.
     Rotate,
+    /// To destroy a key.
+    Destroy,
 }
 
 /// The service. Cheap to clone.
@@ -148,6 +150,7 @@ impl Transit {
             }
             ["keys", key, "config"] => {
                 if body["deletion_allowed"].as_bool() == Some(true) {
+                    self.wait(Act::Destroy);
                     self.0.0.lock().unwrap().destroyed.insert(key.to_owned());
                 }
                 if let Some(oldest) = body["min_decryption_version"].as_u64() {
