@@ -8,11 +8,11 @@
 //! its receipt (`destroyed.rs`). What fails in between is carried on while the host runs ([`Tenants::carry_on_deletion`]), and
 //! what a crash cuts at the next start; until it is done nobody reaches the tenant, and its name is taken.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
+use crate::abandoned::Abandoned;
 use crate::blobs;
 use crate::destroyed::Destroyed;
 use crate::engine::{Order, Span};
@@ -83,8 +84,7 @@ pub(crate) struct Inner {
     pub(crate) platform: TenantStore,
     known: RwLock<BTreeMap<TenantId, Known>>,
     pub(crate) own_seen: OwnSeen,
-    /// Areas of tenants to be that nobody works on any more and that are not thrown away yet.
-    abandoned: Mutex<BTreeSet<Uid>>,
+    pub(crate) abandoned: Abandoned,
     /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk, nor while
     /// the key of a new tenant is made, a tenant's own provider is asked (`rewrap.rs`) or the root key is rotated
     /// (`root_rotation.rs`).
@@ -155,7 +155,7 @@ impl Tenants {
         prepare_files(&store, &PLATFORM_UID)?;
         let (changing, rotating) = (Arc::default(), Arc::default());
         let (known, own_seen) = (RwLock::default(), OwnSeen::default());
-        let (looks_count, abandoned) = (AtomicU64::new(0), Mutex::default());
+        let (looks_count, abandoned) = (AtomicU64::new(0), Abandoned::default());
         let inner = Inner {
             store,
             root,
@@ -311,6 +311,16 @@ impl Tenants {
         self.change(id, |record| record.state = state).await
     }
 
+    /// Suspends or resumes a tenant as far as this process goes, and says what it was: nothing is written down.
+    pub(crate) async fn hold_state(&self, id: &TenantId, state: TenantState) -> Result<TenantState, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let mut known =
+            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        let before = std::mem::replace(&mut known.stored.record.state, state);
+        self.put_into_force(known);
+        Ok(before)
+    }
+
     /// Writes down what was chosen for a tenant; others put it into force.
     pub async fn set_quota(&self, id: &TenantId, quota: QuotaChoice) -> Result<TenantRecord, StoreError> {
         self.change(id, |record| record.quota = quota).await
@@ -405,7 +415,7 @@ impl Tenants {
         let keys = match self.furnish(id, uid).await {
             Ok(keys) => keys,
             Err(error) => {
-                self.abandoned().insert(uid);
+                self.0.abandoned.insert(uid);
                 return Err(error);
             }
         };
@@ -465,57 +475,6 @@ impl Tenants {
         self.discard_area(staged.shared().uid).await
     }
 
-    /// What cannot be thrown away now is among what is abandoned.
-    async fn discard_area(&self, uid: Uid) -> Result<(), StoreError> {
-        let discarded = self.try_discard_area(uid).await;
-        let mut abandoned = self.abandoned();
-        match discarded {
-            Ok(()) => abandoned.remove(&uid),
-            Err(_) => abandoned.insert(uid),
-        };
-        discarded
-    }
-
-    async fn try_discard_area(&self, uid: Uid) -> Result<(), StoreError> {
-        self.erase_area(uid).await?;
-        self.0.platform.delete(&staged_key(&HEXLOWER.encode(&uid))).await?;
-        Ok(())
-    }
-
-    /// Throws away the areas of restores and drills that failed or were cut, where that failed before: the root key provider may
-    /// have refused to destroy the key, or the disk failed. No rotation of the root key is over before they are gone. What fails
-    /// again is logged and stays for the next call. Reaches nothing that somebody works on.
-    pub async fn discard_abandoned(&self) {
-        let abandoned = self.abandoned().clone();
-        for uid in abandoned {
-            match self.discard_area(uid).await {
-                Ok(()) => tracing::info!("threw away what a restore left"),
-                Err(error) => tracing::warn!(%error, "what a restore left is not thrown away yet"),
-            }
-        }
-    }
-
-    /// For the start, when nobody works on any.
-    async fn sweep_staged(&self) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let page = self.0.platform.scan(&staged_prefix(), after.as_ref(), usize::MAX).await?;
-            for (key, _) in &page.records {
-                self.abandoned().insert(parse_uid(key.last_name().unwrap_or_default())?);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
-        self.discard_abandoned().await;
-        Ok(())
-    }
-
-    fn abandoned(&self) -> MutexGuard<'_, BTreeSet<Uid>> {
-        self.0.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Refuses when the disk is below its floor.
     async fn check_free(&self) -> Result<(), StoreError> {
         let store = self.0.store.clone();
@@ -528,12 +487,18 @@ impl Tenants {
             self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
         act(&mut known.stored.record);
         self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
+        let record = known.stored.record.clone();
+        self.put_into_force(known);
+        Ok(record)
+    }
+
+    /// For who holds `changing`.
+    fn put_into_force(&self, known: Known) {
         if let Some(view) = &known.view {
             view.shared().set_state(known.stored.record.state);
         }
-        let record = known.stored.record.clone();
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
-        Ok(record)
+        let id = known.stored.record.id.clone();
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known);
     }
 
     /// For who holds the tenant's end (a start has nobody beside it) and does not hold `changing`: a provider that does not
@@ -556,7 +521,7 @@ impl Tenants {
     }
 
     /// Destroys the keys of an area, then everything in it.
-    async fn erase_area(&self, uid: Uid) -> Result<(), StoreError> {
+    pub(crate) async fn erase_area(&self, uid: Uid) -> Result<(), StoreError> {
         self.destroy_keys(uid).await?;
         self.0.store.0.committer.erase(uid).await?;
         let store = self.0.store.clone();
@@ -691,7 +656,7 @@ fn tenant_key(id: &TenantId) -> Key {
     Key::new(["tenant", id.as_str()])
 }
 
-fn staged_key(uid: &str) -> Key {
+pub(crate) fn staged_key(uid: &str) -> Key {
     Key::new(["staged", uid])
 }
 

@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use ringfence_core::QuotaChoice;
 use ringfence_keys::{AwsCredentials, KeysError, MissingRootKey, Outside, RootKey, Secret};
-use ringfence_store::backup::{Archives, GuestLogs, Keyring, Order, Reason, Source};
+use ringfence_store::backup::Archives;
 use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
 use support::kms::Kms;
 use support::transit::{Act, Transit};
-use support::{Place, StoppedClock, SystemEntropy, id, soon, view};
+use support::{Place, StoppedClock, SystemEntropy, backed_up, id, soon, view};
 use tokio::task::JoinHandle;
 
 on_every_backend!(
@@ -313,18 +313,7 @@ async fn what_a_restore_left_and_the_provider_does_not_destroy_keeps_no_start_fr
     let world = World::new(backend).await;
     let archives = Archives::in_memory(Arc::new(SystemEntropy), Arc::new(StoppedClock));
     let acme = view(&world.tenants, "acme").await;
-    let order = Order {
-        tenant: id("acme"),
-        display_name: "Acme".to_owned(),
-        host: "here".to_owned(),
-        parent: None,
-        reason: Reason::Asked,
-        guest_logs: GuestLogs::With,
-        audit_checkpoint: "signed".to_owned(),
-        audit_vkey: "key".to_owned(),
-    };
-    let backup = archives.create(&acme, &order).await.unwrap().backup;
-    let source = Source { tenant_uid: acme.uid(), backup, keyring: Keyring::of(&acme).await.unwrap() };
+    let source = backed_up(&archives, &acme).await;
     let restored =
         async |tenants: &Tenants| archives.restore_new(tenants, &source, &id("copy"), u64::MAX).await.unwrap();
     let left_count = async |tenants: &Tenants| {
