@@ -159,13 +159,22 @@ impl Control {
         source: &Source,
     ) -> Result<Restored, ApiError> {
         let _one = self.changing.lock().await;
+        self.parts.archives.prepare_restore(store, source).await?;
         let state = store.state();
-        self.parts.archives.announce_restore(store, source, state).await?;
-        self.parts.tenants.set_state(id, TenantState::Suspended).await?;
+        // Before a start can find it announced: whatever fails then, nobody writes what that start would roll back.
         self.parts.policy.set_standing(id, Standing::Suspended)?;
         self.parts.engine.scheduler().suspend(id);
         self.parts.engine.forget_idle(id);
         self.parts.automation.close_tenant(store).await;
+        if let Err(error) = self.parts.archives.announce_restore(&self.parts.tenants, store, source).await {
+            // Still active, it was refused for certain, and goes on.
+            if store.state() == TenantState::Active {
+                self.parts.policy.set_standing(id, Standing::Active)?;
+                self.parts.engine.scheduler().resume(id);
+                self.tenant_works(id).await;
+            }
+            return Err(error.into());
+        }
         // When it fails, half may be written: the tenant stays shut, and the next start carries on.
         let restored = self.parts.archives.restore_in_place(store, source).await?;
         self.parts.tenants.set_state(id, state).await?;

@@ -466,6 +466,8 @@ impl KeyKeeper {
                 () = tokio::time::sleep(RETIRE_REST) => {}
                 _ = stop.wait_for(|stopping| *stopping) => return,
             }
+            // First: what is left of a restore keeps a rotation of the root key from ending.
+            self.0.parts.tenants.discard_abandoned().await;
             if let Err(error) = self.0.parts.tenants.resume_root_rotation().await {
                 tracing::warn!(%error, "a rotation of the root key is not over yet");
             }

@@ -462,6 +462,13 @@ fn a_rotation_in_kms_that_is_under_way_is_waited_for_and_one_too_many_is_refused
     }
     root.rotate(&*entropy).unwrap();
     assert_eq!(rotations(&kms), (1, 0));
+    root.check_rotated().unwrap();
+    // One that took longer than anybody waited: a look at it does not wait either, and begins none.
+    kms.lock().unwrap().looks_count = 1;
+    let error = root.check_rotated().unwrap_err();
+    assert!(matches!(error, KeysError::Unreachable { .. }), "{error}");
+    root.check_rotated().unwrap();
+    assert_eq!(rotations(&kms), (1, 0));
     kms.lock().unwrap().is_used_up = true;
     let error = root.rotate(&*entropy).unwrap_err();
     assert!(matches!(error, KeysError::Refused { .. }), "{error}");

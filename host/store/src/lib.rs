@@ -5,6 +5,7 @@
 //! what a record means. Sits under audit, identity, registry and the capabilities; over `keys`.
 #![forbid(unsafe_code)]
 
+mod abandoned;
 pub mod backup;
 mod blobs;
 mod check;

@@ -56,16 +56,27 @@ enum Owner {
 impl Tenants {
     /// Gives the root key a new version, wraps every key anew with it, and lets go of the old where nothing needs it. A key that
     /// is damaged is named and stands in no other's way; a provider or a disk that does not answer stops it. Stopped half
-    /// way, [`Tenants::resume_root_rotation`] goes on, which each start calls. Waits for another one that is under way.
+    /// way, [`Tenants::resume_root_rotation`] goes on, which each start calls; refused by the provider, none was begun. Waits for
+    /// another one that is under way.
     pub async fn rotate_root(&self) -> Result<RootRotation, StoreError> {
         let one = Arc::clone(&self.0.rotating).lock_owned().await;
+        let was_rotating = self.is_root_rotating().await?;
         // Durable first: whatever is cut from here on is gone on with.
         self.0.platform.put(&mark(), Vec::new()).await?;
         let inner = Arc::clone(&self.0);
         // The lock goes with what it is for: who waits for this may go away, and the provider must not be asked by two.
         let rotated = spawn_blocking(move || (inner.root.rotate(inner.entropy.as_ref()), one));
         let (rotated, one) = rotated.await.map_err(StoreError::unavailable)?;
-        rotated?;
+        if let Err(error) = rotated {
+            // Nothing was changed, so there is nothing to go on with. Were it otherwise, the older version would be kept.
+            if matches!(error, KeysError::Refused { .. })
+                && !was_rotating
+                && let Err(error) = self.0.platform.delete(&mark()).await
+            {
+                tracing::warn!(%error, "that the root key is not rotated could not be written down");
+            }
+            return Err(error.into());
+        }
         self.rewrap_all(one).await
     }
 
@@ -74,22 +85,20 @@ impl Tenants {
         Ok(self.0.platform.get(&mark()).await?.is_some())
     }
 
-    /// Goes on with a rotation that is not over, if there is one and nobody is at it. Fails when the provider does not answer and
-    /// for no other reason, so that nothing else keeps a start from ending: the mark stays.
+    /// Goes on with a rotation that is not over, if there is one and nobody is at it. Does not wait for a provider that is at it
+    /// still: nothing is wrapped then, and it fails with [`KeysError::Unreachable`]. When it fails, the mark stays, and nobody needs
+    /// it to end: every key opens meanwhile.
     pub async fn resume_root_rotation(&self) -> Result<(), StoreError> {
         let Ok(one) = Arc::clone(&self.0.rotating).try_lock_owned() else { return Ok(()) };
         if !self.is_root_rotating().await? {
             return Ok(());
         }
-        match self.rewrap_all(one).await {
-            Ok(RootRotation { rewrapped_count, is_over, .. }) => {
-                tracing::info!(rewrapped_count, is_over, "went on with a rotation of the root key");
-            }
-            Err(error @ StoreError::Keys(KeysError::Unreachable { .. } | KeysError::Refused { .. })) => {
-                return Err(error);
-            }
-            Err(error) => tracing::error!(%error, "a rotation of the root key is not over yet"),
-        }
+        let inner = Arc::clone(&self.0);
+        let rotated = spawn_blocking(move || (inner.root.check_rotated(), one));
+        let (rotated, one) = rotated.await.map_err(StoreError::unavailable)?;
+        rotated?;
+        let RootRotation { rewrapped_count, is_over, .. } = self.rewrap_all(one).await?;
+        tracing::info!(rewrapped_count, is_over, "went on with a rotation of the root key");
         Ok(())
     }
 

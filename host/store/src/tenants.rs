@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
+use crate::abandoned::Abandoned;
 use crate::blobs;
 use crate::destroyed::Destroyed;
 use crate::engine::{Order, Span};
@@ -83,6 +84,7 @@ pub(crate) struct Inner {
     pub(crate) platform: TenantStore,
     known: RwLock<BTreeMap<TenantId, Known>>,
     pub(crate) own_seen: OwnSeen,
+    pub(crate) abandoned: Abandoned,
     /// One change of the tenants at a time; not held while a deletion waits for the root key provider or for the disk, nor while
     /// the key of a new tenant is made, a tenant's own provider is asked (`rewrap.rs`) or the root key is rotated
     /// (`root_rotation.rs`).
@@ -91,6 +93,20 @@ pub(crate) struct Inner {
     pub(crate) looks_count: AtomicU64,
     /// One rotation of the root key at a time. Taken before `changing`.
     pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Why a tenant was not made.
+enum NotMade {
+    /// There is no record of it.
+    Refused(StoreError),
+    /// There may be a record of it after all: then its key must be there too.
+    InDoubt(StoreError),
+}
+
+impl From<StoreError> for NotMade {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
 }
 
 #[derive(Clone)]
@@ -125,7 +141,8 @@ pub(crate) enum Phase {
 
 impl Tenants {
     /// Reads all tenants and unwraps their keys; carries on deletions that were interrupted and removes files that a crash
-    /// left behind. Makes the platform's key when the store is new.
+    /// left behind. Makes the platform's key when the store is new. A provider that opens every key and refuses anything else keeps
+    /// no start from ending: what it refuses is gone on with later.
     pub async fn open(
         store: Store,
         root: Arc<RootKey>,
@@ -138,14 +155,29 @@ impl Tenants {
         prepare_files(&store, &PLATFORM_UID)?;
         let (changing, rotating) = (Arc::default(), Arc::default());
         let (known, own_seen) = (RwLock::default(), OwnSeen::default());
-        let looks_count = AtomicU64::new(0);
-        let inner = Inner { store, root, entropy, clock, platform, known, own_seen, changing, looks_count, rotating };
+        let (looks_count, abandoned) = (AtomicU64::new(0), Abandoned::default());
+        let inner = Inner {
+            store,
+            root,
+            entropy,
+            clock,
+            platform,
+            known,
+            own_seen,
+            abandoned,
+            changing,
+            looks_count,
+            rotating,
+        };
         let this = Self(Arc::new(inner));
         this.sweep_staged().await?;
         for stored in this.every_stored().await? {
             this.load(stored).await?;
         }
-        this.resume_root_rotation().await?;
+        if let Err(error) = this.resume_root_rotation().await {
+            // Every key is open by now, and the background goes on with it.
+            tracing::warn!(%error, "a rotation of the root key is not over yet");
+        }
         Ok(this)
     }
 
@@ -171,7 +203,7 @@ impl Tenants {
 
     /// The same for who makes changes under a lock of his own: it is taken once the provider has answered, and given to go on
     /// with. [`StoreError::Conflict`] when the root key is rotated again and again meanwhile. A name that is taken while the key is
-    /// made is taken too: that key is destroyed at the provider.
+    /// made is taken too. The key of a tenant that is not made is destroyed at the provider, with no lock held.
     pub async fn create_under(
         &self,
         id: &TenantId,
@@ -195,8 +227,17 @@ impl Tenants {
             let is_taken = self.known(id).is_some();
             // What was made before a rotation's look at all tenants, and is not among them, may be under what it lets go of.
             if !is_taken && self.0.looks_count.load(Ordering::Acquire) == looks_count {
-                let record = self.put_in_place(id, display_name, quota, (keys, wrapped)).await?;
-                return Ok((record, callers));
+                let mut uid = [0; UID_BYTES];
+                self.0.entropy.fill(&mut uid);
+                let error = match self.put_in_place(id, uid, (display_name, quota), (keys, &wrapped)).await {
+                    Ok(record) => return Ok((record, callers)),
+                    Err(NotMade::InDoubt(error)) => return Err(error),
+                    Err(NotMade::Refused(error)) => error,
+                };
+                drop((one, callers));
+                self.unmake_key(wrapped).await;
+                self.remove_unused(uid).await;
+                return Err(error);
             }
             drop((one, callers));
             self.unmake_key(wrapped).await;
@@ -204,16 +245,14 @@ impl Tenants {
         Err(StoreError::Conflict { precondition: 0 })
     }
 
-    /// Writes down a new tenant with the key that was made for it. For who holds `changing`.
+    /// Writes down a new tenant with the key that was made for it. For who holds `changing`, and asks no provider for that.
     async fn put_in_place(
         &self,
         id: &TenantId,
-        display_name: &str,
-        quota: QuotaChoice,
-        (keys, wrapped): (TenantKeys, WrappedKey),
-    ) -> Result<TenantRecord, StoreError> {
-        let mut uid = [0; UID_BYTES];
-        self.0.entropy.fill(&mut uid);
+        uid: Uid,
+        (display_name, quota): (&str, QuotaChoice),
+        (keys, wrapped): (TenantKeys, &WrappedKey),
+    ) -> Result<TenantRecord, NotMade> {
         let record = TenantRecord {
             id: id.clone(),
             uid: HEXLOWER.encode(&uid),
@@ -224,20 +263,32 @@ impl Tenants {
         };
         let stored = StoredTenant { record: record.clone(), phase: Phase::Live, destroyed: None };
         // The key first: a tenant without its key would be lost, a key without its tenant is a small useless file.
-        write_key(&self.0.store, &uid, &wrapped)?;
+        write_key(&self.0.store, &uid, wrapped)?;
         prepare_files(&self.0.store, &uid)?;
         let name = tenant_key(id);
         let written =
             self.0.platform.batch(vec![Op::put_json(name.clone(), &stored)?], vec![Precondition::Absent(name)]).await;
-        if let Err(error) = written {
-            // In doubt, the record may be there after all: then its key must be too.
-            if !matches!(error, StoreError::Unavailable { .. }) {
-                self.destroy_keys(uid).await?;
-            }
-            return Err(error);
-        }
+        written.map_err(|error| match error {
+            StoreError::Unavailable { .. } => NotMade::InDoubt(error),
+            refused => NotMade::Refused(refused),
+        })?;
         self.remember(stored, Some(keys));
         Ok(record)
+    }
+
+    /// Removes the wrapped key and the directories of a tenant that was not made. When that fails they stay, of no use to anybody.
+    async fn remove_unused(&self, uid: Uid) {
+        let (inner, store) = (Arc::clone(&self.0), self.0.store.clone());
+        let removed = spawn_blocking(move || {
+            let mut noise = [0; 64];
+            inner.entropy.fill(&mut noise);
+            let files = &store.0.files;
+            let shredded = files.shred(&key_path(&uid), &noise);
+            files.remove_directory(&format!("blobs/{}", HEXLOWER.encode(&uid))).and(shredded)
+        });
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(%error, "files of a tenant that was not made are left");
+        }
     }
 
     /// All tenants by name, those being deleted left out.
@@ -258,6 +309,16 @@ impl Tenants {
     /// Suspends or resumes a tenant; [`TenantStore::state`] of every handle says so from then on.
     pub async fn set_state(&self, id: &TenantId, state: TenantState) -> Result<TenantRecord, StoreError> {
         self.change(id, |record| record.state = state).await
+    }
+
+    /// Suspends or resumes a tenant as far as this process goes, and says what it was: nothing is written down.
+    pub(crate) async fn hold_state(&self, id: &TenantId, state: TenantState) -> Result<TenantState, StoreError> {
+        let _one = self.0.changing.lock().await;
+        let mut known =
+            self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
+        let before = std::mem::replace(&mut known.stored.record.state, state);
+        self.put_into_force(known);
+        Ok(before)
     }
 
     /// Writes down what was chosen for a tenant; others put it into force.
@@ -351,12 +412,28 @@ impl Tenants {
         self.check_free().await?;
         // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
-        let (keys, wrapped) = self.make_key(id.as_str()).await?;
-        write_key(&self.0.store, &uid, &wrapped)?;
-        prepare_files(&self.0.store, &uid)?;
+        let keys = match self.furnish(id, uid).await {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.0.abandoned.insert(uid);
+                return Err(error);
+            }
+        };
         let entropy = Arc::clone(&self.0.entropy);
         let tenant = Tenant::new(Some(id.clone()), uid, keys, entropy, TenantState::Suspended);
         Ok(TenantStore::new(self.0.store.clone(), tenant))
+    }
+
+    /// Makes the keys and the directories of an area.
+    async fn furnish(&self, id: &TenantId, uid: Uid) -> Result<TenantKeys, StoreError> {
+        let (keys, wrapped) = self.make_key(id.as_str()).await?;
+        if let Err(error) = write_key(&self.0.store, &uid, &wrapped) {
+            // Nothing else names it.
+            self.unmake_key(wrapped).await;
+            return Err(error);
+        }
+        prepare_files(&self.0.store, &uid)?;
+        Ok(keys)
     }
 
     /// Makes a staged area a tenant, in one write; [`StoreError::Exists`] when the name was taken meanwhile.
@@ -398,25 +475,6 @@ impl Tenants {
         self.discard_area(staged.shared().uid).await
     }
 
-    async fn discard_area(&self, uid: Uid) -> Result<(), StoreError> {
-        self.erase_area(uid).await?;
-        self.0.platform.delete(&staged_key(&HEXLOWER.encode(&uid))).await?;
-        Ok(())
-    }
-
-    async fn sweep_staged(&self) -> Result<(), StoreError> {
-        loop {
-            let page = self.0.platform.scan(&staged_prefix(), None, usize::MAX).await?;
-            for (key, _) in &page.records {
-                tracing::info!("throwing away what an interrupted restore left");
-                self.discard_area(parse_uid(key.last_name().unwrap_or_default())?).await?;
-            }
-            if page.records.is_empty() {
-                return Ok(());
-            }
-        }
-    }
-
     /// Refuses when the disk is below its floor.
     async fn check_free(&self) -> Result<(), StoreError> {
         let store = self.0.store.clone();
@@ -429,12 +487,18 @@ impl Tenants {
             self.known(id).filter(|known| known.stored.phase == Phase::Live).ok_or(StoreError::UnknownTenant)?;
         act(&mut known.stored.record);
         self.0.platform.put_json(&tenant_key(id), &known.stored).await?;
+        let record = known.stored.record.clone();
+        self.put_into_force(known);
+        Ok(record)
+    }
+
+    /// For who holds `changing`.
+    fn put_into_force(&self, known: Known) {
         if let Some(view) = &known.view {
             view.shared().set_state(known.stored.record.state);
         }
-        let record = known.stored.record.clone();
-        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), known);
-        Ok(record)
+        let id = known.stored.record.id.clone();
+        self.0.known.write().unwrap_or_else(PoisonError::into_inner).insert(id, known);
     }
 
     /// For who holds the tenant's end (a start has nobody beside it) and does not hold `changing`: a provider that does not
@@ -457,7 +521,7 @@ impl Tenants {
     }
 
     /// Destroys the keys of an area, then everything in it.
-    async fn erase_area(&self, uid: Uid) -> Result<(), StoreError> {
+    pub(crate) async fn erase_area(&self, uid: Uid) -> Result<(), StoreError> {
         self.destroy_keys(uid).await?;
         self.0.store.0.committer.erase(uid).await?;
         let store = self.0.store.clone();
@@ -592,7 +656,7 @@ fn tenant_key(id: &TenantId) -> Key {
     Key::new(["tenant", id.as_str()])
 }
 
-fn staged_key(uid: &str) -> Key {
+pub(crate) fn staged_key(uid: &str) -> Key {
     Key::new(["staged", uid])
 }
 

@@ -16,10 +16,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringfence_core::QuotaChoice;
-use ringfence_keys::{MissingRootKey, Outside, RootKey};
+use ringfence_keys::{AwsCredentials, KeysError, MissingRootKey, Outside, RootKey, Secret};
+use ringfence_store::backup::Archives;
 use ringfence_store::{Backend, Key, RootRotation, Side, Store, StoreError, TenantRecord, Tenants};
+use support::kms::Kms;
 use support::transit::{Act, Transit};
-use support::{Place, StoppedClock, SystemEntropy, id, soon, view};
+use support::{Place, StoppedClock, SystemEntropy, backed_up, id, soon, view};
 use tokio::task::JoinHandle;
 
 on_every_backend!(
@@ -29,6 +31,11 @@ on_every_backend!(
     of_two_rotations_at_once_the_second_waits_and_the_background_does_not,
     while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_taken,
     a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_is_made_after_it,
+    while_the_key_of_a_tenant_that_is_refused_is_destroyed_nobody_waits,
+    of_a_tenant_for_whose_files_there_is_no_place_nothing_is_left,
+    a_provider_that_lets_no_version_go_keeps_no_start_from_ending,
+    a_rotation_that_the_provider_refuses_was_never_begun,
+    what_a_restore_left_and_the_provider_does_not_destroy_keeps_no_start_from_ending_and_goes_later,
 );
 
 /// A host whose root key is kept at a Transit.
@@ -67,6 +74,21 @@ impl World {
         })
     }
 
+    /// As after the next start, which must end although the provider refuses something.
+    async fn started_anew(self) -> Self {
+        self.store.close().await.unwrap();
+        let (store, tenants) = open(&self.place, &self.origin).await;
+        for name in ["acme", "bolt"] {
+            let view = tenants.open_tenant(&id(name)).unwrap();
+            assert_eq!(view.get(&key()).await.unwrap().unwrap().value.as_slice(), name.as_bytes());
+        }
+        Self { store, tenants, ..self }
+    }
+
+    async fn is_rotating(&self) -> bool {
+        self.tenants.is_root_rotating().await.unwrap()
+    }
+
     /// It is over, everything is under this version, and opens after a new start, with all others gone.
     async fn ends_rotated(self, rotated: &RootRotation, rewrapped_count: usize, version: u64, names: &[&str]) {
         assert_eq!((rotated.rewrapped_count, rotated.is_over), (rewrapped_count, true), "{rotated:?}");
@@ -97,6 +119,12 @@ async fn open(place: &Place, origin: &str) -> (Store, Tenants) {
     let store = Store::open(&place.data(), place.options()).unwrap();
     let tenants = support::tenants(&store, root(place.directory.path(), origin)).await.unwrap();
     (store, tenants)
+}
+
+/// Names of the keys and directories of tenants, the host's own among them.
+fn files_of_tenants(place: &Place) -> BTreeSet<std::ffi::OsString> {
+    let below = |directory| std::fs::read_dir(place.data().join(directory)).unwrap();
+    below("keys").chain(below("blobs")).map(|entry| entry.unwrap().file_name()).collect()
 }
 
 fn root(directory: &Path, origin: &str) -> Arc<RootKey> {
@@ -194,6 +222,43 @@ async fn while_the_key_of_a_new_tenant_is_made_nobody_waits_and_its_name_may_be_
     view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
 }
 
+async fn while_the_key_of_a_tenant_that_is_refused_is_destroyed_nobody_waits(backend: Backend) {
+    let world = World::new(backend).await;
+    let before = files_of_tenants(&world.place);
+    // A record of that name that this process does not know: as after a creation that was in doubt.
+    let in_doubt = Key::new(["tenant", "made"]);
+    world.tenants.platform().put(&in_doubt, "somebody").await.unwrap();
+    world.transit.hold(Act::Destroy);
+    let creates = world.creates("made");
+    world.transit.until_held(1).await;
+    drop(soon("who makes changes", world.lock.lock()).await);
+    soon("disabling", world.tenants.disable_key(&id("acme"), "u_ops", Side::Operator)).await.unwrap();
+    world.transit.let_go();
+    let refused = creates.await.unwrap();
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    assert_eq!(world.transit.destroyed_count(), 1);
+    assert_eq!(files_of_tenants(&world.place), before);
+    world.tenants.platform().delete(&in_doubt).await.unwrap();
+    view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
+}
+
+async fn of_a_tenant_for_whose_files_there_is_no_place_nothing_is_left(backend: Backend) {
+    let world = World::new(backend).await;
+    let before = files_of_tenants(&world.place);
+    for (number, directory) in ["keys", "blobs"].into_iter().enumerate() {
+        let (there, aside) = (world.place.data().join(directory), world.place.data().join("aside"));
+        std::fs::rename(&there, &aside).unwrap();
+        std::fs::write(&there, "no directory").unwrap();
+        let refused = world.creates("made").await.unwrap();
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{directory}: {refused:?}");
+        std::fs::remove_file(&there).unwrap();
+        std::fs::rename(&aside, &there).unwrap();
+        assert_eq!(world.transit.destroyed_count(), number + 1, "{directory}");
+        assert_eq!(files_of_tenants(&world.place), before, "{directory}");
+    }
+    view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
+}
+
 async fn a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_is_made_after_it(backend: Backend) {
     let world = World::new(backend).await;
     // After its own wrapping key, the root key seals it: held from here on.
@@ -206,4 +271,116 @@ async fn a_key_that_was_made_before_a_rotation_is_not_the_key_of_a_tenant_that_i
     assert_eq!(world.transit.destroyed_count(), 1, "the one that was made first");
     view(&world.tenants, "made").await.put(&key(), "made").await.unwrap();
     world.ends_rotated(&rotated, 3, 2, &["acme", "bolt", "made"]).await;
+}
+
+fn assert_refused<T: std::fmt::Debug>(answer: &Result<T, StoreError>) {
+    assert!(matches!(answer, Err(StoreError::Keys(KeysError::Refused { .. }))), "{answer:?}");
+}
+
+async fn a_provider_that_lets_no_version_go_keeps_no_start_from_ending(backend: Backend) {
+    let world = World::new(backend).await;
+    world.transit.forbid(|path| path == "keys/root/config");
+    assert_refused(&world.tenants.rotate_root().await);
+    let world = world.started_anew().await;
+    assert!(world.is_rotating().await);
+    assert_eq!(world.transit.versions("root"), (2, 1));
+    assert_refused(&world.tenants.resume_root_rotation().await);
+    world.transit.allow();
+    world.tenants.resume_root_rotation().await.unwrap();
+    let rotated = RootRotation { rewrapped_count: 3, failed: Vec::new(), is_over: true };
+    world.ends_rotated(&rotated, 3, 2, &["acme", "bolt"]).await;
+}
+
+async fn a_rotation_that_the_provider_refuses_was_never_begun(backend: Backend) {
+    let world = World::new(backend).await;
+    world.transit.forbid(|path| path == "keys/root/rotate");
+    assert_refused(&world.tenants.rotate_root().await);
+    assert!(!world.is_rotating().await);
+    // One that is under way already stays so.
+    world.transit.forbid(|path| path == "keys/root/config");
+    assert_refused(&world.tenants.rotate_root().await);
+    world.transit.forbid(|path| path == "keys/root/rotate");
+    assert_refused(&world.tenants.rotate_root().await);
+    assert!(world.is_rotating().await);
+    world.transit.allow();
+    let rotated = world.tenants.rotate_root().await.unwrap();
+    world.ends_rotated(&rotated, 3, 3, &["acme", "bolt"]).await;
+}
+
+async fn what_a_restore_left_and_the_provider_does_not_destroy_keeps_no_start_from_ending_and_goes_later(
+    backend: Backend,
+) {
+    let world = World::new(backend).await;
+    let archives = Archives::in_memory(Arc::new(SystemEntropy), Arc::new(StoppedClock));
+    let acme = view(&world.tenants, "acme").await;
+    let source = backed_up(&archives, &acme).await;
+    let restored =
+        async |tenants: &Tenants| archives.restore_new(tenants, &source, &id("copy"), u64::MAX).await.unwrap();
+    let left_count = async |tenants: &Tenants| {
+        tenants.platform().scan(&Key::new(["staged"]), None, 100).await.unwrap().records.len()
+    };
+    world.transit.forbid(|path| path.starts_with("keys/root-") && path.ends_with("/config"));
+    restored(&world.tenants).await.discard().await.unwrap_err();
+    let world = world.started_anew().await;
+    assert_eq!(left_count(&world.tenants).await, 1);
+    assert!(!world.tenants.rotate_root().await.unwrap().is_over, "its key is under the older version");
+    world.transit.allow();
+    let staged = restored(&world.tenants).await;
+    world.tenants.discard_abandoned().await;
+    assert_eq!(left_count(&world.tenants).await, 1, "what somebody works on stays");
+    assert_eq!(world.transit.destroyed_count(), 1);
+    staged.publish("Copy", QuotaChoice::default()).await.unwrap();
+    let copy = view(&world.tenants, "copy").await;
+    assert_eq!(copy.get(&key()).await.unwrap().unwrap().value.as_slice(), b"acme");
+    world.tenants.resume_root_rotation().await.unwrap();
+    assert!(!world.is_rotating().await);
+
+    // What fails while the host runs needs no start.
+    world.transit.forbid(|path| path.starts_with("keys/root-") && path.ends_with("/config"));
+    world.tenants.delete(&id("copy")).await.unwrap_err();
+    world.transit.allow();
+    world.tenants.carry_on_deletion(&id("copy")).await.unwrap();
+    let staged = restored(&world.tenants).await;
+    world.transit.forbid(|path| path.starts_with("keys/root-") && path.ends_with("/config"));
+    staged.discard().await.unwrap_err();
+    world.transit.allow();
+    world.tenants.discard_abandoned().await;
+    assert_eq!(left_count(&world.tenants).await, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_wrapped_while_a_rotation_is_in_progress_at_the_provider_whoever_asked_for_it() {
+    let (place, kms) = (Place::new(), Kms::default());
+    let uri = format!("awskms:eu-west-1/alias/ringfence?endpoint={}", kms.serve()).parse().unwrap();
+    let aws = AwsCredentials {
+        access_key: "AKIDEXAMPLE".to_owned(),
+        secret_key: Secret::new("secret".to_owned()),
+        session_token: None,
+    };
+    let outside = Outside { entropy: Arc::new(SystemEntropy), clock: Arc::new(StoppedClock), aws: Some(aws) };
+    let root = Arc::new(RootKey::connect(&uri, MissingRootKey::Refuse, &outside).unwrap());
+    let open = async || {
+        let store = Store::open(&place.data(), place.options()).unwrap();
+        let tenants = support::tenants(&store, Arc::clone(&root)).await.unwrap();
+        (store, tenants)
+    };
+    let (store, tenants) = open().await;
+    view(&tenants, "acme").await.put(&key(), "acme").await.unwrap();
+    // What a host leaves that was stopped, or waited for long enough, after it asked for a rotation.
+    tenants.platform().put(&Key::new(["root-rotation"]), Vec::new()).await.unwrap();
+    kms.begin_rotation();
+    kms.take_wraps();
+    let unreached = tenants.resume_root_rotation().await;
+    assert!(matches!(unreached, Err(StoreError::Keys(KeysError::Unreachable { .. }))), "{unreached:?}");
+    store.close().await.unwrap();
+    drop((store, tenants));
+    let (_store, tenants) = open().await;
+    assert!(tenants.is_root_rotating().await.unwrap());
+    assert!(kms.take_wraps().is_empty());
+    kms.end_rotation();
+    tenants.resume_root_rotation().await.unwrap();
+    assert!(!tenants.is_root_rotating().await.unwrap());
+    assert_eq!(kms.take_wraps(), [("_platform".to_owned(), 1), ("acme".to_owned(), 1)]);
+    let acme = tenants.open_tenant(&id("acme")).unwrap();
+    assert_eq!(acme.get(&key()).await.unwrap().unwrap().value.as_slice(), b"acme");
 }

@@ -27,7 +27,8 @@ const PROVIDER: &str = "awskms";
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 /// Between two looks whether a rotation is over.
 const ROTATION_PAUSE: Duration = Duration::from_millis(250);
-/// LIMIT: as many looks; a rotation that takes longer than a minute is gone on with when it is asked for again.
+/// LIMIT: as many looks; a rotation that takes longer than a minute is gone on with once [`RootKeyProvider::check_rotated`] says
+/// that it is over, or when it is asked for again.
 const ROTATION_LOOKS_COUNT_MAX: u32 = 240;
 
 pub(super) struct AwsKmsProvider {
@@ -206,7 +207,11 @@ impl RootKeyProvider for AwsKmsProvider {
             }
             std::thread::sleep(ROTATION_PAUSE);
         }
-        Err(KeysError::Unreachable { provider: PROVIDER, reason: "its rotation is not over yet".to_owned() })
+        Err(not_over())
+    }
+
+    fn check_rotated(&self) -> Result<(), KeysError> {
+        if self.is_rotating(&json!({ "KeyId": self.arn()? }))? { Err(not_over()) } else { Ok(()) }
     }
 
     /// KMS keeps older versions for as long as the key lives.
@@ -245,6 +250,10 @@ fn judged(answer: Answer) -> Result<Answer, KeysError> {
 
 fn read<T: for<'a> Deserialize<'a>>(answer: &Answer) -> Result<T, KeysError> {
     serde_json::from_slice(&answer.body).map_err(|_| refused("its answer has another form than that of KMS"))
+}
+
+fn not_over() -> KeysError {
+    KeysError::Unreachable { provider: PROVIDER, reason: "its rotation is not over yet".to_owned() }
 }
 
 fn refused(reason: &str) -> KeysError {

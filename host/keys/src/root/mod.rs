@@ -344,6 +344,12 @@ impl RootKey {
         Ok(self.provider.id())
     }
 
+    /// Fails with [`KeysError::Unreachable`] while a rotation that an earlier [`RootKey::rotate`] asked for is in progress at the
+    /// provider: nothing that is wrapped before its end is wrapped by the newest version for sure.
+    pub fn check_rotated(&self) -> Result<(), KeysError> {
+        self.provider.check_rotated()
+    }
+
     /// Everything is wrapped by the newest version: forgets the older ones where the provider lets us.
     pub fn retire(&self) -> Result<(), KeysError> {
         self.provider.retire()

@@ -84,7 +84,13 @@ pub(crate) trait RootKeyProvider: Send + Sync {
     /// Destroys one for good; fine when there is none.
     fn destroy_shard(&self, shard: &str) -> Result<(), KeysError>;
     /// Makes a new version of the root key: from now on it encrypts, and older ones still decrypt.
+    /// [`KeysError::Refused`] says that nothing was changed.
     fn rotate(&self, entropy: &dyn Entropy) -> Result<(), KeysError>;
+    /// Fails with [`KeysError::Unreachable`] while a rotation that was asked for is in progress: what is encrypted before its end
+    /// may be under the older version. Does not wait for it.
+    fn check_rotated(&self) -> Result<(), KeysError> {
+        Ok(())
+    }
     /// Nothing needs the older versions any more: forgets them where the provider lets us.
     fn retire(&self) -> Result<(), KeysError>;
 }

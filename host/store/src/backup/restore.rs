@@ -137,22 +137,36 @@ impl Archives {
         }
     }
 
-    /// Announces that a tenant is put back to what an archive shows, once the archive was read whole. From then on a start
-    /// carries it out. `state` is what the tenant is to be after that.
-    pub async fn announce_restore(
-        &self,
-        store: &TenantStore,
-        source: &Source,
-        state: TenantState,
-    ) -> Result<(), BackupError> {
+    /// Reads an archive whole and takes its keys along, for a restore in place. Announces nothing.
+    pub async fn prepare_restore(&self, store: &TenantStore, source: &Source) -> Result<(), BackupError> {
         let manifest = self.verify(source).await?;
         let held_bytes_max = store.held_bytes_max();
         if manifest.held_bytes > held_bytes_max {
             return Err(StoreError::Quota { bytes_max: held_bytes_max }.into());
         }
-        keyring::keep(store, &source.keyring).await?;
+        keyring::keep(store, &source.keyring).await
+    }
+
+    /// Suspends a tenant and announces that it is put back to what an archive shows, after [`Archives::prepare_restore`]: from then
+    /// on a start carries it out, and then the tenant is what it was before. Refused for certain, the tenant is what it was. When a
+    /// start may find the announcement, the tenant is suspended, whatever failed: what anybody wrote would be rolled back.
+    pub async fn announce_restore(
+        &self,
+        tenants: &Tenants,
+        store: &TenantStore,
+        source: &Source,
+    ) -> Result<(), BackupError> {
+        let id = store.tenant().ok_or(StoreError::UnknownTenant)?;
+        // Not durable yet: a crash before the announcement has nothing to tell the next start.
+        let state = tenants.hold_state(id, TenantState::Suspended).await?;
         let journal = Journal { tenant_uid: source.tenant_uid.clone(), backup: source.backup.clone(), state };
-        store.put_json(&journal_key(), &journal).await?;
+        if let Err(error) = store.put_json(&journal_key(), &journal).await {
+            if !matches!(error, StoreError::Unavailable { .. }) {
+                tenants.hold_state(id, state).await?;
+            }
+            return Err(error.into());
+        }
+        tenants.set_state(id, TenantState::Suspended).await?;
         Ok(())
     }
 

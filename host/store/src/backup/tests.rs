@@ -80,11 +80,11 @@ impl Rig {
     }
 
     async fn in_place(&self, store: &TenantStore, source: &Source) -> Result<Restored, BackupError> {
-        self.archives.announce_restore(store, source, TenantState::Active).await?;
+        self.archives.prepare_restore(store, source).await?;
+        self.archives.announce_restore(&self.tenants, store, source).await?;
         assert!(self.archives.is_restoring(store).await.unwrap());
         let restored = self.archives.restore_in_place(store, source).await?;
-        self.archives.finish_restore(store).await?;
-        Ok(restored)
+        self.archives.finish_restore(store).await.map(|()| restored)
     }
 
     fn file(&self, source: &Source) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! What the store's tests share: entropy, a clock that stands still, and a short way to an open store.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod kms;
 pub mod transit;
 
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use ringfence_core::{Clock, Entropy, TenantId};
 use ringfence_keys::{RootKey, RootKeyUri};
+use ringfence_store::backup::{Archives, GuestLogs, Keyring, Order, Reason, Source};
 use ringfence_store::{Backend, DiskOptions, Store, StoreError, TenantStore, Tenants};
 
 pub const fn options(backend: Backend) -> DiskOptions {
@@ -125,6 +127,22 @@ pub async fn view(tenants: &Tenants, name: &str) -> TenantStore {
         tenants.create(&id(name), name).await.unwrap();
     }
     tenants.open_tenant(&id(name)).unwrap()
+}
+
+/// A full backup of a tenant, and what opens it.
+pub async fn backed_up(archives: &Archives, store: &TenantStore) -> Source {
+    let order = Order {
+        tenant: store.tenant().unwrap().clone(),
+        display_name: "Backed up".to_owned(),
+        host: "here".to_owned(),
+        parent: None,
+        reason: Reason::Asked,
+        guest_logs: GuestLogs::With,
+        audit_checkpoint: "signed".to_owned(),
+        audit_vkey: "key".to_owned(),
+    };
+    let backup = archives.create(store, &order).await.unwrap().backup;
+    Source { tenant_uid: store.uid(), backup, keyring: Keyring::of(store).await.unwrap() }
 }
 
 /// All files below a directory with their contents.

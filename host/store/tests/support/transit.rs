@@ -17,6 +17,8 @@ pub enum Act {
     Seal,
     /// To make a new version of a key.
     Rotate,
+    /// To destroy a key.
+    Destroy,
 }
 
 /// The service. Cheap to clone.
@@ -28,6 +30,8 @@ struct State {
     holding: Option<Holding>,
     /// Requests that are held now.
     held_count: u64,
+    /// The paths that the token may not ask for, below where the engine is mounted.
+    forbidden: Option<fn(&str) -> bool>,
     /// By key; of those that were never rotated there is nothing.
     versions: BTreeMap<String, Versions>,
     /// Keys that were destroyed.
@@ -87,6 +91,16 @@ impl Transit {
         self.0.1.notify_all();
     }
 
+    /// From now on it answers 403 to requests for such paths, and to no others.
+    pub fn forbid(&self, paths: fn(&str) -> bool) {
+        self.0.0.lock().unwrap().forbidden = Some(paths);
+    }
+
+    /// The token may do all things again.
+    pub fn allow(&self) {
+        self.0.0.lock().unwrap().forbidden = None;
+    }
+
     /// Until so many wait for its answer.
     pub async fn until_held(&self, count: u64) {
         let held = async {
@@ -109,10 +123,13 @@ impl Transit {
     }
 
     fn answer(&self, mut stream: &TcpStream) -> std::io::Result<()> {
-        let (path, body) = read(stream)?;
+        let Asked { path, body, .. } = read(stream)?;
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-        let parts: Vec<&str> = path.trim_start_matches("/v1/transit/").split('/').collect();
+        let path = path.trim_start_matches("/v1/transit/");
+        let is_forbidden = self.0.0.lock().unwrap().forbidden.is_some_and(|forbidden| forbidden(path));
+        let parts: Vec<&str> = path.split('/').collect();
         let data = match parts[..] {
+            _ if is_forbidden => None,
             ["encrypt", key] => {
                 // Of when it was asked, however late it answers.
                 let newest = self.versions(key).0;
@@ -133,6 +150,7 @@ impl Transit {
             }
             ["keys", key, "config"] => {
                 if body["deletion_allowed"].as_bool() == Some(true) {
+                    self.wait(Act::Destroy);
                     self.0.0.lock().unwrap().destroyed.insert(key.to_owned());
                 }
                 if let Some(oldest) = body["min_decryption_version"].as_u64() {
@@ -143,7 +161,11 @@ impl Transit {
             ["keys", key] => Some(json!({ "latest_version": self.versions(key).0 })),
             _ => None,
         };
-        let status = if data.is_some() { 200 } else { 400 };
+        let status = match data {
+            Some(_) => 200,
+            None if is_forbidden => 403,
+            None => 400,
+        };
         let body = json!({ "data": data }).to_string();
         write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
     }
@@ -173,9 +195,17 @@ impl Transit {
     }
 }
 
-fn read(stream: &TcpStream) -> std::io::Result<(String, Value)> {
+/// A request.
+pub(super) struct Asked {
+    path: String,
+    /// What KMS is to do; empty for others.
+    pub(super) target: String,
+    pub(super) body: Value,
+}
+
+pub(super) fn read(stream: &TcpStream) -> std::io::Result<Asked> {
     let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut line, mut length, mut target) = (String::new(), 0, String::new());
     reader.read_line(&mut line)?;
     let path = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
     loop {
@@ -184,9 +214,11 @@ fn read(stream: &TcpStream) -> std::io::Result<(String, Value)> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().unwrap();
+        } else if name.eq_ignore_ascii_case("x-amz-target") {
+            value.trim().clone_into(&mut target);
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok((path, serde_json::from_slice(&body).unwrap_or_default()))
+    Ok(Asked { path, target, body: serde_json::from_slice(&body).unwrap_or_default() })
 }
