@@ -50,7 +50,7 @@ impl Identity {
         let codes = StoredCodes::generate(self.shared.entropy.as_ref());
         let secret = SecretString::new(codes.secret.clone());
         let uri = otpauth(principal.id().as_str(), &codes.secret);
-        self.change_person(principal.id(), |person| {
+        self.change_own(principal, |person| {
             person.codes = Some(codes);
             Ok(())
         })
@@ -69,7 +69,7 @@ impl Identity {
         let now = self.shared.clock.now();
         let entropy = self.shared.entropy.clone();
         let recovery = self
-            .change_person(principal.id(), |person| {
+            .change_own(principal, |person| {
                 let offered = person.codes.as_mut().filter(|codes| codes.since.is_none());
                 let offered = offered.ok_or(IdentityError::FactorState("no one-time codes wait to be confirmed"))?;
                 let step = offered.step_of(code.expose(), now)?;
@@ -85,7 +85,7 @@ impl Identity {
     /// Removes one-time codes and recovery codes.
     pub async fn remove_codes(&self, principal: &Principal) -> Result<(), IdentityError> {
         proved_enough(&self.person_behind(principal)?, principal)?;
-        self.change_person(principal.id(), |person| {
+        self.change_own(principal, |person| {
             person.codes.take().ok_or(IdentityError::FactorState("there are no one-time codes"))?;
             person.recovery.clear();
             Ok(())
@@ -110,7 +110,11 @@ impl Identity {
             }
         }
         let password = self.hash_password(new).await?;
-        self.change_person(principal.id(), |person| {
+        let before = person.mark();
+        self.change_own(principal, |person| {
+            if person.mark() != before {
+                return Err(IdentityError::FactorState("the password was changed meanwhile"));
+            }
             person.password = Some(password);
             Ok(())
         })

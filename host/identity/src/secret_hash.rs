@@ -76,7 +76,7 @@ pub(crate) fn random_text(entropy: &dyn Entropy) -> SecretString {
 }
 
 /// A secret's hash, with what it was made with.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hashed {
     salt: String,
     hash: String,
