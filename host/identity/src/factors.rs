@@ -1,14 +1,16 @@
 //! A person's factors: one-time codes with recovery codes, the password, and proving more in a session that is open,
 //! and laying that down again.
 //!
-//! Must never let a session that was proved by less change what proves more: whoever has a second factor shows it first.
+//! Must never let a session that was proved by less change what proves more: whoever has a second factor shows it first. Nor let one
+//! guess at the password faster than a sign-in may.
 
 use ringfence_core::limits::CREDENTIAL_BYTES_MAX;
-use ringfence_core::{Principal, Strength};
+use ringfence_core::{Principal, Source, Strength};
 
 use crate::error::{Factor, Needed};
 use crate::passkeys::PasskeyAnswer;
 use crate::person::{Factors, StoredCodes, StoredPerson};
+use crate::throttle::Tried;
 use crate::{Identity, IdentityError, SecretString};
 
 /// What is shown to prove more in a session.
@@ -93,19 +95,24 @@ impl Identity {
         .await
     }
 
-    /// Sets another password. Who has one shows it; other sessions of the person end.
+    /// Sets another password. Who has one shows it; other sessions of the person end. `Throttled` when too many wrong ones were
+    /// shown lately, in whichever session of his.
     pub async fn set_password(
         &self,
         principal: &Principal,
         old: Option<&SecretString>,
         new: &SecretString,
+        from: std::net::IpAddr,
     ) -> Result<(), IdentityError> {
         let person = self.person_behind(principal)?;
         proved_enough(&person, principal)?;
+        let (shared, source, name) = (&self.shared, Source::of(from), principal.id().as_str());
+        let _place = shared.admit(source, Tried::Again(name.to_owned()))?;
         if let Some(kept) = &person.password {
             let old = old.map_or("", |old| old.expose());
             let shown = if old.len() <= CREDENTIAL_BYTES_MAX { old } else { "" };
-            if !self.shared.hasher.is_password(shown, Some(kept.hashed.clone())).await? {
+            if !shared.hasher.is_password(shown, Some(kept.hashed.clone())).await? {
+                shared.throttle().failed_again(source, name, shared.clock.monotonic());
                 return Err(IdentityError::FactorState("the old password is another one"));
             }
         }

@@ -9,7 +9,7 @@ use ringfence_core::limits::{
     WRONG_CODES_SECONDS,
 };
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, ResourceName, Role, Strength, TenantId};
+use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, ResourceName, Role, Source, Strength, TenantId};
 use ringfence_store::Op;
 
 use crate::dpop::Proven;
@@ -18,6 +18,7 @@ use crate::person::{NewPerson, PersonRecord, StoredPassword, StoredPerson, invit
 use crate::record::Method;
 use crate::sessions::{Arrival, Holder, ProvedBy};
 use crate::shelf::{ending, person_at};
+use crate::throttle::Tried;
 use crate::{Identity, IdentityError, Issued, OPERATOR, SecretString};
 
 impl Identity {
@@ -124,7 +125,11 @@ impl Identity {
         let found = shared.read().invited(&shown, now).map(|person| person.record.principal.clone());
         let principal = found.ok_or(IdentityError::Unauthenticated)?;
         let password = match password {
-            Some(password) => Some(self.hash_password(password).await?),
+            Some(password) => {
+                let tried = Tried::Known(principal.as_str().to_owned());
+                let _place = shared.admit(Source::of(arrival.source), tried)?;
+                Some(self.hash_password(password).await?)
+            }
             None => None,
         };
         shared.spend(proven)?;
