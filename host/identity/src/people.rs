@@ -279,6 +279,11 @@ impl Identity {
         Ok(())
     }
 
+    /// When the person was invited that a principal is; none for everybody else. Under one name, another time is another person.
+    pub fn invited_at(&self, principal: &Principal) -> Option<Timestamp> {
+        self.person_behind(principal).ok().map(|person| person.record.invited_at)
+    }
+
     /// The person behind a session; fails for services.
     pub(crate) fn person_behind(&self, principal: &Principal) -> Result<StoredPerson, IdentityError> {
         let person = self.shared.read().person(principal.id()).cloned();
