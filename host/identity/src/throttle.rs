@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn one_tenant_has_half_of_the_places_and_there_is_always_one_for_the_next() {
+    fn one_tenant_has_half_of_the_places_and_the_next_has_half_of_the_rest() {
         let mut throttle = Throttle::default();
         // However many networks its people are known in, and whatever strangers do.
         for number in 0..SIGN_IN_STRANGERS_COUNT_MAX {
