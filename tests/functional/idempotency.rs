@@ -114,3 +114,45 @@ async fn of_many_at_once_one_is_done_and_the_others_wait_or_hear_its_answer() ->
     })
     .await
 }
+
+#[tokio::test]
+async fn a_kept_answer_is_told_only_to_who_may_still_ask() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "tenant-admin").await?;
+    let (path, body) = ("/audit/holds", json!({ "reason": "a case" }));
+    let first = answer(post(&ann, path, "k", &body).await?).await?;
+    let again = post(&ann, path, "k", &body).await?;
+    assert_eq!(again.headers()["idempotency-replayed"], "true");
+    assert_eq!(answer(again).await?, first);
+    let forbid = "@id(\"no-ann\") forbid (principal == Ringfence::Person::\"acme/ann\", \
+        action == Ringfence::Action::\"hold-audit\", resource);";
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": forbid })).send().await?).await?;
+    let refused = post(&ann, path, "k", &body).await?;
+    assert!(!refused.headers().contains_key("idempotency-replayed"));
+    let (status, said) = problem(refused).await?;
+    assert_eq!((status, said["code"].as_str()), (403, Some("denied")), "{said}");
+    assert!(said["decision_id"].is_string(), "it is on the record: {said}");
+    let life = answer(acme.admin.get("/audit/retention").send().await?).await?;
+    assert_eq!(life["holds"].as_array().map(Vec::len), Some(1), "done once: {life}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_is_invited_under_a_name_is_told_nothing_of_who_had_it_before() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    let (people, tokens) = ("/tenants/acme/people", "/tenants/acme/tokens");
+    let body = json!({ "name": "ci", "role": "developer" });
+    let before = host.person(&acme.admin, people, "ann", "tenant-admin").await?;
+    assert_eq!(post(&before, tokens, "k", &body).await?.status(), 201);
+    assert_eq!(code(post(&before, tokens, "k", &body).await?).await?, (409, "idempotency-not-kept".to_owned()));
+    let after = host.person(&acme.admin, people, "ann", "tenant-admin").await?;
+    assert_eq!(code(post(&before, tokens, "k", &body).await?).await?.0, 401);
+    assert_eq!(post(&after, tokens, "k", &body).await?.status(), 201, "his own first one");
+    Ok(())
+}

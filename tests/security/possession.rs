@@ -183,3 +183,15 @@ async fn how_one_signs_in_outlives_a_restart_and_old_proofs_do_not() -> Result<(
     assert_eq!(holder.with(host.anonymous().get("/whoami"), &proof).send().await?.status(), StatusCode::OK);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_proof_is_enough_for_a_request_with_an_idempotency_key_and_for_its_answer_again() -> Result<()> {
+    let (_place, host, _operator, _acme, holder) = bound().await?;
+    let body = json!({ "reason": "a case" });
+    let ask = || holder.ask(&host, &Method::POST, "/audit/holds").header("idempotency-key", "k").json(&body);
+    let first = answer(ask().send().await?).await?;
+    let again = ask().send().await?;
+    assert!(again.headers().contains_key("idempotency-replayed"));
+    assert_eq!(answer(again).await?, first);
+    Ok(())
+}

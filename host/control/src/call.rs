@@ -16,6 +16,7 @@ use ringfence_store::TenantStore;
 use serde_json::Value;
 
 use crate::Control;
+use crate::idempotency::AskedAgain;
 use crate::problem::ApiError;
 
 /// The peer's address, put into the request's extensions by the listener's wrapper.
@@ -33,12 +34,18 @@ pub struct Call {
     pub peer: Option<IpAddr>,
     /// The `traceparent` it came with; not checked yet.
     pub traceparent: Option<String>,
+    /// Set where it was answered before, and is only asked about.
+    pub(crate) again: Option<AskedAgain>,
 }
 
 impl FromRequestParts<Control> for Call {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
+        // Verified before, around the endpoints.
+        if let Some(call) = parts.extensions.get::<Self>() {
+            return Ok(call.clone());
+        }
         let request = request_id(parts, control);
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
         let traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -52,7 +59,7 @@ impl FromRequestParts<Control> for Call {
         let (now, monotonic) = (parts.clock.now(), parts.clock.monotonic());
         let standing = parts.threat.standing();
         standing.admit(&principal, principal.tenant(), peer, now, monotonic).map_err(|held| ApiError::held(&held))?;
-        Ok(Self { principal, request, peer, traceparent })
+        Ok(Self { principal, request, peer, traceparent, again: None })
     }
 }
 
@@ -206,7 +213,11 @@ impl Control {
                 Ok(()) => {
                     let (who, now) = (&call.principal, self.parts.clock.now());
                     self.access.note(who.id(), who.tenant(), A::NAME, now);
-                    Ok(permit)
+                    match &call.again {
+                        // SECURITY: done before, and not done again: without a permit nothing is.
+                        Some(again) => Err(again.allow()),
+                        None => Ok(permit),
+                    }
                 }
                 Err(IdentityError::Fallen { .. }) => {
                     self.tell_fallen(call.principal.tenant()).await;
@@ -285,6 +296,9 @@ impl Control {
         details: Value,
         effect: impl AsyncFnOnce() -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
+        if let Some(again) = &call.again {
+            return Err(again.allow());
+        }
         let home = call.principal.tenant().and_then(|tenant| self.parts.tenants.open_tenant(tenant));
         let mut event = Event::new(code, action, call.principal.id().clone(), call.principal.id().to_string());
         event.request = Some(call.request.clone());

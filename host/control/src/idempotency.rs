@@ -2,12 +2,14 @@
 //!
 //! One place for every POST, around the endpoints (draft-ietf-httpapi-idempotency-key-header-07). A key belongs to who
 //! sends it and to the tenant it is about. The order is: name taken durably, effect with its intent and outcome, answer
-//! kept durably, answer given; so a host that is killed anywhere in between answers the next attempt truly. Must never keep
-//! a secret that is shown once, and never answer one caller with what another was told.
+//! kept durably, answer given; so a host that is killed anywhere in between answers the next attempt truly. What was answered before
+//! goes to the endpoint again, to be asked whether the caller may do it now, and no further. Must never keep a secret that is shown
+//! once, never answer one caller with what another was told, and never tell a kept answer to who may not ask for it any more.
 
 mod shelf;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
@@ -18,6 +20,7 @@ use data_encoding::HEXLOWER;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Body as _;
+use jiff::Timestamp;
 use ringfence_core::{Principal, TenantId, limits};
 use ringfence_store::TenantStore;
 use sha2::{Digest as _, Sha256};
@@ -45,6 +48,22 @@ const HEADERS_KEPT: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, h
 /// Put into an answer's extensions by a handler whose answer holds a secret: it is not kept.
 #[derive(Debug, Clone, Copy)]
 pub struct ShownOnce;
+
+/// Whether a request that was answered before would be allowed now. Its call carries this, and nothing is done for it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AskedAgain(Arc<AtomicBool>);
+
+impl AskedAgain {
+    /// Notes that it would be; what ends the endpoint's work, and is told nobody.
+    pub(crate) fn allow(&self) -> ApiError {
+        self.0.store(true, Ordering::SeqCst);
+        in_progress()
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 /// Names that this process works on; what is taken and not here was cut off by an end of the host.
 #[derive(Debug, Clone, Default)]
@@ -106,14 +125,20 @@ impl Control {
         let store = self.home_of(&call, parts.uri.path());
         let body = read_body(Request::new(body), limits::CONTROL_BODY_BYTES_MAX).await?;
         let asked = Asked {
-            name: name_of(&call.principal, &key),
+            name: name_of(&call.principal, self.parts.identity.invited_at(&call.principal), &key),
             fingerprint: fingerprint(&parts, &body),
             request: call.request.to_string(),
         };
         let Some(_working) = self.under_way.enter(&store, &asked) else { return Err(in_progress()) };
         if let Taken::Earlier(kept) = shelf::take(&store, &asked, self.parts.clock.now()).await? {
-            return again(*kept, &asked);
+            check_same(&kept, &asked)?;
+            let asked_again = AskedAgain::default();
+            parts.extensions.insert(Call { again: Some(asked_again.clone()), ..call });
+            let answered = next.run(Request::from_parts(parts, Body::from(body))).await;
+            return if asked_again.is_allowed() { again(*kept) } else { Ok(answered) };
         }
+        // So that its endpoint does not verify it anew: a proof of possession is good once.
+        parts.extensions.insert(call.clone());
         let response = next.run(Request::from_parts(parts, Body::from(body))).await;
         let (response, phase) = self.phase_of(response).await;
         let kept = match phase {
@@ -174,22 +199,30 @@ impl Control {
     }
 }
 
-/// What a caller's request is kept under. SECURITY: a key that may do less is told nothing of what another of the same name did.
-fn name_of(principal: &Principal, key: &str) -> String {
+/// What a caller's request is kept under. SECURITY: a key that may do less is told nothing of what another of the same name did, nor
+/// who was invited under a name of what the one before him did.
+fn name_of(principal: &Principal, invited_at: Option<Timestamp>, key: &str) -> String {
     let scope = principal.scope().map(ToString::to_string);
+    let invited = invited_at.map(|at| format!("invited at {at}"));
     let who = [principal.id().as_str().as_bytes(), key.as_bytes()];
-    let parts: Vec<&[u8]> = who.into_iter().chain(scope.as_deref().map(str::as_bytes)).collect();
+    let more = [scope.as_deref(), invited.as_deref()].into_iter().flatten().map(str::as_bytes);
+    let parts: Vec<&[u8]> = who.into_iter().chain(more).collect();
     digest(&parts)
 }
 
-/// The answer to a request that was asked before.
-fn again(kept: Kept, asked: &Asked) -> Result<Response, ApiError> {
-    if kept.fingerprint != asked.fingerprint {
-        return Err(ApiError::new(
-            "idempotency-key-reused",
-            "this `Idempotency-Key` was sent before, with another request; take a new one",
-        ));
+/// Whether a key comes with the request that it came with before.
+fn check_same(kept: &Kept, asked: &Asked) -> Result<(), ApiError> {
+    if kept.fingerprint == asked.fingerprint {
+        return Ok(());
     }
+    Err(ApiError::new(
+        "idempotency-key-reused",
+        "this `Idempotency-Key` was sent before, with another request; take a new one",
+    ))
+}
+
+/// The answer to a request that was asked before.
+fn again(kept: Kept) -> Result<Response, ApiError> {
     match kept.phase {
         Phase::Begun => Err(ApiError::new(
             "idempotency-interrupted",
@@ -290,9 +323,12 @@ mod tests {
         );
         let scope = KeyScope { classes: Some(BTreeSet::from([ActClass::Read])), plugins: None };
         let scoped = whole.clone().within(Some(Arc::new(scope)));
-        assert_eq!(name_of(&scoped, "k"), name_of(&scoped.clone(), "k"));
-        assert_ne!(name_of(&scoped, "k"), name_of(&whole, "k"));
-        assert_ne!(name_of(&scoped, "k"), name_of(&scoped, "l"));
+        assert_eq!(name_of(&scoped, None, "k"), name_of(&scoped.clone(), None, "k"));
+        assert_ne!(name_of(&scoped, None, "k"), name_of(&whole, None, "k"));
+        assert_ne!(name_of(&scoped, None, "k"), name_of(&scoped, None, "l"));
+        // Nor who is invited under a name that another had.
+        let later = Timestamp::from_second(1).unwrap();
+        assert_ne!(name_of(&whole, Some(now), "k"), name_of(&whole, Some(later), "k"));
     }
 
     fn read(values: &[&str]) -> Option<String> {

@@ -182,15 +182,18 @@ pub const FALLEN_OF_PLACE_COUNT_MAX: usize = 4_096;
 pub const CREDENTIAL_BYTES_MAX: usize = 4 << 10;
 /// Most sign-ins whose secret is being hashed at the same time (19 MiB each, of a password).
 pub const SIGN_IN_PARALLEL_COUNT_MAX: usize = 2;
-/// Most sign-ins waiting for their turn.
-pub const SIGN_IN_WAITING_COUNT_MAX: usize = 256;
+/// Most sign-ins with keys under way at the same time, whose hashes cost a hundredth of a password's and wait for none of them.
+pub const SIGN_IN_KEYS_COUNT_MAX: usize = 1_024;
 /// Most sign-ins from one source at the same time, waiting ones included. An IPv6 network of 48 bits is one here, but for names
 /// that signed in from their own 64 bits of it before.
 pub const SIGN_IN_PER_SOURCE_COUNT_MAX: usize = 64;
 /// Most sign-ins by password to one tenant at the same time that come from where their names never signed in from.
 pub const SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX: usize = 64;
-/// Most of them to all tenants together; the places beyond are for keys and for those who are known where they come from.
+/// Most of them to all tenants together.
 pub const SIGN_IN_STRANGERS_COUNT_MAX: usize = 192;
+/// Most of all others with a password at the same time: by who is known where he comes from, with an invitation, or in a session. No
+/// tenant has more of these places than are free, so one alone has half of them.
+pub const SIGN_IN_KNOWN_COUNT_MAX: usize = 128;
 /// Longest wait of a sign-in for its turn, in milliseconds.
 pub const SIGN_IN_WAIT_MS_MAX: u64 = 10_000;
 /// Most failed sign-ins from one source, or with one key id, before it is slowed down.

@@ -1,14 +1,16 @@
 //! A person's factors: one-time codes with recovery codes, the password, and proving more in a session that is open,
 //! and laying that down again.
 //!
-//! Must never let a session that was proved by less change what proves more: whoever has a second factor shows it first.
+//! Must never let a session that was proved by less change what proves more: whoever has a second factor shows it first. Nor let one
+//! guess at the password faster than a sign-in may.
 
 use ringfence_core::limits::CREDENTIAL_BYTES_MAX;
-use ringfence_core::{Principal, Strength};
+use ringfence_core::{Principal, Source, Strength};
 
 use crate::error::{Factor, Needed};
 use crate::passkeys::PasskeyAnswer;
 use crate::person::{Factors, StoredCodes, StoredPerson};
+use crate::throttle::Tried;
 use crate::{Identity, IdentityError, SecretString};
 
 /// What is shown to prove more in a session.
@@ -50,7 +52,7 @@ impl Identity {
         let codes = StoredCodes::generate(self.shared.entropy.as_ref());
         let secret = SecretString::new(codes.secret.clone());
         let uri = otpauth(principal.id().as_str(), &codes.secret);
-        self.change_person(principal.id(), |person| {
+        self.change_own(principal, |person| {
             person.codes = Some(codes);
             Ok(())
         })
@@ -69,7 +71,7 @@ impl Identity {
         let now = self.shared.clock.now();
         let entropy = self.shared.entropy.clone();
         let recovery = self
-            .change_person(principal.id(), |person| {
+            .change_own(principal, |person| {
                 let offered = person.codes.as_mut().filter(|codes| codes.since.is_none());
                 let offered = offered.ok_or(IdentityError::FactorState("no one-time codes wait to be confirmed"))?;
                 let step = offered.step_of(code.expose(), now)?;
@@ -85,7 +87,7 @@ impl Identity {
     /// Removes one-time codes and recovery codes.
     pub async fn remove_codes(&self, principal: &Principal) -> Result<(), IdentityError> {
         proved_enough(&self.person_behind(principal)?, principal)?;
-        self.change_person(principal.id(), |person| {
+        self.change_own(principal, |person| {
             person.codes.take().ok_or(IdentityError::FactorState("there are no one-time codes"))?;
             person.recovery.clear();
             Ok(())
@@ -93,24 +95,33 @@ impl Identity {
         .await
     }
 
-    /// Sets another password. Who has one shows it; other sessions of the person end.
+    /// Sets another password. Who has one shows it; other sessions of the person end. `Throttled` when too many wrong ones were
+    /// shown lately, in whichever session of his.
     pub async fn set_password(
         &self,
         principal: &Principal,
         old: Option<&SecretString>,
         new: &SecretString,
+        from: std::net::IpAddr,
     ) -> Result<(), IdentityError> {
         let person = self.person_behind(principal)?;
         proved_enough(&person, principal)?;
+        let (shared, source, name) = (&self.shared, Source::of(from), principal.id().as_str());
+        let _place = shared.admit(source, Tried::Again(name.to_owned()))?;
         if let Some(kept) = &person.password {
             let old = old.map_or("", |old| old.expose());
             let shown = if old.len() <= CREDENTIAL_BYTES_MAX { old } else { "" };
-            if !self.shared.hasher.is_password(shown, Some(kept.hashed.clone())).await? {
+            if !shared.hasher.is_password(shown, Some(kept.hashed.clone())).await? {
+                shared.throttle().failed_again(source, name, shared.clock.monotonic());
                 return Err(IdentityError::FactorState("the old password is another one"));
             }
         }
         let password = self.hash_password(new).await?;
-        self.change_person(principal.id(), |person| {
+        let before = person.mark();
+        self.change_own(principal, |person| {
+            if person.mark() != before {
+                return Err(IdentityError::FactorState("the password was changed meanwhile"));
+            }
             person.password = Some(password);
             Ok(())
         })

@@ -21,7 +21,8 @@ use crate::ceremonies::Ceremonies;
 use crate::dpop::Proven;
 use crate::oidc::{self, Discovery, ProviderTrust};
 use crate::record::Method;
-use crate::sessions::{Arrival, Holder};
+use crate::sessions::{Arrival, Holder, ProvedBy};
+use crate::settings::SignInSettings;
 use crate::throttle::Tried;
 use crate::{Identity, IdentityError, Issued, SecretString};
 
@@ -256,7 +257,7 @@ impl Identity {
         let shared = &self.shared;
         let source = Source::of(from);
         let _place = shared.admit(source, Tried::Nameless)?;
-        let trust = self.provider_of(tenant, provider)?;
+        let (trust, _) = self.provider_of(tenant, provider)?;
         if !trust.redirect_uris.iter().any(|known| oidc::is_redirect(known, redirect_uri)) {
             return Err(IdentityError::Unauthenticated);
         }
@@ -302,8 +303,8 @@ impl Identity {
         let shared = &self.shared;
         let now = shared.now();
         let at = shared.federation.under_way().end(ceremony, now.monotonic).ok_or(IdentityError::Unauthenticated)?;
-        // Asked again: the trust may have ended while he was there.
-        let trust = self.provider_of(&at.tenant, &at.provider)?;
+        // Asked again: the trust may have ended while he was there. It may end while his provider is asked, too.
+        let (trust, settings) = self.provider_of(&at.tenant, &at.provider)?;
         // RFC 9207: an answer of another provider.
         if issuer.is_some_and(|issuer| issuer != trust.issuer) {
             return Err(IdentityError::BadFederation("the answer is another provider's"));
@@ -340,15 +341,19 @@ impl Identity {
             method: Method::Federated,
             strength: found.strength,
             scope: None,
+            proved_by: ProvedBy::Trust(settings),
         };
         self.open_session(holder, arrival).await
     }
 
-    fn provider_of(&self, tenant: &TenantId, provider: &str) -> Result<ProviderTrust, IdentityError> {
-        let settings = self.shared.read().settings_of(Some(tenant)).cloned();
-        let found = settings
-            .as_ref()
-            .and_then(|settings| settings.providers.iter().find(|known| known.name.as_str() == provider));
-        found.cloned().ok_or(IdentityError::Unauthenticated)
+    /// A provider that a tenant trusts, and the settings that say so.
+    fn provider_of(
+        &self,
+        tenant: &TenantId,
+        provider: &str,
+    ) -> Result<(ProviderTrust, Arc<SignInSettings>), IdentityError> {
+        let settings = self.shared.read().settings_of(Some(tenant)).cloned().ok_or(IdentityError::Unauthenticated)?;
+        let found = settings.providers.iter().find(|known| known.name.as_str() == provider).cloned();
+        Ok((found.ok_or(IdentityError::Unauthenticated)?, settings))
     }
 }

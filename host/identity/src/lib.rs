@@ -94,7 +94,7 @@ use federation::Federation;
 use refused::{NO_PROOF, OTHER_KEY, REPLAYED};
 use replay::{Refused, Replay, Rotating};
 use secret_hash::Hasher;
-use sessions::{Arrival, Holder};
+use sessions::{Arrival, Holder, ProvedBy};
 use shelf::Shelf;
 use shown::Scheme;
 use tables::{Held, Now, Tables};
@@ -470,6 +470,7 @@ impl Identity {
             method: Method::Bootstrap,
             strength: Strength::Secret,
             scope: None,
+            proved_by: ProvedBy::Itself,
         };
         self.shared.spend(proven)?;
         let issued = self.open_session(holder, arrival).await?;
@@ -497,6 +498,7 @@ impl Identity {
             method: Method::ApiKey,
             strength: Strength::Secret,
             scope: stored.record.scope.clone(),
+            proved_by: ProvedBy::Itself,
         });
         match holder {
             Some(holder) if matches => {
@@ -519,24 +521,26 @@ impl Identity {
         let Channel::Tls { certificate: Some(certificate) } = channel else {
             return Err(IdentityError::Unauthenticated);
         };
-        let settings = self.shared.read().settings_of(Some(&tenant)).cloned();
-        let trust = settings.as_ref().and_then(|settings| settings.certificates.as_ref());
-        let found = trust.ok_or(IdentityError::Unauthenticated)?.holder_of(certificate, self.shared.clock.now())?;
+        let settings = self.shared.read().settings_of(Some(&tenant)).cloned().ok_or(IdentityError::Unauthenticated)?;
+        let trust = settings.certificates.as_ref().ok_or(IdentityError::Unauthenticated)?;
+        let found = trust.holder_of(certificate, self.shared.clock.now())?;
         let id: PrincipalId =
             format!("{tenant}/{}", found.name).parse().map_err(|_| IdentityError::Host("a name is too long"))?;
         // SECURITY: a certificate of a person's name would be that person to policies and to four eyes.
         if self.shared.read().person(&id).is_some() {
             return Err(IdentityError::Unauthenticated);
         }
+        let role = found.role;
         let holder = Holder {
             id,
             kind: PrincipalKind::Service,
-            role: found.role,
+            role,
             tenant: Some(tenant),
             key: None,
             method: Method::ClientCertificate,
             strength: Strength::Certificate,
             scope: None,
+            proved_by: ProvedBy::Trust(settings),
         };
         let binding = Binding::Certificate(certificate.thumbprint().to_owned());
         self.open_session(holder, Arrival { binding, source: from }).await

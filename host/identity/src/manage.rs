@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 use ringfence_core::limits::{KEYS_KEPT_COUNT_MAX, KEYS_LIVE_COUNT_MAX};
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, PrincipalId, Resource, Role, TenantId};
+use ringfence_core::{Permit, PrincipalId, Resource, Role, SessionId, TenantId};
 use ringfence_store::{Op, TenantStore};
 
 use crate::record::{KeyRecord, NewKey, StoredKey};
@@ -143,6 +143,11 @@ pub(crate) async fn finish(store: TenantStore, ops: Vec<Op>) -> Result<(), Ident
     let write = tokio::spawn(async move { store.batch(ops, Vec::new()).await });
     write.await.map_err(|_| IdentityError::Host("a write was stopped"))??;
     Ok(())
+}
+
+/// Deletes the records of sessions that were ended in memory, likewise: else the next start would open them again.
+pub(crate) async fn finish_ending(store: TenantStore, ended: &[SessionId]) -> Result<(), IdentityError> {
+    if ended.is_empty() { Ok(()) } else { finish(store, ending(ended).collect()).await }
 }
 
 /// A permit is for one tenant, or for the host; it says nothing about any other place.

@@ -105,7 +105,7 @@ impl Identity {
             passkey,
             attested: shown.attested.clone(),
         };
-        self.change_person(principal.id(), |person| {
+        self.change_own(principal, |person| {
             if person.passkeys.len() >= PASSKEYS_PER_PERSON_COUNT_MAX {
                 return Err(IdentityError::FactorState("there are 16 passkeys already; remove one first"));
             }
@@ -158,7 +158,7 @@ impl Identity {
     /// Removes a passkey.
     pub async fn remove_passkey(&self, principal: &Principal, id: &str) -> Result<(), IdentityError> {
         proved_enough(&self.person_behind(principal)?, principal)?;
-        self.change_person(principal.id(), |person| {
+        self.change_own(principal, |person| {
             let before = person.passkeys.len();
             person.passkeys.retain(|kept| kept.id != id);
             if person.passkeys.len() == before { Err(crate::manage::not_found(id)) } else { Ok(()) }
@@ -228,14 +228,14 @@ impl Identity {
         };
         let found = self.shared.read().person_of_handle(&HEXLOWER.encode(handle.as_bytes())).and_then(|person| {
             let kept = person.passkeys.iter().find(|kept| kept.passkey.cred_id().as_slice() == credential)?;
-            Some((person.record.principal.clone(), DiscoverableKey::from(&kept.passkey)))
+            Some((person.clone(), DiscoverableKey::from(&kept.passkey)))
         });
-        let Some((principal, key)) = found else { return Err(refused) };
+        let Some((person, key)) = found else { return Err(refused) };
         let verified = webauthn.finish_discoverable_authentication_v2(&answer, *state, &key);
         let Ok(verified) = verified else { return Err(refused) };
         self.shared.spend(proven)?;
-        self.note_use(&principal, &verified).await?;
-        self.open_session_of(&principal, Method::Passkey, Strength::Passkey, arrival).await
+        self.note_use(&person.record.principal, &verified).await?;
+        self.open_session_of(&person, Method::Passkey, Strength::Passkey, arrival).await
     }
 
     /// Notes a use: the authenticator's counter, where it has one, must go up (WebAuthn, section 7.2, step 22).

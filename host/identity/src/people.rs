@@ -9,15 +9,16 @@ use ringfence_core::limits::{
     WRONG_CODES_SECONDS,
 };
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, ResourceName, Role, Strength, TenantId};
+use ringfence_core::{Permit, Principal, PrincipalId, PrincipalKind, ResourceName, Role, Source, Strength, TenantId};
 use ringfence_store::Op;
 
 use crate::dpop::Proven;
-use crate::manage::{admissible_role, covers, finish, not_found};
+use crate::manage::{admissible_role, covers, finish, finish_ending, not_found};
 use crate::person::{NewPerson, PersonRecord, StoredPassword, StoredPerson, invitation, invitation_shown};
 use crate::record::Method;
-use crate::sessions::{Arrival, Holder};
+use crate::sessions::{Arrival, Holder, ProvedBy};
 use crate::shelf::{ending, person_at};
+use crate::throttle::Tried;
 use crate::{Identity, IdentityError, Issued, OPERATOR, SecretString};
 
 impl Identity {
@@ -63,11 +64,15 @@ impl Identity {
         let ended = shared.write().end_all_of_person(&record.principal);
         let mut ops = vec![Op::put_json(person_at(&record.name), &person)?];
         ops.extend(ending(&ended));
-        finish(self.store_of(record.tenant.as_ref())?, ops).await?;
-        let mut tables = shared.write();
-        tables.put_person(person);
-        tables.end_all_of_person(&record.principal);
-        drop(tables);
+        let store = self.store_of(record.tenant.as_ref())?;
+        finish(store.clone(), ops).await?;
+        let late = {
+            let mut tables = shared.write();
+            tables.put_person(person);
+            // Those of the one before him that were opened while he was being written.
+            tables.end_all_of_person(&record.principal)
+        };
+        finish_ending(store, &late).await?;
         Ok((record, token))
     }
 
@@ -120,11 +125,15 @@ impl Identity {
         let found = shared.read().invited(&shown, now).map(|person| person.record.principal.clone());
         let principal = found.ok_or(IdentityError::Unauthenticated)?;
         let password = match password {
-            Some(password) => Some(self.hash_password(password).await?),
+            Some(password) => {
+                let tried = Tried::Known(principal.as_str().to_owned());
+                let _place = shared.admit(Source::of(arrival.source), tried)?;
+                Some(self.hash_password(password).await?)
+            }
             None => None,
         };
         shared.spend(proven)?;
-        self.change_person(&principal, |person| {
+        let enrol = |person: &mut StoredPerson| {
             // Asked again: it may have been used while the password was hashed.
             if !person.is_invited_with(&shown, now) {
                 return Err(IdentityError::Unauthenticated);
@@ -132,14 +141,13 @@ impl Identity {
             (person.invitation, person.record.invitation_expires_at) = (None, None);
             person.record.enrolled_at = Some(now);
             person.password = password;
-            Ok(())
-        })
-        .await?;
-        let role = shared.read().person(&principal).map(|person| person.record.role);
-        if role == Some(Role::Operator) {
+            Ok(person.clone())
+        };
+        let person = self.change_person(&principal, enrol).await?;
+        if person.record.role == Role::Operator {
             *shared.bootstrap() = None;
         }
-        self.open_session_of(&principal, Method::Invitation, Strength::Secret, arrival).await
+        self.open_session_of(&person, Method::Invitation, Strength::Secret, arrival).await
     }
 
     /// Signs in with a password, and a one-time code where the person has them.
@@ -172,22 +180,26 @@ impl Identity {
             strength = Strength::TwoFactors;
         }
         shared.spend(proven)?;
-        self.open_session_of(&principal, Method::Password, strength, arrival).await
+        self.open_session_of(&person, Method::Password, strength, arrival).await
     }
 
     /// Uses up a one-time or recovery code. A person whose codes were guessed at too often takes none for a while; guesses
     /// are counted only after his password or session was right, so nobody else can close him out.
     pub(crate) async fn use_code(&self, principal: &PrincipalId, code: &str) -> Result<(), IdentityError> {
-        let now = self.shared.now();
-        let wrong = self.shared.read().wrong_codes(principal, now.monotonic);
-        if wrong >= WRONG_CODES_COUNT_MAX {
-            return Err(IdentityError::Throttled { retry_after_seconds: WRONG_CODES_SECONDS });
-        }
-        let used = self.change_person(principal, |person| person.use_code(code, now.wall)).await;
-        if matches!(used, Err(IdentityError::Unauthenticated)) && !code.is_empty() {
-            self.shared.write().count_wrong_code(principal, now.monotonic);
-        }
-        used
+        let shared = &self.shared;
+        self.change_person(principal, |person| {
+            // SECURITY: asked and counted in one's turn, so that of those who come at once each counts for the next.
+            let now = shared.now();
+            if shared.read().wrong_codes(principal, now.monotonic) >= WRONG_CODES_COUNT_MAX {
+                return Err(IdentityError::Throttled { retry_after_seconds: WRONG_CODES_SECONDS });
+            }
+            let used = person.use_code(code, now.wall);
+            if matches!(used, Err(IdentityError::Unauthenticated)) && !code.is_empty() {
+                shared.write().count_wrong_code(principal, now.monotonic);
+            }
+            used
+        })
+        .await
     }
 
     /// Changes what is kept of a person: durable first, then in force. Nothing is changed when `change` fails.
@@ -206,16 +218,30 @@ impl Identity {
         Ok(done)
     }
 
-    /// Opens a session for a person who was just proved.
+    /// The same of what somebody changes of himself. His session must be open still when his turn comes: his name may be
+    /// another's by then.
+    pub(crate) async fn change_own<T>(
+        &self,
+        principal: &Principal,
+        change: impl FnOnce(&mut StoredPerson) -> Result<T, IdentityError>,
+    ) -> Result<T, IdentityError> {
+        let session = principal.session().ok_or(IdentityError::Unauthenticated)?;
+        self.change_person(principal.id(), |person| {
+            self.shared.read().session(session).ok_or(IdentityError::Unauthenticated)?;
+            change(person)
+        })
+        .await
+    }
+
+    /// Opens a session for a person who was just proved to be this one.
     pub(crate) async fn open_session_of(
         &self,
-        principal: &PrincipalId,
+        person: &StoredPerson,
         method: Method,
         strength: Strength,
         arrival: Arrival,
     ) -> Result<Issued, IdentityError> {
-        let found = self.shared.read().person(principal).map(|person| person.record.clone());
-        let record = found.ok_or(IdentityError::Unauthenticated)?;
+        let record = person.record.clone();
         let holder = Holder {
             id: record.principal,
             kind: PrincipalKind::Person,
@@ -225,6 +251,7 @@ impl Identity {
             method,
             strength,
             scope: None,
+            proved_by: ProvedBy::Person(person.mark()),
         };
         self.open_session(holder, arrival).await
     }
@@ -250,6 +277,11 @@ impl Identity {
             return Err(IdentityError::TooManyPeople { count_max: PEOPLE_COUNT_MAX });
         }
         Ok(())
+    }
+
+    /// When the person was invited that a principal is; none for everybody else. Under one name, another time is another person.
+    pub fn invited_at(&self, principal: &Principal) -> Option<Timestamp> {
+        self.person_behind(principal).ok().map(|person| person.record.invited_at)
     }
 
     /// The person behind a session; fails for services.

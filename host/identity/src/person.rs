@@ -97,6 +97,13 @@ pub(crate) struct StoredPerson {
     pub(crate) passkeys: Vec<StoredPasskey>,
 }
 
+/// What tells a person from another who is invited under his name later, and from himself with another password.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    handle: String,
+    password: Option<Hashed>,
+}
+
 /// A password.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct StoredPassword {
@@ -141,6 +148,12 @@ impl StoredPerson {
             recovery: Vec::new(),
             passkeys: Vec::new(),
         }
+    }
+
+    /// Who he is as of now.
+    pub(crate) fn mark(&self) -> Mark {
+        let password = self.password.as_ref().map(|password| password.hashed.clone());
+        Mark { handle: self.handle.clone(), password }
     }
 
     /// Whether what was shown ([`invitation_shown`]) is the invitation that waits for him.

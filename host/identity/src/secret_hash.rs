@@ -2,7 +2,7 @@
 //!
 //! What a hash costs is for guesses to cost. A password, which a person chose, costs what OWASP advises: 19 MiB, 2 passes, 1
 //! lane. A key's secret is 256 random bits, which nobody guesses at whatever cost: it costs a hundredth of that, so that
-//! whoever signs in with keys all day takes little of the processor from others.
+//! whoever signs in with keys all day takes little of the processor from others, and waits for no password.
 //!
 //! Must never hash on a thread that serves requests, nor more than a few at a time, nor before those who serve, nor say
 //! sooner that a name or a key id is unknown: an unknown one costs one hash as well.
@@ -14,7 +14,10 @@ use std::time::Duration;
 use argon2::{Algorithm, Argon2, Params, Version};
 use data_encoding::{BASE32_NOPAD, BASE64};
 use ringfence_core::Entropy;
-use ringfence_core::limits::{SIGN_IN_PARALLEL_COUNT_MAX, SIGN_IN_WAIT_MS_MAX, SIGN_IN_WAITING_COUNT_MAX};
+use ringfence_core::limits::{
+    SIGN_IN_KEYS_COUNT_MAX, SIGN_IN_KNOWN_COUNT_MAX, SIGN_IN_PARALLEL_COUNT_MAX, SIGN_IN_STRANGERS_COUNT_MAX,
+    SIGN_IN_WAIT_MS_MAX,
+};
 use ringfence_keys::{Zeroizing, constant_time_eq};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
@@ -76,7 +79,7 @@ pub(crate) fn random_text(entropy: &dyn Entropy) -> SecretString {
 }
 
 /// A secret's hash, with what it was made with.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hashed {
     salt: String,
     hash: String,
@@ -95,8 +98,8 @@ impl Hashed {
 /// Hashes secrets, a few at a time, with a bounded number waiting.
 #[derive(Clone)]
 pub(crate) struct Hasher {
-    turns: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    passwords: Lane,
+    keys: Lane,
     jobs: mpsc::Sender<Job>,
     /// How many hashes were computed, so that a test can see that guesses cost the same.
     #[cfg(test)]
@@ -104,6 +107,19 @@ pub(crate) struct Hasher {
 }
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// Who waits for hashes of one kind, and those that are being worked out.
+#[derive(Clone)]
+struct Lane {
+    turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl Lane {
+    fn new(places: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(SIGN_IN_PARALLEL_COUNT_MAX)), places: Arc::new(Semaphore::new(places)) }
+    }
+}
 
 impl Hasher {
     /// Starts the threads that hash; they end with the last clone.
@@ -126,8 +142,9 @@ impl Hasher {
             })?;
         }
         Ok(Self {
-            turns: Arc::new(Semaphore::new(SIGN_IN_PARALLEL_COUNT_MAX)),
-            places: Arc::new(Semaphore::new(SIGN_IN_PARALLEL_COUNT_MAX + SIGN_IN_WAITING_COUNT_MAX)),
+            // As many as the throttle lets in: which tenant has how many of them is its to say.
+            passwords: Lane::new(SIGN_IN_STRANGERS_COUNT_MAX + SIGN_IN_KNOWN_COUNT_MAX),
+            keys: Lane::new(SIGN_IN_KEYS_COUNT_MAX),
             jobs,
             #[cfg(test)]
             count: Arc::default(),
@@ -142,47 +159,59 @@ impl Hasher {
     /// The hash of a new key's secret, with a new salt.
     pub(crate) async fn hash_key(&self, key: &SecretString, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
         let shown = parse(key.expose()).ok_or(IdentityError::Host("a new key is malformed"))?;
-        self.hash(shown.secret, KEY, entropy).await
+        self.hash(&self.keys, shown.secret, KEY, entropy).await
     }
 
     /// The hash of a new password, with a new salt.
     pub(crate) async fn hash_password(&self, text: &str, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
-        self.hash(text, PASSWORD, entropy).await
+        self.hash(&self.passwords, text, PASSWORD, entropy).await
     }
 
-    async fn hash(&self, secret: &str, cost: Cost, entropy: &dyn Entropy) -> Result<Hashed, IdentityError> {
+    async fn hash(
+        &self,
+        lane: &Lane,
+        secret: &str,
+        cost: Cost,
+        entropy: &dyn Entropy,
+    ) -> Result<Hashed, IdentityError> {
         let mut salt = [0_u8; 16];
         entropy.fill(&mut salt);
-        let hash = self.run(secret, salt.to_vec(), cost).await?;
+        let hash = self.run(lane, secret, salt.to_vec(), cost).await?;
         let Cost { memory_kib, passes } = cost;
         Ok(Hashed { salt: BASE64.encode(&salt), hash: BASE64.encode(hash.as_slice()), memory_kib, passes })
     }
 
     /// Whether `secret` is the key's. SECURITY: takes as long when there is none.
     pub(crate) async fn is_key(&self, secret: &str, stored: Option<Hashed>) -> Result<bool, IdentityError> {
-        self.matches(secret, stored.unwrap_or_else(|| Hashed::dummy(KEY))).await
+        self.matches(&self.keys, secret, stored.unwrap_or_else(|| Hashed::dummy(KEY))).await
     }
 
     /// Whether `text` is the password. SECURITY: takes as long when there is none.
     pub(crate) async fn is_password(&self, text: &str, stored: Option<Hashed>) -> Result<bool, IdentityError> {
-        self.matches(text, stored.unwrap_or_else(|| Hashed::dummy(PASSWORD))).await
+        self.matches(&self.passwords, text, stored.unwrap_or_else(|| Hashed::dummy(PASSWORD))).await
     }
 
-    async fn matches(&self, secret: &str, stored: Hashed) -> Result<bool, IdentityError> {
+    async fn matches(&self, lane: &Lane, secret: &str, stored: Hashed) -> Result<bool, IdentityError> {
         let corrupt = |_| IdentityError::Host("a stored hash is malformed");
         let salt = BASE64.decode(stored.salt.as_bytes()).map_err(corrupt)?;
         let expected = BASE64.decode(stored.hash.as_bytes()).map_err(corrupt)?;
         let cost =
             Cost { memory_kib: stored.memory_kib.min(PASSWORD.memory_kib), passes: stored.passes.min(PASSWORD.passes) };
-        let hash = self.run(secret, salt, cost).await?;
+        let hash = self.run(lane, secret, salt, cost).await?;
         Ok(constant_time_eq(hash.as_slice(), &expected))
     }
 
-    async fn run(&self, secret: &str, salt: Vec<u8>, cost: Cost) -> Result<Zeroizing<[u8; 32]>, IdentityError> {
+    async fn run(
+        &self,
+        lane: &Lane,
+        secret: &str,
+        salt: Vec<u8>,
+        cost: Cost,
+    ) -> Result<Zeroizing<[u8; 32]>, IdentityError> {
         let busy = || IdentityError::Busy { retry_after_seconds: 1 };
-        let _place = self.places.clone().try_acquire_owned().map_err(|_| busy())?;
+        let _place = lane.places.clone().try_acquire_owned().map_err(|_| busy())?;
         let wait = Duration::from_millis(SIGN_IN_WAIT_MS_MAX);
-        let turn = tokio::time::timeout(wait, self.turns.clone().acquire_owned())
+        let turn = tokio::time::timeout(wait, lane.turns.clone().acquire_owned())
             .await
             .map_err(|_| busy())?
             .map_err(|_| busy())?;
@@ -258,10 +287,20 @@ mod tests {
 
     #[tokio::test]
     async fn more_waiting_than_the_cap_are_told_to_come_back() {
-        let hasher = Hasher { places: Arc::new(Semaphore::new(1)), ..Hasher::start().unwrap() };
-        let held = hasher.places.clone().try_acquire_owned().unwrap();
+        let hasher = Hasher { keys: Lane::new(1), ..Hasher::start().unwrap() };
+        let held = hasher.keys.places.clone().try_acquire_owned().unwrap();
         assert!(matches!(hasher.is_key("x", None).await, Err(IdentityError::Busy { .. })));
         drop(held);
+        assert!(!hasher.is_key("x", None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_key_waits_for_no_password() {
+        let hasher = Hasher { passwords: Lane::new(1), ..Hasher::start().unwrap() };
+        let _place = hasher.passwords.places.clone().try_acquire_owned().unwrap();
+        let parallel = u32::try_from(SIGN_IN_PARALLEL_COUNT_MAX).unwrap();
+        let _turns = hasher.passwords.turns.clone().try_acquire_many_owned(parallel).unwrap();
+        assert!(matches!(hasher.is_password("x", None).await, Err(IdentityError::Busy { .. })));
         assert!(!hasher.is_key("x", None).await.unwrap());
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions: opened when somebody was proved, looked up on every call, listed and ended.
 //!
 //! Must never leave an ended session good for one more call: memory first, then the store. Nor write the record of one that was
-//! ended meanwhile: the next start would open it again.
+//! ended meanwhile: the next start would open it again. Nor open one by what was taken back while it was being proved.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,8 +13,9 @@ use ringfence_core::{KeyScope, Permit, Principal, PrincipalId, PrincipalKind, Ro
 use ringfence_store::{Op, Precondition, StoreError, TenantStore};
 
 use crate::manage::{covers, finish, not_found};
+use crate::person::Mark;
 use crate::record::{Binding, Method, SessionRecord, StoredSession};
-use crate::settings::UnboundTokens;
+use crate::settings::{SignInSettings, UnboundTokens};
 use crate::shelf::{ending, session_at};
 use crate::tables::Tables;
 use crate::{Identity, IdentityError, Issued};
@@ -33,6 +34,17 @@ pub(crate) struct Holder {
     pub(crate) strength: Strength,
     /// Of the key, if any.
     pub(crate) scope: Option<Arc<KeyScope>>,
+    pub(crate) proved_by: ProvedBy,
+}
+
+/// By what somebody was proved, as it was then: his session is opened only while it is so still.
+pub(crate) enum ProvedBy {
+    /// By what is used up, or by a key, which is looked up by its id.
+    Itself,
+    /// By what the place trusted.
+    Trust(Arc<SignInSettings>),
+    /// As this person.
+    Person(Mark),
 }
 
 /// How the one who signs in came.
@@ -55,6 +67,7 @@ impl Identity {
         }
         let now = shared.now();
         let beyond = |_| IdentityError::Host("the clock is out of range");
+        let proved_by = holder.proved_by;
         let stored = StoredSession {
             id: SessionId::random(shared.entropy.as_ref()),
             principal: holder.id,
@@ -107,14 +120,14 @@ impl Identity {
                 tables.put_use(used, gone);
             }
             let revoked = stored.key.as_ref().is_some_and(|key| tables.live_key(key, now.wall).is_none())
-                || (stored.method.is_of_person() && tables.person(&stored.principal).is_none());
+                || !tables.still_proves(&proved_by, &stored);
             if !revoked {
                 tables.open_session(stored, now);
             }
             revoked
         };
         if revoked {
-            // Revoked while the session was being written.
+            // Revoked while it was being proved, or while the session was being written.
             store.batch(ending(&[issued.session_id]).collect(), Vec::new()).await?;
             return Err(IdentityError::Unauthenticated);
         }

@@ -4,15 +4,16 @@
 
 use jiff::Timestamp;
 use ringfence_core::proof::act;
-use ringfence_core::{Permit, PrincipalId, TenantId};
+use ringfence_core::{Permit, PrincipalId, SessionId, TenantId};
 use ringfence_store::{Key, Op};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::CertificateTrust;
-use crate::manage::{covers, finish};
+use crate::manage::{covers, finish, finish_ending};
 use crate::oidc::{self, ProviderTrust};
 use crate::record::Method;
 use crate::shelf::ending;
+use crate::tables::Tables;
 use crate::{Identity, IdentityError};
 
 /// Whether a token that is bound to nothing is taken.
@@ -93,27 +94,33 @@ impl Identity {
         let (ended, before) = {
             let mut tables = self.shared.write();
             let before = tables.settings_of(tenant).map_or_else(SignInSettings::unset, |before| (**before).clone());
-            let mut ended = Vec::new();
-            if before.certificates != settings.certificates {
-                ended.extend(tables.end_all_by(Method::ClientCertificate, tenant));
-            }
-            if before.providers != settings.providers {
-                ended.extend(tables.end_all_by(Method::Federated, tenant));
-            }
-            (ended, before)
+            (end_untrusted(&mut tables, tenant, (&before, &settings)), before)
         };
         ops.extend(ending(&ended));
-        finish(store, ops).await?;
-        let mut tables = self.shared.write();
-        tables.set_settings(tenant.cloned(), settings.clone());
-        // Those that were opened under the old trust while the new one was being written.
-        if before.certificates != settings.certificates {
-            tables.end_all_by(Method::ClientCertificate, tenant);
-        }
-        if before.providers != settings.providers {
-            tables.end_all_by(Method::Federated, tenant);
-        }
-        drop(tables);
+        finish(store.clone(), ops).await?;
+        let late = {
+            let mut tables = self.shared.write();
+            tables.set_settings(tenant.cloned(), settings.clone());
+            // Those that were opened under the old trust while the new one was being written.
+            end_untrusted(&mut tables, tenant, (&before, &settings))
+        };
+        finish_ending(store, &late).await?;
         Ok(settings)
     }
+}
+
+/// Ends the sessions of a place that were opened by trust which changes; which ones they were.
+fn end_untrusted(
+    tables: &mut Tables,
+    tenant: Option<&TenantId>,
+    (before, after): (&SignInSettings, &SignInSettings),
+) -> Vec<SessionId> {
+    let mut ended = Vec::new();
+    if before.certificates != after.certificates {
+        ended.extend(tables.end_all_by(Method::ClientCertificate, tenant));
+    }
+    if before.providers != after.providers {
+        ended.extend(tables.end_all_by(Method::Federated, tenant));
+    }
+    ended
 }

@@ -15,6 +15,7 @@ use crate::IdentityError;
 use crate::person::StoredPerson;
 use crate::record::{Binding, KeyRecord, Method, Raised, StoredKey, StoredSession};
 use crate::risk::About;
+use crate::sessions::ProvedBy;
 use crate::settings::{SignInSettings, UnboundTokens};
 use crate::standing::TrustSettings;
 use crate::token::{Claims, EXPIRY_LEEWAY_SECONDS};
@@ -168,6 +169,23 @@ impl Tables {
         let session = self.sessions.get_mut(session)?;
         session.stored.raised = None;
         Some(session.stored.clone())
+    }
+
+    /// Whether what somebody was proved by, for a session that is being opened, is still what it was.
+    pub(crate) fn still_proves(&self, by: &ProvedBy, opening: &StoredSession) -> bool {
+        match by {
+            ProvedBy::Itself => true,
+            ProvedBy::Person(mark) => self.person(&opening.principal).is_some_and(|person| person.mark() == *mark),
+            ProvedBy::Trust(then) => {
+                let trusts = |now: &Arc<SignInSettings>| match opening.method {
+                    Method::Federated => now.providers == then.providers,
+                    _ => now.certificates == then.certificates,
+                };
+                // Nobody becomes a person of the tenant's own, who may have been invited meanwhile.
+                self.person(&opening.principal).is_none()
+                    && self.settings_of(opening.tenant.as_ref()).is_some_and(trusts)
+            }
+        }
     }
 
     /// A key that can sign in, now.

@@ -308,6 +308,7 @@ async fn sessions_of_a_key_are_bounded_and_those_over_are_swept() {
             method: Method::ApiKey,
             strength: Strength::Secret,
             scope: None,
+            proved_by: ProvedBy::Itself,
         }
     };
     let here = || Arrival { binding: Binding::Unbound, source: HERE };

@@ -2,8 +2,10 @@
 //!
 //! Pure: time is passed in. A name whose debt is full is open to whoever comes from where it signed in from before; all others
 //! share what time pays off, one try each time, however many sources they have. A key's secret is beyond guessing, so nobody is
-//! locked out of one for what others did: it is closed to sources alone that themselves failed lately. Must never let what is
-//! under way count for less than what failed. Algorithm: generic cell rate algorithm (ITU-T I.371), one timestamp an entry.
+//! locked out of one for what others did: it is closed to sources alone that themselves failed lately. A password that is asked for
+//! again in a session has a debt of its own, which nobody adds to who has no session. Must never let what is under way count for
+//! less than what failed, nor one tenant take the places of all. Algorithm: generic cell rate algorithm (ITU-T I.371), one timestamp
+//! an entry.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -12,8 +14,9 @@ use std::time::Duration;
 
 use ringfence_core::Source;
 use ringfence_core::limits::{
-    SIGN_IN_FAILURES_COUNT_MAX, SIGN_IN_FAILURES_OF_SITE_TIMES, SIGN_IN_FORGIVEN_MS, SIGN_IN_PER_SOURCE_COUNT_MAX,
-    SIGN_IN_REMEMBERED_COUNT_MAX, SIGN_IN_STRANGERS_COUNT_MAX, SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX,
+    SIGN_IN_FAILURES_COUNT_MAX, SIGN_IN_FAILURES_OF_SITE_TIMES, SIGN_IN_FORGIVEN_MS, SIGN_IN_KNOWN_COUNT_MAX,
+    SIGN_IN_PER_SOURCE_COUNT_MAX, SIGN_IN_REMEMBERED_COUNT_MAX, SIGN_IN_STRANGERS_COUNT_MAX,
+    SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX,
 };
 
 /// One failure's debt.
@@ -24,14 +27,16 @@ const SITE_DEBT: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS / SIGN_IN_
 const DEBT_MAX: Duration = Duration::from_millis(SIGN_IN_FORGIVEN_MS * SIGN_IN_FAILURES_COUNT_MAX as u64);
 
 /// What a sign-in is tried with.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Tried {
     /// What names nobody before it was looked at, such as a passkey or an invitation.
     Nameless,
     /// A key with this id, which there may be or not.
     Key(String),
-    /// A name that signed in from there before, and its password.
+    /// A name that signed in from there before, and its password; or a name that was invited, and the password to be set.
     Known(String),
+    /// In a session of this name: its password again.
+    Again(String),
     /// A name that never signed in from there, as far as is remembered, or is nobody's; and a password.
     Stranger(String),
 }
@@ -42,10 +47,12 @@ pub(crate) struct Throttle {
     sources: HashMap<Source, Duration>,
     sites: HashMap<Source, Duration>,
     keys: HashMap<String, Duration>,
+    /// Of names, for passwords that were asked for again in their sessions.
+    again: HashMap<String, Duration>,
     /// Sign-ins under way, by [`crowd`]; bounded by the connections there are.
     under_way: HashMap<(bool, Source), usize>,
-    /// Those of strangers among them, by name.
-    strangers: HashMap<String, usize>,
+    /// Those with a password among them, by name.
+    passwords: HashMap<Tried, usize>,
 }
 
 impl Tried {
@@ -53,30 +60,34 @@ impl Tried {
     pub(crate) fn with(&self) -> Option<&str> {
         match self {
             Self::Nameless => None,
-            Self::Key(with) | Self::Known(with) | Self::Stranger(with) => Some(with),
+            Self::Key(with) | Self::Known(with) | Self::Again(with) | Self::Stranger(with) => Some(with),
         }
     }
 
-    /// The name, where a stranger tries it.
-    fn stranger(&self) -> Option<&str> {
+    /// The name, where a password is tried with it.
+    fn name(&self) -> Option<&str> {
         match self {
-            Self::Stranger(name) => Some(name),
-            Self::Nameless | Self::Key(_) | Self::Known(_) => None,
+            Self::Known(name) | Self::Again(name) | Self::Stranger(name) => Some(name),
+            Self::Nameless | Self::Key(_) => None,
         }
+    }
+
+    const fn is_stranger(&self) -> bool {
+        matches!(self, Self::Stranger(_))
     }
 }
 
 impl Throttle {
-    /// Counts a sign-in as under way until [`Throttle::leave`]; refused when its source, or strangers, have too many of them.
+    /// Counts a sign-in as under way until [`Throttle::leave`]; refused when its source, its tenant, or strangers have too many.
     pub(crate) fn enter(&mut self, source: Source, tried: &Tried) -> Result<(), Duration> {
         let crowd = crowd(source, tried);
         let own = self.under_way.get(&crowd).copied().unwrap_or(0);
-        if own >= SIGN_IN_PER_SOURCE_COUNT_MAX || tried.stranger().is_some_and(|name| self.is_crowded(name)) {
+        if own >= SIGN_IN_PER_SOURCE_COUNT_MAX || self.is_crowded(tried) {
             return Err(Duration::from_secs(1));
         }
         self.under_way.insert(crowd, own + 1);
-        if let Some(name) = tried.stranger() {
-            *self.strangers.entry(name.to_owned()).or_insert(0) += 1;
+        if tried.name().is_some() {
+            *self.passwords.entry(tried.clone()).or_insert(0) += 1;
         }
         Ok(())
     }
@@ -84,26 +95,25 @@ impl Throttle {
     /// Ends what `enter` began.
     pub(crate) fn leave(&mut self, source: Source, tried: &Tried) {
         one_less(&mut self.under_way, &crowd(source, tried));
-        if let Some(name) = tried.stranger() {
-            one_less(&mut self.strangers, name);
-        }
+        one_less(&mut self.passwords, tried);
     }
 
     /// Whether a sign-in may be tried; else how long to wait, at least a second.
     pub(crate) fn check(&self, source: Source, tried: &Tried, now: Duration) -> Result<(), Duration> {
         let source_debt = debt(&self.sources, &source, now);
         // A site may be many customers': nobody is held back for them but who could be guessing at a password.
-        let site = tried.stranger().and_then(|_| source.site());
+        let site = source.site().filter(|_| tried.is_stranger());
         let site = site.map_or(Duration::ZERO, |site| debt(&self.sites, &site, now));
-        let mut key_debt = tried.with().map_or(Duration::ZERO, |key| self.debt_of(key, now));
-        if let Some(name) = tried.stranger() {
-            // As if all that are under way had failed: else those who come at once pass together.
-            let count = self.strangers.get(name).copied().unwrap_or(0);
-            key_debt = key_debt.saturating_add(DEBT.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)));
-        }
+        let of_key = match tried {
+            Tried::Again(name) => debt(&self.again, name, now),
+            _ => tried.with().map_or(Duration::ZERO, |key| self.debt_of(key, now)),
+        };
+        // As if all that are under way had failed: else those who come at once pass together.
+        let count = self.passwords.get(tried).copied().unwrap_or(0);
+        let key_debt = of_key.saturating_add(DEBT.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)));
         let wait = if is_full(source_debt) {
             left_of(source_debt)
-        } else if is_full(key_debt) && tried.stranger().is_some() {
+        } else if is_full(key_debt) && matches!(tried, Tried::Stranger(_) | Tried::Again(_)) {
             left_of(key_debt)
         } else if site > DEBT_MAX.saturating_sub(SITE_DEBT) {
             (site + SITE_DEBT).saturating_sub(DEBT_MAX)
@@ -115,12 +125,22 @@ impl Throttle {
         Err(wait.max(Duration::from_secs(1)))
     }
 
-    /// Whether as many strangers as may are trying names of this one's tenant, or any. By what is claimed to be a tenant, so
-    /// that nothing is told of whether there is one.
-    fn is_crowded(&self, name: &str) -> bool {
-        let of_tenant = self.strangers.iter().filter(|(other, _)| place(other) == place(name));
-        of_tenant.map(|(_, count)| count).sum::<usize>() >= SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX
-            || self.strangers.values().sum::<usize>() >= SIGN_IN_STRANGERS_COUNT_MAX
+    /// Whether as many as may are trying passwords of this one's tenant, or of any: strangers, or all others. By what is claimed to
+    /// be a tenant, so that nothing is told of whether there is one.
+    fn is_crowded(&self, tried: &Tried) -> bool {
+        let Some(name) = tried.name() else { return false };
+        let (mut all, mut of_tenant) = (0_usize, 0_usize);
+        for (other, count) in self.passwords.iter().filter(|(other, _)| other.is_stranger() == tried.is_stranger()) {
+            all += count;
+            if other.name().is_some_and(|other| place(other) == place(name)) {
+                of_tenant += count;
+            }
+        }
+        if tried.is_stranger() {
+            return of_tenant >= SIGN_IN_STRANGERS_PER_TENANT_COUNT_MAX || all >= SIGN_IN_STRANGERS_COUNT_MAX;
+        }
+        // No more than are free: whoever has many leaves as many, and the next leaves half of those.
+        of_tenant >= SIGN_IN_KNOWN_COUNT_MAX.saturating_sub(all)
     }
 
     /// What failures with a key or as a person are not paid off yet.
@@ -138,6 +158,12 @@ impl Throttle {
             add(&mut self.keys, key.to_owned(), DEBT, now);
         }
     }
+
+    /// Notes a wrong password in a session of this name; a failure with the name like any other, too.
+    pub(crate) fn failed_again(&mut self, source: Source, name: &str, now: Duration) {
+        add(&mut self.again, name.to_owned(), DEBT, now);
+        self.failed(source, Some(name), now);
+    }
 }
 
 /// Whether one failure more would be over the cap.
@@ -154,7 +180,7 @@ fn left_of(debt: Duration) -> Duration {
 /// them; all others of a site with each other, so that nobody has more places for having more networks.
 fn crowd(source: Source, tried: &Tried) -> (bool, Source) {
     match tried {
-        Tried::Known(_) => (true, source),
+        Tried::Known(_) | Tried::Again(_) => (true, source),
         Tried::Nameless | Tried::Key(_) | Tried::Stranger(_) => (false, source.site().unwrap_or(source)),
     }
 }
@@ -283,7 +309,7 @@ mod tests {
         }
         assert_eq!(entered, SIGN_IN_FAILURES_COUNT_MAX);
         (1..=entered).for_each(|number| throttle.leave(source(&format!("192.0.2.{number}")), &ann));
-        assert!(throttle.strangers.is_empty() && throttle.under_way.is_empty());
+        assert!(throttle.passwords.is_empty() && throttle.under_way.is_empty());
         assert_eq!(throttle.check(source("198.51.100.7"), &ann, START), Ok(()), "none of them failed");
     }
 
@@ -347,6 +373,54 @@ mod tests {
         throttle.enter(from(203), &key("an id")).unwrap();
         throttle.leave(from(202), &stranger("beta/ann"));
         throttle.enter(from(203), &stranger("gamma/ann")).unwrap();
+    }
+
+    #[test]
+    fn one_tenant_has_half_of_the_places_and_the_next_has_half_of_the_rest() {
+        let mut throttle = Throttle::default();
+        // However many networks its people are known in, and whatever strangers do.
+        for number in 0..SIGN_IN_STRANGERS_COUNT_MAX {
+            throttle.enter(source(&format!("192.0.2.{number}")), &stranger(&format!("made-up-{number}/ann"))).unwrap();
+        }
+        for (number, tenant) in ["acme", "beta", "gamma", "delta"].into_iter().enumerate() {
+            let tried = |at: usize| {
+                let name = format!("{tenant}/p{}", at % 3);
+                if at % 2 == 0 { Tried::Known(name) } else { Tried::Again(name) }
+            };
+            let from = |at: usize| source(&format!("2001:db8:{number:x}:{at:x}::1"));
+            let entered =
+                (0..SIGN_IN_KNOWN_COUNT_MAX).filter(|at| throttle.enter(from(*at), &tried(*at)).is_ok()).count();
+            assert_eq!(entered, SIGN_IN_KNOWN_COUNT_MAX >> (number + 1), "{tenant}");
+        }
+        throttle.enter(source("203.0.113.1"), &known("operator/ada")).unwrap();
+        throttle.enter(source("203.0.113.2"), &key("an id")).unwrap();
+    }
+
+    #[test]
+    fn a_password_in_sessions_of_a_name_is_tried_so_often_however_many_sources_they_come_from() {
+        let mut throttle = Throttle::default();
+        let again = Tried::Again("acme/ann".to_owned());
+        let new = |number: u32| source(&format!("2001:db8:{number:x}::1"));
+        let entered = (0..60).filter(|number| {
+            let from = new(*number);
+            throttle.check(from, &again, START).is_ok() && throttle.enter(from, &again).is_ok()
+        });
+        assert_eq!(u32::try_from(entered.count()).unwrap(), SIGN_IN_FAILURES_COUNT_MAX);
+        for number in 0..SIGN_IN_FAILURES_COUNT_MAX {
+            throttle.failed_again(new(number), "acme/ann", START);
+            throttle.leave(new(number), &again);
+        }
+        assert_eq!(throttle.check(new(100), &again, START), Err(DEBT));
+        assert_eq!(throttle.check(new(100), &again, START + DEBT), Ok(()), "one, when one is forgiven");
+        assert_eq!(
+            throttle.check(new(100), &known("acme/ann"), START),
+            Ok(()),
+            "who signs in where he is known is not held"
+        );
+        // Nor is he in his session for what strangers do.
+        fail(&mut throttle, "192.0.2.1", "acme/bob", SIGN_IN_FAILURES_COUNT_MAX);
+        assert_eq!(throttle.check(new(100), &Tried::Again("acme/bob".to_owned()), START), Ok(()));
+        assert!(throttle.passwords.is_empty() && throttle.under_way.is_empty());
     }
 
     #[test]

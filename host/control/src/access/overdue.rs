@@ -152,7 +152,13 @@ impl Control {
     /// A request of somebody who asked for this earlier, when he is still known here.
     fn in_the_name_of(&self, tenant: &TenantId, who: &ringfence_core::PrincipalId) -> Option<Call> {
         let principal = self.parts.identity.absent(tenant, who)?;
-        Some(Call { principal, request: RequestId::random(&*self.parts.entropy), peer: None, traceparent: None })
+        Some(Call {
+            principal,
+            request: RequestId::random(&*self.parts.entropy),
+            peer: None,
+            traceparent: None,
+            again: None,
+        })
     }
 }
 

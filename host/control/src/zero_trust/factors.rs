@@ -86,7 +86,8 @@ pub async fn set_password(
     let details = json!({ "factor": "password", "change": "set" });
     control
         .own_act(&call, codes::FACTOR_CHANGED, "change-factor", details, async || {
-            Ok(control.parts.identity.set_password(&call.principal, old.as_ref(), &new).await?)
+            let from = source(call.peer);
+            Ok(control.parts.identity.set_password(&call.principal, old.as_ref(), &new, from).await?)
         })
         .await?;
     Ok(StatusCode::NO_CONTENT)

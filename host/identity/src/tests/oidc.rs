@@ -22,6 +22,8 @@ pub(super) struct Provider {
     claims: Mutex<Value>,
     issuer: Mutex<String>,
     down: AtomicBool,
+    /// Held by a test while codes are not to be answered.
+    turn: Arc<tokio::sync::Mutex<()>>,
     asked_count: AtomicUsize,
 }
 
@@ -32,6 +34,7 @@ impl Provider {
             claims: Mutex::new(json!({ "groups": ["staff", "devs"] })),
             issuer: Mutex::new(PROVIDER.to_owned()),
             down: AtomicBool::new(false),
+            turn: Arc::default(),
             asked_count: AtomicUsize::new(0),
         }
     }
@@ -108,7 +111,14 @@ impl Fetch for Provider {
             return Box::pin(std::future::pending());
         }
         let answer = self.answer(&ask).map(|answer| answer.to_string().into_bytes());
-        Box::pin(std::future::ready(answer))
+        if ask.url.path() != "/token" {
+            return Box::pin(std::future::ready(answer));
+        }
+        let turn = Arc::clone(&self.turn);
+        Box::pin(async move {
+            let _turn = turn.lock().await;
+            answer
+        })
     }
 }
 
@@ -307,6 +317,42 @@ async fn sessions_end_with_the_trust_in_their_provider() {
     unauthenticated(host.verify(&issued));
     let code = Provider::code(&started.authorization_url, host.clock.now().as_second());
     unauthenticated(host.end(&started, code).await);
+}
+
+#[tokio::test]
+async fn a_sign_in_whose_provider_takes_its_time_ends_with_the_trust_in_it() {
+    let host = host().await;
+    let changed = ProviderTrust { roles: trust().roles.split_off(1), ..trust() };
+    for (providers, is_let_in) in [(vec![trust()], true), (vec![changed], false), (Vec::new(), false)] {
+        host.trusts(vec![trust()]).await.unwrap();
+        let started = host.begin("acme", "corp", BACK).await.unwrap();
+        let code = Provider::code(&started.authorization_url, host.clock.now().as_second());
+        let turn = host.provider.turn.lock().await;
+        let mut under_way = Box::pin(host.end(&started, code));
+        assert!(futures::poll!(&mut under_way).is_pending(), "the provider has the code");
+        host.trusts(providers.clone()).await.unwrap();
+        drop(turn);
+        let ended = under_way.await;
+        if is_let_in {
+            assert!(host.verify(&ended.unwrap()).is_ok(), "nothing was changed");
+        } else {
+            unauthenticated(ended);
+            let open = host.identity.list_sessions(permit(Some("acme")), Some(&tenant("acme"))).unwrap();
+            assert!(open.is_empty(), "{providers:?}: {open:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_signs_in_while_the_trust_in_his_provider_ends_is_out_after_a_restart_too() {
+    let mut host = host().await;
+    let mut change = Box::pin(host.trusts(Vec::new()));
+    assert!(futures::poll!(&mut change).is_pending(), "it is being written");
+    let late = host.through_the_provider().await.unwrap();
+    change.await.unwrap();
+    unauthenticated(host.verify(&late));
+    host.restart().await;
+    unauthenticated(host.verify(&late));
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ impl Host {
             method: Method::ApiKey,
             strength: Strength::Secret,
             scope: None,
+            proved_by: ProvedBy::Itself,
         };
         self.identity.open_session(holder, Arrival { binding: to, source: HERE }).await.unwrap().principal
     }

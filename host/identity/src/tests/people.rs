@@ -1,6 +1,9 @@
 //! People: what proves them, what does not, and who counts as a second one.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
+
+use ringfence_core::limits::SIGN_IN_KNOWN_COUNT_MAX;
 
 use super::*;
 
@@ -169,6 +172,28 @@ async fn codes_that_are_guessed_at_wait_and_come_back() {
 }
 
 #[tokio::test]
+async fn of_codes_that_are_guessed_at_all_at_once_no_more_are_tried() {
+    let host = Host::new().await;
+    let ann = host.ann().await;
+    host.with_codes(&ann).await;
+    let session = host.verify(&ann).unwrap();
+    let turn = host.identity.shared.changing_people.lock().await;
+    let guess = |_| {
+        let guess = StepUp::Code(SecretString::new("aaaa-aaaa".to_owned()));
+        Box::pin(host.identity.step_up(&session, guess))
+    };
+    let mut guesses: Vec<_> = (0..50).map(guess).collect();
+    for guess in &mut guesses {
+        assert!(futures::poll!(guess).is_pending(), "somebody is being written");
+    }
+    drop(turn);
+    let answers = futures::future::join_all(guesses).await;
+    let tried = answers.iter().filter(|answer| matches!(answer, Err(IdentityError::Unauthenticated))).count();
+    let held = answers.iter().filter(|answer| matches!(answer, Err(IdentityError::Throttled { .. }))).count();
+    assert_eq!((tried, held), (10, 40));
+}
+
+#[tokio::test]
 async fn a_session_without_the_second_factor_changes_no_factor() {
     let host = Host::new().await;
     let weak = host.ann().await;
@@ -180,13 +205,61 @@ async fn a_session_without_the_second_factor_changes_no_factor() {
     assert!(matches!(host.identity.start_passkey_registration(&weak, HERE), Err(IdentityError::StepUp { .. })));
     let new = SecretString::new("another long password".to_owned());
     let old = SecretString::new(PASSWORD.to_owned());
-    assert!(matches!(host.identity.set_password(&weak, Some(&old), &new).await, Err(IdentityError::StepUp { .. })));
+    assert!(matches!(
+        host.identity.set_password(&weak, Some(&old), &new, HERE).await,
+        Err(IdentityError::StepUp { .. })
+    ));
     let strong = host.verify(&strong).unwrap();
-    assert!(host.identity.set_password(&strong, None, &new).await.is_err(), "the old one is asked for");
-    host.identity.set_password(&strong, Some(&old), &new).await.unwrap();
+    assert!(host.identity.set_password(&strong, None, &new, HERE).await.is_err(), "the old one is asked for");
+    host.identity.set_password(&strong, Some(&old), &new, HERE).await.unwrap();
     assert!(!host.identity.is_alive(weak.session().unwrap()), "other sessions ended");
     host.identity.remove_codes(&strong).await.unwrap();
     host.by_password("acme/ann", new.expose(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_password_is_guessed_at_in_a_session_no_faster_than_in_a_sign_in() {
+    let host = Host::new().await;
+    let ann = host.verify(&host.ann().await).unwrap();
+    let secret = |text: &str| SecretString::new(text.to_owned());
+    let new = secret("another long password");
+    let from = |last: u8| IpAddr::V4(Ipv4Addr::new(198, 51, 100, last));
+    for last in 0..20 {
+        let wrong = host.identity.set_password(&ann, Some(&secret("a guess")), &new, from(last)).await;
+        assert!(matches!(wrong, Err(IdentityError::FactorState(_))), "{last}: {wrong:?}");
+    }
+    let before = host.identity.shared.hasher.count();
+    for last in [0, 100] {
+        let held = host.identity.set_password(&ann, Some(&secret(PASSWORD)), &new, from(last)).await;
+        assert!(matches!(held, Err(IdentityError::Throttled { retry_after_seconds: 3 })), "{last}: {held:?}");
+    }
+    assert_eq!(host.identity.shared.hasher.count(), before, "a refused try costs nothing");
+    let debt = host.identity.shared.throttle().debt_of("acme/ann", host.identity.shared.clock.monotonic());
+    assert!(!debt.is_zero(), "his score shows it");
+    host.by_password("acme/ann", PASSWORD, None).await.unwrap();
+    host.clock.pass(3);
+    host.identity.set_password(&ann, Some(&secret(PASSWORD)), &new, from(100)).await.unwrap();
+}
+
+#[tokio::test]
+async fn passwords_of_one_tenant_leave_places_to_another_and_setting_one_counts() {
+    let host = Host::new().await;
+    let ann = host.verify(&host.ann().await).unwrap();
+    let bob = host.invite(Some("beta"), "beta/root", "bob", Role::Developer).await;
+    let (old, new) = (SecretString::new(PASSWORD.to_owned()), SecretString::new("another long password".to_owned()));
+    let mut under_way = Vec::new();
+    // As many as it may have, each from a network where he could be known.
+    for number in 0..SIGN_IN_KNOWN_COUNT_MAX / 2 {
+        let from = Source::of(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, u16::try_from(number).unwrap(), 0, 0, 0, 0, 1)));
+        under_way.push(host.identity.shared.admit(from, Tried::Known(format!("acme/p{number}"))).unwrap());
+    }
+    let held = host.identity.set_password(&ann, Some(&old), &new, HERE).await;
+    assert!(matches!(held, Err(IdentityError::Throttled { .. })), "{held:?}");
+    assert!(matches!(host.by_password("acme/ann", PASSWORD, None).await, Err(IdentityError::Throttled { .. })));
+    host.enrol_with(&bob).await.unwrap();
+    host.by_password("beta/bob", PASSWORD, None).await.unwrap();
+    drop(under_way);
+    host.identity.set_password(&ann, Some(&old), &new, HERE).await.unwrap();
 }
 
 #[tokio::test]
@@ -216,6 +289,63 @@ async fn short_passwords_are_refused_and_spend_no_invitation() {
     let refused = host.identity.authenticate(proof, HERE, &Shown::nothing()).await;
     assert!(matches!(refused, Err(IdentityError::BadPassword { .. })));
     host.enrol_with(&token).await.unwrap();
+}
+
+// === what ends while a sign-in is under way ===
+
+#[tokio::test]
+async fn a_sign_in_under_way_ends_with_the_password_it_is_proved_by() {
+    let host = Host::new().await;
+    let ann = host.verify(&host.ann().await).unwrap();
+    let mut under_way = Box::pin(host.by_password("acme/ann", PASSWORD, None));
+    assert!(futures::poll!(&mut under_way).is_pending(), "its hash is being worked out");
+    let (old, new) = (SecretString::new(PASSWORD.to_owned()), SecretString::new("another long password".to_owned()));
+    host.identity.set_password(&ann, Some(&old), &new, HERE).await.unwrap();
+    unauthenticated(under_way.await);
+    assert_eq!(host.identity.own_sessions(&ann).len(), 1, "his who set it");
+    host.by_password("acme/ann", new.expose(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sign_in_under_way_is_never_of_who_is_invited_under_the_same_name() {
+    let host = Host::new().await;
+    host.ann().await;
+    let mut under_way = Box::pin(host.by_password("acme/ann", PASSWORD, None));
+    assert!(futures::poll!(&mut under_way).is_pending(), "its hash is being worked out");
+    let token = host.invite(Some("acme"), "acme/root", "ann", Role::TenantAdmin).await;
+    unauthenticated(under_way.await);
+    let after = host.enrol_with(&token).await.unwrap();
+    assert_eq!(host.verify(&after).unwrap().role(), Some(Role::TenantAdmin));
+}
+
+#[tokio::test]
+async fn who_signs_in_while_another_is_invited_under_his_name_is_out_after_a_restart_too() {
+    let mut host = Host::new().await;
+    host.ann().await;
+    let mut anew = Box::pin(host.invite(Some("acme"), "acme/root", "ann", Role::TenantAdmin));
+    assert!(futures::poll!(&mut anew).is_pending(), "it is being written");
+    let late = host.by_password("acme/ann", PASSWORD, None).await.unwrap();
+    let token = anew.await;
+    unauthenticated(host.verify(&late));
+    host.restart().await;
+    unauthenticated(host.verify(&late));
+    host.enrol_with(&token).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_changes_nothing_of_who_is_invited_under_the_same_name_while_it_waits() {
+    let host = Host::new().await;
+    let before = host.verify(&host.ann().await).unwrap();
+    let turn = host.identity.shared.changing_people.lock().await;
+    let mut anew = Box::pin(host.invite(Some("acme"), "acme/root", "ann", Role::TenantAdmin));
+    assert!(futures::poll!(&mut anew).is_pending());
+    let mut offer = Box::pin(host.identity.offer_codes(&before));
+    assert!(futures::poll!(&mut offer).is_pending());
+    drop(turn);
+    anew.await;
+    unauthenticated(offer.await);
+    let tables = host.identity.shared.read();
+    assert!(tables.person(before.id()).unwrap().codes.is_none());
 }
 
 // === two people ===

@@ -500,6 +500,7 @@ async fn an_enrolment_of_an_operator_is_the_way_back_whatever_is_asked() {
         method: Method::Bootstrap,
         strength: Strength::Secret,
         scope: None,
+        proved_by: ProvedBy::Itself,
     };
     let arrival = crate::sessions::Arrival { binding: Binding::Unbound, source: HERE };
     let enrolled = host.identity.open_session(holder, arrival).await.unwrap();
