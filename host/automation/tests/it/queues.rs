@@ -339,6 +339,39 @@ fn a_queue_that_was_deleted_takes_nothing_and_one_made_again_is_empty() {
 }
 
 #[test]
+fn a_queue_whose_deletion_a_kill_cut_is_there_to_be_deleted_with_all_that_is_left_of_it() {
+    let faults = Faults::default();
+    let (world, host) = (World::with_faults(faults.clone()), runtime());
+    let automation = host.block_on(automation(&world));
+    host.block_on(async {
+        automation.start().await.unwrap();
+        queue_of_one_message(&world, &automation, Some("order-17")).await;
+    });
+    faults.hold_flushes();
+    // Its marks are gone, and the host is killed as its messages go.
+    faults.let_one_through();
+    host.spawn({
+        let (automation, store) = (automation.clone(), world.acme.clone());
+        async move { automation.delete_queue(&store, &work_queue()).await }
+    });
+    eventually("the second batch", || faults.held_count() > 0 && world.block_on(stored(&world)).is_empty());
+    drop(automation);
+    host.shutdown_timeout(Duration::from_secs(5));
+    faults.let_all_through();
+    let host = runtime();
+    host.block_on(async {
+        let once = Key::new(["queue-once", "work"]);
+        assert_eq!(world.acme.scan(&once, None, 10).await.unwrap().records.len(), 1, "the deletion was cut");
+        let automation = self::automation(&world).await;
+        automation.start().await.unwrap();
+        assert_eq!(depth(&world, &automation).await, 0);
+        automation.delete_queue(&world.acme, &work_queue()).await.unwrap();
+        assert!(automation.queues(&world.acme).await.unwrap().is_empty());
+        assert!(world.acme.scan(&once, None, 10).await.unwrap().records.is_empty());
+    });
+}
+
+#[test]
 fn a_tenant_that_was_locked_when_the_host_started_is_opened_when_it_is_unlocked_told_or_not() {
     let world = World::new();
     let host = runtime();
