@@ -55,6 +55,11 @@ pub fn paused() -> QueueSpec {
 
 /// Every room below automation, and automation over them, not started.
 pub async fn automation(world: &World) -> Automation {
+    automation_and_quotas(world).await.0
+}
+
+/// The same with the quotas, none of which is read. While a tenant's is not, what is not deployed is waited for.
+pub async fn automation_and_quotas(world: &World) -> (Automation, Quotas) {
     let (tenants, clock, entropy) = (world.tenants.clone(), world.clock.clone(), world.entropy.clone());
     let audit = world.audit().await;
     let settings = IdentityConfig {
@@ -91,12 +96,13 @@ pub async fn automation(world: &World) -> Automation {
     };
     let plans = Plans::new(&Default::default(), Ceiling { cores_count: 1, slots_count: 1 }).unwrap();
     let rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
-    Automation::new(AutomationParts {
+    let quotas = Quotas::new(plans, engine.clone(), clock.clone());
+    let automation = Automation::new(AutomationParts {
         identity: identity.unwrap(),
         policy: Policy::new(entropy.clone(), clock.clone()).unwrap(),
         registry: Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), None).await.unwrap(),
         capabilities: Arc::new(Capabilities::new(egress).unwrap()),
-        quotas: Quotas::new(plans, engine.clone(), clock.clone()),
+        quotas: quotas.clone(),
         logs: GuestLogs::new(clock.clone(), Handle::current()),
         metering: Metering::open(tenants.clone(), audit.clone(), clock.clone()).await.unwrap(),
         engine,
@@ -106,7 +112,8 @@ pub async fn automation(world: &World) -> Automation {
         tenants,
         clock,
         entropy,
-    })
+    });
+    (automation, quotas)
 }
 
 async fn queue_of_one_message(world: &World, automation: &Automation, key: Option<&str>) -> Sent {
