@@ -58,6 +58,7 @@ impl Automation {
     pub(crate) async fn open_schedules(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
         let page = store.scan(&schedules_key(), None, PAGE_COUNT).await?;
         let now = self.parts.clock.now();
+        let works = works(store) == Some(true);
         let mut held_count = 0_u32;
         for (_, record) in page.records {
             let mut schedule: Schedule = record.json()?;
@@ -70,8 +71,10 @@ impl Automation {
             let mut again = Vec::new();
             if !schedule.begun.is_empty() {
                 // Durable before anything runs: a run that brings the host down each time comes to an end.
-                let changed = self.change_schedule(store, &schedule.name, |schedule| again = take_up(schedule, now));
-                let Some(changed) = changed.await? else { continue };
+                let changed = self
+                    .change_schedule(store, &schedule.name, |schedule| again = take_up(schedule, now, works))
+                    .await?;
+                let Some(changed) = changed else { continue };
                 schedule = changed;
             }
             let running = self.timer.running(store, &schedule.name);
@@ -363,7 +366,8 @@ impl Automation {
 }
 
 /// What was begun when the host ended and is run again now, with the number of its attempt; what was cut too often is over.
-fn take_up(schedule: &mut Schedule, now: Timestamp) -> Vec<(Timestamp, u32)> {
+/// Where the tenant does not work, what waits for that is not cut once more with every start.
+fn take_up(schedule: &mut Schedule, now: Timestamp, works: bool) -> Vec<(Timestamp, u32)> {
     let mut again = Vec::new();
     for tick in std::mem::take(&mut schedule.begun) {
         let cuts_count = schedule.cut.iter().filter(|cut| **cut == tick).count();
@@ -374,7 +378,9 @@ fn take_up(schedule: &mut Schedule, now: Timestamp) -> Vec<(Timestamp, u32)> {
             continue;
         }
         schedule.begun.push(tick);
-        schedule.cut.push(tick);
+        if works {
+            schedule.cut.push(tick);
+        }
         again.push((tick, u32::try_from(cuts_count).unwrap_or(u32::MAX).saturating_add(2)));
     }
     again
@@ -539,11 +545,14 @@ mod tests {
         let (mut schedule, now) = (schedule(Missed::All, Overlap::Allow), at("2026-01-01T00:09:00Z"));
         let tick = at("2026-01-01T00:01:00Z");
         schedule.begun = vec![tick];
+        for _ in 0..5 {
+            assert_eq!(take_up(&mut schedule, now, false), [(tick, 2)], "it waits for its tenant");
+        }
         for attempt in 2..5 {
-            assert_eq!(take_up(&mut schedule, now), [(tick, attempt)]);
+            assert_eq!(take_up(&mut schedule, now, true), [(tick, attempt)]);
             assert_eq!(schedule.begun, [tick]);
         }
-        assert!(take_up(&mut schedule, now).is_empty());
+        assert!(take_up(&mut schedule, now, true).is_empty());
         assert!(schedule.begun.is_empty() && schedule.cut.is_empty());
         assert_eq!(schedule.last.unwrap().outcome, "host-ended");
     }
