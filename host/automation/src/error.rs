@@ -33,6 +33,9 @@ pub enum AutomationError {
     /// A schedule is not as it must be.
     #[error("{0}")]
     BadSchedule(String),
+    /// The schedule says that no run of it begins beside another.
+    #[error("a run of this schedule is under way, and its `overlap` lets none begin beside it")]
+    ScheduleRuns,
     /// The queue is full.
     #[error("the queue has as many messages as it may have")]
     QueueFull {

@@ -77,6 +77,7 @@ impl Automation {
             state.open.insert(store.uid());
         }
         self.hurry_queues(store);
+        self.timer.hurry(store, self.parts.clock.now());
         Ok(())
     }
 

@@ -24,6 +24,9 @@ impl From<AutomationError> for ApiError {
             AutomationError::BadPayload(_) => Self::new("bad-payload", text),
             AutomationError::BadQueue(_) => Self::new("bad-queue", text),
             AutomationError::BadSchedule(_) => Self::new("bad-schedule", text),
+            AutomationError::ScheduleRuns => {
+                Self::new("schedule-runs", text).help("wait until it is over, or set `overlap` to `allow`")
+            }
             AutomationError::QueueFull { retry_after_ms } => {
                 Self { retry_after_seconds: Some(retry_after_ms.div_ceil(1_000)), ..Self::new("queue-full", text) }
             }

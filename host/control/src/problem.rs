@@ -140,6 +140,7 @@ pub fn status_of(code: &str) -> StatusCode {
         "body-timeout" => StatusCode::REQUEST_TIMEOUT,
         "exists"
         | "hook-bound"
+        | "schedule-runs"
         | "too-many"
         | "version-exists"
         | "need-not-granted"

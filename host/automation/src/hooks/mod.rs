@@ -97,6 +97,7 @@ impl Automation {
         if let Some(before) = before.as_ref().filter(|before| before.point.spec == spec) {
             return Ok(before.point.clone());
         }
+        spec.check_new()?;
         let version = before.as_ref().map_or(0, |before| before.point.version).saturating_add(1);
         let point =
             Point { name: name.clone(), version, spec, declared_at: self.parts.clock.now(), declared_by: by.clone() };

@@ -62,7 +62,8 @@ pub struct PointSpec {
     pub mode: Mode,
     /// JSON Schema of what the product sends.
     pub payload: Value,
-    /// JSON Schema of what a plugin answers; of a transforming point the payload's when absent, else anything.
+    /// JSON Schema of what a plugin answers; of a transforming point the payload's when absent, else anything. A transforming
+    /// point of several binders has none of its own: what one plugin makes is what the next one is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
     /// For all bound plugins together, milliseconds.
@@ -112,6 +113,18 @@ impl PointSpec {
             ("binders", self.binders == Binders::Several && after.binders == Binders::One),
         ];
         changes.into_iter().filter(|(_, is_breaking)| *is_breaking).map(|(what, _)| what).collect()
+    }
+
+    /// What a declaration is refused for that comes now. One that is kept since before is followed all the same: a host must
+    /// start with it.
+    pub(crate) fn check_new(&self) -> Result<(), AutomationError> {
+        let has_other_result = self.result.as_ref().is_some_and(|result| *result != self.payload);
+        if self.mode == Mode::Transform && self.binders == Binders::Several && has_other_result {
+            let why = "what one plugin makes is what the next one is given: a transforming point of several binders has no \
+                       `result` other than its `payload`";
+            return Err(AutomationError::BadPoint(why.to_owned()));
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), AutomationError> {
@@ -207,6 +220,20 @@ pub(crate) mod tests {
             PointSpec { payload: json!({ "$ref": "file:///etc/passwd" }), ..good.clone() },
         ] {
             assert!(Ready::of(point(bad.clone())).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_one_plugin_makes_of_the_payload_is_what_the_next_one_can_be_given() {
+        let other = PointSpec { result: Some(json!({ "type": "array" })), ..spec(Mode::Transform) };
+        assert!(other.check_new().is_err());
+        for good in [
+            PointSpec { binders: Binders::One, ..other.clone() },
+            PointSpec { mode: Mode::Collect, ..other.clone() },
+            PointSpec { result: Some(other.payload.clone()), ..other.clone() },
+            PointSpec { result: None, ..other.clone() },
+        ] {
+            assert!(good.check_new().is_ok(), "{good:?}");
         }
     }
 }

@@ -316,7 +316,8 @@ impl Automation {
         Ok(self.state_of(store, record))
     }
 
-    /// Deletes a queue with all that is in it.
+    /// Deletes a queue with all that is in it. One whose deletion was cut in the middle, by a kill or the store, is there with
+    /// what is left of it, takes nothing until it is opened again, and is deleted by who asks once more.
     pub async fn delete_queue(&self, store: &TenantStore, name: &QueueName) -> Result<(), AutomationError> {
         let _one = self.changing.lock().await;
         let name = name.as_str();
@@ -328,9 +329,16 @@ impl Automation {
             self.queues.remove(&queue);
         }
         // Without its marks nothing of it is written any more, however late its writer learns of this.
-        store.batch(vec![Op::delete(queue_key(name)), Op::delete(message::begun_key(name))], Vec::new()).await?;
+        store.delete(&message::begun_key(name)).await?;
         for prefix in [messages_key(name), message::dead_key(name), once_key(name)] {
             crate::store::delete_below(store, &prefix).await?;
+        }
+        // INVARIANT: last, so that a kill leaves nothing below no record, where nobody sees it and a queue made under the name
+        // would find it. Also without the marks of who opened the tenant meanwhile.
+        store.batch(vec![Op::delete(queue_key(name)), Op::delete(message::begun_key(name))], Vec::new()).await?;
+        if let Some(queue) = self.queues.get(store, name) {
+            queue.close();
+            self.queues.remove(&queue);
         }
         Ok(())
     }

@@ -144,6 +144,12 @@ impl Schedule {
         (!self.spec.paused && self.decided_until > now).then_some(self.decided_until)
     }
 
+    /// A tick that was begun is over.
+    fn is_over(&mut self, tick: Timestamp) {
+        self.begun.retain(|begun| *begun != tick);
+        self.cut.retain(|cut| *cut != tick);
+    }
+
     /// As it is described anew: from now on, by the clock as it stands, also when that was ahead before.
     fn described(self, spec: ScheduleSpec, now: Timestamp) -> Self {
         Self { spec, decided_until: now, ..self }
@@ -210,7 +216,7 @@ impl Automation {
         Ok(schedule)
     }
 
-    /// Deletes a schedule; a run that is under way goes on.
+    /// Deletes a schedule; a run that is under way goes on, and nothing that gathered behind it begins.
     pub async fn delete_schedule(&self, store: &TenantStore, name: &ResourceName) -> Result<(), AutomationError> {
         let _own = self.schedule_locks.of((store.uid(), name.to_string())).await;
         let key = schedule_key(name.as_str());

@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 pub const JITTER_MS_MAX: u64 = 3_600_000;
 /// LIMIT: most missed runs made up for under `all`; of more, the latest.
 pub const MISSED_COUNT_MAX: usize = 100;
-/// LIMIT: most ticks looked at in one go; what is older than these is counted as skipped without its number.
+/// LIMIT: most ticks looked at in one go; of more, the latest run and so many are counted.
 const TICKS_COUNT_MAX: usize = 10_000;
+/// LIMIT: most ticks looked at to find the latest of more.
+const LATEST_COUNT_MAX: usize = 10 * MISSED_COUNT_MAX;
 /// LIMIT: longest cron expression.
 const CRON_BYTES_MAX: usize = 200;
 /// A tick that is later than this was missed, not late.
@@ -88,9 +90,11 @@ impl Times {
         if now <= decided {
             return Due { run: Vec::new(), skipped_count: 0, until: decided };
         }
-        let ticks = std::iter::successors(self.next(decided), |last| self.next(*last));
-        let ticks: Vec<Timestamp> = ticks.take_while(|tick| *tick <= now).take(TICKS_COUNT_MAX).collect();
+        let mut ticks = self.between(decided, now, TICKS_COUNT_MAX);
         let whole = ticks.len();
+        if whole == TICKS_COUNT_MAX {
+            ticks = self.latest(decided, now);
+        }
         let is_missed = |tick: &Timestamp| now.duration_since(*tick) > GRACE;
         let missed_count = ticks.iter().filter(|tick| is_missed(tick)).count();
         let mut run: Vec<Timestamp> = match missed {
@@ -104,7 +108,30 @@ impl Times {
         if missed == Missed::Once && missed_count > 0 && run.len() > 1 {
             run.remove(0);
         }
-        Due { skipped_count: (whole - run.len()) as u64, run, until: now }
+        Due { skipped_count: whole.saturating_sub(run.len()) as u64, run, until: now }
+    }
+
+    /// The first so many times after `from` and not after `to`.
+    fn between(&self, from: Timestamp, to: Timestamp, count_max: usize) -> Vec<Timestamp> {
+        let ticks = std::iter::successors(self.next(from), |last| self.next(*last));
+        ticks.take_while(|tick| *tick <= to).take(count_max).collect()
+    }
+
+    /// The latest times up to `now`, at least as many as are made up for, of more after `decided` than are looked at. Where to
+    /// look from is found by halving: how dense the times are there says nothing about how dense they are elsewhere.
+    fn latest(&self, decided: Timestamp, now: Timestamp) -> Vec<Timestamp> {
+        let (mut too_early, mut too_late) = (decided.as_second(), now.as_second());
+        while too_late - too_early > 1 {
+            let half = too_early + (too_late - too_early) / 2;
+            let ticks = self.between(Timestamp::from_second(half).unwrap_or(now), now, LATEST_COUNT_MAX);
+            match ticks.len() {
+                LATEST_COUNT_MAX => too_early = half,
+                0..MISSED_COUNT_MAX => too_late = half,
+                _ => return ticks,
+            }
+        }
+        // Not reached while two times are a second apart.
+        self.between(Timestamp::from_second(too_late).unwrap_or(now), now, LATEST_COUNT_MAX)
     }
 }
 
@@ -196,10 +223,23 @@ mod tests {
     }
 
     #[test]
-    fn a_year_of_seconds_is_bounded() {
-        let times = Times::parse("* * * * * *", "UTC").unwrap();
-        let due = times.due(at("2025-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"), Missed::All);
-        assert!(due.run.len() <= MISSED_COUNT_MAX && due.until == at("2026-01-01T00:00:00Z"));
+    fn a_year_of_seconds_is_bounded_and_the_latest_of_it_run() {
+        let hundred = SignedDuration::from_secs(i64::try_from(MISSED_COUNT_MAX).unwrap() - 1);
+        let now = at("2026-01-01T00:00:00Z");
+        // All the time; in one hour of each day; on the first day of some months, the last of which is long ago.
+        for (cron, last) in [
+            ("* * * * * *", now),
+            ("* * 3 * * *", at("2025-12-31T03:59:59Z")),
+            ("* * * 1 2-11 *", at("2025-11-01T23:59:59Z")),
+        ] {
+            let times = Times::parse(cron, "UTC").unwrap();
+            let due = |missed| times.due(at("2025-01-01T00:00:00Z"), now, missed);
+            let all = due(Missed::All);
+            assert_eq!((all.run.len(), all.until), (MISSED_COUNT_MAX, now), "{cron}");
+            assert_eq!((all.run.first(), all.run.last()), (Some(&(last - hundred)), Some(&last)), "{cron}");
+            assert_eq!(due(Missed::Once).run.last(), Some(&last), "{cron}");
+            assert_eq!(due(Missed::Skip).run.last().copied(), (last == now).then_some(now), "{cron}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One run of a schedule: what is due is decided and written, then run, then its end is written.
 //!
-//! Must never run what is not written as begun, so that a kill at any moment leaves either nothing or the same run.
+//! Must never run what is not written as begun, so that a kill at any moment leaves either nothing or the same run. Nor decide
+//! anything for a tenant of which nothing is run now: what it misses is for its schedule's own rule.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +10,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use ringfence_capabilities::Trail;
 use ringfence_core::{Principal, ResourceName, TenantId};
-use ringfence_engine::{EventContext, Export};
-use ringfence_store::{StoreError, TenantStore};
+use ringfence_engine::{EventContext, Export, RunError};
+use ringfence_store::{StoreError, TenantState, TenantStore};
 
 use super::plan::jitter_ms;
 use super::timer::{Entry, Running, STEP_BACK};
 use super::{LastRun, Overlap, Schedule, schedule_key, schedules_key};
-use crate::{Automation, AutomationError, Call, CallError, Done, Effects};
+use crate::{Automation, AutomationError, Call, CallError, Done, Effects, ToItsEnd};
 
 /// Attempts of one run that cannot begin just now.
 const ATTEMPTS_COUNT: u32 = 10;
@@ -23,11 +24,19 @@ const ATTEMPTS_COUNT: u32 = 10;
 const WAIT_MS_MAX: u64 = 30_000;
 /// LIMIT: how often a run that the end of the host cut is begun again.
 const CUTS_COUNT_MAX: usize = 3;
+/// Between two looks at a tenant of which nothing is run now, should nobody say when that is over.
+const SHUT_WAIT: SignedDuration = SignedDuration::from_secs(5);
+/// Wait after the store could not be written.
+const STORE_WAIT: SignedDuration = SignedDuration::from_secs(2);
+/// Between two looks of a run that has to wait for its tenant or the store.
+const LOOK_MS: u64 = 1_000;
 /// Schedules read in one go.
 const PAGE_COUNT: usize = 1_000;
 
 /// How one run ended: a stable word, and a text.
 type Ending = (String, Option<String>);
+/// Who asks for a run at once, and from where.
+type Asker = (Principal, Option<IpAddr>);
 
 /// A schedule that runs, as it was when that began.
 #[derive(Clone)]
@@ -38,11 +47,18 @@ struct Ran {
     running: Arc<Mutex<Running>>,
 }
 
+/// What is to run and is written as begun: now, or one time when what is under way is over.
+struct Decided {
+    run: Vec<Timestamp>,
+    next: Option<Timestamp>,
+}
+
 impl Automation {
     /// Reads a tenant's schedules, puts them on the timer, and runs again what was begun when the host stopped.
     pub(crate) async fn open_schedules(&self, tenant: &TenantId, store: &TenantStore) -> Result<(), AutomationError> {
         let page = store.scan(&schedules_key(), None, PAGE_COUNT).await?;
         let now = self.parts.clock.now();
+        let works = works(store) == Some(true);
         let mut held_count = 0_u32;
         for (_, record) in page.records {
             let mut schedule: Schedule = record.json()?;
@@ -55,8 +71,10 @@ impl Automation {
             let mut again = Vec::new();
             if !schedule.begun.is_empty() {
                 // Durable before anything runs: a run that brings the host down each time comes to an end.
-                let changed = self.change_schedule(store, &schedule.name, |schedule| again = take_up(schedule, now));
-                let Some(changed) = changed.await? else { continue };
+                let changed = self
+                    .change_schedule(store, &schedule.name, |schedule| again = take_up(schedule, now, works))
+                    .await?;
+                let Some(changed) = changed else { continue };
                 schedule = changed;
             }
             let running = self.timer.running(store, &schedule.name);
@@ -96,18 +114,53 @@ impl Automation {
     }
 
     /// Runs a schedule at once, on behalf of who asks from there, whatever it says about time and rest. Resolves when the run
-    /// is over. An error when more is asked of his session, or it is over: that is no run of the schedule, and its last one
-    /// stays on record.
+    /// is over. An error when another is under way that it may not run beside. Also when more is asked of his session, or it is
+    /// over: that is no run of the schedule, and its last one stays on record.
     pub async fn run_now(
         &self,
         tenant: &TenantId,
         store: &TenantStore,
         name: &ResourceName,
-        (principal, peer): (Principal, Option<IpAddr>),
+        asker: (Principal, Option<IpAddr>),
     ) -> Result<LastRun, AutomationError> {
+        let ran = self.begin_asked(tenant, store, name).await?;
+        let this = self.clone();
+        // Whoever asked may go away: what gathers behind the run follows it all the same.
+        let work = ToItsEnd::new(async move {
+            let last = this.run_asked(&ran, asker).await;
+            let next = lock(&ran.running).end();
+            if let Some(tick) = next {
+                tokio::spawn(async move { this.run_and_follow(&ran, tick, 1).await });
+            }
+            last
+        });
+        work.await.unwrap_or(Err(CallError::Host.into()))
+    }
+
+    /// Counts a run that somebody asks for: the next times meet it as they meet any other.
+    async fn begin_asked(
+        &self,
+        tenant: &TenantId,
+        store: &TenantStore,
+        name: &ResourceName,
+    ) -> Result<Ran, AutomationError> {
+        // While nothing of it is decided.
+        let _own = self.schedule_locks.of((store.uid(), name.to_string())).await;
         let schedule = self.schedule(store, name).await?;
+        let running = self.timer.running(store, name);
+        {
+            let mut running = lock(&running);
+            if running.count > 0 && schedule.spec.overlap != Overlap::Allow {
+                return Err(AutomationError::ScheduleRuns);
+            }
+            running.count += 1;
+        }
+        Ok(Ran { tenant: tenant.clone(), store: store.clone(), schedule, running })
+    }
+
+    async fn run_asked(&self, ran: &Ran, asker: Asker) -> Result<LastRun, AutomationError> {
         let now = self.parts.clock.now();
-        let ended = self.run_once(tenant, &schedule, now, 1, Some((principal, peer))).await;
+        let ended = self.run_once(ran, now, 1, Some(asker)).await;
         let (outcome, detail) = match ended.ok_or(CallError::Overloaded)? {
             Err(error @ (CallError::StepUp(_) | CallError::PluginAtRisk(_) | CallError::Unauthenticated)) => {
                 return Err(error.into());
@@ -115,29 +168,26 @@ impl Automation {
             ended => ending(ended),
         };
         let last = LastRun { due_at: now, ended_at: self.parts.clock.now(), outcome, detail };
-        self.change_schedule(store, name, |schedule| schedule.last = Some(last.clone())).await?;
+        self.change_schedule(&ran.store, &ran.schedule.name, |schedule| schedule.last = Some(last.clone())).await?;
         Ok(last)
     }
 
-    /// It is time: decides what is due, and runs it.
+    /// It is time: decides what is due, and runs it. What cannot be decided now stays as it is: it is looked at once more.
     pub(crate) async fn fire(self, entry: Arc<Entry>, now: Timestamp) {
         // What is due at the end of the host is decided after the next start.
         let Some(_place) = self.closing.begin() else { return };
-        let mut run = Vec::new();
-        let (uid, name) = (entry.store.uid(), entry.name.to_string());
-        let decided = self
-            .change_schedule(&entry.store, &entry.name, |schedule| {
-                run = decide(schedule, &uid, &name, now, &mut lock(&entry.running));
-            })
-            .await;
-        let schedule = match decided {
-            Ok(Some(schedule)) => schedule,
-            Ok(None) => return,
+        let Some(works) = works(&entry.store) else { return };
+        if !works {
+            return self.timer.again(&entry, self.parts.clock.now(), SHUT_WAIT);
+        }
+        let (schedule, run) = match self.begin_due(&entry, now).await {
+            Ok(Some(begun)) => begun,
+            Ok(None) | Err(StoreError::Gone) => return,
             Err(error) => {
-                tracing::warn!(%error, "a schedule cannot be written; it is decided at its next time");
-                let mut running = lock(&entry.running);
-                running.count = running.count.saturating_sub(run.len());
-                return;
+                if !entry.is_held {
+                    tracing::warn!(%error, "a schedule cannot be written; what is due is decided as soon as it can be");
+                }
+                return self.timer.again(&entry, self.parts.clock.now(), STORE_WAIT);
             }
         };
         let (tenant, store, running) = (entry.tenant.clone(), entry.store.clone(), Arc::clone(&entry.running));
@@ -150,40 +200,44 @@ impl Automation {
         }
     }
 
+    /// Decides what is due and writes it; the schedule as it is then, and what begins now. None when it is gone.
+    async fn begin_due(&self, entry: &Entry, now: Timestamp) -> Result<Option<(Schedule, Vec<Timestamp>)>, StoreError> {
+        let (uid, name) = (entry.store.uid(), entry.name.to_string());
+        let _own = self.schedule_locks.of((uid.clone(), name.clone())).await;
+        let key = schedule_key(&name);
+        let Some(mut schedule) = entry.store.get_json::<Schedule>(&key).await? else { return Ok(None) };
+        let decided = decide(&mut schedule, &uid, &name, now, &mut lock(&entry.running));
+        if let Err(error) = entry.store.put_json(&key, &schedule).await {
+            // It may be there all the same: what it began is what runs when it is found in the record.
+            let mut running = lock(&entry.running);
+            running.in_doubt.extend(decided.run);
+            running.in_doubt.extend(decided.next);
+            return Err(error);
+        }
+        // INVARIANT: not before it is written, and before anybody else decides.
+        let run = lock(&entry.running).begin(decided);
+        Ok(Some((schedule, run)))
+    }
+
     /// Runs one tick, then the one that gathered behind it.
     async fn run_and_follow(&self, ran: &Ran, tick: Timestamp, attempt: u32) {
-        self.run_tick(&ran.tenant, &ran.store, &ran.schedule, tick, attempt).await;
+        self.run_tick(ran, tick, attempt).await;
         loop {
-            let next = {
-                let mut running = lock(&ran.running);
-                let next = running.next.take();
-                if next.is_none() {
-                    running.count = running.count.saturating_sub(1);
-                }
-                next
-            };
+            let next = lock(&ran.running).end();
             let Some(tick) = next else { return };
-            self.run_tick(&ran.tenant, &ran.store, &ran.schedule, tick, 1).await;
+            self.run_tick(ran, tick, 1).await;
         }
     }
 
     /// Runs one tick and writes its end; at the end of the host it stays begun, and runs again after the next start.
-    async fn run_tick(
-        &self,
-        tenant: &TenantId,
-        store: &TenantStore,
-        schedule: &Schedule,
-        tick: Timestamp,
-        attempt: u32,
-    ) {
+    async fn run_tick(&self, ran: &Ran, tick: Timestamp, attempt: u32) {
         let Some(_place) = self.closing.begin() else { return };
-        let Some(ended) = self.run_once(tenant, schedule, tick, attempt, None).await else { return };
+        let Some(ended) = self.run_once(ran, tick, attempt, None).await else { return };
         let (outcome, detail) = ending(ended);
         let last = LastRun { due_at: tick, ended_at: self.parts.clock.now(), outcome, detail };
         let written = self
-            .change_schedule(store, &schedule.name, |schedule| {
-                schedule.begun.retain(|begun| *begun != tick);
-                schedule.cut.retain(|cut| *cut != tick);
+            .change_schedule(&ran.store, &ran.schedule.name, |schedule| {
+                schedule.is_over(tick);
                 schedule.last = Some(last);
             })
             .await;
@@ -192,22 +246,89 @@ impl Automation {
         }
     }
 
-    /// None when the host ended before it could be run.
+    /// Runs it, and waits for what passes: a run is not lost to a busy moment, nor to a suspension. None when the host ended
+    /// before it could be run, or it is not run any more.
     async fn run_once(
         &self,
-        tenant: &TenantId,
-        schedule: &Schedule,
+        ran: &Ran,
         tick: Timestamp,
         attempt: u32,
-        asked: Option<(Principal, Option<IpAddr>)>,
+        asker: Option<Asker>,
     ) -> Option<Result<Done, CallError>> {
-        let asked = asked.or_else(|| Some((self.workload(tenant, &schedule.spec.plugin).ok()?, None)));
-        let Some((principal, peer)) = asked else {
-            return Some(Err(CallError::Host));
+        let mut tries_count = 0;
+        loop {
+            let schedule = match asker {
+                Some(_) => ran.schedule.clone(),
+                None => self.still_begun(ran, tick, attempt).await?,
+            };
+            let ended = match self.call_of(&ran.tenant, schedule, tick, attempt, asker.clone()) {
+                Ok(call) => self.call(call).await,
+                Err(error) => return Some(Err(error)),
+            };
+            tries_count += 1;
+            let wait_ms = ended.as_ref().err().and_then(wait_ms).filter(|_| tries_count < ATTEMPTS_COUNT);
+            let Some(wait_ms) = wait_ms else { return Some(ended) };
+            if !self.passes(wait_ms).await {
+                return None;
+            }
+        }
+    }
+
+    /// The schedule that a tick runs under, as it is once its tenant can work: it may have been changed since. None when the
+    /// tick is not run any more: the schedule or its tenant is gone, or rests and this never ran, or the host ends.
+    async fn still_begun(&self, ran: &Ran, tick: Timestamp, attempt: u32) -> Option<Schedule> {
+        let name = &ran.schedule.name;
+        let schedule = loop {
+            if works(&ran.store)? {
+                match ran.store.get_json::<Schedule>(&schedule_key(name.as_str())).await {
+                    Ok(schedule) => break schedule?,
+                    Err(StoreError::Gone) => return None,
+                    Err(error) => tracing::debug!(%error, "a scheduled run waits for its schedule to be read"),
+                }
+            }
+            if !self.passes(LOOK_MS).await {
+                return None;
+            }
         };
-        let call = Call {
+        if !self.timer.is_same(&ran.store, name, &ran.running) || !schedule.begun.contains(&tick) {
+            return None;
+        }
+        if !schedule.spec.paused || attempt > 1 {
+            return Some(schedule);
+        }
+        let skipped = self.change_schedule(&ran.store, name, |schedule| {
+            schedule.is_over(tick);
+            schedule.skipped_count = schedule.skipped_count.saturating_add(1);
+        });
+        if let Err(error) = skipped.await {
+            tracing::warn!(%error, "a time that a schedule rests at is not written as skipped: it runs after a restart");
+        }
+        None
+    }
+
+    /// Waits so long. Whether that passed: the end of the host cuts it.
+    async fn passes(&self, wait_ms: u64) -> bool {
+        tokio::select! {
+            () = self.closing.announced() => false,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => true,
+        }
+    }
+
+    fn call_of(
+        &self,
+        tenant: &TenantId,
+        schedule: Schedule,
+        tick: Timestamp,
+        attempt: u32,
+        asker: Option<Asker>,
+    ) -> Result<Call, CallError> {
+        let (principal, peer) = match asker {
+            Some(asker) => asker,
+            None => (self.workload(tenant, &schedule.spec.plugin)?, None),
+        };
+        Ok(Call {
             tenant: tenant.clone(),
-            plugin: schedule.spec.plugin.clone(),
+            plugin: schedule.spec.plugin,
             version: None,
             export: Export::Schedule,
             payload: serde_json::to_vec(&schedule.spec.payload).unwrap_or_default(),
@@ -225,21 +346,7 @@ impl Automation {
             time_ms_max: None,
             begin_until: None,
             effects: Effects::Real,
-        };
-        for _ in 1..ATTEMPTS_COUNT {
-            match self.call(call.clone()).await {
-                // What passes is waited for: a run is not lost to a busy moment.
-                Err(error) if error.passes_after_ms().is_some() => {
-                    let wait_ms = error.passes_after_ms().unwrap_or(0).clamp(100, WAIT_MS_MAX);
-                    tokio::select! {
-                        () = self.closing.announced() => return None,
-                        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
-                    }
-                }
-                ended => return Some(ended),
-            }
-        }
-        Some(self.call(call).await)
+        })
     }
 
     /// Reads a schedule, changes it and writes it. None when it is gone.
@@ -259,7 +366,8 @@ impl Automation {
 }
 
 /// What was begun when the host ended and is run again now, with the number of its attempt; what was cut too often is over.
-fn take_up(schedule: &mut Schedule, now: Timestamp) -> Vec<(Timestamp, u32)> {
+/// Where the tenant does not work, what waits for that is not cut once more with every start.
+fn take_up(schedule: &mut Schedule, now: Timestamp, works: bool) -> Vec<(Timestamp, u32)> {
     let mut again = Vec::new();
     for tick in std::mem::take(&mut schedule.begun) {
         let cuts_count = schedule.cut.iter().filter(|cut| **cut == tick).count();
@@ -270,14 +378,79 @@ fn take_up(schedule: &mut Schedule, now: Timestamp) -> Vec<(Timestamp, u32)> {
             continue;
         }
         schedule.begun.push(tick);
-        schedule.cut.push(tick);
+        if works {
+            schedule.cut.push(tick);
+        }
         again.push((tick, u32::try_from(cuts_count).unwrap_or(u32::MAX).saturating_add(2)));
     }
     again
 }
 
-/// Which ticks run now: notes in the record what is decided and begun, and in memory what is under way.
-fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, running: &mut Running) -> Vec<Timestamp> {
+// === impl Running ===
+
+impl Running {
+    /// Notes what was decided and written. Gives what begins now.
+    fn begin(&mut self, decided: Decided) -> Vec<Timestamp> {
+        let Decided { mut run, next } = decided;
+        if self.count > 0 && next.is_some() {
+            self.next = next;
+        } else {
+            // What it was to follow ended while this was written.
+            run.extend(next);
+        }
+        self.count += run.len();
+        run
+    }
+
+    /// A run is over. Gives the one that follows in its place.
+    fn end(&mut self) -> Option<Timestamp> {
+        let next = self.next.take();
+        self.count = self.count.saturating_sub(usize::from(next.is_none()));
+        next
+    }
+}
+
+/// Whether anything of a tenant is run now; none when the tenant is gone.
+fn works(store: &TenantStore) -> Option<bool> {
+    match store.check_keys() {
+        Err(StoreError::Gone) => None,
+        keys => Some(keys.is_ok() && store.state() == TenantState::Active),
+    }
+}
+
+/// How long what kept a run from its end is waited for; none when that is its end.
+fn wait_ms(error: &CallError) -> Option<u64> {
+    let wait_ms = match error {
+        // Stopped by a suspension, or for want of the host's memory.
+        CallError::Run(RunError::Killed | RunError::Overloaded) => Some(LOOK_MS),
+        error => error.passes_after_ms(),
+    };
+    wait_ms.map(|wait_ms| wait_ms.clamp(100, WAIT_MS_MAX))
+}
+
+/// Which ticks run now or follow: notes in the record what is decided and begun.
+fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, running: &mut Running) -> Decided {
+    // What a write began of which nobody knew whether it was made, and it was: it is due as if this were the first look.
+    let mut run = std::mem::take(&mut running.in_doubt);
+    run.retain(|tick| schedule.begun.contains(tick));
+    schedule.begun.retain(|tick| !run.contains(tick));
+    run.extend(due(schedule, uid, name, now));
+    if running.count > 0 && schedule.spec.overlap != Overlap::Allow {
+        let mut next = None;
+        // One that was taken up and waits is the one that follows.
+        if schedule.spec.overlap == Overlap::Queue && running.next.is_none() && running.waiting_count == 0 {
+            next = run.pop();
+            schedule.begun.extend(next);
+        }
+        schedule.skipped_count = schedule.skipped_count.saturating_add(run.len() as u64);
+        return Decided { run: Vec::new(), next };
+    }
+    schedule.begun.extend(run.iter().copied());
+    Decided { run, next: None }
+}
+
+/// What is due by the schedule alone: notes in the record up to when that is decided.
+fn due(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp) -> Vec<Timestamp> {
     let Ok(times) = schedule.spec.times() else { return Vec::new() };
     if schedule.spec.paused {
         return Vec::new();
@@ -295,19 +468,7 @@ fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, runnin
     }
     schedule.decided_until = due.until;
     schedule.skipped_count = schedule.skipped_count.saturating_add(due.skipped_count);
-    let mut run = due.run;
-    if running.count > 0 && schedule.spec.overlap != Overlap::Allow {
-        // One that was taken up and waits is the one that follows.
-        if schedule.spec.overlap == Overlap::Queue && running.next.is_none() && running.waiting_count == 0 {
-            running.next = run.pop();
-            schedule.begun.extend(running.next);
-        }
-        schedule.skipped_count = schedule.skipped_count.saturating_add(run.len() as u64);
-        return Vec::new();
-    }
-    running.count += run.len();
-    schedule.begun.extend(run.iter().copied());
-    run
+    due.run
 }
 
 fn ending(ended: Result<Done, CallError>) -> Ending {
@@ -366,7 +527,8 @@ mod tests {
     }
 
     fn decide_at(schedule: &mut Schedule, now: &str, running: &mut Running) -> Vec<Timestamp> {
-        decide(schedule, "uid", "nightly", at(now), running)
+        let decided = decide(schedule, "uid", "nightly", at(now), running);
+        running.begin(decided)
     }
 
     #[test]
@@ -383,11 +545,14 @@ mod tests {
         let (mut schedule, now) = (schedule(Missed::All, Overlap::Allow), at("2026-01-01T00:09:00Z"));
         let tick = at("2026-01-01T00:01:00Z");
         schedule.begun = vec![tick];
+        for _ in 0..5 {
+            assert_eq!(take_up(&mut schedule, now, false), [(tick, 2)], "it waits for its tenant");
+        }
         for attempt in 2..5 {
-            assert_eq!(take_up(&mut schedule, now), [(tick, attempt)]);
+            assert_eq!(take_up(&mut schedule, now, true), [(tick, attempt)]);
             assert_eq!(schedule.begun, [tick]);
         }
-        assert!(take_up(&mut schedule, now).is_empty());
+        assert!(take_up(&mut schedule, now, true).is_empty());
         assert!(schedule.begun.is_empty() && schedule.cut.is_empty());
         assert_eq!(schedule.last.unwrap().outcome, "host-ended");
     }
@@ -415,7 +580,7 @@ mod tests {
         let far = at("2026-01-02T00:00:00Z");
         assert_eq!(decide_at(&mut schedule, "2026-01-02T00:00:00Z", &mut running), [far]);
         let now = at("2026-01-01T00:02:00Z");
-        assert!(decide(&mut schedule, "uid", "nightly", now, &mut running).is_empty());
+        assert!(decide_at(&mut schedule, "2026-01-01T00:02:00Z", &mut running).is_empty());
         assert_eq!(schedule.held_until(now), Some(far));
         assert_eq!(schedule.next(now).first(), Some(&at("2026-01-02T00:01:00Z")), "what is shown is what runs");
         let resting = ScheduleSpec { paused: true, ..schedule.spec.clone() };
@@ -442,7 +607,7 @@ mod tests {
                 let stored = serde_json::to_string(&schedule).unwrap();
                 schedule = serde_json::from_str(&stored).unwrap();
                 let now = at(&format!("{day}T05:00:10Z")) + SignedDuration::from_mins(minute);
-                count += decide(&mut schedule, "uid", "nightly", now, &mut Running::default()).len();
+                count += decide_at(&mut schedule, &now.to_string(), &mut Running::default()).len();
             }
             assert_eq!(count, 1, "{day}");
         }
@@ -460,6 +625,49 @@ mod tests {
             decide_at(&mut schedule, "2026-01-01T00:03:00Z", &mut running);
             assert_eq!(schedule.skipped_count, if overlap == Overlap::Skip { 2 } else { u64::from(gathers) });
         }
+    }
+
+    #[test]
+    fn what_is_not_written_is_not_in_memory_and_is_decided_again_whether_it_was_written_or_not() {
+        for overlap in [Overlap::Skip, Overlap::Queue, Overlap::Allow] {
+            let tick = at("2026-01-01T00:01:00Z");
+            for is_written in [true, false] {
+                let (mut schedule, mut running) = (schedule(Missed::Skip, overlap), Running::default());
+                running.count = usize::from(overlap == Overlap::Queue);
+                let before = (schedule.clone(), running.count);
+                let decided = decide(&mut schedule, "uid", "nightly", tick, &mut running);
+                assert_eq!((running.count, running.next), (before.1, None), "{overlap:?}");
+                assert_eq!(schedule.begun, [tick]);
+                running.in_doubt.extend(decided.run.into_iter().chain(decided.next));
+                if !is_written {
+                    schedule = before.0;
+                }
+                let run = decide_at(&mut schedule, "2026-01-01T00:01:02Z", &mut running);
+                let begins = run.into_iter().chain(running.next).collect::<Vec<_>>();
+                assert_eq!((begins, schedule.begun), (vec![tick], vec![tick]), "{overlap:?} {is_written}");
+                assert_eq!((schedule.skipped_count, running.in_doubt.len()), (0, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_to_follow_a_run_that_ended_meanwhile_begins_at_once() {
+        let (mut schedule, mut running) = (schedule(Missed::Skip, Overlap::Queue), Running::default());
+        running.count = 1;
+        let tick = at("2026-01-01T00:01:00Z");
+        let decided = decide(&mut schedule, "uid", "nightly", tick, &mut running);
+        assert_eq!(running.end(), None);
+        assert_eq!(running.begin(decided), [tick]);
+        assert_eq!((running.count, running.next), (1, None));
+    }
+
+    #[test]
+    fn a_run_that_a_suspension_stopped_is_waited_for_and_one_that_was_refused_is_not() {
+        assert!(wait_ms(&CallError::Run(RunError::Killed)).is_some());
+        assert!(wait_ms(&CallError::Run(RunError::Overloaded)).is_some());
+        assert!(wait_ms(&CallError::Suspended).is_some());
+        assert_eq!(wait_ms(&CallError::Run(RunError::NoHandler)), None);
+        assert_eq!(wait_ms(&CallError::NoPlugin), None);
     }
 
     #[test]

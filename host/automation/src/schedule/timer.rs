@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     times: Times,
     jitter_ms: u64,
     due_at: Timestamp,
+    /// Whether what was due could not be decided, and is looked at once more.
+    pub(crate) is_held: bool,
     /// Runs under way, and whether one more is to follow; the same for as long as the schedule is there.
     pub(crate) running: Arc<Mutex<Running>>,
 }
@@ -43,6 +45,8 @@ pub(crate) struct Running {
     pub(crate) waiting_count: usize,
     /// The time to run for when the one under way is over.
     pub(crate) next: Option<Timestamp>,
+    /// Times that a write began of which nobody knows whether it was made.
+    pub(crate) in_doubt: Vec<Timestamp>,
 }
 
 /// All schedules of the host.
@@ -80,6 +84,7 @@ impl Timer {
             times,
             jitter_ms,
             due_at,
+            is_held: false,
             running,
         };
         state.put(name, entry);
@@ -95,6 +100,38 @@ impl Timer {
     /// Whether a schedule waits here.
     pub(crate) fn holds(&self, store: &TenantStore, name: &ResourceName) -> bool {
         self.lock().entries.contains_key(&(store.uid(), name.to_string()))
+    }
+
+    /// Whether a schedule is still the one whose runs these are: it was not deleted, nor its tenant put back to a backup.
+    pub(crate) fn is_same(&self, store: &TenantStore, name: &ResourceName, running: &Arc<Mutex<Running>>) -> bool {
+        let known = self.lock().running.get(&(store.uid(), name.to_string())).cloned();
+        known.is_some_and(|known| Arc::ptr_eq(&known, running))
+    }
+
+    /// Has a schedule whose due times could not be decided fire once more, so long after `now` or at its next time. Nothing
+    /// when it rests or is gone by now.
+    pub(crate) fn again(&self, entry: &Entry, now: Timestamp, wait: SignedDuration) {
+        let name = (entry.store.uid(), entry.name.to_string());
+        let again_at = now.checked_add(wait).unwrap_or(now);
+        let mut state = self.lock();
+        let Some(waiting) = state.remove(&name) else { return };
+        state.put(name, waiting.at(waiting.due_at.min(again_at), true));
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// What of a tenant could not be decided fires at once.
+    pub(crate) fn hurry(&self, store: &TenantStore, now: Timestamp) {
+        let uid = store.uid();
+        let mut state = self.lock();
+        let held = state.entries.iter().filter(|((of, _), entry)| *of == uid && entry.is_held);
+        let names: Vec<Name> = held.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let Some(entry) = state.remove(&name) else { continue };
+            state.put(name, entry.at(now, true));
+        }
+        drop(state);
+        self.bell.notify_one();
     }
 
     /// Forgets a schedule.
@@ -124,16 +161,8 @@ impl Timer {
             state.order.remove(&(at, name.clone()));
             let Some(entry) = state.entries.remove(&name) else { continue };
             if let Some(tick) = entry.times.next(now) {
-                let next = Entry {
-                    tenant: entry.tenant.clone(),
-                    store: entry.store.clone(),
-                    name: entry.name.clone(),
-                    times: entry.times.clone(),
-                    jitter_ms: entry.jitter_ms,
-                    due_at: late(&name, tick, entry.jitter_ms),
-                    running: Arc::clone(&entry.running),
-                };
-                state.put(name, next);
+                let due_at = late(&name, tick, entry.jitter_ms);
+                state.put(name, entry.at(due_at, false));
             }
             due.push(entry);
         }
@@ -148,6 +177,22 @@ impl Timer {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// The same, due at another time.
+    fn at(&self, due_at: Timestamp, is_held: bool) -> Self {
+        Self {
+            tenant: self.tenant.clone(),
+            store: self.store.clone(),
+            name: self.name.clone(),
+            times: self.times.clone(),
+            jitter_ms: self.jitter_ms,
+            due_at,
+            is_held,
+            running: Arc::clone(&self.running),
+        }
     }
 }
 
@@ -254,8 +299,11 @@ mod tests {
         let due = timer.due("2026-01-01T00:01:00Z".parse().unwrap());
         let counts: Vec<usize> = due.iter().map(|entry| entry.running.lock().unwrap().count).collect();
         assert_eq!((counts, count()), (vec![1], 1), "the next tick meets the run from before it rested");
+        let running = timer.running(&store, &schedule.name);
+        assert!(timer.is_same(&store, &schedule.name, &running));
         timer.remove(&store, &schedule.name);
         assert_eq!(count(), 0);
+        assert!(!timer.is_same(&store, &schedule.name, &running), "one that is made anew is another");
         timer.running(&store, &schedule.name).lock().unwrap().count = 1;
         timer.remove_all_of(&store);
         assert_eq!(count(), 0);

@@ -55,6 +55,11 @@ pub fn paused() -> QueueSpec {
 
 /// Every room below automation, and automation over them, not started.
 pub async fn automation(world: &World) -> Automation {
+    automation_and_quotas(world).await.0
+}
+
+/// The same with the quotas, none of which is read. While a tenant's is not, what is not deployed is waited for.
+pub async fn automation_and_quotas(world: &World) -> (Automation, Quotas) {
     let (tenants, clock, entropy) = (world.tenants.clone(), world.clock.clone(), world.entropy.clone());
     let audit = world.audit().await;
     let settings = IdentityConfig {
@@ -91,12 +96,13 @@ pub async fn automation(world: &World) -> Automation {
     };
     let plans = Plans::new(&Default::default(), Ceiling { cores_count: 1, slots_count: 1 }).unwrap();
     let rehearsal = Arc::new(|| GuestSetup::bare(Budget::REHEARSAL));
-    Automation::new(AutomationParts {
+    let quotas = Quotas::new(plans, engine.clone(), clock.clone());
+    let automation = Automation::new(AutomationParts {
         identity: identity.unwrap(),
         policy: Policy::new(entropy.clone(), clock.clone()).unwrap(),
         registry: Registry::open(tenants.clone(), engine.clone(), rehearsal, clock.clone(), None).await.unwrap(),
         capabilities: Arc::new(Capabilities::new(egress).unwrap()),
-        quotas: Quotas::new(plans, engine.clone(), clock.clone()),
+        quotas: quotas.clone(),
         logs: GuestLogs::new(clock.clone(), Handle::current()),
         metering: Metering::open(tenants.clone(), audit.clone(), clock.clone()).await.unwrap(),
         engine,
@@ -106,7 +112,8 @@ pub async fn automation(world: &World) -> Automation {
         tenants,
         clock,
         entropy,
-    })
+    });
+    (automation, quotas)
 }
 
 async fn queue_of_one_message(world: &World, automation: &Automation, key: Option<&str>) -> Sent {
@@ -335,6 +342,39 @@ fn a_queue_that_was_deleted_takes_nothing_and_one_made_again_is_empty() {
         assert!(matches!(refused, Err(AutomationError::NotFound("queue"))), "{refused:?}");
         queue_of_one_message(&world, &automation, None).await;
         assert_eq!(depth(&world, &automation).await, 1);
+    });
+}
+
+#[test]
+fn a_queue_whose_deletion_a_kill_cut_is_there_to_be_deleted_with_all_that_is_left_of_it() {
+    let faults = Faults::default();
+    let (world, host) = (World::with_faults(faults.clone()), runtime());
+    let automation = host.block_on(automation(&world));
+    host.block_on(async {
+        automation.start().await.unwrap();
+        queue_of_one_message(&world, &automation, Some("order-17")).await;
+    });
+    faults.hold_flushes();
+    // Its marks are gone, and the host is killed as its messages go.
+    faults.let_one_through();
+    host.spawn({
+        let (automation, store) = (automation.clone(), world.acme.clone());
+        async move { automation.delete_queue(&store, &work_queue()).await }
+    });
+    eventually("the second batch", || faults.held_count() > 0 && world.block_on(stored(&world)).is_empty());
+    drop(automation);
+    host.shutdown_timeout(Duration::from_secs(5));
+    faults.let_all_through();
+    let host = runtime();
+    host.block_on(async {
+        let once = Key::new(["queue-once", "work"]);
+        assert_eq!(world.acme.scan(&once, None, 10).await.unwrap().records.len(), 1, "the deletion was cut");
+        let automation = self::automation(&world).await;
+        automation.start().await.unwrap();
+        assert_eq!(depth(&world, &automation).await, 0);
+        automation.delete_queue(&world.acme, &work_queue()).await.unwrap();
+        assert!(automation.queues(&world.acme).await.unwrap().is_empty());
+        assert!(world.acme.scan(&once, None, 10).await.unwrap().records.is_empty());
     });
 }
 

@@ -33,6 +33,12 @@ impl Moved {
         self.ms.fetch_add(ms, Ordering::Relaxed);
     }
 
+    /// Waits until it was asked so often more: until what looks at it every little while has looked at it as it is now.
+    pub fn until_asked(&self, count: u64) {
+        let before = self.asked_count();
+        eventually("looks at the time", || self.asked_count() >= before + count);
+    }
+
     /// How often somebody asked what time it is.
     fn asked_count(&self) -> u64 {
         self.asked_count.load(Ordering::Acquire)

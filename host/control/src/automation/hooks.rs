@@ -154,7 +154,7 @@ pub async fn call(
     ask(&control, &call, &tenant, &name, body, Effects::Real).await
 }
 
-/// Shows what a call would come to. The plugins run with nothing granted but configuration and secrets, nothing is queued.
+/// Shows what a call would come to. The plugins read what they stored and change nothing, and nothing is queued.
 #[utoipa::path(post, path = "/tenants/{tenant}/hooks/{name}/dry-run", tag = "automation", request_body = CallHook,
     responses((status = 200, body = HookAnswer), (status = "default", body = Problem)))]
 pub async fn dry_run(

@@ -99,7 +99,7 @@ pub async fn resume(
     rest(&control, &call, &tenant, &name, |spec| spec.paused = false).await
 }
 
-/// Runs a schedule at once, on behalf of who calls; answered when it is over.
+/// Runs a schedule at once, on behalf of who calls; answered when it is over. Refused while a run is under way beside which none begins.
 #[utoipa::path(post, path = "/tenants/{tenant}/schedules/{name}/run", tag = "automation",
     responses((status = 200, body = LastRun), (status = "default", body = Problem)))]
 pub async fn run(
