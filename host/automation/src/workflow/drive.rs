@@ -220,6 +220,7 @@ impl Workflows {
             let is_cancelled = loaded.state.cancelled_by.is_some();
             let verdict = match loaded.state.ending {
                 Some(_) => Verdict::Rest,
+                None if session.is_rewound(&loaded.state) => Verdict::Again,
                 None => judge(&seen, &open, is_cancelled, outcome, &self.now()),
             };
             if matches!(seen.failure, Some(WorkflowError::Store(StoreError::Conflict { .. }))) {

@@ -1,6 +1,6 @@
 //! One run of a guest over its history: counts places, asks `decide`, makes the answer durable, then gives it.
 //!
-//! INVARIANT: once a branch was stopped, nothing that it does counts; once the run was, nothing at all does.
+//! INVARIANT: once a branch was stopped, nothing that it does counts; once the run was, or was rewound, nothing at all does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ use crate::workflow::event::{Ending, Event, Started};
 use crate::workflow::journal::{self, Loaded, Mark, RunNames};
 use crate::workflow::limits::TRANSITIONS_COUNT_MAX;
 use crate::workflow::runs::Workflows;
+use crate::workflow::state::State;
 
 /// LIMIT: how often a child that is waited for may have gone on as another.
 const CONTINUATIONS_COUNT_MAX: usize = 10_000;
@@ -29,6 +30,8 @@ pub struct Session {
     live: Arc<AsyncMutex<Loaded>>,
     facts: RunFacts,
     dice: String,
+    /// How often the run had been rewound when its code began.
+    rewound_count: u64,
     workflows: Workflows,
     attempts: Attempts,
     seen: Mutex<Seen>,
@@ -57,7 +60,7 @@ pub struct Seen {
 impl Session {
     /// A session over a run that nobody else drives.
     pub async fn new(live: Arc<AsyncMutex<Loaded>>, workflows: &Workflows, attempts: Attempts) -> Arc<Self> {
-        let (facts, dice) = {
+        let (facts, dice, rewound_count) = {
             let loaded = live.lock().await;
             let dice = loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default();
             let facts = RunFacts {
@@ -66,9 +69,10 @@ impl Session {
                 version: loaded.head.version.to_string(),
                 started_ms: loaded.head.started_ms,
             };
-            (facts, dice)
+            (facts, dice, loaded.state.rewound_count)
         };
-        Arc::new(Self { live, facts, dice, workflows: workflows.clone(), attempts, seen: Mutex::default() })
+        let (workflows, seen) = (workflows.clone(), Mutex::default());
+        Arc::new(Self { live, facts, dice, rewound_count, workflows, attempts, seen })
     }
 
     /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
@@ -80,11 +84,16 @@ impl Session {
         (seen, open)
     }
 
+    /// Whether the run was rewound since its code began: that code is behind the cut, and has to begin anew.
+    pub fn is_rewound(&self, state: &State) -> bool {
+        state.rewound_count != self.rewound_count
+    }
+
     async fn answer(&self, branch: Place, ask: Ask, origin: &mut Origin) -> Result<Answer, Stop> {
         let place = self.next_place(&branch)?;
         let mut loaded = self.live.lock().await;
-        if loaded.state.ending.is_some() {
-            return Err(self.stop(&branch, Stop::Suspended));
+        if loaded.state.ending.is_some() || self.is_rewound(&loaded.state) {
+            return Err(self.stop(&Place::default(), Stop::Suspended));
         }
         let child = match &ask {
             Ask::ChildEnd { run } => self.note(child_end(loaded.store(), run).await)?,
@@ -125,8 +134,8 @@ impl Session {
             return Err(Stop::Refused("no step of this branch was begun".to_owned()));
         };
         let mut loaded = self.live.lock().await;
-        if loaded.state.ending.is_some() {
-            return Err(self.stop(&branch, Stop::Suspended));
+        if loaded.state.ending.is_some() || self.is_rewound(&loaded.state) {
+            return Err(self.stop(&Place::default(), Stop::Suspended));
         }
         let now = self.now(None);
         let decision = decide::complete(&step, outcome, &now).map_err(|fault| self.faulty(fault))?;

@@ -118,6 +118,8 @@ pub struct State {
     pub signals: Vec<Signal>,
     /// How often a place that had succeeded was taken out of the state to be done again.
     pub redone: BTreeMap<Place, u32>,
+    /// How often it was rewound.
+    pub rewound_count: u64,
     /// What queries are answered with.
     pub published: BTreeMap<String, String>,
     /// What it is found by.
@@ -223,6 +225,7 @@ impl State {
     fn rewind(&mut self, to: &Place) {
         self.stuck = None;
         self.ending = None;
+        self.rewound_count += 1;
         let first = to.first();
         let gone: Vec<Place> = self.ops.keys().filter(|place| place.first() >= first).cloned().collect();
         for place in gone {

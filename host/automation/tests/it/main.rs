@@ -10,6 +10,7 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod again;
 mod dead;
 mod ends;
 mod faults;
