@@ -227,14 +227,15 @@ impl Workflows {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let live = self.live(store, run).await?;
             let mut loaded = live.lock().await;
-            let events = command::command(&loaded.state, command, by, &people)?;
+            let at_ms = unix_ms(&*self.parts().clock);
+            let events = command::command(&loaded.state, command, by, &people, at_ms)?;
             if events.is_empty() {
                 return Ok(loaded.head.clone());
             }
             if matches!(events.first(), Some(Event::Ended(Ending::Terminated { .. }))) {
                 self.cancel_children(&loaded).await;
             }
-            match loaded.append(events, unix_ms(&*self.parts().clock), Mark::Keep, Vec::new()).await {
+            match loaded.append(events, at_ms, Mark::Keep, Vec::new()).await {
                 Ok(()) => {
                     // One that ends here is not driven any more.
                     if loaded.state.ending.is_some() {

@@ -25,15 +25,19 @@ fn who(name: &str) -> PrincipalId {
     format!("acme/{name}").parse().unwrap()
 }
 
-/// A command of somebody whose keys are called as he is, up to a dash.
 fn command(state: &State, what: &Command, by: &PrincipalId) -> Result<Vec<Event>, Refusal> {
+    command_at(state, what, by, 1)
+}
+
+/// A command of somebody whose keys are called as he is, up to a dash.
+fn command_at(state: &State, what: &Command, by: &PrincipalId, at_ms: u64) -> Result<Vec<Event>, Refusal> {
     let person = |of: &PrincipalId| of.as_str().split('-').next().map(str::to_owned);
     let is_same = |other: &PrincipalId| person(other) == person(by);
     // `gone` was removed meanwhile.
     let basis = |of: &PrincipalId| {
         if person(of).is_some_and(|of| of.ends_with("gone")) { Basis::Elsewhere } else { Basis::Known }
     };
-    super::command::command(state, what, by, &People { is_same: &is_same, basis: &basis })
+    super::command::command(state, what, by, &People { is_same: &is_same, basis: &basis }, at_ms)
 }
 
 fn now(at_ms: u64) -> Now {
@@ -260,6 +264,26 @@ fn two_approvals_are_of_two_persons_none_of_whom_began_the_run() {
     apply(&mut state, &second);
     let verdict = Answer::Verdict { approved: true, by: "acme/bob,acme/eve".into(), note: String::new() };
     assert_eq!(asked(&mut state, 0, &wait, 3), Ok(verdict));
+}
+
+#[test]
+fn nobody_decides_after_the_time_of_a_question() {
+    let question = Question { title: "?".into(), details: String::new(), approvals_count: 1, timeout_ms: Some(10) };
+    let wait = Ask::Approval { name: "pay".into(), question };
+    let mut state = begun();
+    assert_eq!(asked(&mut state, 0, &wait, 100), Err(Stop::Suspended));
+    // Nothing is driven while it is paused, and so nobody writes down that the time is over.
+    apply(&mut state, &[Event::Paused { by: who("ann") }]);
+    let Command::Decide { name, asked_at, note, decision, basis, .. } = yes(Basis::Known) else { panic!("no word") };
+    let no = Command::Decide { name, asked_at, approved: false, note, decision, basis };
+    for word in [yes(Basis::Known), no] {
+        assert_eq!(command_at(&state, &word, &who("bob"), 109).unwrap().len(), 1, "{word:?}");
+        let late = command_at(&state, &word, &who("bob"), 110);
+        assert!(matches!(&late, Err(Refusal::Nothing(why)) if why.contains("time to decide")), "{late:?}");
+    }
+    apply(&mut state, &[Event::Resumed { by: who("ann") }]);
+    let verdict = asked(&mut state, 0, &wait, 110);
+    assert!(matches!(&verdict, Ok(Answer::Verdict { approved: false, by, .. }) if by.is_empty()), "{verdict:?}");
 }
 
 #[test]
