@@ -22,8 +22,8 @@ use crate::workflow::limits::TRANSITIONS_COUNT_MAX;
 use crate::workflow::runs::Workflows;
 use crate::workflow::state::State;
 
-/// LIMIT: how often a child that is waited for may have gone on as another.
-const CONTINUATIONS_COUNT_MAX: usize = 10_000;
+/// LIMIT: how often a child that is waited for, or cancelled with its parent, may have gone on as another.
+pub const CONTINUATIONS_COUNT_MAX: usize = 10_000;
 
 /// Answers one running guest.
 pub struct Session {

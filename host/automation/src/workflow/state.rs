@@ -191,7 +191,12 @@ impl State {
 
     /// The runs it began.
     pub fn children(&self) -> impl Iterator<Item = &RunId> {
-        self.ops.values().filter_map(|op| match &op.progress {
+        self.children_from(0)
+    }
+
+    /// Those of them that it began from this number on: what is taken out when it is rewound to there.
+    pub fn children_from(&self, first: u32) -> impl Iterator<Item = &RunId> {
+        self.ops.iter().filter(move |(place, _)| place.first() >= first).filter_map(|(_, op)| match &op.progress {
             Progress::Done(Outcome::Child(run)) => Some(run),
             _ => None,
         })

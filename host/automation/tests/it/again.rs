@@ -3,9 +3,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use ringfence_automation::workflow::{Command, Status};
+use ringfence_automation::workflow::event::Ending;
+use ringfence_automation::workflow::limits::HISTORY_BYTES_MAX;
+use ringfence_automation::workflow::{Command, Filter, Status};
 use ringfence_core::RunId;
-use ringfence_core::workflow::StepKind;
+use ringfence_core::workflow::{Answer, Ask, StepKind, Stop};
+use ringfence_store::{Fault, Faults, Key};
 use tokio::sync::Semaphore;
 
 use crate::world::{Code, Host, Steps, World, eventually, stopped};
@@ -88,4 +91,134 @@ fn a_run_that_is_rewound_when_its_code_asks_nothing_more_does_not_end_by_that_co
     host.until(&world, &run, Status::Completed);
     let once = ["step-0", "step-1", "step-2", "end"];
     assert_eq!(names(&far), [once, once].concat());
+}
+
+/// Begins a child and waits for it. A child sleeps until it is cancelled, or first goes on as another that does.
+fn parent(goes_on: bool) -> Code {
+    Arc::new(move |call| {
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            let child = Ask::Child { workflow: "test".to_owned(), input: "1".to_owned() };
+            let asked = match call.input.as_str() {
+                "null" => match steps.ask(child).await {
+                    Ok(Answer::Name(run)) => steps.ask(Ask::ChildEnd { run }).await.map(drop),
+                    Ok(other) => panic!("{other:?}"),
+                    Err(stop) => Err(stop),
+                },
+                "1" if goes_on => steps.ask(Ask::Continue { input: "2".to_owned() }).await.map(drop),
+                _ => steps.sleep(1_000_000_000).await,
+            };
+            match asked {
+                Ok(()) => Ok(Ok("1".to_owned())),
+                Err(Stop::Cancelled) => Ok(Err("cancelled".to_owned())),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    })
+}
+
+/// The one child that sleeps, once there is one.
+fn sleeper(world: &World, host: &Host) -> RunId {
+    let mut found = Vec::new();
+    eventually("a child sleeps", || {
+        // Its parent's code may be under way for as long as it likes.
+        host.workflows.go_on(&world.acme);
+        let all = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap().0;
+        found = all.into_iter().filter(|head| head.parent.is_some() && head.status == Status::Waiting).collect();
+        found.len() == 1
+    });
+    found.remove(0).run
+}
+
+fn terminate(world: &World, host: &Host, run: &RunId) {
+    command(world, host, run, &Command::Terminate { reason: "enough".to_owned() });
+}
+
+#[test]
+fn children_of_the_part_that_is_done_again_are_cancelled_and_those_before_it_are_not() {
+    let world = World::new();
+    let host = Host::start(&world, &parent(false));
+    let run = world.begin(&host);
+    let old = sleeper(&world, &host);
+    host.until(&world, &run, Status::Waiting);
+    // From where it waits for the child.
+    command(&world, &host, &run, &Command::Retry { from: Some("1".parse().unwrap()) });
+    let shown = host.block_on(host.workflows.show(&world.acme, &old)).unwrap();
+    assert!(shown.state.cancelled_by.is_none(), "{:?}", shown.history);
+    // From where it begins it.
+    command(&world, &host, &run, &from_the_start());
+    host.until(&world, &old, Status::Cancelled);
+    let new = sleeper(&world, &host);
+    assert_ne!(new, old);
+    terminate(&world, &host, &run);
+    host.until(&world, &new, Status::Cancelled);
+}
+
+#[test]
+fn a_child_that_went_on_as_another_is_cancelled_with_its_parent() {
+    let world = World::new();
+    let host = Host::start(&world, &parent(true));
+    let run = world.begin(&host);
+    let child = sleeper(&world, &host);
+    let begun = host.block_on(host.workflows.show(&world.acme, &run)).unwrap();
+    assert!(begun.state.children().all(|first| *first != child), "it is not the one that was begun");
+    terminate(&world, &host, &run);
+    host.until(&world, &child, Status::Cancelled);
+}
+
+#[test]
+fn a_child_whose_history_has_no_room_for_a_cancelling_ends_with_its_parent_all_the_same() {
+    let world = World::new();
+    let host = Host::start(&world, &parent(false));
+    let run = world.begin(&host);
+    let child = sleeper(&world, &host);
+    host.block_on(async {
+        let mut head = host.workflows.head(&world.acme, &child).await.unwrap();
+        head.events_bytes = HISTORY_BYTES_MAX;
+        world.acme.put_json(&Key::new(["run", "head", child.as_str()]), &head).await.unwrap();
+    });
+    terminate(&world, &host, &run);
+    let head = host.until(&world, &child, Status::Terminated);
+    let Some(Ending::Terminated { reason, .. }) = &head.ending else { panic!("{head:?}") };
+    assert!(reason.contains("no room for a cancelling"), "{reason}");
+}
+
+#[test]
+fn a_run_whose_child_cannot_be_cancelled_now_does_not_end_before_it_is() {
+    let faults = Faults::default();
+    let (world, gate) = (World::with_faults(faults.clone()), Arc::new(Semaphore::new(0)));
+    let held = Arc::clone(&gate);
+    // Begins a child and fails once it is let; the child sleeps until it is cancelled.
+    let code: Code = Arc::new(move |call| {
+        let gate = Arc::clone(&held);
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            let child = Ask::Child { workflow: "test".to_owned(), input: "1".to_owned() };
+            let asked = match call.input.as_str() {
+                "null" => steps.ask(child).await.map(drop),
+                _ => steps.sleep(1_000_000_000).await,
+            };
+            match asked {
+                Ok(()) => {
+                    gate.acquire().await.unwrap().forget();
+                    Ok(Err("not this one".to_owned()))
+                }
+                Err(Stop::Cancelled) => Ok(Err("cancelled".to_owned())),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    });
+    let host = Host::start(&world, &code);
+    let run = world.begin(&host);
+    let child = sleeper(&world, &host);
+    // What is written next is that the child is to be cancelled.
+    faults.plan([Some(Fault::Lost)]);
+    gate.add_permits(100);
+    eventually("the child is cancelled", || {
+        world.clock.pass(1_000);
+        host.workflows.go_on(&world.acme);
+        host.block_on(host.workflows.head(&world.acme, &child)).unwrap().status == Status::Cancelled
+    });
+    host.until(&world, &run, Status::Failed);
+    assert!(gate.available_permits() <= 98, "its code was run again, as its end was put off");
 }
