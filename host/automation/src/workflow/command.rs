@@ -186,7 +186,8 @@ fn signal(
 ) -> Result<Vec<Event>, Refusal> {
     limit("the name of a signal", name.len(), NAME_BYTES_MAX)?;
     limit("a signal", payload.len(), PAYLOAD_BYTES_MAX)?;
-    if key.is_some() && state.signals.iter().any(|signal| signal.key.as_ref() == key) {
+    limit("the key of a signal", key.map_or(0, String::len), NAME_BYTES_MAX)?;
+    if key.is_some_and(|key| state.knows_signal(key)) {
         return Ok(Vec::new());
     }
     limit("the number of signals nobody waited for", state.signals_waiting_count() + 1, SIGNALS_WAITING_COUNT_MAX)?;

@@ -48,6 +48,9 @@ pub struct Started {
     /// From what the dice of its code come, hex; its children's too, each with its id. Shown to nobody.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dice: String,
+    /// Keys of signals that runs took which it goes on for: those count no more. Shown to nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signal_keys: Vec<String>,
 }
 
 /// How a run ended.

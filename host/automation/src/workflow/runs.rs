@@ -181,6 +181,7 @@ impl Workflows {
             root: None,
             attributes: begin.attributes,
             dice: HEXLOWER.encode(&dice),
+            signal_keys: Vec::new(),
         };
         let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
         match store.batch(ops, vec![absent]).await {

@@ -113,7 +113,9 @@ impl Session {
             self.seen().is_cut = true;
             return Err(self.stop(&branch, Stop::Suspended));
         }
-        if let (Ask::Continue { input }, Err(Stop::Suspended)) = (&ask, &decision.answer) {
+        // One that is paused goes on as another when it is resumed.
+        if let (Ask::Continue { input }, Err(Stop::Suspended), false) = (&ask, &decision.answer, loaded.state.is_paused)
+        {
             return self.go_on_as_another(&mut loaded, input, now.at_ms).await;
         }
         let more = match self.note(child_ops(&loaded, &ask, &decision, now.at_ms)) {
@@ -153,10 +155,7 @@ impl Session {
     ) -> Result<Answer, Stop> {
         if !decision.events.is_empty() {
             self.saw(&decision.events);
-            match loaded.append(decision.events, at_ms, Mark::Keep, more).await {
-                Err(WorkflowError::Limit { what, max }) => return Err(self.faulty(Fault::Limit { what, max })),
-                other => self.note(other)?,
-            }
+            self.kept(loaded.append(decision.events, at_ms, Mark::Keep, more).await)?;
             // A guest that goes on and on is on the log as it goes.
             if loaded.sworn_counts().1 >= TRANSITIONS_COUNT_MAX {
                 self.workflows.swear(loaded).await;
@@ -170,8 +169,9 @@ impl Session {
         let run = RunNames(&loaded.head.run).next();
         let attributes = loaded.state.attributes.clone();
         let (version, root) = (loaded.head.version.clone(), Some(loaded.root().clone()));
-        let started = Started { input: input.to_owned(), attributes, version, root, ..old };
-        let (ops, _) = self.note(journal::begin_ops(&run, started, at_ms))?;
+        let (signal_keys, received) = loaded.state.handed_on();
+        let started = Started { input: input.to_owned(), attributes, version, root, signal_keys, ..old };
+        let (ops, _) = self.kept(journal::begin_with(&run, started, received, at_ms))?;
         let events = vec![Event::Ended(Ending::Continued { run })];
         self.saw(&events);
         self.note(loaded.append(events, at_ms, Mark::Keep, ops).await)?;
@@ -224,6 +224,14 @@ impl Session {
             seen.stopped.push(Place::default());
             Stop::Suspended
         })
+    }
+
+    /// The same of what is written for the guest: what is over a limit is a fault of its run.
+    fn kept<T>(&self, result: Result<T, WorkflowError>) -> Result<T, Stop> {
+        match result {
+            Err(WorkflowError::Limit { what, max }) => Err(self.faulty(Fault::Limit { what, max })),
+            other => self.note(other),
+        }
     }
 
     fn saw(&self, events: &[Event]) {
@@ -303,6 +311,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         root: Some(loaded.root().clone()),
         attributes: loaded.state.attributes.clone(),
         dice: loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default(),
+        signal_keys: Vec::new(),
     };
     Ok(journal::begin_ops(run, started, at_ms)?.0)
 }

@@ -11,7 +11,8 @@ use super::decide::{Attempts, Fault, Names, Now, OpenStep, ask, complete, pause_
 use super::event::{Basis, Event, Started};
 use super::journal::{RunNames, id_of};
 use super::limits::{
-    BRANCHES_COUNT_MAX, CHILD_DEPTH_MAX, CHILDREN_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX,
+    BRANCHES_COUNT_MAX, CHILD_DEPTH_MAX, CHILDREN_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX,
+    SIGNAL_KEYS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX,
 };
 use super::state::State;
 
@@ -57,6 +58,7 @@ fn begun() -> State {
         root: None,
         attributes: BTreeMap::new(),
         dice: String::new(),
+        signal_keys: Vec::new(),
     }));
     state
 }
@@ -196,6 +198,51 @@ fn a_signal_may_come_before_its_wait_and_one_key_counts_once() {
     let wait = Ask::Signal { name: "go".into(), timeout_ms: None };
     assert_eq!(asked(&mut state, 0, &wait, 5), Ok(Answer::Signal(Some("1".into()))));
     assert_eq!(asked(&mut state, 1, &wait, 5), Err(Stop::Suspended));
+}
+
+#[test]
+fn the_run_that_one_goes_on_as_has_the_signals_nobody_took_and_knows_the_keys_of_those_that_were() {
+    let send = |state: &mut State, name: &str, key: Option<String>| {
+        let signal = Command::Signal { name: name.to_owned(), payload: format!("\"{name}\""), key };
+        let events = command(state, &signal, &who("bob")).unwrap();
+        apply(state, &events);
+        events.len()
+    };
+    let wait = |name: &str| Ask::Signal { name: name.to_owned(), timeout_ms: None };
+    let goes_on = |old: &State| {
+        let (signal_keys, received) = old.handed_on();
+        let mut state = State::default();
+        state.apply(&Event::Started(Started { signal_keys, ..old.started.clone().unwrap() }));
+        apply(&mut state, &received);
+        state
+    };
+    let mut old = begun();
+    assert_eq!(send(&mut old, "taken", Some("a".into())) + send(&mut old, "left", Some("b".into())), 2);
+    assert_eq!(send(&mut old, "bare", None), 1);
+    assert_eq!(asked(&mut old, 0, &wait("taken"), 1), Ok(Answer::Signal(Some("\"taken\"".into()))));
+    let mut new = goes_on(&old);
+    assert_eq!(
+        new.signals.iter().map(|signal| (signal.name.as_str(), signal.by.clone())).collect::<Vec<_>>(),
+        [("left", who("bob")), ("bare", who("bob"))]
+    );
+    for (name, key, counts) in [("taken", Some("a"), 0), ("left", Some("b"), 0), ("left", Some("c"), 1)] {
+        assert_eq!(send(&mut new, name, key.map(str::to_owned)), counts, "{key:?}");
+    }
+    assert_eq!(asked(&mut new, 0, &wait("bare"), 1), Ok(Answer::Signal(Some("\"bare\"".into()))));
+    assert_eq!(asked(&mut new, 1, &wait("taken"), 1), Err(Stop::Suspended), "it counts once");
+    // For as long as it goes on as others; of many, the last are known.
+    for number in 0..SIGNAL_KEYS_COUNT_MAX {
+        let key = Some(number.to_string());
+        assert_eq!(send(&mut new, "many", key.clone()), 1);
+        assert!(asked(&mut new, 2 + number as u32, &wait("many"), 1).is_ok());
+    }
+    let mut last = goes_on(&new);
+    assert_eq!(last.started.as_ref().unwrap().signal_keys.len(), SIGNAL_KEYS_COUNT_MAX);
+    assert_eq!((send(&mut last, "many", Some("0".into())), send(&mut last, "left", Some("b".into()))), (0, 0));
+    assert_eq!(send(&mut last, "taken", Some("a".into())), 1, "it is one too long ago");
+    let long = Some("k".repeat(NAME_BYTES_MAX + 1));
+    let signal = Command::Signal { name: "go".into(), payload: "1".into(), key: long };
+    assert!(matches!(command(&last, &signal, &who("bob")), Err(Refusal::Limit { .. })));
 }
 
 #[test]

@@ -4,8 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use ringfence_automation::workflow::event::Ending;
+use ringfence_automation::workflow::journal::ready_prefix;
 use ringfence_automation::workflow::limits::HISTORY_BYTES_MAX;
-use ringfence_automation::workflow::{Command, Filter, Status};
+use ringfence_automation::workflow::{Command, Filter, Head, Status};
 use ringfence_core::RunId;
 use ringfence_core::workflow::{Answer, Ask, StepKind, Stop};
 use ringfence_store::{Fault, Faults, Key};
@@ -119,7 +120,7 @@ fn parent(goes_on: bool) -> Code {
 
 /// The one child that sleeps, once there is one.
 fn sleeper(world: &World, host: &Host) -> RunId {
-    let mut found = Vec::new();
+    let mut found: Vec<Head> = Vec::new();
     eventually("a child sleeps", || {
         // Its parent's code may be under way for as long as it likes.
         host.workflows.go_on(&world.acme);
@@ -221,4 +222,59 @@ fn a_run_whose_child_cannot_be_cancelled_now_does_not_end_before_it_is() {
     });
     host.until(&world, &run, Status::Failed);
     assert!(gate.available_permits() <= 98, "its code was run again, as its end was put off");
+}
+
+#[test]
+fn a_run_that_is_paused_does_not_go_on_as_another_before_it_is_resumed_and_hands_on_what_was_sent_to_it() {
+    let (world, far, gate) = (World::new(), Far::default(), Arc::new(Semaphore::new(0)));
+    let (told_to, held) = (Arc::clone(&far), Arc::clone(&gate));
+    // A step that is held, and then it goes on as another, which waits for a signal.
+    let code: Code = Arc::new(move |call| {
+        let (far, gate) = (Arc::clone(&told_to), Arc::clone(&held));
+        Box::pin(async move {
+            let steps = Steps(call.history);
+            if call.input == "2" {
+                return match steps.ask(Ask::Signal { name: "go".to_owned(), timeout_ms: None }).await {
+                    Ok(Answer::Signal(Some(payload))) => Ok(Ok(payload)),
+                    Ok(other) => panic!("{other:?}"),
+                    Err(stop) => stopped(&stop),
+                };
+            }
+            let done = steps
+                .step(StepKind::Step, "work", async |key, _| {
+                    far.lock().unwrap().push(("work".to_owned(), key));
+                    gate.acquire().await.unwrap().forget();
+                    Ok("1".to_owned())
+                })
+                .await;
+            if let Err(stop) = done {
+                return stopped(&stop);
+            }
+            match steps.ask(Ask::Continue { input: "2".to_owned() }).await {
+                Ok(other) => panic!("{other:?}"),
+                Err(stop) => stopped(&stop),
+            }
+        })
+    });
+    let host = Host::start(&world, &code);
+    let run = world.begin(&host);
+    eventually("the step", || told(&far).len() == 1);
+    let (name, payload, key) = ("go".to_owned(), "7".to_owned(), Some("once".to_owned()));
+    command(&world, &host, &run, &Command::Signal { name, payload, key });
+    command(&world, &host, &run, &Command::Pause);
+    gate.add_permits(100);
+    eventually("it rests", || world.block_on(world.acme.scan(&ready_prefix(), None, 1)).unwrap().records.is_empty());
+    let head = host.block_on(host.workflows.head(&world.acme, &run)).unwrap();
+    assert_eq!((head.status, &head.ending), (Status::Paused, &None));
+    command(&world, &host, &run, &Command::Resume);
+    let Some(Ending::Continued { run: next }) = host.until(&world, &run, Status::Continued).ending else {
+        panic!("it went on as nothing")
+    };
+    let head = host.until(&world, &next, Status::Completed);
+    assert_eq!(head.ending, Some(Ending::Completed { output: "7".to_owned() }));
+    let shown = host.block_on(host.workflows.show(&world.acme, &next)).unwrap();
+    let words: Vec<&str> = shown.history.iter().map(|entry| entry.event.word()).collect();
+    assert_eq!(words, ["started", "signal-received", "signal-taken", "ended"]);
+    assert_eq!(shown.head.events_count, 4);
+    assert_eq!(names(&far), ["work"], "once");
 }
