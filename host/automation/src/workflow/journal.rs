@@ -16,6 +16,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::workflow::asks::Asks;
 use crate::workflow::decide::Names;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
@@ -121,6 +122,9 @@ pub struct Head {
     pub ending: Option<Ending>,
     /// Why it is stuck.
     pub stuck: Option<String>,
+    /// What it asks people for.
+    #[serde(default)]
+    pub(crate) asks: Asks,
 }
 
 /// A run with its history folded, at one revision of its head.
@@ -182,12 +186,14 @@ impl Head {
             attributes: started.attributes.clone(),
             ending: None,
             stuck: None,
+            asks: Asks::nothing(),
         }
     }
 
     fn apply(&mut self, event: &Event, at_ms: u64) {
         self.changed_ms = at_ms;
         self.events_count = self.events_count.saturating_add(1);
+        self.asks.apply(event, at_ms);
         match event {
             Event::AttributeSet { name, value, .. } => {
                 self.attributes.insert(name.clone(), value.clone());

@@ -302,7 +302,8 @@ impl Workflows {
         Ok(Shown { head, history, state })
     }
 
-    /// What the run asks people for under a name, as it is now; none when it asks for nothing of that name.
+    /// What the run asks people for under a name, as its head says; none when it asks for nothing of that name. The history is
+    /// read only where the head does not know, so that nobody who may not decide makes the host read it.
     pub async fn asked(
         &self,
         store: &TenantStore,
@@ -312,12 +313,28 @@ impl Workflows {
         if head.status.is_ended() {
             return Ok(None);
         }
-        let Shown { history, state, .. } = self.show(store, &head.run).await?;
+        let found = if head.asks.is_known() {
+            head.asks.first(name).map(|ask| (ask.place.clone(), ask.since_ms))
+        } else {
+            self.asked_long_ago(store, &head.run, name).await?
+        };
+        let now_ms = unix_ms(&*self.parts().clock);
+        let waited_s = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1_000;
+        Ok(found.map(|(place, since_ms)| AskedOfPeople { place, waited_s: waited_s(since_ms) }))
+    }
+
+    /// Where and since when the run asks for something, of whose head that is not known.
+    async fn asked_long_ago(
+        &self,
+        store: &TenantStore,
+        run: &RunId,
+        name: &str,
+    ) -> Result<Option<(Place, u64)>, WorkflowError> {
+        let Shown { history, state, .. } = self.show(store, run).await?;
         let Some(place) = state.asked(name) else { return Ok(None) };
         let is_it = |entry: &&Entry| matches!(&entry.event, Event::ApprovalAsked { place: at, .. } if at == place);
         let since_ms = history.iter().rev().find(is_it).map_or(0, |entry| entry.at_ms);
-        let waited_s = unix_ms(&*self.parts().clock).saturating_sub(since_ms) / 1_000;
-        Ok(Some(AskedOfPeople { place: place.clone(), waited_s }))
+        Ok(Some((place.clone(), since_ms)))
     }
 
     /// The tenant can run things again: it was resumed, its keys were enabled, its quota was raised.

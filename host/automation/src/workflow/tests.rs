@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use ringfence_core::workflow::{Answer, Ask, Place, Question, Retry, StepFailure, StepKind, Stop};
 use ringfence_core::{PrincipalId, RunId};
 
+use super::asks::Asks;
 use super::command::{Command, People, Refusal};
 use super::decide::{Attempts, Fault, Names, Now, OpenStep, ask, complete, pause_ms};
-use super::event::{Basis, Event, Started};
+use super::event::{Basis, Ending, Event, Started};
 use super::journal::{RunNames, id_of};
 use super::limits::{
     BRANCHES_COUNT_MAX, CHILD_DEPTH_MAX, CHILDREN_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX,
@@ -311,6 +312,55 @@ fn two_approvals_are_of_two_persons_none_of_whom_began_the_run() {
     apply(&mut state, &second);
     let verdict = Answer::Verdict { approved: true, by: "acme/bob,acme/eve".into(), note: String::new() };
     assert_eq!(asked(&mut state, 0, &wait, 3), Ok(verdict));
+}
+
+#[test]
+fn the_head_knows_what_the_history_says_is_asked() {
+    let at = |place: u32| Place::new(vec![place]);
+    let asked = |place: u32, name: &str, approvals_count: u32| {
+        let question = Question { title: "?".into(), details: String::new(), approvals_count, timeout_ms: None };
+        Event::ApprovalAsked { place: at(place), name: name.to_owned(), question, until_ms: None }
+    };
+    let given = |place: u32, by: &str, approved: bool| {
+        let (note, decision, basis) = (String::new(), None, Basis::Known);
+        Event::ApprovalGiven { place: at(place), by: who(by), approved, note, decision, basis }
+    };
+    let rewound = |place: u32| Event::Rewound { to: at(place), by: who("ann") };
+    let failed = Ending::Failed { code: "workflow-failed".to_owned(), message: String::new() };
+    let events = [
+        asked(0, "pay", 2),
+        given(0, "bob", true),
+        Event::ApprovalDropped { place: at(0), by: who("bob") },
+        given(0, "eve", true),
+        given(0, "dan", true),
+        asked(2, "pay", 1),
+        asked(1, "pay", 1),
+        Event::TimeOver { place: at(1) },
+        given(2, "bob", false),
+        asked(3, "ship", 1),
+        asked(4, "pay", 1),
+        Event::Refused { place: at(3), what: "approval".to_owned(), name: "ship".to_owned() },
+        asked(5, "ship", 3),
+        rewound(5),
+        asked(5, "ship", 1),
+        Event::Ended(failed),
+        rewound(4),
+    ];
+    let (mut state, mut asks) = (begun(), Asks::nothing());
+    for (number, event) in events.iter().enumerate() {
+        state.apply(event);
+        asks.apply(event, number as u64);
+        for name in ["pay", "ship"] {
+            assert_eq!(asks.first(name).map(|ask| &ask.place), state.asked(name), "{name} after {number}: {event:?}");
+        }
+    }
+    // Of more than are kept, it says nothing rather than something wrong, for good.
+    for place in 0..65 {
+        assert!(asks.is_known(), "{place}");
+        asks.apply(&asked(place, "pay", 1), 1);
+    }
+    asks.apply(&given(0, "bob", true), 2);
+    assert!(!asks.is_known() && asks.first("pay").is_none());
 }
 
 #[test]

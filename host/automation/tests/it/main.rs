@@ -11,6 +11,7 @@
 )]
 
 mod again;
+mod asked;
 mod dead;
 mod ends;
 mod faults;
