@@ -221,7 +221,7 @@ impl Event {
     }
 
     /// Whether it carries nothing of a guest's or a caller's but words of bounded length, so that it may be written when the
-    /// tenant's storage is full: that a run ends, is stopped, or that an attempt failed.
+    /// tenant's storage is full: that a run ends, is stopped or goes on, or that an attempt failed.
     pub const fn is_of_the_host(&self) -> bool {
         matches!(
             self,
@@ -231,6 +231,7 @@ impl Event {
                 | Self::Paused { .. }
                 | Self::Resumed { .. }
                 | Self::Retried { .. }
+                | Self::Rewound { .. }
                 | Self::StepFailed { .. }
                 | Self::StepDone { result: Err(_), .. }
         )
