@@ -155,7 +155,12 @@ impl Session {
     ) -> Result<Answer, Stop> {
         if !decision.events.is_empty() {
             self.saw(&decision.events);
+            let begins = !more.is_empty();
             self.kept(loaded.append(decision.events, at_ms, Mark::Keep, more).await)?;
+            // A child goes on beside its parent's code, however long that is in a step.
+            if begins {
+                self.workflows.wake(loaded.store());
+            }
             // A guest that goes on and on is on the log as it goes.
             if loaded.sworn_counts().1 >= TRANSITIONS_COUNT_MAX {
                 self.workflows.swear(loaded).await;

@@ -122,8 +122,6 @@ fn parent(goes_on: bool) -> Code {
 fn sleeper(world: &World, host: &Host) -> RunId {
     let mut found: Vec<Head> = Vec::new();
     eventually("a child sleeps", || {
-        // Its parent's code may be under way for as long as it likes.
-        host.workflows.go_on(&world.acme);
         let all = host.block_on(host.workflows.list(&world.acme, &Filter::default(), None, 100)).unwrap().0;
         found = all.into_iter().filter(|head| head.parent.is_some() && head.status == Status::Waiting).collect();
         found.len() == 1
@@ -211,6 +209,7 @@ fn a_run_whose_child_cannot_be_cancelled_now_does_not_end_before_it_is() {
     });
     let host = Host::start(&world, &code);
     let run = world.begin(&host);
+    // It goes on beside its parent's code, which is held.
     let child = sleeper(&world, &host);
     // What is written next is that the child is to be cancelled.
     faults.plan([Some(Fault::Lost)]);
