@@ -271,7 +271,8 @@ impl Steps {
         Ok(host::set_attribute(&self.branch, name, value).map_err(Stopped::from)?)
     }
 
-    /// Ends this run and begins another of the same workflow with a history of its own. Pass its error on.
+    /// Ends this run and begins another of the same workflow with a history of its own, and with the signals that nobody took. Pass
+    /// its error on.
     pub fn continue_as_new<T>(&self, input: &impl Serialize) -> Result<T> {
         host::continue_as_new(&self.branch, &serde_json::to_string(input)?).map_err(Stopped::from)?;
         Err(Stopped::Suspended.into())

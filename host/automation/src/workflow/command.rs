@@ -1,7 +1,7 @@
 //! What people and the host may do to a run: signal, cancel, terminate, pause, resume, retry, migrate, decide. Pure.
 //!
 //! Must never touch a run that has ended, but for rewinding one that failed; must never count one person twice, nor the yes of
-//! one who may not agree any more when the next is given.
+//! one who may not agree any more when the next is given, nor any word that comes after the time of its question.
 
 use ringfence_core::PrincipalId;
 use ringfence_core::workflow::Place;
@@ -108,8 +108,14 @@ pub enum Refusal {
     },
 }
 
-/// Decides what a command adds to the history; nothing when it was done before.
-pub fn command(state: &State, command: &Command, by: &PrincipalId, people: &People<'_>) -> Result<Vec<Event>, Refusal> {
+/// Decides what a command adds to the history at a time, Unix milliseconds; nothing when it was done before.
+pub fn command(
+    state: &State,
+    command: &Command,
+    by: &PrincipalId,
+    people: &People<'_>,
+    at_ms: u64,
+) -> Result<Vec<Event>, Refusal> {
     let by = by.clone();
     if state.ending.is_some() {
         return rewound(state, command, by);
@@ -136,7 +142,7 @@ pub fn command(state: &State, command: &Command, by: &PrincipalId, people: &Peop
         }
         Command::Migrate { version } => vec![Event::Migrated { version: version.clone(), by }],
         Command::Decide { name, asked_at, approved, note, decision, basis } => {
-            let given = Given { approved: *approved, note, decision: decision.as_ref(), basis: *basis };
+            let given = Given { approved: *approved, note, decision: decision.as_ref(), basis: *basis, at_ms };
             return decide(state, (name, asked_at.as_ref()), given, by, people);
         }
     })
@@ -180,7 +186,8 @@ fn signal(
 ) -> Result<Vec<Event>, Refusal> {
     limit("the name of a signal", name.len(), NAME_BYTES_MAX)?;
     limit("a signal", payload.len(), PAYLOAD_BYTES_MAX)?;
-    if key.is_some() && state.signals.iter().any(|signal| signal.key.as_ref() == key) {
+    limit("the key of a signal", key.map_or(0, String::len), NAME_BYTES_MAX)?;
+    if key.is_some_and(|key| state.knows_signal(key)) {
         return Ok(Vec::new());
     }
     limit("the number of signals nobody waited for", state.signals_waiting_count() + 1, SIGNALS_WAITING_COUNT_MAX)?;
@@ -193,6 +200,7 @@ struct Given<'a> {
     note: &'a str,
     decision: Option<&'a String>,
     basis: Basis,
+    at_ms: u64,
 }
 
 fn decide(
@@ -202,14 +210,18 @@ fn decide(
     by: PrincipalId,
     people: &People<'_>,
 ) -> Result<Vec<Event>, Refusal> {
-    let Given { approved, note, decision, basis } = given;
+    let Given { approved, note, decision, basis, at_ms } = given;
     limit("a note", note.len(), 2_000)?;
     // SECURITY: what policy allowed is a word to what was asked then, and to nothing that is asked since.
     let asked = state.asked(name).filter(|place| Some(*place) == asked_at);
     let op = asked.and_then(|place| Some((place, state.ops.get(place)?)));
-    let Some((place, Op { progress: Progress::Asked { question, agreed, .. }, .. })) = op else {
+    let Some((place, Op { progress: Progress::Asked { question, agreed, until_ms }, .. })) = op else {
         return Err(nothing(&format!("the run does not ask for `{name}` now")));
     };
+    // A run that is paused, stuck or suspended does not write down that the time is over: it is, all the same.
+    if until_ms.is_some_and(|until| until <= at_ms) {
+        return Err(nothing(&format!("the time to decide on `{name}` is over")));
+    }
     // SECURITY: a yes stands while no less can be said of who gave it than when he did.
     let (agreed, gone): (Vec<&Yes>, Vec<&Yes>) = agreed.iter().partition(|yes| (people.basis)(&yes.by) >= yes.basis);
     if agreed.iter().any(|yes| (people.is_same)(&yes.by)) {

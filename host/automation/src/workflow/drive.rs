@@ -220,6 +220,7 @@ impl Workflows {
             let is_cancelled = loaded.state.cancelled_by.is_some();
             let verdict = match loaded.state.ending {
                 Some(_) => Verdict::Rest,
+                None if session.is_rewound(&loaded.state) => Verdict::Again,
                 None => judge(&seen, &open, is_cancelled, outcome, &self.now()),
             };
             if matches!(seen.failure, Some(WorkflowError::Store(StoreError::Conflict { .. }))) {
@@ -247,8 +248,12 @@ impl Workflows {
                 more.push(Op::put(journal::due_key(at_ms.saturating_add(ms), &loaded.head.run), Vec::new()));
             }
             Verdict::Write(events) => {
-                if events.iter().any(|event| matches!(event, Event::Ended(ending) if ending.takes_children())) {
-                    self.cancel_children(loaded).await;
+                let is_end = |event: &Event| matches!(event, Event::Ended(ending) if ending.takes_children());
+                if events.iter().any(is_end)
+                    && let Err(error) = self.cancel_children(loaded, 0).await
+                {
+                    self.swear(loaded).await;
+                    return Err(error);
                 }
                 let goes_on = events.iter().any(|event| matches!(event, Event::StepDone { .. }));
                 if let Err(error) = loaded.append(events, at_ms, Mark::Keep, Vec::new()).await {

@@ -48,6 +48,9 @@ pub struct Started {
     /// From what the dice of its code come, hex; its children's too, each with its id. Shown to nobody.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dice: String,
+    /// Keys of signals that runs took which it goes on for: those count no more. Shown to nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signal_keys: Vec<String>,
 }
 
 /// How a run ended.
@@ -218,7 +221,7 @@ impl Event {
     }
 
     /// Whether it carries nothing of a guest's or a caller's but words of bounded length, so that it may be written when the
-    /// tenant's storage is full: that a run ends, is stopped, or that an attempt failed.
+    /// tenant's storage is full: that a run ends, is stopped or goes on, or that an attempt failed.
     pub const fn is_of_the_host(&self) -> bool {
         matches!(
             self,
@@ -228,6 +231,7 @@ impl Event {
                 | Self::Paused { .. }
                 | Self::Resumed { .. }
                 | Self::Retried { .. }
+                | Self::Rewound { .. }
                 | Self::StepFailed { .. }
                 | Self::StepDone { result: Err(_), .. }
         )

@@ -16,6 +16,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::workflow::asks::Asks;
 use crate::workflow::decide::Names;
 use crate::workflow::error::WorkflowError;
 use crate::workflow::event::{Ending, Entry, Event, Started};
@@ -121,6 +122,9 @@ pub struct Head {
     pub ending: Option<Ending>,
     /// Why it is stuck.
     pub stuck: Option<String>,
+    /// What it asks people for.
+    #[serde(default)]
+    pub(crate) asks: Asks,
 }
 
 /// A run with its history folded, at one revision of its head.
@@ -182,12 +186,14 @@ impl Head {
             attributes: started.attributes.clone(),
             ending: None,
             stuck: None,
+            asks: Asks::nothing(),
         }
     }
 
     fn apply(&mut self, event: &Event, at_ms: u64) {
         self.changed_ms = at_ms;
         self.events_count = self.events_count.saturating_add(1);
+        self.asks.apply(event, at_ms);
         match event {
             Event::AttributeSet { name, value, .. } => {
                 self.attributes.insert(name.clone(), value.clone());
@@ -282,6 +288,7 @@ impl Loaded {
     ) -> Result<(), WorkflowError> {
         let run = self.head.run.clone();
         let mut head = self.head.clone();
+        let is_alone = more.is_empty();
         let mut ops = more;
         let number = head.events_count;
         for event in &events {
@@ -300,7 +307,9 @@ impl Loaded {
         if self.marked != marked {
             ops.push(Op::put_json(unsworn_key(&run), &self.sworn_count)?);
         }
-        let is_ours = log.len() <= RESERVED_BYTES_MAX && entries.iter().all(|entry| entry.event.is_of_the_host());
+        // What another run begins with is no word of the host's, whatever this one ends with.
+        let is_short = is_alone && log.len() <= RESERVED_BYTES_MAX;
+        let is_ours = is_short && entries.iter().all(|entry| entry.event.is_of_the_host());
         ops.push(Op::put(log_key(&run, number), log));
         let wakes = mark == Mark::Ready || entries.iter().any(|entry| wakes(&entry.event));
         if head.status.is_ended() {
@@ -450,10 +459,25 @@ fn unchanged(key: &Key, record: Option<&Record>) -> Precondition {
 
 /// What begins a run, for a batch: refused when there is a run of that id already.
 pub fn begin_ops(run: &RunId, started: Started, at_ms: u64) -> Result<(Vec<Op>, Precondition), WorkflowError> {
+    begin_with(run, started, Vec::new(), at_ms)
+}
+
+/// The same of a run that goes on for another, with the signals that one hands to it: `Limit` when they are too many bytes.
+pub fn begin_with(
+    run: &RunId,
+    started: Started,
+    received: Vec<Event>,
+    at_ms: u64,
+) -> Result<(Vec<Op>, Precondition), WorkflowError> {
     let mut head = Head::new(run.clone(), &started, at_ms);
-    let entries = vec![Entry { at_ms, event: Event::Started(started) }];
+    received.iter().for_each(|event| head.apply(event, at_ms));
+    let events = std::iter::once(Event::Started(started)).chain(received);
+    let entries: Vec<Entry> = events.map(|event| Entry { at_ms, event }).collect();
     let log = serde_json::to_vec(&entries).map_err(StoreError::Form)?;
     head.events_bytes = log.len() as u64;
+    if head.events_bytes > HISTORY_BYTES_MAX {
+        return Err(WorkflowError::Limit { what: "the bytes of a history", max: HISTORY_BYTES_MAX });
+    }
     let ops = vec![
         Op::put_json(head_key(run), &head)?,
         Op::put(log_key(run, 0), log),

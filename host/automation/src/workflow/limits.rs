@@ -10,7 +10,7 @@ pub const HISTORY_EVENTS_COUNT_RESERVE: usize = 256;
 pub const HISTORY_BYTES_MAX: u64 = 32 << 20;
 /// LIMIT: most bytes of an input, a result, a signal or another text of one event.
 pub const PAYLOAD_BYTES_MAX: usize = 256 << 10;
-/// LIMIT: longest name of a step, signal, query, attribute or workflow, in bytes.
+/// LIMIT: longest name of a step, signal, query, attribute or workflow, and longest key of a signal, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// LIMIT: longest error message that is kept, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 2_000;
@@ -26,6 +26,8 @@ pub const FAMILY_COUNT_MAX: u64 = 10_000;
 pub const RESERVED_BYTES_MAX: usize = 8 << 10;
 /// LIMIT: most signals of one run that nobody has waited for yet.
 pub const SIGNALS_WAITING_COUNT_MAX: usize = 1_000;
+/// LIMIT: keys of signals that were taken, of which a run that goes on for others knows; the last.
+pub const SIGNAL_KEYS_COUNT_MAX: usize = 1_000;
 /// LIMIT: most attributes, and most published values, of one run.
 pub const ATTRIBUTES_COUNT_MAX: usize = 16;
 /// LIMIT: longest value of an attribute, in bytes.

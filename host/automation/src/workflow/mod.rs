@@ -5,6 +5,7 @@
 //! while there is something to do, `timers` says when there is. Must never run a finished step again, nor let a run go on
 //! that cannot write its history. `sworn` puts all of it on the audit log.
 
+mod asks;
 mod code;
 pub mod command;
 pub mod decide;

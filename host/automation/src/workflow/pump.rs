@@ -276,6 +276,7 @@ mod tests {
                 root: None,
                 attributes: std::collections::BTreeMap::new(),
                 dice: String::new(),
+                signal_keys: Vec::new(),
             };
             let (ops, absent) = begin_ops(&run(number), started, 1).unwrap();
             store.batch(ops, vec![absent]).await.unwrap();

@@ -24,7 +24,7 @@ use crate::workflow::limits::{
     ATTRIBUTE_BYTES_MAX, ATTRIBUTES_COUNT_MAX, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, RETENTION_MS,
 };
 use crate::workflow::pump::Pump;
-use crate::workflow::session::unix_ms;
+use crate::workflow::session::{CONTINUATIONS_COUNT_MAX, unix_ms};
 use crate::workflow::state::State;
 
 /// LIMIT: runs looked at for one page of a search.
@@ -181,6 +181,7 @@ impl Workflows {
             root: None,
             attributes: begin.attributes,
             dice: HEXLOWER.encode(&dice),
+            signal_keys: Vec::new(),
         };
         let (ops, absent) = journal::begin_ops(&run, started.clone(), at_ms)?;
         match store.batch(ops, vec![absent]).await {
@@ -227,14 +228,18 @@ impl Workflows {
         for _ in 0..CHANGE_ATTEMPTS_MAX {
             let live = self.live(store, run).await?;
             let mut loaded = live.lock().await;
-            let events = command::command(&loaded.state, command, by, &people)?;
+            let at_ms = unix_ms(&*self.parts().clock);
+            let events = command::command(&loaded.state, command, by, &people, at_ms)?;
             if events.is_empty() {
                 return Ok(loaded.head.clone());
             }
-            if matches!(events.first(), Some(Event::Ended(Ending::Terminated { .. }))) {
-                self.cancel_children(&loaded).await;
+            match events.first() {
+                Some(Event::Ended(Ending::Terminated { .. })) => self.cancel_children(&loaded, 0).await?,
+                // The code that is done again begins others.
+                Some(Event::Rewound { to, .. }) => self.cancel_children(&loaded, to.first()).await?,
+                _ => {}
             }
-            match loaded.append(events, unix_ms(&*self.parts().clock), Mark::Keep, Vec::new()).await {
+            match loaded.append(events, at_ms, Mark::Keep, Vec::new()).await {
                 Ok(()) => {
                     // One that ends here is not driven any more.
                     if loaded.state.ending.is_some() {
@@ -297,7 +302,8 @@ impl Workflows {
         Ok(Shown { head, history, state })
     }
 
-    /// What the run asks people for under a name, as it is now; none when it asks for nothing of that name.
+    /// What the run asks people for under a name, as its head says; none when it asks for nothing of that name. The history is
+    /// read only where the head does not know, so that nobody who may not decide makes the host read it.
     pub async fn asked(
         &self,
         store: &TenantStore,
@@ -307,12 +313,28 @@ impl Workflows {
         if head.status.is_ended() {
             return Ok(None);
         }
-        let Shown { history, state, .. } = self.show(store, &head.run).await?;
+        let found = if head.asks.is_known() {
+            head.asks.first(name).map(|ask| (ask.place.clone(), ask.since_ms))
+        } else {
+            self.asked_long_ago(store, &head.run, name).await?
+        };
+        let now_ms = unix_ms(&*self.parts().clock);
+        let waited_s = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1_000;
+        Ok(found.map(|(place, since_ms)| AskedOfPeople { place, waited_s: waited_s(since_ms) }))
+    }
+
+    /// Where and since when the run asks for something, of whose head that is not known.
+    async fn asked_long_ago(
+        &self,
+        store: &TenantStore,
+        run: &RunId,
+        name: &str,
+    ) -> Result<Option<(Place, u64)>, WorkflowError> {
+        let Shown { history, state, .. } = self.show(store, run).await?;
         let Some(place) = state.asked(name) else { return Ok(None) };
         let is_it = |entry: &&Entry| matches!(&entry.event, Event::ApprovalAsked { place: at, .. } if at == place);
         let since_ms = history.iter().rev().find(is_it).map_or(0, |entry| entry.at_ms);
-        let waited_s = unix_ms(&*self.parts().clock).saturating_sub(since_ms) / 1_000;
-        Ok(Some(AskedOfPeople { place: place.clone(), waited_s }))
+        Ok(Some((place.clone(), since_ms)))
     }
 
     /// The tenant can run things again: it was resumed, its keys were enabled, its quota was raised.
@@ -401,14 +423,52 @@ impl Workflows {
         self.pumps().remove(&store.uid());
     }
 
-    /// Cancels the runs that a run began, for its sake; those that have ended stay as they are.
-    pub(crate) async fn cancel_children(&self, loaded: &Loaded) {
-        for child in loaded.state.children() {
-            let cancelled = Box::pin(self.command(loaded.store(), child, &Command::Cancel, &loaded.head.by)).await;
-            match cancelled {
-                Ok(_) | Err(WorkflowError::Refused(Refusal::Ended) | WorkflowError::UnknownRun) => {}
-                Err(error) => tracing::warn!(%error, run = %child, "a run could not be cancelled with its parent"),
+    /// Cancels the runs that a run began at places from this number on, for its sake; those that have ended stay as they are.
+    /// An error is before anything happens to the run itself: whoever ends or rewinds it does so again, and no child is left.
+    pub(crate) async fn cancel_children(&self, loaded: &Loaded, first: u32) -> Result<(), WorkflowError> {
+        let children: Vec<RunId> = loaded.state.children_from(first).cloned().collect();
+        for child in children {
+            match self.cancel_child(loaded.store(), &child, &loaded.head.by).await {
+                // Trying again would not help, and what cannot be read is not driven either.
+                Err(WorkflowError::Store(error @ (StoreError::Damaged | StoreError::Form(_)))) => {
+                    tracing::warn!(%error, run = %child, "a run could not be cancelled with its parent");
+                }
+                other => other?,
             }
+        }
+        Ok(())
+    }
+
+    /// Cancels a child, or the run that it went on as.
+    async fn cancel_child(&self, store: &TenantStore, child: &RunId, by: &PrincipalId) -> Result<(), WorkflowError> {
+        let mut run = child.clone();
+        for _ in 0..CONTINUATIONS_COUNT_MAX {
+            let head = match journal::head(store, &run).await {
+                Err(WorkflowError::UnknownRun) => return Ok(()),
+                head => head?,
+            };
+            match head.ending {
+                Some(Ending::Continued { run: next }) => run = next,
+                Some(_) => return Ok(()),
+                None => match self.cancel_or_end(store, &run, by).await {
+                    // It ended at this moment, perhaps as another.
+                    Err(WorkflowError::Refused(Refusal::Ended)) => {}
+                    other => return other,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancels a run, and ends it where it stands when its history has no room for more than its end.
+    async fn cancel_or_end(&self, store: &TenantStore, run: &RunId, by: &PrincipalId) -> Result<(), WorkflowError> {
+        match Box::pin(self.command(store, run, &Command::Cancel, by)).await {
+            Err(WorkflowError::Limit { .. } | WorkflowError::Refused(Refusal::Limit { .. })) => {
+                let reason = "the run that began it does not go on, and its history has no room for a cancelling";
+                let terminate = Command::Terminate { reason: reason.to_owned() };
+                Box::pin(self.command(store, run, &terminate, by)).await.map(drop)
+            }
+            other => other.map(drop),
         }
     }
 

@@ -1,6 +1,6 @@
 //! One run of a guest over its history: counts places, asks `decide`, makes the answer durable, then gives it.
 //!
-//! INVARIANT: once a branch was stopped, nothing that it does counts; once the run was, nothing at all does.
+//! INVARIANT: once a branch was stopped, nothing that it does counts; once the run was, or was rewound, nothing at all does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,15 +20,18 @@ use crate::workflow::event::{Ending, Event, Started};
 use crate::workflow::journal::{self, Loaded, Mark, RunNames};
 use crate::workflow::limits::TRANSITIONS_COUNT_MAX;
 use crate::workflow::runs::Workflows;
+use crate::workflow::state::State;
 
-/// LIMIT: how often a child that is waited for may have gone on as another.
-const CONTINUATIONS_COUNT_MAX: usize = 10_000;
+/// LIMIT: how often a child that is waited for, or cancelled with its parent, may have gone on as another.
+pub const CONTINUATIONS_COUNT_MAX: usize = 10_000;
 
 /// Answers one running guest.
 pub struct Session {
     live: Arc<AsyncMutex<Loaded>>,
     facts: RunFacts,
     dice: String,
+    /// How often the run had been rewound when its code began.
+    rewound_count: u64,
     workflows: Workflows,
     attempts: Attempts,
     seen: Mutex<Seen>,
@@ -57,7 +60,7 @@ pub struct Seen {
 impl Session {
     /// A session over a run that nobody else drives.
     pub async fn new(live: Arc<AsyncMutex<Loaded>>, workflows: &Workflows, attempts: Attempts) -> Arc<Self> {
-        let (facts, dice) = {
+        let (facts, dice, rewound_count) = {
             let loaded = live.lock().await;
             let dice = loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default();
             let facts = RunFacts {
@@ -66,9 +69,10 @@ impl Session {
                 version: loaded.head.version.to_string(),
                 started_ms: loaded.head.started_ms,
             };
-            (facts, dice)
+            (facts, dice, loaded.state.rewound_count)
         };
-        Arc::new(Self { live, facts, dice, workflows: workflows.clone(), attempts, seen: Mutex::default() })
+        let (workflows, seen) = (workflows.clone(), Mutex::default());
+        Arc::new(Self { live, facts, dice, rewound_count, workflows, attempts, seen })
     }
 
     /// What it came to, with the steps that were begun and not completed. Nothing that is asked after this counts.
@@ -80,11 +84,16 @@ impl Session {
         (seen, open)
     }
 
+    /// Whether the run was rewound since its code began: that code is behind the cut, and has to begin anew.
+    pub fn is_rewound(&self, state: &State) -> bool {
+        state.rewound_count != self.rewound_count
+    }
+
     async fn answer(&self, branch: Place, ask: Ask, origin: &mut Origin) -> Result<Answer, Stop> {
         let place = self.next_place(&branch)?;
         let mut loaded = self.live.lock().await;
-        if loaded.state.ending.is_some() {
-            return Err(self.stop(&branch, Stop::Suspended));
+        if loaded.state.ending.is_some() || self.is_rewound(&loaded.state) {
+            return Err(self.stop(&Place::default(), Stop::Suspended));
         }
         let child = match &ask {
             Ask::ChildEnd { run } => self.note(child_end(loaded.store(), run).await)?,
@@ -104,7 +113,9 @@ impl Session {
             self.seen().is_cut = true;
             return Err(self.stop(&branch, Stop::Suspended));
         }
-        if let (Ask::Continue { input }, Err(Stop::Suspended)) = (&ask, &decision.answer) {
+        // One that is paused goes on as another when it is resumed.
+        if let (Ask::Continue { input }, Err(Stop::Suspended), false) = (&ask, &decision.answer, loaded.state.is_paused)
+        {
             return self.go_on_as_another(&mut loaded, input, now.at_ms).await;
         }
         let more = match self.note(child_ops(&loaded, &ask, &decision, now.at_ms)) {
@@ -125,8 +136,8 @@ impl Session {
             return Err(Stop::Refused("no step of this branch was begun".to_owned()));
         };
         let mut loaded = self.live.lock().await;
-        if loaded.state.ending.is_some() {
-            return Err(self.stop(&branch, Stop::Suspended));
+        if loaded.state.ending.is_some() || self.is_rewound(&loaded.state) {
+            return Err(self.stop(&Place::default(), Stop::Suspended));
         }
         let now = self.now(None);
         let decision = decide::complete(&step, outcome, &now).map_err(|fault| self.faulty(fault))?;
@@ -144,9 +155,11 @@ impl Session {
     ) -> Result<Answer, Stop> {
         if !decision.events.is_empty() {
             self.saw(&decision.events);
-            match loaded.append(decision.events, at_ms, Mark::Keep, more).await {
-                Err(WorkflowError::Limit { what, max }) => return Err(self.faulty(Fault::Limit { what, max })),
-                other => self.note(other)?,
+            let begins = !more.is_empty();
+            self.kept(loaded.append(decision.events, at_ms, Mark::Keep, more).await)?;
+            // A child goes on beside its parent's code, however long that is in a step.
+            if begins {
+                self.workflows.wake(loaded.store());
             }
             // A guest that goes on and on is on the log as it goes.
             if loaded.sworn_counts().1 >= TRANSITIONS_COUNT_MAX {
@@ -161,8 +174,9 @@ impl Session {
         let run = RunNames(&loaded.head.run).next();
         let attributes = loaded.state.attributes.clone();
         let (version, root) = (loaded.head.version.clone(), Some(loaded.root().clone()));
-        let started = Started { input: input.to_owned(), attributes, version, root, ..old };
-        let (ops, _) = self.note(journal::begin_ops(&run, started, at_ms))?;
+        let (signal_keys, received) = loaded.state.handed_on();
+        let started = Started { input: input.to_owned(), attributes, version, root, signal_keys, ..old };
+        let (ops, _) = self.kept(journal::begin_with(&run, started, received, at_ms))?;
         let events = vec![Event::Ended(Ending::Continued { run })];
         self.saw(&events);
         self.note(loaded.append(events, at_ms, Mark::Keep, ops).await)?;
@@ -215,6 +229,14 @@ impl Session {
             seen.stopped.push(Place::default());
             Stop::Suspended
         })
+    }
+
+    /// The same of what is written for the guest: what is over a limit is a fault of its run.
+    fn kept<T>(&self, result: Result<T, WorkflowError>) -> Result<T, Stop> {
+        match result {
+            Err(WorkflowError::Limit { what, max }) => Err(self.faulty(Fault::Limit { what, max })),
+            other => self.note(other),
+        }
     }
 
     fn saw(&self, events: &[Event]) {
@@ -294,6 +316,7 @@ fn child_ops(loaded: &Loaded, ask: &Ask, decision: &Decision, at_ms: u64) -> Res
         root: Some(loaded.root().clone()),
         attributes: loaded.state.attributes.clone(),
         dice: loaded.state.started.as_ref().map(|started| started.dice.clone()).unwrap_or_default(),
+        signal_keys: Vec::new(),
     };
     Ok(journal::begin_ops(run, started, at_ms)?.0)
 }

@@ -8,6 +8,7 @@ use ringfence_core::workflow::{Place, Question, StepKind};
 use ringfence_core::{PrincipalId, RunId};
 
 use crate::workflow::event::{Basis, Ending, Entry, Event, Started, Told};
+use crate::workflow::limits::SIGNAL_KEYS_COUNT_MAX;
 
 /// What was asked at a place, and how far it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,6 +104,8 @@ pub struct Signal {
     pub payload: String,
     /// Under which key it was sent.
     pub key: Option<String>,
+    /// By whom.
+    pub by: PrincipalId,
     /// Where it was taken.
     pub taken: Option<Place>,
 }
@@ -118,6 +121,8 @@ pub struct State {
     pub signals: Vec<Signal>,
     /// How often a place that had succeeded was taken out of the state to be done again.
     pub redone: BTreeMap<Place, u32>,
+    /// How often it was rewound.
+    pub rewound_count: u64,
     /// What queries are answered with.
     pub published: BTreeMap<String, String>,
     /// What it is found by.
@@ -163,10 +168,11 @@ impl State {
             Event::Stuck { code, message } => self.stuck = Some((code.clone(), message.clone())),
             Event::Ended(ending) => self.ending = Some(ending.clone()),
             Event::Rewound { to, .. } => self.rewind(to),
-            Event::SignalReceived { name, payload, key, .. } => self.signals.push(Signal {
+            Event::SignalReceived { name, payload, key, by } => self.signals.push(Signal {
                 name: name.clone(),
                 payload: payload.clone(),
                 key: key.clone(),
+                by: by.clone(),
                 taken: None,
             }),
             Event::Published { name, value, .. } => {
@@ -189,7 +195,12 @@ impl State {
 
     /// The runs it began.
     pub fn children(&self) -> impl Iterator<Item = &RunId> {
-        self.ops.values().filter_map(|op| match &op.progress {
+        self.children_from(0)
+    }
+
+    /// Those of them that it began from this number on: what is taken out when it is rewound to there.
+    pub fn children_from(&self, first: u32) -> impl Iterator<Item = &RunId> {
+        self.ops.iter().filter(move |(place, _)| place.first() >= first).filter_map(|(_, op)| match &op.progress {
             Progress::Done(Outcome::Child(run)) => Some(run),
             _ => None,
         })
@@ -204,6 +215,26 @@ impl State {
     /// How many signals nobody took yet.
     pub fn signals_waiting_count(&self) -> usize {
         self.signals.iter().filter(|signal| signal.taken.is_none()).count()
+    }
+
+    /// Whether a signal of this key was received, be it by a run that this one goes on for.
+    pub fn knows_signal(&self, key: &str) -> bool {
+        let before = self.started.iter().flat_map(|started| started.signal_keys.iter());
+        self.signals.iter().filter_map(|signal| signal.key.as_ref()).chain(before).any(|known| known == key)
+    }
+
+    /// What the run that this one goes on as has of its signals: the keys of those that were taken, and the others as they came.
+    pub fn handed_on(&self) -> (Vec<String>, Vec<Event>) {
+        let (taken, left): (Vec<&Signal>, Vec<&Signal>) =
+            self.signals.iter().partition(|signal| signal.taken.is_some());
+        let mut keys = self.started.as_ref().map(|started| started.signal_keys.clone()).unwrap_or_default();
+        keys.extend(taken.into_iter().filter_map(|signal| signal.key.clone()));
+        let keys = keys.split_off(keys.len().saturating_sub(SIGNAL_KEYS_COUNT_MAX));
+        let received = |signal: &Signal| {
+            let Signal { name, payload, key, by, .. } = signal.clone();
+            Event::SignalReceived { name, payload, key, by }
+        };
+        (keys, left.into_iter().map(received).collect())
     }
 
     fn go_on(&mut self, event: &Event) {
@@ -223,6 +254,7 @@ impl State {
     fn rewind(&mut self, to: &Place) {
         self.stuck = None;
         self.ending = None;
+        self.rewound_count += 1;
         let first = to.first();
         let gone: Vec<Place> = self.ops.keys().filter(|place| place.first() >= first).cloned().collect();
         for place in gone {

@@ -6,12 +6,14 @@ use proptest::prelude::*;
 use ringfence_core::workflow::{Answer, Ask, Place, Question, Retry, StepFailure, StepKind, Stop};
 use ringfence_core::{PrincipalId, RunId};
 
+use super::asks::Asks;
 use super::command::{Command, People, Refusal};
 use super::decide::{Attempts, Fault, Names, Now, OpenStep, ask, complete, pause_ms};
-use super::event::{Basis, Event, Started};
+use super::event::{Basis, Ending, Event, Started};
 use super::journal::{RunNames, id_of};
 use super::limits::{
-    BRANCHES_COUNT_MAX, CHILD_DEPTH_MAX, CHILDREN_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX,
+    BRANCHES_COUNT_MAX, CHILD_DEPTH_MAX, CHILDREN_COUNT_MAX, HISTORY_EVENTS_COUNT_MAX, NAME_BYTES_MAX,
+    SIGNAL_KEYS_COUNT_MAX, SIGNALS_WAITING_COUNT_MAX,
 };
 use super::state::State;
 
@@ -25,15 +27,19 @@ fn who(name: &str) -> PrincipalId {
     format!("acme/{name}").parse().unwrap()
 }
 
-/// A command of somebody whose keys are called as he is, up to a dash.
 fn command(state: &State, what: &Command, by: &PrincipalId) -> Result<Vec<Event>, Refusal> {
+    command_at(state, what, by, 1)
+}
+
+/// A command of somebody whose keys are called as he is, up to a dash.
+fn command_at(state: &State, what: &Command, by: &PrincipalId, at_ms: u64) -> Result<Vec<Event>, Refusal> {
     let person = |of: &PrincipalId| of.as_str().split('-').next().map(str::to_owned);
     let is_same = |other: &PrincipalId| person(other) == person(by);
     // `gone` was removed meanwhile.
     let basis = |of: &PrincipalId| {
         if person(of).is_some_and(|of| of.ends_with("gone")) { Basis::Elsewhere } else { Basis::Known }
     };
-    super::command::command(state, what, by, &People { is_same: &is_same, basis: &basis })
+    super::command::command(state, what, by, &People { is_same: &is_same, basis: &basis }, at_ms)
 }
 
 fn now(at_ms: u64) -> Now {
@@ -53,6 +59,7 @@ fn begun() -> State {
         root: None,
         attributes: BTreeMap::new(),
         dice: String::new(),
+        signal_keys: Vec::new(),
     }));
     state
 }
@@ -195,6 +202,51 @@ fn a_signal_may_come_before_its_wait_and_one_key_counts_once() {
 }
 
 #[test]
+fn the_run_that_one_goes_on_as_has_the_signals_nobody_took_and_knows_the_keys_of_those_that_were() {
+    let send = |state: &mut State, name: &str, key: Option<String>| {
+        let signal = Command::Signal { name: name.to_owned(), payload: format!("\"{name}\""), key };
+        let events = command(state, &signal, &who("bob")).unwrap();
+        apply(state, &events);
+        events.len()
+    };
+    let wait = |name: &str| Ask::Signal { name: name.to_owned(), timeout_ms: None };
+    let goes_on = |old: &State| {
+        let (signal_keys, received) = old.handed_on();
+        let mut state = State::default();
+        state.apply(&Event::Started(Started { signal_keys, ..old.started.clone().unwrap() }));
+        apply(&mut state, &received);
+        state
+    };
+    let mut old = begun();
+    assert_eq!(send(&mut old, "taken", Some("a".into())) + send(&mut old, "left", Some("b".into())), 2);
+    assert_eq!(send(&mut old, "bare", None), 1);
+    assert_eq!(asked(&mut old, 0, &wait("taken"), 1), Ok(Answer::Signal(Some("\"taken\"".into()))));
+    let mut new = goes_on(&old);
+    assert_eq!(
+        new.signals.iter().map(|signal| (signal.name.as_str(), signal.by.clone())).collect::<Vec<_>>(),
+        [("left", who("bob")), ("bare", who("bob"))]
+    );
+    for (name, key, counts) in [("taken", Some("a"), 0), ("left", Some("b"), 0), ("left", Some("c"), 1)] {
+        assert_eq!(send(&mut new, name, key.map(str::to_owned)), counts, "{key:?}");
+    }
+    assert_eq!(asked(&mut new, 0, &wait("bare"), 1), Ok(Answer::Signal(Some("\"bare\"".into()))));
+    assert_eq!(asked(&mut new, 1, &wait("taken"), 1), Err(Stop::Suspended), "it counts once");
+    // For as long as it goes on as others; of many, the last are known.
+    for number in 0..SIGNAL_KEYS_COUNT_MAX {
+        let key = Some(number.to_string());
+        assert_eq!(send(&mut new, "many", key.clone()), 1);
+        assert!(asked(&mut new, 2 + number as u32, &wait("many"), 1).is_ok());
+    }
+    let mut last = goes_on(&new);
+    assert_eq!(last.started.as_ref().unwrap().signal_keys.len(), SIGNAL_KEYS_COUNT_MAX);
+    assert_eq!((send(&mut last, "many", Some("0".into())), send(&mut last, "left", Some("b".into()))), (0, 0));
+    assert_eq!(send(&mut last, "taken", Some("a".into())), 1, "it is one too long ago");
+    let long = Some("k".repeat(NAME_BYTES_MAX + 1));
+    let signal = Command::Signal { name: "go".into(), payload: "1".into(), key: long };
+    assert!(matches!(command(&last, &signal, &who("bob")), Err(Refusal::Limit { .. })));
+}
+
+#[test]
 fn after_a_cancelling_only_compensations_are_begun() {
     let mut state = begun();
     let cancelled = command(&state, &Command::Cancel, &who("ann")).unwrap();
@@ -260,6 +312,75 @@ fn two_approvals_are_of_two_persons_none_of_whom_began_the_run() {
     apply(&mut state, &second);
     let verdict = Answer::Verdict { approved: true, by: "acme/bob,acme/eve".into(), note: String::new() };
     assert_eq!(asked(&mut state, 0, &wait, 3), Ok(verdict));
+}
+
+#[test]
+fn the_head_knows_what_the_history_says_is_asked() {
+    let at = |place: u32| Place::new(vec![place]);
+    let asked = |place: u32, name: &str, approvals_count: u32| {
+        let question = Question { title: "?".into(), details: String::new(), approvals_count, timeout_ms: None };
+        Event::ApprovalAsked { place: at(place), name: name.to_owned(), question, until_ms: None }
+    };
+    let given = |place: u32, by: &str, approved: bool| {
+        let (note, decision, basis) = (String::new(), None, Basis::Known);
+        Event::ApprovalGiven { place: at(place), by: who(by), approved, note, decision, basis }
+    };
+    let rewound = |place: u32| Event::Rewound { to: at(place), by: who("ann") };
+    let failed = Ending::Failed { code: "workflow-failed".to_owned(), message: String::new() };
+    let events = [
+        asked(0, "pay", 2),
+        given(0, "bob", true),
+        Event::ApprovalDropped { place: at(0), by: who("bob") },
+        given(0, "eve", true),
+        given(0, "dan", true),
+        asked(2, "pay", 1),
+        asked(1, "pay", 1),
+        Event::TimeOver { place: at(1) },
+        given(2, "bob", false),
+        asked(3, "ship", 1),
+        asked(4, "pay", 1),
+        Event::Refused { place: at(3), what: "approval".to_owned(), name: "ship".to_owned() },
+        asked(5, "ship", 3),
+        rewound(5),
+        asked(5, "ship", 1),
+        Event::Ended(failed),
+        rewound(4),
+    ];
+    let (mut state, mut asks) = (begun(), Asks::nothing());
+    for (number, event) in events.iter().enumerate() {
+        state.apply(event);
+        asks.apply(event, number as u64);
+        for name in ["pay", "ship"] {
+            assert_eq!(asks.first(name).map(|ask| &ask.place), state.asked(name), "{name} after {number}: {event:?}");
+        }
+    }
+    // Of more than are kept, it says nothing rather than something wrong, for good.
+    for place in 0..65 {
+        assert!(asks.is_known(), "{place}");
+        asks.apply(&asked(place, "pay", 1), 1);
+    }
+    asks.apply(&given(0, "bob", true), 2);
+    assert!(!asks.is_known() && asks.first("pay").is_none());
+}
+
+#[test]
+fn nobody_decides_after_the_time_of_a_question() {
+    let question = Question { title: "?".into(), details: String::new(), approvals_count: 1, timeout_ms: Some(10) };
+    let wait = Ask::Approval { name: "pay".into(), question };
+    let mut state = begun();
+    assert_eq!(asked(&mut state, 0, &wait, 100), Err(Stop::Suspended));
+    // Nothing is driven while it is paused, and so nobody writes down that the time is over.
+    apply(&mut state, &[Event::Paused { by: who("ann") }]);
+    let Command::Decide { name, asked_at, note, decision, basis, .. } = yes(Basis::Known) else { panic!("no word") };
+    let no = Command::Decide { name, asked_at, approved: false, note, decision, basis };
+    for word in [yes(Basis::Known), no] {
+        assert_eq!(command_at(&state, &word, &who("bob"), 109).unwrap().len(), 1, "{word:?}");
+        let late = command_at(&state, &word, &who("bob"), 110);
+        assert!(matches!(&late, Err(Refusal::Nothing(why)) if why.contains("time to decide")), "{late:?}");
+    }
+    apply(&mut state, &[Event::Resumed { by: who("ann") }]);
+    let verdict = asked(&mut state, 0, &wait, 110);
+    assert!(matches!(&verdict, Ok(Answer::Verdict { approved: false, by, .. }) if by.is_empty()), "{verdict:?}");
 }
 
 #[test]

@@ -161,6 +161,7 @@ pub fn started() -> Started {
         root: None,
         attributes: BTreeMap::new(),
         dice: String::new(),
+        signal_keys: Vec::new(),
     }
 }
 

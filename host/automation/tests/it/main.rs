@@ -10,6 +10,8 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod again;
+mod asked;
 mod dead;
 mod ends;
 mod faults;

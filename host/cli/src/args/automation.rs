@@ -12,6 +12,8 @@ pub enum HookCommand {
     List,
     /// Declare an extension point of the product, as an operator
     Declare(NameFileArgs),
+    /// List how an extension point was declared before, as an operator
+    Earlier(NameArgs),
     /// Withdraw an extension point, as an operator
     Withdraw(NameArgs),
     /// Bind a plugin to an extension point

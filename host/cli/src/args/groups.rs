@@ -57,6 +57,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("diff", "ringfence diff visits@0.1.0 0.2.0"),
     ("hook list", "ringfence hook list"),
     ("hook declare", "ringfence hook declare visit.validate point.json"),
+    ("hook earlier", "ringfence hook earlier visit.validate"),
     ("hook withdraw", "ringfence hook withdraw visit.validate"),
     ("hook bind", "ringfence hook bind visit.validate care-visit"),
     ("hook unbind", "ringfence hook unbind visit.validate care-visit"),

@@ -35,6 +35,11 @@ pub async fn hook(cx: &mut Context<'_>, command: &HookCommand) -> Result<Exit, C
             let answer = cx.operator()?.send::<PointView>(&request).await?;
             cx.print(&answer, |point| format!("declared {}, version {}\n", point.name, point.version))?;
         }
+        HookCommand::Earlier(args) => {
+            let request = Request::get(format!("/hooks/{}/earlier", args.name));
+            let answer = cx.operator()?.list::<PointView>(&request, "cursor").await?;
+            cx.print_list(&answer, "it was declared once", earlier_text)?;
+        }
         HookCommand::Withdraw(args) => {
             cx.operator()?.act(&Request::new(Method::DELETE, format!("/hooks/{}", args.name))).await?;
             cx.ui.note(&format!("withdrew {}", args.name));
@@ -188,6 +193,27 @@ fn hooks_text(hooks: &[HookView]) -> String {
         })
         .collect();
     table(["hook", "mode", "bound"], &rows)
+}
+
+fn earlier_text(points: &[PointView]) -> String {
+    let rows: Vec<_> = points
+        .iter()
+        .map(|point| {
+            let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+            let mode = word(serde_json::to_value(point.declaration.mode).unwrap_or_default());
+            let on_failure = word(serde_json::to_value(point.declaration.on_failure).unwrap_or_default());
+            let deadline = format!("{} ms", point.declaration.deadline_ms);
+            [
+                point.version.to_string(),
+                mode,
+                on_failure,
+                deadline,
+                point.declared_at.clone(),
+                point.declared_by.clone(),
+            ]
+        })
+        .collect();
+    table(["version", "mode", "on failure", "deadline", "declared at", "by"], &rows)
 }
 
 fn answer_text(answer: &HookAnswer) -> String {

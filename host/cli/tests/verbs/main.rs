@@ -11,6 +11,7 @@ mod audit;
 mod errors;
 mod harness;
 mod help;
+mod hooks;
 mod people;
 mod protocol;
 mod quota;

@@ -97,7 +97,7 @@ fn entry(entry: &Entry) -> TimelineEntry {
 fn details(event: &Event) -> Value {
     let mut value = serde_json::to_value(event).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
-        for word in ["event", "place", "name", "dice"] {
+        for word in ["event", "place", "name", "dice", "signal_keys"] {
             fields.remove(word);
         }
     }

@@ -359,6 +359,18 @@ fn a_try_is_tried_again_as_its_policy_says_with_the_same_keys() {
 }
 
 #[test]
+fn each_attempt_of_a_try_begins_a_run_of_its_own() {
+    let world = Rc::<World>::default();
+    let child = json!({ "namespace": "n", "name": "bad", "input": "${ . }" });
+    let catch = json!({ "retry": { "delay": "PT1S", "limit": { "attempt": { "count": 2 } } } });
+    let tasks = json!([{ "t": { "try": [{ "r": { "run": { "workflow": child, "await": true } } }], "catch": catch } }]);
+    let fault = drive(&definition(tasks), &world, &json!({})).unwrap_err();
+    assert_eq!(fault.detail.as_deref(), Some("the child failed"));
+    let begun_count = world.history.borrow().keys().filter(|place| place.ends_with(":child")).count();
+    assert_eq!(begun_count, 2, "{:?}", world.history.borrow());
+}
+
+#[test]
 fn delays_grow_as_the_backoff_says_and_jitter_comes_from_the_history() {
     for (backoff, expected) in
         [("constant", [100, 100, 100]), ("linear", [100, 200, 300]), ("exponential", [100, 200, 400])]
