@@ -253,6 +253,12 @@ impl Control {
         if count > 0 {
             return Ok(Some(format!("it allows {count} of the questions of late that were denied")));
         }
+        if review.widens_count > 0 {
+            let count = review.widens_count;
+            return Ok(Some(format!(
+                "but for the operator's ceiling it allows {count} of the questions of late that were denied"
+            )));
+        }
         // What the text does not show the solver may, where there is one.
         Ok(match proof::narrows(proofs) {
             Some(proof) if proof.verdict == ProofVerdict::Proved => None,
