@@ -60,6 +60,12 @@ async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> R
     assert_eq!(asked.status(), 202);
     let asked = answer(asked).await?;
     let approve = acme.path(&format!("/approvals/{}/approve", string(&asked["approval"], "id")?));
+    // Who is to allow it is shown what was found.
+    let waiting = answer(second.get(&acme.path("/approvals")).send().await?).await?;
+    let found = &waiting["items"][0]["found"];
+    assert_eq!((&found["four_eyes"], &found["proofs"]), (&asked["four_eyes"], &asked["review"]["proofs"]), "{waiting}");
+    assert_eq!(found["newly_allowed"]["examples"][0]["action"], "invoke", "{waiting}");
+    assert_eq!(found["findings"], asked["review"]["findings"], "{waiting}");
     let (status, own) = problem(acme.admin.post(&approve).send().await?).await?;
     assert_eq!((status, own["code"].as_str()), (422, Some("own-request")), "{own}");
     assert_eq!(host.anonymous().fetch("/acme/hello/").await?.0, 401);
@@ -182,6 +188,14 @@ async fn labels_that_a_policy_reads_need_another_admin_where_there_is_one() -> R
     let asked = answer(asked).await?;
     assert_eq!((&asked["approval"]["kind"], &asked["version"]), (&json!("labels"), &json!(1)), "{asked}");
     assert_eq!(cal.fetch("/acme/hello/").await?.0, 403);
+    let waiting = answer(second.get(&acme.path("/approvals")).send().await?).await?;
+    let found = &waiting["items"][0]["found"];
+    assert_eq!(
+        (&found["four_eyes"], &found["newly_allowed"]),
+        (&asked["four_eyes"], &asked["newly_allowed"]),
+        "{waiting}"
+    );
+    assert_eq!(found["newly_allowed"]["questions_count"], 1, "{waiting}");
     let approve = acme.path(&format!("/approvals/{}/approve", string(&asked["approval"], "id")?));
     assert_eq!(problem(acme.admin.post(&approve).send().await?).await?.0, 422, "not by who asked");
     answer(second.post(&approve).send().await?).await?;
