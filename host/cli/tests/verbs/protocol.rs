@@ -225,6 +225,17 @@ fn a_new_key_goes_into_a_file_of_its_own() {
 }
 
 #[test]
+fn who_came_with_a_scoped_key_is_told_what_it_is_good_for() {
+    let host = StandIn::start();
+    let mut door = principal("acme/door", "caller", Some("acme"));
+    door["scope"] = json!({ "classes": ["invoke"], "plugins": ["hello"] });
+    host.tell("GET /whoami", Reply::json(200, door));
+    let outcome = Person::with_key().run(&["--host", &host.address, "whoami"]);
+    assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    assert!(outcome.out.starts_with("acme/door (caller of tenant acme), good for invoke on hello\n"), "{outcome:?}");
+}
+
+#[test]
 fn a_policy_is_replaced_only_as_it_was_read() {
     let host = StandIn::start();
     let path = "/tenants/acme/policy";
