@@ -112,7 +112,7 @@ pub fn view(principal: &Principal) -> PrincipalView {
 }
 
 /// What was sent, as what is to be proved.
-fn proof_of(asked: Authenticate) -> Result<Proof, ApiError> {
+pub(crate) fn proof_of(asked: Authenticate) -> Result<Proof, ApiError> {
     Ok(match asked {
         Authenticate::Bootstrap { token, name } => {
             Proof::Bootstrap { token: SecretString::new(token), name: name.as_deref().unwrap_or("operator").parse()? }
