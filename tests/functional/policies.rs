@@ -60,6 +60,12 @@ async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> R
     assert_eq!(asked.status(), 202);
     let asked = answer(asked).await?;
     let approve = acme.path(&format!("/approvals/{}/approve", string(&asked["approval"], "id")?));
+    // Who is to allow it is shown what was found.
+    let waiting = answer(second.get(&acme.path("/approvals")).send().await?).await?;
+    let found = &waiting["items"][0]["found"];
+    assert_eq!((&found["four_eyes"], &found["proofs"]), (&asked["four_eyes"], &asked["review"]["proofs"]), "{waiting}");
+    assert_eq!(found["newly_allowed"]["examples"][0]["action"], "invoke", "{waiting}");
+    assert_eq!(found["findings"], asked["review"]["findings"], "{waiting}");
     let (status, own) = problem(acme.admin.post(&approve).send().await?).await?;
     assert_eq!((status, own["code"].as_str()), (422, Some("own-request")), "{own}");
     assert_eq!(host.anonymous().fetch("/acme/hello/").await?.0, 401);
@@ -77,6 +83,14 @@ async fn a_policy_that_allows_more_needs_another_admin_where_there_is_one() -> R
         (&versions["items"][0]["rolled_back_to"], &versions["items"][1]["approved_by"]),
         (&json!(0), &json!("acme/second"))
     );
+
+    // What the operator's ceiling forbids today is wider all the same: he lifts it without them.
+    let ceiling = json!({ "text": "forbid (principal is Ringfence::Anonymous, action, resource);" });
+    answer(operator.put(&acme.path("/ceiling")).json(&ceiling).send().await?).await?;
+    let hidden = answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": OPEN })).send().await?).await?;
+    assert_eq!(hidden["state"], "pending", "{hidden}");
+    assert_eq!(hidden["review"]["newly_allowed"]["questions_count"], 0, "{hidden}");
+    assert!(string(&hidden, "four_eyes")?.contains("ceiling"), "{hidden}");
     Ok(())
 }
 
@@ -174,6 +188,14 @@ async fn labels_that_a_policy_reads_need_another_admin_where_there_is_one() -> R
     let asked = answer(asked).await?;
     assert_eq!((&asked["approval"]["kind"], &asked["version"]), (&json!("labels"), &json!(1)), "{asked}");
     assert_eq!(cal.fetch("/acme/hello/").await?.0, 403);
+    let waiting = answer(second.get(&acme.path("/approvals")).send().await?).await?;
+    let found = &waiting["items"][0]["found"];
+    assert_eq!(
+        (&found["four_eyes"], &found["newly_allowed"]),
+        (&asked["four_eyes"], &asked["newly_allowed"]),
+        "{waiting}"
+    );
+    assert_eq!(found["newly_allowed"]["questions_count"], 1, "{waiting}");
     let approve = acme.path(&format!("/approvals/{}/approve", string(&asked["approval"], "id")?));
     assert_eq!(problem(acme.admin.post(&approve).send().await?).await?.0, 422, "not by who asked");
     answer(second.post(&approve).send().await?).await?;
@@ -216,7 +238,9 @@ async fn a_text_is_proved_before_it_is_in_force_and_its_idle_permits_are_named()
 
 #[tokio::test]
 async fn rules_read_what_is_granted_who_pushed_and_the_role_of_a_new_key() -> Result<()> {
-    let (_place, host, operator) = started().await?;
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_IDENTITY_SECOND_PERSON_HOURS", "0")])?;
+    let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
     acme.ship("hello", "hello", "", &[]).await?;
     let developer = acme.member(&host, "dev", "developer").await?;
@@ -253,5 +277,33 @@ async fn rules_read_what_is_granted_who_pushed_and_the_role_of_a_new_key() -> Re
     let key = |role: &str| acme.admin.post(&acme.path("/tokens")).json(&json!({ "name": "k", "role": role }));
     assert_eq!(key("auditor").send().await?.status(), 403);
     assert_eq!(key("caller").send().await?.status(), 201);
+    Ok(())
+}
+
+#[tokio::test]
+async fn rules_read_which_version_goes_to_how_many_and_who_came_of_late_is_not_another() -> Result<()> {
+    let (_place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("hello", "hello", "", &[]).await?;
+    let text = "@id(\"a-tenth\") forbid (principal, action == Ringfence::Action::\"deploy-version\", resource) \
+          when { context has percent && context.percent > 10 } \
+          unless { context has pushed_by_caller && !context.pushed_by_caller }; \
+        @id(\"first-line\") forbid (principal, action == Ringfence::Action::\"deploy-version\", resource) \
+          when { context has version && context.version like \"9.*\" };";
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+    let deploy = acme.path("/plugins/hello/deploy");
+    let share = |percent: u8| json!({ "version": "0.1.0", "percent": percent });
+    let (status, denied) = problem(acme.admin.post(&deploy).json(&share(11)).send().await?).await?;
+    assert_eq!(status, 403, "{denied}");
+    let why = answer(acme.admin.get(&format!("/decisions/{}", string(&denied, "decision_id")?)).send().await?).await?;
+    assert!(string(&why, "resource")?.ends_with("(0.1.0 at 11 %, pushed by who deploys it)"), "{why}");
+    let few = problem(acme.admin.post(&deploy).json(&share(10)).send().await?).await?.1;
+    assert_eq!(
+        few["code"], "bad-percent",
+        "no rule is against a tenth, but that version answers the rest already: {few}"
+    );
+    // He whom the pusher invited a minute ago is no second pair of eyes, here as everywhere.
+    let second = host.person(&acme.admin, "/tenants/acme/people", "second", "developer").await?;
+    assert_eq!(second.post(&deploy).json(&share(11)).send().await?.status(), 403);
     Ok(())
 }

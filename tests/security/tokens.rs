@@ -123,6 +123,8 @@ async fn a_scoped_key_does_what_it_is_good_for_and_nothing_else() -> Result<()> 
     let made = answer(acme.admin.post(&acme.path("/tokens")).json(&asked).send().await?).await?;
     assert_eq!(made["scope"], scope, "{made}");
     let door = host.sign_in(&string(&made, "key")?).await?;
+    assert_eq!(answer(door.get("/whoami").send().await?).await?["scope"], scope);
+    assert_eq!(answer(acme.admin.get("/whoami").send().await?).await?["scope"], Value::Null);
     assert_eq!(door.call(reqwest::Method::GET, "/acme/hello/").send().await?.status(), StatusCode::OK);
     assert_eq!(door.call(reqwest::Method::GET, "/acme/other/").send().await?.status(), StatusCode::FORBIDDEN);
     for path in ["/plugins", "/plugins/hello", "/tokens"] {

@@ -570,7 +570,7 @@ pub struct TenantCreateArgs {
     pub plan: Option<PlanName>,
 }
 
-/// `tenant show`.
+/// `tenant show`, `quota show`.
 #[derive(Debug, Clone, Args)]
 pub struct TenantOptionalArgs {
     /// The tenant; the chosen one when absent

@@ -35,7 +35,12 @@ async fn json_body<T: DeserializeOwned>(request: Request, bytes_max: usize) -> R
         return Err(ApiError::new("unsupported-media-type", format!("send `application/json`, not `{essence}`")));
     }
     let bytes = read_body(request, bytes_max).await?;
-    let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+    parsed(&bytes)
+}
+
+/// A JSON body that was read whole.
+pub(crate) fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let text: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
     serde_json::from_slice(text)
         .map_err(|error| ApiError::new("bad-json", format!("the body is not what this endpoint takes: {error}")))
 }

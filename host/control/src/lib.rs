@@ -14,6 +14,8 @@ mod certificate_health;
 mod config;
 mod decisions;
 mod destructions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod doors;
 mod extract;
 mod follow;
 mod host;

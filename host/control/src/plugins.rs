@@ -108,13 +108,14 @@ pub async fn push(
 }
 
 impl Control {
-    /// Whether a version was pushed by the caller or by somebody of one owner with him. None for a version that is not there, and
-    /// for callers who are not of the tenant: nothing of it is looked at for them.
+    /// Whether a version was pushed by the caller or by somebody who is no second person beside him: of one owner, invited by him
+    /// just now, or not to be traced. None for a version that is not there, and for callers who are not of the tenant: nothing of
+    /// it is looked at for them.
     async fn is_pushed_by_caller(&self, call: &Call, tenant: &str, plugin: &str, label: &Version) -> Option<bool> {
         let own = call.principal.tenant().filter(|own| own.as_str() == tenant)?;
         let (store, plugin) = (self.parts.tenants.open_tenant(own)?, plugin.parse::<PluginName>().ok()?);
         let pushed_by = self.parts.registry.publisher(&store, &plugin, label).await.ok().flatten()?;
-        Some(self.parts.identity.is_one_owner(&pushed_by, call.principal.id()))
+        Some(!self.parts.identity.is_second_person(&pushed_by, call.principal.id()))
     }
 
     /// Takes a capability away, on the record.
@@ -312,16 +313,21 @@ pub async fn deploy(
         Ok(label) => control.is_pushed_by_caller(&call, &tenant, &plugin, label).await,
         Err(_) => None,
     };
-    let about = pushed_by_caller.map(|pushed_by_caller| Particulars::Deploy { pushed_by_caller });
+    let percent = asked.percent.unwrap_or(100);
+    let about = label.as_ref().ok().zip(pushed_by_caller).map(|(label, pushed_by_caller)| Particulars::Deploy {
+        pushed_by_caller,
+        version: label.to_string(),
+        percent,
+    });
     let (reached, plugin) =
         control.reach_plugin_for::<act::DeployVersion>(&call, (tenant.as_str(), plugin.as_str()), about).await?;
     let label = label?;
-    if asked.percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
+    if !(1..=100).contains(&percent) {
         return Err(ApiError::new("bad-percent", "`percent` is 1 to 100"));
     }
     let store = reached.store;
     let log = Log::Tenant(store.clone());
-    let details = json!({ "version": label.to_string(), "percent": asked.percent.unwrap_or(100) });
+    let details = json!({ "version": label.to_string(), "percent": percent });
     let result = control
         .bracket(&call, &log, reached.permit, codes::VERSION_DEPLOYED, details, async |permit| {
             if pushed_by_caller.is_none() {

@@ -17,6 +17,7 @@ use crate::Control;
 use crate::call::{Call, PeerAddress, request_id, shown};
 use crate::extract::JsonBody;
 use crate::problem::ApiError;
+use crate::tokens::scope_view;
 use crate::wire::{Authenticate, PrincipalView, Problem, TokenResponse, Trust};
 use axum::extract::FromRequest;
 
@@ -92,7 +93,7 @@ pub async fn authenticate(State(control): State<Control>, request: Request) -> R
     }
 }
 
-/// Says who the token speaks for.
+/// Says who the token speaks for, and what the key is good for that it came by.
 #[utoipa::path(get, path = "/whoami", tag = "zero-trust",
     responses((status = 200, body = PrincipalView), (status = "default", body = Problem)))]
 pub async fn whoami(call: Call) -> Json<PrincipalView> {
@@ -106,11 +107,12 @@ pub fn view(principal: &Principal) -> PrincipalView {
         kind: crate::host::word(&principal.kind()),
         role: principal.role().map(|role| role.to_string()),
         tenant: principal.tenant().map(ToString::to_string),
+        scope: principal.scope().map(|scope| scope_view(scope)),
     }
 }
 
 /// What was sent, as what is to be proved.
-fn proof_of(asked: Authenticate) -> Result<Proof, ApiError> {
+pub(crate) fn proof_of(asked: Authenticate) -> Result<Proof, ApiError> {
     Ok(match asked {
         Authenticate::Bootstrap { token, name } => {
             Proof::Bootstrap { token: SecretString::new(token), name: name.as_deref().unwrap_or("operator").parse()? }

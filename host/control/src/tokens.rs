@@ -183,7 +183,8 @@ fn parse_scope(asked: TokenScope) -> Result<Option<KeyScope>, ApiError> {
     Ok((scope.classes.is_some() || scope.plugins.is_some()).then_some(scope))
 }
 
-fn scope_view(scope: &KeyScope) -> TokenScope {
+/// A scope as the API shows it.
+pub(crate) fn scope_view(scope: &KeyScope) -> TokenScope {
     TokenScope {
         classes: scope.classes.as_ref().map(|all| all.iter().map(|class| class.as_str().to_owned()).collect()),
         plugins: scope.plugins.as_ref().map(|all| all.iter().map(ToString::to_string).collect()),

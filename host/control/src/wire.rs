@@ -194,6 +194,9 @@ pub struct PrincipalView {
     /// The tenant; absent for operators.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
+    /// What the API key is good for that was signed in with; absent for whatever the role allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<TokenScope>,
 }
 
 /// What the trust in a session rests on.

@@ -33,6 +33,8 @@ pub struct Review {
     pub analysis: Analysis,
     /// What it would have answered.
     pub replay: Replay,
+    /// Questions that it would allow newly if no ceiling stood above it: an operator lifts one alone.
+    pub widens_count: u64,
     /// Whether its text alone shows that it allows nothing new. When not, it may.
     pub only_narrows: bool,
 }
@@ -53,8 +55,17 @@ impl Policy {
         let state = self.known(tenant)?;
         let (rules, analysis) = self.compile(tenant, text)?;
         let only_narrows = structure::only_narrows(&state.rules.policies, &rules.policies);
-        let replay = self.replay(&state, |view| View { own: Some(&rules), ..view }, asked);
-        Ok(Review { analysis, replay, only_narrows })
+        let now = state.view(None);
+        let then = View { own: Some(&rules), ..now };
+        let replay = self.replay(now, then, asked);
+        let widens_count = match state.ceiling.policies.is_empty() {
+            true => replay.newly_allowed.questions_count,
+            false => {
+                let (now, then) = (View { ceiling: None, ..now }, View { ceiling: None, ..then });
+                self.replay(now, then, asked).newly_allowed.questions_count
+            }
+        };
+        Ok(Review { analysis, replay, widens_count, only_narrows })
     }
 
     /// Checks changed labels, and asks under them what was asked lately. Fails like [`Policy::set_labels`]. Works for as
@@ -64,7 +75,8 @@ impl Policy {
         let labels = Labels::parse(tenant, text)?;
         let only_narrows = labels == *state.labels
             || !state.rules.policies.iter().chain(&state.ceiling.policies).any(structure::reads_labels);
-        let replay = self.replay(&state, |view| View { labels: &labels, ..view }, asked);
+        let now = state.view(None);
+        let replay = self.replay(now, View { labels: &labels, ..now }, asked);
         Ok(LabelsReview { replay, only_narrows })
     }
 
@@ -95,8 +107,9 @@ impl Policy {
         self.shared.tenant(tenant).ok_or_else(|| PolicyError::UnknownTenant { tenant: tenant.to_string() })
     }
 
-    /// What is in force now is asked too, so that questions answered under older policies count as they would today.
-    fn replay<'a>(&self, state: &'a TenantState, changed: impl Fn(View<'a>) -> View<'a>, asked: &[Asked]) -> Replay {
+    /// What is in force now is asked too, so that questions answered under older policies count as they would today. Questions of
+    /// operators are left out: a tenant's policies say nothing of them.
+    fn replay(&self, now: View<'_>, then: View<'_>, asked: &[Asked]) -> Replay {
         let mut replay =
             Replay { questions_count: 0, newly_allowed: Differences::default(), newly_denied: Differences::default() };
         for one in asked {
@@ -104,10 +117,7 @@ impl Policy {
                 continue;
             };
             replay.questions_count += 1;
-            let view = state.view(question.who.role);
-            let now = self.shared.allows(&question, view);
-            let then = self.shared.allows(&question, changed(view));
-            let side = match (now, then) {
+            let side = match (self.shared.allows(&question, now), self.shared.allows(&question, then)) {
                 (false, true) => &mut replay.newly_allowed,
                 (true, false) => &mut replay.newly_denied,
                 _ => continue,

@@ -76,7 +76,9 @@ impl Reads {
                     "key" | "name" | "path" => Self::NAME,
                     "method" => Self::METHOD,
                     // No host call has these.
-                    "approval" | "capability" | "scope" | "pushed_by_caller" | "asked_role" => Self::NOTHING,
+                    "approval" | "capability" | "scope" | "pushed_by_caller" | "version" | "percent" | "asked_role" => {
+                        Self::NOTHING
+                    }
                     _ => Self::ALL,
                 };
         }

@@ -1,5 +1,5 @@
-//! What an act is about, beside who does it and to what: the capability that is granted, who pushed what is deployed, the role
-//! of a new key, what a run asks people for. Rules read it of the context.
+//! What an act is about, beside who does it and to what: the capability that is granted, which version is deployed and who
+//! pushed it, the role of a new key, what a run asks people for. Rules read it of the context.
 //!
 //! Must never say less than the act then does: whoever asks has it checked before, and does that and nothing else. Must never be
 //! left out where a run asks: a statement that forbids by it would let the word through.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::question::{Words, text};
 
-/// LIMIT: most bytes of the names of a grant that is kept to be asked again.
+/// LIMIT: most bytes of the names of a grant, or of a version's label, that is kept to be asked again.
 const KEPT_BYTES_MAX: usize = 2_048;
 
 /// What an act is about. An act that is asked for without it has none of these in its context.
@@ -26,10 +26,16 @@ pub enum Particulars {
         /// The named things that it is to cover, as they are kept.
         scope: BTreeSet<String>,
     },
-    /// Of `deploy-version`: whose version it is. Moving a route back has none.
+    /// Of `deploy-version`: which version, whose, and for how many. Moving a route back has none.
     Deploy {
-        /// Whether it was pushed by who deploys it, or by somebody of one owner with him.
+        /// Whether it was pushed by who deploys it, or by somebody who is no second person beside him.
         pushed_by_caller: bool,
+        /// Its label.
+        #[serde(default)]
+        version: String,
+        /// Its share of the invocations, 1 to 100.
+        #[serde(default)]
+        percent: u8,
     },
     /// Of `create-token`, for keys and people: what the new one is to be.
     Token {
@@ -79,9 +85,11 @@ impl Particulars {
                     pair("scope", RestrictedExpression::new_set(scope)),
                 ]
             }
-            Self::Deploy { pushed_by_caller } => {
-                vec![pair("pushed_by_caller", RestrictedExpression::new_bool(*pushed_by_caller))]
-            }
+            Self::Deploy { pushed_by_caller, version, percent } => vec![
+                pair("pushed_by_caller", RestrictedExpression::new_bool(*pushed_by_caller)),
+                pair("version", RestrictedExpression::new_string(version.clone())),
+                pair("percent", RestrictedExpression::new_long(i64::from(*percent))),
+            ],
             Self::Token { role } => vec![pair("asked_role", named("Role", role.as_str())?)],
             Self::Approval(approval) => vec![pair("approval", approval.in_cedar()?)],
         })
@@ -91,7 +99,8 @@ impl Particulars {
     pub(crate) fn is_short(&self) -> bool {
         match self {
             Self::Grant { scope, .. } => scope.iter().map(String::len).sum::<usize>() <= KEPT_BYTES_MAX,
-            Self::Deploy { .. } | Self::Token { .. } | Self::Approval(_) => true,
+            Self::Deploy { version, .. } => version.len() <= KEPT_BYTES_MAX,
+            Self::Token { .. } | Self::Approval(_) => true,
         }
     }
 
@@ -117,11 +126,13 @@ impl Particulars {
                      context has scope && {scope}"
                 )
             }
-            Self::Deploy { pushed_by_caller: true } => {
-                "context has pushed_by_caller && context.pushed_by_caller".to_owned()
-            }
-            Self::Deploy { pushed_by_caller: false } => {
-                "context has pushed_by_caller && !context.pushed_by_caller".to_owned()
+            Self::Deploy { pushed_by_caller, version, percent } => {
+                let not = if *pushed_by_caller { "" } else { "!" };
+                format!(
+                    "context has pushed_by_caller && {not}context.pushed_by_caller && \
+                     context has version && context.version == {version:?} && \
+                     context has percent && context.percent == {percent}"
+                )
             }
             Self::Token { role } => {
                 format!("context has asked_role && context.asked_role == Ringfence::Role::\"{role}\"")
@@ -141,8 +152,10 @@ impl std::fmt::Display for Particulars {
                 write!(f, "{capability}")?;
                 scope.iter().try_for_each(|name| write!(f, " {name}"))
             }
-            Self::Deploy { pushed_by_caller: true } => f.write_str("pushed by who deploys it"),
-            Self::Deploy { pushed_by_caller: false } => f.write_str("pushed by another"),
+            Self::Deploy { pushed_by_caller, version, percent } => {
+                let by = if *pushed_by_caller { "who deploys it" } else { "another" };
+                write!(f, "{version} at {percent} %, pushed by {by}")
+            }
             Self::Token { role } => write!(f, "role {role}"),
             Self::Approval(approval) => f.write_str(&approval.name),
         }

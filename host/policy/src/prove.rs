@@ -79,8 +79,8 @@ impl Policy {
         Ok(self.prove_within(&allowed, &border, kinds, solver).await)
     }
 
-    /// Proves that `text` allows nothing that the tenant's policies in force do not. Fails like
-    /// [`Policy::set_tenant_policy`].
+    /// Proves that `text` allows nothing that the tenant's policies in force do not, whatever ceiling stands above them. Fails
+    /// like [`Policy::set_tenant_policy`].
     pub async fn prove_narrows<S: Solver>(
         &self,
         tenant: &TenantId,
@@ -94,8 +94,10 @@ impl Policy {
             let reason = "a statement in force can fail to evaluate, which denies, and the solver does not see that";
             return Ok(Verdict::NotRun { reason: reason.to_owned() });
         }
-        let then = self.joined(&[&state.ceiling, &candidate])?;
-        let now = self.joined(&[&state.ceiling, &state.rules])?;
+        // SECURITY: without the ceiling. A permit of what it forbids would be proved to allow nothing new, and would allow it all on
+        // the day that the operator lifts it, of which nobody in the tenant is asked.
+        let then = self.joined(&[&candidate])?;
+        let now = self.joined(&[&state.rules])?;
         // In every other kind of request the two say the same, or the candidate forbids more.
         let kinds = self.kinds_of(structure::widening(&state.rules.policies, &candidate.policies)).await;
         Ok(self.prove_within(&then, &now, kinds, solver).await)
@@ -449,6 +451,13 @@ mod tests {
             panic!("not disproved")
         };
         assert!(counterexample.contains("read-tenant"), "{counterexample}");
+        // It is wider under a ceiling that forbids all of it today, too.
+        policy
+            .set_ceiling(&acme, r#"forbid (principal, action == Ringfence::Action::"read-tenant", resource);"#)
+            .unwrap();
+        let hidden = runtime.block_on(policy.prove_narrows(&acme, WIDE, solver())).unwrap();
+        assert!(matches!(hidden, Verdict::Disproved { .. }), "{hidden:?}");
+        policy.set_ceiling(&acme, "").unwrap();
         // What the types of a text do not show: a condition that contradicts itself, and one that another forbids.
         let text = format!(
             r#"{WIDE}

@@ -347,8 +347,9 @@ impl Words {
             |capability| ("grant-capability", Particulars::Grant { capability, scope: ["n".to_owned()].into() });
         let began_by = "acme/p".parse().map_err(text)?;
         let approval = Approval { name: "payment".to_owned(), began_by, is_own: true, waited_s: 60 };
+        let deploy = Particulars::Deploy { pushed_by_caller: true, version: "1.0.0".to_owned(), percent: 100 };
         let others = [
-            ("deploy-version", Particulars::Deploy { pushed_by_caller: true }),
+            ("deploy-version", deploy),
             ("create-token", Particulars::Token { role: Role::Developer }),
             ("approve-run", Particulars::Approval(approval)),
         ];

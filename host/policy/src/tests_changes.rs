@@ -288,6 +288,23 @@ fn what_is_allowed_is_the_intersection_of_ceiling_and_policy() {
 }
 
 #[test]
+fn what_a_ceiling_hides_is_counted_as_allowed_newly_but_for_it() {
+    let policy = active();
+    let (acme, developer) = (tenant("acme"), service("acme", Role::Developer));
+    denied(policy.permit::<act::GrantCapability>(&developer, &plugin("acme", "hello")));
+    let asked = asked_lately(&policy);
+    let counts = || {
+        let text = "permit (principal, action == Ringfence::Action::\"grant-capability\", resource);";
+        let review = policy.review(&acme, text, &asked).unwrap();
+        (review.replay.newly_allowed.questions_count, review.widens_count)
+    };
+    assert_eq!(counts(), (1, 1));
+    let ceiling = "forbid (principal, action == Ringfence::Action::\"grant-capability\", resource);";
+    policy.set_ceiling(&acme, ceiling).unwrap();
+    assert_eq!(counts(), (0, 1));
+}
+
+#[test]
 fn a_role_held_for_a_while_ends_on_the_second() {
     let time = Arc::new(StillClock::default());
     let policy = Policy::new(entropy(), time.clone()).unwrap();

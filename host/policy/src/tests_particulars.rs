@@ -15,6 +15,13 @@ const BUCKETS: &str = "@id(\"buckets\") permit (principal, action == Ringfence::
 const FOUR_EYES: &str = "@id(\"four-eyes\") forbid (principal, action == Ringfence::Action::\"deploy-version\", resource) \
     when { context has pushed_by_caller && context.pushed_by_caller };";
 
+/// Only the first line of versions, and to more than a tenth of the calls only what another pushed.
+const CAREFUL: &str = "@id(\"first-line\") forbid (principal, action == Ringfence::Action::\"deploy-version\", resource) \
+    when { context has version } unless { context has version && context.version like \"1.*\" }; \
+    @id(\"a-tenth\") forbid (principal, action == Ringfence::Action::\"deploy-version\", resource) \
+    when { context has percent && context.percent > 10 } \
+    unless { context has pushed_by_caller && !context.pushed_by_caller };";
+
 /// Keys of admins are made by people.
 const ADMINS: &str = "@id(\"admins\") forbid (principal is Ringfence::Service, action == Ringfence::Action::\"create-token\", resource) \
     when { context has asked_role && context.asked_role == Ringfence::Role::\"tenant-admin\" };";
@@ -26,6 +33,10 @@ const ONE_PLACE: &str = "@id(\"one-place\") forbid (principal, action == Ringfen
 
 fn grant(capability: Capability, scope: &[&str]) -> Option<Particulars> {
     Some(Particulars::Grant { capability, scope: scope.iter().map(ToString::to_string).collect() })
+}
+
+fn deploy(version: &str, percent: u8, pushed_by_caller: bool) -> Option<Particulars> {
+    Some(Particulars::Deploy { pushed_by_caller, version: version.to_owned(), percent })
 }
 
 fn asks<A: Action>(policy: &Policy, who: &Principal, about: Option<Particulars>) -> Result<(), Denial> {
@@ -67,13 +78,32 @@ fn a_rule_forbids_by_what_a_grant_is_to_cover() {
 fn who_pushed_does_not_deploy_and_another_does() {
     let policy = with(Standing::Active, FOUR_EYES);
     let developer = service("acme", Role::Developer);
-    let deploys = |pushed_by_caller| {
-        asks::<act::DeployVersion>(&policy, &developer, Some(Particulars::Deploy { pushed_by_caller }))
-    };
+    let deploys = |by_caller| asks::<act::DeployVersion>(&policy, &developer, deploy("1.2.0", 100, by_caller));
     assert!(deploys(false).is_ok());
     assert_eq!(denied_by(deploys(true)), ["tenant/four-eyes"]);
     assert!(deploys(false).is_ok());
     assert!(asks::<act::DeployVersion>(&policy, &developer, None).is_ok(), "a route goes back");
+}
+
+#[test]
+fn which_version_is_deployed_and_to_what_share_is_read() {
+    let policy = with(Standing::Active, CAREFUL);
+    let developer = service("acme", Role::Developer);
+    let deploys = |about| asks::<act::DeployVersion>(&policy, &developer, about);
+    // Twice each: no answer to one is given to another.
+    for _ in 0..2 {
+        assert!(deploys(deploy("1.2.0", 10, true)).is_ok());
+        assert_eq!(denied_by(deploys(deploy("1.2.0", 11, true))), ["tenant/a-tenth"]);
+        assert!(deploys(deploy("1.2.0", 100, false)).is_ok());
+        assert_eq!(denied_by(deploys(deploy("2.0.0", 10, false))), ["tenant/first-line"]);
+        assert!(deploys(None).is_ok(), "a route goes back");
+    }
+}
+
+#[test]
+fn what_was_kept_of_a_deployment_before_it_had_a_version_is_still_read() {
+    let kept: Particulars = serde_json::from_str(r#"{"kind":"deploy","pushed_by_caller":true}"#).unwrap();
+    assert_eq!(Some(kept), deploy("", 0, true));
 }
 
 #[test]
@@ -107,19 +137,20 @@ fn a_denial_says_what_the_act_was_about_and_its_remedies_allow_just_that() {
     }
 
     policy.set_tenant_policy(&tenant("acme"), FOUR_EYES).unwrap();
-    let about = Some(Particulars::Deploy { pushed_by_caller: true });
+    let about = deploy("1.2.0", 100, true);
     let Err(denial) = asks::<act::DeployVersion>(&policy, &developer, about) else { panic!("it is allowed") };
     assert_eq!(
         denial.record().help,
         "policy `tenant/four-eyes` of tenant `acme` forbids it; a tenant-admin can change it"
     );
     let asked = denial.record().asked.unwrap();
-    assert_eq!(asked.about(), "tenant/acme/plugin/hello (pushed by who deploys it)");
+    assert_eq!(asked.about(), "tenant/acme/plugin/hello (1.2.0 at 100 %, pushed by who deploys it)");
     // A candidate without the rule is tried on it as it was asked.
     let review = policy.review(&tenant("acme"), "", std::slice::from_ref(&asked)).unwrap();
     assert_eq!(review.replay.newly_allowed.questions_count, 1);
     let exception = policy.remedies(&asked).into_iter().find(|remedy| remedy.kind == RemedyKind::Exception);
-    assert!(exception.is_some_and(|remedy| remedy.change.contains("context.pushed_by_caller")));
+    let exception = exception.unwrap().change;
+    assert!(exception.contains("context.pushed_by_caller") && exception.contains("1.2.0"), "{exception}");
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use clap::{Args, Subcommand};
 use ringfence_core::{PlanName, QuotaOverrides, TenantId};
 
-use super::TenantNameArgs;
+use super::TenantOptionalArgs;
 
 /// `quota ...`.
 #[derive(Debug, Subcommand)]
 pub enum QuotaCommand {
     /// Show what a tenant may have and uses
-    Show(TenantNameArgs),
+    Show(TenantOptionalArgs),
     /// Choose a tenant's plan and what differs from it
     Set(Box<QuotaSetArgs>),
 }

@@ -9,6 +9,7 @@ use crate::client::{Request, segment};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
+use crate::verbs::policies::found_text;
 
 /// `ringfence approval ...`.
 pub async fn approval(cx: &mut Context<'_>, command: &ApprovalCommand) -> Result<Exit, CliError> {
@@ -22,7 +23,11 @@ pub async fn approval(cx: &mut Context<'_>, command: &ApprovalCommand) -> Result
                     .iter()
                     .map(|one| [one.id.clone(), one.asked_by.clone(), one.expires_at.clone(), one.wants.clone()])
                     .collect();
-                table(["id", "asked by", "until", "wants"], &rows)
+                let mut text = table(["id", "asked by", "until", "wants"], &rows);
+                for (one, found) in waiting.iter().filter_map(|one| Some((one, one.found.as_ref()?))) {
+                    text.push_str(&format!("{}: {}", one.id, found_text(found)));
+                }
+                text
             })?;
         }
         ApprovalCommand::Approve(args) => {

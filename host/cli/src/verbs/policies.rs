@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use reqwest::Method;
 use ringfence_control::wire::{
-    CeilingText, DecisionView, DifferencesView, Labels, LabelsOutcome, LabelsVersionView, LabelsView, PolicyMode,
-    PolicyOutcome, PolicyProof, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, ProofVerdict, ProofView,
-    ProofsView, ReviewView, ShadowView,
+    CeilingText, DecisionView, DifferencesView, FindingView, FoundView, Labels, LabelsOutcome, LabelsVersionView,
+    LabelsView, PolicyMode, PolicyOutcome, PolicyProof, PolicyRollback, PolicyText, PolicyVersionView, PolicyView,
+    ProofVerdict, ProofView, ProofsView, ReviewView, ShadowView,
 };
 
 use crate::Format;
@@ -317,18 +317,28 @@ fn review_text(review: &ReviewView) -> String {
         text.push_str(&format!(" ({} more found no room)", review.left_out_count));
     }
     text.push('\n');
-    for finding in &review.findings {
-        text.push_str(&format!("  {}: {}\n", finding.kind, finding.text));
-    }
+    text.push_str(&findings_text(&review.findings));
     if review.only_narrows {
         text.push_str("  allows nothing new\n");
     }
-    for proof in &review.proofs {
-        for line in proof_text(proof).lines() {
-            text.push_str(&format!("  {line}\n"));
-        }
-    }
+    text.push_str(&proofs_text(&review.proofs));
     text + &changes_text(&review.newly_allowed, &review.newly_denied)
+}
+
+/// What was found of something that waits, for who is to allow it.
+pub(super) fn found_text(found: &FoundView) -> String {
+    let (findings, proofs) = (findings_text(&found.findings), proofs_text(&found.proofs));
+    let changes = changes_text(&found.newly_allowed, &found.newly_denied);
+    format!("{}\n{findings}{proofs}{changes}", found.four_eyes)
+}
+
+fn findings_text(findings: &[FindingView]) -> String {
+    findings.iter().map(|finding| format!("  {}: {}\n", finding.kind, finding.text)).collect()
+}
+
+fn proofs_text(proofs: &[ProofView]) -> String {
+    let all: String = proofs.iter().map(proof_text).collect();
+    all.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 fn changes_text(allowed: &DifferencesView, denied: &DifferencesView) -> String {

@@ -4,16 +4,19 @@
 
 use ringfence_control::wire::{QuotaView, SetQuota};
 
-use crate::args::{QuotaSetArgs, TenantNameArgs};
+use crate::args::{QuotaSetArgs, TenantOptionalArgs};
 use crate::client::Request;
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::{bytes_words, micros_words, table};
 
 /// `ringfence quota show`.
-pub async fn show(cx: &mut Context<'_>, args: &TenantNameArgs) -> Result<Exit, CliError> {
-    let api = cx.of_tenant(&args.name)?;
-    let answer = api.send::<QuotaView>(&Request::get(path(args.name.as_str()))).await?;
+pub async fn show(cx: &mut Context<'_>, args: &TenantOptionalArgs) -> Result<Exit, CliError> {
+    let (api, name) = match &args.name {
+        Some(name) => (cx.of_tenant(name)?, name.clone()),
+        None => cx.tenant().await?,
+    };
+    let answer = api.send::<QuotaView>(&Request::get(path(name.as_str()))).await?;
     cx.print(&answer, quota_text)?;
     Ok(Exit::Ok)
 }

@@ -18,6 +18,7 @@ use crate::error::{CliError, Exit};
 use crate::profiles::{CachedToken, Current, Profile};
 use crate::ui::read_capped;
 use crate::verbs::sign_in;
+use crate::verbs::tokens::scope_text;
 
 /// What API keys start with; anything else is an enrolment token.
 const KEY_PREFIX: &str = "rfk_";
@@ -166,8 +167,9 @@ fn print_principal(cx: &mut Context<'_>, host: &Address, principal: &PrincipalVi
 
 fn principal_words(principal: &PrincipalView) -> String {
     let role = principal.role.as_deref().unwrap_or(&principal.kind);
+    let scope = principal.scope.as_ref().map(|scope| format!(", good for {}", scope_text(scope))).unwrap_or_default();
     match &principal.tenant {
-        Some(tenant) => format!("{} ({role} of tenant {tenant})", principal.id),
-        None => format!("{} ({role})", principal.id),
+        Some(tenant) => format!("{} ({role} of tenant {tenant}){scope}", principal.id),
+        None => format!("{} ({role}){scope}", principal.id),
     }
 }

@@ -54,7 +54,7 @@ fn word(choice: impl ValueEnum) -> String {
 }
 
 /// A scope in a few words.
-fn scope_text(scope: &TokenScope) -> String {
+pub(super) fn scope_text(scope: &TokenScope) -> String {
     let joined = |words: &Option<Vec<String>>| words.as_ref().map(|words| words.join(", "));
     match (joined(&scope.classes), joined(&scope.plugins)) {
         (Some(classes), Some(plugins)) => format!("{classes} on {plugins}"),

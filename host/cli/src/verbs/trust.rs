@@ -29,7 +29,7 @@ const SETTINGS_BYTES_MAX: usize = 1 << 20;
 #[serde(untagged)]
 enum Decided {
     InForce(Box<TrustSettingsView>),
-    Waits(ApprovalView),
+    Waits(Box<ApprovalView>),
 }
 
 /// `ringfence trust ...`.

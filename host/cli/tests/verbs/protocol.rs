@@ -225,6 +225,17 @@ fn a_new_key_goes_into_a_file_of_its_own() {
 }
 
 #[test]
+fn who_came_with_a_scoped_key_is_told_what_it_is_good_for() {
+    let host = StandIn::start();
+    let mut door = principal("acme/door", "caller", Some("acme"));
+    door["scope"] = json!({ "classes": ["invoke"], "plugins": ["hello"] });
+    host.tell("GET /whoami", Reply::json(200, door));
+    let outcome = Person::with_key().run(&["--host", &host.address, "whoami"]);
+    assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    assert!(outcome.out.starts_with("acme/door (caller of tenant acme), good for invoke on hello\n"), "{outcome:?}");
+}
+
+#[test]
 fn a_policy_is_replaced_only_as_it_was_read() {
     let host = StandIn::start();
     let path = "/tenants/acme/policy";
@@ -254,6 +265,33 @@ fn a_policy_that_is_not_in_force_is_proved_and_a_disproof_is_a_failure() {
     assert_eq!(outcome.exit, ExitCode::FAILURE, "{outcome:?}");
     for line in ["border: proved", "narrows: disproved", "permits-apply: not run"] {
         assert!(outcome.out.contains(line), "{outcome:?}");
+    }
+}
+
+#[test]
+fn who_is_to_allow_a_policy_reads_what_was_found_of_it() {
+    let host = StandIn::start();
+    let example = json!({ "principal": "anonymous", "action": "invoke", "resource": "tenant/acme/plugin/hello" });
+    let none = json!({ "questions_count": 0, "askings_count": 0, "examples": [] });
+    let found = json!({
+        "four_eyes": "it allows 1 of the questions of late that were denied",
+        "newly_allowed": { "questions_count": 1, "askings_count": 3, "examples": [example] },
+        "newly_denied": none,
+        "findings": [{ "kind": "opens-to-anonymous", "text": "`tenant/1` lets anybody in" }],
+        "proofs": [{ "name": "narrows", "statement": "it narrows", "verdict": "disproved", "kinds_count": 0, "took_us": 1 }],
+    });
+    let waiting = json!({ "id": "ap_1", "kind": "policy", "wants": "another policy", "asked_by": "acme/admin",
+        "at": "2026-11-01T00:00:00Z", "expires_at": "2026-11-02T00:00:00Z", "found": found });
+    host.tell("GET /tenants/acme/approvals", Reply::json(200, json!({ "items": [waiting] })));
+    let outcome = Person::with_key().run(&["--host", &host.address, "approval", "list"]);
+    assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    for line in [
+        "ap_1: it allows 1 of the questions of late that were denied",
+        "  opens-to-anonymous: `tenant/1` lets anybody in",
+        "  it narrows: disproved",
+        "    + anonymous invoke tenant/acme/plugin/hello",
+    ] {
+        assert!(outcome.out.lines().any(|said| said == line), "`{line}`: {outcome:?}");
     }
 }
 

@@ -28,6 +28,10 @@ fn a_quota_is_shown_with_where_each_figure_is_from_what_is_used_and_what_was_ref
     let outcome = Person::with_key().run(&["--host", &host.address, "quota", "show", "acme"]);
     assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
     golden("quota-show", &outcome.out);
+    // Without a name it is the tenant that one is signed in to.
+    host.tell("GET /tenants/acme/quota", Reply::json(200, view()));
+    let own = Person::with_key().run(&["--host", &host.address, "quota", "show"]);
+    assert_eq!((own.exit, own.out), (ExitCode::SUCCESS, outcome.out), "{}", own.err);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::text::Change;
 use crate::Control;
 use crate::call::Call;
 use crate::problem::ApiError;
-use crate::wire::{ApprovalView, Page, Problem, SetTrust};
+use crate::wire::{ApprovalView, FoundView, Page, Problem, SetTrust};
 
 /// LIMIT: most things of one tenant that wait at once.
 const WAITING_COUNT_MAX: usize = 64;
@@ -31,9 +31,23 @@ const WAITING_HOURS: i64 = 24;
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub(crate) enum Want {
     /// A policy text in force.
-    Policy { text: String, note: Option<String>, rolled_back_to: Option<u64>, base_version: u64 },
+    Policy {
+        text: String,
+        note: Option<String>,
+        rolled_back_to: Option<u64>,
+        base_version: u64,
+        /// As who asked was told.
+        #[serde(default)]
+        found: Option<Box<FoundView>>,
+    },
     /// Labels in force.
-    Labels { text: String, base_version: u64 },
+    Labels {
+        text: String,
+        base_version: u64,
+        /// As who asked was told.
+        #[serde(default)]
+        found: Option<Box<FoundView>>,
+    },
     /// Other settings of trust, which ask for less of sessions: in what, and beside which they were written.
     Trust { settings: Box<SetTrust>, weakened: Vec<String>, changed_at: Option<Timestamp> },
     /// Another role for a while.
@@ -208,13 +222,13 @@ impl Control {
         by: &PrincipalId,
     ) -> Result<(), ApiError> {
         match approval.want.clone() {
-            Want::Policy { text, note, rolled_back_to, base_version } => {
+            Want::Policy { text, note, rolled_back_to, base_version, .. } => {
                 let asked_by = approval.asked_by.clone();
                 let change =
                     Change { text, note, by: asked_by, approved_by: Some(by.clone()), rolled_back_to, base_version };
                 self.activate(tenant, store, change).await.map(drop)
             }
-            Want::Labels { text, base_version } => {
+            Want::Labels { text, base_version, .. } => {
                 let (asked_by, approved_by) = (approval.asked_by.clone(), Some(by.clone()));
                 let change = labels::Change { text, by: asked_by, approved_by, base_version };
                 self.put_labels(tenant, store, change).await.map(drop)
@@ -258,10 +272,10 @@ fn view(approval: Approval) -> ApprovalView {
         Want::Trust { .. } => ("trust", words(&approval.want)),
         Want::Elevation { .. } => ("elevation", words(&approval.want)),
     };
-    let text = match approval.want {
-        Want::Policy { text, .. } | Want::Labels { text, .. } => Some(text),
-        Want::Trust { settings, .. } => serde_json::to_string(&settings).ok(),
-        Want::Elevation { .. } => None,
+    let (text, found) = match approval.want {
+        Want::Policy { text, found, .. } | Want::Labels { text, found, .. } => (Some(text), found.map(|found| *found)),
+        Want::Trust { settings, .. } => (serde_json::to_string(&settings).ok(), None),
+        Want::Elevation { .. } => (None, None),
     };
     ApprovalView {
         id: approval.id.to_string(),
@@ -271,6 +285,7 @@ fn view(approval: Approval) -> ApprovalView {
         at: approval.at.to_string(),
         expires_at: approval.expires_at.to_string(),
         text,
+        found,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::Control;
 use crate::call::{Call, Reached};
 use crate::extract::PolicyBody;
 use crate::problem::ApiError;
-use crate::wire::{Labels, LabelsOutcome, LabelsVersionView, LabelsView, Page, Problem};
+use crate::wire::{ApprovalView, FoundView, Labels, LabelsOutcome, LabelsVersionView, LabelsView, Page, Problem};
 
 /// Versions kept whole; older ones go.
 const VERSIONS_KEPT_COUNT_MAX: u64 = 20;
@@ -107,12 +107,20 @@ pub async fn write(
             .await?;
         return Ok(answer(StatusCode::OK, LabelsOutcome { version, ..outcome }));
     };
-    let approval = control.ask_approval(&call, &log, &store, permit, Want::Labels { text, base_version: base }).await?;
+    let found = FoundView {
+        four_eyes: why.clone(),
+        newly_allowed: outcome.newly_allowed.clone(),
+        newly_denied: outcome.newly_denied.clone(),
+        findings: Vec::new(),
+        proofs: Vec::new(),
+    };
+    let want = Want::Labels { text, base_version: base, found: Some(Box::new(found)) };
+    let approval = control.ask_approval(&call, &log, &store, permit, want).await?;
     let waiting = LabelsOutcome {
         state: "pending".to_owned(),
         version: base,
         four_eyes: Some(why),
-        approval: Some(approval),
+        approval: Some(ApprovalView { found: None, ..approval }),
         ..outcome
     };
     Ok(answer(StatusCode::ACCEPTED, waiting))

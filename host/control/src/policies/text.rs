@@ -23,8 +23,8 @@ use crate::call::{Call, Reached};
 use crate::extract::{JsonBody, PolicyBody};
 use crate::problem::ApiError;
 use crate::wire::{
-    Page, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView, PolicyView, Problem, ProofVerdict,
-    ProofView, ReviewView,
+    ApprovalView, FoundView, Page, PolicyMode, PolicyOutcome, PolicyRollback, PolicyText, PolicyVersionView,
+    PolicyView, Problem, ProofVerdict, ProofView, ReviewView,
 };
 
 /// Versions kept with their texts; older ones go.
@@ -231,10 +231,17 @@ impl Control {
             note: change.note,
             rolled_back_to: change.rolled_back_to,
             base_version: base,
+            found: Some(Box::new(FoundView {
+                four_eyes: why.clone(),
+                newly_allowed: view.newly_allowed.clone(),
+                newly_denied: view.newly_denied.clone(),
+                findings: view.findings.clone(),
+                proofs: view.proofs.clone(),
+            })),
         };
         let approval = self.ask_approval(call, &log, &store, permit, want).await?;
-        let waiting =
-            PolicyOutcome { four_eyes: Some(why), approval: Some(approval), ..outcome("pending", base, view) };
+        let approval = Some(ApprovalView { found: None, ..approval });
+        let waiting = PolicyOutcome { four_eyes: Some(why), approval, ..outcome("pending", base, view) };
         Ok(answer(StatusCode::ACCEPTED, waiting))
     }
 
@@ -252,6 +259,12 @@ impl Control {
         let count = review.replay.newly_allowed.questions_count;
         if count > 0 {
             return Ok(Some(format!("it allows {count} of the questions of late that were denied")));
+        }
+        if review.widens_count > 0 {
+            let count = review.widens_count;
+            return Ok(Some(format!(
+                "but for the operator's ceiling it allows {count} of the questions of late that were denied"
+            )));
         }
         // What the text does not show the solver may, where there is one.
         Ok(match proof::narrows(proofs) {

@@ -334,6 +334,24 @@ pub struct ApprovalView {
     /// The policy text, of a `policy`; the JSON, of `labels` and `trust`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// What was found, of a `policy` and of `labels`. Absent in the answer to who asked, which says it beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<FoundView>,
+}
+
+/// What was found of a policy or of labels when they were asked for, for who is to allow them.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct FoundView {
+    /// Why another must allow it.
+    pub four_eyes: String,
+    /// Denied then, and it would allow.
+    pub newly_allowed: DifferencesView,
+    /// Allowed then, and it would deny.
+    pub newly_denied: DifferencesView,
+    /// What is taken but probably not meant; nothing of labels.
+    pub findings: Vec<FindingView>,
+    /// What a solver said; nothing of labels.
+    pub proofs: Vec<ProofView>,
 }
 
 /// Whether a proof holds.
