@@ -66,7 +66,7 @@ pub(crate) async fn gather(
         for entry in entries {
             let item = match destination.carries {
                 Carries::Audit => Some(Item::of(batch.next, entry, destination.sees)),
-                Carries::Alerts => finding(threat, scope, batch.next, &entry).await,
+                Carries::Alerts => finding(threat, scope, batch.next, (&entry, destination.sees)).await,
             };
             batch.next += 1;
             if let Some(item) = item {
@@ -106,15 +106,15 @@ impl Item {
 }
 
 /// The finding that an entry is about; none for an entry about something else. What the finding's own record cannot tell
-/// (it was let go, or is being written) the entry does.
-async fn finding(threat: &Threat, scope: &Scope, seq: u64, entry: &Entry) -> Option<Item> {
+/// (it was let go, or is being written) the entry does. As a role sees it.
+async fn finding(threat: &Threat, scope: &Scope, seq: u64, (entry, sees): (&Entry, Role)) -> Option<Item> {
     let body = entry.body.as_ref()?;
     if body.pointer("/unmapped/code").and_then(Value::as_str) != Some(codes::THREAT_FOUND) {
         return None;
     }
     let details = body.pointer("/unmapped/details")?;
     let id = details.get("finding").and_then(Value::as_str)?;
-    let kept = threat.finding(scope, id).await.ok();
+    let kept = threat.finding(scope, id).await.ok().map(|kept| kept.as_seen_by(Some(sees)));
     let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
     Some(Item {
         seq,

@@ -18,6 +18,8 @@ use crate::sigma::Level;
 use crate::threat::{Threat, all};
 use crate::{HOST_LOG, ThreatError};
 
+/// Who owns what holds because an indicator was seen.
+pub(crate) const OWNER: &str = "intelligence";
 /// LIMIT: records written at once.
 const WRITE_COUNT: usize = 500;
 
@@ -239,7 +241,7 @@ impl Threat {
 /// An indicator that was seen, as what held.
 pub(crate) fn held(title: String, id: String) -> Held {
     Held {
-        rule_owner: "intelligence".to_owned(),
+        rule_owner: OWNER.to_owned(),
         rule: "indicator".to_owned(),
         name: "indicator".to_owned(),
         edition: None,

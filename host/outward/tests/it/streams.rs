@@ -267,6 +267,23 @@ async fn findings_are_told_and_drills_are_marked_as_drills() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_tells_an_auditor_of_a_finding_and_not_from_where_it_was() {
+    let world = World::new().await;
+    world.record(codes::CANARY_TOUCHED, 1).await;
+    // The record is there before it is carried, so that all of it is.
+    eventually("the finding", async || world.threat.findings(&acme()).await.unwrap().len() == 1).await;
+    let (less, all) = (Server::taking_all().await, Server::taking_all().await);
+    world.make(Carries::Alerts, "less", webhook(less.url())).await.unwrap();
+    let sees = Some(Role::TenantAdmin.to_string());
+    world.make(Carries::Alerts, "all", Wanted { sees, ..webhook(all.url()) }).await.unwrap();
+    eventually("both", async || less.events().len() == 1 && all.events().len() == 1).await;
+    let (less, all) = (less.events().remove(0), all.events().remove(0));
+    assert_eq!((&less["rule"], &all["rule"]), (&json!("canary"), &json!("canary")));
+    assert!(less["title"].is_string() && !less.to_string().contains("203.0.113.7"), "{less}");
+    assert_eq!(all["source"], "203.0.113.7");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_tenant_does_not_speak_as_the_tenant_until_somebody_says_so() {
     let world = World::new().await;
     let server = Server::taking_all().await;
