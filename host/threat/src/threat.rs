@@ -435,7 +435,7 @@ impl Threat {
         loaded
     }
 
-    /// Lets go of a deleted tenant: its rules, settings and responses.
+    /// Lets go of a deleted tenant: its rules, settings and responses, and how far its log was read.
     pub async fn forget(&self, tenant: &TenantId) {
         let _one = self.inner.changing.lock().await;
         let scope = Scope::Tenant(tenant.clone());
@@ -455,9 +455,11 @@ impl Threat {
             state.responses.retain(|_, response| !of(response));
             gone
         };
-        for id in gone {
-            if let Err(error) = self.inner.tenants.platform().delete(&response_key(&id)).await {
-                tracing::warn!(%error, "a response of a deleted tenant is still kept");
+        let mut keys: Vec<Key> = gone.iter().map(|id| response_key(id)).collect();
+        keys.push(crate::watch::place_key(tenant.as_str()));
+        for key in keys {
+            if let Err(error) = self.inner.tenants.platform().delete(&key).await {
+                tracing::warn!(%error, "something about a deleted tenant is still kept");
             }
         }
         self.publish();
