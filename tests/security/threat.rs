@@ -12,7 +12,7 @@ use crate::started;
 const PROMPTLY: std::time::Duration = std::time::Duration::from_secs(20);
 
 pub(crate) async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
-    let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
+    let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 6, "reason": "a test" });
     answer(who.post("/security/responses").json(&body).send().await?).await
 }
 
