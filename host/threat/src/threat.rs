@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) past: Mutex<crate::past::Past>,
     pub(crate) lifted: Lifted,
     pub(crate) clocks: crate::incidents::Clocks,
+    /// One writing of indicators at a time of each owner.
+    pub(crate) loading: Locks<Scope>,
     /// One step of an incident at a time of each owner.
     pub(crate) turns: Locks<Scope>,
     /// Packs that memory should let go of.
@@ -167,6 +169,7 @@ impl Threat {
             past: Mutex::default(),
             lifted: Lifted::default(),
             clocks: crate::incidents::Clocks::default(),
+            loading: Locks::default(),
             turns: Locks::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
