@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) alerts: broadcast::Sender<Arc<Finding>>,
     state: RwLock<State>,
     history: Mutex<History>,
+    /// By the steady clock.
+    pub(crate) opened: Duration,
     pub(crate) intelligence: crate::intelligence::Known,
     pub(crate) past: Mutex<crate::past::Past>,
     pub(crate) lifted: Lifted,
@@ -155,7 +158,9 @@ impl Threat {
             rules.everywhere.insert((pack.owner.clone(), pack.name.clone()), pack);
         }
         let state = State { rules: Arc::new(rules), ..State::default() };
+        let opened = clock.monotonic();
         let inner = Inner {
+            opened,
             tenants,
             audit,
             clock,
@@ -510,10 +515,15 @@ impl Threat {
     }
 
     /// Makes the response of a rule by itself, between an intent and an outcome of its own; never one that takes two people,
-    /// for one alone can write a rule.
+    /// for one alone can write a rule, nor one against an address while it is not known who is behind it.
     pub(crate) async fn answer_by_itself(&self, scope: &Scope, asked: Asked) -> Result<Response, ThreatError> {
         if asked.takes_two(scope) {
             return Err(ThreatError::SecondPerson);
+        }
+        // A drill's address is nobody's.
+        if asked.kind == Kind::BlockSource && asked.drill.is_none() && !self.knows_people(scope) {
+            let what = "so soon after the start it is not known who else is behind this address".to_owned();
+            return Err(ThreatError::TooWide { what });
         }
         let by = self.inner.audit.actor();
         let log = match scope {

@@ -428,7 +428,11 @@ impl Watcher {
         }
         for log in self.logs().await.0 {
             self.note_uid(&log);
-            if let Some(size) = self.size(&log).await {
+            let size = self.size(&log).await;
+            if size != Some(0) {
+                self.threat.history().note_older(&label(&log));
+            }
+            if let Some(size) = size {
                 self.places.entry(label(&log)).or_insert(size);
             }
         }
