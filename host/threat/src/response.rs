@@ -66,7 +66,7 @@ pub enum Kind {
     ReadOnly,
     /// A tenant's keys are disabled.
     DisableKey,
-    /// Somebody is told.
+    /// The owner's channels tell people of it.
     Alert,
 }
 
@@ -386,7 +386,7 @@ pub fn table<'a>(responses: impl Iterator<Item = &'a Response>, now: Timestamp) 
             (Kind::ReadOnly, Target { tenant: Some(tenant), .. }) => {
                 table.read_only.insert(tenant, hold);
             }
-            // Carried out by the store, or by telling somebody.
+            // Carried out by the store, or by the owner's channels, which read of it on the log.
             _ => {}
         }
     }
