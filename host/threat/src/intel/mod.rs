@@ -129,10 +129,8 @@ impl Indicator {
             return Err(Use::NotUsed(format!("its confidence is under {CONFIDENCE_MIN}")));
         }
         let pattern = Pattern::parse(&self.pattern).map_err(Use::UnmatchedPattern)?;
-        match pattern.comparisons().find_map(unfit) {
-            Some(why) => Err(Use::NotUsed(why)),
-            None => Ok(pattern),
-        }
+        let why = pattern.comparisons().find_map(unfit);
+        why.map_or(Ok(pattern), |why| Err(Use::NotUsed(why)))
     }
 
     /// How many bytes of text its source gave it.
