@@ -12,7 +12,7 @@ use crate::started;
 const PROMPTLY: std::time::Duration = std::time::Duration::from_secs(20);
 
 pub(crate) async fn respond(who: &Session, kind: &str, target: Value) -> Result<Value> {
-    let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 5, "reason": "a test" });
+    let body = json!({ "kind": kind, "target": target, "per_minute": 1, "minutes": 6, "reason": "a test" });
     answer(who.post("/security/responses").json(&body).send().await?).await
 }
 
@@ -248,13 +248,33 @@ async fn nobody_but_an_admin_is_shown_which_address_is_blocked_or_where_requests
     answer(acme.admin.put("/security/settings").json(&json!({ "block_source": "allowed" })).send().await?).await?;
     let blocked = "192.0.2.77";
     respond(&acme.admin, "block-source", json!({ "source": blocked })).await?;
-    let shows = |text: &str| text.contains(blocked) || text.contains("\"src_endpoint\":{\"ip\"");
+    // A finding whose group is an address, and whose last request came from one.
+    let rule = "title: A secret was set\nname: secret-set\nlogsource: {product: ringfence, service: audit}\n\
+        detection: {set: {unmapped.code|startswith: SEC-001, status: Success}, condition: set}\nlevel: low\n---\n\
+        title: From one place\nname: from-one\nlevel: low\n\
+        correlation: {type: event_count, rules: secret-set, group-by: [src_endpoint.ip], timespan: 1h, \
+        condition: {gte: 1}}\n";
+    answer(acme.admin.put("/security/rules/secret-set").json(&json!({ "text": rule })).send().await?).await?;
+    answer(acme.admin.put(&acme.path("/secrets/a")).body("value").send().await?).await?;
+    let found = wait_for(&acme.admin, "secret-set").await?;
+    let source = string(&found, "source")?;
+    let finding = format!("/security/findings/{}", string(&found, "id")?);
+    let shows = |text: &str| {
+        text.contains(blocked) || text.contains(&format!("\"{source}\"")) || text.contains("\"src_endpoint\":{\"ip\"")
+    };
     for (role, reads, sees) in
         [("tenant-admin", true, true), ("auditor", true, false), ("developer", false, false), ("caller", false, false)]
     {
         let who = acme.member(&host, role, role).await?;
-        for path in ["/audit/trails/acme?limit=1000".to_owned(), acme.path("/audit?limit=1000")] {
-            let page = who.get(&path).send().await?;
+        for path in [
+            "/audit/trails/acme?limit=1000",
+            acme.path("/audit?limit=1000").as_str(),
+            "/security/findings",
+            "/security/findings?format=stix",
+            finding.as_str(),
+            "/security/responses",
+        ] {
+            let page = who.get(path).send().await?;
             assert_eq!(page.status().is_success(), reads, "{role} {path}");
             assert_eq!(shows(&page.text().await?), sees, "{role} {path}");
         }

@@ -76,7 +76,7 @@ pub use look::Shown;
 pub use metering::{INVOCATIONS_KEPT_MAX, InvocationRecord, Metering, TENANTS_TOLD_MAX, Totals};
 pub use paced::{BEAT, FEW_A_MINUTE, ONE_A_MINUTE, Paced, Refusals, SOME_A_MINUTE};
 pub use receipts::ReceiptRef;
-pub use redact::{redact, sees_all};
+pub use redact::{is_for_admins, redact, sees_all};
 pub use repair::{Repaired, repair};
 pub use retention::{GRACE_DAYS, Life, Swept};
 pub use ring::{LogKeys, OVERLAP_DAYS};

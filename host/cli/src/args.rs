@@ -50,8 +50,9 @@ pub use self::runs::{
 };
 pub use self::store::{BackendArg, StoreCheckArgs, StoreCommand, StoreMigrateArgs, StoreSalvageArgs};
 pub use self::threat::{
-    DrillArgs, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs, IntelArgs, RespondArgs,
-    ResponseApproveArgs, RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs, UndoArgs,
+    DrillArgs, FindingsArgs, FindingsFormatArg, IncidentCommand, IncidentOpenArgs, IncidentShowArgs, IncidentStepArgs,
+    IntelArgs, RespondArgs, ResponseApproveArgs, RulesDeleteArgs, RulesPutArgs, ThreatCommand, ThreatSettingsArgs,
+    UndoArgs,
 };
 pub use self::trust::{
     DeviceArgs, DeviceCommand, DeviceListArgs, RiskCommand, RiskIdArgs, RiskLowerArgs, RiskRaiseArgs, RiskReasonArgs,

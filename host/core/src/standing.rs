@@ -23,6 +23,10 @@ const BURSTS_COUNT_MAX: usize = 256;
 const PACE_WINDOW: Duration = Duration::from_secs(60);
 /// How many times its tenant's usual pace a caller must reach before it is called a burst.
 const USUAL_FACTOR: u32 = 4;
+/// How many windows what is usual is the mean of: of quiet ones, and, so that a burst that goes on is told for long before it is
+/// usual, of those that were bursts.
+const QUIET_WINDOWS: u64 = 8;
+const BURST_WINDOWS: u64 = 64;
 /// Requests a minute below which nothing is a burst.
 pub const BURST_COUNT_MIN: u32 = 100;
 /// Names that no plugin needs and that those try who look for credentials: asking for one that was not granted or is not
@@ -135,6 +139,8 @@ struct Counted {
     since: Duration,
     count: u32,
     told: bool,
+    /// Whether any request of the window was held back: such a window says nothing of what is usual.
+    is_held: bool,
 }
 
 // === impl Pace ===
@@ -193,8 +199,9 @@ impl Standing {
                 _ => Ok(()),
             };
         }
-        self.count(principal.id(), principal.tenant(), monotonic);
-        in_session(&table, principal.id(), principal.authenticated_at(), (now, monotonic))
+        let answer = in_session(&table, principal.id(), principal.authenticated_at(), (now, monotonic));
+        self.count(principal.id(), principal.tenant(), monotonic, answer.is_err());
+        answer
     }
 
     /// Whether an attempt would be refused, by the table and the checks that requests are admitted by. It draws on a pace as
@@ -270,11 +277,11 @@ impl Standing {
     pub fn play_burst(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration) {
         let usual = self.seen().usual.get(&tenant.cloned()).copied();
         for _ in 0..=border(usual) {
-            self.count(principal, tenant, now);
+            self.count(principal, tenant, now, true);
         }
     }
 
-    fn count(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration) {
+    fn count(&self, principal: &PrincipalId, tenant: Option<&TenantId>, now: Duration, is_held: bool) {
         let mut seen = self.seen();
         let seen = &mut *seen;
         let tenant = tenant.cloned();
@@ -284,14 +291,17 @@ impl Standing {
                 return;
             }
         }
-        let fresh = Counted { since: now, count: 0, told: false };
+        let fresh = Counted { since: now, count: 0, told: false, is_held: false };
         let counted = seen.callers.entry(principal.clone()).or_insert(fresh);
         if now.saturating_sub(counted.since) >= PACE_WINDOW {
-            let usual = seen.usual.entry(tenant.clone()).or_insert(counted.count);
-            *usual = (*usual * 7 + counted.count) / 8;
+            if !counted.is_held {
+                let usual = learned(seen.usual.get(&tenant).copied(), counted);
+                seen.usual.insert(tenant.clone(), usual);
+            }
             *counted = fresh;
         }
         counted.count = counted.count.saturating_add(1);
+        counted.is_held |= is_held;
         let usual = seen.usual.get(&tenant).copied();
         if counted.count > border(usual) && !counted.told && seen.bursts.len() < BURSTS_COUNT_MAX {
             counted.told = true;
@@ -307,6 +317,22 @@ impl Standing {
 /// How many requests of one caller in a minute are no burst yet.
 fn border(usual: Option<u32>) -> u32 {
     usual.map_or(BURST_COUNT_MIN, |usual| BURST_COUNT_MIN.max(usual.saturating_mul(USUAL_FACTOR)))
+}
+
+/// What is usual after a window. A burst counts for as much as is no burst yet, and for little of that: or one minute of a
+/// flood would make the next of it usual, and hide every other caller of the tenant.
+fn learned(usual: Option<u32>, window: &Counted) -> u32 {
+    let border = border(usual);
+    if !window.told && window.count <= border {
+        return usual.map_or(window.count, |usual| mean(usual, window.count, QUIET_WINDOWS));
+    }
+    mean(usual.unwrap_or(BURST_COUNT_MIN / USUAL_FACTOR), window.count.min(border), BURST_WINDOWS)
+}
+
+/// A running mean over so many windows, with the next.
+fn mean(usual: u32, next: u32, windows: u64) -> u32 {
+    let sum = u64::from(usual) * (windows - 1) + u64::from(next);
+    u32::try_from(sum / windows).unwrap_or(u32::MAX)
 }
 
 fn in_session(
@@ -491,14 +517,47 @@ mod tests {
     #[test]
     fn a_burst_is_told_once_a_minute_and_not_where_it_is_usual() {
         let standing = Standing::default();
-        let who = principal("acme/a", true);
-        (0..300).for_each(|_| drop(ask(&standing, &who, 0)));
-        let bursts = standing.take_bursts();
+        let (who, minute) = (principal("acme/a", true), |number: i64| number * 61);
+        let told = |count: u32, number: i64| {
+            (0..count).for_each(|_| drop(ask(&standing, &who, minute(number))));
+            standing.take_bursts()
+        };
+        let bursts = told(300, 0);
         assert_eq!((bursts.len(), bursts[0].count, bursts[0].usual), (1, 101, None));
-        // The minute before was one of 300, so 300 again is no burst.
-        (0..300).for_each(|_| drop(ask(&standing, &who, 61)));
-        assert!(standing.take_bursts().is_empty());
-        (0..1_300).for_each(|_| drop(ask(&standing, &who, 122)));
-        assert_eq!(standing.take_bursts().len(), 1);
+        // It takes more than a few minutes of it, and less than an hour, until 300 is what is usual.
+        let is_told: Vec<bool> = (1..=60).map(|number| !told(300, number).is_empty()).collect();
+        assert!(is_told[..10].iter().all(|told| *told) && !is_told[59], "{is_told:?}");
+        assert_eq!(told(1_300, 61).len(), 1);
+    }
+
+    #[test]
+    fn a_flood_that_goes_on_is_told_every_minute_and_hides_no_other_callers() {
+        let standing = Standing::default();
+        let (quiet, flooding, other) =
+            (principal("acme/q", true), principal("acme/f", true), principal("acme/o", true));
+        for number in 0..3 {
+            (0..10).for_each(|_| drop(ask(&standing, &quiet, number * 61)));
+        }
+        for number in 3..6 {
+            (0..10_000).for_each(|_| drop(ask(&standing, &flooding, number * 61)));
+            let bursts = standing.take_bursts();
+            assert_eq!(bursts.len(), 1, "minute {number}");
+            assert!(bursts[0].usual.is_some_and(|usual| usual < 100), "{bursts:?}");
+        }
+        (0..101).for_each(|_| drop(ask(&standing, &other, 6 * 61)));
+        assert_eq!(standing.take_bursts().len(), 1, "another caller's is told as ever");
+    }
+
+    #[test]
+    fn what_is_held_back_says_nothing_of_what_is_usual() {
+        let standing = Standing::default();
+        let pace = Arc::new(Pace::new(hold(10_000), 1));
+        standing.publish(Table { paces: [("acme/a".parse().unwrap(), pace)].into(), ..Table::default() });
+        let who = principal("acme/a", true);
+        for number in 0..30 {
+            (0..300).for_each(|_| drop(ask(&standing, &who, number * 61)));
+            let bursts = standing.take_bursts();
+            assert_eq!((bursts.len(), bursts[0].usual), (1, None), "minute {number}");
+        }
     }
 }

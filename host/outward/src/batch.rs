@@ -2,9 +2,9 @@
 //!
 //! Must never hold more than a batch, skip an entry, or change their order.
 
-use ringfence_audit::{Audit, AuditError, Entry, Log, codes, redact};
+use ringfence_audit::{Audit, AuditError, Entry, Log, codes, redact, sees_all};
 use ringfence_core::Role;
-use ringfence_threat::{Finding, Scope, Threat};
+use ringfence_threat::{Finding, Kind, Scope, Threat};
 use serde_json::{Value, json};
 
 use crate::destination::{Carries, Destination};
@@ -15,6 +15,9 @@ pub(crate) const BATCH_COUNT_MAX: usize = 200;
 pub(crate) const BATCH_BYTES_MAX: usize = 512 << 10;
 /// LIMIT: entries looked at for one batch of findings.
 const LOOKED_COUNT_MAX: u64 = 1_000;
+
+/// OCSF severity of what is high.
+const HIGH: u8 = 4;
 
 /// One thing to carry.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +69,7 @@ pub(crate) async fn gather(
         for entry in entries {
             let item = match destination.carries {
                 Carries::Audit => Some(Item::of(batch.next, entry, destination.sees)),
-                Carries::Alerts => finding(threat, scope, batch.next, &entry).await,
+                Carries::Alerts => alert(threat, scope, batch.next, (&entry, destination.sees)).await,
             };
             batch.next += 1;
             if let Some(item) = item {
@@ -90,7 +93,7 @@ impl Item {
         let body = entry.body.unwrap_or_default();
         let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let code = text("/unmapped/code");
-        let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
+        let time_ms = time_of(&body);
         let severity = body.get("severity_id").and_then(Value::as_u64).and_then(|id| u8::try_from(id).ok());
         let mut event = json!({ "seq": seq, "envelope": entry.envelope, "leaf_hash": entry.leaf_hash, "body": body });
         if let Some(members) = event.as_object_mut() {
@@ -105,20 +108,50 @@ impl Item {
     }
 }
 
-/// The finding that an entry is about; none for an entry about something else. What the finding's own record cannot tell
-/// (it was let go, or is being written) the entry does.
-async fn finding(threat: &Threat, scope: &Scope, seq: u64, entry: &Entry) -> Option<Item> {
+/// What people are told because of an entry, as a role sees it: of a finding, or what somebody alerts them to; none of an entry
+/// about something else.
+async fn alert(threat: &Threat, scope: &Scope, seq: u64, (entry, sees): (&Entry, Role)) -> Option<Item> {
     let body = entry.body.as_ref()?;
-    if body.pointer("/unmapped/code").and_then(Value::as_str) != Some(codes::THREAT_FOUND) {
+    match body.pointer("/unmapped/code").and_then(Value::as_str)? {
+        codes::THREAT_FOUND => finding(threat, scope, seq, (body, sees)).await,
+        codes::RESPONSE_MADE => called(seq, (body, sees)),
+        _ => None,
+    }
+}
+
+/// What a response of the kind `alert` says, once it is made.
+fn called(seq: u64, (body, sees): (&Value, Role)) -> Option<Item> {
+    let details = body.pointer("/unmapped/details")?;
+    let of = |name: &str| details.get(name).cloned().unwrap_or_default();
+    if body.get("status").and_then(Value::as_str) != Some("Success") || of("kind") != Kind::Alert.word() {
         return None;
     }
-    let details = body.pointer("/unmapped/details")?;
-    let id = details.get("finding").and_then(Value::as_str)?;
-    let kept = threat.finding(scope, id).await.ok();
-    let time_ms = body.get("time").and_then(Value::as_i64).unwrap_or(0);
+    let mut target = of("target");
+    if let Some(members) = target.as_object_mut().filter(|_| !sees_all(Some(sees))) {
+        members.remove("source");
+    }
+    let actor = body.pointer("/actor/user/uid").cloned().unwrap_or_default();
     Some(Item {
         seq,
-        time_ms,
+        time_ms: time_of(body),
+        code: codes::RESPONSE_MADE.to_owned(),
+        severity: HIGH,
+        event: json!({
+            "seq": seq, "response": of("response"), "kind": of("kind"), "title": of("reason"), "level": "high",
+            "actor": actor, "target": target, "finding": of("finding"),
+        }),
+    })
+}
+
+/// The finding that an entry is about. What the finding's own record cannot tell (it was let go, or is being written) the entry
+/// does.
+async fn finding(threat: &Threat, scope: &Scope, seq: u64, (body, sees): (&Value, Role)) -> Option<Item> {
+    let details = body.pointer("/unmapped/details")?;
+    let id = details.get("finding").and_then(Value::as_str)?;
+    let kept = threat.finding(scope, id).await.ok().map(|kept| kept.as_seen_by(Some(sees)));
+    Some(Item {
+        seq,
+        time_ms: time_of(body),
         code: codes::THREAT_FOUND.to_owned(),
         severity: severity_of(details),
         event: told(seq, details, kept.as_ref()),
@@ -147,11 +180,16 @@ fn told(seq: u64, details: &Value, kept: Option<&Finding>) -> Value {
     told
 }
 
+/// When an entry was made, milliseconds since 1970 UTC.
+fn time_of(body: &Value) -> i64 {
+    body.get("time").and_then(Value::as_i64).unwrap_or(0)
+}
+
 /// OCSF severity of a finding's level.
 fn severity_of(details: &Value) -> u8 {
     match details.get("level").and_then(Value::as_str) {
         Some("critical") => 5,
-        Some("high") => 4,
+        Some("high") => HIGH,
         Some("medium") => 3,
         Some("low") => 2,
         _ => 1,

@@ -39,7 +39,7 @@ const SYSLOG_PORT: u16 = 6514;
 pub enum Carries {
     /// Every entry of the owner's audit log.
     Audit,
-    /// The owner's findings.
+    /// The owner's findings, and what its people alert to.
     Alerts,
 }
 

@@ -169,13 +169,15 @@ pub(crate) fn compose(batch: &Batch) -> Letter {
         let of = |name: &str| item.event.get(name).and_then(Value::as_str).map(plain).unwrap_or_default();
         let time = Timestamp::from_millisecond(item.time_ms).map(|at| at.to_string()).unwrap_or_default();
         let mark = if is_drill(&item.event) { "[DRILL] " } else { "" };
-        text.push_str(&format!("{mark}{} ({})\n  {time}  rule {}", title(&item.event), of("level"), of("rule")));
-        for (word, name) in [("who", "actor"), ("on", "resource"), ("from", "source")] {
+        text.push_str(&format!("{mark}{} ({})\n  {time}", title(&item.event), of("level")));
+        for (word, name) in
+            [("rule", "rule"), ("who", "actor"), ("on", "resource"), ("from", "source"), ("finding", "finding")]
+        {
             if !of(name).is_empty() {
                 text.push_str(&format!("\n  {word} {}", of(name)));
             }
         }
-        text.push_str(&format!("\n  finding {}\n\n", of("finding")));
+        text.push_str("\n\n");
     }
     if count > LISTED_COUNT_MAX {
         text.push_str(&format!("and {} more\n\n", count - LISTED_COUNT_MAX));

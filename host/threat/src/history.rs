@@ -3,7 +3,7 @@
 //! Pure. Must never keep more than the limits here, nor for longer than a day; of addresses it keeps networks for
 //! principals, and principals for addresses. What is not here is unknown, and those who ask say so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ringfence_core::Source;
@@ -24,6 +24,8 @@ const KEPT_MS: i64 = 86_400_000;
 pub struct History {
     principals: HashMap<String, Seen>,
     sources: HashMap<Source, BTreeMap<String, i64>>,
+    /// Logs that had entries before this began, which it has not seen.
+    older: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +73,16 @@ impl History {
         }
         remember(self.sources.entry(source).or_default(), actor.to_owned(), now);
         Before { new_network, logs_count }
+    }
+
+    /// Notes that a log has entries that are not taken here.
+    pub(crate) fn note_older(&mut self, log: &str) {
+        self.older.insert(log.to_owned());
+    }
+
+    /// Whether a log, or with none any, has entries that were not taken here.
+    pub(crate) fn is_partial(&self, log: Option<&str>) -> bool {
+        log.map_or(!self.older.is_empty(), |log| self.older.contains(log))
     }
 
     /// Principals seen behind the source of an address in the last day; at most sixteen are told apart.

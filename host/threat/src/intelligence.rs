@@ -1,10 +1,12 @@
 //! Intelligence in force: bundles taken in, indicators asked of every event; of the logs as they were before, see `past.rs`.
 //!
 //! Must never show or match across owners more than markings let: the operators' indicators are asked of every log and
-//! shown to every tenant, but those marked TLP:RED or TLP:AMBER+STRICT stay with who loaded them.
+//! shown to every tenant, but those marked TLP:RED or TLP:AMBER+STRICT stay with who loaded them. Nor have the reader, which
+//! asks for all owners, wait for one owner's bundle.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ringfence_store::{Key, Op};
@@ -12,12 +14,14 @@ use serde_json::Value;
 
 use crate::event::Event;
 use crate::finding::Held;
-use crate::intel::{INDICATORS_COUNT_MAX, Indicator, Matcher, Use, stix};
+use crate::intel::{COMPARISONS_COUNT_MAX, INDICATORS_COUNT_MAX, Indicator, Matcher, TEXT_BYTES_MAX, Use, stix};
 use crate::response::Scope;
 use crate::sigma::Level;
 use crate::threat::{Threat, all};
 use crate::{HOST_LOG, ThreatError};
 
+/// Who owns what holds because an indicator was seen.
+pub(crate) const OWNER: &str = "intelligence";
 /// LIMIT: records written at once.
 const WRITE_COUNT: usize = 500;
 
@@ -27,11 +31,24 @@ pub(crate) type Known = RwLock<HashMap<Scope, Owned>>;
 /// One owner's.
 #[derive(Default)]
 pub(crate) struct Owned {
-    indicators: BTreeMap<String, Indicator>,
-    matcher: Arc<Matcher>,
-    /// Those that may be asked of other logs than the owner's.
-    shared: Arc<Matcher>,
+    indicators: BTreeMap<String, Arc<Indicator>>,
+    ready: Ready,
     changed: BTreeSet<String>,
+}
+
+/// What is asked of events.
+#[derive(Default)]
+struct Ready {
+    /// Of those of the owner's log.
+    own: Arc<Matcher>,
+    /// Of those of others' logs; of the operators' indicators alone.
+    shared: Arc<Matcher>,
+}
+
+/// An indicator that comes, and whether the logs were asked about it, or are being asked.
+struct Fresh {
+    indicator: Arc<Indicator>,
+    is_asked: bool,
 }
 
 /// What became of a bundle. What was known already in this or a later form is not counted.
@@ -63,16 +80,28 @@ impl Threat {
         let now = self.inner.clock.now();
         let read = stix::read(bundle, feed, now).map_err(|what| ThreatError::BadBundle { what })?;
         let mut loaded = Loaded { others_count: read.others_count, refused: read.refused, ..Loaded::default() };
-        let (fresh, ids) = self.newer(scope, read.indicators, now)?;
-        for indicator in &fresh {
-            match &indicator.used {
+        // One form of an indicator after another, on the disk too.
+        let turn = self.inner.loading.of(scope.clone()).await;
+        let fresh = self.newer(scope, read.indicators, now)?;
+        for one in &fresh {
+            match &one.indicator.used {
                 Use::Matched => loaded.matched_count += 1,
                 Use::UnmatchedPattern(_) => loaded.unmatched_pattern_count += 1,
                 Use::NotUsed(_) => loaded.not_used_count += 1,
             }
         }
-        self.keep_indicators(scope, &fresh).await?;
-        self.take_in(scope, fresh, now);
+        let mut ids = Vec::new();
+        if !fresh.is_empty() {
+            let ready = self.make_ready(scope, &fresh, now).await?;
+            if ready.own.left_out_count() > 0 {
+                let what = "comparisons of indicators, or too many of one value";
+                return Err(ThreatError::TooMany { what, count_max: COMPARISONS_COUNT_MAX });
+            }
+            let indicators: Vec<Arc<Indicator>> = fresh.iter().map(|one| Arc::clone(&one.indicator)).collect();
+            self.keep_indicators(scope, &indicators).await?;
+            ids = self.take_in(scope, fresh, ready);
+        }
+        drop(turn);
         let active = self.inner.clock.monotonic().saturating_sub(began);
         loaded.active_after_us = u64::try_from(active.as_micros()).unwrap_or(u64::MAX);
         (loaded.looked_back_count, loaded.sightings_count) = self.look_back(scope, ids).await?;
@@ -81,8 +110,8 @@ impl Threat {
     }
 
     /// The indicators that an owner sees: its own, and the operators' as far as their markings let.
-    pub fn indicators(&self, scope: &Scope) -> Vec<Indicator> {
-        let known = self.inner.intelligence.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub fn indicators(&self, scope: &Scope) -> Vec<Arc<Indicator>> {
+        let known = self.known();
         let own = known.get(scope).into_iter().flat_map(|owned| owned.indicators.values());
         let hosts = known.get(&Scope::Host).filter(|_| *scope != Scope::Host);
         let shared = hosts.into_iter().flat_map(|owned| owned.indicators.values()).filter(|one| !is_kept_back(one));
@@ -105,10 +134,10 @@ impl Threat {
     pub(crate) fn matched(&self, event: &Event) -> Vec<(Scope, Held)> {
         let scope = crate::watch::scope_of(&event.log);
         let matchers = {
-            let known = self.inner.intelligence.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let own = known.get(&scope).map(|owned| (scope.clone(), Arc::clone(&owned.matcher)));
+            let known = self.known();
+            let own = known.get(&scope).map(|owned| (scope.clone(), Arc::clone(&owned.ready.own)));
             let hosts = known.get(&Scope::Host).filter(|_| event.log != HOST_LOG);
-            let hosts = hosts.map(|owned| (Scope::Host, Arc::clone(&owned.shared)));
+            let hosts = hosts.map(|owned| (Scope::Host, Arc::clone(&owned.ready.shared)));
             [own, hosts]
         };
         let mut all = Vec::new();
@@ -123,59 +152,74 @@ impl Threat {
     }
 
     pub(crate) async fn load_indicators(&self, scope: &Scope) -> Result<(), ThreatError> {
+        let _turn = self.inner.loading.of(scope.clone()).await;
         let kept: Vec<Indicator> =
             all(&self.store(scope)?, &Key::new(["threat-indicator"]), INDICATORS_COUNT_MAX).await?;
-        if !kept.is_empty() {
-            let unasked = kept.iter().filter(|one| !one.past_asked && one.used == Use::Matched);
-            let unasked: Vec<String> = unasked.map(|indicator| indicator.id.clone()).collect();
-            self.take_in(scope, kept, self.inner.clock.now());
-            self.look_back_later(scope, unasked);
+        if kept.is_empty() {
+            return Ok(());
         }
+        let unasked = kept.iter().filter(|one| !one.past_asked && one.used == Use::Matched);
+        let unasked: Vec<String> = unasked.map(|indicator| indicator.id.clone()).collect();
+        let fresh = kept.into_iter().map(|one| Fresh { indicator: Arc::new(one), is_asked: true });
+        let fresh: Vec<Fresh> = fresh.collect();
+        let ready = self.make_ready(scope, &fresh, self.inner.clock.now()).await?;
+        let left_out_count = ready.own.left_out_count();
+        if left_out_count > 0 {
+            tracing::error!(owner = scope.log(), left_out_count, "indicators that are kept are too many to be matched");
+        }
+        self.take_in(scope, fresh, ready);
+        self.look_back_later(scope, unasked);
         Ok(())
     }
 
     pub(crate) fn forget_indicators(&self, scope: &Scope) {
         self.forget_looks(scope);
-        self.inner.intelligence.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(scope);
+        self.known_mut().remove(scope);
     }
 
-    /// Writes what has changed of indicators since the last call.
+    /// Writes what has changed of indicators since the last call; of an owner that takes a bundle in, with the next.
     pub(crate) async fn keep_sightings(&self) {
-        let changed: Vec<(Scope, Vec<Indicator>)> = {
-            let mut known = self.inner.intelligence.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let changed = known.iter_mut().map(|(scope, owned)| {
-                let ids = std::mem::take(&mut owned.changed);
-                (scope.clone(), ids.iter().filter_map(|id| owned.indicators.get(id).cloned()).collect())
-            });
-            changed.collect()
+        let scopes: Vec<Scope> = {
+            let known = self.known();
+            let changed = known.iter().filter(|(_, owned)| !owned.changed.is_empty());
+            changed.map(|(scope, _)| scope.clone()).collect()
         };
-        for (scope, indicators) in changed {
-            if let Err(error) = self.keep_indicators(&scope, &indicators).await {
-                tracing::warn!(%error, "sightings of indicators could not be kept");
+        for scope in scopes {
+            // The reader waits for nobody's bundle.
+            let turn = tokio::time::timeout(Duration::ZERO, self.inner.loading.of(scope.clone()));
+            let Ok(_turn) = turn.await else { continue };
+            let changed = self.take_changed(&scope);
+            if let Err(error) = self.keep_indicators(&scope, &changed).await {
+                tracing::warn!(%error, "sightings of indicators could not be kept now; it is tried again");
+                if let Some(owned) = self.known_mut().get_mut(&scope) {
+                    owned.changed.extend(changed.iter().map(|indicator| indicator.id.clone()));
+                }
             }
         }
     }
 
-    async fn keep_indicators(&self, scope: &Scope, indicators: &[Indicator]) -> Result<(), ThreatError> {
+    fn take_changed(&self, scope: &Scope) -> Vec<Arc<Indicator>> {
+        let mut known = self.known_mut();
+        let Some(owned) = known.get_mut(scope) else { return Vec::new() };
+        let ids = std::mem::take(&mut owned.changed);
+        ids.iter().filter_map(|id| owned.indicators.get(id).cloned()).collect()
+    }
+
+    async fn keep_indicators(&self, scope: &Scope, indicators: &[Arc<Indicator>]) -> Result<(), ThreatError> {
         for some in indicators.chunks(WRITE_COUNT) {
-            let ops = some.iter().map(|indicator| Op::put_json(key(&indicator.id), indicator));
+            let ops = some.iter().map(|indicator| Op::put_json(key(&indicator.id), &**indicator));
             self.store(scope)?.batch(ops.collect::<Result<_, _>>()?, Vec::new()).await?;
         }
         Ok(())
     }
 
-    /// Those that are not known in this or a later form, and the ids of those of them that the logs were not asked about yet;
-    /// sightings of the form before are kept.
-    fn newer(
-        &self,
-        scope: &Scope,
-        read: Vec<Indicator>,
-        now: Timestamp,
-    ) -> Result<(Vec<Indicator>, Vec<String>), ThreatError> {
-        let known = self.inner.intelligence.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Those that are not known in this or a later form; sightings of the form before are kept. Refuses more than one owner may
+    /// have.
+    fn newer(&self, scope: &Scope, read: Vec<Indicator>, now: Timestamp) -> Result<Vec<Fresh>, ThreatError> {
+        let known = self.known();
         let none = BTreeMap::new();
         let own = known.get(scope).map_or(&none, |owned| &owned.indicators);
-        let mut fresh: BTreeMap<String, (Indicator, bool)> = BTreeMap::new();
+        let mut fresh: BTreeMap<String, Fresh> = BTreeMap::new();
         for mut indicator in read {
             let mut is_asked = false;
             if let Some(before) = own.get(&indicator.id) {
@@ -187,30 +231,64 @@ impl Threat {
                 is_asked = before.pattern == indicator.pattern && before.judge(now) == Use::Matched;
                 indicator.past_asked = is_asked && before.past_asked;
             }
-            if fresh.get(&indicator.id).is_none_or(|(other, _)| other.modified <= indicator.modified) {
-                fresh.insert(indicator.id.clone(), (indicator, is_asked));
+            if fresh.get(&indicator.id).is_none_or(|other| other.indicator.modified <= indicator.modified) {
+                let id = indicator.id.clone();
+                fresh.insert(id, Fresh { indicator: Arc::new(indicator), is_asked });
             }
         }
-        let more = fresh.keys().filter(|id| !own.contains_key(*id)).count();
-        if own.len() + more > INDICATORS_COUNT_MAX {
+        let stays = own.iter().filter(|(id, _)| !fresh.contains_key(*id)).map(|(_, one)| one);
+        let all: Vec<&Arc<Indicator>> = stays.chain(fresh.values().map(|one| &one.indicator)).collect();
+        if all.len() > INDICATORS_COUNT_MAX {
             return Err(ThreatError::TooMany { what: "indicators", count_max: INDICATORS_COUNT_MAX });
         }
-        let unasked = fresh.iter().filter(|(_, (_, is_asked))| !is_asked).map(|(id, _)| id.clone()).collect();
-        Ok((fresh.into_values().map(|(indicator, _)| indicator).collect(), unasked))
+        if all.iter().map(|one| one.bytes()).sum::<usize>() > TEXT_BYTES_MAX {
+            return Err(ThreatError::TooMany { what: "bytes of indicators", count_max: TEXT_BYTES_MAX });
+        }
+        Ok(fresh.into_values().collect())
     }
 
-    fn take_in(&self, scope: &Scope, fresh: Vec<Indicator>, now: Timestamp) {
-        let mut known = self.inner.intelligence.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    /// Makes everything of an owner ready, with what comes, on a thread that nobody waits for but who asks.
+    async fn make_ready(&self, scope: &Scope, fresh: &[Fresh], now: Timestamp) -> Result<Ready, ThreatError> {
+        let mut all = self.known().get(scope).map(|owned| owned.indicators.clone()).unwrap_or_default();
+        all.extend(fresh.iter().map(|one| (one.indicator.id.clone(), Arc::clone(&one.indicator))));
+        let is_hosts = *scope == Scope::Host;
+        let made = tokio::task::spawn_blocking(move || {
+            let each = || all.values().map(|one| &**one);
+            let shared = each().filter(|one| is_hosts && !is_kept_back(one));
+            Ready { own: Arc::new(Matcher::new(each(), now)), shared: Arc::new(Matcher::new(shared, now)) }
+        });
+        made.await.map_err(|_| ThreatError::Busy)
+    }
+
+    /// Puts them into force; what was seen while they were made ready stays counted. Gives the ids of those that the logs are
+    /// still to be asked about.
+    fn take_in(&self, scope: &Scope, fresh: Vec<Fresh>, ready: Ready) -> Vec<String> {
+        let mut known = self.known_mut();
         let owned = known.entry(scope.clone()).or_default();
-        owned.indicators.extend(fresh.into_iter().map(|indicator| (indicator.id.clone(), indicator)));
-        owned.matcher = Arc::new(Matcher::new(owned.indicators.values(), now));
-        owned.shared = Arc::new(Matcher::new(owned.indicators.values().filter(|one| !is_kept_back(one)), now));
+        owned.ready = ready;
+        let mut unasked = Vec::new();
+        for Fresh { mut indicator, is_asked } in fresh {
+            let id = indicator.id.clone();
+            if let Some(before) = owned.indicators.get(&id) {
+                let past_asked = is_asked && before.past_asked;
+                if (before.sightings_count, past_asked) != (indicator.sightings_count, indicator.past_asked) {
+                    let indicator = Arc::make_mut(&mut indicator);
+                    (indicator.sightings_count, indicator.seen_ms) = (before.sightings_count, before.seen_ms);
+                    indicator.past_asked = past_asked;
+                    owned.changed.insert(id.clone());
+                }
+            }
+            if !is_asked {
+                unasked.push(id.clone());
+            }
+            owned.indicators.insert(id, indicator);
+        }
+        unasked
     }
 
     /// One of an owner's own.
-    pub(crate) fn indicator(&self, owner: &Scope, id: &str) -> Option<Indicator> {
-        let known = self.inner.intelligence.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.get(owner)?.indicators.get(id).cloned()
+    pub(crate) fn indicator(&self, owner: &Scope, id: &str) -> Option<Arc<Indicator>> {
+        self.known().get(owner)?.indicators.get(id).cloned()
     }
 
     /// Counts sightings between two times, milliseconds since 1970 UTC.
@@ -228,18 +306,26 @@ impl Threat {
     }
 
     fn change(&self, owner: &Scope, id: &str, change: impl FnOnce(&mut Indicator)) {
-        let mut known = self.inner.intelligence.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.known_mut();
         let Some(owned) = known.get_mut(owner) else { return };
         let Some(indicator) = owned.indicators.get_mut(id) else { return };
-        change(indicator);
+        change(Arc::make_mut(indicator));
         owned.changed.insert(id.to_owned());
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, HashMap<Scope, Owned>> {
+        self.inner.intelligence.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_mut(&self) -> RwLockWriteGuard<'_, HashMap<Scope, Owned>> {
+        self.inner.intelligence.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An indicator that was seen, as what held.
 pub(crate) fn held(title: String, id: String) -> Held {
     Held {
-        rule_owner: "intelligence".to_owned(),
+        rule_owner: OWNER.to_owned(),
         rule: "indicator".to_owned(),
         name: "indicator".to_owned(),
         edition: None,

@@ -22,6 +22,7 @@ mod preview;
 pub mod response;
 pub mod risk;
 mod rules;
+mod seen;
 pub mod settings;
 pub mod shipped;
 pub mod sigma;

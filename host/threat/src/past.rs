@@ -114,10 +114,11 @@ impl Threat {
         next
     }
 
-    /// What it holds as a finding; none when its indicator was taken back meanwhile.
+    /// What it holds as a finding; none when its indicator was taken back meanwhile, or marked so that it must not leave its owner.
     pub(crate) fn held_before(&self, seen: &SeenBefore) -> Option<Held> {
         let indicator = self.indicator(&seen.owner, &seen.id)?;
-        if indicator.judge(self.inner.clock.now()) != Use::Matched {
+        let is_anothers = seen.latest.log != seen.owner.log();
+        if indicator.judge(self.inner.clock.now()) != Use::Matched || (is_anothers && is_kept_back(&indicator)) {
             return None;
         }
         let first = Timestamp::from_millisecond(seen.first_ms).ok()?;
@@ -139,7 +140,10 @@ impl Threat {
     fn look(&self, owner: &Scope, ids: Vec<String>) -> Option<Look> {
         let now = self.inner.clock.now();
         // What was seen before an indicator was said to hold is what one wants to know here.
-        let early = |id: &String| Some(Indicator { valid_from: Timestamp::MIN, ..self.indicator(owner, id)? });
+        let early = |id: &String| {
+            let indicator = self.indicator(owner, id)?;
+            Some(Indicator { valid_from: Timestamp::MIN, ..(*indicator).clone() })
+        };
         let early: Vec<Indicator> = ids.iter().filter_map(early).collect();
         let own = Matcher::new(early.iter(), now);
         let shared = early.iter().filter(|one| *owner == Scope::Host && !is_kept_back(one));

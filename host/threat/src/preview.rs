@@ -1,14 +1,21 @@
 //! What is looked at before a response is made: whom it would touch, and whether its owner may make it.
 //!
-//! Must never change anything, nor count what is another owner's.
+//! Must never change anything, nor count what is another owner's, nor take whom it does not know yet for nobody.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
-use ringfence_core::PrincipalId;
+use ringfence_core::limits::ACCESS_TOKEN_SECONDS;
+use ringfence_core::{PrincipalId, TenantId};
 
 use crate::ThreatError;
 use crate::response::{self, Asked, Blast, Kind, Scope};
 use crate::settings::SourceBlocks;
 use crate::threat::Threat;
+
+/// How long after a start it is taken for known who is behind an address: whoever works signs in anew within the life of a
+/// session, and this is three of them.
+const KNOWN_AFTER: Duration = Duration::from_secs(3 * ACCESS_TOKEN_SECONDS as u64);
 
 impl Threat {
     /// Whom a response would touch; refuses one that may not be made. Changes nothing.
@@ -19,11 +26,21 @@ impl Threat {
         if held_count >= response::IN_FORCE_COUNT_MAX {
             return Err(ThreatError::TooMany { what: "responses in force", count_max: response::IN_FORCE_COUNT_MAX });
         }
-        let blast = self.blast(&asked, now);
+        let mut blast = self.blast(&asked, now);
+        if asked.kind == Kind::BlockSource && !self.knows_people(scope) {
+            blast.notes.push("the host was started of late: not everybody behind this address is known yet".to_owned());
+        }
         if asked.kind == Kind::BlockSource {
             self.may_block(scope, &blast, blocked_count)?;
         }
         Ok((asked, blast))
+    }
+
+    /// Whether it is known who is behind an address, as far as a rule needs it that acts by itself: what was seen of people is
+    /// not kept over a stop, and of a log that is older it must be seen anew.
+    pub(crate) fn knows_people(&self, scope: &Scope) -> bool {
+        let since = self.inner.clock.monotonic().saturating_sub(self.inner.opened);
+        since >= KNOWN_AFTER || !self.history().is_partial(scope.tenant().map(TenantId::as_str))
     }
 
     /// How many responses of an owner hold or wait, and how many of those block an address.

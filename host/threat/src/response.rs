@@ -8,12 +8,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use ringfence_core::limits::ACCESS_TOKEN_SECONDS;
 use ringfence_core::standing::{Hold, Pace, Table};
 use ringfence_core::{Digest, PluginName, PrincipalId, Source, TenantId};
 use serde::{Deserialize, Serialize};
 
 use crate::ThreatError;
 
+/// LIMIT: shortest end of sessions, in minutes: longer than any of them lives, so that none is good again after it.
+const SESSIONS_MINUTES_MIN: u32 = (ACCESS_TOKEN_SECONDS as u32).div_ceil(60) + 1;
 /// LIMIT: longest response, in minutes: a week.
 pub const MINUTES_MAX: u32 = 10_080;
 /// LIMIT: longest response that a rule makes by itself, in minutes: a day.
@@ -51,7 +54,7 @@ pub enum Kind {
     RateLimit,
     /// Requests without a session are not taken from an address.
     BlockSource,
-    /// A principal's sessions are over; it may sign in again.
+    /// A principal's sessions are over; it may sign in again. Taken back, those that would live still are good again.
     EndSessions,
     /// A principal may do nothing.
     SuspendPrincipal,
@@ -63,7 +66,7 @@ pub enum Kind {
     ReadOnly,
     /// A tenant's keys are disabled.
     DisableKey,
-    /// Somebody is told.
+    /// The owner's channels tell people of it.
     Alert,
 }
 
@@ -224,6 +227,14 @@ impl Kind {
         matches!(self, Self::DisableKey)
     }
 
+    /// For how many minutes it holds at least.
+    pub const fn minutes_min(self) -> u32 {
+        match self {
+            Self::EndSessions => SESSIONS_MINUTES_MIN,
+            _ => 1,
+        }
+    }
+
     /// The kind of a word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
@@ -236,8 +247,9 @@ impl Asked {
     /// Checks that this is something its owner may ask for, against something of its own, and completes the target.
     pub fn check(mut self, scope: &Scope, by: &PrincipalId) -> Result<Self, ThreatError> {
         let wrong = |what: &str| Err(ThreatError::BadResponse { what: format!("`{}` {what}", self.kind.word()) });
-        if !(1..=MINUTES_MAX).contains(&self.minutes) {
-            return wrong(&format!("lasts 1 to {MINUTES_MAX} minutes"));
+        let least = self.kind.minutes_min();
+        if !(least..=MINUTES_MAX).contains(&self.minutes) {
+            return wrong(&format!("lasts {least} to {MINUTES_MAX} minutes"));
         }
         if self.reason.trim().is_empty() || self.reason.len() > REASON_BYTES_MAX {
             return wrong(&format!("needs a reason of at most {REASON_BYTES_MAX} bytes"));
@@ -374,7 +386,7 @@ pub fn table<'a>(responses: impl Iterator<Item = &'a Response>, now: Timestamp) 
             (Kind::ReadOnly, Target { tenant: Some(tenant), .. }) => {
                 table.read_only.insert(tenant, hold);
             }
-            // Carried out by the store, or by telling somebody.
+            // Carried out by the store, or by the owner's channels, which read of it on the log.
             _ => {}
         }
     }
@@ -424,6 +436,20 @@ mod tests {
             assert_eq!(answer.check(&Scope::Host, &by).is_ok(), fits, "a finding named by {bytes} bytes");
         }
         assert!(asked(Kind::ReadOnly, Target::default()).check(&Scope::Host, &by).is_err(), "which tenant");
+    }
+
+    #[test]
+    fn sessions_that_were_ended_are_not_good_again_after_the_end_of_that() {
+        let (by, second): (PrincipalId, i64) = ("operator/ada".parse().unwrap(), 1_000);
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let end = |minutes| Asked { minutes, ..asked(Kind::EndSessions, principal("acme/dev")) };
+        let least = Kind::EndSessions.minutes_min();
+        assert!(end(least - 1).check(&Scope::Host, &by).is_err());
+        let asked = end(least).check(&Scope::Host, &by).unwrap();
+        let made = Response::new("a".into(), Scope::Host, asked, by, at(second)).unwrap();
+        // The last moment at which a session of before lives.
+        let last = at(second + ACCESS_TOKEN_SECONDS);
+        assert!(made.is_in_force(last) && table([&made].into_iter(), last).ended.len() == 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
 use jiff::Timestamp;
@@ -55,10 +56,14 @@ pub(crate) struct Inner {
     pub(crate) alerts: broadcast::Sender<Arc<Finding>>,
     state: RwLock<State>,
     history: Mutex<History>,
+    /// By the steady clock.
+    pub(crate) opened: Duration,
     pub(crate) intelligence: crate::intelligence::Known,
     pub(crate) past: Mutex<crate::past::Past>,
     pub(crate) lifted: Lifted,
     pub(crate) clocks: crate::incidents::Clocks,
+    /// One writing of indicators at a time of each owner.
+    pub(crate) loading: Locks<Scope>,
     /// One step of an incident at a time of each owner.
     pub(crate) turns: Locks<Scope>,
     /// Packs that memory should let go of.
@@ -153,7 +158,9 @@ impl Threat {
             rules.everywhere.insert((pack.owner.clone(), pack.name.clone()), pack);
         }
         let state = State { rules: Arc::new(rules), ..State::default() };
+        let opened = clock.monotonic();
         let inner = Inner {
+            opened,
             tenants,
             audit,
             clock,
@@ -167,6 +174,7 @@ impl Threat {
             past: Mutex::default(),
             lifted: Lifted::default(),
             clocks: crate::incidents::Clocks::default(),
+            loading: Locks::default(),
             turns: Locks::default(),
             forgotten: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
@@ -435,7 +443,7 @@ impl Threat {
         loaded
     }
 
-    /// Lets go of a deleted tenant: its rules, settings and responses.
+    /// Lets go of a deleted tenant: its rules, settings and responses, and how far its log was read.
     pub async fn forget(&self, tenant: &TenantId) {
         let _one = self.inner.changing.lock().await;
         let scope = Scope::Tenant(tenant.clone());
@@ -455,9 +463,11 @@ impl Threat {
             state.responses.retain(|_, response| !of(response));
             gone
         };
-        for id in gone {
-            if let Err(error) = self.inner.tenants.platform().delete(&response_key(&id)).await {
-                tracing::warn!(%error, "a response of a deleted tenant is still kept");
+        let mut keys: Vec<Key> = gone.iter().map(|id| response_key(id)).collect();
+        keys.push(crate::watch::place_key(tenant.as_str()));
+        for key in keys {
+            if let Err(error) = self.inner.tenants.platform().delete(&key).await {
+                tracing::warn!(%error, "something about a deleted tenant is still kept");
             }
         }
         self.publish();
@@ -505,10 +515,15 @@ impl Threat {
     }
 
     /// Makes the response of a rule by itself, between an intent and an outcome of its own; never one that takes two people,
-    /// for one alone can write a rule.
+    /// for one alone can write a rule, nor one against an address while it is not known who is behind it.
     pub(crate) async fn answer_by_itself(&self, scope: &Scope, asked: Asked) -> Result<Response, ThreatError> {
         if asked.takes_two(scope) {
             return Err(ThreatError::SecondPerson);
+        }
+        // A drill's address is nobody's.
+        if asked.kind == Kind::BlockSource && asked.drill.is_none() && !self.knows_people(scope) {
+            let what = "so soon after the start it is not known who else is behind this address".to_owned();
+            return Err(ThreatError::TooWide { what });
         }
         let by = self.inner.audit.actor();
         let log = match scope {

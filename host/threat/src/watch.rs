@@ -12,6 +12,7 @@ use std::time::Duration;
 use ringfence_audit::{AuditError, Event as AuditEvent, Feed, Log, Told, codes};
 use ringfence_core::TenantId;
 use ringfence_store::{Key, StoreError};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -49,6 +50,16 @@ pub struct Reader {
     feed: Feed,
 }
 
+/// How far a log was read, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Place {
+    log: String,
+    next: u64,
+    /// The tenant that had the name; none for the host's own log, and in places of before this was kept.
+    #[serde(default)]
+    uid: Option<String>,
+}
+
 /// The reader's own state.
 struct Watcher {
     threat: Threat,
@@ -56,7 +67,7 @@ struct Watcher {
     open: Open,
     /// The next place of each log.
     places: HashMap<String, u64>,
-    kept_places: HashMap<String, u64>,
+    kept_places: HashMap<String, Place>,
     /// Which log a name was last seen for: a name that is used again begins a log anew.
     uids: HashMap<String, String>,
     /// Logs that could not be read to their ends, and how many entries the feed lost at most of each.
@@ -384,13 +395,15 @@ impl Watcher {
         for finding in self.open.take_changed() {
             self.write(&scope_of(&finding.log), &finding).await;
         }
-        let platform = self.threat.inner.tenants.platform().clone();
+        let tenants = &self.threat.inner.tenants;
         for (log, next) in &self.places {
-            if self.kept_places.get(log) == Some(next) {
+            let place = Place { log: log.clone(), next: *next, uid: self.uids.get(log).cloned() };
+            let is_gone = scope_of(log).tenant().is_some_and(|tenant| tenants.open_tenant(tenant).is_none());
+            if is_gone || self.kept_places.get(log) == Some(&place) {
                 continue;
             }
-            match put(&platform, &place_key(log), &(log, next)).await {
-                Ok(()) => drop(self.kept_places.insert(log.clone(), *next)),
+            match put(tenants.platform(), &place_key(log), &place).await {
+                Ok(()) => drop(self.kept_places.insert(log.clone(), place)),
                 Err(error) => {
                     tracing::warn!(%error, "how far a log was read could not be kept");
                     return;
@@ -399,20 +412,27 @@ impl Watcher {
         }
     }
 
-    /// The places where reading goes on; a log that was never read begins at its end.
+    /// The places where reading goes on; a log that was never read begins at its end, and one whose name was used for another
+    /// at its beginning.
     async fn load_places(&mut self) {
         let platform = self.threat.inner.tenants.platform();
         let count_max = crate::sigma::engine::LOGS_COUNT_MAX;
-        match all::<(String, u64)>(platform, &Key::new(["threat-place"]), count_max).await {
-            Ok(places) => self.kept_places = places.into_iter().collect(),
-            Err(error) => {
-                tracing::error!(%error, "how far the logs were read is not known; detection begins at their ends")
-            }
+        let places = all::<Place>(platform, &Key::new(["threat-place"]), count_max).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "how far the logs were read is not known; detection begins at their ends");
+            Vec::new()
+        });
+        for place in places {
+            self.places.insert(place.log.clone(), place.next);
+            self.uids.extend(place.uid.clone().map(|uid| (place.log.clone(), uid)));
+            self.kept_places.insert(place.log.clone(), place);
         }
-        self.places = self.kept_places.clone();
         for log in self.logs().await.0 {
             self.note_uid(&log);
-            if let Some(size) = self.size(&log).await {
+            let size = self.size(&log).await;
+            if size != Some(0) {
+                self.threat.history().note_older(&label(&log));
+            }
+            if let Some(size) = size {
                 self.places.entry(label(&log)).or_insert(size);
             }
         }
@@ -683,6 +703,6 @@ fn of_class(finding: &Finding) -> serde_json::Value {
     })
 }
 
-fn place_key(log: &str) -> Key {
+pub(crate) fn place_key(log: &str) -> Key {
     Key::new(["threat-place", log])
 }

@@ -112,7 +112,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("grant", "ringfence grant visits keyvalue default\nringfence grant visits http https://api.example.com"),
     ("revoke", "ringfence revoke visits http"),
     ("grants", "ringfence grants visits"),
-    ("threat list", "ringfence threat list"),
+    ("threat list", "ringfence threat list\nringfence threat list --format stix > findings.json"),
     ("threat rules", "ringfence threat rules"),
     ("threat rules-put", "ringfence threat rules-put night-pushes night-pushes.yml"),
     ("threat rules-delete", "ringfence threat rules-delete night-pushes"),

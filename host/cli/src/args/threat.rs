@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{AssessArgs, DestinationCommand, FeedCommand};
 
@@ -10,7 +10,8 @@ use super::{AssessArgs, DestinationCommand, FeedCommand};
 #[derive(Debug, Subcommand)]
 pub enum ThreatCommand {
     /// List findings, newest first
-    List,
+    #[command(alias = "findings")]
+    List(FindingsArgs),
     /// List the rules that apply
     Rules,
     /// Write a text of rules (Sigma YAML)
@@ -42,6 +43,21 @@ pub enum ThreatCommand {
     /// Incidents: open, step on, show
     #[command(subcommand)]
     Incident(IncidentCommand),
+}
+
+/// `threat list`, which answers to `threat findings` too.
+#[derive(Debug, Clone, Args)]
+pub struct FindingsArgs {
+    /// For other tools
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<FindingsFormatArg>,
+}
+
+/// What findings are told as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FindingsFormatArg {
+    /// STIX 2.1: a bundle a line, without drills
+    Stix,
 }
 
 /// `threat rules-put`.

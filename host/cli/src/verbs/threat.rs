@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::{
-    IncidentCommand, IncidentOpenArgs, IncidentStepArgs, IntelArgs, RespondArgs, RulesPutArgs, ThreatCommand,
-    ThreatSettingsArgs,
+    FindingsFormatArg, IncidentCommand, IncidentOpenArgs, IncidentStepArgs, IntelArgs, RespondArgs, RulesPutArgs,
+    ThreatCommand, ThreatSettingsArgs,
 };
-use crate::client::{Request, segment};
+use crate::client::{Request, read_body, segment};
 use crate::context::Context;
 use crate::error::{CliError, Exit};
 use crate::table::table;
@@ -27,13 +27,18 @@ const TEXT_BYTES_MAX: usize = 256 << 10;
 /// LIMIT: largest bundle, in bytes.
 const BUNDLE_BYTES_MAX: usize = 16 << 20;
 
+/// LIMIT: pages of findings, of 1,000; the host keeps fewer.
+const FINDINGS_PAGES_COUNT_MAX: usize = 16;
 /// LIMIT: pages of indicators, of 1,000; where there are more, the cursor says so.
 const INTEL_PAGES_COUNT_MAX: usize = 128;
 
 /// `ringfence threat ...`.
 pub async fn run(cx: &mut Context<'_>, command: &ThreatCommand) -> Result<Exit, CliError> {
     match command {
-        ThreatCommand::List => list(cx).await,
+        ThreatCommand::List(args) => match args.format {
+            None => list(cx).await,
+            Some(FindingsFormatArg::Stix) => bundles(cx).await,
+        },
         ThreatCommand::Rules => rules(cx).await,
         ThreatCommand::RulesPut(args) => rules_put(cx, args).await,
         ThreatCommand::RulesDelete(args) => {
@@ -77,6 +82,26 @@ async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
         table(["last", "level", "rule", "count", "who", "finding"], &rows)
     })?;
     Ok(Exit::Ok)
+}
+
+/// Every finding but those of drills, as STIX bundles, byte for byte: one a line, of a page each.
+async fn bundles(cx: &mut Context<'_>) -> Result<Exit, CliError> {
+    let api = cx.current()?;
+    let mut cursor: Option<String> = None;
+    for _ in 0..FINDINGS_PAGES_COUNT_MAX {
+        let request = Request::get("/security/findings").query("format", Some("stix")).query("limit", Some("1000"));
+        let response = api.open(&request.query("cursor", cursor.as_deref())).await?;
+        let next = response.headers().get("next-cursor").and_then(|next| next.to_str().ok()).map(ToOwned::to_owned);
+        let broken = || CliError::failed("unexpected-answer", "the bundle broke off or is too long".to_owned(), None);
+        let bundle = read_body(response, BUNDLE_BYTES_MAX).await.ok_or_else(broken)?;
+        cx.ui.raw(bundle.trim_ascii_end())?;
+        cx.ui.raw(b"\n")?;
+        if next.is_none() {
+            return Ok(Exit::Ok);
+        }
+        cursor = next;
+    }
+    Err(CliError::failed("too-many-pages", format!("there are more than {FINDINGS_PAGES_COUNT_MAX} pages"), None))
 }
 
 async fn rules(cx: &mut Context<'_>) -> Result<Exit, CliError> {

@@ -1,4 +1,4 @@
-//! Following logs: over reconnects without gap or repeat, with drops told.
+//! Following logs: over reconnects without gap or repeat, with drops told. Findings for other tools, page after page.
 
 use std::process::ExitCode;
 
@@ -65,4 +65,19 @@ fn a_plugins_output_cannot_steer_the_terminal() {
     host.tell("GET /tenants/acme/plugins/visits/logs", Reply::json(200, page));
     let outcome = Person::with_key().run(&["--host", &host.address, "logs", "visits"]);
     assert!(outcome.out.contains("\\u{1b}[2Jgone\\u{7}"), "{}", outcome.out);
+}
+
+#[test]
+fn findings_for_other_tools_are_a_bundle_a_page_byte_for_byte() {
+    let host = StandIn::start();
+    let (first, second) = ("{\"type\":\"bundle\",  \"id\":\"a\"}", "{\"type\":\"bundle\",\"id\":\"b\"}");
+    let bundle = |text: &str| Reply::text(200, "application/stix+json;version=2.1", text);
+    let path = "GET /security/findings";
+    host.tell(path, bundle(first).header("next-cursor", "1000")).tell(path, bundle(second));
+    let outcome = Person::with_key().run(&["--host", &host.address, "threat", "findings", "--format", "stix"]);
+    assert_eq!(outcome.exit, ExitCode::SUCCESS, "{outcome:?}");
+    assert_eq!(outcome.out, format!("{first}\n{second}\n"));
+    let asked: Vec<String> =
+        host.seen().iter().filter_map(|seen| seen.line.split_once('?').map(|(_, query)| query.to_owned())).collect();
+    assert_eq!(asked, ["format=stix&limit=1000", "format=stix&limit=1000&cursor=1000"]);
 }

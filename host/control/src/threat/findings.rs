@@ -1,6 +1,6 @@
 //! Findings as they are listed and told, and drills.
 //!
-//! Must never tell an owner of another's findings, nor wait for a reader of alerts: what he misses he finds in the list.
+//! Must never tell an owner of another's findings, a reader more than the log shows his role, nor wait for a reader of alerts: what he misses he finds in the list.
 
 use std::convert::Infallible;
 
@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use http::{HeaderName, HeaderValue, header};
 use ringfence_audit::codes;
+use ringfence_core::Role;
 use ringfence_core::proof::act;
 use ringfence_threat::{Drilled, Finding};
 use serde::Deserialize;
@@ -57,8 +58,9 @@ pub async fn list(
         (Some(_), _) => return Err(ApiError::new("bad-request", "`format` is `json` or `stix`")),
     };
     let owner = control.owner::<act::ReadThreat>(&call).await?;
+    let role = call.principal.role();
     if listing.follow == Some(true) {
-        let told = follow(&control, owner.scope.log().to_owned());
+        let told = follow(&control, owner.scope.log().to_owned(), role);
         return Ok(Sse::new(control.while_allowed(call.principal, told))
             .keep_alive(KeepAlive::default())
             .into_response());
@@ -68,7 +70,7 @@ pub async fn list(
     let from = usize::try_from(paging.position()?.unwrap_or(0)).unwrap_or(usize::MAX);
     let next = from.saturating_add(paging.limit());
     let cursor = (next < all.len()).then(|| next.to_string());
-    let page = all.into_iter().skip(from).take(paging.limit());
+    let page = all.into_iter().skip(from).take(paging.limit()).map(|finding| finding.as_seen_by(role));
     if is_bundle {
         let real: Vec<Finding> = page.filter(stix::is_real).collect();
         let next = cursor.and_then(|cursor| HeaderValue::try_from(cursor).ok()).map(|cursor| [(NEXT_CURSOR, cursor)]);
@@ -89,7 +91,8 @@ pub async fn read(
     Path(id): Path<String>,
 ) -> Result<Json<ThreatFinding>, ApiError> {
     let owner = control.owner::<act::ReadThreat>(&call).await?;
-    Ok(Json(view(control.parts.threat.finding(&owner.scope, &id).await?)))
+    let finding = control.parts.threat.finding(&owner.scope, &id).await?;
+    Ok(Json(view(finding.as_seen_by(call.principal.role()))))
 }
 
 /// Plays the attacks of the shipped rules, labelled, and measures what came of them.
@@ -129,21 +132,25 @@ pub async fn drill(
     }))
 }
 
-/// Findings of a log as they are made.
-fn follow(control: &Control, log: String) -> impl Stream<Item = Result<SseEvent, Infallible>> + use<> {
+/// Findings of a log as they are made, as a role sees them.
+fn follow(
+    control: &Control,
+    log: String,
+    role: Option<Role>,
+) -> impl Stream<Item = Result<SseEvent, Infallible>> + use<> {
     let told = control.parts.threat.alerts();
-    futures::stream::unfold((told, log), async |(mut told, log)| {
+    futures::stream::unfold((told, log, role), async |(mut told, log, role)| {
         loop {
             let event = match told.recv().await {
                 Ok(finding) if finding.log == log => {
-                    SseEvent::default().event("finding").json_data(view((*finding).clone())).ok()
+                    SseEvent::default().event("finding").json_data(view((*finding).clone().as_seen_by(role))).ok()
                 }
                 Ok(_) => None,
                 Err(RecvError::Lagged(_)) => Some(SseEvent::default().event("missed").data("list the findings")),
                 Err(RecvError::Closed) => return None,
             };
             if let Some(event) = event {
-                return Some((Ok(event), (told, log)));
+                return Some((Ok(event), (told, log, role)));
             }
         }
     })
@@ -158,6 +165,7 @@ fn times(all: impl Iterator<Item = Option<u64>>) -> ThreatTimes {
     ThreatTimes { count: all.len() as u64, p50: told(place(50)), p95: told(place(95)) }
 }
 
+/// A finding as [`Finding::as_seen_by`] left it.
 pub(crate) fn view(finding: Finding) -> ThreatFinding {
     let contribution = |one: ringfence_threat::risk::Contribution| RiskContribution {
         name: one.name,

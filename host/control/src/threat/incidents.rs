@@ -63,14 +63,15 @@ pub async fn step(
         })
         .await?;
     let (made, failed) = control.take_actions(&call, &scope, &mut stepped).await;
-    let now = control.parts.clock.now();
+    let (now, role) = (control.parts.clock.now(), call.principal.role());
+    let view = |response: Response| responses::view(response.as_seen_by(role), None, now);
     let waiting = control.parts.threat.waiting_for(&scope, &stepped.incident);
     Ok(Json(IncidentStepped {
         state: word(&stepped.incident.state),
-        effects: made.into_iter().map(|made| responses::view(made, None, now)).collect(),
+        effects: made.into_iter().map(view).collect(),
         failed,
         clocks: serde_json::to_value(&stepped.incident.clocks).unwrap_or_default(),
-        waiting: waiting.into_iter().map(|response| responses::view(response, None, now)).collect(),
+        waiting: waiting.into_iter().map(view).collect(),
         incident_id: stepped.incident.id,
     }))
 }

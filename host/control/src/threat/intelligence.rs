@@ -77,7 +77,7 @@ pub async fn read(
             && since.is_none_or(|since| one.loaded_at >= since)
     };
     let now = control.parts.clock.now();
-    let (shown, cursor) = page(all.iter().filter(fits), &paging);
+    let (shown, cursor) = page(all.iter().map(|one| &**one).filter(fits), &paging);
     let objects = shown.into_iter().map(|one| stix(one, now)).collect();
     let feed = |(name, (last, count)): (String, (Timestamp, u64))| ThreatFeed {
         name,

@@ -25,9 +25,9 @@ use crate::wire::{MakeResponse, Page, Problem, ThreatBlast, ThreatResponse, Thre
     responses((status = 200, body = Page<ThreatResponse>), (status = "default", body = Problem)))]
 pub async fn list(State(control): State<Control>, call: Call) -> Result<Json<Page<ThreatResponse>>, ApiError> {
     let owner = control.owner::<act::ReadThreat>(&call).await?;
-    let now = control.parts.clock.now();
-    let all = control.parts.threat.responses(&owner.scope);
-    Ok(Json(Page { items: all.into_iter().map(|response| view(response, None, now)).collect(), cursor: None }))
+    let (now, role) = (control.parts.clock.now(), call.principal.role());
+    let all = control.parts.threat.responses(&owner.scope).into_iter();
+    Ok(Json(Page { items: all.map(|response| view(response.as_seen_by(role), None, now)).collect(), cursor: None }))
 }
 
 /// Makes a response, or only says whom it would touch. Holds from the next request on, until its end or until it is taken
@@ -55,7 +55,7 @@ pub async fn approve(
 ) -> Result<Json<ThreatResponse>, ApiError> {
     let owner = control.owner::<act::RespondThreat>(&call).await?;
     let response = control.agree_to(&call, owner, &id, None).await?;
-    Ok(Json(view(response, None, control.parts.clock.now())))
+    Ok(Json(view(response.as_seen_by(call.principal.role()), None, control.parts.clock.now())))
 }
 
 impl Control {
@@ -156,7 +156,7 @@ pub async fn undo(
     if let (Kind::DisableKey, Some(tenant)) = (response.kind, &response.target.tenant) {
         control.tenant_unlocked(tenant).await;
     }
-    Ok(Json(view(response, None, control.parts.clock.now())))
+    Ok(Json(view(response.as_seen_by(call.principal.role()), None, control.parts.clock.now())))
 }
 
 /// What a body asks for.
@@ -180,6 +180,7 @@ pub(crate) fn asked_for(body: MakeResponse) -> Result<Asked, ApiError> {
     Ok(Asked { kind, target, minutes, per_minute, reason: body.reason, finding: body.finding, drill: None })
 }
 
+/// A response as [`Response::as_seen_by`] left it.
 pub(crate) fn view(response: Response, blast: Option<Blast>, now: Timestamp) -> ThreatResponse {
     let state = match &response.undone {
         Some(_) => "undone",

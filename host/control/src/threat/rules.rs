@@ -3,6 +3,9 @@
 //! Must never let an owner change rules that are not its own, nor keep a text that cannot be followed whole, nor let what sees
 //! or does less than before go by unsaid: one person may decide it, and the entry says so, which a shipped rule looks for.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +17,7 @@ use ringfence_threat::risk::WorkingHours;
 use ringfence_threat::settings::SourceBlocks;
 use ringfence_threat::{Edition, RuleText, Settings};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::Control;
 use crate::call::Call;
@@ -23,6 +27,9 @@ use crate::problem::ApiError;
 use crate::wire::{
     Page, Problem, PutThreatRules, ThreatRules, ThreatRulesVersion, ThreatSettings, TriedThreatRules, TryThreatRules,
 };
+
+/// LIMIT: how long a turn to try rules is waited for.
+const TURN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Lists the rules that apply: those that come with the host, the operators', and one's own.
 #[utoipa::path(get, path = "/security/rules", tag = "security",
@@ -118,8 +125,25 @@ pub async fn try_out(
 ) -> Result<Json<TriedThreatRules>, ApiError> {
     let _owner = control.owner::<act::ReadThreat>(&call).await?;
     let threat = control.parts.threat.clone();
-    let tried = tokio::task::spawn_blocking(move || threat.try_rules(&asked.text, asked.trace)).await;
-    Ok(Json(TriedThreatRules { held: tried.map_err(|error| ApiError::host(&error))?? }))
+    let tried = in_turn(&control.trying, move || threat.try_rules(&asked.text, asked.trace)).await?;
+    Ok(Json(TriedThreatRules { held: tried? }))
+}
+
+/// Does work in turn. SECURITY: the turn ends with the work, not with the request: who goes away and asks again keeps no more
+/// cores than who waits.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = tokio::time::timeout(TURN_TIME_MAX, Arc::clone(turns).acquire_owned());
+    let Ok(Ok(turn)) = turn.await else {
+        return Err(ApiError::new("overloaded", "other rules are being tried; try again"));
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    done.await.map_err(|error| ApiError::host(&error))
 }
 
 /// Reads how detection acts.
@@ -197,5 +221,23 @@ fn view(text: RuleText) -> ThreatRules {
         attack: text.pack.rules.iter().flat_map(|rule| rule.attack.clone()).collect(),
         response: first.and_then(|rule| rule.response).map(|response| response.kind.word().to_owned()),
         text: text.text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed test is a panic with a place")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_turn_lasts_as_long_as_the_work_also_when_nobody_waits_for_it() {
+        let turns = Arc::new(Semaphore::new(1));
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        let begun = in_turn(&turns, move || told.recv().is_ok());
+        assert!(tokio::time::timeout(Duration::from_millis(100), begun).await.is_err(), "it is not done yet");
+        assert_eq!(turns.available_permits(), 0, "the work goes on");
+        go_on.send(()).unwrap();
+        assert!(in_turn(&turns, || true).await.unwrap(), "the next comes to its turn");
     }
 }

@@ -181,7 +181,7 @@ pub struct MakeResponse {
     pub kind: String,
     /// Against what.
     pub target: ThreatTarget,
-    /// For how long; 60 when absent, a week at most.
+    /// For how long; 60 when absent, a week at most; the end of sessions at least for longer than they live, 6.
     pub minutes: Option<u32>,
     /// The pace of a rate limit, requests a minute.
     pub per_minute: Option<u32>,

@@ -6,6 +6,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
+use ringfence_core::Role;
 use ringfence_core::proof::act;
 use ringfence_outward::Carries;
 use ringfence_threat::{Assessment, Scope};
@@ -69,12 +70,12 @@ pub async fn read(
     let short: String = id.chars().take(80).collect();
     let what = json!({ "view": "threat-assessment", "of": format!("assessment/{short}") });
     control.reading(&call, &owner.log, owner.permit, what).await?;
-    Ok(Json(view(control.parts.threat.assessment(&scope, &id).await?)))
+    Ok(Json(view(control.parts.threat.assessment(&scope, &id).await?, call.principal.role())))
 }
 
-fn view(made: Assessment) -> ThreatAssessment {
+fn view(made: Assessment, role: Option<Role>) -> ThreatAssessment {
     ThreatAssessment {
-        findings: made.findings.into_iter().map(findings::view).collect(),
+        findings: made.findings.into_iter().map(|one| findings::view(one.as_seen_by(role))).collect(),
         more_count: made.more_count,
         coverage: AssessmentCoverage {
             rules_run: made.rules_run,

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use ringfence_audit::{Event, Log, codes};
+use ringfence_audit::{Event, Log, Outcome, codes};
 use ringfence_core::{Role, TenantId};
 use ringfence_keys::{SecretBytes, sign_shared};
 use ringfence_outward::{Carries, DESTINATIONS_COUNT_MAX, OutwardError, Pace, Switch, Wanted, WantedChange};
 use ringfence_store::Key;
 use ringfence_threat::Scope;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{Reply, Server, reply};
 use crate::world::{PACE, World, acme, ada, eventually, webhook};
@@ -264,6 +264,54 @@ async fn findings_are_told_and_drills_are_marked_as_drills() {
     })
     .await;
     assert!(server.events().iter().skip(1).all(|event| event["drill"].is_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_tells_an_auditor_of_a_finding_and_not_from_where_it_was() {
+    let world = World::new().await;
+    world.record(codes::CANARY_TOUCHED, 1).await;
+    // The record is there before it is carried, so that all of it is.
+    eventually("the finding", async || world.threat.findings(&acme()).await.unwrap().len() == 1).await;
+    let (less, all) = (Server::taking_all().await, Server::taking_all().await);
+    world.make(Carries::Alerts, "less", webhook(less.url())).await.unwrap();
+    let sees = Some(Role::TenantAdmin.to_string());
+    world.make(Carries::Alerts, "all", Wanted { sees, ..webhook(all.url()) }).await.unwrap();
+    eventually("both", async || less.events().len() == 1 && all.events().len() == 1).await;
+    let (less, all) = (less.events().remove(0), all.events().remove(0));
+    assert_eq!((&less["rule"], &all["rule"]), (&json!("canary"), &json!("canary")));
+    assert!(less["title"].is_string() && !less.to_string().contains("203.0.113.7"), "{less}");
+    assert_eq!(all["source"], "203.0.113.7");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_alerts_people_is_heard_once_and_only_when_it_is_made() {
+    let world = World::new().await;
+    let (less, all) = (Server::taking_all().await, Server::taking_all().await);
+    world.make(Carries::Alerts, "less", webhook(less.url())).await.unwrap();
+    let sees = Some(Role::TenantAdmin.to_string());
+    world.make(Carries::Alerts, "all", Wanted { sees, ..webhook(all.url()) }).await.unwrap();
+    let made = async |kind: &str, reason: &str, outcome: Outcome| {
+        let mut event = Event::new(codes::RESPONSE_MADE, "respond-threat", ada(), "acme");
+        let target = json!({ "tenant": "acme", "source": "203.0.113.8" });
+        event.details = json!({ "response": "rs_a", "kind": kind, "reason": reason, "target": target });
+        let intent = world.audit.intent(&world.log(), event).await.unwrap();
+        intent.outcome(outcome, Value::Null).await.unwrap();
+    };
+    made("alert", "not this", Outcome::Failure("conflict".to_owned())).await;
+    made("block-source", "nor this", Outcome::Success).await;
+    made("alert", "look at the door", Outcome::Success).await;
+    world.record(codes::CANARY_TOUCHED, 1).await;
+    eventually("both", async || less.events().len() == 2 && all.events().len() == 2).await;
+    let (less, all) = (less.events().remove(0), all.events().remove(0));
+    for told in [&less, &all] {
+        assert_eq!(
+            (told["title"].as_str(), told["kind"].as_str()),
+            (Some("look at the door"), Some("alert")),
+            "{told}"
+        );
+        assert_eq!((told["response"].as_str(), told["actor"].as_str()), (Some("rs_a"), Some("acme/ada")), "{told}");
+    }
+    assert_eq!((&less["target"], &all["target"]["source"]), (&json!({ "tenant": "acme" }), &json!("203.0.113.8")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,9 @@
 pub mod pattern;
 pub mod stix;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -19,6 +20,14 @@ use pattern::{Comparison, Observable, Pattern};
 
 /// LIMIT: indicators of one owner.
 pub const INDICATORS_COUNT_MAX: usize = 50_000;
+/// LIMIT: bytes of text of the indicators of one owner, all together.
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
+/// LIMIT: comparisons of the indicators of one owner, all together.
+pub const COMPARISONS_COUNT_MAX: usize = 100_000;
+/// LIMIT: indicators of one owner about one value, so that no event is a question to all of them.
+pub const VALUE_COUNT_MAX: usize = 256;
+/// LIMIT: indicators that one event is taken to match; it is told of no further ones.
+pub const MATCHES_COUNT_MAX: usize = 32;
 /// Confidence below which an indicator is kept and not matched.
 pub const CONFIDENCE_MIN: u8 = 30;
 
@@ -89,8 +98,12 @@ fn was_asked() -> bool {
 #[derive(Debug, Default)]
 pub struct Matcher {
     exact: HashMap<(Observable, String), Vec<usize>>,
-    networks: Vec<(IpNet, usize)>,
+    networks: HashMap<IpNet, Vec<usize>>,
+    /// The lengths that prefixes of these networks have, so that an address is asked once for each.
+    lengths: BTreeSet<u8>,
     patterns: Vec<(String, Pattern, Timestamp, Option<Timestamp>)>,
+    comparisons_count: usize,
+    left_out_count: usize,
 }
 
 impl Indicator {
@@ -101,38 +114,48 @@ impl Indicator {
 
     /// What becomes of it at a moment.
     pub fn judge(&self, now: Timestamp) -> Use {
+        self.to_match(now).err().unwrap_or(Use::Matched)
+    }
+
+    /// Its pattern where it is to be matched at a moment, and otherwise what becomes of it.
+    fn to_match(&self, now: Timestamp) -> Result<Pattern, Use> {
         if self.revoked {
-            return Use::NotUsed("its source took it back".to_owned());
+            return Err(Use::NotUsed("its source took it back".to_owned()));
         }
         if self.valid_until.is_some_and(|until| until <= now) {
-            return Use::NotUsed("it is over".to_owned());
+            return Err(Use::NotUsed("it is over".to_owned()));
         }
         if self.confidence.is_some_and(|confidence| confidence < CONFIDENCE_MIN) {
-            return Use::NotUsed(format!("its confidence is under {CONFIDENCE_MIN}"));
+            return Err(Use::NotUsed(format!("its confidence is under {CONFIDENCE_MIN}")));
         }
-        match Pattern::parse(&self.pattern) {
-            Err(why) => Use::UnmatchedPattern(why),
-            Ok(pattern) => match pattern.comparisons().find_map(unfit) {
-                Some(why) => Use::NotUsed(why),
-                None => Use::Matched,
-            },
-        }
+        let pattern = Pattern::parse(&self.pattern).map_err(Use::UnmatchedPattern)?;
+        let why = pattern.comparisons().find_map(unfit);
+        why.map_or(Ok(pattern), |why| Err(Use::NotUsed(why)))
+    }
+
+    /// How many bytes of text its source gave it.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = [&self.id, &self.name, &self.pattern, &self.feed].into_iter();
+        texts.chain(&self.types).chain(&self.marking_refs).chain(&self.source).map(String::len).sum()
     }
 }
 
 /// Addresses of private use, of one's own machine and of one's own link: no place that intelligence could mean.
-const PRIVATE: [&str; 10] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "::/128",
-    "::1/128",
-    "fc00::/7",
-    "fe80::/10",
-];
+static PRIVATE: LazyLock<Vec<IpNet>> = LazyLock::new(|| {
+    let texts = [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "::/128",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    ];
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+});
 
 /// Whether any address of a network is of private use, also one that is written as an IPv6 address.
 fn touches_private(network: &IpNet) -> bool {
@@ -143,8 +166,7 @@ fn touches_private(network: &IpNet) -> bool {
     {
         network = mapped;
     }
-    let overlaps = |private: IpNet| private.contains(&network) || network.contains(&private);
-    PRIVATE.iter().filter_map(|private| private.parse::<IpNet>().ok()).any(overlaps)
+    PRIVATE.iter().any(|private| private.contains(&network) || network.contains(private))
 }
 
 /// Why something must not be an indicator here.
@@ -172,26 +194,47 @@ fn unfit(comparison: &Comparison) -> Option<String> {
 // === impl Matcher ===
 
 impl Matcher {
-    /// Makes indicators ready; those that are not to be matched are left out.
+    /// Makes indicators ready; those that are not to be matched are passed over, and those beyond a limit counted.
     pub fn new<'a>(indicators: impl Iterator<Item = &'a Indicator>, now: Timestamp) -> Self {
         let mut matcher = Self::default();
         for indicator in indicators {
-            if indicator.judge(now) != Use::Matched {
-                continue;
+            let Ok(pattern) = indicator.to_match(now) else { continue };
+            if matcher.has_room(&pattern) {
+                matcher.put(indicator, pattern);
+            } else {
+                matcher.left_out_count += 1;
             }
-            let Ok(pattern) = Pattern::parse(&indicator.pattern) else { continue };
-            let at = matcher.patterns.len();
-            for comparison in pattern.comparisons() {
-                match comparison.network() {
-                    Some(network) => matcher.networks.push((network, at)),
-                    None => {
-                        matcher.exact.entry((comparison.observable, comparison.value.clone())).or_default().push(at)
-                    }
-                }
-            }
-            matcher.patterns.push((indicator.id.clone(), pattern, indicator.valid_from, indicator.valid_until));
         }
         matcher
+    }
+
+    fn has_room(&self, pattern: &Pattern) -> bool {
+        let known = |one: &Comparison| match one.network() {
+            Some(network) => self.networks.get(&network.trunc()).map_or(0, Vec::len),
+            None => self.exact.get(&(one.observable, one.value.clone())).map_or(0, Vec::len),
+        };
+        self.comparisons_count + pattern.comparisons().count() <= COMPARISONS_COUNT_MAX
+            && pattern.comparisons().all(|one| known(one) < VALUE_COUNT_MAX)
+    }
+
+    fn put(&mut self, indicator: &Indicator, pattern: Pattern) {
+        let at = self.patterns.len();
+        for one in pattern.comparisons() {
+            self.comparisons_count += 1;
+            match one.network() {
+                Some(network) => {
+                    self.lengths.insert(network.prefix_len());
+                    self.networks.entry(network.trunc()).or_default().push(at);
+                }
+                None => self.exact.entry((one.observable, one.value.clone())).or_default().push(at),
+            }
+        }
+        self.patterns.push((indicator.id.clone(), pattern, indicator.valid_from, indicator.valid_until));
+    }
+
+    /// How many are not asked, for there were too many.
+    pub fn left_out_count(&self) -> usize {
+        self.left_out_count
     }
 
     /// Whether there is nothing to ask.
@@ -209,8 +252,8 @@ impl Matcher {
         for one in &seen {
             candidates.extend(self.exact.get(one).into_iter().flatten());
             if let (Observable::Address, Ok(address)) = (one.0, one.1.parse::<IpAddr>()) {
-                candidates
-                    .extend(self.networks.iter().filter(|(network, _)| network.contains(&address)).map(|(_, at)| *at));
+                let networks = self.lengths.iter().filter_map(|length| IpNet::new(address, *length).ok());
+                candidates.extend(networks.filter_map(|network| self.networks.get(&network.trunc())).flatten());
             }
         }
         candidates.sort_unstable();
@@ -221,7 +264,7 @@ impl Matcher {
             let valid = *from <= at && until.is_none_or(|until| at < until);
             (valid && pattern.holds(&seen)).then(|| id.clone())
         };
-        candidates.iter().filter_map(holds).collect()
+        candidates.iter().filter_map(holds).take(MATCHES_COUNT_MAX).collect()
     }
 }
 
@@ -342,6 +385,52 @@ mod tests {
             assert!(Matcher::new([wrong].iter(), now()).is_empty());
         }
         assert!(matches!(indicator("[process:name = 'x']").judge(now()), Use::UnmatchedPattern(_)));
+    }
+
+    #[test]
+    fn an_address_is_asked_of_every_network_that_has_it_and_of_no_other() {
+        let all: Vec<Indicator> = [
+            "[ipv4-addr:value ISSUBSET '203.0.113.77/24']",
+            "[ipv4-addr:value ISSUBSET '203.0.0.0/16']",
+            "[ipv4-addr:value ISSUBSET '203.0.113.9/32']",
+            "[ipv4-addr:value ISSUBSET '203.0.112.0/24']",
+            "[ipv6-addr:value ISSUBSET '2001:db8::/32']",
+            "[ipv6-addr:value ISSUBSET '2001:db8:7::/48']",
+        ]
+        .iter()
+        .zip(0..)
+        .map(|(pattern, number)| Indicator { id: format!("indicator--{number}"), ..indicator(pattern) })
+        .collect();
+        let matcher = Matcher::new(all.iter(), now());
+        let asked = |ip: &str| {
+            let ids = matcher.matches(&event(json!({"src_endpoint": {"ip": ip}})));
+            ids.iter().map(|id| id.replace("indicator--", "")).collect::<String>()
+        };
+        for (ip, by) in [
+            ("203.0.113.9", "012"),
+            ("203.0.113.10", "01"),
+            ("203.0.7.1", "1"),
+            ("203.1.0.1", ""),
+            ("2001:db8:7::1", "45"),
+        ] {
+            assert_eq!(asked(ip), by, "{ip}");
+        }
+    }
+
+    #[test]
+    fn so_many_comparisons_in_all_and_of_one_value_and_what_is_beyond_is_counted() {
+        let same: Vec<Indicator> =
+            (0..VALUE_COUNT_MAX + 3).map(|_| indicator("[domain-name:value = 'evil.example']")).collect();
+        let matcher = Matcher::new(same.iter(), now());
+        assert_eq!(matcher.left_out_count(), 3);
+        let seen = event(json!({"unmapped": {"details": {"origin": "https://evil.example"}}}));
+        assert_eq!(matcher.matches(&seen).len(), MATCHES_COUNT_MAX, "one event is told of so many");
+        let many = |number: usize| {
+            let names: Vec<String> = (0..64).map(|at| format!("'h{at}.d{number}.example'")).collect();
+            indicator(&format!("[domain-name:value IN ({})]", names.join(",")))
+        };
+        let many: Vec<Indicator> = (0..COMPARISONS_COUNT_MAX / 64 + 2).map(many).collect();
+        assert_eq!(Matcher::new(many.iter(), now()).left_out_count(), 2);
     }
 
     #[test]

@@ -255,7 +255,7 @@ fn suggested(yaml: &Yaml) -> Result<Suggested, String> {
         }
     }
     let kind = kind.ok_or("`ringfence.response.kind` names no response")?;
-    if !(1..=crate::response::MINUTES_MAX).contains(&minutes) || per_minute == Some(0) {
+    if !(kind.minutes_min()..=crate::response::MINUTES_MAX).contains(&minutes) || per_minute == Some(0) {
         return Err("`ringfence.response` has a number out of its range".to_owned());
     }
     Ok(Suggested { kind, minutes, per_minute })
@@ -294,6 +294,7 @@ mod tests {
             (RULE.replace("19.1", "18.1"), "attack_version"),
             (RULE.replace("rate-limit", "explode"), "ringfence.response.kind"),
             (RULE.replace("minutes: 5", "minutes: 0"), "out of its range"),
+            (RULE.replace("rate-limit", "end-sessions"), "out of its range"),
             (RULE.replace("status: Failure", "status|expand: Failure"), "detection.s.status|expand"),
             (format!("{RULE}---\n{RULE}"), "two rules"),
             (

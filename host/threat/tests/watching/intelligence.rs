@@ -92,3 +92,110 @@ async fn what_operators_load_is_asked_of_tenants_logs_but_for_what_is_red_and_go
     assert_eq!(running.threat.indicators(&Scope::Host)[0].sightings_count, 1);
     running.stop().await;
 }
+
+/// Indicators of some names, in one form.
+fn names(domains: &[String], modified: &str) -> serde_json::Value {
+    let indicator = |(number, domain): (usize, &String)| {
+        json!({
+            "type": "indicator", "spec_version": "2.1", "id": format!("indicator--{number:03}"), "pattern_type": "stix",
+            "pattern": format!("[domain-name:value = '{domain}']"), "valid_from": "2020-01-01T00:00:00Z",
+            "modified": modified,
+        })
+    };
+    json!({ "type": "bundle", "id": "bundle--1", "objects": domains.iter().enumerate().map(indicator).collect::<Vec<_>>() })
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_refused_and_what_was_in_force_stays() {
+    let world = World::new().await;
+    let (scope, audit) = (world.scope(), world.audit().await);
+    let (threat, _reader) = world.open(audit.clone()).await;
+    threat.load_bundle(&scope, "a", &bundle(&[(1, EVIL)], "2026-01-01T00:00:00Z")).await.unwrap();
+    let too_many = |loaded: Result<ringfence_threat::Loaded, ringfence_threat::ThreatError>| {
+        assert!(matches!(loaded, Err(ringfence_threat::ThreatError::TooMany { .. })), "{loaded:?}");
+        let kept = threat.indicators(&scope);
+        assert_eq!((kept.len(), kept[0].id.as_str()), (1, "indicator--1"));
+    };
+    let long: Vec<String> = (0..2_100).map(|number| format!("{number}{}", "x".repeat(8_000))).collect();
+    too_many(threat.load_bundle(&scope, "a", &names(&long, "2026-01-01T00:00:00Z")).await);
+    let same = vec!["evil.example".to_owned(); ringfence_threat::intel::VALUE_COUNT_MAX];
+    too_many(threat.load_bundle(&scope, "a", &names(&same, "2026-01-01T00:00:00Z")).await);
+    let (again, _reader) = world.open(audit).await;
+    assert_eq!(again.indicators(&scope).len(), 1, "nothing of it was kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_that_was_taken_back_stays_so_whatever_of_the_one_before_is_still_being_written() {
+    // More than one write takes.
+    const COUNT: usize = 501;
+    let faults = Faults::default();
+    let world = World::with_faults(faults.clone()).await;
+    let (scope, audit) = (world.scope(), world.audit().await);
+    let (threat, _reader) = world.open(audit.clone()).await;
+    let domains: Vec<String> = (0..COUNT).map(|number| format!("d{number}.example")).collect();
+    for domain in &domains {
+        world.record(&audit, codes::EGRESS_REFUSED, json!({ "origin": format!("https://{domain}") })).await;
+    }
+    let load = |bundle: serde_json::Value| {
+        let (threat, scope) = (threat.clone(), scope.clone());
+        tokio::spawn(async move { threat.load_bundle(&scope, "a", &bundle).await })
+    };
+    faults.hold_flushes();
+    let first = load(names(&domains, "2026-01-01T00:00:00Z"));
+    // On to the first write of what was seen.
+    eventually("the sightings", async || {
+        let is_seen = threat.indicators(&scope).iter().filter(|one| one.sightings_count == 1).count() == COUNT;
+        let is_held = faults.held_count() == 1;
+        if is_held && !is_seen {
+            faults.let_one_through();
+        }
+        is_held && is_seen
+    })
+    .await;
+    let mut revoked = names(&domains, "2026-02-01T00:00:00Z");
+    let mut last = revoked["objects"].as_array_mut().unwrap().pop().unwrap();
+    last["revoked"] = json!(true);
+    let mut second = load(json!({ "type": "bundle", "id": "bundle--2", "objects": [last] }));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), &mut second).await.is_err(),
+        "nothing is written meanwhile"
+    );
+    faults.let_all_through();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    let (again, _reader) = world.open(audit).await;
+    for threat in [threat, again] {
+        let kept = threat.indicators(&scope);
+        let last = kept.iter().find(|one| one.id == "indicator--500").unwrap();
+        assert!(last.revoked, "it would be matched again");
+        assert_eq!(last.sightings_count, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_marked_red_while_it_waits_to_be_told_is_not_told_to_tenants() {
+    let world = World::new().await;
+    let (scope, audit) = (world.scope(), world.audit().await);
+    let domains: Vec<String> = (0..3).map(|number| format!("d{number}.example")).collect();
+    // Before anybody reads along: it is found by looking back alone.
+    for domain in &domains {
+        world.record(&audit, codes::EGRESS_REFUSED, json!({ "origin": format!("https://{domain}") })).await;
+    }
+    let (threat, reader) = world.open(audit.clone()).await;
+    threat.load_bundle(&Scope::Host, "a", &names(&domains, "2026-01-01T00:00:00Z")).await.unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let running = Running { threat, audit, stop, task: tokio::spawn(reader.run(stopping)) };
+    let told = async || -> Vec<String> {
+        let all = running.threat.findings(&scope).await.unwrap();
+        all.into_iter().flat_map(|one| one.group).map(|(_, id)| id).filter(|id| id.starts_with("indicator")).collect()
+    };
+    // One is told every three seconds, in the order of their ids.
+    eventually("the first", async || told().await == ["indicator--000"]).await;
+    let mut red = names(&domains, "2026-02-01T00:00:00Z");
+    red["objects"].as_array_mut().unwrap().retain(|one| one["id"] == "indicator--001");
+    red["objects"][0]["object_marking_refs"] = json!(["marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"]);
+    running.threat.load_bundle(&Scope::Host, "a", &red).await.unwrap();
+    eventually("the third", async || told().await.contains(&"indicator--002".to_owned())).await;
+    assert!(!told().await.contains(&"indicator--001".to_owned()), "{:?}", told().await);
+    running.stop().await;
+}

@@ -9,6 +9,7 @@
     reason = "a failed test is a panic with a place"
 )]
 
+mod anew;
 mod intelligence;
 
 use std::sync::Arc;

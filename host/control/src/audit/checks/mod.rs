@@ -19,7 +19,7 @@ use ringfence_core::proof::act;
 use ringfence_core::{Action, Resource, ResourceName};
 use ringfence_store::{Op, TenantStore};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Control;
 use crate::call::{Call, Reached};
@@ -61,8 +61,8 @@ pub async fn put(
     let dry_run = sent.dry_run;
     let mut check = Check::read(sent, call.principal.id(), control.parts.clock.now())?;
     let tried = {
-        let _place = control.place_to_run()?;
-        control.judge(&tenant, &store, &check).await?
+        let place = control.place_to_run()?;
+        control.judge(&tenant, &store, &check, &place).await?
     };
     let log = Log::Tenant(store.clone());
     if dry_run {
@@ -132,8 +132,8 @@ pub async fn run(
 ) -> Result<Json<CheckResult>, ApiError> {
     let Reached { tenant, store, permit } = control.reach_own_tenant::<act::WriteCheck>(&call).await?;
     let check = control.check(&store, &check).await?;
-    let _place = control.place_to_run()?;
-    let result = control.judge(&tenant, &store, &check).await?;
+    let place = control.place_to_run()?;
+    let result = control.judge(&tenant, &store, &check, &place).await?;
     let by = (permit.principal().clone(), Some(call.request.clone()));
     let result = control.keep_result(&tenant, &store, &check, by, result).await?;
     control.checks.timer.set(&tenant, &check, Some(control.parts.clock.now()));
@@ -182,9 +182,11 @@ impl Control {
         stored.and_then(|mut stored| stored.versions.pop()).ok_or_else(ApiError::not_found)
     }
 
-    fn place_to_run(&self) -> Result<tokio::sync::OwnedSemaphorePermit, ApiError> {
+    fn place_to_run(&self) -> Result<Arc<OwnedSemaphorePermit>, ApiError> {
         let place = Arc::clone(&self.checks.running).try_acquire_owned();
-        place.map_err(|_| ApiError::new("overloaded", "as many checks are running as this host does at once"))
+        place
+            .map(Arc::new)
+            .map_err(|_| ApiError::new("overloaded", "as many checks are running as this host does at once"))
     }
 
     /// What a check comes to when it is run now, for whoever ends what was done about it.
@@ -196,8 +198,8 @@ impl Control {
     ) -> Result<CheckResult, ApiError> {
         let tenant = store.tenant().cloned().ok_or_else(ApiError::not_found)?;
         let check = self.check(store, id).await?;
-        let _place = self.place_to_run()?;
-        let result = self.judge(&tenant, store, &check).await?;
+        let place = self.place_to_run()?;
+        let result = self.judge(&tenant, store, &check, &place).await?;
         let by = (call.principal.id().clone(), Some(call.request.clone()));
         self.keep_result(&tenant, store, &check, by, result).await
     }

@@ -12,6 +12,7 @@ use ringfence_automation::expression::Expression;
 use ringfence_core::{PrincipalId, RequestId, TenantId};
 use ringfence_store::TenantStore;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::filter::{Marks, Question};
 use super::definition::{Check, Over, last_key};
@@ -46,31 +47,37 @@ pub(super) struct Found {
 struct Judge {
     expression: Arc<Expression>,
     facts: Arc<Value>,
+    /// SECURITY: kept until the work ends, not the request: who goes away and asks again has no more runs than who waits.
+    place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Control {
-    /// Runs a check; keeps nothing.
+    /// Runs a check in a place for that; keeps nothing.
     pub(super) async fn judge(
         &self,
         tenant: &TenantId,
         store: &TenantStore,
         check: &Check,
+        place: &Arc<OwnedSemaphorePermit>,
     ) -> Result<CheckResult, ApiError> {
         let expression = Arc::new(check.expression()?);
         let question = check.question()?;
         let facts = Arc::new(self.facts(tenant, store).await?);
         let log = Log::Tenant(store.clone());
         let to = self.parts.audit.size(&log).await?;
-        let judge = Judge { expression, facts };
+        let judge = Judge { expression, facts, place: Arc::clone(place) };
         let (mut found, mut counts) = (Found::default(), Counts::default());
         let mut from = to;
         if check.over == Over::Entries || judge.expression.mentions("log") {
             from = self.look_back(&log, check, &question, &judge, to, (&mut found, &mut counts)).await?;
         }
         if check.over == Over::Facts {
-            let Judge { expression, facts } = judge;
+            let Judge { expression, facts, place } = judge;
             let seen = counts.seen();
-            let asked = move || expression.holds(&[("log", &seen), ("facts", &*facts)]);
+            let asked = move || {
+                let _place = place;
+                expression.holds(&[("log", &seen), ("facts", &*facts)])
+            };
             match tokio::task::spawn_blocking(asked).await.map_err(|error| ApiError::host(&error))? {
                 Ok(true) => {}
                 Ok(false) => found.failing_count = 1,
@@ -177,8 +184,10 @@ impl Judge {
     /// Judges some entries; what may take a while is not done on a thread that serves others.
     async fn judge(&self, entries: Vec<(u64, Value)>, found: &mut Found) -> Result<(), ApiError> {
         let (expression, facts) = (Arc::clone(&self.expression), Arc::clone(&self.facts));
+        let place = Arc::clone(&self.place);
         let mut so_far = std::mem::take(found);
         let work = move || {
+            let _place = place;
             let prepared = expression.prepare(&[("facts", &*facts)]);
             let prepared = match prepared {
                 Ok(prepared) => prepared,
@@ -249,7 +258,14 @@ fn finding(check: &Check, result: &CheckResult) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
+
+    fn judge_of(expression: Expression, running: &Arc<Semaphore>) -> Judge {
+        let place = Arc::new(Arc::clone(running).try_acquire_owned().unwrap());
+        Judge { expression: Arc::new(expression), facts: Arc::new(json!({})), place }
+    }
 
     #[test]
     fn nothing_passes_that_was_not_judged_in_full() {
@@ -273,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn a_rule_that_cannot_be_followed_for_an_entry_is_undecided() {
         let expression = Expression::compile("entry.details.amount < 10", Over::Entries.names(), 100).unwrap();
-        let judge = Judge { expression: Arc::new(expression), facts: Arc::new(json!({})) };
+        let judge = judge_of(expression, &Arc::new(Semaphore::new(1)));
         let mut found = Found::default();
         let entries = vec![(7, json!({"details": {"amount": 1}})), (8, json!({"details": {}}))];
         judge.judge(entries, &mut found).await.unwrap();
@@ -283,10 +299,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_run_that_nobody_waits_for_any_more_keeps_its_place_until_it_ends() {
+        let source = "entry.rows.all(r, r < 5 && r < 6 && r < 7)";
+        let expression = Expression::compile(source, Over::Entries.names(), 100).unwrap();
+        let running = Arc::new(Semaphore::new(1));
+        let judge = judge_of(expression, &running);
+        let rows: Vec<u32> = (0..200).map(|n| n % 5).collect();
+        let entries = (0..3_000).map(|seq| (seq, json!({ "rows": rows }))).collect();
+        let mut found = Found::default();
+        let begun = tokio::time::timeout(Duration::ZERO, judge.judge(entries, &mut found)).await;
+        assert!(begun.is_err(), "so much is not judged at once");
+        drop(judge);
+        assert_eq!(running.available_permits(), 0, "the work goes on");
+        let place = tokio::time::timeout(Duration::from_secs(120), running.acquire()).await;
+        assert!(place.is_ok(), "and ends");
+    }
+
+    #[tokio::test]
     async fn a_run_ends_at_its_cost() {
         let source = "entry.rows.all(r, r < 5 && r < 6 && r < 7)";
         let expression = Expression::compile(source, Over::Entries.names(), 100).unwrap();
-        let judge = Judge { expression: Arc::new(expression), facts: Arc::new(json!({})) };
+        let judge = judge_of(expression, &Arc::new(Semaphore::new(1)));
         let rows: Vec<u32> = (0..200).map(|n| n % 5).collect();
         let mut found = Found { cost: RUN_COST_MAX - 1_000_000, ..Found::default() };
         let entries = (0..5_000).map(|seq| (seq, json!({ "rows": rows }))).collect();

@@ -95,9 +95,9 @@ impl Control {
             self.checks.timer.remove(tenant, id);
             return;
         };
-        let Ok(place) = Arc::clone(&self.checks.running).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&self.checks.running).acquire_owned().await.map(Arc::new) else { return };
         let done = async {
-            let result = self.judge(tenant, &store, &check).await?;
+            let result = self.judge(tenant, &store, &check, &place).await?;
             self.keep_result(tenant, &store, &check, (self.parts.audit.actor(), None), result).await
         };
         if let Err(error) = done.await {
