@@ -15,6 +15,8 @@ mod write;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_rot;
 
 use std::collections::BTreeSet;
 use std::fmt;

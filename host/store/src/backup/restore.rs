@@ -193,13 +193,16 @@ impl Archives {
     }
 
     /// Carries on the restores that a crash cut; for the start, before anyone is served. A tenant whose archive cannot be read
-    /// any more stays suspended, and is named.
+    /// any more stays suspended, and is named; one where nobody can read whether a restore is on is locked.
     pub async fn resume(&self, tenants: &Tenants) -> Result<(), BackupError> {
         for record in tenants.list().await? {
             let Some(store) = tenants.open_readable(&record.id) else { continue };
-            let Some(journal) = store.get_json::<Journal>(&journal_key()).await? else { continue };
-            let keyring = Keyring::of(&store).await?;
-            let source = Source { tenant_uid: journal.tenant_uid, backup: journal.backup, keyring };
+            let (source, state) = match announced(&store).await {
+                Ok(Some(announced)) => announced,
+                Ok(None) => continue,
+                Err(BackupError::Store(error)) if tenants.shut_damaged(&record.id, &error) => continue,
+                Err(error) => return Err(error),
+            };
             // Read whole again first: the file may have been changed since.
             let resumed = match self.verify(&source).await {
                 Ok(_) => self.restore_in_place(&store, &source).await,
@@ -207,7 +210,7 @@ impl Archives {
             };
             match resumed {
                 Ok(_) => {
-                    tenants.set_state(&record.id, journal.state).await?;
+                    tenants.set_state(&record.id, state).await?;
                     self.finish_restore(&store).await?;
                     tracing::info!(tenant = %record.id, backup = %source.backup, "carried on with a restore");
                 }
@@ -400,6 +403,13 @@ impl Filler<'_> {
         }
         Ok(removed_count)
     }
+}
+
+/// What a restore in place that is not done was announced with, and what the tenant was before.
+async fn announced(store: &TenantStore) -> Result<Option<(Source, TenantState)>, BackupError> {
+    let Some(journal) = store.get_json::<Journal>(&journal_key()).await? else { return Ok(None) };
+    let keyring = Keyring::of(store).await?;
+    Ok(Some((Source { tenant_uid: journal.tenant_uid, backup: journal.backup, keyring }, journal.state)))
 }
 
 fn journal_key() -> Key {

@@ -39,9 +39,9 @@ impl Clock for Stopped {
     }
 }
 
-struct Rig {
-    tenants: Tenants,
-    archives: Archives,
+pub(super) struct Rig {
+    pub(super) tenants: Tenants,
+    pub(super) archives: Archives,
     store: Store,
     root: Arc<RootKey>,
     entropy: Arc<Numbered>,
@@ -49,7 +49,7 @@ struct Rig {
 }
 
 impl Rig {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let entropy = Arc::new(Numbered(AtomicU64::new(1)));
         let uri = RootKeyUri::File(directory.path().join("root.key"));
@@ -60,26 +60,26 @@ impl Rig {
         Self { tenants, archives, store, root, entropy, _directory: directory }
     }
 
-    async fn tenant(&self, name: &str) -> TenantStore {
+    pub(super) async fn tenant(&self, name: &str) -> TenantStore {
         self.tenants.create(&id(name), name).await.unwrap();
         self.tenants.open_tenant(&id(name)).unwrap()
     }
 
     /// As after a start.
-    async fn reopened(&self) -> Tenants {
+    pub(super) async fn reopened(&self) -> Tenants {
         Tenants::open(self.store.clone(), self.root.clone(), self.entropy.clone(), Arc::new(Stopped)).await.unwrap()
     }
 
-    async fn back_up(&self, store: &TenantStore, parent: Option<&Stored>) -> Stored {
+    pub(super) async fn back_up(&self, store: &TenantStore, parent: Option<&Stored>) -> Stored {
         self.archives.create(store, &order(parent)).await.unwrap()
     }
 
-    async fn source(&self, store: &TenantStore, stored: &Stored) -> Source {
+    pub(super) async fn source(&self, store: &TenantStore, stored: &Stored) -> Source {
         let keyring = Keyring::of(store).await.unwrap();
         Source { tenant_uid: store.uid(), backup: stored.backup.clone(), keyring }
     }
 
-    async fn in_place(&self, store: &TenantStore, source: &Source) -> Result<Restored, BackupError> {
+    pub(super) async fn in_place(&self, store: &TenantStore, source: &Source) -> Result<Restored, BackupError> {
         self.archives.announce_restore(store, source, TenantState::Active).await?;
         assert!(self.archives.is_restoring(store).await.unwrap());
         let restored = self.archives.restore_in_place(store, source).await?;
@@ -103,11 +103,11 @@ impl Rig {
     }
 }
 
-fn id(name: &str) -> TenantId {
+pub(super) fn id(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-fn order(parent: Option<&Stored>) -> Order {
+pub(super) fn order(parent: Option<&Stored>) -> Order {
     Order {
         tenant: id("acme"),
         display_name: "Acme".to_owned(),
@@ -120,11 +120,11 @@ fn order(parent: Option<&Stored>) -> Order {
     }
 }
 
-fn kv(name: &str) -> Key {
+pub(super) fn kv(name: &str) -> Key {
     Key::new(["kv", "visits", "default", name])
 }
 
-async fn blob(store: &TenantStore, content: &[u8]) -> BlobId {
+pub(super) async fn blob(store: &TenantStore, content: &[u8]) -> BlobId {
     let mut writer = store.blobs().create().await.unwrap();
     writer.write(Bytes::copy_from_slice(content)).await.unwrap();
     writer.finish().await.unwrap()
