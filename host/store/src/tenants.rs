@@ -36,6 +36,8 @@ use crate::tenant_store::{Tenant, TenantStore, value_directory};
 
 /// What the platform's own area is called where a tenant's name would stand. No tenant can have this name.
 pub const PLATFORM: &str = "_platform";
+/// The same for an area that lives for a drill.
+const NAMELESS: &str = "_drill";
 
 /// LIMIT: longest display name, in bytes.
 const DISPLAY_NAME_BYTES_MAX: usize = 200;
@@ -340,10 +342,10 @@ impl Tenants {
         Ok(())
     }
 
-    /// Makes the area and the keys of a tenant to be, under the name it shall have. Nobody can reach it, and a start throws it
-    /// away, until [`Tenants::publish`].
-    pub(crate) async fn stage(&self, id: &TenantId) -> Result<TenantStore, StoreError> {
-        if self.known(id).is_some() {
+    /// Makes the area and the keys of a tenant to be, under the name it shall have; without one it can never be published, and no
+    /// tenant's name is in its way. Nobody can reach it, and a start throws it away, until [`Tenants::publish`].
+    pub(crate) async fn stage(&self, id: Option<&TenantId>) -> Result<TenantStore, StoreError> {
+        if id.is_some_and(|id| self.known(id).is_some()) {
             return Err(StoreError::Exists);
         }
         let mut uid = [0; UID_BYTES];
@@ -351,11 +353,11 @@ impl Tenants {
         self.check_free().await?;
         // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
-        let (keys, wrapped) = self.make_key(id.as_str()).await?;
+        let (keys, wrapped) = self.make_key(id.map_or(NAMELESS, TenantId::as_str)).await?;
         write_key(&self.0.store, &uid, &wrapped)?;
         prepare_files(&self.0.store, &uid)?;
         let entropy = Arc::clone(&self.0.entropy);
-        let tenant = Tenant::new(Some(id.clone()), uid, keys, entropy, TenantState::Suspended);
+        let tenant = Tenant::new(id.cloned(), uid, keys, entropy, TenantState::Suspended);
         Ok(TenantStore::new(self.0.store.clone(), tenant))
     }
 

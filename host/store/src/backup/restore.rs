@@ -120,6 +120,17 @@ impl Archives {
         into: &TenantId,
         held_bytes_max: u64,
     ) -> Result<Staged, BackupError> {
+        self.restore_staged(tenants, source, Some(into), held_bytes_max).await
+    }
+
+    /// The same; without a name it is to be looked at, and then discarded.
+    pub(super) async fn restore_staged(
+        &self,
+        tenants: &Tenants,
+        source: &Source,
+        into: Option<&TenantId>,
+        held_bytes_max: u64,
+    ) -> Result<Staged, BackupError> {
         let manifest = self.verify(source).await?;
         if manifest.held_bytes > held_bytes_max {
             return Err(StoreError::Quota { bytes_max: held_bytes_max }.into());
