@@ -491,6 +491,10 @@ impl Tenants {
         })
         .await
         .map_err(StoreError::unavailable)??;
+        if let Err(error) = self.begin_owed_reseal(&stored.record.id, &keys).await {
+            // It is looked for again while the host runs. No reason to keep the others down.
+            tracing::warn!(tenant = %stored.record.id, %error, "sealing anew after a rotation is not begun yet");
+        }
         self.remember(stored, Some(keys));
         Ok(())
     }

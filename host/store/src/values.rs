@@ -598,7 +598,9 @@ mod tests {
             two.write().unwrap();
             writer
         });
-        is_sealed.recv_timeout(std::time::Duration::from_secs(60)).expect("sealed while the piece before waits for the disk");
+        is_sealed
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .expect("sealed while the piece before waits for the disk");
         assert!(waits.try_recv().is_err(), "the piece before is not written yet");
         go.send(()).unwrap();
         writing.join().unwrap();
