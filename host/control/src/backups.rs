@@ -286,6 +286,8 @@ fn view(uid: &str, stored: &Stored) -> BackupView {
         blobs_count: stored.blobs_count,
         content_bytes: stored.content_bytes,
         file_bytes: stored.file_bytes,
+        damaged_count: stored.damaged_count,
+        lost_count: stored.lost_count,
         verified_at: stored.verified_at.to_string(),
         drill: stored.drill.as_ref().map(|drill| DrillView {
             at: drill.at.to_string(),

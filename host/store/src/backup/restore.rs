@@ -192,11 +192,11 @@ impl Archives {
     pub async fn is_empty(&self, store: &TenantStore) -> Result<bool, BackupError> {
         let mut after = None;
         loop {
-            let page = store.scan(&Key::default(), after.as_ref(), usize::MAX).await?;
-            if page.records.iter().any(|(key, _)| format::class(key) == Class::State) {
+            let (keys, next) = store.scan_names(&Key::default(), after.as_ref(), usize::MAX).await?;
+            if keys.iter().any(|key| format::class(key) == Class::State) {
                 return Ok(false);
             }
-            match page.next {
+            match next {
                 Some(next) => after = Some(next),
                 None => return Ok(store.blobs().list().await?.is_empty()),
             }
@@ -386,13 +386,13 @@ impl Filler<'_> {
         Ok(())
     }
 
-    /// Removes what the archive does not have.
+    /// Removes what the archive does not have, and does not look at it: it may be what the restore is to mend.
     async fn remove_others(&mut self) -> Result<u64, BackupError> {
         let (mut removed_count, mut after) = (0_u64, None);
         loop {
-            let page = self.store.scan(&Key::default(), after.as_ref(), usize::MAX).await?;
+            let (keys, next) = self.store.scan_names(&Key::default(), after.as_ref(), usize::MAX).await?;
             let mut ops = Vec::new();
-            for (key, _) in page.records {
+            for key in keys {
                 let mark = format::record_mark(&format::encode_key(&key, 0)?);
                 if format::class(&key) == Class::State && !self.present.contains(&mark) {
                     ops.push(Op::delete(key));
@@ -402,7 +402,7 @@ impl Filler<'_> {
             if !ops.is_empty() {
                 self.store.batch(ops, Vec::new()).await?;
             }
-            match page.next {
+            match next {
                 Some(next) => after = Some(next),
                 None => break,
             }
