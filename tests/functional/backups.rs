@@ -211,3 +211,41 @@ async fn the_schedule_makes_backups_and_keeps_what_it_is_told_to() -> Result<()>
     assert!(error.contains("`backup.every` = `soon`"), "{error}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_backup_of_a_tenant_of_which_something_rotted_is_made_says_so_and_mends_it() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    // Too long for its record: it lies in a file of its own.
+    let text = format!(
+        "{}@id(\"no-auditors\") forbid (principal, action == Ringfence::Action::\"create-token\", resource) \
+         when {{ context has asked_role && context.asked_role == Ringfence::Role::\"auditor\" }};",
+        "// words\n".repeat(10_000)
+    );
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+    let newest = async || -> Result<String> {
+        let shown = answer(acme.admin.get("/zero-trust/security-posture").send().await?).await?;
+        let lines = shown["checks"].as_array().context("no lines")?;
+        string(lines.iter().find(|line| line["check"] == "newest-backup").context("no line")?, "state")
+    };
+    let whole = done(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    assert!(whole["damaged_count"] == 0 && newest().await? != "fail", "{whole}");
+    for (path, mut bytes) in files_under(&place.data().join("store").join("blobs"))? {
+        if path.parent().is_some_and(|above| above.ends_with("values")) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(path, bytes)?;
+        }
+    }
+    let lacking = done(&acme.admin, &acme.path("/backups"), json!({ "kind": "incremental" })).await?;
+    assert!(lacking["damaged_count"].as_u64() > Some(0), "{lacking}");
+    assert_eq!((&lacking["lost_count"], &lacking["parent"]), (&json!(0), &whole["id"]), "{lacking}");
+    assert_eq!(newest().await?, "fail");
+    let restore = acme.path(&format!("/backups/{}/restore", string(&lacking, "id")?));
+    done(&acme.admin, &restore, json!({ "replace": "acme" })).await?;
+    let policy = answer(acme.admin.get(&acme.path("/policy")).send().await?).await?;
+    assert_eq!(string(&policy, "text")?, text);
+    let mended = done(&acme.admin, &acme.path("/backups"), json!({ "kind": "incremental" })).await?;
+    assert!(mended["damaged_count"] == 0 && newest().await? != "fail", "{mended}");
+    Ok(())
+}

@@ -4,10 +4,12 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use reqwest::{Method, StatusCode};
-use ringfence_tests::{Host, Place, files_under, ringfence};
+use ringfence_tests::{Host, Place, answer, files_under, problem, ringfence, string};
+use serde_json::json;
 
+use crate::backups::job;
 use crate::started;
 
 fn store(place: &Place, words: &[&str]) -> Result<Output> {
@@ -84,5 +86,60 @@ async fn what_opens_of_a_damaged_store_is_served_again_and_what_is_lost_is_named
     let admin = host.sign_in(&acme.admin.key).await?;
     assert_eq!(admin.fetch("/acme/album/small").await?, (StatusCode::OK, "x".repeat(1_000)));
     assert_ne!(admin.fetch("/acme/album/large").await?.0, StatusCode::OK);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_whose_policy_rotted_starts_locked_is_named_and_is_mended_while_the_others_are_served() -> Result<()> {
+    let (place, host, operator) = started().await?;
+    let (acme, bolt) = (host.tenant(&operator, "acme").await?, host.tenant(&operator, "bolt").await?);
+    for tenant in [&acme, &bolt] {
+        tenant.ship("visits", "visits", "[budget]\ntime_ms = 20000\n", &[("keyvalue", &["default"])]).await?;
+        assert!(tenant.fetch("visits", "/n").await?.1.starts_with("1 "));
+    }
+    // Too long for its record: it lies in a file of its own.
+    let text = format!(
+        "{}@id(\"no-auditors\") forbid (principal, action == Ringfence::Action::\"create-token\", resource) \
+         when {{ context has asked_role && context.asked_role == Ringfence::Role::\"auditor\" }};",
+        "// words\n".repeat(10_000)
+    );
+    answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await?;
+    let made = job(&acme.admin, &acme.path("/backups"), json!({})).await?;
+    let backup = string(&made["result"], "id")?;
+    host.stop()?;
+    let mut files = files_under(&place.data().join("store").join("blobs"))?;
+    files.retain(|(path, _)| path.parent().is_some_and(|above| above.ends_with("values")));
+    ensure!(!files.is_empty(), "the policy lies elsewhere");
+    for (path, mut bytes) in files {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(path, bytes)?;
+    }
+
+    let host = Host::start(&place)?;
+    let operator = host.sign_in(&operator.key).await?;
+    let second = host.sign_in(&bolt.admin.key).await?.fetch("/bolt/visits/n").await?.1;
+    assert!(second.starts_with("2 "), "{second}");
+    let told = host.stderr();
+    assert!(told.lines().any(|line| line.contains("a tenant starts locked") && line.contains("acme")), "{told}");
+    assert!(!told.lines().any(|line| line.contains("a tenant starts locked") && line.contains("bolt")), "{told}");
+    let refused = problem(operator.get(&acme.path("/backups")).send().await?).await?;
+    assert_eq!((refused.0, refused.1["code"].as_str()), (423, Some("key-disabled")), "{refused:?}");
+    assert!(host.sign_in(&acme.admin.key).await.is_err());
+
+    // Its keys are opened for whoever mends it, and for nobody whom its own rules could hold back.
+    answer(operator.post(&acme.path("/keys/enable")).send().await?).await?;
+    let admin = host.sign_in(&acme.admin.key).await?;
+    let refused = problem(admin.get(&acme.path("/policy")).send().await?).await?;
+    assert_eq!((refused.0, refused.1["code"].as_str()), (423, Some("key-disabled")), "{refused:?}");
+    assert_ne!(admin.fetch("/acme/visits/n").await?.0, StatusCode::OK);
+    let restore = acme.path(&format!("/backups/{backup}/restore"));
+    let restored = job(&operator, &restore, json!({ "replace": "acme" })).await?;
+    assert_eq!(restored["state"], "succeeded", "{restored}");
+    let admin = host.sign_in(&acme.admin.key).await?;
+    let policy = answer(admin.get(&acme.path("/policy")).send().await?).await?;
+    assert_eq!(string(&policy, "text")?, text);
+    let second = admin.fetch("/acme/visits/n").await?.1;
+    assert!(second.starts_with("2 "), "{second}");
     Ok(())
 }

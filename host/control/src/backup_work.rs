@@ -327,12 +327,17 @@ impl Control {
         );
         let intent = self.parts.audit.intent(&log, event).await?;
         let made = self.back_up(&record.id, &store, kind, Reason::Scheduled).await;
-        let outcome = match &made {
-            Ok(_) => Outcome::Success,
-            Err(error) => Outcome::Failure(error.code.to_owned()),
+        let (outcome, details) = match &made {
+            Ok(made) => {
+                (Outcome::Success, json!({ "damaged_count": made.damaged_count, "lost_count": made.lost_count }))
+            }
+            Err(error) => (Outcome::Failure(error.code.to_owned()), Value::Null),
         };
-        intent.outcome(outcome, Value::Null).await?;
-        made?;
+        intent.outcome(outcome, details).await?;
+        // As long as something is damaged, an older backup may be the last that has it.
+        if made?.damaged_count > 0 {
+            return Ok(());
+        }
         let all = self.parts.archives.list(&store).await?;
         for id in surplus(&all, plan.keep_daily_count, plan.keep_weekly_count) {
             self.parts.archives.delete(&store, &id).await?;
@@ -436,6 +441,8 @@ mod tests {
             blobs_count: 0,
             content_bytes: 0,
             file_bytes: 0,
+            damaged_count: 0,
+            lost_count: 0,
             verified_at: at,
             drill: None,
             drill_failed: None,

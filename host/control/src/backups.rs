@@ -118,7 +118,14 @@ pub async fn restore(
         let (this, id) = (control.clone(), tenant.clone());
         let work = async move {
             let details = json!({ "backup": backup.as_str() });
-            let effect = async |_permit| this.restore_in_place(&id, &store, &source).await;
+            let effect = async |_permit| {
+                let restored = this.restore_in_place(&id, &store, &source).await?;
+                // What a start could not read is whole again.
+                if this.parts.tenants.is_unread(&id) {
+                    this.tenant_unlocked(&id).await;
+                }
+                Ok(restored)
+            };
             this.bracket(&call, &log, permit, codes::BACKUP_RESTORED, details, effect).await
         };
         return control.begin("backup-restore", Some(&tenant), work).await;
@@ -279,6 +286,8 @@ fn view(uid: &str, stored: &Stored) -> BackupView {
         blobs_count: stored.blobs_count,
         content_bytes: stored.content_bytes,
         file_bytes: stored.file_bytes,
+        damaged_count: stored.damaged_count,
+        lost_count: stored.lost_count,
         verified_at: stored.verified_at.to_string(),
         drill: stored.drill.as_ref().map(|drill| DrillView {
             at: drill.at.to_string(),

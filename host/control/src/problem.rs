@@ -397,6 +397,7 @@ impl From<CapabilitiesError> for ApiError {
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         match error {
+            RegistryError::Damaged => Self::host(&error),
             RegistryError::Host(cause) => Self::host(&cause),
             RegistryError::Quota(exhausted) => exhausted.into(),
             other => Self::new(other.code(), other.to_string()),

@@ -80,8 +80,13 @@ impl Shelf {
         self.load_one(None, &mut tables, now).await?;
         for record in self.tenants.list().await? {
             match self.load_one(Some(&record.id), &mut tables, now).await {
-                // Deleted while we were loading, or locked by its own key provider: see `Identity::reload`.
-                Err(IdentityError::Store(StoreError::Gone | StoreError::KeyRefused)) => tables.forget(&record.id),
+                // Deleted while we were loading, or locked, by its own key provider or for damage: see `Identity::reload`.
+                Err(IdentityError::Store(StoreError::Gone | StoreError::KeyRefused | StoreError::KeyDisabled)) => {
+                    tables.forget(&record.id);
+                }
+                Err(IdentityError::Store(error)) if self.tenants.shut_damaged(&record.id, &error) => {
+                    tables.forget(&record.id);
+                }
                 other => other?,
             }
         }

@@ -124,6 +124,9 @@ pub enum RegistryError {
     /// The tenant was deleted.
     #[error("the tenant was deleted")]
     Gone,
+    /// What is stored of the tenant does not open.
+    #[error("stored data is damaged")]
+    Damaged,
     /// The store does not answer.
     #[error("the store cannot be reached now")]
     Unavailable,
@@ -156,14 +159,14 @@ impl RegistryError {
             Self::Full => "store-full",
             Self::Gone => "not-found",
             Self::Unavailable => "store-unavailable",
-            Self::Host(_) => "host-error",
+            Self::Damaged | Self::Host(_) => "host-error",
         }
     }
 
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Busy | Self::Full | Self::Unavailable | Self::Host(_) => Blame::Host,
+            Self::Busy | Self::Full | Self::Damaged | Self::Unavailable | Self::Host(_) => Blame::Host,
             _ => Blame::Caller,
         }
     }
@@ -179,6 +182,7 @@ impl From<StoreError> for RegistryError {
                 Self::Quota(Exhausted { kind, what, max: bytes_max, retry_after_ms: None })
             }
             StoreError::Busy => Self::Busy,
+            StoreError::Damaged => Self::Damaged,
             other => {
                 tracing::warn!(reason = %other, "the registry could not reach the store");
                 Self::Unavailable

@@ -14,7 +14,7 @@ use ringfence_core::{
     Action, Capability, Clock, Grant, Grants, Permit, PluginName, PrincipalId, Resource, TenantId, proof::act,
 };
 use ringfence_engine::{Code, Engine, GuestSetup};
-use ringfence_store::{TenantStore, Tenants};
+use ringfence_store::{StoreError, TenantStore, Tenants};
 use semver::Version;
 
 use crate::live::{Choice, Live, Route, VersionRef};
@@ -68,9 +68,12 @@ impl Registry {
         let live = Live::new();
         for tenant in tenants.list().await? {
             let Some(store) = tenants.open_readable(&tenant.id) else { continue };
-            start::sweep(&store).await?;
-            start::count(&store).await?;
-            live.extend(start::load(&store).await?);
+            match start::first(&store).await {
+                Ok(plugins) => live.extend(plugins),
+                // What a tenant's rot hits is its own: the others are served.
+                Err(RegistryError::Damaged) if tenants.shut_damaged(&tenant.id, &StoreError::Damaged) => {}
+                Err(error) => return Err(error),
+            }
         }
         let turns = Arc::new(Turns::new());
         let loader = Loader::new(engine.clone(), Arc::clone(&turns), Arc::clone(&clock));

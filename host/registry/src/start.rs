@@ -1,7 +1,7 @@
 //! Reading the registry back from the store: at the start, and when a route moves.
 //!
-//! Must never make live what the store does not hold. A tenant whose records cannot be read stops the start: serving a
-//! part of its routes would be worse than saying so.
+//! Must never make live what the store does not hold, nor serve a part of a tenant's routes: one whose records are damaged
+//! is locked, and none of its routes is there.
 
 use std::sync::Arc;
 
@@ -25,6 +25,13 @@ const PAGE_COUNT: usize = 200;
 const PLUGINS_COUNT_MAX: usize = 10_000;
 /// LIMIT: versions of one plugin that are counted.
 const VERSIONS_COUNT_MAX: usize = 100_000;
+
+/// What a start does with a tenant: removes what interrupted uploads left, has held bytes counted, and gives its plugins.
+pub(crate) async fn first(store: &TenantStore) -> Result<Vec<(PluginName, Arc<Plugin>)>, RegistryError> {
+    sweep(store).await?;
+    count(store).await?;
+    load(store).await
+}
 
 /// All plugins of a tenant with their grants and routes.
 pub(crate) async fn load(store: &TenantStore) -> Result<Vec<(PluginName, Arc<Plugin>)>, RegistryError> {

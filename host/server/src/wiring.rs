@@ -16,7 +16,7 @@ use ringfence_automation::workflow::{Workflows, WorkflowsParts};
 use ringfence_automation::{Automation, AutomationParts};
 use ringfence_capabilities::http::SystemResolver;
 use ringfence_capabilities::{
-    Capabilities, CapabilitiesConfig, Certificates, EgressConfig, FieldRules, GuestLogs, Quotas,
+    Capabilities, CapabilitiesConfig, CapabilitiesError, Certificates, EgressConfig, FieldRules, GuestLogs, Quotas,
 };
 use ringfence_control::{
     CertificateHealth, Control, ControlParts, HostFacts, StoredPolicy, put_policy_into_force, stored_policy,
@@ -440,7 +440,10 @@ async fn open_policy(tenants: &Tenants, entropy: &Arc<dyn Entropy>, clock: &Arc<
         };
         // A tenant that is locked has nobody who could ask; its operators do, and are told.
         let stored = match store.check_keys() {
-            Ok(()) => stored_policy(&store).await?,
+            Ok(()) => match stored_policy(&store).await {
+                Err(error) if tenants.shut_damaged(&record.id, &error) => StoredPolicy::default(),
+                stored => stored.with_context(|| format!("the policy of tenant `{}`", record.id))?,
+            },
             Err(_) => StoredPolicy::default(),
         };
         put_policy_into_force(&policy, &record.id, standing, stored)
@@ -454,7 +457,10 @@ async fn open_quotas(config: &Config, tenants: &Tenants, engine: &Engine, clock:
     let quotas = Quotas::new(crate::config::plans(config)?, engine.clone(), clock.clone());
     for record in tenants.list().await? {
         let Some(store) = tenants.open_readable(&record.id) else { continue };
-        quotas.open(&store, &record.quota).await.with_context(|| format!("the quota of tenant `{}`", record.id))?;
+        match quotas.open(&store, &record.quota).await {
+            Err(CapabilitiesError::Store(error)) if tenants.shut_damaged(&record.id, &error) => {}
+            opened => opened.with_context(|| format!("the quota of tenant `{}`", record.id))?,
+        }
         if record.state == TenantState::Suspended {
             engine.scheduler().suspend(&record.id);
         }

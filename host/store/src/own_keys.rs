@@ -52,7 +52,7 @@ type Rewrap = fn(&RootKey, &str, &WrappedKey, &dyn Entropy) -> Result<WrappedKey
 // === impl OwnSeen ===
 
 impl OwnSeen {
-    /// A start found a tenant whose provider did not open its key.
+    /// A start found a tenant whose provider did not open its key, or whose records are damaged.
     pub(crate) fn shut_at_start(&self, id: &TenantId) {
         self.lock().insert(id.clone(), Seen { answered_at: None, read: Read::Never });
     }
@@ -89,7 +89,28 @@ impl Tenants {
         self.open_tenant(id).filter(|view| view.check_keys().is_ok())
     }
 
-    /// Whether a start found the tenant's keys closed by its own provider, and nobody has noted since that it was read.
+    /// The one place that decides what becomes of a tenant whose records a start cannot read: where what it met is damage the
+    /// tenant alone is locked, as by disabled keys, and is unread; an operator enables its keys and mends it. Whether the start
+    /// goes on without it. Must be told nothing of the platform's own records.
+    pub fn shut_damaged(&self, id: &TenantId, error: &StoreError) -> bool {
+        if !matches!(error, StoreError::Damaged) {
+            return false;
+        }
+        tracing::error!(
+            tenant = %id,
+            %error,
+            "a tenant starts locked: enable its keys as an operator, restore a backup in its place or write anew what is \
+             damaged, and enable them again"
+        );
+        self.0.own_seen.shut_at_start(id);
+        if let Some(view) = self.open_tenant(id) {
+            view.keys().close(Closed::Disabled);
+        }
+        true
+    }
+
+    /// Whether a start found the tenant's keys closed by its own provider or its records damaged, and nobody has noted since that
+    /// it was read.
     pub fn is_unread(&self, id: &TenantId) -> bool {
         self.0.own_seen.lock().get(id).is_some_and(|seen| seen.read == Read::Never)
     }

@@ -18,7 +18,7 @@ use crate::engine::{Order, Span};
 use crate::error::StoreError;
 use crate::key::{AREA_RECORDS, Uid, area, successor};
 use crate::record::{Content, Stored};
-use crate::tenant_keys::{Reseal, ResealPhase};
+use crate::tenant_keys::{KeyState, Reseal, ResealPhase};
 use crate::tenant_store::{TenantStore, value_context, value_path};
 use crate::tenants::Tenants;
 
@@ -70,7 +70,7 @@ impl Tenants {
     /// Does one step of sealing a tenant's data anew, if there is anything to do: 200 records or files at most, and no more after
     /// 16 MiB of contents. What does not open is counted and left as it lies; it holds up nothing else.
     pub async fn reseal_step(&self, id: &TenantId) -> Result<ResealStep, StoreError> {
-        let reseal = self.key_state(id).await?.reseal;
+        let KeyState { reseal, reseal_version, .. } = self.key_state(id).await?;
         let Some(progress) = reseal.filter(|reseal| !reseal.is_over()) else { return Ok(ResealStep::Done) };
         let view = self.open_tenant(id).ok_or(StoreError::UnknownTenant)?;
         view.check_keys()?;
@@ -95,8 +95,8 @@ impl Tenants {
         let _one = self.0.changing.lock().await;
         let mut done = ResealStep::More;
         self.change_key_state(id, |state| {
-            // A rotation in the meantime began anew, from the first record.
-            if state.reseal.as_ref() != Some(&progress) {
+            // A rotation in the meantime began anew, from the first record: from where the first step began, but for the version.
+            if state.reseal.as_ref() != Some(&progress) || state.reseal_version != reseal_version {
                 return;
             }
             if let Some(Reseal { damaged_count, .. }) = next.as_ref().filter(|next| next.is_over()) {
@@ -244,4 +244,138 @@ fn reseal_file(view: &TenantStore, path: &str, context: &Context<'_>) -> Result<
     // INVARIANT: the name is given only after the old file opened to its end: nothing damaged is ever put in its place.
     to.replace().map_err(StoreError::unavailable)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU8;
+    use std::time::Duration;
+
+    use ringfence_core::{Clock, Entropy};
+    use ringfence_keys::{RootKey, RootKeyUri};
+
+    use super::*;
+    use crate::engine::{Fault, Faults};
+    use crate::key::Key;
+    use crate::store::Store;
+    use crate::tenant_store::tests::Counting;
+
+    struct Still;
+    impl Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    struct Rig {
+        store: Store,
+        faults: Faults,
+        root: Arc<RootKey>,
+        entropy: Arc<dyn Entropy>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (directory, faults) = (tempfile::tempdir().unwrap(), Faults::default());
+            let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU8::new(1)));
+            let uri = RootKeyUri::File(directory.path().join("root.key"));
+            let root = Arc::new(RootKey::open_or_create(&uri, &*entropy).unwrap());
+            Self { store: Store::memory_with_faults(faults.clone()), faults, root, entropy, _directory: directory }
+        }
+
+        /// As after a start.
+        async fn open(&self) -> Tenants {
+            let (root, entropy) = (Arc::clone(&self.root), Arc::clone(&self.entropy));
+            Tenants::open(self.store.clone(), root, entropy, Arc::new(Still)).await.unwrap()
+        }
+    }
+
+    fn acme() -> TenantId {
+        "acme".parse().unwrap()
+    }
+
+    /// A tenant with some records.
+    async fn furnished(tenants: &Tenants) -> TenantStore {
+        tenants.create(&acme(), "Acme").await.unwrap();
+        let view = tenants.open_tenant(&acme()).unwrap();
+        for number in 0..5 {
+            view.put(&Key::new(["kv"]).number(number), "value").await.unwrap();
+        }
+        view
+    }
+
+    /// The versions of the key that a tenant's records are under.
+    fn versions(view: &TenantStore) -> BTreeSet<u8> {
+        let prefix = area(AREA_RECORDS, &view.shared().uid);
+        let to = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+        let (from, order) = (Bound::Included(prefix), Order::Forward);
+        let rows = view.engine().range(&Span { from, to, order, count_max: 1_000, bytes_max: usize::MAX }).unwrap();
+        let sealed = rows.pairs.iter().map(|(_, value)| Stored::parse(value).unwrap().sealed_bytes());
+        sealed.map(|sealed| sealed_version(sealed).unwrap()).collect()
+    }
+
+    async fn to_the_end(tenants: &Tenants) {
+        while tenants.reseal_step(&acme()).await.unwrap() != ResealStep::Done {}
+    }
+
+    #[tokio::test]
+    async fn a_rotation_that_is_cut_before_it_said_so_is_made_up_for_at_a_start_and_while_the_host_runs() {
+        let rig = Rig::new();
+        let tenants = rig.open().await;
+        let view = furnished(&tenants).await;
+        let resealing = async |tenants: &Tenants| tenants.tended_keys().await.unwrap().resealing;
+        rig.faults.plan([Some(Fault::Lost)]);
+        assert!(tenants.rotate_key(&acme(), None).await.is_err());
+        assert_eq!(view.keys().newest_version(Purpose::Record).unwrap(), 2, "it is in force");
+        assert!(resealing(&tenants).await.is_empty());
+        let tenants = rig.open().await;
+        assert_eq!(resealing(&tenants).await, [acme()]);
+        to_the_end(&tenants).await;
+        assert_eq!(versions(&view), BTreeSet::from([2]));
+        let tenants = rig.open().await;
+        assert!(resealing(&tenants).await.is_empty(), "what was done is not done again");
+
+        rig.faults.plan([Some(Fault::Lost)]);
+        assert!(tenants.rotate_key(&acme(), Some(Purpose::Record)).await.is_err());
+        assert!(resealing(&tenants).await.is_empty());
+        assert_eq!(tenants.retire_key_versions(&acme()).await.unwrap(), None);
+        assert_eq!(resealing(&tenants).await, [acme()]);
+        // Disabling in between forgets none of it.
+        tenants.disable_key(&acme(), "u_one", crate::Side::Operator).await.unwrap();
+        tenants.enable_key(&acme(), crate::Side::Operator).await.unwrap();
+        to_the_end(&tenants).await;
+        assert_eq!(tenants.retire_key_versions(&acme()).await.unwrap(), None);
+        assert!(resealing(&tenants).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_rotation_while_the_first_step_of_another_is_written_leaves_nothing_under_the_older_version() {
+        let rig = Rig::new();
+        let tenants = rig.open().await;
+        let view = furnished(&tenants).await;
+        tenants.rotate_key(&acme(), None).await.unwrap();
+        rig.faults.hold_flushes();
+        let of = tenants.clone();
+        let step = tokio::spawn(async move { of.reseal_step(&acme()).await });
+        while rig.faults.held_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let of = tenants.clone();
+        let rotated = tokio::spawn(async move { of.rotate_key(&acme(), None).await });
+        // From here on it has the lock of all tenants, and the step waits for it.
+        while view.keys().newest_version(Purpose::Record).unwrap() < 3 {
+            tokio::task::yield_now().await;
+        }
+        rig.faults.let_all_through();
+        assert_eq!(step.await.unwrap().unwrap(), ResealStep::More);
+        rotated.await.unwrap().unwrap();
+        to_the_end(&tenants).await;
+        assert_eq!(versions(&view), BTreeSet::from([3]));
+    }
 }

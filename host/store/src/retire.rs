@@ -54,6 +54,10 @@ impl Tenants {
         let basis = self.basis(id).await?;
         let view = self.open_readable(id).ok_or(StoreError::KeyDisabled)?;
         let superseded = basis.wrapped.superseded();
+        {
+            let _one = self.settle(id, &basis).await?;
+            self.begin_owed_reseal(id, view.keys()).await?;
+        }
         let state = self.key_state(id).await?;
         if state.reseal.is_some_and(|reseal| !reseal.is_over()) || superseded.is_empty() {
             return Ok(None);

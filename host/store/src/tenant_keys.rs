@@ -131,6 +131,10 @@ pub(crate) struct KeyState {
     pub(crate) disabled: Option<Disabled>,
     pub(crate) destroy: Option<DestroyRequest>,
     pub(crate) reseal: Option<Reseal>,
+    /// The newest version of the key for which sealing anew was begun. Kept when that is over: a key with a newer one was rotated by
+    /// somebody who could not write it down any more.
+    #[serde(default = "first_version")]
+    pub(crate) reseal_version: u8,
     /// Versions that may be forgotten once nothing is under them.
     #[serde(default)]
     pub(crate) superseded: Option<Superseded>,
@@ -186,8 +190,14 @@ impl KeyState {
             disabled: None,
             destroy: None,
             reseal: None,
+            reseal_version: first_version(),
             superseded: None,
         }
+    }
+
+    /// Everything is to be sealed anew, from the first record, since the key has this version.
+    fn begin_reseal(&mut self, version: u8) {
+        (self.reseal, self.reseal_version) = (Some(Reseal::default()), version);
     }
 
     /// Disables, or keeps disabled: the higher side stands. What people want outlasts the response that came before.
@@ -249,13 +259,27 @@ impl Tenants {
     /// [`StoreError::Conflict`] when somebody else changed the key at the same moment.
     pub async fn rotate_key(&self, id: &TenantId, purpose: Option<Purpose>) -> Result<KeyStatus, StoreError> {
         let basis = self.basis(id).await?;
+        let keys = basis.keys.clone();
         let _one = self
             .rewrap(id, basis, move |inner, tenant, wrapped| {
                 inner.root.add_version(tenant, wrapped, purpose, inner.entropy.as_ref())
             })
             .await?;
-        self.change_key_state(id, |state| state.reseal = Some(Reseal::default())).await?;
+        // What a kill cuts here is made up for by `begin_owed_reseal`.
+        let version = newest_version(&keys)?;
+        self.change_key_state(id, |state| state.begin_reseal(version)).await?;
         self.key_status(id).await
+    }
+
+    /// Begins to seal anew where a rotation put a new version into force and did not come to say so. For who holds `changing`, and
+    /// for a start. Nothing while the keys are closed.
+    pub(crate) async fn begin_owed_reseal(&self, id: &TenantId, keys: &TenantKeys) -> Result<(), StoreError> {
+        let Ok(version) = newest_version(keys) else { return Ok(()) };
+        if version <= first_version() || self.key_state(id).await?.reseal_version >= version {
+            return Ok(());
+        }
+        tracing::info!(tenant = %id, version, "sealing anew what a rotation that was cut left to be");
+        self.change_key_state(id, |state| state.begin_reseal(version)).await
     }
 
     /// Disables a tenant's keys: whatever needs them is refused from the next call on, and they leave the memory.
@@ -349,8 +373,8 @@ impl Tenants {
             unwrapped => unwrapped.transpose()?,
         };
         self.change_key_state(id, |state| {
-            *state =
-                KeyState { reseal: state.reseal.take(), superseded: state.superseded.take(), ..KeyState::usual(id) }
+            state.state = KeyUse::Enabled;
+            (state.disabled, state.destroy) = (None, None);
         })
         .await?;
         match unwrapped {
@@ -437,7 +461,8 @@ impl Tenants {
         self.key_status(id).await.map(DeleteAsked::Later)
     }
 
-    /// What needs doing in the background. Reads one small record for each tenant whose keys are not in their usual state.
+    /// What needs doing in the background. Reads one small record for each tenant whose keys were rotated or are not in their usual
+    /// state.
     pub async fn tended_keys(&self) -> Result<TendedKeys, StoreError> {
         let now = self.0.clock.now();
         let mut tended = TendedKeys { due: Vec::new(), resealing: Vec::new(), next_due_at: None };
@@ -556,6 +581,17 @@ impl Tenants {
             view.keys().close(Closed::Disabled);
         }
     }
+}
+
+/// The version that every key begins with: nothing was ever to be sealed anew for it.
+fn first_version() -> u8 {
+    1
+}
+
+/// The newest version of a key, whatever it is for.
+fn newest_version(keys: &TenantKeys) -> Result<u8, KeysError> {
+    let newest = Purpose::ALL.into_iter().map(|purpose| keys.newest_version(purpose));
+    newest.collect::<Result<Vec<_>, _>>().map(|all| all.into_iter().max().unwrap_or_else(first_version))
 }
 
 pub(crate) fn state_key(id: &TenantId) -> Key {

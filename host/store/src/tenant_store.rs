@@ -15,6 +15,7 @@ use ringfence_core::{Entropy, TenantId};
 use ringfence_keys::{Closed, Context, Purpose, TenantKeys, Zeroizing};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
 use crate::blobs::{Blobs, READ_BYTES};
@@ -23,7 +24,7 @@ use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
 use crate::files::Whole;
 use crate::held::{self, Counting};
-use crate::key::{Beginnings, Key, Uid, successor};
+use crate::key::{Beginnings, Key, Segment, Uid, successor};
 use crate::line::Room;
 use crate::record::{
     Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
@@ -253,6 +254,21 @@ impl TenantStore {
         self.page(prefix, before, limit, Order::Backward).await
     }
 
+    /// As [`TenantStore::scan`], the names alone: those whose values do not open are among them, so that they can be found and
+    /// deleted.
+    pub async fn scan_names(
+        &self,
+        prefix: &Key,
+        after: Option<&PageToken>,
+        limit: usize,
+    ) -> Result<(Vec<Key>, Option<PageToken>), StoreError> {
+        self.tenant.check_alive()?;
+        let (stored_prefix, span) = self.span(prefix, after, limit, Order::Forward)?;
+        let (this, prefix) = (self.clone(), prefix.clone());
+        let read = spawn_blocking(move || this.read_names(&prefix, &stored_prefix, &span));
+        read.await.map_err(StoreError::unavailable)?
+    }
+
     /// Writes all of `ops` or nothing, if all of `preconditions` hold; resolves once it is durable. Dropping the future
     /// does not undo it. After [`StoreError::Unavailable`] the batch may or may not be there.
     pub async fn batch(&self, ops: Vec<Op>, preconditions: Vec<Precondition>) -> Result<Commit, StoreError> {
@@ -374,6 +390,19 @@ impl TenantStore {
         order: Order,
     ) -> Result<Page, StoreError> {
         self.tenant.check_alive()?;
+        let (stored_prefix, span) = self.span(prefix, token, limit, order)?;
+        let (this, prefix) = (self.clone(), prefix.clone());
+        spawn_blocking(move || this.read_page(&prefix, &stored_prefix, &span)).await.map_err(StoreError::unavailable)?
+    }
+
+    /// The stored form of a prefix, and what to read below it.
+    fn span(
+        &self,
+        prefix: &Key,
+        token: Option<&PageToken>,
+        limit: usize,
+        order: Order,
+    ) -> Result<(Vec<u8>, Span), StoreError> {
         let stored_prefix = self.seal(prefix)?;
         let start = Bound::Excluded(stored_prefix.clone());
         let end = successor(&stored_prefix).map_or(Bound::Unbounded, Bound::Excluded);
@@ -384,8 +413,7 @@ impl TenantStore {
             Order::Backward => (start, token.unwrap_or(end)),
         };
         let span = Span { from, to, order, count_max: limit.clamp(1, PAGE_COUNT_MAX), bytes_max: PAGE_BYTES_MAX };
-        let (this, prefix) = (self.clone(), prefix.clone());
-        spawn_blocking(move || this.read_page(&prefix, &stored_prefix, &span)).await.map_err(StoreError::unavailable)?
+        Ok((stored_prefix, span))
     }
 
     fn read_page(&self, prefix: &Key, stored_prefix: &[u8], span: &Span) -> Result<Page, StoreError> {
@@ -398,16 +426,18 @@ impl TenantStore {
                 more = true;
                 break;
             }
-            let stored = Stored::parse(&value)?;
-            let value = match stored.open(keys, &stored_key)? {
-                Content::Inside(value) => Some(value),
-                Content::InFile(file) => self.read_file(file)?,
-            };
+            let read = Stored::parse(&value).and_then(|stored| self.read_value(&stored, &stored_key));
+            let read = read.inspect_err(|error| {
+                // Not left out: what is missed here may be a rule, or somebody who was shut out.
+                if matches!(error, StoreError::Damaged) {
+                    let key = Key::open_below(keys, prefix, stored_prefix, &stored_key);
+                    self.name_rotten(key.ok().as_ref(), &stored_key);
+                }
+            })?;
             // A large value that was replaced or deleted since the span was read: as if we had come a moment later.
-            if let Some(value) = value {
-                bytes = bytes.saturating_add(value.len());
-                let key = Key::open_below(keys, prefix, stored_prefix, &stored_key)?;
-                records.push((key, Record { value, revision: stored.revision }));
+            if let Some(record) = read {
+                bytes = bytes.saturating_add(record.value.len());
+                records.push((Key::open_below(keys, prefix, stored_prefix, &stored_key)?, record));
             }
             last = Some(stored_key);
         }
@@ -415,6 +445,47 @@ impl TenantStore {
         let next =
             last.filter(|_| more).and_then(|last| last.get(stored_prefix.len()..).map(|rest| PageToken(rest.to_vec())));
         Ok(Page { records, next })
+    }
+
+    fn read_value(&self, stored: &Stored<'_>, stored_key: &[u8]) -> Result<Option<Record>, StoreError> {
+        let value = match stored.open(&self.tenant.keys, stored_key)? {
+            Content::Inside(value) => Some(value),
+            Content::InFile(file) => self.read_file(file)?,
+        };
+        Ok(value.map(|value| Record { value, revision: stored.revision }))
+    }
+
+    fn read_names(
+        &self,
+        prefix: &Key,
+        stored_prefix: &[u8],
+        span: &Span,
+    ) -> Result<(Vec<Key>, Option<PageToken>), StoreError> {
+        let rows = self.store.0.engine.range(span)?;
+        let mut names = Vec::with_capacity(rows.pairs.len());
+        for (stored_key, _) in &rows.pairs {
+            match Key::open_below(&self.tenant.keys, prefix, stored_prefix, stored_key) {
+                // Nobody can ask for it by its name any more.
+                Err(StoreError::Damaged) => self.name_rotten(None, stored_key),
+                opened => names.push(opened?),
+            }
+        }
+        self.tenant.check_alive()?;
+        let last = rows.pairs.last().filter(|_| rows.more);
+        let next = last.and_then(|(last, _)| last.get(stored_prefix.len()..).map(|rest| PageToken(rest.to_vec())));
+        Ok((names, next))
+    }
+
+    /// Names a record that does not open, in the host's words: its area, and a digest of where it lies, the same each time. Never
+    /// the name that the tenant gave it.
+    pub(crate) fn name_rotten(&self, key: Option<&Key>, stored_key: &[u8]) {
+        let area = match key.and_then(|key| key.segments().first()) {
+            Some(Segment::Name(first)) => first.as_str(),
+            _ => "unknown",
+        };
+        let digest = Sha256::digest(stored_key);
+        let place = HEXLOWER.encode(digest.get(..8).unwrap_or_default());
+        tracing::error!(tenant = self.label(), area, place, "a record is damaged and does not open");
     }
 
     // === values in files ===

@@ -37,6 +37,8 @@ use crate::tenant_store::{Tenant, TenantStore, value_directory};
 
 /// What the platform's own area is called where a tenant's name would stand. No tenant can have this name.
 pub const PLATFORM: &str = "_platform";
+/// The same for an area that lives for a drill.
+const NAMELESS: &str = "_drill";
 
 /// LIMIT: longest display name, in bytes.
 const DISPLAY_NAME_BYTES_MAX: usize = 200;
@@ -401,10 +403,10 @@ impl Tenants {
         Ok(())
     }
 
-    /// Makes the area and the keys of a tenant to be, under the name it shall have. Nobody can reach it, and a start throws it
-    /// away, until [`Tenants::publish`].
-    pub(crate) async fn stage(&self, id: &TenantId) -> Result<TenantStore, StoreError> {
-        if self.known(id).is_some() {
+    /// Makes the area and the keys of a tenant to be, under the name it shall have; without one it can never be published, and no
+    /// tenant's name is in its way. Nobody can reach it, and a start throws it away, until [`Tenants::publish`].
+    pub(crate) async fn stage(&self, id: Option<&TenantId>) -> Result<TenantStore, StoreError> {
+        if id.is_some_and(|id| self.known(id).is_some()) {
             return Err(StoreError::Exists);
         }
         let mut uid = [0; UID_BYTES];
@@ -412,7 +414,7 @@ impl Tenants {
         self.check_free().await?;
         // The note first: whatever comes after it is found and thrown away, and no older root key is let go before it is gone.
         self.0.platform.put(&staged_key(&HEXLOWER.encode(&uid)), Vec::new()).await?;
-        let keys = match self.furnish(id, uid).await {
+        let keys = match self.furnish(id.map_or(NAMELESS, TenantId::as_str), uid).await {
             Ok(keys) => keys,
             Err(error) => {
                 self.0.abandoned.insert(uid);
@@ -420,13 +422,13 @@ impl Tenants {
             }
         };
         let entropy = Arc::clone(&self.0.entropy);
-        let tenant = Tenant::new(Some(id.clone()), uid, keys, entropy, TenantState::Suspended);
+        let tenant = Tenant::new(id.cloned(), uid, keys, entropy, TenantState::Suspended);
         Ok(TenantStore::new(self.0.store.clone(), tenant))
     }
 
     /// Makes the keys and the directories of an area.
-    async fn furnish(&self, id: &TenantId, uid: Uid) -> Result<TenantKeys, StoreError> {
-        let (keys, wrapped) = self.make_key(id.as_str()).await?;
+    async fn furnish(&self, label: &str, uid: Uid) -> Result<TenantKeys, StoreError> {
+        let (keys, wrapped) = self.make_key(label).await?;
         if let Err(error) = write_key(&self.0.store, &uid, &wrapped) {
             // Nothing else names it.
             self.unmake_key(wrapped).await;
@@ -553,6 +555,10 @@ impl Tenants {
         })
         .await
         .map_err(StoreError::unavailable)??;
+        if let Err(error) = self.begin_owed_reseal(&stored.record.id, &keys).await {
+            // It is looked for again while the host runs. No reason to keep the others down.
+            tracing::warn!(tenant = %stored.record.id, %error, "sealing anew after a rotation is not begun yet");
+        }
         self.remember(stored, Some(keys));
         Ok(())
     }

@@ -51,6 +51,9 @@ struct Sealing {
     /// Gives the file once the piece before is written, and nothing when that failed.
     file: Receiver<Counted>,
     id: [u8; 16],
+    /// Told once a piece is sealed, before the piece before it is waited for.
+    #[cfg(test)]
+    is_sealed: Option<std::sync::mpsc::Sender<()>>,
 }
 
 /// A file and, dropped after it, the room that it takes: what is there counts, whoever has it.
@@ -235,7 +238,7 @@ impl ValueWriter {
             To::File(_) | To::Broken => {
                 let bytes = self.bytes;
                 let last = self.piece(Bytes::new())?;
-                let Sealing { sealer, file, id } = *blocking(move || last.write()).await?;
+                let Sealing { sealer, file, id, .. } = *blocking(move || last.write()).await?;
                 let (whole, _room) = blocking(move || {
                     let mut sealed = Vec::new();
                     sealer.finish(&mut sealed)?;
@@ -274,6 +277,8 @@ impl Piece {
         let mut before = Vec::with_capacity(gathered.len().saturating_add(CHUNK_BYTES + 1_024));
         sealing.sealer.push(&gathered, &mut before)?;
         let tags = sealing.sealer.push_in_place(&mut chunks, &mut before)?;
+        #[cfg(test)]
+        sealing.is_sealed.take().into_iter().for_each(|told| drop(told.send(())));
         let to = written(&sealing.file)?;
         let (next, again) = sync_channel(1);
         sealing.file = again;
@@ -327,7 +332,13 @@ impl TenantStore {
         let (start, file) = sync_channel(1);
         let new = self.store().0.files.create(&value_path(uid, &id)).map_err(StoreError::unavailable)?;
         start.send(Counted { file: new, room }).map_err(StoreError::unavailable)?;
-        Ok(Box::new(Sealing { sealer, file, id }))
+        Ok(Box::new(Sealing {
+            sealer,
+            file,
+            id,
+            #[cfg(test)]
+            is_sealed: None,
+        }))
     }
 }
 
@@ -578,12 +589,18 @@ mod tests {
         let one = writer.seal_blocking(rest.split_to(WRITE_BYTES)).unwrap().unwrap();
         let (go, writing) = write_when_told(one);
         let (piece, (sealed, waits)) = (rest.split_to(WRITE_BYTES), std::sync::mpsc::channel());
+        let (tell, is_sealed) = std::sync::mpsc::channel();
+        let To::File(begun) = &mut writer.to else { panic!("the value is in memory") };
+        begun.is_sealed = Some(tell);
         let sealing = std::thread::spawn(move || {
             let two = writer.seal_blocking(piece).unwrap().unwrap();
             sealed.send(()).unwrap();
             two.write().unwrap();
             writer
         });
+        is_sealed
+            .recv_timeout(std::time::Duration::from_secs(60))
+            .expect("sealed while the piece before waits for the disk");
         assert!(waits.try_recv().is_err(), "the piece before is not written yet");
         go.send(()).unwrap();
         writing.join().unwrap();

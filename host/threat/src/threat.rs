@@ -188,6 +188,10 @@ impl Threat {
                 Ok(())
                 | Err(ThreatError::Store(StoreError::KeyDisabled | StoreError::KeyRefused | StoreError::Gone))
                 | Err(ThreatError::NotFound) => {}
+                Err(ThreatError::Store(error)) => match &scope {
+                    Scope::Tenant(id) if threat.inner.tenants.shut_damaged(id, &error) => {}
+                    _ => return Err(error.into()),
+                },
                 Err(error) => return Err(error),
             }
         }

@@ -149,9 +149,8 @@ impl View<'_> {
         let bound = self.bound()?;
         bound.leave(HostAct::ListValues, &name, "")?;
         bound.meter.storage_op();
-        let page = bound.store.scan(&bound.prefix(&name), after, PAGE_COUNT_MAX).await?;
-        let keys = page.records.iter().filter_map(|(key, _)| key.last_name().map(str::to_owned)).collect();
-        Ok((keys, page.next))
+        let (keys, next) = bound.store.scan_names(&bound.prefix(&name), after, PAGE_COUNT_MAX).await?;
+        Ok((keys.iter().filter_map(|key| key.last_name().map(str::to_owned)).collect(), next))
     }
 
     async fn kv_get_many(

@@ -62,7 +62,10 @@ pub async fn list(cx: &mut Context<'_>) -> Result<Exit, CliError> {
                     (None, Some(drill)) => drill.at.clone(),
                     (None, None) => "never".to_owned(),
                 };
-                let records = b.records_count.to_string();
+                let records = match b.damaged_count {
+                    0 => b.records_count.to_string(),
+                    damaged => format!("{}, {damaged} damaged", b.records_count),
+                };
                 [b.id.clone(), b.created_at.clone(), parent, records, bytes_words(b.file_bytes), drilled]
             })
             .collect();

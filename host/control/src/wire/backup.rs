@@ -36,6 +36,10 @@ pub struct BackupView {
     pub content_bytes: u64,
     /// Bytes of its file.
     pub file_bytes: u64,
+    /// Records and blobs of the tenant that were damaged when it was made: restoring it in place mends them.
+    pub damaged_count: u64,
+    /// Of these, what neither it has nor one that it builds on.
+    pub lost_count: u64,
     /// When it was last read to its end and found whole.
     pub verified_at: String,
     /// The last drill that found no difference.

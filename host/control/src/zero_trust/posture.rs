@@ -235,17 +235,25 @@ impl Control {
             return;
         };
         let every = self.parts.backup_plan.every.map(|every| every.as_secs());
-        match backups.iter().map(|backup| backup.created_at).max() {
+        match backups.iter().max_by_key(|backup| backup.created_at) {
             None => lines.now("newest-backup", false, "there is none", "backups"),
-            Some(at) => {
+            Some(newest) => {
+                let (at, damaged, lost) = (newest.created_at, newest.damaged_count, newest.lost_count);
                 let age = lines.age(at);
                 // Without a schedule nobody said how old the newest may be.
                 let state = match every {
+                    _ if damaged > 0 => PostureState::Fail,
                     Some(every) if age <= every.saturating_mul(2) => PostureState::Pass,
                     Some(_) => PostureState::Fail,
                     None => PostureState::Shown,
                 };
-                lines.add("newest-backup", state, at.to_string(), "backups", Some(age));
+                let value = match damaged {
+                    0 => at.to_string(),
+                    _ => format!(
+                        "{at}; {damaged} records or blobs of the tenant are damaged, and {lost} of them not in it"
+                    ),
+                };
+                lines.add("newest-backup", state, value, "backups", Some(age));
             }
         }
         let drills = backups.iter().filter_map(|backup| backup.drill.as_ref().map(|drill| drill.at));

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use ringfence_core::{BackupId, TenantId};
+use ringfence_core::BackupId;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::read::Item;
@@ -47,9 +47,8 @@ impl Archives {
     /// Restores into a staged tenant and compares; the caller looks at what he likes in it, and discards it.
     pub async fn rehearse(&self, tenants: &Tenants, source: &Source) -> Result<(Staged, Drilled), BackupError> {
         let started = self.0.clock.monotonic();
-        // A name that no tenant can be asked for: it lives for the drill, and its keys are its own.
-        let scratch: TenantId = "drill".parse().map_err(|_| BackupError::Unknown)?;
-        let staged = self.restore_new(tenants, source, &scratch, u64::MAX).await?;
+        // Under no name: it lives for the drill, its keys are its own, and what tenants are called is nothing to it.
+        let staged = self.restore_staged(tenants, source, None, u64::MAX).await?;
         match self.compare(staged.store(), source).await {
             Ok((records_count, blobs_count, content_bytes)) => {
                 let took = self.0.clock.monotonic().saturating_sub(started);

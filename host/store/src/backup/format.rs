@@ -97,6 +97,12 @@ pub struct Manifest {
     pub kept_count: u64,
     /// What the tenant held of its storage quota.
     pub held_bytes: u64,
+    /// Records and blobs of the tenant that did not open.
+    #[serde(default)]
+    pub damaged_count: u64,
+    /// Of these, what neither this archive has nor one that it builds on.
+    #[serde(default)]
+    pub lost_count: u64,
     /// SHA-256 of the stream before the manifest, hex.
     pub sha256: String,
     /// The signed head of the tenant's audit log that covers the entries in it, as a note; empty when there was none.

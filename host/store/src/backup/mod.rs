@@ -15,6 +15,8 @@ mod write;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_rot;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -161,6 +163,12 @@ pub struct Stored {
     pub content_bytes: u64,
     /// Bytes of its file.
     pub file_bytes: u64,
+    /// Records and blobs of the tenant that did not open when it was made: damage that is there to be mended.
+    #[serde(default)]
+    pub damaged_count: u64,
+    /// Of these, what neither it has nor one that it builds on.
+    #[serde(default)]
+    pub lost_count: u64,
     /// When it was last read from end to end and found whole.
     pub verified_at: Timestamp,
     /// The last drill that found no difference, if there was one.
@@ -277,6 +285,8 @@ impl Archives {
             blobs_count: manifest.blobs_count,
             content_bytes: manifest.value_bytes.saturating_add(manifest.blob_bytes),
             file_bytes: length.await.map_err(BackupError::io)?.map_err(BackupError::from_io)?,
+            damaged_count: manifest.damaged_count,
+            lost_count: manifest.lost_count,
             verified_at: self.0.clock.now(),
             drill: None,
             drill_failed: None,

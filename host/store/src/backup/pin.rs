@@ -147,14 +147,14 @@ impl Snapshot {
         &self.blobs
     }
 
-    /// The next records, in the order of their stored names; none after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<(Key, Record)>>, StoreError> {
+    /// The next records, in the order of their stored names, and what lies among them and does not open; none after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<(Vec<(Key, Record)>, Vec<Rotten>)>, StoreError> {
         let Some(from) = self.from.take() else { return Ok(None) };
         let (store, revision) = (self.store.clone(), self.revision);
-        let (records, next) =
+        let (records, rotten, next) =
             spawn_blocking(move || page(&store, revision, from)).await.map_err(StoreError::unavailable)??;
         self.from = next;
-        Ok(Some(records))
+        Ok(Some((records, rotten)))
     }
 }
 
@@ -169,7 +169,15 @@ impl Drop for Snapshot {
     }
 }
 
-type Read = (Vec<(Key, Record)>, Option<Bound<Vec<u8>>>);
+/// A record that does not open, and what is known of it.
+pub(crate) struct Rotten {
+    /// Its name, where that opens.
+    pub(crate) key: Option<Key>,
+    /// Its revision, as it lies there: nothing vouches for it.
+    pub(crate) revision: Option<u64>,
+}
+
+type Read = (Vec<(Key, Record)>, Vec<Rotten>, Option<Bound<Vec<u8>>>);
 
 fn page(store: &TenantStore, revision: u64, from: Bound<Vec<u8>>) -> Result<Read, StoreError> {
     let tenant = store.shared();
@@ -201,23 +209,22 @@ fn page(store: &TenantStore, revision: u64, from: Bound<Vec<u8>>) -> Result<Read
         }
     }
     let (mut records, mut last, mut bytes) = (Vec::with_capacity(found.len()), last, 0_usize);
-    let mut read_to = None;
+    let (mut rotten, mut read_to) = (Vec::new(), None);
     for (stored_key, value) in found {
         if bytes >= PAGE_BYTES {
             last = read_to;
             break;
         }
-        let stored = Stored::parse(&value)?;
-        if stored.revision > revision {
-            return Err(StoreError::Damaged);
+        match record(store, revision, &stored_key, &value)? {
+            Ok(whole) => {
+                bytes = bytes.saturating_add(whole.1.value.len());
+                records.push(whole);
+            }
+            Err(unread) => {
+                store.name_rotten(unread.key.as_ref(), &stored_key);
+                rotten.push(unread);
+            }
         }
-        let value = match stored.open(&tenant.keys, &stored_key)? {
-            Content::Inside(value) => value,
-            Content::InFile(file) => store.read_file(file)?.ok_or(StoreError::Damaged)?,
-        };
-        let key = Key::open_below(&tenant.keys, &Key::default(), &root, &stored_key)?;
-        bytes = bytes.saturating_add(value.len());
-        records.push((key, Record { value, revision: stored.revision }));
         read_to = Some(stored_key);
     }
     if let Some(last) = &last
@@ -227,7 +234,36 @@ fn page(store: &TenantStore, revision: u64, from: Bound<Vec<u8>>) -> Result<Read
         pin.before = later;
         pin.done_to = Some(last.clone());
     }
-    Ok((records, last.map(Bound::Excluded)))
+    Ok((records, rotten, last.map(Bound::Excluded)))
+}
+
+/// One record of a snapshot of this revision, or what is known of it where it does not open. Fails for no damage.
+fn record(
+    store: &TenantStore,
+    newest: u64,
+    stored_key: &[u8],
+    value: &[u8],
+) -> Result<Result<(Key, Record), Rotten>, StoreError> {
+    let tenant = store.shared();
+    let key = match Key::open_below(&tenant.keys, &Key::default(), &area(AREA_RECORDS, &tenant.uid), stored_key) {
+        Err(StoreError::Damaged) => return Ok(Err(Rotten { key: None, revision: None })),
+        opened => opened?,
+    };
+    let Ok(stored) = Stored::parse(value) else { return Ok(Err(Rotten { key: Some(key), revision: None })) };
+    let revision = stored.revision;
+    let value = match stored.open(&tenant.keys, stored_key) {
+        // What the seal vouches for and is newer than the snapshot is no rot, but a fault of the snapshot.
+        Ok(_) if revision > newest => return Err(StoreError::Damaged),
+        Ok(Content::Inside(value)) => Ok(Some(value)),
+        Ok(Content::InFile(file)) => store.read_file(file),
+        Err(error) => Err(error),
+    };
+    let value = match value {
+        Ok(Some(value)) => value,
+        Ok(None) | Err(StoreError::Damaged) => return Ok(Err(Rotten { key: Some(key), revision: Some(revision) })),
+        Err(error) => return Err(error),
+    };
+    Ok(Ok((key, Record { value, revision })))
 }
 
 /// Bytes that the blobs of a snapshot hold, and how they are read.

@@ -120,6 +120,17 @@ impl Archives {
         into: &TenantId,
         held_bytes_max: u64,
     ) -> Result<Staged, BackupError> {
+        self.restore_staged(tenants, source, Some(into), held_bytes_max).await
+    }
+
+    /// The same; without a name it is to be looked at, and then discarded.
+    pub(super) async fn restore_staged(
+        &self,
+        tenants: &Tenants,
+        source: &Source,
+        into: Option<&TenantId>,
+        held_bytes_max: u64,
+    ) -> Result<Staged, BackupError> {
         let manifest = self.verify(source).await?;
         if manifest.held_bytes > held_bytes_max {
             return Err(StoreError::Quota { bytes_max: held_bytes_max }.into());
@@ -195,11 +206,11 @@ impl Archives {
     pub async fn is_empty(&self, store: &TenantStore) -> Result<bool, BackupError> {
         let mut after = None;
         loop {
-            let page = store.scan(&Key::default(), after.as_ref(), usize::MAX).await?;
-            if page.records.iter().any(|(key, _)| format::class(key) == Class::State) {
+            let (keys, next) = store.scan_names(&Key::default(), after.as_ref(), usize::MAX).await?;
+            if keys.iter().any(|key| format::class(key) == Class::State) {
                 return Ok(false);
             }
-            match page.next {
+            match next {
                 Some(next) => after = Some(next),
                 None => return Ok(store.blobs().list().await?.is_empty()),
             }
@@ -207,13 +218,16 @@ impl Archives {
     }
 
     /// Carries on the restores that a crash cut; for the start, before anyone is served. A tenant whose archive cannot be read
-    /// any more stays suspended, and is named.
+    /// any more stays suspended, and is named; one where nobody can read whether a restore is on is locked.
     pub async fn resume(&self, tenants: &Tenants) -> Result<(), BackupError> {
         for record in tenants.list().await? {
             let Some(store) = tenants.open_readable(&record.id) else { continue };
-            let Some(journal) = store.get_json::<Journal>(&journal_key()).await? else { continue };
-            let keyring = Keyring::of(&store).await?;
-            let source = Source { tenant_uid: journal.tenant_uid, backup: journal.backup, keyring };
+            let (source, state) = match announced(&store).await {
+                Ok(Some(announced)) => announced,
+                Ok(None) => continue,
+                Err(BackupError::Store(error)) if tenants.shut_damaged(&record.id, &error) => continue,
+                Err(error) => return Err(error),
+            };
             // Read whole again first: the file may have been changed since.
             let resumed = match self.verify(&source).await {
                 Ok(_) => self.restore_in_place(&store, &source).await,
@@ -221,7 +235,7 @@ impl Archives {
             };
             match resumed {
                 Ok(_) => {
-                    tenants.set_state(&record.id, journal.state).await?;
+                    tenants.set_state(&record.id, state).await?;
                     self.finish_restore(&store).await?;
                     tracing::info!(tenant = %record.id, backup = %source.backup, "carried on with a restore");
                 }
@@ -386,13 +400,13 @@ impl Filler<'_> {
         Ok(())
     }
 
-    /// Removes what the archive does not have.
+    /// Removes what the archive does not have, and does not look at it: it may be what the restore is to mend.
     async fn remove_others(&mut self) -> Result<u64, BackupError> {
         let (mut removed_count, mut after) = (0_u64, None);
         loop {
-            let page = self.store.scan(&Key::default(), after.as_ref(), usize::MAX).await?;
+            let (keys, next) = self.store.scan_names(&Key::default(), after.as_ref(), usize::MAX).await?;
             let mut ops = Vec::new();
-            for (key, _) in page.records {
+            for key in keys {
                 let mark = format::record_mark(&format::encode_key(&key, 0)?);
                 if format::class(&key) == Class::State && !self.present.contains(&mark) {
                     ops.push(Op::delete(key));
@@ -402,7 +416,7 @@ impl Filler<'_> {
             if !ops.is_empty() {
                 self.store.batch(ops, Vec::new()).await?;
             }
-            match page.next {
+            match next {
                 Some(next) => after = Some(next),
                 None => break,
             }
@@ -414,6 +428,13 @@ impl Filler<'_> {
         }
         Ok(removed_count)
     }
+}
+
+/// What a restore in place that is not done was announced with, and what the tenant was before.
+async fn announced(store: &TenantStore) -> Result<Option<(Source, TenantState)>, BackupError> {
+    let Some(journal) = store.get_json::<Journal>(&journal_key()).await? else { return Ok(None) };
+    let keyring = Keyring::of(store).await?;
+    Ok(Some((Source { tenant_uid: journal.tenant_uid, backup: journal.backup, keyring }, journal.state)))
 }
 
 fn journal_key() -> Key {

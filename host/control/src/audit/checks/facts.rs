@@ -70,7 +70,8 @@ impl Control {
         let plugins_count = plugins.len();
         plugins.truncate(PLUGINS_COUNT_MAX);
         let backups = self.parts.archives.list(store).await?;
-        let newest = backups.iter().map(|backup| backup.created_at).max();
+        let last = backups.iter().max_by_key(|backup| backup.created_at);
+        let (newest, damaged) = (last.map(|last| last.created_at), last.map_or(0, |last| last.damaged_count));
         let drills: Vec<_> = backups.iter().filter_map(|backup| backup.drill.as_ref().map(|drill| drill.at)).collect();
         let failed = backups.iter().filter(|backup| backup.drill_failed.is_some()).count();
         let hours = |at: Timestamp| now.as_second().saturating_sub(at.as_second()) / 3_600;
@@ -90,6 +91,7 @@ impl Control {
                 "newest_drill_age_hours": drills.iter().copied().max().map_or(-1, hours),
                 "newest_ms": newest.map_or(0, Timestamp::as_millisecond),
                 "newest_age_hours": newest.map_or(-1, hours),
+                "newest_damaged_count": damaged,
             },
             "audit": { "level": format!("{level:?}") },
         }))
