@@ -9,7 +9,7 @@ use ringfence_engine::{
     RunError,
 };
 
-use crate::support::{compile, component, component_with_events, engine_of, request, tempdir, tenant};
+use crate::support::{compile, component, component_with_events, engine_of, let_in, request, tempdir, tenant};
 
 /// Answers with a letter that goes up with every invocation of the same instance.
 const COUNT: &str = "
@@ -53,7 +53,7 @@ fn reuse(of: &str, version: &str, invocations_max: u32) -> Reuse {
 /// Runs once and gives which invocation of its instance it was; none when it trapped.
 async fn which(engine: &Engine, code: &Code, reuse: &Reuse, pool: &Arc<MemoryPool>) -> Option<u8> {
     let budget = Budget::DEFAULT;
-    let slot = engine.scheduler().admit(&reuse.key.tenant, budget).await.unwrap();
+    let slot = engine.scheduler().admit(&let_in(engine, reuse.key.tenant.as_str()), budget).await.unwrap();
     let mut guest = GuestSetup::bare(budget);
     guest.meter = Meter::in_pool(budget, Arc::clone(pool));
     guest.reuse = Some(reuse.clone());
@@ -78,7 +78,7 @@ async fn event(
     (of, reuse): (&str, Option<&Reuse>),
     (budget, pool): (Budget, &Arc<MemoryPool>),
 ) -> Result<(u8, Usage), RunError> {
-    let slot = engine.scheduler().admit(&tenant(of), budget).await.unwrap();
+    let slot = engine.scheduler().admit(&let_in(engine, of), budget).await.unwrap();
     let mut guest = GuestSetup::bare(budget);
     guest.meter = Meter::in_pool(budget, Arc::clone(pool));
     guest.reuse = reuse.cloned();
