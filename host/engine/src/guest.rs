@@ -125,6 +125,11 @@ impl Guest {
         Ok(())
     }
 
+    /// Bytes of all memories and tables.
+    pub(crate) fn grown_bytes(&self) -> u64 {
+        self.grown_bytes
+    }
+
     /// The counters.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter

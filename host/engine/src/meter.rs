@@ -133,6 +133,11 @@ impl Meter {
         })
     }
 
+    /// Whether its memory is of this pool.
+    pub(crate) fn is_in(&self, pool: &MemoryPool) -> bool {
+        self.pool.as_deref().is_some_and(|own| std::ptr::eq(own, pool))
+    }
+
     /// What the invocation may spend.
     pub fn budget(&self) -> &Budget {
         &self.budget
