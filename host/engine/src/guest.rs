@@ -152,6 +152,9 @@ impl Guest {
 
     fn growing(&mut self, bytes: u64) -> bool {
         let allowed = self.meter.reserve(bytes).is_ok();
+        if allowed {
+            self.meter.forget_refused_growth();
+        }
         self.growth_bytes = if allowed { bytes } else { 0 };
         self.grown_bytes = self.grown_bytes.saturating_add(self.growth_bytes);
         allowed
@@ -245,10 +248,26 @@ impl WasiHttpHooks for NoEgress {
 
 #[cfg(test)]
 mod tests {
+    use wasmtime::ResourceLimiter;
+
     use super::*;
+    use crate::pool::Full;
 
     fn with(host: u32) -> GuestSetup {
         GuestSetup { host: Box::new(host), ..GuestSetup::bare(Budget::DEFAULT) }
+    }
+
+    #[test]
+    fn a_guest_that_copes_with_a_refusal_and_grows_by_less_is_not_blamed_on_memory_later() {
+        let mut guest = Guest::new(GuestSetup::bare(Budget { memory_bytes: 100, ..Budget::DEFAULT }));
+        assert!(!guest.memory_growing(0, 101, None).unwrap());
+        // What the host holds for it is no growth of its own.
+        drop(guest.meter().hold(1).unwrap());
+        assert_eq!(guest.meter().refused_memory(), Some(Full::Own));
+        assert!(guest.memory_growing(0, 50, None).unwrap());
+        assert_eq!(guest.meter().refused_memory(), None);
+        assert!(!guest.table_growing(0, 7, None).unwrap());
+        assert_eq!(guest.meter().refused_memory(), Some(Full::Own), "the last word counts");
     }
 
     #[test]
