@@ -57,6 +57,11 @@ impl HostMemory {
         let _ = self.idle.set(Arc::downgrade(idle));
     }
 
+    /// The least size of one in which a tenant can hold `bytes`: what is kept is beside them.
+    pub fn least_bytes(bytes: u64) -> u64 {
+        bytes.saturating_mul(KEPT_PART).div_ceil(KEPT_PART - 1)
+    }
+
     /// A tenant's part of it, of at most `bytes_max`, empty.
     pub fn pool(self: &Arc<Self>, bytes_max: u64) -> Arc<MemoryPool> {
         Arc::new(MemoryPool {
