@@ -69,8 +69,8 @@ async fn a_message_that_the_host_has_no_room_for_waits_for_it_and_others_go_on()
     .await?;
     queue(&acme, "work", json!({ "plugin": "taker", "attempts_max": 1 })).await?;
     send(&acme, "work", &json!({ "payload": { "do": "take", "mib": 10, "name": "large" } })).await?;
-    let tries = async || Ok(noted(&acme, "taker", "attempts-large").await?.parse::<u32>().unwrap_or(0));
-    eventually("a second try", async || Ok(tries().await? >= 2)).await?;
+    let tries = |text: String| text.parse::<u32>().unwrap_or(0);
+    eventually("a second try", async || Ok(tries(noted(&acme, "taker", "attempts-large").await?) >= 2)).await?;
     send(&acme, "work", &json!({ "payload": { "do": "count", "name": "small" } })).await?;
     eventually("the small one", async || Ok(noted(&acme, "taker", "noted").await? == "1")).await?;
     let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();

@@ -4,13 +4,15 @@
 
 use std::path::{Path, PathBuf};
 
-use ringfence_core::limits::WORKERS_COUNT_MAX;
+use ringfence_core::limits::{COMPILE_MEMORY_BYTES_MAX, WORKERS_COUNT_MAX};
 use ringfence_engine::HostMemory;
 
 use crate::config::EngineSection;
 
 /// Bytes for all guests where nothing says how much memory there is.
 const GUESTS_BYTES_UNKNOWN: u64 = 1 << 30;
+/// Least address space of a compile child, bytes.
+const COMPILE_BYTES_MIN: u64 = 512 << 20;
 
 /// Threads that run guests: as configured, else one a core, as many as there can be.
 pub fn guest_workers(section: &EngineSection) -> usize {
@@ -40,6 +42,12 @@ pub fn guests_bytes(section: &EngineSection) -> u64 {
     }
     let half = memory_bytes().map_or(GUESTS_BYTES_UNKNOWN, |bytes| bytes / 2);
     half.max(guests_mib_min(section.memory_mib_max).saturating_mul(1 << 20))
+}
+
+/// Address space of a compile child, bytes, on a machine that gives this process so much memory: three quarters of it, where that
+/// is less than the host's hard cap. What a compiler needs to begin at all it always has.
+pub fn compile_bytes(memory: Option<u64>) -> u64 {
+    memory.map_or(COMPILE_MEMORY_BYTES_MAX, |bytes| (bytes / 4 * 3).clamp(COMPILE_BYTES_MIN, COMPILE_MEMORY_BYTES_MAX))
 }
 
 /// Memory that this process may have, bytes: the machine's, or less where its control group says so.
@@ -135,6 +143,13 @@ mod tests {
         }
         // More than any machine has.
         assert_eq!(guests_bytes(&section(0, 0, 7 << 30)), 8 << 50);
+    }
+
+    #[test]
+    fn a_compile_child_has_three_quarters_of_a_small_machine_and_its_cap_of_a_large_one() {
+        let of = |gib: u64| compile_bytes(Some(gib << 30));
+        assert_eq!((of(4), of(64)), (3 << 30, COMPILE_MEMORY_BYTES_MAX));
+        assert_eq!((compile_bytes(Some(1 << 20)), compile_bytes(None)), (COMPILE_BYTES_MIN, COMPILE_MEMORY_BYTES_MAX));
     }
 
     #[test]

@@ -467,7 +467,10 @@ pub fn compile_config() -> Result<CompileConfig> {
     Ok(CompileConfig {
         program: std::env::current_exe().context("this program's own path")?,
         args: vec!["compile-child".to_owned()],
-        limits: CompileLimits::HOST,
+        limits: CompileLimits {
+            memory_bytes: crate::machine::compile_bytes(crate::machine::memory_bytes()),
+            ..CompileLimits::HOST
+        },
     })
 }
 
