@@ -179,6 +179,8 @@ pub struct Control {
     pub(crate) drilling: Arc<tokio::sync::Semaphore>,
     /// When tenants' own checks are run, and how many at once.
     pub(crate) checks: audit::checks::Checks,
+    /// Who has a name in the metrics.
+    pub(crate) told: Arc<std::sync::Mutex<metrics::Told>>,
 }
 
 impl Control {
@@ -198,6 +200,7 @@ impl Control {
             proving: Arc::new(tokio::sync::Semaphore::new(1)),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),
             checks: audit::checks::Checks::default(),
+            told: Arc::default(),
         }
     }
 }
