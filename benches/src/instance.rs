@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use ringfence_core::{Budget, TenantId};
 use ringfence_engine::{
     Code, CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, InstanceKey, IoClass, MemoryPool, Meter,
-    Reuse, full,
+    Reuse, TenantShare, full,
 };
 use serde_json::Value;
 
@@ -67,6 +67,7 @@ pub async fn run(plan: &Plan) -> Result<Value> {
         plugin: "hello".parse()?,
         version: "1.0.0".to_owned(),
     };
+    engine.scheduler().set_share(&tenant, TenantShare::USUAL);
     let pool = engine.memory().pool(MEMORY_BYTES_MAX);
     let bench = Bench { engine, code, tenant, pool, key };
     for _ in 0..WARM_UP_COUNT {

@@ -158,12 +158,11 @@ async fn every_call_is_recorded_and_metered_once() -> Result<()> {
 
 /// The misbehaving guest with everything it asks for.
 pub async fn ship_hostile(tenant: &ringfence_tests::Tenant) -> Result<()> {
-    let sections = "[budget]\ncpu_ms = 300\ntime_ms = 4000\nmemory_mib = 64\n";
+    ship_hostile_as(tenant, "hostile", "[budget]\ncpu_ms = 300\ntime_ms = 4000\nmemory_mib = 64\n").await
+}
+
+/// The same under another name and budget.
+pub async fn ship_hostile_as(tenant: &ringfence_tests::Tenant, name: &str, sections: &str) -> Result<()> {
     let grants: [(&str, &[&str]); 3] = [("keyvalue", &["*"]), ("logging", &[]), ("http", &["https://example.com"])];
-    tenant.push("hostile", "hostile", "0.1.0", sections).await?;
-    for (capability, scope) in grants {
-        tenant.grant("hostile", capability, scope).await?;
-    }
-    tenant.deploy("hostile", "0.1.0").await?;
-    Ok(())
+    tenant.ship("hostile", name, sections, &grants).await
 }

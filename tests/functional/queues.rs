@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use ringfence_tests::{Tenant, answer, eventually};
+use reqwest::Method;
+use ringfence_tests::{Host, Place, Tenant, answer, eventually};
 use serde_json::{Value, json};
 
 use crate::automation::{ask, bind, declare, noted, point, queue, send, tenant_with};
+use crate::invocations::ship_hostile_as;
 use crate::started;
 
 /// Puts messages into the queue `work` while it rests, and lets it go.
@@ -48,6 +50,35 @@ async fn a_group_keeps_its_order_while_its_first_fails_and_other_groups_go_on_be
     all_at_once(&acme, settings, &messages).await?;
     assert_eq!(noted(&acme, "taker", "line").await?, "b1 b2 a1 a2 a3 ");
     Ok(())
+}
+
+/// Its plugin may have the memory, and the host has none left: that is tried again and costs no attempt, nor an entry on the log.
+#[tokio::test]
+async fn a_message_that_the_host_has_no_room_for_waits_for_it_and_others_go_on() -> Result<()> {
+    let place = Place::new()?;
+    let sizes = [("RINGFENCE_ENGINE_MEMORY_MIB", "19"), ("RINGFENCE_ENGINE_MEMORY_MIB_MAX", "16")];
+    let host = Host::start_with(&place, &[], &sizes)?;
+    let operator = host.operator().await?;
+    let acme = tenant_with(&host, &operator, "acme", &["taker"]).await?;
+    ship_hostile_as(&acme, "keeper", "[budget]\ncpu_ms = 2000\ntime_ms = 60000\nmemory_mib = 64\n").await?;
+    let held = tokio::spawn(acme.admin.call(Method::GET, "/acme/keeper/memory-hold?mib=7").send());
+    eventually("memory is held", async || {
+        let now = answer(acme.admin.get("/tenants/acme/quota").send().await?).await?;
+        Ok(now["use"]["memory_bytes"].as_u64() >= Some(7 << 20))
+    })
+    .await?;
+    queue(&acme, "work", json!({ "plugin": "taker", "attempts_max": 1 })).await?;
+    send(&acme, "work", &json!({ "payload": { "do": "take", "mib": 10, "name": "large" } })).await?;
+    let tries = |text: String| text.parse::<u32>().unwrap_or(0);
+    eventually("a second try", async || Ok(tries(noted(&acme, "taker", "attempts-large").await?) >= 2)).await?;
+    send(&acme, "work", &json!({ "payload": { "do": "count", "name": "small" } })).await?;
+    eventually("the small one", async || Ok(noted(&acme, "taker", "noted").await? == "1")).await?;
+    let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();
+    assert!(!log.contains("INV-002") && !log.contains("INV-003"), "{log}");
+    assert!(!held.is_finished(), "the memory was held until here");
+    // Who called goes away, and with him what was held for him.
+    held.abort();
+    eventually("the large one", async || Ok(noted(&acme, "taker", "noted").await? == "2")).await
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use ringfence_tests::{Host, Place, Session, Tenant, answer, eventually, guest, p
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::invocations::ship_hostile;
+use crate::invocations::{ship_hostile, ship_hostile_as};
 use crate::started;
 
 async fn set(operator: &Session, tenant: &str, overrides: Value) -> Result<Value> {
@@ -204,12 +204,19 @@ async fn memory_is_one_pool_for_all_that_runs() -> Result<()> {
 #[tokio::test]
 async fn what_the_host_has_no_memory_for_is_a_503_and_not_the_tenants_quota() -> Result<()> {
     let place = Place::new()?;
-    // An eighth of it is kept for tenants that hold next to none: nobody's budget is reached before that.
-    let sizes = [("RINGFENCE_ENGINE_MEMORY_MIB", "16"), ("RINGFENCE_ENGINE_MEMORY_MIB_MAX", "16")];
+    // An eighth of it is kept for tenants that hold next to none: room for one of the largest guests, and not for two.
+    let sizes = [("RINGFENCE_ENGINE_MEMORY_MIB", "19"), ("RINGFENCE_ENGINE_MEMORY_MIB_MAX", "16")];
     let host = Host::start_with(&place, &[], &sizes)?;
     let operator = host.operator().await?;
     let acme = host.tenant(&operator, "acme").await?;
     ship_hostile(&acme).await?;
+    let held = "[budget]\ncpu_ms = 2000\ntime_ms = 60000\nmemory_mib = 64\n";
+    ship_hostile_as(&acme, "keeper", held).await?;
+    let keeps = tokio::spawn(acme.admin.call(Method::GET, "/acme/keeper/memory-hold?mib=6").send());
+    eventually("a third of it is held", async || {
+        Ok(number(&quota(&acme.admin, "acme").await?, "use", "memory_bytes")? >= 6 << 20)
+    })
+    .await?;
     let refused = acme.admin.call(Method::GET, "/acme/hostile/memory?mib=40").send().await?;
     assert_eq!(refused.headers().get("retry-after").and_then(|wait| wait.to_str().ok()), Some("1"));
     let (status, told) = problem(refused).await?;
@@ -218,6 +225,33 @@ async fn what_the_host_has_no_memory_for_is_a_503_and_not_the_tenants_quota() ->
     assert!(told.starts_with("refused after"), "{told}");
     assert_eq!(number(&quota(&acme.admin, "acme").await?, "throttled", "memory_count")?, 0);
     assert_eq!(acme.fetch("hostile", "/memory-polite?mib=4").await?.1, "took 4 MiB\n");
+    // It is the host's: counted with the calls, and no entry each on the log of whom it meets.
+    let log = answer(acme.admin.get(&acme.path("/audit?limit=1000")).send().await?).await?.to_string();
+    assert!(!log.contains("INV-002") && !log.contains("INV-003"), "{log}");
+    assert!(!keeps.is_finished(), "who holds it goes on");
+    keeps.abort();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cap_on_processor_time_is_below_the_cores_that_guests_have() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start_with(&place, &[], &[("RINGFENCE_ENGINE_WORKERS", "1")])?;
+    let operator = host.operator().await?;
+    host.tenant(&operator, "acme").await?;
+    let too_much = json!({ "overrides": { "cpu_permille": 1_001 } });
+    let (status, refused) = problem(operator.put("/tenants/acme/quota").json(&too_much).send().await?).await?;
+    assert_eq!((status, string(&refused, "code")?.as_str()), (422, "bad-quota"));
+    assert!(string(&refused, "detail")?.contains("1 to 1000, all the cores of this host"), "{refused}");
+    set(&operator, "acme", json!({ "cpu_permille": 1_000 })).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn memory_for_less_than_one_of_the_largest_guests_is_refused_at_the_start() -> Result<()> {
+    let place = Place::new()?;
+    let sizes = [("RINGFENCE_ENGINE_MEMORY_MIB", "18"), ("RINGFENCE_ENGINE_MEMORY_MIB_MAX", "16")];
+    assert!(Host::start_with(&place, &[], &sizes).is_err());
     Ok(())
 }
 

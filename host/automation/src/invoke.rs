@@ -385,7 +385,9 @@ impl Automation {
         let mut told = self.told(seen, call, route, version);
         let (status, code) = (failed_as(error), error.code().to_owned());
         let failure = InvocationFailure { code: code.clone(), blame: error.blame(), detail: Some(error.to_string()) };
-        if let CallError::Run(_) = error {
+        // As with a slot that it had not: whoever fills the host must not write everybody's log full.
+        let is_host_full = matches!(error, CallError::Run(RunError::Overloaded));
+        if matches!(error, CallError::Run(_)) && !is_host_full {
             self.recorder().failed(&told, status, failure, seen.usage).await;
             return Ok(());
         }
@@ -396,7 +398,7 @@ impl Automation {
             // Its log is closed with its keys; that it was closed, and by whom, is on the host's.
             return Ok(());
         }
-        if error.passes_after_ms().is_some() && denial.is_none() {
+        if (is_host_full || error.passes_after_ms().is_some()) && denial.is_none() {
             // Counted: an entry each would let a full queue write the log full.
             self.recorder().count(&told, status, Some(code), seen.usage);
             return Ok(());

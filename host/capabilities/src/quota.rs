@@ -126,8 +126,9 @@ impl Quotas {
         let used = store.get_json::<DayUse>(&day_key()).await?.unwrap_or_default();
         let memory = self.0.engine.memory().pool(quota.memory_bytes);
         let ledger = Arc::new(Ledger::new(store.clone(), quota, used, memory, Arc::clone(&self.0.clock)));
-        self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), ledger);
+        // Before the first that finds the ledger asks for a slot.
         self.enforce(tenant, &quota);
+        self.0.ledgers.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.clone(), ledger);
         Ok(())
     }
 

@@ -183,6 +183,8 @@ pub struct Control {
     pub(crate) drilling: Arc<tokio::sync::Semaphore>,
     /// When tenants' own checks are run, and how many at once.
     pub(crate) checks: audit::checks::Checks,
+    /// Who has a name in the metrics.
+    pub(crate) told: Arc<std::sync::Mutex<metrics::Told>>,
 }
 
 impl Control {
@@ -203,6 +205,7 @@ impl Control {
             trying: Arc::new(tokio::sync::Semaphore::new(1)),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),
             checks: audit::checks::Checks::default(),
+            told: Arc::default(),
         }
     }
 }

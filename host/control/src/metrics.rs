@@ -3,7 +3,8 @@
 //! Must never carry a label that a guest or a caller chose: tenants are the only names, as many as metering tells apart,
 //! and all other labels are words of ours. A tenant's own people see no other tenant's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
@@ -53,6 +54,14 @@ struct QuotaNow {
     refused_counts: [u64; QuotaKind::ALL.len()],
 }
 
+/// Whose quotas are told by name, kept from one answer to the next: a name that changes hands is a jump in two counters.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    names: BTreeSet<String>,
+    /// The most refusals that were told of all those without a name, in the order of [`QuotaKind::ALL`].
+    others_refused_counts: [u64; QuotaKind::ALL.len()],
+}
+
 /// Every counter of a tenant: name, help, and how much of it a sum holds.
 type TenantCounter = (&'static str, &'static str, fn(&UsageSum) -> f64);
 const TENANT_COUNTERS: [TenantCounter; 13] = [
@@ -79,7 +88,9 @@ pub async fn host(State(control): State<Control>, call: Call) -> Result<Response
     let _permit = control.reach_host::<act::ReadHost>(&call).await?;
     let mut registry = Registry::with_prefix("ringfence");
     control.register_host(&mut registry).await?;
-    register_tenants(&mut registry, &with_quotas(control.known(), control.quotas_now().await?));
+    let quotas = control.quotas_now().await?;
+    let known = control.told.lock().unwrap_or_else(PoisonError::into_inner).with_quotas(control.known(), quotas);
+    register_tenants(&mut registry, &known);
     answer(&registry)
 }
 
@@ -218,10 +229,8 @@ impl Control {
     /// What quotas come to now, of all tenants. Reads a small record of each.
     async fn quotas_now(&self) -> Result<BTreeMap<TenantId, QuotaNow>, ApiError> {
         let ledgers = self.parts.quotas.all();
-        let read = move || -> Result<BTreeMap<TenantId, QuotaNow>, StoreError> {
-            ledgers.into_iter().map(|(tenant, ledger)| Ok((tenant, QuotaNow::of(&ledger)?))).collect()
-        };
-        Ok(spawn_blocking(read).await.map_err(|error| ApiError::host(&error))??)
+        let read = move || readable(ledgers.into_iter().map(|(tenant, ledger)| (tenant, QuotaNow::of(&ledger))));
+        spawn_blocking(read).await.map_err(|error| ApiError::host(&error))
     }
 
     fn known_of<A>(&self, reached: &crate::call::Reached<A>) -> Known {
@@ -257,6 +266,12 @@ impl Known {
         mine.preempted_count = mine.preempted_count.saturating_add(load.preempted_count);
     }
 
+    /// Whether anything of it ran since the start, or waits to.
+    fn has_run(&self) -> bool {
+        let LoadView { invocations_count, running_count, waiting_count, cpu_us, .. } = self.load;
+        invocations_count > 0 || running_count > 0 || waiting_count > 0 || cpu_us > 0
+    }
+
     fn labels(&self) -> Labels {
         vec![("tenant", self.load.tenant.clone())]
     }
@@ -287,20 +302,48 @@ impl QuotaNow {
     }
 }
 
-/// Tenants with what their quotas come to. One that used nothing yet holds storage too: it is told by name while there is
-/// room, and summed with the others then.
-fn with_quotas(known: Vec<Known>, quotas: BTreeMap<TenantId, QuotaNow>) -> Vec<Known> {
-    let mut named: BTreeMap<String, Known> = known.into_iter().map(|one| (one.load.tenant.clone(), one)).collect();
-    let told_count = named.keys().filter(|name| *name != OTHER).count();
-    let mut room = TENANTS_TOLD_MAX.saturating_sub(told_count);
-    for (tenant, quota) in quotas {
-        let is_named = named.contains_key(tenant.as_str());
-        let name = if is_named || room > 0 { tenant.as_str() } else { OTHER };
-        room = room.saturating_sub(usize::from(!is_named));
-        let one = named.entry(name.to_owned()).or_insert_with(|| Known::of(name, UsageSum::default()));
-        one.quota.add(&quota);
+// === impl Told ===
+
+impl Told {
+    /// Tenants with what their quotas come to. One that used nothing yet holds storage too: it is told by name while there is
+    /// room, and summed with the others then. Whoever has a name keeps it, and who begins to run takes nobody's.
+    fn with_quotas(&mut self, known: Vec<Known>, quotas: BTreeMap<TenantId, QuotaNow>) -> Vec<Known> {
+        let ran = known.into_iter().filter(|one| one.load.tenant == OTHER || one.has_run());
+        let mut named: BTreeMap<String, Known> = ran.map(|one| (one.load.tenant.clone(), one)).collect();
+        let there: BTreeSet<&str> = quotas.keys().map(TenantId::as_str).collect();
+        self.names.retain(|name| there.contains(name.as_str()));
+        self.names.extend(named.keys().filter(|name| *name != OTHER).cloned());
+        for (tenant, quota) in quotas {
+            let tenant = tenant.as_str();
+            // LIMIT: beside those that ran, of which metering tells no more apart.
+            if self.names.len() < TENANTS_TOLD_MAX {
+                self.names.insert(tenant.to_owned());
+            }
+            let name = if self.names.contains(tenant) { tenant } else { OTHER };
+            let one = named.entry(name.to_owned()).or_insert_with(|| Known::of(name, UsageSum::default()));
+            one.quota.add(&quota);
+        }
+        if let Some(other) = named.get_mut(OTHER) {
+            // One that came to a name or was deleted is not in the sum any more, and a counter that falls reads as a new start.
+            for (now, most) in other.quota.refused_counts.iter_mut().zip(&mut self.others_refused_counts) {
+                *most = (*most).max(*now);
+                *now = *most;
+            }
+        }
+        named.into_values().collect()
     }
-    named.into_values().collect()
+}
+
+/// What could be read. A tenant of whom it could not is left out: the others' figures are told all the same.
+fn readable(all: impl Iterator<Item = (TenantId, Result<QuotaNow, StoreError>)>) -> BTreeMap<TenantId, QuotaNow> {
+    let read = |(tenant, now): (TenantId, Result<QuotaNow, StoreError>)| match now {
+        Ok(now) => Some((tenant, now)),
+        Err(error) => {
+            tracing::warn!(%tenant, %error, "what a tenant's quota comes to cannot be read, and is not in the metrics");
+            None
+        }
+    };
+    all.filter_map(read).collect()
 }
 
 /// Name, help and figure of what a tenant has now.
@@ -434,7 +477,7 @@ mod tests {
         let tenant = |name: &str| -> TenantId { name.parse().unwrap() };
         let quotas = |names: &[String]| names.iter().map(|name| (tenant(name), quota)).collect::<BTreeMap<_, _>>();
         let known = vec![Known::of("acme", UsageSum { invocations_count: 3, ..UsageSum::default() })];
-        let text = text_of(&with_quotas(known, quotas(&["acme".to_owned(), "idle".to_owned()])));
+        let text = text_of(&Told::default().with_quotas(known, quotas(&["acme".to_owned(), "idle".to_owned()])));
         for series in [
             "ringfence_tenant_invocations_total{tenant=\"acme\"} 3.0\n",
             "ringfence_tenant_quota_refused_total{tenant=\"acme\",quota=\"concurrency\"} 7.0\n",
@@ -447,10 +490,29 @@ mod tests {
             assert!(text.contains(series), "{series}: {text}");
         }
         let many: Vec<String> = (0..TENANTS_TOLD_MAX + 2).map(|n| format!("t{n:05}")).collect();
-        let told = with_quotas(vec![Known::of("zeta", UsageSum::default())], quotas(&many));
+        let ran = |name: &str| Known::of(name, UsageSum { invocations_count: 1, ..UsageSum::default() });
+        let mut names = Told::default();
+        let told = names.with_quotas(vec![ran("zeta")], quotas(&many));
         assert_eq!(told.len(), TENANTS_TOLD_MAX + 1, "with those that are one");
         let other = told.iter().find(|one| one.load.tenant == OTHER).unwrap();
         assert_eq!((other.quota.refused_counts[1], other.quota.storage_bytes), (3 * 7, 3 * 5));
         assert!(told.iter().any(|one| one.load.tenant == "zeta"));
+        // One that was summed begins to run: it has a name then, nobody loses his, and the sum does not fall.
+        let last = many.last().unwrap().as_str();
+        let later = names.with_quotas(vec![ran("zeta"), ran(last)], quotas(&many));
+        let of = |all: &[Known], name: &str| {
+            all.iter().find(|one| one.load.tenant == name).map(|one| one.quota.refused_counts[1])
+        };
+        assert_eq!((of(&later, last), of(&later, OTHER)), (Some(7), Some(3 * 7)));
+        assert!(told.iter().all(|one| of(&later, &one.load.tenant).is_some()), "who had a name has it");
+        assert_eq!(later.len(), told.len() + 1);
+    }
+
+    #[test]
+    fn a_tenant_whose_figures_cannot_be_read_keeps_nobody_elses_out_of_the_metrics() {
+        let tenant = |name: &str| -> TenantId { name.parse().unwrap() };
+        let all = [(tenant("acme"), Err(StoreError::Gone)), (tenant("globex"), Ok(QuotaNow::default()))];
+        let read = readable(all.into_iter());
+        assert_eq!(read.keys().map(TenantId::as_str).collect::<Vec<_>>(), ["globex"]);
     }
 }

@@ -67,7 +67,7 @@ pub const SECRET_BYTES_MAX: usize = 64 << 10;
 pub const LOG_LINE_BYTES_MAX: usize = 4 << 10;
 /// Most guest log lines kept for a plugin; older ones go first.
 pub const LOG_LINES_KEPT_MAX: usize = 2_000;
-/// Most address space of a compile child (bytes).
+/// Most address space of a compile child, on the largest machine (bytes).
 pub const COMPILE_MEMORY_BYTES_MAX: u64 = 6 << 30;
 /// Most CPU time of a compile child (seconds).
 pub const COMPILE_CPU_SECONDS_MAX: u64 = 120;

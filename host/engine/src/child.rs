@@ -1,7 +1,7 @@
 //! Compiling a component, seen from the child: lower the own limits, read the order and the bytes, compile, answer.
 //!
-//! Must never do anything before its limits are set, open a file, or answer in any other form than one verdict byte
-//! and its content. A child that is taken over by the bytes it compiles can say only wrong code for those same bytes.
+//! Must never do anything before its limits are set but say that it is the first to go when memory runs out, open any other
+//! file, or answer in any other form than one verdict byte and its content. A child that is taken over by the bytes it compiles can say only wrong code for those same bytes.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -17,6 +17,8 @@ use crate::scheduler::class;
 const FILES_COUNT_MAX: u64 = 16;
 /// How far a child steps back behind everyone else.
 const NICE: i32 = 10;
+/// Where the kernel keeps whom it ends first when there is no memory left, and the most that can be said there.
+const OOM_SCORE: (&str, &str) = ("/proc/self/oom_score_adj", "1000");
 /// Bytes of an order: address space, CPU seconds and standing.
 const ORDER_BYTES: usize = 17;
 
@@ -69,6 +71,10 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn serve() -> std::io::Result<()> {
+    // SECURITY: else an upload that takes all of the memory has the kernel end the largest process, which is the host. A system
+    // without such a file leaves the child where it is.
+    let (path, first) = OOM_SCORE;
+    let _ = std::fs::write(path, first);
     // The host's caps hold before the first byte is read; the order can only lower them.
     lower(&CompileLimits::HOST)?;
     rustix::process::nice(NICE)?;

@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) engine: wasmtime::Engine,
     pub(crate) scheduler: Scheduler,
     pub(crate) rehearsals: Arc<Semaphore>,
-    pub(crate) idle: Idle,
+    pub(crate) idle: Arc<Idle>,
     pub(crate) memory: Arc<HostMemory>,
 }
 
@@ -60,12 +60,13 @@ impl Engine {
             wasmtime::Engine::new(&config::host(config.slots, config.memory_bytes_max, Recycling::of_this_process()))
                 .map_err(start)?;
         let linker = offer(&engine, link).map_err(start)?;
-        let idle = Idle::default();
+        let idle = Arc::new(Idle::default());
         let scheduler =
             Scheduler::start(config.slots, config.worker_threads, engine.clone(), config.io_class, &config.io)
                 .map_err(|error| EngineError::Start(error.to_string()))?;
         let rehearsals = Arc::new(Semaphore::new(config::REHEARSALS_COUNT_MAX as usize));
         let memory = HostMemory::new(config.guests_bytes_max);
+        memory.takes_back_from(&idle);
         let shared = Arc::new(Shared { engine, scheduler, rehearsals, idle, memory });
         config.io.spawn(idle::sweep(Arc::downgrade(&shared)));
         Ok(Self {

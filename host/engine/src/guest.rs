@@ -74,6 +74,9 @@ pub struct Guest {
     growth_bytes: u64,
     /// Bytes of all memories and tables.
     grown_bytes: u64,
+    /// How much they still have to grow before it is forgotten that a growth was refused: half of that one at first. A message
+    /// about the refusal takes some memory too.
+    refused_bytes: u64,
 }
 
 // === impl Guest ===
@@ -93,6 +96,7 @@ impl Guest {
             http,
             growth_bytes: 0,
             grown_bytes: 0,
+            refused_bytes: 0,
         }
     }
 
@@ -122,7 +126,13 @@ impl Guest {
         self.wasi = empty_wasi(setup.stdout, setup.stderr, setup.replay);
         self.meter = setup.meter;
         self.growth_bytes = 0;
+        self.refused_bytes = 0;
         Ok(())
+    }
+
+    /// Bytes of all memories and tables.
+    pub(crate) fn grown_bytes(&self) -> u64 {
+        self.grown_bytes
     }
 
     /// The counters.
@@ -147,6 +157,14 @@ impl Guest {
 
     fn growing(&mut self, bytes: u64) -> bool {
         let allowed = self.meter.reserve(bytes).is_ok();
+        if !allowed {
+            self.refused_bytes = (bytes / 2).max(1);
+        } else if self.refused_bytes > 0 {
+            self.refused_bytes = self.refused_bytes.saturating_sub(bytes);
+            if self.refused_bytes == 0 {
+                self.meter.forget_refused_growth();
+            }
+        }
         self.growth_bytes = if allowed { bytes } else { 0 };
         self.grown_bytes = self.grown_bytes.saturating_add(self.growth_bytes);
         allowed
@@ -240,10 +258,28 @@ impl WasiHttpHooks for NoEgress {
 
 #[cfg(test)]
 mod tests {
+    use wasmtime::ResourceLimiter;
+
     use super::*;
+    use crate::pool::Full;
 
     fn with(host: u32) -> GuestSetup {
         GuestSetup { host: Box::new(host), ..GuestSetup::bare(Budget::DEFAULT) }
+    }
+
+    #[test]
+    fn a_guest_that_copes_with_a_refusal_and_grows_by_less_is_not_blamed_on_memory_later() {
+        let mut guest = Guest::new(GuestSetup::bare(Budget { memory_bytes: 100, ..Budget::DEFAULT }));
+        assert!(guest.memory_growing(0, 30, None).unwrap());
+        assert!(!guest.memory_growing(30, 110, None).unwrap());
+        // What the host holds for it is no growth of its own, and a little is taken to tell of the refusal.
+        drop(guest.meter().hold(1).unwrap());
+        assert!(guest.memory_growing(30, 69, None).unwrap());
+        assert_eq!(guest.meter().refused_memory(), Some(Full::Own));
+        assert!(guest.memory_growing(69, 70, None).unwrap());
+        assert_eq!(guest.meter().refused_memory(), None, "half of what it wanted");
+        assert!(!guest.table_growing(0, 7, None).unwrap());
+        assert_eq!(guest.meter().refused_memory(), Some(Full::Own), "the last word counts");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! INVARIANT: an instance serves one version of one plugin of one tenant, and no other, ever. Only one that ended well, does
 //! nothing more and holds nothing of the host's is kept, for a short while and not for ever. Must never let waiting
-//! instances take what running ones need: the pool has room for both, and none waits while the host is short of memory.
+//! instances take what running ones need: the pool has room for both, none waits while the host is short of memory, and those
+//! that wait give way to the first that finds no room (`pool.rs`).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -15,6 +16,7 @@ use wasmtime_wasi_http::handler::Proxy;
 
 use crate::engine::Shared;
 use crate::guest::{Guest, GuestSetup};
+use crate::pool::MemoryPool;
 
 /// LIMIT: instances that wait, in all. The pool has so many more than slots.
 pub(crate) const IDLE_COUNT_MAX: u32 = 64;
@@ -114,7 +116,23 @@ impl Idle {
 
     /// Drops all of a tenant.
     pub(crate) fn forget(&self, tenant: &TenantId) {
-        drop(self.lock().drain(|key, _| key.tenant == *tenant));
+        self.let_go(|key, _, _| key.tenant == *tenant);
+    }
+
+    /// Drops all whose memory is of this pool; whether there were any.
+    pub(crate) fn let_go_of(&self, pool: &MemoryPool) -> bool {
+        self.let_go(|_, instance, _| instance.store.data().meter().is_in(pool))
+    }
+
+    /// Drops all; whether there were any.
+    pub(crate) fn let_go_of_all(&self) -> bool {
+        self.let_go(|_, _, _| true)
+    }
+
+    /// Bytes of memory that they hold.
+    pub(crate) fn bytes(&self) -> u64 {
+        let waiting = self.lock();
+        waiting.by_key.values().flatten().map(|(instance, _)| instance.store.data().grown_bytes()).sum()
     }
 
     /// How many wait.
@@ -124,9 +142,14 @@ impl Idle {
 
     /// Drops those that waited too long; all of them when `is_short`, because their memory is needed.
     fn expire(&self, now: Instant, is_short: bool) {
-        let expired = self.lock().drain(|_, since| is_short || now.saturating_duration_since(since) >= IDLE_TIME_MAX);
+        self.let_go(|_, _, since| is_short || now.saturating_duration_since(since) >= IDLE_TIME_MAX);
+    }
+
+    /// Drops those of which this is true; whether there were any.
+    fn let_go(&self, is_over: impl FnMut(&InstanceKey, &Instance, Instant) -> bool) -> bool {
+        let over = self.lock().drain(is_over);
         // Giving memory back takes its time, and not under the lock.
-        drop(expired);
+        !over.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -136,12 +159,13 @@ impl Idle {
 }
 
 impl Waiting {
-    fn drain(&mut self, mut is_over: impl FnMut(&InstanceKey, Instant) -> bool) -> Vec<Instance> {
+    fn drain(&mut self, mut is_over: impl FnMut(&InstanceKey, &Instance, Instant) -> bool) -> Vec<Instance> {
         let mut over = Vec::new();
         let mut left = Vec::new();
         for (key, instances) in &mut self.by_key {
             let before = over.len();
-            over.extend(instances.extract_if(.., |(_, since)| is_over(key, *since)).map(|(instance, _)| instance));
+            let over_now = instances.extract_if(.., |(instance, since)| is_over(key, instance, *since));
+            over.extend(over_now.map(|(instance, _)| instance));
             left.push((key.clone(), u32::try_from(over.len() - before).unwrap_or(u32::MAX)));
         }
         for (key, count) in left {

@@ -80,7 +80,7 @@ pub struct Meter {
     memory_bytes_peak: AtomicU64,
     /// The same bytes over time. Behind a lock, since memory changes seldom and in large pieces.
     memory_held: Mutex<Integral>,
-    /// Whose room was short when memory was refused last: a [`Full`], or 0.
+    /// Whose room was short when memory was refused last, unless its memory grew enough since: a [`Full`], or 0.
     growth_refused: AtomicU8,
     response_bytes: AtomicU64,
     log_bytes: AtomicU64,
@@ -131,6 +131,11 @@ impl Meter {
             end: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
+    }
+
+    /// Whether its memory is of this pool.
+    pub(crate) fn is_in(&self, pool: &MemoryPool) -> bool {
+        self.pool.as_deref().is_some_and(|own| std::ptr::eq(own, pool))
     }
 
     /// What the invocation may spend.
@@ -342,7 +347,12 @@ impl Meter {
         self.growth_refused.store(Full::Own as u8, Ordering::Relaxed);
     }
 
-    /// Whose room was short when the guest last asked for memory it did not get, if it ever did.
+    /// Its memory grew enough since: what it did not get is not why it fails later.
+    pub(crate) fn forget_refused_growth(&self) {
+        self.growth_refused.store(0, Ordering::Relaxed);
+    }
+
+    /// Whose room was short when the guest last asked for memory it did not get, if that was not forgotten.
     pub(crate) fn refused_memory(&self) -> Option<Full> {
         let code = self.growth_refused.load(Ordering::Relaxed);
         [Full::Own, Full::Host].into_iter().find(|full| *full as u8 == code)

@@ -1,10 +1,13 @@
 //! Memory that running invocations share: what those of one tenant hold together, within what those of all tenants do.
 //!
 //! Shared by their meters. Must never give more than its size, nor take back more than it gave; and never let tenants that
-//! hold memory take all of the host's, or nobody else could start.
+//! hold memory take all of the host's, or nobody else could start. What instances hold that wait for their next invocation is
+//! counted like the rest, and gives way to whoever finds no room.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::idle::Idle;
 
 /// The part of the host's memory that is kept for tenants that hold next to none, as slots are for those that hold none.
 const KEPT_PART: u64 = 8;
@@ -18,6 +21,8 @@ const FIRST_PART: u64 = 4;
 pub struct HostMemory {
     bytes_max: u64,
     bytes: AtomicU64,
+    /// Instances that wait for their next invocation.
+    idle: OnceLock<Weak<Idle>>,
 }
 
 /// Memory that a tenant's running invocations share.
@@ -44,7 +49,17 @@ pub(crate) enum Full {
 impl HostMemory {
     /// An empty one of `bytes_max`.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { bytes_max, bytes: AtomicU64::new(0) })
+        Arc::new(Self { bytes_max, bytes: AtomicU64::new(0), idle: OnceLock::new() })
+    }
+
+    /// Says whose memory gives way. The first word counts.
+    pub(crate) fn takes_back_from(&self, idle: &Arc<Idle>) {
+        let _ = self.idle.set(Arc::downgrade(idle));
+    }
+
+    /// The least size of one in which a tenant can hold `bytes`: what is kept is beside them.
+    pub fn least_bytes(bytes: u64) -> u64 {
+        bytes.saturating_mul(KEPT_PART).div_ceil(KEPT_PART - 1)
     }
 
     /// A tenant's part of it, of at most `bytes_max`, empty.
@@ -69,11 +84,26 @@ impl HostMemory {
 
     /// Takes `bytes` for a tenant that then holds `of_tenant` in all, or nothing.
     fn take(&self, bytes: u64, of_tenant: u64) -> bool {
+        // Others may have taken of what is kept: who asks for nothing still gets it.
+        bytes == 0 || add_within(&self.bytes, bytes, self.max_for(of_tenant)).is_some()
+    }
+
+    /// Most bytes that are held of it when a tenant takes some that then holds `of_tenant`.
+    fn max_for(&self, of_tenant: u64) -> u64 {
         let kept = self.kept_bytes();
         let is_first = of_tenant <= FIRST_BYTES_MAX.min(kept / FIRST_PART);
-        let max = if is_first { self.bytes_max } else { self.bytes_max.saturating_sub(kept) };
-        // Others may have taken of what is kept: who asks for nothing still gets it.
-        bytes == 0 || add_within(&self.bytes, bytes, max).is_some()
+        if is_first { self.bytes_max } else { self.bytes_max.saturating_sub(kept) }
+    }
+
+    /// Lets go of all that waits where `bytes` then fit for a tenant that holds `of_tenant` with them; whether something went.
+    fn let_go_for(&self, bytes: u64, of_tenant: u64) -> bool {
+        let Some(idle) = self.idle() else { return false };
+        let left = self.bytes().saturating_sub(idle.bytes());
+        left.saturating_add(bytes) <= self.max_for(of_tenant) && idle.let_go_of_all()
+    }
+
+    fn idle(&self) -> Option<Arc<Idle>> {
+        self.idle.get()?.upgrade()
     }
 
     fn kept_bytes(&self) -> u64 {
@@ -99,15 +129,35 @@ impl MemoryPool {
         self.refused_count.load(Ordering::Relaxed)
     }
 
-    /// Takes `bytes`, or nothing when they would go over here or in the host.
+    /// Takes `bytes`, or nothing when they would go over here or in the host. What waits for its next invocation gives way:
+    /// the tenant's own first, then, where that is enough, everybody's.
     pub(crate) fn take(&self, bytes: u64) -> Result<(), Full> {
-        let Some(held) = add_within(&self.bytes, bytes, self.bytes_max.load(Ordering::Relaxed)) else {
+        let mut taken = self.try_take(bytes);
+        if taken.is_err() && self.host.idle().is_some_and(|idle| idle.let_go_of(self)) {
+            taken = self.try_take(bytes);
+        }
+        if taken == Err(Full::Host) && self.host.let_go_for(bytes, self.bytes().saturating_add(bytes)) {
+            taken = self.try_take(bytes);
+        }
+        if taken == Err(Full::Own) {
             self.refused_count.fetch_add(1, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn try_take(&self, bytes: u64) -> Result<(), Full> {
+        let max = self.bytes_max.load(Ordering::Relaxed);
+        let held = self.bytes().saturating_add(bytes);
+        if held > max {
             return Err(Full::Own);
-        };
+        }
         if !self.host.take(bytes, held) {
-            subtract(&self.bytes, bytes);
             return Err(Full::Host);
+        }
+        // The host is asked first: what it refuses one invocation must not look like a full quota to another meanwhile.
+        if add_within(&self.bytes, bytes, max).is_none() {
+            subtract(&self.host.bytes, bytes);
+            return Err(Full::Own);
         }
         Ok(())
     }
@@ -166,6 +216,32 @@ mod tests {
         let pool = host.pool(10);
         assert_eq!(pool.take(11), Err(Full::Own));
         assert_eq!((pool.refused_count(), host.bytes()), (1, 0));
+    }
+
+    /// One asks again and again for what the host has not; the other's quota has room, and it is never told otherwise.
+    #[test]
+    fn what_the_host_refuses_one_invocation_is_not_taken_from_its_tenants_quota_meanwhile() {
+        let host = HostMemory::new(80);
+        let (other, pool) = (host.pool(100), host.pool(100));
+        assert_eq!(other.take(20), Ok(()));
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!(pool.take(60).is_err());
+                }
+            });
+            let refused = (0..200_000).find(|_| match pool.take(45) {
+                Ok(()) => {
+                    pool.give_back(45);
+                    false
+                }
+                Err(_) => true,
+            });
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(refused, None);
+        });
+        assert_eq!((pool.bytes(), host.bytes()), (0, 20));
     }
 
     /// Threads take and give back as they like: never more than there is, and nothing is left.

@@ -27,7 +27,7 @@ use crate::guest::{Guest, GuestSetup};
 use crate::idle::{Instance, Reuse, Started};
 use crate::meter::{End, Meter};
 use crate::pool::Full;
-use crate::scheduler::{Dispatch, Slot, Task, Workers};
+use crate::scheduler::{Dispatch, Slot, Task, Whose, Workers};
 
 /// LIMIT: most bytes a guest may hand to the host in one call.
 const HOSTCALL_BYTES_MAX: usize = 16 << 20;
@@ -237,12 +237,12 @@ fn start(shared: &Arc<Shared>, place: Place, dispatch: Dispatch, ending: &Arc<En
     let deadline = meter.start(Instant::now());
     let workers = shared.scheduler.workers();
     ending.guard_with(workers.end_at(deadline, &meter));
-    let lane = match &place {
-        Place::Slot(slot) => Some(slot.tenant().clone()),
-        Place::Rehearsal { .. } => None,
+    let whose = match &place {
+        Place::Slot(slot) => Whose::Tenant(slot.tenant().clone(), slot.lane_number),
+        Place::Rehearsal { .. } => Whose::Rehearsal,
     };
     let turn = Turn { work: Some(work), ending: Arc::clone(ending), place: Some(place), shared: Arc::clone(shared) };
-    workers.spawn(lane, dispatch, meter, Box::pin(turn))
+    workers.spawn(whose, dispatch, meter, Box::pin(turn))
 }
 
 /// The guest's future with its ending: stops when the meter says so, reports on every path, and only then gives the

@@ -139,7 +139,7 @@ impl Gateway {
         let Reply { response, finished } = match result {
             Ok(reply) => reply,
             Err(failure) => {
-                let refusal = seen.body.refusal().unwrap_or(Refusal::Run(failure.error));
+                let refusal = seen.body.refusal().unwrap_or_else(|| Refusal::of_run(failure.error));
                 return Err((refusal, failure.usage));
             }
         };
@@ -153,7 +153,7 @@ impl Gateway {
                 let Ok(outcome) = tokio::time::timeout(ENDING, finished.outcome()).await else {
                     return Err((refusal, Usage::default()));
                 };
-                let own = outcome.result.err().filter(|error| *error != RunError::Killed).map(Refusal::Run);
+                let own = outcome.result.err().filter(|error| *error != RunError::Killed).map(Refusal::of_run);
                 Err((own.unwrap_or(refusal), outcome.usage))
             }
         }

@@ -202,10 +202,15 @@ impl Gateway {
     /// The guest failed after its answer's head was out.
     async fn record_failure(&self, seen: &Seen, status: u16, error: RunError, usage: Usage) {
         let Some(told) = seen.version.as_ref().and_then(|version| self.told(seen, version)) else { return };
-        let (blame, detail) = (error.blame(), Some(error.to_string()));
-        let code = Refusal::Run(error).describe().1.to_owned();
-        let failure = InvocationFailure { code, blame, detail };
-        self.recorder().failed(&told, status, failure, seen.with_request(usage)).await;
+        let (code, usage) = (error.code().to_owned(), seen.with_request(usage));
+        let failure = InvocationFailure { code: code.clone(), blame: error.blame(), detail: Some(error.to_string()) };
+        if error == RunError::Overloaded {
+            // Counted as when nothing was answered yet: an entry each would be the tenant's for what others hold.
+            self.recorder().count(&told, status, Some(code), usage);
+            self.recorder().meter(&told, status, Some(failure), usage);
+            return;
+        }
+        self.recorder().failed(&told, status, failure, usage).await;
     }
 
     fn meter(&self, seen: &Seen, status: u16, failure: Option<InvocationFailure>, usage: Usage) {

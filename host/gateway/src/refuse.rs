@@ -177,6 +177,15 @@ impl Refusal {
         }
     }
 
+    /// Of a run that came to no answer. What the host had no room for is the same as a slot that it had not: the caller hears
+    /// the same, and it is counted like that.
+    pub fn of_run(error: RunError) -> Self {
+        match error {
+            RunError::Overloaded => Self::Overloaded,
+            other => Self::Run(other),
+        }
+    }
+
     /// Why a credential was not taken. What is wrong with a proof is said, since its maker cannot mend it otherwise; what is
     /// wrong with a token is not.
     pub fn from_identity(error: &IdentityError) -> Self {
@@ -231,12 +240,7 @@ impl Refusal {
             | Self::Held(Held::Paced { retry_after_ms }) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_ms.div_ceil(1_000).max(1)));
             }
-            Self::HostLocked
-            | Self::Overloaded
-            | Self::Run(RunError::Overloaded)
-            | Self::AuditUnavailable
-            | Self::Host
-            | Self::CallsBlocked => {
+            Self::HostLocked | Self::Overloaded | Self::AuditUnavailable | Self::Host | Self::CallsBlocked => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
             }
             Self::Unauthenticated | Self::Held(Held::SessionEnded) => {

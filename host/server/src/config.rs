@@ -180,7 +180,7 @@ pub struct EngineSection {
     pub slots: u32,
     /// Most MiB of one guest's memory.
     pub memory_mib_max: u64,
-    /// Most MiB of all guests that run together; 0 for half of what this process may have.
+    /// Most MiB of all guests that run together, at least 8/7 of `memory_mib_max`; 0 for half of what this process may have.
     pub memory_mib: u64,
     /// The most that I/O threads ask of the kernel's scheduler: `fifo`, `short-slice`, `nice` or `usual`.
     pub io_class: IoClass,
@@ -526,8 +526,11 @@ pub fn load(args: &ServeArgs, dev_dir: Option<&Path>) -> Result<Config> {
     if !(16..=1_024).contains(&config.engine.memory_mib_max) {
         bail!("`engine.memory_mib_max` is 16 to 1024");
     }
-    if config.engine.memory_mib != 0 && config.engine.memory_mib < config.engine.memory_mib_max {
-        bail!("`engine.memory_mib` is at least `engine.memory_mib_max`, or 0 for half of this machine's");
+    let least = crate::machine::guests_mib_min(config.engine.memory_mib_max);
+    if config.engine.memory_mib != 0 && config.engine.memory_mib < least {
+        bail!(
+            "`engine.memory_mib` is at least {least}, which is 8/7 of `engine.memory_mib_max`, or 0 for half of this machine's"
+        );
     }
     if config.keys.destroy_delay_hours > DESTROY_DELAY_HOURS_MAX {
         bail!("`keys.destroy_delay_hours` is 0 to {DESTROY_DELAY_HOURS_MAX}");
@@ -605,8 +608,7 @@ pub fn own_keys(config: &Config) -> Result<BTreeMap<String, RootKeyUri>> {
 
 /// The plans, checked against what this host has.
 pub fn plans(config: &Config) -> Result<Plans> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let cores_count = u32::try_from(cores).unwrap_or(u32::MAX);
+    let cores_count = u32::try_from(crate::machine::guest_cores(&config.engine)).unwrap_or(u32::MAX);
     Ok(Plans::new(&config.plans, Ceiling { cores_count, slots_count: (config.engine.slots / 4).max(1) })?)
 }
 

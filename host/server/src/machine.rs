@@ -1,22 +1,53 @@
-//! How much memory this machine gives this process, and the part of it that guests may have.
+//! How much memory and how many cores this machine gives this process, and the part of them that guests may have.
 //!
 //! Must never fail: what cannot be read is not known, and the host goes on with what it knows.
 
 use std::path::{Path, PathBuf};
 
+use ringfence_core::limits::{COMPILE_MEMORY_BYTES_MAX, WORKERS_COUNT_MAX};
+use ringfence_engine::HostMemory;
+
 use crate::config::EngineSection;
 
 /// Bytes for all guests where nothing says how much memory there is.
 const GUESTS_BYTES_UNKNOWN: u64 = 1 << 30;
+/// Least address space of a compile child, bytes.
+const COMPILE_BYTES_MIN: u64 = 512 << 20;
 
-/// Bytes of memory that all running guests may have together: as configured, else half of what there is. The other half is for
-/// loaded code, the database and what the host holds for its callers.
+/// Threads that run guests: as configured, else one a core, as many as there can be.
+pub fn guest_workers(section: &EngineSection) -> usize {
+    if section.workers == 0 { cores().min(WORKERS_COUNT_MAX) } else { section.workers }
+}
+
+/// Cores that guests can use.
+pub fn guest_cores(section: &EngineSection) -> usize {
+    guest_workers(section).min(cores())
+}
+
+/// Cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The least MiB for all guests: room for one of the largest, beside what is kept for tenants that hold next to none.
+pub fn guests_mib_min(memory_mib_max: u64) -> u64 {
+    HostMemory::least_bytes(memory_mib_max.saturating_mul(1 << 20)).div_ceil(1 << 20)
+}
+
+/// Bytes of memory that all running guests may have together: as configured, else half of what there is, and never too few for
+/// one. The other half is for loaded code, the database and what the host holds for its callers.
 pub fn guests_bytes(section: &EngineSection) -> u64 {
     if section.memory_mib != 0 {
         return section.memory_mib.saturating_mul(1 << 20);
     }
     let half = memory_bytes().map_or(GUESTS_BYTES_UNKNOWN, |bytes| bytes / 2);
-    half.max(section.memory_mib_max.saturating_mul(1 << 20))
+    half.max(guests_mib_min(section.memory_mib_max).saturating_mul(1 << 20))
+}
+
+/// Address space of a compile child, bytes, on a machine that gives this process so much memory: three quarters of it, where that
+/// is less than the host's hard cap. What a compiler needs to begin at all it always has.
+pub fn compile_bytes(memory: Option<u64>) -> u64 {
+    memory.map_or(COMPILE_MEMORY_BYTES_MAX, |bytes| (bytes / 4 * 3).clamp(COMPILE_BYTES_MIN, COMPILE_MEMORY_BYTES_MAX))
 }
 
 /// Memory that this process may have, bytes: the machine's, or less where its control group says so.
@@ -61,9 +92,14 @@ fn limit_files(groups: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use ringfence_engine::IoClass;
+    use ringfence_core::Budget;
+    use ringfence_engine::{IoClass, Meter};
 
     use super::*;
+
+    fn section(workers: usize, memory_mib: u64, memory_mib_max: u64) -> EngineSection {
+        EngineSection { workers, slots: 4, memory_mib_max, memory_mib, io_class: IoClass::Usual }
+    }
 
     #[test]
     fn the_machines_memory_and_a_groups_limit_are_read_as_the_kernel_writes_them() {
@@ -92,17 +128,35 @@ mod tests {
 
     #[test]
     fn guests_have_what_is_configured_or_half_of_what_there_is_and_always_room_for_one() {
-        let section = |memory_mib, memory_mib_max| EngineSection {
-            workers: 0,
-            slots: 4,
-            memory_mib_max,
-            memory_mib,
-            io_class: IoClass::Usual,
-        };
-        assert_eq!(guests_bytes(&section(300, 256)), 300 << 20);
-        assert_eq!(guests_bytes(&section(u64::MAX, 256)), u64::MAX);
+        assert_eq!(guests_bytes(&section(0, 300, 256)), 300 << 20);
+        assert_eq!(guests_bytes(&section(0, u64::MAX, 256)), u64::MAX);
         let half = memory_bytes().map_or(GUESTS_BYTES_UNKNOWN, |bytes| bytes / 2);
-        assert_eq!(guests_bytes(&section(0, 1)), half.max(1 << 20));
-        assert_eq!(guests_bytes(&section(0, 1 << 40)), 1 << 60);
+        assert_eq!(guests_bytes(&section(0, 0, 1)), half.max(2 << 20));
+        for mib in [16, 255, 256, 1_024] {
+            let fits = |host_mib: u64| {
+                let host = HostMemory::new(host_mib << 20);
+                let budget = Budget { memory_bytes: mib << 20, ..Budget::CEILING };
+                Meter::in_pool(budget, host.pool(u64::MAX)).hold(mib << 20).is_ok()
+            };
+            let least = guests_mib_min(mib);
+            assert!(fits(least) && !fits(least - 1), "{least} MiB for {mib}");
+        }
+        // More than any machine has.
+        assert_eq!(guests_bytes(&section(0, 0, 7 << 30)), 8 << 50);
+    }
+
+    #[test]
+    fn a_compile_child_has_three_quarters_of_a_small_machine_and_its_cap_of_a_large_one() {
+        let of = |gib: u64| compile_bytes(Some(gib << 30));
+        assert_eq!((of(4), of(64)), (3 << 30, COMPILE_MEMORY_BYTES_MAX));
+        assert_eq!((compile_bytes(Some(1 << 20)), compile_bytes(None)), (COMPILE_BYTES_MIN, COMPILE_MEMORY_BYTES_MAX));
+    }
+
+    #[test]
+    fn guests_have_a_worker_a_core_unless_it_is_said_otherwise_and_no_more_cores_than_there_are() {
+        let all = cores().min(WORKERS_COUNT_MAX);
+        assert_eq!((guest_workers(&section(0, 0, 256)), guest_cores(&section(0, 0, 256))), (all, all));
+        assert_eq!((guest_workers(&section(1, 0, 256)), guest_cores(&section(1, 0, 256))), (1, 1));
+        assert_eq!((guest_workers(&section(96, 0, 256)), guest_cores(&section(96, 0, 256))), (96, all));
     }
 }

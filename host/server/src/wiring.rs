@@ -473,7 +473,10 @@ pub fn compile_config() -> Result<CompileConfig> {
     Ok(CompileConfig {
         program: std::env::current_exe().context("this program's own path")?,
         args: vec!["compile-child".to_owned()],
-        limits: CompileLimits::HOST,
+        limits: CompileLimits {
+            memory_bytes: crate::machine::compile_bytes(crate::machine::memory_bytes()),
+            ..CompileLimits::HOST
+        },
     })
 }
 
@@ -496,17 +499,13 @@ fn open_engine(config: &Config, data: &Path, io: &Handle, entropy: &Arc<dyn Entr
     let path = data.join("native");
     crate::serve::private_dir(&path)?;
     let cache = Dir::open_ambient_dir(&path, ambient_authority()).context("the native-code cache does not open")?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = crate::machine::cores();
     if config.engine.workers == 0 && cores > WORKERS_COUNT_MAX {
         tracing::warn!(cores, "guests run on {WORKERS_COUNT_MAX} cores at most");
     }
     let engine = Engine::new(
         EngineConfig {
-            worker_threads: if config.engine.workers == 0 {
-                cores.min(WORKERS_COUNT_MAX)
-            } else {
-                config.engine.workers
-            },
+            worker_threads: crate::machine::guest_workers(&config.engine),
             slots: config.engine.slots,
             memory_bytes_max: config.engine.memory_mib_max << 20,
             guests_bytes_max: crate::machine::guests_bytes(&config.engine),

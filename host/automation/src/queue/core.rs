@@ -27,6 +27,12 @@ pub const ON_ITS_WAY_MS_MAX: u64 = 600_000;
 /// LIMIT: how long after the last moment of its plugin an attempt is thought lost, milliseconds: its end is put on record
 /// first, which takes 10 s at most.
 pub const GRACE_MS: u64 = 90_000;
+/// How often in a row the host may have no room for a message before that is an attempt that failed.
+const NO_ROOM_COUNT_MAX: u32 = 10;
+/// How long it waits after the first time, milliseconds; doubled each time.
+const NO_ROOM_MS: i64 = 2_000;
+/// And at most.
+const NO_ROOM_MS_MAX: i64 = 32_000;
 
 /// What a queue is told to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -111,6 +117,8 @@ pub struct Core {
     later: BTreeSet<(i64, u64)>,
     /// Of those, the ones that wait for nothing of their own: they could not be handed over just now.
     put_back: HashSet<u64>,
+    /// How often in a row the host had no room for one.
+    no_room: HashMap<u64, u32>,
     /// Handed over, with when each is thought lost, on the steady clock.
     flying: BTreeMap<u64, u64>,
     /// Members of each group, in order; the first alone may go.
@@ -138,6 +146,7 @@ impl Core {
             lanes: HashMap::new(),
             later: BTreeSet::new(),
             put_back: HashSet::new(),
+            no_room: HashMap::new(),
             flying: BTreeMap::new(),
             groups: HashMap::new(),
         }
@@ -248,6 +257,7 @@ impl Core {
     /// The message is gone: done with, or dead.
     pub fn gone(&mut self, seq: u64) {
         self.land(seq);
+        self.no_room.remove(&seq);
         let Some(item) = self.items.remove(&seq) else { return };
         self.put_back.remove(&seq);
         self.later.remove(&(item.due_ms, seq));
@@ -277,6 +287,17 @@ impl Core {
             item.failed_count = failed_count;
         }
         self.schedule(seq);
+    }
+
+    /// The host had no room for it: how long it waits then, uncounted, longer each time. None after so often that this is an
+    /// attempt that failed: others of its group wait behind it, and it may never fit.
+    pub fn no_room_ms(&mut self, seq: u64) -> Option<i64> {
+        let before = self.no_room.remove(&seq).unwrap_or(0);
+        if before >= NO_ROOM_COUNT_MAX {
+            return None;
+        }
+        self.no_room.insert(seq, before + 1);
+        Some((NO_ROOM_MS << before).min(NO_ROOM_MS_MAX))
     }
 
     /// It could not be handed over, which is not its fault: it goes again, and nothing is counted.
@@ -428,6 +449,19 @@ mod tests {
         }
         assert_eq!(take(&mut core, 10), Some(1));
         assert!(matches!(core.fate(1, 10, 0), Fate::Again { failed_count: 1, .. }));
+    }
+
+    #[test]
+    fn a_message_that_the_host_has_no_room_for_waits_longer_each_time_and_is_counted_in_the_end() {
+        let mut core = Core::new(RULES);
+        core.insert(item(1));
+        let mut waits = |times| (0..times).map(|_| core.no_room_ms(1)).collect::<Vec<_>>();
+        let all = waits(11);
+        let expected = [2_i64, 4, 8, 16, 32, 32, 32, 32, 32, 32].map(|seconds| Some(seconds * 1_000));
+        assert_eq!((&all[..10], all[10]), (&expected[..], None));
+        assert_eq!(waits(2), [Some(2_000), Some(4_000)], "it begins anew");
+        core.gone(1);
+        assert!(core.no_room.is_empty());
     }
 
     #[test]

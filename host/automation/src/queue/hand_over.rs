@@ -130,8 +130,11 @@ impl Automation {
             },
             Err(error) => match error.passes_after_ms() {
                 Some(wait_ms) => End::NotNow(i64::try_from(wait_ms.max(50)).unwrap_or(i64::MAX)),
-                // Stopped by a suspension, or for want of the host's memory.
-                None if matches!(error, CallError::Run(RunError::Killed | RunError::Overloaded)) => End::NotNow(1_000),
+                // Stopped by a suspension.
+                None if matches!(error, CallError::Run(RunError::Killed)) => End::NotNow(1_000),
+                None if matches!(error, CallError::Run(RunError::Overloaded)) => {
+                    End::NoRoom(format!("{}: {error}", error.code()))
+                }
                 // Nothing is deployed yet: that will be mended by a deploy, not by losing messages.
                 None if matches!(error, CallError::NoPlugin) => End::NotNow(5_000),
                 None => End::Failed(format!("{}: {error}", error.code())),

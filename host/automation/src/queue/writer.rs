@@ -111,6 +111,8 @@ pub(super) enum End {
     Refused(String),
     /// Nothing was run, and it is not the message's doing.
     NotNow(i64),
+    /// The host had no room for what it wanted: counted only where that goes on and on. The text is kept then.
+    NoRoom(String),
     /// There is no such message any more, or it is none of ours and is left where it is.
     Nothing,
 }
@@ -400,11 +402,21 @@ impl Writer {
                 self.failed(&mut core, message, why, fate)
             }
             (End::Refused(why), Some(message)) => self.failed(&mut core, message, why, Fate::Dead),
+            (End::NoRoom(why), Some(message)) => match core.no_room_ms(seq) {
+                Some(wait_ms) => {
+                    core.put_back(seq, now_ms.saturating_add(wait_ms));
+                    Vec::new()
+                }
+                None => {
+                    let fate = core.fate(seq, now_ms, self.automation.draw());
+                    self.failed(&mut core, message, why, fate)
+                }
+            },
             (End::NotNow(wait_ms), _) => {
                 core.put_back(seq, now_ms.saturating_add(wait_ms));
                 Vec::new()
             }
-            (End::Nothing | End::Done | End::Failed(_) | End::Refused(_), _) => {
+            (End::Nothing | End::Done | End::Failed(_) | End::Refused(_) | End::NoRoom(_), _) => {
                 core.gone(seq);
                 Vec::new()
             }

@@ -68,10 +68,10 @@ fn not_run(error: &CallError) -> NotRun {
         };
     }
     match error {
-        // Stopped by a suspension or a drain, or for want of room in the host: no doing of the code.
-        CallError::Run(RunError::Killed | RunError::Overloaded | RunError::Host(_)) => {
-            NotRun::NotNow { retry_after_ms: STOPPED_MS }
-        }
+        // Stopped by a suspension or a drain: no doing of the code.
+        CallError::Run(RunError::Killed | RunError::Host(_)) => NotRun::NotNow { retry_after_ms: STOPPED_MS },
+        // The host has no room for this one, and may have for another that is smaller.
+        CallError::Run(RunError::Overloaded) => NotRun::RunWaits { retry_after_ms: STOPPED_MS },
         CallError::Denied(_) => NotRun::RunWaits { retry_after_ms: DENIED_MS },
         CallError::NoPlugin => no_code("this version of the plugin is not there"),
         other => NotRun::Failed { code: other.code().to_owned(), message: other.to_string() },
@@ -89,11 +89,13 @@ mod tests {
     #[test]
     fn what_is_held_against_one_plugin_or_version_makes_one_run_wait_and_what_is_the_tenants_all_of_them() {
         let denied = CallError::Denied(ringfence_core::DecisionId::random(&Zeros));
-        for error in [denied, CallError::Quarantined, CallError::Host] {
+        let large = CallError::Run(RunError::Overloaded);
+        for error in [denied, CallError::Quarantined, CallError::Host, large] {
             assert!(matches!(not_run(&error), NotRun::RunWaits { .. }), "{error}");
         }
         let busy = CallError::TenantBusy { retry_after_ms: 7 };
-        for error in [busy, CallError::Suspended, CallError::KeyDisabled, CallError::Overloaded] {
+        let killed = CallError::Run(RunError::Killed);
+        for error in [busy, CallError::Suspended, CallError::KeyDisabled, CallError::Overloaded, killed] {
             assert!(matches!(not_run(&error), NotRun::NotNow { .. }), "{error}");
         }
     }

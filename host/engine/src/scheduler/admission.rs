@@ -35,6 +35,8 @@ pub struct Slot {
     tenant: TenantId,
     budget: Budget,
     asker: Asker,
+    /// Of its tenant's lane when it was asked for.
+    pub(crate) lane_number: u64,
     /// Which takes it, where somebody said so.
     invocation: Option<InvocationId>,
     /// Where its invocation is noted, once it runs.
@@ -75,7 +77,7 @@ impl Drop for Slot {
 #[must_use = "a caller that is not counted as waiting hides that nobody can go on"]
 pub struct Calling {
     room: Arc<Room>,
-    tenant: TenantId,
+    pub(super) tenant: TenantId,
     caller: InvocationId,
     /// The one that no plugin called, above all of it.
     root: InvocationId,
@@ -211,7 +213,7 @@ impl Room {
                     leave.turn.close();
                     return Ok(self.slot(asker, tenant, budget));
                 }
-                Ok(Err(_)) => break,
+                Ok(Err(_)) => return Err(AdmitError::Suspended),
                 Err(_) => left = left.saturating_sub(beat),
             }
         }
@@ -252,7 +254,7 @@ impl Room {
     pub(crate) fn suspend(&self, tenant: &TenantId) {
         let mut state = self.lock();
         state.terms_mut(tenant).standing = Standing::Suspended;
-        // The waiters' ends close, which tells them to ask why.
+        // The waiters' ends close, which tells them.
         let left = state.tenants.get_mut(tenant).map(|own| std::mem::take(&mut own.waiting));
         state.tidy(tenant);
         drop(state);
@@ -290,7 +292,8 @@ impl Room {
     }
 
     fn slot(self: &Arc<Self>, asker: Asker, tenant: &TenantId, budget: Budget) -> Slot {
-        Slot { room: Arc::clone(self), tenant: tenant.clone(), budget, asker, invocation: None, noted: None }
+        let (room, tenant) = (Arc::clone(self), tenant.clone());
+        Slot { room, tenant, budget, asker, lane_number: 0, invocation: None, noted: None }
     }
 
     fn ask(&self, asker: Asker, tenant: &TenantId) -> Result<Asked, AdmitError> {
@@ -688,9 +691,7 @@ mod tests {
         }
         assert!(matches!(admit(&room, "a").await, Err(AdmitError::TenantBusy { .. })));
         assert!(admit(&room, "b").await.is_ok());
-        for wait in waiting {
-            wait.abort();
-        }
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use ringfence_core::{Budget, InvocationId, TenantId, limits};
 use crate::error::AdmitError;
 use admission::Room;
 pub use admission::{Calling, Slot};
-pub(crate) use workers::{Deadline, Dispatch, Task, Workers};
+pub(crate) use workers::{Deadline, Dispatch, Task, Whose, Workers};
 
 /// Whose turn it is: a tenant's, or that of all rehearsals together.
 pub(crate) type Lane = Option<TenantId>;
@@ -83,10 +83,13 @@ impl Scheduler {
         })
     }
 
-    /// Waits for a turn in the tenant's own bounded queue, at most `limits::SLOT_WAIT_MS_MAX`.
-    /// Call it inside a tokio runtime with timers.
+    /// Waits for a turn in the tenant's own bounded queue, at most `limits::SLOT_WAIT_MS_MAX`. A tenant whose share was never
+    /// set, or that was forgotten, is refused as a suspended one is. Call it inside a tokio runtime with timers.
     pub async fn admit(&self, tenant: &TenantId, budget: Budget) -> Result<Slot, AdmitError> {
-        self.room.admit(tenant, budget).await
+        let lane_number = self.workers.lane_number(tenant).ok_or(AdmitError::Suspended)?;
+        let mut slot = self.room.admit(tenant, budget).await?;
+        slot.lane_number = lane_number;
+        Ok(slot)
     }
 
     /// Notes that a running invocation waits for one that it calls, until what this gives is dropped. The `root` is the
@@ -98,10 +101,13 @@ impl Scheduler {
     /// Waits for a turn for what a running invocation called, before those who come anew. Refused at once when all that the
     /// tenant may have running waits for calls of its own: nobody would give up a slot.
     pub async fn admit_called(&self, by: &Calling, budget: Budget) -> Result<Slot, AdmitError> {
-        self.room.admit_called(by, budget).await
+        let lane_number = self.workers.lane_number(&by.tenant).ok_or(AdmitError::Suspended)?;
+        let mut slot = self.room.admit_called(by, budget).await?;
+        slot.lane_number = lane_number;
+        Ok(slot)
     }
 
-    /// Changes what a tenant may take; at once, for what runs too.
+    /// Lets a tenant in, or changes what it may take; at once, for what runs too.
     pub fn set_share(&self, tenant: &TenantId, share: TenantShare) {
         self.room.set_share(tenant, share);
         self.workers.set_share(tenant, share);
@@ -119,14 +125,16 @@ impl Scheduler {
         self.room.resume(tenant);
     }
 
-    /// Ends every invocation of a deleted tenant and forgets its share.
+    /// Ends every invocation of a deleted tenant, sends away those that wait and forgets its share. A slot that it still holds
+    /// runs nothing any more, not even where a namesake comes.
     pub fn forget(&self, tenant: &TenantId) {
-        self.workers.close(tenant);
+        // Before the slots of those that end are passed on.
+        self.room.suspend(tenant);
         self.workers.forget(tenant);
         self.room.forget(tenant);
     }
 
-    /// What each tenant has and had; those that never ran are absent.
+    /// What each tenant has and had; those that were never let in are absent.
     pub fn loads(&self) -> Vec<TenantLoad> {
         let totals = self.workers.totals();
         let load = |(tenant, totals): (TenantId, fair::LaneTotals)| {

@@ -59,14 +59,23 @@ pub(crate) struct Workers {
     epochs: wasmtime::Engine,
     /// The kernel's thread ids, for lending.
     threads: Vec<AtomicI32>,
-    lanes: Mutex<HashMap<Lane, LaneEntry>>,
+    lanes: Mutex<Lanes>,
     /// When running invocations have to be over.
     deadlines: Mutex<BTreeMap<(Instant, u64), Arc<Meter>>>,
     tasks_count: AtomicU64,
 }
 
+#[derive(Default)]
+struct Lanes {
+    of: HashMap<Lane, LaneEntry>,
+    /// Those of tenants that were forgotten, with how many guests are not finished: the last takes the lane along.
+    leaving: HashMap<LaneId, usize>,
+}
+
 struct LaneEntry {
     id: LaneId,
+    /// Tells it from that of a namesake, before or after.
+    number: u64,
     entrance: Entrance,
     /// Until when its guests are not run where they arrive, because one of them took long (nanoseconds).
     slow_until_ns: u64,
@@ -86,6 +95,15 @@ struct Seen {
 enum Entrance {
     Open,
     Closed,
+}
+
+/// Whose guest it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Whose {
+    /// Nobody's: it is rehearsed.
+    Rehearsal,
+    /// A tenant's, by the number that its lane had when the slot was asked for.
+    Tenant(TenantId, u64),
 }
 
 /// Where a guest is polled first.
@@ -153,7 +171,7 @@ impl Workers {
             threads: (0..queue.threads_count()).map(|_| AtomicI32::new(0)).collect(),
             queue,
             epochs,
-            lanes: Mutex::new(HashMap::new()),
+            lanes: Mutex::default(),
             deadlines: Mutex::new(BTreeMap::new()),
             tasks_count: AtomicU64::new(0),
         });
@@ -176,13 +194,31 @@ impl Workers {
 
     /// Puts a guest in the queue of its lane; or polls it once on the calling thread, when that is allowed, nobody waits and
     /// its tenant's guests are quick. Two wake-ups of other threads cost more than a quick guest.
-    pub(crate) fn spawn(self: &Arc<Self>, lane: Lane, dispatch: Dispatch, meter: Arc<Meter>, work: Work) -> Arc<Task> {
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        whose: Whose,
+        dispatch: Dispatch,
+        meter: Arc<Meter>,
+        work: Work,
+    ) -> Arc<Task> {
         let number = self.tasks_count.fetch_add(1, Ordering::Relaxed);
-        let (lane_id, entrance, slow_until_ns) = {
+        let (lane, lane_id, entrance, slow_until_ns) = {
             let mut lanes = self.lock_lanes();
+            let (lane, is_there) = match whose {
+                Whose::Rehearsal => (None, true),
+                Whose::Tenant(tenant, made) => {
+                    let lane = Some(tenant);
+                    match lanes.of.get(&lane).is_some_and(|entry| entry.number == made) {
+                        true => (lane, true),
+                        // SECURITY: its tenant was forgotten since it got its slot. It is nobody's, and ends in nobody's lane.
+                        false => (None, false),
+                    }
+                }
+            };
             let entry = self.entry(&mut lanes, &lane);
             entry.live.insert(number, Arc::clone(&meter));
-            (entry.id, entry.entrance, entry.slow_until_ns)
+            let entrance = if is_there { entry.entrance } else { Entrance::Closed };
+            (lane, entry.id, entrance, entry.slow_until_ns)
         };
         if entrance == Entrance::Closed {
             // It got its slot just before the lane was closed.
@@ -212,7 +248,7 @@ impl Workers {
         task.run(place);
         WORKER.set(before);
         if meter.cpu_ns().saturating_sub(before_ns) > INLINE_NS
-            && let Some(entry) = self.lock_lanes().get_mut(&lane)
+            && let Some(entry) = self.lock_lanes().of.get_mut(&lane)
         {
             entry.slow_until_ns = now_ns().saturating_add(SLOW_NS);
         }
@@ -230,7 +266,12 @@ impl Workers {
         self.queue.is_asked(WORKER.get())
     }
 
-    /// Changes what a lane may take, from now on.
+    /// The number of a tenant's lane; none where nothing may run, because its share was never set or it was forgotten.
+    pub(crate) fn lane_number(&self, tenant: &TenantId) -> Option<u64> {
+        self.lock_lanes().of.get(&Some(tenant.clone())).map(|entry| entry.number)
+    }
+
+    /// Changes what a lane may take, from now on. Makes it where there is none.
     pub(crate) fn set_share(&self, tenant: &TenantId, share: TenantShare) {
         let mut lanes = self.lock_lanes();
         let id = self.entry(&mut lanes, &Some(tenant.clone())).id;
@@ -254,16 +295,28 @@ impl Workers {
 
     /// Takes guests of a tenant again.
     pub(crate) fn open(&self, tenant: &TenantId) {
-        if let Some(entry) = self.lock_lanes().get_mut(&Some(tenant.clone())) {
+        if let Some(entry) = self.lock_lanes().of.get_mut(&Some(tenant.clone())) {
             entry.entrance = Entrance::Open;
         }
     }
 
-    /// Lets go of a tenant's lane. What still runs in it was closed, and the last of it takes the lane along.
+    /// Ends everything of a tenant and lets go of its lane, which stays in the queue until the last of it is finished. Nothing
+    /// runs for the tenant from then on, whoever holds a slot.
     pub(crate) fn forget(&self, tenant: &TenantId) {
-        if let Some(entry) = self.lock_lanes().remove(&Some(tenant.clone())) {
-            self.queue.remove_lane(entry.id);
+        let live = {
+            let mut lanes = self.lock_lanes();
+            let Some(LaneEntry { id, live, .. }) = lanes.of.remove(&Some(tenant.clone())) else { return };
+            if live.is_empty() {
+                self.queue.remove_lane(id);
+            } else {
+                lanes.leaving.insert(id, live.len());
+            }
+            live
+        };
+        for meter in live.values() {
+            meter.kill();
         }
+        self.epochs.increment_epoch();
     }
 
     /// What each tenant's lane has had since it was made.
@@ -271,14 +324,15 @@ impl Workers {
         let now = now_ns();
         let ids: Vec<(TenantId, LaneId)> = {
             let lanes = self.lock_lanes();
-            lanes.iter().filter_map(|(lane, entry)| Some((lane.clone()?, entry.id))).collect()
+            lanes.of.iter().filter_map(|(lane, entry)| Some((lane.clone()?, entry.id))).collect()
         };
         ids.into_iter().map(|(tenant, id)| (tenant, self.queue.totals(id, now))).collect()
     }
 
     /// Guests that were spawned and are not finished.
     pub(crate) fn live_count(&self) -> usize {
-        self.lock_lanes().values().map(|entry| entry.live.len()).sum()
+        let lanes = self.lock_lanes();
+        lanes.of.values().map(|entry| entry.live.len()).chain(lanes.leaving.values().copied()).sum()
     }
 
     /// Lets the threads end when they have finished their poll. What is queued is dropped.
@@ -354,9 +408,10 @@ impl Workers {
         }
     }
 
-    fn entry<'a>(&self, lanes: &'a mut HashMap<Lane, LaneEntry>, lane: &Lane) -> &'a mut LaneEntry {
-        lanes.entry(lane.clone()).or_insert_with(|| LaneEntry {
+    fn entry<'a>(&self, lanes: &'a mut Lanes, lane: &Lane) -> &'a mut LaneEntry {
+        lanes.of.entry(lane.clone()).or_insert_with(|| LaneEntry {
             id: self.queue.add_lane(TenantShare::USUAL, now_ns()),
+            number: self.tasks_count.fetch_add(1, Ordering::Relaxed),
             entrance: Entrance::Open,
             slow_until_ns: 0,
             live: HashMap::new(),
@@ -370,10 +425,16 @@ impl Workers {
 
     fn finished(&self, task: &Task) {
         let mut lanes = self.lock_lanes();
-        match lanes.get_mut(&task.lane).filter(|entry| entry.id == task.lane_id) {
-            Some(entry) => drop(entry.live.remove(&task.number)),
-            // Its tenant was forgotten.
-            None => drop(self.queue.remove_lane(task.lane_id)),
+        if let Some(entry) = lanes.of.get_mut(&task.lane).filter(|entry| entry.id == task.lane_id) {
+            entry.live.remove(&task.number);
+            return;
+        }
+        // Its tenant was forgotten.
+        let Some(left_count) = lanes.leaving.get_mut(&task.lane_id) else { return };
+        *left_count = left_count.saturating_sub(1);
+        if *left_count == 0 {
+            lanes.leaving.remove(&task.lane_id);
+            self.queue.remove_lane(task.lane_id);
         }
     }
 
@@ -381,7 +442,7 @@ impl Workers {
         self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_lanes(&self) -> MutexGuard<'_, HashMap<Lane, LaneEntry>> {
+    fn lock_lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -402,7 +463,7 @@ impl Drop for TurnEnd<'_> {
                 workers.push(task);
                 return;
             }
-            let slow_until_ns = workers.lock_lanes().get(&task.lane).map_or(u64::MAX, |entry| entry.slow_until_ns);
+            let slow_until_ns = workers.lock_lanes().of.get(&task.lane).map_or(u64::MAX, |entry| entry.slow_until_ns);
             workers.run_here(task, slow_until_ns);
         }
     }
@@ -530,7 +591,8 @@ mod tests {
         let here = std::thread::current().id();
         let (sender, polled) = mpsc::channel();
         let spawn = || {
-            let task = workers.spawn(None, Dispatch::Inline, Meter::new(Budget::REHEARSAL), twice(sender.clone()));
+            let task =
+                workers.spawn(Whose::Rehearsal, Dispatch::Inline, Meter::new(Budget::REHEARSAL), twice(sender.clone()));
             let (thread, waker) = polled.recv().unwrap();
             assert_eq!(thread, here);
             (task, waker)
@@ -597,8 +659,12 @@ mod tests {
             let engine = wasmtime::Engine::default();
             let workers = Workers::start(1, engine, IoClass::Usual, &tokio::runtime::Handle::current()).unwrap();
             assert_eq!(workers.threads.len(), threads);
-            let spawn = |lane: &str, work: Work| {
-                drop(workers.spawn(lane.parse().ok(), Dispatch::Queued, Meter::new(Budget::REHEARSAL), work));
+            let spawn = |name: &str, work: Work| {
+                let tenant: TenantId = name.parse().unwrap();
+                workers.set_share(&tenant, TenantShare::USUAL);
+                let number = workers.lane_number(&tenant).unwrap();
+                let whose = Whose::Tenant(tenant, number);
+                drop(workers.spawn(whose, Dispatch::Queued, Meter::new(Budget::REHEARSAL), work));
             };
             let (began, begun) = mpsc::channel();
             let mut gates = Vec::new();

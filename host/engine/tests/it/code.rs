@@ -1,6 +1,7 @@
 //! Compile children and the sealed cache: what is believed and what is not.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{Dice, ENGINE, component, component_of, engine, tempdir};
@@ -51,6 +52,23 @@ async fn a_child_over_its_memory_is_told_apart_from_a_broken_one() {
     let engine = engine(&dir, CompileLimits { memory_bytes: 96 << 20, ..CompileLimits::HOST });
     let error = engine.compile(heavy()).await.err().unwrap();
     assert!(matches!(error, CompileError::Limit(CompileLimit::Memory)), "{error}");
+}
+
+#[test]
+fn a_child_is_the_first_to_go_when_memory_runs_out_and_the_host_is_not() {
+    let score = |of: &str| fs::read_to_string(format!("/proc/{of}/oom_score_adj")).unwrap().trim().to_owned();
+    let before = score("self");
+    let program = env!("CARGO_BIN_EXE_compile-child");
+    // It waits for its order.
+    let mut child = Command::new(program).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (of, began) = (child.id().to_string(), Instant::now());
+    while score(&of) != "1000" && began.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (own, its) = (score("self"), score(&of));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!((its.as_str(), own), ("1000", before));
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::support::{compile, component, engine_of, engine_with, request, tempdir, tenant};
+use crate::support::{compile, component, engine_of, engine_with, let_in, request, tempdir, tenant};
 use http_body_util::BodyExt;
-use ringfence_core::{Blame, Budget};
-use ringfence_engine::{AdmitError, Code, CompileLimits, Engine, GuestSetup, MemoryPool, Meter, RunError};
+use ringfence_core::{Blame, Budget, TenantId};
+use ringfence_engine::{AdmitError, Code, CompileLimits, Engine, GuestSetup, MemoryPool, Meter, RunError, Slot};
 use tokio::task::JoinHandle;
 
 const HELLO: &str = "(call $hello (local.get $out))";
@@ -45,7 +45,7 @@ fn start_in(engine: &Engine, name: &str, code: &Code, pool: &Arc<MemoryPool>) ->
 }
 
 fn start_with(engine: &Engine, name: &str, code: &Code, guest: GuestSetup) -> JoinHandle<Result<usize, RunError>> {
-    let (engine, name, code, budget) = (engine.clone(), tenant(name), code.clone(), *guest.meter.budget());
+    let (engine, name, code, budget) = (engine.clone(), let_in(engine, name), code.clone(), *guest.meter.budget());
     tokio::spawn(async move {
         let slot = engine.scheduler().admit(&name, budget).await.map_err(|error| RunError::Host(error.to_string()))?;
         let reply = engine.run(slot, &code, guest, request()).await.map_err(|failed| failed.error)?;
@@ -90,6 +90,42 @@ async fn suspending_a_tenant_ends_a_hundred_running_guests_and_lets_none_in() {
     engine.scheduler().resume(&tenant("gone"));
     assert_eq!(start(&engine, "gone", &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
     until("an empty scheduler", || is_empty(&engine)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_forgotten_tenant_goes_on_whether_it_ran_or_waited_or_was_about_to_begin() {
+    let engine = engine(2, 44);
+    let (spin, hello) = (code(&engine, SPIN).await, code(&engine, HELLO).await);
+    let gone = let_in(&engine, "gone");
+    let (held, later) = (admitted(&engine, &gone).await, admitted(&engine, &gone).await);
+    let running: Vec<_> = (0..9).map(|_| start(&engine, "gone", &spin, large())).collect();
+    until("nine running guests", || engine.scheduler().live() == 9).await;
+    let waiting: Vec<_> = (0..10).map(|_| start(&engine, "gone", &spin, large())).collect();
+    until("ten that wait", || engine.scheduler().waiting() == 10).await;
+    engine.scheduler().forget(&gone);
+    for one in running {
+        assert_eq!(one.await.unwrap(), Err(RunError::Killed));
+    }
+    for one in waiting {
+        assert_eq!(one.await.unwrap(), Err(RunError::Host(AdmitError::Suspended.to_string())));
+    }
+    let begun = engine.run(held, &spin, GuestSetup::bare(large()), request()).await;
+    assert_eq!(begun.err().map(|failure| failure.error), Some(RunError::Killed), "it had its slot before");
+    assert_eq!(engine.scheduler().admit(&gone, large()).await.err(), Some(AdmitError::Suspended));
+    until("only the last slot", || (engine.scheduler().live(), engine.scheduler().running()) == (0, 1)).await;
+    assert!(engine.scheduler().loads().is_empty(), "no lane is left behind");
+    // A namesake starts anew, and is not who runs what was the other's.
+    let_in(&engine, "gone");
+    let begun = engine.run(later, &spin, GuestSetup::bare(large()), request()).await;
+    assert_eq!(begun.err().map(|failure| failure.error), Some(RunError::Killed), "it had its slot before");
+    let loads = engine.scheduler().loads();
+    assert_eq!(loads.iter().map(|load| (load.tenant.as_str(), load.cpu_us)).collect::<Vec<_>>(), [("gone", 0)]);
+    assert_eq!(start(&engine, "gone", &hello, Budget::DEFAULT).await.unwrap(), Ok(19));
+    until("an empty scheduler", || is_empty(&engine)).await;
+}
+
+async fn admitted(engine: &Engine, tenant: &TenantId) -> Slot {
+    engine.scheduler().admit(tenant, large()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

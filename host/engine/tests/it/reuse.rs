@@ -9,7 +9,9 @@ use ringfence_engine::{
     RunError,
 };
 
-use crate::support::{compile, component, component_with_events, engine_of, request, tempdir, tenant};
+use crate::support::{
+    compile, component, component_with_events, engine_of, engine_with, let_in, request, tempdir, tenant,
+};
 
 /// Answers with a letter that goes up with every invocation of the same instance.
 const COUNT: &str = "
@@ -24,6 +26,14 @@ const COUNT_HOLDING: &str = "
 const COUNT_TO_TWO: &str = "
     (i32.store8 (i32.const 4096) (i32.add (i32.load8_u (i32.const 4096)) (i32.const 1)))
     (if (i32.gt_u (i32.load8_u (i32.const 4096)) (i32.const 106)) (then unreachable))
+    (call $drop_request (local.get $request))
+    (call $hello (local.get $out))";
+
+/// The same, and holds 16 MiB.
+const COUNT_LARGE: &str = "
+    (if (i32.lt_u (memory.size) (i32.const 256))
+      (then (if (i32.eq (memory.grow (i32.const 254)) (i32.const -1)) (then unreachable))))
+    (i32.store8 (i32.const 4096) (i32.add (i32.load8_u (i32.const 4096)) (i32.const 1)))
     (call $drop_request (local.get $request))
     (call $hello (local.get $out))";
 
@@ -53,7 +63,7 @@ fn reuse(of: &str, version: &str, invocations_max: u32) -> Reuse {
 /// Runs once and gives which invocation of its instance it was; none when it trapped.
 async fn which(engine: &Engine, code: &Code, reuse: &Reuse, pool: &Arc<MemoryPool>) -> Option<u8> {
     let budget = Budget::DEFAULT;
-    let slot = engine.scheduler().admit(&reuse.key.tenant, budget).await.unwrap();
+    let slot = engine.scheduler().admit(&let_in(engine, reuse.key.tenant.as_str()), budget).await.unwrap();
     let mut guest = GuestSetup::bare(budget);
     guest.meter = Meter::in_pool(budget, Arc::clone(pool));
     guest.reuse = Some(reuse.clone());
@@ -78,7 +88,7 @@ async fn event(
     (of, reuse): (&str, Option<&Reuse>),
     (budget, pool): (Budget, &Arc<MemoryPool>),
 ) -> Result<(u8, Usage), RunError> {
-    let slot = engine.scheduler().admit(&tenant(of), budget).await.unwrap();
+    let slot = engine.scheduler().admit(&let_in(engine, of), budget).await.unwrap();
     let mut guest = GuestSetup::bare(budget);
     guest.meter = Meter::in_pool(budget, Arc::clone(pool));
     guest.reuse = reuse.cloned();
@@ -155,6 +165,43 @@ async fn the_memory_of_one_that_waits_counts_for_its_tenant_until_it_is_gone() {
     assert_eq!(pool.bytes(), waiting, "moved from meter to meter");
     engine.forget_idle(&tenant("acme"));
     assert_eq!(pool.bytes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_waits_gives_way_where_its_tenants_memory_has_no_room_for_what_runs() {
+    let engine = engine();
+    let code = code(&engine, COUNT_LARGE).await;
+    let acme = reuse("acme", "1.0.0", 100);
+    let mut neighbour = acme.clone();
+    neighbour.key.plugin = "other".parse().unwrap();
+    let globex = reuse("globex", "1.0.0", 100);
+    // Room for one and a half.
+    let (pool, globexs) = (engine.memory().pool(24 << 20), engine.memory().pool(24 << 20));
+    assert_eq!(which(&engine, &code, &globex, &globexs).await, Some(1));
+    assert_eq!(which(&engine, &code, &acme, &pool).await, Some(1));
+    assert_eq!(which(&engine, &code, &acme, &pool).await, Some(2), "there is room for itself");
+    assert_eq!(which(&engine, &code, &neighbour, &pool).await, Some(1), "the other's gave way");
+    assert_eq!(engine.idle_count(), 2);
+    assert_eq!(which(&engine, &code, &acme, &pool).await, Some(1));
+    assert_eq!(which(&engine, &code, &globex, &globexs).await, Some(2), "another tenant's had no reason to");
+    assert_eq!(pool.refused_count(), 0, "nothing was refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_that_wait_give_way_where_that_makes_room_in_the_host_and_else_stay() {
+    // 5 of 40 MiB are kept, for tenants that hold next to none.
+    let engine = engine_with(&tempdir(), CompileLimits::HOST, 2, 8, 40 << 20);
+    let large = code(&engine, COUNT_LARGE).await;
+    let larger = code(&engine, "(if (i32.eq (memory.grow (i32.const 600)) (i32.const -1)) (then unreachable))").await;
+    let of = ["acme", "globex", "initech"].map(|name| (reuse(name, "1.0.0", 100), engine.memory().pool(1 << 30)));
+    let [(acme, acmes), (globex, globexs), (initech, initechs)] = &of;
+    assert_eq!(which(&engine, &large, acme, acmes).await, Some(1));
+    assert_eq!(which(&engine, &large, globex, globexs).await, Some(1));
+    assert_eq!(which(&engine, &larger, initech, initechs).await, None, "the host never has so much");
+    assert_eq!(engine.idle_count(), 2, "they would have gone for nothing");
+    assert_eq!(which(&engine, &large, initech, initechs).await, Some(1));
+    assert_eq!(engine.idle_count(), 1, "their memory was needed");
+    assert_eq!((acmes.bytes(), globexs.bytes()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

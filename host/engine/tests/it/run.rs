@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{ENGINE, call, code, component, start};
+use crate::support::{ENGINE, call, code, component, let_in, start};
 use http_body_util::BodyExt;
 use ringfence_core::{Blame, Budget};
 use ringfence_engine::{BodyError, GuestSetup, Outcome, RunError, RunFailure};
@@ -205,7 +205,7 @@ async fn a_caller_who_goes_away_before_the_head_stops_the_guest() {
     let budget = Budget { cpu_us: 5_000_000, time_ms: 20_000, ..Budget::DEFAULT };
     let setup = GuestSetup::bare(budget);
     let meter = std::sync::Arc::clone(&setup.meter);
-    let slot = ENGINE.scheduler().admit(&crate::support::tenant("left"), budget).await.unwrap();
+    let slot = ENGINE.scheduler().admit(&let_in(&ENGINE, "left"), budget).await.unwrap();
     let run = ENGINE.run(slot, &code, setup, crate::support::request());
     assert!(tokio::time::timeout(Duration::from_millis(50), run).await.is_err());
     let began = Instant::now();

@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use ringfence_core::{Budget, Entropy, TenantId};
 use ringfence_engine::{
     Body, Code, CompileConfig, CompileLimits, Engine, EngineConfig, GuestSetup, NativeCode, Outcome, Reply, RunFailure,
-    full,
+    TenantShare, full,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -189,13 +189,20 @@ pub fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
+/// A tenant that may run, with the usual share.
+pub fn let_in(engine: &Engine, name: &str) -> TenantId {
+    let tenant = tenant(name);
+    engine.scheduler().set_share(&tenant, TenantShare::USUAL);
+    tenant
+}
+
 pub fn request() -> http::Request<Body> {
     http::Request::get("http://plugin.test/").body(full(Bytes::new())).unwrap()
 }
 
 /// Runs the guest for a tenant of its own.
 pub async fn start(name: &str, code: &Code, budget: Budget) -> Result<Reply, RunFailure> {
-    let slot = ENGINE.scheduler().admit(&tenant(name), budget).await.unwrap();
+    let slot = ENGINE.scheduler().admit(&let_in(&ENGINE, name), budget).await.unwrap();
     ENGINE.run(slot, code, GuestSetup::bare(budget), request()).await
 }
 

@@ -30,6 +30,11 @@ async fn hostile(mut request: Request, http: Http, log: Log) -> Result<Response>
         // memory
         "/memory" => memory(number(&request, "mib", u64::MAX)),
         "/memory-polite" => memory_polite(number(&request, "mib", u64::MAX)),
+        "/memory-hold" => {
+            let held = vec![1_u8; number::<usize>(&request, "mib", 1) * MEBIBYTE];
+            time::sleep(Duration::from_millis(number(&request, "ms", 3_600_000))).await;
+            format!("held {} bytes\n", black_box(held).len()).into_response()
+        }
         "/allocations" => allocations(number(&request, "n", u64::MAX)),
         // ends
         "/trap" => core::arch::wasm32::unreachable(),
