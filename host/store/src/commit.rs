@@ -18,6 +18,7 @@ use ringfence_keys::Zeroizing;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::ahead::{Ahead, Check, holds};
 use crate::backup::pin::Pins;
 use crate::engine::{Engine, EngineError, Order, Span, Write};
 use crate::error::StoreError;
@@ -25,7 +26,8 @@ use crate::files::Files;
 use crate::held::{self, Counting};
 use crate::key::{AREA_FILES, AREA_HELD, AREA_RECORDS, AREA_TALLY, Uid, area, successor};
 use crate::line::Line;
-use crate::record::{Commit, Content, FileRef, Stored, revision_of, seal_file_ref, seal_inside};
+use crate::prior::{Old, Prior, Recent};
+use crate::record::{Commit, Content, FileRef, Stored, seal_file_ref, seal_inside};
 use crate::store::{REVISION_KEY, check_floor, check_free};
 use crate::tally::{self, Tally};
 use crate::tenant_keys::PLATFORM_UID;
@@ -59,6 +61,8 @@ pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) revision: AtomicU64,
+    /// The newest revision that is in the database for who reads.
+    pub(crate) applied: AtomicU64,
     /// What must be kept for snapshots that are being read.
     pub(crate) pins: Pins,
 }
@@ -67,13 +71,6 @@ pub(crate) struct Counters {
 pub(crate) enum Payload {
     Inside(Zeroizing<Vec<u8>>),
     InFile(FileRef),
-}
-
-/// What must hold, over stored keys.
-pub(crate) enum Check {
-    Absent(Vec<u8>),
-    Present(Vec<u8>),
-    Revision(Vec<u8>, u64),
 }
 
 /// A batch with its names sealed and its large values in files.
@@ -85,6 +82,8 @@ pub(crate) struct Batch {
     pub(crate) counted: BTreeSet<Vec<u8>>,
     pub(crate) counting: Counting,
     pub(crate) checks: Vec<Check>,
+    /// What lay under the keys of `writes` when it was made.
+    pub(crate) prior: Prior,
     pub(crate) files: PendingFiles,
 }
 
@@ -144,10 +143,13 @@ impl Committer {
             Some(bytes) => parse_revision(&bytes)?.saturating_add(REVISIONS_SKIPPED),
         };
         counters.revision.store(revision, Ordering::Relaxed);
+        counters.applied.store(revision, Ordering::Release);
         watchers.begin_after(revision);
         let line = Arc::new(Line::new(PLATFORM_UID));
         let served = Served(Arc::clone(&line));
-        let writer = Writer { engine, files, counters, watchers, free_bytes_min, revision, watermark, _lock: lock };
+        let recent = Recent::after(revision);
+        let writer =
+            Writer { engine, files, counters, watchers, free_bytes_min, revision, recent, watermark, _lock: lock };
         let thread = std::thread::Builder::new()
             .name("store-commit".to_owned())
             .spawn(move || writer.run(served))
@@ -235,6 +237,7 @@ struct Writer {
     free_bytes_min: u64,
     /// The newest revision given away.
     revision: u64,
+    recent: Recent,
     /// None in memory.
     watermark: Option<Watermark>,
     /// The directory is ours until the last write is through.
@@ -295,7 +298,9 @@ impl Writer {
                     let _ = reply.send(self.erase(&uid));
                 }
                 Some(Job::Reseal(tenant, stored_keys, reply)) => {
-                    let _ = reply.send(self.reseal(&tenant, &stored_keys));
+                    let sealed = self.reseal(&tenant, &stored_keys);
+                    self.forget_recent();
+                    let _ = reply.send(sealed);
                 }
                 None => {}
             }
@@ -358,8 +363,14 @@ impl Writer {
         drop(pins);
         let Some(newest) = applied.last().map(|applied| applied.commit.revision) else { return };
         ahead.writes.insert(REVISION_KEY.to_vec(), Some(newest.to_be_bytes().to_vec()));
+        self.recent.wrote(ahead.writes.keys(), newest);
         let writes = ahead.writes.into_iter().map(|(key, value)| Write { key, value }).collect();
         let durable = self.make_durable(writes);
+        match &durable {
+            Ok(()) => counters.applied.store(newest, Ordering::Release),
+            // The database may come back as it was before.
+            Err(_) => self.forget_recent(),
+        }
         self.answer(applied, newest, &durable);
         for (reply, error) in refused {
             let _ = reply.send(Err(match &durable {
@@ -390,17 +401,23 @@ impl Writer {
         let Tenant { uid, keys, .. } = &*batch.tenant;
         let mut tallied = Tally::default();
         for (key, payload) in &batch.writes {
-            let old = ahead.get(key)?;
-            if let Some(old) = &old {
-                tallied.take(revision_of(old));
+            let old = match ahead.writes.get(key) {
+                None => batch.prior.get(key, &self.recent),
+                Some(value) => Some(Old::of(keys, key, value.as_deref())),
+            };
+            let old = match old {
+                None => Old::of(keys, key, ahead.engine.get(key)?.as_deref()),
+                Some(old) => old,
+            };
+            if let Some(old) = old {
+                tallied.take(old.revision);
             }
             if payload.is_some() {
                 tallied.add(revision);
             }
-            let (old_bytes, old_file) = held::under(keys, key, old.as_deref());
-            if let Some(old) = old_file {
-                replaced.push(value_path(uid, &old.id));
-                writes.push(Write { key: index_key(uid, &old.id), value: None });
+            if let Some(file) = old.and_then(|old| old.file) {
+                replaced.push(value_path(uid, &file.id));
+                writes.push(Write { key: index_key(uid, &file.id), value: None });
             }
             let value = match payload {
                 None => None,
@@ -411,7 +428,7 @@ impl Writer {
                 }
             };
             if batch.counted.contains(key) {
-                gone = gone.saturating_add(old_bytes);
+                gone = gone.saturating_add(old.map_or(0, |old| old.held_bytes));
                 added = added.saturating_add(held::of(key, value.as_deref(), payload.as_ref()));
             }
             writes.push(Write { key: key.clone(), value });
@@ -461,6 +478,11 @@ impl Writer {
     fn probe(&self) -> Result<(), EngineError> {
         let probed = self.watermark.as_ref().map_or(Ok(()), Watermark::probe);
         probed.map_err(|error| EngineError::Failed(format!("the disk takes no writes: {error}")))
+    }
+
+    /// What was read before this moment counts for nothing.
+    fn forget_recent(&mut self) {
+        self.recent = Recent::after(self.revision.saturating_add(1));
     }
 
     /// Applies writes and returns once they are durable. After an error all of them are in doubt.
@@ -528,36 +550,6 @@ impl Writer {
         }
         self.sync()?;
         Ok(false)
-    }
-}
-
-/// The database as it will be after the batches of a group that were taken so far.
-pub(crate) struct Ahead<'a> {
-    pub(crate) engine: &'a dyn Engine,
-    /// The newest of each key.
-    writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-}
-
-impl Ahead<'_> {
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        match self.writes.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => self.engine.get(key),
-        }
-    }
-}
-
-fn holds(ahead: &Ahead<'_>, tenant: &Tenant, check: &Check) -> Result<bool, StoreError> {
-    match check {
-        Check::Absent(key) => Ok(ahead.get(key)?.is_none()),
-        Check::Present(key) => Ok(ahead.get(key)?.is_some()),
-        Check::Revision(key, revision) => {
-            let Some(bytes) = ahead.get(key)? else { return Ok(false) };
-            let stored = Stored::parse(&bytes)?;
-            // The revision in clear counts only once the seal over it was checked.
-            stored.open(&tenant.keys, key)?;
-            Ok(stored.revision == *revision)
-        }
     }
 }
 

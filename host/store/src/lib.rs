@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod abandoned;
+mod ahead;
 pub mod backup;
 mod blobs;
 mod check;
@@ -23,6 +24,7 @@ mod locks;
 mod measure;
 mod own_keys;
 mod pace;
+mod prior;
 mod record;
 mod reseal;
 mod retire;

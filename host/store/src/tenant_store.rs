@@ -18,14 +18,16 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
+use crate::ahead::Check;
 use crate::blobs::{Blobs, READ_BYTES};
-use crate::commit::{Batch, Check, Payload, PendingFiles};
+use crate::commit::{Batch, Payload, PendingFiles};
 use crate::engine::{Engine, Order, Span};
 use crate::error::StoreError;
 use crate::files::Whole;
 use crate::held::{self, Counting};
 use crate::key::{Beginnings, Key, Segment, Uid, successor};
 use crate::line::Room;
+use crate::prior::Prior;
 use crate::record::{
     Commit, Content, FileRef, INLINE_BYTES_MAX, Op, Page, PageToken, Precondition, Record, Stored, VALUE_BYTES_MAX,
 };
@@ -296,8 +298,15 @@ impl TenantStore {
         };
         held::look_ahead(&*self.store.0.engine, &self.tenant, &values, &counted, counting)?;
         let files = PendingFiles { files: self.store.0.files.clone(), uid: self.tenant.uid, ids: Vec::new() };
-        let mut batch =
-            Batch { tenant: Arc::clone(&self.tenant), writes: BTreeMap::new(), counted, counting, checks, files };
+        let mut batch = Batch {
+            tenant: Arc::clone(&self.tenant),
+            writes: BTreeMap::new(),
+            counted,
+            counting,
+            checks,
+            prior: Prior::default(),
+            files,
+        };
         for (key, value) in values {
             let payload = match value {
                 Some(value) if value.len() > INLINE_BYTES_MAX => {
@@ -321,6 +330,8 @@ impl TenantStore {
             batch.writes.insert(key, Some(payload));
             rooms.push(room);
         }
+        let applied = self.store.0.counters.applied.load(Ordering::Acquire);
+        batch.prior = Prior::read(&*self.store.0.engine, applied, &self.tenant.keys, batch.writes.keys())?;
         self.store.0.committer.commit(batch).await
     }
 
