@@ -204,6 +204,10 @@ impl Automation {
     async fn begin_due(&self, entry: &Entry, now: Timestamp) -> Result<Option<(Schedule, Vec<Timestamp>)>, StoreError> {
         let (uid, name) = (entry.store.uid(), entry.name.to_string());
         let _own = self.schedule_locks.of((uid.clone(), name.clone())).await;
+        // One that was made anew under the name has runs and times of its own: what was decided here would be nobody's.
+        if !self.timer.is_same(&entry.store, &entry.name, &entry.running) {
+            return Ok(None);
+        }
         let key = schedule_key(&name);
         let Some(mut schedule) = entry.store.get_json::<Schedule>(&key).await? else { return Ok(None) };
         let decided = decide(&mut schedule, &uid, &name, now, &lock(&entry.running));
