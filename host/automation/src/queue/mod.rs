@@ -330,8 +330,9 @@ impl Automation {
         }
         // Without its marks nothing of it is written any more, however late its writer learns of this.
         store.delete(&message::begun_key(name)).await?;
-        for prefix in [messages_key(name), message::dead_key(name), once_key(name)] {
-            crate::store::delete_below(store, &prefix).await?;
+        let below = [messages_key(name), message::dead_key(name), once_key(name)];
+        for prefix in &below {
+            crate::store::delete_below(store, prefix).await?;
         }
         // INVARIANT: last, so that a kill leaves nothing below no record, where nobody sees it and a queue made under the name
         // would find it. Also without the marks of who opened the tenant meanwhile.
@@ -339,6 +340,10 @@ impl Automation {
         if let Some(queue) = self.queues.get(store, name) {
             queue.close();
             self.queues.remove(&queue);
+            // What that one took.
+            for prefix in &below {
+                crate::store::delete_below(store, prefix).await?;
+            }
         }
         Ok(())
     }

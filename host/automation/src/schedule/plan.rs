@@ -84,31 +84,42 @@ impl Times {
         std::iter::successors(self.next(after), |last| self.next(*last)).take(count).collect()
     }
 
-    /// What is due at `now`, when everything up to `decided` is decided.
-    pub fn due(&self, decided: Timestamp, now: Timestamp, missed: Missed) -> Due {
+    /// What is due at `now`, when everything up to `decided` is decided. Each time runs so much later as `late` says: before
+    /// that it is not due, and what comes after it waits with it; nor is it missed for that.
+    pub fn due(
+        &self,
+        decided: Timestamp,
+        now: Timestamp,
+        missed: Missed,
+        late: impl Fn(Timestamp) -> SignedDuration,
+    ) -> Due {
         // A clock that was set back decides nothing anew.
         if now <= decided {
             return Due { run: Vec::new(), skipped_count: 0, until: decided };
         }
         let mut ticks = self.between(decided, now, TICKS_COUNT_MAX);
-        let whole = ticks.len();
+        let mut whole = ticks.len();
         if whole == TICKS_COUNT_MAX {
             ticks = self.latest(decided, now);
         }
-        let is_missed = |tick: &Timestamp| now.duration_since(*tick) > GRACE;
-        let missed_count = ticks.iter().filter(|tick| is_missed(tick)).count();
+        // How long ago it was to run.
+        let waited = |tick: &Timestamp| now.duration_since(*tick) - late(*tick);
+        let mut until = now;
+        if let Some(early) = ticks.iter().position(|tick| waited(tick) < SignedDuration::ZERO) {
+            let rest = ticks.split_off(early);
+            whole = whole.saturating_sub(rest.len());
+            until = rest.first().map_or(now, |tick| *tick - SignedDuration::from_nanos(1));
+        }
+        let in_time: Vec<Timestamp> = ticks.iter().copied().filter(|tick| waited(tick) <= GRACE).collect();
         let mut run: Vec<Timestamp> = match missed {
-            Missed::Skip => ticks.into_iter().skip(missed_count).collect(),
-            Missed::Once => ticks.into_iter().skip(missed_count.saturating_sub(1)).collect(),
             Missed::All => ticks,
+            // Once means once, also when one in time and the missed ones fall together.
+            Missed::Once if in_time.is_empty() => ticks.pop().into_iter().collect(),
+            Missed::Once | Missed::Skip => in_time,
         };
         let too_many = run.len().saturating_sub(MISSED_COUNT_MAX);
         run.drain(..too_many);
-        // Once means once, also when the one in time and the missed ones fall together.
-        if missed == Missed::Once && missed_count > 0 && run.len() > 1 {
-            run.remove(0);
-        }
-        Due { skipped_count: whole.saturating_sub(run.len()) as u64, run, until: now }
+        Due { skipped_count: whole.saturating_sub(run.len()) as u64, run, until }
     }
 
     /// The first so many times after `from` and not after `to`.
@@ -154,6 +165,10 @@ mod tests {
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
+    }
+
+    fn no_jitter(_: Timestamp) -> SignedDuration {
+        SignedDuration::ZERO
     }
 
     fn upcoming(cron: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
@@ -203,23 +218,23 @@ mod tests {
         let times = Times::parse("0 * * * *", "UTC").unwrap();
         let (decided, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T05:00:01Z"));
         let hour = |n: u8| at(&format!("2026-01-01T0{n}:00:00Z"));
-        let due = |missed| times.due(decided, now, missed);
+        let due = |missed| times.due(decided, now, missed, no_jitter);
         assert_eq!((due(Missed::Skip).run, due(Missed::Skip).skipped_count), (vec![hour(5)], 4));
         assert_eq!((due(Missed::Once).run, due(Missed::Once).skipped_count), (vec![hour(5)], 4));
         assert_eq!(due(Missed::All).run, (1..=5).map(hour).collect::<Vec<_>>());
         let late = at("2026-01-01T05:10:00Z");
-        assert!(times.due(decided, late, Missed::Skip).run.is_empty());
-        assert_eq!(times.due(decided, late, Missed::Once).run, [hour(5)]);
+        assert!(times.due(decided, late, Missed::Skip, no_jitter).run.is_empty());
+        assert_eq!(times.due(decided, late, Missed::Once, no_jitter).run, [hour(5)]);
     }
 
     #[test]
     fn a_clock_that_steps_back_runs_nothing_twice() {
         let times = Times::parse("* * * * *", "UTC").unwrap();
-        let first = times.due(at("2026-01-01T00:00:30Z"), at("2026-01-01T00:01:00Z"), Missed::All);
+        let first = times.due(at("2026-01-01T00:00:30Z"), at("2026-01-01T00:01:00Z"), Missed::All, no_jitter);
         assert_eq!(first.run.len(), 1);
-        let back = times.due(first.until, at("2026-01-01T00:00:10Z"), Missed::All);
+        let back = times.due(first.until, at("2026-01-01T00:00:10Z"), Missed::All, no_jitter);
         assert!(back.run.is_empty() && back.until == first.until);
-        assert!(times.due(back.until, at("2026-01-01T00:01:30Z"), Missed::All).run.is_empty());
+        assert!(times.due(back.until, at("2026-01-01T00:01:30Z"), Missed::All, no_jitter).run.is_empty());
     }
 
     #[test]
@@ -233,7 +248,7 @@ mod tests {
             ("* * * 1 2-11 *", at("2025-11-01T23:59:59Z")),
         ] {
             let times = Times::parse(cron, "UTC").unwrap();
-            let due = |missed| times.due(at("2025-01-01T00:00:00Z"), now, missed);
+            let due = |missed| times.due(at("2025-01-01T00:00:00Z"), now, missed, no_jitter);
             let all = due(Missed::All);
             assert_eq!((all.run.len(), all.until), (MISSED_COUNT_MAX, now), "{cron}");
             assert_eq!((all.run.first(), all.run.last()), (Some(&(last - hundred)), Some(&last)), "{cron}");
@@ -255,6 +270,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_time_that_runs_later_is_neither_due_before_nor_missed_for_it() {
+        let times = Times::parse("0 * * * *", "UTC").unwrap();
+        let (one, two) = (at("2026-01-01T01:00:00Z"), at("2026-01-01T02:00:00Z"));
+        let late = |tick: Timestamp| SignedDuration::from_mins(if tick == one { 50 } else { 5 });
+        let decided = at("2026-01-01T00:30:00Z");
+        for missed in [Missed::Skip, Missed::Once, Missed::All] {
+            let early = times.due(decided, at("2026-01-01T01:10:00Z"), missed, late);
+            assert_eq!((early.run.len(), early.skipped_count), (0, 0), "{missed:?}");
+            assert!(early.until < one && early.until > decided);
+            let due = times.due(early.until, at("2026-01-01T01:50:00Z"), missed, late);
+            assert_eq!((due.run.as_slice(), due.skipped_count), ([one].as_slice(), 0), "{missed:?}");
+            let over = times.due(early.until, at("2026-01-01T02:01:00Z"), missed, late);
+            assert_eq!((over.run.len(), over.skipped_count), if missed == Missed::Skip { (0, 1) } else { (1, 0) });
+            assert!(over.until < two && over.until >= one, "what is not due yet is not decided");
+        }
+    }
+
     proptest! {
         #[test]
         fn ticks_ascend_and_none_is_decided_twice(start in 0_i64..4_000_000_000, steps in proptest::collection::vec(0_i64..100_000, 1..20)) {
@@ -263,7 +296,7 @@ mod tests {
             let (mut now, mut last) = (decided, None);
             for step in steps {
                 now += SignedDuration::from_secs(step);
-                let due = times.due(decided, now, Missed::All);
+                let due = times.due(decided, now, Missed::All, no_jitter);
                 for tick in &due.run {
                     prop_assert!(last.is_none_or(|last| *tick > last) && *tick <= now);
                     last = Some(*tick);

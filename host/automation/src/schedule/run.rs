@@ -204,15 +204,21 @@ impl Automation {
     async fn begin_due(&self, entry: &Entry, now: Timestamp) -> Result<Option<(Schedule, Vec<Timestamp>)>, StoreError> {
         let (uid, name) = (entry.store.uid(), entry.name.to_string());
         let _own = self.schedule_locks.of((uid.clone(), name.clone())).await;
+        // One that was made anew under the name has runs and times of its own: what was decided here would be nobody's.
+        if !self.timer.is_same(&entry.store, &entry.name, &entry.running) {
+            return Ok(None);
+        }
         let key = schedule_key(&name);
         let Some(mut schedule) = entry.store.get_json::<Schedule>(&key).await? else { return Ok(None) };
-        let decided = decide(&mut schedule, &uid, &name, now, &mut lock(&entry.running));
+        let decided = decide(&mut schedule, &uid, &name, now, &lock(&entry.running));
         if let Err(error) = entry.store.put_json(&key, &schedule).await {
             // It may be there all the same: what it began is what runs when it is found in the record.
-            let mut running = lock(&entry.running);
-            running.in_doubt.extend(decided.run);
-            running.in_doubt.extend(decided.next);
+            lock(&entry.running).doubt(decided);
             return Err(error);
+        }
+        if schedule.decided_until < now {
+            // The jitter of a time is not over, and the timer waits for the one after it.
+            self.timer.go_back(entry, schedule.decided_until, now);
         }
         // INVARIANT: not before it is written, and before anybody else decides.
         let run = lock(&entry.running).begin(decided);
@@ -252,7 +258,7 @@ impl Automation {
         &self,
         ran: &Ran,
         tick: Timestamp,
-        attempt: u32,
+        mut attempt: u32,
         asker: Option<Asker>,
     ) -> Option<Result<Done, CallError>> {
         let mut tries_count = 0;
@@ -268,6 +274,8 @@ impl Automation {
             tries_count += 1;
             let wait_ms = ended.as_ref().err().and_then(wait_ms).filter(|_| tries_count < ATTEMPTS_COUNT);
             let Some(wait_ms) = wait_ms else { return Some(ended) };
+            // It began and was cut: what it did may stand.
+            attempt = attempt.saturating_add(u32::from(matches!(ended, Err(CallError::Run(_)))));
             if !self.passes(wait_ms).await {
                 return None;
             }
@@ -392,6 +400,7 @@ impl Running {
     /// Notes what was decided and written. Gives what begins now.
     fn begin(&mut self, decided: Decided) -> Vec<Timestamp> {
         let Decided { mut run, next } = decided;
+        self.in_doubt.clear();
         if self.count > 0 && next.is_some() {
             self.next = next;
         } else {
@@ -400,6 +409,13 @@ impl Running {
         }
         self.count += run.len();
         run
+    }
+
+    /// Nobody knows whether what was decided was written, nor so of what was in doubt before.
+    fn doubt(&mut self, decided: Decided) {
+        let known = std::mem::take(&mut self.in_doubt);
+        let new = decided.run.into_iter().chain(decided.next).filter(|tick| !known.contains(tick)).collect::<Vec<_>>();
+        self.in_doubt.extend(known.into_iter().chain(new));
     }
 
     /// A run is over. Gives the one that follows in its place.
@@ -429,9 +445,9 @@ fn wait_ms(error: &CallError) -> Option<u64> {
 }
 
 /// Which ticks run now or follow: notes in the record what is decided and begun.
-fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, running: &mut Running) -> Decided {
+fn decide(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp, running: &Running) -> Decided {
     // What a write began of which nobody knew whether it was made, and it was: it is due as if this were the first look.
-    let mut run = std::mem::take(&mut running.in_doubt);
+    let mut run = running.in_doubt.clone();
     run.retain(|tick| schedule.begun.contains(tick));
     schedule.begun.retain(|tick| !run.contains(tick));
     run.extend(due(schedule, uid, name, now));
@@ -455,17 +471,11 @@ fn due(schedule: &mut Schedule, uid: &str, name: &str, now: Timestamp) -> Vec<Ti
     if schedule.spec.paused {
         return Vec::new();
     }
-    // A tick whose jitter is not over yet is not due.
     let jitter = |tick: Timestamp| {
         let late = jitter_ms(uid, name, tick, schedule.spec.jitter_ms);
         SignedDuration::from_millis(i64::try_from(late).unwrap_or(0))
     };
-    let mut due = times.due(schedule.decided_until, now, schedule.spec.missed);
-    if let Some(early) = due.run.iter().position(|tick| tick.duration_since(now) + jitter(*tick) > SignedDuration::ZERO)
-    {
-        let rest = due.run.split_off(early);
-        due.until = rest.first().map_or(due.until, |tick| *tick - SignedDuration::from_nanos(1));
-    }
+    let due = times.due(schedule.decided_until, now, schedule.spec.missed, jitter);
     schedule.decided_until = due.until;
     schedule.skipped_count = schedule.skipped_count.saturating_add(due.skipped_count);
     due.run
@@ -635,10 +645,10 @@ mod tests {
                 let (mut schedule, mut running) = (schedule(Missed::Skip, overlap), Running::default());
                 running.count = usize::from(overlap == Overlap::Queue);
                 let before = (schedule.clone(), running.count);
-                let decided = decide(&mut schedule, "uid", "nightly", tick, &mut running);
+                let decided = decide(&mut schedule, "uid", "nightly", tick, &running);
                 assert_eq!((running.count, running.next), (before.1, None), "{overlap:?}");
                 assert_eq!(schedule.begun, [tick]);
-                running.in_doubt.extend(decided.run.into_iter().chain(decided.next));
+                running.doubt(decided);
                 if !is_written {
                     schedule = before.0;
                 }
@@ -651,11 +661,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_doubt_stays_so_while_nothing_can_be_written_and_is_decided_once() {
+        for overlap in [Overlap::Skip, Overlap::Queue, Overlap::Allow] {
+            let (mut schedule, mut running) = (schedule(Missed::All, overlap), Running::default());
+            let ticks = [at("2026-01-01T00:01:00Z"), at("2026-01-01T00:02:00Z")];
+            // The first write was made, and nobody knows; a run that is asked for begins beside; the second is not made.
+            running.doubt(decide(&mut schedule, "uid", "nightly", ticks[1], &running));
+            running.count = 1;
+            let written = schedule.clone();
+            for _ in 0..2 {
+                running.doubt(decide(&mut schedule, "uid", "nightly", ticks[1], &running));
+                assert_eq!(running.in_doubt, ticks, "{overlap:?}");
+                schedule = written.clone();
+            }
+            let run = decide_at(&mut schedule, "2026-01-01T00:02:02Z", &mut running);
+            let (begins, skipped_count) = match overlap {
+                Overlap::Skip => (Vec::new(), 2),
+                Overlap::Queue => (vec![ticks[1]], 1),
+                Overlap::Allow => (ticks.to_vec(), 0),
+            };
+            assert_eq!(run.into_iter().chain(running.next).collect::<Vec<_>>(), begins, "{overlap:?}");
+            assert_eq!((schedule.begun, schedule.skipped_count), (begins, skipped_count), "nothing stays begun unseen");
+            assert!(running.in_doubt.is_empty());
+        }
+    }
+
+    #[test]
     fn what_is_to_follow_a_run_that_ended_meanwhile_begins_at_once() {
         let (mut schedule, mut running) = (schedule(Missed::Skip, Overlap::Queue), Running::default());
         running.count = 1;
         let tick = at("2026-01-01T00:01:00Z");
-        let decided = decide(&mut schedule, "uid", "nightly", tick, &mut running);
+        let decided = decide(&mut schedule, "uid", "nightly", tick, &running);
         assert_eq!(running.end(), None);
         assert_eq!(running.begin(decided), [tick]);
         assert_eq!((running.count, running.next), (1, None));

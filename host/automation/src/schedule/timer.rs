@@ -2,7 +2,7 @@
 //!
 //! Must never trust one long sleep: the wall clock may be set, and so it is looked at again every little while.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ pub(crate) struct Timer {
 
 #[derive(Default)]
 struct State {
-    entries: HashMap<Name, Arc<Entry>>,
+    entries: BTreeMap<Name, Arc<Entry>>,
     order: BTreeSet<(Timestamp, Name)>,
     /// What is under way, also of schedules that rest. INVARIANT: a change of the schedule leaves it as it is.
     running: HashMap<Name, Arc<Mutex<Running>>>,
@@ -120,12 +120,26 @@ impl Timer {
         self.bell.notify_one();
     }
 
+    /// Has a schedule of which nothing after `decided` is decided fire for the first time after that, unless it fires before.
+    /// Nothing when it rests or is gone by now, or when that time is over at `now`: it fired for it.
+    pub(crate) fn go_back(&self, entry: &Entry, decided: Timestamp, now: Timestamp) {
+        let name = (entry.store.uid(), entry.name.to_string());
+        let mut state = self.lock();
+        let Some(waiting) = state.remove(&name) else { return };
+        let first = waiting.times.next(decided).map(|tick| late(&name, tick, waiting.jitter_ms));
+        let due_at = first.filter(|first| *first > now).map_or(waiting.due_at, |first| waiting.due_at.min(first));
+        state.put(name, waiting.at(due_at, waiting.is_held));
+        drop(state);
+        self.bell.notify_one();
+    }
+
     /// What of a tenant could not be decided fires at once.
     pub(crate) fn hurry(&self, store: &TenantStore, now: Timestamp) {
         let uid = store.uid();
         let mut state = self.lock();
-        let held = state.entries.iter().filter(|((of, _), entry)| *of == uid && entry.is_held);
-        let names: Vec<Name> = held.map(|(name, _)| name.clone()).collect();
+        // Only this tenant's: at a start every tenant comes by here.
+        let own = state.entries.range((uid.clone(), String::new())..).take_while(|((of, _), _)| *of == uid);
+        let names: Vec<Name> = own.filter(|(_, entry)| entry.is_held).map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(entry) = state.remove(&name) else { continue };
             state.put(name, entry.at(now, true));
@@ -274,19 +288,47 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_is_under_way_is_remembered_while_a_schedule_rests_and_forgotten_with_it() {
+    /// A store, and a schedule of every minute.
+    async fn nightly() -> (tempfile::TempDir, TenantId, TenantStore, Schedule) {
         let (directory, tenant): (_, TenantId) = (tempfile::tempdir().unwrap(), "acme".parse().unwrap());
         let dice = Arc::new(Counter(AtomicU64::new(1)));
         let root = RootKey::open_or_create(&RootKeyUri::File(directory.path().join("root.key")), &*dice).unwrap();
         let tenants = Tenants::open(Store::memory(), Arc::new(root), dice, Arc::new(Still)).await.unwrap();
         tenants.create(&tenant, "Acme").await.unwrap();
         let store = tenants.open_tenant(&tenant).unwrap();
-        let mut schedule: Schedule = serde_json::from_value(json!({
+        let schedule = serde_json::from_value(json!({
             "name": "nightly", "spec": { "plugin": "nightly", "cron": "* * * * *" },
             "created_at": "2026-01-01T00:00:00Z", "created_by": "acme/ann", "decided_until": "2026-01-01T00:00:00Z",
-        }))
-        .unwrap();
+        }));
+        (directory, tenant, store, schedule.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_decided_fires_again_and_a_time_that_is_not_over_is_not_passed_over() {
+        let (_directory, tenant, store, schedule) = nightly().await;
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (timer, now) = (Timer::default(), at("2026-01-01T00:01:00Z"));
+        timer.set(&tenant, &store, &schedule);
+        let entry = timer.due(now).remove(0);
+        assert!(timer.due(at("2026-01-01T00:01:59Z")).is_empty());
+        timer.again(&entry, now, SignedDuration::from_secs(5));
+        assert!(timer.due(at("2026-01-01T00:01:04Z")).is_empty());
+        timer.hurry(&store, now);
+        assert!(timer.due(now).remove(0).is_held);
+        timer.hurry(&store, now);
+        assert!(timer.due(now).is_empty(), "nothing is held any more");
+        timer.again(&entry, now, SignedDuration::from_secs(5));
+        assert_eq!(timer.due(at("2026-01-01T00:01:05Z")).len(), 1);
+        // What it fired for is not waited for again; what is to come before its next time is.
+        timer.go_back(&entry, at("2026-01-01T00:00:30Z"), now);
+        assert!(timer.due(at("2026-01-01T00:01:59Z")).is_empty());
+        timer.go_back(&entry, at("2026-01-01T00:00:30Z"), at("2026-01-01T00:00:40Z"));
+        assert_eq!(timer.due(now).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_is_remembered_while_a_schedule_rests_and_forgotten_with_it() {
+        let (_directory, tenant, store, mut schedule) = nightly().await;
         let timer = Timer::default();
         let count = || timer.running(&store, &"nightly".parse().unwrap()).lock().unwrap().count;
         timer.set(&tenant, &store, &schedule);

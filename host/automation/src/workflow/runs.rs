@@ -451,8 +451,8 @@ impl Workflows {
                 Some(Ending::Continued { run: next }) => run = next,
                 Some(_) => return Ok(()),
                 None => match self.cancel_or_end(store, &run, by).await {
-                    // It ended at this moment, perhaps as another.
-                    Err(WorkflowError::Refused(Refusal::Ended)) => {}
+                    // It ended at this moment, perhaps as another, or is kept no longer.
+                    Err(WorkflowError::Refused(Refusal::Ended) | WorkflowError::UnknownRun) => {}
                     other => return other,
                 },
             }
