@@ -5,6 +5,8 @@ use reqwest::Response;
 use ringfence_tests::{Host, Place, Session, answer, eventually, problem};
 use serde_json::{Value, json};
 
+use crate::workflows::{begin, until};
+
 async fn post(session: &Session, path: &str, key: &str, body: &Value) -> Result<Response> {
     Ok(session.post(path).header("idempotency-key", key).json(body).send().await?)
 }
@@ -154,5 +156,35 @@ async fn who_is_invited_under_a_name_is_told_nothing_of_who_had_it_before() -> R
     let after = host.person(&acme.admin, people, "ann", "tenant-admin").await?;
     assert_eq!(code(post(&before, tokens, "k", &body).await?).await?.0, 401);
     assert_eq!(post(&after, tokens, "k", &body).await?.status(), 201, "his own first one");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_may_not_decide_any_more_is_not_told_how_he_decided() -> Result<()> {
+    let place = Place::new()?;
+    let host = Host::start(&place)?;
+    let operator = host.operator().await?;
+    let acme = host.tenant(&operator, "acme").await?;
+    acme.ship("approval", "approval", "", &[]).await?;
+    let ann = host.person(&acme.admin, "/tenants/acme/people", "ann", "tenant-admin").await?;
+    let run = begin(&acme, &json!({ "plugin": "approval", "input": { "to": "bob", "pounds": 5 } })).await?;
+    until(&acme, &run, "waiting").await?;
+    let (path, yes) = (acme.path(&format!("/runs/{run}/approve")), json!({ "name": "payment", "approved": true }));
+    let write = async |text: &str| {
+        answer(acme.admin.put(&acme.path("/policy")).json(&json!({ "text": text })).send().await?).await
+    };
+    let first = answer(post(&ann, &path, "k", &yes).await?).await?;
+    until(&acme, &run, "completed").await?;
+    // The run asks no more, and a rule about what it asked is asked all the same.
+    let ann_alone = "@id(\"ann-alone\") forbid (principal, action == Ringfence::Action::\"approve-run\", resource) \
+        unless { context has approval && context.approval.name == \"payment\" && !context.approval.is_own };";
+    write(ann_alone).await?;
+    let again = post(&ann, &path, "k", &yes).await?;
+    assert_eq!(again.headers().get("idempotency-replayed").and_then(|value| value.to_str().ok()), Some("true"));
+    assert_eq!(answer(again).await?, first);
+    let no_payments = "@id(\"no-payments\") forbid (principal, action == Ringfence::Action::\"approve-run\", resource) \
+        when { context has approval && context.approval.name == \"payment\" };";
+    write(&format!("{ann_alone}\n{no_payments}")).await?;
+    assert_eq!(code(post(&ann, &path, "k", &yes).await?).await?, (403, "denied".to_owned()));
     Ok(())
 }

@@ -123,12 +123,10 @@ impl Control {
         let key = key_of(&parts.headers)?;
         let call = Call::from_request_parts(&mut parts, self).await?;
         let store = self.home_of(&call, parts.uri.path());
+        // Before the body is waited for: by its end the name may be another's.
+        let name = name_of(&call.principal, self.parts.identity.invited_at(&call.principal), &key);
         let body = read_body(Request::new(body), limits::CONTROL_BODY_BYTES_MAX).await?;
-        let asked = Asked {
-            name: name_of(&call.principal, self.parts.identity.invited_at(&call.principal), &key),
-            fingerprint: fingerprint(&parts, &body),
-            request: call.request.to_string(),
-        };
+        let asked = Asked { name, fingerprint: fingerprint(&parts, &body), request: call.request.to_string() };
         let Some(_working) = self.under_way.enter(&store, &asked) else { return Err(in_progress()) };
         if let Taken::Earlier(kept) = shelf::take(&store, &asked, self.parts.clock.now()).await? {
             check_same(&kept, &asked)?;

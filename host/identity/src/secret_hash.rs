@@ -108,6 +108,9 @@ pub(crate) struct Hasher {
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Of passwords, and of keys.
+const KINDS_COUNT: usize = 2;
+
 /// Who waits for hashes of one kind, and those that are being worked out.
 #[derive(Clone)]
 struct Lane {
@@ -126,7 +129,8 @@ impl Hasher {
     pub(crate) fn start() -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..SIGN_IN_PARALLEL_COUNT_MAX {
+        // As many as there are turns, so that no key waits for the end of a password on the thread that it needs.
+        for _ in 0..KINDS_COUNT * SIGN_IN_PARALLEL_COUNT_MAX {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new().name("hash".to_owned()).spawn(move || {
                 // On Linux it is this thread's alone. A kernel that says no leaves it where it is.
@@ -302,5 +306,23 @@ mod tests {
         let _turns = hasher.passwords.turns.clone().try_acquire_many_owned(parallel).unwrap();
         assert!(matches!(hasher.is_password("x", None).await, Err(IdentityError::Busy { .. })));
         assert!(!hasher.is_key("x", None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_key_waits_for_no_password_that_is_being_worked_out() {
+        let hasher = Hasher::start().unwrap();
+        let (end, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        for _ in 0..SIGN_IN_PARALLEL_COUNT_MAX {
+            let wait = Arc::clone(&wait);
+            // As long as the test lasts.
+            let job = move || {
+                let _ = wait.lock().unwrap().recv();
+            };
+            hasher.jobs.send(Box::new(job)).unwrap();
+        }
+        let key = tokio::time::timeout(Duration::from_secs(60), hasher.is_key("x", None)).await;
+        drop(end);
+        assert!(!key.expect("a key has a thread").unwrap());
     }
 }

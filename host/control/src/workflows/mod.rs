@@ -201,11 +201,15 @@ impl Control {
         // whom no tenant's policies are asked, need none either.
         let is_own = call.principal.tenant() == Some(&tenant) && store.check_keys().is_ok();
         let asked = if is_own { self.parts.workflows.asked(&store, &head, name).await? } else { None };
-        let approval = asked.as_ref().map(|asked| Approval {
+        // SECURITY: of what was decided by the same request before, the run asks no more; who may be told of it is who may decide it,
+        // if the run asked just now.
+        let is_again = is_own && call.again.is_some();
+        let waited_s = asked.as_ref().map(|asked| asked.waited_s).or_else(|| is_again.then_some(0));
+        let approval = waited_s.map(|waited_s| Approval {
             name: name.to_owned(),
             began_by: head.by.clone(),
             is_own: self.parts.identity.is_one_owner(&head.by, call.principal.id()),
-            waited_s: asked.waited_s,
+            waited_s,
         });
         let resource = Resource::Plugin { tenant, plugin: head.plugin };
         let reached = self.reach_approval(call, resource, approval.clone()).await?;
