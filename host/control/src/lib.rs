@@ -177,8 +177,8 @@ pub struct Control {
     pub(crate) reviewing: Arc<tokio::sync::Semaphore>,
     /// Turns to ask a solver, which takes another.
     pub(crate) proving: Arc<tokio::sync::Semaphore>,
-    /// Turns to try rules on a trace, which takes a core for a while.
-    pub(crate) trying: Arc<tokio::sync::Semaphore>,
+    /// Turns to try rules on a trace.
+    pub(crate) trying: Arc<threat::rules::Turns>,
     /// One drill at a time.
     pub(crate) drilling: Arc<tokio::sync::Semaphore>,
     /// When tenants' own checks are run, and how many at once.
@@ -202,7 +202,7 @@ impl Control {
             keeping: Arc::default(),
             reviewing: Arc::new(tokio::sync::Semaphore::new(REVIEWS_PARALLEL_COUNT_MAX)),
             proving: Arc::new(tokio::sync::Semaphore::new(1)),
-            trying: Arc::new(tokio::sync::Semaphore::new(1)),
+            trying: Arc::default(),
             drilling: Arc::new(tokio::sync::Semaphore::new(1)),
             checks: audit::checks::Checks::default(),
             told: Arc::default(),

@@ -729,7 +729,10 @@ mod tests {
         let erasing = store.clone();
         let erased = tokio::spawn(async move { erasing.0.committer.erase(uid).await });
         until(|| flushing.waiting() == 1).await;
-        let put = tokio::spawn(async move { other.put(&key(), *b"v").await });
+        // Its turn comes after the first step's and before the second's: it counts more than one step and less than two.
+        let ops: Vec<Op> =
+            (0..10_u8).map(|number| Op::put(Key::new(["k", &number.to_string()]), [0_u8; 16 << 10])).collect();
+        let put = tokio::spawn(async move { other.batch(ops, Vec::new()).await });
         until(|| flushing.waiting() == 2).await;
         flushing.faults.let_one_through();
         (&mut flushing.first).await.unwrap().unwrap();

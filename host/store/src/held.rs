@@ -147,6 +147,7 @@ pub(crate) fn count(
         Counting::AddWithReserve(more) => (more, RESERVE_BYTES),
         Counting::Anew(other) => {
             let bytes = scan(ahead.engine, tenant)?.saturating_add(other);
+            tenant.held_seen_bytes.store(bytes, Ordering::Relaxed);
             return Ok(Some(write(&tenant.uid, bytes)));
         }
     };

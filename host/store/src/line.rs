@@ -210,8 +210,12 @@ impl<T> State<T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
     use super::*;
 
+    /// Longer than any test.
+    const LONG: Duration = Duration::from_secs(3_600);
     const HOST: Uid = [0; 16];
     const FLOOD: Uid = [1; 16];
     const VICTIM: Uid = [2; 16];
@@ -286,6 +290,55 @@ mod tests {
         line.shut();
         assert_eq!(shut.join().unwrap(), 3);
         assert_eq!(line.next(ROOM_WAIT, || {}), Some(0), "one that waits wakes again");
+    }
+
+    /// Serves a line on a thread until it is shut, and tells what was served.
+    fn serve(line: &Arc<Line<u32>>) -> UnboundedReceiver<u32> {
+        let (line, (told, served)) = (Arc::clone(line), unbounded_channel());
+        std::thread::spawn(move || {
+            while let Some(number) = line.next(LONG, || {}) {
+                told.send(number).unwrap();
+            }
+        });
+        served
+    }
+
+    async fn soon<F: Future>(wanted: F) -> F::Output {
+        timeout(Duration::from_secs(20), wanted).await.expect("nobody was woken")
+    }
+
+    /// Until whoever serves it waits to be woken.
+    async fn until_it_rests(line: &Line<u32>) {
+        let rests = async {
+            while line.lock().wanted_count == NOT_WAITING {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon(rests).await;
+    }
+
+    #[tokio::test]
+    async fn beside_one_that_rests_others_are_served_at_once_and_so_is_it_when_the_line_is_shut() {
+        let line = Arc::new(Line::new(HOST));
+        line.lock().pace.make_rest(FLOOD, LONG, Instant::now());
+        line.join_now(FLOOD, 10, 1).unwrap();
+        let mut served = serve(&line);
+        until_it_rests(&line).await;
+        line.join_now(VICTIM, 10, 2).unwrap();
+        assert_eq!(soon(served.recv()).await, Some(2));
+        until_it_rests(&line).await;
+        assert_eq!((line.len(), line.try_next()), (1, None), "it rests still");
+        line.shut();
+        assert_eq!((soon(served.recv()).await, soon(served.recv()).await), (Some(1), None));
+    }
+
+    #[tokio::test]
+    async fn who_has_rested_is_served_though_nothing_comes() {
+        let line = Arc::new(Line::new(HOST));
+        line.lock().pace.make_rest(FLOOD, Duration::from_millis(50), Instant::now());
+        line.join_now(FLOOD, 10, 1).unwrap();
+        assert_eq!(soon(serve(&line).recv()).await, Some(1));
+        line.shut();
     }
 
     #[tokio::test]

@@ -137,6 +137,13 @@ impl<L: Hash + Eq + Copy> Pace<L> {
         self.lanes.values().map(|account| account.rests_until.saturating_sub(now)).filter(|rest| !rest.is_zero()).min()
     }
 
+    /// Has a lane rest for so long from now on.
+    #[cfg(test)]
+    pub(crate) fn make_rest(&mut self, lane: L, rest: Duration, now: Instant) {
+        let until = self.since_start(now) + rest;
+        self.lanes.entry(lane).or_default().rests_until = until;
+    }
+
     fn is_flood(&self, lane: &L, account: &Account) -> bool {
         let wrote = account.wrote(self.now);
         let neighbour = self.least.iter().flatten().find(|(other, _)| other != lane);

@@ -93,7 +93,9 @@ impl Threat {
         let mut ids = Vec::new();
         if !fresh.is_empty() {
             let ready = self.make_ready(scope, &fresh, now).await?;
-            if ready.own.left_out_count() > 0 {
+            // What is kept from before there was a limit may be too many, and must be there to be taken back.
+            let left_out_count = self.known().get(scope).map_or(0, |owned| owned.ready.own.left_out_count());
+            if ready.own.left_out_count() > left_out_count {
                 let what = "comparisons of indicators, or too many of one value";
                 return Err(ThreatError::TooMany { what, count_max: COMPARISONS_COUNT_MAX });
             }
@@ -214,7 +216,7 @@ impl Threat {
     }
 
     /// Those that are not known in this or a later form; sightings of the form before are kept. Refuses more than one owner may
-    /// have.
+    /// have, but not less of what was too much already.
     fn newer(&self, scope: &Scope, read: Vec<Indicator>, now: Timestamp) -> Result<Vec<Fresh>, ThreatError> {
         let known = self.known();
         let none = BTreeMap::new();
@@ -241,7 +243,8 @@ impl Threat {
         if all.len() > INDICATORS_COUNT_MAX {
             return Err(ThreatError::TooMany { what: "indicators", count_max: INDICATORS_COUNT_MAX });
         }
-        if all.iter().map(|one| one.bytes()).sum::<usize>() > TEXT_BYTES_MAX {
+        let bytes = all.iter().map(|one| one.bytes()).sum::<usize>();
+        if bytes > TEXT_BYTES_MAX && bytes > own.values().map(|one| one.bytes()).sum::<usize>() {
             return Err(ThreatError::TooMany { what: "bytes of indicators", count_max: TEXT_BYTES_MAX });
         }
         Ok(fresh.into_values().collect())

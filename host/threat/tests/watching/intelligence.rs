@@ -124,6 +124,30 @@ async fn what_is_too_much_is_refused_and_what_was_in_force_stays() {
     assert_eq!(again.indicators(&scope).len(), 1, "nothing of it was kept");
 }
 
+#[tokio::test]
+async fn of_too_many_that_are_kept_from_before_there_was_a_limit_some_can_be_taken_back() {
+    let world = World::new().await;
+    let (scope, audit) = (world.scope(), world.audit().await);
+    let same = vec!["evil.example".to_owned(); ringfence_threat::intel::VALUE_COUNT_MAX];
+    let (threat, _reader) = world.open(audit.clone()).await;
+    threat.load_bundle(&scope, "a", &names(&same, "2026-01-01T00:00:00Z")).await.unwrap();
+    let kept = threat.indicators(&scope).remove(0);
+    for number in 900..903 {
+        let more = ringfence_threat::intel::Indicator { id: format!("indicator--{number}"), ..(*kept).clone() };
+        world.acme.put_json(&Key::new(["threat-indicator", more.id.as_str()]), &more).await.unwrap();
+    }
+    let (threat, _reader) = world.open(audit).await;
+    assert_eq!(threat.indicators(&scope).len(), same.len() + 3);
+    let mut revoked = names(&same[..1], "2026-02-01T00:00:00Z");
+    revoked["objects"][0]["revoked"] = json!(true);
+    threat.load_bundle(&scope, "a", &revoked).await.unwrap();
+    assert!(threat.indicators(&scope)[0].revoked);
+    let mut more = names(&same[..1], "2026-02-01T00:00:00Z");
+    more["objects"][0]["id"] = json!("indicator--950");
+    let refused = threat.load_bundle(&scope, "a", &more).await;
+    assert!(matches!(refused, Err(ringfence_threat::ThreatError::TooMany { .. })), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_form_that_was_taken_back_stays_so_whatever_of_the_one_before_is_still_being_written() {
     // More than one write takes.
