@@ -385,7 +385,7 @@ mod tests {
         for (number, tenant) in ["acme", "beta", "gamma", "delta"].into_iter().enumerate() {
             let tried = |at: usize| {
                 let name = format!("{tenant}/p{}", at % 3);
-                if at % 2 == 0 { Tried::Known(name) } else { Tried::Again(name) }
+                if at.is_multiple_of(2) { Tried::Known(name) } else { Tried::Again(name) }
             };
             let from = |at: usize| source(&format!("2001:db8:{number:x}:{at:x}::1"));
             let entered =

@@ -278,7 +278,9 @@ impl Piece {
         sealing.sealer.push(&gathered, &mut before)?;
         let tags = sealing.sealer.push_in_place(&mut chunks, &mut before)?;
         #[cfg(test)]
-        sealing.is_sealed.take().into_iter().for_each(|told| drop(told.send(())));
+        if let Some(told) = sealing.is_sealed.take() {
+            let _ = told.send(());
+        }
         let to = written(&sealing.file)?;
         let (next, again) = sync_channel(1);
         sealing.file = again;

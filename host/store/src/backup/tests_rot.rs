@@ -7,7 +7,6 @@ use super::*;
 use crate::engine::Write;
 use crate::record::INLINE_BYTES_MAX;
 use crate::tenant_store::value_directory;
-use crate::tenants::TenantState;
 
 /// Changes one bit of a record as it lies there.
 fn rot(store: &TenantStore, key: &Key) {

@@ -72,7 +72,7 @@ fn with_a_message(message: Value, occasion: Occasion, kv: Kv, queues: Queues) ->
             std::hint::black_box(0);
         },
         Some("slow") => std::thread::sleep(Duration::from_secs(2)),
-        Some("take") => drop(std::hint::black_box(vec![1_u8; message["mib"].as_u64().unwrap_or(0) as usize << 20])),
+        Some("take") => drop(std::hint::black_box(vec![1_u8; (message["mib"].as_u64().unwrap_or(0) as usize) << 20])),
         // The same message again, for ever.
         Some("send-on") => {
             queues.send("work", &message, ringfence_sdk::Delivery::usual())?;
