@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence_audit::{Audit, Metering};
-use ringfence_capabilities::{Capabilities, GuestLogs, Quotas};
+use ringfence_capabilities::{Capabilities, GuestLogs, Postbox, Quotas};
 use ringfence_core::{Clock, Entropy, Standing};
 use ringfence_engine::Engine;
 use ringfence_identity::Identity;
@@ -113,7 +113,10 @@ impl Automation {
     /// Reads what is durable, and starts: queues hand over, the timer runs, guests can send messages. Must be called once,
     /// inside a runtime, when every other room is open.
     pub async fn start(&self) -> Result<(), AutomationError> {
-        self.parts.capabilities.set_postbox(Arc::new(self.clone()));
+        let postbox: Arc<dyn Postbox> = Arc::new(self.clone());
+        self.parts.capabilities.set_postbox(Arc::downgrade(&postbox));
+        // Held by the runtime alone: by the capabilities, which are part of it, it would be held for ever.
+        tokio::spawn(async move { (std::future::pending::<()>().await, postbox).0 });
         self.open_points().await?;
         for tenant in self.parts.tenants.list().await? {
             let Some(store) = self.parts.tenants.open_tenant(&tenant.id) else { continue };

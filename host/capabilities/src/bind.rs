@@ -2,7 +2,7 @@
 //!
 //! Must never bind more than the caller handed in. Sits between the fetched code and the engine in the walk of a request.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use ringfence_core::limits::BLOB_STREAMS_COUNT_MAX;
 use ringfence_core::{Capability, CausedBy, Clock, Entropy, InvocationId, PluginName};
@@ -41,7 +41,7 @@ pub struct CapabilitiesConfig {
 pub struct Capabilities {
     outbound: Arc<Outbound>,
     host_calls: HostCalls,
-    postbox: OnceLock<Arc<dyn Postbox>>,
+    postbox: OnceLock<Weak<dyn Postbox>>,
     exchange: OnceLock<Arc<dyn Exchange>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -94,7 +94,7 @@ impl Capabilities {
     }
 
     /// Says who takes messages of guests. The first word counts; until then there are no queues.
-    pub fn set_postbox(&self, postbox: Arc<dyn Postbox>) {
+    pub fn set_postbox(&self, postbox: Weak<dyn Postbox>) {
         let _ = self.postbox.set(postbox);
     }
 
@@ -152,7 +152,7 @@ impl Capabilities {
             ledger,
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
-            postbox: self.postbox.get().cloned(),
+            postbox: self.postbox.get().and_then(Weak::upgrade),
             cursors: Vec::new(),
             blob_streams: Arc::new(Semaphore::new(BLOB_STREAMS_COUNT_MAX)),
             steps,

@@ -97,11 +97,11 @@ pub struct Manifest {
     pub kept_count: u64,
     /// What the tenant held of its storage quota.
     pub held_bytes: u64,
-    /// Records and blobs of the tenant that did not open.
-    #[serde(default)]
+    /// Records and blobs of the tenant that did not open. Left out where there are none, as before there was such a count.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub damaged_count: u64,
     /// Of these, what neither this archive has nor one that it builds on.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub lost_count: u64,
     /// SHA-256 of the stream before the manifest, hex.
     pub sha256: String,
@@ -109,6 +109,10 @@ pub struct Manifest {
     pub audit_checkpoint: String,
     /// The verifier key of that note.
     pub audit_vkey: String,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Everything before the sealed stream.
